@@ -1,0 +1,327 @@
+"""The roles: what each part of a federation does, and what it may know.
+
+Every part has a client half and a server half in one class, and only bytes pass between them. The
+defaults here keep the simple case simple: FedAvg overrides two methods.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor
+from torch.nn import Parameter
+
+from hanse.errors import UserError
+from hanse.messages import ClientProfile, Numbers, Order, Update
+from hanse.randomness import Moment
+from hanse.tensors import Layout, Tensors, layout, subtract
+
+State = Mapping[str, Tensors]  # what an algorithm's server half remembers: groups by name
+Memory = dict[str, Tensor]  # what one part keeps at a client from round to round
+Penalty = Callable[[Mapping[str, Tensor]], Tensor]  # trained tensors → scalar added to the loss
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What local training did: optimizer steps, Σ of their rates, and what was seen on the way.
+
+    loss: mean over all labelled items; tokens: without padding.
+    """
+
+    steps: int
+    sum_lr: float
+    examples: int
+    tokens: int
+    loss: float
+    seconds: float
+
+    def numbers(self) -> dict[str, float]:
+        """The plain numbers that a client reports with its update."""
+        names = ("steps", "sum_lr", "tokens", "loss", "seconds")
+        return {name: float(getattr(self, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What the aggregator made of a round's updates: the means, their total weight, from whom."""
+
+    tensors: Tensors
+    numbers: Numbers
+    weight: float
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a task found: named metrics, and one value per item for paired comparisons."""
+
+    metrics: dict[str, float]
+    items: list[float] = field(default_factory=list)
+
+
+IGNORED = -100  # the label of a token that is read but not learned
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenized example; len(example) is the number of its tokens.
+
+    ids: the tokens that are read.
+    labels: for each token the id to learn there (the token itself), or IGNORED; as long as `ids`.
+    choices: for an example that is answered by one of several label words: their tokens, each of
+        which would follow `ids`; the labels are then all IGNORED.
+    choice: the index of the right one among `choices`.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    choices: tuple[tuple[int, ...], ...] = ()
+    choice: int = IGNORED
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Learner(ABC):
+    """A model on one machine, seen through what it trains.
+
+    Between two requests a learner keeps nothing: what must last goes into a client's memory.
+    """
+
+    @abstractmethod
+    def parameters(self) -> Mapping[str, Parameter]:
+        """What is trained, live and by name."""
+
+    @abstractmethod
+    def examples(self, split: str) -> Sequence[Any]:
+        """The examples of a split ("train", "validation", "test"); len(example) is its tokens."""
+
+    @abstractmethod
+    def batch(self, examples: Sequence[Any]) -> Any:
+        """What `forward` takes, for these examples; has `items`, `tokens` and `examples`."""
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Tensor:
+        """Outputs where there is a label: (labels, classes) logits."""
+
+    @abstractmethod
+    def fit(self, penalty: Penalty | None = None, objective: "Objective | None" = None) -> Fit:
+        """Train in place on the split "train", as the settings and the moment say."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what is trained, so that others can load it without this package."""
+
+    def configure(self, numbers: Numbers) -> None:
+        """Reshape what is trained, as an order's numbers ask (a rank); by default nothing."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """A copy of what is trained, on the CPU."""
+        return {name: p.detach().cpu().clone() for name, p in self.parameters().items()}
+
+    def load(self, tensors: Tensors) -> None:
+        """Set what is trained, in place; the names must be exactly those of `parameters`."""
+        live = self.parameters()
+        if live.keys() != tensors.keys():
+            strange = sorted(live.keys() ^ tensors.keys())[:3]
+            raise KeyError(f"trained tensors differ in {', '.join(strange)}")
+        for name, parameter in live.items():
+            parameter.data.copy_(tensors[name])
+
+    def change(self, start: Tensors, penalty: Penalty | None = None) -> tuple[Tensors, Fit]:
+        """Train from `start`; how the tensors moved, and what was done."""
+        self.load(start)
+        fit = self.fit(penalty)
+        return subtract(self.tensors(), start), fit
+
+
+class Objective(ABC):
+    """What a learner minimizes."""
+
+    needs: ClassVar[str] = "tokens"  # how rows become examples: "tokens" to learn, or "choices"
+
+    @abstractmethod
+    def loss(self, learner: Learner, batch: Any) -> Tensor:
+        """A scalar: the mean over the batch's items."""
+
+
+@dataclass
+class Client:
+    """What client halves may use. `memory` lasts between rounds; `session` never touches disk."""
+
+    profile: ClientProfile
+    learner: Learner
+    memory: Memory
+    session: dict[str, Any]
+    moment: Moment
+
+
+@dataclass
+class Server:
+    """What server halves may use."""
+
+    learner: Learner
+    num_clients: int
+    moment: Moment
+
+
+class Algorithm(ABC):
+    """What is learned together: a frozen dataclass whose fields are its settings.
+
+    Server half: init, order, expects, step, model, and combine where a method needs each update.
+    Client half: train, personal.
+    """
+
+    linear: ClassVar[bool] = True  # its updates may be summed unseen
+    payload: ClassVar[str] = "change"  # what an update holds: change, factors, logits or scalars
+
+    def init(self, server: Server) -> State:
+        """The state before the first round."""
+        return {"model": server.learner.tensors()}
+
+    def order(self, state: State, profile: ClientProfile) -> Order | None:
+        """What this client is sent; None leaves it out of the round."""
+        return Order(state["model"])
+
+    def expects(self, state: State, profile: ClientProfile) -> Layout:
+        """The names, shapes and dtypes of this client's update before any transform."""
+        return layout(state["model"])
+
+    @abstractmethod
+    def train(self, order: Order, client: Client) -> Update:
+        """At the client: what it makes of an order."""
+
+    def personal(self, order: Order, client: Client) -> Tensors:
+        """At the client: the tensors that it evaluates and keeps for itself."""
+        return order.tensors
+
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
+        """Combine the updates itself; overridden only where a mean will not do."""
+        raise TypeError(f"{type(self).__name__} leaves combining to the aggregator")
+
+    @property
+    def combines(self) -> bool:
+        """Whether it overrides `combine`, and so needs every update as it was sent."""
+        return type(self).combine is not Algorithm.combine
+
+    @abstractmethod
+    def step(self, state: State, combined: Combined, server: Server) -> State:
+        """The state after a round; `state` itself is left as it was."""
+
+    def model(self, state: State) -> Tensors:
+        """What the server's learner evaluates and saves."""
+        return state["model"]
+
+
+class Transform(ABC):
+    """What an update passes on its way: a codec, or a mechanism of privacy.
+
+    The server may hold state (a basis, a clip norm); it travels with every request. The sender
+    may keep memory (the error of a lossy codec).
+    """
+
+    linear: ClassVar[bool] = False  # encode commutes with sums
+    payloads: ClassVar[tuple[str, ...]] = ("change",)
+
+    def init(self, expected: Layout) -> Tensors:
+        """The server's state before the first round."""
+        return {}
+
+    def layout(self, expected: Layout, state: Tensors) -> Layout:
+        """What `encode` makes of tensors of this layout."""
+        return expected
+
+    @abstractmethod
+    def encode(self, tensors: Tensors, memory: Memory, state: Tensors, moment: Moment) -> Tensors:
+        """At the sender."""
+
+    @abstractmethod
+    def decode(self, tensors: Tensors, state: Tensors, moment: Moment) -> Tensors:
+        """At the receiver."""
+
+    def finish(self, combined: Combined, state: Tensors) -> tuple[Combined, Tensors]:
+        """On the server, after the updates were combined: the result, and the next state."""
+        return combined, state
+
+
+class Exchange(Protocol):
+    """One round's conversation with its clients, as an aggregator sees it."""
+
+    @property
+    def profiles(self) -> Mapping[str, ClientProfile]:
+        """The clients of the round, in client order."""
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm, for one that combines by itself."""
+
+    def ask(
+        self, kind: str, orders: Mapping[str, Order], expected: Mapping[str, Layout]
+    ) -> Iterator[tuple[ClientProfile, Update]]:
+        """A phase of the aggregator's own: answers in client order, past the schema gate."""
+
+    def train(
+        self, notes: Mapping[str, Order] | None = None
+    ) -> Iterator[tuple[ClientProfile, Update]]:
+        """The round's training: encoded and sealed updates in client order, past the gate.
+
+        notes: what the aggregator tells each client along; a client without a note is left out.
+        """
+
+    def decode(self, client: str, tensors: Tensors) -> Tensors:
+        """Undo the transforms of `client`'s tensors ("": those of a sum over clients)."""
+
+
+class Aggregator(ABC):
+    """How a round's updates become one."""
+
+    sums_only: ClassVar[bool] = False  # it never sees a single update, so all parts must be linear
+
+    @abstractmethod
+    def aggregate(self, exchange: Exchange) -> Combined:
+        """On the server: ask, and combine what comes back."""
+
+    def layout(self, expected: Layout) -> Layout:
+        """What `seal` makes of tensors of this layout."""
+        return expected
+
+    def seal(self, update: Update, note: Order, client: Client) -> Update:
+        """At the client: the last thing that happens to an update."""
+        return update
+
+    def handle(self, kind: str, order: Order, client: Client) -> Update:
+        """At the client: answer a phase of the aggregator's own."""
+        raise UserError(f"this client knows no request of the kind {kind!r}.")
+
+
+class Task(ABC):
+    """How a learner is judged on a split."""
+
+    @abstractmethod
+    def evaluate(self, learner: Learner, split: str) -> Scores:
+        """Metrics, and one value per item in the order of the split."""
+
+
+def check(algorithm: Algorithm, upload: Sequence[Transform], aggregator: Aggregator) -> None:
+    """Refuse a combination that cannot work: raise UserError with the offender and a way out."""
+    rule = type(aggregator).__name__
+    if aggregator.sums_only:
+        parts: list[Algorithm | Transform] = [algorithm, *upload]
+        for part in parts:
+            if not part.linear or (part is algorithm and algorithm.combines):
+                raise UserError(
+                    f"{rule} sees only sums, but {type(part).__name__} needs each client's "
+                    f"update; choose the aggregator mean, or another {_sort(part)}."
+                )
+    for transform in upload:
+        if algorithm.payload not in transform.payloads:
+            raise UserError(
+                f"{type(transform).__name__} takes {' or '.join(transform.payloads)}, but "
+                f"{type(algorithm).__name__} sends {algorithm.payload}; leave the transform out."
+            )
+
+
+def _sort(part: Algorithm | Transform) -> str:
+    return "algorithm" if isinstance(part, Algorithm) else "transform"

@@ -1,0 +1,233 @@
+"""Requests, replies and their bytes: all that crosses a network.
+
+A message is one safetensors file. Its tensors carry the names ``group/name``; its plain numbers
+are one float64 tensor, so that the size of a message depends on names and shapes alone and can be
+predicted to the byte; its header holds short strings. Nothing in a message names a class, and
+reading one executes nothing.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from hanse.tensors import Layout, Tensors
+
+Numbers = Mapping[str, float]
+Groups = Mapping[str, Tensors]
+
+FORMAT = "hanse/1"
+NUMBERS = "#"  # the key of the tensor that holds the numbers
+MAX_HEADER = 16 * 2**20  # bytes; a longer header is refused before it is parsed
+
+
+class MessageError(ValueError):
+    """Bytes that are not a message, or a message that is not what was asked for."""
+
+
+@dataclass(frozen=True)
+class ClientProfile:
+    """What the server knows of one client: its name, its training examples, and plain numbers."""
+
+    name: str
+    examples: int
+    numbers: Numbers = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What an algorithm sends one client: tensors, and numbers that configure this client."""
+
+    tensors: Tensors = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What comes back: tensors, numbers such as steps and loss, and the weight in the mean."""
+
+    tensors: Tensors = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """The server's message to one client.
+
+    kind: train, evaluate, or a phase of the aggregator.
+    counted: the last round in which this client's update was counted (0: none yet); the client's
+        memory is what it was after that round.
+    codecs: server state of the transforms, such as a basis, by place in the list ("upload.0").
+    note: what the aggregator tells this client along with the order.
+    """
+
+    kind: str
+    round: int
+    counted: int = 0
+    order: Order = field(default_factory=Order)
+    codecs: Groups = field(default_factory=dict)
+    note: Order = field(default_factory=Order)
+
+    def pack(self) -> bytes:
+        """This request as bytes."""
+        header = {"message": "request", "kind": self.kind}
+        numbers = {"round": self.round, "counted": self.counted}
+        numbers |= {f"order/{name}": value for name, value in self.order.numbers.items()}
+        numbers |= {f"note/{name}": value for name, value in self.note.numbers.items()}
+        groups = {"order": self.order.tensors, "note": self.note.tensors, **self.codecs}
+        return pack(header, numbers, groups)
+
+    @staticmethod
+    def parse(data: bytes) -> "Request":
+        """The request in `data`; raises MessageError for anything else."""
+        header, numbers, groups = unpack(data, "request")
+        order = Order(groups.pop("order", {}), below(numbers, "order/"))
+        note = Order(groups.pop("note", {}), below(numbers, "note/"))
+        round, counted = whole(numbers, "round"), whole(numbers, "counted")
+        return Request(header["kind"], round, counted, order, groups, note)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A client's message to the server: an update, or one sentence that says why there is none."""
+
+    client: str
+    kind: str
+    round: int
+    update: Update = field(default_factory=Update)
+    error: str = ""
+
+    def pack(self) -> bytes:
+        """This reply as bytes."""
+        header = {"message": "reply", "kind": self.kind, "client": self.client}
+        if self.error:
+            header["error"] = self.error
+        numbers = {"round": self.round, "weight": self.update.weight}
+        numbers |= {f"update/{name}": value for name, value in self.update.numbers.items()}
+        return pack(header, numbers, {"update": self.update.tensors})
+
+    @staticmethod
+    def parse(data: bytes) -> "Reply":
+        """The reply in `data`; raises MessageError for anything else."""
+        header, numbers, groups = unpack(data, "reply")
+        if "weight" not in numbers:
+            raise MessageError("the reply has no weight")
+        tensors = groups.get("update", {})
+        update = Update(tensors, below(numbers, "update/"), numbers["weight"])
+        client, error = header.get("client", ""), header.get("error", "")
+        return Reply(client, header["kind"], whole(numbers, "round"), update, error)
+
+
+def pack(header: Mapping[str, str], numbers: Numbers, groups: Groups) -> bytes:
+    """Bytes of a header, plain numbers and groups of tensors."""
+    flat = {
+        f"{group}/{name}": tensor.detach().cpu().contiguous()
+        for group, tensors in groups.items()
+        for name, tensor in tensors.items()
+    }
+    flat[NUMBERS] = torch.tensor([float(value) for value in numbers.values()], dtype=torch.float64)
+    fields = {"format": FORMAT, **header, "numbers": json.dumps(list(numbers))}
+    return safetensors.torch.save(_own_storage(flat), metadata=fields)
+
+
+def unpack(
+    data: bytes, message: str
+) -> tuple[dict[str, str], dict[str, float], dict[str, dict[str, Tensor]]]:
+    """Header, numbers and groups of a message of the given sort; the inverse of `pack`."""
+    header = _header(data)
+    if header.get("format") != FORMAT or header.get("message") != message:
+        raise MessageError(f"these bytes are not a {message} in the format {FORMAT}")
+    try:
+        flat = safetensors.torch.load(data)
+        names = json.loads(header["numbers"])
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise MessageError(f"this {message} cannot be read: {error}") from None
+    values = flat.pop(NUMBERS, None)
+    if (
+        values is None
+        or values.dtype != torch.float64
+        or not isinstance(names, list)
+        or not all(isinstance(name, str) for name in names)
+        or values.shape != (len(names),)
+        or "kind" not in header
+    ):
+        raise MessageError(f"this {message} has no valid numbers or kind")
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in flat.items():
+        group, slash, name = key.partition("/")
+        if not slash:
+            raise MessageError(f"the tensor {key!r} belongs to no group")
+        groups.setdefault(group, {})[name] = tensor
+    return header, dict(zip(names, values.tolist(), strict=True)), groups
+
+
+def admit(update: Update, expected: Layout) -> None:
+    """The schema gate: raise MessageError unless `update` has exactly the expected tensors.
+
+    Names, shapes and dtypes must be those of `expected`; every value and number must be finite,
+    and the weight between 0 and 10¹².
+    """
+    if update.tensors.keys() != expected.keys():
+        strange = sorted(update.tensors.keys() ^ expected.keys())[:3]
+        raise MessageError(f"tensors missing or not asked for: {', '.join(strange)}")
+    for name, tensor in update.tensors.items():
+        want = expected[name]
+        if tensor.shape != want.shape or tensor.dtype != want.dtype:
+            raise MessageError(
+                f"{name} came as {tuple(tensor.shape)} {tensor.dtype}, "
+                f"expected {tuple(want.shape)} {want.dtype}"
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise MessageError(f"{name} has values that are not finite")
+    if not 0 <= update.weight <= 1e12:
+        raise MessageError(f"the weight {update.weight} is not between 0 and 1e12")
+    for name, value in update.numbers.items():
+        if not math.isfinite(value):
+            raise MessageError(f"the number {name} is {value}")
+
+
+def below(numbers: Numbers, prefix: str) -> dict[str, float]:
+    """The numbers whose names begin with `prefix`, without it."""
+    start = len(prefix)
+    return {name[start:]: value for name, value in numbers.items() if name.startswith(prefix)}
+
+
+def whole(numbers: Numbers, name: str) -> int:
+    """The number `name`, which must be there and be a whole one."""
+    value = numbers.get(name, math.nan)
+    if not 0 <= value < 2**53 or value != int(value):
+        raise MessageError(f"{name} is {value}, expected a whole number")
+    return int(value)
+
+
+def _header(data: bytes) -> dict[str, str]:
+    """The short strings at the head of a safetensors file."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or not 2 <= size <= min(MAX_HEADER, len(data) - 8):
+        raise MessageError("these bytes are not a safetensors file")
+    try:
+        fields = json.loads(data[8 : 8 + size])
+        found = fields["__metadata__"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise MessageError("these bytes have no readable header") from None
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise MessageError("these bytes have no readable header")
+    return found
+
+
+def _own_storage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, those that share memory with another one copied (safetensors asks it)."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        pointer = tensor.untyped_storage().data_ptr()
+        whole_storage = tensor.untyped_storage().nbytes() == tensor.nbytes
+        result[name] = tensor if whole_storage and pointer not in seen else tensor.clone()
+        seen.add(pointer)
+    return result

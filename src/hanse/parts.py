@@ -1,0 +1,144 @@
+"""From a name to a part: "fedprox" is the class FedProx in algorithms/fedprox.py.
+
+The folders are the registry. A part from outside the package is written `path/to/file.py:Class`;
+only local files are read, and only when the user names one.
+"""
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+import hanse
+from hanse.errors import UserError
+
+# The folders whose files are parts that an experiment may name.
+FOLDERS = ("algorithms", "aggregators", "objectives", "data/partitioners", "evaluation")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of a part: its name, its type as written, and its default ("" if required)."""
+
+    name: str
+    type: str
+    default: str
+
+
+def names(folder: str) -> list[str]:
+    """The names of the package's parts in one folder, sorted."""
+    home = [str(Path(root) / folder) for root in hanse.__path__]
+    found = sorted(module.name for module in pkgutil.iter_modules(home))
+    return [name for name in found if _class_in(folder, name) is not None]
+
+
+def build(folder: str, spec: str | Mapping[str, Any], homes: Iterable[Path] = ()) -> Any:
+    """The part that `spec` describes: "name", or {name: {setting: value}}.
+
+    folder: where the package keeps such parts, such as "algorithms".
+    homes: folders in which a part from outside the package is looked for, after the current one.
+    Raises UserError for an unknown name or setting, and for a value of a wrong type or range.
+    """
+    name, settings = split(folder, spec)
+    found = find(folder, name, homes)
+    known = [field.name for field in fields(found)]
+    for key in settings:
+        if key not in known:
+            allowed = f"its settings are {', '.join(known)}" if known else "it has no settings"
+            raise UserError(f"{name} has no setting {key!r}{suggestion(key, known)}; {allowed}.")
+    try:
+        return TypeAdapter(found).validate_python(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(item) for item in (name, *first["loc"]))
+        raise UserError(f"{place} came as {first['input']!r}: {first['msg'].lower()}.") from None
+
+
+def split(folder: str, spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and the settings in a spec."""
+    if isinstance(spec, str):
+        return spec, {}
+    if len(spec) != 1:
+        raise UserError(
+            f"one part of {folder} is named as `name` or `name: {{setting: value}}`, "
+            f"but {len(spec)} came: {', '.join(map(str, spec)) or 'nothing'}."
+        )
+    [(name, settings)] = spec.items()
+    if settings is not None and not isinstance(settings, Mapping):
+        raise UserError(f"the settings of {name} came as {settings!r}; write {{setting: value}}.")
+    return str(name), dict(settings or {})
+
+
+def find(folder: str, name: str, homes: Iterable[Path] = ()) -> type:
+    """The class that `name` stands for; raises UserError with the nearest names."""
+    if ":" in name:
+        return _outside(name, homes)
+    known = names(folder)
+    if name not in known:
+        raise UserError(
+            f"there is no {name!r} in {folder}{suggestion(name, known)}; "
+            f"there are {', '.join(known)}, or path/to/file.py:Class for one of your own."
+        )
+    found = _class_in(folder, name)
+    assert found is not None  # `names` lists only files that hold their class
+    return found
+
+
+def settings(part: type) -> list[Setting]:
+    """The settings of a part, as its dataclass declares them."""
+    result = []
+    for field in fields(part):
+        kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", "")
+        default = "" if field.default is MISSING else repr(field.default)
+        if field.default_factory is not MISSING:
+            default = repr(field.default_factory())
+        result.append(Setting(field.name, kind or str(field.type), default))
+    return result
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """' (did you mean …?)' when a known name is near, else nothing."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _class_in(folder: str, name: str) -> type | None:
+    """The class in folder/name.py whose lower-case name is the file's, without underscores."""
+    module = importlib.import_module(f"hanse.{folder.replace('/', '.')}.{name}")
+    for value in vars(module).values():
+        if isinstance(value, type) and value.__module__ == module.__name__:
+            if value.__name__.lower() == name.replace("_", ""):
+                return value
+    return None
+
+
+def _outside(name: str, homes: Iterable[Path]) -> type:
+    """The class in a local file, written `path/to/file.py:Class`."""
+    path, _, wanted = name.partition(":")
+    places = [home / path for home in (Path.cwd(), *homes)]
+    file = next((place.resolve() for place in places if place.is_file()), None)
+    if file is None:
+        raise UserError(f"there is no file {path!r} for the part {name!r} (looked in {places[0]}).")
+    try:
+        ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not valid Python: {error}.") from None
+    label = f"hanse_part_{file.stem}"
+    spec = importlib.util.spec_from_file_location(label, file)
+    assert spec is not None and spec.loader is not None  # a .py file always has a loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[label] = module
+    spec.loader.exec_module(module)
+    found = getattr(module, wanted, None)
+    if not isinstance(found, type):
+        known = [key for key, value in vars(module).items() if isinstance(value, type)]
+        raise UserError(f"{file} has no class {wanted!r}{suggestion(wanted, known)}.")
+    return found

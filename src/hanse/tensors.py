@@ -1,0 +1,87 @@
+"""Arithmetic on named tensors: the only algebra that algorithms and aggregators need."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+Tensors = Mapping[str, Tensor]
+Layout = Mapping[str, Tensor]  # names, shapes and dtypes: tensors on the meta device
+
+
+def layout(tensors: Tensors) -> dict[str, Tensor]:
+    """Names, shapes and dtypes of `tensors`, without their values."""
+    return {name: torch.empty_like(t, device="meta") for name, t in tensors.items()}
+
+
+def zeros(layout: Layout) -> dict[str, Tensor]:
+    """Tensors of zeros as `layout` describes them, on the CPU."""
+    return {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in layout.items()}
+
+
+def each(function: Callable[..., Tensor], *groups: Tensors) -> dict[str, Tensor]:
+    """Apply `function` name by name; all groups must have the same names."""
+    first = groups[0]
+    for other in groups[1:]:
+        if other.keys() != first.keys():
+            different = sorted(first.keys() ^ other.keys())[:3]
+            raise KeyError(f"groups of tensors differ in {', '.join(different)}")
+    return {name: function(*(group[name] for group in groups)) for name in first}
+
+
+def add(a: Tensors, b: Tensors) -> dict[str, Tensor]:
+    """a + b, name by name."""
+    return each(torch.add, a, b)
+
+
+def subtract(a: Tensors, b: Tensors) -> dict[str, Tensor]:
+    """a - b, name by name."""
+    return each(torch.sub, a, b)
+
+
+def scale(a: Tensors, factor: float) -> dict[str, Tensor]:
+    """factor · a, name by name."""
+    return {name: tensor * factor for name, tensor in a.items()}
+
+
+def squared_distance(a: Tensors, b: Tensors) -> Tensor:
+    """‖a - b‖² over all tensors, a scalar that gradients can flow through."""
+    return torch.stack([(a[name] - b[name]).square().sum() for name in sorted(b)]).sum()
+
+
+def norm(a: Tensors) -> float:
+    """‖a‖, the L2 norm over all tensors, accumulated in float64."""
+    return float(sum(float(tensor.double().square().sum()) for tensor in a.values()) ** 0.5)
+
+
+class RunningMean:
+    """Σ wₖ·aₖ / Σ wₖ, accumulated in float64 one group at a time.
+
+    Only the running sum is held, so memory does not depend on the number of groups. The caller
+    adds the groups in a fixed order: floating-point sums depend on it.
+    """
+
+    def __init__(self) -> None:
+        self.weight = 0.0
+        self._sum: dict[str, Tensor] = {}
+        self._dtypes: dict[str, torch.dtype] = {}
+
+    def add(self, tensors: Tensors, weight: float) -> None:
+        """Count `tensors` with `weight`; the names must be those of the first group."""
+        self.weight += weight
+        if not self._sum:
+            self._dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+            self._sum = {name: tensor.double() * weight for name, tensor in tensors.items()}
+            return
+        if tensors.keys() != self._sum.keys():
+            raise KeyError("groups of a mean have different names")
+        for name, total in self._sum.items():
+            total.add_(tensors[name].double(), alpha=weight)
+
+    def value(self) -> dict[str, Tensor]:
+        """The mean so far, in the dtypes of the first group."""
+        if not self.weight > 0:
+            raise ZeroDivisionError("a mean needs a positive total weight")
+        return {
+            name: (total / self.weight).to(self._dtypes[name]) for name, total in self._sum.items()
+        }
