@@ -114,6 +114,18 @@ class Learner(ABC):
     def save(self, folder: Path) -> None:
         """Write what is trained, so that others can load it without this package."""
 
+    def scores(self, batch: Any) -> Tensor:
+        """(examples, choices) scores of a batch whose examples have choices."""
+        return self.forward(batch)
+
+    def batches(self, split: str, size: int) -> Iterator[tuple[list[int], Any]]:
+        """A split in batches of like length, longest first, with the examples' places in it."""
+        examples = self.examples(split)
+        order = sorted(range(len(examples)), key=lambda index: -len(examples[index]))
+        for start in range(0, len(order), size):
+            places = order[start : start + size]
+            yield places, self.batch([examples[place] for place in places])
+
     def configure(self, numbers: Numbers) -> None:
         """Reshape what is trained, as an order's numbers ask (a rank); by default nothing."""
 
@@ -246,6 +258,22 @@ class Transform(ABC):
         return combined, state
 
 
+class Federation(ABC):
+    """The clients, wherever they run; messages pass as bytes."""
+
+    @abstractmethod
+    def profiles(self) -> list[ClientProfile]:
+        """The clients there are, in client order."""
+
+    @abstractmethod
+    def send(self, client: str, message: bytes) -> None:
+        """Hand over a request; returns at once."""
+
+    @abstractmethod
+    def receive(self, timeout: float | None) -> bytes | None:
+        """The next reply, or None if none came within `timeout` seconds or none can come."""
+
+
 class Exchange(Protocol):
     """One round's conversation with its clients, as an aggregator sees it."""
 
@@ -298,6 +326,8 @@ class Aggregator(ABC):
 
 class Task(ABC):
     """How a learner is judged on a split."""
+
+    needs: ClassVar[str] = "tokens"  # how rows become examples, as for objectives
 
     @abstractmethod
     def evaluate(self, learner: Learner, split: str) -> Scores:

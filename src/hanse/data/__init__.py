@@ -1,0 +1,1 @@
+"""The data of a run: found, read, split, dealt to clients and turned into tokens."""

@@ -1,0 +1,36 @@
+"""The weighted mean: one update at a time, so that memory does not grow with the clients."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hanse.interfaces import Aggregator, Combined, Exchange
+from hanse.messages import ClientProfile, Update
+from hanse.tensors import RunningMean
+
+
+@dataclass(frozen=True)
+class Mean(Aggregator):
+    """Σ wₖ·Δₖ / Σ wₖ over the clients that answered (McMahan et al. 2017, 1602.05629, alg. 1)."""
+
+    def aggregate(self, exchange: Exchange) -> Combined:
+        if exchange.algorithm.combines:
+            return exchange.algorithm.combine(list(_decoded(exchange)))
+        mean, sums, clients = RunningMean(), Counter[str](), []
+        for profile, update in _decoded(exchange):
+            if update.weight > 0:  # a client without examples has nothing to say
+                mean.add(update.tensors, update.weight)
+                for name, value in update.numbers.items():
+                    sums[name] += update.weight * value
+                clients.append(profile.name)
+        if not clients:
+            return Combined({}, {}, 0.0, ())
+        numbers = {name: total / mean.weight for name, total in sums.items()}
+        return Combined(mean.value(), numbers, mean.weight, tuple(clients))
+
+
+def _decoded(exchange: Exchange) -> Iterator[tuple[ClientProfile, Update]]:
+    """The round's updates with the transforms undone."""
+    for profile, update in exchange.train():
+        tensors = exchange.decode(profile.name, update.tensors)
+        yield profile, Update(tensors, update.numbers, update.weight)

@@ -1,0 +1,26 @@
+"""FedProx (Li et al. 2020, 1812.06127): FedAvg whose clients are held near the global model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from hanse.algorithms.fedavg import FedAvg
+from hanse.interfaces import Client
+from hanse.messages import Order, Update
+from hanse.tensors import squared_distance
+
+
+@dataclass(frozen=True)
+class FedProx(FedAvg):
+    """Clients minimize their loss + (μ/2)‖w − x‖², x being the global model (eq. 2)."""
+
+    mu: NonNegativeFloat = 0.01  # how strongly; 0 is FedAvg
+
+    def train(self, order: Order, client: Client) -> Update:
+        def penalty(trained: Mapping[str, Tensor]) -> Tensor:
+            return self.mu / 2 * squared_distance(trained, order.tensors)
+
+        change, fit = client.learner.change(order.tensors, penalty)
+        return Update(change, fit.numbers(), weight=fit.examples)

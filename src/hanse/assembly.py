@@ -1,0 +1,251 @@
+"""Where the parts meet: from an experiment to data on clients, learners, and a run."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from hanse.client import Site
+from hanse.data import chat, corpora, partition, splits
+from hanse.data.formats import Row
+from hanse.data.labelled import label_words
+from hanse.errors import UserError
+from hanse.experiment import (
+    Experiment,
+    build_aggregator,
+    build_algorithm,
+    build_objective,
+    build_partitioner,
+    build_tasks,
+)
+from hanse.interfaces import Example, Memory
+from hanse.journal import Journal
+from hanse.learners import adapters
+from hanse.learners.adapters import Lora
+from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.causal_lm import CausalLM
+from hanse.memory import MemoryStore
+from hanse.messages import ClientProfile
+from hanse.pipeline import Pipeline
+from hanse.randomness import Moment
+from hanse.runtimes.inprocess import InProcess
+from hanse.server import Run, Schedule
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Division:
+    """An experiment's rows: the server's held-out ones, and each client's."""
+
+    validation: list[Row]
+    test: list[Row]
+    train: dict[str, list[Row]]  # by client, in client order
+    held: dict[str, list[Row]]  # each client's own test rows
+    labels: dict[str, str]  # label → word; empty without labels
+
+
+@dataclass
+class Machine:
+    """What one machine holds once, however many learners look at it: models and adapters."""
+
+    backbones: dict[Model, Backbone] = field(default_factory=dict)
+    attached: dict[tuple[Model, Lora, int], str] = field(default_factory=dict)
+
+    def backbone(self, settings: Model) -> Backbone:
+        """The base model that these settings mean, loaded when first asked for."""
+        if settings not in self.backbones:
+            self.backbones[settings] = load(settings)
+        return self.backbones[settings]
+
+    def learner(
+        self,
+        experiment: Experiment,
+        examples: dict[str, Sequence[Example]],
+        moment: Moment,
+        kept: Memory,
+    ) -> CausalLM:
+        """A learner with the experiment's model and adapter over these splits."""
+        backbone = self.backbone(experiment.model)
+        lora = adapter_settings(experiment)
+        key = (experiment.model, lora, experiment.seed)
+        if key not in self.attached:
+            seed = Moment(experiment.seed).derive("adapter")
+            self.attached[key] = backbone.attach(lora, seed)
+        return CausalLM(
+            backbone,
+            self.attached[key],
+            examples,
+            experiment.train,
+            build_objective(experiment),
+            moment,
+            experiment.rounds,
+            kept,
+        )
+
+
+def divide(experiment: Experiment) -> Division:
+    """Load, hold out, partition; nothing of the model is needed yet."""
+    if experiment.brings_own_data:
+        rows, owners = _own_rows(experiment)
+    else:
+        rows = _rows(experiment)
+        owners = None
+    data, seed = experiment.data, experiment.seed
+    train, validation, test = splits.split(rows, data.test, data.validation, seed)
+    names = experiment.client_names
+    moment = Moment(seed)
+    if owners is None:
+        shares = partition.partition(train, len(names), build_partitioner(experiment), moment)
+    else:
+        shares = [[row for row in train if owners[row.place] == name] for name in names]
+    kept, held = {}, {}
+    for name, share in zip(names, shares, strict=True):
+        if not share:
+            raise UserError(f"{name} has no rows left to train on; hold out fewer, or give it more.")
+        kept[name], held[name] = splits.hold_out(share, data.client_test, replace(moment, client=name))
+    labelled = [row for row in rows if row.label is not None]
+    labels = label_words(labelled, data.labels) if labelled else {}
+    return Division(validation, test, kept, held, labels)
+
+
+def examples(
+    experiment: Experiment, rows: Sequence[Row], labels: dict[str, str], needs: str, tokenizer: object
+) -> list[Example]:
+    """Rows as the experiment's model reads them."""
+    if not rows:
+        return []
+    data, length = experiment.data, experiment.model.max_length
+    return chat.render(rows, tokenizer, needs, labels, data.template, length)
+
+
+@dataclass
+class Simulation:
+    """All that a simulated run is made of, before the journal is opened."""
+
+    experiment: Experiment
+    machine: Machine
+    division: Division
+    learner: CausalLM
+    sites: dict[str, Callable[[Moment, Memory], CausalLM]]
+    profiles: list[ClientProfile]
+
+    def run(self, journal: Journal) -> Run:
+        """The run, with every client in this process."""
+        experiment = self.experiment
+        settings = experiment.evaluation
+        schedule = Schedule(
+            rounds=experiment.rounds,
+            seed=experiment.seed,
+            fraction_train=experiment.fraction_train,
+            validate_every=settings.validate_every,
+            test=settings.test,
+            evaluate_clients=settings.clients and experiment.data.client_test > 0,
+        )
+        federation = InProcess(self.profiles, partial(self._site, journal.folder / "clients"))
+        return Run(
+            schedule,
+            build_algorithm(experiment),
+            Pipeline("upload"),
+            Pipeline("download"),
+            build_aggregator(experiment),
+            federation,
+            self.learner,
+            build_tasks(experiment),
+            journal,
+        )
+
+    def _site(self, memories: Path, name: str) -> Site:
+        return Site(
+            next(profile for profile in self.profiles if profile.name == name),
+            self.sites[name],
+            build_algorithm(self.experiment),
+            Pipeline("upload"),
+            Pipeline("download"),
+            build_aggregator(self.experiment),
+            build_tasks(self.experiment),
+            MemoryStore(memories / name),
+            self.experiment.seed,
+        )
+
+
+def simulate(experiment: Experiment) -> Simulation:
+    """Load what the experiment names and check that it fits together; nothing is written."""
+    division = divide(experiment)
+    machine = Machine()
+    needs = build_objective(experiment).needs
+    asked = next(iter(build_tasks(experiment).values())).needs
+    sites: dict[str, Callable[[Moment, Memory], CausalLM]] = {}
+    profiles = []
+    for name in experiment.client_names:
+        own = experiment.for_client(name)
+        tokenizer = machine.backbone(own.model).tokenizer
+        shares = {
+            "train": examples(own, division.train[name], division.labels, needs, tokenizer),
+            "test": examples(own, division.held[name], division.labels, asked, tokenizer),
+        }
+        sites[name] = partial(machine.learner, own, shares)
+        profiles.append(ClientProfile(name, len(shares["train"])))
+    tokenizer = machine.backbone(experiment.model).tokenizer
+    held: dict[str, Sequence[Example]] = {
+        "validation": examples(experiment, division.validation, division.labels, asked, tokenizer),
+        "test": examples(experiment, division.test, division.labels, asked, tokenizer),
+    }
+    learner = machine.learner(experiment, held, Moment(experiment.seed), {})
+    if experiment.adapter.source is not None:
+        _go_on_from(learner, experiment.adapter.source)
+    return Simulation(experiment, machine, division, learner, sites, profiles)
+
+
+def adapter_settings(experiment: Experiment) -> Lora:
+    """The adapter's settings, its own or those of the adapter it goes on from."""
+    if experiment.adapter.lora is not None:
+        return experiment.adapter.lora
+    return adapters.read(adapter_folder(str(experiment.adapter.source)))[0]
+
+
+def adapter_folder(source: str) -> Path:
+    """The PEFT folder that a run folder or a PEFT folder stands for."""
+    folder = Path(source)
+    if not folder.is_dir():
+        raise UserError(f"adapter.from: there is no folder {source}; name a run or a PEFT folder.")
+    return folder / "adapter" if (folder / "adapter").is_dir() else folder
+
+
+def _go_on_from(learner: CausalLM, source: str) -> None:
+    _, tensors = adapters.read(adapter_folder(source))
+    live = learner.parameters()
+    if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in live.items()}:
+        raise UserError(
+            f"the adapter in {source} does not fit {learner.backbone.name}; "
+            "go on with the base model that it was trained for."
+        )
+    learner.load(tensors)
+
+
+def _rows(experiment: Experiment) -> list[Row]:
+    """The rows of one data source that pass its filter."""
+    data = experiment.data
+    rows = corpora.load(data.path, [Path.cwd()])
+    for column, value in data.where.items():
+        if not any(column in row.fields for row in rows):
+            known = sorted({name for row in rows[:100] for name in row.fields})
+            raise UserError(
+                f"data.where: {data.path} has no column {column!r}; it has {', '.join(known)}."
+            )
+        rows = [row for row in rows if row.fields.get(column) == value]
+        if not rows:
+            raise UserError(f"data.where: no row of {data.path} has {column} {value!r}.")
+    return rows
+
+
+def _own_rows(experiment: Experiment) -> tuple[list[Row], dict[str, str]]:
+    """The rows of all clients that bring their own file, and whose each is, by its place."""
+    rows: list[Row] = []
+    owners: dict[str, str] = {}
+    for name in experiment.client_names:
+        for row in _rows(experiment.for_client(name)):
+            mine = replace(row, place=f"{name}: {row.place}")
+            owners[mine.place] = name
+            rows.append(mine)
+    return rows, owners

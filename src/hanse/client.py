@@ -1,0 +1,79 @@
+"""What a client does with a request."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hanse.errors import UserError
+from hanse.interfaces import Aggregator, Algorithm, Client, Learner, Memory, Task
+from hanse.memory import MemoryStore
+from hanse.messages import ClientProfile, Order, Reply, Request, Update
+from hanse.pipeline import Pipeline
+from hanse.randomness import Moment
+
+OPTIMIZER = "optimizer"  # the learner's place in a client's memory, beside those of the parts
+ALGORITHM = "algorithm"
+
+
+@dataclass
+class Site:
+    """One client's own side of the federation: its learner, its parts, its memory.
+
+    learner: makes the learner for one request; it gets the moment, and the optimizer's memory,
+        which it may read and change.
+    """
+
+    profile: ClientProfile
+    learner: Callable[[Moment, Memory], Learner]
+    algorithm: Algorithm
+    upload: Pipeline
+    download: Pipeline
+    aggregator: Aggregator
+    tasks: Mapping[str, Task]
+    store: MemoryStore
+    seed: int
+    session: dict[str, Any] = field(default_factory=dict)
+
+
+def respond(site: Site, message: bytes) -> bytes:
+    """Answer one request; a mistake that the user can mend comes back as the reply's error."""
+    request = Request.parse(message)
+    reply = Reply(site.profile.name, request.kind, request.round)
+    try:
+        return replace(reply, update=_answer(site, request)).pack()
+    except UserError as error:
+        return replace(reply, error=str(error)).pack()
+
+
+def _answer(site: Site, request: Request) -> Update:
+    moment = Moment(site.seed, request.round, site.profile.name)
+    memory = site.store.open(request.counted)
+    learner = site.learner(moment, memory.setdefault(OPTIMIZER, {}))
+    own = memory.setdefault(ALGORITHM, {})
+    client = Client(site.profile, learner, own, site.session, moment)
+    if request.kind not in ("train", "evaluate"):
+        return site.aggregator.handle(request.kind, request.order, client)
+    # The server encodes an order once for all clients, so no client's name is in its randomness.
+    everyone = replace(moment, client="")
+    tensors = site.download.decode(request.order.tensors, request.codecs, everyone)
+    order = Order(tensors, request.order.numbers)
+    learner.configure(order.numbers)
+    if request.kind == "evaluate":
+        return _evaluated(site, order, client)
+    update = site.algorithm.train(order, client)
+    encoded = site.upload.encode(update.tensors, memory, request.codecs, moment)
+    update = site.aggregator.seal(replace(update, tensors=encoded), request.note, client)
+    site.store.draft(request.round, memory)
+    return update
+
+
+def _evaluated(site: Site, order: Order, client: Client) -> Update:
+    """The client's scores on its own held-out rows, of the model that it would keep."""
+    start = time.perf_counter()
+    client.learner.load(site.algorithm.personal(order, client))
+    numbers: dict[str, float] = {}
+    for task in site.tasks.values():
+        numbers |= task.evaluate(client.learner, "test").metrics
+    numbers["seconds"] = time.perf_counter() - start
+    return Update({}, numbers, weight=float(len(client.learner.examples("test"))))

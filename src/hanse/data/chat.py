@@ -1,0 +1,93 @@
+"""Turns rows into examples: tokens, and which of them are learned."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+from hanse.data.formats import Row, columns
+from hanse.data.labelled import answer, answers, label_words, prompts
+from hanse.data.passages import passages
+from hanse.data.tokens import Tokenizer, targets
+from hanse.errors import UserError
+from hanse.interfaces import IGNORED, Example
+
+
+def render(
+    rows: Sequence[Row],
+    tokenizer: Tokenizer,
+    needs: str,
+    labels: Mapping[str, str],
+    template: str,
+    max_length: int,
+) -> list[Example]:
+    """The examples of `rows`, in their order.
+
+    needs: "tokens", to learn what is written; "choices", to answer with one of the label words.
+    labels: the word of each label; if empty, the labels of these rows, sorted, are the words.
+    template: holds {text}; a label word follows it after a space.
+    max_length: most tokens of an example, with its answer. Prompts lose their beginning, texts
+        and answers their end.
+    Raises UserError for rows that do not fit, with their place.
+    """
+    if needs not in ("tokens", "choices"):
+        raise ValueError(f"rows become tokens or choices, not {needs!r}")
+    labelled = [index for index, row in enumerate(rows) if row.kind == "labelled"]
+    other = [index for index, row in enumerate(rows) if row.kind != "labelled"]
+    if needs == "choices" and other:
+        odd = rows[other[0]]
+        raise UserError(
+            f"objective classify needs text and label, but {odd.place} has {columns(odd.kind)}; "
+            "use objective: sft."
+        )
+    chosen = [rows[index] for index in labelled]
+    examples = _labelled(chosen, tokenizer, needs, labels, template, max_length) if chosen else []
+    examples += passages([rows[index] for index in other], tokenizer, max_length)
+    placed = dict(zip(labelled + other, examples, strict=True))
+    return [placed[index] for index in range(len(rows))]
+
+
+def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+    """The example as pieces of text, each with whether it is learned."""
+    ids = list(example.ids)
+    learned = [label != IGNORED for label in example.labels]
+    if example.choices:
+        ids += example.choices[example.choice]
+        learned += [True] * len(example.choices[example.choice])
+    pieces, start, shown = [], 0, ""
+    for flag, run in groupby(learned):
+        start += len(list(run))
+        # Decoded from the beginning: some tokenizers drop the space before a text's first word.
+        text = tokenizer.decode(ids[:start], clean_up_tokenization_spaces=False)
+        pieces.append((text[len(shown) :], flag))
+        shown = text
+    return pieces
+
+
+def _labelled(
+    rows: Sequence[Row],
+    tokenizer: Tokenizer,
+    needs: str,
+    labels: Mapping[str, str],
+    template: str,
+    max_length: int,
+) -> list[Example]:
+    """A prompt and its label word: as one of the choices, or as tokens to learn."""
+    known = answers(tokenizer, label_words(rows, labels))
+    if needs == "choices" and len(known) < 2:
+        raise UserError(
+            f"objective classify chooses between labels, but there is only {', '.join(known)!r}; "
+            "name all labels in `labels`, or use objective: sft."
+        )
+    right = [answer(row, known) for row in rows]
+    choices = tuple(known.values())
+    longest = max(map(len, choices))
+    result = []
+    for ids, index in zip(
+        prompts(rows, tokenizer, template, max_length - longest), right, strict=True
+    ):
+        if needs == "choices":
+            result.append(Example(tuple(ids), (IGNORED,) * len(ids), choices, index))
+        else:
+            whole = (*ids, *choices[index])
+            learned = [False] * len(ids) + [True] * len(choices[index])
+            result.append(Example(whole, targets(whole, learned)))
+    return result

@@ -1,0 +1,101 @@
+"""Rows of text and label as prompts that a label word answers."""
+
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+
+from hanse.data.formats import Row
+from hanse.data.tokens import Tokenizer, encode, lead, shared
+from hanse.errors import UserError
+
+MARK = "\0text\0"  # stands for the text while a template is taken apart; no template holds it
+
+
+def label_words(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
+    """The word of each label, in the order of the choices.
+
+    Empty `labels` means that the values in the data, sorted, are the words. To have the same
+    choices at every client, call this once with the rows of all of them.
+    """
+    if labels:
+        return dict(labels)
+    return {value: value for value in sorted({row.label for row in rows if row.label is not None})}
+
+
+def answers(tokenizer: Tokenizer, words: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    """The tokens of " word" for each label.
+
+    Raises UserError if a word's tokens are, or begin, another's: the longer could never win.
+    """
+    # Behind a colon, since some tokenizers put a space of their own before whatever comes first.
+    texts = [":", *(f": {word}" for word in words.values())]
+    (colon, *whole) = encode(tokenizer, texts)
+    alone = encode(tokenizer, [f" {word}" for word in words.values()])
+    result = {
+        label: tuple(ids[len(colon) :] if ids[: len(colon)] == colon else plain)
+        for label, ids, plain in zip(words, whole, alone, strict=True)
+    }
+    for a, b in permutations(words, 2):
+        if result[a] == result[b][: len(result[a])]:
+            same = "the same tokens as" if result[a] == result[b] else "tokens that begin"
+            raise UserError(
+                f"the label words {words[a]!r} and {words[b]!r} cannot be told apart: to this "
+                f"tokenizer the first has {same} the second; set other words in `labels`."
+            )
+    return result
+
+
+def answer(row: Row, known: Mapping[str, tuple[int, ...]]) -> int:
+    """The index of a row's label among the known ones; raises UserError for an unknown label."""
+    if row.label is None or row.label not in known:
+        raise UserError(
+            f"{row.place}: the label {row.label!r} is not one of "
+            f"{', '.join(map(repr, known))}; add it to `labels`, or mend the row."
+        )
+    return list(known).index(row.label)
+
+
+def prompts(rows: Sequence[Row], tokenizer: Tokenizer, template: str, room: int) -> list[list[int]]:
+    """The tokens of the template filled with each row's text, at most `room` of them.
+
+    What is too long loses the end of its text, never a part of the template.
+    """
+    before, after = _parts(template)
+    front = lead(tokenizer)
+    room -= len(front)
+    filled = encode(tokenizer, [before + row.text + after for row in rows])
+    long = [index for index, ids in enumerate(filled) if len(ids) > room]
+    open_ended = encode(tokenizer, [before + rows[index].text for index in long])
+    start = encode(tokenizer, [before])[0] if before else []
+    for index, ids in zip(long, open_ended, strict=True):
+        whole = filled[index]
+        end = shared(ids, whole)  # of the text; a token that also holds template stays
+        keep = end - (len(whole) - room)
+        if keep <= shared(start, whole):
+            raise UserError(
+                f"{rows[index].place}: the template and the label leave no room for the text; "
+                f"raise max_length by {shared(start, whole) - keep + 1} or more, or shorten the "
+                "template."
+            )
+        filled[index] = whole[:keep] + whole[end:]
+    result = [front + ids for ids in filled]
+    if [] in result:
+        raise UserError(
+            f"{rows[result.index([])].place}: this tokenizer makes no tokens of the text; drop "
+            "the row."
+        )
+    return result
+
+
+def _parts(template: str) -> tuple[str, str]:
+    """What stands before and after {text}."""
+    try:
+        before, *rest = template.format(text=MARK).split(MARK)
+    except (LookupError, ValueError, AttributeError):
+        rest = []
+    if len(rest) != 1:
+        raise UserError(
+            f"the template came as {template!r}; it holds {{text}} exactly once and no other "
+            "field; write {{ for a brace."
+        )
+    # The space before the answer belongs to the label word's own tokens.
+    return before, rest[0].rstrip(" ")

@@ -1,0 +1,20 @@
+"""Every client holds the same mixture, and as many rows as any other (give or take one)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from hanse.data.formats import Row
+from hanse.data.partition import Partitioner
+from hanse.randomness import Moment
+
+
+@dataclass(frozen=True)
+class Iid(Partitioner):
+    """Rows are shuffled and dealt in turn."""
+
+    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+        """The indices of each client's rows, sorted."""
+        order = torch.randperm(len(rows), generator=moment.generator("partition")).tolist()
+        return [sorted(order[client::num_clients]) for client in range(num_clients)]

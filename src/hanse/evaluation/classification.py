@@ -1,0 +1,55 @@
+"""Classification by scoring label words: accuracy, macro-F1, AUC."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from sklearn.metrics import f1_score, roc_auc_score
+from torch.nn.functional import cross_entropy
+
+from hanse.interfaces import Learner, Scores, Task
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """The choice with the highest score is the answer; an item is 1 if it is right, else 0."""
+
+    needs = "choices"
+    batch_size: PositiveInt = 32
+
+    def evaluate(self, learner: Learner, split: str) -> Scores:
+        size = len(learner.examples(split))
+        rows: list[torch.Tensor] = [torch.empty(0)] * size  # each: (choices,) scores
+        truth = torch.zeros(size, dtype=torch.long)
+        with torch.inference_mode():
+            for places, batch in learner.batches(split, self.batch_size):
+                scores = learner.scores(batch).float().cpu()
+                truth[places] = batch.choice.cpu()
+                for place, row in zip(places, scores, strict=True):
+                    rows[place] = row
+        return _judged(torch.stack(rows), truth)
+
+
+def _judged(scores: torch.Tensor, truth: torch.Tensor) -> Scores:
+    """Metrics of (items, choices) scores and the (items,) right choices."""
+    answers = scores.argmax(dim=1)
+    right = (answers == truth).double()
+    accuracy = float(right.mean())
+    metrics = {
+        "accuracy": accuracy,
+        "accuracy_se": math.sqrt(accuracy * (1 - accuracy) / len(truth)),
+        "macro_f1": float(f1_score(truth, answers, average="macro", zero_division=0.0)),
+        "loss": float(cross_entropy(scores, truth)),
+    }
+    if len(truth.unique()) == scores.shape[1]:  # AUC is defined only when every class occurs
+        metrics["auc"] = _auc(scores.double().softmax(dim=1).numpy(), truth.numpy())
+    return Scores(metrics, right.tolist())
+
+
+def _auc(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """The area under the ROC curve; one-versus-rest and unweighted for more than two classes."""
+    if probabilities.shape[1] == 2:
+        return float(roc_auc_score(truth, probabilities[:, 1]))
+    return float(roc_auc_score(truth, probabilities, multi_class="ovr"))

@@ -1,0 +1,164 @@
+"""One round's conversation: requests out, replies back in client order, gated and decoded."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hanse.interfaces import Aggregator, Algorithm, Federation, State
+from hanse.journal import Ledger
+from hanse.messages import ClientProfile, MessageError, Order, Reply, Request, Update, admit
+from hanse.pipeline import Codecs, Pipeline
+from hanse.randomness import Moment
+from hanse.tensors import Layout, Tensors
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class RoundExchange:
+    """The `Exchange` of one round; see the protocol in interfaces for what each method promises.
+
+    orders: what the algorithm sends each client, in client order.
+    counted: each client's last counted round.
+    deadline: seconds that the round's clients have to answer one request (None: no limit).
+    """
+
+    federation: Federation
+    algorithm: Algorithm
+    upload: Pipeline
+    download: Pipeline
+    aggregator: Aggregator
+    state: State
+    codecs: Codecs
+    profiles: Mapping[str, ClientProfile]
+    orders: Mapping[str, Order]
+    counted: Mapping[str, int]
+    moment: Moment
+    ledger: Ledger
+    deadline: float | None = None
+
+    def ask(
+        self, kind: str, orders: Mapping[str, Order], expected: Mapping[str, Layout]
+    ) -> Iterator[tuple[ClientProfile, Update]]:
+        requests = {name: self._request(kind, name, order) for name, order in orders.items()}
+        return self._converse(requests, expected)
+
+    def train(
+        self, notes: Mapping[str, Order] | None = None
+    ) -> Iterator[tuple[ClientProfile, Update]]:
+        requests, expected = {}, {}
+        for name in self.orders:
+            if notes is None or name in notes:
+                note = notes[name] if notes else Order()
+                requests[name] = replace(self.encoded("train", name), note=note)
+                expected[name] = self.expected(name)
+        return self._converse(requests, expected)
+
+    def evaluate(self) -> Iterator[tuple[ClientProfile, Update]]:
+        """Each client's scores on its own held-out rows; only numbers come back."""
+        requests = {name: self.encoded("evaluate", name) for name in self.orders}
+        return self._converse(requests, dict.fromkeys(requests, {}))
+
+    def encoded(self, kind: str, name: str) -> Request:
+        """The algorithm's order to one client, encoded for its way down."""
+        order = self.orders[name]
+        tensors = self.download.encode(order.tensors, {}, self.codecs, self.moment)
+        return replace(self._request(kind, name, Order(tensors, order.numbers)), codecs=self.codecs)
+
+    def expected(self, name: str) -> Layout:
+        """What a client's sealed update must look like."""
+        layout = self.algorithm.expects(self.state, self.profiles[name])
+        return self.aggregator.layout(self.upload.layout(layout, self.codecs))
+
+    def decode(self, client: str, tensors: Tensors) -> Tensors:
+        return self.upload.decode(tensors, self.codecs, replace(self.moment, client=client))
+
+    def _request(self, kind: str, name: str, order: Order) -> Request:
+        return Request(kind, self.moment.round, self.counted.get(name, 0), order)
+
+    def _converse(
+        self, requests: Mapping[str, Request], expected: Mapping[str, Layout]
+    ) -> Iterator[tuple[ClientProfile, Update]]:
+        """Send all, then yield the good answers in client order."""
+        for name, request in requests.items():
+            with self.ledger.time("serialization"):
+                message = request.pack()
+            self.ledger.sent(name, request.kind, len(message))
+            self.federation.send(name, message)
+        for reply, size in self._in_order(requests):
+            if reply.error:
+                log.warning("%s did not answer: %s", reply.client, reply.error)
+                self.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
+                continue
+            try:
+                admit(reply.update, expected[reply.client])
+            except MessageError as error:
+                log.warning("the update of %s was refused: %s", reply.client, error)
+                self.ledger.received(reply.client, reply.kind, size, {}, error=str(error))
+                continue
+            numbers = {**reply.update.numbers, "weight": reply.update.weight}
+            self.ledger.received(reply.client, reply.kind, size, numbers)
+            log.info("%s", _told(reply))
+            yield self.profiles[reply.client], reply.update
+
+    def _in_order(self, requests: Mapping[str, Request]) -> Iterator[tuple[Reply, int]]:
+        """Replies in client order whatever order they come in; early ones wait on disk, encoded."""
+        waiting = list(requests)
+        end = None if self.deadline is None else time.monotonic() + self.deadline
+        with tempfile.TemporaryDirectory(prefix="hanse-early-") as folder:
+            early: dict[str, Path] = {}
+            missing = set(waiting)
+            while missing:
+                left = None if end is None else max(0.0, end - time.monotonic())
+                with self.ledger.time("clients"):
+                    message = self.federation.receive(left)
+                if message is None:
+                    break
+                reply = self._read(message)
+                if reply is None or reply.client not in missing or not _answers(reply, requests):
+                    continue
+                missing.discard(reply.client)
+                if reply.client == waiting[0]:
+                    waiting.pop(0)
+                    yield reply, len(message)
+                else:
+                    early[reply.client] = Path(folder) / str(len(early))
+                    early[reply.client].write_bytes(message)
+                while waiting and waiting[0] in early:
+                    yield self._late(early.pop(waiting.pop(0)))
+            for name in waiting:
+                if name in early:
+                    yield self._late(early.pop(name))
+                else:
+                    log.warning("%s did not answer in time", name)
+
+    def _late(self, file: Path) -> tuple[Reply, int]:
+        """An early reply, read back when its turn has come."""
+        message = file.read_bytes()
+        file.unlink()
+        return Reply.parse(message), len(message)
+
+    def _read(self, message: bytes) -> Reply | None:
+        """The reply in a message, or None if it is none."""
+        with self.ledger.time("serialization"):
+            try:
+                return Reply.parse(message)
+            except MessageError as error:
+                log.warning("a reply was dropped: %s", error)
+                return None
+
+
+def _answers(reply: Reply, requests: Mapping[str, Request]) -> bool:
+    """Whether a reply is to the request that its client was sent, and not an older one."""
+    request = requests[reply.client]
+    return (reply.kind, reply.round) == (request.kind, request.round)
+
+
+def _told(reply: Reply) -> str:
+    """One line of progress about a client's answer."""
+    numbers = {n: v for n, v in reply.update.numbers.items() if n in ("loss", "steps", "accuracy")}
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+    return f"round {reply.round}: {reply.client} answered {reply.kind} ({shown})"

@@ -1,0 +1,267 @@
+"""Every choice of a run: one YAML in, typed settings, the resolved YAML out."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from hanse import parts, settings
+from hanse.data.partition import Partitioner
+from hanse.errors import UserError
+from hanse.interfaces import Aggregator, Algorithm, Objective, Task
+from hanse.learners.adapters import Lora
+from hanse.learners.backbone import Model
+from hanse.learners.training import Training
+
+Role = TypeVar("Role")
+Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
+Share = Annotated[float, Field(ge=0, lt=1)]
+Amount = Annotated[int, Field(ge=0)] | Share  # a count, or a share below 1
+
+OVERRIDABLE = ("model", "adapter", "data", "train")  # what one client may have otherwise
+
+
+class Section(BaseModel):
+    """Settings that refuse what they do not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+class Adapter(Section):
+    """What is trained: a fresh adapter, or one from a run or a PEFT folder to go on with."""
+
+    lora: Lora | None = None
+    source: str | None = Field(default=None, alias="from")
+
+    @model_validator(mode="after")
+    def _one(self) -> "Adapter":
+        if (self.lora is None) == (self.source is None):
+            raise ValueError(
+                "adapter takes either lora: {…} or from: a run or PEFT folder, not both or neither."
+            )
+        return self
+
+
+class Data(Section):
+    """Which rows, what they are asked, and how they are divided.
+
+    path: a .jsonl or .csv file, or a short name such as movie-reviews.
+    where: keep only rows whose columns have these values.
+    template: what a labelled row is asked; {text} stands for its text.
+    labels: the label's value in the data → the word that the model answers; empty: the values.
+    test, validation: rows held out before partitioning, a count or a share.
+    client_test: share of each client's rows that it holds out for itself.
+    """
+
+    path: str = "movie-reviews"
+    where: dict[str, str] = {}
+    template: str = "{text}\nLabel:"
+    labels: dict[str, str] = {}
+    test: Amount = 0.1
+    validation: Amount = 0.1
+    client_test: Share = 0.1
+    partition: Spec = "iid"
+
+    @model_validator(mode="after")
+    def _asks_for_text(self) -> "Data":
+        if "{text}" not in self.template:
+            raise ValueError(f"data.template {self.template!r} has no {{text}} in it.")
+        return self
+
+
+class Evaluation(Section):
+    """What is measured, and when.
+
+    tasks: names of tasks; none: what fits the objective.
+    validate_every: rounds between two looks at the validation split; 0 for the last only.
+    test: score the test split before the first round and after the last.
+    clients: let each client score the result on its own held-out rows.
+    """
+
+    tasks: list[Spec] | None = None
+    validate_every: Annotated[int, Field(ge=0)] = 1
+    test: bool = True
+    clients: bool = True
+
+
+class Experiment(Section):
+    """One run. `clients.<name>` overrides model, adapter, data or train for one client."""
+
+    name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] = "run"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    rounds: PositiveInt = 3
+    num_clients: PositiveInt = 4
+    fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
+    output_dir: str | None = None  # none: runs/<name>, numbered if it is taken
+    model: Model = Model()
+    adapter: Adapter = Adapter(lora=Lora())
+    data: Data = Data()
+    objective: Spec = "sft"
+    train: Training = Training()
+    algorithm: Spec = "fedavg"
+    aggregator: Spec = "mean"
+    evaluation: Evaluation = Evaluation()
+    clients: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="after")
+    def _one_length_of_a_round(self) -> "Experiment":
+        if self.train.max_steps is not None and self.train.num_train_epochs is not None:
+            raise ValueError(
+                "train has both max_steps and num_train_epochs; a round is measured by one of them."
+            )
+        return self
+
+    @property
+    def client_names(self) -> list[str]:
+        """The clients' names in client order."""
+        if self.brings_own_data:
+            return sorted(self.clients)
+        width = len(str(self.num_clients))
+        return [f"silo-{number:0{width}d}" for number in range(1, self.num_clients + 1)]
+
+    @property
+    def brings_own_data(self) -> bool:
+        """Whether every client names its own file, so that nothing is partitioned."""
+        paths = ["path" in over.get("data", {}) for over in self.clients.values()]
+        return bool(paths) and all(paths)
+
+    def for_client(self, name: str) -> "Experiment":
+        """The experiment as one client sees it."""
+        over = self.clients.get(name)
+        if not over:
+            return self
+        own = settings.merge(self.resolved(), over)
+        own["clients"] = {}
+        return Experiment.model_validate(own)
+
+    def resolved(self) -> dict[str, Any]:
+        """All settings as plain values, defaults written out."""
+        values = self.model_dump(by_alias=True, mode="json")
+        values["adapter"] = {k: v for k, v in values["adapter"].items() if v is not None}
+        for key, part in (
+            ("objective", build_objective(self)),
+            ("algorithm", build_algorithm(self)),
+            ("aggregator", build_aggregator(self)),
+        ):
+            values[key] = {_name(values[key]): asdict(part)}
+        partition = values["data"]["partition"]
+        values["data"]["partition"] = {_name(partition): asdict(build_partitioner(self))}
+        return values
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> Experiment:
+    """The experiment in a YAML file, with overrides; raises UserError for anything wrong in it."""
+    values, text = settings.read(path)
+    values.setdefault("name", path.stem)
+    values = settings.override(values, overrides)
+    values = _absolute(values, path.resolve().parent)
+    try:
+        experiment = Experiment.model_validate(values)
+        _check_clients(experiment)
+        experiment.resolved()  # builds every part once, so that wrong settings show now
+        build_tasks(experiment)
+    except ValidationError as error:
+        raise settings.explain(error, Experiment, text, str(path)) from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return experiment
+
+
+def build_algorithm(experiment: Experiment) -> Algorithm:
+    """The algorithm, with its settings."""
+    return _build("algorithms", experiment.algorithm, Algorithm)
+
+
+def build_aggregator(experiment: Experiment) -> Aggregator:
+    """The aggregator, with its settings."""
+    return _build("aggregators", experiment.aggregator, Aggregator)
+
+
+def build_objective(experiment: Experiment) -> Objective:
+    """What clients minimize."""
+    return _build("objectives", experiment.objective, Objective)
+
+
+def build_partitioner(experiment: Experiment) -> Partitioner:
+    """How rows are divided among the clients."""
+    return _build("data/partitioners", experiment.data.partition, Partitioner)
+
+
+def build_tasks(experiment: Experiment) -> dict[str, Task]:
+    """What is measured, by name; by default what fits the objective."""
+    specs = experiment.evaluation.tasks
+    if specs is None:
+        needs = build_objective(experiment).needs
+        specs = ["classification" if needs == "choices" else "perplexity"]
+    tasks = {_name(spec): _build("evaluation", spec, Task) for spec in specs}
+    if len({task.needs for task in tasks.values()}) > 1:
+        raise UserError(
+            f"the tasks {', '.join(tasks)} need examples of different kinds; "
+            "measure one of them in this run, the other with `hanse evaluate`."
+        )
+    return tasks
+
+
+def _build(folder: str, spec: Spec, role: type[Role]) -> Role:
+    part = parts.build(folder, spec)
+    if not isinstance(part, role):
+        raise UserError(f"{_name(spec)} is no {role.__name__.lower()}; derive it from that role.")
+    return part
+
+
+def _name(spec: Spec) -> str:
+    return spec if isinstance(spec, str) else next(iter(spec), "")
+
+
+def _check_clients(experiment: Experiment) -> None:
+    known = experiment.client_names
+    for name, over in experiment.clients.items():
+        if name not in known:
+            raise UserError(
+                f"clients.{name} is no client{parts.suggestion(name, known)}; they are "
+                f"{known[0]} to {known[-1]}, or give every named client its own data.path."
+            )
+        for key in over:
+            if key not in OVERRIDABLE:
+                raise UserError(
+                    f"clients.{name} cannot override {key!r}{parts.suggestion(key, OVERRIDABLE)}; "
+                    f"it can override {', '.join(OVERRIDABLE)}."
+                )
+        try:
+            experiment.for_client(name)
+        except ValidationError as error:
+            raise settings.explain(error, Experiment, "", f"clients.{name}") from None
+
+
+def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
+    """Local files by their full path, so that the resolved YAML works from any folder."""
+    result = dict(values)
+    for section, key in (("data", "path"), ("model", "model_name_or_path"), ("adapter", "from")):
+        inner = result.get(section)
+        if isinstance(inner, dict) and isinstance(inner.get(key), str):
+            result[section] = {**inner, key: _found(inner[key], home)}
+    for key in ("algorithm", "aggregator", "objective"):
+        result[key] = _part_found(result[key], home) if key in result else None
+    clients = result.get("clients")
+    if isinstance(clients, dict):
+        result["clients"] = {
+            name: _absolute(over, home) if isinstance(over, dict) else over
+            for name, over in clients.items()
+        }
+    return {key: value for key, value in result.items() if value is not None or key in values}
+
+
+def _part_found(spec: Any, home: Path) -> Any:
+    """A part's spec with the full path of its file, if it is one from outside the package."""
+    if isinstance(spec, dict):
+        return {_part_found(name, home): settings for name, settings in spec.items()}
+    path, colon, name = str(spec).partition(":")
+    return f"{_found(path, home)}:{name}" if colon else spec
+
+
+def _found(path: str, home: Path) -> str:
+    """The full path of a file or folder, here or beside the experiment; else as it came."""
+    places = [Path.cwd() / path, home / path]
+    return next((str(place.resolve()) for place in places if path and place.exists()), path)

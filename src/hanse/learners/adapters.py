@@ -1,0 +1,118 @@
+"""Adapters: the small tensors that are trained inside a frozen model (LoRA, through PEFT)."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+from hanse.errors import UserError
+from hanse.tensors import Tensors
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """LoRA (Hu et al. 2021, 2106.09685): W + (α/r)·B·A with W frozen, B zero at the start."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    r: PositiveInt = 8
+    lora_alpha: PositiveFloat = 16
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # Names of modules, or a regular expression; none: PEFT's choice for the architecture.
+    target_modules: tuple[str, ...] | str | None = field(default=None)
+
+
+def attach(model: Module, settings: Lora, seed: int) -> tuple[PeftModel, str]:
+    """Put an adapter into `model` (or beside those already in it); the model and its name there.
+
+    seed: draws A; B is zero, so the model's function is unchanged.
+    Raises UserError if no module of the model is meant by `target_modules`.
+    """
+    name = f"lora{len(model.peft_config)}" if isinstance(model, PeftModel) else "lora0"
+    config = _config(settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            if isinstance(model, PeftModel):
+                model.add_adapter(name, config)
+            else:
+                model = get_peft_model(model, config, adapter_name=name)
+        except ValueError as error:
+            raise UserError(_unmatched(model, settings, error)) from None
+    return model, name
+
+
+def parameters(model: PeftModel, adapter: str) -> dict[str, Parameter]:
+    """The trained parameters of one adapter, by the names that PEFT gives them on disk."""
+    marked = f".{adapter}."
+    found = {n.replace(marked, "."): p for n, p in model.named_parameters() if marked in n}
+    return {name: found[name] for name in sorted(found)}
+
+
+def save(model: PeftModel, adapter: str, tensors: Tensors, folder: Path) -> None:
+    """Write an adapter as PEFT writes it: its configuration and its tensors."""
+    config = model.peft_config[adapter]
+    config.inference_mode = True
+    try:
+        config.save_pretrained(str(folder))
+    finally:
+        config.inference_mode = False
+    save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def read(folder: Path) -> tuple[Lora, dict[str, Tensor]]:
+    """Settings and tensors of an adapter on disk; raises UserError if there is none to use."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"{folder} holds no adapter that can be read ({error}); name a run folder, or a PEFT "
+            f"folder with {CONFIG} and {WEIGHTS}."
+        ) from None
+    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("use_rslora"):
+        raise UserError(
+            f"{folder} holds a {config.get('peft_type')} adapter; only plain LoRA can be continued."
+        )
+    targets = config.get("target_modules")
+    return Lora(
+        r=config["r"],
+        lora_alpha=config["lora_alpha"],
+        lora_dropout=config.get("lora_dropout", 0.0),
+        target_modules=tuple(sorted(targets)) if isinstance(targets, list) else targets,
+    ), tensors
+
+
+def _config(settings: Lora) -> LoraConfig:
+    values: dict[str, Any] = asdict(settings)
+    if isinstance(settings.target_modules, tuple):
+        values["target_modules"] = list(settings.target_modules)
+    return LoraConfig(task_type="CAUSAL_LM", **values)
+
+
+def _unmatched(model: Module, settings: Lora, error: ValueError) -> str:
+    """Which modules there are, when those that were asked for are not among them."""
+    counts: Counter[str] = Counter()
+    for name, module in model.named_modules():
+        if type(module).__name__ in ("Linear", "Conv1D"):
+            counts[re.sub(r".*\.", "", name)] += 1
+    names = ", ".join(name for name, _ in counts.most_common())
+    asked = settings.target_modules
+    if asked is None:
+        return f"PEFT has no default target_modules for this model; name some of: {names}."
+    if "not found" in str(error):
+        return f"target_modules {asked!r} are not in this model; it has {names}."
+    return f"LoRA cannot be put into this model: {error}."

@@ -1,0 +1,123 @@
+"""A frozen base model with its tokenizer, and the adapters that were put into it."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from peft import PeftModel
+from pydantic import ConfigDict, Field
+from torch.nn import Module, Parameter
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from hanse.errors import UserError
+from hanse.learners import adapters
+from hanse.learners.adapters import Lora
+from hanse.learners.sources import DEFAULT, locate
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which base model, and how it is held."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    model_name_or_path: str = DEFAULT
+    bf16: bool | Literal["auto"] = "auto"  # auto: where the processor or the GPU has it
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_length: Annotated[int, Field(ge=8)] = 512  # tokens of one example; longer ones are cut
+
+
+@dataclass
+class Backbone:
+    """One base model in memory, shared by all learners on this machine that use it."""
+
+    name: str
+    model: Any  # PeftModel once an adapter is attached
+    tokenizer: Any
+    device: torch.device
+    bf16: bool
+    _active: str = ""
+    _parameters: dict[str, dict[str, Parameter]] = field(default_factory=dict)
+
+    def attach(self, lora: Lora, seed: int) -> str:
+        """Put an adapter beside those already there; its name."""
+        self.model, name = adapters.attach(self.model, lora, seed)
+        self._parameters[name] = adapters.parameters(self.model, name)
+        for parameter in self._parameters[name].values():
+            parameter.data = parameter.data.float()
+        self._active = ""
+        return name
+
+    def parameters(self, adapter: str) -> dict[str, Parameter]:
+        """The live parameters of one adapter, by the names that PEFT gives them on disk."""
+        return self._parameters[adapter]
+
+    def activate(self, adapter: str) -> PeftModel:
+        """The model with this adapter, and no other, at work."""
+        model: PeftModel = self.model
+        if self._active != adapter:
+            model.set_adapter(adapter)
+            self._active = adapter
+        return model
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Matrix products in bfloat16 where the backbone is held in it."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+
+def load(settings: Model, homes: tuple[Path, ...] = ()) -> Backbone:
+    """Load a base model and its tokenizer; raises UserError with what is wrong with them."""
+    name = settings.model_name_or_path
+    place = locate(name, homes)
+    device = _device(settings.device)
+    bf16 = has_bf16(device) if settings.bf16 == "auto" else settings.bf16
+    try:
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        _refuse_other_kinds(name, config)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            place,
+            dtype=torch.bfloat16 if bf16 else torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"the model {name} cannot be loaded: {first}") from None
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return Backbone(name, model.eval().to(device), tokenizer, device, bf16)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("model.device is cuda, but torch sees no GPU; use auto or cpu.")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def _refuse_other_kinds(name: str, config: Any) -> None:
+    """Encoders would load with untrained parts and score at random."""
+    kinds = config.architectures or []
+    if kinds and not set(kinds) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+        raise UserError(
+            f"the model {name} is a {kinds[0]}, which does not generate text; "
+            "choose a causal language model, such as smollm2-135m."
+        )

@@ -1,0 +1,170 @@
+"""The local training loop: any learner, any objective, one round's share of the schedule."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch.optim import SGD, AdamW, Optimizer
+from typing_extensions import Annotated
+
+from hanse.interfaces import Fit, Learner, Memory, Objective, Penalty
+from hanse.randomness import Moment
+
+WINDOW = 32  # batches within which examples are sorted by length, to spare padding
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a client trains in each round; the names are those of Hugging Face's trainer.
+
+    A round is `max_steps` optimizer steps, or `num_train_epochs` passes (a fraction is allowed)
+    over the client's examples; the learning rate's schedule runs over all rounds.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    learning_rate: PositiveFloat = 1e-3
+    per_device_train_batch_size: PositiveInt = 8
+    gradient_accumulation_steps: PositiveInt = 1
+    max_steps: PositiveInt | None = None  # optimizer steps a round
+    num_train_epochs: PositiveFloat | None = None  # passes a round; 1 if neither is given
+    optim: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: NonNegativeFloat = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # sgd only
+    max_grad_norm: NonNegativeFloat = 1.0  # 0 for no clipping
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of all steps of all rounds
+    optimizer_state: Literal["reset", "keep"] = "reset"  # between rounds
+
+    def steps(self, examples: int) -> int:
+        """Optimizer steps of one round for a client with so many examples."""
+        if self.max_steps is not None:
+            return self.max_steps
+        seen = max(1, round(examples * (self.num_train_epochs or 1.0)))
+        return math.ceil(seen / (self.per_device_train_batch_size * self.gradient_accumulation_steps))
+
+    def rate(self, progress: float) -> float:
+        """The learning rate when the share `progress` of all steps of all rounds is done."""
+        if progress < self.warmup_ratio:
+            return self.learning_rate * progress / self.warmup_ratio
+        rest = (progress - self.warmup_ratio) / (1 - self.warmup_ratio)
+        if self.lr_scheduler_type == "linear":
+            return self.learning_rate * (1 - rest)
+        if self.lr_scheduler_type == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * rest)) / 2
+        return self.learning_rate
+
+
+def draw(
+    lengths: Sequence[int], settings: Training, generator: torch.Generator
+) -> list[list[list[int]]]:
+    """Which examples make up each micro-batch of each step: (steps, micro-batches, indices).
+
+    Every example is drawn once before any is drawn again. Within a window of WINDOW batches they
+    are sorted by length, then the batches are shuffled.
+    """
+    size, micro = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
+    if settings.max_steps is not None:
+        wanted = settings.max_steps * size * micro
+    else:
+        wanted = max(1, round(len(lengths) * (settings.num_train_epochs or 1.0)))
+    order: list[int] = []
+    while len(order) < wanted:
+        order += torch.randperm(len(lengths), generator=generator).tolist()
+    batches = []
+    for start in range(0, wanted, WINDOW * size):
+        window = order[start : min(start + WINDOW * size, wanted)]
+        window.sort(key=lambda index: lengths[index])
+        cut = [window[at : at + size] for at in range(0, len(window), size)]
+        shuffled = torch.randperm(len(cut), generator=generator).tolist()
+        batches += [cut[index] for index in shuffled]
+    return [batches[at : at + micro] for at in range(0, len(batches), micro)]
+
+
+def fit(
+    learner: Learner,
+    settings: Training,
+    objective: Objective,
+    moment: Moment,
+    rounds: int,
+    penalty: Penalty | None,
+    kept: Memory,
+) -> Fit:
+    """Train `learner` in place for the round at `moment`, one of `rounds`.
+
+    penalty: a scalar of the trained tensors, added to the loss of every step.
+    kept: the optimizer's state from the last round, if the settings keep it; it is updated.
+    """
+    start = time.perf_counter()
+    examples = learner.examples("train")
+    steps = draw([len(example) for example in examples], settings, moment.generator("examples"))
+    parameters = dict(learner.parameters())
+    optimizer = _optimizer(settings, list(parameters.values()))
+    if settings.optimizer_state == "keep":
+        _restore(optimizer, parameters, kept)
+    count = tokens = items = 0
+    sum_lr, total = 0.0, torch.zeros(())
+    for number, step in enumerate(steps):
+        rate = settings.rate((max(1, moment.round) - 1 + number / len(steps)) / rounds)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batches = [learner.batch([examples[index] for index in indices]) for indices in step]
+        total = total.to(losses := _backward(learner, objective, batches)) + losses
+        if penalty is not None:
+            penalty(parameters).backward()  # type: ignore[no-untyped-call]
+        if settings.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        sum_lr += rate
+        count += sum(batch.examples for batch in batches)
+        tokens += sum(batch.tokens for batch in batches)
+        items += sum(batch.items for batch in batches)
+    if settings.optimizer_state == "keep":
+        _keep(optimizer, parameters, kept)
+    loss = float(total) / max(1, items)
+    return Fit(len(steps), sum_lr, count, tokens, loss, time.perf_counter() - start)
+
+
+def _backward(learner: Learner, objective: Objective, batches: Sequence[Any]) -> torch.Tensor:
+    """Gradients of the mean over all items of a step's micro-batches; the sum of their losses."""
+    items = sum(batch.items for batch in batches)
+    total: torch.Tensor | None = None
+    for batch in batches:
+        loss = objective.loss(learner, batch)
+        (loss * (batch.items / items)).backward()  # type: ignore[no-untyped-call]
+        part = loss.detach() * batch.items
+        total = part if total is None else total + part
+    assert total is not None  # a step has at least one micro-batch
+    return total
+
+
+def _optimizer(settings: Training, parameters: list[torch.nn.Parameter]) -> Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optim == "sgd":
+        return SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay)
+    return AdamW(parameters, rate, weight_decay=decay)
+
+
+def _restore(
+    optimizer: Optimizer, parameters: dict[str, torch.nn.Parameter], kept: Memory
+) -> None:
+    """Give the optimizer the state it had; keys are "tensor's name:state's name"."""
+    for key, value in kept.items():
+        name, _, state = key.rpartition(":")
+        parameter = parameters[name]
+        # AdamW's step counter stays on the CPU, everything else beside its parameter.
+        place = "cpu" if state == "step" else parameter.device
+        optimizer.state[parameter][state] = value.clone().to(place)
+
+
+def _keep(optimizer: Optimizer, parameters: dict[str, torch.nn.Parameter], kept: Memory) -> None:
+    kept.clear()
+    for name, parameter in parameters.items():
+        for state, value in optimizer.state[parameter].items():
+            if isinstance(value, torch.Tensor):
+                kept[f"{name}:{state}"] = value.detach().cpu().clone()

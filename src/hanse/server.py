@@ -1,0 +1,258 @@
+"""The federated loop: a generator of rounds.
+
+The server sends a request to each client of the federation; its learner trains as the algorithm
+says; the update passes compression and privacy; the aggregator combines; the algorithm steps;
+evaluation measures; the journal records.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from hanse.errors import UserError
+from hanse.exchange import RoundExchange
+from hanse.interfaces import (
+    Aggregator,
+    Algorithm,
+    Federation,
+    Learner,
+    Server,
+    State,
+    Task,
+    check,
+)
+from hanse.journal import Checkpoint, Journal, Row, peak_memory
+from hanse.messages import ClientProfile
+from hanse.pipeline import Codecs, Pipeline
+from hanse.randomness import Moment
+from hanse.tensors import layout
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a run goes on, who takes part, and when it is measured.
+
+    fraction_train: share of the clients in each round, at least one, drawn by seed.
+    validate_every: rounds between two looks at the validation split; 0 for none.
+    test: whether the test split is scored before the first round and after the last.
+    evaluate_clients: whether each client scores the result on its own held-out rows.
+    deadline: seconds a client has for one answer; None waits.
+    """
+
+    rounds: int
+    seed: int
+    fraction_train: float = 1.0
+    validate_every: int = 1
+    test: bool = True
+    evaluate_clients: bool = True
+    deadline: float | None = None
+
+
+@dataclass
+class Run:
+    """The parts of a run, put together; `rounds` makes them go."""
+
+    schedule: Schedule
+    algorithm: Algorithm
+    upload: Pipeline
+    download: Pipeline
+    aggregator: Aggregator
+    federation: Federation
+    learner: Learner
+    tasks: Mapping[str, Task]
+    journal: Journal
+
+    def __post_init__(self) -> None:
+        check(self.algorithm, self.upload.transforms, self.aggregator)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the server knows between two rounds."""
+
+    state: State
+    codecs: Codecs
+    counted: Mapping[str, int]
+
+
+def rounds(run: Run) -> Iterator[Row]:
+    """The records of the rounds from where the journal stands; round 0 is before all training.
+
+    Each record is durable, together with the state behind it, before it is yielded; so the caller
+    may stop between two rounds, or the machine at any time.
+    """
+    profiles = {profile.name: profile for profile in run.federation.profiles()}
+    checkpoint = run.journal.restore()
+    if checkpoint is None:
+        standing = _start(run, profiles)
+        yield _conclude(run, 0, standing, {}, profiles)
+        done = 0
+    else:
+        standing, done = standing_of(checkpoint), checkpoint.round
+    for number in range(done + 1, run.schedule.rounds + 1):
+        standing, record = _round(run, number, standing, profiles)
+        yield _conclude(run, number, standing, record, profiles)
+
+
+def conversation(
+    run: Run, number: int, standing: Standing, profiles: Mapping[str, ClientProfile]
+) -> RoundExchange:
+    """The exchange with the clients of one round, ordered in client order."""
+    moment = Moment(run.schedule.seed, number)
+    orders = {}
+    for name, profile in profiles.items():
+        order = run.algorithm.order(standing.state, profile)
+        if order is not None:
+            orders[name] = order
+    return RoundExchange(
+        run.federation,
+        run.algorithm,
+        run.upload,
+        run.download,
+        run.aggregator,
+        standing.state,
+        standing.codecs,
+        profiles,
+        orders,
+        standing.counted,
+        moment,
+        run.journal.ledger,
+        run.schedule.deadline,
+    )
+
+
+def sample(
+    profiles: Mapping[str, ClientProfile], fraction: float, moment: Moment
+) -> dict[str, ClientProfile]:
+    """The clients of a round: a seeded draw without replacement, in client order."""
+    wanted = max(1, round(fraction * len(profiles)))
+    drawn = torch.randperm(len(profiles), generator=moment.generator("clients"))[:wanted]
+    chosen = set(drawn.tolist())
+    return {name: p for index, (name, p) in enumerate(profiles.items()) if index in chosen}
+
+
+def _start(run: Run, profiles: Mapping[str, ClientProfile]) -> Standing:
+    state = run.algorithm.init(_server(run, 0, len(profiles)))
+    expected = layout(run.algorithm.model(state))
+    return Standing(state, run.upload.init(expected) | run.download.init(expected), {})
+
+
+def _round(
+    run: Run, number: int, standing: Standing, profiles: Mapping[str, ClientProfile]
+) -> tuple[Standing, Row]:
+    """One round up to the algorithm's step: the next standing, and what there is to record."""
+    ledger = run.journal.ledger
+    chosen = sample(profiles, run.schedule.fraction_train, Moment(run.schedule.seed, number))
+    exchange = conversation(run, number, standing, chosen)
+    with ledger.time("round"):
+        combined = run.aggregator.aggregate(exchange)
+        if not combined.clients:
+            raise UserError(
+                f"no client's update could be used in round {number}: {_reasons(ledger.rows)}"
+            )
+        combined, codecs = run.upload.finish(combined, standing.codecs)
+    with ledger.time("step"):
+        server = _server(run, number, len(profiles))
+        state = run.algorithm.step(standing.state, combined, server)
+    counted = {**standing.counted, **dict.fromkeys(combined.clients, number)}
+    after = Standing(state, {**standing.codecs, **codecs}, counted)
+    record = {"clients": list(combined.clients), "weight": combined.weight}
+    return after, {**record, "train": dict(combined.numbers)}
+
+
+def _conclude(
+    run: Run,
+    number: int,
+    standing: Standing,
+    record: Row,
+    profiles: Mapping[str, ClientProfile],
+) -> Row:
+    """Evaluate, record and commit a round."""
+    last = number == run.schedule.rounds
+    ledger = run.journal.ledger
+    with ledger.time("evaluation"):
+        every = run.schedule.validate_every
+        if last or (every and number % every == 0):
+            record = {**record, **_evaluated(run, number, standing, "validation")}
+        if run.schedule.test and (last or number == 0):
+            record = {**record, **_evaluated(run, number, standing, "test")}
+    if last and run.schedule.evaluate_clients:
+        exchange = conversation(run, number, standing, profiles)
+        answers = {profile.name: update for profile, update in exchange.evaluate()}
+        scored = {name: dict(u.numbers) for name, u in answers.items() if u.weight}
+        if scored:
+            record = {**record, "client_test": scored}
+    record = {"round": number, **record, **_costs(run), "time": time.time()}
+    groups = {f"algorithm.{name}": tensors for name, tensors in standing.state.items()}
+    checkpoint = Checkpoint(number, {**groups, **standing.codecs}, dict(standing.counted))
+    run.journal.commit(checkpoint, record)
+    return record
+
+
+def _evaluated(run: Run, number: int, standing: Standing, split: str) -> Row:
+    """The global model's scores on one of the server's splits."""
+    if not run.learner.examples(split):
+        return {}
+    run.learner.load(run.algorithm.model(standing.state))
+    metrics: dict[str, float] = {}
+    for name, task in run.tasks.items():
+        scores = task.evaluate(run.learner, split)
+        metrics |= scores.metrics
+        if split == "test":
+            run.journal.scores(f"{split}-{name}", number, scores.metrics, scores.items)
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    log.info("round %d: %s %s", number, split, shown)
+    return {split: metrics}
+
+
+def _costs(run: Run) -> Row:
+    """Where a round's bytes, seconds and memory went.
+
+    What the clients spent beyond training and scoring counts as serialization: reading and
+    writing messages and memory.
+    """
+    ledger = run.journal.ledger
+    training, scoring = ledger.total("seconds", "train"), ledger.total("seconds", "evaluate")
+    spent = ledger.seconds
+    overhead = max(0.0, spent["clients"] - training - scoring)
+    seconds = {
+        "training": training,
+        "serialization": spent["serialization"] + overhead,
+        "aggregation": max(0.0, spent.pop("round", 0.0) - spent["clients"] - spent["serialization"])
+        + spent.pop("step", 0.0),
+        "evaluation": spent.pop("evaluation", 0.0) + scoring,
+    }
+    for name in ("clients", "serialization"):
+        spent.pop(name)
+    size = {"down": int(ledger.total("down")), "up": int(ledger.total("up"))}
+    speed = ledger.total("tokens", "train") / training if training else 0.0
+    return {
+        "bytes": size,
+        "seconds": seconds,
+        "tokens_per_second": speed,
+        "peak_memory": peak_memory(),
+    }
+
+
+def _server(run: Run, number: int, num_clients: int) -> Server:
+    return Server(run.learner, num_clients, Moment(run.schedule.seed, number))
+
+
+def standing_of(checkpoint: Checkpoint) -> Standing:
+    """What a checkpoint holds; the inverse of what `_conclude` commits."""
+    start = len("algorithm.")
+    groups = checkpoint.groups
+    state = {name[start:]: t for name, t in groups.items() if name.startswith("algorithm.")}
+    codecs = {name: t for name, t in groups.items() if not name.startswith("algorithm.")}
+    return Standing(state, codecs, checkpoint.counted)
+
+
+def _reasons(rows: Sequence[Row]) -> str:
+    """Why the clients of a round have nothing to say, each in a sentence of its own."""
+    said = [f"{row['client']}: {row['error']}" for row in rows if "error" in row]
+    return " ".join(said) or "none answered."

@@ -1,0 +1,83 @@
+"""Files that are either whole or not there."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hanse.errors import UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a crash leaves the old file or the new one, never a part."""
+    aside = path.with_name(f".{path.name}.part")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Append `data` to `path` durably; a failed write leaves the file as it was."""
+    with explained(path):
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("ab") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            if path.exists():
+                os.truncate(path, size)
+            raise
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `path` only when the block ends without an exception."""
+    aside = path.with_name(f".{path.name}.part")
+    with explained(path):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+            if path.exists():
+                shutil.rmtree(path)
+            aside.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the machine's refusal to write `path` into a sentence for the user."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        advice = "free some space" if error.errno in _FULL else "make it writable"
+        raise UserError(
+            f"{path} could not be written ({reason}); nothing saved before is lost: "
+            f"{advice} and run the same command, or `hanse resume`, again."
+        ) from error
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

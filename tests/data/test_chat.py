@@ -1,0 +1,266 @@
+"""What is learned is checked token by token: most tokenizers here have one token a character."""
+
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from hanse.data.chat import render, show
+from hanse.data.formats import Row, row
+from hanse.data.labelled import label_words
+from hanse.errors import UserError
+from hanse.interfaces import IGNORED, Example
+
+WORDS = {"0": "negative", "1": "positive"}
+TEMPLATE = "Review: {text}\nIt is"
+
+
+def _talk(*contents: str, system: str = "") -> Row:
+    roles = ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": c} for i, c in enumerate(contents)]
+    if system:
+        messages.insert(0, {"role": "system", "content": system})
+    return row({"messages": messages}, "f:1")
+
+
+def _example(
+    found: Row, tokenizer: Any, needs: str = "tokens", max_length: int = 200, **settings: Any
+) -> Example:
+    settings = {"labels": WORDS, "template": TEMPLATE, **settings}
+    (example,) = render([found], tokenizer, needs, max_length=max_length, **settings)
+    return example
+
+
+def _learned(example: Example, tokenizer: Any) -> str:
+    """The tokens with the learned ones in brackets, after checking that labels are their ids."""
+    assert len(example.labels) == len(example.ids) == len(example)
+    assert all(b in (a, IGNORED) for a, b in zip(example.ids, example.labels, strict=True))
+    return "".join(
+        f"[{tokenizer.decode([token])}]" if label != IGNORED else tokenizer.decode([token])
+        for token, label in zip(example.ids, example.labels, strict=True)
+    )
+
+
+def test_only_what_the_assistant_says_is_learned_with_its_end(
+    chatml: PreTrainedTokenizerFast,
+) -> None:
+    example = _example(_talk("hi", "yo", "so", "é", "unanswered", system="S"), chatml)
+    assert _learned(example, chatml).replace("�", "?") == (
+        "<|im_start|>system\nS<|im_end|>\n"
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n[y][o][<|im_end|>]\n"
+        "<|im_start|>user\nso<|im_end|>\n<|im_start|>assistant\n[?][?][<|im_end|>]\n"
+    )
+
+
+def test_a_turn_that_opens_the_conversation_is_read_only(chatml: PreTrainedTokenizerFast) -> None:
+    talk = row(
+        {
+            "messages": [
+                {"role": "assistant", "content": "a"},
+                {"role": "user", "content": "b"},
+                {"role": "assistant", "content": "c"},
+            ]
+        },
+        "f:1",
+    )
+    assert _learned(_example(talk, chatml), chatml).count("[") == 2  # c and the end of its turn
+
+
+def test_a_tokenizer_without_template_gets_a_plain_one(plain: PreTrainedTokenizerFast) -> None:
+    assert _learned(_example(_talk("hi", "yo"), plain), plain) == (
+        "<s>user: hi\nassistant:[ ][y][o][<|im_end|>]\n"
+    )
+
+
+def test_a_template_that_rewrites_earlier_turns_learns_the_last(
+    chatml: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thinking = (
+        "{% for m in messages %}{{ m.role }}>"
+        "{% if m.role == 'assistant' and loop.last %}?{% endif %}"
+        "{{ m.content }};{% endfor %}{% if add_generation_prompt %}assistant>{% endif %}"
+    )
+    monkeypatch.setattr(chatml, "chat_template", thinking)
+    assert _learned(_example(_talk("a", "b", "c", "d"), chatml), chatml) == (
+        "user>a;assistant>b;user>c;assistant>[?][d][;]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        (
+            "{% if add_generation_prompt %}X{% endif %}{{ messages[-1].content }}",
+            "does not ask for",
+        ),
+        ("{{ raise_exception('no system role') }}", "refuses these messages: no system role"),
+    ],
+)
+def test_a_template_that_cannot_be_used(
+    chatml: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, template: str, sentence: str
+) -> None:
+    monkeypatch.setattr(chatml, "chat_template", template)
+    with pytest.raises(UserError, match=f"f:1: this tokenizer's chat template {sentence}"):
+        _example(_talk("a", "b"), chatml)
+
+
+def test_a_completion_and_its_end_are_learned(plain: PreTrainedTokenizerFast) -> None:
+    found = Row(prompt="1+1=", completion="2!")
+    assert _learned(_example(found, plain), plain) == "<s>1+1=[2][!][<|im_end|>]"
+
+
+def test_an_end_that_is_written_is_not_added_again(plain: PreTrainedTokenizerFast) -> None:
+    found = Row(prompt="a", completion="b<|im_end|>")
+    assert _learned(_example(found, plain), plain) == "<s>a[b][<|im_end|>]"
+
+
+def test_a_token_across_the_border_is_learned(words: PreTrainedTokenizerFast) -> None:
+    example = _example(Row(prompt="the film ", completion="was good"), words)
+    assert _learned(example, words) == "the film[ was][ good][<|im_end|>]"
+
+
+def test_every_token_of_a_text_is_learned_but_the_first(
+    plain: PreTrainedTokenizerFast, chatml: PreTrainedTokenizerFast
+) -> None:
+    assert _learned(_example(Row(text="abc"), plain), plain) == "<s>[a][b][c][<|im_end|>]"
+    assert _learned(_example(Row(text="abc"), chatml), chatml) == "a[b][c][<|im_end|>]"
+
+
+def test_a_label_word_is_learned_behind_the_template(words: PreTrainedTokenizerFast) -> None:
+    found = Row(text="the film was bad", label="0", place="f:1")
+    example = _example(found, words, template="{text}: ")
+    assert _learned(example, words) == "the film was bad:[ negative]"
+
+
+def test_choices_follow_the_given_order(plain: PreTrainedTokenizerFast) -> None:
+    found = Row(text="fine", label="1", place="f:1")
+    example = _example(found, plain, "choices", labels={"1": "ja", "0": "no"})
+    assert plain.decode(example.ids) == "<s>Review: fine\nIt is"
+    assert [plain.decode(choice) for choice in example.choices] == [" ja", " no"]
+    assert example.choice == 0
+    assert set(example.labels) == {IGNORED} and len(example.labels) == len(example.ids)
+
+
+def test_without_labels_the_sorted_values_are_the_words(plain: PreTrainedTokenizerFast) -> None:
+    rows = [Row(text="a", label="no"), Row(text="b", label="ja"), Row(text="c", label="no")]
+    examples = render(rows, plain, "choices", {}, TEMPLATE, 100)
+    assert [example.choice for example in examples] == [1, 0, 1]
+    assert label_words(rows, {}) == {"ja": "ja", "no": "no"}
+    assert list(label_words(rows, {"no": "x", "ja": "y"})) == ["no", "ja"]
+
+
+def test_rows_of_several_kinds_keep_their_order(plain: PreTrainedTokenizerFast) -> None:
+    rows = [
+        Row(text="a"),
+        Row(text="b", label="1"),
+        Row(prompt="c", completion="d"),
+        _talk("e", "f"),
+    ]
+    shown = [plain.decode(e.ids)[3:] for e in render(rows, plain, "tokens", WORDS, "{text}", 99)]
+    assert [text[0] for text in shown] == ["a", "b", "c", "u"]
+    assert render([], plain, "tokens", WORDS, TEMPLATE, 9) == []
+
+
+@pytest.mark.parametrize(
+    ("max_length", "expected"),
+    [
+        (99, "<s>abcdefgh[1][2][3][<|im_end|>]"),
+        (13, "<s>abcdefgh[1][2][3][<|im_end|>]"),
+        (12, "<s>bcdefgh[1][2][3][<|im_end|>]"),
+        (8, "<s>fgh[1][2][3][<|im_end|>]"),
+        (7, "<s>gh[1][2][3][<|im_end|>]"),
+        (6, "<s>gh[1][2][3]"),  # half of it stays for the prompt
+        (2, "<s>[1]"),
+    ],
+)
+def test_a_prompt_is_cut_from_its_left(
+    plain: PreTrainedTokenizerFast, max_length: int, expected: str
+) -> None:
+    found = Row(prompt="abcdefgh", completion="123")
+    assert _learned(_example(found, plain, max_length=max_length), plain) == expected
+
+
+def test_a_conversation_is_cut_from_its_left(chatml: PreTrainedTokenizerFast) -> None:
+    example = _example(_talk("question", "ok"), chatml, max_length=15)
+    assert _learned(example, chatml) == "<|im_start|>assistant\n[o][k][<|im_end|>]\n"
+
+
+def test_a_text_is_cut_from_its_end(plain: PreTrainedTokenizerFast) -> None:
+    assert _learned(_example(Row(text="abcdef"), plain, max_length=4), plain) == "<s>[a][b][c]"
+
+
+@pytest.mark.parametrize("found", [Row(text="abc", place="f:9"), _talk("a", "b")])
+def test_an_example_that_would_teach_nothing(plain: PreTrainedTokenizerFast, found: Row) -> None:
+    with pytest.raises(UserError, match=r"f:\d: with max_length 1 nothing is left to learn"):
+        _example(found, plain, max_length=1)
+
+
+@pytest.mark.parametrize("needs", ["tokens", "choices"])
+def test_only_the_text_is_cut_in_a_template(plain: PreTrainedTokenizerFast, needs: str) -> None:
+    found = Row(text="abcdef", label="1", place="f:1")
+    example = _example(found, plain, needs, template="<{text}>", max_length=15)
+    asked = plain.decode(example.ids).removesuffix(" positive")
+    assert asked == "<s><abc>"  # 6 tokens and 9 of the longest word
+    assert len(example) == (15 if needs == "tokens" else 6)
+
+
+def test_a_text_is_cut_by_words(words: PreTrainedTokenizerFast) -> None:
+    found = Row(text="the film was good and bad", label="1", place="f:1")
+    example = _example(found, words, "choices", template="film: {text} or", max_length=9)
+    assert words.decode(example.ids) == "film: the film was or"
+
+
+def test_a_template_without_room_for_text(plain: PreTrainedTokenizerFast) -> None:
+    found = Row(text="abcdef", label="1", place="f:4")
+    with pytest.raises(UserError, match=r"f:4: the template .* no room .* raise max_length by 3"):
+        _example(found, plain, "choices", template="<{text}>", max_length=10)
+    _example(found, plain, "choices", template="<{text}>", max_length=13)
+
+
+@pytest.mark.parametrize(
+    "template", ["no text", "{text} {text}", "{text} {source}", "{} {text}", "{text", "{text.x}"]
+)
+def test_a_template_holds_the_text_once(plain: PreTrainedTokenizerFast, template: str) -> None:
+    with pytest.raises(UserError, match=r"the template came as .* exactly once"):
+        _example(Row(text="a", label="1"), plain, template=template)
+
+
+def test_braces_in_a_template_and_in_a_text(plain: PreTrainedTokenizerFast) -> None:
+    example = _example(Row(text="{x}", label="1"), plain, "choices", template="{{{text}}}")
+    assert plain.decode(example.ids) == "<s>{{x}}"
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ({"0": "no", "1": "no"}, "'no' and 'no' cannot be told apart: .* the same tokens as"),
+        ({"0": "10", "1": "1"}, "'1' and '10' cannot be told apart: .* tokens that begin the"),
+        ({"0": "no", "2": "ja"}, "f:3: the label '1' is not one of '0', '2'; add it to `labels`"),
+        ({"1": "ja"}, "chooses between labels, but there is only '1'"),
+    ],
+)
+def test_labels_that_cannot_work(
+    plain: PreTrainedTokenizerFast, labels: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        _example(Row(text="a", label="1", place="f:3"), plain, "choices", labels=labels)
+
+
+def test_choices_need_labelled_rows(plain: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(UserError, match="classify needs text and label, but f:1 has messages; use"):
+        _example(_talk("a", "b"), plain, "choices")
+
+
+def test_an_unknown_need_is_a_defect(plain: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(ValueError, match="tokens or choices"):
+        _example(Row(text="a"), plain, "pairs")
+
+
+def test_show_tells_what_is_learned(
+    plain: PreTrainedTokenizerFast, words: PreTrainedTokenizerFast
+) -> None:
+    found = Row(prompt="1+1=", completion="2")
+    assert show(_example(found, plain), plain) == [("<s>1+1=", False), ("2<|im_end|>", True)]
+    labelled = Row(text="film", label="1")
+    example = _example(labelled, words, "choices", template="{text}:")
+    assert show(example, words) == [("film:", False), (" positive", True)]
