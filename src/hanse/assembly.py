@@ -1,6 +1,6 @@
 """Where the parts meet: from an experiment to data on clients, learners, and a run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ class Machine:
     def learner(
         self,
         experiment: Experiment,
-        examples: dict[str, Sequence[Example]],
+        examples: Mapping[str, Sequence[Example]],
         moment: Moment,
         kept: Memory,
     ) -> CausalLM:
@@ -102,21 +102,37 @@ def divide(experiment: Experiment) -> Division:
     kept, held = {}, {}
     for name, share in zip(names, shares, strict=True):
         if not share:
-            raise UserError(f"{name} has no rows left to train on; hold out fewer, or give it more.")
-        kept[name], held[name] = splits.hold_out(share, data.client_test, replace(moment, client=name))
+            raise UserError(
+                f"{name} has no rows left to train on; hold out fewer, or give it more."
+            )
+        kept[name], held[name] = splits.hold_out(
+            share, data.client_test, replace(moment, client=name)
+        )
     labelled = [row for row in rows if row.label is not None]
     labels = label_words(labelled, data.labels) if labelled else {}
     return Division(validation, test, kept, held, labels)
 
 
 def examples(
-    experiment: Experiment, rows: Sequence[Row], labels: dict[str, str], needs: str, tokenizer: object
+    experiment: Experiment,
+    rows: Sequence[Row],
+    labels: dict[str, str],
+    needs: str,
+    tokenizer: object,
 ) -> list[Example]:
     """Rows as the experiment's model reads them."""
     if not rows:
         return []
     data, length = experiment.data, experiment.model.max_length
     return chat.render(rows, tokenizer, needs, labels, data.template, length)
+
+
+@dataclass(frozen=True)
+class Silo:
+    """One simulated client: its settings, and its examples by split."""
+
+    experiment: Experiment
+    examples: dict[str, Sequence[Example]]
 
 
 @dataclass
@@ -127,8 +143,14 @@ class Simulation:
     machine: Machine
     division: Division
     learner: CausalLM
-    sites: dict[str, Callable[[Moment, Memory], CausalLM]]
-    profiles: list[ClientProfile]
+    silos: dict[str, Silo]
+
+    @property
+    def profiles(self) -> list[ClientProfile]:
+        """What the server knows of the clients, in client order."""
+        return [
+            ClientProfile(name, len(silo.examples["train"])) for name, silo in self.silos.items()
+        ]
 
     def run(self, journal: Journal) -> Run:
         """The run, with every client in this process."""
@@ -142,7 +164,7 @@ class Simulation:
             test=settings.test,
             evaluate_clients=settings.clients and experiment.data.client_test > 0,
         )
-        federation = InProcess(self.profiles, partial(self._site, journal.folder / "clients"))
+        federation = InProcess(self.profiles, partial(self.site, journal.folder / "clients"))
         return Run(
             schedule,
             build_algorithm(experiment),
@@ -155,17 +177,19 @@ class Simulation:
             journal,
         )
 
-    def _site(self, memories: Path, name: str) -> Site:
+    def site(self, memories: Path, name: str) -> Site:
+        """One client's own side, with its memory in a folder below `memories`."""
+        silo = self.silos[name]
         return Site(
-            next(profile for profile in self.profiles if profile.name == name),
-            self.sites[name],
-            build_algorithm(self.experiment),
-            Pipeline("upload"),
-            Pipeline("download"),
-            build_aggregator(self.experiment),
-            build_tasks(self.experiment),
-            MemoryStore(memories / name),
-            self.experiment.seed,
+            profile=ClientProfile(name, len(silo.examples["train"])),
+            learner=partial(self.machine.learner, silo.experiment, silo.examples),
+            algorithm=build_algorithm(self.experiment),
+            upload=Pipeline("upload"),
+            download=Pipeline("download"),
+            aggregator=build_aggregator(self.experiment),
+            tasks=build_tasks(self.experiment),
+            store=MemoryStore(memories / name),
+            seed=self.experiment.seed,
         )
 
 
@@ -175,17 +199,15 @@ def simulate(experiment: Experiment) -> Simulation:
     machine = Machine()
     needs = build_objective(experiment).needs
     asked = next(iter(build_tasks(experiment).values())).needs
-    sites: dict[str, Callable[[Moment, Memory], CausalLM]] = {}
-    profiles = []
+    silos = {}
     for name in experiment.client_names:
         own = experiment.for_client(name)
         tokenizer = machine.backbone(own.model).tokenizer
-        shares = {
+        shares: dict[str, Sequence[Example]] = {
             "train": examples(own, division.train[name], division.labels, needs, tokenizer),
             "test": examples(own, division.held[name], division.labels, asked, tokenizer),
         }
-        sites[name] = partial(machine.learner, own, shares)
-        profiles.append(ClientProfile(name, len(shares["train"])))
+        silos[name] = Silo(own, shares)
     tokenizer = machine.backbone(experiment.model).tokenizer
     held: dict[str, Sequence[Example]] = {
         "validation": examples(experiment, division.validation, division.labels, asked, tokenizer),
@@ -194,7 +216,7 @@ def simulate(experiment: Experiment) -> Simulation:
     learner = machine.learner(experiment, held, Moment(experiment.seed), {})
     if experiment.adapter.source is not None:
         _go_on_from(learner, experiment.adapter.source)
-    return Simulation(experiment, machine, division, learner, sites, profiles)
+    return Simulation(experiment, machine, division, learner, silos)
 
 
 def adapter_settings(experiment: Experiment) -> Lora:

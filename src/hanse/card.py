@@ -9,7 +9,9 @@ def model_card(experiment: Experiment, rounds: list[Row]) -> str:
     """Markdown that tells what the adapter is, how it was made, how good it is, how to load it."""
     base = experiment.model.model_name_or_path
     train = experiment.train
-    length = f"{train.max_steps} steps" if train.max_steps else f"{train.num_train_epochs or 1} epochs"
+    length = (
+        f"{train.max_steps} steps" if train.max_steps else f"{train.num_train_epochs or 1} epochs"
+    )
     algorithm = ", ".join(experiment.resolved()["algorithm"])
     return f"""---
 library_name: peft
@@ -19,8 +21,9 @@ tags: [federated-learning, hanse]
 
 # {experiment.name}
 
-An adapter for `{base}`, fine-tuned by {experiment.num_clients if not experiment.clients
-    else len(experiment.client_names)} clients whose data stayed where it was
+An adapter for `{base}`, fine-tuned by {
+        experiment.num_clients if not experiment.clients else len(experiment.client_names)
+    } clients whose data stayed where it was
 (hanse {__version__}): {experiment.rounds} rounds of {length} with `{algorithm}`,
 learning rate {train.learning_rate}, seed {experiment.seed}.
 
@@ -49,5 +52,7 @@ def _scores(rounds: list[Row]) -> str:
     if not first or not last:
         return ""
     lines = ["| test | before | after |", "|---|---|---|"]
-    lines += [f"| {name} | {first[name]:.4f} | {last[name]:.4f} |" for name in last if name in first]
+    lines += [
+        f"| {name} | {first[name]:.4f} | {last[name]:.4f} |" for name in last if name in first
+    ]
     return "\n".join(lines) + "\n"

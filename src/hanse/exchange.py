@@ -60,7 +60,7 @@ class RoundExchange:
     def evaluate(self) -> Iterator[tuple[ClientProfile, Update]]:
         """Each client's scores on its own held-out rows; only numbers come back."""
         requests = {name: self.encoded("evaluate", name) for name in self.orders}
-        return self._converse(requests, dict.fromkeys(requests, {}))
+        return self._converse(requests, {name: {} for name in requests})
 
     def encoded(self, kind: str, name: str) -> Request:
         """The algorithm's order to one client, encoded for its way down."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
@@ -15,7 +15,6 @@ from hanse.learners.adapters import Lora
 from hanse.learners.backbone import Model
 from hanse.learners.training import Training
 
-Role = TypeVar("Role")
 Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
 Share = Annotated[float, Field(ge=0, lt=1)]
 Amount = Annotated[int, Field(ge=0)] | Share  # a count, or a share below 1
@@ -140,14 +139,11 @@ class Experiment(Section):
         """All settings as plain values, defaults written out."""
         values = self.model_dump(by_alias=True, mode="json")
         values["adapter"] = {k: v for k, v in values["adapter"].items() if v is not None}
-        for key, part in (
-            ("objective", build_objective(self)),
-            ("algorithm", build_algorithm(self)),
-            ("aggregator", build_aggregator(self)),
-        ):
-            values[key] = {_name(values[key]): asdict(part)}
-        partition = values["data"]["partition"]
-        values["data"]["partition"] = {_name(partition): asdict(build_partitioner(self))}
+        values["objective"] = _written(self.objective, build_objective(self))
+        values["algorithm"] = _written(self.algorithm, build_algorithm(self))
+        values["aggregator"] = _written(self.aggregator, build_aggregator(self))
+        partition = _written(self.data.partition, build_partitioner(self))
+        values["data"]["partition"] = partition
         return values
 
 
@@ -171,22 +167,26 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Experiment:
 
 def build_algorithm(experiment: Experiment) -> Algorithm:
     """The algorithm, with its settings."""
-    return _build("algorithms", experiment.algorithm, Algorithm)
+    part: Algorithm = _build("algorithms", experiment.algorithm, Algorithm)
+    return part
 
 
 def build_aggregator(experiment: Experiment) -> Aggregator:
     """The aggregator, with its settings."""
-    return _build("aggregators", experiment.aggregator, Aggregator)
+    part: Aggregator = _build("aggregators", experiment.aggregator, Aggregator)
+    return part
 
 
 def build_objective(experiment: Experiment) -> Objective:
     """What clients minimize."""
-    return _build("objectives", experiment.objective, Objective)
+    part: Objective = _build("objectives", experiment.objective, Objective)
+    return part
 
 
 def build_partitioner(experiment: Experiment) -> Partitioner:
     """How rows are divided among the clients."""
-    return _build("data/partitioners", experiment.data.partition, Partitioner)
+    part: Partitioner = _build("data/partitioners", experiment.data.partition, Partitioner)
+    return part
 
 
 def build_tasks(experiment: Experiment) -> dict[str, Task]:
@@ -204,11 +204,16 @@ def build_tasks(experiment: Experiment) -> dict[str, Task]:
     return tasks
 
 
-def _build(folder: str, spec: Spec, role: type[Role]) -> Role:
+def _build(folder: str, spec: Spec, role: type[Any]) -> Any:
     part = parts.build(folder, spec)
     if not isinstance(part, role):
         raise UserError(f"{_name(spec)} is no {role.__name__.lower()}; derive it from that role.")
     return part
+
+
+def _written(spec: Spec, part: Any) -> dict[str, Any]:
+    """A part's spec with all its settings."""
+    return {_name(spec): asdict(part)}
 
 
 def _name(spec: Spec) -> str:

@@ -126,7 +126,7 @@ class Learner(ABC):
             places = order[start : start + size]
             yield places, self.batch([examples[place] for place in places])
 
-    def configure(self, numbers: Numbers) -> None:
+    def configure(self, numbers: Numbers) -> None:  # noqa: B027 (an order may ask for nothing)
         """Reshape what is trained, as an order's numbers ask (a rank); by default nothing."""
 
     def tensors(self) -> dict[str, Tensor]:

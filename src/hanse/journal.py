@@ -1,20 +1,19 @@
 """The run folder: what was chosen, what was measured, and the state after each round.
 
-    experiment.yaml      every choice, resolved; it reproduces the run
-    metrics.jsonl        one line a round: losses, scores, seconds, bytes
-    ledger.jsonl         one line for each client, round and kind of message: its bytes and numbers
-    scores/              per-item scores of the test sets, for paired comparisons
-    state/               the last checkpoints; a file's name carries its own hash
-    clients/             each simulated client's memory
-    adapter/             the result, in PEFT's format
-    report.html          all of it at a glance
+experiment.yaml      every choice, resolved; it reproduces the run
+metrics.jsonl        one line a round: losses, scores, seconds, bytes
+ledger.jsonl         one line for each client, round and kind of message: its bytes and numbers
+scores/              per-item scores of the test sets, for paired comparisons
+state/               the last checkpoints; a file's name carries its own hash
+clients/             each simulated client's memory
+adapter/             the result, in PEFT's format
+report.html          all of it at a glance
 """
 
 import fcntl
 import hashlib
 import json
 import logging
-import os
 import re
 import resource
 import sys
@@ -49,7 +48,9 @@ class Ledger:
         """A request of `size` bytes went out to a client."""
         self.rows.append({"client": client, "kind": kind, "down": size, "up": 0})
 
-    def received(self, client: str, kind: str, size: int, numbers: Numbers, error: str = "") -> None:
+    def received(
+        self, client: str, kind: str, size: int, numbers: Numbers, error: str = ""
+    ) -> None:
         """The reply to the last such request came in, with what the client reports."""
         row = next(r for r in reversed(self.rows) if (r["client"], r["kind"]) == (client, kind))
         row["up"] += size
@@ -140,7 +141,9 @@ class Journal:
             for old in sorted(checkpoints(self.folder))[:-KEPT]:
                 old.unlink()
 
-    def scores(self, name: str, round: int, metrics: Mapping[str, float], items: list[float]) -> None:
+    def scores(
+        self, name: str, round: int, metrics: Mapping[str, float], items: list[float]
+    ) -> None:
         """Keep one evaluation whole, so that two of them can be compared item by item."""
         content = json.dumps({"round": round, "metrics": metrics, "items": items})
         storage.write(self.folder / "scores" / f"{name}-{round:05d}.json", content.encode())
@@ -153,7 +156,9 @@ class Journal:
         try:
             handle = (self.folder / ".lock").open("wb")
         except OSError as error:
-            raise UserError(f"{self.folder} is no run folder that can be written: {error}.") from None
+            raise UserError(
+                f"{self.folder} is no run folder that can be written: {error}."
+            ) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

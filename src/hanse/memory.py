@@ -45,13 +45,17 @@ class MemoryStore:
         """Write what the client would know if this round is counted."""
         groups = {part: tensors for part, tensors in memory.items() if tensors}
         if groups:
-            storage.write(self._file(round), pack({"message": "memory", "kind": "client"}, {}, groups))
+            storage.write(
+                self._file(round), pack({"message": "memory", "kind": "client"}, {}, groups)
+            )
 
     def _read(self, round: int) -> dict[str, Memory]:
         try:
             _, _, groups = unpack(self._file(round).read_bytes(), "memory")
         except MessageError as error:
-            raise UserError(f"the client's memory {self._file(round)} is damaged: {error}.") from None
+            raise UserError(
+                f"the client's memory {self._file(round)} is damaged: {error}."
+            ) from None
         result: dict[str, dict[str, Tensor]] = groups
         return result
 

@@ -77,7 +77,7 @@ class Request:
     def pack(self) -> bytes:
         """This request as bytes."""
         header = {"message": "request", "kind": self.kind}
-        numbers = {"round": self.round, "counted": self.counted}
+        numbers: dict[str, float] = {"round": self.round, "counted": self.counted}
         numbers |= {f"order/{name}": value for name, value in self.order.numbers.items()}
         numbers |= {f"note/{name}": value for name, value in self.note.numbers.items()}
         groups = {"order": self.order.tensors, "note": self.note.tensors, **self.codecs}

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -96,12 +96,24 @@ def settings(part: type) -> list[Setting]:
     """The settings of a part, as its dataclass declares them."""
     result = []
     for field in fields(part):
-        kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", "")
+        kind = _readable(field.type)
         default = "" if field.default is MISSING else repr(field.default)
         if field.default_factory is not MISSING:
             default = repr(field.default_factory())
-        result.append(Setting(field.name, kind or str(field.type), default))
+        result.append(Setting(field.name, kind, default))
     return result
+
+
+def _readable(kind: Any) -> str:
+    """A type as a person would write it: a constrained number by its plain type."""
+    options = get_args(kind)
+    if get_origin(kind) is Annotated:
+        return _readable(options[0])
+    if get_origin(kind) is Literal:
+        return " | ".join(map(str, options))
+    if get_origin(kind) is not None:
+        return str(kind)
+    return getattr(kind, "__name__", str(kind))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -114,9 +126,9 @@ def _class_in(folder: str, name: str) -> type | None:
     """The class in folder/name.py whose lower-case name is the file's, without underscores."""
     module = importlib.import_module(f"hanse.{folder.replace('/', '.')}.{name}")
     for value in vars(module).values():
-        if isinstance(value, type) and value.__module__ == module.__name__:
-            if value.__name__.lower() == name.replace("_", ""):
-                return value
+        own = isinstance(value, type) and value.__module__ == module.__name__
+        if own and value.__name__.lower() == name.replace("_", ""):
+            return value
     return None
 
 
@@ -133,7 +145,8 @@ def _outside(name: str, homes: Iterable[Path]) -> type:
         raise UserError(f"{file} is not valid Python: {error}.") from None
     label = f"hanse_part_{file.stem}"
     spec = importlib.util.spec_from_file_location(label, file)
-    assert spec is not None and spec.loader is not None  # a .py file always has a loader
+    assert spec is not None  # a .py file always has a loader
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[label] = module
     spec.loader.exec_module(module)

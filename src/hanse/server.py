@@ -89,7 +89,7 @@ def rounds(run: Run) -> Iterator[Row]:
     profiles = {profile.name: profile for profile in run.federation.profiles()}
     checkpoint = run.journal.restore()
     if checkpoint is None:
-        standing = _start(run, profiles)
+        standing = start(run, profiles)
         yield _conclude(run, 0, standing, {}, profiles)
         done = 0
     else:
@@ -136,7 +136,8 @@ def sample(
     return {name: p for index, (name, p) in enumerate(profiles.items()) if index in chosen}
 
 
-def _start(run: Run, profiles: Mapping[str, ClientProfile]) -> Standing:
+def start(run: Run, profiles: Mapping[str, ClientProfile]) -> Standing:
+    """What the server knows before the first round."""
     state = run.algorithm.init(_server(run, 0, len(profiles)))
     expected = layout(run.algorithm.model(state))
     return Standing(state, run.upload.init(expected) | run.download.init(expected), {})

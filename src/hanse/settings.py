@@ -130,7 +130,7 @@ def _inner(annotation: Any) -> Any:
 
 
 def _line(text: str, place: Place) -> str:
-    """":12" for the line of a key in YAML text; nothing if it is not there (an override)."""
+    """ ":12" for the line of a key in YAML text; nothing if it is not there (an override)."""
     try:
         node = yaml.compose(text)
     except yaml.YAMLError:

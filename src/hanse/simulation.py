@@ -107,5 +107,7 @@ def _stoppable(folder: Path) -> Iterator[threading.Event]:
 
 def _stopped(folder: Path, round: int | None) -> UserError:
     if round is None:
-        return UserError(f"stopped before anything was saved; begin again: `hanse resume {folder}`.")
+        return UserError(
+            f"stopped before anything was saved; begin again: `hanse resume {folder}`."
+        )
     return UserError(f"stopped after round {round} was saved; go on with `hanse resume {folder}`.")

@@ -210,11 +210,15 @@ def test_a_text_is_cut_by_words(words: PreTrainedTokenizerFast) -> None:
     assert words.decode(example.ids) == "film: the film was or"
 
 
-def test_a_template_without_room_for_text(plain: PreTrainedTokenizerFast) -> None:
+@pytest.mark.parametrize(("max_length", "missing"), [(10, 3), (12, 1)])
+def test_a_template_without_room_for_text(
+    plain: PreTrainedTokenizerFast, max_length: int, missing: int
+) -> None:
     found = Row(text="abcdef", label="1", place="f:4")
-    with pytest.raises(UserError, match=r"f:4: the template .* no room .* raise max_length by 3"):
-        _example(found, plain, "choices", template="<{text}>", max_length=10)
-    _example(found, plain, "choices", template="<{text}>", max_length=13)
+    with pytest.raises(UserError, match=f"f:4: .* no room .* raise max_length by {missing} "):
+        _example(found, plain, "choices", template="<{text}>", max_length=max_length)
+    example = _example(found, plain, "choices", template="<{text}>", max_length=13)
+    assert plain.decode(example.ids) == "<s><a>"
 
 
 @pytest.mark.parametrize(

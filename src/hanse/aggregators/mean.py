@@ -1,6 +1,6 @@
 """The weighted mean: one update at a time, so that memory does not grow with the clients."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +16,8 @@ class Mean(Aggregator):
     def aggregate(self, exchange: Exchange) -> Combined:
         if exchange.algorithm.combines:
             return exchange.algorithm.combine(list(_decoded(exchange)))
-        mean, sums, clients = RunningMean(), Counter[str](), []
+        mean, clients = RunningMean(), []
+        sums: defaultdict[str, float] = defaultdict(float)
         for profile, update in _decoded(exchange):
             if update.weight > 0:  # a client without examples has nothing to say
                 mean.add(update.tensors, update.weight)

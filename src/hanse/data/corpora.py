@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from hanse.data.files import READERS, read
 from hanse.data.formats import Row
@@ -52,7 +52,7 @@ def _chatterbot() -> list[Row]:
     rows = []
     for file in sorted(folder.glob("*.yml")):
         # BaseLoader leaves every scalar as it is written: an answer "yes" is no boolean.
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506
         for number, talk in enumerate(content["conversations"], 1):
             turns = talk[: len(talk) // 2 * 2]  # a last question without an answer teaches nothing
             roles = ("user", "assistant") * (len(turns) // 2)

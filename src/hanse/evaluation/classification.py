@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import PositiveInt
 from sklearn.metrics import f1_score, roc_auc_score
 from torch.nn.functional import cross_entropy
@@ -43,12 +44,12 @@ def _judged(scores: torch.Tensor, truth: torch.Tensor) -> Scores:
         "macro_f1": float(f1_score(truth, answers, average="macro", zero_division=0.0)),
         "loss": float(cross_entropy(scores, truth)),
     }
-    if len(truth.unique()) == scores.shape[1]:  # AUC is defined only when every class occurs
+    if len(set(truth.tolist())) == scores.shape[1]:  # AUC is defined only when every class occurs
         metrics["auc"] = _auc(scores.double().softmax(dim=1).numpy(), truth.numpy())
     return Scores(metrics, right.tolist())
 
 
-def _auc(probabilities: np.ndarray, truth: np.ndarray) -> float:
+def _auc(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
     """The area under the ROC curve; one-versus-rest and unweighted for more than two classes."""
     if probabilities.shape[1] == 2:
         return float(roc_auc_score(truth, probabilities[:, 1]))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,7 +44,9 @@ def attach(model: Module, settings: Lora, seed: int) -> tuple[PeftModel, str]:
     """
     name = f"lora{len(model.peft_config)}" if isinstance(model, PeftModel) else "lora0"
     config = _config(settings)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # PEFT asks transformers for a property by its old name.
+        warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
         try:
             if isinstance(model, PeftModel):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from peft import PeftModel
 from pydantic import ConfigDict, Field
-from torch.nn import Module, Parameter
+from torch.nn import Parameter
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
@@ -99,10 +99,9 @@ def load(settings: Model, homes: tuple[Path, ...] = ()) -> Backbone:
 def has_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
-
 
 
 def _device(wanted: str) -> torch.device:

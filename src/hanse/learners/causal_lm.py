@@ -87,9 +87,7 @@ class CausalLM(Learner):
             torch.manual_seed(self.moment.derive("dropout"))
             model.train()
             try:
-                return fit(
-                    self, self.training, goal, self.moment, self.rounds, penalty, self.kept
-                )
+                return fit(self, self.training, goal, self.moment, self.rounds, penalty, self.kept)
             finally:
                 model.eval()
 

@@ -4,9 +4,12 @@ A folder, a GGUF file, the short name of a package that carries a model, or a hu
 come as safetensors or GGUF only, and code that comes with a model is never run.
 """
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 import json
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from hanse import storage
 from hanse.errors import UserError
 from hanse.parts import suggestion
+
+log = logging.getLogger(__name__)
 
 # short name → (module whose folder holds it, file or folder there, what to install)
 PACKAGED = {
@@ -120,9 +125,11 @@ def _converted(file: Path) -> Path:
 def convert(file: Path, folder: Path) -> None:
     """Write a GGUF file's model and tokenizer as a folder that loads fast, weights in float32."""
     home, name = str(file.parent), file.name
+    log.info("converting %s once; this takes about half a minute", name)
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(home, gguf_file=name, dtype="float32")
-        tokenizer = AutoTokenizer.from_pretrained(home, gguf_file=name)
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
+            loaded = AutoModelForCausalLM.from_pretrained(home, gguf_file=name, dtype="float32")
+            tokenizer = AutoTokenizer.from_pretrained(home, gguf_file=name)
     except (ValueError, KeyError, OSError, ImportError, NotImplementedError) as error:
         raise UserError(f"{file} is no GGUF file that can be loaded: {error}") from None
     # A model read from GGUF refuses to be saved, so its weights move into a fresh one.

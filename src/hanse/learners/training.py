@@ -4,12 +4,11 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch.optim import SGD, AdamW, Optimizer
-from typing_extensions import Annotated
 
 from hanse.interfaces import Fit, Learner, Memory, Objective, Penalty
 from hanse.randomness import Moment
@@ -45,7 +44,9 @@ class Training:
         if self.max_steps is not None:
             return self.max_steps
         seen = max(1, round(examples * (self.num_train_epochs or 1.0)))
-        return math.ceil(seen / (self.per_device_train_batch_size * self.gradient_accumulation_steps))
+        return math.ceil(
+            seen / (self.per_device_train_batch_size * self.gradient_accumulation_steps)
+        )
 
     def rate(self, progress: float) -> float:
         """The learning rate when the share `progress` of all steps of all rounds is done."""
@@ -115,7 +116,7 @@ def fit(
         batches = [learner.batch([examples[index] for index in indices]) for indices in step]
         total = total.to(losses := _backward(learner, objective, batches)) + losses
         if penalty is not None:
-            penalty(parameters).backward()  # type: ignore[no-untyped-call]
+            penalty(parameters).backward()
         if settings.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm)
         optimizer.step()
@@ -136,7 +137,7 @@ def _backward(learner: Learner, objective: Objective, batches: Sequence[Any]) ->
     total: torch.Tensor | None = None
     for batch in batches:
         loss = objective.loss(learner, batch)
-        (loss * (batch.items / items)).backward()  # type: ignore[no-untyped-call]
+        (loss * (batch.items / items)).backward()
         part = loss.detach() * batch.items
         total = part if total is None else total + part
     assert total is not None  # a step has at least one micro-batch
@@ -150,9 +151,7 @@ def _optimizer(settings: Training, parameters: list[torch.nn.Parameter]) -> Opti
     return AdamW(parameters, rate, weight_decay=decay)
 
 
-def _restore(
-    optimizer: Optimizer, parameters: dict[str, torch.nn.Parameter], kept: Memory
-) -> None:
+def _restore(optimizer: Optimizer, parameters: dict[str, torch.nn.Parameter], kept: Memory) -> None:
     """Give the optimizer the state it had; keys are "tensor's name:state's name"."""
     for key, value in kept.items():
         name, _, state = key.rpartition(":")

@@ -60,7 +60,6 @@ class Dirichlet(Partitioner):
             shares = generator.dirichlet(np.full(num_clients, self.alpha), size=len(sizes))
             exact = np.cumsum(shares, axis=1) * counts
             ends: NDArray[np.int64] = np.rint(exact).astype(np.int64)
-            ends[:, -1] = counts[:, 0]  # the shares need not add up to one exactly
             if np.diff(ends, axis=1, prepend=0).sum(axis=0).min() >= self.min_size:
                 return ends
         raise UserError(

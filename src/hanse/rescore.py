@@ -1,0 +1,63 @@
+"""Score a run's adapter again beside its base model: `hanse evaluate`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hanse import experiment as experiments
+from hanse.assembly import Machine, adapter_folder, divide, examples
+from hanse.data import corpora
+from hanse.data.labelled import label_words
+from hanse.errors import UserError
+from hanse.evaluation.intervals import Interval, paired
+from hanse.experiment import build_tasks
+from hanse.interfaces import Scores
+from hanse.learners import adapters
+from hanse.randomness import Moment
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One task's scores of the base model and of the adapter, over the same rows."""
+
+    base: Scores
+    adapted: Scores
+    difference: Interval  # of the per-item scores, adapted − base
+
+
+def compare(
+    run: Path, data: str | None = None, split: str = "test", overrides: Iterable[str] = ()
+) -> dict[str, Comparison]:
+    """Each task's comparison on a split of the run's own data, or on all rows of another file.
+
+    Raises UserError if the folder is no finished run, or if there is nothing to score.
+    """
+    if not (run / "adapter" / adapters.WEIGHTS).is_file():
+        raise UserError(
+            f"{run} has no finished adapter; run `hanse resume {run}` first, or name another run."
+        )
+    experiment = experiments.load(run / "experiment.yaml", overrides)
+    division = divide(experiment)
+    rows, labels = getattr(division, split), division.labels
+    if data is not None:
+        rows = corpora.load(data, [Path.cwd()])
+        labels = label_words(rows, labels) if labels else labels
+    machine = Machine()
+    tokenizer = machine.backbone(experiment.model).tokenizer
+    tasks = build_tasks(experiment)
+    needs = next(iter(tasks.values())).needs
+    scored = {"scored": examples(experiment, rows, labels, needs, tokenizer)}
+    if not scored["scored"]:
+        raise UserError(f"there are no {split} rows to score; name a file with --data.")
+    learner = machine.learner(experiment, scored, Moment(experiment.seed), {})
+    _, tensors = adapters.read(adapter_folder(str(run)))
+    result = {}
+    for name, task in tasks.items():
+        learner.load({key: torch.zeros_like(value) for key, value in tensors.items()})
+        base = task.evaluate(learner, "scored")
+        learner.load(tensors)
+        adapted = task.evaluate(learner, "scored")
+        result[name] = Comparison(base, adapted, paired(adapted.items, base.items))
+    return result
