@@ -18,7 +18,7 @@ from hanse.experiment import (
     build_partitioner,
     build_tasks,
 )
-from hanse.interfaces import Example, Memory
+from hanse.interfaces import Example, Memory, refuse_unlike
 from hanse.journal import Journal
 from hanse.learners import adapters
 from hanse.learners.adapters import Lora
@@ -216,6 +216,10 @@ def simulate(experiment: Experiment) -> Simulation:
     learner = machine.learner(experiment, held, Moment(experiment.seed), {})
     if experiment.adapter.source is not None:
         _go_on_from(learner, experiment.adapter.source)
+    for name in experiment.clients:
+        _refuse_unlike(
+            name, machine.learner(silos[name].experiment, {}, learner.moment, {}), learner
+        )
     return Simulation(experiment, machine, division, learner, silos)
 
 
@@ -243,6 +247,14 @@ def _go_on_from(learner: CausalLM, source: str) -> None:
             "go on with the base model that it was trained for."
         )
     learner.load(tensors)
+
+
+def _refuse_unlike(name: str, silo: CausalLM, server: CausalLM) -> None:
+    """A client that trains other tensors would be left out of every round; better to say so now."""
+    try:
+        refuse_unlike(server.parameters(), silo.parameters())
+    except UserError as error:
+        raise UserError(f"clients.{name}: {error}") from None
 
 
 def _rows(experiment: Experiment) -> list[Row]:

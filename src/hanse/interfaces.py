@@ -134,11 +134,9 @@ class Learner(ABC):
         return {name: p.detach().cpu().clone() for name, p in self.parameters().items()}
 
     def load(self, tensors: Tensors) -> None:
-        """Set what is trained, in place; the names must be exactly those of `parameters`."""
+        """Set what is trained, in place; raises UserError unless names and shapes are the same."""
         live = self.parameters()
-        if live.keys() != tensors.keys():
-            strange = sorted(live.keys() ^ tensors.keys())[:3]
-            raise KeyError(f"trained tensors differ in {', '.join(strange)}")
+        refuse_unlike(live, tensors)
         for name, parameter in live.items():
             parameter.data.copy_(tensors[name])
 
@@ -332,6 +330,21 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, learner: Learner, split: str) -> Scores:
         """Metrics, and one value per item in the order of the split."""
+
+
+def refuse_unlike(mine: Tensors, theirs: Tensors) -> None:
+    """Raise UserError unless both have the same names and shapes."""
+    if strange := sorted(mine.keys() ^ theirs.keys()):
+        raise UserError(
+            f"the adapters are not of one kind: only one of them has {strange[0]}; "
+            "give all clients the same adapter and the same base model."
+        )
+    for name, tensor in mine.items():
+        if tensor.shape != theirs[name].shape:
+            raise UserError(
+                f"the adapters are not of one size: {name} is {tuple(tensor.shape)} here and "
+                f"{tuple(theirs[name].shape)} there; give all clients the same rank and base model."
+            )
 
 
 def check(algorithm: Algorithm, upload: Sequence[Transform], aggregator: Aggregator) -> None:

@@ -47,6 +47,8 @@ def attach(model: Module, settings: Lora, seed: int) -> tuple[PeftModel, str]:
     with torch.random.fork_rng(), warnings.catch_warnings():
         # PEFT asks transformers for a property by its old name.
         warnings.simplefilter("ignore", FutureWarning)
+        # It finds out by itself which matrices are transposed (Conv1D), and says so.
+        warnings.filterwarnings("ignore", "fan_in_fan_out")
         torch.manual_seed(seed)
         try:
             if isinstance(model, PeftModel):

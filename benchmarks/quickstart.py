@@ -1,0 +1,77 @@
+"""How much federation gains on held-out reviews: the quickstart, three seeds, 2,000 reviews each.
+
+Every seed draws its own test reviews, partition, adapter and batches. A run that was stopped is
+gone on with; one that is finished is not done again. Writes benchmarks/results/quickstart.json,
+and the figure of the first seed's run.
+"""
+
+import argparse
+import json
+import logging
+import math
+import statistics
+from pathlib import Path
+
+from measured import keep
+
+from hanse import journal, simulation
+from hanse.evaluation.intervals import paired
+from hanse.experiment import load
+from hanse.report import figure
+
+ROOT = Path(__file__).parent.parent
+QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
+T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, 97.5 %, for so many seeds
+
+
+def finished(seed: int, reviews: int, extra: list[str]) -> Path:
+    """The folder of one seed's run, run or resumed as needed."""
+    folder = ROOT / "runs" / f"benchmark-quickstart-{reviews}-{seed}"
+    words = [f"seed={seed}", f"data.test={reviews}", f"output_dir={folder}", *extra]
+    if not folder.exists():
+        return simulation.run(load(QUICKSTART, words))
+    if not (folder / "report.html").exists():
+        return simulation.resume(folder)
+    return folder
+
+
+def main() -> None:
+    """Run all seeds, print a line for each, keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--reviews", type=int, default=2000)
+    parser.add_argument("settings", nargs="*", help="settings to change, such as rounds=4")
+    chosen = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    rows = []
+    for seed in chosen.seeds:
+        folder = finished(seed, chosen.reviews, chosen.settings)
+        records = journal.records(folder)
+        task, last = "test-classification", records[-1]["round"]
+        before = journal.read_scores(folder, task, 0)
+        after = journal.read_scores(folder, task, last)
+        gain = paired(after["items"], before["items"])
+        row = {
+            "seed": seed,
+            "base": before["metrics"],
+            "federated": after["metrics"],
+            "gain": gain.value,
+            "interval": [gain.low, gain.high],
+            "megabytes": sum(sum(r["bytes"].values()) for r in records) / 1e6,
+            "training_seconds": sum(r["seconds"]["training"] for r in records),
+            "wall_seconds": records[-1]["time"] - records[0]["time"],
+        }
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    gains = [row["gain"] for row in rows]
+    result = {"reviews": chosen.reviews, "seeds": rows, "mean_gain": statistics.mean(gains)}
+    if len(gains) > 1:
+        half = T95[len(gains)] * statistics.stdev(gains) / math.sqrt(len(gains))
+        result["mean_gain_interval"] = [result["mean_gain"] - half, result["mean_gain"] + half]
+    print(keep("quickstart", result))
+    first = ROOT / "runs" / f"benchmark-quickstart-{chosen.reviews}-{chosen.seeds[0]}"
+    figure(first, ROOT / "docs" / "quickstart.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""An algorithm that lives outside the package; in an experiment:
+
+algorithm: {examples/my_algorithm.py:Democracy: {server_rate: 0.5}}
+"""
+
+from dataclasses import dataclass
+
+from pydantic import PositiveFloat
+
+from hanse.interfaces import Algorithm, Client, Combined, Server, State
+from hanse.messages import Order, Update
+from hanse.tensors import add, scale
+
+
+@dataclass(frozen=True)
+class Democracy(Algorithm):
+    """FedAvg with one silo, one vote: the size of a silo's data does not count."""
+
+    server_rate: PositiveFloat = 1.0  # how much of the mean change the server takes
+
+    def train(self, order: Order, client: Client) -> Update:
+        """At the client: train from what was sent, and send how it changed, with weight one."""
+        change, fit = client.learner.change(order.tensors)
+        return Update(change, fit.numbers(), weight=1.0)
+
+    def step(self, state: State, combined: Combined, server: Server) -> State:
+        """At the server: take a part of the mean change."""
+        change = scale(combined.tensors, self.server_rate)
+        return {"model": add(state["model"], change)}

@@ -1,0 +1,138 @@
+"""A random 2-layer Llama and GPT-2 with a small byte-level tokenizer, written once a session."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+CHAT = (
+    "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+GOOD = ("great", "lovely", "bright", "moving", "funny", "warm")
+BAD = ("dull", "awful", "flat", "boring", "cold", "clumsy")
+PLAIN = ("film", "actor", "plot", "scene", "story", "music", "camera", "ending")
+
+
+def reviews(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Invented reviews whose label is told by their words, all different."""
+    draw = random.Random(seed)
+    rows = []
+    for number in range(count):
+        label = "positive" if number % 2 else "negative"
+        words = draw.choices(PLAIN, k=draw.randint(2, 9))
+        words += draw.choices(GOOD if number % 2 else BAD, k=3)
+        draw.shuffle(words)
+        rows.append({"text": f"{' '.join(words)} {number}", "label": label})
+    return rows
+
+
+def write_lines(path: Path, rows: list[dict[str, str]]) -> Path:
+    """A .jsonl file of these rows."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|start|>", "<|end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    texts = [" ".join((*GOOD, *BAD, *PLAIN, "positive negative Review: Sentiment:"))] * 5
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|end|>",
+        pad_token="<|end|>",
+        chat_template=CHAT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random Llama: 2 layers, hidden size 32."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tokenizer = _tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.2,  # wide enough for an adapter to move the answers
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random GPT-2 (its matrices are Conv1D): 2 layers, hidden size 32."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-gpt2"
+    tokenizer = _tokenizer()
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=256,
+        initializer_range=0.2,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(0)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def review_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 labelled reviews as .jsonl."""
+    return write_lines(tmp_path_factory.mktemp("data") / "reviews.jsonl", reviews(160))
+
+
+@pytest.fixture
+def experiment_file(tmp_path: Path, tiny_llama: Path, review_file: Path) -> Path:
+    """A small experiment that runs in about a second."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(
+        f"""rounds: 3
+num_clients: 3
+model: {{model_name_or_path: {tiny_llama}, bf16: false}}
+adapter: {{lora: {{r: 4}}}}
+data:
+  path: {review_file}
+  template: "Review: {{text}}\\nSentiment:"
+  test: 30
+  validation: 20
+  partition: {{dirichlet: {{alpha: 1.0}}}}
+objective: classify
+train: {{learning_rate: 0.01, max_steps: 3}}
+output_dir: {tmp_path / "run"}
+""",
+        encoding="utf-8",
+    )
+    return file

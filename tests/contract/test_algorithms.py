@@ -1,0 +1,168 @@
+"""What every algorithm promises, whatever it is; a new file in algorithms/ is found by itself."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from hanse import parts
+from hanse.interfaces import Algorithm, Client, Combined, Learner, Server, State
+from hanse.journal import records
+from hanse.learners.training import Training
+from hanse.messages import ClientProfile, Update, admit
+from hanse.randomness import Moment
+from hanse.tensors import zeros
+from toys import federate, held_out, same, silos
+
+LEARNED = 0.75  # the loss after five rounds, as a share of that before the first, is below this
+
+
+class Case(NamedTuple):
+    """An algorithm with settings that suit the toy, where the defaults are made for large models."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+# Variants of one algorithm that its defaults do not reach. An algorithm without a line here is
+# tested with its defaults.
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "fedprox": [{"mu": 0.1}],
+    "fedopt": [
+        {"optimizer": "adam", "learning_rate": 0.1},
+        {"optimizer": "yogi", "learning_rate": 0.1},
+        {"optimizer": "adagrad", "learning_rate": 0.3},
+        {"optimizer": "momentum", "learning_rate": 0.5, "beta_1": 0.5},
+    ],
+}
+CASES = [
+    Case(name, settings)
+    for name in parts.names("algorithms")
+    for settings in SETTINGS.get(name, [{}])
+]
+KEEP = Training(
+    learning_rate=0.05, per_device_train_batch_size=4, optim="adamw", optimizer_state="keep"
+)
+every_algorithm = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: "-".join([case.name, *map(str, case.settings.values())])
+)
+
+
+def built(case: Case) -> Algorithm:
+    """The algorithm, as an experiment would name it."""
+    return parts.build("algorithms", {case.name: dict(case.settings)})
+
+
+def server_half(number: int = 0) -> tuple[Learner, Server]:
+    """A learner, and the server that holds it."""
+    learner = held_out()
+    return learner, Server(learner, 4, Moment(0, number))
+
+
+def first_updates(algorithm: Algorithm, state: State) -> list[tuple[ClientProfile, Update]]:
+    """What two clients make of the first round's order."""
+    result = []
+    for name, toy in silos(2).items():
+        profile = ClientProfile(name, len(toy.splits["train"]))
+        moment = Moment(0, 1, name)
+        order = algorithm.order(state, profile)
+        assert order is not None
+        learner = toy(moment, {})
+        learner.configure(order.numbers)
+        result.append((profile, algorithm.train(order, Client(profile, learner, {}, {}, moment))))
+    return result
+
+
+@every_algorithm
+def test_learns(case: Case, tmp_path: Path) -> None:
+    outcome = federate(built(case), silos(4, run=5), tmp_path / "run", rounds=5)
+    start, end = (outcome.records[at]["test"]["loss"] for at in (0, -1))
+    assert end < LEARNED * start
+
+
+@every_algorithm
+def test_resume_equals_no_stop(case: Case, tmp_path: Path) -> None:
+    def go(folder: str, stop: int | None = None) -> Any:
+        settings: dict[str, Any] = {"rounds": 4, "fraction_train": 0.5, "stop_after": stop}
+        return federate(built(case), silos(4, KEEP, run=4), tmp_path / folder, **settings)
+
+    whole = go("whole")
+    for stop in range(4):
+        go(f"stopped {stop}", stop)
+        gone_on = go(f"stopped {stop}")
+        assert same(gone_on.standing, whole.standing)
+        assert [r["test"] for r in gone_on.records if "test" in r] == [
+            r["test"] for r in whole.records if "test" in r
+        ]
+        assert memories(tmp_path / f"stopped {stop}") == memories(tmp_path / "whole")
+        rows = [len(records(tmp_path / at, "ledger")) for at in (f"stopped {stop}", "whole")]
+        assert rows[0] == rows[1]
+    assert memories(tmp_path / "whole")  # something was kept, so that it could have been lost
+
+
+def memories(folder: Path) -> dict[str, bytes]:
+    """What every client remembers, byte for byte."""
+    files = sorted((folder / "clients").glob("*/*"))
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+@every_algorithm
+def test_updates_are_what_the_server_expects(case: Case) -> None:
+    algorithm = built(case)
+    state = algorithm.init(server_half()[1])
+    for profile, update in first_updates(algorithm, state):
+        assert all(isinstance(t, Tensor) for t in update.tensors.values())
+        assert all(isinstance(name, str) for name in update.tensors)
+        admit(update, algorithm.expects(state, profile))
+        assert update.weight > 0
+
+
+@every_algorithm
+def test_step_leaves_the_state_as_it_was(case: Case) -> None:
+    algorithm = built(case)
+    _, server = server_half(1)
+    state = algorithm.init(server)
+    for _ in range(2):  # the second step meets what the first one has left behind
+        before = copied(state)
+        updates = first_updates(algorithm, state)
+        if algorithm.combines:
+            combined = algorithm.combine(updates)
+        else:
+            draw = torch.Generator().manual_seed(1)
+            like = zeros(algorithm.expects(state, updates[0][0]))
+            noise = {n: torch.randn(t.shape, generator=draw).to(t.dtype) for n, t in like.items()}
+            combined = Combined(noise, {}, 2.0, tuple(p.name for p, _ in updates))
+        after = algorithm.step(state, combined, server)
+        assert state.keys() == before.keys()
+        for group, tensors in before.items():
+            assert all(torch.equal(t, state[group][name]) for name, t in tensors.items())
+        old, new = algorithm.model(state), algorithm.model(after)
+        assert any(not torch.equal(t, new[name]) for name, t in old.items())
+        state = after
+
+
+def copied(state: State) -> dict[str, dict[str, Tensor]]:
+    """The state, in memory of its own."""
+    return {group: {n: t.clone() for n, t in tensors.items()} for group, tensors in state.items()}
+
+
+@every_algorithm
+def test_state_holds_what_the_server_learner_loads(case: Case) -> None:
+    algorithm = built(case)
+    learner, server = server_half()
+    learner.load(algorithm.model(algorithm.init(server)))
+
+
+@pytest.mark.parametrize("name", parts.names("algorithms"))
+def test_first_docstring_lines_are_there(name: str) -> None:
+    module = importlib.import_module(f"hanse.algorithms.{name}")
+    for documented in (module, parts.find("algorithms", name)):
+        # A dataclass without a docstring of its own gets its signature, as in "FedAvg()".
+        first = (vars(documented).get("__doc__") or "").strip().splitlines()[:1]
+        assert first, f"{documented} has no docstring"
+        assert len(first[0]) > 20
+        assert not first[0].startswith(f"{documented.__name__}(")

@@ -1,0 +1,88 @@
+"""What may be loaded as a model, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, BertModel
+
+from hanse.errors import UserError
+from hanse.learners import sources
+from hanse.learners.backbone import Model, load
+
+
+@pytest.fixture
+def model(tiny_llama: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model that a test may spoil."""
+    return Path(shutil.copytree(tiny_llama, tmp_path / "model"))
+
+
+def _refused(path: Path | str) -> str:
+    with pytest.raises(UserError) as caught:
+        load(Model(str(path), bf16=False))
+    return str(caught.value)
+
+
+def test_folder_without_tokenizer(model: Path) -> None:
+    (model / "tokenizer.json").unlink()
+    assert "has no tokenizer" in _refused(model)
+
+
+def test_folder_without_config(model: Path) -> None:
+    (model / "config.json").unlink()
+    assert "has no config.json" in _refused(model)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_remote_code_is_never_run(model: Path, tmp_path: Path, file: str, deep: bool) -> None:
+    marker = tmp_path / "executed"
+    (model / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    config = json.loads((model / file).read_text())
+    entry = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    config |= {"nested": [{"auto_map": entry}]} if deep else {"auto_map": entry}
+    (model / file).write_text(json.dumps(config))
+    assert "asks to run code" in _refused(model)
+    assert not marker.exists()
+
+
+def test_pickled_weights_are_refused(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    message = _refused(model)
+    assert "pytorch_model.bin" in message
+    assert "pickle" in message
+
+
+def test_damaged_weights(model: Path) -> None:
+    (model / "model.safetensors").write_bytes(b"\x00" * 100)
+    assert "cannot be loaded" in _refused(model)
+
+
+def test_an_encoder_is_no_causal_model(model: Path) -> None:
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 300}
+    (model / "model.safetensors").unlink()
+    BertModel(BertConfig(intermediate_size=16, **shape)).save_pretrained(model)
+    assert "does not generate text" in _refused(model)
+
+
+def test_unknown_name_suggests_a_known_one() -> None:
+    assert "did you mean 'smollm2-135m'" in _refused("smollm2-135")
+
+
+def test_a_file_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "model.txt").write_text("x")
+    assert "neither a folder nor a .gguf file" in _refused(tmp_path / "model.txt")
+
+
+def test_a_spoiled_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gguf")
+    monkeypatch.setenv("HANSE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + b"\x01" * 64)
+    assert "no GGUF file that can be loaded" in _refused(tmp_path / "model.gguf")
+    assert not list((tmp_path / "cache").rglob("*"))[1:], "nothing half-converted stays"
+
+
+def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sources.PACKAGED, "absent", ("no_such_module", "x.gguf", "pip install it"))
+    assert "absent is not installed: pip install it" in _refused("absent")

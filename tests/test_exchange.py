@@ -1,0 +1,123 @@
+"""The schema gate: an update that is not what was asked for is as good as none."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hanse.algorithms.fedavg import FedAvg
+from hanse.journal import records
+from hanse.messages import Reply
+from toys import Meddler, Outcome, federate, same, silos, with_tensors
+
+Change = Callable[[Reply], Reply]
+
+
+def tensors(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Change:
+    """A change of the reply's tensors."""
+    return lambda reply: with_tensors(reply, change(dict(reply.update.tensors)))
+
+
+def poked(value: float) -> Change:
+    """One value among all of the reply's is another."""
+
+    def change(found: dict[str, Tensor]) -> dict[str, Tensor]:
+        found["weight"] = found["weight"].clone()
+        found["weight"][1, 2] = value
+        return found
+
+    return tensors(change)
+
+
+def weight(value: float) -> Change:
+    """The reply has another weight."""
+    return lambda reply: replace(reply, update=replace(reply.update, weight=value))
+
+
+def number(name: str, value: float) -> Change:
+    """The reply has another, or one more, plain number."""
+
+    def change(reply: Reply) -> Reply:
+        numbers = {**reply.update.numbers, name: value}
+        return replace(reply, update=replace(reply.update, numbers=numbers))
+
+    return change
+
+
+REFUSED = {
+    "missing": tensors(lambda t: {"weight": t["weight"]}),
+    "none at all": tensors(lambda t: {}),
+    "extra": tensors(lambda t: {**t, "more": torch.zeros(1)}),
+    "renamed": tensors(lambda t: {"weight": t["weight"], "Bias": t["bias"]}),
+    "transposed": tensors(lambda t: {**t, "weight": t["weight"].T.contiguous()}),
+    "flattened": tensors(lambda t: {**t, "weight": t["weight"].flatten()}),
+    "one dimension more": tensors(lambda t: {**t, "bias": t["bias"][None]}),
+    "broadcastable": tensors(lambda t: {**t, "bias": t["bias"][:1].clone()}),
+    "float64": tensors(lambda t: {n: v.double() for n, v in t.items()}),
+    "float16": tensors(lambda t: {n: v.half() for n, v in t.items()}),
+    "whole numbers": tensors(lambda t: {n: v.long() for n, v in t.items()}),
+    "not a number": poked(math.nan),
+    "infinite": poked(math.inf),
+    "infinite below": poked(-math.inf),
+    "negative weight": weight(-1.0),
+    "huge weight": weight(1e13),
+    "infinite weight": weight(math.inf),
+    "weight not a number": weight(math.nan),
+    "number not a number": number("loss", math.nan),
+    "infinite number": number("steps", math.inf),
+}
+
+
+def go(folder: Path, **settings: Any) -> Outcome:
+    """Two rounds of FedAvg over three clients."""
+    network = lambda inner: Meddler(inner, **settings)  # noqa: E731
+    return federate(FedAvg(), silos(3), folder, rounds=2, network=network)
+
+
+def only_c1(change: Change) -> Change:
+    """`change`, for the updates of one client."""
+
+    def changed(reply: Reply) -> Reply:
+        return change(reply) if (reply.client, reply.kind) == ("c1", "train") else reply
+
+    return changed
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The run in which c1 is never heard of."""
+    silent = lambda client, kind, round: (client, kind) == ("c1", "train")  # noqa: E731
+    return go(tmp_path_factory.mktemp("without") / "run", lost=silent)
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_refused_update_leaves_no_trace(tmp_path: Path, what: str, without: Outcome) -> None:
+    outcome = go(tmp_path / "run", changed=only_c1(REFUSED[what]))
+    assert same(outcome.standing, without.standing)
+    assert outcome.records[-1]["clients"] == ["c0", "c2"]
+    errors = [row for row in records(tmp_path / "run", "ledger") if "error" in row]
+    assert [row["client"] for row in errors] == ["c1", "c1"]
+    assert all(row["error"] for row in errors)
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, 1e12])
+def test_an_allowed_weight_is_used(tmp_path: Path, value: float, without: Outcome) -> None:
+    outcome = go(tmp_path / "run", changed=only_c1(weight(value)))
+    assert outcome.records[-1]["weight"] == 8 + value + 16
+    assert same(outcome.standing, without.standing) == (value == 0)
+
+
+@pytest.mark.parametrize("name", ["up", "down", "client", "kind", "error", "round"])
+def test_a_number_cannot_rewrite_the_ledger(tmp_path: Path, name: str) -> None:
+    plain, named = go(tmp_path / "plain"), go(tmp_path / "named", changed=only_c1(number(name, 7)))
+    assert named.records[-1]["round"] == plain.records[-1]["round"] == 2
+    for column in ("client", "kind", "round", "down"):
+        rows = [[r[column] for r in records(tmp_path / at, "ledger")] for at in ("plain", "named")]
+        assert rows[0] == rows[1]
+    rows = records(tmp_path / "named", "ledger")
+    assert all(row["up"] > 100 and "error" not in row for row in rows)

@@ -1,0 +1,191 @@
+"""What a journal has committed is there after a crash, and nothing after it is."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hanse import storage
+from hanse.errors import UserError
+from hanse.journal import (
+    Checkpoint,
+    Journal,
+    Ledger,
+    checkpoints,
+    latest,
+    peak_memory,
+    read_scores,
+    records,
+)
+
+
+def checkpoint(number: int) -> Checkpoint:
+    """A state in which the round's number is written."""
+    groups = {"algorithm.model": {"w": torch.full((3,), number, dtype=torch.bfloat16)}}
+    return Checkpoint(number, groups, {"silo-1": number, "silo/2": 0})
+
+
+def commit(journal: Journal, number: int) -> None:
+    """One round with one client, committed."""
+    journal.ledger.sent("silo-1", "train", 100)
+    journal.ledger.received("silo-1", "train", 60, {"loss": 0.5})
+    with journal.ledger.time("training"):
+        pass
+    journal.commit(checkpoint(number), {"round": number, "seconds": {"evaluation": 1.0}})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a run of rounds 0, 1 and 2, closed."""
+    journal = Journal.create(tmp_path / "run", "name: trial\n")
+    for number in range(3):
+        commit(journal, number)
+    journal.close()
+    return tmp_path / "run"
+
+
+def test_what_was_committed_is_restored(run: Path) -> None:
+    journal = Journal(run)
+    found = journal.restore()
+    assert found is not None and found.round == 2
+    assert found.counted == {"silo-1": 2, "silo/2": 0}
+    tensor = found.groups["algorithm.model"]["w"]
+    assert tensor.dtype == torch.bfloat16 and tensor.tolist() == [2, 2, 2]
+    assert [row["round"] for row in records(run)] == [0, 1, 2]
+    assert records(run)[1]["seconds"].keys() == {"evaluation", "training", "journal"}
+    [row] = [row for row in records(run, "ledger") if row["round"] == 1]
+    assert row == {
+        "round": 1, "client": "silo-1", "kind": "train", "down": 100, "up": 60, "loss": 0.5
+    }  # fmt: skip
+    assert (run / "experiment.yaml").read_text() == "name: trial\n"
+    journal.close()
+
+
+def test_a_new_run_has_nothing_to_restore(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / "run", "")
+    assert journal.restore() is None and latest(tmp_path / "run") is None
+    assert records(tmp_path / "run") == []
+    journal.close()
+
+
+def test_a_folder_that_exists_is_refused(run: Path) -> None:
+    with pytest.raises(UserError, match=r"exists; choose another .* or continue"):
+        Journal.create(run, "")
+
+
+def test_the_last_two_states_are_kept_under_their_hash(run: Path) -> None:
+    files = sorted(checkpoints(run))
+    assert [file.name[:6] for file in files] == ["00001-", "00002-"]
+    for file in files:
+        assert file.name[6:70] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    newest = max(checkpoints(run))
+    data = bytearray(newest.read_bytes())
+    data[-1] ^= 1
+    newest.write_bytes(data)
+    assert latest(run) is not None and newest.exists()  # a look changes nothing
+    journal = Journal(run)
+    found = journal.restore()
+    assert found is not None and found.round == 1
+    assert "damaged" in caplog.text and not newest.exists()
+    assert [row["round"] for row in records(run)] == [0, 1]
+    assert [row["round"] for row in records(run, "ledger")] == [0, 1]
+    commit(journal, 2)
+    assert [row["round"] for row in records(run)] == [0, 1, 2]
+    journal.close()
+
+
+def test_lines_of_a_round_without_its_state_are_taken_back(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(run)
+
+    def full(path: Path, data: bytes) -> None:
+        raise UserError("the disk is full")
+
+    with monkeypatch.context() as broken, pytest.raises(UserError):
+        broken.setattr(storage, "write", full)
+        commit(journal, 3)
+    assert [row["round"] for row in records(run)] == [0, 1, 2, 3]
+    found = journal.restore()
+    assert found is not None and found.round == 2
+    assert [row["round"] for row in records(run)] == [0, 1, 2]
+    assert [row["round"] for row in records(run, "ledger")] == [0, 1, 2]
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    "half", [b'{"round": 3, "lo', b'{"round": 3}', b"\xff\xfe\n", b"[]\n", b"7\n"]
+)
+def test_a_line_that_is_not_whole_is_no_record(run: Path, half: bytes) -> None:
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(half)
+    assert [row["round"] for row in records(run)] == [0, 1, 2]
+    journal = Journal(run)
+    journal.restore()
+    commit(journal, 3)
+    assert [row["round"] for row in records(run)] == [0, 1, 2, 3]
+    journal.close()
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "wb")
+fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_processes_cannot_work_on_one_run(run: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(run / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="another process is working on"):
+            Journal(run)
+        assert len(records(run)) == 3  # reading is free
+        other.communicate()
+    journal = Journal(run)  # the lock went with the process
+    refused = subprocess.run(command, capture_output=True, input=b"")
+    assert refused.returncode != 0 and b"BlockingIOError" in refused.stderr
+    journal.close()
+
+
+def test_a_folder_that_is_none_is_a_users_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run folder"):
+        Journal(tmp_path / "nowhere")
+
+
+def test_scores_are_kept_item_by_item(run: Path) -> None:
+    journal = Journal(run)
+    journal.scores("test-classification", 2, {"accuracy": 0.5}, [1.0, 0.0])
+    journal.close()
+    found = read_scores(run, "test-classification", 2)
+    assert found == {"round": 2, "metrics": {"accuracy": 0.5}, "items": [1.0, 0.0]}
+    with pytest.raises(FileNotFoundError):
+        read_scores(run, "test-classification", 1)
+
+
+def test_the_ledger_books_a_reply_to_its_request() -> None:
+    ledger = Ledger()
+    ledger.sent("a", "train", 10)
+    ledger.sent("b", "train", 20)
+    ledger.sent("a", "evaluate", 30)
+    ledger.received("a", "train", 5, {"loss": 2.0})
+    ledger.received("b", "train", 1, {}, error="out of memory")
+    assert ledger.total("down") == 60 and ledger.total("up", "train") == 6
+    assert ledger.total("loss") == 2.0
+    rows, _ = ledger.take()
+    assert [row.get("error") for row in rows] == [None, "out of memory", None]
+    assert ledger.take() == ([], {})
+
+
+def test_peak_memory_is_in_bytes() -> None:
+    assert 10**7 < peak_memory() < 10**12

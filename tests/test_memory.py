@@ -1,0 +1,105 @@
+"""What a client remembers: only what the server has used."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hanse.algorithms.fedavg import FedAvg
+from hanse.errors import UserError
+from hanse.interfaces import Memory
+from hanse.learners.training import Training
+from hanse.memory import MemoryStore
+from hanse.messages import Reply
+from toys import Meddler, Outcome, federate, same, silos
+
+
+def known(value: float) -> dict[str, Memory]:
+    """A memory that can be told from others."""
+    return {"algorithm": {"value": torch.tensor([value])}}
+
+
+def value(memory: dict[str, Memory]) -> float | None:
+    """The inverse of `known`; None for an empty memory."""
+    return float(memory["algorithm"]["value"]) if memory else None
+
+
+def test_a_draft_becomes_memory_when_its_round_is_counted(tmp_path: Path) -> None:
+    store = MemoryStore(tmp_path)
+    assert value(store.open(0)) is None
+    store.draft(1, known(1.0))
+    assert value(store.open(1)) == 1.0
+    store.draft(4, known(4.0))  # the client was not drawn in rounds 2 and 3
+    assert value(MemoryStore(tmp_path).open(4)) == 4.0  # another process sees the same
+
+
+def test_a_draft_of_an_uncounted_round_is_dropped(tmp_path: Path) -> None:
+    store = MemoryStore(tmp_path)
+    store.draft(1, known(1.0))
+    assert value(store.open(0)) is None
+    assert not list(tmp_path.iterdir())
+    store.draft(2, known(2.0))
+    store.open(2)
+    store.draft(3, known(3.0))
+    assert value(store.open(2)) == 2.0
+    store.draft(4, known(4.0))
+    assert value(store.open(4)) == 4.0
+
+
+def test_the_server_may_fall_back_by_one_round(tmp_path: Path) -> None:
+    store = MemoryStore(tmp_path)
+    for round in (1, 2, 3, 4, 5):
+        store.open(round - 1)
+        store.draft(round, known(float(round)))
+    assert value(store.open(5)) == 5.0
+    assert value(store.open(4)) == 4.0  # its checkpoint of round 5 was damaged
+    store.draft(5, known(5.5))
+    assert value(store.open(5)) == 5.5
+
+
+def test_memory_does_not_grow_with_the_rounds(tmp_path: Path) -> None:
+    store = MemoryStore(tmp_path)
+    for round in range(1, 20):
+        store.open(round - 1)
+        store.draft(round, known(float(round)))
+    assert len(list(tmp_path.iterdir())) <= 3  # two counted ones and a draft
+
+
+def test_nothing_kept_in_a_counted_round_is_an_empty_memory(tmp_path: Path) -> None:
+    store = MemoryStore(tmp_path)
+    store.draft(1, known(1.0))
+    store.draft(2, {"algorithm": {}})
+    assert store.open(2) == {}
+
+
+def test_a_damaged_memory_is_the_users_to_mend(tmp_path: Path) -> None:
+    store = MemoryStore(tmp_path)
+    store.draft(1, known(1.0))
+    [file] = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(UserError, match="damaged"):
+        store.open(1)
+
+
+@pytest.mark.parametrize("round", [1, 2, 3])
+def test_a_lost_reply_is_as_good_as_no_request(tmp_path: Path, round: int) -> None:
+    """The client has trained, and its optimizer has moved on: both must be forgotten."""
+    keep = Training(learning_rate=0.05, optim="adamw", optimizer_state="keep")
+
+    def go(folder: str, **settings: Any) -> Outcome:
+        path = tmp_path / folder
+        network = lambda inner: Meddler(inner, **settings)  # noqa: E731
+        return federate(FedAvg(), silos(3, keep), path, rounds=4, network=network)
+
+    def dropped(replies: list[bytes]) -> list[bytes]:
+        return [message for message in replies if not hit(Reply.parse(message))]
+
+    def hit(reply: Reply) -> bool:
+        return (reply.client, reply.kind, reply.round) == ("c1", "train", round)
+
+    lost = go("lost reply", rearranged=dropped)
+    never = go("no request", lost=lambda *request: request == ("c1", "train", round))
+    assert same(lost.standing, never.standing)
+    assert "c1" not in lost.records[round]["clients"]
+    assert not same(lost.standing, go("all well").standing)

@@ -1,0 +1,207 @@
+"""The report is one whole page, says what was found and no more, and escapes what it shows."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hanse.errors import UserError
+from hanse.report import figure, write_report
+
+EVIL = "<script>alert(1)</script>"
+VOID = {"meta", "br", "path", "use", "rect", "line"}
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes; complains if tags do not close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def record(number: int, **more: Any) -> dict[str, Any]:
+    """One line of metrics.jsonl."""
+    seconds = {"training": 2.0 * bool(number), "serialization": 0.1, "aggregation": 0.1}
+    size = {"down": 1_800_000 * bool(number), "up": 900_000 * bool(number)}
+    costs = {"tokens_per_second": 100.0, "peak_memory": 2 * 10**9, "time": 1.7e9 + number}
+    train = {"clients": ["a"], "train": {"loss": 1.0 / number}} if number else {}
+    return {"round": number, **train, "bytes": size, "seconds": seconds, **costs, **more}
+
+
+def folder_of(
+    home: Path,
+    rounds: list[dict[str, Any]],
+    items: dict[int, list[float]] | None = None,
+    client: str = "a",
+    task: str = "classification",
+    **settings: Any,
+) -> Path:
+    """A run folder with these records, and with test scores by round."""
+    values = {"name": "trial", "rounds": 2, "output_dir": None, "algorithm": {"fedavg": {}}}
+    values |= {"model": {"model_name_or_path": "small"}} | settings
+    (home / "scores").mkdir(parents=True)
+    (home / "experiment.yaml").write_text(yaml.safe_dump(values))
+    (home / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rounds))
+    sent = {"client": client, "kind": "train", "down": 1_800_000, "up": 900_000}
+    ledger = [{"round": r["round"], **sent, "loss": 0.5, "tokens": 200.0} for r in rounds[1:]]
+    if rounds[1:]:
+        ledger.append({"round": 1, **sent, "up": 10, "error": f"{EVIL} is full"})
+    (home / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ledger))
+    for number, values_ in (items or {}).items():
+        metrics = {"accuracy": 0.5} if task == "classification" else {"loss": 1.0}
+        content = {"round": number, "metrics": metrics, "items": values_}
+        (home / "scores" / f"test-{task}-{number:05d}.json").write_text(json.dumps(content))
+    return home
+
+
+def finished(home: Path, before: list[float], after: list[float], **more: Any) -> Path:
+    """A run of two rounds with test scores at both ends."""
+    scores = [{"accuracy": sum(i) / len(i), "accuracy_se": 0.01} for i in (before, after)]
+    rounds = [
+        record(0, validation={"accuracy": 0.5}, test=scores[0]),
+        record(1, validation={"accuracy": 0.6}),
+        record(2, validation={"accuracy": 0.7}, test=scores[1]),
+    ]
+    return folder_of(home, rounds, {0: before, 2: after}, **more)
+
+
+def words(file: Path) -> str:
+    """A page's text on one line, pictures and style left out."""
+    text = re.sub(r"<(svg|style).*?</\1>", "", file.read_text(), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text))
+
+
+def test_a_clear_gain_is_told_with_its_interval(tmp_path: Path) -> None:
+    before, after = [1.0] * 700 + [0.0] * 300, [1.0] * 800 + [0.0] * 200
+    text = words(write_report(finished(tmp_path / "run", before, after)))
+    assert (
+        "Accuracy on 1,000 held-out examples rose from 70.0 % to 80.0 %: "
+        "+10.0 points, 95 % interval [+8.1, +11.9], paired." in text
+    )
+    assert "no clear change" not in text and "not finished" not in text
+    assert "3.6 MB" in text and "1.8 MB" in text and "2 GB" in text
+    assert "hanse run" in text and "PeftModel.from_pretrained" in text
+    assert "2 of 3" in text  # one answer of the client was an error
+
+
+def test_chance_and_harm_are_called_so(tmp_path: Path) -> None:
+    chance = words(
+        write_report(finished(tmp_path / "1", [1.0, 0.0] * 50, [0.0, 1.0] * 49 + [1, 1]))
+    )
+    assert "no clear change: the interval includes 0" in chance
+    harm = words(write_report(finished(tmp_path / "2", [1.0] * 100, [1.0] * 50 + [0.0] * 50)))
+    assert "fell from 100.0 % to 50.0 %: \N{MINUS SIGN}50.0 points" in harm
+    assert "worse than before training" in harm
+
+
+def test_a_lower_loss_is_better(tmp_path: Path) -> None:
+    rounds = [record(0, test={"loss": 2.0}), record(2, test={"loss": 1.5})]
+    items = {0: [2.0, 2.2, 1.8], 2: [1.5, 1.6, 1.4]}
+    text = words(write_report(folder_of(tmp_path / "run", rounds, items, task="perplexity")))
+    assert "Mean loss on 3 held-out examples fell from 2 to 1.5: \N{MINUS SIGN}0.5," in text
+    assert "worse" not in text
+
+
+def test_it_needs_nothing_else(tmp_path: Path) -> None:
+    file = write_report(finished(tmp_path / "run", [0.0, 1.0], [1.0, 1.0]))
+    page = Page(file.read_text())
+    tags = [tag for tag, _ in page.tags]
+    assert not {"script", "link", "img", "iframe", "object", "image"} & set(tags)
+    assert tags.count("svg") == 3
+    for _, attributes in page.tags:
+        for name, value in attributes.items():
+            assert name != "src" and "//" not in (value or ""), (name, value)
+            assert not name.startswith("on")
+            if name.endswith("href"):
+                assert (value or "").startswith("#")
+    assert not re.search(r"@import|url\((?!#)", file.read_text())
+    assert 'name="viewport"' in file.read_text()
+    assert len(file.read_bytes()) < 100_000
+
+
+def test_the_same_journal_gives_the_same_bytes(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", [0.0, 1.0], [1.0, 1.0])
+    assert write_report(run).read_bytes() == write_report(run).read_bytes()
+
+
+def test_what_users_write_is_escaped(tmp_path: Path) -> None:
+    model = {"model_name_or_path": EVIL}
+    run = finished(tmp_path / EVIL[:8], [0.0, 1.0], [1.0, 1.0], client=EVIL, name=EVIL, model=model)
+    text = write_report(run).read_text()
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") >= 5  # title, heading, model, client, error, settings
+
+
+@pytest.mark.parametrize(
+    ("rounds", "said"),
+    [
+        ([], "no round is done"),
+        ([record(0)], "round 0 of 2 is done"),
+        ([record(0, test={"accuracy": 0.5}), record(1)], "round 1 of 2 is done"),
+    ],
+)
+def test_an_unfinished_run_says_so(tmp_path: Path, rounds: list[Any], said: str) -> None:
+    text = words(write_report(folder_of(tmp_path / "run", rounds, {0: [1.0, 0.0]})))
+    assert "This run is not finished" in text and said in text
+    assert "Nothing has been scored" in text
+    assert "It is written when the run ends" in text
+
+
+def test_without_a_test_split_validation_is_told(tmp_path: Path) -> None:
+    rounds = [record(n, validation={"accuracy": 0.5 + n / 10}) for n in range(3)]
+    text = words(write_report(folder_of(tmp_path / "run", rounds)))
+    assert "Validation accuracy: 50.0 % at first, 70.0 % at last." in text
+    assert "no interval" in text and "Test scores" not in text
+
+
+def test_scores_that_are_no_numbers_do_not_stop_it(tmp_path: Path) -> None:
+    nan = float("nan")
+    rounds = [record(0, test={"loss": 2.0}), record(2, test={"loss": nan}, train={"loss": nan})]
+    run = folder_of(tmp_path / "run", rounds, {0: [2.0, 2.0], 2: [nan, nan]}, task="perplexity")
+    assert "cannot be compared" in words(write_report(run))
+
+
+def test_clients_own_scores_are_in_the_table(tmp_path: Path) -> None:
+    own = {"a": {"accuracy": 0.25, "loss": 3.5, "seconds": 1.0}}
+    run = folder_of(tmp_path, [record(0), record(2, validation={"accuracy": 1.0}, client_test=own)])
+    scored = {"round": 2, "client": "a", "kind": "evaluate", "down": 5, "up": 5, "weight": 13.0}
+    with (run / "ledger.jsonl").open("a") as file:
+        file.write(json.dumps(scored) + "\n")
+    assert "25.0 % 3.5 13 " in words(write_report(run))
+
+
+def test_a_figure_for_the_readme(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", [0.0, 1.0], [1.0, 1.0])
+    figure(run, tmp_path / "quality.png")
+    figure(run, tmp_path / "quality.svg")
+    assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (tmp_path / "quality.svg").read_bytes()
+    with pytest.raises(UserError, match=r"ends in \.png or \.svg"):
+        figure(run, tmp_path / "quality.doc")
+    with pytest.raises(UserError, match="no finished round"):
+        figure(folder_of(tmp_path / "new", []), tmp_path / "quality.png")
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"experiment\.yaml cannot be read"):
+        write_report(tmp_path)

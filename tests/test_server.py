@@ -1,0 +1,204 @@
+"""The loop: what the network and the disk do to it must not change what it comes to."""
+
+import random
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hanse.algorithms.fedavg import FedAvg
+from hanse.errors import UserError
+from hanse.interfaces import Memory, State
+from hanse.journal import checkpoints, records
+from hanse.learners.training import Training
+from hanse.messages import ClientProfile, Order, Reply, Request
+from hanse.randomness import Moment
+from hanse.server import conversation, sample
+from toys import Meddler, Outcome, Toy, ToyLearner, federate, same, silos, with_tensors
+
+KEEP = Training(learning_rate=0.05, per_device_train_batch_size=4, optimizer_state="keep")
+
+
+def go(folder: Path, **settings: Any) -> Outcome:
+    """FedAvg over four clients whose optimizers remember."""
+    return federate(FedAvg(), silos(4, KEEP), folder, **settings)
+
+
+# ---- the network
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_order_of_arrival_does_not_matter(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    orders: list[tuple[str, ...]] = []
+
+    def shuffled(replies: list[bytes]) -> list[bytes]:
+        draw.shuffle(replies)
+        orders.append(tuple(Reply.parse(message).client for message in replies))
+        return replies
+
+    mixed = go(tmp_path / "mixed", network=lambda inner: Meddler(inner, rearranged=shuffled))
+    assert same(mixed.standing, go(tmp_path / "plain").standing)
+    assert any(order != tuple(sorted(order)) for order in orders)
+    assert all(record["clients"] == sorted(record["clients"]) for record in mixed.records[1:])
+
+
+def test_replies_that_nobody_asked_for_are_ignored(tmp_path: Path) -> None:
+    old: list[bytes] = []
+
+    def poisoned(reply: Reply, **changes: Any) -> bytes:
+        tensors = {name: t + 100 for name, t in reply.update.tensors.items()}
+        return replace(with_tensors(reply, tensors), **changes).pack()
+
+    def repeated(replies: list[bytes]) -> Iterable[bytes]:
+        yield from (b"", b"no message at all" * 3)
+        yield from map(poisoned, map(Reply.parse, old))  # stale: rounds that are over
+        for message in replies:
+            reply = Reply.parse(message)
+            yield poisoned(reply, client="a stranger")
+            yield poisoned(reply, kind="another")
+            yield poisoned(reply, round=reply.round + 1)
+            yield message
+            yield poisoned(reply)  # a second answer: the first one counts
+        old.extend(replies)
+
+    noisy = go(tmp_path / "noisy", network=lambda inner: Meddler(inner, rearranged=repeated))
+    plain = go(tmp_path / "plain")
+    assert same(noisy.standing, plain.standing)
+    assert [r["bytes"] for r in noisy.records] == [r["bytes"] for r in plain.records]
+
+
+@dataclass(frozen=True)
+class Broken(Toy):
+    """A client whose machine cannot make a learner after the first round."""
+
+    def __call__(self, moment: Moment, kept: Memory) -> ToyLearner:
+        if moment.round > 1:
+            raise UserError(f"{moment.client} has no memory left.")
+        return super().__call__(moment, kept)
+
+
+def test_a_client_that_fails_is_left_out(tmp_path: Path) -> None:
+    learners = silos(4, KEEP)
+    learners["c2"] = Broken(learners["c2"].splits, KEEP)
+
+    def silent(client: str, kind: str, round: int) -> bool:
+        return client == "c2" and round > 1
+
+    failed = federate(FedAvg(), learners, tmp_path / "failed")
+    without = go(tmp_path / "without", network=lambda inner: Meddler(inner, silent))
+    assert same(failed.standing, without.standing)
+    assert [r.get("weight") for r in failed.records] == [None, 8 + 12 + 16 + 20, 40, 40]
+    assert failed.records[2]["clients"] == ["c0", "c1", "c3"]
+    errors = [r["error"] for r in records(tmp_path / "failed", "ledger") if "error" in r]
+    assert errors[0] == "c2 has no memory left."
+
+
+def test_a_round_without_updates_stops_with_the_reasons(tmp_path: Path) -> None:
+    learners = {name: Broken(toy.splits, KEEP) for name, toy in silos(2, KEEP).items()}
+    with pytest.raises(UserError) as stopped:
+        federate(FedAvg(), learners, tmp_path / "run")
+    assert "round 2" in str(stopped.value)
+    assert all(f"{name}: {name} has no memory left." in str(stopped.value) for name in learners)
+    assert [r["round"] for r in records(tmp_path / "run")] == [0, 1]
+    # Once the machines are mended, the run goes on as if nothing had been.
+    mended = federate(FedAvg(), silos(2, KEEP), tmp_path / "run")
+    assert same(mended.standing, federate(FedAvg(), silos(2, KEEP), tmp_path / "new").standing)
+
+
+# ---- who takes part
+
+
+def test_sample_is_seeded_and_of_the_right_size() -> None:
+    profiles = {f"c{i}": ClientProfile(f"c{i}", 1) for i in range(20)}
+    for fraction, size in ((0.0, 1), (0.1, 2), (0.5, 10), (1.0, 20)):
+        assert len(sample(profiles, fraction, Moment(0, 1))) == size
+    drawn = [tuple(sample(profiles, 0.3, Moment(seed, r))) for seed in (0, 1) for r in (1, 2, 3)]
+    assert len(set(drawn)) == 6
+    assert drawn[0] == tuple(sample(profiles, 0.3, Moment(0, 1)))
+    assert all(list(names) == sorted(names, key=lambda n: int(n[1:])) for names in drawn)
+    often = [name for r in range(200) for name in sample(profiles, 0.5, Moment(0, r))]
+    assert all(60 < often.count(name) < 140 for name in profiles)  # 100 ± 8 sigma of 7
+
+
+@dataclass(frozen=True)
+class Fussy(FedAvg):
+    """Leaves c1 out of every round."""
+
+    def order(self, state: State, profile: ClientProfile) -> Order | None:
+        return None if profile.name == "c1" else super().order(state, profile)
+
+
+def test_a_client_without_an_order_is_not_of_the_round(tmp_path: Path) -> None:
+    outcome = federate(Fussy(), silos(3), tmp_path / "run", rounds=1)
+    assert outcome.records[-1]["clients"] == ["c0", "c2"]
+    profiles = {profile.name: profile for profile in outcome.run.federation.profiles()}
+    exchange = conversation(outcome.run, 1, outcome.standing, profiles)
+    assert list(exchange.profiles) == ["c0", "c2"]
+
+
+# ---- the disk
+
+
+def damaged(data: bytes, draw: random.Random) -> bytes:
+    """One byte changed, or the end cut off, somewhere."""
+    at = draw.randrange(len(data))
+    if draw.random() < 0.3:
+        return data[:at]
+    return data[:at] + bytes([data[at] ^ draw.randrange(1, 256)]) + data[at + 1 :]
+
+
+def test_a_damaged_checkpoint_is_found_and_the_one_before_used(tmp_path: Path) -> None:
+    whole = go(tmp_path / "whole")
+    go(tmp_path / "stopped", stop_after=2)
+    draw = random.Random(0)
+    for number in range(30):
+        folder = tmp_path / str(number)
+        shutil.copytree(tmp_path / "stopped", folder)
+        newest = max(checkpoints(folder))
+        newest.write_bytes(damaged(newest.read_bytes(), draw))
+        gone_on = go(folder)
+        assert same(gone_on.standing, whole.standing)
+        assert [record["round"] for record in gone_on.records] == [0, 1, 2, 3]
+        assert gone_on.records[-1]["test"] == whole.records[-1]["test"]
+
+
+# ---- the journal
+
+
+def test_ledger_holds_the_real_lengths_of_the_messages(tmp_path: Path) -> None:
+    taps: list[Meddler] = []
+
+    def tapped(inner: Any) -> Meddler:
+        taps.append(Meddler(inner))
+        return taps[0]
+
+    outcome = go(tmp_path / "run", network=tapped)
+    rows = records(tmp_path / "run", "ledger")
+    asked = [(Request.parse(m).round, Request.parse(m).kind, len(m)) for m in taps[0].requests]
+    assert [(row["round"], row["kind"], row["down"]) for row in rows] == asked
+    answers = {(r.client, r.round, r.kind): len(m) for m in taps[0].replies for r in [_read(m)]}
+    assert {(r["client"], r["round"], r["kind"]): r["up"] for r in rows} == answers
+    for record in outcome.records:
+        of_round = [row for row in rows if row["round"] == record["round"]]
+        sums = {way: sum(row[way] for row in of_round) for way in ("down", "up")}
+        assert record["bytes"] == sums
+
+
+def _read(message: bytes) -> Reply:
+    return Reply.parse(message)
+
+
+def test_round_zero_is_before_all_training(tmp_path: Path) -> None:
+    outcome = go(tmp_path / "run", stop_after=0)
+    [record] = outcome.records
+    assert record["round"] == 0
+    assert record["bytes"] == {"down": 0, "up": 0}
+    assert not record.keys() & {"clients", "weight", "train", "client_test"}
+    assert record["test"]["loss"] == pytest.approx(torch.tensor(3.0).log().item())
+    assert record["validation"]["loss"] == pytest.approx(torch.tensor(3.0).log().item())
+    assert outcome.standing.counted == {}

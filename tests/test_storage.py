@@ -1,0 +1,120 @@
+"""A file is the old one or the new one, whatever goes wrong between."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hanse import storage
+from hanse.errors import UserError
+
+
+def test_a_written_file_is_whole_and_alone(tmp_path: Path) -> None:
+    storage.write(tmp_path / "new" / "file", b"one")
+    storage.write(tmp_path / "new" / "file", b"two")
+    assert (tmp_path / "new" / "file").read_bytes() == b"two"
+    assert os.listdir(tmp_path / "new") == ["file"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failure_in_the_middle_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    storage.write(tmp_path / "file", b"old")
+
+    def fail(*arguments: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(UserError, match="Input/output error"):
+        storage.write(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_other_exceptions_pass_and_leave_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write(tmp_path / "file", b"old")
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        storage.write(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+# Files may not grow past 1,000 bytes in this process: what a full disk does, without one.
+FULL = """
+import resource, sys
+from pathlib import Path
+from hanse import storage
+from hanse.errors import UserError
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+home = Path(sys.argv[1])
+def fill():
+    with storage.folder(home / "folder") as aside:
+        (aside / "part").write_bytes(b"n" * 2000)
+for action in (
+    lambda: storage.write(home / "file", b"n" * 2000),
+    lambda: storage.append(home / "lines", b"n" * 2000),
+    fill,
+):
+    try:
+        action()
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_is_a_sentence_and_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "lines").write_bytes(b"one\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "part").write_bytes(b"old")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    sentences = done.stdout.splitlines()
+    assert len(sentences) == 3 and not done.stderr
+    for name, sentence in zip(("file", "lines", "folder"), sentences, strict=True):
+        assert sentence.startswith(f"{tmp_path / name} could not be written (File too large)")
+        assert "free some space" in sentence and "hanse resume" in sentence
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder", "lines"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert (tmp_path / "lines").read_bytes() == b"one\n"
+    assert (tmp_path / "folder" / "part").read_bytes() == b"old"
+
+
+def test_append_adds_at_the_end(tmp_path: Path) -> None:
+    storage.append(tmp_path / "lines", b"one\n")
+    storage.append(tmp_path / "lines", b"two\n")
+    assert (tmp_path / "lines").read_bytes() == b"one\ntwo\n"
+
+
+def test_a_folder_replaces_the_old_one_as_a_whole(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        with storage.folder(tmp_path / "home") as aside:
+            (aside / name).touch()
+    assert os.listdir(tmp_path / "home") == ["second"]
+    assert os.listdir(tmp_path) == ["home"]
+
+
+def test_a_folder_leaves_nothing_when_its_block_fails(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), storage.folder(tmp_path / "home") as aside:
+        (aside / "half").touch()
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_place_that_is_no_folder_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="could not be written .*make it writable"):
+        storage.write(tmp_path / "file" / "inner", b"")
+    with pytest.raises(UserError, match="could not be written"):
+        storage.append(tmp_path / "file" / "inner", b"")

@@ -1,0 +1,306 @@
+"""A federation in miniature: learners that train in milliseconds, and a network that misbehaves."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from hanse.aggregators.mean import Mean
+from hanse.client import Site
+from hanse.evaluation.perplexity import Perplexity
+from hanse.interfaces import (
+    Aggregator,
+    Algorithm,
+    Federation,
+    Fit,
+    Learner,
+    Memory,
+    Objective,
+    Penalty,
+    Transform,
+)
+from hanse.journal import Journal, Row, latest, records
+from hanse.learners.training import Training, fit
+from hanse.memory import MemoryStore
+from hanse.messages import ClientProfile, Reply, Request
+from hanse.objectives.sft import Sft
+from hanse.pipeline import Pipeline
+from hanse.randomness import Moment
+from hanse.runtimes.inprocess import InProcess
+from hanse.server import Run, Schedule, Standing, standing_of
+from hanse.server import rounds as loop
+
+CLASSES, FEATURES = 3, 4
+QUICK = Training(learning_rate=0.1, per_device_train_batch_size=4, optim="sgd")
+Make = Callable[[Moment, Memory], Learner]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One example: a place in the plane of features, and its class."""
+
+    x: tuple[float, ...]
+    y: int
+
+    def __len__(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """x: (B, features); targets: (B,) classes; rows: (B,) the example of each target."""
+
+    x: Tensor
+    targets: Tensor
+
+    @property
+    def rows(self) -> Tensor:
+        return torch.arange(len(self.targets))
+
+    @property
+    def examples(self) -> int:
+        return len(self.targets)
+
+    items = tokens = examples
+
+
+@cache
+def points(
+    seed: int, number: int, classes: tuple[int, ...] = (0, 1, 2), features: int = FEATURES
+) -> tuple[Point, ...]:
+    """`number` noisy points around the centres of these classes; the centres are always the same.
+
+    features: how many numbers a point has.
+    """
+    centres = 1.5 * torch.randn(CLASSES, features, generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(seed + 1)
+    labels = [classes[index % len(classes)] for index in range(number)]
+    noise = torch.randn(number, features, generator=draw)
+    return tuple(
+        Point(tuple((centres[y] + noise[row]).tolist()), y) for row, y in enumerate(labels)
+    )
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Settings of a toy learner; called with a moment and the optimizer's memory, it makes one.
+
+    hidden: width of a hidden layer; 0 for softmax regression.
+    """
+
+    splits: Mapping[str, Sequence[Point]]
+    training: Training = QUICK
+    hidden: int = 0
+    objective: Objective = field(default_factory=Sft)
+    rounds: int = 3
+
+    def __call__(self, moment: Moment, kept: Memory) -> "ToyLearner":
+        return ToyLearner(self, moment, kept)
+
+
+class ToyLearner(Learner):
+    """Softmax regression, or a network with one hidden layer; it starts the same everywhere."""
+
+    def __init__(self, toy: Toy, moment: Moment, kept: Memory) -> None:
+        self.toy, self.moment, self.kept = toy, moment, kept
+        features = len(next(iter(next(filter(None, toy.splits.values())))).x)
+        self._live = {name: Parameter(t) for name, t in _initial(features, toy.hidden).items()}
+
+    def parameters(self) -> Mapping[str, Parameter]:
+        return self._live
+
+    def examples(self, split: str) -> Sequence[Point]:
+        return self.toy.splits.get(split, ())
+
+    def batch(self, examples: Sequence[Point]) -> Batch:
+        targets = torch.tensor([point.y for point in examples])
+        return Batch(torch.tensor([point.x for point in examples]), targets)
+
+    def forward(self, batch: Batch) -> Tensor:
+        x = batch.x
+        if self.toy.hidden:
+            x = torch.tanh(x @ self._live["inner"].T + self._live["inner bias"])
+        return x @ self._live["weight"].T + self._live["bias"]
+
+    def fit(self, penalty: Penalty | None = None, objective: Objective | None = None) -> Fit:
+        toy = self.toy
+        goal = objective or toy.objective
+        return fit(self, toy.training, goal, self.moment, toy.rounds, penalty, self.kept)
+
+    def save(self, folder: Path) -> None:
+        raise NotImplementedError
+
+
+def _initial(features: int, hidden: int) -> dict[str, Tensor]:
+    if not hidden:
+        return {"weight": torch.zeros(CLASSES, features), "bias": torch.zeros(CLASSES)}
+    draw = torch.Generator().manual_seed(hidden)
+    return {
+        "inner": torch.randn(hidden, features, generator=draw) / features**0.5,
+        "inner bias": torch.zeros(hidden),
+        "weight": torch.randn(CLASSES, hidden, generator=draw) / hidden**0.5,
+        "bias": torch.zeros(CLASSES),
+    }
+
+
+def silos(
+    number: int = 4, training: Training = QUICK, features: int = FEATURES, run: int = 3
+) -> dict[str, Toy]:
+    """Clients c0, c1, … with 8, 12, 16, … points; each is short of one class."""
+    result = {}
+    for index in range(number):
+        own = tuple(y for y in range(CLASSES) if y != index % CLASSES)
+        splits = {
+            "train": points(index, 8 + 4 * index, own, features),
+            "test": points(100 + index, 6, own, features),
+            "public": points(1000, 30, features=features),
+        }
+        result[f"c{index}"] = Toy(splits, training, rounds=run)
+    return result
+
+
+def held_out(training: Training = QUICK, features: int = FEATURES, **settings: Any) -> ToyLearner:
+    """The server's learner: points of all classes, disjoint from the clients' own."""
+    splits = {
+        "train": points(1000, 30, features=features),
+        "public": points(1000, 30, features=features),
+        "validation": points(2000, 60, features=features),
+        "test": points(3000, 60, features=features),
+    }
+    return Toy(splits, training, **settings)(Moment(0), {})
+
+
+class Meddler(Federation):
+    """A federation whose network loses, changes, reorders and repeats messages, and keeps a copy.
+
+    lost: whether a request to (client, kind, round) never arrives.
+    changed: what the server receives in place of a reply.
+    rearranged: what arrives in place of the replies that are under way.
+    """
+
+    def __init__(
+        self,
+        inner: Federation,
+        lost: Callable[[str, str, int], bool] = lambda client, kind, round: False,
+        changed: Callable[[Reply], Reply] | None = None,
+        rearranged: Callable[[list[bytes]], Iterable[bytes]] = list,
+    ) -> None:
+        self.inner, self.lost, self.changed, self.rearranged = inner, lost, changed, rearranged
+        self.requests: list[bytes] = []
+        self.replies: list[bytes] = []
+        self._waiting: list[bytes] = []
+
+    def profiles(self) -> list[ClientProfile]:
+        return self.inner.profiles()
+
+    def send(self, client: str, message: bytes) -> None:
+        self.requests.append(message)
+        request = Request.parse(message)
+        if not self.lost(client, request.kind, request.round):
+            self.inner.send(client, message)
+
+    def receive(self, timeout: float | None) -> bytes | None:
+        if not self._waiting:
+            under_way = []
+            while (message := self.inner.receive(timeout)) is not None:
+                under_way.append(message)
+                self.replies.append(message)
+            self._waiting = list(self.rearranged(under_way))
+        if not self._waiting:
+            return None
+        message = self._waiting.pop(0)
+        return message if self.changed is None else self.changed(Reply.parse(message)).pack()
+
+
+class Outcome(NamedTuple):
+    """What a federation came to: its records, what the server knows, and the run."""
+
+    records: list[Row]
+    standing: Standing
+    run: Run
+
+
+def federate(
+    algorithm: Algorithm,
+    learners: Mapping[str, Make],
+    folder: Path,
+    server: Learner | None = None,
+    *,
+    rounds: int = 3,
+    upload: Sequence[Transform] = (),
+    download: Sequence[Transform] = (),
+    aggregator: Aggregator | None = None,
+    seed: int = 0,
+    fraction_train: float = 1.0,
+    numbers: Mapping[str, Mapping[str, float]] | None = None,
+    network: Callable[[Federation], Federation] = lambda inner: inner,
+    stop_after: int | None = None,
+) -> Outcome:
+    """Run a federation in `folder`, or go on with the one that is there.
+
+    numbers: what the server knows of each client beside its number of examples.
+    stop_after: abandon the run as soon as this round is recorded.
+    """
+    profiles = {
+        name: ClientProfile(
+            name, len(make(Moment(0), {}).examples("train")), (numbers or {}).get(name, {})
+        )
+        for name, make in learners.items()
+    }
+    tasks = {"loss": Perplexity()}
+    up, down = Pipeline("upload", tuple(upload)), Pipeline("download", tuple(download))
+    rule = aggregator or Mean()
+
+    def site(name: str) -> Site:
+        store = MemoryStore(folder / "clients" / name)
+        profile, learner = profiles[name], learners[name]
+        return Site(profile, learner, algorithm, up, down, rule, tasks, store, seed)
+
+    federation = network(InProcess(list(profiles.values()), site))
+    journal = Journal(folder) if folder.exists() else Journal.create(folder, "")
+    run = Run(
+        Schedule(rounds, seed, fraction_train),
+        algorithm,
+        up,
+        down,
+        rule,
+        federation,
+        server or held_out(),
+        tasks,
+        journal,
+    )
+    try:
+        with patch("os.fsync"):  # a test's files need not outlive a power cut
+            for record in loop(run):
+                if record["round"] == stop_after:
+                    break
+    finally:
+        journal.close()
+    checkpoint = latest(folder)
+    assert checkpoint is not None  # round 0 is always recorded
+    return Outcome(records(folder), standing_of(checkpoint), run)
+
+
+def same(a: Standing, b: Standing) -> bool:
+    """Whether two servers know the same, to the last bit."""
+    left, right = ({**s.state, **s.codecs} for s in (a, b))
+    left, right = ({k: v for k, v in groups.items() if v} for groups in (left, right))
+    return (
+        dict(a.counted) == dict(b.counted)
+        and left.keys() == right.keys()
+        and all(left[group].keys() == right[group].keys() for group in left)
+        and all(
+            torch.equal(t, right[group][name]) for group in left for name, t in left[group].items()
+        )
+    )
+
+
+def with_tensors(reply: Reply, tensors: Mapping[str, Tensor]) -> Reply:
+    """The same reply with other tensors."""
+    return replace(reply, update=replace(reply.update, tensors=dict(tensors)))
