@@ -114,10 +114,11 @@ def _tell(folder: Path) -> None:
             f"{before['metrics'][name]:.4f} → {after['metrics'][name]:.4f}, "
             f"a change of {_shown(paired(after['items'], before['items']))}",
             style="bold",
+            soft_wrap=True,
         )
-    console.print(f"adapter  {folder / 'adapter'}")
-    console.print(f"report   {folder / 'report.html'}")
-    console.print(f"next     hanse evaluate {folder}")
+    console.print(f"adapter  {folder / 'adapter'}", soft_wrap=True)
+    console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
+    console.print(f"next     hanse evaluate {folder}", soft_wrap=True)
 
 
 def _shown(interval: Interval) -> str:

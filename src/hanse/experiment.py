@@ -91,7 +91,7 @@ class Experiment(Section):
     name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] = "run"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     rounds: PositiveInt = 3
-    num_clients: PositiveInt = 4
+    num_clients: Annotated[int, Field(ge=1, le=1_000_000)] = 4
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
     output_dir: str | None = None  # none: runs/<name>, numbered if it is taken
     model: Model = Model()

@@ -158,7 +158,7 @@ def test_momentum_steps(steps: int) -> None:
 
 @dataclass(frozen=True)
 class Quadratic(Objective):
-    """½‖w − target‖², whose gradient is w − target."""
+    """½‖w - target‖², whose gradient is w - target."""
 
     target: float
 

@@ -13,7 +13,7 @@ from hanse import parts
 from hanse.interfaces import Algorithm, Client, Combined, Learner, Server, State
 from hanse.journal import records
 from hanse.learners.training import Training
-from hanse.messages import ClientProfile, Update, admit
+from hanse.messages import ClientProfile, Update, admit, unpack
 from hanse.randomness import Moment
 from hanse.tensors import zeros
 from toys import federate, held_out, same, silos
@@ -22,7 +22,7 @@ LEARNED = 0.75  # the loss after five rounds, as a share of that before the firs
 
 
 class Case(NamedTuple):
-    """An algorithm with settings that suit the toy, where the defaults are made for large models."""
+    """An algorithm with settings that suit the toy, where the defaults suit large models."""
 
     name: str
     settings: Mapping[str, Any]
@@ -104,10 +104,14 @@ def test_resume_equals_no_stop(case: Case, tmp_path: Path) -> None:
     assert memories(tmp_path / "whole")  # something was kept, so that it could have been lost
 
 
-def memories(folder: Path) -> dict[str, bytes]:
-    """What every client remembers, byte for byte."""
-    files = sorted((folder / "clients").glob("*/*"))
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+def memories(folder: Path) -> dict[str, list[float]]:
+    """What every client remembers, by client, round, part and name."""
+    found = {}
+    for file in sorted((folder / "clients").glob("*/*")):
+        for part, tensors in unpack(file.read_bytes(), "memory")[2].items():
+            for name, tensor in tensors.items():
+                found[f"{file.relative_to(folder)} {part} {name}"] = tensor.flatten().tolist()
+    return found
 
 
 @every_algorithm

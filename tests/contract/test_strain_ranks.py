@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from hanse.errors import UserError
 from hanse.interfaces import Algorithm, Client, Combined, Learner, Server, State
 from hanse.journal import records
 from hanse.learners.training import Training
@@ -172,6 +173,14 @@ def test_a_wrong_rank_is_refused(tmp_path: Path) -> None:
     assert refused.records[-1]["clients"] == ["c1", "c2", "c3"]
     rows = records(tmp_path / "refused", "ledger")
     assert any("expected (3, 4)" in row.get("error", "") for row in rows)
+
+
+def test_a_learner_of_another_rank_takes_no_factors() -> None:
+    learner = Make(public().toy.splits)(Moment(0), {})
+    factors = learner.tensors()
+    learner.configure({"rank": FULL})
+    with pytest.raises(UserError, match="rank"):  # rank 1 would broadcast to any other
+        learner.load(truncated(factors, 1))
 
 
 @pytest.mark.parametrize("stop", [1, GROWTH - 1, GROWTH])

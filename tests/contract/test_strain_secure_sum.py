@@ -179,7 +179,7 @@ def whole(size: int) -> Tensor:
 
 
 def agreed(secret: int, public: int, purpose: str) -> int:
-    """What two clients both know once each has the other's public key (Diffie–Hellman)."""
+    """What two clients both know once each has the other's public key (Diffie and Hellman)."""
     text = f"{pow(public, secret, PRIME)}/{purpose}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
@@ -202,7 +202,7 @@ def rebuilt(points: Mapping[int, int]) -> int:
 
 
 def sealed(pair: Tensor, key: int, sign: int = 1) -> Tensor:
-    """Two numbers under a one-time pad; sign −1 takes it off."""
+    """Two numbers under a one-time pad; the sign -1 takes it off."""
     pad = torch.randint(PRIME, (2,), generator=torch.Generator().manual_seed(key))
     return torch.tensor([(int(a) + sign * int(b)) % PRIME for a, b in zip(pair, pad, strict=True)])
 
@@ -222,10 +222,12 @@ def plus(a: Tensors, b: Tensors, sign: int = 1) -> dict[str, Tensor]:
 
 PHASES = ("keys", "shares", "train", "unmask", "never")
 NAMES = ("c0", "c1", "c2", "c3")
+# Any one client and any phase; then two pairs of them, and any two phases.
+PAIRS = [("c0",), ("c1",), ("c2",), ("c3",), ("c0", "c2"), ("c1", "c3")]
 PATTERNS = [
-    dict(zip(NAMES, leaving, strict=True))
-    for leaving in product(PHASES, repeat=len(NAMES))
-    if leaving.count("never") >= 2
+    dict(zip(pair, leaving, strict=True))
+    for pair in PAIRS
+    for leaving in product(PHASES[:-1], repeat=len(pair))
 ]
 
 
@@ -251,12 +253,12 @@ def near(a: Outcome, b: Outcome, tolerance: float) -> bool:
     return all(float((left[name] - right[name]).abs().max()) <= tolerance for name in right)
 
 
-def test_every_pattern_of_drop_outs_gives_the_mean_of_the_survivors(tmp_path: Path) -> None:
+def test_drop_outs_in_any_phase_give_the_mean_of_the_survivors(tmp_path: Path) -> None:
     rule = SecureSum(threshold=2)
     means: dict[tuple[str, ...], Outcome] = {}
     for number, leaving in enumerate(PATTERNS):
         summed = go(tmp_path / f"sum {number}", rule, leaving)
-        stay = tuple(name for name in NAMES if leaving[name] in ("unmask", "never"))
+        stay = tuple(name for name in NAMES if leaving.get(name, "unmask") == "unmask")
         if stay not in means:
             silent = {name: "train" for name in NAMES if name not in stay}
             means[stay] = go(tmp_path / "-".join(stay), None, silent)
@@ -264,7 +266,7 @@ def test_every_pattern_of_drop_outs_gives_the_mean_of_the_survivors(tmp_path: Pa
         # Each client's rounding is at most half a step, and its weight at least one example.
         assert near(summed, means[stay], rule.grid), leaving
         assert summed.records[-1]["weight"] == means[stay].records[-1]["weight"]
-    assert len(means) == 11  # all sets of at least two of four clients
+    assert len(means) == 7  # all four, all but one, all but a pair
 
 
 @pytest.mark.parametrize("phase", PHASES[:-1])
@@ -305,8 +307,6 @@ def test_masked_update_tells_nothing(tmp_path: Path) -> None:
         pair = torch.stack([plain[name], masked[name]])
         assert abs(float(torch.corrcoef(pair)[0, 1])) < 0.2
         assert 0.4 < float(masked[name].mean()) / RING < 0.6  # spread over the whole ring
-    # Together they are not random at all: the pairwise masks cancel, the self masks are left.
-    assert len(masked) == 4
 
 
 def test_clients_remember_through_all_phases(tmp_path: Path) -> None:

@@ -137,7 +137,6 @@ def test_classification_learns_words_of_several_tokens(learner: CausalLM) -> Non
 
 
 def test_accumulated_batches_equal_one_large_batch(learner: CausalLM) -> None:
-    _set_dropout(learner, 0.0)
     start = learner.tensors()
     results = []
     for size, micro in ((8, 1), (2, 4)):

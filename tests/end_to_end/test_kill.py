@@ -1,0 +1,62 @@
+"""kill -9 at random moments, then resume: the same adapter, bit for bit."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.end_to_end
+
+KILLS = 10
+
+
+def _hanse(*words: object) -> list[str]:
+    return [sys.executable, "-m", "hanse.cli", *map(str, words)]
+
+
+def _digest(folder: Path) -> str:
+    file = folder / "adapter" / "adapter_model.safetensors"
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _killed_after(command: list[str], seconds: float) -> bool:
+    """Start a command and kill it so many seconds after its run folder began to fill."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "run folder" in line or "round" in line:
+                break
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            return True
+    return False
+
+
+def test_killed_and_resumed_runs_end_in_the_same_adapter(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    words = ["rounds=12", "train.optimizer_state=keep", "fraction_train=0.67"]
+    words.append("algorithm=fedopt")
+    begin = time.monotonic()
+    whole = tmp_path / "whole"
+    subprocess.run(_hanse("run", experiment_file, f"output_dir={whole}", *words), check=True)
+    length = min(8.0, time.monotonic() - begin)
+    draw = random.Random(0)
+    killed = 0
+    for number in range(KILLS):
+        folder = tmp_path / f"killed-{number}"
+        command = _hanse("run", experiment_file, f"output_dir={folder}", *words)
+        killed += _killed_after(command, draw.uniform(0, 0.5 * length))
+        if number % 3 == 0:  # and once more, on the way back
+            killed += _killed_after(_hanse("resume", folder), draw.uniform(0, 0.3 * length))
+        subprocess.run(_hanse("resume", folder), check=True)
+        assert _digest(folder) == _digest(whole), f"kill {number}"
+    assert killed >= KILLS // 2, "most kills must hit a run at work"

