@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from operator import truediv
 from pathlib import Path
 
 import torch
@@ -22,13 +23,13 @@ from torch.nn.functional import cross_entropy
 from hanse import settings
 from hanse.assembly import Simulation, simulate
 from hanse.experiment import Experiment, load
-from hanse.interfaces import IGNORED, Example
 from hanse.journal import Journal
 from hanse.learners.causal_lm import CausalLM, collate
 from hanse.learners.training import draw
 from hanse.objectives.sft import Sft
 from hanse.randomness import Moment
 from hanse.server import rounds
+from hanse.values import IGNORED, Example
 
 QUICKSTART = Path(__file__).parent.parent / "experiments" / "quickstart.yaml"
 JOB = [
@@ -150,10 +151,12 @@ def main() -> None:
             speed[name].append(steps_a_second(simulation.learner, name == "labels_only", 4))
         print(f"repeat {repeat + 1} of {chosen.repeats} done", flush=True)
     ratios = {
-        f"ours_over_{name}": statistics.median(a / b for a, b in zip(cpu["ours"], cpu[name]))
+        f"ours_over_{name}": statistics.median(
+            a / b for a, b in zip(cpu["ours"], cpu[name], strict=True)
+        )
         for name in ("plain", "plain_labels_only")
     }
-    faster = [a / b for a, b in zip(speed["labels_only"], speed["all_positions"])]
+    faster = list(map(truediv, speed["labels_only"], speed["all_positions"]))
     result = {
         "bf16": simulation.learner.backbone.bf16,
         "cpu_seconds": cpu,

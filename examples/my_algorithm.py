@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from pydantic import PositiveFloat
 
-from hanse.interfaces import Algorithm, Client, Combined, Server, State
+from hanse.interfaces import Algorithm, Client, Server
 from hanse.messages import Order, Update
 from hanse.tensors import add, scale
+from hanse.values import Combined, State
 
 
 @dataclass(frozen=True)

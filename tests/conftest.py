@@ -1,7 +1,5 @@
 """A random 2-layer Llama and GPT-2 with a small byte-level tokenizer, written once a session."""
 
-import json
-import random
 from pathlib import Path
 
 import pytest
@@ -15,32 +13,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from samples import BAD, GOOD, PLAIN, reviews, write_lines
+
 CHAT = (
     "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
-GOOD = ("great", "lovely", "bright", "moving", "funny", "warm")
-BAD = ("dull", "awful", "flat", "boring", "cold", "clumsy")
-PLAIN = ("film", "actor", "plot", "scene", "story", "music", "camera", "ending")
-
-
-def reviews(count: int, seed: int = 0) -> list[dict[str, str]]:
-    """Invented reviews whose label is told by their words, all different."""
-    draw = random.Random(seed)
-    rows = []
-    for number in range(count):
-        label = "positive" if number % 2 else "negative"
-        words = draw.choices(PLAIN, k=draw.randint(2, 9))
-        words += draw.choices(GOOD if number % 2 else BAD, k=3)
-        draw.shuffle(words)
-        rows.append({"text": f"{' '.join(words)} {number}", "label": label})
-    return rows
-
-
-def write_lines(path: Path, rows: list[dict[str, str]]) -> Path:
-    """A .jsonl file of these rows."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

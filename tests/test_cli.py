@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import reviews, write_lines
 from hanse import cli
+from samples import reviews, write_lines
 
 
 class Outcome:

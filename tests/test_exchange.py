@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hanse.algorithms.fedavg import FedAvg
 from hanse.journal import records
-from hanse.messages import Reply
+from hanse.messages import Reply, Update
 from toys import Meddler, Outcome, federate, same, silos, with_tensors
 
 Change = Callable[[Reply], Reply]
@@ -121,3 +121,11 @@ def test_a_number_cannot_rewrite_the_ledger(tmp_path: Path, name: str) -> None:
         assert rows[0] == rows[1]
     rows = records(tmp_path / "named", "ledger")
     assert all(row["up"] > 100 and "error" not in row for row in rows)
+
+
+def test_tensors_come_in_one_order() -> None:
+    """Sums and random draws over all tensors depend on it; safetensors gives another each time."""
+    sent = Update({name: torch.ones(1) for name in "hgfedcba"})
+    message = Reply("c0", "train", 1, sent).pack()
+    orders = {tuple(Reply.parse(message).update.tensors) for _ in range(20)}
+    assert orders == {tuple("abcdefgh")}

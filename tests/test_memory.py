@@ -8,10 +8,10 @@ import torch
 
 from hanse.algorithms.fedavg import FedAvg
 from hanse.errors import UserError
-from hanse.interfaces import Memory
 from hanse.learners.training import Training
 from hanse.memory import MemoryStore
 from hanse.messages import Reply
+from hanse.values import Memory
 from toys import Meddler, Outcome, federate, same, silos
 
 

@@ -144,7 +144,7 @@ def test_damaged_bytes_raise_nothing_but_message_errors(kind: str) -> None:
     refused = 0
     for number, wrong in enumerate(mutations(data, 1000)):
         try:
-            parse(wrong)  # type: ignore[operator]
+            parse(wrong)
         except MessageError:
             refused += 1
         except Exception as error:
@@ -197,8 +197,8 @@ def hostile() -> dict[str, bytes]:
         "not UTF-8": safetensors(b"\xff\xfe{}"),
         "a pickle": pickle.dumps({"a": 1}),
         "a tensor in no group": safetensors(
-            {"__metadata__": META, **NUMBERS, "a": {"dtype": "F32", "shape": [0], "data_offsets": [16, 16]}},
-            VALUES,
+            {"__metadata__": META, "a": {**NUMBERS["#"], "data_offsets": [16, 32]}, **NUMBERS},
+            VALUES * 2,
         ),
     }  # fmt: skip
 
@@ -213,7 +213,7 @@ def test_hostile_bytes_are_refused(what: str) -> None:
 def test_a_round_is_a_whole_number(value: float | None) -> None:
     numbers = {"weight": 1.0} | ({} if value is None else {"round": value})
     data = pack({"message": "reply", "kind": "train"}, numbers, {})
-    with pytest.raises(MessageError, match="round is .*, expected a whole number"):
+    with pytest.raises(MessageError, match=r"round is .*, expected a whole number"):
         Reply.parse(data)
 
 
@@ -228,7 +228,8 @@ from pathlib import Path
 from hanse.messages import MessageError, Reply, Request
 seen = []
 def hook(event, arguments):
-    if event.split(".")[0] in ("pickle", "marshal", "exec", "compile", "import", "subprocess", "os"):
+    risky = ("pickle", "marshal", "exec", "compile", "import", "subprocess", "os")
+    if event.split(".")[0] in risky:
         seen.append(event)
 home = Path(sys.argv[1])
 data = {file.name: file.read_bytes() for file in sorted(home.iterdir())}

@@ -14,8 +14,9 @@ from hanse.parts import FOLDERS, build, find, names, settings, suggestion
 ALL = [(folder, name) for folder in FOLDERS for name in names(folder)]
 
 MINE = """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hanse.algorithms.fedavg import FedAvg
+from hanse.interfaces import Algorithm
 
 @dataclass(frozen=True)
 class Mine(FedAvg):
@@ -41,7 +42,7 @@ def test_every_part_builds_with_its_defaults(folder: str, name: str) -> None:
         built = build(folder, name)
         assert type(built) is part and built == build(folder, {name: None})
         with pytest.raises((AttributeError, TypeError)):  # frozen
-            built.anything = 1
+            built.anything = 1  # type: ignore[attr-defined]
 
 
 def test_the_folders_are_the_registry() -> None:
@@ -109,6 +110,21 @@ def test_a_part_may_live_outside_the_package(
         (MINE, ":Mine", "there is no file ''"),
         ("def f(:\n", "mine.py:Mine", "mine.py is not valid Python"),
         ("Mine = 3\n", "mine.py:Mine", "has no class 'Mine'"),
+        ("\n1 / 0\n", "mine.py:Mine", "mine.py:2 cannot be used: ZeroDivisionError: "),
+        ("import nowhere_at_all\n", "mine.py:Mine", "mine.py:1 cannot be used: ModuleNotFound"),
+        ("raise SystemExit(3)\n", "mine.py:Mine", "mine.py:1 cannot be used: SystemExit"),
+        ("class Mine: pass\n", "mine.py:Mine", r"not a whole part: put @dataclass\(frozen=True\)"),
+        (
+            MINE.replace("(FedAvg)", "(Algorithm)"),
+            "mine.py:Mine",
+            "a whole part: define step, train",
+        ),
+        (MINE.replace("0.5", "field()"), "mine.py:Mine", "needs its setting 'pull'"),
+        (
+            MINE.replace("float", "'Nope'"),
+            "mine.py:Mine",
+            "settings of mine.py:Mine cannot be read",
+        ),
     ],
 )
 def test_a_wrong_part_from_outside_is_a_sentence(

@@ -12,12 +12,12 @@ import torch
 
 from hanse.algorithms.fedavg import FedAvg
 from hanse.errors import UserError
-from hanse.interfaces import Memory, State
 from hanse.journal import checkpoints, records
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Order, Reply, Request
 from hanse.randomness import Moment
 from hanse.server import conversation, sample
+from hanse.values import Memory, State
 from toys import Meddler, Outcome, Toy, ToyLearner, federate, same, silos, with_tensors
 
 KEEP = Training(learning_rate=0.05, per_device_train_batch_size=4, optimizer_state="keep")
@@ -123,6 +123,14 @@ def test_sample_is_seeded_and_of_the_right_size() -> None:
     assert all(list(names) == sorted(names, key=lambda n: int(n[1:])) for names in drawn)
     often = [name for r in range(200) for name in sample(profiles, 0.5, Moment(0, r))]
     assert all(60 < often.count(name) < 140 for name in profiles)  # 100 ± 8 sigma of 7
+
+
+def test_each_round_draws_its_own_clients(tmp_path: Path) -> None:
+    outcome = go(tmp_path / "run", rounds=6, fraction_train=0.5)
+    profiles = {profile.name: profile for profile in outcome.run.federation.profiles()}
+    drawn = [record["clients"] for record in outcome.records[1:]]
+    assert drawn == [list(sample(profiles, 0.5, Moment(0, number))) for number in range(1, 7)]
+    assert len(set(map(tuple, drawn))) > 1
 
 
 @dataclass(frozen=True)

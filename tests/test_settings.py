@@ -25,6 +25,8 @@ def test_a_file_is_read_with_its_text(tmp_path: Path) -> None:
         (b"a: !!python/object:os.system x\n", r"a\.yaml:1 is not valid YAML: could not determine"),
         (b"? [a]\n: b\n", r"a\.yaml:1 is not valid YAML: found unhashable key"),
         (b"a: 2020-99-99\n", r"a\.yaml is not valid YAML: month must be"),
+        (b"a: !!bool maybe\n", "is not valid YAML"),
+        (b"a: !!timestamp x\n", "is not valid YAML"),
         (b"", "holds no settings; write `key: value` lines"),
         (b"- 1\n", "holds no settings"),
         (b"\xff\xfe\x00", "cannot be read: it is not UTF-8 text"),
@@ -45,6 +47,9 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+PROX = {"algorithm": {"fedprox": {"mu": 1}}}
+
+
 @pytest.mark.parametrize(
     ("values", "words", "expected"),
     [
@@ -56,9 +61,9 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
         ({}, ["labels={0: bad, 1: good}"], {"labels": {0: "bad", 1: "good"}}),
         ({}, ["name="], {"name": None}),
         # Choosing a part by one of its settings.
-        ({"algorithm": "fedavg"}, ["algorithm.fedprox.mu=0.1"], {"algorithm": {"fedprox": {"mu": 0.1}}}),
-        ({"algorithm": {"fedavg": {}}}, ["algorithm.fedprox.mu=1"], {"algorithm": {"fedprox": {"mu": 1}}}),
-        ({}, ["algorithm.fedprox.mu=1"], {"algorithm": {"fedprox": {"mu": 1}}}),
+        ({"algorithm": "fedavg"}, ["algorithm.fedprox.mu=1"], PROX),
+        ({"algorithm": {"fedavg": {}}}, ["algorithm.fedprox.mu=1"], PROX),
+        ({}, ["algorithm.fedprox.mu=1"], PROX),
         (
             {"algorithm": {"fedopt": {"tau": 1}}},
             ["algorithm.fedopt.beta_1=0"],
@@ -84,6 +89,9 @@ def test_overrides(values: dict[str, Any], words: list[str], expected: dict[str,
         ("rounds", "'rounds' is no override; write key=value, such as rounds=5"),
         ("=5", "is no override"),
         ("a..b=5", "is no override"),
+        ("a=2020-99-99", "the value in 'a=2020-99-99' is not valid YAML"),
+        ("a=!!bool maybe", "is not valid YAML"),
+        ("a=" + "[" * 3000, "is not valid YAML"),
         ("a=[1", r"the value in 'a=\[1' is not valid YAML"),
     ],
 )

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import reviews, write_lines
 from hanse import journal, rescore, simulation
 from hanse.errors import UserError
 from hanse.experiment import load
 from hanse.preview import preview
+from samples import reviews, write_lines
 
 ROOT = Path(__file__).parent.parent
 

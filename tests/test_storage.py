@@ -114,7 +114,7 @@ def test_a_folder_leaves_nothing_when_its_block_fails(tmp_path: Path) -> None:
 
 def test_a_place_that_is_no_folder_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="could not be written .*make it writable"):
+    with pytest.raises(UserError, match=r"could not be written .*make it writable"):
         storage.write(tmp_path / "file" / "inner", b"")
     with pytest.raises(UserError, match="could not be written"):
         storage.append(tmp_path / "file" / "inner", b"")

@@ -55,7 +55,7 @@ def test_the_mean_keeps_the_dtype(dtype: torch.dtype) -> None:
     parts = groups(3, dtype)
     found = mean(parts, [1.0, 2.0, 3.0])
     for name, tensor in found.items():
-        exact = sum(k * part[name].double() for k, part in enumerate(parts, 1)) / 6  # type: ignore[union-attr]
+        exact = sum(k * part[name].double() for k, part in enumerate(parts, 1)) / 6
         assert tensor.dtype == dtype
         assert torch.equal(tensor, exact.to(dtype))  # type: ignore[union-attr]
 

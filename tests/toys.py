@@ -14,17 +14,7 @@ from torch.nn import Parameter
 from hanse.aggregators.mean import Mean
 from hanse.client import Site
 from hanse.evaluation.perplexity import Perplexity
-from hanse.interfaces import (
-    Aggregator,
-    Algorithm,
-    Federation,
-    Fit,
-    Learner,
-    Memory,
-    Objective,
-    Penalty,
-    Transform,
-)
+from hanse.interfaces import Aggregator, Algorithm, Federation, Learner, Objective, Transform
 from hanse.journal import Journal, Row, latest, records
 from hanse.learners.training import Training, fit
 from hanse.memory import MemoryStore
@@ -35,6 +25,7 @@ from hanse.randomness import Moment
 from hanse.runtimes.inprocess import InProcess
 from hanse.server import Run, Schedule, Standing, standing_of
 from hanse.server import rounds as loop
+from hanse.values import Fit, Memory, Penalty
 
 CLASSES, FEATURES = 3, 4
 QUICK = Training(learning_rate=0.1, per_device_train_batch_size=4, optim="sgd")

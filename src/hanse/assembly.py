@@ -18,7 +18,7 @@ from hanse.experiment import (
     build_partitioner,
     build_tasks,
 )
-from hanse.interfaces import Example, Memory, refuse_unlike
+from hanse.interfaces import refuse_unlike
 from hanse.journal import Journal
 from hanse.learners import adapters
 from hanse.learners.adapters import Lora
@@ -30,6 +30,7 @@ from hanse.pipeline import Pipeline
 from hanse.randomness import Moment
 from hanse.runtimes.inprocess import InProcess
 from hanse.server import Run, Schedule
+from hanse.values import Example, Memory
 
 RUNS = Path("runs")
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hanse.errors import UserError
-from hanse.interfaces import Aggregator, Algorithm, Client, Learner, Memory, Task
+from hanse.interfaces import Aggregator, Algorithm, Client, Learner, Task
 from hanse.memory import MemoryStore
 from hanse.messages import ClientProfile, Order, Reply, Request, Update
 from hanse.pipeline import Pipeline
 from hanse.randomness import Moment
+from hanse.values import Memory
 
 OPTIMIZER = "optimizer"  # the learner's place in a client's memory, beside those of the parts
 ALGORITHM = "algorithm"

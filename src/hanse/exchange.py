@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hanse.interfaces import Aggregator, Algorithm, Federation, State
+from hanse.interfaces import Aggregator, Algorithm, Federation
 from hanse.journal import Ledger
 from hanse.messages import ClientProfile, MessageError, Order, Reply, Request, Update, admit
 from hanse.pipeline import Codecs, Pipeline
 from hanse.randomness import Moment
 from hanse.tensors import Layout, Tensors
+from hanse.values import State
 
 log = logging.getLogger(__name__)
 

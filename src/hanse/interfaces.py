@@ -5,8 +5,8 @@ defaults here keep the simple case simple: FedAvg overrides two methods.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -17,71 +17,7 @@ from hanse.errors import UserError
 from hanse.messages import ClientProfile, Numbers, Order, Update
 from hanse.randomness import Moment
 from hanse.tensors import Layout, Tensors, layout, subtract
-
-State = Mapping[str, Tensors]  # what an algorithm's server half remembers: groups by name
-Memory = dict[str, Tensor]  # what one part keeps at a client from round to round
-Penalty = Callable[[Mapping[str, Tensor]], Tensor]  # trained tensors → scalar added to the loss
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What local training did: optimizer steps, Σ of their rates, and what was seen on the way.
-
-    loss: mean over all labelled items; tokens: without padding.
-    """
-
-    steps: int
-    sum_lr: float
-    examples: int
-    tokens: int
-    loss: float
-    seconds: float
-
-    def numbers(self) -> dict[str, float]:
-        """The plain numbers that a client reports with its update."""
-        names = ("steps", "sum_lr", "tokens", "loss", "seconds")
-        return {name: float(getattr(self, name)) for name in names}
-
-
-@dataclass(frozen=True)
-class Combined:
-    """What the aggregator made of a round's updates: the means, their total weight, from whom."""
-
-    tensors: Tensors
-    numbers: Numbers
-    weight: float
-    clients: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a task found: named metrics, and one value per item for paired comparisons."""
-
-    metrics: dict[str, float]
-    items: list[float] = field(default_factory=list)
-
-
-IGNORED = -100  # the label of a token that is read but not learned
-
-
-@dataclass(frozen=True)
-class Example:
-    """One tokenized example; len(example) is the number of its tokens.
-
-    ids: the tokens that are read.
-    labels: for each token the id to learn there (the token itself), or IGNORED; as long as `ids`.
-    choices: for an example that is answered by one of several label words: their tokens, each of
-        which would follow `ids`; the labels are then all IGNORED.
-    choice: the index of the right one among `choices`.
-    """
-
-    ids: tuple[int, ...]
-    labels: tuple[int, ...]
-    choices: tuple[tuple[int, ...], ...] = ()
-    choice: int = IGNORED
-
-    def __len__(self) -> int:
-        return len(self.ids)
+from hanse.values import Combined, Fit, Memory, Penalty, Scores, State
 
 
 class Learner(ABC):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hanse import storage
 from hanse.errors import UserError
-from hanse.interfaces import Memory
 from hanse.messages import MessageError, pack, unpack
+from hanse.values import Memory
 
 KEPT = 2  # counted memories kept: the server may fall back by one round after a damaged checkpoint
 _NAME = re.compile(r"round-(\d+)\.safetensors")

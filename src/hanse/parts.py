@@ -126,8 +126,9 @@ def _class_in(folder: str, name: str) -> type | None:
     """The class in folder/name.py whose lower-case name is the file's, without underscores."""
     module = importlib.import_module(f"hanse.{folder.replace('/', '.')}.{name}")
     for value in vars(module).values():
-        own = isinstance(value, type) and value.__module__ == module.__name__
-        if own and value.__name__.lower() == name.replace("_", ""):
+        if not isinstance(value, type) or value.__module__ != module.__name__:
+            continue
+        if value.__name__.lower() == name.replace("_", ""):
             return value
     return None
 

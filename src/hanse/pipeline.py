@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hanse.interfaces import Combined, Memory, Transform
+from hanse.interfaces import Transform
 from hanse.randomness import Moment
 from hanse.tensors import Layout, Tensors
+from hanse.values import Combined, Memory
 
 Codecs = Mapping[str, Tensors]  # the server's state of each transform, by its place
 

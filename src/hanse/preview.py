@@ -14,12 +14,13 @@ from hanse.client import Site, respond
 from hanse.data.chat import show
 from hanse.errors import UserError
 from hanse.experiment import Experiment
-from hanse.interfaces import Example, Learner, Memory
+from hanse.interfaces import Learner
 from hanse.journal import Journal, peak_memory
 from hanse.learners.causal_lm import CausalLM
 from hanse.messages import Reply
 from hanse.randomness import Moment
 from hanse.server import Run, conversation, sample, start
+from hanse.values import Example, Memory
 
 PROBED = 4  # optimizer steps that are really done, the first on the longest examples
 SCORED = 64  # examples that are really scored

@@ -12,7 +12,6 @@ from typing import Any
 import matplotlib
 from cycler import cycler
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -167,12 +166,12 @@ def _draw(paint: Paint, rounds: Rows, ledger: Rows, kind: str, clear: bool = Fal
     return target.getvalue()
 
 
-def _inline(paint: Paint, rounds: Rows, ledger: Rows) -> Markup:
+def _inline(paint: Paint, rounds: Rows, ledger: Rows) -> str:
     """A figure as SVG inside a page: in its font and colour, without ids that could meet."""
     svg = _draw(paint, rounds, ledger, "svg", clear=True).decode()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r' (id="[\w.]+_\d+"|xmlns(:\w+)?="[^"]*")', "", svg)
-    return Markup(re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", svg))
+    return re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", svg)
 
 
 def _bytes(size: float) -> str:

@@ -13,9 +13,9 @@ from hanse.data.labelled import label_words
 from hanse.errors import UserError
 from hanse.evaluation.intervals import Interval, paired
 from hanse.experiment import build_tasks
-from hanse.interfaces import Scores
 from hanse.learners import adapters
 from hanse.randomness import Moment
+from hanse.values import Scores
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,13 @@ import torch
 
 from hanse.errors import UserError
 from hanse.exchange import RoundExchange
-from hanse.interfaces import (
-    Aggregator,
-    Algorithm,
-    Federation,
-    Learner,
-    Server,
-    State,
-    Task,
-    check,
-)
+from hanse.interfaces import Aggregator, Algorithm, Federation, Learner, Server, Task, check
 from hanse.journal import Checkpoint, Journal, Row, peak_memory
 from hanse.messages import ClientProfile
 from hanse.pipeline import Codecs, Pipeline
 from hanse.randomness import Moment
 from hanse.tensors import layout
+from hanse.values import State
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ from torch.nn import Parameter
 from hanse.algorithms.fedavg import FedAvg
 from hanse.algorithms.fedopt import FedOpt
 from hanse.algorithms.fedprox import FedProx
-from hanse.interfaces import Client, Combined, Learner, Objective, Server
+from hanse.interfaces import Client, Learner, Objective, Server
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Order
 from hanse.randomness import Moment
 from hanse.tensors import Tensors
+from hanse.values import Combined
 from toys import Batch, federate, held_out, same, silos
 
 ADAMW = Training(learning_rate=0.05, per_device_train_batch_size=4, optimizer_state="keep")
@@ -56,6 +57,19 @@ def test_one_client_is_plain_training(tmp_path: Path, state: str) -> None:
         learner.fit()
         model = learner.tensors()
     assert near(federated.standing.state["model"], model, 1e-6)
+
+
+def test_a_kept_optimizer_does_not_notice_the_rounds(tmp_path: Path) -> None:
+    every = replace(ADAMW, per_device_train_batch_size=8, max_steps=2)  # all examples, each step
+    [(name, toy)] = silos(1, every).items()
+    assert len(toy.splits["train"]) == 8
+    learner = replace(toy, training=replace(every, max_steps=6))(Moment(0, 1, name), {})
+    learner.fit()
+    for state, alike in (("keep", True), ("reset", False)):
+        training = replace(every, optimizer_state=state)
+        client = {name: replace(toy, training=training)}
+        rounds = federate(FedAvg(), client, tmp_path / state).standing.state["model"]
+        assert near(rounds, learner.tensors(), 1e-5) == alike
 
 
 def test_mean_is_weighted_by_examples(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from hanse import parts
-from hanse.interfaces import Algorithm, Client, Combined, Learner, Server, State
+from hanse.interfaces import Algorithm, Client, Learner, Server
 from hanse.journal import records
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Update, admit, unpack
 from hanse.randomness import Moment
 from hanse.tensors import zeros
+from hanse.values import Combined, State
 from toys import federate, held_out, same, silos
 
 LEARNED = 0.75  # the loss after five rounds, as a share of that before the first, is below this

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from hanse.algorithms.fedavg import FedAvg
-from hanse.interfaces import Client, Combined, Memory, Transform
+from hanse.interfaces import Client, Transform
 from hanse.journal import records
 from hanse.messages import Order, Update
 from hanse.randomness import Moment
 from hanse.tensors import Layout, Tensors
+from hanse.values import Combined, Memory
 from toys import Meddler, Outcome, federate, held_out, same, silos
 
 FEATURES, RANK, COLLECTED, ROUNDS = 200, 3, 4, 9

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from hanse.evaluation.perplexity import Perplexity
-from hanse.interfaces import Algorithm, Client, Combined, Learner, Objective, Server, State
+from hanse.interfaces import Algorithm, Client, Learner, Objective, Server
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Order, Update
 from hanse.randomness import Moment
 from hanse.tensors import Layout, Tensors, layout
+from hanse.values import Combined, State
 from toys import Meddler, Toy, federate, held_out, same, silos
 
 TRAINING = Training(

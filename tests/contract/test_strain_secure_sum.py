@@ -17,10 +17,11 @@ from torch import Tensor
 
 from hanse.algorithms.fedavg import FedAvg
 from hanse.errors import UserError
-from hanse.interfaces import Aggregator, Client, Combined, Exchange, check
+from hanse.interfaces import Aggregator, Client, Exchange, check
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Numbers, Order, Reply, Update
 from hanse.tensors import Layout, Tensors
+from hanse.values import Combined
 from toys import Meddler, Outcome, federate, held_out, silos
 
 PRIME = 2**61 - 1  # of the key exchange and of the shares; a value fits into one int64

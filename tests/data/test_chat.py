@@ -9,7 +9,7 @@ from hanse.data.chat import render, show
 from hanse.data.formats import Row, row
 from hanse.data.labelled import label_words
 from hanse.errors import UserError
-from hanse.interfaces import IGNORED, Example
+from hanse.values import IGNORED, Example
 
 WORDS = {"0": "negative", "1": "positive"}
 TEMPLATE = "Review: {text}\nIt is"

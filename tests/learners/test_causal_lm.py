@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from hanse.interfaces import IGNORED, Example, Objective
+from hanse.interfaces import Objective
 from hanse.learners.adapters import Lora
 from hanse.learners.backbone import Model, load
 from hanse.learners.causal_lm import Batch, CausalLM
@@ -19,6 +19,7 @@ from hanse.learners.training import Training
 from hanse.objectives.classify import Classify
 from hanse.objectives.sft import Sft
 from hanse.randomness import Moment
+from hanse.values import IGNORED, Example
 
 MODELS = ["tiny_llama", "tiny_gpt2"]
 

@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hanse.interfaces import Aggregator, Combined, Exchange
+from hanse.interfaces import Aggregator, Exchange
 from hanse.messages import ClientProfile, Update
 from hanse.tensors import RunningMean
+from hanse.values import Combined
 
 
 @dataclass(frozen=True)

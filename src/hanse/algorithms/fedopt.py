@@ -8,8 +8,9 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from hanse.algorithms.fedavg import FedAvg
-from hanse.interfaces import Combined, Server, State
+from hanse.interfaces import Server
 from hanse.tensors import each
+from hanse.values import Combined, State
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 

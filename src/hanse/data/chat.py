@@ -8,7 +8,7 @@ from hanse.data.labelled import answer, answers, label_words, prompts
 from hanse.data.passages import passages
 from hanse.data.tokens import Tokenizer, targets
 from hanse.errors import UserError
-from hanse.interfaces import IGNORED, Example
+from hanse.values import IGNORED, Example
 
 
 def render(

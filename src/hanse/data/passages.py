@@ -8,7 +8,7 @@ from jinja2 import TemplateError
 from hanse.data.formats import Row
 from hanse.data.tokens import Tokenizer, encode, lead, shared, targets
 from hanse.errors import UserError
-from hanse.interfaces import IGNORED, Example
+from hanse.values import IGNORED, Example
 
 # For a tokenizer without a chat template: "role: content", a line each; the end-of-text token,
 # where there is one, closes what the assistant says.

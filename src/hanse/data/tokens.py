@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hanse.interfaces import IGNORED
+from hanse.values import IGNORED
 
 # A Hugging Face tokenizer. It is passed in, since only learners/ may import transformers.
 Tokenizer = Any

@@ -10,7 +10,8 @@ from pydantic import PositiveInt
 from sklearn.metrics import f1_score, roc_auc_score
 from torch.nn.functional import cross_entropy
 
-from hanse.interfaces import Learner, Scores, Task
+from hanse.interfaces import Learner, Task
+from hanse.values import Scores
 
 
 @dataclass(frozen=True)

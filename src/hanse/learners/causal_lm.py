@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from hanse.interfaces import IGNORED, Example, Fit, Learner, Memory, Objective, Penalty
+from hanse.interfaces import Learner, Objective
 from hanse.learners import adapters
 from hanse.learners.backbone import Backbone
 from hanse.learners.training import Training, fit
 from hanse.randomness import Moment
+from hanse.values import IGNORED, Example, Fit, Memory, Penalty
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import torch
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch.optim import SGD, AdamW, Optimizer
 
-from hanse.interfaces import Fit, Learner, Memory, Objective, Penalty
+from hanse.interfaces import Learner, Objective
 from hanse.randomness import Moment
+from hanse.values import Fit, Memory, Penalty
 
 WINDOW = 32  # batches within which examples are sorted by length, to spare padding
 

@@ -1,0 +1,73 @@
+"""What passes between the parts on one machine; messages.py has what passes between machines."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from hanse.messages import Numbers
+from hanse.tensors import Tensors
+
+State = Mapping[str, Tensors]  # what an algorithm's server half remembers: groups by name
+Memory = dict[str, Tensor]  # what one part keeps at a client from round to round
+Penalty = Callable[[Mapping[str, Tensor]], Tensor]  # trained tensors → scalar added to the loss
+
+IGNORED = -100  # the label of a token that is read but not learned
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenized example; len(example) is the number of its tokens.
+
+    ids: the tokens that are read.
+    labels: for each token the id to learn there (the token itself), or IGNORED; as long as `ids`.
+    choices: for an example that is answered by one of several label words: their tokens, each of
+        which would follow `ids`; the labels are then all IGNORED.
+    choice: the index of the right one among `choices`.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    choices: tuple[tuple[int, ...], ...] = ()
+    choice: int = IGNORED
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What local training did: optimizer steps, Σ of their rates, and what was seen on the way.
+
+    loss: mean over all labelled items; tokens: without padding.
+    """
+
+    steps: int
+    sum_lr: float
+    examples: int
+    tokens: int
+    loss: float
+    seconds: float
+
+    def numbers(self) -> dict[str, float]:
+        """The plain numbers that a client reports with its update."""
+        names = ("steps", "sum_lr", "tokens", "loss", "seconds")
+        return {name: float(getattr(self, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What the aggregator made of a round's updates: the means, their total weight, from whom."""
+
+    tensors: Tensors
+    numbers: Numbers
+    weight: float
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a task found: named metrics, and one value per item for paired comparisons."""
+
+    metrics: dict[str, float]
+    items: list[float] = field(default_factory=list)
