@@ -105,6 +105,11 @@ def _override(words: str, *expected: str) -> object:
         _override("evaluation.tasks=[acuracy]", "evaluation"),
         _override("data.where.colour=red", "no column 'colour'"),
         _override("rounds", "no override"),
+        _override("train.learning_rate=.inf", "train.learning_rate is inf"),
+        _override("algorithm.fedprox.mu=.nan", "fedprox.mu", "finite"),
+        _override("data.test=1.0", "data.test is 1.0"),
+        _override("evaluation.tasks=[]", "evaluation.tasks is []"),
+        _override("clients.silo-1.data.partition=iid", "would change nothing"),
         _override("fraction_train=2", "fraction_train is 2"),
         _override("seed=-1", "seed is -1"),
         _override("model.max_length=8", "max_length"),
@@ -140,6 +145,12 @@ def test_wrong_files(hanse, tmp_path: Path, experiment_file: Path) -> None:
     assert "absent.yaml cannot be read" in _sentence(hanse("run", "absent.yaml"))
     (tmp_path / "bad.yaml").write_text("rounds: 3\n  seed: [1\n")
     assert "bad.yaml:2 is not valid YAML" in _sentence(hanse("run", "bad.yaml"))
+    (tmp_path / "twice.yaml").write_text("rounds: 3\ntrain:\n  max_steps: 3\n  max_steps: 4\n")
+    assert "twice.yaml:4 is not valid YAML: the key 'max_steps'" in _sentence(
+        hanse("run", "twice.yaml")
+    )
+    (tmp_path / "ring.yaml").write_text("algorithm: &a {fedprox: *a}\n")
+    assert "ring.yaml is not valid YAML" in _sentence(hanse("run", "ring.yaml"))
     (tmp_path / "typo.yaml").write_text("rounds: 3\ntrain:\n  max_step: 3\n")
     sentence = _sentence(hanse("check", "typo.yaml"))
     assert "typo.yaml:3" in sentence

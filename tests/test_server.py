@@ -137,8 +137,8 @@ def test_each_round_draws_its_own_clients(tmp_path: Path) -> None:
 class Fussy(FedAvg):
     """Leaves c1 out of every round."""
 
-    def order(self, state: State, profile: ClientProfile) -> Order | None:
-        return None if profile.name == "c1" else super().order(state, profile)
+    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order | None:
+        return None if profile.name == "c1" else super().order(state, profile, moment)
 
 
 def test_a_client_without_an_order_is_not_of_the_round(tmp_path: Path) -> None:

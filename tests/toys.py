@@ -18,7 +18,7 @@ from hanse.interfaces import Aggregator, Algorithm, Federation, Learner, Objecti
 from hanse.journal import Journal, Row, latest, records
 from hanse.learners.training import Training, fit
 from hanse.memory import MemoryStore
-from hanse.messages import ClientProfile, Reply, Request
+from hanse.messages import ClientProfile, MessageError, Reply, Request
 from hanse.objectives.sft import Sft
 from hanse.pipeline import Pipeline
 from hanse.randomness import Moment
@@ -119,10 +119,15 @@ class ToyLearner(Learner):
             x = torch.tanh(x @ self._live["inner"].T + self._live["inner bias"])
         return x @ self._live["weight"].T + self._live["bias"]
 
-    def fit(self, penalty: Penalty | None = None, objective: Objective | None = None) -> Fit:
+    def fit(
+        self,
+        penalty: Penalty | None = None,
+        objective: Objective | None = None,
+        split: str = "train",
+    ) -> Fit:
         toy = self.toy
         goal = objective or toy.objective
-        return fit(self, toy.training, goal, self.moment, toy.rounds, penalty, self.kept)
+        return fit(self, split, toy.training, goal, self.moment, toy.rounds, penalty, self.kept)
 
     def save(self, folder: Path) -> None:
         raise NotImplementedError
@@ -156,15 +161,15 @@ def silos(
     return result
 
 
-def held_out(training: Training = QUICK, features: int = FEATURES, **settings: Any) -> ToyLearner:
-    """The server's learner: points of all classes, disjoint from the clients' own."""
+def held_out(training: Training = QUICK, features: int = FEATURES, **settings: Any) -> Toy:
+    """What makes the server's learner: points of all classes, disjoint from the clients' own."""
     splits = {
         "train": points(1000, 30, features=features),
         "public": points(1000, 30, features=features),
         "validation": points(2000, 60, features=features),
         "test": points(3000, 60, features=features),
     }
-    return Toy(splits, training, **settings)(Moment(0), {})
+    return Toy(splits, training, **settings)
 
 
 class Meddler(Federation):
@@ -196,17 +201,21 @@ class Meddler(Federation):
         if not self.lost(client, request.kind, request.round):
             self.inner.send(client, message)
 
-    def receive(self, timeout: float | None) -> bytes | None:
+    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         if not self._waiting:
             under_way = []
-            while (message := self.inner.receive(timeout)) is not None:
-                under_way.append(message)
-                self.replies.append(message)
+            while (arrived := self.inner.receive(timeout)) is not None:
+                under_way.append(arrived[1])
+                self.replies.append(arrived[1])
             self._waiting = list(self.rearranged(under_way))
         if not self._waiting:
             return None
         message = self._waiting.pop(0)
-        return message if self.changed is None else self.changed(Reply.parse(message)).pack()
+        try:
+            reply = Reply.parse(message)
+        except MessageError:  # somebody's noise
+            return "", message
+        return reply.client, message if self.changed is None else self.changed(reply).pack()
 
 
 class Outcome(NamedTuple):
@@ -221,7 +230,7 @@ def federate(
     algorithm: Algorithm,
     learners: Mapping[str, Make],
     folder: Path,
-    server: Learner | None = None,
+    server: Make | None = None,
     *,
     rounds: int = 3,
     upload: Sequence[Transform] = (),

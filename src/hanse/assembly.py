@@ -173,10 +173,13 @@ class Simulation:
             Pipeline("download"),
             build_aggregator(experiment),
             federation,
-            self.learner,
+            self._server_learner,
             build_tasks(experiment),
             journal,
         )
+
+    def _server_learner(self, moment: Moment, kept: Memory) -> CausalLM:
+        return replace(self.learner, moment=moment, kept=kept)
 
     def site(self, memories: Path, name: str) -> Site:
         """One client's own side, with its memory in a folder below `memories`."""

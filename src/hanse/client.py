@@ -49,7 +49,9 @@ def respond(site: Site, message: bytes) -> bytes:
 
 def _answer(site: Site, request: Request) -> Update:
     moment = Moment(site.seed, request.round, site.profile.name)
-    memory = site.store.open(request.counted)
+    # Other kinds may follow the round's training, whose draft must outlive them.
+    store = site.store
+    memory = (store.open if request.kind == "train" else store.look)(request.counted)
     learner = site.learner(moment, memory.setdefault(OPTIMIZER, {}))
     own = memory.setdefault(ALGORITHM, {})
     client = Client(site.profile, learner, own, site.session, moment)

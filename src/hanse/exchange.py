@@ -67,11 +67,12 @@ class RoundExchange:
         """The algorithm's order to one client, encoded for its way down."""
         order = self.orders[name]
         tensors = self.download.encode(order.tensors, {}, self.codecs, self.moment)
-        return replace(self._request(kind, name, Order(tensors, order.numbers)), codecs=self.codecs)
+        codecs = self.upload.broadcast(self.codecs) | self.download.broadcast(self.codecs)
+        return replace(self._request(kind, name, Order(tensors, order.numbers)), codecs=codecs)
 
     def expected(self, name: str) -> Layout:
         """What a client's sealed update must look like."""
-        layout = self.algorithm.expects(self.state, self.profiles[name])
+        layout = self.algorithm.expects(self.state, self.profiles[name], self.moment)
         return self.aggregator.layout(self.upload.layout(layout, self.codecs))
 
     def decode(self, client: str, tensors: Tensors) -> Tensors:
@@ -115,11 +116,12 @@ class RoundExchange:
             while missing:
                 left = None if end is None else max(0.0, end - time.monotonic())
                 with self.ledger.time("clients"):
-                    message = self.federation.receive(left)
-                if message is None:
+                    arrived = self.federation.receive(left)
+                if arrived is None:
                     break
-                reply = self._read(message)
-                if reply is None or reply.client not in missing or not _answers(reply, requests):
+                sender, message = arrived
+                reply = self._read(sender, message)
+                if reply is None or sender not in missing or not _answers(reply, requests):
                     continue
                 missing.discard(reply.client)
                 if reply.client == waiting[0]:
@@ -142,14 +144,18 @@ class RoundExchange:
         file.unlink()
         return Reply.parse(message), len(message)
 
-    def _read(self, message: bytes) -> Reply | None:
-        """The reply in a message, or None if it is none."""
+    def _read(self, sender: str, message: bytes) -> Reply | None:
+        """The reply in a message, or None if it is none, or not its sender's own."""
         with self.ledger.time("serialization"):
             try:
-                return Reply.parse(message)
+                reply = Reply.parse(message)
             except MessageError as error:
-                log.warning("a reply was dropped: %s", error)
+                log.warning("a reply of %s was dropped: %s", sender, error)
                 return None
+        if reply.client != sender:
+            log.warning("a reply of %s was dropped: it is in the name of %s", sender, reply.client)
+            return None
+        return reply
 
 
 def _answers(reply: Reply, requests: Mapping[str, Request]) -> bool:

@@ -1,5 +1,6 @@
 """Every choice of a run: one YAML in, typed settings, the resolved YAML out."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,15 +18,20 @@ from hanse.learners.training import Training
 
 Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
 Share = Annotated[float, Field(ge=0, lt=1)]
-Amount = Annotated[int, Field(ge=0)] | Share  # a count, or a share below 1
+Amount = Annotated[int, Field(ge=0, strict=True)] | Share  # a count, or a share below 1
+ClientName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # also that of the client's folder
 
-OVERRIDABLE = ("model", "adapter", "data", "train")  # what one client may have otherwise
+# What one client may have otherwise; of its data, all but how they are held out and divided.
+OVERRIDABLE = ("model", "adapter", "data", "train")
+SHARED_DATA = ("test", "validation", "partition")
 
 
 class Section(BaseModel):
     """Settings that refuse what they do not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
+    )
 
 
 class Adapter(Section):
@@ -79,7 +85,7 @@ class Evaluation(Section):
     clients: let each client score the result on its own held-out rows.
     """
 
-    tasks: list[Spec] | None = None
+    tasks: Annotated[list[Spec], Field(min_length=1)] | None = None
     validate_every: Annotated[int, Field(ge=0)] = 1
     test: bool = True
     clients: bool = True
@@ -102,13 +108,14 @@ class Experiment(Section):
     algorithm: Spec = "fedavg"
     aggregator: Spec = "mean"
     evaluation: Evaluation = Evaluation()
-    clients: dict[str, dict[str, Any]] = {}
+    clients: dict[ClientName, dict[str, Any]] = {}
 
     @model_validator(mode="after")
     def _one_length_of_a_round(self) -> "Experiment":
         if self.train.max_steps is not None and self.train.num_train_epochs is not None:
             raise ValueError(
-                "train has both max_steps and num_train_epochs; a round is measured by one of them."
+                "train has both max_steps and num_train_epochs; one of them measures a round: "
+                "set the other to null."
             )
         return self
 
@@ -123,7 +130,8 @@ class Experiment(Section):
     @property
     def brings_own_data(self) -> bool:
         """Whether every client names its own file, so that nothing is partitioned."""
-        paths = ["path" in over.get("data", {}) for over in self.clients.values()]
+        own = [over.get("data") for over in self.clients.values()]
+        paths = [isinstance(data, dict) and "path" in data for data in own]
         return bool(paths) and all(paths)
 
     def for_client(self, name: str) -> "Experiment":
@@ -150,7 +158,7 @@ class Experiment(Section):
 def load(path: Path, overrides: Iterable[str] = ()) -> Experiment:
     """The experiment in a YAML file, with overrides; raises UserError for anything wrong in it."""
     values, text = settings.read(path)
-    values.setdefault("name", path.stem)
+    values.setdefault("name", re.sub(r"[^\w.-]+", "-", path.stem).lstrip(".-") or "run")
     values = settings.override(values, overrides)
     values = _absolute(values, path.resolve().parent)
     try:
@@ -234,6 +242,12 @@ def _check_clients(experiment: Experiment) -> None:
                     f"clients.{name} cannot override {key!r}{parts.suggestion(key, OVERRIDABLE)}; "
                     f"it can override {', '.join(OVERRIDABLE)}."
                 )
+        for key in SHARED_DATA:
+            if isinstance(over.get("data"), dict) and key in over["data"]:
+                raise UserError(
+                    f"clients.{name}.data.{key} would change nothing: rows are held out and "
+                    "divided once for all clients; set it in data."
+                )
         try:
             experiment.for_client(name)
         except ValidationError as error:
@@ -249,6 +263,12 @@ def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
             result[section] = {**inner, key: _found(inner[key], home)}
     for key in ("algorithm", "aggregator", "objective"):
         result[key] = _part_found(result[key], home) if key in result else None
+    data, evaluation = result.get("data"), result.get("evaluation")
+    if isinstance(data, dict) and "partition" in data:
+        result["data"] = {**data, "partition": _part_found(data["partition"], home)}
+    if isinstance(evaluation, dict) and isinstance(evaluation.get("tasks"), list):
+        tasks = [_part_found(task, home) for task in evaluation["tasks"]]
+        result["evaluation"] = {**evaluation, "tasks": tasks}
     clients = result.get("clients")
     if isinstance(clients, dict):
         result["clients"] = {
@@ -262,11 +282,16 @@ def _part_found(spec: Any, home: Path) -> Any:
     """A part's spec with the full path of its file, if it is one from outside the package."""
     if isinstance(spec, dict):
         return {_part_found(name, home): settings for name, settings in spec.items()}
-    path, colon, name = str(spec).partition(":")
+    if not isinstance(spec, str):
+        return spec
+    path, colon, name = spec.partition(":")
     return f"{_found(path, home)}:{name}" if colon else spec
 
 
 def _found(path: str, home: Path) -> str:
     """The full path of a file or folder, here or beside the experiment; else as it came."""
     places = [Path.cwd() / path, home / path]
-    return next((str(place.resolve()) for place in places if path and place.exists()), path)
+    try:
+        return next((str(place.resolve()) for place in places if path and place.exists()), path)
+    except (OSError, ValueError):  # too long for a file's name, or not one at all
+        return path

@@ -43,8 +43,13 @@ class Learner(ABC):
         """Outputs where there is a label: (labels, classes) logits."""
 
     @abstractmethod
-    def fit(self, penalty: Penalty | None = None, objective: "Objective | None" = None) -> Fit:
-        """Train in place on the split "train", as the settings and the moment say."""
+    def fit(
+        self,
+        penalty: Penalty | None = None,
+        objective: "Objective | None" = None,
+        split: str = "train",
+    ) -> Fit:
+        """Train in place on a split, as the settings and the moment say."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -127,11 +132,11 @@ class Algorithm(ABC):
         """The state before the first round."""
         return {"model": server.learner.tensors()}
 
-    def order(self, state: State, profile: ClientProfile) -> Order | None:
-        """What this client is sent; None leaves it out of the round."""
+    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order | None:
+        """What this client is sent in the round at `moment`; None leaves it out."""
         return Order(state["model"])
 
-    def expects(self, state: State, profile: ClientProfile) -> Layout:
+    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
         """The names, shapes and dtypes of this client's update before any transform."""
         return layout(state["model"])
 
@@ -164,8 +169,8 @@ class Algorithm(ABC):
 class Transform(ABC):
     """What an update passes on its way: a codec, or a mechanism of privacy.
 
-    The server may hold state (a basis, a clip norm); it travels with every request. The sender
-    may keep memory (the error of a lossy codec).
+    The server may hold state (a basis, a clip norm), and `broadcast` says what of it travels with
+    every request. The sender may keep memory (the error of a lossy codec).
     """
 
     linear: ClassVar[bool] = False  # encode commutes with sums
@@ -178,6 +183,10 @@ class Transform(ABC):
     def layout(self, expected: Layout, state: Tensors) -> Layout:
         """What `encode` makes of tensors of this layout."""
         return expected
+
+    def broadcast(self, state: Tensors) -> Tensors:
+        """What clients are told of the server's state; by default all of it."""
+        return state
 
     @abstractmethod
     def encode(self, tensors: Tensors, memory: Memory, state: Tensors, moment: Moment) -> Tensors:
@@ -204,8 +213,8 @@ class Federation(ABC):
         """Hand over a request; returns at once."""
 
     @abstractmethod
-    def receive(self, timeout: float | None) -> bytes | None:
-        """The next reply, or None if none came within `timeout` seconds or none can come."""
+    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+        """Who replied next, and the reply; None if none came in `timeout` seconds, or can come."""
 
 
 class Exchange(Protocol):

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 KEPT = 2  # checkpoints: the newest, and the one before it in case that one is damaged
 _CHECKPOINT = re.compile(r"(\d{5,})-([0-9a-f]{64})\.safetensors")
+_COLUMNS = {"round", "client", "kind", "down", "up", "error"}  # not a client's to fill in
 
 Row = dict[str, Any]
 
@@ -54,7 +55,7 @@ class Ledger:
         """The reply to the last such request came in, with what the client reports."""
         row = next(r for r in reversed(self.rows) if (r["client"], r["kind"]) == (client, kind))
         row["up"] += size
-        row.update(numbers)
+        row.update({name: v for name, v in numbers.items() if name not in _COLUMNS})
         if error:
             row["error"] = error
 

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -22,6 +23,7 @@ Numbers = Mapping[str, float]
 Groups = Mapping[str, Tensors]
 
 FORMAT = "hanse/1"
+HEADER = "hanse"  # the key of the header in safetensors' metadata
 NUMBERS = "#"  # the key of the tensor that holds the numbers
 MAX_HEADER = 16 * 2**20  # bytes; a longer header is refused before it is parsed
 
@@ -132,8 +134,9 @@ def pack(header: Mapping[str, str], numbers: Numbers, groups: Groups) -> bytes:
         for name, tensor in tensors.items()
     }
     flat[NUMBERS] = torch.tensor([float(value) for value in numbers.values()], dtype=torch.float64)
-    fields = {"format": FORMAT, **header, "numbers": json.dumps(list(numbers))}
-    return safetensors.torch.save(_own_storage(flat), metadata=fields)
+    fields = {"format": FORMAT, **header, "numbers": list(numbers)}
+    # One entry: safetensors writes several in another order each time.
+    return safetensors.torch.save(_own_storage(flat), metadata={HEADER: json.dumps(fields)})
 
 
 def unpack(
@@ -145,10 +148,9 @@ def unpack(
         raise MessageError(f"these bytes are not a {message} in the format {FORMAT}")
     try:
         flat = safetensors.torch.load(data)
-        names = json.loads(header["numbers"])
-    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+    except (SafetensorError, KeyError, ValueError) as error:
         raise MessageError(f"this {message} cannot be read: {error}") from None
-    values = flat.pop(NUMBERS, None)
+    names, values = header.pop("numbers", None), flat.pop(NUMBERS, None)
     if (
         values is None
         or values.dtype != torch.float64
@@ -156,10 +158,11 @@ def unpack(
         or not all(isinstance(name, str) for name in names)
         or values.shape != (len(names),)
         or "kind" not in header
+        or not all(isinstance(value, str) for value in header.values())
     ):
         raise MessageError(f"this {message} has no valid numbers or kind")
     groups: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in flat.items():
+    for key, tensor in sorted(flat.items()):  # safetensors has another order each time
         group, slash, name = key.partition("/")
         if not slash:
             raise MessageError(f"the tensor {key!r} belongs to no group")
@@ -206,17 +209,16 @@ def whole(numbers: Numbers, name: str) -> int:
     return int(value)
 
 
-def _header(data: bytes) -> dict[str, str]:
-    """The short strings at the head of a safetensors file."""
+def _header(data: bytes) -> dict[str, Any]:
+    """The fields at the head of a message."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or not 2 <= size <= min(MAX_HEADER, len(data) - 8):
         raise MessageError("these bytes are not a safetensors file")
     try:
-        fields = json.loads(data[8 : 8 + size])
-        found = fields["__metadata__"]
+        found = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][HEADER])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise MessageError("these bytes have no readable header") from None
-    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+    if not isinstance(found, dict):
         raise MessageError("these bytes have no readable header")
     return found
 

@@ -8,14 +8,17 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import math
 import pkgutil
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from inspect import isabstract
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 import hanse
 from hanse.errors import UserError
@@ -54,10 +57,17 @@ def build(folder: str, spec: str | Mapping[str, Any], homes: Iterable[Path] = ()
         if key not in known:
             allowed = f"its settings are {', '.join(known)}" if known else "it has no settings"
             raise UserError(f"{name} has no setting {key!r}{suggestion(key, known)}; {allowed}.")
+    for key, value in settings.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name}.{key} came as {value}: it must be finite.")
     try:
         return TypeAdapter(found).validate_python(dict(settings))
+    except PydanticUserError as error:  # an annotation that means nothing
+        raise UserError(f"the settings of {name} cannot be read: {error.message}") from error
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "missing":
+            raise UserError(f"{name} needs its setting {first['loc'][0]!r}.") from None
         place = ".".join(str(item) for item in (name, *first["loc"]))
         raise UserError(f"{place} came as {first['input']!r}: {first['msg'].lower()}.") from None
 
@@ -137,7 +147,10 @@ def _outside(name: str, homes: Iterable[Path]) -> type:
     """The class in a local file, written `path/to/file.py:Class`."""
     path, _, wanted = name.partition(":")
     places = [home / path for home in (Path.cwd(), *homes)]
-    file = next((place.resolve() for place in places if place.is_file()), None)
+    try:
+        file = next((place.resolve() for place in places if place.is_file()), None)
+    except OSError:  # too long for a file's name
+        file = None
     if file is None:
         raise UserError(f"there is no file {path!r} for the part {name!r} (looked in {places[0]}).")
     try:
@@ -150,9 +163,20 @@ def _outside(name: str, homes: Iterable[Path]) -> type:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[label] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        line = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)
+        ]
+        place = f"{file}:{line[-1]}" if line else file
+        raise UserError(f"{place} cannot be used: {type(error).__name__}: {error}.") from error
     found = getattr(module, wanted, None)
     if not isinstance(found, type):
         known = [key for key, value in vars(module).items() if isinstance(value, type)]
         raise UserError(f"{file} has no class {wanted!r}{suggestion(wanted, known)}.")
+    if not is_dataclass(found) or isabstract(found):
+        lacking = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        need = f"define {lacking}" if lacking else "put @dataclass(frozen=True) above it"
+        raise UserError(f"{name} is not a whole part: {need}.")
     return found

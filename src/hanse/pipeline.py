@@ -38,6 +38,13 @@ class Pipeline:
             expected = transform.layout(expected, states.get(self.place(index), {}))
         return expected
 
+    def broadcast(self, states: Codecs) -> dict[str, Tensors]:
+        """What clients are told of the states, by place."""
+        return {
+            self.place(index): transform.broadcast(states.get(self.place(index), {}))
+            for index, transform in enumerate(self.transforms)
+        }
+
     def encode(
         self, tensors: Tensors, memory: dict[str, Memory], states: Codecs, moment: Moment
     ) -> Tensors:

@@ -7,7 +7,7 @@ evaluation measures; the journal records.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +19,14 @@ from hanse.journal import Checkpoint, Journal, Row, peak_memory
 from hanse.messages import ClientProfile
 from hanse.pipeline import Codecs, Pipeline
 from hanse.randomness import Moment
-from hanse.tensors import layout
-from hanse.values import State
+from hanse.tensors import Tensors, layout
+from hanse.values import Memory, State
 
 log = logging.getLogger(__name__)
+
+# Names of groups in a checkpoint; the transforms' states are beside them by their places.
+STATE = "algorithm."
+KEPT = "optimizer"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,11 @@ class Schedule:
 
 @dataclass
 class Run:
-    """The parts of a run, put together; `rounds` makes them go."""
+    """The parts of a run, put together; `rounds` makes them go.
+
+    learner: makes the server's learner for a round; it gets the moment, and the optimizer's
+        memory for an algorithm that trains on the server.
+    """
 
     schedule: Schedule
     algorithm: Algorithm
@@ -55,7 +63,7 @@ class Run:
     download: Pipeline
     aggregator: Aggregator
     federation: Federation
-    learner: Learner
+    learner: Callable[[Moment, Memory], Learner]
     tasks: Mapping[str, Task]
     journal: Journal
 
@@ -69,6 +77,7 @@ class Standing:
 
     state: State
     codecs: Codecs
+    kept: Memory  # the optimizer's, for an algorithm that trains on the server
     counted: Mapping[str, int]
 
 
@@ -98,7 +107,7 @@ def conversation(
     moment = Moment(run.schedule.seed, number)
     orders = {}
     for name, profile in profiles.items():
-        order = run.algorithm.order(standing.state, profile)
+        order = run.algorithm.order(standing.state, profile, moment)
         if order is not None:
             orders[name] = order
     return RoundExchange(
@@ -109,7 +118,7 @@ def conversation(
         run.aggregator,
         standing.state,
         standing.codecs,
-        profiles,
+        {name: profiles[name] for name in orders},
         orders,
         standing.counted,
         moment,
@@ -130,9 +139,10 @@ def sample(
 
 def start(run: Run, profiles: Mapping[str, ClientProfile]) -> Standing:
     """What the server knows before the first round."""
-    state = run.algorithm.init(_server(run, 0, len(profiles)))
+    kept: Memory = {}
+    state = run.algorithm.init(_server(run, 0, len(profiles), kept))
     expected = layout(run.algorithm.model(state))
-    return Standing(state, run.upload.init(expected) | run.download.init(expected), {})
+    return Standing(state, run.upload.init(expected) | run.download.init(expected), kept, {})
 
 
 def _round(
@@ -150,10 +160,11 @@ def _round(
             )
         combined, codecs = run.upload.finish(combined, standing.codecs)
     with ledger.time("step"):
-        server = _server(run, number, len(profiles))
+        kept = dict(standing.kept)
+        server = _server(run, number, len(profiles), kept)
         state = run.algorithm.step(standing.state, combined, server)
     counted = {**standing.counted, **dict.fromkeys(combined.clients, number)}
-    after = Standing(state, {**standing.codecs, **codecs}, counted)
+    after = Standing(state, {**standing.codecs, **codecs}, kept, counted)
     record = {"clients": list(combined.clients), "weight": combined.weight}
     return after, {**record, "train": dict(combined.numbers)}
 
@@ -181,20 +192,19 @@ def _conclude(
         if scored:
             record = {**record, "client_test": scored}
     record = {"round": number, **record, **_costs(run), "time": time.time()}
-    groups = {f"algorithm.{name}": tensors for name, tensors in standing.state.items()}
-    checkpoint = Checkpoint(number, {**groups, **standing.codecs}, dict(standing.counted))
-    run.journal.commit(checkpoint, record)
+    run.journal.commit(_checkpoint(number, standing), record)
     return record
 
 
 def _evaluated(run: Run, number: int, standing: Standing, split: str) -> Row:
     """The global model's scores on one of the server's splits."""
-    if not run.learner.examples(split):
+    learner = run.learner(Moment(run.schedule.seed, number), {})
+    if not learner.examples(split):
         return {}
-    run.learner.load(run.algorithm.model(standing.state))
+    learner.load(run.algorithm.model(standing.state))
     metrics: dict[str, float] = {}
     for name, task in run.tasks.items():
-        scores = task.evaluate(run.learner, split)
+        scores = task.evaluate(learner, split)
         metrics |= scores.metrics
         if split == "test":
             run.journal.scores(f"{split}-{name}", number, scores.metrics, scores.items)
@@ -232,20 +242,28 @@ def _costs(run: Run) -> Row:
     }
 
 
-def _server(run: Run, number: int, num_clients: int) -> Server:
-    return Server(run.learner, num_clients, Moment(run.schedule.seed, number))
+def _server(run: Run, number: int, num_clients: int, kept: Memory) -> Server:
+    moment = Moment(run.schedule.seed, number)
+    return Server(run.learner(moment, kept), num_clients, moment)
+
+
+def _checkpoint(number: int, standing: Standing) -> Checkpoint:
+    groups: dict[str, Tensors] = {f"{STATE}{name}": t for name, t in standing.state.items()}
+    groups |= {**standing.codecs, KEPT: standing.kept}
+    return Checkpoint(number, groups, dict(standing.counted))
 
 
 def standing_of(checkpoint: Checkpoint) -> Standing:
-    """What a checkpoint holds; the inverse of what `_conclude` commits."""
-    start = len("algorithm.")
-    groups = checkpoint.groups
-    state = {name[start:]: t for name, t in groups.items() if name.startswith("algorithm.")}
-    codecs = {name: t for name, t in groups.items() if not name.startswith("algorithm.")}
-    return Standing(state, codecs, checkpoint.counted)
+    """What the server knew at a checkpoint."""
+    groups = dict(checkpoint.groups)
+    kept = dict(groups.pop(KEPT, {}))
+    state = {n[len(STATE) :]: t for n, t in groups.items() if n.startswith(STATE)}
+    codecs = {n: t for n, t in groups.items() if not n.startswith(STATE)}
+    return Standing(state, codecs, kept, checkpoint.counted)
 
 
 def _reasons(rows: Sequence[Row]) -> str:
     """Why the clients of a round have nothing to say, each in a sentence of its own."""
     said = [f"{row['client']}: {row['error']}" for row in rows if "error" in row]
-    return " ".join(said) or "none answered."
+    weightless = any(row.get("weight") == 0 for row in rows)
+    return " ".join(said) or ("all weights are 0." if weightless else "none answered.")

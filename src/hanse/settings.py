@@ -1,5 +1,6 @@
 """YAML text to a mapping and back, with overrides, and errors that name file, line and remedy."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -7,12 +8,16 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from hanse.errors import UserError
 from hanse.parts import suggestion
 
 Values = dict[str, Any]
 Place = tuple[str | int, ...]
+
+# What PyYAML raises for a text that is not YAML, or for a tag that does not fit its value.
+UNREADABLE = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
 
 
 def read(path: Path) -> tuple[Values, str]:
@@ -23,15 +28,29 @@ def read(path: Path) -> tuple[Values, str]:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"the experiment {path} cannot be read: {reason}.") from None
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader)
+        json.dumps(values, default=str)  # an alias may contain itself; JSON may not
+    except UNREADABLE as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise UserError(f"{path}{line} is not valid YAML: {problem}.") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no settings; write `key: value` lines.")
     return values, text
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
+                problem = f"the key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
 
 
 def override(values: Values, words: Iterable[str]) -> Values:
@@ -47,7 +66,7 @@ def override(values: Values, words: Iterable[str]) -> Values:
             raise UserError(f"{word!r} is no override; write key=value, such as rounds=5.")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except UNREADABLE:
             raise UserError(f"the value in {word!r} is not valid YAML.") from None
         values = _with(values, keys, value, ())
     return values
@@ -86,11 +105,10 @@ def dump(values: Values) -> str:
 def explain(error: ValidationError, model: type, text: str, source: str) -> UserError:
     """The first of pydantic's errors as one sentence with file, line and a way out."""
     first = error.errors()[0]
-    # Branches of a union appear in the location; they are no keys of the file.
-    place = tuple(p for p in first["loc"] if not str(p).endswith("]") and p not in _BRANCHES)
+    place = _place(first)
     name = ".".join(map(str, place))
     where = f"{source}{_line(text, place)}"
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if first["type"] in _KEYED[:2]:
         known = keys(model, place[:-1])
         home = ".".join(map(str, place[:-1])) or "an experiment"
         return UserError(
@@ -101,11 +119,23 @@ def explain(error: ValidationError, model: type, text: str, source: str) -> User
         return UserError(f"{where}: {name} is missing.")
     if first["type"] == "value_error":
         return UserError(f"{where}: {first['ctx']['error']}")
-    message = first["msg"][0].lower() + first["msg"][1:]
+    # A union says once for each of its branches what it would have taken.
+    said = dict.fromkeys(e["msg"] for e in error.errors() if _place(e) == place)
+    message = ", or ".join(text[0].lower() + text[1:] for text in said)
     return UserError(f"{where}: {name or 'the experiment'} is {first['input']!r}; {message}.")
 
 
-_BRANCHES = {"bool", "int", "float", "str", "dict", "list", "function-after", "constrained-str"}
+_BRANCHES = {"bool", "int", "float", "str", "dict", "list", "function-after"}
+_BRANCHES |= {"constrained-int", "constrained-float", "constrained-str"}
+_KEYED = ("extra_forbidden", "unexpected_keyword_argument", "missing")  # their last item is a key
+
+
+def _place(error: ErrorDetails) -> Place:
+    """Where in the file an error is: its location without the branches of unions."""
+    *inner, last = error["loc"] or ("",)
+    branches = inner if error["type"] in _KEYED else [*inner, last]
+    kept = [p for p in branches if not str(p).endswith("]") and p not in _BRANCHES]
+    return tuple([*kept, last] if error["type"] in _KEYED else kept)
 
 
 def keys(model: type, place: Place) -> list[str]:

@@ -103,7 +103,7 @@ def adagrad(v: Array, d: Array) -> Array:
 
 def double_server() -> Server:
     """A server whose model is in float64, and not all zeros."""
-    learner = held_out()
+    learner = held_out()(Moment(0), {})
     draw = torch.Generator().manual_seed(3)
     learner._live = {
         name: Parameter(torch.randn(p.shape, generator=draw, dtype=torch.float64))

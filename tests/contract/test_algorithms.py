@@ -60,7 +60,7 @@ def built(case: Case) -> Algorithm:
 
 def server_half(number: int = 0) -> tuple[Learner, Server]:
     """A learner, and the server that holds it."""
-    learner = held_out()
+    learner = held_out()(Moment(0, number), {})
     return learner, Server(learner, 4, Moment(0, number))
 
 
@@ -70,7 +70,7 @@ def first_updates(algorithm: Algorithm, state: State) -> list[tuple[ClientProfil
     for name, toy in silos(2).items():
         profile = ClientProfile(name, len(toy.splits["train"]))
         moment = Moment(0, 1, name)
-        order = algorithm.order(state, profile)
+        order = algorithm.order(state, profile, moment)
         assert order is not None
         learner = toy(moment, {})
         learner.configure(order.numbers)
@@ -122,7 +122,7 @@ def test_updates_are_what_the_server_expects(case: Case) -> None:
     for profile, update in first_updates(algorithm, state):
         assert all(isinstance(t, Tensor) for t in update.tensors.values())
         assert all(isinstance(name, str) for name in update.tensors)
-        admit(update, algorithm.expects(state, profile))
+        admit(update, algorithm.expects(state, profile, Moment(0, 1)))
         assert update.weight > 0
 
 
@@ -138,7 +138,7 @@ def test_step_leaves_the_state_as_it_was(case: Case) -> None:
             combined = algorithm.combine(updates)
         else:
             draw = torch.Generator().manual_seed(1)
-            like = zeros(algorithm.expects(state, updates[0][0]))
+            like = zeros(algorithm.expects(state, updates[0][0], Moment(0, 1)))
             noise = {n: torch.randn(t.shape, generator=draw).to(t.dtype) for n, t in like.items()}
             combined = Combined(noise, {}, 2.0, tuple(p.name for p, _ in updates))
         after = algorithm.step(state, combined, server)

@@ -45,6 +45,9 @@ class Basis(Transform):
             return expected
         return {"coefficients": torch.empty(self.rank, device="meta")}
 
+    def broadcast(self, state: Tensors) -> Tensors:
+        return {name: tensor for name, tensor in state.items() if name != "seen"}
+
     def encode(self, tensors: Tensors, memory: Memory, state: Tensors, moment: Moment) -> Tensors:
         if "basis" not in state:
             return tensors

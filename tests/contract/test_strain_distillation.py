@@ -51,10 +51,10 @@ class Distillation(Algorithm):
         logits = {"public": public_logits(server.learner)}
         return {"model": server.learner.tensors(), "logits": logits, "taught": {"": torch.zeros(1)}}
 
-    def order(self, state: State, profile: ClientProfile) -> Order:
+    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
         return Order(state["logits"], {"taught": float(state["taught"][""])})
 
-    def expects(self, state: State, profile: ClientProfile) -> Layout:
+    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
         return layout(state["logits"])
 
     def train(self, order: Order, client: Client) -> Update:
@@ -98,7 +98,7 @@ def alone(toy: Toy) -> float:
         learner = toy(Moment(0, number, "alone"), {})
         learner.load(start)
         learner.fit()
-    judged = held_out(hidden=toy.hidden)
+    judged = held_out(hidden=toy.hidden)(Moment(0), {})
     judged.load(learner.tensors())
     return Perplexity().evaluate(judged, "test").metrics["loss"]
 
@@ -130,7 +130,9 @@ def test_no_parameter_crosses_the_network(tmp_path: Path) -> None:
 
     server = held_out(TRAINING, hidden=SERVER_WIDTH)
     federate(Distillation(), clients(), tmp_path / "run", server, rounds=2, network=tapped)
-    models = [toy(Moment(0), {}).tensors() for toy in clients().values()] + [server.tensors()]
+    models = [toy(Moment(0), {}).tensors() for toy in clients().values()] + [
+        server(Moment(0), {}).tensors()
+    ]
     names = {name for model in models for name in model}
     shapes = {tensor.shape for model in models for tensor in model.values()}
     seen = 0

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from hanse.errors import UserError
-from hanse.interfaces import Algorithm, Client, Learner, Server
+from hanse.interfaces import Algorithm, Client, Server
 from hanse.journal import records
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Numbers, Order, Reply, Update
@@ -69,19 +69,18 @@ class Ranks(Algorithm):
 
     def init(self, server: Server) -> State:
         factors = best(product(server.learner.tensors()))
-        return {"model": factors, "clock": {"round": torch.zeros(1, dtype=torch.int64)}}
+        return {"model": factors}
 
-    def rank(self, state: State, profile: ClientProfile) -> int:
-        """The client's rank in the round that is to come."""
-        coming = int(state["clock"]["round"]) + 1
-        return int(profile.numbers["grown" if coming >= GROWTH else "rank"])
+    def rank(self, profile: ClientProfile, moment: Moment) -> int:
+        """The client's rank in the round at `moment`."""
+        return int(profile.numbers["grown" if moment.round >= GROWTH else "rank"])
 
-    def order(self, state: State, profile: ClientProfile) -> Order:
-        rank = self.rank(state, profile)
+    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
+        rank = self.rank(profile, moment)
         return Order(truncated(state["model"], rank), {"rank": rank})
 
-    def expects(self, state: State, profile: ClientProfile) -> Layout:
-        return layout(truncated(state["model"], self.rank(state, profile)))
+    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
+        return layout(truncated(state["model"], self.rank(profile, moment)))
 
     def train(self, order: Order, client: Client) -> Update:
         client.learner.load(order.tensors)
@@ -97,8 +96,7 @@ class Ranks(Algorithm):
         return Combined({"A": a, "B": b}, {}, weight, clients)
 
     def step(self, state: State, combined: Combined, server: Server) -> State:
-        clock = {"round": state["clock"]["round"] + 1}
-        return {"model": best(product(combined.tensors)), "clock": clock}
+        return {"model": best(product(combined.tensors))}
 
 
 def product(factors: Tensors) -> Tensor:
@@ -127,7 +125,7 @@ TRAINING = Training(learning_rate=0.05, per_device_train_batch_size=4)
 def go(folder: Path, training: Training = TRAINING, **more: Any) -> Outcome:
     """A run of four rounds with the ranks above."""
     learners = {name: Make(toy.splits, training) for name, toy in silos(4).items()}
-    server: Learner = Make(public().toy.splits, training)(Moment(0), {})
+    server = Make(public().splits, training)
     settings = {"rounds": 4, "numbers": RANKS, **more}
     return federate(Ranks(), learners, folder, server, **settings)
 
@@ -179,7 +177,7 @@ def test_a_wrong_rank_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_learner_of_another_rank_takes_no_factors() -> None:
-    learner = Make(public().toy.splits)(Moment(0), {})
+    learner = Make(public().splits)(Moment(0), {})
     factors = learner.tensors()
     learner.configure({"rank": FULL})
     with pytest.raises(UserError, match="rank"):  # rank 1 would broadcast to any other

@@ -19,15 +19,17 @@ class Mean(Aggregator):
             return exchange.algorithm.combine(list(_decoded(exchange)))
         mean, clients = RunningMean(), []
         sums: defaultdict[str, float] = defaultdict(float)
+        weights: defaultdict[str, float] = defaultdict(float)  # not all report every number
         for profile, update in _decoded(exchange):
             if update.weight > 0:  # a client without examples has nothing to say
                 mean.add(update.tensors, update.weight)
                 for name, value in update.numbers.items():
                     sums[name] += update.weight * value
+                    weights[name] += update.weight
                 clients.append(profile.name)
         if not clients:
             return Combined({}, {}, 0.0, ())
-        numbers = {name: total / mean.weight for name, total in sums.items()}
+        numbers = {name: total / weights[name] for name, total in sums.items()}
         return Combined(mean.value(), numbers, mean.weight, tuple(clients))
 
 

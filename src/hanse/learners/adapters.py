@@ -27,7 +27,7 @@ CONFIG = "adapter_config.json"
 class Lora:
     """LoRA (Hu et al. 2021, 2106.09685): W + (α/r)·B·A with W frozen, B zero at the start."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     r: PositiveInt = 8
     lora_alpha: PositiveFloat = 16

@@ -27,7 +27,7 @@ transformers_logging.disable_progress_bar()
 class Model:
     """Which base model, and how it is held."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     model_name_or_path: str = DEFAULT
     bf16: bool | Literal["auto"] = "auto"  # auto: where the processor or the GPU has it

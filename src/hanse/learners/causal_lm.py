@@ -81,14 +81,21 @@ class CausalLM(Learner):
         total = torch.zeros(batch.examples * batch.choices, device=each.device)
         return total.index_add(0, batch.rows, each).view(batch.examples, batch.choices)
 
-    def fit(self, penalty: Penalty | None = None, objective: Objective | None = None) -> Fit:
+    def fit(
+        self,
+        penalty: Penalty | None = None,
+        objective: Objective | None = None,
+        split: str = "train",
+    ) -> Fit:
         model = self.backbone.activate(self.adapter)
         goal = objective or self.objective
         with torch.random.fork_rng():  # dropout draws from torch's global generator
             torch.manual_seed(self.moment.derive("dropout"))
             model.train()
             try:
-                return fit(self, self.training, goal, self.moment, self.rounds, penalty, self.kept)
+                return fit(
+                    self, split, self.training, goal, self.moment, self.rounds, penalty, self.kept
+                )
             finally:
                 model.eval()
 

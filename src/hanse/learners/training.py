@@ -25,7 +25,7 @@ class Training:
     over the client's examples; the learning rate's schedule runs over all rounds.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     learning_rate: PositiveFloat = 1e-3
     per_device_train_batch_size: PositiveInt = 8
@@ -89,6 +89,7 @@ def draw(
 
 def fit(
     learner: Learner,
+    split: str,
     settings: Training,
     objective: Objective,
     moment: Moment,
@@ -96,13 +97,13 @@ def fit(
     penalty: Penalty | None,
     kept: Memory,
 ) -> Fit:
-    """Train `learner` in place for the round at `moment`, one of `rounds`.
+    """Train `learner` in place on a split for the round at `moment`, one of `rounds`.
 
     penalty: a scalar of the trained tensors, added to the loss of every step.
     kept: the optimizer's state from the last round, if the settings keep it; it is updated.
     """
     start = time.perf_counter()
-    examples = learner.examples("train")
+    examples = learner.examples(split)
     steps = draw([len(example) for example in examples], settings, moment.generator("examples"))
     parameters = dict(learner.parameters())
     optimizer = _optimizer(settings, list(parameters.values()))
@@ -154,8 +155,16 @@ def _optimizer(settings: Training, parameters: list[torch.nn.Parameter]) -> Opti
 
 def _restore(optimizer: Optimizer, parameters: dict[str, torch.nn.Parameter], kept: Memory) -> None:
     """Give the optimizer the state it had; keys are "tensor's name:state's name"."""
-    for key, value in kept.items():
-        name, _, state = key.rpartition(":")
+    states = [(*key.rpartition(":")[::2], value) for key, value in kept.items()]
+    # What an order has reshaped or taken away since starts afresh.
+    strange = {
+        name
+        for name, _, value in states
+        if name not in parameters or (value.dim() and value.shape != parameters[name].shape)
+    }
+    for name, state, value in states:
+        if name in strange:
+            continue
         parameter = parameters[name]
         # AdamW's step counter stays on the CPU, everything else beside its parameter.
         place = "cpu" if state == "step" else parameter.device

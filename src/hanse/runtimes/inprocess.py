@@ -26,10 +26,10 @@ class InProcess(Federation):
     def send(self, client: str, message: bytes) -> None:
         self._queue.append((client, message))
 
-    def receive(self, timeout: float | None) -> bytes | None:
+    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         if not self._queue:
             return None
         client, message = self._queue.popleft()
         if client not in self._sites:
             self._sites[client] = self._make(client)
-        return respond(self._sites[client], message)
+        return client, respond(self._sites[client], message)
