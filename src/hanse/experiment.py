@@ -23,7 +23,7 @@ ClientName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # also that of the c
 
 # What one client may have otherwise; of its data, all but how they are held out and divided.
 OVERRIDABLE = ("model", "adapter", "data", "train")
-SHARED_DATA = ("test", "validation", "partition")
+SHARED_DATA = ("test", "validation", "split_seed", "partition")
 
 
 class Section(BaseModel):
@@ -57,6 +57,7 @@ class Data(Section):
     template: what a labelled row is asked; {text} stands for its text.
     labels: the label's value in the data → the word that the model answers; empty: the values.
     test, validation: rows held out before partitioning, a count or a share.
+    split_seed: draws them; not the run's seed, so that runs with other seeds share their test.
     client_test: share of each client's rows that it holds out for itself.
     """
 
@@ -66,6 +67,7 @@ class Data(Section):
     labels: dict[str, str] = {}
     test: Amount = 0.1
     validation: Amount = 0.1
+    split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     client_test: Share = 0.1
     partition: Spec = "iid"
 

@@ -16,7 +16,7 @@ from torch.nn import Parameter
 from hanse.errors import UserError
 from hanse.messages import ClientProfile, Numbers, Order, Update
 from hanse.randomness import Moment
-from hanse.tensors import Layout, Tensors, layout, subtract
+from hanse.tensors import Layout, Tensors, layout, refuse_unlike, subtract
 from hanse.values import Combined, Fit, Memory, Penalty, Scores, State
 
 
@@ -275,41 +275,3 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, learner: Learner, split: str) -> Scores:
         """Metrics, and one value per item in the order of the split."""
-
-
-def refuse_unlike(mine: Tensors, theirs: Tensors) -> None:
-    """Raise UserError unless both have the same names and shapes."""
-    if strange := sorted(mine.keys() ^ theirs.keys()):
-        raise UserError(
-            f"the adapters are not of one kind: only one of them has {strange[0]}; "
-            "give all clients the same adapter and the same base model."
-        )
-    for name, tensor in mine.items():
-        if tensor.shape != theirs[name].shape:
-            raise UserError(
-                f"the adapters are not of one size: {name} is {tuple(tensor.shape)} here and "
-                f"{tuple(theirs[name].shape)} there; give all clients the same rank and base model."
-            )
-
-
-def check(algorithm: Algorithm, upload: Sequence[Transform], aggregator: Aggregator) -> None:
-    """Refuse a combination that cannot work: raise UserError with the offender and a way out."""
-    rule = type(aggregator).__name__
-    if aggregator.sums_only:
-        parts: list[Algorithm | Transform] = [algorithm, *upload]
-        for part in parts:
-            if not part.linear or (part is algorithm and algorithm.combines):
-                raise UserError(
-                    f"{rule} sees only sums, but {type(part).__name__} needs each client's "
-                    f"update; choose the aggregator mean, or another {_sort(part)}."
-                )
-    for transform in upload:
-        if algorithm.payload not in transform.payloads:
-            raise UserError(
-                f"{type(transform).__name__} takes {' or '.join(transform.payloads)}, but "
-                f"{type(algorithm).__name__} sends {algorithm.payload}; leave the transform out."
-            )
-
-
-def _sort(part: Algorithm | Transform) -> str:
-    return "algorithm" if isinstance(part, Algorithm) else "transform"

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from hanse import experiment as experiments
-from hanse.assembly import Machine, adapter_folder, divide, examples
+from hanse.assembly import Machine, adapter_folder, examples
 from hanse.data import corpora
 from hanse.data.labelled import label_words
+from hanse.division import divide
 from hanse.errors import UserError
 from hanse.evaluation.intervals import Interval, paired
 from hanse.experiment import build_tasks

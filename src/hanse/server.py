@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
+from hanse.composition import check
 from hanse.errors import UserError
 from hanse.exchange import RoundExchange
-from hanse.interfaces import Aggregator, Algorithm, Federation, Learner, Server, Task, check
+from hanse.interfaces import Aggregator, Algorithm, Federation, Learner, Server, Task
 from hanse.journal import Checkpoint, Journal, Row, peak_memory
 from hanse.messages import ClientProfile
 from hanse.pipeline import Codecs, Pipeline

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from hanse.errors import UserError
+
 Tensors = Mapping[str, Tensor]
 Layout = Mapping[str, Tensor]  # names, shapes and dtypes: tensors on the meta device
 
@@ -52,6 +54,21 @@ def squared_distance(a: Tensors, b: Tensors) -> Tensor:
 def norm(a: Tensors) -> float:
     """‖a‖, the L2 norm over all tensors, accumulated in float64."""
     return float(sum(float(tensor.double().square().sum()) for tensor in a.values()) ** 0.5)
+
+
+def refuse_unlike(mine: Tensors, theirs: Tensors) -> None:
+    """Raise UserError unless both have the same names and shapes."""
+    if strange := sorted(mine.keys() ^ theirs.keys()):
+        raise UserError(
+            f"the adapters are not of one kind: only one of them has {strange[0]}; "
+            "give all clients the same adapter and the same base model."
+        )
+    for name, tensor in mine.items():
+        if tensor.shape != theirs[name].shape:
+            raise UserError(
+                f"the adapters are not of one size: {name} is {tuple(tensor.shape)} here and "
+                f"{tuple(theirs[name].shape)} there; give all clients the same rank and base model."
+            )
 
 
 class RunningMean:

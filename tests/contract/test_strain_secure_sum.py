@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from hanse.algorithms.fedavg import FedAvg
+from hanse.composition import check
 from hanse.errors import UserError
-from hanse.interfaces import Aggregator, Client, Exchange, check
+from hanse.interfaces import Aggregator, Client, Exchange
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Numbers, Order, Reply, Update
 from hanse.tensors import Layout, Tensors

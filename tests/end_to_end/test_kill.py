@@ -6,10 +6,11 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from hanse.journal import records
 
 pytestmark = pytest.mark.end_to_end
 
@@ -43,20 +44,20 @@ def _killed_after(command: list[str], seconds: float) -> bool:
 def test_killed_and_resumed_runs_end_in_the_same_adapter(
     experiment_file: Path, tmp_path: Path
 ) -> None:
-    words = ["rounds=12", "train.optimizer_state=keep", "fraction_train=0.67"]
+    words = ["rounds=30", "train.optimizer_state=keep", "fraction_train=0.67"]
     words.append("algorithm=fedopt")
-    begin = time.monotonic()
     whole = tmp_path / "whole"
     subprocess.run(_hanse("run", experiment_file, f"output_dir={whole}", *words), check=True)
-    length = min(8.0, time.monotonic() - begin)
+    rounds = records(whole)
+    length = rounds[-1]["time"] - rounds[0]["time"]
     draw = random.Random(0)
     killed = 0
     for number in range(KILLS):
         folder = tmp_path / f"killed-{number}"
         command = _hanse("run", experiment_file, f"output_dir={folder}", *words)
-        killed += _killed_after(command, draw.uniform(0, 0.5 * length))
+        killed += _killed_after(command, draw.uniform(0, length))
         if number % 3 == 0:  # and once more, on the way back
-            killed += _killed_after(_hanse("resume", folder), draw.uniform(0, 0.3 * length))
+            killed += _killed_after(_hanse("resume", folder), draw.uniform(0, length / 2))
         subprocess.run(_hanse("resume", folder), check=True)
         assert _digest(folder) == _digest(whole), f"kill {number}"
-    assert killed >= KILLS // 2, "most kills must hit a run at work"
+    assert killed >= KILLS, "most kills must hit a run at work"

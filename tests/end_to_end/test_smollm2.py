@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hanse import journal, simulation
-from hanse.assembly import divide
+from hanse.division import divide
 from hanse.errors import UserError
 from hanse.experiment import load
 from hanse.learners.sources import locate
