@@ -1,8 +1,8 @@
 """How much federation gains on held-out reviews: the quickstart, three seeds, 2,000 reviews each.
 
 Every seed draws its own partition, adapter and batches; the test reviews are the same for all, and
-no validation review is among them. A run that was stopped is gone on with; one that is finished is not done again. Writes benchmarks/results/quickstart.json,
-and the figure of the first seed's run.
+no validation review is among them. A run that was stopped is gone on with; one that is finished is
+not done again. Writes benchmarks/results/quickstart.json, and the figure of the first seed's run.
 """
 
 import argparse

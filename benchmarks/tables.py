@@ -1,0 +1,77 @@
+"""Write the figures of benchmarks/results/*.json into the README, between their markers."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+def quickstart(result: dict[str, Any]) -> list[str]:
+    """Accuracy of the base model and of the federated one, by seed."""
+    lines = [
+        "| seed | base | four silos together | gain in points, paired 95 % interval | sent |",
+        "|---|---|---|---|---|",
+    ]
+    for row in result["seeds"]:
+        low, high = (100 * value for value in row["interval"])
+        lines.append(
+            f"| {row['seed']} | {100 * row['base']['accuracy']:.1f} % "
+            f"| {100 * row['federated']['accuracy']:.1f} % "
+            f"| {100 * row['gain']:+.1f} ({low:+.1f} to {high:+.1f}) | {row['megabytes']:.0f} MB |"
+        )
+    low, high = (100 * value for value in result["mean_gain_interval"])
+    return [
+        *lines,
+        "",
+        f"Accuracy on {result['reviews']:,} held-out reviews; the mean gain of the seeds is "
+        f"**{100 * result['mean_gain']:.1f} points** "
+        f"(95 % interval over seeds, Student's t: {low:.1f} to {high:.1f}).",
+    ]
+
+
+def overhead(result: dict[str, Any]) -> list[str]:
+    """hanse beside a plain loop, and labels-only logits beside all."""
+    ratios = result["cpu_ratio"]
+    return [
+        "| measured | ratio |",
+        "|---|---|",
+        "| CPU seconds of a run ÷ a plain PyTorch + PEFT loop doing the same steps "
+        f"| {ratios['ours_over_plain']:.2f} |",
+        "| the same, the plain loop too computing logits only where there is a label "
+        f"| {ratios['ours_over_plain_labels_only']:.2f} |",
+        "| steps per second, logits where there is a label ÷ everywhere (batch 4 × 128) "
+        f"| {result['labels_only_speedup']:.2f} |",
+    ]
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "quickstart": quickstart,
+    "overhead": overhead,
+}
+
+
+def written(text: str) -> str:
+    """The README's text with every table made anew from its results."""
+    for name, table in TABLES.items():
+        result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        machine = result["machine"]
+        threads = machine["threads"]
+        source = (
+            f"`{result['command']}` on {machine['processor']}, {threads} thread"
+            f"{'' if threads == '1' else 's'}, torch {result['versions']['torch']}."
+        )
+        block = "\n".join([f"<!-- {name} -->", *table(result), "", source, f"<!-- /{name} -->"])
+        text = re.sub(f"<!-- {name} -->.*?<!-- /{name} -->", lambda _: block, text, flags=re.S)  # noqa: B023
+    return text
+
+
+if __name__ == "__main__":
+    before = README.read_text(encoding="utf-8")
+    after = written(before)
+    README.write_text(after, encoding="utf-8")
+    sys.stdout.write("README.md was up to date\n" if before == after else "README.md rewritten\n")
