@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,13 +66,24 @@ def explained(path: Path) -> Iterator[None]:
     """Turn the machine's refusal to write `path` into a sentence for the user."""
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        advice = "free some space" if error.errno in _FULL else "make it writable"
+    except Exception as error:
+        code = _refusal(error)
+        if code is None:
+            raise
+        reason = os.strerror(code)
+        advice = "free some space" if code in _FULL else "make it writable"
         raise UserError(
             f"{path} could not be written ({reason}); nothing saved before is lost: "
             f"{advice} and run the same command, or `hanse resume`, again."
         ) from error
+
+
+def _refusal(error: Exception) -> int | None:
+    """The operating system's number for an error; libraries in Rust give it in their text."""
+    if isinstance(error, OSError):
+        return error.errno or errno.EIO
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else None
 
 
 def _sync_folder(path: Path) -> None:

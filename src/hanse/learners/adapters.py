@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import safetensors.torch
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import Module, Parameter
 
@@ -75,7 +76,7 @@ def save(model: PeftModel, adapter: str, tensors: Tensors, folder: Path) -> None
         config.save_pretrained(str(folder))
     finally:
         config.inference_mode = False
-    save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).write_bytes(safetensors.torch.save(dict(tensors), {"format": "pt"}))
 
 
 def read(folder: Path) -> tuple[Lora, dict[str, Tensor]]:
