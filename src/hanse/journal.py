@@ -99,15 +99,9 @@ class Journal:
     @staticmethod
     def create(folder: Path, experiment: str) -> "Journal":
         """A new run folder with its resolved experiment; refuses one that exists."""
-        with storage.explained(folder):
-            try:
-                folder.mkdir(parents=True)
-            except FileExistsError:
-                raise UserError(
-                    f"the output folder {folder} exists; choose another with output_dir=…, "
-                    f"or continue that run with `hanse resume {folder}`."
-                ) from None
-        storage.write(folder / "experiment.yaml", experiment.encode())
+        refuse_taken(folder)
+        with storage.folder(folder) as aside:  # never a run folder without its experiment
+            (aside / "experiment.yaml").write_text(experiment, encoding="utf-8")
         return Journal(folder)
 
     def restore(self) -> Checkpoint | None:
@@ -175,6 +169,15 @@ class Journal:
         kept = b"".join(line for line in data.splitlines(True) if _round_of(line) <= last)
         if kept != data:
             storage.write(file, kept)
+
+
+def refuse_taken(folder: Path) -> None:
+    """Raise UserError if an output folder exists."""
+    if folder.exists():
+        raise UserError(
+            f"the output folder {folder} exists; choose another with output_dir=…, "
+            f"or continue that run with `hanse resume {folder}`."
+        )
 
 
 def records(folder: Path, name: str = "metrics") -> list[Row]:

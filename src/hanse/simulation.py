@@ -14,7 +14,7 @@ from hanse.assembly import RUNS, Simulation, simulate
 from hanse.card import model_card
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_algorithm
-from hanse.journal import Journal, latest, records
+from hanse.journal import Journal, latest, records, refuse_taken
 from hanse.report import write_report
 from hanse.server import rounds, standing_of
 
@@ -71,13 +71,8 @@ def _finish(simulation: Simulation, folder: Path) -> None:
 def _folder(experiment: Experiment) -> Path:
     """Where a run goes: the folder that was asked for, or the first free one of its name."""
     if experiment.output_dir is not None:
-        folder = Path(experiment.output_dir)
-        if folder.exists():
-            raise UserError(
-                f"the output folder {folder} exists; choose another with output_dir=…, "
-                f"or continue that run with `hanse resume {folder}`."
-            )
-        return folder
+        refuse_taken(Path(experiment.output_dir))  # before the model is loaded
+        return Path(experiment.output_dir)
     number = 1
     while (folder := RUNS / f"{experiment.name}{f'-{number}' if number > 1 else ''}").exists():
         number += 1
