@@ -5,7 +5,7 @@
 Every line of a .jsonl file is {"prompt": …, "completion": …}. FedAvg (McMahan et al. 2017,
 1602.05629) over the LoRA adapter of a causal language model: every round each silo trains a copy
 of the global adapter on its own examples, and the server takes the mean of the changes, weighted
-by examples. A test holds this page equal to the package.
+by how many examples each silo has. A test holds this page equal to the package.
 """
 
 import json
@@ -39,18 +39,15 @@ def loss(model: torch.nn.Module, batch: list[Example]) -> torch.Tensor:
     return cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
 
 
-def train(model: torch.nn.Module, batches: Iterator[list[Example]], rate: float) -> int:
-    """Train the adapter in place; the number of examples that were seen."""
+def train(model: torch.nn.Module, batches: Iterator[list[Example]], rate: float) -> None:
+    """Train the adapter in place."""
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, rate, weight_decay=0.0)
-    seen = 0
     for batch in batches:
         loss(model, batch).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        seen += len(batch)
-    return seen
 
 
 def fedavg(
@@ -63,17 +60,17 @@ def fedavg(
     """The global adapter after so many rounds; `model` is a PEFT model, its base frozen."""
     live = {n: p for n, p in model.named_parameters() if p.requires_grad}
     world = {n: p.detach().clone() for n, p in live.items()}
+    total = sum(map(len, silos.values()))
     for round in range(1, rounds + 1):
-        total, mean = 0, {n: torch.zeros_like(w, dtype=torch.float64) for n, w in world.items()}
+        mean = {n: torch.zeros_like(w, dtype=torch.float64) for n, w in world.items()}
         for name, silo in silos.items():
             for n, p in live.items():
                 p.data.copy_(world[n])
-            seen = train(model, draw(silo, round, name), rate)
-            total += seen
+            train(model, draw(silo, round, name), rate)
             for n, p in live.items():
-                mean[n] += seen * (p.detach() - world[n]).double()
-        world = {n: w + (mean[n] / total).float() for n, w in world.items()}
-        print(f"round {round}: {total} examples", file=sys.stderr)
+                mean[n] += len(silo) / total * (p.detach() - world[n]).double()
+        world = {n: w + mean[n].float() for n, w in world.items()}
+        print(f"round {round} of {rounds} done", file=sys.stderr)
     for n, p in live.items():
         p.data.copy_(world[n])
     return world

@@ -10,11 +10,14 @@ from hanse.values import Combined, State
 
 @dataclass(frozen=True)
 class FedAvg(Algorithm):
-    """x ← x + Σ pₖ(yₖ − x), where client k trains x to yₖ and pₖ is its share of the examples."""
+    """x ← x + Σ pₖ(yₖ − x), where client k trains x to yₖ and pₖ = nₖ/Σn is its share of the data.
+
+    nₖ counts the examples that a client has, not those that it saw in the round.
+    """
 
     def train(self, order: Order, client: Client) -> Update:
         change, fit = client.learner.change(order.tensors)
-        return Update(change, fit.numbers(), weight=fit.examples)
+        return Update(change, fit.numbers(), weight=client.profile.examples)
 
     def step(self, state: State, combined: Combined, server: Server) -> State:
         return {**state, "model": add(state["model"], combined.tensors)}

@@ -23,4 +23,4 @@ class FedProx(FedAvg):
             return self.mu / 2 * squared_distance(trained, order.tensors)
 
         change, fit = client.learner.change(order.tensors, penalty)
-        return Update(change, fit.numbers(), weight=fit.examples)
+        return Update(change, fit.numbers(), weight=client.profile.examples)
