@@ -42,7 +42,7 @@ def test_every_published_experiment_loads(file: Path) -> None:
     [
         [],
         ["algorithm.fedprox.mu=0.1", "seed=7", "train.learning_rate=1e-5", "model.bf16=false"],
-        ["clients.silo-2.train.max_steps=9", "clients.silo-2.adapter.lora.r=2"],
+        ["clients.silo-2.train.max_steps=9", "clients.silo-2.adapter.lora.lora_dropout=0.1"],
         ["algorithm.fedopt.optimizer=yogi", "data.labels={0: neg, 1: pos}", "output_dir=there"],
         ["adapter.from=/some/run", "data.test=0.25", "evaluation.tasks=[classification]"],
         ["train.max_steps=null", "train.num_train_epochs=0.5", "fraction_train=0.1"],
@@ -80,14 +80,14 @@ def test_tasks_follow_the_objective(tmp_path: Path) -> None:
 
 
 def test_one_client_may_differ(tmp_path: Path) -> None:
-    more = "clients: {silo-2: {train: {learning_rate: 0.5}, adapter: {lora: {r: 2}}}}\n"
+    more = (
+        "clients: {silo-2: {train: {learning_rate: 0.5}, adapter: {lora: {lora_dropout: 0.2}}}}\n"
+    )
     experiment = load(written(tmp_path, SMALL + more))
     own, other = experiment.for_client("silo-2"), experiment.for_client("silo-1")
     assert own.train.learning_rate == 0.5 and own.train.max_steps == 4
-    assert own.adapter.lora is not None and (own.adapter.lora.r, own.adapter.lora.lora_alpha) == (
-        2,
-        16,
-    )
+    assert own.adapter.lora is not None and own.adapter.lora.r == 8
+    assert own.adapter.lora.lora_dropout == 0.2
     assert other.train.learning_rate == 1e-3 and other == experiment
 
 
@@ -234,7 +234,9 @@ def mutated(values: dict[str, Any], draw: random.Random) -> dict[str, Any]:
 def test_a_mutated_file_loads_or_is_a_users_error(tmp_path: Path) -> None:
     values = yaml.safe_load(QUICKSTART.read_text())
     values |= {"algorithm": {"fedprox": {"mu": 0.1}}, "adapter": {"lora": {"r": 4}}}
-    values |= {"clients": {"silo-1": {"train": {"learning_rate": 1}, "data": {"client_test": 0.1}}}}
+    values |= {
+        "clients": {"silo-1": {"train": {"learning_rate": 1}, "data": {"template": "{text}?"}}}
+    }
     draw = random.Random(0)
     loaded, sentences = 0, []
     for number in range(200):

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from hanse.algorithms.fedavg import FedAvg
-from hanse.errors import UserError
 from hanse.learners.training import Training
-from hanse.memory import MemoryStore
+from hanse.memory import LostMemory, MemoryStore
 from hanse.messages import Reply
 from hanse.values import Memory
 from toys import Meddler, Outcome, federate, same, silos
@@ -77,9 +76,24 @@ def test_a_damaged_memory_is_the_users_to_mend(tmp_path: Path) -> None:
     store = MemoryStore(tmp_path)
     store.draft(1, known(1.0))
     [file] = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(UserError, match="damaged"):
+    whole = file.read_bytes()
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    for damaged in (whole[:-5], flipped, b""):
+        file.write_bytes(damaged)
+        with pytest.raises(LostMemory, match="damaged"):
+            store.open(1)
+    file.unlink()
+    with pytest.raises(LostMemory, match="missing"):
         store.open(1)
+
+
+def test_a_run_stops_rather_than_go_on_without_a_memory(tmp_path: Path) -> None:
+    keep = Training(learning_rate=0.05, optimizer_state="keep")
+    federate(FedAvg(), silos(3, keep), tmp_path / "run", rounds=3, stop_after=1)
+    for file in (tmp_path / "run" / "clients" / "c1").iterdir():
+        file.unlink()
+    with pytest.raises(LostMemory, match="c1"):
+        federate(FedAvg(), silos(3, keep), tmp_path / "run", rounds=3)
 
 
 @pytest.mark.parametrize("round", [1, 2, 3])

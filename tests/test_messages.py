@@ -152,7 +152,13 @@ def test_damaged_bytes_raise_nothing_but_message_errors(kind: str) -> None:
     assert refused > 600
 
 
-FIELDS = {"format": "hanse/1", "message": "reply", "kind": "train", "numbers": ["round", "weight"]}
+FIELDS = {
+    "format": "hanse/1",
+    "message": "reply",
+    "kind": "train",
+    "numbers": ["round", "weight"],
+    "groups": ["update"],
+}
 META = {"hanse": json.dumps(FIELDS)}
 NUMBERS = {"#": {"dtype": "F64", "shape": [2], "data_offsets": [0, 16]}}
 VALUES = struct.pack("<dd", 1.0, 1.0)

@@ -32,20 +32,21 @@ from hanse.tensors import refuse_unlike
 from hanse.values import Example, Memory
 
 RUNS = Path("runs")
+Loaded = tuple[str, bool | str, str]  # what tells one base model in memory from another
 
 
 @dataclass
 class Machine:
     """What one machine holds once, however many learners look at it: models and adapters."""
 
-    backbones: dict[Model, Backbone] = field(default_factory=dict)
-    attached: dict[tuple[Model, Lora, int], str] = field(default_factory=dict)
+    backbones: dict[Loaded, Backbone] = field(default_factory=dict)
+    attached: dict[tuple[Loaded, Lora, int], str] = field(default_factory=dict)
 
     def backbone(self, settings: Model) -> Backbone:
         """The base model that these settings mean, loaded when first asked for."""
-        if settings not in self.backbones:
-            self.backbones[settings] = load(settings)
-        return self.backbones[settings]
+        if settings.loaded not in self.backbones:
+            self.backbones[settings.loaded] = load(settings)
+        return self.backbones[settings.loaded]
 
     def learner(
         self,
@@ -57,7 +58,7 @@ class Machine:
         """A learner with the experiment's model and adapter over these splits."""
         backbone = self.backbone(experiment.model)
         lora = adapter_settings(experiment)
-        key = (experiment.model, lora, experiment.seed)
+        key = (experiment.model.loaded, lora, experiment.seed)
         if key not in self.attached:
             seed = Moment(experiment.seed).derive("adapter")
             self.attached[key] = backbone.attach(lora, seed)
@@ -78,13 +79,14 @@ def examples(
     rows: Sequence[Row],
     labels: dict[str, str],
     needs: str,
-    tokenizer: object,
+    backbone: Backbone,
 ) -> list[Example]:
     """Rows as the experiment's model reads them."""
     if not rows:
         return []
-    data, length = experiment.data, experiment.model.max_length
-    return chat.render(rows, tokenizer, needs, labels, data.template, length)
+    length = backbone.max_length(experiment.model.max_length)
+    template = experiment.data.template
+    return chat.render(rows, backbone.tokenizer, needs, labels, template, length)
 
 
 @dataclass(frozen=True)
@@ -165,16 +167,16 @@ def simulate(experiment: Experiment) -> Simulation:
     silos = {}
     for name in experiment.client_names:
         own = experiment.for_client(name)
-        tokenizer = machine.backbone(own.model).tokenizer
+        backbone = machine.backbone(own.model)
         shares: dict[str, Sequence[Example]] = {
-            "train": examples(own, division.train[name], division.labels, needs, tokenizer),
-            "test": examples(own, division.held[name], division.labels, asked, tokenizer),
+            "train": examples(own, division.train[name], division.labels, needs, backbone),
+            "test": examples(own, division.held[name], division.labels, asked, backbone),
         }
         silos[name] = Silo(own, shares)
-    tokenizer = machine.backbone(experiment.model).tokenizer
+    backbone = machine.backbone(experiment.model)
     held: dict[str, Sequence[Example]] = {
-        "validation": examples(experiment, division.validation, division.labels, asked, tokenizer),
-        "test": examples(experiment, division.test, division.labels, asked, tokenizer),
+        "validation": examples(experiment, division.validation, division.labels, asked, backbone),
+        "test": examples(experiment, division.test, division.labels, asked, backbone),
     }
     learner = machine.learner(experiment, held, Moment(experiment.seed), {})
     if experiment.adapter.source is not None:

@@ -20,6 +20,7 @@ def model_card(experiment: Experiment, rounds: list[Row]) -> str:
         base=experiment.model.model_name_or_path,
         clients=len(experiment.client_names),
         length=f"{train.max_steps} steps" if train.max_steps else epochs,
+        data="each client's own file" if experiment.brings_own_data else experiment.data.path,
         algorithm=", ".join(experiment.resolved()["algorithm"]),
         version=__version__,
         before=rounds[0].get("test") or {} if rounds else {},

@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)  # names of labels and folders are no markup
 
 File = Annotated[Path, typer.Argument(help="An experiment, such as experiments/quickstart.yaml.")]
 Folder = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickstart.")]
@@ -108,10 +108,10 @@ def _tell(folder: Path) -> None:
         task = file.name[len("test-") : -len(f"-{last:05d}.json")]
         before = journal.read_scores(folder, f"test-{task}", 0)
         after = journal.read_scores(folder, f"test-{task}", last)
-        name = "accuracy" if "accuracy" in after["metrics"] else "loss"
+        name = "accuracy" if "accuracy" in after["metrics"] else next(iter(after["metrics"]))
+        old, new = (sum(found["items"]) / len(found["items"]) for found in (before, after))
         console.print(
-            f"{name} on {len(after['items']):,} held-out rows: "
-            f"{before['metrics'][name]:.4f} → {after['metrics'][name]:.4f}, "
+            f"mean {name} of {len(after['items']):,} held-out rows: {old:.4f} → {new:.4f}, "
             f"a change of {_shown(paired(after['items'], before['items']))}",
             style="bold",
             soft_wrap=True,
@@ -121,7 +121,9 @@ def _tell(folder: Path) -> None:
     console.print(f"next     hanse evaluate {folder}", soft_wrap=True)
 
 
-def _shown(interval: Interval) -> str:
+def _shown(interval: Interval | None) -> str:
+    if interval is None:
+        return "one row, which is too few for an interval"
     low, high = f"{interval.low:+.4f}", f"{interval.high:+.4f}"
     return f"{interval.value:+.4f} (paired 95 % interval {low} to {high})"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hanse.errors import UserError
 from hanse.interfaces import Aggregator, Algorithm, Client, Learner, Task
-from hanse.memory import MemoryStore
+from hanse.memory import LostMemory, MemoryStore
 from hanse.messages import ClientProfile, Order, Reply, Request, Update
 from hanse.pipeline import Pipeline
 from hanse.randomness import Moment
@@ -38,11 +38,16 @@ class Site:
 
 
 def respond(site: Site, message: bytes) -> bytes:
-    """Answer one request; a mistake that the user can mend comes back as the reply's error."""
+    """Answer one request; a mistake that the user can mend comes back as the reply's error.
+
+    Raises LostMemory: a client that has forgotten what was counted must not go on as if it had not.
+    """
     request = Request.parse(message)
     reply = Reply(site.profile.name, request.kind, request.round)
     try:
         return replace(reply, update=_answer(site, request)).pack()
+    except LostMemory:
+        raise
     except UserError as error:
         return replace(reply, error=str(error)).pack()
 
@@ -73,6 +78,8 @@ def _answer(site: Site, request: Request) -> Update:
 
 def _evaluated(site: Site, order: Order, client: Client) -> Update:
     """The client's scores on its own held-out rows, of the model that it would keep."""
+    if not client.learner.examples("test"):
+        return Update(weight=0.0)
     start = time.perf_counter()
     client.learner.load(site.algorithm.personal(order, client))
     numbers: dict[str, float] = {}

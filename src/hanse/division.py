@@ -43,9 +43,8 @@ def divide(experiment: Experiment) -> Division:
             raise UserError(
                 f"{name} has no rows left to train on; hold out fewer, or give it more."
             )
-        kept[name], held[name] = splits.hold_out(
-            share, data.client_test, replace(moment, client=name)
-        )
+        part = experiment.for_client(name).data.client_test
+        kept[name], held[name] = splits.hold_out(share, part, replace(moment, client=name))
     labelled = [row for row in rows if row.label is not None]
     labels = label_words(labelled, data.labels) if labelled else {}
     return Division(validation, test, kept, held, labels)

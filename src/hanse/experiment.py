@@ -2,18 +2,20 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from hanse import parts, settings
+from hanse.data.corpora import CORPORA
 from hanse.data.partition import Partitioner
 from hanse.errors import UserError
 from hanse.interfaces import Aggregator, Algorithm, Objective, Task
 from hanse.learners.adapters import Lora
 from hanse.learners.backbone import Model
+from hanse.learners.sources import PACKAGED
 from hanse.learners.training import Training
 
 Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
@@ -23,7 +25,7 @@ ClientName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # also that of the c
 
 # What one client may have otherwise; of its data, all but how they are held out and divided.
 OVERRIDABLE = ("model", "adapter", "data", "train")
-SHARED_DATA = ("test", "validation", "split_seed", "partition")
+SHARED_DATA = ("test", "validation", "split_seed", "partition", "labels")
 
 
 class Section(BaseModel):
@@ -124,8 +126,11 @@ class Experiment(Section):
     @property
     def client_names(self) -> list[str]:
         """The clients' names in client order."""
-        if self.brings_own_data:
-            return sorted(self.clients)
+        return sorted(self.clients) if self.brings_own_data else self.default_names
+
+    @property
+    def default_names(self) -> list[str]:
+        """The names of clients that nobody named."""
         width = len(str(self.num_clients))
         return [f"silo-{number:0{width}d}" for number in range(1, self.num_clients + 1)]
 
@@ -205,7 +210,9 @@ def build_tasks(experiment: Experiment) -> dict[str, Task]:
     if specs is None:
         needs = build_objective(experiment).needs
         specs = ["classification" if needs == "choices" else "perplexity"]
-    tasks = {_name(spec): _build("evaluation", spec, Task) for spec in specs}
+    tasks = {_name(spec).rpartition(":")[2]: _build("evaluation", spec, Task) for spec in specs}
+    if len(tasks) < len(specs):
+        raise UserError(f"evaluation.tasks names a task twice; it has {', '.join(tasks)}.")
     if len({task.needs for task in tasks.values()}) > 1:
         raise UserError(
             f"the tasks {', '.join(tasks)} need examples of different kinds; "
@@ -244,16 +251,38 @@ def _check_clients(experiment: Experiment) -> None:
                     f"clients.{name} cannot override {key!r}{parts.suggestion(key, OVERRIDABLE)}; "
                     f"it can override {', '.join(OVERRIDABLE)}."
                 )
-        for key in SHARED_DATA:
-            if isinstance(over.get("data"), dict) and key in over["data"]:
-                raise UserError(
-                    f"clients.{name}.data.{key} would change nothing: rows are held out and "
-                    "divided once for all clients; set it in data."
-                )
         try:
-            experiment.for_client(name)
+            own = experiment.for_client(name)
         except ValidationError as error:
             raise settings.explain(error, Experiment, "", f"clients.{name}") from None
+        _check_own_data(experiment, name, over.get("data") or {})
+        mine, theirs = own.adapter, experiment.adapter
+        if mine.source != theirs.source or _trained(mine.lora) != _trained(theirs.lora):
+            raise UserError(
+                f"clients.{name}.adapter trains another adapter than the other clients', and a "
+                "mean of the two means nothing; only lora_dropout may differ."
+            )
+
+
+def _check_own_data(experiment: Experiment, name: str, data: dict[str, Any]) -> None:
+    """Refuse what of a client's own data settings would be ignored."""
+    alone = experiment.brings_own_data
+    if "path" in data and (not alone or name in experiment.default_names):
+        raise UserError(
+            f"clients.{name} brings its own data.path, so every client must: give each one a name "
+            "of its own and a path, or leave the paths out."
+        )
+    for key in data:
+        if key in SHARED_DATA or (not alone and key != "template"):
+            raise UserError(
+                f"clients.{name}.data.{key} would change nothing: rows are loaded, held out and "
+                "divided once for all clients; set it in data."
+            )
+
+
+def _trained(lora: Lora | None) -> Lora | None:
+    """The adapter's settings without what only changes how a client trains it."""
+    return None if lora is None else replace(lora, lora_dropout=0.0)
 
 
 def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
@@ -264,7 +293,8 @@ def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
         if isinstance(inner, dict) and isinstance(inner.get(key), str):
             result[section] = {**inner, key: _found(inner[key], home)}
     for key in ("algorithm", "aggregator", "objective"):
-        result[key] = _part_found(result[key], home) if key in result else None
+        if key in result:
+            result[key] = _part_found(result[key], home)
     data, evaluation = result.get("data"), result.get("evaluation")
     if isinstance(data, dict) and "partition" in data:
         result["data"] = {**data, "partition": _part_found(data["partition"], home)}
@@ -277,7 +307,7 @@ def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
             name: _absolute(over, home) if isinstance(over, dict) else over
             for name, over in clients.items()
         }
-    return {key: value for key, value in result.items() if value is not None or key in values}
+    return result
 
 
 def _part_found(spec: Any, home: Path) -> Any:
@@ -292,6 +322,8 @@ def _part_found(spec: Any, home: Path) -> Any:
 
 def _found(path: str, home: Path) -> str:
     """The full path of a file or folder, here or beside the experiment; else as it came."""
+    if path in CORPORA or path in PACKAGED:
+        return path
     places = [Path.cwd() / path, home / path]
     try:
         return next((str(place.resolve()) for place in places if path and place.exists()), path)

@@ -1,6 +1,7 @@
 """The run folder: what was chosen, what was measured, and the state after each round.
 
 experiment.yaml      every choice, resolved; it reproduces the run
+machine.json         threads and versions, which resume keeps to
 metrics.jsonl        one line a round: losses, scores, seconds, bytes
 ledger.jsonl         one line for each client, round and kind of message: its bytes and numbers
 scores/              per-item scores of the test sets, for paired comparisons

@@ -4,11 +4,10 @@ Otherwise a late or lost reply would break what rests on memory (error feedback,
 variates): the client would believe in an update that the server never used.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
 
 from hanse import storage
 from hanse.errors import UserError
@@ -16,12 +15,16 @@ from hanse.messages import MessageError, pack, unpack
 from hanse.values import Memory
 
 KEPT = 2  # counted memories kept: the server may fall back by one round after a damaged checkpoint
-_NAME = re.compile(r"round-(\d+)\.safetensors")
+_NAME = re.compile(r"round-(\d{5,})-([0-9a-f]{64})\.safetensors")
+
+
+class LostMemory(UserError):  # noqa: N818 (said of what happened)
+    """A client's memory of a counted round is gone or damaged; going on would change the result."""
 
 
 @dataclass(frozen=True)
 class MemoryStore:
-    """One client's memory on disk: one file for each round in which it changed."""
+    """One client's memory on disk: one file a round, whose name carries its content's hash."""
 
     folder: Path
 
@@ -29,45 +32,49 @@ class MemoryStore:
         """What the client knew after its last counted round, by part; drafts after it are dropped.
 
         counted: the last round of this client that the server has used, 0 for none.
+        Raises LostMemory if that round's memory is not whole.
         """
-        rounds = self._rounds()
-        for round in rounds:
-            if round > counted:
-                self._file(round).unlink()
-        kept = [round for round in rounds if round <= counted]
-        for round in kept[:-KEPT]:
-            self._file(round).unlink()
+        files = self._files()
+        kept = [round for round in sorted(files) if round <= counted]
+        for round in files.keys() - set(kept[-KEPT:]):
+            files[round].unlink()
         return self.look(counted)
 
     def look(self, counted: int) -> dict[str, Memory]:
         """The same, but nothing is dropped: for requests that come after a round's training."""
-        if counted not in self._rounds():
-            return {}  # the client kept nothing in that round
-        return self._read(counted)
+        if counted == 0:
+            return {}
+        file = self._files().get(counted)
+        if file is None:
+            raise LostMemory(
+                f"the client's memory of round {counted} is missing in {self.folder}; "
+                "bring it back from a copy, or begin a new run."
+            )
+        return _read(file)
 
     def draft(self, round: int, memory: dict[str, Memory]) -> None:
         """Write what the client would know if this round is counted."""
         groups = {part: tensors for part, tensors in memory.items() if tensors}
-        if groups:
-            storage.write(
-                self._file(round), pack({"message": "memory", "kind": "client"}, {}, groups)
-            )
+        data = pack({"message": "memory", "kind": "client"}, {}, groups)
+        name = f"round-{round:05d}-{hashlib.sha256(data).hexdigest()}.safetensors"
+        storage.write(self.folder / name, data)
 
-    def _read(self, round: int) -> dict[str, Memory]:
-        try:
-            _, _, groups = unpack(self._file(round).read_bytes(), "memory")
-        except MessageError as error:
-            raise UserError(
-                f"the client's memory {self._file(round)} is damaged: {error}."
-            ) from None
-        result: dict[str, dict[str, Tensor]] = groups
-        return result
-
-    def _rounds(self) -> list[int]:
+    def _files(self) -> dict[int, Path]:
+        """The files there are, by round."""
         if not self.folder.is_dir():
-            return []
-        matches = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
+            return {}
+        matches = ((_NAME.fullmatch(path.name), path) for path in self.folder.iterdir())
+        return {int(match[1]): path for match, path in matches if match}
 
-    def _file(self, round: int) -> Path:
-        return self.folder / f"round-{round:05d}.safetensors"
+
+def _read(file: Path) -> dict[str, Memory]:
+    data = file.read_bytes()
+    try:
+        if hashlib.sha256(data).hexdigest() not in file.name:
+            raise MessageError("its content is not what its name's hash says")
+        return unpack(data, "memory")[2]
+    except MessageError as error:
+        raise LostMemory(
+            f"the client's memory {file} is damaged: {error}; "
+            "bring it back from a copy, or begin a new run."
+        ) from None

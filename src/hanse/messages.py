@@ -127,14 +127,14 @@ class Reply:
 
 
 def pack(header: Mapping[str, str], numbers: Numbers, groups: Groups) -> bytes:
-    """Bytes of a header, plain numbers and groups of tensors."""
+    """Bytes of a header, plain numbers and groups of tensors; no "/" in the name of a group."""
     flat = {
         f"{group}/{name}": tensor.detach().cpu().contiguous()
         for group, tensors in groups.items()
         for name, tensor in tensors.items()
     }
     flat[NUMBERS] = torch.tensor([float(value) for value in numbers.values()], dtype=torch.float64)
-    fields = {"format": FORMAT, **header, "numbers": list(numbers)}
+    fields = {"format": FORMAT, **header, "numbers": list(numbers), "groups": sorted(groups)}
     # One entry: safetensors writes several in another order each time.
     return safetensors.torch.save(_own_storage(flat), metadata={HEADER: json.dumps(fields)})
 
@@ -151,6 +151,7 @@ def unpack(
     except (SafetensorError, KeyError, ValueError) as error:
         raise MessageError(f"this {message} cannot be read: {error}") from None
     names, values = header.pop("numbers", None), flat.pop(NUMBERS, None)
+    known = header.pop("groups", None)
     if (
         values is None
         or values.dtype != torch.float64
@@ -158,15 +159,17 @@ def unpack(
         or not all(isinstance(name, str) for name in names)
         or values.shape != (len(names),)
         or "kind" not in header
+        or not isinstance(known, list)
+        or not all(isinstance(group, str) for group in known)
         or not all(isinstance(value, str) for value in header.values())
     ):
         raise MessageError(f"this {message} has no valid numbers or kind")
-    groups: dict[str, dict[str, Tensor]] = {}
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in known}
     for key, tensor in sorted(flat.items()):  # safetensors has another order each time
         group, slash, name = key.partition("/")
-        if not slash:
+        if not slash or group not in groups:
             raise MessageError(f"the tensor {key!r} belongs to no group")
-        groups.setdefault(group, {})[name] = tensor
+        groups[group][name] = tensor
     return header, dict(zip(names, values.tolist(), strict=True)), groups
 
 

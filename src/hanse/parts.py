@@ -6,6 +6,7 @@ only local files are read, and only when the user names one.
 
 import ast
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import math
@@ -157,7 +158,7 @@ def _outside(name: str, homes: Iterable[Path]) -> type:
         ast.parse(file.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not valid Python: {error}.") from None
-    label = f"hanse_part_{file.stem}"
+    label = f"hanse_part_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(label, file)
     assert spec is not None  # a .py file always has a loader
     assert spec.loader is not None

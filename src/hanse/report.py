@@ -85,6 +85,7 @@ def _headline(folder: Path, rounds: Rows) -> tuple[str, str]:
         return "The test scores cannot be compared: one item alone, or values not finite.", ""
     name = "accuracy" if "accuracy" in after["metrics"] else "loss"
     mean, interval = sum(old) / len(old), paired(new, old)
+    assert interval is not None  # there are two items at least
     verb = "rose" if interval.value > 0 else "fell" if interval.value < 0 else "went"
     low, high = (_change(v, name).split(" ")[0] for v in (interval.low, interval.high))
     sentence = (

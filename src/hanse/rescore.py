@@ -25,7 +25,7 @@ class Comparison:
 
     base: Scores
     adapted: Scores
-    difference: Interval  # of the per-item scores, adapted − base
+    difference: Interval | None  # of the per-item scores, adapted − base; None for a single row
 
 
 def compare(
@@ -46,10 +46,10 @@ def compare(
         rows = corpora.load(data, [Path.cwd()])
         labels = label_words(rows, labels) if labels else labels
     machine = Machine()
-    tokenizer = machine.backbone(experiment.model).tokenizer
+    backbone = machine.backbone(experiment.model)
     tasks = build_tasks(experiment)
     needs = next(iter(tasks.values())).needs
-    scored = {"scored": examples(experiment, rows, labels, needs, tokenizer)}
+    scored = {"scored": examples(experiment, rows, labels, needs, backbone)}
     if not scored["scored"]:
         raise UserError(f"there are no {split} rows to score; name a file with --data.")
     learner = machine.learner(experiment, scored, Moment(experiment.seed), {})

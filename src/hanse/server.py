@@ -188,7 +188,8 @@ def _conclude(
             record = {**record, **_evaluated(run, number, standing, "test")}
     if last and run.schedule.evaluate_clients:
         exchange = conversation(run, number, standing, profiles)
-        answers = {profile.name: update for profile, update in exchange.evaluate()}
+        with ledger.time("round"):
+            answers = {profile.name: update for profile, update in exchange.evaluate()}
         scored = {name: dict(u.numbers) for name, u in answers.items() if u.weight}
         if scored:
             record = {**record, "client_test": scored}

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from hanse import experiment as experiments
-from hanse import settings, storage
+from hanse import machine, settings, storage
 from hanse.assembly import RUNS, Simulation, simulate
 from hanse.card import model_card
 from hanse.errors import UserError
@@ -25,7 +25,10 @@ def run(experiment: Experiment) -> Path:
     """Run an experiment in a new folder; the folder, finished."""
     folder = _folder(experiment)
     simulation = simulate(experiment)
-    journal = Journal.create(folder, settings.dump(experiment.resolved()))
+    resolved = experiment.resolved()
+    resolved["data"]["labels"] = simulation.division.labels  # found by looking, now written down
+    journal = Journal.create(folder, settings.dump(resolved))
+    machine.note(folder)
     log.info("run folder %s", folder)
     return _go(simulation, journal)
 
@@ -35,6 +38,7 @@ def resume(folder: Path) -> Path:
     if not (folder / "experiment.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no experiment.yaml.")
     experiment = experiments.load(folder / "experiment.yaml")
+    machine.follow(folder)
     simulation = simulate(experiment)
     return _go(simulation, Journal(folder))
 

@@ -24,7 +24,7 @@ def write(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
-            _sync_folder(path.parent)
+            _sync(path.parent)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -53,10 +53,12 @@ def folder(path: Path) -> Iterator[Path]:
         aside.mkdir(parents=True)
         try:
             yield aside
+            for file in aside.rglob("*"):
+                _sync(file)
             if path.exists():
                 shutil.rmtree(path)
             aside.replace(path)
-            _sync_folder(path.parent)
+            _sync(path.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -86,8 +88,8 @@ def _refusal(error: Exception) -> int | None:
     return int(match[1]) if match else None
 
 
-def _sync_folder(path: Path) -> None:
-    """Make a rename durable."""
+def _sync(path: Path) -> None:
+    """Make a file's content, or the renames in a folder, durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -48,7 +48,8 @@ def scale(a: Tensors, factor: float) -> dict[str, Tensor]:
 
 def squared_distance(a: Tensors, b: Tensors) -> Tensor:
     """‖a - b‖² over all tensors, a scalar that gradients can flow through."""
-    return torch.stack([(a[name] - b[name]).square().sum() for name in sorted(b)]).sum()
+    near = {name: b[name].to(a[name].device) for name in sorted(b)}
+    return torch.stack([(a[name] - near[name]).square().sum() for name in near]).sum()
 
 
 def norm(a: Tensors) -> float:

@@ -149,7 +149,7 @@ def _written(row: Row, count: int, tokenizer: Tokenizer, ask: bool = False) -> s
                 add_generation_prompt=ask,
             )
         )
-    except TemplateError as error:
+    except (TemplateError, TypeError, ValueError) as error:
         raise UserError(
             f"{row.place}: this tokenizer's chat template refuses these messages: {error}; "
             "change their roles or their order."

@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from sklearn.metrics import f1_score, roc_auc_score
 from torch.nn.functional import cross_entropy
 
+from hanse.errors import UserError
 from hanse.interfaces import Learner, Task
 from hanse.values import Scores
 
@@ -36,6 +37,10 @@ class Classification(Task):
 
 def _judged(scores: torch.Tensor, truth: torch.Tensor) -> Scores:
     """Metrics of (items, choices) scores and the (items,) right choices."""
+    if not bool(torch.isfinite(scores).all()):
+        raise UserError(
+            "the model's scores are not finite: it has diverged; lower train.learning_rate."
+        )
     answers = scores.argmax(dim=1)
     right = (answers == truth).double()
     accuracy = float(right.mean())

@@ -16,13 +16,15 @@ class Interval:
     high: float
 
 
-def paired(after: Sequence[float], before: Sequence[float]) -> Interval:
+def paired(after: Sequence[float], before: Sequence[float]) -> Interval | None:
     """The mean of after − before over the same items, with its normal 95 % interval.
 
     Pairing removes what makes items hard or easy for both, so the interval is narrower than that
-    of two separate means. Needs at least two items.
+    of two separate means. One item alone has none.
     """
-    if len(after) != len(before) or len(after) < 2:
+    if len(after) == len(before) == 1:
+        return None
+    if len(after) != len(before) or not after:
         raise ValueError(f"{len(after)} and {len(before)} items cannot be paired")
     differences = [a - b for a, b in zip(after, before, strict=True)]
     count = len(differences)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import safetensors.torch
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -56,15 +56,18 @@ def attach(model: Module, settings: Lora, seed: int) -> tuple[PeftModel, str]:
                 model.add_adapter(name, config)
             else:
                 model = get_peft_model(model, config, adapter_name=name)
-        except ValueError as error:
+        except (ValueError, re.error) as error:
             raise UserError(_unmatched(model, settings, error)) from None
     return model, name
 
 
 def parameters(model: PeftModel, adapter: str) -> dict[str, Parameter]:
     """The trained parameters of one adapter, by the names that PEFT gives them on disk."""
-    marked = f".{adapter}."
-    found = {n.replace(marked, "."): p for n, p in model.named_parameters() if marked in n}
+    found = {}
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        if adapter in parts:
+            found[".".join(part for part in parts if part != adapter)] = parameter
     return {name: found[name] for name in sorted(found)}
 
 
@@ -89,17 +92,36 @@ def read(folder: Path) -> tuple[Lora, dict[str, Tensor]]:
             f"{folder} holds no adapter that can be read ({error}); name a run folder, or a PEFT "
             f"folder with {CONFIG} and {WEIGHTS}."
         ) from None
-    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("use_rslora"):
-        raise UserError(
-            f"{folder} holds a {config.get('peft_type')} adapter; only plain LoRA can be continued."
-        )
+    strange = _strange(config)
+    if strange:
+        raise UserError(f"{folder / CONFIG} {strange}; only plain LoRA can be continued.")
     targets = config.get("target_modules")
-    return Lora(
-        r=config["r"],
-        lora_alpha=config["lora_alpha"],
-        lora_dropout=config.get("lora_dropout", 0.0),
-        target_modules=tuple(sorted(targets)) if isinstance(targets, list) else targets,
-    ), tensors
+    values = {name: config[name] for name in ("r", "lora_alpha", "lora_dropout")}
+    values["target_modules"] = tuple(sorted(targets)) if isinstance(targets, list) else targets
+    try:
+        return TypeAdapter(Lora).validate_python(values), tensors
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{folder / CONFIG}: {first['loc'][0]} {first['msg'].lower()}.") from None
+
+
+def _strange(config: Any) -> str:
+    """What makes an adapter's configuration other than plain LoRA; "" if nothing does."""
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        return "is not that of a LoRA adapter"
+    if lacking := {"r", "lora_alpha", "lora_dropout"} - config.keys():
+        return f"does not say {min(lacking)}"
+    plain: dict[str, tuple[Any, ...]] = {
+        **dict.fromkeys(("use_dora", "use_rslora", "alpha_pattern", "rank_pattern"), ()),
+        **dict.fromkeys(("layers_to_transform", "modules_to_save", "lora_bias"), ()),
+        "bias": ("none",),
+        "init_lora_weights": (True,),
+    }
+    for name, allowed in plain.items():
+        value = config.get(name)
+        if value and value not in allowed:
+            return f"has {name}: {value!r}"
+    return ""
 
 
 def _config(settings: Lora) -> LoraConfig:
@@ -109,7 +131,7 @@ def _config(settings: Lora) -> LoraConfig:
     return LoraConfig(task_type="CAUSAL_LM", **values)
 
 
-def _unmatched(model: Module, settings: Lora, error: ValueError) -> str:
+def _unmatched(model: Module, settings: Lora, error: Exception) -> str:
     """Which modules there are, when those that were asked for are not among them."""
     counts: Counter[str] = Counter()
     for name, module in model.named_modules():

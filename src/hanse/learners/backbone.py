@@ -2,13 +2,11 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from peft import PeftModel
 from pydantic import ConfigDict, Field
-from safetensors import SafetensorError
 from torch.nn import Parameter
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -18,6 +16,8 @@ from hanse.errors import UserError
 from hanse.learners import adapters
 from hanse.learners.adapters import Lora
 from hanse.learners.sources import DEFAULT, locate
+
+DEFAULT_LENGTH = 512  # tokens
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -32,7 +32,13 @@ class Model:
     model_name_or_path: str = DEFAULT
     bf16: bool | Literal["auto"] = "auto"  # auto: where the processor or the GPU has it
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    max_length: Annotated[int, Field(ge=8)] = 512  # tokens of one example; longer ones are cut
+    # Most tokens of one example, longer ones are cut; none: 512, or what the model can read.
+    max_length: Annotated[int, Field(ge=8)] | None = None
+
+    @property
+    def loaded(self) -> tuple[str, bool | str, str]:
+        """What tells one model in memory from another."""
+        return self.model_name_or_path, self.bf16, self.device
 
 
 @dataclass
@@ -60,6 +66,16 @@ class Backbone:
         """The live parameters of one adapter, by the names that PEFT gives them on disk."""
         return self._parameters[adapter]
 
+    def max_length(self, wanted: int | None) -> int:
+        """Most tokens of an example; raises UserError if the model cannot read as many."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if wanted is not None and limit is not None and wanted > limit:
+            raise UserError(
+                f"model.max_length is {wanted}, but {self.name} reads at most {limit} tokens; "
+                "lower it."
+            )
+        return wanted or min(DEFAULT_LENGTH, limit or DEFAULT_LENGTH)
+
     def activate(self, adapter: str) -> PeftModel:
         """The model with this adapter, and no other, at work."""
         model: PeftModel = self.model
@@ -73,25 +89,34 @@ class Backbone:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
 
-def load(settings: Model, homes: tuple[Path, ...] = ()) -> Backbone:
+def load(settings: Model) -> Backbone:
     """Load a base model and its tokenizer; raises UserError with what is wrong with them."""
     name = settings.model_name_or_path
-    place = locate(name, homes)
+    place = locate(name)
     device = _device(settings.device)
     bf16 = has_bf16(device) if settings.bf16 == "auto" else settings.bf16
     try:
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         _refuse_other_kinds(name, config)
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             place,
             dtype=torch.bfloat16 if bf16 else torch.float32,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"the model {name} cannot be loaded: {first}") from None
+    except UserError:
+        raise
+    except Exception as error:  # whatever a strange folder makes transformers raise
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"the model {name} cannot be loaded: {first}") from error
+    model, report = loaded
+    if report["missing_keys"]:  # they would be filled at random
+        raise UserError(
+            f"the weights of {name} lack {sorted(report['missing_keys'])[0]}; "
+            "the folder does not hold the whole model."
+        )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return Backbone(name, model.eval().to(device), tokenizer, device, bf16)

@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -33,22 +32,22 @@ PACKAGED = {
 DEFAULT = "smollm2-135m"
 
 
-def locate(name: str, homes: Iterable[Path] = ()) -> str:
+def locate(name: str) -> str:
     """The folder (or hub id) that `name` means, fit for `from_pretrained`.
 
     Raises UserError if there is nothing of that name, or if what is there would run code.
     """
     if name in PACKAGED:
         return str(_converted(_packaged(name)))
-    place = next((h / name for h in (Path.cwd(), *homes) if (h / name).exists()), None)
-    if place is None:
+    place = Path(name)
+    if not os.path.exists(place):  # not Path.exists, which raises for a name that is too long
         if name.count("/") == 1 and not name.startswith((".", "/")) and not name.endswith(".gguf"):
             return name  # a hub's id; whether it exists is known when it is loaded
         raise UserError(
             f"there is no model {name!r}{suggestion(name, PACKAGED)}; name a folder, a .gguf file, "
             f"a hub's owner/name, or one of: {', '.join(PACKAGED)}."
         )
-    if place.suffix == ".gguf":
+    if place.suffix == ".gguf" and place.is_file():
         return str(_converted(place))
     if not place.is_dir():
         raise UserError(f"the model {place} is neither a folder nor a .gguf file.")

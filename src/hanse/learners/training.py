@@ -116,7 +116,8 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = rate
         batches = [learner.batch([examples[index] for index in indices]) for indices in step]
-        total = total.to(losses := _backward(learner, objective, batches)) + losses
+        losses = _backward(learner, objective, batches)
+        total = losses + total.to(losses)
         if penalty is not None:
             penalty(parameters).backward()
         if settings.max_grad_norm:
