@@ -35,6 +35,8 @@ check: $(VENV)/.dev
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/quickstart.py
+	$(BIN)/python benchmarks/prediction.py
+	$(BIN)/python benchmarks/tables.py
 
 clean:
 	rm -rf $(VENV)

@@ -23,12 +23,13 @@ from torch.nn.functional import cross_entropy
 from hanse import settings
 from hanse.assembly import Simulation, simulate
 from hanse.experiment import Experiment, load
-from hanse.journal import Journal
+from hanse.journal import Journal, latest
 from hanse.learners.causal_lm import CausalLM, collate
 from hanse.learners.training import draw
 from hanse.objectives.sft import Sft
 from hanse.randomness import Moment
 from hanse.server import rounds
+from hanse.tensors import Tensors, norm, subtract
 from hanse.values import IGNORED, Example
 
 QUICKSTART = Path(__file__).parent.parent / "experiments" / "quickstart.yaml"
@@ -37,34 +38,41 @@ JOB = [
     "algorithm=fedavg",
     "train.num_train_epochs=null",
     "train.max_steps=3",
+    "train.lr_scheduler_type=constant",
+    "train.per_device_train_batch_size=8",
     "data.test=0",
     "data.validation=0",
     "data.client_test=0",
 ]
 
 
-def ours(simulation: Simulation) -> None:
-    """The run as `hanse run` does it, up to the last checkpoint."""
+def ours(simulation: Simulation, start: Tensors) -> Tensors:
+    """The run as `hanse run` does it, up to the last checkpoint; the global adapter."""
+    simulation.learner.load(start)
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder))
         for _ in rounds(simulation.run(journal)):
             pass
         journal.close()
+        checkpoint = latest(Path(folder))
+    assert checkpoint is not None
+    return checkpoint.groups["algorithm.model"]
 
 
-def plain(simulation: Simulation, labels_only: bool) -> None:
-    """The same steps on the same batches by a loop of PyTorch and PEFT alone."""
+def plain(simulation: Simulation, start: Tensors, labels_only: bool) -> Tensors:
+    """The same steps on the same batches by a loop of PyTorch and PEFT alone; its adapter."""
     learner, experiment = simulation.learner, simulation.experiment
     model = learner.backbone.activate(learner.adapter)
-    live = dict(learner.parameters())
-    world = {name: torch.zeros_like(p) for name, p in live.items()}
+    live, rate = dict(learner.parameters()), experiment.train.learning_rate
+    world = {name: start[name].clone() for name in live}
+    held = sum(len(silo.examples["train"]) for silo in simulation.silos.values())
     for number in range(1, experiment.rounds + 1):
-        changes, total = [], 0
+        change = {key: torch.zeros_like(tensor) for key, tensor in world.items()}
         for name, silo in simulation.silos.items():
             examples = silo.examples["train"]
             for key, parameter in live.items():
                 parameter.data.copy_(world[key])
-            optimizer = torch.optim.AdamW(live.values(), experiment.train.learning_rate)
+            optimizer = torch.optim.AdamW(live.values(), rate, weight_decay=0.0)
             moment = Moment(experiment.seed, number, name)
             lengths = [len(example) for example in examples]
             model.train()
@@ -76,10 +84,11 @@ def plain(simulation: Simulation, labels_only: bool) -> None:
                 torch.nn.utils.clip_grad_norm_(live.values(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
-                total += len(batch)
-            changes.append({k: p.detach() - world[k] for k, p in live.items()})
-        world = {k: w + sum(c[k] for c in changes) / len(changes) for k, w in world.items()}
+            for key, parameter in live.items():
+                change[key] += len(examples) / held * (parameter.detach() - world[key])
+        world = {key: tensor + change[key] for key, tensor in world.items()}
     model.eval()
+    return world
 
 
 def _loss(model: torch.nn.Module, batch: list[Example], labels_only: bool) -> torch.Tensor:
@@ -121,11 +130,16 @@ def steps_a_second(learner: CausalLM, labels_only: bool, steps: int) -> float:
     return steps / (time.perf_counter() - start)
 
 
-def cpu_seconds(work: Callable[[], None]) -> float:
+def cpu_seconds(work: Callable[[], Tensors]) -> float:
     """CPU seconds of all threads of this process during `work`."""
     start = time.process_time()
     work()
     return time.process_time() - start
+
+
+def distance(a: Tensors, b: Tensors, start: Tensors) -> float:
+    """How far two adapters are apart, as a share of how far `a` has moved from `start`."""
+    return norm(subtract(a, b)) / norm(subtract(a, start))
 
 
 def main() -> None:
@@ -136,12 +150,15 @@ def main() -> None:
     chosen = parser.parse_args()
     experiment: Experiment = load(QUICKSTART, [*JOB, f"model.bf16={chosen.bf16}"])
     simulation = simulate(experiment)
+    start = simulation.learner.tensors()
     ways = {
-        "ours": lambda: ours(simulation),
-        "plain": lambda: plain(simulation, labels_only=False),
-        "plain_labels_only": lambda: plain(simulation, labels_only=True),
+        "ours": lambda: ours(simulation, start),
+        "plain": lambda: plain(simulation, start, labels_only=False),
+        "plain_labels_only": lambda: plain(simulation, start, labels_only=True),
     }
-    ours(simulation)  # warm up: the first run pays for allocations of all
+    ended = {name: work() for name, work in ways.items()}  # warm up, and see that all do the same
+    apart = {name: distance(ended["ours"], adapter, start) for name, adapter in ended.items()}
+    print("relative distance from ours:", apart)
     cpu: dict[str, list[float]] = {name: [] for name in ways}
     speed: dict[str, list[float]] = {"labels_only": [], "all_positions": []}
     for repeat in range(chosen.repeats):
@@ -159,6 +176,7 @@ def main() -> None:
     faster = list(map(truediv, speed["labels_only"], speed["all_positions"]))
     result = {
         "bf16": simulation.learner.backbone.bf16,
+        "relative_distance_from_ours": apart,
         "cpu_seconds": cpu,
         "cpu_ratio": ratios,
         "steps_a_second_4x128": speed,

@@ -67,6 +67,22 @@ def test_check_shows_what_will_happen(hanse, experiment_file: Path, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+def test_one_row_is_scored_without_an_interval(hanse, experiment_file: Path) -> None:
+    done = hanse("run", experiment_file, "data.test=1", "rounds=1")
+    assert done.code == 0, done.err
+    assert "too few for an interval" in done.out
+
+
+def test_labels_are_shown_as_they_are(hanse, experiment_file: Path, tmp_path: Path) -> None:
+    rows = [
+        {**row, "label": {"positive": "[/good]"}.get(row["label"], "bad")} for row in reviews(90)
+    ]
+    file = write_lines(tmp_path / "marked.jsonl", rows)
+    shown = hanse("check", experiment_file, f"data.path={file}")
+    assert shown.code == 0, shown.err
+    assert "[/good]" in shown.out
+
+
 def test_parts_lists_every_part_with_its_settings(hanse) -> None:
     shown = hanse("parts").out
     for expected in ("fedprox", "mu: float = 0.01", "dirichlet", "classification", "mean", "sft"):
@@ -110,6 +126,10 @@ def _override(words: str, *expected: str) -> object:
         _override("data.test=1.0", "data.test is 1.0"),
         _override("evaluation.tasks=[]", "evaluation.tasks is []"),
         _override("clients.silo-1.data.partition=iid", "would change nothing"),
+        _override("clients.silo-1.data.client_test=0", "would change nothing"),
+        _override("clients.silo-1.data.path=x.jsonl", "every client must"),
+        _override("model.max_length=1000", "reads at most 256 tokens"),
+        _override("adapter.lora.target_modules='('", "LoRA cannot be put into this model"),
         _override("fraction_train=2", "fraction_train is 2"),
         _override("seed=-1", "seed is -1"),
         _override("model.max_length=8", "max_length"),

@@ -41,7 +41,9 @@ def test_a_run_leaves_what_it_promises(experiment_file: Path) -> None:
     assert [record["round"] for record in rounds] == [0, 1, 2, 3]
     assert rounds[3]["test"]["accuracy"] > rounds[0]["test"]["accuracy"]
     assert rounds[3]["client_test"].keys() == {"silo-1", "silo-2", "silo-3"}
-    assert load(folder / "experiment.yaml").resolved() == load(experiment_file).resolved()
+    wanted = load(experiment_file).resolved()
+    wanted["data"]["labels"] = {"negative": "negative", "positive": "positive"}  # found by looking
+    assert load(folder / "experiment.yaml").resolved() == wanted
 
 
 def test_same_seed_same_adapter_other_seed_other_adapter(
@@ -144,6 +146,23 @@ def test_an_algorithm_from_outside_the_package(experiment_file: Path, tmp_path: 
     folder = _run(experiment_file)
     assert journal.records(folder)[1]["weight"] == 3.0, "one silo, one vote"
     assert "server_rate: 0.5" in (folder / "experiment.yaml").read_text()
+
+
+def test_silos_too_small_to_hold_anything_out(experiment_file: Path) -> None:
+    words = ["num_clients=100", "data.partition=iid", "fraction_train=0.02", "rounds=1"]
+    words.append("data.test=40")  # leaves one row for each
+    folder = _run(experiment_file, *words)
+    assert "client_test" not in journal.records(folder)[-1]
+
+
+def test_a_task_from_outside_is_kept_by_its_name(experiment_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from hanse.evaluation.classification import Classification\n\n"
+        "@dataclass(frozen=True)\nclass Mine(Classification):\n    'The same under another name.'\n"
+    )
+    folder = _run(experiment_file, "evaluation.tasks=['tasks.py:Mine']", "rounds=1")
+    assert journal.read_scores(folder, "test-Mine", 1)["metrics"]["accuracy"] >= 0
 
 
 def test_evaluate_scores_the_same_rows_the_same(experiment_file: Path) -> None:

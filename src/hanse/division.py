@@ -1,7 +1,6 @@
 """From an experiment to the rows of the server and of each client."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from hanse.data import corpora, partition, splits
 from hanse.data.formats import Row
@@ -53,7 +52,7 @@ def divide(experiment: Experiment) -> Division:
 def _rows(experiment: Experiment) -> list[Row]:
     """The rows of one data source that pass its filter."""
     data = experiment.data
-    rows = corpora.load(data.path, [Path.cwd()])
+    rows = corpora.load(data.path)
     for column, value in data.where.items():
         if not any(column in row.fields for row in rows):
             known = sorted({name for row in rows[:100] for name in row.fields})

@@ -9,7 +9,6 @@ import torch
 from hanse import experiment as experiments
 from hanse.assembly import Machine, adapter_folder, examples
 from hanse.data import corpora
-from hanse.data.labelled import label_words
 from hanse.division import divide
 from hanse.errors import UserError
 from hanse.evaluation.intervals import Interval, paired
@@ -40,11 +39,9 @@ def compare(
             f"{run} has no finished adapter; run `hanse resume {run}` first, or name another run."
         )
     experiment = experiments.load(run / "experiment.yaml", overrides)
-    division = divide(experiment)
-    rows, labels = getattr(division, split), division.labels
-    if data is not None:
-        rows = corpora.load(data, [Path.cwd()])
-        labels = label_words(rows, labels) if labels else labels
+    # Where another file is scored, the run's own data are not needed, and may not be here.
+    rows = getattr(divide(experiment), split) if data is None else corpora.load(data)
+    labels = experiment.data.labels  # the run has written down those that it found
     machine = Machine()
     backbone = machine.backbone(experiment.model)
     tasks = build_tasks(experiment)

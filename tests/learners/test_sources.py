@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from hanse.errors import UserError
@@ -56,6 +57,18 @@ def test_pickled_weights_are_refused(model: Path) -> None:
 
 def test_damaged_weights(model: Path) -> None:
     (model / "model.safetensors").write_bytes(b"\x00" * 100)
+    assert "cannot be loaded" in _refused(model)
+
+
+def test_weights_that_are_not_all_there(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    assert "lack model.layers.1.mlp.up_proj.weight" in _refused(model)
+
+
+def test_a_configuration_that_is_none(model: Path) -> None:
+    (model / "config.json").write_text("3")
     assert "cannot be loaded" in _refused(model)
 
 

@@ -1,0 +1,73 @@
+"""Adapters: what is trained, and which of them can be continued."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hanse.errors import UserError
+from hanse.learners.adapters import Lora, read, save
+from hanse.learners.backbone import Backbone, Model, load
+
+
+@pytest.fixture
+def backbone(tiny_llama: Path) -> Backbone:
+    return load(Model(str(tiny_llama), bf16=False))
+
+
+def test_everything_that_is_put_in_is_trained(backbone: Backbone) -> None:
+    name = backbone.attach(Lora(r=2, target_modules=("embed_tokens", "q_proj")), seed=0)
+    found = backbone.parameters(name)
+    wanted = [p for p in backbone.model.parameters() if p.requires_grad]
+    assert {id(p) for p in found.values()} == {id(p) for p in wanted}
+    assert any("embedding" in key for key in found)
+
+
+def test_the_seed_draws_the_adapter(tiny_llama: Path) -> None:
+    def drawn(seed: int) -> float:
+        backbone = load(Model(str(tiny_llama), bf16=False))
+        found = backbone.parameters(backbone.attach(Lora(r=2), seed))
+        assert all(not p.any() for key, p in found.items() if "lora_B" in key)
+        return float(sum(p.detach().sum() for p in found.values()))
+
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_what_is_read_is_what_was_saved(backbone: Backbone, tmp_path: Path) -> None:
+    settings = Lora(r=3, lora_alpha=7, target_modules=("q_proj", "v_proj"))
+    name = backbone.attach(settings, seed=0)
+    live = {key: p.detach() for key, p in backbone.parameters(name).items()}
+    save(backbone.model, name, live, tmp_path)
+    found, tensors = read(tmp_path)
+    assert found == settings
+    assert {key: t.tolist() for key, t in tensors.items()} == {
+        key: t.tolist() for key, t in live.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"peft_type": "IA3"}, "not that of a LoRA adapter"),
+        ({"alpha_pattern": {"q_proj": 4}}, "has alpha_pattern"),
+        ({"use_dora": True}, "has use_dora"),
+        ({"bias": "all"}, "has bias"),
+        ({"r": None}, "r "),
+        ({"r": "x"}, "r "),
+    ],
+)
+def test_other_adapters_are_refused(
+    backbone: Backbone, tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    name = backbone.attach(Lora(r=2), seed=0)
+    live = {key: p.detach() for key, p in backbone.parameters(name).items()}
+    save(backbone.model, name, live, tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(UserError, match=said):
+        read(tmp_path)
+
+
+def test_a_folder_without_an_adapter(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no adapter that can be read"):
+        read(tmp_path)
