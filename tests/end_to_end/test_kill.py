@@ -52,7 +52,9 @@ def test_killed_and_resumed_runs_end_in_the_same_adapter(
     length = rounds[-1]["time"] - rounds[0]["time"]
     draw = random.Random(0)
     killed = 0
-    for number in range(KILLS):
+    for number in range(3 * KILLS):  # a kill may come too late to hit
+        if killed >= KILLS:
+            return
         folder = tmp_path / f"killed-{number}"
         command = _hanse("run", experiment_file, f"output_dir={folder}", *words)
         killed += _killed_after(command, draw.uniform(0, length))
@@ -60,4 +62,4 @@ def test_killed_and_resumed_runs_end_in_the_same_adapter(
             killed += _killed_after(_hanse("resume", folder), draw.uniform(0, length / 2))
         subprocess.run(_hanse("resume", folder), check=True)
         assert _digest(folder) == _digest(whole), f"kill {number}"
-    assert killed >= KILLS, "most kills must hit a run at work"
+    pytest.fail(f"only {killed} kills hit a run at work")
