@@ -1,5 +1,6 @@
-"""How much federation gains on held-out reviews: the quickstart, three seeds, 2,000 reviews each.
+"""How much federation gains on held-out reviews: three seeds, 2,000 reviews each.
 
+The experiment is the quickstart with a fifth more training than the demo's four minutes allow.
 Every seed draws its own partition, adapter and batches; the test reviews are the same for all, and
 no validation review is among them. A run that was stopped is gone on with; one that is finished is
 not done again. Writes benchmarks/results/quickstart.json, and the figure of the first seed's run.
@@ -20,6 +21,7 @@ from hanse.experiment import load
 from hanse.report import figure
 
 ROOT = Path(__file__).parent.parent
+LONGER = "train.num_train_epochs=0.03"
 QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, 97.5 %, for so many seeds
 
@@ -27,7 +29,7 @@ T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, 97.5 %, for so m
 def finished(seed: int, reviews: int, extra: list[str]) -> Path:
     """The folder of one seed's run, run or resumed as needed."""
     folder = ROOT / "runs" / f"benchmark-quickstart-{reviews}-{seed}"
-    words = [f"seed={seed}", f"data.test={reviews}", f"output_dir={folder}", *extra]
+    words = [f"seed={seed}", f"data.test={reviews}", f"output_dir={folder}", LONGER, *extra]
     if not folder.exists():
         return simulation.run(load(QUICKSTART, words))
     if not (folder / "report.html").exists():
