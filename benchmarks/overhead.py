@@ -34,7 +34,7 @@ from hanse.values import IGNORED, Example
 
 QUICKSTART = Path(__file__).parent.parent / "experiments" / "quickstart.yaml"
 JOB = [
-    "rounds=2",
+    "rounds=1",
     "algorithm=fedavg",
     "train.num_train_epochs=null",
     "train.max_steps=3",
