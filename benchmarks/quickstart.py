@@ -1,6 +1,6 @@
 """How much federation gains on held-out reviews: three seeds, 2,000 reviews each.
 
-The experiment is the quickstart with a fifth more training than the demo's four minutes allow.
+The experiment is the quickstart with more training (LONGER) than the demo's four minutes allow.
 Every seed draws its own partition, adapter and batches; the test reviews are the same for all, and
 no validation review is among them. A run that was stopped is gone on with; one that is finished is
 not done again. Writes benchmarks/results/quickstart.json, and the figure of the first seed's run.
