@@ -176,7 +176,7 @@ def test_wrong_files(hanse, tmp_path: Path, experiment_file: Path) -> None:
     assert "typo.yaml:3" in sentence
     assert "did you mean 'max_steps'" in sentence
     assert "is no run folder" in _sentence(hanse("resume", tmp_path))
-    assert "no finished adapter" in _sentence(hanse("evaluate", tmp_path))
+    assert "is no run folder" in _sentence(hanse("evaluate", tmp_path))
     assert "can be test or validation" in _sentence(
         hanse("evaluate", tmp_path, "--split", "training")
     )
@@ -196,3 +196,33 @@ def test_resolved_experiment_runs_again(hanse, experiment_file: Path, tmp_path: 
     assert (tmp_path / "run" / weights).read_bytes() == (again / weights).read_bytes()
     config = json.loads((again / "adapter" / "adapter_config.json").read_text())
     assert config["peft_type"] == "LORA"
+
+
+def test_data_that_have_changed_are_not_divided_again(
+    hanse, experiment_file: Path, tmp_path: Path
+) -> None:
+    file = write_lines(tmp_path / "own.jsonl", reviews(150))
+    assert hanse("run", experiment_file, f"data.path={file}").code == 0
+    write_lines(file, reviews(149))
+    for command in ("resume", "evaluate"):
+        assert "the data have changed" in _sentence(hanse(command, tmp_path / "run"))
+
+
+def test_a_run_folder_that_was_damaged(hanse, experiment_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert hanse("run", experiment_file).code == 0
+    (run / "metrics.jsonl").unlink()
+    for name in ("machine.json", "scores/test-classification-00000.json"):
+        (run / name).write_bytes((run / name).read_bytes()[:10])
+    done = hanse("resume", run)
+    assert done.code == 0, done.err
+    assert "cannot be read" in done.out
+    text = (run / "experiment.yaml").read_text()
+    (run / "experiment.yaml").write_text(text[:60])
+    assert "is not whole" in _sentence(hanse("resume", run))
+    assert "is no run folder" in _sentence(hanse("evaluate", tmp_path / "nowhere"))
+
+
+def test_words_that_are_no_commands(hanse) -> None:
+    assert hanse("rnu").code == 2
+    assert hanse("run").code == 2

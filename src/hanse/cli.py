@@ -1,10 +1,12 @@
 """The command line: run, resume, check, evaluate, parts."""
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -83,7 +85,8 @@ def evaluate(
         for metric, value in found.base.metrics.items():
             table.add_row(metric, f"{value:.4f}", f"{found.adapted.metrics[metric]:.4f}")
         console.print(table)
-        console.print(f"difference of the items' scores: {_shown(found.difference)}")
+        said = _shown(found.difference)
+        console.print(f"difference of the items' scores: {said}", soft_wrap=True)
 
 
 @app.command(name="parts")
@@ -102,28 +105,34 @@ def list_parts() -> None:
 
 def _tell(folder: Path) -> None:
     """Say how a finished run ended, where its results are, and what to do next."""
-    rounds = journal.records(folder)
-    last = rounds[-1]["round"]
-    for file in sorted((folder / "scores").glob(f"test-*-{last:05d}.json")):
+    checkpoint = journal.latest(folder)
+    last = checkpoint.round if checkpoint else 0
+    files = sorted((folder / "scores").glob(f"test-*-{last:05d}.json"))
+    for file in files:
         task = file.name[len("test-") : -len(f"-{last:05d}.json")]
-        before = journal.read_scores(folder, f"test-{task}", 0)
-        after = journal.read_scores(folder, f"test-{task}", last)
+        try:
+            before = journal.read_scores(folder, f"test-{task}", 0)
+            after = journal.read_scores(folder, f"test-{task}", last)
+        except (OSError, ValueError):
+            console.print(f"the scores in {file.parent} cannot be read", soft_wrap=True)
+            continue
         name = "accuracy" if "accuracy" in after["metrics"] else next(iter(after["metrics"]))
         old, new = (sum(found["items"]) / len(found["items"]) for found in (before, after))
         console.print(
             f"mean {name} of {len(after['items']):,} held-out rows: {old:.4f} → {new:.4f}, "
-            f"a change of {_shown(paired(after['items'], before['items']))}",
+            f"change {_shown(paired(after['items'], before['items']))}",
             style="bold",
             soft_wrap=True,
         )
     console.print(f"adapter  {folder / 'adapter'}", soft_wrap=True)
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
-    console.print(f"next     hanse evaluate {folder}", soft_wrap=True)
+    again = f"hanse evaluate {shlex.quote(str(folder))}"
+    console.print(f"next     {again if files else f'{again} --data FILE'}", soft_wrap=True)
 
 
 def _shown(interval: Interval | None) -> str:
     if interval is None:
-        return "one row, which is too few for an interval"
+        return "of one row, which is too few for an interval"
     low, high = f"{interval.low:+.4f}", f"{interval.high:+.4f}"
     return f"{interval.value:+.4f} (paired 95 % interval {low} to {high})"
 
@@ -133,12 +142,15 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("hanse").setLevel(logging.INFO)
     try:
-        app()
+        app(standalone_mode=False)
+    except click.ClickException as error:  # a word that is no command or option
+        error.show()
+        sys.exit(error.exit_code)
     except UserError as error:
         print(f"hanse: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("hanse: stopped.", file=sys.stderr)
+    except (KeyboardInterrupt, click.Abort):
+        print("hanse: stopped before anything was begun.", file=sys.stderr)
         sys.exit(2)
 
 

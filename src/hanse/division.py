@@ -1,5 +1,6 @@
 """From an experiment to the rows of the server and of each client."""
 
+import hashlib
 from dataclasses import dataclass, replace
 
 from hanse.data import corpora, partition, splits
@@ -19,6 +20,7 @@ class Division:
     train: dict[str, list[Row]]  # by client, in client order
     held: dict[str, list[Row]]  # each client's own test rows
     labels: dict[str, str]  # label → word; empty without labels
+    digest: str  # of all rows as they were loaded: other rows would be divided otherwise
 
 
 def divide(experiment: Experiment) -> Division:
@@ -46,7 +48,16 @@ def divide(experiment: Experiment) -> Division:
         kept[name], held[name] = splits.hold_out(share, part, replace(moment, client=name))
     labelled = [row for row in rows if row.label is not None]
     labels = label_words(labelled, data.labels) if labelled else {}
-    return Division(validation, test, kept, held, labels)
+    return Division(validation, test, kept, held, labels, _digest(rows))
+
+
+def _digest(rows: list[Row]) -> str:
+    """A hash of what the rows say, wherever their file is."""
+    found = hashlib.sha256()
+    for row in rows:
+        said = (row.messages, row.prompt, row.completion, row.text, row.label)
+        found.update(repr((said, sorted(row.fields.items()))).encode())
+    return found.hexdigest()
 
 
 def _rows(experiment: Experiment) -> list[Row]:

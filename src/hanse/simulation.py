@@ -28,7 +28,7 @@ def run(experiment: Experiment) -> Path:
     resolved = experiment.resolved()
     resolved["data"]["labels"] = simulation.division.labels  # found by looking, now written down
     journal = Journal.create(folder, settings.dump(resolved))
-    machine.note(folder)
+    machine.note(folder, simulation.division.digest)
     log.info("run folder %s", folder)
     return _go(simulation, journal)
 
@@ -37,9 +37,15 @@ def resume(folder: Path) -> Path:
     """Go on with a run from its last whole checkpoint; ends as if it had never stopped."""
     if not (folder / "experiment.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no experiment.yaml.")
+    values, _ = settings.read(folder / "experiment.yaml")
+    if lacking := Experiment.model_fields.keys() - values.keys():
+        raise UserError(
+            f"{folder / 'experiment.yaml'} is not whole: it lacks {min(lacking)}; bring it back."
+        )
     experiment = experiments.load(folder / "experiment.yaml")
     machine.follow(folder)
     simulation = simulate(experiment)
+    machine.same_data(folder, simulation.division.digest)
     return _go(simulation, Journal(folder))
 
 
@@ -75,8 +81,9 @@ def _finish(simulation: Simulation, folder: Path) -> None:
 def _folder(experiment: Experiment) -> Path:
     """Where a run goes: the folder that was asked for, or the first free one of its name."""
     if experiment.output_dir is not None:
-        refuse_taken(Path(experiment.output_dir))  # before the model is loaded
-        return Path(experiment.output_dir)
+        folder = Path(experiment.output_dir).expanduser()
+        refuse_taken(folder)  # before the model is loaded
+        return folder
     number = 1
     while (folder := RUNS / f"{experiment.name}{f'-{number}' if number > 1 else ''}").exists():
         number += 1

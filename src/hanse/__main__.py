@@ -1,0 +1,17 @@
+"""The program: imports take seconds, and Ctrl-C during them is answered in a sentence, too."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from hanse import cli
+    except KeyboardInterrupt:
+        print("hanse: stopped before anything was begun.", file=sys.stderr)
+        sys.exit(2)
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
