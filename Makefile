@@ -34,6 +34,7 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/logits.py
 	$(BIN)/python benchmarks/quickstart.py
 	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/tables.py
