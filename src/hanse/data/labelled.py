@@ -49,8 +49,8 @@ def answer(row: Row, known: Mapping[str, tuple[int, ...]]) -> int:
     if row.label is None or row.label not in known:
         raise UserError(
             f"{row.place}: the label {row.label!r} is not one of "
-            f"{', '.join(map(repr, known))}; add it to `labels`, mend the row, or use the values as words "
-            "with data.labels={}."
+            f"{', '.join(map(repr, known))}; add it to `labels`, mend the row, or use the values "
+            "as words with data.labels={}."
         )
     return list(known).index(row.label)
 
