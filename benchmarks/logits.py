@@ -12,7 +12,7 @@ from measured import keep
 from overhead import JOB, QUICKSTART, steps_a_second
 
 from hanse.assembly import simulate
-from hanse.experiment import load
+from hanse.loading import load
 
 SETTINGS = ["model.bf16=false", "adapter.lora.target_modules=[q_proj, v_proj]"]
 

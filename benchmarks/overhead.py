@@ -22,7 +22,8 @@ from torch.nn.functional import cross_entropy
 
 from hanse import settings
 from hanse.assembly import Simulation, simulate
-from hanse.experiment import Experiment, load
+from hanse.experiment import Experiment
+from hanse.loading import load
 from hanse.journal import Journal, latest
 from hanse.learners.causal_lm import CausalLM, collate
 from hanse.learners.training import draw

@@ -17,7 +17,7 @@ QUICKSTART = Path(__file__).parent.parent / "experiments" / "quickstart.yaml"
 PREVIEW = """
 import json, sys
 from pathlib import Path
-from hanse.experiment import load
+from hanse.loading import load
 from hanse.preview import preview
 found = preview(load(Path(sys.argv[1]), sys.argv[2:]))
 size = sum(found.down.values()) + sum(found.up.values())
@@ -33,7 +33,7 @@ def main() -> None:
     predicted = json.loads(done.stdout.splitlines()[-1])
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home) / "run"
-        command = [sys.executable, "-m", "hanse.cli", "run", str(QUICKSTART), *words]
+        command = [sys.executable, "-m", "hanse", "run", str(QUICKSTART), *words]
         subprocess.run([*command, f"output_dir={folder}"], check=True)
         records = journal.records(folder)
         ledger = journal.records(folder, "ledger")

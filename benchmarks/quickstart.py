@@ -17,7 +17,7 @@ from measured import keep
 
 from hanse import journal, simulation
 from hanse.evaluation.intervals import paired
-from hanse.experiment import load
+from hanse.loading import load
 from hanse.report import figure
 
 ROOT = Path(__file__).parent.parent

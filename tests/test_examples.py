@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hanse import assembly, simulation
-from hanse.experiment import load
+from hanse.loading import load
 from hanse.learners.adapters import read
 from hanse.learners.training import draw
 from hanse.randomness import Moment

@@ -9,7 +9,8 @@ import yaml
 
 from hanse.algorithms.fedprox import FedProx
 from hanse.errors import UserError
-from hanse.experiment import Experiment, build_algorithm, build_partitioner, build_tasks, load
+from hanse.experiment import Experiment, build_algorithm, build_partitioner, build_tasks
+from hanse.loading import load
 from hanse.settings import dump
 
 QUICKSTART = Path(__file__).parents[1] / "experiments" / "quickstart.yaml"

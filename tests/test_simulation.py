@@ -13,7 +13,7 @@ import pytest
 
 from hanse import journal, rescore, simulation
 from hanse.errors import UserError
-from hanse.experiment import load
+from hanse.loading import load
 from hanse.preview import preview
 from samples import reviews, write_lines
 

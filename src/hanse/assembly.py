@@ -158,10 +158,13 @@ class Simulation:
         )
 
 
-def simulate(experiment: Experiment) -> Simulation:
-    """Load what the experiment names and check that it fits together; nothing is written."""
+def simulate(experiment: Experiment, machine: Machine | None = None) -> Simulation:
+    """Load what the experiment names and check that it fits together; nothing is written.
+
+    machine: what is in memory already, when several runs follow each other.
+    """
     division = divide(experiment)
-    machine = Machine()
+    machine = machine or Machine()
     needs = build_objective(experiment).needs
     asked = next(iter(build_tasks(experiment).values())).needs
     silos = {}

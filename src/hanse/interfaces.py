@@ -59,6 +59,10 @@ class Learner(ABC):
         """(examples, choices) scores of a batch whose examples have choices."""
         return self.forward(batch)
 
+    def generate(self, examples: Sequence[Any], max_new_tokens: int) -> list[str]:
+        """What the model says after each example's prompt, word by most likely word."""
+        raise TypeError(f"{type(self).__name__} generates no text")
+
     def batches(self, split: str, size: int) -> Iterator[tuple[list[int], Any]]:
         """A split in batches of like length, longest first, with the examples' places in it."""
         examples = self.examples(split)

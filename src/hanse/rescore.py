@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from hanse import experiment as experiments
+from hanse import loading
 from hanse.assembly import Machine, adapter_folder, examples
 from hanse.data import corpora
 from hanse.division import divide
@@ -41,7 +41,7 @@ def compare(
         raise UserError(
             f"{run} has no finished adapter; run `hanse resume {run}` first, or name another run."
         )
-    experiment = experiments.load(run / "experiment.yaml", overrides)
+    experiment = loading.load(run / "experiment.yaml", overrides)
     if data is None:
         division = divide(experiment)
         same_data(run, division.digest)

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from hanse import experiment as experiments
-from hanse import machine, settings, storage
-from hanse.assembly import RUNS, Simulation, simulate
+from hanse import loading, machine, settings, storage
+from hanse.assembly import RUNS, Machine, Simulation, simulate
 from hanse.card import model_card
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_algorithm
@@ -21,10 +20,13 @@ from hanse.server import rounds, standing_of
 log = logging.getLogger(__name__)
 
 
-def run(experiment: Experiment) -> Path:
-    """Run an experiment in a new folder; the folder, finished."""
+def run(experiment: Experiment, held: Machine | None = None) -> Path:
+    """Run an experiment in a new folder; the folder, finished.
+
+    held: what this machine has in memory already, when several runs follow each other.
+    """
     folder = _folder(experiment)
-    simulation = simulate(experiment)
+    simulation = simulate(experiment, held)
     resolved = experiment.resolved()
     resolved["data"]["labels"] = simulation.division.labels  # found by looking, now written down
     journal = Journal.create(folder, settings.dump(resolved))
@@ -33,7 +35,7 @@ def run(experiment: Experiment) -> Path:
     return _go(simulation, journal)
 
 
-def resume(folder: Path) -> Path:
+def resume(folder: Path, held: Machine | None = None) -> Path:
     """Go on with a run from its last whole checkpoint; ends as if it had never stopped."""
     if not (folder / "experiment.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no experiment.yaml.")
@@ -42,9 +44,9 @@ def resume(folder: Path) -> Path:
         raise UserError(
             f"{folder / 'experiment.yaml'} is not whole: it lacks {min(lacking)}; bring it back."
         )
-    experiment = experiments.load(folder / "experiment.yaml")
+    experiment = loading.load(folder / "experiment.yaml")
     machine.follow(folder)
-    simulation = simulate(experiment)
+    simulation = simulate(experiment, held)
     machine.same_data(folder, simulation.division.digest)
     return _go(simulation, Journal(folder))
 

@@ -24,12 +24,16 @@ class Example:
     choices: for an example that is answered by one of several label words: their tokens, each of
         which would follow `ids`; the labels are then all IGNORED.
     choice: the index of the right one among `choices`.
+    prompt: how many of `ids` stand before the last answer; 0 if there is none.
+    answer: that answer as it was written, uncut; "" if there is none.
     """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
     choices: tuple[tuple[int, ...], ...] = ()
     choice: int = IGNORED
+    prompt: int = 0
+    answer: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,8 +70,21 @@ class Combined:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A prompt, the answer that the data have, and what the model said."""
+
+    prompt: str
+    answer: str
+    said: str
+
+
+@dataclass(frozen=True)
 class Scores:
-    """What a task found: named metrics, and one value per item for paired comparisons."""
+    """What a task found: named metrics, one value per item for paired comparisons, and samples.
+
+    samples: of the split's first items, so that those of two evaluations belong together.
+    """
 
     metrics: dict[str, float]
     items: list[float] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)

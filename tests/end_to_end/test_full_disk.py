@@ -18,7 +18,7 @@ def _hanse(*words: object, largest_file: int | None = None) -> subprocess.Comple
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
-    command = [sys.executable, "-m", "hanse.cli", *map(str, words)]
+    command = [sys.executable, "-m", "hanse", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
 
 

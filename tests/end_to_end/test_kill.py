@@ -18,7 +18,7 @@ KILLS = 10
 
 
 def _hanse(*words: object) -> list[str]:
-    return [sys.executable, "-m", "hanse.cli", *map(str, words)]
+    return [sys.executable, "-m", "hanse", *map(str, words)]
 
 
 def _digest(folder: Path) -> str:

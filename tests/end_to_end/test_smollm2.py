@@ -10,7 +10,7 @@ import pytest
 from hanse import journal, simulation
 from hanse.division import divide
 from hanse.errors import UserError
-from hanse.experiment import load
+from hanse.loading import load
 from hanse.learners.sources import locate
 
 pytestmark = pytest.mark.end_to_end

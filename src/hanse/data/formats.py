@@ -25,6 +25,7 @@ class Row:
 
     fields: every other plain column as text, and the label if there is one.
     place: where it stands, "file:line", for error messages.
+    vector: what a sentence encoder makes of it, for a partitioner that asks for one.
     """
 
     messages: tuple[Mapping[str, str], ...] = ()
@@ -34,6 +35,7 @@ class Row:
     label: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     place: str = ""
+    vector: tuple[float, ...] = ()
 
     @property
     def kind(self) -> str:

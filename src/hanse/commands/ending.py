@@ -1,0 +1,43 @@
+"""What is said when a run has ended: how, where its results are, and what to do next."""
+
+import shlex
+from pathlib import Path
+
+from hanse import journal
+from hanse.commands.words import console
+from hanse.evaluation.intervals import Interval, paired
+
+
+def tell(folder: Path) -> None:
+    """Say how a finished run ended, where its results are, and what to do next."""
+    checkpoint = journal.latest(folder)
+    last = checkpoint.round if checkpoint else 0
+    files = sorted((folder / "scores").glob(f"test-*-{last:05d}.json"))
+    for file in files:
+        task = file.name[len("test-") : -len(f"-{last:05d}.json")]
+        try:
+            before = journal.read_scores(folder, f"test-{task}", 0)
+            after = journal.read_scores(folder, f"test-{task}", last)
+        except (OSError, ValueError):
+            console.print(f"the scores in {file.parent} cannot be read", soft_wrap=True)
+            continue
+        name = "accuracy" if "accuracy" in after["metrics"] else next(iter(after["metrics"]))
+        old, new = (sum(found["items"]) / len(found["items"]) for found in (before, after))
+        console.print(
+            f"mean {name} of {len(after['items']):,} held-out rows: {old:.4f} → {new:.4f}, "
+            f"change {shown(paired(after['items'], before['items']))}",
+            style="bold",
+            soft_wrap=True,
+        )
+    console.print(f"adapter  {folder / 'adapter'}", soft_wrap=True)
+    console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
+    again = f"hanse evaluate {shlex.quote(str(folder))}"
+    console.print(f"next     {again if files else f'{again} --data FILE'}", soft_wrap=True)
+
+
+def shown(interval: Interval | None) -> str:
+    """A difference with its interval, in words."""
+    if interval is None:
+        return "of one row, which is too few for an interval"
+    low, high = f"{interval.low:+.4f}", f"{interval.high:+.4f}"
+    return f"{interval.value:+.4f} (paired 95 % interval {low} to {high})"
