@@ -1,6 +1,7 @@
 """Every choice of a run: what loads means what was written, and what does not load says why."""
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def written(home: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("file", sorted(QUICKSTART.parent.glob("*.yaml")), ids=lambda f: f.stem)
 def test_every_published_experiment_loads(file: Path) -> None:
-    assert load(file).name == file.stem
-    assert file.read_text().startswith("# hanse run experiments/" + file.name)
+    assert load(file).output_dir is None  # so that a second run does not meet the first
+    assert re.match(rf"# hanse \w+ experiments/{file.name}\n", file.read_text())
 
 
 @pytest.mark.parametrize(
@@ -155,10 +156,14 @@ def test_any_file_name_will_do_and_any_path(tmp_path: Path) -> None:
         ("fraction_train: 0", r"fraction_train is 0; .*greater than 0"),
         ("seed: null", r"small\.yaml:8: seed is None; "),
         ("adapter: {lora: {r: 0}}", r"small\.yaml:8: adapter\.lora\.r is 0; "),
-        ("adapter: {lora: {rank: 4}}", r"there is no setting 'rank'.*adapter\.lora has r, "),
+        ("adapter: {lora: {rang: 4}}", r"there is no setting 'rang'.*adapter\.lora has r, "),
+        ("evaluation:\n  tasks: [acc]", r"small\.yaml:9: there is no 'acc' in evaluation"),
         ("adapter: {lora: {}, from: x}", "either lora: .* or from: .* not both or neither"),
         ("adapter: {}", "either lora: .* or from: .* not both or neither"),
-        ("algorithm: fedavgg", r"no 'fedavgg' in algorithms \(did you mean 'fedavg'\?\)"),
+        (
+            "algorithm: fedavgg",
+            r"small\.yaml:8: there is no 'fedavgg' in algorithms \(did you mean 'fedavg'\?\)",
+        ),
         ("algorithm: {fedprox: {muu: 1}}", r"no setting 'muu' \(did you mean 'mu'\?\)"),
         ("algorithm: [fedavg]", "algorithm"),
         ("algorithm: 3", "algorithm|no '3' in"),
@@ -167,22 +172,37 @@ def test_any_file_name_will_do_and_any_path(tmp_path: Path) -> None:
         ("clients: {silo-9: {}}", r"clients\.silo-9 is no client .*silo-1 to silo-3"),
         ("clients: {silo-1: {rounds: 3}}", "cannot override 'rounds'; it can override model, "),
         ("clients: {silo-1: {trian: {}}}", r"cannot override 'trian' \(did you mean 'train'\?\)"),
-        ("clients: {silo-1: {train: {lr: 3}}}", r"clients\.silo-1: there is no setting 'lr'"),
-        ("clients: {silo-1: {train: {max_steps: x}}}", r"clients\.silo-1: train\.max_steps is 'x'"),
+        ("clients:\n  silo-1: {train: {rate: 3}}", r"small\.yaml:9: there is no setting 'rate'"),
+        (
+            "clients:\n  silo-1:\n    train:\n      max_steps: x",
+            r"small\.yaml:11: clients\.silo-1\.train\.max_steps is 'x'",
+        ),
+        ("clients:\n  silo-1:\n    seed: 3", r"small\.yaml:10: clients\.silo-1 cannot override"),
+        (
+            "clients:\n  silo-1:\n    train: {max_steps: 1, num_train_epochs: 1}",
+            r"small\.yaml:9: clients\.silo-1: train has both",
+        ),
+        ("learning_rat: 3", r"'learning_rat' \(did you mean 'train\.learning_rate'\?\)"),
+        ("model: x", r"small\.yaml:8: model is 'x'; it is a section with the settings model_name"),
+        ('"a\\nb": 3', r"there is no setting 'a\\nb'"),
+        ("SEED: 3", r"there is no setting 'SEED' \(did you mean 'seed'\?\)"),
+        ("7: 3", r"small\.yaml:8: there is no setting '7'"),
+        ("adapter: {rounds: 3}", r"'rounds' \(did you mean 'rounds' at the top\?\)"),
+        ("seed: " + "[" * 90 + "]" * 90, r"seed is \[{80}…; "),
         ("clients: {silo-1: 3}", "clients"),
         ("name: a/b", r"small\.yaml:8: name is 'a/b'; "),
         ("list: 3", r"small\.yaml:8: there is no setting 'list'; "),
         ("'x]': 3", r"small\.yaml:8: there is no setting 'x\]'"),
         ("adapter: {lora: {int: 3}}", r"there is no setting 'int'; adapter\.lora has r, "),
-        ("clients: {silo-1: {data: null}}", r"clients\.silo-1: data is None; "),
-        ("clients: {silo-1: {data: 7}}", r"clients\.silo-1: data is 7; "),
+        ("clients: {silo-1: {data: null}}", r"small\.yaml:8: clients\.silo-1\.data is None; "),
+        ("clients: {silo-1: {data: 7}}", r"small\.yaml:8: clients\.silo-1\.data is 7; "),
         ("clients: {../up: {data: {path: x}}}", r"clients\.\.\./up is '\.\./up'; .*match pattern"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, more: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
         load(written(tmp_path, f"{SMALL}{more}\n"))
-    assert "small.yaml" in str(caught.value) or "clients.silo-1" in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'small.yaml'}:")
     assert "\n" not in str(caught.value)
 
 
@@ -191,7 +211,10 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, more: str, said: s
     [
         ("train.num_train_epochs=1", "both max_steps and num_train_epochs"),
         ("data.template=no place", r"data\.template 'no place' has no {text}"),
-        ("data.test=1.5", r"small\.yaml:3: data\.test is 1\.5; .*integer, or .*less than 1"),
+        (
+            "data.test=1.5",
+            r"^the override 'data\.test=1\.5': data\.test is 1\.5; .*integer, or .*less than 1",
+        ),
         ("objective=null", r"objective is None; .*valid string, or .*valid dictionary"),
         ("data.client_test=1", r"data\.client_test is 1; .*less than 1"),
         ("data.partition.dirichlet.alpha=0", r"dirichlet\.alpha came as 0: "),
@@ -199,8 +222,17 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, more: str, said: s
     ],
 )
 def test_what_is_wrong_in_an_override_is_said(tmp_path: Path, word: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        load(written(tmp_path, SMALL), [word])
+    with pytest.raises(UserError, match=said) as caught:
+        load(written(tmp_path, SMALL), ["seed=1", word, "rounds=1"])
+    assert str(caught.value).startswith(f"the override {word!r}: ")
+
+
+def test_the_file_is_blamed_for_what_is_wrong_in_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"small\.yaml:8: seed is -1; "):
+        load(written(tmp_path, SMALL + "seed: -1\n"), ["rounds=1", "train.max_steps=2"])
+    with pytest.raises(UserError, match=r"^the override 'seed=-2': seed is -2; "):
+        load(written(tmp_path, SMALL + "seed: -1\n"), ["rounds=1", "seed=-2"])
+    assert load(written(tmp_path, SMALL + "seed: -1\n"), ["seed=2"]).seed == 2
 
 
 STRANGE: tuple[Any, ...] = (

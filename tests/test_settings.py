@@ -1,4 +1,4 @@
-"""YAML in, with overrides; what is wrong is named with its file, its line and a way out."""
+"""YAML in and out, and the changes of a command line."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from hanse.errors import UserError
-from hanse.experiment import Experiment
-from hanse.settings import dump, keys, merge, override, read
+from hanse.settings import change, dump, merge, override, read
 
 
 def test_a_file_is_read_with_its_text(tmp_path: Path) -> None:
@@ -75,11 +74,17 @@ PROX = {"algorithm": {"fedprox": {"mu": 1}}}
             {"data": {"partition": {"dirichlet": {"alpha": 1}}, "test": 5}},
         ),
         ({"algorithm": {"fedprox": {"mu": 1}}}, ["algorithm=fedavg"], {"algorithm": "fedavg"}),
+        # A later word may say more about what an earlier one chose, or say the same thing anew.
+        ({}, ["algorithm=fedprox", "algorithm.fedprox.mu=1"], PROX),
+        ({}, ["algorithm.fedprox.mu=0", "algorithm.fedprox.mu=1"], PROX),
+        ({}, ["algorithm=fedavg", "algorithm={fedprox: {mu: 1}}"], PROX),
+        ({"adapter": {"from": "x"}}, ["adapter.lora.r=1", "adapter.lora.lora_alpha=2"],
+         {"adapter": {"lora": {"r": 1, "lora_alpha": 2}}}),
     ],
 )  # fmt: skip
 def test_overrides(values: dict[str, Any], words: list[str], expected: dict[str, Any]) -> None:
     before = dump(values)
-    assert override(values, words) == expected
+    assert override(values, map(change, words)) == expected
     assert dump(values) == before  # the caller's values stay
 
 
@@ -96,8 +101,28 @@ def test_overrides(values: dict[str, Any], words: list[str], expected: dict[str,
     ],
 )
 def test_a_wrong_override_is_a_sentence(word: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        override({}, [word])
+    with pytest.raises(UserError, match=said) as caught:
+        change(word)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["adapter.from=x", "adapter.lora.r=4"], "choose differently for adapter; leave one"),
+        (["adapter.lora.r=4", "adapter.from=x"], "choose differently for adapter"),
+        (["algorithm.fedprox.mu=1", "algorithm.fedavg={}"], "choose differently for algorithm"),
+        (["algorithm.fedprox.mu=1", "algorithm=fedavg"], "choose differently for algorithm"),
+        (["algorithm={fedavg: {}}", "seed=1", "algorithm.fedprox.mu=1"], "choose differently"),
+        (["data.partition=iid", "data.partition.key.column=x"], "for data.partition"),
+        (["algorithm.fedprox.mu=1", "algorithm=fedprox"], "the second undoes the first"),
+        (["data.labels.a=x", "data={path: y}"], "the second undoes the first"),
+    ],
+)
+def test_overrides_that_undo_each_other_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        override({}, map(change, words))
+    assert repr(words[0]) in str(caught.value) and repr(words[-1]) in str(caught.value)
 
 
 def test_merging_goes_key_by_key_and_replaces_choices() -> None:
@@ -117,11 +142,3 @@ def test_a_dump_reads_back_in_its_own_order() -> None:
     values = {"z": 1, "a": {"ö": "line\nbreak: x", "n": None}, "l": [1.5, "0", True]}
     text = dump(values)
     assert yaml.safe_load(text) == values and list(yaml.safe_load(text)) == ["z", "a", "l"]
-
-
-def test_the_settings_at_a_place() -> None:
-    assert {"rounds", "train", "clients"} <= set(keys(Experiment, ()))
-    assert {"path", "partition"} <= set(keys(Experiment, ("data",)))
-    assert {"r", "lora_alpha"} <= set(keys(Experiment, ("adapter", "lora")))
-    assert "from" in keys(Experiment, ("adapter",))
-    assert keys(Experiment, ("nowhere",)) == keys(Experiment, ("rounds",)) == []

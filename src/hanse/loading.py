@@ -1,68 +1,143 @@
 """From a YAML file to an experiment: overrides, local paths, checks that need more than a type."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from hanse import settings
+from hanse import renaming, settings
 from hanse.data.corpora import CORPORA
 from hanse.errors import UserError
-from hanse.experiment import Experiment, build_tasks
+from hanse.experiment import (
+    Experiment,
+    build_aggregator,
+    build_algorithm,
+    build_objective,
+    build_partitioner,
+    build_tasks,
+)
+from hanse.faults import SettingError, explain
 from hanse.learners.adapters import Lora
 from hanse.learners.sources import PACKAGED
 from hanse.parts import suggestion
+from hanse.settings import Change, Place, Values
 
 # What one client may have otherwise; of its data, all but how they are held out and divided.
 OVERRIDABLE = ("model", "adapter", "data", "train")
 SHARED_DATA = ("test", "validation", "split_seed", "partition", "labels")
 
+BUILDERS: dict[Place, Callable[[Experiment], Any]] = {  # of the parts, by where they are named
+    ("data", "partition"): build_partitioner,
+    ("objective",): build_objective,
+    ("algorithm",): build_algorithm,
+    ("aggregator",): build_aggregator,
+    ("evaluation", "tasks"): build_tasks,
+}
+
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Experiment:
-    """The experiment in a YAML file, with overrides; raises UserError for anything wrong in it."""
-    values, text = settings.read(path)
-    values.setdefault("name", re.sub(r"[^\w.-]+", "-", path.stem).lstrip(".-") or "run")
-    values = settings.override(values, overrides)
-    values = _absolute(values, path.resolve().parent)
+    """The experiment in a YAML file, with overrides.
+
+    Raises UserError for anything wrong, with the line in the file or the override that is at fault.
+    """
+    written, text = settings.read(path)
+    return compose(written, text, path, overrides)
+
+
+def compose(written: Values, text: str, path: Path, overrides: Iterable[str]) -> Experiment:
+    """The experiment of settings that stand in a file of this text, or stem from one (no text)."""
+    changes = [change for word in overrides for change in _changes(word)]
     try:
-        experiment = Experiment.model_validate(values)
-        _check_clients(experiment)
-        experiment.resolved()  # builds every part once, so that wrong settings show now
-        build_tasks(experiment)
+        values = renaming.settled({"name": default_name(path), **written})
+    except SettingError as error:
+        raise _in_file(error, path, text) from None
+    try:
+        return _built(settings.override(values, changes), path)
+    except SettingError as error:
+        if at_fault := _at_fault(error, values, changes, path):
+            raise _in_word(error, at_fault) from None
+        raise _in_file(error, path, text) from None
+
+
+def _changes(word: str) -> list[Change]:
+    """What a word of the command line changes, under our names."""
+    try:
+        return renaming.changed(settings.change(word))
+    except SettingError as error:
+        raise _in_word(error, word) from None
+
+
+def _in_word(error: SettingError, word: str) -> UserError:
+    return UserError(f"the override {word!r}: {error}")
+
+
+def _in_file(error: SettingError, path: Path, text: str) -> UserError:
+    line = renaming.line(text, error.place)
+    return UserError(f"{path}:{line}: {error}" if line else f"{path}: {error}")
+
+
+def default_name(path: Path) -> str:
+    """What an experiment in a file of this name is called unless it says so itself."""
+    return re.sub(r"[^\w.-]+", "-", path.stem).lstrip(".-") or "run"
+
+
+def _at_fault(error: SettingError, values: Values, changes: list[Change], path: Path) -> str | None:
+    """The first override with which this is wrong; none if it is wrong in the file."""
+    for count in range(len(changes)):
+        try:
+            _built(settings.override(values, changes[:count]), path)
+        except SettingError as earlier:
+            if str(earlier) == str(error):
+                return changes[count - 1].word if count else None
+    return changes[-1].word if changes else None
+
+
+def _built(values: Values, path: Path) -> Experiment:
+    """The experiment that these settings are, every part of it built once; raises SettingError."""
+    try:
+        experiment = Experiment.model_validate(_absolute(values, path.resolve().parent))
     except ValidationError as error:
-        raise settings.explain(error, Experiment, text, str(path)) from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise explain(error, Experiment) from None
+    for place, build in BUILDERS.items():
+        try:
+            build(experiment)
+        except UserError as error:
+            raise SettingError(str(error), place) from None
+    _check_clients(experiment)
     return experiment
 
 
 def _check_clients(experiment: Experiment) -> None:
     known = experiment.client_names
     for name, over in experiment.clients.items():
+        place = ("clients", name)
         if name not in known:
-            raise UserError(
+            raise SettingError(
                 f"clients.{name} is no client{suggestion(name, known)}; they are "
-                f"{known[0]} to {known[-1]}, or give every named client its own data.path."
+                f"{known[0]} to {known[-1]}, or give every named client its own data.path.",
+                place,
             )
         for key in over:
             if key not in OVERRIDABLE:
-                raise UserError(
+                raise SettingError(
                     f"clients.{name} cannot override {key!r}{suggestion(key, OVERRIDABLE)}; "
-                    f"it can override {', '.join(OVERRIDABLE)}."
+                    f"it can override {', '.join(OVERRIDABLE)}.",
+                    (*place, key),
                 )
         try:
             own = experiment.for_client(name)
         except ValidationError as error:
-            raise settings.explain(error, Experiment, "", f"clients.{name}") from None
+            raise explain(error, Experiment, place) from None
         _check_own_data(experiment, name, over.get("data") or {})
         mine, theirs = own.adapter, experiment.adapter
         if mine.source != theirs.source or _trained(mine.lora) != _trained(theirs.lora):
-            raise UserError(
+            raise SettingError(
                 f"clients.{name}.adapter trains another adapter than the other clients', and a "
-                "mean of the two means nothing; only lora_dropout may differ."
+                "mean of the two means nothing; only lora_dropout may differ.",
+                (*place, "adapter"),
             )
 
 
@@ -70,15 +145,17 @@ def _check_own_data(experiment: Experiment, name: str, data: dict[str, Any]) -> 
     """Refuse what of a client's own data settings would be ignored."""
     alone = experiment.brings_own_data
     if "path" in data and (not alone or name in experiment.default_names):
-        raise UserError(
+        raise SettingError(
             f"clients.{name} brings its own data.path, so every client must: give each one a name "
-            "of its own and a path, or leave the paths out."
+            "of its own and a path, or leave the paths out.",
+            ("clients", name, "data", "path"),
         )
     for key in data:
         if key in SHARED_DATA or (not alone and key != "template"):
-            raise UserError(
+            raise SettingError(
                 f"clients.{name}.data.{key} would change nothing: rows are loaded, held out and "
-                "divided once for all clients; set it in data."
+                "divided once for all clients; set it in data.",
+                ("clients", name, "data", key),
             )
 
 

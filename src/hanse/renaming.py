@@ -1,0 +1,203 @@
+"""Settings as people write them, under the names that they have here.
+
+Other tools' names are read as ours and dashes as underscores, each with a note in the log.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from hanse import parts
+from hanse.aliases import ALIASES, Alias
+from hanse.experiment import Experiment
+from hanse.faults import SettingError, free, keys
+from hanse.settings import CHOICES, Change, Place, Values
+
+log = logging.getLogger(__name__)
+
+PARTS: dict[Place, str] = {  # where parts are named → the folder that has such parts
+    ("algorithm",): "algorithms",
+    ("aggregator",): "aggregators",
+    ("objective",): "objectives",
+    ("data", "partition"): "data/partitioners",
+    ("evaluation", "tasks"): "evaluation",
+}
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A value that stands elsewhere than its setting."""
+
+    came: Place
+    place: Place
+    value: Any
+
+
+def settled(values: Values) -> Values:
+    """The values of a file under our names; what had another name is noted in the log.
+
+    Raises SettingError for a setting that is given by two of its names.
+    """
+    moved: list[Moved] = []
+    result = _renamed(values, (), moved)
+    for item in moved:
+        result = _placed(result, item)
+    return result
+
+
+def changed(change: Change) -> list[Change]:
+    """A command line's change under our names; a section of another tool's may become several."""
+    nested = change.value
+    for key in reversed(change.place):
+        nested = {key: nested}
+    moved: list[Moved] = []
+    rest: Any = _renamed(nested, (), moved)
+    result = [replace(change, place=item.place, value=item.value) for item in moved]
+    if rest:
+        place: Place = ()
+        for _ in change.place:
+            [(key, rest)] = rest.items()
+            place = (*place, key)
+        result.append(replace(change, place=place, value=rest))
+    return result
+
+
+def line(text: str, place: Place) -> int | None:
+    """The line of a file's text on which a setting stands, by whatever name; the nearest one."""
+    found: dict[Place, int] = {}
+    _find(yaml.compose(text), (), found)
+    place = tuple(map(str, place))
+    above = [place[:length] for length in range(len(place), 0, -1)]
+    below = [there for there in found if place and there[: len(place)] == place]
+    return next((found[there] for there in above + below if there in found), None)
+
+
+def _find(node: Any, place: Place, found: dict[Place, int]) -> None:
+    """Note the line of every key below a node."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            leaf = not isinstance(value, yaml.MappingNode)
+            there, _ = _meant(place, key.value, leaf)
+            found.setdefault(there, key.start_mark.line + 1)
+            _find(value, there, found)
+
+
+def _renamed(values: Mapping[Any, Any], place: Place, moved: list[Moved]) -> Values:
+    """The values at a place under our names, without those that belong elsewhere: `moved`."""
+    result: dict[Any, Any] = {}
+    for key, value in values.items():
+        came, leaf = (*place, key), not isinstance(value, Mapping)
+        there, alias = _meant(place, key, leaf)
+        if there != came:
+            log.info("%s is read as %s", _dotted(came), _dotted(there))
+        if alias and isinstance(value, str | bool):
+            value = alias.values.get(value, value)
+        value = _part_named(there, value, moved)
+        if there[:-1] != place:
+            moved.append(Moved(came, there, value))
+            continue
+        if there[-1] in result:
+            raise SettingError(f"{_dotted(there)} is given twice, once as {key}; keep one.", there)
+        below = value if leaf else _renamed(value, there, moved)
+        if below or not value:  # else it was another tool's section, of which all is moved
+            result[there[-1]] = below
+    return result
+
+
+def _part_named(place: Place, value: Any, moved: list[Moved]) -> Any:
+    """What names a part, or a list of parts, without dashes."""
+    folder = PARTS.get(place[_client(place) :])
+    if folder and isinstance(value, str) and (plain := value.replace("-", "_")) != value:
+        return plain if plain in parts.names(folder) else value
+    if folder and isinstance(value, list):
+        return [
+            _renamed(item, place, moved)
+            if isinstance(item, Mapping)
+            else _part_named(place, item, moved)
+            for item in value
+        ]
+    return value
+
+
+def _meant(place: Place, key: Any, leaf: bool) -> tuple[Place, Alias | None]:
+    """Where the setting stands that a key at a place means, and by which alias if by one.
+
+    leaf: the key has a plain value; a mapping is always a section.
+    """
+    came, home = (*place, key), _client(place)
+    section = place[home:]
+    if not isinstance(key, str) or place == ("clients",):
+        return came, None
+    known, plain = _known(section), key.replace("-", "_")
+    if key in known or plain in known:
+        return (*place, key if key in known else plain), None
+    if not leaf or free(Experiment, section):
+        return came, None
+    exact, alias = ALIASES.get(_dotted((*section, plain))), ALIASES.get(plain)
+    if not exact and alias and not _foreign(section):
+        leads = _dotted(section) + "." if section else ""
+        alias = alias if alias.setting.startswith(leads) else None
+    if found := exact or alias:
+        return (*place[:home], *found.setting.split(".")), found
+    return came, None
+
+
+def _client(place: Place) -> int:
+    """How many keys of a place only say which client's settings these are."""
+    return 2 if len(place) > 1 and place[0] == "clients" else 0
+
+
+def _foreign(section: Place) -> bool:
+    """Whether a section is another tool's, or lies in one."""
+    for depth, key in enumerate(section):
+        known = keys(Experiment, section[:depth])
+        if key not in known:
+            return bool(known)
+    return False
+
+
+def _known(section: Place) -> list[str]:
+    """The settings in a section; the parts, or the settings of a part, where parts are named."""
+    if section in PARTS:
+        return parts.names(PARTS[section])
+    folder = PARTS.get(section[:-1])
+    if folder is None:
+        return keys(Experiment, section)
+    if section[-1] not in parts.names(folder):
+        return []
+    return [setting.name for setting in parts.settings(parts.find(folder, str(section[-1])))]
+
+
+def _placed(values: Values, item: Moved) -> Values:
+    """The values with a moved one where its setting stands, if nothing else stands there."""
+    result = dict(values)
+    inner: dict[Any, Any] = result
+    *above, last = item.place
+    for depth, key in enumerate(above, 1):
+        below, wanted = inner.get(key) or {}, item.place[depth]
+        if below == wanted:  # a part named without settings
+            below = {wanted: {}}
+        choice = item.place[_client(item.place) : depth] in CHOICES
+        if not isinstance(below, Mapping) or (choice and below and wanted not in below):
+            raise _both(item, item.place[:depth])
+        inner[key] = dict(below)
+        inner = inner[key]
+    if last in inner:
+        raise _both(item, item.place)
+    inner[last] = item.value
+    return result
+
+
+def _both(item: Moved, place: Place) -> SettingError:
+    return SettingError(
+        f"{_dotted(item.came)} means {_dotted(item.place)}, but {_dotted(place)} is given too; "
+        "keep one of them.",
+        item.place,
+    )
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(map(str, place))

@@ -1,0 +1,171 @@
+"""Names of other tools' settings are read as ours, with a note, and never beside ours."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hanse.aliases import ALIASES
+from hanse.errors import UserError
+from hanse.experiment import Experiment
+from hanse.faults import keys
+from hanse.loading import load
+from hanse.renaming import changed, line, settled
+from hanse.settings import change
+
+
+def at(place: str, value: Any) -> dict[str, Any]:
+    """One value deep inside, "a.b" being {"a": {"b": value}}."""
+    for key in reversed(place.split(".")):
+        value = {key: value}
+    return value
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_every_alias_means_a_setting_that_there_is(name: str) -> None:
+    alias, *section = name.split(".")[::-1]
+    target = ALIASES[name].setting
+    assert settled(at(name, 7)) == at(target, 7)
+    *above, last = target.split(".")
+    if above[:2] != ["data", "partition"] and above[:1] != ["algorithm"]:
+        assert last in keys(Experiment, tuple(above))
+    if name != target:
+        assert alias not in keys(Experiment, tuple(reversed(section))), "it hides a setting"
+
+
+@pytest.mark.parametrize(
+    ("came", "meant"),
+    [
+        # As a whole file of each tool has them.
+        ("{lora_r: 4, lora_alpha: 8, base_model: m, sequence_len: 9, micro_batch_size: 2, lr: 0.1}",
+         "{adapter: {lora: {r: 4, lora_alpha: 8}}, train: {per_device_train_batch_size: 2, "
+         "learning_rate: 0.1}, model: {model_name_or_path: m, max_length: 9}}"),
+        ("{num-server-rounds: 9, strategy: {fraction-fit: 0.2}, model: {name: m, lora: "
+         "{peft-lora-r: 2}}, train: {seq-length: 7, training-arguments: {learning-rate: 1}}}",
+         "{rounds: 9, fraction_train: 0.2, model: {model_name_or_path: m, max_length: 7}, "
+         "adapter: {lora: {r: 2}}, train: {learning_rate: 1}}"),
+        ("{federate: {client_num: 3, total_round_num: 5}, llm: {tok_len: 8}, train: "
+         "{local_update_steps: 30, optimizer: {lr: 0.1}}}",
+         "{num_clients: 3, rounds: 5, model: {max_length: 8}, train: {max_steps: 30, "
+         "learning_rate: 0.1}}"),
+        ("{train_args: {comm_round: 5, client_num_in_total: 2}, common_args: {random_seed: 3}}",
+         "{rounds: 5, num_clients: 2, seed: 3}"),
+        # In the section that the setting is in.
+        ("{train: {lr: 1}, adapter: {lora_r: 2, lora: {alpha: 3}}, data: {val_set_size: 4}}",
+         "{train: {learning_rate: 1}, adapter: {lora: {r: 2, lora_alpha: 3}}, "
+         "data: {validation: 4}}"),
+        ("{clients: {a-b: {lr: 1, train: {max-steps: 2}, data: {dataset: x}}}}",
+         "{clients: {a-b: {train: {max_steps: 2, learning_rate: 1}, data: {path: x}}}}"),
+        # Values that other tools spell otherwise.
+        ("{lora_target: all}", "{adapter: {lora: {target_modules: all-linear}}}"),
+        ("{lora_target: [q, v]}", "{adapter: {lora: {target_modules: [q, v]}}}"),
+        ("{lora_target_linear: true}", "{adapter: {lora: {target_modules: all-linear}}}"),
+        ("{prox_mu: 1, algorithm: fedprox}", "{algorithm: {fedprox: {mu: 1}}}"),
+        ("{prox_mu: 1, algorithm: {fedprox: }}", "{algorithm: {fedprox: {mu: 1}}}"),
+        ("{partition_alpha: 1}", "{data: {partition: {dirichlet: {alpha: 1}}}}"),
+        # Dashes.
+        ("{num-clients: 3, train: {learning-rate: 1}}",
+         "{num_clients: 3, train: {learning_rate: 1}}"),
+        ("{algorithm: {fedopt: {beta-1: 0}}, evaluation: {tasks: [perplexity, {classification: "
+         "{batch-size: 3}}]}}",
+         "{algorithm: {fedopt: {beta_1: 0}}, evaluation: {tasks: [perplexity, {classification: "
+         "{batch_size: 3}}]}}"),
+        # What is left alone: ours, the user's own words, and what nobody knows.
+        *((same, same) for same in (
+            "{rounds: 3, adapter: {from: x}, data: {labels: {lr: a, num-rounds: b}}}",
+            "{data: {where: {dataset: x, lora-r: y}, partition: {key: {column: lr}}}}",
+            "{algorithm: {my-file.py:Mine: {lr: 3, my-own: 4}}, 7: 8, null: {a: b}}",
+            "{rounds: {lr: 3}, seed: {num_rounds: 4}, unknown-name: 3, data: {labels: {}}}",
+            "{algorithm: {fedopt: {lr: 3}}, model: {lr: 3}, train: {lora_r: 3}}",
+        )),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_tool(came: str, meant: str) -> None:
+    assert settled(yaml.safe_load(came)) == yaml.safe_load(meant)
+
+
+@pytest.mark.parametrize(
+    ("word", "place", "value"),
+    [
+        ("lora_r=4", "adapter.lora.r", 4),
+        ("rounds=4", "rounds", 4),
+        ("strategy.fraction-train=0.5", "fraction_train", 0.5),
+        ("train.training-arguments.max-steps=3", "train.max_steps", 3),
+        ("clients.a.lr=1", "clients.a.train.learning_rate", 1),
+        ("data.labels={}", "data.labels", {}),
+        ("data.labels.a-b=x", "data.labels.a-b", "x"),
+        ("train={lr: 1}", "train", {"learning_rate": 1}),
+        ("federate={client_num: 3}", "num_clients", 3),
+        ("name=", "name", None),
+    ],
+)
+def test_an_override(word: str, place: str, value: Any) -> None:
+    [found] = changed(change(word))
+    assert found.place == tuple(place.split(".")) and found.value == value and found.word == word
+
+
+def test_every_other_name_is_noted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "hanse"):
+        settled(
+            {"lora_r": 4, "rounds": 3, "train": {"max-steps": 2}, "federate": {"client_num": 3}}
+        )
+    assert caplog.messages == [
+        "lora_r is read as adapter.lora.r",
+        "train.max-steps is read as train.max_steps",
+        "federate.client_num is read as num_clients",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lora_r: 4\nadapter:\n  lora:\n    r: 4\n", "lora_r means adapter.lora.r, but adapter"),
+        ("lora_r: 4\nlora_rank: 4\n", r"lora_rank means adapter\.lora\.r, but "),
+        ("num-clients: 4\nnum_clients: 4\n", "num_clients is given twice, once as num_clients"),
+        ("prox_mu: 1\nalgorithm: fedavg\n", "prox_mu means .*, but algorithm is given too"),
+        ("prox_mu: 1\nalgorithm: {fedopt: {}}\n", "prox_mu means .*, but algorithm is given too"),
+        ("lr: 1\ntrain: 3\n", r"lr means train\.learning_rate, but train is given too"),
+        ("epochs: 1\nmax_steps: 1\n", "train has both max_steps and num_train_epochs"),
+    ],
+)
+def test_two_names_of_one_setting_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"a\.yaml(:[12])?: " + said):
+        load(tmp_path / "a.yaml")
+
+
+def test_two_names_in_overrides_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("rounds: 3\nlora_r: 2\n")
+    with pytest.raises(UserError, match=r"'lora_r=4' and 'adapter\.lora\.r=8' set the same"):
+        load(tmp_path / "a.yaml", ["lora_r=4", "adapter.lora.r=8"])
+    with pytest.raises(UserError, match=r"'train=\{lr: 1, learning_rate: 2\}': train.* twice"):
+        load(tmp_path / "a.yaml", ["train={lr: 1, learning_rate: 2}"])
+    # An override changes what the file has, whatever either calls it.
+    found = load(tmp_path / "a.yaml", ["num-server-rounds=4", "adapter.lora.r=8"])
+    assert found.rounds == 4 and found.adapter.lora is not None and found.adapter.lora.r == 8
+
+
+def test_a_wrong_value_is_named_with_the_line_of_its_alias(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("rounds: 3\nfederate:\n  client_num: 0\n")
+    with pytest.raises(UserError, match=r"a\.yaml:3: num_clients is 0"):
+        load(tmp_path / "a.yaml")
+    with pytest.raises(UserError, match=r"^the override 'client_num=-1': num_clients is -1"):
+        load(tmp_path / "a.yaml", ["client_num=-1"])
+
+
+def test_lines() -> None:
+    text = "rounds: 3\nlr: 1\n\ndata:\n  path: x\n  labels: {a: b,\n    c: d}\n7: 8\n"
+    for place, expected in {
+        ("rounds",): 1,
+        ("train", "learning_rate"): 2,
+        ("train",): 2,  # the nearest
+        ("data", "path", "deeper"): 5,
+        ("data", "labels", "c"): 7,
+        ("data", "nowhere"): 4,
+        (7,): 8,
+        ("nowhere",): None,
+        (): None,
+    }.items():
+        assert line(text, place) == expected, place
