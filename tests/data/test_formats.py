@@ -4,27 +4,172 @@ from typing import Any
 
 import pytest
 
-from hanse.data.formats import row
+from hanse.data.columns import ALIASES, FORMATS
+from hanse.data.formats import Row, reading, row, rows
 from hanse.errors import UserError
 
 USER = {"role": "user", "content": "hi"}
 ANSWER = {"role": "assistant", "content": "hello"}
+WORSE = {"role": "assistant", "content": "what"}
 
 
-def test_each_format_is_found_by_its_columns() -> None:
+def _said(found: Row) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"]) for message in found.messages]
+
+
+def test_each_format_is_found_by_its_own_columns() -> None:
     found = [
         row({"messages": [USER, ANSWER]}, "f:1"),
         row({"prompt": "a", "completion": "b"}, "f:2"),
         row({"text": "a", "label": 1}, "f:3"),
         row({"text": "a"}, "f:4"),
+        row({"prompt": "a", "chosen": "b", "rejected": "c"}, "f:5"),
     ]
-    assert [r.kind for r in found] == ["messages", "completion", "labelled", "text"]
+    kinds = ["messages", "completion", "labelled", "text", "preference"]
+    assert [r.kind for r in found] == kinds
     assert [dict(m) for m in found[0].messages] == [USER, ANSWER]
     assert (found[1].prompt, found[1].completion) == ("a", "b")
     assert found[3].place == "f:4"
+    assert (found[4].prompt, found[4].chosen, found[4].rejected) == ("a", "b", "c")
 
 
-@pytest.mark.parametrize(("label", "value"), [(1, "1"), ("pos", "pos"), (True, "True"), (0, "0")])
+@pytest.mark.parametrize("who", ["human", "user", "Human"])
+def test_sharegpt_under_its_own_keys_and_under_openais(who: str) -> None:
+    said = [{"from": who, "value": "hi"}, {"from": "gpt", "value": "hello"}]
+    mixed = [{"role": who, "content": "hi"}, {"role": "model", "content": "hello"}]
+    for record in ({"conversations": said}, {"conversations": mixed}, {"messages": said}):
+        assert _said(row(record, "f:1")) == [("user", "hi"), ("assistant", "hello")]
+
+
+def test_a_content_of_several_texts_is_one() -> None:
+    parts = [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]
+    assert _said(row(_answered(parts), "f:1")) == [("user", "hi"), ("assistant", "hello")]
+
+
+@pytest.mark.parametrize("record", [{"system": "S"}, {"system": ""}, {"system": None}, {}])
+def test_a_system_column_opens_the_conversation(record: dict[str, Any]) -> None:
+    system = [("system", "S")] if record.get("system") else []
+    talk = [("user", "hi"), ("assistant", "hello")]
+    forms: list[dict[str, Any]] = [
+        {"conversations": [USER, ANSWER]},
+        {"instruction": "hi", "output": "hello"},
+        {"question": "hi", "completion": "hello"},
+    ]
+    for form in forms:
+        assert _said(row(form | record, "f:1")) == system + talk
+    opened = [{"role": "system", "content": "mine"}, USER, ANSWER]
+    assert _said(row({"messages": opened, **record}, "f:1")) == [("system", "mine"), *talk]
+
+
+def test_alpaca_becomes_a_conversation() -> None:
+    record = {"instruction": "Add.", "input": "1 2", "output": "3", "history": [["a", "b"]]}
+    turns = [("user", "a"), ("assistant", "b"), ("user", "Add.\n1 2"), ("assistant", "3")]
+    assert _said(row(record, "f:1")) == turns
+    empties: list[dict[str, Any]] = [{"input": ""}, {"input": None}, {"input": float("nan")}, {}]
+    for nothing in empties:
+        plain = {"instruction": "Add.", "output": "3", **nothing}
+        assert _said(row(plain, "f:1")) == [("user", "Add."), ("assistant", "3")]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "hi", "response": "hello"},
+        {"question": "hi", "answer": "hello"},
+        {"query": "hi", "response": "hello"},
+        {"input": "hi", "output": "hello"},
+        {"instruction": "hi", "response": "hello"},
+        {"instruction": "hi", "output": "hello"},
+        {"Question": "hi", "Answer": "hello"},
+        {"prompt": [USER], "completion": [ANSWER]},
+        {"prompt": "hi", "completion": [ANSWER]},
+        {"completion": [USER, ANSWER]},
+    ],
+)
+def test_a_question_and_its_answer_are_two_turns(record: dict[str, Any]) -> None:
+    assert _said(row(record, "f:1")) == [("user", "hi"), ("assistant", "hello")]
+    assert reading(record).kind == "messages"
+
+
+def test_every_alias_of_a_table_is_found() -> None:
+    for name in ALIASES["text"]:
+        assert row({name: "a", "stars": 5}, "f:1").text == "a"
+    for name in ALIASES["label"]:
+        found = row({"sentence": "a", name: "b"}, "f:1")
+        assert (found.kind, found.label, found.fields[name]) == ("labelled", "b", "b")
+    assert set(ALIASES) <= {part for form in FORMATS for part in (*form.needs, *form.may)}
+
+
+def test_a_reading_tells_which_column_is_what() -> None:
+    found = reading({"id": 1, "Review Text": "a", "stars": 4})
+    assert (found.kind, found.format) == ("labelled", "labelled")
+    assert found.columns == {"text": "Review Text", "label": "stars"}
+    found = reading({"instruction": "a", "context": "c", "response": "b", "category": "x"})
+    assert (found.kind, found.format) == ("messages", "alpaca")
+    assert found.columns == {"instruction": "instruction", "input": "context", "output": "response"}
+
+
+def test_input_is_the_instruction_only_if_there_is_no_other() -> None:
+    assert _said(row({"prompt": "a", "input": "b", "output": "c"}, "f:1"))[0] == ("user", "a\nb")
+    assert _said(row({"input": "b", "output": "c"}, "f:1"))[0] == ("user", "b")
+
+
+def test_columns_that_are_named_win() -> None:
+    record = {"text": "t", "label": "l", "title": "T", "topic": "x"}
+    found = row(record, "f:1", {"text": "title", "label": "topic"})
+    assert (found.text, found.label) == ("T", "x")
+    assert found.fields == {"text": "t", "label": "x", "topic": "x"}
+    # The other is guessed only if nothing fits without guessing.
+    assert row({"body": "b", "class": "c"}, "f:1", {"text": "body"}).kind == "text"
+    assert row({"body": "b", "kind": "c"}, "f:1", {"label": "kind"}).text == "b"
+    swapped = {"prompt": "completion", "completion": "prompt"}
+    assert row({"prompt": "b", "completion": "a"}, "f:1", swapped).prompt == "a"
+
+
+@pytest.mark.parametrize(
+    "columns", [{"prompt": "question", "completion": "answer"}, {"completion": "answer"}]
+)
+def test_a_completion_continues_only_what_is_called_a_prompt(columns: dict[str, str]) -> None:
+    found = row({"question": "1+1=", "answer": "2"}, "f:1", columns)
+    assert (found.kind == "completion") == ("prompt" in columns)
+    assert found.prompt == ("1+1=" if "prompt" in columns else "")
+
+
+PAIRS: dict[str, dict[str, Any]] = {
+    "text": {"prompt": "hi", "chosen": "hello", "rejected": "what"},
+    "explicit": {"prompt": [USER], "chosen": [ANSWER], "rejected": [WORSE]},
+    "implicit": {"chosen": [USER, ANSWER], "rejected": [USER, WORSE]},
+    "repeated": {"prompt": "hi", "chosen": [USER, ANSWER], "rejected": [USER, WORSE]},
+    "question": {"question": "hi", "chosen": "hello", "rejected": "what"},
+}
+
+
+@pytest.mark.parametrize("form", PAIRS)
+def test_preferences_are_read_whole(form: str) -> None:
+    found = row(PAIRS[form], "f:1")
+    assert (found.kind, found.chosen, found.rejected) == ("preference", "hello", "what")
+    asked = found.prompt if form == "text" else found.messages[0]["content"]
+    assert asked == "hi"
+    assert len(found.messages) == (form != "text")
+
+
+@pytest.mark.parametrize("form", PAIRS)
+def test_the_chosen_answers_can_be_learned_alone(form: str) -> None:
+    found = row(PAIRS[form], "f:1", {"completion": "chosen"})
+    if form == "text":
+        assert (found.kind, found.prompt, found.completion) == ("completion", "hi", "hello")
+    else:
+        assert _said(found) == [("user", "hi"), ("assistant", "hello")]
+    assert not found.rejected
+
+
+@pytest.mark.parametrize(
+    ("label", "value"),
+    [
+        *((1, "1"), (0, "0"), (1.0, "1"), (-2.0, "-2"), (True, "true"), (False, "false")),
+        *(("pos", "pos"), (" pos ", "pos"), ("1.0", "1.0")),
+    ],
+)
 def test_labels_become_text(label: Any, value: str) -> None:
     found = row({"text": "a", "label": label}, "f:1")
     assert found.label == value
@@ -32,8 +177,10 @@ def test_labels_become_text(label: Any, value: str) -> None:
 
 
 def test_other_plain_columns_are_kept_as_text() -> None:
-    record = {"text": "a", "source": "imdb", "stars": 4, "nested": {"a": 1}, "none": None}
-    assert row(record, "f:1").fields == {"source": "imdb", "stars": "4"}
+    record = {"text": "a", "source": "imdb", "num": 4.0, "part": 0.5, "old": False}
+    odd = {"nested": {"a": 1}, "none": None, "nan": float("nan"), "bytes": b""}
+    kept = {"source": "imdb", "num": "4", "part": "0.5", "old": "false"}
+    assert row({**record, **odd}, "f:1").fields == kept
 
 
 def test_a_label_beside_messages_is_kept_to_partition_by() -> None:
@@ -45,23 +192,37 @@ def test_an_empty_prompt_is_allowed() -> None:
     assert row({"prompt": "", "completion": "b"}, "f:1").kind == "completion"
 
 
+def _answered(content: Any) -> dict[str, Any]:
+    return {"messages": [USER, {"role": "assistant", "content": content}]}
+
+
 @pytest.mark.parametrize(
     ("record", "sentence"),
     [
-        ({"body": "a", "x": 1}, "f:7: the columns 'body', 'x' fit no known format; known are "),
-        ({"body": "a"}, r"are messages, prompt \+ completion, text \+ label, text; rename"),
+        ({"a": "x", "b": 1}, "f:7: the columns 'a', 'b' fit no known format; known are messages, "),
+        ({"I liked it!": "x", "1": "2"}, r"fit no .* \(of a table, the first line names the col"),
+        ({"a": "x"}, r"prompt \+ completion, .*, text \+ label, text; say .*columns: {text: a}"),
+        ({str(i): "" for i in range(99)}, "'11' and 87 more fit no known format"),
         ({}, r"f:7: the columns \(none\) fit no known format"),
         ({"text": "  "}, "f:7: text is empty; write some text there or drop the row"),
         ({"prompt": "a", "completion": ""}, "f:7: completion is empty"),
         ({"text": 3}, "f:7: text came as a number; write it as text in quotes"),
         ({"text": None}, "f:7: text came as null"),
-        ({"prompt": [USER], "completion": "b"}, "f:7: prompt came as a list"),
+        ({"text": b"a"}, "f:7: text came as bytes"),
+        ({"text": "a" * 10_000_001}, "f:7: text holds 10,000,001 characters, and a row may hold"),
+        ({"prompt": 3, "completion": "b"}, "f:7: prompt came as a number"),
+        ({"completion": "b"}, "f:7: completion has no prompt; name its column"),
         ({"text": "a", "label": None}, "f:7: label came as empty; a label is a word, a whole"),
         ({"text": "a", "label": ""}, "f:7: label came as empty"),
+        ({"text": "a", "label": " "}, "f:7: label came as empty"),
+        ({"text": "a", "label": float("nan")}, "f:7: label came as empty"),
+        ({"text": "a", "label": float("inf")}, "f:7: label came as inf"),
         ({"text": "a", "label": 0.5}, "f:7: label came as 0.5"),
-        ({"text": "a", "label": [1]}, r"f:7: label came as \[1\]"),
+        ({"text": "a", "label": [1]}, "f:7: label came as a list"),
         ({"text": "\ud83d"}, "f:7: text holds half of a surrogate pair"),
+        ({"text": "a", "source": "\ud83d"}, "f:7: source holds half of a surrogate pair"),
         ({"messages": "hi"}, r"f:7: messages came as text; write a list of \{role, content\}"),
+        ({"conversations": "hi"}, "f:7: conversations came as text"),
         ({"messages": []}, "f:7: no assistant turn follows another one in these 0 messages"),
         ({"messages": [USER, USER]}, "f:7: no assistant turn follows .* 2 messages"),
         ({"messages": [ANSWER, USER]}, "f:7: no assistant turn follows"),
@@ -70,19 +231,62 @@ def test_an_empty_prompt_is_allowed() -> None:
         ({"messages": [USER, "hello"]}, "f:7: message 2 came as text; it needs role and content"),
         ({"messages": [{}, ANSWER]}, "f:7: message 1 came as"),
         (
-            {"messages": [{"role": "human", "content": "a"}, ANSWER]},
-            "f:7: message 1 has the role 'human'; roles are system, user, assistant",
+            {"messages": [{"role": "tool", "content": "a"}, ANSWER]},
+            "f:7: message 1 has the role 'tool'; roles are system, user, assistant",
         ),
+        ({"messages": [USER, {"role": [1], "content": "a"}]}, "has the role a list; roles are"),
+        (_answered([{"type": "image_url"}]), "the content of message 2 came as a list"),
+        (_answered([{"type": "text"}]), "the content of message 2 came as a list"),
+        (_answered([]), "the content of message 2 is empty"),
+        (_answered(None), "f:7: the content of message 2 came as null"),
+        (_answered(" "), "f:7: the content of message 2 is empty"),
+        (_answered("\udc00"), "f:7: the content of message 2 holds half of a surrogate pair"),
+        ({"instruction": " ", "output": "b"}, "f:7: instruction is empty"),
+        ({"instruction": "a", "output": None}, "f:7: output came as null"),
+        ({"instruction": "a", "output": "b", "history": "x"}, "f:7: history is no list of"),
+        ({"instruction": "a", "output": "b", "history": [["x"]]}, "f:7: history is no list of"),
+        ({"instruction": "a", "output": "b", "history": [["x", 1]]}, "history 1 came as a number"),
+        ({"prompt": "a", "chosen": "b", "rejected": ""}, "f:7: rejected is empty"),
+        ({"chosen": [USER], "rejected": [USER]}, "f:7: chosen does not end in an assistant turn"),
         (
-            {"messages": [USER, {"role": "assistant", "content": None}]},
-            "f:7: the content of message 2 came as null",
+            {"chosen": [USER, ANSWER, USER, ANSWER], "rejected": [USER, WORSE, USER, ANSWER]},
+            "f:7: chosen and rejected differ before their last turn",
         ),
+        ({"text": "a", "stars": 1, "class": "x"}, "'label' may be the column 'class' or 'stars'"),
         (
-            {"messages": [USER, {"role": "assistant", "content": "\udc00"}]},
-            "f:7: content holds half of a surrogate pair",
+            {"question": "a", "answer": "b", "text": "c"},
+            r"read as instruction \+ output \(in 'question', 'answer'\) or text \(in 'text'\); say",
         ),
     ],
 )
 def test_faults_are_named_with_their_place(record: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         row(record, "f:7")
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"txt": "body"}, r"data.columns has 'txt' \(did you mean 'text'\?\) on its left, where"),
+        ({"text": "boddy"}, r"f:1: data.columns takes text from 'boddy', which is not there \(did"),
+        ({"label": "star"}, r"data.columns: f has no column 'star' \(did you mean 'stars'\?\); it"),
+    ],
+)
+def test_columns_that_are_not_there(columns: dict[str, str], sentence: str) -> None:
+    record = {"stars": 4, "title": "b", "text" if "label" in columns else "boody": "a"}
+    with pytest.raises(UserError, match=sentence):
+        rows([("f:1", record)], "f", columns)
+
+
+def test_a_column_may_be_missing_in_some_rows() -> None:
+    records = [("f:1", {"q": "a", "a": "b"}), ("f:2", {"q": "a", "a": "b", "more": "c"})]
+    found = rows(records, "f", {"instruction": "q", "output": "a", "input": "more"})
+    assert [one.messages[0]["content"] for one in found] == ["a", "a\nc"]
+
+
+def test_rows_of_one_source_are_of_one_kind() -> None:
+    records = [("f:1", {"text": "a"}), ("f:2", {"text": "a", "label": "b"})]
+    with pytest.raises(UserError, match=r"f:2 has text \+ label, but f:1 has text; one file or"):
+        rows(records, "f", {})
+    with pytest.raises(UserError, match="f holds no rows; give a file with at least one example"):
+        rows([], "f", {})

@@ -12,6 +12,11 @@ def _folded(rows: list[Row]) -> set[str]:
     return {" ".join(row.text.casefold().split()) for row in rows}
 
 
+def _talk(*contents: str) -> tuple[dict[str, str], ...]:
+    roles = ("user", "assistant")
+    return tuple({"role": roles[i % 2], "content": c} for i, c in enumerate(contents))
+
+
 def _repeating() -> list[Row]:
     """60 distinct texts, of which every third comes again in other letters and spaces."""
     rows = [Row(text=f"text number {i}", label=str(i % 2)) for i in range(60)]
@@ -47,14 +52,13 @@ def test_sorted_data_come_out_mixed() -> None:
     "pair",
     [
         (Row(prompt="A  b", completion="x"), Row(prompt="a B", completion="y")),
+        (Row(messages=_talk("Hi", "one answer")), Row(messages=_talk("hi ", "another"))),
+        (Row(messages=_talk("a", "b", "c", "d")), Row(messages=_talk("a", "B", "c", "e", "f"))),
         (
-            Row(
-                messages=({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "o"})
-            ),
-            Row(
-                messages=({"role": "user", "content": "hi "}, {"role": "assistant", "content": "O"})
-            ),
+            Row(messages=_talk("a", "b", "c"), chosen="x", rejected="y"),
+            Row(messages=_talk("a", "b", "C"), chosen="y", rejected="x"),
         ),
+        (Row(prompt="a", chosen="x", rejected="y"), Row(prompt="A", chosen="y", rejected="x")),
     ],
 )
 def test_what_is_read_makes_two_rows_one(pair: tuple[Row, Row]) -> None:
@@ -62,6 +66,22 @@ def test_what_is_read_makes_two_rows_one(pair: tuple[Row, Row]) -> None:
     train, _, test = split([*pair, other], 1, 0, seed=0)
     assert (len(train), len(test)) in [(1, 1), (2, 1)]
     assert not ({*map(id, pair)} & {*map(id, train)} and {*map(id, pair)} & {*map(id, test)})
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (Row(messages=_talk("a", "b", "c", "d")), Row(messages=_talk("a", "x", "c", "d"))),
+        (Row(messages=_talk("a", "b", "c", "d")), Row(messages=_talk("a", "b"))),
+        (
+            Row(messages=_talk("a", "b", "c"), chosen="x", rejected="y"),
+            Row(messages=_talk("a", "b", "d"), chosen="x", rejected="y"),
+        ),
+        (Row(chosen="x", rejected="y"), Row(chosen="y", rejected="x")),
+    ],
+)
+def test_other_words_before_the_answer_make_two_rows(pair: tuple[Row, Row]) -> None:
+    assert [len(part) for part in split(pair, 1, 0, seed=0)] == [1, 0, 1]
 
 
 def test_rows_without_a_prompt_are_told_apart_by_their_completion() -> None:

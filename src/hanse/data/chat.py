@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from hanse.data.formats import Row, columns
+from hanse.data.columns import parts_of
+from hanse.data.formats import Row
 from hanse.data.labelled import answer, answers, label_words, prompts
 from hanse.data.passages import passages
 from hanse.data.tokens import Tokenizer, targets
@@ -30,12 +31,13 @@ def render(
     """
     if needs not in ("tokens", "choices"):
         raise ValueError(f"rows become tokens or choices, not {needs!r}")
+    _refuse_preferences(rows)
     labelled = [index for index, row in enumerate(rows) if row.kind == "labelled"]
     other = [index for index, row in enumerate(rows) if row.kind != "labelled"]
     if needs == "choices" and other:
         odd = rows[other[0]]
         raise UserError(
-            f"objective classify needs text and label, but {odd.place} has {columns(odd.kind)}; "
+            f"objective classify needs text and label, but {odd.place} has {parts_of(odd.kind)}; "
             "use objective: sft."
         )
     chosen = [rows[index] for index in labelled]
@@ -62,6 +64,18 @@ def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
     return pieces
 
 
+def _refuse_preferences(rows: Sequence[Row]) -> None:
+    """Nothing learns from pairs yet; say how to learn the better answers alone."""
+    row = next((row for row in rows if row.kind == "preference"), None)
+    if row is not None:
+        part = "completion" if row.prompt or row.messages else "text"
+        raise UserError(
+            f"{row.place} holds a preference (chosen, rejected), and no objective or task here "
+            f"learns from preferences; to learn the chosen answers alone, write data.columns: "
+            f"{{{part}: chosen}}."
+        )
+
+
 def _labelled(
     rows: Sequence[Row],
     tokenizer: Tokenizer,
@@ -71,7 +85,8 @@ def _labelled(
     max_length: int,
 ) -> list[Example]:
     """A prompt and its label word: as one of the choices, or as tokens to learn."""
-    known = answers(tokenizer, label_words(rows, labels))
+    words = label_words(rows, labels)
+    known = answers(tokenizer, words)
     if needs == "choices" and len(known) < 2:
         raise UserError(
             f"objective classify chooses between labels, but there is only {', '.join(known)!r}; "
@@ -81,13 +96,13 @@ def _labelled(
     choices = tuple(known.values())
     longest = max(map(len, choices))
     result = []
-    for ids, index in zip(
-        prompts(rows, tokenizer, template, max_length - longest), right, strict=True
-    ):
+    asked = prompts(rows, tokenizer, template, max_length - longest)
+    for ids, index in zip(asked, right, strict=True):
         if needs == "choices":
             result.append(Example(tuple(ids), (IGNORED,) * len(ids), choices, index))
         else:
             whole = (*ids, *choices[index])
             learned = [False] * len(ids) + [True] * len(choices[index])
-            result.append(Example(whole, targets(whole, learned)))
+            word = list(words.values())[index]
+            result.append(Example(whole, targets(whole, learned), prompt=len(ids), answer=word))
     return result

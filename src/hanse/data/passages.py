@@ -1,7 +1,7 @@
 """Conversations, completions and plain texts as tokens, with a mask of what is learned."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from jinja2 import TemplateError
 
@@ -24,12 +24,14 @@ class Passage:
     """A text and the parts of it that are learned.
 
     learned: from which character to which, in order.
+    answers: what each of them answers with; empty if they answer nothing.
     open: the tokenizer's own first token goes in front.
     closed: the end-of-text token follows, and is learned.
     """
 
     text: str
     learned: tuple[tuple[int, int], ...]
+    answers: tuple[str, ...] = ()
     open: bool = True
     closed: bool = True
 
@@ -51,10 +53,28 @@ def passages(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list
             learned[start:end] = [True] * (end - start)
         if passage.open:
             ids, learned = front + ids, [False] * len(front) + learned
+            edge = [len(front) + end for end in edge]
         if passage.closed and ids[-1:] != close:
             ids, learned = ids + close, learned + [True] * len(close)
-        result.append(_cut(row, ids, learned, max_length, tokenizer.bos_token_id))
+        example, gone = _cut(row, ids, learned, max_length, tokenizer.bos_token_id)
+        result.append(_answered(example, [start - gone for start in edge[::2]], passage.answers))
     return result
+
+
+def _answered(example: Example, starts: list[int], answers: tuple[str, ...]) -> Example:
+    """The example with its last answer of which something is left, and the prompt before it."""
+    left = [pair for pair in zip(starts, answers, strict=False) if pair[0] < len(example)]
+    if not left:
+        return example
+    prompt, answer = left[-1]
+    return replace(example, prompt=prompt, answer=answer)
+
+
+def question(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> list[int]:
+    """The tokens that ask for an answer to a conversation, as those do that are trained on."""
+    row = Row(messages=tuple(messages), place="the conversation")
+    text = _written(row, len(messages), tokenizer, ask=True)
+    return ([] if tokenizer.chat_template else lead(tokenizer)) + encode(tokenizer, [text])[0]
 
 
 def _edges(
@@ -86,8 +106,11 @@ def _edges(
 
 def _cut(
     row: Row, ids: list[int], learned: list[bool], max_length: int, start: int | None
-) -> Example:
-    """At most max_length tokens: the prompt loses its left, but keeps half if it needs it."""
+) -> tuple[Example, int]:
+    """At most max_length tokens, and how many are gone from the prompt.
+
+    The prompt loses its left, but keeps half if it needs it.
+    """
     prompt = learned.index(True) if True in learned else len(ids)
     room = max(max_length - (len(ids) - prompt), min(prompt, max_length // 2))
     gone = max(prompt - room, 0)
@@ -100,7 +123,7 @@ def _cut(
             f"{row.place}: with max_length {max_length} nothing is left to learn of this row; "
             "raise max_length, or drop the row."
         )
-    return Example(tuple(ids), labels)
+    return Example(tuple(ids), labels), gone
 
 
 def _passage(row: Row, tokenizer: Tokenizer) -> Passage:
@@ -108,7 +131,7 @@ def _passage(row: Row, tokenizer: Tokenizer) -> Passage:
         return _conversation(row, tokenizer)
     if row.kind == "completion":
         text = row.prompt + row.completion
-        return Passage(text, ((len(row.prompt), len(text)),))
+        return Passage(text, ((len(row.prompt), len(text)),), (row.completion,))
     return Passage(row.text, ((0, len(row.text)),))
 
 
@@ -122,7 +145,7 @@ def _conversation(row: Row, tokenizer: Tokenizer) -> Passage:
     turns = [i for i, message in enumerate(row.messages) if i and message["role"] == "assistant"]
     special = tuple(token for token in tokenizer.all_special_tokens if token)
     text = _written(row, turns[-1] + 1, tokenizer)
-    learned = []
+    learned, answers = [], []
     for turn in turns:
         head = _written(row, turn, tokenizer, ask=True)
         said = _written(row, turn + 1, tokenizer) if turn < turns[-1] else text
@@ -130,12 +153,14 @@ def _conversation(row: Row, tokenizer: Tokenizer) -> Passage:
             # Generation stops at the end-of-turn token, so a line break after it says nothing.
             bare = said.rstrip()
             learned.append((len(head), len(bare if bare.endswith(special) else said)))
+            answers.append(row.messages[turn]["content"])
         elif turn == turns[-1]:
             raise UserError(
                 f"{row.place}: this tokenizer's chat template does not ask for an answer in the "
                 "way it writes one, so what to learn cannot be told; use prompt and completion."
             )
-    return Passage(text, tuple(learned), open=not tokenizer.chat_template, closed=False)
+    own = bool(tokenizer.chat_template)
+    return Passage(text, tuple(learned), tuple(answers), open=not own, closed=False)
 
 
 def _written(row: Row, count: int, tokenizer: Tokenizer, ask: bool = False) -> str:

@@ -1,7 +1,8 @@
 """Holds examples out for validation and test, before anything is partitioned.
 
 What is held out is distinct, and none of it stays in what is trained on: two rows count as one if
-their text, prompt or messages are equal up to case and white space.
+their text, their prompt or the messages before the last answer are equal up to case and white
+space.
 """
 
 from collections.abc import Sequence
@@ -67,9 +68,12 @@ def _groups(rows: Sequence[Row]) -> list[list[int]]:
 
 def _key(row: Row) -> str:
     """What makes two rows one: what is read, whatever answer or label follows it."""
-    talk = "\n".join(f"{message['role']}: {message['content']}" for message in row.messages)
+    turns = [i for i, message in enumerate(row.messages) if message["role"] == "assistant"]
+    # Of a preference, the messages are what comes before its two answers.
+    read = row.messages if row.kind == "preference" else row.messages[: max(turns, default=0)]
+    talk = "\n".join(f"{message['role']}: {message['content']}" for message in read)
     # Rows without a prompt would otherwise all be one.
-    content = talk or row.prompt.strip() or row.completion or row.text
+    content = talk or row.prompt.strip() or row.completion or row.chosen or row.text
     return " ".join(content.casefold().split())
 
 

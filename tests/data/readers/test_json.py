@@ -1,0 +1,84 @@
+"""JSON is read as lines or as a document, whichever the file holds; faults have their place."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from hanse.data.formats import Record
+from hanse.data.readers.json import lines, records
+from hanse.errors import UserError
+
+Reader = Callable[[str, str], Iterator[Record]]
+ROWS = [{"text": "a"}, {"text": "b"}]
+
+
+def _read(reader: Reader, text: str) -> list[tuple[str, Any]]:
+    return [(place, dict(record)) for place, record in reader(text, "f")]
+
+
+@pytest.mark.parametrize("reader", [lines, records])
+def test_one_object_a_line(reader: Reader) -> None:
+    text = '{"text": "a\u2028"}\n\n{"text": "b"}\n'
+    assert _read(reader, text) == [("f:1", {"text": "a\u2028"}), ("f:3", {"text": "b"})]
+
+
+@pytest.mark.parametrize("reader", [lines, records])
+def test_an_array(reader: Reader) -> None:
+    text = '\n[\n  {"text": "a"},\n  {"text": "b"}\n]\n'
+    assert _read(reader, text) == [("f: entry 1", ROWS[0]), ("f: entry 2", ROWS[1])]
+
+
+def test_the_one_array_that_an_object_holds() -> None:
+    text = '{"version": 1, "tags": ["x"], "data": [{"text": "a"}, {"text": "b"}]}'
+    assert [record for _, record in _read(records, text)] == ROWS
+
+
+@pytest.mark.parametrize("keys", [("role", "content"), ("from", "value")])
+def test_an_object_that_is_a_conversation_is_one_record(keys: tuple[str, str]) -> None:
+    who, what = keys
+    text = f'{{"messages": [{{"{who}": "user", "{what}": "a"}}]}}'
+    ((place, record),) = _read(records, text)
+    assert (place, list(record)) == ("f: entry 1", ["messages"])
+
+
+def test_an_object_alone_is_one_record() -> None:
+    assert _read(records, '{\n"text": "a"}') == [("f: entry 1", {"text": "a"})]
+
+
+@pytest.mark.parametrize("reader", [lines, records])
+@pytest.mark.parametrize("text", ["", "\n \n", "[]"])
+def test_nothing(reader: Reader, text: str) -> None:
+    assert _read(reader, text) == []
+
+
+@pytest.mark.parametrize(
+    ("reader", "text", "sentence"),
+    [
+        (lines, '{"text": "a"}\n{"text": \n', r"f:2 is not valid JSON at character \d+: .* a line"),
+        (records, '{"text": "a"}\n{"text": \n', r"f:2 is not valid JSON at character \d+"),
+        (
+            records,
+            '[{"text": "a"},\n {"text": ]',
+            r"f:2 is not valid JSON at character 11: .*jsonl",
+        ),
+        (records, '[{"text": "a"}', "f:1 is not valid JSON at character 15"),
+        (records, '[{"text": "a"}] x', "f:1 is not valid JSON at character 17: extra data"),
+        (lines, '{"text": "a"}\n[1]', "f:2 holds a list, not an object; write JSON objects"),
+        (records, '[{"text": "a"}, 3]', "f: entry 2 holds a int, not an object"),
+        (records, '"text"', "f: entry 1 holds a str, not an object"),
+        (lines, '{"a": ' + "[" * 100_000, "f:1 is nested too deeply; write flat objects"),
+        (lines, "[" * 100_000, "f is nested too deeply"),
+        (lines, '{"a": 1}\n{"a": ' + "9" * 5000 + "}", "f:2 holds a number with too many digits"),
+        (lines, '{"a": 1}\n{"text": "a", "text": "b"}', "f:2 has one key twice; of 'text', rename"),
+        (records, '[{"a": 1}, {"text": "a", "text": "b"}]', "f: entry 2 has one key twice"),
+        (
+            records,
+            '{"train": [{"text": "a"}], "test": [{"text": "b"}]}',
+            "f holds the arrays 'train', 'test', and it cannot be told which is meant",
+        ),
+    ],
+)
+def test_faults_are_named_with_their_place(reader: Reader, text: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        _read(reader, text)
