@@ -1,5 +1,6 @@
 """Where the parts meet: from an experiment to learners, clients, and a run."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,6 +26,7 @@ from hanse.learners.causal_lm import CausalLM
 from hanse.memory import MemoryStore
 from hanse.messages import ClientProfile
 from hanse.pipeline import Pipeline
+from hanse.progress import say
 from hanse.randomness import Moment
 from hanse.runtimes.inprocess import InProcess
 from hanse.server import Run, Schedule
@@ -37,10 +39,27 @@ Loaded = tuple[str, bool | str, str]  # what tells one base model in memory from
 
 @dataclass
 class Machine:
-    """What one machine holds once, however many learners look at it: models and adapters."""
+    """What one machine holds once, however many learners look at it: models, adapters, rows."""
 
     backbones: dict[Loaded, Backbone] = field(default_factory=dict)
     attached: dict[tuple[Loaded, Lora, int], str] = field(default_factory=dict)
+    divided: tuple[str, Division] | None = None  # the last division, and what it was made from
+
+    def division(self, experiment: Experiment) -> Division:
+        """The experiment's division; runs of one seed that follow each other have the same."""
+        own = {name: over.get("data") for name, over in experiment.clients.items()}
+        data = experiment.data.model_dump(mode="json", exclude={"pooled"})
+        told = json.dumps([experiment.seed, experiment.num_clients, data, own], default=str)
+        if self.divided is None or self.divided[0] != told:
+            say("reading and dividing the data")
+            self.divided = (told, divide(experiment))
+        return self.divided[1]
+
+    def clear_adapters(self) -> None:
+        """Take all adapters out again, so that the next run begins with fresh ones."""
+        for (loaded, _, _), name in self.attached.items():
+            self.backbones[loaded].detach(name)
+        self.attached.clear()
 
     def backbone(self, settings: Model) -> Backbone:
         """The base model that these settings mean, loaded when first asked for."""
@@ -86,6 +105,7 @@ def examples(
         return []
     length = backbone.max_length(experiment.model.max_length)
     template = experiment.data.template
+    say("tokenizing rows", 0, len(rows))
     return chat.render(rows, backbone.tokenizer, needs, labels, template, length)
 
 
@@ -163,19 +183,14 @@ def simulate(experiment: Experiment, machine: Machine | None = None) -> Simulati
 
     machine: what is in memory already, when several runs follow each other.
     """
-    division = divide(experiment)
     machine = machine or Machine()
-    needs = build_objective(experiment).needs
+    machine.clear_adapters()  # what an earlier run has trained
+    division = machine.division(experiment)
     asked = next(iter(build_tasks(experiment).values())).needs
-    silos = {}
-    for name in experiment.client_names:
-        own = experiment.for_client(name)
-        backbone = machine.backbone(own.model)
-        shares: dict[str, Sequence[Example]] = {
-            "train": examples(own, division.train[name], division.labels, needs, backbone),
-            "test": examples(own, division.held[name], division.labels, asked, backbone),
-        }
-        silos[name] = Silo(own, shares)
+    silos = {
+        name: _silo(name, experiment, division, machine, asked)
+        for name in experiment.participant_names
+    }
     backbone = machine.backbone(experiment.model)
     held: dict[str, Sequence[Example]] = {
         "validation": examples(experiment, division.validation, division.labels, asked, backbone),
@@ -184,11 +199,27 @@ def simulate(experiment: Experiment, machine: Machine | None = None) -> Simulati
     learner = machine.learner(experiment, held, Moment(experiment.seed), {})
     if experiment.adapter.source is not None:
         _go_on_from(learner, experiment.adapter.source)
-    for name in experiment.clients:
+    for name in sorted(experiment.clients.keys() & silos.keys()):
         _refuse_unlike(
             name, machine.learner(silos[name].experiment, {}, learner.moment, {}), learner
         )
     return Simulation(experiment, machine, division, learner, silos)
+
+
+def _silo(
+    name: str, experiment: Experiment, division: Division, machine: Machine, asked: str
+) -> Silo:
+    """One participant; who holds all rows reads each as the client would to whom it was dealt."""
+    own = experiment.for_client(name)
+    backbone = machine.backbone(own.model)
+    needs = build_objective(experiment).needs
+    train: list[Example] = []
+    held: list[Example] = []
+    for owner in experiment.client_names if experiment.data.pooled else [name]:
+        reader = experiment.for_client(owner).model_copy(update={"model": own.model})
+        train += examples(reader, division.train[owner], division.labels, needs, backbone)
+        held += examples(reader, division.held[owner], division.labels, asked, backbone)
+    return Silo(own, {"train": train, "test": held})
 
 
 def adapter_settings(experiment: Experiment) -> Lora:

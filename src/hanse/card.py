@@ -18,7 +18,7 @@ def model_card(experiment: Experiment, rounds: list[Row]) -> str:
     return environment.from_string(template).render(
         experiment=experiment,
         base=experiment.model.model_name_or_path,
-        clients=len(experiment.client_names),
+        clients=len(experiment.participant_names),
         length=f"{train.max_steps} steps" if train.max_steps else epochs,
         data="each client's own file" if experiment.brings_own_data else experiment.data.path,
         algorithm=", ".join(experiment.resolved()["algorithm"]),

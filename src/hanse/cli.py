@@ -8,6 +8,7 @@ import typer
 
 from hanse.commands.check import check
 from hanse.commands.evaluate import evaluate
+from hanse.commands.ladder import ladder
 from hanse.commands.parts import parts
 from hanse.commands.resume import resume
 from hanse.commands.run import run
@@ -19,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (run, resume, check, evaluate, parts):
+for command in (run, resume, check, evaluate, ladder, parts):
     app.command()(command)
 
 

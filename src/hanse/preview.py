@@ -142,7 +142,7 @@ def _scoring(simulation: Simulation, run: Run) -> float:
     looks = schedule.rounds // schedule.validate_every + 1 if schedule.validate_every else 1
     tokens = looks * sum(map(len, learner.examples("validation")))
     if schedule.test:
-        tokens += 2 * sum(map(len, learner.examples("test")))
+        tokens += (1 if schedule.test == "last" else 2) * sum(map(len, learner.examples("test")))
     if schedule.evaluate_clients:
         held = [silo.examples["test"] for silo in simulation.silos.values()]
         tokens += sum(len(example) for split in held for example in split)

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -36,7 +37,8 @@ class Schedule:
 
     fraction_train: share of the clients in each round, at least one, drawn by seed.
     validate_every: rounds between two looks at the validation split; 0 for none.
-    test: whether the test split is scored before the first round and after the last.
+    test: whether the test split is scored before the first round and after the last; "last": after
+        the last only.
     evaluate_clients: whether each client scores the result on its own held-out rows.
     deadline: seconds a client has for one answer; None waits.
     """
@@ -45,7 +47,7 @@ class Schedule:
     seed: int
     fraction_train: float = 1.0
     validate_every: int = 1
-    test: bool = True
+    test: bool | Literal["last"] = True
     evaluate_clients: bool = True
     deadline: float | None = None
 
@@ -184,7 +186,7 @@ def _conclude(
         every = run.schedule.validate_every
         if last or (every and number % every == 0):
             record = {**record, **_evaluated(run, number, standing, "validation")}
-        if run.schedule.test and (last or number == 0):
+        if (last and run.schedule.test) or (number == 0 and run.schedule.test is True):
             record = {**record, **_evaluated(run, number, standing, "test")}
     if last and run.schedule.evaluate_clients:
         exchange = conversation(run, number, standing, profiles)

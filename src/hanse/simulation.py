@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -20,22 +20,29 @@ from hanse.server import rounds, standing_of
 log = logging.getLogger(__name__)
 
 
-def run(experiment: Experiment, held: Machine | None = None) -> Path:
+class StoppedError(UserError):
+    """The user has stopped a run; what is saved can be gone on with."""
+
+
+def run(
+    experiment: Experiment, held: Machine | None = None, stop: threading.Event | None = None
+) -> Path:
     """Run an experiment in a new folder; the folder, finished.
 
     held: what this machine has in memory already, when several runs follow each other.
+    stop: set by a caller that answers Ctrl-C itself, to end the run after a round.
     """
-    folder = _folder(experiment)
+    folder = free_folder(experiment.output_dir, experiment.name)
     simulation = simulate(experiment, held)
     resolved = experiment.resolved()
     resolved["data"]["labels"] = simulation.division.labels  # found by looking, now written down
     journal = Journal.create(folder, settings.dump(resolved))
     machine.note(folder, simulation.division.digest)
     log.info("run folder %s", folder)
-    return _go(simulation, journal)
+    return _go(simulation, journal, stop)
 
 
-def resume(folder: Path, held: Machine | None = None) -> Path:
+def resume(folder: Path, held: Machine | None = None, stop: threading.Event | None = None) -> Path:
     """Go on with a run from its last whole checkpoint; ends as if it had never stopped."""
     if not (folder / "experiment.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no experiment.yaml.")
@@ -48,12 +55,12 @@ def resume(folder: Path, held: Machine | None = None) -> Path:
     machine.follow(folder)
     simulation = simulate(experiment, held)
     machine.same_data(folder, simulation.division.digest)
-    return _go(simulation, Journal(folder))
+    return _go(simulation, Journal(folder), stop)
 
 
-def _go(simulation: Simulation, journal: Journal) -> Path:
+def _go(simulation: Simulation, journal: Journal, stop: threading.Event | None) -> Path:
     try:
-        with _stoppable(journal.folder) as stop:
+        with nullcontext(stop) if stop else stoppable() as stop:
             for record in rounds(simulation.run(journal)):
                 if stop.is_set() and record["round"] < simulation.experiment.rounds:
                     raise _stopped(journal.folder, record["round"])
@@ -80,20 +87,25 @@ def _finish(simulation: Simulation, folder: Path) -> None:
     write_report(folder)
 
 
-def _folder(experiment: Experiment) -> Path:
-    """Where a run goes: the folder that was asked for, or the first free one of its name."""
-    if experiment.output_dir is not None:
-        folder = Path(experiment.output_dir).expanduser()
+def finished(folder: Path) -> bool:
+    """Whether a run folder has all that a run leaves; the report comes last."""
+    return (folder / "report.html").is_file()
+
+
+def free_folder(output_dir: str | None, name: str) -> Path:
+    """Where results go: the folder that was asked for, or the first free one of this name."""
+    if output_dir is not None:
+        folder = Path(output_dir).expanduser()
         refuse_taken(folder)  # before the model is loaded
         return folder
     number = 1
-    while (folder := RUNS / f"{experiment.name}{f'-{number}' if number > 1 else ''}").exists():
+    while (folder := RUNS / f"{name}{f'-{number}' if number > 1 else ''}").exists():
         number += 1
     return folder
 
 
 @contextmanager
-def _stoppable(folder: Path) -> Iterator[threading.Event]:
+def stoppable() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets; the second one stops at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -113,9 +125,11 @@ def _stoppable(folder: Path) -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _stopped(folder: Path, round: int | None) -> UserError:
+def _stopped(folder: Path, round: int | None) -> StoppedError:
     if round is None:
-        return UserError(
+        return StoppedError(
             f"stopped before anything was saved; begin again: `hanse resume {folder}`."
         )
-    return UserError(f"stopped after round {round} was saved; go on with `hanse resume {folder}`.")
+    return StoppedError(
+        f"stopped after round {round} was saved; go on with `hanse resume {folder}`."
+    )

@@ -55,7 +55,7 @@ class Fit:
 
     def numbers(self) -> dict[str, float]:
         """The plain numbers that a client reports with its update."""
-        names = ("steps", "sum_lr", "tokens", "loss", "seconds")
+        names = ("steps", "sum_lr", "examples", "tokens", "loss", "seconds")
         return {name: float(getattr(self, name)) for name in names}
 
 

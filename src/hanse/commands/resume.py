@@ -2,9 +2,14 @@
 
 from hanse import simulation
 from hanse.commands.ending import tell
+from hanse.commands.ladder import tell_ladder
 from hanse.commands.words import Folder
+from hanse.ladder import runs
 
 
 def resume(folder: Folder) -> None:
-    """Go on with a run that was stopped; it ends as if it never had been."""
-    tell(simulation.resume(folder))
+    """Go on with a run or a ladder that was stopped; it ends as if it never had been."""
+    if (folder / "ladder.yaml").is_file():
+        tell_ladder(runs.resume(folder))
+    else:
+        tell(simulation.resume(folder))

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scipy.special import stdtrit
+
 Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
@@ -27,8 +29,24 @@ def paired(after: Sequence[float], before: Sequence[float]) -> Interval | None:
     if len(after) != len(before) or not after:
         raise ValueError(f"{len(after)} and {len(before)} items cannot be paired")
     differences = [a - b for a, b in zip(after, before, strict=True)]
-    count = len(differences)
-    mean = sum(differences) / count
-    variance = sum((d - mean) ** 2 for d in differences) / (count - 1)
-    half = Z95 * math.sqrt(variance / count)
+    mean = sum(differences) / len(differences)
+    half = Z95 * standard_error(differences)
     return Interval(mean, mean - half, mean + half)
+
+
+def student(values: Sequence[float]) -> Interval | None:
+    """The mean of independent values, such as one for each seed, with Student's t 95 % interval.
+
+    One value alone has none.
+    """
+    if len(values) < 2:
+        return None
+    mean = sum(values) / len(values)
+    half = float(stdtrit(len(values) - 1, 0.975)) * standard_error(values)
+    return Interval(mean, mean - half, mean + half)
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """The standard error of the mean of two or more values."""
+    mean, count = sum(values) / len(values), len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1) / count)

@@ -62,6 +62,12 @@ class Backbone:
         self._active = ""
         return name
 
+    def detach(self, adapter: str) -> None:
+        """Take an adapter out and free its memory."""
+        self.model.delete_adapter(adapter)
+        del self._parameters[adapter]
+        self._active = ""
+
     def parameters(self, adapter: str) -> dict[str, Parameter]:
         """The live parameters of one adapter, by the names that PEFT gives them on disk."""
         return self._parameters[adapter]

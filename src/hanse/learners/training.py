@@ -42,12 +42,18 @@ class Training:
 
     def steps(self, examples: int) -> int:
         """Optimizer steps of one round for a client with so many examples."""
+        return math.ceil(self.seen(examples) / self.batch)
+
+    def seen(self, examples: int) -> int:
+        """Examples that pass in one round at a client with so many."""
         if self.max_steps is not None:
-            return self.max_steps
-        seen = max(1, round(examples * (self.num_train_epochs or 1.0)))
-        return math.ceil(
-            seen / (self.per_device_train_batch_size * self.gradient_accumulation_steps)
-        )
+            return self.max_steps * self.batch
+        return max(1, round(examples * (self.num_train_epochs or 1.0)))
+
+    @property
+    def batch(self) -> int:
+        """Examples of one optimizer step."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
     def rate(self, progress: float) -> float:
         """The learning rate when the share `progress` of all steps of all rounds is done."""
@@ -70,10 +76,7 @@ def draw(
     are sorted by length, then the batches are shuffled.
     """
     size, micro = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
-    if settings.max_steps is not None:
-        wanted = settings.max_steps * size * micro
-    else:
-        wanted = max(1, round(len(lengths) * (settings.num_train_epochs or 1.0)))
+    wanted = settings.seen(len(lengths))
     order: list[int] = []
     while len(order) < wanted:
         order += torch.randperm(len(lengths), generator=generator).tolist()

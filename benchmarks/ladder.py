@@ -1,0 +1,48 @@
+"""Does federation pay on film reviews? The ladder of experiments/ladder.yaml over three seeds.
+
+A ladder that was stopped is gone on with; what is finished of it is not done again. Writes
+benchmarks/results/ladder.json.
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from measured import keep
+
+from hanse import journal
+from hanse.ladder import runs
+from hanse.loading import load
+
+ROOT = Path(__file__).parent.parent
+
+
+def main() -> None:
+    """Run or go on with the ladder, keep its figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "benchmark-ladder")
+    parser.add_argument("settings", nargs="*", help="settings to change, such as rounds=4")
+    chosen = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    words = [*chosen.settings, f"output_dir={chosen.folder}"]
+    if chosen.folder.exists():
+        runs.resume(chosen.folder)
+    else:
+        runs.run(load(ROOT / "experiments" / "ladder.yaml", words), chosen.seeds)
+    figures = json.loads((chosen.folder / "ladder.json").read_text(encoding="utf-8"))
+    print(figures["verdict"])
+    print(keep("ladder", {**figures, "minutes": minutes(chosen.folder, figures)}))
+
+
+def minutes(folder: Path, figures: dict[str, Any]) -> float:
+    """How long the runs took in all, however often they were interrupted."""
+    done = [outcome["run"] for rung in figures["rungs"] for outcome in rung["seeds"]]
+    rounds = [record for run in done for record in journal.records(folder / run)]
+    return sum(sum(record["seconds"].values()) for record in rounds) / 60
+
+
+if __name__ == "__main__":
+    main()

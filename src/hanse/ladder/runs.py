@@ -1,0 +1,135 @@
+"""A ladder from its experiment to its finished folder, one ordinary run after the other.
+
+ladder.yaml     the experiment of which all runs are derived, resolved
+ladder.json     the seeds and the figures; written anew after each run
+machine.json    threads, versions and the data's hash, as in a run folder
+seed-<s>/       the run folders of one seed, by rung
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hanse import loading, machine, settings, simulation, storage
+from hanse.assembly import Machine
+from hanse.division import Division
+from hanse.errors import UserError
+from hanse.experiment import Experiment
+from hanse.ladder.figures import figures
+from hanse.ladder.rungs import Rung, refuse, rungs
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Ladder:
+    """An experiment with its seeds, in its folder."""
+
+    experiment: Experiment
+    seeds: list[int]
+    folder: Path
+    held: Machine
+
+    def rungs(self, seed: int) -> list[Rung]:
+        """One seed's rungs; their lengths go by the division, which the seed draws."""
+        own = self.experiment.model_copy(update={"seed": seed})
+        sizes = {name: len(rows) for name, rows in self.held.division(own).train.items()}
+        return rungs(self.experiment, sizes, seed, self.folder / f"seed-{seed}")
+
+    @property
+    def planned(self) -> int:
+        """The number of all rungs."""
+        return len(self.seeds) * (2 * len(self.experiment.client_names) + 3)
+
+    def figures(self, finished: Sequence[Rung]) -> bytes:
+        """The content of ladder.json."""
+        found = figures(self.experiment, self.seeds, finished, self.planned, self.folder)
+        return (json.dumps(found, indent=2) + "\n").encode()
+
+
+def run(experiment: Experiment, seeds: Sequence[int]) -> Path:
+    """Train every rung with every seed in a new folder; the folder, finished."""
+    refuse(experiment)
+    name = experiment.name if experiment.name.endswith("ladder") else f"{experiment.name}-ladder"
+    folder = simulation.free_folder(experiment.output_dir, name)
+    held = Machine()
+    division = _division(experiment, seeds, held)
+    resolved = experiment.resolved()
+    resolved["data"]["labels"] = division.labels  # found by looking, now written down
+    ladder = Ladder(Experiment.model_validate(resolved), list(seeds), folder, held)
+    with storage.folder(folder) as aside:
+        (aside / "ladder.yaml").write_text(settings.dump(resolved), encoding="utf-8")
+        (aside / "ladder.json").write_bytes(ladder.figures([]))
+        machine.note(aside, division.digest)
+    return _climb(ladder)
+
+
+def resume(folder: Path) -> Path:
+    """Go on with a ladder that was stopped; what is finished is not done again."""
+    experiment = loading.load(folder / "ladder.yaml")
+    try:
+        seeds = json.loads((folder / "ladder.json").read_text(encoding="utf-8"))["seeds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{folder / 'ladder.json'} cannot be read, so the seeds are not known; bring it back, "
+            "or begin a new ladder."
+        ) from None
+    machine.follow(folder)
+    held = Machine()
+    machine.same_data(folder, _division(experiment, seeds, held).digest)
+    return _climb(Ladder(experiment, seeds, folder, held))
+
+
+def _division(experiment: Experiment, seeds: Sequence[int], held: Machine) -> Division:
+    """The first seed's division; the rows of all are the same."""
+    return held.division(experiment.model_copy(update={"seed": seeds[0]}))
+
+
+def _climb(ladder: Ladder) -> Path:
+    finished: list[Rung] = []
+    with simulation.stoppable() as stop:
+        try:
+            for rung in _in_turn(ladder):
+                log.info("%s, seed %d: %s", rung.name, rung.experiment.seed, rung.what)
+                _finish(rung, ladder.held, stop)
+                finished.append(rung)
+                storage.write(ladder.folder / "ladder.json", ladder.figures(finished))
+                if stop.is_set():
+                    raise simulation.StoppedError
+        except (simulation.StoppedError, KeyboardInterrupt):
+            raise UserError(
+                f"stopped with {len(finished)} of {ladder.planned} rungs finished; go on with "
+                f"`hanse resume {ladder.folder}`."
+            ) from None
+    return ladder.folder
+
+
+def _in_turn(ladder: Ladder) -> Iterator[Rung]:
+    """All rungs, seed by seed."""
+    for seed in ladder.seeds:
+        yield from ladder.rungs(seed)
+
+
+def _finish(rung: Rung, held: Machine, stop: threading.Event) -> None:
+    """Run a rung, or go on with it; one that is finished stays as it is."""
+    folder = Path(str(rung.experiment.output_dir))
+    if not folder.exists():
+        simulation.run(rung.experiment, held, stop)
+        return
+    _refuse_other(rung, folder)
+    if not simulation.finished(folder):
+        simulation.resume(folder, held, stop)
+
+
+def _refuse_other(rung: Rung, folder: Path) -> None:
+    """Raise UserError if a run was made with other settings than the rung now has."""
+    there, wanted = loading.load(folder / "experiment.yaml").resolved(), rung.experiment.resolved()
+    for name in sorted(wanted.keys() - {"output_dir"}):
+        if there[name] != wanted[name]:
+            raise UserError(
+                f"{folder} was made with other settings ({name}) than ladder.yaml has now; put "
+                "them back, or begin a new ladder."
+            )
