@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from folders import EVIL, divided, finished, record, run_folder
 from hanse.errors import UserError
 from hanse.report import figure, write_report
 
-EVIL = "<script>alert(1)</script>"
 VOID = {"meta", "br", "path", "use", "rect", "line"}
 
 
@@ -37,52 +36,6 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag not in VOID:
             assert self.open.pop() == tag
-
-
-def record(number: int, **more: Any) -> dict[str, Any]:
-    """One line of metrics.jsonl."""
-    seconds = {"training": 2.0 * bool(number), "serialization": 0.1, "aggregation": 0.1}
-    size = {"down": 1_800_000 * bool(number), "up": 900_000 * bool(number)}
-    costs = {"tokens_per_second": 100.0, "peak_memory": 2 * 10**9, "time": 1.7e9 + number}
-    train = {"clients": ["a"], "train": {"loss": 1.0 / number}} if number else {}
-    return {"round": number, **train, "bytes": size, "seconds": seconds, **costs, **more}
-
-
-def folder_of(
-    home: Path,
-    rounds: list[dict[str, Any]],
-    items: dict[int, list[float]] | None = None,
-    client: str = "a",
-    task: str = "classification",
-    **settings: Any,
-) -> Path:
-    """A run folder with these records, and with test scores by round."""
-    values = {"name": "trial", "rounds": 2, "output_dir": None, "algorithm": {"fedavg": {}}}
-    values |= {"model": {"model_name_or_path": "small"}} | settings
-    (home / "scores").mkdir(parents=True)
-    (home / "experiment.yaml").write_text(yaml.safe_dump(values))
-    (home / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rounds))
-    sent = {"client": client, "kind": "train", "down": 1_800_000, "up": 900_000}
-    ledger = [{"round": r["round"], **sent, "loss": 0.5, "tokens": 200.0} for r in rounds[1:]]
-    if rounds[1:]:
-        ledger.append({"round": 1, **sent, "up": 10, "error": f"{EVIL} is full"})
-    (home / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ledger))
-    for number, values_ in (items or {}).items():
-        metrics = {"accuracy": 0.5} if task == "classification" else {"loss": 1.0}
-        content = {"round": number, "metrics": metrics, "items": values_}
-        (home / "scores" / f"test-{task}-{number:05d}.json").write_text(json.dumps(content))
-    return home
-
-
-def finished(home: Path, before: list[float], after: list[float], **more: Any) -> Path:
-    """A run of two rounds with test scores at both ends."""
-    scores = [{"accuracy": sum(i) / len(i), "accuracy_se": 0.01} for i in (before, after)]
-    rounds = [
-        record(0, validation={"accuracy": 0.5}, test=scores[0]),
-        record(1, validation={"accuracy": 0.6}),
-        record(2, validation={"accuracy": 0.7}, test=scores[1]),
-    ]
-    return folder_of(home, rounds, {0: before, 2: after}, **more)
 
 
 def words(file: Path) -> str:
@@ -117,7 +70,7 @@ def test_chance_and_harm_are_called_so(tmp_path: Path) -> None:
 def test_a_lower_loss_is_better(tmp_path: Path) -> None:
     rounds = [record(0, test={"loss": 2.0}), record(2, test={"loss": 1.5})]
     items = {0: [2.0, 2.2, 1.8], 2: [1.5, 1.6, 1.4]}
-    text = words(write_report(folder_of(tmp_path / "run", rounds, items, task="perplexity")))
+    text = words(write_report(run_folder(tmp_path / "run", rounds, items, task="perplexity")))
     assert "Mean loss on 3 held-out examples fell from 2 to 1.5: \N{MINUS SIGN}0.5," in text
     assert "worse" not in text
 
@@ -127,7 +80,7 @@ def test_it_needs_nothing_else(tmp_path: Path) -> None:
     page = Page(file.read_text())
     tags = [tag for tag, _ in page.tags]
     assert not {"script", "link", "img", "iframe", "object", "image"} & set(tags)
-    assert tags.count("svg") == 3
+    assert tags.count("svg") == 4  # quality, loss, bytes, time
     for _, attributes in page.tags:
         for name, value in attributes.items():
             assert name != "src" and "//" not in (value or ""), (name, value)
@@ -161,15 +114,15 @@ def test_what_users_write_is_escaped(tmp_path: Path) -> None:
     ],
 )
 def test_an_unfinished_run_says_so(tmp_path: Path, rounds: list[Any], said: str) -> None:
-    text = words(write_report(folder_of(tmp_path / "run", rounds, {0: [1.0, 0.0]})))
+    text = words(write_report(run_folder(tmp_path / "run", rounds, {0: [1.0, 0.0]})))
     assert "This run is not finished" in text and said in text
     assert "Nothing has been scored" in text
-    assert "It is written when the run ends" in text
+    assert "The adapter is written when the run ends" in text
 
 
 def test_without_a_test_split_validation_is_told(tmp_path: Path) -> None:
     rounds = [record(n, validation={"accuracy": 0.5 + n / 10}) for n in range(3)]
-    text = words(write_report(folder_of(tmp_path / "run", rounds)))
+    text = words(write_report(run_folder(tmp_path / "run", rounds)))
     assert "Validation accuracy: 50.0 % at first, 70.0 % at last." in text
     assert "no interval" in text and "Test scores" not in text
 
@@ -177,13 +130,15 @@ def test_without_a_test_split_validation_is_told(tmp_path: Path) -> None:
 def test_scores_that_are_no_numbers_do_not_stop_it(tmp_path: Path) -> None:
     nan = float("nan")
     rounds = [record(0, test={"loss": 2.0}), record(2, test={"loss": nan}, train={"loss": nan})]
-    run = folder_of(tmp_path / "run", rounds, {0: [2.0, 2.0], 2: [nan, nan]}, task="perplexity")
+    run = run_folder(tmp_path / "run", rounds, {0: [2.0, 2.0], 2: [nan, nan]}, task="perplexity")
     assert "cannot be compared" in words(write_report(run))
 
 
 def test_clients_own_scores_are_in_the_table(tmp_path: Path) -> None:
     own = {"a": {"accuracy": 0.25, "loss": 3.5, "seconds": 1.0}}
-    run = folder_of(tmp_path, [record(0), record(2, validation={"accuracy": 1.0}, client_test=own)])
+    run = run_folder(
+        tmp_path, [record(0), record(2, validation={"accuracy": 1.0}, client_test=own)]
+    )
     scored = {"round": 2, "client": "a", "kind": "evaluate", "down": 5, "up": 5, "weight": 13.0}
     with (run / "ledger.jsonl").open("a") as file:
         file.write(json.dumps(scored) + "\n")
@@ -199,9 +154,88 @@ def test_a_figure_for_the_readme(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ends in \.png or \.svg"):
         figure(run, tmp_path / "quality.doc")
     with pytest.raises(UserError, match="no finished round"):
-        figure(folder_of(tmp_path / "new", []), tmp_path / "quality.png")
+        figure(run_folder(tmp_path / "new", []), tmp_path / "quality.png")
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"experiment\.yaml cannot be read"):
         write_report(tmp_path)
+
+
+def test_plots_are_files_too(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", [0.0, 1.0], [1.0, 1.0])
+    divided(run, {"a": {"x": 3, "y": 9}}, ["x", "y"])
+    write_report(run)
+    left = {file.name for file in (run / "plots").iterdir()}
+    names = ("quality", "loss", "partition", "bytes", "time")
+    assert left == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
+
+
+@pytest.mark.parametrize("clients", [2, 50, 300])
+@pytest.mark.parametrize("labels", [0, 2, 20])
+def test_any_division_can_be_drawn(tmp_path: Path, clients: int, labels: int) -> None:
+    names = [f"kind of row {number}" for number in range(labels)]
+    counts = dict.fromkeys(names or ["rows"], 7)
+    run = finished(tmp_path / "run", [0.0, 1.0], [1.0, 1.0])
+    divided(run, {f"silo-{number:03d}": counts for number in range(clients)}, names)
+    text = write_report(run).read_text()
+    assert "silo-000" in text and f"silo-{clients - 1:03d}" in text
+    assert ("kind of row 1" in text) == bool(labels)
+    assert (f"50 of {clients} clients are shown" in text) == (clients == 300)
+    assert "20 rows are held out for validation and 30 for the test" in words(run / "report.html")
+    assert len(text) < 250_000
+
+
+def test_what_the_model_said_before_and_after(tmp_path: Path) -> None:
+    long = "Once upon a time " * 40
+    samples = {
+        round: [
+            {"prompt": "2 + 2?", "answer": "four", "said": f"in round {round}"},
+            {"prompt": f"{EVIL}?", "answer": "no", "said": long},
+        ]
+        for round in (0, 2)
+    }
+    tests = {"test": {"exact_match": 0.5}}
+    rounds = [record(0, **tests), record(1), record(2, **tests)]
+    items = {0: [0.0, 1.0], 2: [1.0, 1.0]}
+    run = run_folder(tmp_path / "run", rounds, items, task="generation", samples=samples)
+    text = write_report(run).read_text()
+    assert "Exact match on 2 held-out examples rose from 50.0 % to 100.0 %" in words(
+        run / "report.html"
+    )
+    for said in ("2 + 2?", "four", "in round 0", "in round 2"):
+        assert said in text
+    assert text.count('<details class="fold">') == 2
+    assert "<script" not in text
+
+
+def test_where_the_arithmetic_went(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", [0.0, 1.0], [1.0, 1.0])
+    speed = {"train_flops_per_token": 3e9, "forward_flops_per_token": 1e9, "peak_flops": 1e12}
+    (run / "machine.json").write_text(json.dumps(speed))
+    text = words(write_report(run))
+    # Two rounds of 200 tokens in 4 s of training: 100 tokens/s, so 300 of 1,000 GFLOP/s.
+    assert "takes 3 GFLOP a token" in text and "scoring 1 GFLOP" in text
+    assert "took 1.2 TFLOP, at 300 GFLOP/s" in text
+    assert "30 % of the 1 TFLOP/s" in text
+    (run / "machine.json").write_text(json.dumps(speed | {"peak_flops": 1e11}))
+    assert "other programs were at work" in words(write_report(run))
+
+
+def test_the_time_in_one_line(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", [0.0, 1.0], [1.0, 1.0])
+    # 2 of 3 rounds train for 2 s; 0.1 s of serialization and of aggregation in each of the three.
+    assert "4.6 s in all: 87 % training, 6.5 % serialization" in words(write_report(run))
+
+
+def test_gpu_figures_are_shown_where_there_are_any(tmp_path: Path) -> None:
+    assert "GPU" not in words(write_report(finished(tmp_path / "cpu", [0.0, 1.0], [1.0, 1.0])))
+    rounds = [record(n, gpu_memory=6e9 + n, gpu_use=0.5 + n / 10) for n in range(3)]
+    text = words(write_report(run_folder(tmp_path / "gpu", rounds)))
+    assert "Peak GPU memory 6 GB" in text and "at work in 60 % of the moments" in text
+
+
+def test_a_run_scored_after_training_only(tmp_path: Path) -> None:
+    rounds = [record(0), record(2, test={"accuracy": 0.75})]
+    text = words(write_report(run_folder(tmp_path / "run", rounds, {2: [1.0, 1.0, 1.0, 0.0]})))
+    assert "Test accuracy after training: 75.0 %." in text
