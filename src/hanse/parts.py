@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from inspect import isabstract
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
@@ -25,7 +26,10 @@ import hanse
 from hanse.errors import UserError
 
 # The folders whose files are parts that an experiment may name.
-FOLDERS = ("algorithms", "aggregators", "objectives", "data/partitioners", "evaluation")
+FOLDERS = (
+    *("algorithms", "aggregators", "objectives"),
+    *("data/partitioners", "evaluation", "trackers"),
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def find(folder: str, name: str, homes: Iterable[Path] = ()) -> type:
     known = names(folder)
     if name not in known:
         raise UserError(
-            f"there is no {name!r} in {folder}{suggestion(name, known)}; "
+            f"there is no {name!r:.80} in {folder}{suggestion(name, known)}; "
             f"there are {', '.join(known)}, or path/to/file.py:Class for one of your own."
         )
     found = _class_in(folder, name)
@@ -120,11 +124,15 @@ def _readable(kind: Any) -> str:
     options = get_args(kind)
     if get_origin(kind) is Annotated:
         return _readable(options[0])
+    if get_origin(kind) in (Union, UnionType):
+        return " | ".join(map(_readable, options))
+    if get_origin(kind) is tuple:
+        return f"list of {_readable(options[0])}"
     if get_origin(kind) is Literal:
         return " | ".join(map(str, options))
     if get_origin(kind) is not None:
         return str(kind)
-    return getattr(kind, "__name__", str(kind))
+    return "None" if kind is NoneType else getattr(kind, "__name__", str(kind))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -1,24 +1,46 @@
-"""Every partitioner deals every row to exactly one client, and says when it cannot."""
+"""What all partitioners have in common: every row goes to one client, and the seed decides."""
 
-from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hanse import parts
 from hanse.data.formats import Row
-from hanse.data.partition import Partitioner, partition
+from hanse.data.partition import Partitioner, groups, ordered, partition, proportional
 from hanse.errors import UserError
 from hanse.randomness import Moment
 
+# Every partitioner with settings that work for 6 labels and 3 clients of the rows below.
+SPECS: dict[str, Mapping[str, Any]] = {
+    "cluster": {},
+    "dirichlet": {"alpha": 0.3},
+    "distribution": {"distribution_array": [[1, 2, 3]] * 6},
+    "exponential": {},
+    "iid": {},
+    "inner_dirichlet": {"alpha": 0.3},
+    "key": {"column": "source"},
+    "linear": {},
+    "natural_id": {"partition_by": "source"},
+    "pathological": {"num_classes_per_partition": 3},
+    "shard": {"num_shards_per_partition": 2},
+    "size": {"partition_sizes": [0.25, 0.25, 0.5]},
+    "square": {},
+}
+UNDRAWN = {"key", "natural_id"}  # they go by a column alone
+
 
 def _rows(count: int = 600, labels: int = 6) -> list[Row]:
+    points = np.random.default_rng(0).normal(size=(count, 2))
     return [
         Row(
             text=f"t{i}",
             label=str(i % labels),
             fields={"label": str(i % labels), "source": "abc"[min(i % 6, 2)]},
             place=f"f:{i + 1}",
+            vector=tuple(points[i]),
         )
         for i in range(count)
     ]
@@ -30,100 +52,96 @@ def _build(spec: Any) -> Partitioner:
     return found
 
 
-@pytest.mark.parametrize(
-    "spec", ["iid", "dirichlet", {"dirichlet": {"alpha": 0.3}}, {"key": {"column": "source"}}]
-)
-@pytest.mark.parametrize("num_clients", [1, 2, 3])
-def test_every_row_goes_to_one_client(spec: Any, num_clients: int) -> None:
-    rows, partitioner = _rows(), _build(spec)
-    clients = partitioner.assign(rows, num_clients, Moment(5))
-    assert len(clients) == num_clients
+def test_every_partitioner_is_tried_here() -> None:
+    assert set(SPECS) == set(parts.names("data/partitioners"))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_row_goes_to_one_client(name: str) -> None:
+    rows, partitioner = _rows(), _build({name: SPECS[name]})
+    clients = partitioner.assign(rows, 3, Moment(5))
+    assert len(clients) == 3
     assert sorted(i for client in clients for i in client) == list(range(len(rows)))
     assert all(client and client == sorted(client) for client in clients)
-    assert clients == partitioner.assign(rows, num_clients, Moment(5))
-    dealt = partition(rows, num_clients, partitioner, Moment(5))
+    assert clients == partitioner.assign(rows, 3, Moment(5))
+    dealt = partition(rows, 3, partitioner, Moment(5))
     assert dealt == [[rows[i] for i in client] for client in clients]
 
 
-@pytest.mark.parametrize("spec", ["iid", "dirichlet"])
-def test_the_seed_decides(spec: Any) -> None:
-    partitioner = _build(spec)
-    assert partitioner.assign(_rows(), 4, Moment(1)) != partitioner.assign(_rows(), 4, Moment(2))
+@pytest.mark.parametrize("name", sorted(SPECS.keys() - {"distribution", "natural_id", "size"}))
+def test_one_client_holds_all(name: str) -> None:
+    settings = {**SPECS[name]}
+    if name == "pathological":
+        settings["num_classes_per_partition"] = 6
+    assert _build({name: settings}).assign(_rows(), 1, Moment(5)) == [list(range(600))]
 
 
-def test_iid_clients_are_of_one_size_and_mixed() -> None:
-    clients = partition(_rows(602), 4, _build("iid"), Moment(0))
-    assert sorted(map(len, clients)) == [150, 150, 151, 151]
-    assert all(set(Counter(row.label for row in client)) == set("012345") for client in clients)
-
-
-def test_dirichlet_with_a_large_alpha_is_near_uniform() -> None:
-    clients = partition(_rows(), 4, _build({"dirichlet": {"alpha": 1e6}}), Moment(0))
-    for client in clients:
-        assert all(24 <= n <= 26 for n in Counter(row.label for row in client).values())
-        assert len(Counter(row.label for row in client)) == 6
-
-
-def test_dirichlet_with_a_small_alpha_gives_each_label_to_one_client() -> None:
-    clients = partition(_rows(), 3, _build({"dirichlet": {"alpha": 1e-3}}), Moment(0))
-    for label in "012345":
-        shares = [sum(row.label == label for row in client) for client in clients]
-        assert max(shares) >= 99
-
-
-def test_dirichlet_redraws_until_each_client_has_enough() -> None:
-    free = _build({"dirichlet": {"alpha": 0.2}})
-    held = _build({"dirichlet": {"alpha": 0.2, "min_size": 40}})
-    seed = next(s for s in range(99) if min(map(len, free.assign(_rows(), 6, Moment(s)))) < 40)
-    assert min(map(len, held.assign(_rows(), 6, Moment(seed)))) >= 40
+@pytest.mark.parametrize("name", SPECS)
+def test_the_seed_decides_where_anything_is_drawn(name: str) -> None:
+    partitioner = _build({name: SPECS[name]})
+    draws = [partitioner.assign(_rows(), 3, Moment(seed)) for seed in range(5)]
+    assert (len({str(draw) for draw in draws}) > 1) == (name not in UNDRAWN)
 
 
 @pytest.mark.parametrize(
-    "settings", [{"alpha": 1e-3, "min_size": 9}, {"alpha": 1e-6}, {"min_size": 101}]
+    "name", ["dirichlet", "distribution", "inner_dirichlet", "pathological", "shard"]
 )
-def test_dirichlet_gives_up_with_a_sentence(settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"200 rows with 2 labels to 8 clients .*; raise alpha"):
-        partition(_rows(200, labels=2), 8, _build({"dirichlet": settings}), Moment(0))
-
-
-@pytest.mark.parametrize("settings", [{"alpha": 0}, {"alpha": float("inf")}, {"min_size": 0}])
-def test_settings_out_of_range(settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"dirichlet\.(alpha|min_size) came as"):
-        _build({"dirichlet": settings})
-
-
-def test_dirichlet_needs_labels() -> None:
-    rows = [*_rows(5), Row(text="x", place="f:6")]
-    with pytest.raises(UserError, match="f:6: the partitioner dirichlet goes by label"):
-        partition(rows, 2, _build("dirichlet"), Moment(0))
-
-
-def test_key_with_as_many_values_as_clients_follows_their_order() -> None:
-    clients = partition(_rows(), 3, _build({"key": {"column": "source"}}), Moment(0))
-    assert [{row.fields["source"] for row in client} for client in clients] == [{"a"}, {"b"}, {"c"}]
-
-
-def test_key_with_more_values_deals_the_largest_first_and_splits_none() -> None:
-    sizes = {"p": 5, "q": 4, "r": 3, "s": 3, "t": 1}
-    rows = [Row(text="x", fields={"k": value}) for value, n in sizes.items() for _ in range(n)]
-    clients = partition(rows, 2, _build({"key": {"column": "k"}}), Moment(0))
-    # p → 0 (5); q → 1 (4); r → 1 (7); s → 0 (8); t → 1 (8)
-    assert [{row.fields["k"] for row in client} for client in clients] == [
-        {"p", "s"},
-        {"q", "r", "t"},
+def test_any_column_may_be_the_label(name: str) -> None:
+    settings = {**SPECS[name], "partition_by": "label"}
+    plain = _rows()
+    topics = [
+        Row(text=row.text, fields={"topic": str(row.label)}, place=row.place) for row in plain
     ]
+    by_label = _build({name: settings}).assign(plain, 3, Moment(2))
+    assert (
+        _build({name: settings | {"partition_by": "topic"}}).assign(topics, 3, Moment(2))
+        == by_label
+    )
+    with pytest.raises(UserError, match=f"f:1: the partitioner {name} goes by label"):
+        partition(topics, 3, _build({name: settings}), Moment(2))
+    with pytest.raises(UserError, match=r"f:1: .* 'theme', but the columns .* are: topic;"):
+        partition(topics, 3, _build({name: settings | {"partition_by": "theme"}}), Moment(2))
 
 
-def test_key_with_too_few_values() -> None:
-    with pytest.raises(UserError, match="'source' has 3 values, too few for 4 clients; ask for at"):
-        partition(_rows(), 4, _build({"key": {"column": "source"}}), Moment(0))
+@dataclass(frozen=True)
+class Greedy(Partitioner):
+    """One of somebody's own, which gives all to the first."""
+
+    def assign(self, rows: Any, num_clients: int, moment: Moment) -> list[list[int]]:
+        return [list(range(len(rows))), *([] for _ in range(num_clients - 1))]
 
 
-def test_key_with_a_missing_column() -> None:
+def test_nobody_is_left_without_rows() -> None:
     with pytest.raises(
-        UserError, match=r"f:1: .* 'author', but the columns .* are: label, source;"
+        UserError, match=r"greedy leaves 2 of 3 clients without any of the 600 rows"
     ):
-        partition(_rows(), 2, _build({"key": {"column": "author"}}), Moment(0))
+        partition(_rows(), 3, Greedy(), Moment(0))
+    # 40 rows in shares of 25.3, 9.3, 3.4, 1.3, 0.46 …: two are missing, to 0.46 and to 3.4.
+    with pytest.raises(UserError, match="exponential leaves 7 of 12 clients"):
+        partition(_rows(40), 12, _build("exponential"), Moment(0))
+
+
+def test_groups_are_in_order_and_numbers_by_size() -> None:
+    assert ordered(["10", "9", "b", "9"]) == ["10", "9", "b"]
+    assert ordered(["10", "9", "-1.5", "9"]) == ["-1.5", "9", "10"]
+    rows = [Row(label=value) for value in ("10", "9", "10")]
+    assert list(groups(rows, _build("dirichlet")).items()) == [("9", [1]), ("10", [0, 2])]
+
+
+def test_shares_are_within_one_of_exact_and_the_largest_remainders_come_first() -> None:
+    assert proportional([1, 1, 1], 8) == [3, 3, 2]
+    assert proportional([3, 3, 4], 10) == [3, 3, 4]  # 0.3 · 10 is not 3 in floats
+    assert proportional([0, 5, 0], 7) == [0, 7, 0]
+    draw = np.random.default_rng(1)
+    for _ in range(200):
+        weights, total = draw.random(draw.integers(1, 9)) + 1e-9, int(draw.integers(0, 50))
+        sizes = proportional(weights, total)
+        exact = weights / weights.sum() * total
+        assert sum(sizes) == total and np.abs(sizes - exact).max() < 1
+        # Who was rounded up has no smaller a remainder than who was rounded down.
+        remainders = exact - np.floor(exact)
+        up = np.array(sizes) > np.floor(exact)
+        assert not up.any() or up.all() or remainders[up].min() >= remainders[~up].max()
 
 
 @pytest.mark.parametrize("num_clients", [0, 11])

@@ -1,11 +1,10 @@
 """Each client holds whole values of one column: a source, an author, a topic, a language."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hanse.data.formats import Row
-from hanse.data.partition import Partitioner
+from hanse.data.partition import Partitioner, groups
 from hanse.errors import UserError
 from hanse.randomness import Moment
 
@@ -14,40 +13,28 @@ from hanse.randomness import Moment
 class Key(Partitioner):
     """No value of `column` is split between clients.
 
-    As many values as clients: one each, in sorted order. More values: the largest goes first, to
-    the client that holds the fewest rows so far.
+    As many values as clients: one each, in order, as natural_id has it. More values: the largest
+    goes first, to the client that holds the fewest rows so far (flwr-datasets'
+    GroupedNaturalIdPartitioner goes by the number of values instead).
     """
 
     column: str
 
+    def goes_by(self) -> str:
+        """The column."""
+        return self.column
+
     def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
         """The indices of each client's rows, sorted; raises UserError for a column missing."""
-        for row in rows:
-            if self.column not in row.fields:
-                there = ", ".join(sorted(row.fields)) or "none"
-                raise UserError(
-                    f"{row.place}: the partitioner key goes by the column {self.column!r}, but "
-                    f"the columns beside the text are: {there}; name one of them."
-                )
-        owners = self._owners(Counter(row.fields[self.column] for row in rows), num_clients)
-        clients: list[list[int]] = [[] for _ in range(num_clients)]
-        for index, row in enumerate(rows):
-            clients[owners[row.fields[self.column]]].append(index)
-        return clients
-
-    def _owners(self, sizes: Counter[str], num_clients: int) -> dict[str, int]:
-        """The client of each value."""
-        values = sorted(sizes)
-        if len(values) < num_clients:
+        found = groups(rows, self)
+        if len(found) < num_clients:
             raise UserError(
-                f"the column {self.column!r} has {len(values)} values, too few for {num_clients} "
-                f"clients; ask for at most {len(values)}, or use the partitioner iid or dirichlet."
+                f"the column {self.column!r} has {len(found)} values, too few for {num_clients} "
+                f"clients; ask for at most {len(found)}, or use the partitioner iid or dirichlet."
             )
-        if len(values) == num_clients:
-            return {value: client for client, value in enumerate(values)}
-        owners: dict[str, int] = {}
-        held = [0] * num_clients
-        for value in sorted(values, key=lambda value: -sizes[value]):
-            owners[value] = held.index(min(held))
-            held[owners[value]] += sizes[value]
-        return owners
+        if len(found) == num_clients:
+            return list(found.values())
+        clients: list[list[int]] = [[] for _ in range(num_clients)]
+        for indices in sorted(found.values(), key=len, reverse=True):
+            min(clients, key=len).extend(indices)
+        return [sorted(client) for client in clients]

@@ -1,0 +1,66 @@
+"""Clients differ in what their texts are about, by k-means over sentence embeddings.
+
+FedNLP (Lin et al. 2022, arXiv:2104.08815), §3.2: for texts that have no labels, the number of the
+cluster of a sentence encoder's vector serves as one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PositiveInt
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+
+from hanse.data.formats import Row
+from hanse.data.partition import Partitioner
+from hanse.data.partitioners.dirichlet import Alpha, Dirichlet
+from hanse.errors import UserError
+from hanse.randomness import Moment
+
+STARTS = 4  # of k-means, of which the best counts
+
+
+@dataclass(frozen=True)
+class Cluster(Partitioner):
+    """Each client is one cluster, the largest first; so their sizes are what the texts make them.
+
+    encoder: a sentence encoder: minilm-l6, a folder, or a hub's owner/name.
+    num_clusters: how many clusters; none: as many as clients.
+    alpha: if given, the clusters are dealt by Dirichlet draws instead, as `dirichlet` deals labels.
+    """
+
+    encoder: str = "minilm-l6"
+    num_clusters: PositiveInt | None = None
+    alpha: Alpha | None = None
+
+    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+        """The indices of each client's rows, sorted."""
+        count = self.num_clusters or num_clients
+        if self.alpha is None and count != num_clients:
+            raise UserError(
+                f"cluster.num_clusters is {count} for {num_clients} clients, but a cluster is a "
+                "client unless alpha deals them; leave num_clusters out, or give alpha."
+            )
+        vectors = np.array([row.vector for row in rows], dtype=np.float64)
+        clusters = _clusters(vectors, count, moment)
+        if self.alpha is None:
+            return clusters
+        names = {index: str(number) for number, found in enumerate(clusters) for index in found}
+        labelled = [Row(label=names[index]) for index in range(len(rows))]
+        return Dirichlet(self.alpha).assign(labelled, num_clients, moment)
+
+
+def _clusters(vectors: NDArray[np.float64], count: int, moment: Moment) -> list[list[int]]:
+    """The indices of each cluster's vectors (rows, width), sorted; the largest cluster first."""
+    distinct = len(np.unique(vectors, axis=0))
+    if distinct < count:
+        raise UserError(
+            f"cluster cannot make {count} clusters of {distinct} different texts; ask for fewer."
+        )
+    means = KMeans(count, n_init=STARTS, random_state=moment.derive("partition") % 2**32)
+    with threadpool_limits(1):  # several threads add up in any order, and ties fall otherwise
+        found = means.fit_predict(vectors)
+    clusters = [np.flatnonzero(found == number).tolist() for number in range(count)]
+    return sorted(clusters, key=len, reverse=True)

@@ -1,0 +1,20 @@
+"""The clients hold e, e², e³, … units of rows, each the same mixture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hanse.data.formats import Row
+from hanse.data.partition import Partitioner, deal, proportional
+from hanse.randomness import Moment
+
+
+@dataclass(frozen=True)
+class Exponential(Partitioner):
+    """Shuffled rows; the i-th client's share is proportional to exp(i)."""
+
+    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+        """The indices of each client's rows, sorted."""
+        units = np.exp(np.arange(num_clients) - num_clients)  # the largest is 1/e: none overflows
+        return deal(rows, proportional(units, len(rows)), moment)

@@ -1,0 +1,17 @@
+"""The clients hold 1, 2, 3, … units of rows, each the same mixture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hanse.data.formats import Row
+from hanse.data.partition import Partitioner, deal, proportional
+from hanse.randomness import Moment
+
+
+@dataclass(frozen=True)
+class Linear(Partitioner):
+    """Shuffled rows; the i-th client's share is proportional to i."""
+
+    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+        """The indices of each client's rows, sorted."""
+        return deal(rows, proportional(range(1, num_clients + 1), len(rows)), moment)

@@ -1,0 +1,89 @@
+"""Each client holds the same small number of labels.
+
+Li et al. 2022 (Federated Learning on Non-IID Data Silos, arXiv:2102.02079), "#C = k".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import PositiveInt
+
+from hanse.data.formats import Row
+from hanse.data.partition import LABEL, Partitioner, cut, groups, proportional
+from hanse.errors import UserError
+from hanse.randomness import Moment
+
+TRIES = 10_000  # draws of who holds which label, each of them microseconds
+
+
+@dataclass(frozen=True)
+class Pathological(Partitioner):
+    """A label's rows are dealt evenly to the clients that hold it.
+
+    num_classes_per_partition: how many labels each client holds.
+    class_assignment_mode: random: any; deterministic: the i-th client holds the i-th label and
+        those that follow it; first-deterministic: the i-th label and random others, as in the
+        paper. What is random is drawn anew until somebody holds each label.
+    """
+
+    num_classes_per_partition: PositiveInt = 2
+    class_assignment_mode: Literal["random", "deterministic", "first-deterministic"] = "random"
+    partition_by: str = LABEL
+
+    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+        """The indices of each client's rows, sorted; raises UserError for rows without label."""
+        found = groups(rows, self)
+        generator = np.random.default_rng(moment.derive("partition"))
+        held = self._held(list(found), num_clients, generator)
+        clients: list[list[int]] = [[] for _ in range(num_clients)]
+        for label, (value, indices) in enumerate(found.items()):
+            holders = [client for client, labels in enumerate(held) if label in labels]
+            if len(holders) > len(indices):
+                raise UserError(
+                    f"pathological: {len(holders)} clients are to hold the {self.partition_by} "
+                    f"{value!r}, of which there are {len(indices)} rows; ask for fewer clients, or "
+                    "lower num_classes_per_partition."
+                )
+            shares = cut(
+                generator.permutation(indices), proportional([1] * len(holders), len(indices))
+            )
+            for client, share in zip(holders, shares, strict=True):
+                clients[client].extend(share)
+        return [sorted(client) for client in clients]
+
+    def _held(
+        self, values: list[str], num_clients: int, generator: np.random.Generator
+    ) -> list[set[int]]:
+        """The labels that each client holds, by their numbers; every label is held by somebody."""
+        if self.num_classes_per_partition > len(values):
+            raise UserError(
+                f"pathological.num_classes_per_partition is {self.num_classes_per_partition}, but "
+                f"{self.partition_by} has {len(values)} values; lower it."
+            )
+        drawn = self.class_assignment_mode != "deterministic"
+        enough = self.num_classes_per_partition * num_clients >= len(values)
+        for _ in range(TRIES if drawn and enough else 1):
+            held = [self._drawn(client, len(values), generator) for client in range(num_clients)]
+            if len(set.union(*held)) == len(values):
+                return held
+        nobody = ", ".join(
+            repr(value) for label, value in enumerate(values) if label not in set.union(*held)
+        )
+        raise UserError(
+            f"pathological: {num_clients} clients with {self.num_classes_per_partition} of the "
+            f"{len(values)} values of {self.partition_by} each leave some to nobody "
+            f"({nobody:.80}); raise num_classes_per_partition or the number of clients."
+        )
+
+    def _drawn(self, client: int, labels: int, generator: np.random.Generator) -> set[int]:
+        """The labels of one client."""
+        k = self.num_classes_per_partition
+        if self.class_assignment_mode == "deterministic":
+            return {(client + number) % labels for number in range(k)}
+        order = generator.permutation(labels).tolist()
+        if self.class_assignment_mode == "first-deterministic":
+            order.remove(client % labels)
+            order.insert(0, client % labels)
+        return set(order[:k])

@@ -1,0 +1,62 @@
+"""Rows in the order of their labels are cut into shards, of which each client gets a few.
+
+McMahan et al. 2017 (arXiv:1602.05629), §3: two shards for each client, and so two labels for most.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import PositiveInt
+
+from hanse.data.formats import Row
+from hanse.data.partition import LABEL, Partitioner, cut, groups, proportional
+from hanse.errors import UserError
+from hanse.randomness import Moment
+
+
+@dataclass(frozen=True)
+class Shard(Partitioner):
+    """Each client gets shards at random; no two shards have a row in common.
+
+    num_shards_per_partition: how many each client gets; all shards are of one size (give or take
+        one row). If neither setting is given: 2.
+    shard_size: rows of a shard; the last may be smaller, and some clients may get one shard more
+        than others (keep_incomplete_shard=True in flwr-datasets).
+    """
+
+    num_shards_per_partition: PositiveInt | None = None
+    shard_size: PositiveInt | None = None
+    partition_by: str = LABEL
+
+    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+        """The indices of each client's rows, sorted; raises UserError for rows without label."""
+        if self.num_shards_per_partition is not None and self.shard_size is not None:
+            raise UserError(
+                "shard has both num_shards_per_partition and shard_size, of which one follows from "
+                "the other where all rows are dealt; leave one out."
+            )
+        indices = [index for group in groups(rows, self).values() for index in group]
+        shards = cut(indices, self._sizes(len(rows), num_clients))
+        generator = np.random.default_rng(moment.derive("partition"))
+        order = generator.permutation(len(shards))
+        return [
+            sorted(index for number in numbers for index in shards[number])
+            for numbers in cut(order, proportional([1] * num_clients, len(shards)))
+        ]
+
+    def _sizes(self, total: int, num_clients: int) -> list[int]:
+        """The shards' sizes, in the order of the rows' labels."""
+        if self.shard_size is None:
+            count = num_clients * (self.num_shards_per_partition or 2)
+            sizes = proportional([1] * count, total)
+        else:
+            whole, rest = divmod(total, self.shard_size)
+            sizes = [self.shard_size] * whole + [rest] * bool(rest)
+            count = len(sizes)
+        if count > total or count < num_clients:
+            raise UserError(
+                f"shard makes {count} shards of {total} rows for {num_clients} clients; ask for at "
+                "least one for each client, and at least one row in each."
+            )
+        return sizes

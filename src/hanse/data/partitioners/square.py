@@ -1,0 +1,18 @@
+"""The clients hold 1, 4, 9, … units of rows, each the same mixture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hanse.data.formats import Row
+from hanse.data.partition import Partitioner, deal, proportional
+from hanse.randomness import Moment
+
+
+@dataclass(frozen=True)
+class Square(Partitioner):
+    """Shuffled rows; the i-th client's share is proportional to i²."""
+
+    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+        """The indices of each client's rows, sorted."""
+        units = [number**2 for number in range(1, num_clients + 1)]
+        return deal(rows, proportional(units, len(rows)), moment)
