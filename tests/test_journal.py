@@ -165,12 +165,14 @@ def test_a_folder_that_is_none_is_a_users_error(tmp_path: Path) -> None:
 
 def test_scores_are_kept_item_by_item(run: Path) -> None:
     journal = Journal(run)
-    journal.scores("test-classification", 2, {"accuracy": 0.5}, [1.0, 0.0])
+    sample = {"prompt": "2 + 2?", "answer": "4", "said": "vier"}
+    journal.scores("test-generation", 2, {"chrf": 0.5}, [1.0, 0.0], [sample])
     journal.close()
-    found = read_scores(run, "test-classification", 2)
-    assert found == {"round": 2, "metrics": {"accuracy": 0.5}, "items": [1.0, 0.0]}
+    found = read_scores(run, "test-generation", 2)
+    scores = {"metrics": {"chrf": 0.5}, "items": [1.0, 0.0], "samples": [sample]}
+    assert found == {"round": 2, **scores}
     with pytest.raises(FileNotFoundError):
-        read_scores(run, "test-classification", 1)
+        read_scores(run, "test-generation", 1)
 
 
 def test_the_ledger_books_a_reply_to_its_request() -> None:

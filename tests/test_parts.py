@@ -62,6 +62,13 @@ def test_settings_come_from_the_spec() -> None:
     assert type(build("algorithms", "fedavg")) is FedAvg
 
 
+def test_a_settings_type_is_shown_as_a_person_would_write_it() -> None:
+    shown = {setting.name: setting.type for setting in settings(find("evaluation", "generation"))}
+    assert shown["metrics"] == "list of exact_match | rouge_l | chrf"
+    assert shown["answer"] == "whole | number"
+    assert shown["limit"] == "int"
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [

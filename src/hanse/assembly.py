@@ -18,6 +18,7 @@ from hanse.experiment import (
     build_objective,
     build_tasks,
 )
+from hanse.interfaces import Task
 from hanse.journal import Journal
 from hanse.learners import adapters
 from hanse.learners.adapters import Lora
@@ -186,7 +187,9 @@ def simulate(experiment: Experiment, machine: Machine | None = None) -> Simulati
     machine = machine or Machine()
     machine.clear_adapters()  # what an earlier run has trained
     division = machine.division(experiment)
-    asked = next(iter(build_tasks(experiment).values())).needs
+    tasks = build_tasks(experiment)
+    _refuse_unmeasured(tasks, bool(experiment.evaluation.test and division.test))
+    asked = next(iter(tasks.values())).needs
     silos = {
         name: _silo(name, experiment, division, machine, asked)
         for name in experiment.participant_names
@@ -204,6 +207,16 @@ def simulate(experiment: Experiment, machine: Machine | None = None) -> Simulati
             name, machine.learner(silos[name].experiment, {}, learner.moment, {}), learner
         )
     return Simulation(experiment, machine, division, learner, silos)
+
+
+def _refuse_unmeasured(tasks: Mapping[str, Task], tested: bool) -> None:
+    """A costly task in a run without test rows would be silently left out."""
+    for name, task in tasks.items():
+        if task.costly and not tested:
+            raise UserError(
+                f"the task {name} takes so long that it is measured on test rows only, and here "
+                "are none; hold some out with data.test, and set evaluation.test: true."
+            )
 
 
 def _silo(

@@ -78,12 +78,13 @@ def _answer(site: Site, request: Request) -> Update:
 
 def _evaluated(site: Site, order: Order, client: Client) -> Update:
     """The client's scores on its own held-out rows, of the model that it would keep."""
-    if not client.learner.examples("test"):
+    tasks = [task for task in site.tasks.values() if not task.costly]
+    if not tasks or not client.learner.examples("test"):
         return Update(weight=0.0)
     start = time.perf_counter()
     client.learner.load(site.algorithm.personal(order, client))
     numbers: dict[str, float] = {}
-    for task in site.tasks.values():
+    for task in tasks:
         numbers |= task.evaluate(client.learner, "test").metrics
     numbers["seconds"] = time.perf_counter() - start
     return Update({}, numbers, weight=float(len(client.learner.examples("test"))))

@@ -63,6 +63,10 @@ class Learner(ABC):
         """What the model says after each example's prompt, word by most likely word."""
         raise TypeError(f"{type(self).__name__} generates no text")
 
+    def text(self, ids: Sequence[int]) -> str:
+        """What some tokens say."""
+        raise TypeError(f"{type(self).__name__} reads no text")
+
     def batches(self, split: str, size: int) -> Iterator[tuple[list[int], Any]]:
         """A split in batches of like length, longest first, with the examples' places in it."""
         examples = self.examples(split)
@@ -275,6 +279,9 @@ class Task(ABC):
     """How a learner is judged on a split."""
 
     needs: ClassVar[str] = "tokens"  # how rows become examples, as for objectives
+    # Measured on the server's test rows only, not on validation rows nor at the clients.
+    costly: bool = False
+    limit: int | None = None  # most examples of one evaluation, a split's first; None for all
 
     @abstractmethod
     def evaluate(self, learner: Learner, split: str) -> Scores:

@@ -4,7 +4,7 @@ experiment.yaml      every choice, resolved; it reproduces the run
 machine.json         threads, versions and the data's hash, which resume keeps to
 metrics.jsonl        one line a round: losses, scores, seconds, bytes
 ledger.jsonl         one line for each client, round and kind of message: its bytes and numbers
-scores/              per-item scores of the test sets, for paired comparisons
+scores/              per-item scores of the test sets, for paired comparisons; some answers
 state/               the last checkpoints; a file's name carries its own hash
 clients/             each simulated client's memory
 adapter/             the result, in PEFT's format
@@ -20,7 +20,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,11 +138,20 @@ class Journal:
                 old.unlink()
 
     def scores(
-        self, name: str, round: int, metrics: Mapping[str, float], items: list[float]
+        self,
+        name: str,
+        round: int,
+        metrics: Mapping[str, float],
+        items: Sequence[float],
+        samples: Sequence[Mapping[str, str]] = (),
     ) -> None:
-        """Keep one evaluation whole, so that two of them can be compared item by item."""
-        content = json.dumps({"round": round, "metrics": metrics, "items": items})
-        storage.write(self.folder / "scores" / f"{name}-{round:05d}.json", content.encode())
+        """Keep one evaluation whole, so that two of them can be compared item by item.
+
+        samples: what was asked, the answer in the data, and what the model said.
+        """
+        scores = {"round": round, "metrics": metrics, "items": items, "samples": samples}
+        content = json.dumps(scores).encode()
+        storage.write(self.folder / "scores" / f"{name}-{round:05d}.json", content)
 
     def close(self) -> None:
         """Let other processes open the run."""

@@ -8,7 +8,7 @@ evaluation measures; the journal records.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
@@ -203,15 +203,17 @@ def _conclude(
 def _evaluated(run: Run, number: int, standing: Standing, split: str) -> Row:
     """The global model's scores on one of the server's splits."""
     learner = run.learner(Moment(run.schedule.seed, number), {})
-    if not learner.examples(split):
+    tasks = {n: task for n, task in run.tasks.items() if split == "test" or not task.costly}
+    if not tasks or not learner.examples(split):
         return {}
     learner.load(run.algorithm.model(standing.state))
     metrics: dict[str, float] = {}
-    for name, task in run.tasks.items():
+    for name, task in tasks.items():
         scores = task.evaluate(learner, split)
         metrics |= scores.metrics
         if split == "test":
-            run.journal.scores(f"{split}-{name}", number, scores.metrics, scores.items)
+            samples = [asdict(sample) for sample in scores.samples]
+            run.journal.scores(f"{split}-{name}", number, scores.metrics, scores.items, samples)
     shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     log.info("round %d: %s %s", number, split, shown)
     return {split: metrics}

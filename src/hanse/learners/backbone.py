@@ -1,5 +1,6 @@
 """A frozen base model with its tokenizer, and the adapters that were put into it."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -8,7 +9,7 @@ import torch
 from peft import PeftModel
 from pydantic import ConfigDict, Field
 from torch.nn import Parameter
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
@@ -74,13 +75,25 @@ class Backbone:
 
     def max_length(self, wanted: int | None) -> int:
         """Most tokens of an example; raises UserError if the model cannot read as many."""
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        limit = self.positions
         if wanted is not None and limit is not None and wanted > limit:
             raise UserError(
                 f"model.max_length is {wanted}, but {self.name} reads at most {limit} tokens; "
                 "lower it."
             )
         return wanted or min(DEFAULT_LENGTH, limit or DEFAULT_LENGTH)
+
+    @property
+    def positions(self) -> int | None:
+        """Most tokens that the model can read at once, if it has a limit."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What these tokens say, without the tokenizer's own marks."""
+        text: str = self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
 
     def activate(self, adapter: str) -> PeftModel:
         """The model with this adapter, and no other, at work."""
@@ -125,6 +138,7 @@ def load(settings: Model) -> Backbone:
         )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    model.generation_config = _ends(model.generation_config, tokenizer)
     return Backbone(name, model.eval().to(device), tokenizer, device, bf16)
 
 
@@ -142,6 +156,17 @@ def _device(wanted: str) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
+
+
+def _ends(recommended: GenerationConfig, tokenizer: Any) -> GenerationConfig:
+    """Which tokens end an answer, and nothing else of what a model recommends.
+
+    With its penalties the most likely token would not be the one that is said. A chat model may
+    have several ends; the tokenizer's is the one that training teaches.
+    """
+    named = recommended.eos_token_id
+    ends = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id} - {None}
+    return GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=min(ends, default=0))
 
 
 def _refuse_other_kinds(name: str, config: Any) -> None:

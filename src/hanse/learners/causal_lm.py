@@ -12,6 +12,7 @@ from torch.nn import Parameter
 from hanse.interfaces import Learner, Objective
 from hanse.learners import adapters
 from hanse.learners.backbone import Backbone
+from hanse.learners.generation import Decoding, continued
 from hanse.learners.training import Training, fit
 from hanse.randomness import Moment
 from hanse.values import IGNORED, Example, Fit, Memory, Penalty
@@ -98,6 +99,13 @@ class CausalLM(Learner):
                 )
             finally:
                 model.eval()
+
+    def generate(self, examples: Sequence[Example], max_new_tokens: int) -> list[str]:
+        prompts = [example.ids[: example.prompt] for example in examples]
+        return continued(self.backbone, self.adapter, prompts, Decoding(max_new_tokens))
+
+    def text(self, ids: Sequence[int]) -> str:
+        return self.backbone.text(ids)
 
     def save(self, folder: Path) -> None:
         """A PEFT folder with the tokenizer."""

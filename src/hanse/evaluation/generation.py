@@ -1,0 +1,83 @@
+"""The model answers each prompt, and its answers are compared with those in the data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from hanse.errors import UserError
+from hanse.evaluation.answers import JUDGES, Judge, Metric, last_number, number_match
+from hanse.evaluation.intervals import standard_error
+from hanse.interfaces import Learner, Task
+from hanse.progress import track
+from hanse.values import Example, Sample, Scores
+
+
+@dataclass(frozen=True)
+class Generation(Task):
+    """The model's answers beside those in the data: exact match, ROUGE-L, chrF.
+
+    It says the most likely token each time. A metric is the mean of one value from 0 to 1 for each
+    example, so chrF is that of sentences: that of a corpus has no paired comparison. An item is
+    the first metric's value. Asked are rows with a prompt and an answer: messages, prompt and
+    completion, text and label.
+    """
+
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = ("exact_match", "rouge_l", "chrf")
+    # What exact_match compares: whole answers, or the last numbers in them ("… #### 288").
+    answer: Literal["whole", "number"] = "whole"
+    max_new_tokens: PositiveInt = 64
+    limit: PositiveInt = 64  # most examples of one evaluation, always a split's first
+    samples: NonNegativeInt = 8  # answers that are kept to be read, always a split's first
+    batch_size: PositiveInt = 16
+    costly: bool = True  # false: also on validation rows, and at each client on its own
+
+    def evaluate(self, learner: Learner, split: str) -> Scores:
+        examples: Sequence[Example] = learner.examples(split)[: self.limit]
+        self._refuse_unanswered(examples, split)
+        judges = {name: self._judge(name) for name in self.metrics}
+        for judge in judges.values():
+            judge("", "")  # what is not installed shows now rather than after minutes
+        said = self._said(learner, examples, split)
+        metrics: dict[str, float] = {}
+        items: dict[str, list[float]] = {}
+        for name, judge in judges.items():
+            items[name] = [judge(e.answer, s) for e, s in zip(examples, said, strict=True)]
+            metrics[name] = sum(items[name]) / len(items[name])
+            if len(examples) > 1:
+                metrics[f"{name}_se"] = standard_error(items[name])
+        kept = zip(examples[: self.samples], said, strict=False)
+        samples = [Sample(learner.text(e.ids[: e.prompt]), e.answer, s) for e, s in kept]
+        return Scores(metrics, items[self.metrics[0]], samples)
+
+    def _said(self, learner: Learner, examples: Sequence[Example], split: str) -> list[str]:
+        """What the model says to each example, asked in batches of like length."""
+        order = sorted(range(len(examples)), key=lambda index: -examples[index].prompt)
+        starts = range(0, len(order), self.batch_size)
+        batches = [order[start : start + self.batch_size] for start in starts]
+        said = [""] * len(examples)
+        for places in track(batches, f"generating {split}", len(examples), self.batch_size):
+            batch = [examples[place] for place in places]
+            answers = learner.generate(batch, self.max_new_tokens)
+            for place, answer in zip(places, answers, strict=True):
+                said[place] = answer.strip()
+        return said
+
+    def _judge(self, metric: Metric) -> Judge:
+        number = metric == "exact_match" and self.answer == "number"
+        return number_match if number else JUDGES[metric]
+
+    def _refuse_unanswered(self, examples: Sequence[Example], split: str) -> None:
+        for number, example in enumerate(examples, 1):
+            if not (example.prompt and example.answer):
+                raise UserError(
+                    f"row {number} of the {split} rows has no answer to compare with, or nothing "
+                    "that asks for it; the task generation needs messages, prompt and completion, "
+                    "or text and label: use the task perplexity for plain text."
+                )
+            if self.answer == "number" and last_number(example.answer) is None:
+                raise UserError(
+                    f"row {number} of the {split} rows has no number in its answer "
+                    f"{example.answer!r:.60}; use generation: {{answer: whole}}."
+                )

@@ -1,0 +1,34 @@
+"""The real model answers a greeting, and knows when to stop."""
+
+import pytest
+
+from hanse.data.passages import question
+from hanse.errors import UserError
+from hanse.learners.adapters import Lora
+from hanse.learners.backbone import Model, load
+from hanse.learners.generation import Decoding, continued
+from hanse.learners.sources import locate
+
+pytestmark = pytest.mark.end_to_end
+
+
+@pytest.fixture(autouse=True)
+def _packages() -> None:
+    try:
+        locate("smollm2-135m")
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("bf16", [False, "auto"])
+def test_a_greeting_is_answered_in_a_sentence_that_ends(bf16: bool | str) -> None:
+    backbone = load(Model("smollm2-135m", bf16=bf16))  # type: ignore[arg-type]
+    adapter = backbone.attach(Lora(), seed=0)
+    asked = ["Hello! How are you?", "What is the capital of France?"]
+    prompts = [question([{"role": "user", "content": text}], backbone.tokenizer) for text in asked]
+    said = continued(backbone, adapter, prompts, Decoding(96))
+    for text in said:
+        assert text.strip()
+        assert len(backbone.tokenizer(text)["input_ids"]) < 90, "it stopped by itself"
+        assert "<|im_" not in text
+    assert "Paris" in said[1]
