@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Callable
 
 import click
 import typer
@@ -12,7 +13,9 @@ from hanse.commands.ladder import ladder
 from hanse.commands.parts import parts
 from hanse.commands.resume import resume
 from hanse.commands.run import run
+from hanse.commands.words import console
 from hanse.errors import UserError
+from hanse.view.watching import watched
 
 app = typer.Typer(
     help="Federated fine-tuning of large language models.",
@@ -20,7 +23,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (run, resume, check, evaluate, ladder, parts):
+long: tuple[Callable[..., None], ...] = (run, resume, check, evaluate, ladder)
+short: tuple[Callable[..., None], ...] = (parts,)
+for command in (*map(watched(console), long), *short):
     app.command()(command)
 
 

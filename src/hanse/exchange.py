@@ -11,6 +11,7 @@ from hanse.interfaces import Aggregator, Algorithm, Federation
 from hanse.journal import Ledger
 from hanse.messages import ClientProfile, MessageError, Order, Reply, Request, Update, admit
 from hanse.pipeline import Codecs, Pipeline
+from hanse.progress import CLIENTS, say
 from hanse.randomness import Moment
 from hanse.tensors import Layout, Tensors
 from hanse.values import State
@@ -45,7 +46,7 @@ class RoundExchange:
         self, kind: str, orders: Mapping[str, Order], expected: Mapping[str, Layout]
     ) -> Iterator[tuple[ClientProfile, Update]]:
         requests = {name: self._request(kind, name, order) for name, order in orders.items()}
-        return self._converse(requests, expected)
+        return self._converse(kind, requests, expected)
 
     def train(
         self, notes: Mapping[str, Order] | None = None
@@ -56,12 +57,12 @@ class RoundExchange:
                 note = notes[name] if notes else Order()
                 requests[name] = replace(self.encoded("train", name), note=note)
                 expected[name] = self.expected(name)
-        return self._converse(requests, expected)
+        return self._converse("train", requests, expected)
 
     def evaluate(self) -> Iterator[tuple[ClientProfile, Update]]:
         """Each client's scores on its own held-out rows; only numbers come back."""
         requests = {name: self.encoded("evaluate", name) for name in self.orders}
-        return self._converse(requests, {name: {} for name in requests})
+        return self._converse("evaluate", requests, {name: {} for name in requests})
 
     def encoded(self, kind: str, name: str) -> Request:
         """The algorithm's order to one client, encoded for its way down."""
@@ -82,15 +83,14 @@ class RoundExchange:
         return Request(kind, self.moment.round, self.counted.get(name, 0), order)
 
     def _converse(
-        self, requests: Mapping[str, Request], expected: Mapping[str, Layout]
+        self, kind: str, requests: Mapping[str, Request], expected: Mapping[str, Layout]
     ) -> Iterator[tuple[ClientProfile, Update]]:
         """Send all, then yield the good answers in client order."""
-        for name, request in requests.items():
-            with self.ledger.time("serialization"):
-                message = request.pack()
-            self.ledger.sent(name, request.kind, len(message))
-            self.federation.send(name, message)
-        for reply, size in self._in_order(requests):
+        down, up, asked = self._sent(requests), 0, f"{CLIENTS} {kind}"
+        say(asked, 0, len(requests), down=down)
+        for done, (reply, size) in enumerate(self._in_order(requests), 1):
+            up += size
+            say(asked, done, len(requests), down=down, up=up)
             if reply.error:
                 log.warning("%s did not answer: %s", reply.client, reply.error)
                 self.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
@@ -105,6 +105,18 @@ class RoundExchange:
             self.ledger.received(reply.client, reply.kind, size, numbers)
             log.info("%s", _told(reply))
             yield self.profiles[reply.client], reply.update
+        say("combining the answers")
+
+    def _sent(self, requests: Mapping[str, Request]) -> int:
+        """Send each client its request; the bytes of all together."""
+        total = 0
+        for name, request in requests.items():
+            with self.ledger.time("serialization"):
+                message = request.pack()
+            self.ledger.sent(name, request.kind, len(message))
+            self.federation.send(name, message)
+            total += len(message)
+        return total
 
     def _in_order(self, requests: Mapping[str, Request]) -> Iterator[tuple[Reply, int]]:
         """Replies in client order whatever order they come in; early ones wait on disk, encoded."""

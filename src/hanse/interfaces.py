@@ -15,6 +15,7 @@ from torch.nn import Parameter
 
 from hanse.errors import UserError
 from hanse.messages import ClientProfile, Numbers, Order, Update
+from hanse.progress import track
 from hanse.randomness import Moment
 from hanse.tensors import Layout, Tensors, layout, refuse_unlike, subtract
 from hanse.values import Combined, Fit, Memory, Penalty, Scores, State
@@ -71,7 +72,8 @@ class Learner(ABC):
         """A split in batches of like length, longest first, with the examples' places in it."""
         examples = self.examples(split)
         order = sorted(range(len(examples)), key=lambda index: -len(examples[index]))
-        for start in range(0, len(order), size):
+        starts = range(0, len(order), size)
+        for start in track(starts, f"scoring {split}", len(order), size):
             places = order[start : start + size]
             yield places, self.batch([examples[place] for place in places])
 

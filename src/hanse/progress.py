@@ -6,13 +6,17 @@ knows who listens, and nothing is said when nobody does.
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 log = logging.getLogger("hanse.progress")
 log.setLevel(logging.WARNING)  # a view that wants to hear sets it to DEBUG
-EVERY = 0.2  # seconds between two reports of one loop
+log.propagate = False  # steps are no log lines
+EVERY = 0.5  # seconds between two reports of one loop
+
+# Work that other work is part of; `clients` is followed by what they are asked for.
+RUNS, ROUNDS, CLIENTS = "runs", "rounds", "clients"
 
 T = TypeVar("T")
 
@@ -34,16 +38,32 @@ class Step:
 
 def say(what: str, done: int = 0, total: int = 0, **numbers: float) -> None:
     """Report a step of some work; a handler finds it as `record.step`."""
-    if log.isEnabledFor(logging.DEBUG):
+    if watched():
         log.debug("%s", what, extra={"step": Step(what, done, total, numbers)})
 
 
-def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """The items, with a report now and then of how many of them are done."""
+def track(
+    items: Iterable[T],
+    what: str,
+    total: int,
+    each: int = 1,
+    numbers: Callable[[], dict[str, float]] = dict,
+) -> Iterator[T]:
+    """The items, with a report now and then of how much is done.
+
+    total: in units of the work, of which one item is `each`; the last item may be less.
+    numbers: asked for only when a report is due, since a loss must be waited for on its device.
+    """
     due = 0.0
-    for done, item in enumerate(items):
-        if (now := time.monotonic()) >= due:
-            say(what, done, total)
-            due = now + EVERY
+    for index, item in enumerate(items):
+        if watched() and time.monotonic() >= due:
+            say(what, index * each, total, **numbers())
+            due = time.monotonic() + EVERY
         yield item
-    say(what, total, total)
+    if watched():
+        say(what, total, total, **numbers())
+
+
+def watched() -> bool:
+    """Whether anybody listens."""
+    return log.isEnabledFor(logging.DEBUG)

@@ -17,9 +17,10 @@ from hanse.composition import check
 from hanse.errors import UserError
 from hanse.exchange import RoundExchange
 from hanse.interfaces import Aggregator, Algorithm, Federation, Learner, Server, Task
-from hanse.journal import Checkpoint, Journal, Row, peak_memory
+from hanse.journal import Checkpoint, Journal, Row, peak_memory, records
 from hanse.messages import ClientProfile
 from hanse.pipeline import Codecs, Pipeline
+from hanse.progress import ROUNDS, say
 from hanse.randomness import Moment
 from hanse.tensors import Tensors, layout
 from hanse.values import Memory, State
@@ -92,12 +93,15 @@ def rounds(run: Run) -> Iterator[Row]:
     """
     profiles = {profile.name: profile for profile in run.federation.profiles()}
     checkpoint = run.journal.restore()
+    say(ROUNDS, 0, run.schedule.rounds)
     if checkpoint is None:
         standing = start(run, profiles)
         yield _conclude(run, 0, standing, {}, profiles)
         done = 0
     else:
         standing, done = standing_of(checkpoint), checkpoint.round
+        for record in records(run.journal.folder):
+            _tell(run, record)
     for number in range(done + 1, run.schedule.rounds + 1):
         standing, record = _round(run, number, standing, profiles)
         yield _conclude(run, number, standing, record, profiles)
@@ -196,8 +200,16 @@ def _conclude(
         if scored:
             record = {**record, "client_test": scored}
     record = {"round": number, **record, **_costs(run), "time": time.time()}
+    say("saving the round")
     run.journal.commit(_checkpoint(number, standing), record)
+    _tell(run, record)
     return record
+
+
+def _tell(run: Run, record: Row) -> None:
+    """Tell whoever watches what a finished round took."""
+    took = sum(record["seconds"].values())
+    say(ROUNDS, record["round"], run.schedule.rounds, seconds=took, **record["bytes"])
 
 
 def _evaluated(run: Run, number: int, standing: Standing, split: str) -> Row:

@@ -14,6 +14,7 @@ from hanse.card import model_card
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_algorithm
 from hanse.journal import Journal, latest, records, refuse_taken
+from hanse.progress import say
 from hanse.report import write_report
 from hanse.server import rounds, standing_of
 
@@ -84,6 +85,7 @@ def _finish(simulation: Simulation, folder: Path) -> None:
         learner.save(aside)
         card = model_card(simulation.experiment, records(folder))
         (aside / "README.md").write_text(card, encoding="utf-8")
+    say("writing the report")
     write_report(folder)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from hanse.errors import UserError
 from hanse.learners import adapters
 from hanse.learners.adapters import Lora
 from hanse.learners.sources import DEFAULT, locate
+from hanse.progress import say
 
 DEFAULT_LENGTH = 512  # tokens
 
@@ -111,6 +113,7 @@ class Backbone:
 def load(settings: Model) -> Backbone:
     """Load a base model and its tokenizer; raises UserError with what is wrong with them."""
     name = settings.model_name_or_path
+    say(f"loading {Path(name).name}")
     place = locate(name)
     device = _device(settings.device)
     bf16 = has_bf16(device) if settings.bf16 == "auto" else settings.bf16

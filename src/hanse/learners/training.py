@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, Positiv
 from torch.optim import SGD, AdamW, Optimizer
 
 from hanse.interfaces import Learner, Objective
+from hanse.progress import track
 from hanse.randomness import Moment
 from hanse.values import Fit, Memory, Penalty
 
@@ -112,29 +113,59 @@ def fit(
     optimizer = _optimizer(settings, list(parameters.values()))
     if settings.optimizer_state == "keep":
         _restore(optimizer, parameters, kept)
-    count = tokens = items = 0
-    sum_lr, total = 0.0, torch.zeros(())
-    for number, step in enumerate(steps):
+    seen = _Seen(start)
+    what = f"training {moment.client or 'on the server'}"
+    for number, step in enumerate(track(steps, what, len(steps), numbers=seen.numbers)):
         rate = settings.rate((max(1, moment.round) - 1 + number / len(steps)) / rounds)
         for group in optimizer.param_groups:
             group["lr"] = rate
         batches = [learner.batch([examples[index] for index in indices]) for indices in step]
         losses = _backward(learner, objective, batches)
-        total = losses + total.to(losses)
         if penalty is not None:
             penalty(parameters).backward()
         if settings.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        sum_lr += rate
-        count += sum(batch.examples for batch in batches)
-        tokens += sum(batch.tokens for batch in batches)
-        items += sum(batch.items for batch in batches)
+        seen.add(batches, losses, rate)
     if settings.optimizer_state == "keep":
         _keep(optimizer, parameters, kept)
-    loss = float(total) / max(1, items)
-    return Fit(len(steps), sum_lr, count, tokens, loss, time.perf_counter() - start)
+    return seen.fit(len(steps))
+
+
+@dataclass
+class _Seen:
+    """What training has seen so far, since `start`."""
+
+    start: float
+    examples: int = 0
+    tokens: int = 0
+    items: int = 0
+    sum_lr: float = 0.0
+    # Σ over items; it stays on its device, since reading it waits for all steps under way.
+    losses: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def add(self, batches: Sequence[Any], losses: torch.Tensor, rate: float) -> None:
+        """Count a step."""
+        self.losses = losses + self.losses.to(losses)
+        self.sum_lr += rate
+        self.examples += sum(batch.examples for batch in batches)
+        self.tokens += sum(batch.tokens for batch in batches)
+        self.items += sum(batch.items for batch in batches)
+
+    def numbers(self) -> dict[str, float]:
+        """What can be said of it on the way."""
+        if not self.items:
+            return {}
+        loss = float(self.losses) / self.items
+        speed = self.tokens / (time.perf_counter() - self.start)
+        return {"loss": loss, "tokens_per_second": speed}
+
+    def fit(self, steps: int) -> Fit:
+        """All of it, when training is done."""
+        loss = float(self.losses) / max(1, self.items)
+        seconds = time.perf_counter() - self.start
+        return Fit(steps, self.sum_lr, self.examples, self.tokens, loss, seconds)
 
 
 def _backward(learner: Learner, objective: Objective, batches: Sequence[Any]) -> torch.Tensor:

@@ -1,0 +1,50 @@
+"""Where there is no terminal: a plain line whenever nothing else was printed for some time."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+
+from hanse.view import phrases
+from hanse.view.heard import Heard
+
+log = logging.getLogger(__name__)
+
+SILENCE = 8.0  # seconds without a line before one is due
+
+
+@contextmanager
+def beating(heard: Heard, silence: float = SILENCE) -> Iterator[None]:
+    """Log what is being done after every silence, from a thread that long calls do not hold up.
+
+    The first line comes at once: what was imported before has taken seconds.
+    """
+    printed = _Printed()
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(min(0.5, silence / 4)):
+            now = time.monotonic()
+            if now - printed.last >= silence:
+                log.info("… %s", phrases.line(copy(heard), now))
+
+    thread = threading.Thread(target=beat, daemon=True)
+    logging.getLogger("hanse").addHandler(printed)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        logging.getLogger("hanse").removeHandler(printed)
+
+
+class _Printed(logging.Handler):
+    """When the last line was logged."""
+
+    last = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = time.monotonic()
