@@ -12,6 +12,7 @@ from hanse.interfaces import Aggregator, Algorithm, Objective, Task
 from hanse.learners.adapters import Lora
 from hanse.learners.backbone import Model
 from hanse.learners.training import Training
+from hanse.tracking import Tracker
 
 Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -95,6 +96,7 @@ class Experiment(Section):
     """One run. `clients.<name>` overrides model, adapter, data or train for one client.
 
     participants: only these clients take part; the rows are divided among all as ever.
+    report_to: trackers that show the run; also one name alone, or none.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] = "run"
@@ -113,6 +115,14 @@ class Experiment(Section):
     evaluation: Evaluation = Evaluation()
     clients: dict[ClientName, dict[str, Any]] = {}
     participants: Annotated[list[ClientName], Field(min_length=1)] | None = None
+    report_to: list[Spec] = []
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if value is None or value == "none":
+            return []
+        return [value] if isinstance(value, str | dict) else value
 
     @model_validator(mode="after")
     def _one_length_of_a_round(self) -> "Experiment":
@@ -185,6 +195,10 @@ class Experiment(Section):
         values["aggregator"] = _written(self.aggregator, build_aggregator(self))
         partition = _written(self.data.partition, build_partitioner(self))
         values["data"]["partition"] = partition
+        trackers = build_trackers(self).values()
+        values["report_to"] = [
+            _written(spec, part) for spec, part in zip(self.report_to, trackers, strict=True)
+        ]
         return values
 
 
@@ -227,6 +241,15 @@ def build_tasks(experiment: Experiment) -> dict[str, Task]:
             "measure one of them in this run, the other with `hanse evaluate`."
         )
     return tasks
+
+
+def build_trackers(experiment: Experiment) -> dict[str, Tracker]:
+    """What shows the run, by name."""
+    specs = experiment.report_to
+    trackers = {_name(spec): _build("trackers", spec, Tracker) for spec in specs}
+    if len(trackers) < len(specs):
+        raise UserError(f"report_to names a tracker twice; it has {', '.join(trackers)}.")
+    return trackers
 
 
 def _build(folder: str, spec: Spec, role: type[Any]) -> Any:

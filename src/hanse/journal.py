@@ -7,6 +7,7 @@ ledger.jsonl         one line for each client, round and kind of message: its by
 scores/              per-item scores of the test sets, for paired comparisons; some answers
 state/               the last checkpoints; a file's name carries its own hash
 clients/             each simulated client's memory
+tracking-id          what trackers know the run by, if it has any
 adapter/             the result, in PEFT's format
 report.html          all of it at a glance
 """

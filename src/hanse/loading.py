@@ -18,6 +18,7 @@ from hanse.experiment import (
     build_objective,
     build_partitioner,
     build_tasks,
+    build_trackers,
 )
 from hanse.faults import SettingError, explain
 from hanse.learners.adapters import Lora
@@ -35,6 +36,7 @@ BUILDERS: dict[Place, Callable[[Experiment], Any]] = {  # of the parts, by where
     ("algorithm",): build_algorithm,
     ("aggregator",): build_aggregator,
     ("evaluation", "tasks"): build_tasks,
+    ("report_to",): build_trackers,
 }
 
 
@@ -180,6 +182,8 @@ def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
     if isinstance(evaluation, dict) and isinstance(evaluation.get("tasks"), list):
         tasks = [_part_found(task, home) for task in evaluation["tasks"]]
         result["evaluation"] = {**evaluation, "tasks": tasks}
+    if isinstance(result.get("report_to"), list):
+        result["report_to"] = [_part_found(tracker, home) for tracker in result["report_to"]]
     clients = result.get("clients")
     if isinstance(clients, dict):
         result["clients"] = {

@@ -12,11 +12,12 @@ from hanse import loading, machine, settings, storage
 from hanse.assembly import RUNS, Machine, Simulation, simulate
 from hanse.card import model_card
 from hanse.errors import UserError
-from hanse.experiment import Experiment, build_algorithm
+from hanse.experiment import Experiment, build_algorithm, build_trackers
 from hanse.journal import Journal, latest, records, refuse_taken
 from hanse.progress import say
 from hanse.report import write_report
 from hanse.server import rounds, standing_of
+from hanse.tracking import following, refuse_missing
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def run(
     stop: set by a caller that answers Ctrl-C itself, to end the run after a round.
     """
     folder = free_folder(experiment.output_dir, experiment.name)
+    refuse_missing(build_trackers(experiment))
     simulation = simulate(experiment, held)
     resolved = experiment.resolved()
     resolved["data"]["labels"] = simulation.division.labels  # found by looking, now written down
@@ -53,6 +55,7 @@ def resume(folder: Path, held: Machine | None = None, stop: threading.Event | No
             f"{folder / 'experiment.yaml'} is not whole: it lacks {min(lacking)}; bring it back."
         )
     experiment = loading.load(folder / "experiment.yaml")
+    refuse_missing(build_trackers(experiment))
     machine.follow(folder)
     simulation = simulate(experiment, held)
     machine.same_data(folder, simulation.division.digest)
@@ -61,8 +64,13 @@ def resume(folder: Path, held: Machine | None = None, stop: threading.Event | No
 
 def _go(simulation: Simulation, journal: Journal, stop: threading.Event | None) -> Path:
     try:
-        with nullcontext(stop) if stop else stoppable() as stop:
+        trackers = build_trackers(simulation.experiment)
+        with (
+            nullcontext(stop) if stop else stoppable() as stop,
+            following(trackers, journal.folder) as tell,
+        ):
             for record in rounds(simulation.run(journal)):
+                tell()
                 if stop.is_set() and record["round"] < simulation.experiment.rounds:
                     raise _stopped(journal.folder, record["round"])
         _finish(simulation, journal.folder)
