@@ -64,6 +64,8 @@ def test_check_shows_what_will_happen(hanse, experiment_file: Path, tmp_path: Pa
     assert shown.code == 0, shown.err
     for expected in ("Sentiment:", "silo-3", "positive", "bytes up", "parameters", "GB of memory"):
         assert expected in shown.out
+    for expected in ("read as labelled: text, label", "max_length 256 cuts 0.0 %"):
+        assert expected in " ".join(shown.out.split())
     assert not (tmp_path / "run").exists()
 
 

@@ -180,9 +180,9 @@ def test_check_predicts_bytes_exactly(experiment_file: Path) -> None:
         if row["kind"] == "train":
             assert row["down"] == found.down[row["client"]]
             assert row["up"] == found.up[row["client"]]
-    assert found.table.keys() == {"silo-1", "silo-2", "silo-3"}
-    assert found.labels == ["negative", "positive"]
-    assert ("".join(p for p, learned in found.example if learned)).strip() in found.labels
+    assert found.table.clients.keys() == {"silo-1", "silo-2", "silo-3"}
+    assert found.table.labels == ["negative", "positive"]
+    assert ("".join(p for p, learned in found.example if learned)).strip() in found.table.labels
 
 
 def test_scores_are_kept_item_by_item(experiment_file: Path) -> None:

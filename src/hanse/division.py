@@ -1,14 +1,22 @@
 """From an experiment to the rows of the server and of each client."""
 
 import hashlib
-from dataclasses import dataclass, replace
+import json
+from array import array
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
+from hanse import storage
 from hanse.data import corpora, partition, splits
 from hanse.data.formats import Row
 from hanse.data.labelled import label_words
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_partitioner
+from hanse.learners.encoder import embeddings
 from hanse.randomness import Moment
+
+FILE = "division.json"
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,28 @@ class Division:
     digest: str  # of all rows as they were loaded: other rows would be divided otherwise
 
 
+@dataclass(frozen=True)
+class Holding:
+    """How many rows one client trains on, by label or as "rows", and how many it holds out."""
+
+    train: dict[str, int]
+    held: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """Which rows lie where, in numbers, as division.json has them.
+
+    labels: the words of the labels; without labels the values of the column that rows were divided
+        by; empty if there is none either.
+    """
+
+    labels: list[str]
+    clients: dict[str, Holding]
+    validation: int
+    test: int
+
+
 def divide(experiment: Experiment) -> Division:
     """Load, hold out, partition; nothing of the model is needed yet."""
     if experiment.brings_own_data:
@@ -35,7 +65,9 @@ def divide(experiment: Experiment) -> Division:
     names = experiment.client_names
     moment = Moment(experiment.seed)
     if owners is None:
-        shares = partition.partition(train, len(names), build_partitioner(experiment), moment)
+        partitioner = build_partitioner(experiment)
+        encoded = _encoded(train, partitioner.encoder)
+        shares = partition.partition(encoded, len(names), partitioner, moment)
     else:
         shares = [[row for row in train if owners[row.place] == name] for name in names]
     kept, held = {}, {}
@@ -49,6 +81,70 @@ def divide(experiment: Experiment) -> Division:
     labelled = [row for row in rows if row.label is not None]
     labels = label_words(labelled, data.labels) if labelled else {}
     return Division(validation, test, kept, held, labels, _digest(rows))
+
+
+def table(division: Division, experiment: Experiment) -> Table:
+    """The division in numbers, as those who take part in the experiment hold it."""
+    column = _column(division, experiment)
+    words = division.labels if column == partition.LABEL else {}
+    clients, found = {}, set(words)
+    for name in experiment.participant_names:
+        owners = experiment.client_names if experiment.data.pooled else [name]
+        values = [_value(row, column) for owner in owners for row in division.train[owner]]
+        found.update(values)
+        train = Counter(words.get(value, value) for value in values)
+        clients[name] = Holding(dict(train), sum(len(division.held[owner]) for owner in owners))
+    labels = dict.fromkeys(words.get(value, value) for value in partition.ordered(found))
+    return Table(
+        list(labels) if column else [], clients, len(division.validation), len(division.test)
+    )
+
+
+def note(folder: Path, division: Division, experiment: Experiment) -> None:
+    """Write the table of a division down in a run folder."""
+    said = json.dumps(asdict(table(division, experiment)), ensure_ascii=False, indent=2)
+    storage.write(folder / FILE, said.encode())
+
+
+def kind(experiment: Experiment) -> str:
+    """The kind of an experiment's rows: messages, completion, labelled, text."""
+    own = experiment.brings_own_data
+    first = experiment.for_client(experiment.client_names[0]) if own else experiment
+    return _rows(first)[0].kind
+
+
+def _column(division: Division, experiment: Experiment) -> str | None:
+    """What a division is best counted by: the label, or what the partitioner goes by."""
+    if division.labels:
+        return partition.LABEL
+    return None if experiment.brings_own_data else build_partitioner(experiment).goes_by()
+
+
+def _value(row: Row, column: str | None) -> str:
+    """A row's value in a column."""
+    if column is None:
+        return "rows"
+    value = row.label if column == partition.LABEL else row.fields.get(column)
+    return "(none)" if value is None else value
+
+
+def _encoded(rows: list[Row], encoder: str | None) -> list[Row]:
+    """The rows with their vectors, if there is an encoder to make them."""
+    if encoder is None:
+        return rows
+    vectors = embeddings(encoder, [_said(row) for row in rows])
+    # An array of 4 bytes a number; a tuple of floats would take 32.
+    return [
+        replace(row, vector=array("f", vector.tobytes()))
+        for row, vector in zip(rows, vectors, strict=True)
+    ]
+
+
+def _said(row: Row) -> str:
+    """What a row says, without what the system is told, which is often the same in all."""
+    turns = [turn["content"] for turn in row.messages if turn["role"] != "system"]
+    parts = (*turns, row.prompt, row.completion, row.chosen, row.text)
+    return "\n".join(part for part in parts if part)
 
 
 def _digest(rows: list[Row]) -> str:

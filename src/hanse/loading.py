@@ -196,11 +196,17 @@ def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
 def _part_found(spec: Any, home: Path) -> Any:
     """A part's spec with the full path of its file, if it is one from outside the package."""
     if isinstance(spec, dict):
-        return {_part_found(name, home): settings for name, settings in spec.items()}
+        return {_part_found(n, home): _encoder_found(own, home) for n, own in spec.items()}
     if not isinstance(spec, str):
         return spec
     path, colon, name = spec.partition(":")
     return f"{_found(path, home)}:{name}" if colon else spec
+
+
+def _encoder_found(own: Any, home: Path) -> Any:
+    """A part's settings with the full path of its encoder, if that is a folder."""
+    encoder = own.get("encoder") if isinstance(own, dict) else None
+    return {**own, "encoder": _found(encoder, home)} if isinstance(encoder, str) else own
 
 
 def _found(path: str, home: Path) -> str:

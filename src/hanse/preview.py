@@ -1,20 +1,23 @@
 """What a run would do, found out before it does it: `hanse check`."""
 
+import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from hanse.assembly import Silo, Simulation, simulate
+from hanse import division
+from hanse.assembly import Silo, Simulation, examples, simulate
 from hanse.client import Site, respond
-from hanse.data.chat import show
+from hanse.data import chat, corpora
+from hanse.data.formats import Reading, reading
 from hanse.errors import UserError
-from hanse.experiment import Experiment
-from hanse.interfaces import Learner
+from hanse.experiment import Experiment, build_objective
+from hanse.interfaces import Learner, Task
 from hanse.journal import Journal, peak_memory
 from hanse.learners.causal_lm import CausalLM
 from hanse.messages import Reply
@@ -24,15 +27,28 @@ from hanse.values import Example, Memory
 
 PROBED = 4  # optimizer steps that are really done, the first on the longest examples
 SCORED = 64  # examples that are really scored
+ANSWERED = 16  # examples that a costly task is tried on
+MEASURED = 1000  # rows whose length in tokens is looked at
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the training examples before any is cut, and the share that max_length cuts."""
+
+    mean: float
+    most: float  # 95 % are no longer
+    limit: int  # max_length
+    cut: float
 
 
 @dataclass(frozen=True)
 class Preview:
     """What `hanse check` shows."""
 
+    readings: list[tuple[str, Reading]]  # each data source, and what its columns were taken for
     example: list[tuple[str, bool]]  # pieces of the first training example; True: learned
-    labels: list[str]  # the columns of `table`; empty if rows have no labels
-    table: dict[str, list[int]]  # client → its training rows by label (or just their number)
+    lengths: Lengths
+    table: division.Table  # who holds which rows
     trained: int  # parameters
     total: int  # parameters of the base model
     down: dict[str, int]  # client → bytes of a round's request
@@ -74,11 +90,12 @@ def _measured(simulation: Simulation, run: Run, folder: Path) -> Preview:
     learner = simulation.learner
     trained = sum(p.numel() for p in learner.parameters().values())
     return Preview(
-        example=show(
+        readings=_readings(settings),
+        example=chat.show(
             simulation.silos[next(iter(up))].examples["train"][0], learner.backbone.tokenizer
         ),
-        labels=sorted(simulation.division.labels),
-        table=_table(simulation),
+        lengths=_lengths(simulation),
+        table=division.table(simulation.division, settings),
         trained=trained,
         total=sum(
             p.numel() for n, p in learner.backbone.model.named_parameters() if "lora_" not in n
@@ -129,31 +146,66 @@ def _tokens_a_round(silo: Silo) -> float:
 
 
 def _scoring(simulation: Simulation, run: Run) -> float:
-    """Seconds that the run spends on evaluation, from scoring a few rows of every length."""
+    """Seconds that the run spends on evaluation."""
     schedule, learner = run.schedule, simulation.learner
-    rows = learner.examples("validation") or learner.examples("test")
-    if not rows:
-        return 0.0
-    probe = rows[:: max(1, len(rows) // SCORED)]
-    begin = time.perf_counter()
+    every = schedule.validate_every
+    looks = len({*(range(0, schedule.rounds, every) if every else ()), schedule.rounds})
+    tests = {True: 2, "last": 1, False: 0}[schedule.test]
+    held = [silo.examples["test"] for silo in simulation.silos.values()]
+    seconds = 0.0
     for task in run.tasks.values():
-        task.evaluate(replace(learner, splits={"probe": probe}), "probe")
-    a_token = (time.perf_counter() - begin) / sum(map(len, probe))
-    looks = schedule.rounds // schedule.validate_every + 1 if schedule.validate_every else 1
-    tokens = looks * sum(map(len, learner.examples("validation")))
-    if schedule.test:
-        tokens += (1 if schedule.test == "last" else 2) * sum(map(len, learner.examples("test")))
-    if schedule.evaluate_clients:
-        held = [silo.examples["test"] for silo in simulation.silos.values()]
-        tokens += sum(len(example) for split in held for example in split)
-    return a_token * tokens
+        splits = [learner.examples("test")] * tests
+        if not task.costly:
+            splits += [learner.examples("validation")] * looks
+            splits += held if schedule.evaluate_clients else []
+        splits = [split for split in splits if split]
+        if splits:
+            amount = sum(_amount(task, split) for split in splits)
+            seconds += amount * _seconds_each(task, simulation, splits[0])
+    return seconds
 
 
-def _table(simulation: Simulation) -> dict[str, list[int]]:
-    """Clients × labels: how many training rows of each label every client has."""
-    labels = sorted(simulation.division.labels)
-    table = {}
-    for name, rows in simulation.division.train.items():
-        counts = Counter(row.label for row in rows)
-        table[name] = [counts[label] for label in labels] if labels else [len(rows)]
-    return table
+def _amount(task: Task, split: Sequence[Example]) -> int:
+    """What the time of scoring a split grows with: answers to be generated, or else tokens."""
+    scored = split[: task.limit]
+    return len(scored) if task.costly else sum(map(len, scored))
+
+
+def _seconds_each(task: Task, simulation: Simulation, split: Sequence[Example]) -> float:
+    """Seconds for each unit of `_amount`, from scoring a few examples of every length."""
+    probe = split[:: max(1, len(split) // (ANSWERED if task.costly else SCORED))]
+    begin = time.perf_counter()
+    task.evaluate(replace(simulation.learner, splits={"test": probe}), "test")
+    return (time.perf_counter() - begin) / _amount(task, probe)
+
+
+def _lengths(simulation: Simulation) -> Lengths:
+    """How long the training examples are by the experiment's settings, from a part of the rows."""
+    settings, learner = simulation.experiment, simulation.learner
+    rows = [row for name in settings.client_names for row in simulation.division.train[name]]
+    rows = rows[:: max(1, len(rows) // MEASURED)]
+    labels, needs = simulation.division.labels, build_objective(settings).needs
+    cut = examples(settings, rows, labels, needs, learner.backbone)
+    whole = chat.render(
+        rows, learner.backbone.tokenizer, needs, labels, settings.data.template, sys.maxsize
+    )
+    sizes = np.array([len(example) for example in whole])
+    return Lengths(
+        mean=float(sizes.mean()),
+        most=float(np.quantile(sizes, 0.95)),
+        limit=learner.backbone.max_length(settings.model.max_length),
+        cut=float(np.mean([len(a) < len(b) for a, b in zip(cut, whole, strict=True)])),
+    )
+
+
+def _readings(experiment: Experiment) -> list[tuple[str, Reading]]:
+    """Each data source, and what the columns of its first record were taken for."""
+    if experiment.brings_own_data:
+        sources = [experiment.for_client(name).data for name in experiment.client_names]
+    else:
+        sources = [experiment.data]
+    found = []
+    for data in sources:
+        place, record = next(iter(corpora.records(data.path)))
+        found.append((data.path, reading(record, data.columns, place)))
+    return found

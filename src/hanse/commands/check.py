@@ -1,31 +1,50 @@
 """hanse check."""
 
-from rich.table import Table
 from rich.text import Text
 
 from hanse import loading, preview
+from hanse.commands.picture import picture
 from hanse.commands.words import File, Overrides, console
 
 
 def check(file: File, overrides: Overrides = None) -> None:
-    """Show what a run would do: an example, the clients, bytes, time and memory."""
+    """Show what a run would do: the data, an example, the clients, bytes, time and memory."""
     chosen = loading.load(file, overrides or ())
     found = preview.preview(chosen)
-    console.print("One training example; what is learned is underlined:", style="bold")
-    text = Text()
-    for piece, learned in found.example:
-        text.append(piece, style="underline green" if learned else "")
-    console.print(text, soft_wrap=True)
-    table = Table(title="training rows")
-    for name in ("client", *(found.labels or ["rows"]), "bytes down", "bytes up"):
-        table.add_column(name, justify="left" if name == "client" else "right")
-    for client, counts in found.table.items():
-        sizes = (found.down[client], found.up[client])
-        table.add_row(client, *(f"{value:,}" for value in (*counts, *sizes)))
-    console.print(table)
+    _show_data(found)
+    console.print("\nThe training rows of each client:", style="bold")
+    console.print(picture(found.table, console.width))
     share = 100 * found.trained / found.total
-    console.print(f"trained    {found.trained:,} of {found.total:,} parameters ({share:.3f} %)")
+    console.print(f"\ntrained    {found.trained:,} of {found.total:,} parameters ({share:.3f} %)")
+    down, up = (_between(list(sizes.values())) for sizes in (found.down, found.up))
+    console.print(f"a client   {down} bytes down and {up} bytes up in each round")
     size = (sum(found.down.values()) + sum(found.up.values())) / len(found.down)
     of = f"{found.clients_a_round} of {len(found.down)} clients"
     console.print(f"a round    {found.clients_a_round * size:,.0f} bytes with {of}")
     console.print(f"the run    about {found.seconds:,.0f} s, {found.memory / 1e9:.1f} GB of memory")
+
+
+def _show_data(found: preview.Preview) -> None:
+    """How the data were read, and what an example looks like."""
+    for path, reading in found.readings:
+        taken = ", ".join(
+            part if part == theirs else f"{part} from {theirs!r}"
+            for part, theirs in reading.columns.items()
+        )
+        console.print(f"{path} is read as {reading.format}: {taken}")
+    console.print("\nOne training example; what is learned is underlined:", style="bold")
+    text = Text()
+    for piece, learned in found.example:
+        text.append(piece, style="underline green" if learned else "")
+    console.print(text, soft_wrap=True)
+    lengths = found.lengths
+    console.print(
+        f"\n{lengths.mean:,.0f} tokens in the mean, 95 % have at most {lengths.most:,.0f}; "
+        f"max_length {lengths.limit:,} cuts {100 * lengths.cut:.1f} % of the examples"
+    )
+
+
+def _between(sizes: list[int]) -> str:
+    """One number, or the range of several."""
+    low, high = min(sizes), max(sizes)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

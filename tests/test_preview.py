@@ -1,0 +1,101 @@
+"""What hanse check finds out: how the data were read, how long they are, how long scoring takes."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from hanse import preview
+from hanse.assembly import simulate
+from hanse.division import divide
+from hanse.interfaces import Learner, Task
+from hanse.journal import Journal
+from hanse.loading import load
+from hanse.values import Scores
+from samples import reviews, write_lines
+
+
+@pytest.mark.parametrize("limit", [12, 18, 64])
+def test_lengths_are_those_before_the_cut(
+    experiment_file: Path, tiny_llama: Path, limit: int
+) -> None:
+    experiment = load(experiment_file, [f"model.max_length={limit}", "data.client_test=0"])
+    found = preview.preview(experiment).lengths
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    answer = max(len(tokenizer(f" {word}")["input_ids"]) for word in ("negative", "positive"))
+    sizes = sorted(
+        len(tokenizer(f"Review: {row.text}\nSentiment:")["input_ids"])
+        for rows in divide(experiment).train.values()
+        for row in rows
+    )
+    assert len(sizes) == 110
+    assert found.mean == pytest.approx(sum(sizes) / 110)
+    assert sizes[int(0.95 * 109)] <= found.most <= sizes[int(0.95 * 109) + 1]
+    assert found.limit == limit
+    assert found.cut == sum(size > limit - answer for size in sizes) / 110
+
+
+def test_readings_say_what_the_columns_were_taken_for(
+    experiment_file: Path, review_file: Path, tmp_path: Path
+) -> None:
+    [(path, reading)] = preview.preview(load(experiment_file)).readings
+    assert path == str(review_file)
+    assert (reading.kind, reading.columns) == ("labelled", {"text": "text", "label": "label"})
+    odd = [{"body": row["text"], "verdict": row["label"]} for row in reviews(80)]
+    files = [write_lines(tmp_path / f"{name}.jsonl", odd) for name in ("north", "south")]
+    words = [f"clients.{file.stem}.data.path={file}" for file in files]
+    words += ["data.columns={text: body, label: verdict}", "data.path=none"]
+    found = preview.preview(load(experiment_file, [*words, "data.partition=iid"])).readings
+    assert [path for path, _ in found] == [str(file) for file in files]
+    assert all(reading.columns == {"text": "body", "label": "verdict"} for _, reading in found)
+
+
+@dataclass(frozen=True)
+class Slow(Task):
+    """Takes two seconds for each token, or for each answer if it is costly."""
+
+    clock: list[float]
+    costly: bool = False
+    limit: int | None = None
+    needs = "choices"
+
+    def evaluate(self, learner: Learner, split: str) -> Scores:
+        scored = learner.examples(split)[: self.limit]
+        self.clock[0] += 2 * (len(scored) if self.costly else sum(map(len, scored)))
+        return Scores({}, [])
+
+
+@pytest.mark.parametrize("test", ["true", "last", "false"])
+@pytest.mark.parametrize(("costly", "limit"), [(False, None), (True, 7), (True, 20), (False, 9)])
+@pytest.mark.parametrize(("every", "looks"), [(0, {5}), (2, {0, 2, 4, 5}), (5, {0, 5})])
+def test_scoring_takes_as_long_as_its_splits_are(
+    experiment_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    test: str,
+    costly: bool,
+    limit: int | None,
+    every: int,
+    looks: set[int],
+) -> None:
+    words = ["rounds=5", f"evaluation.validate_every={every}", f"evaluation.test={test}"]
+    simulation = simulate(load(experiment_file, words))
+    journal = Journal(tmp_path)
+    clock = [0.0]
+    task = Slow(clock, costly, limit)
+    run = replace(simulation.run(journal), tasks={"slow": task})
+    monkeypatch.setattr(preview.time, "perf_counter", lambda: clock[0])
+    predicted = preview._scoring(simulation, run)
+    journal.close()
+
+    def spent(split: Any) -> int:
+        return len(split[:limit]) if costly else sum(map(len, split[:limit]))
+
+    tests, validation = (simulation.learner.examples(name) for name in ("test", "validation"))
+    amount = {"true": 2, "last": 1, "false": 0}[test] * spent(tests)
+    if not costly:
+        amount += len(looks) * spent(validation)
+        amount += sum(spent(silo.examples["test"]) for silo in simulation.silos.values())
+    assert predicted == pytest.approx(2 * amount)
