@@ -7,6 +7,7 @@ from collections.abc import Callable
 import click
 import typer
 
+from hanse.commands.chat import chat
 from hanse.commands.check import check
 from hanse.commands.evaluate import evaluate
 from hanse.commands.ladder import ladder
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 long: tuple[Callable[..., None], ...] = (run, resume, check, evaluate, ladder)
-short: tuple[Callable[..., None], ...] = (parts,)
+short: tuple[Callable[..., None], ...] = (chat, parts)
 for command in (*map(watched(console), long), *short):
     app.command()(command)
 

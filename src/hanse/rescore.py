@@ -4,18 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from hanse import loading
-from hanse.assembly import Machine, adapter_folder, examples
+from hanse import trained
+from hanse.assembly import Machine, examples
 from hanse.data import corpora
+from hanse.data.formats import Row
 from hanse.division import divide
 from hanse.errors import UserError
 from hanse.evaluation.intervals import Interval, paired
-from hanse.experiment import build_tasks
-from hanse.learners import adapters
+from hanse.experiment import Experiment, build_tasks
 from hanse.machine import same_data
-from hanse.randomness import Moment
 from hanse.values import Scores
 
 
@@ -37,32 +34,35 @@ def compare(
     """
     if not (run / "experiment.yaml").is_file():
         raise UserError(f"{run} is no run folder: it has no experiment.yaml.")
-    if not (run / "adapter" / adapters.WEIGHTS).is_file():
+    found = trained.find(run, overrides)
+    if found.rounds is not None:
         raise UserError(
             f"{run} has no finished adapter; run `hanse resume {run}` first, or name another run."
         )
-    experiment = loading.load(run / "experiment.yaml", overrides)
-    if data is None:
-        division = divide(experiment)
-        same_data(run, division.digest)
-        rows = getattr(division, split)
-    else:  # the run's own data are not needed, and may not be here
-        rows = corpora.load(str(Path(data).expanduser()), columns=experiment.data.columns)
-    labels = experiment.data.labels  # the run has written down those that it found
-    machine = Machine()
-    backbone = machine.backbone(experiment.model)
+    experiment, machine = found.experiment, Machine()
+    rows = _rows(run, experiment, data, split)
     tasks = build_tasks(experiment)
     needs = next(iter(tasks.values())).needs
-    scored = {"scored": examples(experiment, rows, labels, needs, backbone)}
-    if not scored["scored"]:
-        raise UserError(f"there are no {split} rows to score; name a file with --data.")
-    learner = machine.learner(experiment, scored, Moment(experiment.seed), {})
-    _, tensors = adapters.read(adapter_folder(str(run)))
+    labels = experiment.data.labels  # the run has written down those that it found
+    scored = examples(experiment, rows, labels, needs, machine.backbone(experiment.model))
+    learner = found.learner(machine, {split: scored})
     result = {}
     for name, task in tasks.items():
-        learner.load({key: torch.zeros_like(value) for key, value in tensors.items()})
-        base = task.evaluate(learner, "scored")
-        learner.load(tensors)
-        adapted = task.evaluate(learner, "scored")
+        found.use(learner, base=True)
+        base = task.evaluate(learner, split)
+        found.use(learner)
+        adapted = task.evaluate(learner, split)
         result[name] = Comparison(base, adapted, paired(adapted.items, base.items))
     return result
+
+
+def _rows(run: Path, experiment: Experiment, data: str | None, split: str) -> list[Row]:
+    """The rows to score; the run's own data are not needed, and may not be here, if others are."""
+    if data is not None:
+        return corpora.load(str(Path(data).expanduser()), columns=experiment.data.columns)
+    division = divide(experiment)
+    same_data(run, division.digest)
+    rows: list[Row] = getattr(division, split)
+    if not rows:
+        raise UserError(f"there are no {split} rows to score; name a file with --data.")
+    return rows

@@ -9,6 +9,10 @@ from hanse import rescore
 from hanse.commands.ending import shown
 from hanse.commands.words import Folder, Overrides, console
 from hanse.errors import UserError
+from hanse.rescore import Comparison
+
+SAMPLES = 3  # that are shown
+PROMPT = 400  # most characters of a prompt, its last
 
 
 def evaluate(
@@ -27,5 +31,17 @@ def evaluate(
         for metric, value in found.base.metrics.items():
             table.add_row(metric, f"{value:.4f}", f"{found.adapted.metrics[metric]:.4f}")
         console.print(table)
-        said = shown(found.difference)
-        console.print(f"difference of the items' scores: {said}", soft_wrap=True)
+        metric, said = next(iter(found.base.metrics)), shown(found.difference)
+        console.print(f"difference in the rows' {metric}: {said}", soft_wrap=True)
+        _show_samples(found)
+
+
+def _show_samples(found: Comparison) -> None:
+    """A few prompts with the answer in the data, the base model's and the adapter's."""
+    pairs = list(zip(found.base.samples, found.adapted.samples, strict=True))[:SAMPLES]
+    for number, (base, adapted) in enumerate(pairs, 1):
+        console.print(f"\nsample {number}", style="bold")
+        cut = "…" if len(base.prompt) > PROMPT else ""
+        console.print(f"{cut}{base.prompt[-PROMPT:].strip()}", style="dim", soft_wrap=True)
+        for who, text in (("data", base.answer), ("base", base.said), ("adapter", adapted.said)):
+            console.print(f"{who:<8} {text.strip()}", soft_wrap=True)

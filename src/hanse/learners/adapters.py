@@ -105,6 +105,20 @@ def read(folder: Path) -> tuple[Lora, dict[str, Tensor]]:
         raise UserError(f"{folder / CONFIG}: {first['loc'][0]} {first['msg'].lower()}.") from None
 
 
+def base(folder: Path) -> str:
+    """The base model that an adapter on disk is for; raises UserError if that is not said."""
+    try:
+        name = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, LookupError, TypeError):
+        name = None
+    if not isinstance(name, str) or not name:
+        raise UserError(
+            f"{folder / CONFIG} does not say which base model the adapter is for; write its "
+            "base_model_name_or_path."
+        )
+    return name
+
+
 def _strange(config: Any) -> str:
     """What makes an adapter's configuration other than plain LoRA; "" if nothing does."""
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":

@@ -1,0 +1,106 @@
+"""Talk with a trained adapter, or with its base model: `hanse chat`."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from hanse import division
+from hanse.assembly import Machine, examples
+from hanse.data.formats import Row
+from hanse.data.passages import question
+from hanse.data.tokens import encode, lead
+from hanse.errors import UserError
+from hanse.learners.causal_lm import CausalLM
+from hanse.learners.generation import Decoding, Hear, continued
+from hanse.randomness import Moment
+from hanse.trained import Trained, find
+
+log = logging.getLogger(__name__)
+
+PLACE = "the prompt"  # where a row stands that was typed in
+
+
+@dataclass
+class Talk:
+    """A conversation in the format of the rows that the adapter was trained on.
+
+    kind: of those rows. A conversation has a memory; with rows of other kinds each prompt stands
+        alone: after a completion nothing is said, and a label is an answer to its own text.
+    """
+
+    trained: Trained
+    learner: CausalLM
+    kind: str
+    messages: list[Mapping[str, str]] = field(default_factory=list)
+    turns: int = 0  # so that each draws its own random numbers
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The words that answer a text; none where the answer is free."""
+        return self.trained.experiment.data.labels
+
+    def speak_as(self, base: bool) -> None:
+        """Let the base model speak from now on, or the adapted one."""
+        self.trained.use(self.learner, base)
+
+    def forget(self) -> None:
+        """Begin anew, as if nothing had been said."""
+        self.messages.clear()
+        self.turns = 0
+
+    def answer(self, prompt: str, decoding: Decoding, hear: Hear | None = None) -> str:
+        """What the model says, word by word to `hear`; a conversation remembers both."""
+        self.turns += 1
+        seed = Moment(decoding.seed, self.turns).derive("answer")
+        asked = {"role": "user", "content": prompt}
+        ids = self._asked(asked)
+        backbone, adapter = self.learner.backbone, self.learner.adapter
+        (said,) = continued(backbone, adapter, [ids], replace(decoding, seed=seed), hear)
+        self.messages += [asked, {"role": "assistant", "content": said}]
+        return said
+
+    def choose(self, text: str) -> list[tuple[str, float]]:
+        """The label words with their probabilities as the answer to a text, likeliest first."""
+        experiment, backbone = self.trained.experiment, self.learner.backbone
+        row = Row(text=text, label=next(iter(self.labels)), place=PLACE)
+        (example,) = examples(experiment, [row], self.labels, "choices", backbone)
+        with torch.inference_mode():
+            scores = self.learner.scores(self.learner.batch([example]))[0]
+        found = zip(self.labels.values(), scores.double().softmax(dim=0).tolist(), strict=True)
+        return sorted(found, key=lambda pair: -pair[1])
+
+    def _asked(self, message: Mapping[str, str]) -> list[int]:
+        """The tokens after which the model answers."""
+        tokenizer = self.learner.backbone.tokenizer
+        if self.kind == "messages":
+            return question([*self.messages, message], tokenizer)
+        ids = lead(tokenizer) + encode(tokenizer, [message["content"]])[0]
+        if not ids:
+            raise UserError("the prompt is empty; write something.")
+        return ids
+
+
+def open_talk(folder: Path, overrides: Iterable[str] = ()) -> Talk:
+    """A talk with the adapter in a run's folder or a PEFT folder.
+
+    Raises UserError if there is none, or if its base model is not here.
+    """
+    trained = find(folder, overrides)
+    if trained.rounds is not None:
+        log.info("%s is not finished: this is what it knew after round %d", folder, trained.rounds)
+    return Talk(trained, trained.learner(Machine(), {}), _kind(folder, trained))
+
+
+def _kind(folder: Path, trained: Trained) -> str:
+    """The kind of rows that an adapter was trained on; a conversation if that cannot be told."""
+    if trained.experiment.data.labels:
+        return "labelled"
+    if not (folder / "experiment.yaml").is_file():
+        return "messages"
+    try:
+        return division.kind(trained.experiment)
+    except UserError:  # the data are not here
+        return "messages"

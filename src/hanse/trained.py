@@ -1,0 +1,76 @@
+"""A trained adapter beside its base model, found in a run's folder or in a PEFT folder."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hanse import loading
+from hanse.assembly import Machine
+from hanse.errors import UserError
+from hanse.experiment import Experiment, build_algorithm
+from hanse.journal import latest
+from hanse.learners import adapters
+from hanse.learners.causal_lm import CausalLM
+from hanse.randomness import Moment
+from hanse.server import standing_of
+from hanse.tensors import Tensors
+from hanse.values import Example
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An adapter and the experiment that says what it belongs to.
+
+    rounds: after how many an unfinished run left it; None if it is finished.
+    """
+
+    experiment: Experiment
+    tensors: Tensors
+    rounds: int | None = None
+
+    def learner(self, machine: Machine, splits: Mapping[str, Sequence[Example]]) -> CausalLM:
+        """A learner over these splits, with the adapter at work."""
+        moment = Moment(self.experiment.seed)
+        learner = machine.learner(self.experiment, splits, moment, {})
+        self.use(learner)
+        return learner
+
+    def use(self, learner: CausalLM, base: bool = False) -> None:
+        """Put the adapter to work in its learner, or nothing at all: the base model."""
+        zeros = {name: torch.zeros_like(tensor) for name, tensor in self.tensors.items()}
+        learner.load(zeros if base else self.tensors)
+
+
+def find(folder: Path, overrides: Iterable[str] = ()) -> Trained:
+    """What a run (finished or not) or a PEFT folder holds; no model is loaded yet."""
+    if (folder / "experiment.yaml").is_file():
+        experiment = loading.load(folder / "experiment.yaml", overrides)
+        if (folder / "adapter" / adapters.WEIGHTS).is_file():
+            return Trained(experiment, adapters.read(folder / "adapter")[1])
+        return _unfinished(folder, experiment)
+    if (folder / adapters.CONFIG).is_file():
+        return _plain(folder, overrides)
+    raise UserError(
+        f"{folder} holds neither a run (experiment.yaml) nor a PEFT adapter ({adapters.CONFIG}); "
+        "name the folder of one."
+    )
+
+
+def _unfinished(folder: Path, experiment: Experiment) -> Trained:
+    """The adapter of a run's newest checkpoint."""
+    checkpoint = latest(folder)
+    if checkpoint is None:
+        raise UserError(
+            f"{folder} has no adapter and no checkpoint yet; run `hanse resume {folder}` first."
+        )
+    tensors = build_algorithm(experiment).model(standing_of(checkpoint).state)
+    return Trained(experiment, tensors, checkpoint.round)
+
+
+def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
+    """A PEFT adapter, with the base model that its configuration names."""
+    base, tensors = adapters.base(folder), adapters.read(folder)[1]
+    written = {"model": {"model_name_or_path": base}, "adapter": {"from": str(folder)}}
+    return Trained(loading.compose(written, "", folder / adapters.CONFIG, overrides), tensors)
