@@ -147,13 +147,6 @@ def _said(row: Row) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def kind(experiment: Experiment) -> str:
-    """The kind of an experiment's rows: messages, completion, labelled, text."""
-    own = experiment.brings_own_data
-    first = experiment.for_client(experiment.client_names[0]) if own else experiment
-    return _rows(first)[0].kind
-
-
 def _digest(rows: list[Row]) -> str:
     """A hash of what the rows say, wherever their file is."""
     found = hashlib.sha256()
