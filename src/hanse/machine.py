@@ -1,8 +1,10 @@
 """What a run was made on: with other data, threads or versions, resume is not bit-identical."""
 
+import contextlib
 import json
 import logging
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,13 @@ log = logging.getLogger(__name__)
 FILE = "machine.json"
 
 
-def note(folder: Path, data: str) -> None:
-    """Write down this machine's threads and versions, and the data's hash, in a run folder."""
-    storage.write(folder / FILE, json.dumps({**_facts(), "data": data}, indent=2).encode())
+def note(folder: Path, data: str, speed: Mapping[str, float] | None = None) -> None:
+    """Write down this machine's threads and versions, and the data's hash, in a run folder.
+
+    speed: what was measured of the machine, for the report; resume does not ask for it.
+    """
+    noted = {**_facts(), "data": data, **(speed or {})}
+    storage.write(folder / FILE, json.dumps(noted, indent=2).encode())
 
 
 def follow(folder: Path) -> None:
@@ -43,6 +49,21 @@ def same_data(folder: Path, data: str) -> None:
             f"the data have changed since {folder} was begun, so they would be divided otherwise; "
             "bring them back, or begin a new run."
         )
+
+
+def gpu() -> dict[str, float]:
+    """The most bytes that torch has held on the GPU, and the share of time that the GPU is at work.
+
+    Empty without a GPU; without the share if nothing here can tell it.
+    """
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return {}
+    found = {"gpu_memory": float(torch.cuda.max_memory_allocated())}
+    # Torch asks the driver through a package that need not be there, for a figure that not every
+    # GPU gives; whichever error that is, it must not stop a run.
+    with contextlib.suppress(Exception):
+        found["gpu_use"] = torch.cuda.utilization() / 100
+    return found
 
 
 def _noted(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from hanse.errors import UserError
 from hanse.exchange import RoundExchange
 from hanse.interfaces import Aggregator, Algorithm, Federation, Learner, Server, Task
 from hanse.journal import Checkpoint, Journal, Row, peak_memory, records
+from hanse.machine import gpu
 from hanse.messages import ClientProfile
 from hanse.pipeline import Codecs, Pipeline
 from hanse.progress import ROUNDS, say
@@ -257,6 +258,7 @@ def _costs(run: Run) -> Row:
         "seconds": seconds,
         "tokens_per_second": speed,
         "peak_memory": peak_memory(),
+        **gpu(),
     }
 
 

@@ -8,7 +8,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
-from hanse import loading, machine, settings, storage
+import torch
+
+from hanse import flops, loading, machine, settings, storage
 from hanse.assembly import RUNS, Machine, Simulation, simulate
 from hanse.card import model_card
 from hanse.errors import UserError
@@ -39,8 +41,9 @@ def run(
     simulation = simulate(experiment, held)
     resolved = experiment.resolved()
     resolved["data"]["labels"] = simulation.division.labels  # found by looking, now written down
+    speed = _speed(simulation)
     journal = Journal.create(folder, settings.dump(resolved))
-    machine.note(folder, simulation.division.digest)
+    machine.note(folder, simulation.division.digest, speed)
     log.info("run folder %s", folder)
     return _go(simulation, journal, stop)
 
@@ -60,6 +63,17 @@ def resume(folder: Path, held: Machine | None = None, stop: threading.Event | No
     simulation = simulate(experiment, held)
     machine.same_data(folder, simulation.division.digest)
     return _go(simulation, Journal(folder), stop)
+
+
+def _speed(simulation: Simulation) -> dict[str, float]:
+    """What a token takes, and what this machine can do: a report says how near it came to that."""
+    silo, learner = next(iter(simulation.silos.values())), simulation.learner
+    say("measuring this machine")
+    dtype = torch.bfloat16 if learner.backbone.bf16 else torch.float32
+    return {
+        **flops.per_token(learner, learner.objective, silo.examples["train"]),
+        "peak_flops": flops.peak(learner.backbone.device, dtype),
+    }
 
 
 def _go(simulation: Simulation, journal: Journal, stop: threading.Event | None) -> Path:
