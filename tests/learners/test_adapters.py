@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from hanse.errors import UserError
 from hanse.learners.adapters import Lora, read, save
@@ -31,6 +32,17 @@ def test_the_seed_draws_the_adapter(tiny_llama: Path) -> None:
         return float(sum(p.detach().sum() for p in found.values()))
 
     assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_nothing_is_dropped_where_nothing_is_trained(tiny_llama: Path) -> None:
+    backbone = load(Model(str(tiny_llama), bf16=False))
+    name = backbone.attach(Lora(r=4, lora_dropout=0.5), 0)
+    for parameter in backbone.parameters(name).values():
+        parameter.data.fill_(0.1)
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        first, second = (backbone.activate(name)(input_ids=ids).logits for _ in range(2))
+    assert torch.equal(first, second)
 
 
 def test_what_is_read_is_what_was_saved(backbone: Backbone, tmp_path: Path) -> None:

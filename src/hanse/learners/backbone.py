@@ -63,6 +63,7 @@ class Backbone:
         for parameter in self._parameters[name].values():
             parameter.data = parameter.data.float()
         self._active = ""
+        self.model.eval()  # a fresh adapter's dropout is at work, and scores would be random
         return name
 
     def detach(self, adapter: str) -> None:
