@@ -9,9 +9,12 @@ import typer
 
 from hanse.commands.chat import chat
 from hanse.commands.check import check
+from hanse.commands.compare import compare
+from hanse.commands.doctor import doctor
 from hanse.commands.evaluate import evaluate
 from hanse.commands.ladder import ladder
 from hanse.commands.parts import parts
+from hanse.commands.report import report
 from hanse.commands.resume import resume
 from hanse.commands.run import run
 from hanse.commands.words import console
@@ -25,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 long: tuple[Callable[..., None], ...] = (run, resume, check, evaluate, ladder)
-short: tuple[Callable[..., None], ...] = (chat, parts)
+short: tuple[Callable[..., None], ...] = (chat, parts, report, compare, doctor)
 for command in (*map(watched(console), long), *short):
     app.command()(command)
 

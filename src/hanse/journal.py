@@ -10,6 +10,7 @@ clients/             each simulated client's memory
 tracking-id          what trackers know the run by, if it has any
 adapter/             the result, in PEFT's format
 report.html          all of it at a glance
+plots/               its plots, as PNG and SVG
 """
 
 import fcntl
@@ -242,5 +243,5 @@ def _round_of(line: bytes) -> int:
     """The round of a line; beyond all rounds if the line is not whole."""
     try:
         return int(json.loads(line)["round"]) if line.endswith(b"\n") else sys.maxsize
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return sys.maxsize

@@ -1,0 +1,12 @@
+"""hanse report."""
+
+from hanse.commands.words import Folder, console
+from hanse.report import write_ladder_report, write_report
+
+
+def report(folder: Folder) -> None:
+    """Write the report of a run or a ladder again, finished or not."""
+    ladder = (folder / "ladder.yaml").is_file() or (folder / "ladder.json").is_file()
+    file = write_ladder_report(folder) if ladder else write_report(folder)
+    console.print(f"report   {file}", soft_wrap=True)
+    console.print(f"plots    {folder / 'plots'}", soft_wrap=True)

