@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from folders import EVIL, divided, finished, record, run_folder
+from hanse import simulation
 from hanse.errors import UserError
 from hanse.report import figure, write_report
+from hanse.report.quality_plots import _bounds
 
 VOID = {"meta", "br", "path", "use", "rect", "line"}
 
@@ -239,3 +241,24 @@ def test_a_run_scored_after_training_only(tmp_path: Path) -> None:
     rounds = [record(0), record(2, test={"accuracy": 0.75})]
     text = words(write_report(run_folder(tmp_path / "run", rounds, {2: [1.0, 1.0, 1.0, 0.0]})))
     assert "Test accuracy after training: 75.0 %." in text
+
+
+def test_few_rows_have_wide_intervals() -> None:
+    """Wilson's interval of n rights out of n begins at n / (n + z²), and ends at 1."""
+    z = 1.959963984540054
+    low, high = _bounds("accuracy", {"accuracy": 1.0, "accuracy_se": 0.0}, 2.0)
+    assert (low, high) == pytest.approx((2 / (2 + z**2), 1.0))
+    low, high = _bounds("accuracy", {"accuracy": 0.0}, 7.0)
+    assert (low, high) == pytest.approx((0.0, z**2 / (7 + z**2)))
+    assert _bounds("loss", {"loss": 3.0, "loss_se": 0.5}, 9.0) == pytest.approx(
+        (3 - z / 2, 3 + z / 2)
+    )
+    assert _bounds("loss", {"loss": 3.0}, 9.0) == (3.0, 3.0)
+
+
+def test_a_report_does_not_make_a_run_finished(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", [record(0), record(1)])
+    write_report(run)
+    assert not simulation.finished(run)
+    (run / "adapter").mkdir()
+    assert simulation.finished(run)

@@ -112,8 +112,8 @@ def _finish(simulation: Simulation, folder: Path) -> None:
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run folder has all that a run leaves; the report comes last."""
-    return (folder / "report.html").is_file()
+    """Whether a run folder has all that a run leaves; a report may come before the end."""
+    return (folder / "adapter").is_dir() and (folder / "report.html").is_file()
 
 
 def free_folder(output_dir: str | None, name: str) -> Path:

@@ -9,4 +9,5 @@ def report(folder: Folder) -> None:
     ladder = (folder / "ladder.yaml").is_file() or (folder / "ladder.json").is_file()
     file = write_ladder_report(folder) if ladder else write_report(folder)
     console.print(f"report   {file}", soft_wrap=True)
-    console.print(f"plots    {folder / 'plots'}", soft_wrap=True)
+    if (folder / "plots").is_dir():
+        console.print(f"plots    {folder / 'plots'}", soft_wrap=True)

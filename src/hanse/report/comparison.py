@@ -22,7 +22,7 @@ class Contender:
     """One run of a comparison.
 
     score, se: of the comparison's metric after the last round that has it; None without.
-    round: that round. difference: to the first run over the same test items; None without.
+    difference: to the first run over the same test items; None without.
     """
 
     name: str
@@ -30,7 +30,6 @@ class Contender:
     costs: Costs
     score: float | None
     se: float | None
-    round: int | None
     difference: Interval | None
 
 
@@ -64,7 +63,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
     first = _last(found[0], metric)
     runs = []
     for name, record in zip(names, found, strict=True):
-        at, scores = _scores(record, metric, split)
+        scores = _scores(record, metric, split)
         value, error = scores.get(metric), scores.get(f"{metric}_se")
         reason, difference = "", None
         if metric and value is None:
@@ -72,7 +71,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
         elif metric and record is not found[0]:
             reason, difference = _difference(found[0], record, metric)
             remarks += [f"{name} has no paired difference: {reason}."] if reason else []
-        runs.append(Contender(name, record, costs(record), value, error, at, difference))
+        runs.append(Contender(name, record, costs(record), value, error, difference))
     unit = measured(first) if first else ""
     settings = _otherwise([record.values for record in found])
     return Comparison(tuple(runs), metric, split, unit, settings, tuple(remarks))
@@ -101,13 +100,13 @@ def _common(found: Sequence[Record]) -> tuple[str, str]:
     return max(shared, key=lambda key: (key[1] == "test", counts[key]), default=("", ""))
 
 
-def _scores(record: Record, metric: str, split: str) -> tuple[int | None, dict[str, float]]:
-    """The last round after training that has the metric, and its scores."""
+def _scores(record: Record, metric: str, split: str) -> dict[str, float]:
+    """The scores of the last round after training that has the metric."""
     for row in reversed(record.rounds):
         scores: dict[str, float] = getattr(row, split) if split else {}
         if row.round and metric in scores:
-            return row.round, scores
-    return None, {}
+            return scores
+    return {}
 
 
 def _last(record: Record, metric: str) -> Scored | None:

@@ -86,7 +86,7 @@ def own(record: Record) -> Plot | None:
     def paint(axes: Axes) -> None:
         for y, client in enumerate(chosen):
             value = scored[client][name]
-            low, high = _bounds(value, scored[client].get(f"{name}_se"), sizes.get(client))
+            low, high = _bounds(name, scored[client], sizes.get(client))
             axes.plot([low, high], [y, y], color=COLOURS[0], lw=1.4)
             axes.plot(value, y, "o", color=COLOURS[0], ms=5)
         if math.isfinite(whole):
@@ -118,12 +118,16 @@ def _lines(axes: Axes, lines: Mapping[str, Mapping[int, float]]) -> None:
         axes.plot([*line], [*line.values()], ".-", color=colour, lw=0.9, ms=size, label=label)
 
 
-def _bounds(share: float, error: float | None, rows: float | None) -> tuple[float, float]:
-    """A share's 95 % interval by Wilson (1927), which holds for few rows and for 100 %, too."""
-    if error is None or not rows:
-        return share, share
-    middle = (share + Z95**2 / (2 * rows)) / (1 + Z95**2 / rows)
-    half = Z95 * math.sqrt(share * (1 - share) / rows + (Z95 / (2 * rows)) ** 2)
+def _bounds(name: str, scores: Mapping[str, float], rows: float | None) -> tuple[float, float]:
+    """A score's 95 % interval, of no width if its error is not known.
+
+    A share has that of Wilson (1927), which holds for few rows, and for 100 %, too.
+    """
+    value, error = scores[name], scores.get(f"{name}_se", 0.0)
+    if name not in words.SHARES or not rows:
+        return value - Z95 * error, value + Z95 * error
+    middle = (value + Z95**2 / (2 * rows)) / (1 + Z95**2 / rows)
+    half = Z95 * math.sqrt(max(0.0, value * (1 - value)) / rows + (Z95 / (2 * rows)) ** 2)
     half /= 1 + Z95**2 / rows
     return middle - half, middle + half
 

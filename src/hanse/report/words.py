@@ -4,7 +4,7 @@ import math
 import re
 
 LOWER_IS_BETTER = {"loss", "perplexity"}
-SHARES = {"accuracy", "exact_match", "own"}  # metrics between 0 and 1 that people read as per cent
+SHARES = {"accuracy", "exact_match"}  # metrics between 0 and 1 that people read as per cent
 MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"  # a number stays beside its unit
 LONGEST = 240  # characters of a text that a page shows at once
