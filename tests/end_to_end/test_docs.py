@@ -1,0 +1,38 @@
+"""Every command in the guides works, one after another, as a reader would type them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
+
+pytestmark = pytest.mark.end_to_end
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("guide", GUIDES, ids=[guide.stem for guide in GUIDES])
+def test_the_commands_of_a_guide_work(guide: Path, tmp_path: Path) -> None:
+    """All ```sh blocks of a guide as one script, in a copy of what a clone holds."""
+    script = "\n".join(SHELL.findall(guide.read_text(encoding="utf-8")))
+    assert "hanse " in script
+    for folder in ("examples", "experiments"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Traceback" not in done.stderr
