@@ -23,10 +23,10 @@ from torch.nn.functional import cross_entropy
 from hanse import settings
 from hanse.assembly import Simulation, simulate
 from hanse.experiment import Experiment
-from hanse.loading import load
 from hanse.journal import Journal, latest
 from hanse.learners.causal_lm import CausalLM, collate
 from hanse.learners.training import draw
+from hanse.loading import load
 from hanse.objectives.sft import Sft
 from hanse.randomness import Moment
 from hanse.server import rounds

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from hanse import assembly, simulation
-from hanse.loading import load
 from hanse.learners.adapters import read
 from hanse.learners.training import draw
+from hanse.loading import load
 from hanse.randomness import Moment
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -10,8 +10,8 @@ import pytest
 from hanse import journal, simulation
 from hanse.division import divide
 from hanse.errors import UserError
-from hanse.loading import load
 from hanse.learners.sources import locate
+from hanse.loading import load
 
 pytestmark = pytest.mark.end_to_end
 
