@@ -81,7 +81,7 @@ def test_of_many_clients_the_largest_and_the_smallest_are_shown() -> None:
     large = [f"silo-{size:02}" for size in range(50, 40, -1)]
     assert named == [*large, *(f"silo-{size:02}" for size in range(5, 0, -1))]
     assert lines[11].split() == ["35", "more"]
-    assert "50 clients train on 2 to 100 rows each, 51 in the median" in " ".join(lines)
+    assert "50 clients train on 2 to 100 rows, 51 in the median" in " ".join(lines)
 
 
 def test_rows_without_labels_have_one_bar() -> None:
@@ -89,6 +89,9 @@ def test_rows_without_labels_have_one_bar() -> None:
     assert lines[0].split() == ["held", "rows"]
     assert [line.split()[0::3] for line in lines[1:3]] == [["a", "40"], ["b", "20"]]
     assert "mixture" not in " ".join(lines)
+    equal = " ".join(_drawn(_table({"a": {"x": 40}, "b": {"x": 40}})))
+    assert "2 clients train on 40 rows each; 11 rows are held out for validation, 13 for" in equal
+    assert "1 client trains on 40 rows;" in " ".join(_drawn(_table({"a": {"x": 40}})))
 
 
 def test_labels_are_no_markup() -> None:

@@ -5,6 +5,7 @@ from rich.text import Text
 from hanse import loading, preview
 from hanse.commands.picture import picture
 from hanse.commands.words import File, Overrides, console
+from hanse.data.formats import Reading
 
 
 def check(file: File, overrides: Overrides = None) -> None:
@@ -26,12 +27,12 @@ def check(file: File, overrides: Overrides = None) -> None:
 
 def _show_data(found: preview.Preview) -> None:
     """How the data were read, and what an example looks like."""
+    alike: dict[str, list[str]] = {}
     for path, reading in found.readings:
-        taken = ", ".join(
-            part if part == theirs else f"{part} from {theirs!r}"
-            for part, theirs in reading.columns.items()
-        )
-        console.print(f"{path} is read as {reading.format}: {taken}")
+        alike.setdefault(_taken(reading), []).append(path)
+    for taken, (first, *others) in alike.items():
+        more = f" and {len(others)} more are" if others else " is"
+        console.print(f"{first}{more} read as {taken}", soft_wrap=True)
     console.print("\nOne training example; what is learned is underlined:", style="bold")
     text = Text()
     for piece, learned in found.example:
@@ -42,6 +43,15 @@ def _show_data(found: preview.Preview) -> None:
         f"\n{lengths.mean:,.0f} tokens in the mean, 95 % have at most {lengths.most:,.0f}; "
         f"max_length {lengths.limit:,} cuts {100 * lengths.cut:.1f} % of the examples"
     )
+
+
+def _taken(reading: Reading) -> str:
+    """A format, and which column was taken for which of its parts."""
+    parts = [
+        part if part == theirs else f"{part} from {theirs!r}"
+        for part, theirs in reading.columns.items()
+    ]
+    return f"{reading.format}: {', '.join(parts)}"
 
 
 def _between(sizes: list[int]) -> str:

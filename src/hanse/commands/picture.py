@@ -99,20 +99,19 @@ def _key(labels: list[str], most: int, width: int) -> str:
 def _summary(table: Table, totals: dict[str, int]) -> str:
     """The picture in words."""
     low, middle, high = min(totals.values()), median(totals.values()), max(totals.values())
-    who = (
-        f"{len(totals)} clients train on {low:,} to {high:,} rows each, {middle:,.0f} in the median"
-    )
-    lines = [
-        f"{who if len(totals) > 1 else f'1 client trains on {low:,} rows'}; "
-        f"{table.validation:,} rows are held out for validation, {table.test:,} for the "
-        "test"
-    ]
-    if len(table.labels) > 1 and len(totals) > 1:
-        lines.append(
-            f"{100 * skew(table):.0f} % of the rows would need another label for all clients to "
-            "have the same mixture"
+    if len(totals) == 1:
+        train = f"1 client trains on {low:,} rows"
+    elif low == high:
+        train = f"{len(totals)} clients train on {low:,} rows each"
+    else:
+        train = (
+            f"{len(totals)} clients train on {low:,} to {high:,} rows, {middle:,.0f} in the median"
         )
-    return "\n".join(lines)
+    held = f"{table.validation:,} rows are held out for validation, {table.test:,} for the test"
+    if len(totals) == 1 or len(table.labels) < 2:
+        return f"{train}; {held}"
+    odd = f"{100 * skew(table):.0f} % of the rows would need another label"
+    return f"{train}; {held}\n{odd} for all clients to have the same mixture"
 
 
 def skew(table: Table) -> float:

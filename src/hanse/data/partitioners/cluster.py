@@ -1,7 +1,7 @@
 """Clients differ in what their texts are about, by k-means over sentence embeddings.
 
-FedNLP (Lin et al. 2022, arXiv:2104.08815), §3.2: for texts that have no labels, the number of the
-cluster of a sentence encoder's vector serves as one.
+FedNLP (Lin et al. 2022, arXiv:2104.08815), its partition by features: for texts without labels, the
+number of the cluster that a sentence encoder's vector falls into serves as one.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Clients of given sizes differ in their labels, by a Dirichlet draw for every client.
 
-Acar et al. 2021 (FedDyn, arXiv:2111.04263), appendix, and Hsu et al. 2019 (arXiv:1909.06335); the
-partitioner `dirichlet` draws the clients of each label instead, so that their sizes differ, too.
+Hsu et al. 2019 (arXiv:1909.06335) and Acar et al. 2021 (FedDyn, arXiv:2111.04263); the partitioner
+`dirichlet` draws the clients of each label instead, so that their sizes differ, too.
 """
 
 from collections.abc import Sequence
