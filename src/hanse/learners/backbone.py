@@ -3,27 +3,22 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from peft import PeftModel
 from pydantic import ConfigDict, Field
 from torch.nn import Parameter
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging as transformers_logging
 
 from hanse.errors import UserError
 from hanse.learners import adapters
 from hanse.learners.adapters import Lora
-from hanse.learners.sources import DEFAULT, locate
-from hanse.progress import say
+from hanse.learners.pretrained import pretrained
+from hanse.learners.sources import DEFAULT
 
 DEFAULT_LENGTH = 512  # tokens
-
-transformers_logging.set_verbosity_error()
-transformers_logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)
@@ -113,37 +108,14 @@ class Backbone:
 
 def load(settings: Model) -> Backbone:
     """Load a base model and its tokenizer; raises UserError with what is wrong with them."""
-    name = settings.model_name_or_path
-    say(f"loading {Path(name).name}")
-    place = locate(name)
-    device = _device(settings.device)
+    name, device = settings.model_name_or_path, _device(settings.device)
     bf16 = has_bf16(device) if settings.bf16 == "auto" else settings.bf16
-    try:
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
-        _refuse_other_kinds(name, config)
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            place,
-            dtype=torch.bfloat16 if bf16 else torch.float32,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except UserError:
-        raise
-    except Exception as error:  # whatever a strange folder makes transformers raise
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"the model {name} cannot be loaded: {first}") from error
-    model, report = loaded
-    if report["missing_keys"]:  # they would be filled at random
-        raise UserError(
-            f"the weights of {name} lack {sorted(report['missing_keys'])[0]}; "
-            "the folder does not hold the whole model."
-        )
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    model, tokenizer = pretrained(name, AutoModelForCausalLM, dtype, _refuse_other_kinds)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     model.generation_config = _ends(model.generation_config, tokenizer)
-    return Backbone(name, model.eval().to(device), tokenizer, device, bf16)
+    return Backbone(name, model.to(device), tokenizer, device, bf16)
 
 
 def has_bf16(device: torch.device) -> bool:
