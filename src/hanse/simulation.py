@@ -10,7 +10,7 @@ from types import FrameType
 
 import torch
 
-from hanse import flops, loading, machine, settings, storage
+from hanse import division, flops, loading, machine, settings, storage
 from hanse.assembly import RUNS, Machine, Simulation, simulate
 from hanse.card import model_card
 from hanse.errors import UserError
@@ -44,6 +44,7 @@ def run(
     speed = _speed(simulation)
     journal = Journal.create(folder, settings.dump(resolved))
     machine.note(folder, simulation.division.digest, speed)
+    division.note(folder, simulation.division, experiment)
     log.info("run folder %s", folder)
     return _go(simulation, journal, stop)
 
