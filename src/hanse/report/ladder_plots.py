@@ -30,13 +30,16 @@ def scores(ladder: Ladder) -> Plot | None:
         for y, line in enumerate(lines):
             colour = _colour(line.name)
             each = ladder.each(line)
-            axes.plot(each, [y] * len(each), "o", color=colour, ms=4.5, alpha=0.35, mew=0)
+            axes.plot(each, [y] * len(each), "o", color=colour, ms=4.5, alpha=0.5, mew=0)
             _span(axes, y, ladder.span(line), colour)
             shown = words.score(line.value, name)
             axes.annotate(shown, (1.02, y), xycoords=("axes fraction", "data"), va="center")
             if line.name == "federated":
                 axes.axvline(line.value, color=FEDERATED, lw=1, ls=":")
         _rows(axes, [line.name for line in lines])
+        if name in words.SHARES:  # few seeds have intervals that go beyond what there can be
+            low, high = axes.get_xlim()
+            axes.set_xlim(max(low, -0.02), min(high, 1.02))
         drawing.values(axes.xaxis, lambda value: words.tick(value, name), ticks=4)
         axes.set_xlabel(f"{words.label(name)} on {ladder.test_items:,} test items")
 

@@ -41,7 +41,8 @@ def percent(share: float) -> str:
 
 def score(value: float, name: str) -> str:
     """A metric's value."""
-    return f"{100 * value:.1f}{NO_BREAK}%" if _share(name) else f"{value:.4g}".replace("-", MINUS)
+    text = f"{100 * value:.1f}{NO_BREAK}%" if _share(name) else f"{value:.4g}"
+    return text.replace("-", MINUS)
 
 
 def tick(value: float, name: str) -> str:
