@@ -119,7 +119,8 @@ def _chosen(change: Change, place: Place) -> set[str]:
     """The names that a change chooses at a place; none if it is about something else."""
     depth = len(place)
     if change.place[:depth] == place and len(change.place) > depth:
-        return {str(change.place[depth])}
+        taken_back = change.value is None and len(change.place) == depth + 1
+        return set() if taken_back else {str(change.place[depth])}
     if change.place != place:
         return set()
     if isinstance(change.value, Mapping):
