@@ -1,16 +1,13 @@
 """Every choice of a run: what loads means what was written, and what does not load says why."""
 
-import random
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from hanse.algorithms.fedprox import FedProx
 from hanse.errors import UserError
-from hanse.experiment import Experiment, build_algorithm, build_partitioner, build_tasks
+from hanse.experiment import build_algorithm, build_partitioner, build_tasks
 from hanse.loading import load
 from hanse.settings import dump
 
@@ -190,13 +187,17 @@ def test_any_file_name_will_do_and_any_path(tmp_path: Path) -> None:
         ("adapter: {rounds: 3}", r"'rounds' \(did you mean 'rounds' at the top\?\)"),
         ("seed: " + "[" * 90 + "]" * 90, r"seed is \[{80}…; "),
         ("clients: {silo-1: 3}", "clients"),
-        ("name: a/b", r"small\.yaml:8: name is 'a/b'; "),
+        ("name: a/b", r"small\.yaml:8: name is 'a/b'; it is a name of letters, digits, "),
+        ("data.labels: {a: ' '}", r"small\.yaml:8: there is no setting 'data\.labels'"),
         ("list: 3", r"small\.yaml:8: there is no setting 'list'; "),
         ("'x]': 3", r"small\.yaml:8: there is no setting 'x\]'"),
         ("adapter: {lora: {int: 3}}", r"there is no setting 'int'; adapter\.lora has r, "),
         ("clients: {silo-1: {data: null}}", r"small\.yaml:8: clients\.silo-1\.data is None; "),
         ("clients: {silo-1: {data: 7}}", r"small\.yaml:8: clients\.silo-1\.data is 7; "),
-        ("clients: {../up: {data: {path: x}}}", r"clients\.\.\./up is '\.\./up'; .*match pattern"),
+        (
+            "clients: {../up: {data: {path: x}}}",
+            r"clients\.\.\./up is '\.\./up'; it is a name of letters",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, more: str, said: str) -> None:
@@ -233,56 +234,3 @@ def test_the_file_is_blamed_for_what_is_wrong_in_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^the override 'seed=-2': seed is -2; "):
         load(written(tmp_path, SMALL + "seed: -1\n"), ["rounds=1", "seed=-2"])
     assert load(written(tmp_path, SMALL + "seed: -1\n"), ["seed=2"]).seed == 2
-
-
-STRANGE: tuple[Any, ...] = (
-    None, True, -1, 0, 2**70, 0.5, 1e308, float("nan"), float("inf"), "", "x", "fedprox", "a: b",
-    "§", [], [1], [None], ["fedavg"], {}, {"a": 1}, {"fedprox": {"mu": "x"}}, {1: 2}, {None: {}},
-    {"from": "x"}, {"path": None}, "2001-01-01",
-)  # fmt: skip
-NAMES = ("rounds", "path", "data", "train", "lora", "from", "clients", "silo-1", "algorithm", "x")
-
-
-def mutated(values: dict[str, Any], draw: random.Random) -> dict[str, Any]:
-    """The settings with one key renamed, one value replaced, or one removed, anywhere inside."""
-    result = dict(values)
-    key = draw.choice(list(result))
-    if isinstance(result[key], dict) and result[key] and draw.random() < 0.6:
-        result[key] = mutated(result[key], draw)
-        return result
-    what = draw.randrange(4)
-    if what == 0:
-        del result[key]
-    elif what == 1:
-        name = str(key)
-        names: tuple[Any, ...] = (name[:-1], name + "s", name.upper(), *NAMES, 7)
-        result[draw.choice(names)] = result.pop(key)
-    elif what == 2:
-        result[key] = draw.choice(STRANGE)
-    else:
-        result[draw.choice(NAMES)] = draw.choice(STRANGE)
-    return result
-
-
-def test_a_mutated_file_loads_or_is_a_users_error(tmp_path: Path) -> None:
-    values = yaml.safe_load(QUICKSTART.read_text())
-    values |= {"algorithm": {"fedprox": {"mu": 0.1}}, "adapter": {"lora": {"r": 4}}}
-    values |= {
-        "clients": {"silo-1": {"train": {"learning_rate": 1}, "data": {"template": "{text}?"}}}
-    }
-    draw = random.Random(0)
-    loaded, sentences = 0, []
-    for number in range(200):
-        wrong = values
-        for _ in range(draw.choice((1, 1, 2, 3))):
-            wrong = mutated(wrong, draw) or values
-        text = yaml.safe_dump(wrong, sort_keys=False)
-        try:
-            assert isinstance(load(written(tmp_path, text)), Experiment)
-            loaded += 1
-        except UserError as error:
-            sentences.append(str(error))
-        except Exception as error:
-            pytest.fail(f"mutation {number} raised {error!r}:\n{text}")
-    assert loaded > 20 and len(sentences) > 50
-    assert all("small.yaml" in said and "\n" not in said for said in sentences)

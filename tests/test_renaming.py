@@ -79,6 +79,7 @@ def test_every_alias_means_a_setting_that_there_is(name: str) -> None:
             "{algorithm: {my-file.py:Mine: {lr: 3, my-own: 4}}, 7: 8, null: {a: b}}",
             "{rounds: {lr: 3}, seed: {num_rounds: 4}, unknown-name: 3, data: {labels: {}}}",
             "{algorithm: {fedopt: {lr: 3}}, model: {lr: 3}, train: {lora_r: 3}}",
+            "{trian: {lr: 3}, Data: {dataset: x}}",  # ours, mistyped
         )),
     ],
 )  # fmt: skip

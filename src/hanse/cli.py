@@ -12,6 +12,7 @@ from hanse.commands.check import check
 from hanse.commands.compare import compare
 from hanse.commands.doctor import doctor
 from hanse.commands.evaluate import evaluate
+from hanse.commands.init import init
 from hanse.commands.ladder import ladder
 from hanse.commands.parts import parts
 from hanse.commands.report import report
@@ -27,7 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-long: tuple[Callable[..., None], ...] = (run, resume, check, evaluate, ladder)
+long: tuple[Callable[..., None], ...] = (init, run, resume, check, evaluate, ladder)
 short: tuple[Callable[..., None], ...] = (chat, parts, report, compare, doctor)
 for command in (*map(watched(console), long), *short):
     app.command()(command)
@@ -43,7 +44,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except UserError as error:
-        print(f"hanse: {error}", file=sys.stderr)
+        print("hanse:", " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         print("hanse: stopped before anything was begun.", file=sys.stderr)

@@ -3,11 +3,12 @@
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hanse import parts, settings
 from hanse.data.partition import Partitioner
 from hanse.errors import UserError
+from hanse.faults import NAME, VISIBLE
 from hanse.interfaces import Aggregator, Algorithm, Objective, Task
 from hanse.learners.adapters import Lora
 from hanse.learners.backbone import Model
@@ -18,7 +19,7 @@ Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
 Share = Annotated[float, Field(ge=0, lt=1)]
 Amount = Annotated[int, Field(ge=0, strict=True)] | Share  # a count, or a share below 1
 POOLED = "pooled"  # the one client that holds all rows
-ClientName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # also that of the client's folder
+ClientName = Annotated[str, Field(pattern=NAME)]
 
 
 class Section(BaseModel):
@@ -62,7 +63,7 @@ class Data(Section):
     columns: dict[str, str] = {}
     where: dict[str, str] = {}
     template: str = "{text}\nLabel:"
-    labels: dict[str, Annotated[str, Field(pattern=r"\S")]] = {}
+    labels: dict[str, Annotated[str, Field(pattern=VISIBLE)]] = {}
     test: Amount = 0.1
     validation: Amount = 0.1
     split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -99,9 +100,9 @@ class Experiment(Section):
     report_to: trackers that show the run; also one name alone, or none.
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] = "run"
+    name: Annotated[str, Field(pattern=NAME)] = "run"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    rounds: PositiveInt = 3
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 3
     num_clients: Annotated[int, Field(ge=1, le=1_000_000)] = 4
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
     output_dir: str | None = None  # none: runs/<name>, numbered if it is taken

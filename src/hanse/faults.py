@@ -12,6 +12,8 @@ from hanse.errors import UserError
 from hanse.parts import suggestion
 from hanse.settings import Place
 
+NAME = r"^\w[\w.-]*$"  # of a run, of a client; also that of its folder
+VISIBLE = r"\S"
 SHOWN = 80  # most characters of a wrong value that a sentence repeats
 
 
@@ -32,31 +34,39 @@ def explain(error: ValidationError, model: type, home: Place = ()) -> SettingErr
     place = _place(first)
     whole = (*home, *place)
     name = ".".join(map(str, whole)) or "the experiment"
-    if first["type"] in _KEYED[:3]:
-        return SettingError(_unknown(model, place, home), whole)
-    if first["type"] == "missing":
-        return SettingError(f"{name} is missing.", whole)
-    if first["type"] == "value_error":
-        whose = f"{'.'.join(map(str, home))}: " if home else ""
-        return SettingError(f"{whose}{first['ctx']['error']}", whole)
-    came = repr(first["input"])
-    came = came if len(came) <= SHOWN else f"{came[:SHOWN]}…"
+    if first["type"] in _UNKNOWN:
+        said = _unknown(model, place, home)
+    elif first["type"] == "missing":
+        said = f"{name} is missing."
+    elif first["type"] == "value_error":
+        said = f"{'.'.join(map(str, home))}: " if home else ""
+        said += str(first["ctx"]["error"])
+    else:
+        came = repr(first["input"])
+        came = came if len(came) <= SHOWN else f"{came[:SHOWN]}…"
+        said = f"{name} is {came}; {_expected(error, model, place)}."
+    return SettingError(said, whole)
+
+
+def _expected(error: ValidationError, model: type, place: Place) -> str:
+    """What may stand at a place, of which an error says that something else came."""
+    first = error.errors()[0]
     if first["type"] in _SECTIONS:
-        known = ", ".join(keys(model, place))
-        return SettingError(f"{name} is {came}; it is a section with the settings {known}.", whole)
+        return f"it is a section with the settings {', '.join(keys(model, place))}"
+    if words := _PATTERNS.get(first.get("ctx", {}).get("pattern", "")):
+        return words
     # A union says once for each of its branches what it would have taken.
     said = dict.fromkeys(e["msg"] for e in error.errors() if _place(e) == place)
-    message = ", or ".join(text[0].lower() + text[1:] for text in said)
-    return SettingError(f"{name} is {came}; {message}.", whole)
+    return ", or ".join(text[0].lower() + text[1:] for text in said)
 
 
 def _unknown(model: type, place: Place, home: Place) -> str:
     """That there is no such setting, and which one was probably meant."""
     *section, key = map(str, place)
-    known = keys(model, place[:-1])
-    near = suggestion(key.lower(), known)
-    if not near and (found := difflib.get_close_matches(key, leaves(model), n=1, cutoff=0.75)):
-        there = leaves(model)[found[0]]
+    known, elsewhere = keys(model, place[:-1]), leaves(model)
+    near = "" if key in elsewhere else suggestion(key.lower(), known)
+    if not near and (found := difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.75)):
+        there = elsewhere[found[0]]
         level = " at the top" if len(there) == 1 else ""
         near = f" (did you mean {'.'.join(map(str, there))!r}{level}?)"
     where = ".".join([*map(str, home), *section]) or "an experiment"
@@ -67,7 +77,12 @@ _SECTIONS = {"model_type", "model_attributes_type", "dataclass_type"}
 _BRANCHES = {"bool", "int", "float", "str", "dict", "list", "function-after"}
 _BRANCHES |= {"constrained-int", "constrained-float", "constrained-str"}
 # Errors about a key, which is the last item of their location.
-_KEYED = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key", "missing")
+_UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument", "invalid_key"}
+_KEYED = {*_UNKNOWN, "missing"}
+_PATTERNS = {  # in words
+    NAME: "it is a name of letters, digits, '_', '.' and '-', and does not begin with the last two",
+    VISIBLE: "it must have a letter, or another sign that can be seen",
+}
 
 
 def _place(error: ErrorDetails) -> Place:

@@ -26,6 +26,7 @@ from hanse.server import Run, conversation, sample, start
 from hanse.values import Example, Memory
 
 PROBED = 4  # optimizer steps that are really done, the first on the longest examples
+TRIED = 1024  # most examples of such a step
 SCORED = 64  # examples that are really scored
 ANSWERED = 16  # examples that a costly task is tried on
 MEASURED = 1000  # rows whose length in tokens is looked at
@@ -125,7 +126,15 @@ def _probe(site: Site, silo: Silo, request: bytes) -> tuple[Reply, float]:
 
 def _answer(site: Site, silo: Silo, request: bytes, train: Sequence[Example]) -> Reply:
     """The reply after a few steps on these examples."""
-    brief = replace(silo.experiment.train, max_steps=PROBED, num_train_epochs=None)
+    settings = silo.experiment.train
+    size = min(settings.per_device_train_batch_size, TRIED)
+    brief = replace(
+        settings,
+        max_steps=PROBED,
+        num_train_epochs=None,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=min(settings.gradient_accumulation_steps, TRIED // size),
+    )
 
     def learner(moment: Moment, kept: Memory) -> Learner:
         whole = site.learner(moment, kept)

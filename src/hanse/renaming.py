@@ -3,6 +3,7 @@
 Other tools' names are read as ours and dashes as underscores, each with a note in the log.
 """
 
+import difflib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ PARTS: dict[Place, str] = {  # where parts are named → the folder that has suc
     ("objective",): "objectives",
     ("data", "partition"): "data/partitioners",
     ("evaluation", "tasks"): "evaluation",
+    ("report_to",): "trackers",
 }
 
 
@@ -151,11 +153,11 @@ def _client(place: Place) -> int:
 
 
 def _foreign(section: Place) -> bool:
-    """Whether a section is another tool's, or lies in one."""
+    """Whether a section is another tool's, or lies in one; a mistyped one of ours is neither."""
     for depth, key in enumerate(section):
         known = keys(Experiment, section[:depth])
         if key not in known:
-            return bool(known)
+            return bool(known) and not difflib.get_close_matches(str(key).lower(), known, cutoff=0.8)
     return False
 
 

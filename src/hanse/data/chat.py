@@ -5,7 +5,7 @@ from itertools import groupby
 
 from hanse.data.columns import parts_of
 from hanse.data.formats import Row
-from hanse.data.labelled import answer, answers, label_words, prompts
+from hanse.data.labelled import answer, answers, label_words, prompts, refuse_alike
 from hanse.data.passages import passages
 from hanse.data.tokens import Tokenizer, targets
 from hanse.errors import UserError
@@ -87,11 +87,13 @@ def _labelled(
     """A prompt and its label word: as one of the choices, or as tokens to learn."""
     words = label_words(rows, labels)
     known = answers(tokenizer, words)
-    if needs == "choices" and len(known) < 2:
-        raise UserError(
-            f"objective classify chooses between labels, but there is only {', '.join(known)!r}; "
-            "name all labels in `labels`, or use objective: sft."
-        )
+    if needs == "choices":
+        refuse_alike(words, known)
+        if len(known) < 2:
+            raise UserError(
+                "objective classify chooses between labels, but there is only "
+                f"{', '.join(known)!r}; name all labels in `labels`, or use objective: sft."
+            )
     right = [answer(row, known) for row in rows]
     choices = tuple(known.values())
     longest = max(map(len, choices))

@@ -22,26 +22,26 @@ def label_words(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str
 
 
 def answers(tokenizer: Tokenizer, words: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
-    """The tokens of " word" for each label.
-
-    Raises UserError if a word's tokens are, or begin, another's: the longer could never win.
-    """
+    """The tokens of " word" for each label."""
     # Behind a colon, since some tokenizers put a space of their own before whatever comes first.
     texts = [":", *(f": {word}" for word in words.values())]
     (colon, *whole) = encode(tokenizer, texts)
     alone = encode(tokenizer, [f" {word}" for word in words.values()])
-    result = {
+    return {
         label: tuple(ids[len(colon) :] if ids[: len(colon)] == colon else plain)
         for label, ids, plain in zip(words, whole, alone, strict=True)
     }
+
+
+def refuse_alike(words: Mapping[str, str], known: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise UserError if a word's tokens are, or begin, another's: the longer could never win."""
     for a, b in permutations(words, 2):
-        if result[a] == result[b][: len(result[a])]:
-            same = "the same tokens as" if result[a] == result[b] else "tokens that begin"
+        if known[a] == known[b][: len(known[a])]:
+            same = "the same tokens as" if known[a] == known[b] else "tokens that begin"
             raise UserError(
                 f"the label words {words[a]!r} and {words[b]!r} cannot be told apart: to this "
                 f"tokenizer the first has {same} the second; set other words in `labels`."
             )
-    return result
 
 
 def answer(row: Row, known: Mapping[str, tuple[int, ...]]) -> int:

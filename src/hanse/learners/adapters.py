@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import safetensors.torch
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PositiveFloat, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -30,7 +30,7 @@ class Lora:
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    r: PositiveInt = 8
+    r: Annotated[int, Field(ge=1, le=65_536)] = 8  # more than the width of any matrix
     lora_alpha: PositiveFloat = 16
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # Names of modules, or a regular expression; none: PEFT's choice for the architecture.

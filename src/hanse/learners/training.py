@@ -15,6 +15,7 @@ from hanse.progress import track
 from hanse.randomness import Moment
 from hanse.values import Fit, Memory, Penalty
 
+LARGEST = 1_000_000  # examples of one optimizer step
 WINDOW = 32  # batches within which examples are sorted by length, to spare padding
 
 
@@ -40,6 +41,14 @@ class Training:
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of all steps of all rounds
     optimizer_state: Literal["reset", "keep"] = "reset"  # between rounds
+
+    def __post_init__(self) -> None:
+        if self.batch > LARGEST:
+            raise ValueError(
+                f"train asks for {self.batch:,} examples in a step; lower "
+                "per_device_train_batch_size or gradient_accumulation_steps, whose product may be "
+                f"{LARGEST:,}."
+            )
 
     def steps(self, examples: int) -> int:
         """Optimizer steps of one round for a client with so many examples."""

@@ -1,0 +1,119 @@
+"""What lies in somebody's data: its format, its labels, how long it is, and whose it is."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hanse.data import corpora, formats
+from hanse.data.formats import Reading, Record, Row
+from hanse.data.partition import ordered
+from hanse.errors import UserError
+
+# Columns whose values may well be silos; the likeliest first.
+OWNERS = (
+    *("silo", "client", "client_id", "site", "hospital", "clinic", "bank", "institution"),
+    *("organisation", "organization", "company", "branch", "department", "user", "user_id"),
+    *("author", "speaker", "source", "domain", "topic", "region", "country", "language"),
+    *("folder", "file"),  # which a folder's rows have of themselves
+)
+LETTERS = 40  # most of a label that is a word
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place that rows come from.
+
+    path: as an experiment names it: in full, so that it can be found from any folder.
+    reading: what the columns of the first record were taken for.
+    columns: what `data.columns` has to say for the rows to be read so.
+    remark: why, if it is not as the data ask for by themselves.
+    """
+
+    path: str
+    rows: list[Row]
+    reading: Reading
+    columns: Mapping[str, str]
+    remark: str = ""
+
+
+def look(path: str, columns: Mapping[str, str]) -> Source:
+    """Read what lies at a path, a short name or a hub's name.
+
+    columns: part → the file's column, for what is not found by looking.
+    """
+    records = list(corpora.records(path))
+    remark = ""
+    try:
+        rows, reading = _read(records, path, columns)
+        other, remark = _otherwise(rows, reading)
+        if other:
+            columns = {**columns, **other}
+            rows, reading = _read(records, path, columns)
+    except UserError as error:
+        if "data.columns" not in str(error):
+            raise
+        hint = "; `hanse init` takes that as --columns '{ours: theirs}'."
+        raise UserError(f"{str(error).rstrip('.')}{hint}") from None
+    named = path in corpora.CORPORA or not Path(path).exists()
+    where = path if named else str(Path(path).resolve())
+    return Source(where, rows, reading, columns, remark)
+
+
+def _read(
+    records: Sequence[Record], path: str, columns: Mapping[str, str]
+) -> tuple[list[Row], Reading]:
+    """The rows of records, and what the columns of the first are taken for."""
+    rows = formats.rows(records, path, columns)
+    place, first = records[0]
+    return rows, formats.reading(first, columns, place)
+
+
+def _otherwise(rows: Sequence[Row], reading: Reading) -> tuple[dict[str, str], str]:
+    """The columns by which rows are better read than by looking, and why; none for most."""
+    if rows[0].kind == "preference":
+        part = "completion" if rows[0].prompt or rows[0].messages else "text"
+        why = "nothing learns from preferences yet, so the better answers alone are learned"
+        return {part: reading.columns["chosen"]}, why
+    if any(len(row.label or "") > LETTERS for row in rows):
+        answer = {"instruction": reading.columns["text"], "completion": reading.columns["label"]}
+        return answer, "the labels are too long to choose between, so they are learned as answers"
+    return {}, ""
+
+
+def label_counts(rows: Sequence[Row]) -> dict[str, int]:
+    """How many rows have each label, in the labels' order."""
+    counts = Counter(row.label for row in rows if row.label is not None)
+    return {label: counts[label] for label in ordered(counts)}
+
+
+def owner(source: Source, silos: int) -> str | None:
+    """The column whose values are the silos: one that may be, with as many values as silos."""
+    first, *_ = source.rows
+    free = [name for name in first.fields if name not in source.reading.columns.values()]
+    for name in sorted((n for n in free if n.casefold() in OWNERS), key=_likeliness):
+        values = {row.fields.get(name) for row in source.rows}
+        if len(values) == silos > 1 and None not in values:
+            return name
+    return None
+
+
+def _likeliness(column: str) -> int:
+    return OWNERS.index(column.casefold())
+
+
+def parts(row: Row) -> tuple[str, str]:
+    """What a row asks and what it answers, as text; a mere text is all answer."""
+    if row.kind == "messages":
+        *before, last = [message["content"] for message in row.messages]
+        return "\n".join(before), last
+    if row.kind == "labelled":
+        return row.text, row.label or ""
+    return row.prompt, row.completion or row.text
+
+
+def tokens(text: str) -> float:
+    """About how many tokens a text is; made for English, where four letters are one."""
+    digits = sum(character.isdigit() for character in text)
+    foreign = sum(character > "\x7f" for character in text)
+    return (len(text) - digits - foreign) / 4 + digits + 1.3 * foreign

@@ -1,0 +1,86 @@
+"""From somebody's data to an experiment that runs: `hanse init`."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from hanse import storage
+from hanse.errors import UserError
+from hanse.learners.sources import PACKAGED, locate
+from hanse.loading import default_name
+from hanse.starter.look import Source, look
+from hanse.starter.page import page
+from hanse.starter.plan import MANY, Plan, plan
+
+SILOS = 4  # if nothing says how many
+DEFAULT = "silo-"  # how clients begin that nobody named
+
+
+@dataclass(frozen=True)
+class Start:
+    """The file that was written, what it was written from, and what it chose."""
+
+    file: Path
+    sources: Mapping[str, Source]  # by the silo's name, if each has its own
+    plan: Plan
+
+
+def start(
+    paths: Sequence[str],
+    silos: int | None,
+    model: str,
+    out: Path | None,
+    columns: Mapping[str, str],
+) -> Start:
+    """Look at the data and write an experiment for them.
+
+    paths: one, whose rows are divided among the silos, or one for each silo.
+    silos: none: as many as there are paths, or files in a folder, or 4.
+    Raises UserError if the data cannot be read, are too few, or if the file is there already.
+    """
+    file = out or Path(f"{_name(paths[0]) if len(paths) == 1 else 'silos'}.yaml")
+    if os.path.exists(file):  # not Path.exists, which raises for a name that is too long
+        raise UserError(f"{file} is there already; name another with --out, or remove it.")
+    if silos is not None and silos < 1:
+        raise UserError(f"--silos is {silos}; there must be at least one.")
+    if len(paths) > 1 and silos not in (None, len(paths)):
+        raise UserError(
+            f"--from names {len(paths)} places, each of which is a silo, but --silos is {silos}; "
+            "leave --silos out, or put the files into one folder and name that."
+        )
+    if model not in PACKAGED and not model.endswith(".gguf"):
+        locate(model)
+    found = [look(path, columns) for path in paths]
+    sources = dict(zip(_silo_names(paths), found, strict=True))
+    chosen = plan(sources, silos or (len(paths) if len(paths) > 1 else _as_stored(found[0])))
+    where = str(Path(model).resolve()) if os.path.exists(model) else model
+    text = page(file, default_name(file), where, sources, chosen)
+    storage.write(file, text.encode())
+    return Start(file, sources, chosen)
+
+
+def _name(path: str) -> str:
+    """What a place is called, in words that a file's and a client's name may have."""
+    return default_name(Path(path).resolve() if os.path.exists(path) else Path(path))
+
+
+def _silo_names(paths: Sequence[str]) -> list[str]:
+    """A name for each silo from its file's: all different, and none that stands for another."""
+    names: list[str] = []
+    for path in paths:
+        name = _name(path)
+        name = f"own-{name}" if name.startswith(DEFAULT) else name
+        more = (f"{name}-{number}" for number in count(2))
+        names.append(name if name not in names else next(n for n in more if n not in names))
+    return names
+
+
+def _as_stored(source: Source) -> int:
+    """As many silos as a folder has folders or files, if these are a few; else the usual number."""
+    for column in ("folder", "file"):
+        values = {row.fields.get(column) for row in source.rows}
+        if None not in values and 1 < len(values) <= MANY:
+            return len(values)
+    return min(SILOS, len(source.rows))

@@ -1,0 +1,371 @@
+"""`hanse init`: whatever data come, the experiment that is written runs as it is."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import yaml
+
+from hanse import cli, simulation
+from hanse.division import divide
+from hanse.errors import UserError
+from hanse.learners import sources
+from hanse.loading import load
+from hanse.starter.look import look, tokens
+from hanse.starter.page import COLUMN, scalar
+from hanse.starter.plan import label_words, plan
+from hanse.starter.start import start
+
+WORDS = ("positive", "negative")
+ODD = ("a: b", 'say "x"', "it's", "naïve – ü ☃", "line\nbreak", "# no comment", "{text}", "null")
+
+
+@pytest.fixture
+def hanse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """The command line in an empty folder: its exit code, and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(simulation, "write_report", lambda folder: None)  # takes a second or two
+
+    def call(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["hanse", *map(str, words)])
+        capsys.readouterr()
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return int(stop.code or 0), capsys.readouterr().err
+        return 0, capsys.readouterr().out
+
+    return call
+
+
+def labelled(count: int) -> list[dict[str, Any]]:
+    return [{"text": f"this film is number {n}", "label": WORDS[n % 2]} for n in range(count)]
+
+
+def talk(n: int) -> list[dict[str, str]]:
+    return [
+        {"role": "user", "content": f"What is {n}?"},
+        {"role": "assistant", "content": f"It is number {n}."},
+    ]
+
+
+def lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def table(rows: list[dict[str, Any]], delimiter: str) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    buffer = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), buffer)
+    return bytes(buffer.getvalue())
+
+
+# name of the file → its content for so many rows, what is learned
+FILES: dict[str, tuple[Callable[[int], bytes], str]] = {
+    "labelled.jsonl": (lambda n: lines(labelled(n)), "classify"),
+    "my reviews (2).csv": (lambda n: table(labelled(n), ","), "classify"),
+    "labelled.tsv": (lambda n: table(labelled(n), "\t"), "classify"),
+    "labelled.parquet": (lambda n: parquet(labelled(n)), "classify"),
+    "stars.json": (
+        lambda n: json.dumps([{"review": f"text {i}", "stars": i % 10 + 1} for i in range(n)])
+        .encode(),
+        "classify",
+    ),
+    "odd.jsonl": (
+        lambda n: lines([{"text": f"text {i}", "label": ODD[i % len(ODD)]} for i in range(n)]),
+        "classify",
+    ),
+    "tags.jsonl": (
+        lambda n: lines([{"text": f"text {i}", "label": f"tag {i}"} for i in range(n)]), "sft",
+    ),
+    "headlines.jsonl": (
+        lambda n: lines([{"text": f"text {i}", "label": f"headline {i} " * 9} for i in range(n)]),
+        "sft",
+    ),
+    "chat.jsonl": (lambda n: lines([{"messages": talk(i)} for i in range(n)]), "sft"),
+    "sharegpt.json": (
+        lambda n: json.dumps([
+            {"conversations": [{"from": "human", "value": f"hi {i}"},
+                               {"from": "gpt", "value": f"hello {i}"}]} for i in range(n)
+        ]).encode(),
+        "sft",
+    ),
+    "alpaca.json": (
+        lambda n: json.dumps([
+            {"instruction": "Add.", "input": f"{i} and 1", "output": str(i + 1)} for i in range(n)
+        ]).encode(),
+        "sft",
+    ),
+    "answers.jsonl": (
+        lambda n: lines([{"prompt": f"Q {i}? A:", "completion": f" {i}"} for i in range(n)]),
+        "sft",
+    ),
+    "pairs.jsonl": (
+        lambda n: lines([
+            {"prompt": f"Q {i}?", "chosen": f"good {i}", "rejected": "bad"} for i in range(n)
+        ]),
+        "sft",
+    ),
+    "pairs-of-talks.jsonl": (
+        lambda n: lines([
+            {"chosen": talk(i), "rejected": [talk(i)[0], {"role": "assistant", "content": "?"}]}
+            for i in range(n)
+        ]),
+        "sft",
+    ),
+    "texts.jsonl": (lambda n: lines([{"content": f"a text {i}"} for i in range(n)]), "sft"),
+}  # fmt: skip
+
+
+def ours(tiny: Path) -> list[str]:
+    """What makes an experiment for a real model one for a tiny one."""
+    return [f"model.model_name_or_path={tiny}", "model.bf16=false"]
+
+
+@pytest.mark.parametrize("rows", [3, 50])
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_written_runs(
+    hanse, name: str, rows: int, tmp_path: Path, tiny_llama: Path
+) -> None:
+    content, objective = FILES[name]
+    (tmp_path / name).write_bytes(content(rows))
+    code, said = hanse("init", "--from", name, "--silos", 3, "--out", "first try.yaml")
+    assert code == 0, said
+    assert "hanse check 'first try.yaml'" in said and f"{rows} rows" in said
+    values = yaml.safe_load((tmp_path / "first try.yaml").read_text(encoding="utf-8"))
+    assert values["objective"] == (objective if rows > 3 else values["objective"])
+    code, said = hanse("run", "first try.yaml", *ours(tiny_llama), "rounds=1")
+    assert code == 0, said
+    assert (tmp_path / "runs/first-try/adapter/adapter_model.safetensors").stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["labelled.parquet", "chat.jsonl"])
+def test_a_large_file_is_checked(hanse, name: str, tmp_path: Path, tiny_llama: Path) -> None:
+    (tmp_path / name).write_bytes(FILES[name][0](5000))
+    assert hanse("init", "--from", name)[0] == 0
+    [file] = tmp_path.glob("*.yaml")
+    code, said = hanse("check", file, *ours(tiny_llama))
+    assert code == 0, said
+    experiment = load(file)
+    passes = (experiment.train.num_train_epochs or 1) * experiment.rounds
+    assert experiment.num_clients == 4 and 0.05 < passes < 3
+
+
+def test_a_folder_of_one_file_for_each_silo(hanse, tmp_path: Path, tiny_llama: Path) -> None:
+    (tmp_path / "hospitals").mkdir()
+    for name, count in (("north", 9), ("south", 20), ("über see", 3)):
+        (tmp_path / "hospitals" / f"{name}.csv").write_bytes(table(labelled(count), ","))
+    code, said = hanse("init", "--from", "hospitals")
+    assert code == 0 and "3 silos (by file)" in said
+    assert hanse("run", "hospitals.yaml", *ours(tiny_llama))[0] == 0
+    divided = divide(load(tmp_path / "hospitals.yaml"))
+    held = {name: {row.fields["file"] for row in rows} for name, rows in divided.train.items()}
+    assert sorted(map(sorted, held.values())) == [["north"], ["south"], ["über see"]]
+
+
+def test_every_file_may_be_a_silo_of_its_own(hanse, tmp_path: Path, tiny_llama: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "north.jsonl").write_bytes(lines(labelled(30)))
+    (tmp_path / "silo-1.csv").write_bytes(table(labelled(8), ","))
+    (tmp_path / "deep" / "north.json").write_text(
+        json.dumps([{"said": f"text {n}", "verdict": WORDS[n % 2]} for n in range(9)])
+    )
+    places = ("--from", "north.jsonl", "--from", "silo-1.csv", "--from", "deep/north.json")
+    code, said = hanse("init", *places)
+    assert code == 2 and "deep/north.json: entry 1" in said and "--columns" in said
+    places = places[:4]
+    code, said = hanse("init", *places, "--silos", 3)
+    assert code == 2 and "names 2 places" in said
+    assert hanse("init", *places, "--from", "./north.jsonl")[0] == 0
+    experiment = load(tmp_path / "silos.yaml")
+    assert experiment.client_names == ["north", "north-2", "own-silo-1"]
+    assert experiment.brings_own_data
+    (tmp_path / "silos.yaml").unlink()
+    assert hanse("init", *places)[0] == 0
+    assert hanse("run", "silos.yaml", *ours(tiny_llama))[0] == 0
+    divided = divide(load(tmp_path / "silos.yaml"))
+    assert all(row.place.startswith("own-silo-1: ") for row in divided.train["own-silo-1"])
+
+
+def test_a_column_with_as_many_values_as_silos_is_whose_rows_are(tmp_path: Path) -> None:
+    rows = [
+        {**row, "Hospital": "ABC"[n % 3], "age": n % 3, "topic": str(n % 4)}
+        for n, row in enumerate(labelled(30))
+    ]
+    (tmp_path / "a.jsonl").write_bytes(lines(rows))
+    found = look(str(tmp_path / "a.jsonl"), {})
+    assert plan({"": found}, 3).owner == "Hospital"
+    assert plan({"": found}, 4).owner == "topic" and plan({"": found}, 2).owner is None
+    found = look(str(tmp_path / "a.jsonl"), {"text": "text", "label": "topic"})
+    assert plan({"": found}, 4).owner is None  # whoever says what a row is about is no silo
+    (tmp_path / "a.jsonl").write_bytes(lines([*rows, *labelled(1)]))  # one row has no hospital
+    assert plan({"": look(str(tmp_path / "a.jsonl"), {})}, 3).owner is None
+
+
+def test_columns_may_be_named(hanse, tmp_path: Path, tiny_llama: Path) -> None:
+    rows = [{"was: gesagt": f"Text {n}", "urteil": WORDS[n % 2]} for n in range(20)]
+    (tmp_path / "a.jsonl").write_bytes(lines(rows))
+    code, said = hanse("init", "--from", "a.jsonl")
+    assert code == 2 and said.count("\n") == 1 and "a.jsonl:1" in said and "--columns" in said
+    named = "{text: 'was: gesagt', label: urteil}"
+    code, said = hanse("init", "--from", "a.jsonl", "--columns", named)
+    assert code == 0 and "text from 'was: gesagt'" in said, said
+    assert load(tmp_path / "a.yaml").objective == "classify"
+    assert hanse("check", "a.yaml", *ours(tiny_llama))[0] == 0
+
+
+def test_a_file_may_have_any_name(hanse, tmp_path: Path) -> None:
+    for name in ("a\tb\x07: #'x' {y}.jsonl", "ü ☃.jsonl", "-x.jsonl", "2024.jsonl", "[1].jsonl"):
+        (tmp_path / name).write_bytes(lines(labelled(9)))
+        out = f"{name}.yaml"
+        code, said = hanse("init", f"--from=./{name}", f"--out=./{out}", "--silos", 2)
+        assert code == 0, said
+        assert load(tmp_path / out).data.path == str(tmp_path / name)
+
+
+def test_the_paths_work_from_any_folder(
+    hanse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a b.jsonl").write_bytes(lines(labelled(9)))
+    assert hanse("init", "--from", "a b.jsonl", "--out", "made/of/a.yaml", "--silos", 2)[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load(Path("../made/of/a.yaml")).data.path == str(tmp_path / "a b.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--from", "a.jsonl", "--silos", "10"], "9 rows cannot be dealt to 10 silos"),
+        (["--from", "a.jsonl", "--silos", "0"], "--silos is 0; there must be at least one"),
+        (["--from", "nowhere.jsonl"], "there is no data 'nowhere.jsonl'"),
+        (["--from", "x" * 5000], "there is no data 'xxx"),
+        (["--from", "a.jsonl", "--model", "smollm"], "there is no model 'smollm'"),
+        (["--from", "a.jsonl", "--out", "a.jsonl"], "a.jsonl is there already; name another with"),
+        (["--from", "a.jsonl", "--columns", "text"], "--columns is 'text'; write {ours: theirs}"),
+        (["--from", "a.jsonl", "--columns", "{a: ["], "write {ours: theirs}"),
+        (["--from", "a.jsonl", "--columns", "{text: x}"], "data.columns takes text from 'x'"),
+        (["--from", "empty.jsonl"], "empty.jsonl holds no rows"),
+    ],
+)
+def test_what_cannot_be_begun_is_one_sentence(
+    hanse, tmp_path: Path, words: list[str], said: str
+) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines(labelled(9)))
+    (tmp_path / "empty.jsonl").touch()
+    before = sorted(tmp_path.iterdir())
+    code, err = hanse("init", *words)
+    assert code == 2 and err.startswith("hanse: ") and said in err and err.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_every_line_behind_a_sign_may_be_taken_instead(tmp_path: Path) -> None:
+    """What is commented out is valid where it stands, in place of the line of the same key."""
+    (tmp_path / "texts").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "texts" / name).mkdir()
+        (tmp_path / "texts" / name / "one.jsonl").write_bytes(lines([{"text": "x"}, {"text": "y"}]))
+    (tmp_path / "labelled.jsonl").write_bytes(lines(labelled(40)))
+    (tmp_path / "chat.jsonl").write_bytes(FILES["chat.jsonl"][0](40))
+    taken = 0
+    for name in ("texts", "labelled.jsonl", "chat.jsonl"):
+        file = tmp_path / f"{name}.yaml"
+        start([str(tmp_path / name)], 2, sources.DEFAULT, file, {})
+        text = file.read_text()
+        before = load(file)
+        for line in text.splitlines():
+            bare = line.replace("# ", "", 1)
+            if not line.lstrip().startswith("# ") or not is_setting(bare):
+                continue
+            key = bare.partition(":")[0] + ":"
+            others = [old for old in text.splitlines() if not old.startswith(key)]
+            file.write_text("\n".join([bare if old == line else old for old in others]))
+            assert load(file) != before, line
+            taken += 1
+    assert taken > 12
+
+
+def is_setting(line: str) -> bool:
+    """Whether a line is `key: value` in an experiment, and no prose and no example of clients."""
+    key, colon, _ = line.strip().partition(": ")
+    return bool(colon) and key.isidentifier() and key not in ("north", "south")
+
+
+def test_held_out_rows_leave_every_silo_enough(tmp_path: Path) -> None:
+    for sizes in ((1, 1, 1), (1, 1, 40), (2, 3, 4), (30, 1, 200), (5, 5, 5)):
+        rows = [
+            {"text": f"{silo} {n}", "label": WORDS[n % 2], "silo": f"s{silo}"}
+            for silo, size in enumerate(sizes)
+            for n in range(size)
+        ]
+        (tmp_path / "a.jsonl").write_bytes(lines(rows))
+        file = tmp_path / "a.yaml"
+        started = start([str(tmp_path / "a.jsonl")], 3, sources.DEFAULT, file, {})
+        assert started.plan.owner == "silo"
+        divided = divide(load(file))
+        kept = [len(divided.train[name]) + len(divided.held[name]) for name in divided.train]
+        assert all(left >= size / 2 for left, size in zip(kept, sizes, strict=True))
+        assert len(divided.test) == started.plan.test
+        file.unlink()
+    # Rows that all say the same cannot be held out at all.
+    (tmp_path / "a.jsonl").write_bytes(lines(labelled(1) * 9))
+    assert start([str(tmp_path / "a.jsonl")], 3, sources.DEFAULT, file, {}).plan.test == 0
+
+
+def test_label_words_cannot_begin_one_another() -> None:
+    for labels in (["1", "10", "2"], ["good", "good.", "go;od"], ["a", "ab!", "a."], ["."]):
+        words = list(label_words(labels).values())
+        pairs = [(a, b) for a in words for b in words if a != b]
+        assert not any(b.startswith(a) for a, b in pairs), words
+        assert len(set(words)) == len(labels)
+    assert label_words(["bad", "good"]) == {"bad": "bad", "good": "good"}
+
+
+@pytest.mark.parametrize("value", [*ODD, "", "x" * 300, "\x00\u2028\x85", "- a", "1", "<<", "=", 3])
+def test_a_scalar_reads_back_on_one_line(value: Any) -> None:
+    text = f"key: {scalar(value)}\n{scalar(value)}: 1\n"
+    assert len(text.splitlines()) == 2
+    assert yaml.safe_load(text) == {"key": value, value: 1}
+
+
+def test_the_page_is_aligned_and_not_too_wide(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines(labelled(40)))
+    start([str(tmp_path / "a.jsonl")], 2, sources.DEFAULT, tmp_path / "a.yaml", {})
+    for line in (tmp_path / "a.yaml").read_text().splitlines():
+        assert len(line) <= 100 and line == line.rstrip() and "\t" not in line
+        code, sign, _ = line.partition("  # ")
+        if sign and code.strip():
+            assert len(code) + 2 >= COLUMN or line[COLUMN] == "#", line
+
+
+def test_tokens_are_guessed_well_enough() -> None:
+    # Counted with SmolLM2's tokenizer.
+    for text, counted in {
+        "def f(x):\n    return {k: v for k, v in x.items() if v is not None}": 26,
+        "1234567890 12.5 99,100": 22,
+        "敏捷的棕色狐狸跳过了懒狗。今天天气很好，我们去公园散步吧。": 61,
+        "Die Würde des Menschen ist unantastbar.": 14,
+    }.items():
+        assert counted / 2 <= tokens(text) <= counted * 2, text
+
+
+def test_a_preference_is_refused_only_where_nothing_can_be_learned(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines([{"chosen": "a", "rejected": "b"}] * 4))
+    found = look(str(tmp_path / "a.jsonl"), {})
+    assert found.rows[0].text == "a" and "preferences" in found.remark
+    with pytest.raises(UserError, match="4 rows cannot be dealt to 5 silos"):
+        plan({"": found}, 5)
