@@ -157,7 +157,8 @@ def _foreign(section: Place) -> bool:
     for depth, key in enumerate(section):
         known = keys(Experiment, section[:depth])
         if key not in known:
-            return bool(known) and not difflib.get_close_matches(str(key).lower(), known, cutoff=0.8)
+            near = difflib.get_close_matches(str(key).lower(), known, cutoff=0.8)
+            return bool(known) and not near
     return False
 
 
