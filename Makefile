@@ -36,6 +36,7 @@ bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/logits.py
 	$(BIN)/python benchmarks/quickstart.py
+	$(BIN)/python benchmarks/ladder.py
 	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/tables.py
 

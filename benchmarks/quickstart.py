@@ -9,21 +9,19 @@ not done again. Writes benchmarks/results/quickstart.json, and the figure of the
 import argparse
 import json
 import logging
-import math
 import statistics
 from pathlib import Path
 
 from measured import keep
 
 from hanse import journal, simulation
-from hanse.evaluation.intervals import paired
+from hanse.evaluation.intervals import paired, student
 from hanse.loading import load
 from hanse.report import figure
 
 ROOT = Path(__file__).parent.parent
 LONGER = "train.num_train_epochs=0.03"
 QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
-T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, 97.5 %, for so many seeds
 
 
 def finished(seed: int, reviews: int, extra: list[str]) -> Path:
@@ -67,9 +65,8 @@ def main() -> None:
         print(json.dumps(row), flush=True)
     gains = [row["gain"] for row in rows]
     result = {"reviews": chosen.reviews, "seeds": rows, "mean_gain": statistics.mean(gains)}
-    if len(gains) > 1:
-        half = T95[len(gains)] * statistics.stdev(gains) / math.sqrt(len(gains))
-        result["mean_gain_interval"] = [result["mean_gain"] - half, result["mean_gain"] + half]
+    if spread := student(gains):
+        result["mean_gain_interval"] = [spread.low, spread.high]
     print(keep("quickstart", result))
     first = ROOT / "runs" / f"benchmark-quickstart-{chosen.reviews}-{chosen.seeds[0]}"
     figure(first, ROOT / "docs" / "quickstart.svg")

@@ -1,4 +1,4 @@
-"""Write the figures of benchmarks/results/*.json into the README, between their markers."""
+"""Write the figures of benchmarks/results/*.json into README and docs, between their markers."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def quickstart(result: dict[str, Any]) -> list[str]:
@@ -60,16 +60,47 @@ def logits(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def ladder(result: dict[str, Any]) -> list[str]:
+    """Each kind of rung: its accuracy, what federated training is ahead by, and what it took."""
+    lines = [
+        "| | accuracy | federated is ahead by, in points | optimizer steps | reviews seen |",
+        "|---|---|---|---|---|",
+    ]
+    for line in result["summary"]:
+        lead = line["against_federated"]
+        ahead = (
+            f"{-100 * lead['value']:+.1f} ({-100 * lead['high']:+.1f} to {-100 * lead['low']:+.1f})"
+        )
+        lines.append(
+            f"| {line['name']}: {line['what']} | {100 * line['value']:.1f} % "
+            f"| {'' if line['name'] == 'federated' else ahead} "
+            f"| {line['steps']:,.0f} | {line['examples']:,.0f} |"
+        )
+    seeds = len(result["seeds"])
+    return [
+        *lines,
+        "",
+        result["verdict"],
+        "",
+        f"{result['clients']} silos, {result['test_items']:,} test reviews, means over {seeds} "
+        "seeds with 95 % intervals (Student's t); the steps of a federation are those of all "
+        f"silos. It took {result['minutes']:.0f} minutes.",
+    ]
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "quickstart": quickstart,
     "overhead": overhead,
     "logits": logits,
+    "ladder": ladder,
 }
 
 
 def written(text: str) -> str:
-    """The README's text with every table made anew from its results."""
+    """A page's text with every table that it has made anew from its results."""
     for name, table in TABLES.items():
+        if f"<!-- {name} -->" not in text:
+            continue
         result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
         machine = result["machine"]
         threads = machine["threads"]
@@ -83,7 +114,9 @@ def written(text: str) -> str:
 
 
 if __name__ == "__main__":
-    before = README.read_text(encoding="utf-8")
-    after = written(before)
-    README.write_text(after, encoding="utf-8")
-    sys.stdout.write("README.md was up to date\n" if before == after else "README.md rewritten\n")
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = written(before)
+        page.write_text(after, encoding="utf-8")
+        if before != after:
+            sys.stdout.write(f"{page.relative_to(ROOT)} rewritten\n")

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import statistics
 import sys
@@ -282,6 +283,12 @@ def test_a_changed_ladder_is_refused(
     with pytest.raises(UserError, match="the data have changed"):
         runs.resume(folder)
     write_lines(mine, reviews(120))
+    scores = folder / "seed-0" / "centralised" / "scores" / "test-classification-00001.json"
+    scores.write_text("{")
+    with pytest.raises(UserError, match=r"the scores of the finished run .*/centralised cannot"):
+        runs.resume(folder)
+    shutil.rmtree(folder / "seed-0" / "centralised")
+    assert _figures(runs.resume(folder))["done"] == 9
     (folder / "ladder.json").write_text("{")
     with pytest.raises(UserError, match="the seeds are not known"):
         runs.resume(folder)
@@ -376,7 +383,7 @@ def test_the_command_shows_the_ladder_and_resume_goes_on(
     for shown in (out, again):
         for expected in (
             "base",
-            "alone-longer",
+            "alone, longer",
             "centralised",
             "±",
             "over 2 seeds",

@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from statistics import fmean
 
 from hanse import journal
 from hanse.commands.words import console
@@ -16,23 +17,26 @@ def tell(folder: Path) -> None:
     for file in files:
         task = file.name[len("test-") : -len(f"-{last:05d}.json")]
         try:
-            before = journal.read_scores(folder, f"test-{task}", 0)
-            after = journal.read_scores(folder, f"test-{task}", last)
+            console.print(_outcome(folder, task, last), style="bold", soft_wrap=True)
         except (OSError, ValueError):
             console.print(f"the scores in {file.parent} cannot be read", soft_wrap=True)
-            continue
-        name = "accuracy" if "accuracy" in after["metrics"] else next(iter(after["metrics"]))
-        old, new = (sum(found["items"]) / len(found["items"]) for found in (before, after))
-        console.print(
-            f"mean {name} of {len(after['items']):,} held-out rows: {old:.4f} → {new:.4f}, "
-            f"change {shown(paired(after['items'], before['items']))}",
-            style="bold",
-            soft_wrap=True,
-        )
     console.print(f"adapter  {folder / 'adapter'}", soft_wrap=True)
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
     again = f"hanse evaluate {shlex.quote(str(folder))}"
     console.print(f"next     {again if files else f'{again} --data FILE'}", soft_wrap=True)
+
+
+def _outcome(folder: Path, task: str, last: int) -> str:
+    """What a task found on the test rows; before training, too, unless evaluation.test is last."""
+    after = journal.read_scores(folder, f"test-{task}", last)
+    name = "accuracy" if "accuracy" in after["metrics"] else next(iter(after["metrics"]))
+    found = f"mean {name} of {len(after['items']):,} held-out rows: "
+    new = fmean(after["items"])
+    if not (folder / "scores" / f"test-{task}-00000.json").exists():
+        return f"{found}{new:.4f}"
+    before = journal.read_scores(folder, f"test-{task}", 0)
+    change = shown(paired(after["items"], before["items"]))
+    return f"{found}{fmean(before['items']):.4f} → {new:.4f}, change {change}"
 
 
 def shown(interval: Interval | None) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from hanse import loading
@@ -37,14 +38,17 @@ def tell_ladder(folder: Path) -> None:
     table = Table(
         title=f"mean {figures['metric']} of {figures['test_items']:,} test rows",
         caption=None if few else f"95 % intervals over {len(figures['seeds'])} seeds (Student's t)",
+        box=SIMPLE_HEAD,  # narrow enough for 80 columns
+        collapse_padding=True,
+        pad_edge=False,
     )
-    for column in ("", figures["metric"], "minus federated", "steps", "examples", "seconds", "MB"):
+    for column in ("", figures["metric"], "− federated", "steps", "examples", "seconds", "MB"):
         table.add_column(column, justify="right" if column else "left")
     for line in figures["summary"]:
         spent = [_spent(figures, line["name"], key) for key in ("training_seconds", "bytes")]
         other = line["name"] != "federated"
         table.add_row(
-            line["name"],
+            line["name"].replace("-", ", ", 1).replace("-", " "),
             _shown(line, ".3f"),
             _shown(line["against_federated"], "+.3f") if other else "",
             *(f"{line[key]:,.0f}" for key in ("steps", "examples")),
@@ -53,7 +57,7 @@ def tell_ladder(folder: Path) -> None:
         )
     console.print(table)
     console.print(figures["verdict"], style="bold", soft_wrap=True)
-    console.print(f"figures  {folder / 'ladder.json'}", soft_wrap=True)
+    console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
 
 
 def _shown(found: Row, form: str) -> str:
@@ -61,7 +65,7 @@ def _shown(found: Row, form: str) -> str:
     value = format(found["value"], form)
     if found["low"] is None:
         return value
-    return f"{value} ± {(found['high'] - found['low']) / 2:.3f}"
+    return f"{value} ±{(found['high'] - found['low']) / 2:.3f}"
 
 
 def _spent(figures: Row, kind: str, key: str) -> float:

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from hanse.errors import UserError
 from hanse.evaluation.intervals import Interval, paired, standard_error, student
 from hanse.experiment import Experiment, build_tasks
 from hanse.journal import Row, read_scores, records
@@ -31,30 +32,31 @@ def figures(
     content |= {BASE: None, "rungs": [], "summary": []}
     if finished:
         task = next(iter(build_tasks(experiment)))
-        first = _scores(finished[0], task, 0)
-        metric = "accuracy" if "accuracy" in first["metrics"] else next(iter(first["metrics"]))
         federated = [rung for rung in finished if rung.kind == "federated"]
-        base = {rung.experiment.seed: _scores(rung, task, 0)["items"] for rung in federated}
+        scored = {rung.experiment.seed: _scores(rung, task, 0) for rung in federated}
+        base = {seed: scores["items"] for seed, scores in scored.items()}
+        values = {seed: statistics.fmean(items) for seed, items in base.items()}
+        first = scored[finished[0].experiment.seed]
+        metric = "accuracy" if "accuracy" in first["metrics"] else next(iter(first["metrics"]))
         content |= {"metric": metric, "higher_is_better": metric not in LOWER_IS_BETTER}
         content["test_items"] = len(first["items"])
-        values = [statistics.fmean(items) for items in base.values()]
-        items = first["items"]
-        se = standard_error(items) if len(items) > 1 else None
-        content[BASE] = {"value": statistics.fmean(values), "se": se}
+        se = standard_error(first["items"]) if len(first["items"]) > 1 else None
+        content[BASE] = {"value": statistics.fmean(values.values()), "se": se}
         content["rungs"] = _rungs(finished, task, metric, base, home)
-        content["summary"] = _summary(
-            content["rungs"], dict(zip(base, values, strict=True)), content["clients"]
-        )
+        content["summary"] = _summary(content["rungs"], values, content["clients"])
     content["verdict"] = verdict(content)
     return content
 
 
-def _folder(rung: Rung) -> Path:
-    return Path(str(rung.experiment.output_dir))
-
-
 def _scores(rung: Rung, task: str, round: int) -> Row:
-    return read_scores(_folder(rung), f"test-{task}", round)
+    """A run's scores on the test items; raises UserError if they are lost."""
+    try:
+        return read_scores(rung.folder, f"test-{task}", round)
+    except (OSError, ValueError):
+        raise UserError(
+            f"the scores of the finished run {rung.folder} cannot be read; remove that folder and "
+            "`hanse resume` the ladder, which then runs it again."
+        ) from None
 
 
 def _rungs(
@@ -70,7 +72,7 @@ def _rungs(
         outcome = {"seed": rung.experiment.seed, "value": statistics.fmean(items)}
         outcome |= {"gain": outcome["value"] - statistics.fmean(base[rung.experiment.seed])}
         outcome |= _bounds(gain) | _effort(rung) | {"own": _own(rung, metric)}
-        row["seeds"].append({**outcome, "run": str(_folder(rung).relative_to(home))})
+        row["seeds"].append({**outcome, "run": str(rung.folder.relative_to(home))})
     return list(found.values())
 
 
@@ -81,7 +83,7 @@ def _bounds(interval: Interval | None) -> Row:
 
 def _effort(rung: Rung) -> Row:
     """What training took. Only a federation sends anything: others train where the rows are."""
-    rounds, ledger = records(_folder(rung)), records(_folder(rung), "ledger")
+    rounds, ledger = records(rung.folder), records(rung.folder, "ledger")
     trained = [row for row in ledger if row["kind"] == "train" and "steps" in row]
     sent = rung.kind == "federated"
     return {
@@ -95,8 +97,8 @@ def _effort(rung: Rung) -> Row:
 def _own(rung: Rung, metric: str) -> float | None:
     """The score on the rows that the participants held out for themselves, over all these rows."""
     last = rung.experiment.rounds
-    scored = records(_folder(rung))[-1].get("client_test") or {}
-    ledger = records(_folder(rung), "ledger")
+    scored = records(rung.folder)[-1].get("client_test") or {}
+    ledger = records(rung.folder, "ledger")
     asked = [row for row in ledger if (row["round"], row["kind"]) == (last, "evaluate")]
     weights = {row["client"]: row["weight"] for row in asked if row.get("weight")}
     if not scored or any(metric not in scored[name] for name in weights):

@@ -49,6 +49,11 @@ class Rung:
         return name_of(self.kind, self.client)
 
     @property
+    def folder(self) -> Path:
+        """Its run folder."""
+        return Path(str(self.experiment.output_dir))
+
+    @property
     def what(self) -> str:
         """The rung in one phrase."""
         return KINDS[self.kind].replace("one client alone", f"{self.client} alone")

@@ -2,6 +2,7 @@
 
 ladder.yaml     the experiment of which all runs are derived, resolved
 ladder.json     the seeds and the figures; written anew after each run
+report.html     all of it at a glance
 machine.json    threads, versions and the data's hash, as in a run folder
 seed-<s>/       the run folders of one seed, by rung
 """
@@ -9,7 +10,7 @@ seed-<s>/       the run folders of one seed, by rung
 import json
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from hanse.errors import UserError
 from hanse.experiment import Experiment
 from hanse.ladder.figures import figures
 from hanse.ladder.rungs import Rung, refuse, rungs
+from hanse.progress import RUNS, say
+from hanse.report import write_ladder_report
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,10 @@ class Ladder:
         """The content of ladder.json."""
         found = figures(self.experiment, self.seeds, finished, self.planned, self.folder)
         return (json.dumps(found, indent=2) + "\n").encode()
+
+    def note(self, finished: Sequence[Rung]) -> None:
+        """Write the figures of all finished rungs down."""
+        storage.write(self.folder / "ladder.json", self.figures(finished))
 
 
 def run(experiment: Experiment, seeds: Sequence[int]) -> Path:
@@ -92,44 +99,49 @@ def _climb(ladder: Ladder) -> Path:
     finished: list[Rung] = []
     with simulation.stoppable() as stop:
         try:
-            for rung in _in_turn(ladder):
-                log.info("%s, seed %d: %s", rung.name, rung.experiment.seed, rung.what)
-                _finish(rung, ladder.held, stop)
-                finished.append(rung)
-                storage.write(ladder.folder / "ladder.json", ladder.figures(finished))
-                if stop.is_set():
-                    raise simulation.StoppedError
+            for seed in ladder.seeds:
+                for rung in ladder.rungs(seed):
+                    if stop.is_set():
+                        raise simulation.StoppedError
+                    if not _stands(rung):
+                        say(RUNS, len(finished), ladder.planned)
+                        log.info("%s, seed %d: %s", rung.name, seed, rung.what)
+                        _train(rung, ladder.held, stop)
+                        ladder.note([*finished, rung])
+                    finished.append(rung)
         except (simulation.StoppedError, KeyboardInterrupt):
+            write_ladder_report(ladder.folder)
             raise UserError(
                 f"stopped with {len(finished)} of {ladder.planned} rungs finished; go on with "
                 f"`hanse resume {ladder.folder}`."
             ) from None
+    ladder.note(finished)
+    write_ladder_report(ladder.folder)
     return ladder.folder
 
 
-def _in_turn(ladder: Ladder) -> Iterator[Rung]:
-    """All rungs, seed by seed."""
-    for seed in ladder.seeds:
-        yield from ladder.rungs(seed)
+def _stands(rung: Rung) -> bool:
+    """Whether a rung's run is finished; raises UserError if it was made with other settings."""
+    if rung.folder.exists():
+        _refuse_other(rung)
+    return simulation.finished(rung.folder)
 
 
-def _finish(rung: Rung, held: Machine, stop: threading.Event) -> None:
-    """Run a rung, or go on with it; one that is finished stays as it is."""
-    folder = Path(str(rung.experiment.output_dir))
-    if not folder.exists():
+def _train(rung: Rung, held: Machine, stop: threading.Event) -> None:
+    """Run a rung, or go on with it."""
+    if rung.folder.exists():
+        simulation.resume(rung.folder, held, stop)
+    else:
         simulation.run(rung.experiment, held, stop)
-        return
-    _refuse_other(rung, folder)
-    if not simulation.finished(folder):
-        simulation.resume(folder, held, stop)
 
 
-def _refuse_other(rung: Rung, folder: Path) -> None:
+def _refuse_other(rung: Rung) -> None:
     """Raise UserError if a run was made with other settings than the rung now has."""
-    there, wanted = loading.load(folder / "experiment.yaml").resolved(), rung.experiment.resolved()
+    there = loading.load(rung.folder / "experiment.yaml").resolved()
+    wanted = rung.experiment.resolved()
     for name in sorted(wanted.keys() - {"output_dir"}):
         if there[name] != wanted[name]:
             raise UserError(
-                f"{folder} was made with other settings ({name}) than ladder.yaml has now; put "
-                "them back, or begin a new ladder."
+                f"{rung.folder} was made with other settings ({name}) than ladder.yaml has now; "
+                "put them back, or begin a new ladder."
             )

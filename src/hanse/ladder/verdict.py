@@ -37,10 +37,10 @@ def verdict(figures: Row) -> str:
 
 def _gain(difference: Row) -> Row:
     """Federated minus the other, from the other minus federated."""
-    low, high = difference["low"], difference["high"]
+    value, low, high = 0.0 - difference["value"], difference["low"], difference["high"]
     if low is None or high is None:
-        return {"value": -difference["value"], "low": None, "high": None}
-    return {"value": -difference["value"], "low": -high, "high": -low}
+        return {"value": value, "low": None, "high": None}
+    return {"value": value, "low": -high, "high": -low}
 
 
 def _head(gains: list[Row], sign: int) -> str:
