@@ -1,7 +1,8 @@
-# make demo    fine-tune a real model across four silos (minutes)
-# make test    lint, types, layering, then every test
-# make check   lint, types, layering
-# make bench   measure, and write benchmarks/results/
+# make demo        fine-tune a real model across four silos (minutes)
+# make test        lint, types, layering, then every test
+# make check       lint, types, layering
+# make docs-check  run every command of the guides
+# make bench       measure, and write benchmarks/results/
 #
 # Everything is set up in .venv when first needed. A torch that $(PYTHON) already has is used as it
 # is; otherwise TORCH is installed, for example: make demo TORCH="torch --index-url …/cpu"
@@ -17,7 +18,7 @@ HAS_TORCH := $(PYTHON) -c "import torch"
 
 export OMP_NUM_THREADS ?= $(THREADS)
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check docs-check bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/hanse run experiments/quickstart.yaml
@@ -31,6 +32,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs-check: $(VENV)/.dev $(VENV)/.samples
+	$(BIN)/pytest -m "end_to_end" tests/end_to_end/test_docs.py
 
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/overhead.py

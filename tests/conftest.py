@@ -41,6 +41,20 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process leave an empty report: its plots take longer than a tiny run itself.
+
+    Reports have tests of their own, which write them, and runs in processes of their own.
+    """
+
+    def written(folder: Path) -> Path:
+        (folder / "report.html").write_text("")
+        return folder / "report.html"
+
+    monkeypatch.setattr("hanse.simulation.write_report", written)
+
+
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random Llama: 2 layers, hidden size 32."""

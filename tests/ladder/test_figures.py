@@ -1,0 +1,107 @@
+"""ladder.json against the runs' own records, and what it concludes from them."""
+
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hanse import journal
+from hanse.division import divide
+from hanse.ladder import runs
+from hanse.ladder.verdict import verdict
+from hanse.loading import load
+
+
+def test_figures_are_those_of_the_runs(experiment_file: Path) -> None:
+    folder = runs.run(load(experiment_file), [0, 1])
+    figures = _figures(folder)
+    by_name = {rung["name"]: {o["seed"]: o for o in rung["seeds"]} for rung in figures["rungs"]}
+    lines = {line["name"]: line for line in figures["summary"]}
+    assert (figures["done"], figures["planned"], figures["test_items"]) == (18, 18, 30)
+    assert (figures["metric"], figures["clients"], figures["rounds"]) == ("accuracy", 3, 3)
+
+    run = folder / "seed-1" / "federated"
+    before = journal.read_scores(run, "test-classification", 0)["items"]
+    after = journal.read_scores(run, "test-classification", 3)["items"]
+    found = by_name["federated"][1]
+    assert found["run"] == "seed-1/federated"
+    assert found["value"] == pytest.approx(sum(after) / 30)
+    assert figures["base"]["value"] == pytest.approx(sum(before) / 30)
+    differences = [a - b for a, b in zip(after, before, strict=True)]
+    half = 1.959964 * statistics.stdev(differences) / math.sqrt(30)
+    assert found["gain"] == pytest.approx(sum(differences) / 30)
+    assert (found["low"], found["high"]) == pytest.approx(
+        (found["gain"] - half, found["gain"] + half)
+    )
+    assert (found["steps"], found["examples"]) == (27, 216)
+    assert found["bytes"] > 0 == by_name["centralised"][1]["bytes"]
+    last = journal.records(run)[-1]["client_test"]
+    held = {name: len(rows) for name, rows in divide(load(run / "experiment.yaml")).held.items()}
+    right = sum(last[name]["accuracy"] * count for name, count in held.items())
+    assert found["own"] == pytest.approx(right / sum(held.values()))
+
+    alone = [[by_name[f"alone-silo-{n}"][s]["value"] for n in (1, 2, 3)] for s in (0, 1)]
+    first, second = (sum(values) / 3 for values in alone)
+    assert lines["alone"]["value"] == pytest.approx((first + second) / 2)
+    federated = [by_name["federated"][s]["value"] for s in (0, 1)]
+    gaps = [first - federated[0], second - federated[1]]
+    # Two seeds: the 97.5 % quantile of Student's t with one degree of freedom is tan(0.475 π).
+    half = math.tan(0.475 * math.pi) * abs(gaps[0] - gaps[1]) / 2
+    against = lines["alone"]["against_federated"]
+    assert against["value"] == pytest.approx(sum(gaps) / 2)
+    assert against["high"] - against["low"] == pytest.approx(2 * half)
+    assert (lines["alone"]["steps"], lines["alone-longer"]["steps"]) == (9, 27)
+    assert (lines["centralised"]["steps"], lines["centralised"]["examples"]) == (9, 216)
+
+
+def test_a_loss_is_better_when_it_is_lower(experiment_file: Path) -> None:
+    words = ["objective=sft", "rounds=1", "train.max_steps=1"]
+    figures = _figures(runs.run(load(experiment_file, words), [0]))
+    assert (figures["metric"], figures["higher_is_better"]) == ("loss", False)
+
+
+def _line(name: str, value: float, gap: float, half: float | None) -> dict[str, Any]:
+    low, high = (None, None) if half is None else (gap - half, gap + half)
+    return {
+        "name": name,
+        "value": value,
+        "against_federated": {"value": gap, "low": low, "high": high},
+    }
+
+
+@pytest.mark.parametrize(
+    ("base", "alone", "longer", "half", "higher", "said"),
+    [
+        (-0.2, -0.1, -0.1, 0.05, True, "Federation pays here: "),
+        (-0.2, -0.1, -0.04, 0.05, True, "Whether federation pays is not clear here"),
+        (-0.2, -0.1, 0.1, 0.05, True, "Federation does not pay here"),
+        (0.2, 0.1, 0.1, 0.05, True, "Federation does not pay here"),
+        (0.2, 0.1, 0.1, 0.05, False, "Federation pays here"),
+        (-0.2, -0.1, -0.1, None, True, "One seed is too few to say"),
+    ],
+)
+def test_the_verdict_says_no_more_than_the_intervals(
+    base: float, alone: float, longer: float, half: float | None, higher: bool, said: str
+) -> None:
+    gaps = {"base": base, "alone": alone, "federated": 0.0, "alone-longer": longer}
+    lines = [_line(name, 0.5 + gap, gap, half) for name, gap in gaps.items()]
+    figures = {"metric": "score", "higher_is_better": higher, "summary": lines}
+    found = verdict({**figures, "done": 9, "planned": 9})
+    assert found.startswith(said)
+    assert f"0.500 against {0.5 + base:.3f} of the base model ({-base:+.3f}" in found
+    assert "9 of 12 rungs are done" in verdict({**figures, "done": 9, "planned": 12})
+
+
+def test_nothing_is_said_before_there_is_something_to_compare() -> None:
+    figures = {"metric": "score", "higher_is_better": True, "done": 2, "planned": 9}
+    lines = [_line("base", 0.4, -0.1, 0.01), _line("federated", 0.5, 0.0, 0.0)]
+    found = verdict({**figures, "summary": lines})
+    assert found == "Nothing can be said yet: 2 of 9 rungs are done."
+
+
+def _figures(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "ladder.json").read_text())
+    return content

@@ -1,0 +1,158 @@
+"""Which runs a ladder has, and that each is what it is called."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from hanse.assembly import simulate
+from hanse.errors import UserError
+from hanse.ladder.rungs import Rung, refuse, rungs
+from hanse.loading import load
+
+SIZES = {"silo-1": 50, "silo-2": 30, "silo-3": 10}
+
+
+def _rungs(file: Path, *words: str) -> dict[str, Rung]:
+    return {rung.name: rung for rung in rungs(load(file, words), SIZES, 5, Path("home"))}
+
+
+def test_a_ladder_has_every_rung_with_its_steps(experiment_file: Path) -> None:
+    found = _rungs(experiment_file, "train.per_device_train_batch_size=4", "algorithm=fedprox")
+    silos = [f"alone-silo-{n}" for n in (1, 2, 3)]
+    longer = [f"{name}-longer" for name in silos]
+    assert list(found) == [
+        *("federated", *silos, *longer),
+        *("centralised", "centralised-small-batch"),
+    ]
+    # 3 rounds of 3 steps at 3 silos
+    for names, steps, micro in (
+        (silos, 9, 1),
+        (longer, 27, 1),
+        (["centralised"], 9, 3),
+        (["centralised-small-batch"], 27, 1),
+    ):
+        for name in names:
+            settings = found[name].experiment
+            assert (settings.rounds, settings.train.max_steps) == (1, steps)
+            assert settings.train.gradient_accumulation_steps == micro
+            assert settings.train.per_device_train_batch_size == 4
+            assert settings.algorithm == "fedavg", "alone, there is nothing to combine"
+            assert settings.evaluation.test == "last"
+            assert settings.data.pooled == name.startswith("centralised")
+    assert found["federated"].experiment.rounds == 3
+    assert "fedprox" in found["federated"].experiment.algorithm
+    assert found["federated"].experiment.evaluation.test is True
+    assert found["alone-silo-2"].experiment.participants == ["silo-2"]
+    for name, rung in found.items():
+        assert rung.experiment.seed == 5
+        assert rung.experiment.output_dir == f"home/{name}"
+
+
+def test_where_a_round_is_a_pass_as_many_examples_are_seen(experiment_file: Path) -> None:
+    found = _rungs(experiment_file, "train.max_steps=null", "train.num_train_epochs=0.5")
+    federated = {"silo-1": 3 * 25, "silo-2": 3 * 15, "silo-3": 3 * 5}
+    total = sum(federated.values())
+    seen = {n: r.experiment.train.seen(SIZES.get(r.client or "", 90)) for n, r in found.items()}
+    for silo, examples in federated.items():
+        assert seen[f"alone-{silo}"] == examples
+        assert seen[f"alone-{silo}-longer"] == total
+    assert seen["centralised"] == seen["centralised-small-batch"] == total
+    joint, small = (found[n].experiment.train for n in ("centralised", "centralised-small-batch"))
+    assert (joint.batch, small.batch) == (3 * 8, 8)
+    assert (joint.steps(90), small.steps(90)) == (math.ceil(total / 24), math.ceil(total / 8))
+
+
+def test_where_some_silos_take_part_in_a_round_they_count(experiment_file: Path) -> None:
+    found = _rungs(experiment_file, "fraction_train=0.67")  # 2 of 3
+    assert found["alone-silo-1"].experiment.train.max_steps == 9
+    assert found["alone-silo-1-longer"].experiment.train.max_steps == 18
+    assert found["centralised"].experiment.train.max_steps == 9
+    assert found["centralised"].experiment.train.gradient_accumulation_steps == 2
+    assert found["centralised-small-batch"].experiment.train.max_steps == 18
+
+
+def test_a_silo_alone_keeps_its_own_settings(experiment_file: Path) -> None:
+    text = experiment_file.read_text()
+    own = "{max_steps: 1, per_device_train_batch_size: 2}"
+    experiment_file.write_text(text + f"clients: {{silo-2: {{train: {own}}}}}\n")
+    found = _rungs(experiment_file)
+    alone = found["alone-silo-2"].experiment.for_client("silo-2").train
+    assert (alone.max_steps, alone.per_device_train_batch_size) == (3, 2)
+    together = 3 * (3 * 8 + 1 * 2 + 3 * 8)
+    longer = found["alone-silo-2-longer"].experiment.for_client("silo-2").train
+    assert longer.max_steps == together / 2
+    assert found["alone-silo-1"].experiment.train.max_steps == 9
+
+
+def test_participants_hold_the_rows_that_they_hold_in_the_federation(experiment_file: Path) -> None:
+    together = simulate(load(experiment_file))
+    some = simulate(load(experiment_file, ["participants=[silo-3, silo-1]"]))
+    assert list(some.silos) == ["silo-1", "silo-3"]
+    for name, silo in some.silos.items():
+        assert silo.examples == together.silos[name].examples
+    assert some.learner.splits == together.learner.splits
+
+
+def test_pooled_rows_are_all_that_silos_train_on(experiment_file: Path) -> None:
+    together = simulate(load(experiment_file))
+    pooled = simulate(load(experiment_file, ["data.pooled=true"]))
+    assert list(pooled.silos) == ["pooled"]
+    for split in ("train", "test"):
+        every = [e.ids for silo in together.silos.values() for e in silo.examples[split]]
+        assert [e.ids for e in pooled.silos["pooled"].examples[split]] == every
+    trained = {example.ids for example in pooled.silos["pooled"].examples["train"]}
+    held = [*pooled.silos["pooled"].examples["test"], *pooled.learner.examples("test")]
+    held += pooled.learner.examples("validation")
+    assert not trained & {example.ids for example in held}
+
+
+def test_pooled_rows_are_asked_as_their_silo_asks(experiment_file: Path) -> None:
+    text = experiment_file.read_text()
+    own = "{template: 'What of {text}?'}"
+    experiment_file.write_text(text + f"clients: {{silo-2: {{data: {own}}}}}\n")
+    together = simulate(load(experiment_file))
+    pooled = simulate(load(experiment_file, ["data.pooled=true"]))
+    every = [e.ids for silo in together.silos.values() for e in silo.examples["train"]]
+    assert [e.ids for e in pooled.silos["pooled"].examples["train"]] == every
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("num_clients=1", "there is one client"),
+        ("data.pooled=true", "sets by itself"),
+        ("participants=[silo-1]", "sets by itself"),
+        ("data.test=0", r"data\.test is 0"),
+    ],
+)
+def test_what_no_ladder_can_be_made_of_is_refused(
+    experiment_file: Path, word: str, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        refuse(load(experiment_file, [word]))
+
+
+def test_names_of_clients_that_would_share_a_folder_are_refused(experiment_file: Path) -> None:
+    lines = "".join(f"  {n}: {{data: {{path: {n}.jsonl}}}}\n" for n in ("east", "east-longer"))
+    experiment_file.write_text(experiment_file.read_text() + "clients:\n" + lines)
+    with pytest.raises(UserError, match="cannot be called 'east-longer'"):
+        refuse(load(experiment_file))
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("participants=[silo-9]", "silo-9 is no client"),
+        ("participants=[]", "at least 1"),
+        ("evaluation.test=first", "evaluation.test is 'first'"),
+    ],
+)
+def test_wrong_settings_are_named(experiment_file: Path, word: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load(experiment_file, [word])
+
+
+def test_participants_and_pooled_rows_exclude_each_other(experiment_file: Path) -> None:
+    with pytest.raises(UserError, match="exclude each other"):
+        load(experiment_file, ["participants=[silo-1]", "data.pooled=true"])

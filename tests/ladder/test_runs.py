@@ -1,0 +1,181 @@
+"""A ladder trains what it says, goes on wherever it was stopped, and shows what came of it."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hanse import cli, simulation
+from hanse.assembly import simulate
+from hanse.commands.ladder import ladder
+from hanse.errors import UserError
+from hanse.ladder import runs
+from hanse.loading import load
+from hanse.randomness import Moment
+from samples import reviews, write_lines
+
+
+def test_alone_is_plain_training_from_a_fresh_adapter(experiment_file: Path) -> None:
+    folder = runs.run(load(experiment_file), [4])
+    alone = load(folder / "seed-4" / "alone-silo-2" / "experiment.yaml")
+    simulated = simulate(alone)
+    silo = simulated.silos["silo-2"]
+    machine, moment = simulated.machine, Moment(4, 1, "silo-2")
+    learner = machine.learner(silo.experiment, silo.examples, moment, {})
+    assert learner.fit().steps == 9
+    left = load_file(folder / "seed-4" / "alone-silo-2" / "adapter" / "adapter_model.safetensors")
+    for name, tensor in learner.tensors().items():
+        torch.testing.assert_close(left[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_clients_with_their_own_files_climb_too(experiment_file: Path, tmp_path: Path) -> None:
+    lines = ["clients:\n"]
+    for number, name in enumerate(("north", "south")):
+        file = write_lines(tmp_path / f"{name}.jsonl", reviews(40 + 40 * number, seed=number))
+        lines.append(f"  {name}: {{data: {{path: {file}}}}}\n")
+    experiment_file.write_text(experiment_file.read_text() + "".join(lines))
+    figures = _figures(runs.run(load(experiment_file, ["rounds=1", "train.max_steps=1"]), [0]))
+    names = ["federated", "alone-north", "alone-south", "alone-north-longer", "alone-south-longer"]
+    names += ["centralised", "centralised-small-batch"]
+    assert [rung["name"] for rung in figures["rungs"]] == names
+
+
+def test_any_rung_can_be_run_again_from_its_own_settings(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    folder = runs.run(load(experiment_file), [0, 1])
+    for name in ("seed-1/federated", "seed-1/alone-silo-3", "seed-1/centralised"):
+        words = [f"output_dir={tmp_path / name}"]
+        again = simulation.run(load(folder / name / "experiment.yaml", words))
+        assert _digest(again) == _digest(folder / name)
+
+
+def test_a_killed_ladder_goes_on_where_it_was(
+    experiment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _figures(runs.run(load(experiment_file, [f"output_dir={tmp_path / 'whole'}"]), [0, 1]))
+    finish, left = simulation._finish, iter(range(12))
+
+    def cut(*words: Any) -> None:
+        if next(left) == 11:
+            raise RuntimeError("power cut")
+        finish(*words)
+
+    monkeypatch.setattr(simulation, "_finish", cut)
+    with pytest.raises(RuntimeError):
+        runs.run(load(experiment_file), [0, 1])
+    monkeypatch.undo()
+    folder = tmp_path / "run"
+    assert (_figures(folder)["done"], len(_figures(folder)["rungs"])) == (11, 9)
+    assert "11 of 18 rungs are done" in _figures(folder)["verdict"]
+    early = {p: p.stat().st_mtime_ns for p in (folder / "seed-0").rglob("*") if p.is_file()}
+    runs.resume(folder)
+    assert {path: path.stat().st_mtime_ns for path in early} == early, "not done again"
+    assert _timeless(_figures(folder)) == _timeless(whole)
+
+
+@pytest.mark.parametrize(
+    ("logger", "line", "finished"),
+    [("ladder.runs", "alone-silo-1, ", 1), ("exchange", "round 1: pooled answered train", 8)],
+)
+def test_ctrl_c_stops_when_a_round_is_saved(
+    experiment_file: Path, tmp_path: Path, logger: str, line: str, finished: int
+) -> None:
+    def press(record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith(line):
+            os.kill(os.getpid(), signal.SIGINT)
+        return True
+
+    log = logging.getLogger(f"hanse.{logger}")
+    log.setLevel(logging.INFO)
+    log.addFilter(press)
+    try:
+        with pytest.raises(
+            UserError, match=f"stopped with {finished} of 9 .* `hanse resume .*run`"
+        ):
+            runs.run(load(experiment_file), [0])
+    finally:
+        log.removeFilter(press)
+    assert _figures(tmp_path / "run")["done"] == finished
+    assert _figures(runs.resume(tmp_path / "run"))["done"] == 9
+
+
+def test_a_changed_ladder_is_refused(
+    experiment_file: Path, review_file: Path, tmp_path: Path
+) -> None:
+    mine = write_lines(tmp_path / "mine.jsonl", reviews(120))
+    short = ["rounds=1", "train.max_steps=1", f"data.path={mine}"]
+    folder = runs.run(load(experiment_file, short), [0])
+    text = (folder / "ladder.yaml").read_text()
+    (folder / "ladder.yaml").write_text(text.replace("max_steps: 1", "max_steps: 2"))
+    with pytest.raises(UserError, match=r"seed-0/federated was made with other settings \(train\)"):
+        runs.resume(folder)
+    (folder / "ladder.yaml").write_text(text)
+    write_lines(mine, reviews(121))
+    with pytest.raises(UserError, match="the data have changed"):
+        runs.resume(folder)
+    write_lines(mine, reviews(120))
+    scores = folder / "seed-0" / "centralised" / "scores" / "test-classification-00001.json"
+    scores.write_text("{")
+    with pytest.raises(UserError, match=r"the scores of the finished run .*/centralised cannot"):
+        runs.resume(folder)
+    shutil.rmtree(folder / "seed-0" / "centralised")
+    assert _figures(runs.resume(folder))["done"] == 9
+    (folder / "ladder.json").write_text("{")
+    with pytest.raises(UserError, match="the seeds are not known"):
+        runs.resume(folder)
+
+
+def test_the_command_shows_the_ladder_and_resume_goes_on(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["rounds=1", "train.max_steps=1"]
+    out = _said(monkeypatch, capsys, "ladder", str(experiment_file), *words, "--seeds", "0,1")
+    again = _said(monkeypatch, capsys, "resume", str(experiment_file.parent / "run"))
+    for shown in (out, again):
+        for expected in (
+            "base",
+            "alone, longer",
+            "centralised",
+            "±",
+            "over 2 seeds",
+            "30 test rows",
+        ):
+            assert expected in shown
+    with pytest.raises(UserError, match="--seeds has 'two' in it"):
+        ladder(experiment_file, seeds=["two"])
+
+
+def _said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a command prints."""
+    monkeypatch.setattr(sys, "argv", ["hanse", *words])
+    cli.main()
+    return capsys.readouterr().out
+
+
+def _figures(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "ladder.json").read_text())
+    return content
+
+
+def _timeless(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures without what depends on the clock (a message tells the seconds of its client)."""
+    for rung in figures["rungs"]:
+        for outcome in rung["seeds"]:
+            del outcome["training_seconds"], outcome["bytes"]
+    return figures
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256(
+        (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+    ).hexdigest()
