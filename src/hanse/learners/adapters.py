@@ -71,6 +71,12 @@ def parameters(model: PeftModel, adapter: str) -> dict[str, Parameter]:
     return {name: found[name] for name in sorted(found)}
 
 
+def dropouts(model: PeftModel, adapter: str) -> list[Module]:
+    """The modules that drop inputs of one adapter while it is trained."""
+    homes = (getattr(module, "lora_dropout", {}) for module in model.modules())
+    return [home[adapter] for home in homes if adapter in home]
+
+
 def save(model: PeftModel, adapter: str, tensors: Tensors, folder: Path) -> None:
     """Write an adapter as PEFT writes it: its configuration and its tensors."""
     config = model.peft_config[adapter]

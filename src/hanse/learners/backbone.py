@@ -1,7 +1,7 @@
 """A frozen base model with its tokenizer, and the adapters that were put into it."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -100,6 +100,18 @@ class Backbone:
             model.set_adapter(adapter)
             self._active = adapter
         return model
+
+    @contextmanager
+    def dropping(self, adapter: str) -> Iterator[None]:
+        """An adapter's dropout at work. The frozen base stays as it is in use, without its own."""
+        dropouts = adapters.dropouts(self.activate(adapter), adapter)
+        for module in dropouts:
+            module.train()
+        try:
+            yield
+        finally:
+            for module in dropouts:
+                module.eval()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Matrix products in bfloat16 where the backbone is held in it."""

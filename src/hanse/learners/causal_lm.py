@@ -31,9 +31,14 @@ class Batch:
     rows: Tensor  # (N,) the row of each; for choices: (example · choices + choice)
     choice: Tensor  # (B,) the right choice of each example, if they have choices
     words: Tensor | None  # (C,) the choices' tokens, if each is one token: then R = N = B
+    lengths: tuple[int, ...]  # (R,) tokens of each row, without padding
     choices: int  # C, 0 if the examples have none
     examples: int  # B
-    tokens: int  # without padding
+
+    @property
+    def tokens(self) -> int:
+        """What is read, without padding."""
+        return sum(self.lengths)
 
     @property
     def items(self) -> int:
@@ -88,17 +93,13 @@ class CausalLM(Learner):
         objective: Objective | None = None,
         split: str = "train",
     ) -> Fit:
-        model = self.backbone.activate(self.adapter)
         goal = objective or self.objective
-        with torch.random.fork_rng():  # dropout draws from torch's global generator
+        # Dropout draws from torch's global generator.
+        with torch.random.fork_rng(), self.backbone.dropping(self.adapter):
             torch.manual_seed(self.moment.derive("dropout"))
-            model.train()
-            try:
-                return fit(
-                    self, split, self.training, goal, self.moment, self.rounds, penalty, self.kept
-                )
-            finally:
-                model.eval()
+            return fit(
+                self, split, self.training, goal, self.moment, self.rounds, penalty, self.kept
+            )
 
     def generate(self, examples: Sequence[Example], max_new_tokens: int) -> list[str]:
         prompts = [example.ids[: example.prompt] for example in examples]
@@ -136,9 +137,9 @@ def _collate_tokens(examples: Sequence[Example], device: torch.device) -> Batch:
         rows=rows.to(device),
         choice=torch.empty(0, dtype=torch.long),
         words=None,
+        lengths=tuple(map(len, examples)),
         choices=0,
         examples=len(examples),
-        tokens=sum(len(example) for example in examples),
     )
 
 
@@ -156,9 +157,9 @@ def _collate_words(examples: Sequence[Example], device: torch.device) -> Batch:
         rows=rows.to(device),
         choice=choice.to(device),
         words=words.to(device),
+        lengths=tuple(map(len, examples)),
         choices=len(words),
         examples=len(examples),
-        tokens=sum(len(example) for example in examples),
     )
 
 
@@ -177,9 +178,9 @@ def _collate_choices(examples: Sequence[Example], device: torch.device) -> Batch
         rows=batch.rows,
         choice=torch.tensor([example.choice for example in examples]).to(device),
         words=None,
+        lengths=batch.lengths,
         choices=len(examples[0].choices),
         examples=len(examples),
-        tokens=batch.tokens,
     )
 
 
