@@ -24,7 +24,8 @@ from hanse import settings
 from hanse.assembly import Simulation, simulate
 from hanse.experiment import Experiment
 from hanse.journal import Journal, latest
-from hanse.learners.causal_lm import CausalLM, collate
+from hanse.learners.batches import collate
+from hanse.learners.causal_lm import CausalLM
 from hanse.learners.training import draw
 from hanse.loading import load
 from hanse.objectives.sft import Sft

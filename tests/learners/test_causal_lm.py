@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 from hanse.interfaces import Objective
 from hanse.learners.adapters import Lora
 from hanse.learners.backbone import Model, load
-from hanse.learners.causal_lm import Batch, CausalLM
+from hanse.learners.batches import Batch
+from hanse.learners.causal_lm import CausalLM
 from hanse.learners.training import Training
 from hanse.objectives.classify import Classify
 from hanse.objectives.sft import Sft

@@ -1,0 +1,127 @@
+"""Examples as tensors: rows of one length, and where in them something is learned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hanse.values import IGNORED, Example
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one length, padded on the right.
+
+    A causal model never looks to the right, so padding needs no attention mask.
+    """
+
+    ids: Tensor  # (R, T) token ids
+    at: Tensor  # (N,) places in the flattened (R·T) positions whose next token is labelled
+    targets: Tensor  # (N,) those next tokens
+    rows: Tensor  # (N,) the row of each; for choices: (example · choices + choice)
+    choice: Tensor  # (B,) the right choice of each example, if they have choices
+    words: Tensor | None  # (C,) the choices' tokens, if each is one token: then R = N = B
+    lengths: tuple[int, ...]  # (R,) tokens of each row, without padding
+    choices: int  # C, 0 if the examples have none
+    examples: int  # B
+
+    @property
+    def tokens(self) -> int:
+        """What is read, without padding."""
+        return sum(self.lengths)
+
+    @property
+    def items(self) -> int:
+        """What a mean loss is a mean over: examples with choices, or labelled tokens."""
+        return self.examples if self.choices else len(self.targets)
+
+
+def choice_scores(logits: Tensor, batch: Batch) -> Tensor:
+    """(B, C): the log-probability of each choice, up to one constant for each example.
+
+    logits: (N, vocabulary), those of the batch's labelled positions.
+    """
+    if batch.words is not None:
+        return logits[:, batch.words]
+    each = logits.log_softmax(dim=1).gather(1, batch.targets[:, None])[:, 0]
+    total = torch.zeros(batch.examples * batch.choices, device=each.device)
+    return total.index_add(0, batch.rows, each).view(batch.examples, batch.choices)
+
+
+def collate(examples: Sequence[Example], device: torch.device) -> Batch:
+    """Examples as one batch; all with choices, or none."""
+    if not examples[0].choices:
+        return _collate_tokens(examples, device)
+    if all(len(choice) == 1 for choice in examples[0].choices):
+        return _collate_words(examples, device)
+    return _collate_choices(examples, device)
+
+
+def _collate_tokens(examples: Sequence[Example], device: torch.device) -> Batch:
+    """One row for each example; a position is labelled if its next token is to be learned."""
+    ids = _padded([example.ids for example in examples])
+    labels = torch.full_like(ids, IGNORED)
+    for row, example in enumerate(examples):
+        labels[row, : len(example)] = torch.tensor(example.labels)
+    rows, columns = torch.nonzero(labels[:, 1:] != IGNORED, as_tuple=True)
+    return Batch(
+        ids=ids.to(device),
+        at=(rows * ids.shape[1] + columns).to(device),
+        targets=labels[rows, columns + 1].to(device),
+        rows=rows.to(device),
+        choice=torch.empty(0, dtype=torch.long),
+        words=None,
+        lengths=tuple(map(len, examples)),
+        choices=0,
+        examples=len(examples),
+    )
+
+
+def _collate_words(examples: Sequence[Example], device: torch.device) -> Batch:
+    """One row for each example: the last position tells all one-token choices apart."""
+    ids = _padded([example.ids for example in examples])
+    last = torch.tensor([len(example) - 1 for example in examples])
+    rows = torch.arange(len(examples))
+    words = torch.tensor([choice[0] for choice in examples[0].choices])
+    choice = torch.tensor([example.choice for example in examples])
+    return Batch(
+        ids=ids.to(device),
+        at=(rows * ids.shape[1] + last).to(device),
+        targets=words[choice].to(device),
+        rows=rows.to(device),
+        choice=choice.to(device),
+        words=words.to(device),
+        lengths=tuple(map(len, examples)),
+        choices=len(words),
+        examples=len(examples),
+    )
+
+
+def _collate_choices(examples: Sequence[Example], device: torch.device) -> Batch:
+    """One row for each example and choice, labelled on the choice's tokens."""
+    rows = [
+        Example(e.ids + choice, (IGNORED,) * len(e) + choice)
+        for e in examples
+        for choice in e.choices
+    ]
+    batch = _collate_tokens(rows, device)
+    return Batch(
+        ids=batch.ids,
+        at=batch.at,
+        targets=batch.targets,
+        rows=batch.rows,
+        choice=torch.tensor([example.choice for example in examples]).to(device),
+        words=None,
+        lengths=batch.lengths,
+        choices=len(examples[0].choices),
+        examples=len(examples),
+    )
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """(R, T) ids; the padding's value is never looked at."""
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row)
+    return ids
