@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from peft import PeftModel
 from pydantic import ConfigDict, Field
+from torch import Tensor
 from torch.nn import Parameter
 from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -101,6 +102,15 @@ class Backbone:
             self._active = adapter
         return model
 
+    def logits(self, ids: Tensor, at: Tensor) -> Tensor:
+        """(N, vocabulary) logits in float32, of the model with whatever adapters are at work.
+
+        ids: (R, T) tokens; at: (N,) places in the flattened (R·T) positions.
+        """
+        with _only(self.model, at), self.autocast():
+            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
+        return logits[0].float()
+
     @contextmanager
     def dropping(self, adapter: str) -> Iterator[None]:
         """An adapter's dropout at work. The frozen base stays as it is in use, without its own."""
@@ -165,3 +175,22 @@ def _refuse_other_kinds(name: str, config: Any) -> None:
             f"the model {name} is a {kinds[0]}, which does not generate text; "
             "choose a causal language model, such as smollm2-135m."
         )
+
+
+@contextmanager
+def _only(model: torch.nn.Module, at: Tensor) -> Iterator[None]:
+    """Let the output layer see the hidden states at `at` alone: (R, T, H) → (1, N, H).
+
+    A hook on the layer, rather than a call of the parts, keeps whatever an architecture does with
+    its logits afterwards (soft-capping, scaling).
+    """
+
+    def select(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = inputs[0]
+        return (hidden.reshape(-1, hidden.shape[-1])[at][None], *inputs[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(select)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,7 +1,6 @@
 """A causal language model as a learner: logits only where there is a label."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +45,8 @@ class CausalLM(Learner):
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, vocabulary) logits in float32."""
-        model = self.backbone.activate(self.adapter)
-        with _labelled_only(model, batch.at), self.backbone.autocast():
-            logits: Tensor = model(input_ids=batch.ids, use_cache=False).logits
-        return logits[0].float()
+        self.backbone.activate(self.adapter)
+        return self.backbone.logits(batch.ids, batch.at)
 
     def scores(self, batch: Batch) -> Tensor:
         return choice_scores(self.forward(batch), batch)
@@ -79,22 +76,3 @@ class CausalLM(Learner):
         """A PEFT folder with the tokenizer."""
         adapters.save(self.backbone.model, self.adapter, self.tensors(), folder)
         self.backbone.tokenizer.save_pretrained(str(folder))
-
-
-@contextmanager
-def _labelled_only(model: torch.nn.Module, at: Tensor) -> Iterator[None]:
-    """Let the output layer see the hidden states at `at` alone: (R, T, H) → (1, N, H).
-
-    A hook on the layer, rather than a call of the parts, keeps whatever an architecture does with
-    its logits afterwards (soft-capping, scaling).
-    """
-
-    def select(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = inputs[0]
-        return (hidden.reshape(-1, hidden.shape[-1])[at][None], *inputs[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(select)  # type: ignore[operator]
-    try:
-        yield
-    finally:
-        handle.remove()
