@@ -102,6 +102,9 @@ class Objective(ABC):
     """What a learner minimizes."""
 
     needs: ClassVar[str] = "tokens"  # how rows become examples: "tokens" to learn, or "choices"
+    # It asks the learner for one `forward` or `scores` of the batch, and nothing else; then clients
+    # can train together in one forward pass, otherwise each trains by itself.
+    shared: ClassVar[bool] = True
 
     @abstractmethod
     def loss(self, learner: Learner, batch: Any) -> Tensor:

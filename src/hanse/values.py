@@ -44,6 +44,7 @@ class Fit:
     """What local training did: optimizer steps, Σ of their rates, and what was seen on the way.
 
     loss: mean over all labelled items; tokens: without padding.
+    spent: seconds by what was done (data, forward, backward, optimizer).
     """
 
     steps: int
@@ -51,12 +52,18 @@ class Fit:
     examples: int
     tokens: int
     loss: float
-    seconds: float
+    spent: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """All of its time."""
+        return sum(self.spent.values())
 
     def numbers(self) -> dict[str, float]:
         """The plain numbers that a client reports with its update."""
         names = ("steps", "sum_lr", "examples", "tokens", "loss", "seconds")
-        return {name: float(getattr(self, name)) for name in names}
+        spent = {f"{name}_seconds": seconds for name, seconds in self.spent.items()}
+        return {name: float(getattr(self, name)) for name in names} | spent
 
 
 @dataclass(frozen=True)

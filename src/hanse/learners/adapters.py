@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import safetensors.torch
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from pydantic import ConfigDict, Field, PositiveFloat, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -73,8 +74,21 @@ def parameters(model: PeftModel, adapter: str) -> dict[str, Parameter]:
 
 def dropouts(model: PeftModel, adapter: str) -> list[Module]:
     """The modules that drop inputs of one adapter while it is trained."""
-    homes = (getattr(module, "lora_dropout", {}) for module in model.modules())
-    return [home[adapter] for home in homes if adapter in home]
+    layers = (module for module in model.modules() if isinstance(module, LoraLayer))
+    return [layer.lora_dropout[adapter] for layer in layers if adapter in layer.lora_dropout]
+
+
+def dropout(model: PeftModel, adapter: str) -> float:
+    """The share of inputs that an adapter drops in training."""
+    config: Any = model.peft_config[adapter]
+    share: float = config.lora_dropout
+    return share
+
+
+def scalings(model: PeftModel, adapter: str) -> dict[str, float]:
+    """What an adapter's low-rank products are multiplied by (α/r), by the name of the layer."""
+    layers = ((n, module) for n, module in model.named_modules() if isinstance(module, LoraLayer))
+    return {name: layer.scaling[adapter] for name, layer in layers if adapter in layer.scaling}
 
 
 def save(model: PeftModel, adapter: str, tensors: Tensors, folder: Path) -> None:

@@ -112,6 +112,13 @@ class Backbone:
         return logits[0].float()
 
     @contextmanager
+    def bare(self) -> Iterator[None]:
+        """The model without any adapter of its own at work."""
+        with self.model.disable_adapter():
+            yield
+        self._active = ""
+
+    @contextmanager
     def dropping(self, adapter: str) -> Iterator[None]:
         """An adapter's dropout at work. The frozen base stays as it is in use, without its own."""
         dropouts = adapters.dropouts(self.activate(adapter), adapter)

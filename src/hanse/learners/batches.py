@@ -125,3 +125,35 @@ def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
     for index, row in enumerate(rows):
         ids[index, : len(row)] = torch.tensor(row)
     return ids
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The batches of several clients as one: as many rows and places for each as for the largest.
+
+    ids: (K·R, T) tokens; lengths: of each row, 0 for those that only fill up.
+    at: (N,) places in the flattened (K·R·T) positions, client by client; counts: how many of each.
+    """
+
+    ids: Tensor
+    lengths: tuple[int, ...]
+    at: Tensor
+    counts: list[int]
+
+
+def joined(batches: Sequence[Batch | None]) -> Joined:
+    """Put batches under each other; None has no rows of its own."""
+    there = [batch for batch in batches if batch is not None]
+    rows, width = (max(batch.ids.shape[side] for batch in there) for side in (0, 1))
+    ids = there[0].ids.new_zeros(len(batches), rows, width)
+    lengths, places = [], []
+    for member, batch in enumerate(batches):
+        own = () if batch is None else batch.lengths
+        lengths += [*own, *[0] * (rows - len(own))]
+        if batch is not None:
+            height, length = batch.ids.shape
+            ids[member, :height, :length] = batch.ids
+            row = batch.at.div(length, rounding_mode="floor")
+            places.append((member * rows + row) * width + batch.at - row * length)
+    counts = [0 if batch is None else len(batch.at) for batch in batches]
+    return Joined(ids.flatten(0, 1), tuple(lengths), torch.cat(places), counts)

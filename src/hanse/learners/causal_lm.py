@@ -1,6 +1,6 @@
 """A causal language model as a learner: logits only where there is a label."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from hanse.interfaces import Learner, Objective
 from hanse.learners import adapters
 from hanse.learners.backbone import Backbone
 from hanse.learners.batches import Batch, choice_scores, collate
+from hanse.learners.cohort import Member
 from hanse.learners.generation import Decoding, continued
 from hanse.learners.training import Training, fit
 from hanse.randomness import Moment
@@ -23,6 +24,7 @@ class CausalLM(Learner):
     """One client's (or the server's) view of a base model that may be shared.
 
     splits: examples by split. kept: the optimizer's state from the last round.
+    together: trains this client in a cohort; while it waits there, others may use the same model.
     """
 
     backbone: Backbone
@@ -33,6 +35,7 @@ class CausalLM(Learner):
     moment: Moment
     rounds: int
     kept: Memory
+    together: Callable[[Member], Fit] | None = None
 
     def parameters(self) -> Mapping[str, Parameter]:
         return self.backbone.parameters(self.adapter)
@@ -58,12 +61,33 @@ class CausalLM(Learner):
         split: str = "train",
     ) -> Fit:
         goal = objective or self.objective
+        if self.together is not None:
+            member = self._member(goal, split, penalty)
+            if member.joins:
+                done = self.together(member)
+                self.load(member.tensors)
+                return done
         # Dropout draws from torch's global generator.
         with torch.random.fork_rng(), self.backbone.dropping(self.adapter):
             torch.manual_seed(self.moment.derive("dropout"))
             return fit(
                 self, split, self.training, goal, self.moment, self.rounds, penalty, self.kept
             )
+
+    def _member(self, objective: Objective, split: str, penalty: Penalty | None) -> Member:
+        return Member(
+            self,
+            self.backbone,
+            self.adapter,
+            split,
+            self.training,
+            objective,
+            self.moment,
+            self.rounds,
+            penalty,
+            self.tensors(),
+            self.kept,
+        )
 
     def generate(self, examples: Sequence[Example], max_new_tokens: int) -> list[str]:
         prompts = [example.ids[: example.prompt] for example in examples]

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, Positiv
 from torch.optim import SGD, AdamW, Optimizer
 
 from hanse.interfaces import Learner, Objective
+from hanse.learners.stopwatch import Stopwatch
 from hanse.progress import track
 from hanse.randomness import Moment
 from hanse.values import Fit, Memory, Penalty
@@ -115,21 +116,22 @@ def fit(
     penalty: a scalar of the trained tensors, added to the loss of every step.
     kept: the optimizer's state from the last round, if the settings keep it; it is updated.
     """
-    start = time.perf_counter()
+    parameters = dict(learner.parameters())
+    watch = Stopwatch(next(iter(parameters.values())).device)
     examples = learner.examples(split)
     steps = draw([len(example) for example in examples], settings, moment.generator("examples"))
-    parameters = dict(learner.parameters())
     optimizer = _optimizer(settings, list(parameters.values()))
     if settings.optimizer_state == "keep":
         _restore(optimizer, parameters, kept)
-    seen = _Seen(start)
+    seen = Seen()
     what = f"training {moment.client or 'on the server'}"
     for number, step in enumerate(track(steps, what, len(steps), numbers=seen.numbers)):
-        rate = settings.rate((max(1, moment.round) - 1 + number / len(steps)) / rounds)
+        rate = settings.rate(share_done(moment, number, len(steps), rounds))
         for group in optimizer.param_groups:
             group["lr"] = rate
         batches = [learner.batch([examples[index] for index in indices]) for indices in step]
-        losses = _backward(learner, objective, batches)
+        watch.lap("data")
+        losses = _backward(learner, objective, batches, watch)
         if penalty is not None:
             penalty(parameters).backward()
         if settings.max_grad_norm:
@@ -137,16 +139,22 @@ def fit(
         optimizer.step()
         optimizer.zero_grad()
         seen.add(batches, losses, rate)
+        watch.lap("optimizer")
     if settings.optimizer_state == "keep":
         _keep(optimizer, parameters, kept)
-    return seen.fit(len(steps))
+    return seen.fit(len(steps), watch.seconds())
+
+
+def share_done(moment: Moment, step: int, steps: int, rounds: int) -> float:
+    """The share of all steps of all rounds that is done before one step of a round."""
+    return (max(1, moment.round) - 1 + step / steps) / rounds
 
 
 @dataclass
-class _Seen:
-    """What training has seen so far, since `start`."""
+class Seen:
+    """What training has seen so far."""
 
-    start: float
+    start: float = field(default_factory=time.perf_counter)
     examples: int = 0
     tokens: int = 0
     items: int = 0
@@ -170,20 +178,23 @@ class _Seen:
         speed = self.tokens / (time.perf_counter() - self.start)
         return {"loss": loss, "tokens_per_second": speed}
 
-    def fit(self, steps: int) -> Fit:
-        """All of it, when training is done."""
+    def fit(self, steps: int, spent: Mapping[str, float]) -> Fit:
+        """All of it, when training is done; spent: seconds by what was done."""
         loss = float(self.losses) / max(1, self.items)
-        seconds = time.perf_counter() - self.start
-        return Fit(steps, self.sum_lr, self.examples, self.tokens, loss, seconds)
+        return Fit(steps, self.sum_lr, self.examples, self.tokens, loss, spent)
 
 
-def _backward(learner: Learner, objective: Objective, batches: Sequence[Any]) -> torch.Tensor:
+def _backward(
+    learner: Learner, objective: Objective, batches: Sequence[Any], watch: Stopwatch
+) -> torch.Tensor:
     """Gradients of the mean over all items of a step's micro-batches; the sum of their losses."""
     items = sum(batch.items for batch in batches)
     total: torch.Tensor | None = None
     for batch in batches:
         loss = objective.loss(learner, batch)
+        watch.lap("forward")
         (loss * (batch.items / items)).backward()
+        watch.lap("backward")
         part = loss.detach() * batch.items
         total = part if total is None else total + part
     assert total is not None  # a step has at least one micro-batch

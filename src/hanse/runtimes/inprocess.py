@@ -1,24 +1,37 @@
-"""All clients in this process, one after another; still only bytes pass between the halves."""
+"""All clients in this process; still only bytes pass between the halves."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from hanse.client import Site, respond
 from hanse.interfaces import Federation
 from hanse.messages import ClientProfile
+from hanse.runtimes.rendezvous import Rendezvous
 
 
 class InProcess(Federation):
     """Simulated clients, made when they are first asked.
 
     site: makes a client's side from its name. Clients with the same settings share one base model.
+    rendezvous: where clients wait to train together; cohort: how many answer at a time.
     """
 
-    def __init__(self, profiles: Sequence[ClientProfile], site: Callable[[str], Site]) -> None:
+    def __init__(
+        self,
+        profiles: Sequence[ClientProfile],
+        site: Callable[[str], Site],
+        rendezvous: Rendezvous[Any, Any] | None = None,
+        cohort: int = 1,
+    ) -> None:
         self._profiles = list(profiles)
         self._make = site
+        self._rendezvous = rendezvous
+        self._cohort = cohort
         self._sites: dict[str, Site] = {}
         self._queue: deque[tuple[str, bytes]] = deque()
+        self._replies: deque[tuple[str, bytes]] = deque()
 
     def profiles(self) -> list[ClientProfile]:
         return list(self._profiles)
@@ -27,9 +40,20 @@ class InProcess(Federation):
         self._queue.append((client, message))
 
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
-        if not self._queue:
-            return None
-        client, message = self._queue.popleft()
+        if not self._replies:
+            self._answer(
+                [self._queue.popleft() for _ in range(min(self._cohort, len(self._queue)))]
+            )
+        return self._replies.popleft() if self._replies else None
+
+    def _answer(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Let clients answer, so that those that train do it together."""
+        calls = [partial(respond, self._site(client), message) for client, message in messages]
+        run = self._rendezvous.run if self._rendezvous else lambda calls: [call() for call in calls]
+        names = [client for client, _ in messages]
+        self._replies.extend(zip(names, run(calls), strict=True))
+
+    def _site(self, client: str) -> Site:
         if client not in self._sites:
             self._sites[client] = self._make(client)
-        return client, respond(self._sites[client], message)
+        return self._sites[client]

@@ -1,0 +1,168 @@
+"""The LoRA matrices of several clients side by side, and how a shared base model applies them.
+
+All that one client trains is a row of one matrix, (K, P) in float32, so that gradients, clipping
+and the optimizer's steps are a few operations on that matrix. Unequal ranks are padded with zeros:
+padded rows of A and columns of B get no gradient, and stay zero.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn import Module
+from torch.utils.hooks import RemovableHandle
+
+from hanse.tensors import Tensors
+
+A, B = ".lora_A.weight", ".lora_B.weight"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One adapted layer: its name, its frozen layer, and the largest rank of the clients' there."""
+
+    name: str
+    base: Module
+    rank: int
+    inputs: int
+    outputs: int
+
+
+def stackable(model: PeftModel, parameters: Tensors) -> bool:
+    """Whether an adapter is nothing but LoRA on layers that every token passes."""
+    modules = dict(model.named_modules())
+    output = model.get_output_embeddings()  # it sees labelled positions only
+    for name in parameters:
+        home = modules.get(name.removesuffix(A).removesuffix(B))
+        if not name.endswith((A, B)) or home is None or _base(home) is output:
+            return False
+    return True
+
+
+class Stack:
+    """The adapters of K clients over one base model.
+
+    starts: each client's trained tensors, all of the same names.
+    scalings: α/r by client and adapted layer; dropouts: the share of inputs dropped, by client.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        starts: Sequence[Tensors],
+        scalings: Sequence[Mapping[str, float]],
+        dtype: torch.dtype,
+    ) -> None:
+        self.sites = _sites(model, starts)
+        self._dtype = dtype
+        sizes = [size for s in self.sites for size in (s.rank * s.inputs, s.outputs * s.rank)]
+        self._sizes = sizes
+        ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
+        names = [s.name + part for s in self.sites for part in (A, B)]
+        self._spans = dict(zip(names, pairwise(ends), strict=True))
+        device = next(iter(starts[0].values())).device
+        self.rows = torch.zeros(len(starts), ends[-1], device=device)
+        for member, start in enumerate(starts):
+            for name, view in self.views(self.rows[member], start).items():
+                view.copy_(start[name])
+        self.rows.requires_grad_()
+        factors = [[own[s.name] for own in scalings] for s in self.sites]
+        self._scalings = torch.tensor(factors, dtype=dtype, device=device)[:, :, None, None]
+
+    def views(self, row: Tensor, like: Tensors) -> dict[str, Tensor]:
+        """One client's tensors as views of a row (P,), in the shapes that `like` has."""
+        found = {}
+        for site in self.sites:
+            for part, shape in ((A, (site.rank, site.inputs)), (B, (site.outputs, site.rank))):
+                begin, end = self._spans[site.name + part]
+                height, width = like[site.name + part].shape
+                found[site.name + part] = row[begin:end].view(shape)[:height, :width]
+        return found
+
+    @contextmanager
+    def applied(self, members: int, drop: "Drop | None" = None) -> Iterator[None]:
+        """The base model with the first `members` clients' adapters at work, each on its own rows.
+
+        The rows of a batch belong to the clients in equal shares, in order.
+        """
+        parts = self.rows[:members].to(self._dtype).split(self._sizes, dim=1)
+        handles = []
+        try:
+            for index, site in enumerate(self.sites):
+                down = parts[2 * index].view(members, site.rank, site.inputs)
+                up = parts[2 * index + 1].view(members, site.outputs, site.rank)
+                low = _LowRank(down, up, self._scalings[index, :members], drop)
+                handles.append(low.attach(site.base))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Dropout of each client's rows from its own stream of random numbers.
+
+    shapes: the rows and tokens that each client's batch has by itself, so that what is drawn does
+    not depend on who trains beside it.
+    """
+
+    shares: Sequence[float]
+    generators: Sequence[torch.Generator]
+    shapes: Sequence[tuple[int, int]]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(K, R, T, H) inputs with some of them zero and the rest scaled up."""
+        mask = torch.ones_like(x)
+        for own, share, generator, (rows, tokens) in zip(
+            mask, self.shares, self.generators, self.shapes, strict=True
+        ):
+            if share and rows:
+                kept = torch.empty(rows, tokens, x.shape[-1], device=x.device)
+                kept.bernoulli_(1 - share, generator=generator).div_(1 - share)
+                own[:rows, :tokens] = kept
+        return x * mask
+
+
+@dataclass(frozen=True)
+class _LowRank:
+    """What the clients' matrices add to the output of one frozen layer."""
+
+    down: Tensor  # (K, r, in)
+    up: Tensor  # (K, out, r)
+    scaling: Tensor  # (K, 1, 1)
+    drop: Drop | None
+
+    def attach(self, base: Module) -> RemovableHandle:
+        return base.register_forward_hook(self._add)
+
+    def _add(self, base: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        x, members = inputs[0].to(self.down.dtype), len(self.down)
+        if self.drop is not None:
+            x = self.drop(x.view(members, -1, *x.shape[1:]))
+        x = x.reshape(members, -1, x.shape[-1])
+        low = torch.bmm(x, self.down.transpose(1, 2)) * self.scaling
+        out = output.view(members, -1, output.shape[-1])
+        return torch.baddbmm(out, low, self.up.transpose(1, 2)).view_as(output)
+
+
+def _sites(model: PeftModel, starts: Sequence[Tensors]) -> list[Site]:
+    """The adapted layers, in the order of the model."""
+    found = []
+    for name, module in model.named_modules():
+        if name + A in starts[0]:
+            rank = max(len(start[name + A]) for start in starts)
+            inputs, outputs = starts[0][name + A].shape[1], len(starts[0][name + B])
+            found.append(Site(name, _base(module), rank, inputs, outputs))
+    return found
+
+
+def _base(module: Module) -> Module:
+    """The frozen layer inside PEFT's."""
+    base: Module = module.get_base_layer()  # type: ignore[operator]
+    return base

@@ -1,0 +1,172 @@
+"""Clients that train together end where each would have ended by itself."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hanse.learners import cohort
+from hanse.learners.adapters import Lora
+from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.causal_lm import CausalLM
+from hanse.learners.cohort import Member
+from hanse.learners.training import Training
+from hanse.objectives.classify import Classify
+from hanse.objectives.sft import Sft
+from hanse.randomness import Moment
+from hanse.tensors import squared_distance
+from hanse.values import Example, Fit
+
+SETTINGS = Training(learning_rate=0.01, per_device_train_batch_size=4, max_steps=3)
+
+
+@pytest.fixture(params=["tiny_llama", "tiny_gpt2"])
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    return load(Model(str(request.getfixturevalue(request.param)), bf16=False, device="cpu"))
+
+
+def rows(seed: int, number: int, longest: int = 24) -> list[Example]:
+    draw = random.Random(seed)
+    ids = [[draw.randrange(250) for _ in range(draw.randint(3, longest))] for _ in range(number)]
+    return [Example(tuple(own), tuple(own)) for own in ids]
+
+
+def choices(seed: int, number: int, words: tuple[tuple[int, ...], ...]) -> list[Example]:
+    draw = random.Random(seed)
+    return [
+        Example(own.ids, (-100,) * len(own), words, draw.randrange(len(words)))
+        for own in rows(seed, number)
+    ]
+
+
+def client(
+    backbone: Backbone, name: str, examples: list[Example], lora: Lora | None = None, **own: Any
+) -> CausalLM:
+    adapter = backbone.attach(lora or Lora(r=4), 0)
+    objective = own.pop("objective", Sft())
+    settings = replace(SETTINGS, **own)
+    return CausalLM(
+        backbone, adapter, {"train": examples}, settings, objective, Moment(7, 2, name), 3, {}
+    )
+
+
+def moved(learner: CausalLM, seed: int) -> dict[str, Tensor]:
+    """A start of its own, with B other than zero."""
+    draw = torch.Generator().manual_seed(seed)
+    return {
+        name: tensor + 0.1 * torch.randn(tensor.shape, generator=draw)
+        for name, tensor in learner.tensors().items()
+    }
+
+
+def together(learners: list[CausalLM], starts: list[Mapping[str, Tensor]], penalty: Any = None):
+    """What each learns in a cohort: its tensors, and what it has done."""
+    members: list[Member] = []
+    for learner, start in zip(learners, starts, strict=True):
+        learner.load(start)
+        waiting = replace(learner, together=lambda m: members.append(m) or Fit(0, 0, 0, 0, 0))
+        waiting.fit(penalty)
+    assert len(members) == len(learners)
+    fits = cohort.train(members)
+    return [dict(member.tensors) for member in members], fits
+
+
+def alone(learners: list[CausalLM], starts: list[Mapping[str, Tensor]], penalty: Any = None):
+    found, fits = [], []
+    for learner, start in zip(learners, starts, strict=True):
+        learner.load(start)
+        fits.append(learner.fit(penalty))
+        found.append(learner.tensors())
+    return found, fits
+
+
+def compare(learners: list[CausalLM], penalty: Any = None, within: float = 1e-5) -> None:
+    starts = [moved(learner, index) for index, learner in enumerate(learners)]
+    keeps = [dict(learner.kept) for learner in learners]
+    single, done = alone(learners, starts, penalty)
+    states = [dict(learner.kept) for learner in learners]
+    for learner, kept in zip(learners, keeps, strict=True):
+        learner.kept.clear()
+        learner.kept.update(kept)
+    joint, fits = together(learners, starts, penalty)
+    for start, one, other in zip(starts, single, joint, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert not torch.equal(one[name], start[name])
+            torch.testing.assert_close(other[name], one[name], atol=within, rtol=0)
+    for one, other in zip(done, fits, strict=True):
+        assert (one.steps, one.examples, one.tokens) == (other.steps, other.examples, other.tokens)
+        assert one.sum_lr == pytest.approx(other.sum_lr)
+        assert one.loss == pytest.approx(other.loss, abs=1e-5)
+    for learner, state in zip(learners, states, strict=True):
+        assert learner.kept.keys() == state.keys()
+        for name, value in state.items():
+            torch.testing.assert_close(learner.kept[name], value, atol=within, rtol=0)
+
+
+def test_like_clients(backbone: Backbone) -> None:
+    compare([client(backbone, f"c{n}", rows(n, 20)) for n in range(3)])
+
+
+def test_unlike_clients(backbone: Backbone) -> None:
+    """Batches, steps, accumulation, schedules, clipping and decay of their own."""
+    own: list[dict[str, Any]] = [
+        {"max_steps": None, "num_train_epochs": 1.3, "lr_scheduler_type": "cosine"},
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3},
+        {"max_grad_norm": 0.0, "weight_decay": 0.1, "max_steps": 1, "warmup_ratio": 0.5},
+        {"per_device_train_batch_size": 1, "max_grad_norm": 0.01},
+    ]
+    compare([client(backbone, f"c{n}", rows(n, 9 + n), **o) for n, o in enumerate(own)])
+
+
+def test_unequal_ranks_and_scalings(backbone: Backbone) -> None:
+    loras = [Lora(r=2), Lora(r=8, lora_alpha=4), Lora(r=5)]
+    compare([client(backbone, f"c{n}", rows(n, 12), lora) for n, lora in enumerate(loras)])
+
+
+def test_sgd_with_momentum_and_kept_state(backbone: Backbone) -> None:
+    own = {"optim": "sgd", "momentum": 0.9, "optimizer_state": "keep"}
+    learners = [client(backbone, f"c{n}", rows(n, 12), **own) for n in range(2)]
+    compare(learners)
+    assert learners[0].kept
+    compare(learners)
+
+
+def test_adam_goes_on_with_what_it_kept(backbone: Backbone) -> None:
+    learners = [client(backbone, f"c{n}", rows(n, 12), optimizer_state="keep") for n in range(3)]
+    learners[2].fit()  # the others' first round is this one's second
+    compare(learners)
+    compare(learners)
+
+
+def test_penalty(backbone: Backbone) -> None:
+    learners = [client(backbone, f"c{n}", rows(n, 12)) for n in range(2)]
+    centre = learners[0].tensors()
+    compare(learners, lambda live: 5.0 * squared_distance(live, centre))
+
+
+@pytest.mark.parametrize("words", [((5,), (9,)), ((5, 6), (9,), (7, 8, 2))])
+def test_choices(backbone: Backbone, words: tuple[tuple[int, ...], ...]) -> None:
+    learners = [
+        client(backbone, f"c{n}", choices(n, 12, words), objective=Classify()) for n in range(3)
+    ]
+    compare(learners)
+
+
+def test_dropout_is_each_clients_own(backbone: Backbone) -> None:
+    """As alone with the same random numbers, whoever else is there."""
+    lora = Lora(r=4, lora_dropout=0.4)
+    learners = [client(backbone, f"c{n}", rows(n, 12), lora) for n in range(3)]
+    starts = [moved(learner, index) for index, learner in enumerate(learners)]
+    joint, _ = together(learners, starts)
+    for index in range(3):
+        single, _ = together(learners[index : index + 1], starts[index : index + 1])
+        for name, tensor in single[0].items():
+            torch.testing.assert_close(joint[index][name], tensor, atol=1e-5, rtol=0)
+    undropped = replace(learners[0], adapter=backbone.attach(Lora(r=4), 0))
+    plain, _ = together([undropped], starts[:1])
+    assert not torch.allclose(plain[0][name], joint[0][name], atol=1e-4)
