@@ -1,6 +1,9 @@
-"""A random 2-layer Llama and GPT-2 with a small byte-level tokenizer, written once a session."""
+"""A random 2-layer Llama and GPT-2 with a small tokenizer, and the command line in this process."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from hanse import cli
 from samples import BAD, GOOD, PLAIN, reviews, write_lines
 
 CHAT = (
@@ -131,3 +135,31 @@ output_dir: {tmp_path / "run"}
         encoding="utf-8",
     )
     return file
+
+
+class Outcome(NamedTuple):
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def hanse(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Outcome]:
+    """Call the command line in an empty folder, as a shell would."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["hanse", *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    return call

@@ -4,6 +4,10 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
+
+from hanse.data.formats import Row
+
 GOOD = ("great", "lovely", "bright", "moving", "funny", "warm")
 BAD = ("dull", "awful", "flat", "boring", "cold", "clumsy")
 PLAIN = ("film", "actor", "plot", "scene", "story", "music", "camera", "ending")
@@ -26,3 +30,18 @@ def write_lines(path: Path, rows: list[dict[str, str]]) -> Path:
     """A .jsonl file of these rows."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def some_rows(count: int = 600, labels: int = 6) -> list[Row]:
+    """Rows with labels in turn, one of three sources, and a place in the plane."""
+    points = np.random.default_rng(0).normal(size=(count, 2))
+    return [
+        Row(
+            text=f"t{i}",
+            label=str(i % labels),
+            fields={"label": str(i % labels), "source": "abc"[min(i % 6, 2)]},
+            place=f"f:{i + 1}",
+            vector=tuple(points[i]),
+        )
+        for i in range(count)
+    ]

@@ -1,42 +1,15 @@
 """The command line: what it prints, and one sentence with exit code 2 for every mistake."""
 
 import json
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hanse import cli
 from samples import reviews, write_lines
 
 
-class Outcome:
-    """What a command left: its exit code and what it printed."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def hanse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    """Call the command line in an empty folder, as a shell would."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["hanse", *map(str, words)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        printed = capsys.readouterr()
-        return Outcome(code, printed.out, printed.err)
-
-    return call
-
-
-def _sentence(outcome: Outcome) -> str:
+def _sentence(outcome: Any) -> str:
     """The one sentence of a refusal: exit code 2, nothing else on stderr, no traceback."""
     assert outcome.code == 2
     lines = [line for line in outcome.err.splitlines() if line.startswith("hanse: ")]

@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hanse import cli, loading, preview
+from hanse import loading, preview
 from hanse.data import corpora
 from hanse.data.formats import Record
 from hanse.division import divide
@@ -180,9 +179,8 @@ def originals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def check(hanse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """`hanse check` of a text, up to where the model would be loaded: its exit code and stderr."""
-    monkeypatch.chdir(tmp_path)
 
     def stop_there(experiment: Experiment) -> None:
         divide(experiment)
@@ -192,15 +190,12 @@ def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 
     def call(text: str) -> tuple[int, str]:
         (tmp_path / "mutant.yaml").write_text(text, encoding="utf-8")
-        monkeypatch.setattr(sys, "argv", ["hanse", "check", "mutant.yaml"])
-        capsys.readouterr()
         try:
-            cli.main()
+            code, _, err = hanse("check", "mutant.yaml")
         except ReachedTheModelError:
-            return 0, capsys.readouterr().err
-        except SystemExit as stop:
-            return int(stop.code or 0), capsys.readouterr().err
-        pytest.fail("the check neither reached the model nor ended")
+            return 0, ""
+        assert code, "the check neither reached the model nor ended"
+        return code, err
 
     return call
 

@@ -1,13 +1,13 @@
 """A run whose answers are generated and compared: what it records, and scoring it again."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hanse import cli, journal, rescore, simulation
+from hanse import journal, rescore, simulation
 from hanse.errors import UserError
 from hanse.loading import load
 from samples import reviews, write_lines
@@ -109,22 +109,12 @@ def test_columns_have_the_names_that_the_run_gave_them(home: Path, tmp_path: Pat
 
 
 @pytest.fixture
-def evaluate(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
+def evaluate(home: Path, hanse: Callable[..., Any]) -> Callable[..., tuple[int, str]]:
     """Call `hanse evaluate` on the run; its exit code, and what it printed."""
 
     def call(*words: object) -> tuple[int, str]:
-        argv = ["hanse", "evaluate", str(home / "run"), *map(str, words)]
-        monkeypatch.setattr(sys, "argv", argv)
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.err.splitlines()[-1] if code else printed.out
+        code, out, err = hanse("evaluate", home / "run", *words)
+        return code, err.splitlines()[-1] if code else out
 
     return call
 

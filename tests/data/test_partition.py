@@ -12,6 +12,7 @@ from hanse.data.formats import Row
 from hanse.data.partition import Partitioner, groups, ordered, partition, proportional
 from hanse.errors import UserError
 from hanse.randomness import Moment
+from samples import some_rows
 
 # Every partitioner with settings that work for 6 labels and 3 clients of the rows below.
 SPECS: dict[str, Mapping[str, Any]] = {
@@ -32,20 +33,6 @@ SPECS: dict[str, Mapping[str, Any]] = {
 UNDRAWN = {"key", "natural_id"}  # they go by a column alone
 
 
-def _rows(count: int = 600, labels: int = 6) -> list[Row]:
-    points = np.random.default_rng(0).normal(size=(count, 2))
-    return [
-        Row(
-            text=f"t{i}",
-            label=str(i % labels),
-            fields={"label": str(i % labels), "source": "abc"[min(i % 6, 2)]},
-            place=f"f:{i + 1}",
-            vector=tuple(points[i]),
-        )
-        for i in range(count)
-    ]
-
-
 def _build(spec: Any) -> Partitioner:
     found = parts.build("data/partitioners", spec)
     assert isinstance(found, Partitioner)
@@ -58,7 +45,7 @@ def test_every_partitioner_is_tried_here() -> None:
 
 @pytest.mark.parametrize("name", SPECS)
 def test_every_row_goes_to_one_client(name: str) -> None:
-    rows, partitioner = _rows(), _build({name: SPECS[name]})
+    rows, partitioner = some_rows(), _build({name: SPECS[name]})
     clients = partitioner.assign(rows, 3, Moment(5))
     assert len(clients) == 3
     assert sorted(i for client in clients for i in client) == list(range(len(rows)))
@@ -73,13 +60,13 @@ def test_one_client_holds_all(name: str) -> None:
     settings = {**SPECS[name]}
     if name == "pathological":
         settings["num_classes_per_partition"] = 6
-    assert _build({name: settings}).assign(_rows(), 1, Moment(5)) == [list(range(600))]
+    assert _build({name: settings}).assign(some_rows(), 1, Moment(5)) == [list(range(600))]
 
 
 @pytest.mark.parametrize("name", SPECS)
 def test_the_seed_decides_where_anything_is_drawn(name: str) -> None:
     partitioner = _build({name: SPECS[name]})
-    draws = [partitioner.assign(_rows(), 3, Moment(seed)) for seed in range(5)]
+    draws = [partitioner.assign(some_rows(), 3, Moment(seed)) for seed in range(5)]
     assert (len({str(draw) for draw in draws}) > 1) == (name not in UNDRAWN)
 
 
@@ -88,7 +75,7 @@ def test_the_seed_decides_where_anything_is_drawn(name: str) -> None:
 )
 def test_any_column_may_be_the_label(name: str) -> None:
     settings = {**SPECS[name], "partition_by": "label"}
-    plain = _rows()
+    plain = some_rows()
     topics = [
         Row(text=row.text, fields={"topic": str(row.label)}, place=row.place) for row in plain
     ]
@@ -115,10 +102,10 @@ def test_nobody_is_left_without_rows() -> None:
     with pytest.raises(
         UserError, match=r"greedy leaves 2 of 3 clients without any of the 600 rows"
     ):
-        partition(_rows(), 3, Greedy(), Moment(0))
+        partition(some_rows(), 3, Greedy(), Moment(0))
     # 40 rows in shares of 25.3, 9.3, 3.4, 1.3, 0.46 …: two are missing, to 0.46 and to 3.4.
     with pytest.raises(UserError, match="exponential leaves 7 of 12 clients"):
-        partition(_rows(40), 12, _build("exponential"), Moment(0))
+        partition(some_rows(40), 12, _build("exponential"), Moment(0))
 
 
 def test_groups_are_in_order_and_numbers_by_size() -> None:
@@ -147,5 +134,5 @@ def test_shares_are_within_one_of_exact_and_the_largest_remainders_come_first() 
 @pytest.mark.parametrize("num_clients", [0, 11])
 def test_as_many_rows_as_clients_at_least(num_clients: int) -> None:
     with pytest.raises(UserError, match=f"10 examples cannot be dealt to {num_clients} clients"):
-        partition(_rows(10), num_clients, _build("iid"), Moment(0))
-    assert [len(c) for c in partition(_rows(10), 10, _build("iid"), Moment(0))] == [1] * 10
+        partition(some_rows(10), num_clients, _build("iid"), Moment(0))
+    assert [len(c) for c in partition(some_rows(10), 10, _build("iid"), Moment(0))] == [1] * 10

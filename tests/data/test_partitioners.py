@@ -12,18 +12,7 @@ from hanse.data.formats import Row
 from hanse.data.partition import Partitioner, partition
 from hanse.errors import UserError
 from hanse.randomness import Moment
-
-
-def _rows(count: int = 600, labels: int = 6) -> list[Row]:
-    return [
-        Row(
-            text=f"t{i}",
-            label=str(i % labels),
-            fields={"label": str(i % labels), "source": "abc"[min(i % 6, 2)]},
-            place=f"f:{i + 1}",
-        )
-        for i in range(count)
-    ]
+from samples import some_rows
 
 
 def _build(spec: Any) -> Partitioner:
@@ -43,20 +32,20 @@ def _table(clients: list[list[Row]], labels: int) -> Any:
 
 
 def test_iid_clients_are_of_one_size_and_mixed() -> None:
-    clients = partition(_rows(602), 4, _build("iid"), Moment(0))
+    clients = partition(some_rows(602), 4, _build("iid"), Moment(0))
     assert sorted(map(len, clients)) == [150, 150, 151, 151]
     assert all(set(Counter(row.label for row in client)) == set("012345") for client in clients)
 
 
 def test_dirichlet_with_a_large_alpha_is_near_uniform() -> None:
-    clients = partition(_rows(), 4, _build({"dirichlet": {"alpha": 1e6}}), Moment(0))
+    clients = partition(some_rows(), 4, _build({"dirichlet": {"alpha": 1e6}}), Moment(0))
     for client in clients:
         assert all(24 <= n <= 26 for n in Counter(row.label for row in client).values())
         assert len(Counter(row.label for row in client)) == 6
 
 
 def test_dirichlet_with_a_small_alpha_gives_each_label_to_one_client() -> None:
-    clients = partition(_rows(), 3, _build({"dirichlet": {"alpha": 1e-3}}), Moment(0))
+    clients = partition(some_rows(), 3, _build({"dirichlet": {"alpha": 1e-3}}), Moment(0))
     for label in "012345":
         shares = [sum(row.label == label for row in client) for client in clients]
         assert max(shares) >= 99
@@ -65,8 +54,8 @@ def test_dirichlet_with_a_small_alpha_gives_each_label_to_one_client() -> None:
 def test_dirichlet_redraws_until_each_client_has_enough() -> None:
     free = _build({"dirichlet": {"alpha": 0.2}})
     held = _build({"dirichlet": {"alpha": 0.2, "min_partition_size": 40}})
-    seed = next(s for s in range(99) if min(map(len, free.assign(_rows(), 6, Moment(s)))) < 40)
-    assert min(map(len, held.assign(_rows(), 6, Moment(seed)))) >= 40
+    seed = next(s for s in range(99) if min(map(len, free.assign(some_rows(), 6, Moment(s)))) < 40)
+    assert min(map(len, held.assign(some_rows(), 6, Moment(seed)))) >= 40
 
 
 @pytest.mark.parametrize(
@@ -75,7 +64,7 @@ def test_dirichlet_redraws_until_each_client_has_enough() -> None:
 )
 def test_dirichlet_gives_up_with_a_sentence(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"200 rows with 2 labels to 8 clients .*; raise alpha"):
-        partition(_rows(200, labels=2), 8, _build({"dirichlet": settings}), Moment(0))
+        partition(some_rows(200, labels=2), 8, _build({"dirichlet": settings}), Moment(0))
 
 
 @pytest.mark.parametrize(
@@ -87,13 +76,13 @@ def test_settings_out_of_range(settings: dict[str, Any]) -> None:
 
 
 def test_dirichlet_needs_labels() -> None:
-    rows = [*_rows(5), Row(text="x", place="f:6")]
+    rows = [*some_rows(5), Row(text="x", place="f:6")]
     with pytest.raises(UserError, match="f:6: the partitioner dirichlet goes by label"):
         partition(rows, 2, _build("dirichlet"), Moment(0))
 
 
 def test_key_with_as_many_values_as_clients_follows_their_order() -> None:
-    clients = partition(_rows(), 3, _build({"key": {"column": "source"}}), Moment(0))
+    clients = partition(some_rows(), 3, _build({"key": {"column": "source"}}), Moment(0))
     assert [{row.fields["source"] for row in client} for client in clients] == [{"a"}, {"b"}, {"c"}]
 
 
@@ -110,18 +99,18 @@ def test_key_with_more_values_deals_the_largest_first_and_splits_none() -> None:
 
 def test_key_with_too_few_values() -> None:
     with pytest.raises(UserError, match="'source' has 3 values, too few for 4 clients; ask for at"):
-        partition(_rows(), 4, _build({"key": {"column": "source"}}), Moment(0))
+        partition(some_rows(), 4, _build({"key": {"column": "source"}}), Moment(0))
 
 
 def test_key_with_a_missing_column() -> None:
     with pytest.raises(
         UserError, match=r"f:1: .* 'author', but the columns .* are: label, source;"
     ):
-        partition(_rows(), 2, _build({"key": {"column": "author"}}), Moment(0))
+        partition(some_rows(), 2, _build({"key": {"column": "author"}}), Moment(0))
 
 
 def test_dirichlet_shares_have_the_mean_and_the_variance_of_the_distribution() -> None:
-    rows, clients, alpha = _rows(1000, labels=1), 4, 0.7
+    rows, clients, alpha = some_rows(1000, labels=1), 4, 0.7
     shares = np.array(
         [
             [
@@ -142,8 +131,8 @@ def test_dirichlet_shares_have_the_mean_and_the_variance_of_the_distribution() -
 def test_self_balancing_gives_no_more_to_who_has_more_than_the_mean() -> None:
     kept = 0
     for seed in range(30):
-        free = _table(_dealt("dirichlet", _rows(), 4, seed, alpha=0.5), 6)
-        table = _table(_dealt("dirichlet", _rows(), 4, seed, alpha=0.5, self_balancing=True), 6)
+        free = _table(_dealt("dirichlet", some_rows(), 4, seed, alpha=0.5), 6)
+        table = _table(_dealt("dirichlet", some_rows(), 4, seed, alpha=0.5, self_balancing=True), 6)
         full = np.cumsum(table, axis=1)[:, :-1] > 600 / 4  # after each label but the last
         assert not table[:, 1:][full].any()
         kept += bool((free[:, 1:][np.cumsum(free, axis=1)[:, :-1] > 600 / 4]).any())
@@ -151,16 +140,21 @@ def test_self_balancing_gives_no_more_to_who_has_more_than_the_mean() -> None:
 
 
 def test_inner_dirichlet_keeps_to_the_sizes() -> None:
-    assert sorted(map(len, _dealt("inner_dirichlet", _rows(602), 4))) == [150, 150, 151, 151]
+    assert sorted(map(len, _dealt("inner_dirichlet", some_rows(602), 4))) == [
+        150,
+        150,
+        151,
+        151,
+    ]
     sizes = [100, 200, 300]
-    found = _dealt("inner_dirichlet", _rows(), 3, alpha=0.1, partition_sizes=sizes)
+    found = _dealt("inner_dirichlet", some_rows(), 3, alpha=0.1, partition_sizes=sizes)
     assert list(map(len, found)) == sizes
-    found = _dealt("inner_dirichlet", _rows(), 3, partition_sizes=[0.5, 0.3, 0.2])
+    found = _dealt("inner_dirichlet", some_rows(), 3, partition_sizes=[0.5, 0.3, 0.2])
     assert list(map(len, found)) == [300, 180, 120]
 
 
 def test_inner_dirichlet_with_a_large_alpha_is_near_uniform() -> None:
-    table = _table(_dealt("inner_dirichlet", _rows(6000), 6, alpha=1e6), 6)
+    table = _table(_dealt("inner_dirichlet", some_rows(6000), 6, alpha=1e6), 6)
     # 1000 rows with 6 equal chances: multinomial, 167 ± 12.
     assert np.abs(table - 1000 / 6).max() < 60
 
@@ -168,7 +162,7 @@ def test_inner_dirichlet_with_a_large_alpha_is_near_uniform() -> None:
 def test_inner_dirichlet_with_a_small_alpha_gives_a_client_one_label_while_there_is_any() -> None:
     seen = set()
     for seed in range(20):
-        first, second = _table(_dealt("inner_dirichlet", _rows(200, 2), 2, seed, alpha=1e-6), 2)
+        first, second = _table(_dealt("inner_dirichlet", some_rows(200, 2), 2, seed, alpha=1e-6), 2)
         if first.max() == 100:  # they want different labels, and get them
             assert second.max() == 100 and first.argmax() != second.argmax()
         else:  # they want the same, and share it
@@ -180,7 +174,7 @@ def test_inner_dirichlet_with_a_small_alpha_gives_a_client_one_label_while_there
 def test_inner_dirichlet_draws_labels_by_the_dirichlet_of_the_client() -> None:
     """Two rows of a client have the same label with probability (alpha + 1) / (L·alpha + 1)."""
     alpha, labels, draws, same = 0.5, 4, 600, 0
-    rows = _rows(40, labels)
+    rows = some_rows(40, labels)
     for seed in range(draws):
         first, second = _dealt(
             "inner_dirichlet", rows, 2, seed, alpha=alpha, partition_sizes=[2, 38]
@@ -195,7 +189,7 @@ def test_inner_dirichlet_draws_labels_by_the_dirichlet_of_the_client() -> None:
 def test_pathological_gives_each_client_exactly_k_labels(mode: str, k: int) -> None:
     settings = {"num_classes_per_partition": k, "class_assignment_mode": mode}
     # With one label each, ten clients at random hold all six in one draw of four.
-    table = _table(_dealt("pathological", _rows(602), 10, 3, **settings), 6)
+    table = _table(_dealt("pathological", some_rows(602), 10, 3, **settings), 6)
     assert ((table > 0).sum(axis=1) == k).all()
     for label in range(6):
         held = table[:, label][table[:, label] > 0]
@@ -208,7 +202,7 @@ def test_pathological_gives_each_client_exactly_k_labels(mode: str, k: int) -> N
 
 
 def test_pathological_at_random_prefers_no_label() -> None:
-    tables = [_table(_dealt("pathological", _rows(), 6, seed), 6) > 0 for seed in range(200)]
+    tables = [_table(_dealt("pathological", some_rows(), 6, seed), 6) > 0 for seed in range(200)]
     # Each of 6 labels is held by 2 of 6 clients in the mean, by symmetry.
     assert np.abs(np.mean(tables, axis=0) - 1 / 3).max() < 0.15
 
@@ -226,7 +220,7 @@ def test_pathological_at_random_prefers_no_label() -> None:
 )
 def test_pathological_says_what_cannot_be(settings: Any, clients: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        _dealt("pathological", _rows(), clients, **settings)
+        _dealt("pathological", some_rows(), clients, **settings)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +237,7 @@ def test_pathological_says_what_cannot_be(settings: Any, clients: int, said: str
 def test_a_client_of_shard_holds_whole_shards(
     settings: Any, clients: int, sizes: list[int]
 ) -> None:
-    rows = _rows()
+    rows = some_rows()
     ends = np.cumsum(sizes)
     by_label = sorted(range(600), key=lambda index: (rows[index].label, index))
     shard_of = {
@@ -271,7 +265,7 @@ def test_a_client_of_shard_holds_whole_shards(
 )
 def test_shard_says_what_cannot_be(settings: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        _dealt("shard", _rows(), 3, **settings)
+        _dealt("shard", some_rows(), 3, **settings)
 
 
 @pytest.mark.parametrize(
@@ -283,20 +277,24 @@ def test_shard_says_what_cannot_be(settings: Any, said: str) -> None:
     ],
 )
 def test_sizes_are_proportional(name: str, units: list[float]) -> None:
-    clients = _dealt(name, _rows(1000), 4)
+    clients = _dealt(name, some_rows(1000), 4)
     exact = np.array(units) / sum(units) * 1000
     assert np.abs(np.array([len(rows) for rows in clients]) - exact).max() < 1
     assert set(Counter(row.label for row in clients[-1])) == set("012345")
 
 
 def test_size_obeys() -> None:
-    assert [len(c) for c in _dealt("size", _rows(), 3, partition_sizes=[1, 99, 500])] == [
+    assert [len(c) for c in _dealt("size", some_rows(), 3, partition_sizes=[1, 99, 500])] == [
         1,
         99,
         500,
     ]
     shares = [0.01, 0.19, 0.8]
-    assert [len(c) for c in _dealt("size", _rows(), 3, partition_sizes=shares)] == [6, 114, 480]
+    assert [len(c) for c in _dealt("size", some_rows(), 3, partition_sizes=shares)] == [
+        6,
+        114,
+        480,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -313,12 +311,12 @@ def test_size_obeys() -> None:
 )
 def test_size_says_what_cannot_be(sizes: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        _dealt("size", _rows(), 3, partition_sizes=sizes)
+        _dealt("size", some_rows(), 3, partition_sizes=sizes)
 
 
 def test_distribution_deals_the_matrix() -> None:
     matrix = np.array([[10, 90, 0], [100, 0, 0], [33, 33, 34]])
-    rows = _rows(300, labels=3)
+    rows = some_rows(300, labels=3)
     found = _table(_dealt("distribution", rows, 3, distribution_array=matrix.tolist()), 3)
     assert (found == matrix.T).all()
     scaled = (matrix * 7.5).tolist()
@@ -340,15 +338,15 @@ def test_distribution_deals_the_matrix() -> None:
 )
 def test_distribution_says_what_cannot_be(matrix: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        _dealt("distribution", _rows(300, labels=3), 2, distribution_array=matrix)
+        _dealt("distribution", some_rows(300, labels=3), 2, distribution_array=matrix)
 
 
 def test_natural_id_makes_a_client_of_each_value() -> None:
-    clients = _dealt("natural_id", _rows(), 3, partition_by="source")
+    clients = _dealt("natural_id", some_rows(), 3, partition_by="source")
     assert [{row.fields["source"] for row in rows} for rows in clients] == [{"a"}, {"b"}, {"c"}]
-    assert clients == _dealt("key", _rows(), 3, column="source")
+    assert clients == _dealt("key", some_rows(), 3, column="source")
     with pytest.raises(UserError, match="of 'source', and there are 3, but num_clients is 4; set"):
-        _dealt("natural_id", _rows(), 4, partition_by="source")
+        _dealt("natural_id", some_rows(), 4, partition_by="source")
 
 
 def _blobs(sizes: list[int], spread: float = 0.1) -> list[Row]:

@@ -3,21 +3,11 @@
 import pytest
 
 from hanse.data.passages import question
-from hanse.errors import UserError
 from hanse.learners.adapters import Lora
 from hanse.learners.backbone import Model, load
 from hanse.learners.generation import Decoding, continued
-from hanse.learners.sources import locate
 
-pytestmark = pytest.mark.end_to_end
-
-
-@pytest.fixture(autouse=True)
-def _packages() -> None:
-    try:
-        locate("smollm2-135m")
-    except UserError as error:
-        pytest.skip(str(error))
+pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("smollm2")]
 
 
 @pytest.mark.parametrize("bf16", [False, "auto"])

@@ -9,11 +9,10 @@ import pytest
 
 from hanse import journal, simulation
 from hanse.division import divide
-from hanse.errors import UserError
 from hanse.learners.sources import locate
 from hanse.loading import load
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("smollm2")]
 
 ROOT = Path(__file__).parents[2]
 PLAIN = """
@@ -35,14 +34,6 @@ for text, label in rows:
 assert "hanse" not in sys.modules
 print(json.dumps(right))
 """
-
-
-@pytest.fixture(autouse=True)
-def _packages() -> None:
-    try:
-        locate("smollm2-135m")
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 def test_its_adapter_scores_the_same_in_plain_peft(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from hanse import cli, simulation
 from hanse.division import divide
 from hanse.errors import UserError
 from hanse.learners import sources
@@ -25,24 +23,6 @@ from hanse.starter.start import start
 
 WORDS = ("positive", "negative")
 ODD = ("a: b", 'say "x"', "it's", "naïve – ü ☃", "line\nbreak", "# no comment", "{text}", "null")
-
-
-@pytest.fixture
-def hanse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    """The command line in an empty folder: its exit code, and what it printed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(simulation, "write_report", lambda folder: None)  # takes a second or two
-
-    def call(*words: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["hanse", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return int(stop.code or 0), capsys.readouterr().err
-        return 0, capsys.readouterr().out
-
-    return call
 
 
 def labelled(count: int) -> list[dict[str, Any]]:
@@ -143,12 +123,12 @@ def test_what_is_written_runs(
 ) -> None:
     content, objective = FILES[name]
     (tmp_path / name).write_bytes(content(rows))
-    code, said = hanse("init", "--from", name, "--silos", 3, "--out", "first try.yaml")
+    code, said, _ = hanse("init", "--from", name, "--silos", 3, "--out", "first try.yaml")
     assert code == 0, said
     assert "hanse check 'first try.yaml'" in said and f"{rows} rows" in said
     values = yaml.safe_load((tmp_path / "first try.yaml").read_text(encoding="utf-8"))
     assert values["objective"] == (objective if rows > 3 else values["objective"])
-    code, said = hanse("run", "first try.yaml", *ours(tiny_llama), "rounds=1")
+    code, said, _ = hanse("run", "first try.yaml", *ours(tiny_llama), "rounds=1")
     assert code == 0, said
     assert (tmp_path / "runs/first-try/adapter/adapter_model.safetensors").stat().st_size > 0
 
@@ -158,7 +138,7 @@ def test_a_large_file_is_checked(hanse, name: str, tmp_path: Path, tiny_llama: P
     (tmp_path / name).write_bytes(FILES[name][0](5000))
     assert hanse("init", "--from", name)[0] == 0
     [file] = tmp_path.glob("*.yaml")
-    code, said = hanse("check", file, *ours(tiny_llama))
+    code, said, _ = hanse("check", file, *ours(tiny_llama))
     assert code == 0, said
     experiment = load(file)
     passes = (experiment.train.num_train_epochs or 1) * experiment.rounds
@@ -169,7 +149,7 @@ def test_a_folder_of_one_file_for_each_silo(hanse, tmp_path: Path, tiny_llama: P
     (tmp_path / "hospitals").mkdir()
     for name, count in (("north", 9), ("south", 20), ("über see", 3)):
         (tmp_path / "hospitals" / f"{name}.csv").write_bytes(table(labelled(count), ","))
-    code, said = hanse("init", "--from", "hospitals")
+    code, said, _ = hanse("init", "--from", "hospitals")
     assert code == 0 and "3 silos (by file)" in said
     assert hanse("run", "hospitals.yaml", *ours(tiny_llama))[0] == 0
     divided = divide(load(tmp_path / "hospitals.yaml"))
@@ -185,10 +165,10 @@ def test_every_file_may_be_a_silo_of_its_own(hanse, tmp_path: Path, tiny_llama: 
         json.dumps([{"said": f"text {n}", "verdict": WORDS[n % 2]} for n in range(9)])
     )
     places = ("--from", "north.jsonl", "--from", "silo-1.csv", "--from", "deep/north.json")
-    code, said = hanse("init", *places)
+    code, _, said = hanse("init", *places)
     assert code == 2 and "deep/north.json: entry 1" in said and "--columns" in said
     places = places[:4]
-    code, said = hanse("init", *places, "--silos", 3)
+    code, _, said = hanse("init", *places, "--silos", 3)
     assert code == 2 and "names 2 places" in said
     assert hanse("init", *places, "--from", "./north.jsonl")[0] == 0
     experiment = load(tmp_path / "silos.yaml")
@@ -219,10 +199,10 @@ def test_a_column_with_as_many_values_as_silos_is_whose_rows_are(tmp_path: Path)
 def test_columns_may_be_named(hanse, tmp_path: Path, tiny_llama: Path) -> None:
     rows = [{"was: gesagt": f"Text {n}", "urteil": WORDS[n % 2]} for n in range(20)]
     (tmp_path / "a.jsonl").write_bytes(lines(rows))
-    code, said = hanse("init", "--from", "a.jsonl")
+    code, _, said = hanse("init", "--from", "a.jsonl")
     assert code == 2 and said.count("\n") == 1 and "a.jsonl:1" in said and "--columns" in said
     named = "{text: 'was: gesagt', label: urteil}"
-    code, said = hanse("init", "--from", "a.jsonl", "--columns", named)
+    code, said, _ = hanse("init", "--from", "a.jsonl", "--columns", named)
     assert code == 0 and "text from 'was: gesagt'" in said, said
     assert load(tmp_path / "a.yaml").objective == "classify"
     assert hanse("check", "a.yaml", *ours(tiny_llama))[0] == 0
@@ -232,7 +212,7 @@ def test_a_file_may_have_any_name(hanse, tmp_path: Path) -> None:
     for name in ("a\tb\x07: #'x' {y}.jsonl", "ü ☃.jsonl", "-x.jsonl", "2024.jsonl", "[1].jsonl"):
         (tmp_path / name).write_bytes(lines(labelled(9)))
         out = f"{name}.yaml"
-        code, said = hanse("init", f"--from=./{name}", f"--out=./{out}", "--silos", 2)
+        code, said, _ = hanse("init", f"--from=./{name}", f"--out=./{out}", "--silos", 2)
         assert code == 0, said
         assert load(tmp_path / out).data.path == str(tmp_path / name)
 
@@ -268,7 +248,7 @@ def test_what_cannot_be_begun_is_one_sentence(
     (tmp_path / "a.jsonl").write_bytes(lines(labelled(9)))
     (tmp_path / "empty.jsonl").touch()
     before = sorted(tmp_path.iterdir())
-    code, err = hanse("init", *words)
+    code, _, err = hanse("init", *words)
     assert code == 2 and err.startswith("hanse: ") and said in err and err.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == before
 
