@@ -97,6 +97,8 @@ class Experiment(Section):
     """One run. `clients.<name>` overrides model, adapter, data or train for one client.
 
     participants: only these clients take part; the rows are divided among all as ever.
+    cohort: how many simulated clients train in one forward pass; auto: what is fastest here; off:
+        each by itself, through PEFT's own layers. A run folder holds the number that was chosen.
     report_to: trackers that show the run; also one name alone, or none.
     """
 
@@ -105,6 +107,7 @@ class Experiment(Section):
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 3
     num_clients: Annotated[int, Field(ge=1, le=1_000_000)] = 4
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
+    cohort: Annotated[int, Field(ge=1, le=65_536, strict=True)] | Literal["off", "auto"] = "auto"
     output_dir: str | None = None  # none: runs/<name>, numbered if it is taken
     model: Model = Model()
     adapter: Adapter = Adapter(lora=Lora())
@@ -117,6 +120,11 @@ class Experiment(Section):
     clients: dict[ClientName, dict[str, Any]] = {}
     participants: Annotated[list[ClientName], Field(min_length=1)] | None = None
     report_to: list[Spec] = []
+
+    @field_validator("cohort", mode="before")
+    @classmethod
+    def _written_without_quotes(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads off as false
 
     @field_validator("report_to", mode="before")
     @classmethod
@@ -183,9 +191,8 @@ class Experiment(Section):
         over = self.clients.get(name)
         if not over:
             return self
-        own = settings.merge(self.resolved(), over)
-        own |= {"clients": {}, "participants": None}
-        return Experiment.model_validate(own)
+        alone = self.model_copy(update={"clients": {}, "participants": None})
+        return Experiment.model_validate(settings.merge(alone.resolved(), over))
 
     def resolved(self) -> dict[str, Any]:
         """All settings as plain values, defaults written out."""

@@ -13,6 +13,7 @@ import torch
 from hanse import division, flops, loading, machine, settings, storage
 from hanse.assembly import RUNS, Machine, Simulation, simulate
 from hanse.card import model_card
+from hanse.cohorts import decided
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_algorithm, build_trackers
 from hanse.journal import Journal, latest, records, refuse_taken
@@ -38,8 +39,8 @@ def run(
     """
     folder = free_folder(experiment.output_dir, experiment.name)
     refuse_missing(build_trackers(experiment))
-    simulation = simulate(experiment, held)
-    resolved = experiment.resolved()
+    simulation = decided(simulate(experiment, held))
+    resolved = simulation.experiment.resolved()
     resolved["data"]["labels"] = simulation.division.labels  # found by looking, now written down
     speed = _speed(simulation)
     journal = Journal.create(folder, settings.dump(resolved))

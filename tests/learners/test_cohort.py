@@ -1,12 +1,12 @@
 """Clients that train together end where each would have ended by itself."""
 
-import random
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from clients import choices, client, rows
 from torch import Tensor
 
 from hanse.learners import cohort
@@ -14,44 +14,14 @@ from hanse.learners.adapters import Lora
 from hanse.learners.backbone import Backbone, Model, load
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.cohort import Member
-from hanse.learners.training import Training
 from hanse.objectives.classify import Classify
-from hanse.objectives.sft import Sft
-from hanse.randomness import Moment
 from hanse.tensors import squared_distance
-from hanse.values import Example, Fit
-
-SETTINGS = Training(learning_rate=0.01, per_device_train_batch_size=4, max_steps=3)
+from hanse.values import Fit
 
 
 @pytest.fixture(params=["tiny_llama", "tiny_gpt2"])
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     return load(Model(str(request.getfixturevalue(request.param)), bf16=False, device="cpu"))
-
-
-def rows(seed: int, number: int, longest: int = 24) -> list[Example]:
-    draw = random.Random(seed)
-    ids = [[draw.randrange(250) for _ in range(draw.randint(3, longest))] for _ in range(number)]
-    return [Example(tuple(own), tuple(own)) for own in ids]
-
-
-def choices(seed: int, number: int, words: tuple[tuple[int, ...], ...]) -> list[Example]:
-    draw = random.Random(seed)
-    return [
-        Example(own.ids, (-100,) * len(own), words, draw.randrange(len(words)))
-        for own in rows(seed, number)
-    ]
-
-
-def client(
-    backbone: Backbone, name: str, examples: list[Example], lora: Lora | None = None, **own: Any
-) -> CausalLM:
-    adapter = backbone.attach(lora or Lora(r=4), 0)
-    objective = own.pop("objective", Sft())
-    settings = replace(SETTINGS, **own)
-    return CausalLM(
-        backbone, adapter, {"train": examples}, settings, objective, Moment(7, 2, name), 3, {}
-    )
 
 
 def moved(learner: CausalLM, seed: int) -> dict[str, Tensor]:

@@ -1,0 +1,61 @@
+"""Models of known shapes with random weights, and clients with random tokens, for measuring."""
+
+import random
+from collections.abc import Sequence
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from hanse.learners.adapters import Lora
+from hanse.learners.backbone import Backbone
+from hanse.learners.causal_lm import CausalLM
+from hanse.learners.training import Training
+from hanse.objectives.sft import Sft
+from hanse.randomness import Moment
+from hanse.values import Example
+
+EXAMPLES = 16  # of each client
+WORDS = 1000  # tokens are drawn from these
+
+
+def toy() -> torch.nn.Module:
+    """A Llama of 4 layers, 128 wide."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=1024,
+            hidden_size=128,
+            intermediate_size=344,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+        )
+    )
+
+
+def gpt2_small() -> torch.nn.Module:
+    """The shape of GPT-2 small: 12 layers, 768 wide, 50,257 tokens."""
+    return GPT2LMHeadModel(GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))
+
+
+SHAPES = {"toy": toy, "gpt2-small": gpt2_small}
+
+
+def backbone(shape: str) -> Backbone:
+    """A frozen model of a shape, with the same random weights each time, in float32."""
+    torch.manual_seed(0)
+    model = SHAPES[shape]().eval().requires_grad_(False)
+    return Backbone(shape, model, None, torch.device("cpu"), bf16=False)
+
+
+def clients(base: Backbone, number: int, batch: int, tokens: int, steps: int) -> Sequence[CausalLM]:
+    """Clients with random rows of one length, and LoRA of rank 8 on every linear layer."""
+    draw = random.Random(0)
+    adapter = base.attach(Lora(r=8, target_modules="all-linear"), 0)
+    training = Training(max_steps=steps, per_device_train_batch_size=batch)
+    found = []
+    for index in range(number):
+        rows = [tuple(draw.randrange(WORDS) for _ in range(tokens)) for _ in range(EXAMPLES)]
+        examples = {"train": [Example(row, row) for row in rows]}
+        moment = Moment(0, 1, f"client-{index}")
+        found.append(CausalLM(base, adapter, examples, training, Sft(), moment, 1, {}))
+    return found

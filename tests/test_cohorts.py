@@ -1,0 +1,109 @@
+"""Runs whose clients train together: the same result, and the same again after a stop."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hanse import journal, settings, simulation
+from hanse.assembly import simulate
+from hanse.cohorts import decided
+from hanse.learners import cohort_size
+from hanse.loading import load
+from hanse.server import rounds
+
+TRAIN = "train={learning_rate: 0.01, max_steps: 2, lr_scheduler_type: cosine}"
+
+
+def run(file: Path, folder: Path, *words: str) -> Path:
+    return simulation.run(load(file, [*words, f"output_dir={folder}"]))
+
+
+def adapter(folder: Path) -> Mapping[str, Tensor]:
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def digest(folder: Path) -> str:
+    return hashlib.sha256(
+        (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+    ).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("algorithm={fedprox: {mu: 0.5}}", "fraction_train=0.7"),
+        ("clients={silo-2: {train: {max_steps: 5, learning_rate: 0.02}}}",),
+        (
+            "train.optimizer_state=keep",
+            "algorithm={fedopt: {optimizer: momentum, learning_rate: 0.5}}",
+        ),
+    ],
+)
+def test_the_same_as_one_after_another(
+    experiment_file: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    alone = adapter(run(experiment_file, tmp_path / "alone", TRAIN, "cohort=off", *words))
+    for size in (1, 2, 8):
+        folder = run(experiment_file, tmp_path / str(size), TRAIN, f"cohort={size}", *words)
+        for name, tensor in adapter(folder).items():
+            torch.testing.assert_close(tensor, alone[name], atol=1e-5, rtol=0)
+
+
+def test_auto_is_decided_once_and_written_down(experiment_file: Path, tmp_path: Path) -> None:
+    folder = run(experiment_file, tmp_path / "first", "cohort=auto")
+    written, _ = settings.read(folder / "experiment.yaml")
+    assert isinstance(written["cohort"], int)
+    again = run(folder / "experiment.yaml", tmp_path / "again")
+    assert digest(again) == digest(folder)
+
+
+def test_a_resumed_run_ends_the_same(experiment_file: Path, tmp_path: Path) -> None:
+    words = ("cohort=2", "train.optimizer_state=keep")
+    whole = run(experiment_file, tmp_path / "whole", *words)
+    experiment = load(experiment_file, [*words, f"output_dir={tmp_path / 'cut'}"])
+    made = decided(simulate(experiment))
+    cut = journal.Journal.create(tmp_path / "cut", settings.dump(made.experiment.resolved()))
+    for record in rounds(made.run(cut)):
+        if record["round"] == 1:
+            break
+    cut.close()
+    assert digest(simulation.resume(tmp_path / "cut")) == digest(whole)
+
+
+def test_a_cohort_is_no_larger_than_the_memory(
+    experiment_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(cohort_size, "_free", lambda device: 1)
+    made = decided(simulate(load(experiment_file, ["cohort=8"])))
+    assert made.experiment.cohort == 1
+    assert "1 clients at a time instead of 3" in caplog.text
+
+
+@pytest.mark.parametrize("asked", ["auto", 3])
+def test_what_a_cohort_cannot_do_is_done_one_by_one(
+    experiment_file: Path, tmp_path: Path, asked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hanse.objectives.classify.Classify.shared", False)
+    made = decided(simulate(load(experiment_file, [f"cohort={asked}"])))
+    assert made.experiment.cohort == "off"
+
+
+def test_the_round_says_where_its_time_went(experiment_file: Path, tmp_path: Path) -> None:
+    for cohort in ("off", "2"):
+        folder = run(experiment_file, tmp_path / cohort, f"cohort={cohort}")
+        rows = [row for row in journal.records(folder, "ledger") if row["kind"] == "train"]
+        for row in rows:
+            parts = [
+                row[f"{name}_seconds"] for name in ("data", "forward", "backward", "optimizer")
+            ]
+            assert min(parts) > 0 and sum(parts) == pytest.approx(row["seconds"])
