@@ -1,5 +1,6 @@
 """What a client remembers: only what the server has used."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,32 @@ def test_nothing_kept_in_a_counted_round_is_an_empty_memory(tmp_path: Path) -> N
     store.draft(1, known(1.0))
     store.draft(2, {"algorithm": {}})
     assert store.open(2) == {}
+
+
+def test_who_remembers_nothing_has_no_file_and_is_asked_for_none(tmp_path: Path) -> None:
+    assert not MemoryStore(tmp_path / "c0").draft(1, {"algorithm": {}})
+    assert not (tmp_path / "c0").exists()
+    outcome = federate(FedAvg(), silos(3), tmp_path / "run", rounds=3)
+    assert not (tmp_path / "run" / "clients").exists()
+    assert outcome.standing.counted == {}
+
+
+def test_who_has_nothing_left_to_remember_says_so_on_disk(tmp_path: Path) -> None:
+    """The server may still ask for what there was before."""
+    store = MemoryStore(tmp_path)
+    assert store.draft(1, known(1.0))
+    assert store.draft(2, {"algorithm": {}})
+    assert store.open(2) == {}
+    assert value(store.open(1)) == 1.0
+
+
+def test_memory_that_is_gone_altogether_is_missed(tmp_path: Path) -> None:
+    keep = Training(learning_rate=0.05, optimizer_state="keep")
+    found = federate(FedAvg(), silos(3, keep), tmp_path / "run", rounds=3, stop_after=1)
+    assert found.standing.counted == dict.fromkeys(("c0", "c1", "c2"), 1)
+    shutil.rmtree(tmp_path / "run" / "clients")
+    with pytest.raises(LostMemory, match="c0"):
+        federate(FedAvg(), silos(3, keep), tmp_path / "run", rounds=3)
 
 
 def test_a_damaged_memory_is_the_users_to_mend(tmp_path: Path) -> None:

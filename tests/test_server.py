@@ -12,12 +12,14 @@ import torch
 
 from hanse.algorithms.fedavg import FedAvg
 from hanse.errors import UserError
-from hanse.journal import checkpoints, records
+from hanse.evaluation.perplexity import Perplexity
+from hanse.interfaces import Learner, Server
+from hanse.journal import checkpoints, read_scores, records
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Order, Reply, Request
 from hanse.randomness import Moment
 from hanse.server import conversation, sample
-from hanse.values import Memory, State
+from hanse.values import Combined, Memory, Scores, State
 from toys import Meddler, Outcome, Toy, ToyLearner, federate, same, silos, with_tensors
 
 KEEP = Training(learning_rate=0.05, per_device_train_batch_size=4, optimizer_state="keep")
@@ -147,6 +149,37 @@ def test_a_client_without_an_order_is_not_of_the_round(tmp_path: Path) -> None:
     profiles = {profile.name: profile for profile in outcome.run.federation.profiles()}
     exchange = conversation(outcome.run, 1, outcome.standing, profiles)
     assert list(exchange.profiles) == ["c0", "c2"]
+
+
+# ---- evaluation
+
+
+@dataclass(frozen=True)
+class Stubborn(FedAvg):
+    """Moves in its first round, and never again."""
+
+    def step(self, state: State, combined: Combined, server: Server) -> State:
+        return super().step(state, combined, server) if server.moment.round == 1 else state
+
+
+def test_an_unchanged_model_is_not_scored_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    evaluate = Perplexity.evaluate
+
+    def counted(self: Perplexity, learner: Learner, split: str) -> Scores:
+        asked.append(split)
+        return evaluate(self, learner, split)
+
+    monkeypatch.setattr(Perplexity, "evaluate", counted)
+    found = federate(Stubborn(), silos(1), tmp_path / "run", rounds=4)
+    on_the_server = [split for split in asked if split == "validation"]
+    assert len(on_the_server) == 2, "before the first round, and after it"
+    scores = [record["validation"] for record in found.records]
+    assert scores[0] != scores[1] == scores[2] == scores[3] == scores[4]
+    kept = read_scores(tmp_path / "run", "test-loss", 4)
+    assert kept["metrics"] == found.records[4]["test"]
 
 
 # ---- the disk

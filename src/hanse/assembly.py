@@ -1,14 +1,16 @@
 """Where the parts meet: from an experiment to learners, clients, and a run."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
+from hanse import holders
 from hanse.client import Site
-from hanse.data import chat
 from hanse.data.formats import Row
+from hanse.data.tokenized import Rendering, Tokenized
 from hanse.division import Division, divide
 from hanse.errors import UserError
 from hanse.experiment import (
@@ -18,24 +20,27 @@ from hanse.experiment import (
     build_objective,
     build_tasks,
 )
-from hanse.interfaces import Task
+from hanse.holders import Share
+from hanse.interfaces import Aggregator, Algorithm, Task
 from hanse.journal import Journal
 from hanse.learners import adapters
 from hanse.learners.adapters import Lora
-from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.backbone import Backbone, Loaded, Model, load
 from hanse.learners.causal_lm import CausalLM
+from hanse.learners.cohort import Member, train
+from hanse.learners.sources import cache
 from hanse.memory import MemoryStore
 from hanse.messages import ClientProfile
 from hanse.pipeline import Pipeline
 from hanse.progress import say
 from hanse.randomness import Moment
 from hanse.runtimes.inprocess import InProcess
+from hanse.runtimes.rendezvous import Rendezvous
 from hanse.server import Run, Schedule
 from hanse.tensors import refuse_unlike
-from hanse.values import Example, Memory
+from hanse.values import Example, Fit, Memory
 
 RUNS = Path("runs")
-Loaded = tuple[str, bool | str, str]  # what tells one base model in memory from another
 
 
 @dataclass
@@ -45,6 +50,7 @@ class Machine:
     backbones: dict[Loaded, Backbone] = field(default_factory=dict)
     attached: dict[tuple[Loaded, Lora, int], str] = field(default_factory=dict)
     divided: tuple[str, Division] | None = None  # the last division, and what it was made from
+    tokenized: dict[Hashable, Tokenized] = field(default_factory=dict)
 
     def division(self, experiment: Experiment) -> Division:
         """The experiment's division; runs of one seed that follow each other have the same."""
@@ -67,6 +73,15 @@ class Machine:
         if settings.loaded not in self.backbones:
             self.backbones[settings.loaded] = load(settings)
         return self.backbones[settings.loaded]
+
+    def reader(self, share: Share, labels: Mapping[str, str]) -> Tokenized:
+        """What makes examples of a share's rows, and of all others that are read alike."""
+        model, needs, template = share.model, share.needs, share.template
+        key = (model.loaded, model.max_length, needs, template, *labels.items())
+        if key not in self.tokenized:
+            rendering = _rendering(self.backbone(model), model, needs, labels, template)
+            self.tokenized[key] = Tokenized(rendering, cache() / "tokens")
+        return self.tokenized[key]
 
     def learner(
         self,
@@ -104,18 +119,29 @@ def examples(
     """Rows as the experiment's model reads them."""
     if not rows:
         return []
-    length = backbone.max_length(experiment.model.max_length)
-    template = experiment.data.template
     say("tokenizing rows", 0, len(rows))
-    return chat.render(rows, backbone.tokenizer, needs, labels, template, length)
+    template = experiment.data.template
+    return _rendering(backbone, experiment.model, needs, labels, template).render(rows)
+
+
+def _rendering(
+    backbone: Backbone, model: Model, needs: str, labels: Mapping[str, str], template: str
+) -> Rendering:
+    length = backbone.max_length(model.max_length)
+    return Rendering(backbone.tokenizer, needs, labels, template, length)
 
 
 @dataclass(frozen=True)
 class Silo:
-    """One simulated client: its settings, and its examples by split."""
+    """One simulated client: its settings, and what its learners are copies of."""
 
     experiment: Experiment
-    examples: dict[str, Sequence[Example]]
+    learner: CausalLM
+
+    @property
+    def examples(self) -> Mapping[str, Sequence[Example]]:
+        """Its examples by split."""
+        return self.learner.splits
 
 
 @dataclass
@@ -147,7 +173,12 @@ class Simulation:
             test=settings.test,
             evaluate_clients=settings.clients and experiment.data.client_test > 0,
         )
-        federation = InProcess(self.profiles, partial(self.site, journal.folder / "clients"))
+        federation = InProcess(
+            self.profiles,
+            partial(self.site, journal.folder / "clients"),
+            self._rendezvous,
+            experiment.cohort if isinstance(experiment.cohort, int) else 1,
+        )
         return Run(
             schedule,
             build_algorithm(experiment),
@@ -163,17 +194,32 @@ class Simulation:
     def _server_learner(self, moment: Moment, kept: Memory) -> CausalLM:
         return replace(self.learner, moment=moment, kept=kept)
 
+    @cached_property
+    def _rendezvous(self) -> Rendezvous[Member, Fit] | None:
+        """Where clients wait to train together; none if each trains by itself."""
+        return None if self.experiment.cohort == "off" else Rendezvous(train)
+
+    @cached_property
+    def _halves(self) -> tuple[Algorithm, Aggregator, dict[str, Task]]:
+        """The parts whose client halves every site has."""
+        experiment = self.experiment
+        return build_algorithm(experiment), build_aggregator(experiment), build_tasks(experiment)
+
     def site(self, memories: Path, name: str) -> Site:
         """One client's own side, with its memory in a folder below `memories`."""
         silo = self.silos[name]
+        algorithm, aggregator, tasks = self._halves
+        together = self._rendezvous.meet if self._rendezvous else None
+        model = replace(silo.learner, together=together)
         return Site(
             profile=ClientProfile(name, len(silo.examples["train"])),
-            learner=partial(self.machine.learner, silo.experiment, silo.examples),
-            algorithm=build_algorithm(self.experiment),
+            learner=lambda moment, kept: replace(model, moment=moment, kept=kept),
+            # Copies, so that nothing but bytes can pass between one half and another.
+            algorithm=copy(algorithm),
             upload=Pipeline("upload"),
             download=Pipeline("download"),
-            aggregator=build_aggregator(self.experiment),
-            tasks=build_tasks(self.experiment),
+            aggregator=copy(aggregator),
+            tasks={name: copy(task) for name, task in tasks.items()},
             store=MemoryStore(memories / name),
             seed=self.experiment.seed,
         )
@@ -190,22 +236,20 @@ def simulate(experiment: Experiment, machine: Machine | None = None) -> Simulati
     tasks = build_tasks(experiment)
     _refuse_unmeasured(tasks, bool(experiment.evaluation.test and division.test))
     asked = next(iter(tasks.values())).needs
-    silos = {
-        name: _silo(name, experiment, division, machine, asked)
-        for name in experiment.participant_names
-    }
-    backbone = machine.backbone(experiment.model)
-    held: dict[str, Sequence[Example]] = {
-        "validation": examples(experiment, division.validation, division.labels, asked, backbone),
-        "test": examples(experiment, division.test, division.labels, asked, backbone),
-    }
-    learner = machine.learner(experiment, held, Moment(experiment.seed), {})
+    own = {name: experiment.for_client(name) for name in experiment.participant_names}
+    shares = list(holders.shares(experiment, own, division, asked))
+    holders.refuse_unfit(shares, division.labels)
+    read = holders.read(shares, partial(machine.reader, labels=division.labels))
+    learner = machine.learner(experiment, read[holders.SERVER], Moment(experiment.seed), {})
     if experiment.adapter.source is not None:
         _go_on_from(learner, experiment.adapter.source)
-    for name in sorted(experiment.clients.keys() & silos.keys()):
-        _refuse_unlike(
-            name, machine.learner(silos[name].experiment, {}, learner.moment, {}), learner
-        )
+    silos = {}
+    for name, settings in own.items():
+        mine = learner
+        if settings is not experiment:
+            mine = machine.learner(settings, {}, learner.moment, {})
+            _refuse_unlike(name, mine, learner)
+        silos[name] = Silo(settings, replace(mine, splits=read[name]))
     return Simulation(experiment, machine, division, learner, silos)
 
 
@@ -217,22 +261,6 @@ def _refuse_unmeasured(tasks: Mapping[str, Task], tested: bool) -> None:
                 f"the task {name} takes so long that it is measured on test rows only, and here "
                 "are none; hold some out with data.test, and set evaluation.test: true."
             )
-
-
-def _silo(
-    name: str, experiment: Experiment, division: Division, machine: Machine, asked: str
-) -> Silo:
-    """One participant; who holds all rows reads each as the client would to whom it was dealt."""
-    own = experiment.for_client(name)
-    backbone = machine.backbone(own.model)
-    needs = build_objective(experiment).needs
-    train: list[Example] = []
-    held: list[Example] = []
-    for owner in experiment.client_names if experiment.data.pooled else [name]:
-        reader = experiment.for_client(owner).model_copy(update={"model": own.model})
-        train += examples(reader, division.train[owner], division.labels, needs, backbone)
-        held += examples(reader, division.held[owner], division.labels, asked, backbone)
-    return Silo(own, {"train": train, "test": held})
 
 
 def adapter_settings(experiment: Experiment) -> Lora:

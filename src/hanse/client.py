@@ -72,8 +72,7 @@ def _answer(site: Site, request: Request) -> Update:
     update = site.algorithm.train(order, client)
     encoded = site.upload.encode(update.tensors, memory, request.codecs, moment)
     update = site.aggregator.seal(replace(update, tensors=encoded), request.note, client)
-    site.store.draft(request.round, memory)
-    return update
+    return replace(update, remembered=site.store.draft(request.round, memory))
 
 
 def _evaluated(site: Site, order: Order, client: Client) -> Update:

@@ -3,8 +3,9 @@
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hanse.interfaces import Aggregator, Algorithm, Federation
@@ -24,8 +25,9 @@ class RoundExchange:
     """The `Exchange` of one round; see the protocol in interfaces for what each method promises.
 
     orders: what the algorithm sends each client, in client order.
-    counted: each client's last counted round.
+    counted: the last counted round of each client that remembers it.
     deadline: seconds that the round's clients have to answer one request (None: no limit).
+    remembering: the clients that have kept something of this round.
     """
 
     federation: Federation
@@ -41,6 +43,7 @@ class RoundExchange:
     moment: Moment
     ledger: Ledger
     deadline: float | None = None
+    remembering: set[str] = field(default_factory=set)
 
     def ask(
         self, kind: str, orders: Mapping[str, Order], expected: Mapping[str, Layout]
@@ -79,18 +82,25 @@ class RoundExchange:
     def decode(self, client: str, tensors: Tensors) -> Tensors:
         return self.upload.decode(tensors, self.codecs, replace(self.moment, client=client))
 
+    def counting(self, clients: Sequence[str]) -> dict[str, int]:
+        """What `counted` becomes when the updates of these clients have been counted."""
+        used = set(clients)
+        others = {name: last for name, last in self.counted.items() if name not in used}
+        return others | dict.fromkeys(sorted(used & self.remembering), self.moment.round)
+
     def _request(self, kind: str, name: str, order: Order) -> Request:
         return Request(kind, self.moment.round, self.counted.get(name, 0), order)
 
     def _converse(
         self, kind: str, requests: Mapping[str, Request], expected: Mapping[str, Layout]
     ) -> Iterator[tuple[ClientProfile, Update]]:
-        """Send all, then yield the good answers in client order."""
-        down, up, asked = self._sent(requests), 0, f"{CLIENTS} {kind}"
-        say(asked, 0, len(requests), down=down)
-        for done, (reply, size) in enumerate(self._in_order(requests), 1):
-            up += size
-            say(asked, done, len(requests), down=down, up=up)
+        """Ask all, and yield the good answers in client order."""
+        traffic = _Traffic(f"{CLIENTS} {kind}", deque(requests.items()), len(requests))
+        self._send(traffic)
+        traffic.tell()
+        for reply, size in self._in_order(requests, traffic):
+            traffic.done, traffic.up = traffic.done + 1, traffic.up + size
+            traffic.tell()
             if reply.error:
                 log.warning("%s did not answer: %s", reply.client, reply.error)
                 self.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
@@ -104,21 +114,26 @@ class RoundExchange:
             numbers = {**reply.update.numbers, "weight": reply.update.weight}
             self.ledger.received(reply.client, reply.kind, size, numbers)
             log.info("%s", _told(reply))
+            if reply.update.remembered:
+                self.remembering.add(reply.client)
             yield self.profiles[reply.client], reply.update
+            del reply  # or it would stay in memory while the next client trains
         say("combining the answers")
 
-    def _sent(self, requests: Mapping[str, Request]) -> int:
-        """Send each client its request; the bytes of all together."""
-        total = 0
-        for name, request in requests.items():
+    def _send(self, traffic: "_Traffic") -> None:
+        """Send clients their requests, as many as the federation takes."""
+        ahead = self.federation.ahead
+        while traffic.unsent and (ahead is None or traffic.under_way < ahead):
+            name, request = traffic.unsent.popleft()
             with self.ledger.time("serialization"):
                 message = request.pack()
             self.ledger.sent(name, request.kind, len(message))
             self.federation.send(name, message)
-            total += len(message)
-        return total
+            traffic.under_way, traffic.down = traffic.under_way + 1, traffic.down + len(message)
 
-    def _in_order(self, requests: Mapping[str, Request]) -> Iterator[tuple[Reply, int]]:
+    def _in_order(
+        self, requests: Mapping[str, Request], traffic: "_Traffic"
+    ) -> Iterator[tuple[Reply, int]]:
         """Replies in client order whatever order they come in; early ones wait on disk, encoded."""
         waiting = list(requests)
         end = None if self.deadline is None else time.monotonic() + self.deadline
@@ -126,11 +141,13 @@ class RoundExchange:
             early: dict[str, Path] = {}
             missing = set(waiting)
             while missing:
+                self._send(traffic)
                 left = None if end is None else max(0.0, end - time.monotonic())
                 with self.ledger.time("clients"):
                     arrived = self.federation.receive(left)
                 if arrived is None:
                     break
+                traffic.under_way -= 1
                 sender, message = arrived
                 reply = self._read(sender, message)
                 if reply is None or sender not in missing or not _answers(reply, requests):
@@ -142,6 +159,7 @@ class RoundExchange:
                 else:
                     early[reply.client] = Path(folder) / str(len(early))
                     early[reply.client].write_bytes(message)
+                del arrived, message, reply  # as in `_converse`
                 while waiting and waiting[0] in early:
                     yield self._late(early.pop(waiting.pop(0)))
             for name in waiting:
@@ -168,6 +186,27 @@ class RoundExchange:
             log.warning("a reply of %s was dropped: it is in the name of %s", sender, reply.client)
             return None
         return reply
+
+
+@dataclass
+class _Traffic:
+    """How far a conversation is.
+
+    unsent: the requests that wait here, unpacked, until those under way leave room for them.
+    down, up: bytes.
+    """
+
+    what: str
+    unsent: deque[tuple[str, Request]]
+    total: int
+    under_way: int = 0
+    done: int = 0
+    down: int = 0
+    up: int = 0
+
+    def tell(self) -> None:
+        """Say it to whoever watches."""
+        say(self.what, self.done, self.total, down=self.down, up=self.up)
 
 
 def _answers(reply: Reply, requests: Mapping[str, Request]) -> bool:

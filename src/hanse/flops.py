@@ -14,6 +14,7 @@ from torch.utils.flop_counter import (
 )
 
 from hanse.interfaces import Learner, Objective
+from hanse.packed import lengths
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,9 @@ def per_token(learner: Learner, objective: Objective, examples: Sequence[Any]) -
     The example of middle length passes forward and backward; no gradient, no state and no random
     number of the run is touched. Nothing is returned if it cannot be counted.
     """
-    batch = learner.batch([sorted(examples, key=len)[len(examples) // 2]])
+    sizes = lengths(examples)
+    middle = sorted(range(len(sizes)), key=sizes.__getitem__)[len(sizes) // 2]
+    batch = learner.batch([examples[middle]])
     counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
     try:
         with torch.random.fork_rng(), counter:

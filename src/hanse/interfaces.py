@@ -15,6 +15,7 @@ from torch.nn import Parameter
 
 from hanse.errors import UserError
 from hanse.messages import ClientProfile, Numbers, Order, Update
+from hanse.packed import lengths
 from hanse.progress import track
 from hanse.randomness import Moment
 from hanse.tensors import Layout, Tensors, layout, refuse_unlike, subtract
@@ -71,7 +72,8 @@ class Learner(ABC):
     def batches(self, split: str, size: int) -> Iterator[tuple[list[int], Any]]:
         """A split in batches of like length, longest first, with the examples' places in it."""
         examples = self.examples(split)
-        order = sorted(range(len(examples)), key=lambda index: -len(examples[index]))
+        sizes = lengths(examples)
+        order = sorted(range(len(examples)), key=lambda index: -sizes[index])
         starts = range(0, len(order), size)
         for start in track(starts, f"scoring {split}", len(order), size):
             places = order[start : start + size]
@@ -215,7 +217,14 @@ class Transform(ABC):
 
 
 class Federation(ABC):
-    """The clients, wherever they run; messages pass as bytes."""
+    """The clients, wherever they run; messages pass as bytes.
+
+    ahead: how many requests it holds before there must be a reply; None for any number.
+    remote: whether messages travel, so that waiting for a reply takes time of its own.
+    """
+
+    ahead: int | None = None
+    remote: ClassVar[bool] = True
 
     @abstractmethod
     def profiles(self) -> list[ClientProfile]:

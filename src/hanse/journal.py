@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 KEPT = 2  # checkpoints: the newest, and the one before it in case that one is damaged
 _CHECKPOINT = re.compile(r"(\d{5,})-([0-9a-f]{64})\.safetensors")
+TRAINING = ("data", "forward", "backward", "optimizer")  # what a client's training is made of
 _COLUMNS = {"round", "client", "kind", "down", "up", "error"}  # not a client's to fill in
 
 Row = dict[str, Any]
@@ -46,17 +47,20 @@ class Ledger:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self._last: dict[tuple[str, str], Row] = {}  # by client and kind
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def sent(self, client: str, kind: str, size: int) -> None:
         """A request of `size` bytes went out to a client."""
-        self.rows.append({"client": client, "kind": kind, "down": size, "up": 0})
+        row: Row = {"client": client, "kind": kind, "down": size, "up": 0}
+        self.rows.append(row)
+        self._last[client, kind] = row
 
     def received(
         self, client: str, kind: str, size: int, numbers: Numbers, error: str = ""
     ) -> None:
         """The reply to the last such request came in, with what the client reports."""
-        row = next(r for r in reversed(self.rows) if (r["client"], r["kind"]) == (client, kind))
+        row = self._last[client, kind]
         row["up"] += size
         row.update({name: v for name, v in numbers.items() if name not in _COLUMNS})
         if error:
@@ -78,13 +82,13 @@ class Ledger:
     def take(self) -> tuple[list[Row], dict[str, float]]:
         """The rows and seconds so far; the ledger starts afresh."""
         taken = self.rows, dict(self.seconds)
-        self.rows, self.seconds = [], defaultdict(float)
+        self.rows, self._last, self.seconds = [], {}, defaultdict(float)
         return taken
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after a round: the server's tensors by group, and who was counted when last."""
+    """The state after a round: the server's tensors by group, and whose memory is of which."""
 
     round: int
     groups: Groups
@@ -196,6 +200,11 @@ def records(folder: Path, name: str = "metrics") -> list[Row]:
     file = folder / f"{name}.jsonl"
     lines = file.read_bytes().splitlines(True) if file.exists() else []
     return [json.loads(line) for line in lines if _round_of(line) < sys.maxsize]
+
+
+def training(seconds: Mapping[str, float]) -> float:
+    """The seconds of a round's local training, of all that it took by kind."""
+    return sum(seconds.get(kind, 0.0) for kind in (*TRAINING, "training"))
 
 
 def read_scores(folder: Path, name: str, round: int) -> Row:

@@ -31,7 +31,7 @@ class MemoryStore:
     def open(self, counted: int) -> dict[str, Memory]:
         """What the client knew after its last counted round, by part; drafts after it are dropped.
 
-        counted: the last round of this client that the server has used, 0 for none.
+        counted: the last round that the server has used and of which there is a memory, or 0.
         Raises LostMemory if that round's memory is not whole.
         """
         files = self._files()
@@ -52,12 +52,19 @@ class MemoryStore:
             )
         return _read(file)
 
-    def draft(self, round: int, memory: dict[str, Memory]) -> None:
-        """Write what the client would know if this round is counted."""
+    def draft(self, round: int, memory: dict[str, Memory]) -> bool:
+        """Write what the client would know if this round is counted; whether there is anything.
+
+        Who remembers nothing needs no file, and the server must not ask for one. It knows from the
+        reply: if missing files stood for nothing, none could ever be missed.
+        """
         groups = {part: tensors for part, tensors in memory.items() if tensors}
+        if not groups and not self._files():  # what there is must be followed by nothing
+            return False
         data = pack({"message": "memory", "kind": "client"}, {}, groups)
         name = f"round-{round:05d}-{hashlib.sha256(data).hexdigest()}.safetensors"
         storage.write(self.folder / name, data)
+        return True
 
     def _files(self) -> dict[int, Path]:
         """The files there are, by round."""

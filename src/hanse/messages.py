@@ -51,11 +51,15 @@ class Order:
 
 @dataclass(frozen=True)
 class Update:
-    """What comes back: tensors, numbers such as steps and loss, and the weight in the mean."""
+    """What comes back: tensors, numbers such as steps and loss, and the weight in the mean.
+
+    remembered: whether the client keeps anything from this round for its next one.
+    """
 
     tensors: Tensors = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
     weight: float = 1.0
+    remembered: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ class Request:
     """The server's message to one client.
 
     kind: train, evaluate, or a phase of the aggregator.
-    counted: the last round in which this client's update was counted (0: none yet); the client's
-        memory is what it was after that round.
+    counted: the last round in which this client's update was counted; the client's memory is what
+        it was after that round. 0: none yet, or the client remembers nothing of it.
     codecs: server state of the transforms, such as a basis, by place in the list ("upload.0").
     note: what the aggregator tells this client along with the order.
     """
@@ -110,7 +114,8 @@ class Reply:
         header = {"message": "reply", "kind": self.kind, "client": self.client}
         if self.error:
             header["error"] = self.error
-        numbers = {"round": self.round, "weight": self.update.weight}
+        numbers: dict[str, float] = {"round": self.round, "weight": self.update.weight}
+        numbers |= {"remembered": self.update.remembered}
         numbers |= {f"update/{name}": value for name, value in self.update.numbers.items()}
         return pack(header, numbers, {"update": self.update.tensors})
 
@@ -121,7 +126,8 @@ class Reply:
         if "weight" not in numbers:
             raise MessageError("the reply has no weight")
         tensors = groups.get("update", {})
-        update = Update(tensors, below(numbers, "update/"), numbers["weight"])
+        own, remembered = below(numbers, "update/"), numbers.get("remembered") != 0
+        update = Update(tensors, own, numbers["weight"], remembered)
         client, error = header.get("client", ""), header.get("error", "")
         return Reply(client, header["kind"], whole(numbers, "round"), update, error)
 

@@ -1,9 +1,10 @@
 """What a run would do, found out before it does it: `hanse check`."""
 
+import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from hanse.client import Site, respond
 from hanse.data import chat, corpora
 from hanse.data.formats import Reading, reading
 from hanse.errors import UserError
+from hanse.exchange import RoundExchange
 from hanse.experiment import Experiment, build_objective
 from hanse.interfaces import Learner, Task
 from hanse.journal import Journal, peak_memory
 from hanse.learners.causal_lm import CausalLM
 from hanse.messages import Reply
+from hanse.packed import lengths
 from hanse.randomness import Moment
 from hanse.server import Run, conversation, sample, start
 from hanse.values import Example, Memory
@@ -74,19 +77,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path) -> Preview:
     settings = simulation.experiment
     profiles = {profile.name: profile for profile in simulation.profiles}
     exchange = conversation(run, 1, start(run, profiles), profiles)
-    down: dict[str, int] = {}
-    up: dict[str, int] = {}
-    training = 0.0
-    probes: dict[str, tuple[Reply, float]] = {}
-    for name in exchange.orders:
-        silo, request = simulation.silos[name], exchange.encoded("train", name).pack()
-        alike = silo.experiment.model_dump_json()
-        if alike not in probes:  # clients with the same settings answer alike
-            probes[alike] = _probe(simulation.site(folder, name), silo, request)
-        reply, seconds_a_token = probes[alike]
-        down[name] = len(request)
-        up[name] = len(replace(reply, client=name).pack())
-        training += seconds_a_token * _tokens_a_round(silo)
+    down, up, training = _asked(simulation, exchange, folder)
     chosen = len(sample(profiles, settings.fraction_train, Moment(settings.seed, 1)))
     learner = simulation.learner
     trained = sum(p.numel() for p in learner.parameters().values())
@@ -109,6 +100,36 @@ def _measured(simulation: Simulation, run: Run, folder: Path) -> Preview:
     )
 
 
+def _asked(
+    simulation: Simulation, exchange: RoundExchange, folder: Path
+) -> tuple[dict[str, int], dict[str, int], float]:
+    """The bytes down to each client and up from it, and the seconds of training of them all.
+
+    Clients with the same settings answer alike, so one of them is really asked. The size of a
+    message depends on the names and shapes in it, so it is packed once for all that share these.
+    """
+    down, up, training = {}, {}, 0.0
+    settings: dict[int, str] = {}  # as text, by the identity of what most clients share
+    probes: dict[str, tuple[Reply, float]] = {}
+    sizes: dict[Hashable, tuple[int, int]] = {}
+    for name, order in exchange.orders.items():
+        silo = simulation.silos[name]
+        if id(silo.experiment) not in settings:
+            settings[id(silo.experiment)] = silo.experiment.model_dump_json()
+        alike = settings[id(silo.experiment)]
+        if alike not in probes:
+            request = exchange.encoded("train", name).pack()
+            probes[alike] = _probe(simulation.site(folder, name), silo, request)
+        reply, seconds_a_token = probes[alike]
+        kind = (alike, id(order.tensors), *order.numbers, len(json.dumps(json.dumps(name))))
+        if kind not in sizes:
+            answer = replace(reply, client=name)
+            sizes[kind] = len(exchange.encoded("train", name).pack()), len(answer.pack())
+        down[name], up[name] = sizes[kind]
+        training += seconds_a_token * _tokens_a_round(silo)
+    return down, up, training
+
+
 def _probe(site: Site, silo: Silo, request: bytes) -> tuple[Reply, float]:
     """A client's real answer after a few steps, and its seconds for a token.
 
@@ -117,7 +138,8 @@ def _probe(site: Site, silo: Silo, request: bytes) -> tuple[Reply, float]:
     """
     train = silo.examples["train"]
     size = silo.experiment.train.per_device_train_batch_size * PROBED
-    longest = sorted(train, key=len)[-size:]
+    known = lengths(train)
+    longest = [train[at] for at in sorted(range(len(train)), key=known.__getitem__)[-size:]]
     drawn = torch.randperm(len(train), generator=Moment(0).generator("probe"))[:size].tolist()
     _answer(site, silo, request, longest)
     reply = _answer(site, silo, request, [train[index] for index in drawn])
@@ -150,8 +172,7 @@ def _answer(site: Site, silo: Silo, request: bytes, train: Sequence[Example]) ->
 def _tokens_a_round(silo: Silo) -> float:
     """Tokens that a client trains on in one round, by the mean length of its examples."""
     train, settings = silo.examples["train"], silo.experiment.train
-    size = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    return settings.steps(len(train)) * size * sum(map(len, train)) / len(train)
+    return settings.steps(len(train)) * settings.batch * sum(lengths(train)) / len(train)
 
 
 def _scoring(simulation: Simulation, run: Run) -> float:
@@ -177,7 +198,7 @@ def _scoring(simulation: Simulation, run: Run) -> float:
 def _amount(task: Task, split: Sequence[Example]) -> int:
     """What the time of scoring a split grows with: answers to be generated, or else tokens."""
     scored = split[: task.limit]
-    return len(scored) if task.costly else sum(map(len, scored))
+    return len(scored) if task.costly else sum(lengths(scored))
 
 
 def _seconds_each(task: Task, simulation: Simulation, split: Sequence[Example]) -> float:

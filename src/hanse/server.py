@@ -8,7 +8,7 @@ evaluation measures; the journal records.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import torch
@@ -17,20 +17,22 @@ from hanse.composition import check
 from hanse.errors import UserError
 from hanse.exchange import RoundExchange
 from hanse.interfaces import Aggregator, Algorithm, Federation, Learner, Server, Task
-from hanse.journal import Checkpoint, Journal, Row, peak_memory, records
+from hanse.journal import TRAINING, Checkpoint, Journal, Row, peak_memory, records
 from hanse.machine import gpu
 from hanse.messages import ClientProfile
 from hanse.pipeline import Codecs, Pipeline
 from hanse.progress import ROUNDS, say
 from hanse.randomness import Moment
-from hanse.tensors import Tensors, layout
-from hanse.values import Memory, State
+from hanse.tensors import Tensors, digest, layout
+from hanse.values import Memory, Scores, State
 
 log = logging.getLogger(__name__)
 
 # Names of groups in a checkpoint; the transforms' states are beside them by their places.
 STATE = "algorithm."
 KEPT = "optimizer"
+
+INSTANT = 1e-6  # seconds; less is rounding
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Run:
 
     learner: makes the server's learner for a round; it gets the moment, and the optimizer's
         memory for an algorithm that trains on the server.
+    scored: by split, the digest of the model that was scored last, and each task's scores.
     """
 
     schedule: Schedule
@@ -71,6 +74,7 @@ class Run:
     learner: Callable[[Moment, Memory], Learner]
     tasks: Mapping[str, Task]
     journal: Journal
+    scored: dict[str, tuple[str, dict[str, Scores]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check(self.algorithm, self.upload.transforms, self.aggregator)
@@ -83,7 +87,7 @@ class Standing:
     state: State
     codecs: Codecs
     kept: Memory  # the optimizer's, for an algorithm that trains on the server
-    counted: Mapping[str, int]
+    counted: Mapping[str, int]  # the last counted round of each client that remembers it
 
 
 def rounds(run: Run) -> Iterator[Row]:
@@ -135,11 +139,16 @@ def conversation(
     )
 
 
+def taking_part(clients: int, fraction: float) -> int:
+    """How many of so many clients take part in a round."""
+    return max(1, round(fraction * clients))
+
+
 def sample(
     profiles: Mapping[str, ClientProfile], fraction: float, moment: Moment
 ) -> dict[str, ClientProfile]:
     """The clients of a round: a seeded draw without replacement, in client order."""
-    wanted = max(1, round(fraction * len(profiles)))
+    wanted = taking_part(len(profiles), fraction)
     drawn = torch.randperm(len(profiles), generator=moment.generator("clients"))[:wanted]
     chosen = set(drawn.tolist())
     return {name: p for index, (name, p) in enumerate(profiles.items()) if index in chosen}
@@ -171,7 +180,7 @@ def _round(
         kept = dict(standing.kept)
         server = _server(run, number, len(profiles), kept)
         state = run.algorithm.step(standing.state, combined, server)
-    counted = {**standing.counted, **dict.fromkeys(combined.clients, number)}
+    counted = exchange.counting(combined.clients)
     after = Standing(state, {**standing.codecs, **codecs}, kept, counted)
     record = {"clients": list(combined.clients), "weight": combined.weight}
     return after, {**record, "train": dict(combined.numbers)}
@@ -219,10 +228,13 @@ def _evaluated(run: Run, number: int, standing: Standing, split: str) -> Row:
     tasks = {n: task for n, task in run.tasks.items() if split == "test" or not task.costly}
     if not tasks or not learner.examples(split):
         return {}
-    learner.load(run.algorithm.model(standing.state))
+    model = run.algorithm.model(standing.state)
+    known = digest(model)
+    if run.scored.get(split, ("", {}))[0] != known:  # an unchanged model is not scored again
+        learner.load(model)
+        run.scored[split] = known, {n: task.evaluate(learner, split) for n, task in tasks.items()}
     metrics: dict[str, float] = {}
-    for name, task in tasks.items():
-        scores = task.evaluate(learner, split)
+    for name, scores in run.scored[split][1].items():
         metrics |= scores.metrics
         if split == "test":
             samples = [asdict(sample) for sample in scores.samples]
@@ -235,22 +247,27 @@ def _evaluated(run: Run, number: int, standing: Standing, split: str) -> Row:
 def _costs(run: Run) -> Row:
     """Where a round's bytes, seconds and memory went.
 
-    What the clients spent beyond training and scoring counts as serialization: reading and
-    writing messages and memory.
+    What waiting for the clients took beyond their training and scoring is transport, or in one
+    process serialization: reading and writing messages and memory.
     """
     ledger = run.journal.ledger
     training, scoring = ledger.total("seconds", "train"), ledger.total("seconds", "evaluate")
     spent = ledger.seconds
+    parts = {kind: ledger.total(f"{kind}_seconds", "train") for kind in TRAINING}
     overhead = max(0.0, spent["clients"] - training - scoring)
     seconds = {
-        "training": training,
-        "serialization": spent["serialization"] + overhead,
+        **parts,
+        "serialization": spent["serialization"] + (0.0 if run.federation.remote else overhead),
+        "transport": overhead if run.federation.remote else 0.0,
         "aggregation": max(0.0, spent.pop("round", 0.0) - spent["clients"] - spent["serialization"])
         + spent.pop("step", 0.0),
         "evaluation": spent.pop("evaluation", 0.0) + scoring,
     }
     for name in ("clients", "serialization"):
         spent.pop(name)
+    untold = training - sum(parts.values())
+    if untold > INSTANT:  # of clients that do not say what their training is made of
+        seconds["training"] = untold
     size = {"down": int(ledger.total("down")), "up": int(ledger.total("up"))}
     speed = ledger.total("tokens", "train") / training if training else 0.0
     return {

@@ -1,5 +1,6 @@
 """Arithmetic on named tensors: the only algebra that algorithms and aggregators need."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 
 import torch
@@ -55,6 +56,15 @@ def squared_distance(a: Tensors, b: Tensors) -> Tensor:
 def norm(a: Tensors) -> float:
     """‖a‖, the L2 norm over all tensors, accumulated in float64."""
     return float(sum(float(tensor.double().square().sum()) for tensor in a.values()) ** 0.5)
+
+
+def digest(a: Tensors) -> str:
+    """A hash of names and values: another one for tensors that differ in a single bit."""
+    found = hashlib.sha256()
+    for name in sorted(a):
+        found.update(name.encode())
+        found.update(a[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def refuse_unlike(mine: Tensors, theirs: Tensors) -> None:

@@ -27,6 +27,7 @@ class Mean(Aggregator):
                     sums[name] += update.weight * value
                     weights[name] += update.weight
                 clients.append(profile.name)
+            del update  # or it would stay in memory while the next client trains
         if not clients:
             return Combined({}, {}, 0.0, ())
         numbers = {name: total / weights[name] for name, total in sums.items()}
@@ -38,3 +39,4 @@ def _decoded(exchange: Exchange) -> Iterator[tuple[ClientProfile, Update]]:
     for profile, update in exchange.train():
         tensors = exchange.decode(profile.name, update.tensors)
         yield profile, Update(tensors, update.numbers, update.weight)
+        del update, tensors  # as above

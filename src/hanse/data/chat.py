@@ -5,7 +5,14 @@ from itertools import groupby
 
 from hanse.data.columns import parts_of
 from hanse.data.formats import Row
-from hanse.data.labelled import answer, answers, label_words, prompts, refuse_alike
+from hanse.data.labelled import (
+    answers,
+    label_words,
+    prompts,
+    refuse_alike,
+    refuse_template,
+    refuse_unknown,
+)
 from hanse.data.passages import passages
 from hanse.data.tokens import Tokenizer, targets
 from hanse.errors import UserError
@@ -29,22 +36,38 @@ def render(
         and answers their end.
     Raises UserError for rows that do not fit, with their place.
     """
-    if needs not in ("tokens", "choices"):
-        raise ValueError(f"rows become tokens or choices, not {needs!r}")
-    _refuse_preferences(rows)
+    refuse_unfit(rows, needs, labels, template)
     labelled = [index for index, row in enumerate(rows) if row.kind == "labelled"]
     other = [index for index, row in enumerate(rows) if row.kind != "labelled"]
-    if needs == "choices" and other:
-        odd = rows[other[0]]
-        raise UserError(
-            f"objective classify needs text and label, but {odd.place} has {parts_of(odd.kind)}; "
-            "use objective: sft."
-        )
     chosen = [rows[index] for index in labelled]
     examples = _labelled(chosen, tokenizer, needs, labels, template, max_length) if chosen else []
     examples += passages([rows[index] for index in other], tokenizer, max_length)
     placed = dict(zip(labelled + other, examples, strict=True))
     return [placed[index] for index in range(len(rows))]
+
+
+def refuse_unfit(rows: Sequence[Row], needs: str, labels: Mapping[str, str], template: str) -> None:
+    """Raise UserError for rows that do not fit as far as it can be told without a tokenizer."""
+    if needs not in ("tokens", "choices"):
+        raise ValueError(f"rows become tokens or choices, not {needs!r}")
+    _refuse_preferences(rows)
+    labelled = [row for row in rows if row.kind == "labelled"]
+    if needs == "choices" and len(labelled) < len(rows):
+        odd = next(row for row in rows if row.kind != "labelled")
+        raise UserError(
+            f"objective classify needs text and label, but {odd.place} has {parts_of(odd.kind)}; "
+            "use objective: sft."
+        )
+    if not labelled:
+        return
+    words = label_words(labelled, labels)
+    if needs == "choices" and len(words) < 2:
+        raise UserError(
+            "objective classify chooses between labels, but there is only "
+            f"{', '.join(words)!r}; name all labels in `labels`, or use objective: sft."
+        )
+    refuse_unknown(labelled, words)
+    refuse_template(template)
 
 
 def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
@@ -89,12 +112,8 @@ def _labelled(
     known = answers(tokenizer, words)
     if needs == "choices":
         refuse_alike(words, known)
-        if len(known) < 2:
-            raise UserError(
-                "objective classify chooses between labels, but there is only "
-                f"{', '.join(known)!r}; name all labels in `labels`, or use objective: sft."
-            )
-    right = [answer(row, known) for row in rows]
+    place = {label: index for index, label in enumerate(words)}
+    right = [place[str(row.label)] for row in rows]
     choices = tuple(known.values())
     longest = max(map(len, choices))
     result = []

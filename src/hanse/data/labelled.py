@@ -44,15 +44,20 @@ def refuse_alike(words: Mapping[str, str], known: Mapping[str, tuple[int, ...]])
             )
 
 
-def answer(row: Row, known: Mapping[str, tuple[int, ...]]) -> int:
-    """The index of a row's label among the known ones; raises UserError for an unknown label."""
-    if row.label is None or row.label not in known:
-        raise UserError(
-            f"{row.place}: the label {row.label!r} is not one of "
-            f"{', '.join(map(repr, known))}; add it to `labels`, mend the row, or use the values "
-            "as words with data.labels={}."
-        )
-    return list(known).index(row.label)
+def refuse_unknown(rows: Sequence[Row], words: Mapping[str, str]) -> None:
+    """Raise UserError for a row whose label has no word."""
+    for row in rows:
+        if row.label not in words:
+            raise UserError(
+                f"{row.place}: the label {row.label!r} is not one of "
+                f"{', '.join(map(repr, words))}; add it to `labels`, mend the row, or use the "
+                "values as words with data.labels={}."
+            )
+
+
+def refuse_template(template: str) -> None:
+    """Raise UserError for a template that cannot be filled."""
+    _parts(template)
 
 
 def prompts(rows: Sequence[Row], tokenizer: Tokenizer, template: str, room: int) -> list[list[int]]:

@@ -50,6 +50,8 @@ def hold_out(rows: Sequence[Row], share: float, moment: Moment) -> tuple[list[Ro
     """
     if not 0 <= share < 1:
         raise UserError(f"a share to hold out came as {share}; it is at least 0 and below 1.")
+    if not share:
+        return list(rows), []
     groups = _groups(rows)
     count = min(_count(float(share), len(groups), "share"), max(len(groups) - 1, 0))
     order = torch.randperm(len(groups), generator=moment.generator("hold out")).tolist()

@@ -12,11 +12,13 @@ from hanse.runtimes.rendezvous import Rendezvous
 
 
 class InProcess(Federation):
-    """Simulated clients, made when they are first asked.
+    """Simulated clients, made when they are asked; those with a session are kept.
 
     site: makes a client's side from its name. Clients with the same settings share one base model.
     rendezvous: where clients wait to train together; cohort: how many answer at a time.
     """
+
+    remote = False
 
     def __init__(
         self,
@@ -28,8 +30,8 @@ class InProcess(Federation):
         self._profiles = list(profiles)
         self._make = site
         self._rendezvous = rendezvous
-        self._cohort = cohort
-        self._sites: dict[str, Site] = {}
+        self._cohort = self.ahead = cohort  # each waiting request is an adapter in memory
+        self._sites: dict[str, Site] = {}  # those with a session
         self._queue: deque[tuple[str, bytes]] = deque()
         self._replies: deque[tuple[str, bytes]] = deque()
 
@@ -48,12 +50,9 @@ class InProcess(Federation):
 
     def _answer(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Let clients answer, so that those that train do it together."""
-        calls = [partial(respond, self._site(client), message) for client, message in messages]
+        sites = {client: self._sites.get(client) or self._make(client) for client, _ in messages}
+        calls = [partial(respond, sites[client], message) for client, message in messages]
         run = self._rendezvous.run if self._rendezvous else lambda calls: [call() for call in calls]
         names = [client for client, _ in messages]
         self._replies.extend(zip(names, run(calls), strict=True))
-
-    def _site(self, client: str) -> Site:
-        if client not in self._sites:
-            self._sites[client] = self._make(client)
-        return self._sites[client]
+        self._sites |= {client: site for client, site in sites.items() if site.session}

@@ -1,0 +1,146 @@
+"""Rows as examples, each tokenized once, whichever clients and runs read it.
+
+In memory they are packed into arrays, and what takes long is kept on disk for later runs.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from hanse import packed, storage
+from hanse.data import chat, labelled, passages, tokens
+from hanse.data.formats import Row
+from hanse.data.tokens import Tokenizer, encode
+from hanse.errors import UserError
+from hanse.packed import Examples, Packed, join, pack
+from hanse.progress import say
+from hanse.values import Example
+
+log = logging.getLogger(__name__)
+
+BLOCK = 1024  # rows that are tokenized at once, since as objects their tokens take much memory
+WORTH = 1000  # rows from which on the tokens are kept on disk: fewer are made as fast as read
+_KEY = 16  # bytes that tell one row from another
+_MADE_BY = (chat, labelled, passages, tokens, packed)  # what an example depends on beside its row
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How rows become examples; see `chat.render`."""
+
+    tokenizer: Tokenizer
+    needs: str
+    labels: Mapping[str, str]
+    template: str
+    max_length: int
+
+    def render(self, rows: Sequence[Row]) -> list[Example]:
+        """The examples of rows, in their order."""
+        return chat.render(
+            rows, self.tokenizer, self.needs, self.labels, self.template, self.max_length
+        )
+
+    def digest(self) -> bytes | None:
+        """What tells this rendering from all others; None if the tokenizer cannot be written."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        encode(self.tokenizer, ["a"])  # puts back what others may have set: cutting and padding
+        own = [getattr(self.tokenizer, name, None) for name in ("bos_token_id", "eos_token_id")]
+        own += [self.tokenizer.chat_template, self.tokenizer.all_special_tokens]
+        settings = [self.needs, list(self.labels.items()), self.template, self.max_length]
+        libraries = [version(name) for name in ("tokenizers", "transformers", "jinja2")]
+        found = hashlib.sha256(json.dumps([own, settings, libraries]).encode())
+        found.update(backend.to_str().encode())
+        for module in _MADE_BY:  # so that nobody has to remember to raise a version
+            found.update(Path(str(module.__file__)).read_bytes())
+        return found.digest()
+
+
+class Tokenized:
+    """The examples of one rendering: of rows with the same content there is one.
+
+    folder: where they are kept for later runs.
+    """
+
+    def __init__(self, rendering: Rendering, folder: Path) -> None:
+        self.rendering = rendering
+        self.folder = folder
+        self._packed = pack([])
+        self._places: dict[bytes, int] = {}
+
+    def examples(self, rows: Sequence[Row]) -> Examples:
+        """The examples of rows, in their order; those not yet known are tokenized now.
+
+        Raises UserError for rows that do not fit, with their place.
+        """
+        keys = [_key(row) for row in rows]
+        fresh: dict[bytes, Row] = {}
+        for key, row in zip(keys, rows, strict=True):
+            if key not in self._places:
+                fresh.setdefault(key, row)
+        if fresh:
+            order, made = self._made(fresh)
+            self._places |= {key: at for at, key in enumerate(order, len(self._packed))}
+            self._packed = join([self._packed, made])
+        return Examples(self._packed, np.array([self._places[key] for key in keys], np.int32))
+
+    def _made(self, rows: Mapping[bytes, Row]) -> tuple[list[bytes], Packed]:
+        """The examples of rows by their keys, and in which order: an earlier run may have another.
+
+        Runs that divide the same rows otherwise share one file.
+        """
+        digest = self.rendering.digest() if len(rows) >= WORTH else None
+        if digest is None:
+            return list(rows), self._rendered(list(rows.values()))
+        name = hashlib.sha256(b"".join([digest, *sorted(rows)])).hexdigest()
+        file = self.folder / f"{name}.tokens"
+        found = _read(file)
+        if found is None:
+            found = list(rows), self._rendered(list(rows.values()))
+            _write(file, *found)
+        return found
+
+    def _rendered(self, rows: Sequence[Row]) -> Packed:
+        parts = [pack([])]
+        for start in range(0, len(rows), BLOCK):
+            say("tokenizing rows", start, len(rows))
+            parts.append(pack(self.rendering.render(rows[start : start + BLOCK])))
+        return join(parts)
+
+
+def _key(row: Row) -> bytes:
+    """What tells a row's content from others'."""
+    said = (row.messages, row.prompt, row.completion, row.text, row.label, row.chosen, row.rejected)
+    return hashlib.blake2b(repr(said).encode(), digest_size=_KEY).digest()
+
+
+def _read(file: Path) -> tuple[list[bytes], Packed] | None:
+    """The keys and the examples in a file, if it is there and whole."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    size = hashlib.sha256().digest_size
+    if hashlib.sha256(content[size:]).digest() != content[:size]:
+        return None
+    arrays = safetensors.numpy.load(content[size:])
+    keys = arrays.pop("keys").tobytes()
+    return [keys[at : at + _KEY] for at in range(0, len(keys), _KEY)], Packed.of(arrays)
+
+
+def _write(file: Path, keys: Sequence[bytes], made: Packed) -> None:
+    """Keep examples for later runs; a run goes on without if that cannot be done."""
+    arrays = {**made.arrays(), "keys": np.frombuffer(b"".join(keys), np.uint8)}
+    data = safetensors.numpy.save(arrays)
+    try:
+        storage.write(file, hashlib.sha256(data).digest() + data)
+    except UserError as error:
+        log.warning("later runs will tokenize these rows again: %s", error)

@@ -1,0 +1,87 @@
+"""Who holds which rows, how they are read, and the examples that they become."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby
+
+from hanse.data import chat
+from hanse.data.formats import Row
+from hanse.data.tokenized import Tokenized
+from hanse.division import Division
+from hanse.experiment import Experiment, build_objective
+from hanse.learners.backbone import Model
+from hanse.values import Example
+
+SERVER = ""  # who holds the rows that no client does
+
+
+@dataclass(frozen=True)
+class Share:
+    """Rows of one split that one holder reads in one way.
+
+    holder: the client, or SERVER. needs, template: as `chat.render` takes them.
+    """
+
+    holder: str
+    split: str
+    rows: list[Row]
+    needs: str
+    template: str
+    model: Model
+
+
+def shares(
+    experiment: Experiment, own: Mapping[str, Experiment], division: Division, asked: str
+) -> Iterator[Share]:
+    """What the participants hold, and what the server does.
+
+    own: each participant's settings. asked: how tasks need their examples.
+    Who holds all rows reads each as the client would to whom it was dealt.
+    """
+    needs = build_objective(experiment).needs
+    splits = (("train", needs, division.train), ("test", asked, division.held))
+
+    def template(owner: str) -> str:
+        return (own.get(owner) or experiment.for_client(owner)).data.template
+
+    for name, settings in own.items():
+        owners = experiment.client_names if experiment.data.pooled else [name]
+        for split, reads, held in splits:
+            for alike, some in groupby(owners, template):
+                rows = [row for owner in some for row in held[owner]]
+                yield Share(name, split, rows, reads, alike, settings.model)
+    for split, rows in (("validation", division.validation), ("test", division.test)):
+        yield Share(SERVER, split, rows, asked, experiment.data.template, experiment.model)
+
+
+def refuse_unfit(found: Sequence[Share], labels: Mapping[str, str]) -> None:
+    """Raise UserError for rows that no tokenizer could mend: a model is not loaded for them."""
+    rows: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
+    for share in found:
+        rows[share.needs, share.template] += share.rows
+    for (needs, template), some in rows.items():
+        chat.refuse_unfit(some, needs, labels, template)
+
+
+def read(
+    found: Sequence[Share], reader: Callable[[Share], Tokenized]
+) -> dict[str, dict[str, Sequence[Example]]]:
+    """The examples of each holder by split; one row is one example.
+
+    All rows are tokenized here, so that a bad one is found before anything is trained; those that
+    are read alike together, however many clients hold them.
+    """
+    rows: defaultdict[Tokenized, list[Row]] = defaultdict(list)
+    places = []
+    for share in found:
+        by = reader(share)
+        alike = rows[by]
+        places.append((share, by, slice(len(alike), len(alike) + len(share.rows))))
+        alike += share.rows
+    known = {by: by.examples(some) for by, some in rows.items()}
+    result: defaultdict[str, dict[str, Sequence[Example]]] = defaultdict(dict)
+    for (holder, split), same in groupby(places, lambda place: (place[0].holder, place[0].split)):
+        pieces = [known[by][place] for _, by, place in same]
+        result[holder][split] = pieces[0] if len(pieces) == 1 else [*chain(*pieces)]
+    return dict(result)

@@ -1,0 +1,151 @@
+"""Each row is tokenized once, and the examples are the same with and without what is kept."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from hanse.data import tokenized
+from hanse.data.formats import Row
+from hanse.data.tokenized import Rendering, Tokenized
+from hanse.errors import UserError
+from hanse.values import Example
+from samples import reviews
+
+WORDS = {"negative": "negative", "positive": "positive"}
+KEPT = 20  # rows that are worth a file in these tests
+
+
+@pytest.fixture
+def rendering(tiny_llama: Path) -> Rendering:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    return Rendering(tokenizer, "choices", WORDS, "Review: {text}\nSentiment:", 64)
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows were tokenized, call by call; few are enough for a file, and for a block."""
+    calls: list[int] = []
+    render = Rendering.render
+
+    def counted(self: Rendering, rows: Sequence[Row]) -> list[Example]:
+        calls.append(len(rows))
+        return render(self, rows)
+
+    monkeypatch.setattr(Rendering, "render", counted)
+    monkeypatch.setattr(tokenized, "WORTH", KEPT)
+    monkeypatch.setattr(tokenized, "BLOCK", 16)
+    return calls
+
+
+def rows(count: int, seed: int = 0) -> list[Row]:
+    found = [Row(text=r["text"], label=r["label"]) for r in reviews(count, seed)]
+    return [replace(row, place=f"reviews:{line}") for line, row in enumerate(found, 1)]
+
+
+def test_they_are_what_the_rendering_makes(rendering: Rendering, tmp_path: Path) -> None:
+    found = Tokenized(rendering, tmp_path).examples(rows(50))
+    assert list(found) == rendering.render(rows(50))
+    assert not list(tmp_path.iterdir()), "few rows are made as fast as read"
+
+
+def test_equal_rows_are_tokenized_once(
+    rendering: Rendering, tmp_path: Path, rendered: list[int]
+) -> None:
+    reader = Tokenized(rendering, tmp_path)
+    some = rows(10)
+    first = reader.examples([*some[:6], some[2], some[0]])
+    assert rendered == [6]
+    assert (first[6], first[7]) == (first[2], first[0])
+    again = reader.examples(list(reversed(some)))
+    assert rendered == [6, 4]
+    assert list(again) == rendering.render(list(reversed(some)))
+    assert list(first[:6]) == list(again)[:3:-1], "what was read before stays as it is"
+
+
+def test_many_rows_are_tokenized_block_by_block(
+    rendering: Rendering, tmp_path: Path, rendered: list[int]
+) -> None:
+    Tokenized(rendering, tmp_path).examples(rows(40))
+    assert rendered == [16, 16, 8]
+
+
+def test_a_later_run_reads_them_in_whatever_order(
+    rendering: Rendering, tmp_path: Path, rendered: list[int]
+) -> None:
+    first = Tokenized(rendering, tmp_path).examples(rows(40))
+    rendered.clear()
+    later = Tokenized(replace(rendering), tmp_path).examples(list(reversed(rows(40))))
+    assert not rendered
+    assert list(later) == list(reversed(list(first)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"needs": "tokens"},
+        {"template": "{text} is"},
+        {"max_length": 12},
+        {"labels": {"negative": "bad", "positive": "good"}},
+        {"labels": dict(reversed(WORDS.items()))},
+    ],
+)
+def test_another_rendering_has_its_own(
+    rendering: Rendering, tmp_path: Path, rendered: list[int], change: dict[str, Any]
+) -> None:
+    Tokenized(rendering, tmp_path).examples(rows(30))
+    rendered.clear()
+    other = replace(rendering, **change)
+    assert list(Tokenized(other, tmp_path).examples(rows(30))) == other.render(rows(30))
+    assert sum(rendered) == 60 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_another_tokenizer_has_its_own(
+    rendering: Rendering, tmp_path: Path, rendered: list[int]
+) -> None:
+    digest = rendering.digest()
+    rendering.tokenizer.backend_tokenizer.enable_truncation(3)
+    assert rendering.digest() == digest, "what its last caller asked of it does not count"
+    rendering.tokenizer.add_tokens(["film"])
+    assert rendering.digest() != digest
+
+
+def test_what_is_damaged_is_made_again(
+    rendering: Rendering, tmp_path: Path, rendered: list[int]
+) -> None:
+    wanted = list(Tokenized(rendering, tmp_path).examples(rows(30)))
+    [file] = tmp_path.iterdir()
+    whole = file.read_bytes()
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    for damaged in (b"", whole[:40], whole[:-5], flipped, whole + b"more"):
+        file.write_bytes(damaged)
+        rendered.clear()
+        assert list(Tokenized(rendering, tmp_path).examples(rows(30))) == wanted
+        assert sum(rendered) == 30 and file.read_bytes() == whole
+
+
+def test_a_folder_that_cannot_be_written_is_gone_without(
+    rendering: Rendering, tmp_path: Path, rendered: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    with caplog.at_level(logging.WARNING):
+        found = Tokenized(rendering, tmp_path / "taken").examples(rows(30))
+    assert list(found) == rendering.render(rows(30))
+    assert len(caplog.records) == 1
+    assert "later runs will tokenize these rows again" in caplog.text
+
+
+def test_a_bad_row_is_named_and_nothing_is_kept(
+    rendering: Rendering, tmp_path: Path, rendered: list[int]
+) -> None:
+    some = [*rows(30), Row(text="", label="positive", place="reviews:31")]
+    short = replace(rendering, template="{text}")
+    reader = Tokenized(short, tmp_path)
+    with pytest.raises(UserError, match="reviews:31: this tokenizer makes no tokens"):
+        reader.examples(some)
+    assert not list(tmp_path.iterdir())
+    assert len(reader.examples(some[:30])) == 30

@@ -1,0 +1,97 @@
+"""Clients in this process are there while they answer, and no longer."""
+
+import gc
+import weakref
+from pathlib import Path
+
+import pytest
+
+from hanse.algorithms.fedavg import FedAvg
+from hanse.client import Site
+from hanse.interfaces import Client, Federation
+from hanse.journal import records
+from hanse.messages import Order, Reply, Update
+from hanse.runtimes.inprocess import InProcess
+from toys import Outcome, federate, same, silos
+
+
+class Watched:
+    """A federation's network that notes what is under way, and which sites there are."""
+
+    def __init__(self, cohort: int) -> None:
+        self.cohort = cohort
+        self.most = 0
+        self.kept: set[str] = set()
+
+    def __call__(self, inner: Federation) -> Federation:
+        assert isinstance(inner, InProcess)
+        watched = self
+
+        class Watching(InProcess):
+            def __init__(self) -> None:
+                super().__init__(inner.profiles(), inner._make, cohort=watched.cohort)
+
+            def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+                watched.most = max(watched.most, len(self._queue) + len(self._replies))
+                watched.kept |= self._sites.keys()
+                return super().receive(timeout)
+
+        return Watching()
+
+
+@pytest.mark.parametrize("cohort", [1, 3, 100])
+def test_requests_wait_until_there_is_room(tmp_path: Path, cohort: int) -> None:
+    watched = Watched(cohort)
+    found = federate(FedAvg(), silos(8), tmp_path / "watched", rounds=2, network=watched)
+    assert watched.most == min(cohort, 8)
+    assert same(found.standing, federate(FedAvg(), silos(8), tmp_path / "all", rounds=2).standing)
+    asked = [row["client"] for row in records(tmp_path / "watched", "ledger") if row["round"] == 1]
+    assert asked == [f"c{number}" for number in range(8)]
+
+
+class Remembering(FedAvg):
+    """Notes something for the session, at one client."""
+
+    def train(self, order: Order, client: Client) -> Update:
+        if client.profile.name == "c1":
+            client.session["seen"] = client.session.get("seen", 0) + 1
+        return super().train(order, client)
+
+
+def test_sites_are_kept_for_their_session_alone(tmp_path: Path) -> None:
+    watched = Watched(2)
+    federate(FedAvg(), silos(4), tmp_path / "without", network=watched)
+    assert not watched.kept
+    found = federate(Remembering(), silos(4), tmp_path / "with", network=watched)
+    assert watched.kept == {"c1"}
+    [site] = found.run.federation._sites.values()
+    assert isinstance(site, Site) and site.session == {"seen": 3}
+
+
+def test_replies_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a client trains, the server has the sum of the replies before it, and none of them."""
+    parse, updates = Reply.parse, []
+    alive: list[int] = []
+
+    def parsed(data: bytes) -> Reply:
+        reply = parse(data)
+        updates.extend(map(weakref.ref, reply.update.tensors.values()))
+        return reply
+
+    class Counting(InProcess):
+        def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+            alive.append(sum(update() is not None for update in updates))
+            return super().receive(timeout)
+
+    def network(inner: Federation) -> Federation:
+        assert isinstance(inner, InProcess)
+        return Counting(inner.profiles(), inner._make)
+
+    monkeypatch.setattr(Reply, "parse", staticmethod(parsed))
+    gc.disable()  # they must be gone by themselves
+    try:
+        outcome: Outcome = federate(FedAvg(), silos(6), tmp_path / "run", rounds=2, network=network)
+    finally:
+        gc.enable()
+    assert len(outcome.records) == 3 and len(updates) == 2 * 6 * 2
+    assert set(alive) == {0}

@@ -1,0 +1,119 @@
+"""Who holds which rows is read once, together, and before anything is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hanse import assembly
+from hanse.assembly import Machine, simulate
+from hanse.data.tokenized import Rendering
+from hanse.errors import UserError
+from hanse.loading import load
+from samples import reviews, write_lines
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each call of a rendering was given."""
+    calls: list[int] = []
+    render = Rendering.render
+
+    def counted(self: Rendering, rows: Any) -> Any:
+        calls.append(len(rows))
+        return render(self, rows)
+
+    monkeypatch.setattr(Rendering, "render", counted)
+    return calls
+
+
+@pytest.mark.parametrize("clients", [2, 40])
+def test_all_clients_rows_are_tokenized_at_once(
+    experiment_file: Path, asked: list[int], clients: int
+) -> None:
+    found = simulate(load(experiment_file, [f"num_clients={clients}", "data.partition=iid"]))
+    assert asked == [160]
+    held = [len(silo.examples[split]) for silo in found.silos.values() for split in silo.examples]
+    assert sum(held) == 110 and len(held) == 2 * clients
+
+
+def test_runs_that_follow_each_other_tokenize_a_row_once(
+    experiment_file: Path, asked: list[int]
+) -> None:
+    machine = Machine()
+    first = simulate(load(experiment_file, ["participants=[silo-2]"]), machine)
+    alone = {split: list(some) for split, some in first.silos["silo-2"].examples.items()}
+    for words in ([], ["data.pooled=true"], ["participants=[silo-1]"], ["seed=7"]):
+        simulate(load(experiment_file, words), machine)
+    assert sum(asked) == 160, "another seed deals the same rows"
+    again = simulate(load(experiment_file, ["participants=[silo-2]"]), machine)
+    found = again.silos["silo-2"].examples
+    assert {split: list(found[split]) for split in found} == alone
+
+
+def test_a_client_may_be_asked_in_its_own_way(experiment_file: Path) -> None:
+    lines = "clients: {silo-2: {model: {max_length: 12}}}\n"
+    experiment_file.write_text(experiment_file.read_text() + lines)
+    found = simulate(load(experiment_file))
+    longest = {name: max(map(len, silo.examples["train"])) for name, silo in found.silos.items()}
+    assert longest["silo-2"] < 12 < min(longest["silo-1"], longest["silo-3"])
+
+
+def test_who_holds_all_rows_reads_each_as_its_owner_would(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    lines = ["clients:\n"]
+    for number, name in enumerate(("east", "north", "south")):
+        file = write_lines(tmp_path / f"{name}.jsonl", reviews(40, seed=number))
+        template = "" if name == "north" else ", template: 'What of this? {text}'"
+        lines.append(f"  {name}: {{data: {{path: {file}{template}}}}}\n")
+    experiment_file.write_text(experiment_file.read_text() + "".join(lines))
+    together = simulate(load(experiment_file))
+    pooled = simulate(load(experiment_file, ["data.pooled=true"])).silos["pooled"]
+    for split in ("train", "test"):
+        every = [e for silo in together.silos.values() for e in silo.examples[split]]
+        assert list(pooled.examples[split]) == every
+
+
+@pytest.mark.parametrize(
+    ("row", "words", "said"),
+    [
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, ["objective=sft"], "holds a preference"),
+        ({"text": "a"}, [], r"classify needs text and label, but .*:\d+ has text"),
+        (
+            {"text": "a", "label": "odd"},
+            ["data.labels={a: b, c: d}"],
+            "'odd' is not one of 'a', 'c'",
+        ),
+        ({"text": "a", "label": "only"}, [], "there is only 'only'"),
+        (
+            {"text": "a", "label": "odd"},
+            ["data.template='{text} {text}'", "data.labels={odd: odd, even: even}"],
+            "it holds {text} exactly once and",
+        ),
+    ],
+)
+def test_what_no_model_could_read_is_refused_before_one_is_loaded(
+    experiment_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    row: dict[str, str],
+    words: list[str],
+    said: str,
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(assembly, "load", never)
+    first = next(iter(row))
+    rows = [{**row, first: f"{row[first]} {number}"} for number in range(30)]
+    file = write_lines(tmp_path / "odd.jsonl", rows)
+    own = [f"data.path={file}", "data.partition=iid", "data.test=5", "data.validation=5"]
+    with pytest.raises(UserError, match=said):
+        simulate(load(experiment_file, [*own, *words]))
+
+
+def test_what_a_model_cannot_read_is_refused_before_training(experiment_file: Path) -> None:
+    words = [f"data.template='{'very ' * 40}{{text}}'", "model.max_length=40"]
+    with pytest.raises(UserError, match=r"reviews\.jsonl:\d+: the template .* leave no room"):
+        simulate(load(experiment_file, words))
