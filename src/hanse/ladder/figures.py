@@ -7,7 +7,7 @@ from pathlib import Path
 from hanse.errors import UserError
 from hanse.evaluation.intervals import Interval, paired, standard_error, student
 from hanse.experiment import Experiment, build_tasks
-from hanse.journal import Row, read_scores, records
+from hanse.journal import Row, read_scores, records, training
 from hanse.ladder.rungs import KINDS, Rung
 from hanse.ladder.verdict import verdict
 
@@ -89,7 +89,7 @@ def _effort(rung: Rung) -> Row:
     return {
         "steps": round(sum(row["steps"] for row in trained)),
         "examples": round(sum(row["examples"] for row in trained)),
-        "training_seconds": sum(row["seconds"]["training"] for row in rounds),
+        "training_seconds": sum(training(row["seconds"]) for row in rounds),
         "bytes": sum(sum(row["bytes"].values()) for row in rounds) if sent else 0,
     }
 

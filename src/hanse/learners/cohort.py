@@ -21,6 +21,7 @@ from hanse.learners.seat import Seat
 from hanse.learners.stack import Drop, Stack, stackable
 from hanse.learners.stopwatch import Stopwatch
 from hanse.learners.training import Seen, Training, draw, share_done
+from hanse.packed import lengths
 from hanse.progress import track
 from hanse.randomness import Moment
 from hanse.tensors import Tensors
@@ -142,12 +143,14 @@ class _Cohort:
             batches = [own[at] if at < len(own) else None for own in parts]
             watch.lap("data")
             total = torch.zeros((), device=self.backbone.device)
-            for index, loss in self._losses(active, batches):
-                size = parts[index][at].items
-                total = total + loss * (size / items[index])
-                losses[index] = losses[index] + loss.detach() * size
-            watch.lap("forward")
-            total.backward()
+            # Backward within, too: layers may be computed again there.
+            with self.stack.applied(len(active), self._drop(active, batches)):
+                for index, loss in self._losses(active, batches):
+                    size = parts[index][at].items
+                    total = total + loss * (size / items[index])
+                    losses[index] = losses[index] + loss.detach() * size
+                watch.lap("forward")
+                total.backward()
             watch.lap("backward")
         self._update(step, active)
         for course, own, loss in zip(active, parts, losses, strict=True):
@@ -159,8 +162,7 @@ class _Cohort:
     ) -> Iterator[tuple[int, Tensor]]:
         """The loss of each client that has a batch, and the client's place."""
         together = joined(batches)
-        with self.stack.applied(len(active), self._drop(active, batches)):
-            logits = self.backbone.logits(together.ids, together.at)
+        logits = self.backbone.logits(together.ids, together.at)
         for index, own in enumerate(logits.split(together.counts)):
             batch, member = batches[index], active[index].member
             if batch is not None:
@@ -173,7 +175,8 @@ class _Cohort:
         if not any(shares):
             return None
         shapes = [(0, 0) if b is None else (b.ids.shape[0], b.ids.shape[1]) for b in batches]
-        return Drop(shares, [course.dropping for course in active], shapes)
+        seeds = [int(torch.randint(2**31, (), generator=course.dropping)) for course in active]
+        return Drop(shares, seeds, shapes)
 
     def _update(self, step: int, active: Sequence[_Course]) -> None:
         """Penalties, clipping and the optimizer's step, each client's by itself."""
@@ -241,9 +244,9 @@ class _Cohort:
 
 
 def _course(member: Member) -> _Course:
-    lengths = [len(example) for example in member.learner.examples(member.split)]
-    steps = draw(lengths, member.settings, member.moment.generator("examples"))
-    dropping = torch.Generator(member.backbone.device)
+    sizes = lengths(member.learner.examples(member.split))
+    steps = draw(sizes, member.settings, member.moment.generator("examples"))
+    dropping = torch.Generator()
     dropping.manual_seed(member.moment.derive("dropout"))
     return _Course(member, steps, dropping)
 

@@ -15,6 +15,7 @@ import torch
 from hanse.learners import cohort
 from hanse.learners.cohort import Member
 from hanse.learners.training import draw
+from hanse.packed import lengths
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def _device(members: Sequence[Member]) -> torch.device:
 def _tokens(member: Member) -> float:
     """Tokens of a client's batch, on average."""
     examples = member.learner.examples(member.split)
-    mean = sum(map(len, examples)) / len(examples)
+    mean = sum(lengths(examples)) / len(examples)
     return mean * min(len(examples), member.settings.per_device_train_batch_size)
 
 
@@ -122,7 +123,7 @@ def _bytes(member: Member) -> int:
     """What one more client needs: its optimizer, and what its largest batch leaves for backward."""
     trained = sum(tensor.numel() for tensor in member.tensors.values())
     examples = member.learner.examples(member.split)
-    longest = max(map(len, examples)) * member.settings.per_device_train_batch_size
+    longest = max(lengths(examples)) * member.settings.per_device_train_batch_size
     return OPTIMIZED * 4 * trained + int(longest * _saved(member))
 
 
@@ -130,8 +131,7 @@ def _saved(member: Member) -> float:
     """Bytes that a token leaves in memory between the forward and the backward pass."""
     learner, settings = member.learner, member.settings
     examples = learner.examples(member.split)
-    lengths = [len(example) for example in examples]
-    indices = draw(lengths, settings, member.moment.generator("examples"))[0][0]
+    indices = draw(lengths(examples), settings, member.moment.generator("examples"))[0][0]
     batch = learner.batch([examples[index] for index in indices])
     seen: dict[int, int] = {}
 

@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from hanse.interfaces import Learner, Objective
 from hanse.learners.stopwatch import Stopwatch
+from hanse.packed import lengths
 from hanse.progress import track
 from hanse.randomness import Moment
 from hanse.values import Fit, Memory, Penalty
@@ -79,7 +80,7 @@ class Training:
 
 
 def draw(
-    lengths: Sequence[int], settings: Training, generator: torch.Generator
+    sizes: Sequence[int], settings: Training, generator: torch.Generator
 ) -> list[list[list[int]]]:
     """Which examples make up each micro-batch of each step: (steps, micro-batches, indices).
 
@@ -87,14 +88,14 @@ def draw(
     are sorted by length, then the batches are shuffled.
     """
     size, micro = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
-    wanted = settings.seen(len(lengths))
+    wanted = settings.seen(len(sizes))
     order: list[int] = []
     while len(order) < wanted:
-        order += torch.randperm(len(lengths), generator=generator).tolist()
+        order += torch.randperm(len(sizes), generator=generator).tolist()
     batches = []
     for start in range(0, wanted, WINDOW * size):
         window = order[start : min(start + WINDOW * size, wanted)]
-        window.sort(key=lambda index: lengths[index])
+        window.sort(key=lambda index: sizes[index])
         cut = [window[at : at + size] for at in range(0, len(window), size)]
         shuffled = torch.randperm(len(cut), generator=generator).tolist()
         batches += [cut[index] for index in shuffled]
@@ -119,7 +120,7 @@ def fit(
     parameters = dict(learner.parameters())
     watch = Stopwatch(next(iter(parameters.values())).device)
     examples = learner.examples(split)
-    steps = draw([len(example) for example in examples], settings, moment.generator("examples"))
+    steps = draw(lengths(examples), settings, moment.generator("examples"))
     optimizer = _optimizer(settings, list(parameters.values()))
     if settings.optimizer_state == "keep":
         _restore(optimizer, parameters, kept)

@@ -46,7 +46,7 @@ def table(comparison: Comparison) -> dict[str, list[str]]:
     done = [(max(0, run.record.done), run.record.planned) for run in runs]
     rows["rounds done"] = [f"{at} of {planned}" if planned else f"{at}" for at, planned in done]
     rows["sent"] = [words.bytes_(run.costs.down + run.costs.up) for run in runs]
-    rows["training"] = [words.seconds(run.costs.seconds.get("training", 0.0)) for run in runs]
+    rows["training"] = [words.seconds(run.costs.training) for run in runs]
     rows["all together"] = [words.seconds(run.costs.total) for run in runs]
     return rows
 
