@@ -27,7 +27,8 @@ from hanse.learners import adapters
 from hanse.learners.adapters import Lora
 from hanse.learners.backbone import Backbone, Loaded, Model, load
 from hanse.learners.causal_lm import CausalLM
-from hanse.learners.cohort import Member, train
+from hanse.learners.cohort import train
+from hanse.learners.member import Member
 from hanse.learners.sources import cache
 from hanse.memory import MemoryStore
 from hanse.messages import ClientProfile

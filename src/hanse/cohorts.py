@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hanse.assembly import Simulation
-from hanse.learners.cohort import Member
 from hanse.learners.cohort_size import MOST, best, fitting
+from hanse.learners.member import Member
 from hanse.progress import say
 from hanse.randomness import Moment
 from hanse.server import taking_part

@@ -13,7 +13,7 @@ from hanse.learners import cohort
 from hanse.learners.adapters import Lora
 from hanse.learners.backbone import Backbone, Model, load
 from hanse.learners.causal_lm import CausalLM
-from hanse.learners.cohort import Member
+from hanse.learners.member import Member
 from hanse.objectives.classify import Classify
 from hanse.tensors import squared_distance
 from hanse.values import Fit

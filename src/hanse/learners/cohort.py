@@ -7,62 +7,21 @@ what is the same for all, the frozen model's matrix products, is done for all at
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, AdamW, Optimizer
 
-from hanse.interfaces import Learner, Objective
 from hanse.learners import adapters
-from hanse.learners.backbone import Backbone
 from hanse.learners.batches import Batch, joined
+from hanse.learners.member import Member
 from hanse.learners.seat import Seat
-from hanse.learners.stack import Drop, Stack, stackable
+from hanse.learners.stack import Drop, Stack
+from hanse.learners.steps import Steps
 from hanse.learners.stopwatch import Stopwatch
-from hanse.learners.training import Seen, Training, draw, share_done
+from hanse.learners.training import Seen, draw, share_done
 from hanse.packed import lengths
 from hanse.progress import track
-from hanse.randomness import Moment
-from hanse.tensors import Tensors
-from hanse.values import Fit, Memory, Penalty
-
-STEP = "step"  # the optimizer's count of its steps; its other state is as large as the tensors
-
-
-@dataclass
-class Member:
-    """One client's training; `train` leaves the trained tensors in `tensors`.
-
-    kept: the optimizer's state from the last round, if the settings keep it; it is updated.
-    """
-
-    learner: Learner
-    backbone: Backbone
-    adapter: str
-    split: str
-    settings: Training
-    objective: Objective
-    moment: Moment
-    rounds: int
-    penalty: Penalty | None
-    tensors: Tensors
-    kept: Memory
-
-    @property
-    def alike(self) -> tuple[Any, ...]:
-        """What clients must share to train together."""
-        return id(self.backbone), tuple(self.tensors), self.settings.optim
-
-    @property
-    def joins(self) -> bool:
-        """Whether a cohort can do what this client asks for; if not, it trains by itself."""
-        states = ((*key.rpartition(":")[::2], value) for key, value in self.kept.items())
-        whole = all(
-            name in self.tensors and (state == STEP or value.shape == self.tensors[name].shape)
-            for name, state, value in states
-        )
-        return whole and self.objective.shared and stackable(self.backbone.model, self.tensors)
+from hanse.values import Fit
 
 
 def train(members: Sequence[Member]) -> list[Fit]:
@@ -113,11 +72,7 @@ class _Cohort:
             torch.bfloat16 if self.backbone.bf16 else torch.float32,
         )
         self.drops = [adapters.dropout(model, member.adapter) for member in ordered]
-        self.rows = list(self.stack.rows.detach())
-        self.optimizer = _optimizer(self.rows, ordered)
-        for row, member in zip(self.rows, ordered, strict=True):
-            if member.settings.optimizer_state == "keep" and member.kept:
-                self.optimizer.state[row] = self._restored(row, member)
+        self.optimizer = Steps(self.stack, ordered)
 
     def train(self) -> list[Fit]:
         """Train all; what each has done, in the order of the members."""
@@ -129,8 +84,7 @@ class _Cohort:
         with self.backbone.bare():
             for step in track(steps, what, len(steps), numbers=first.seen.numbers):
                 self._step(step, watch)
-        for row, course in zip(self.rows, self.courses, strict=True):
-            self._leave(row, course.member)
+        self.optimizer.leave()
         return self._fits(watch.seconds())
 
     def _step(self, step: int, watch: Stopwatch) -> None:
@@ -152,9 +106,10 @@ class _Cohort:
                 watch.lap("forward")
                 total.backward()
             watch.lap("backward")
-        self._update(step, active)
-        for course, own, loss in zip(active, parts, losses, strict=True):
-            course.seen.add(own, loss, course.rate(step))
+        rates = [course.rate(step) for course in active]
+        self.optimizer.step(rates)
+        for course, own, loss, rate in zip(active, parts, losses, rates, strict=True):
+            course.seen.add(own, loss, rate)
         watch.lap("optimizer")
 
     def _losses(
@@ -178,60 +133,6 @@ class _Cohort:
         seeds = [int(torch.randint(2**31, (), generator=course.dropping)) for course in active]
         return Drop(shares, seeds, shapes)
 
-    def _update(self, step: int, active: Sequence[_Course]) -> None:
-        """Penalties, clipping and the optimizer's step, each client's by itself."""
-        gradient = self.stack.rows.grad
-        assert gradient is not None  # a step has at least one batch
-        for index, course in enumerate(active):
-            if course.member.penalty is not None:
-                self._penalize(course.member, self.rows[index], gradient[index])
-        most = [course.member.settings.max_grad_norm or torch.inf for course in active]
-        norms = gradient[: len(active)].norm(dim=1)
-        # As torch.nn.utils.clip_grad_norm_ does it for one client.
-        share = torch.tensor(most, device=norms.device).div(norms + 1e-6).clamp(max=1.0)
-        gradient[: len(active)].mul_(share[:, None])
-        for index, (row, group) in enumerate(
-            zip(self.rows, self.optimizer.param_groups, strict=True)
-        ):
-            row.grad = gradient[index] if index < len(active) else None
-            group["lr"] = self.courses[index].rate(step) if index < len(active) else 0.0
-        self.optimizer.step()
-        self.stack.rows.grad = None
-
-    def _penalize(self, member: Member, row: Tensor, gradient: Tensor) -> None:
-        """Add a penalty's gradient to a client's."""
-        assert member.penalty is not None
-        live = self.stack.views(row.detach(), member.tensors)
-        grads = self.stack.views(gradient, member.tensors)
-        for name, view in live.items():
-            view.requires_grad_()
-            view.grad = grads[name]  # what flows in is added in place
-        member.penalty(live).backward()
-
-    def _leave(self, row: Tensor, member: Member) -> None:
-        """Hand a client what it has trained, and its optimizer's state."""
-        like = member.tensors
-        if member.settings.optimizer_state == "keep":
-            member.kept.clear()
-            for state, value in self.optimizer.state[row].items():
-                own = self.stack.views(value, like) if value.dim() else dict.fromkeys(like, value)
-                for name, tensor in own.items():
-                    member.kept[f"{name}:{state}"] = tensor.detach().cpu().clone()
-        views = self.stack.views(row, like)
-        member.tensors = {name: view.detach().cpu().clone() for name, view in views.items()}
-
-    def _restored(self, row: Tensor, member: Member) -> dict[str, Tensor]:
-        """The optimizer's state of a client's row, from what it kept."""
-        found: dict[str, Tensor] = {}
-        for key, value in member.kept.items():
-            name, _, state = key.rpartition(":")
-            if state == STEP:
-                found[state] = value.clone()
-                continue
-            whole = found.setdefault(state, torch.zeros_like(row))
-            self.stack.views(whole, member.tensors)[name].copy_(value)
-        return found
-
     def _fits(self, spent: dict[str, float]) -> list[Fit]:
         """What each member has done; the time is shared out by the tokens."""
         every = sum(course.seen.tokens for course in self.courses)
@@ -249,16 +150,3 @@ def _course(member: Member) -> _Course:
     dropping = torch.Generator()
     dropping.manual_seed(member.moment.derive("dropout"))
     return _Course(member, steps, dropping)
-
-
-def _optimizer(rows: list[Tensor], members: Sequence[Member]) -> Optimizer:
-    """One optimizer with a group for each client."""
-    groups = [
-        {"params": [row], "weight_decay": member.settings.weight_decay}
-        for row, member in zip(rows, members, strict=True)
-    ]
-    if members[0].settings.optim == "sgd":
-        for group, member in zip(groups, members, strict=True):
-            group["momentum"] = member.settings.momentum
-        return SGD(groups, lr=0.0, fused=True)
-    return AdamW(groups, lr=0.0, fused=True)

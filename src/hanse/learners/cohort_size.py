@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 
 from hanse.learners import cohort
-from hanse.learners.cohort import Member
+from hanse.learners.member import Member
 from hanse.learners.training import draw
 from hanse.packed import lengths
 

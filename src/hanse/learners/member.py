@@ -1,0 +1,49 @@
+"""One client's training as a cohort is asked to do it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hanse.interfaces import Learner, Objective
+from hanse.learners.backbone import Backbone
+from hanse.learners.stack import stackable
+from hanse.learners.training import Training
+from hanse.randomness import Moment
+from hanse.tensors import Tensors
+from hanse.values import Memory, Penalty
+
+STEP = "step"  # the optimizer's count of its steps; its other state is as large as the tensors
+
+
+@dataclass
+class Member:
+    """One client's training; `train` leaves the trained tensors in `tensors`.
+
+    kept: the optimizer's state from the last round, if the settings keep it; it is updated.
+    """
+
+    learner: Learner
+    backbone: Backbone
+    adapter: str
+    split: str
+    settings: Training
+    objective: Objective
+    moment: Moment
+    rounds: int
+    penalty: Penalty | None
+    tensors: Tensors
+    kept: Memory
+
+    @property
+    def alike(self) -> tuple[Any, ...]:
+        """What clients must share to train together."""
+        return id(self.backbone), tuple(self.tensors), self.settings.optim
+
+    @property
+    def joins(self) -> bool:
+        """Whether a cohort can do what this client asks for; if not, it trains by itself."""
+        states = ((*key.rpartition(":")[::2], value) for key, value in self.kept.items())
+        whole = all(
+            name in self.tensors and (state == STEP or value.shape == self.tensors[name].shape)
+            for name, state, value in states
+        )
+        return whole and self.objective.shared and stackable(self.backbone.model, self.tensors)
