@@ -13,6 +13,7 @@ from hanse.division import divide
 from hanse.interfaces import Learner, Task
 from hanse.journal import Journal
 from hanse.loading import load
+from hanse.messages import Request
 from hanse.values import Scores
 from samples import reviews, write_lines
 
@@ -50,6 +51,24 @@ def test_readings_say_what_the_columns_were_taken_for(
     found = preview.preview(load(experiment_file, [*words, "data.partition=iid"])).readings
     assert [path for path, _ in found] == [str(file) for file in files]
     assert all(reading.columns == {"text": "body", "label": "verdict"} for _, reading in found)
+
+
+def test_many_clients_are_not_asked_one_by_one(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, pack = [], Request.pack
+
+    def counted(self: Request) -> bytes:
+        packed.append(self.kind)
+        return pack(self)
+
+    monkeypatch.setattr(Request, "pack", counted)
+    words = ["num_clients=40", "data.partition=iid", "data.client_test=0"]
+    text = "clients: {silo-07: {train: {max_steps: 1}}}\n"
+    experiment_file.write_text(experiment_file.read_text() + text)
+    found = preview.preview(load(experiment_file, words))
+    assert len(found.down) == len(found.up) == 40
+    assert len(packed) == 4, "for each of two kinds of clients one to be answered, one to be sized"
 
 
 @dataclass(frozen=True)

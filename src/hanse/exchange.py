@@ -4,8 +4,9 @@ import logging
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from hanse.interfaces import Aggregator, Algorithm, Federation
@@ -48,24 +49,24 @@ class RoundExchange:
     def ask(
         self, kind: str, orders: Mapping[str, Order], expected: Mapping[str, Layout]
     ) -> Iterator[tuple[ClientProfile, Update]]:
-        requests = {name: self._request(kind, name, order) for name, order in orders.items()}
-        return self._converse(kind, requests, expected)
+        def request(name: str) -> Request:
+            return self._request(kind, name, orders[name])
+
+        return self._converse(kind, list(orders), request, expected.__getitem__)
 
     def train(
         self, notes: Mapping[str, Order] | None = None
     ) -> Iterator[tuple[ClientProfile, Update]]:
-        requests, expected = {}, {}
-        for name in self.orders:
-            if notes is None or name in notes:
-                note = notes[name] if notes else Order()
-                requests[name] = replace(self.encoded("train", name), note=note)
-                expected[name] = self.expected(name)
-        return self._converse("train", requests, expected)
+        def request(name: str) -> Request:
+            return replace(self.encoded("train", name), note=notes[name] if notes else Order())
+
+        names = [name for name in self.orders if notes is None or name in notes]
+        return self._converse("train", names, request, self.expected)
 
     def evaluate(self) -> Iterator[tuple[ClientProfile, Update]]:
         """Each client's scores on its own held-out rows; only numbers come back."""
-        requests = {name: self.encoded("evaluate", name) for name in self.orders}
-        return self._converse("evaluate", requests, {name: {} for name in requests})
+        request = partial(self.encoded, "evaluate")
+        return self._converse("evaluate", list(self.orders), request, lambda name: {})
 
     def encoded(self, kind: str, name: str) -> Request:
         """The algorithm's order to one client, encoded for its way down."""
@@ -92,13 +93,17 @@ class RoundExchange:
         return Request(kind, self.moment.round, self.counted.get(name, 0), order)
 
     def _converse(
-        self, kind: str, requests: Mapping[str, Request], expected: Mapping[str, Layout]
+        self,
+        kind: str,
+        names: Sequence[str],
+        request: Callable[[str], Request],
+        expected: Callable[[str], Layout],
     ) -> Iterator[tuple[ClientProfile, Update]]:
-        """Ask all, and yield the good answers in client order."""
-        traffic = _Traffic(f"{CLIENTS} {kind}", deque(requests.items()), len(requests))
+        """Ask all of these, and yield the good answers in client order."""
+        traffic = _Traffic(kind, request, deque(names), len(names))
         self._send(traffic)
         traffic.tell()
-        for reply, size in self._in_order(requests, traffic):
+        for reply, size in self._in_order(names, traffic):
             traffic.done, traffic.up = traffic.done + 1, traffic.up + size
             traffic.tell()
             if reply.error:
@@ -106,7 +111,7 @@ class RoundExchange:
                 self.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
                 continue
             try:
-                admit(reply.update, expected[reply.client])
+                admit(reply.update, expected(reply.client))
             except MessageError as error:
                 log.warning("the update of %s was refused: %s", reply.client, error)
                 self.ledger.received(reply.client, reply.kind, size, {}, error=str(error))
@@ -124,18 +129,16 @@ class RoundExchange:
         """Send clients their requests, as many as the federation takes."""
         ahead = self.federation.ahead
         while traffic.unsent and (ahead is None or traffic.under_way < ahead):
-            name, request = traffic.unsent.popleft()
+            name = traffic.unsent.popleft()
             with self.ledger.time("serialization"):
-                message = request.pack()
-            self.ledger.sent(name, request.kind, len(message))
+                message = traffic.request(name).pack()
+            self.ledger.sent(name, traffic.kind, len(message))
             self.federation.send(name, message)
             traffic.under_way, traffic.down = traffic.under_way + 1, traffic.down + len(message)
 
-    def _in_order(
-        self, requests: Mapping[str, Request], traffic: "_Traffic"
-    ) -> Iterator[tuple[Reply, int]]:
+    def _in_order(self, names: Sequence[str], traffic: "_Traffic") -> Iterator[tuple[Reply, int]]:
         """Replies in client order whatever order they come in; early ones wait on disk, encoded."""
-        waiting = list(requests)
+        waiting = deque(names)
         end = None if self.deadline is None else time.monotonic() + self.deadline
         with tempfile.TemporaryDirectory(prefix="hanse-early-") as folder:
             early: dict[str, Path] = {}
@@ -150,18 +153,20 @@ class RoundExchange:
                 traffic.under_way -= 1
                 sender, message = arrived
                 reply = self._read(sender, message)
-                if reply is None or sender not in missing or not _answers(reply, requests):
+                # It may also answer an older request.
+                asked = (traffic.kind, self.moment.round)
+                if reply is None or sender not in missing or (reply.kind, reply.round) != asked:
                     continue
                 missing.discard(reply.client)
                 if reply.client == waiting[0]:
-                    waiting.pop(0)
+                    waiting.popleft()
                     yield reply, len(message)
                 else:
                     early[reply.client] = Path(folder) / str(len(early))
                     early[reply.client].write_bytes(message)
                 del arrived, message, reply  # as in `_converse`
                 while waiting and waiting[0] in early:
-                    yield self._late(early.pop(waiting.pop(0)))
+                    yield self._late(early.pop(waiting.popleft()))
             for name in waiting:
                 if name in early:
                     yield self._late(early.pop(name))
@@ -192,12 +197,14 @@ class RoundExchange:
 class _Traffic:
     """How far a conversation is.
 
-    unsent: the requests that wait here, unpacked, until those under way leave room for them.
+    request: makes a client's request, when it is sent.
+    unsent: the clients that wait for theirs until those under way leave room.
     down, up: bytes.
     """
 
-    what: str
-    unsent: deque[tuple[str, Request]]
+    kind: str
+    request: Callable[[str], Request]
+    unsent: deque[str]
     total: int
     under_way: int = 0
     done: int = 0
@@ -206,13 +213,7 @@ class _Traffic:
 
     def tell(self) -> None:
         """Say it to whoever watches."""
-        say(self.what, self.done, self.total, down=self.down, up=self.up)
-
-
-def _answers(reply: Reply, requests: Mapping[str, Request]) -> bool:
-    """Whether a reply is to the request that its client was sent, and not an older one."""
-    request = requests[reply.client]
-    return (reply.kind, reply.round) == (request.kind, request.round)
+        say(f"{CLIENTS} {self.kind}", self.done, self.total, down=self.down, up=self.up)
 
 
 def _told(reply: Reply) -> str:

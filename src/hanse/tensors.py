@@ -99,7 +99,8 @@ class RunningMean:
         self.weight += weight
         if not self._sum:
             self._dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
-            self._sum = {name: tensor.double() * weight for name, tensor in tensors.items()}
+            wide = {name: t.to(torch.float64, copy=True) for name, t in tensors.items()}
+            self._sum = {name: tensor.mul_(weight) for name, tensor in wide.items()}
             return
         if tensors.keys() != self._sum.keys():
             raise KeyError("groups of a mean have different names")

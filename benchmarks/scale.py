@@ -1,0 +1,284 @@
+"""10,000 simulated clients, 100 a round: is memory flat, and what does a client cost?
+
+A random Llama of 2 layers, 32 wide, learns from 40,000 invented rows that are dealt to the clients.
+Start-up is measured with 100, 1,000 and 10,000 of them, the first time and when the rows' tokens
+are kept from before. The server half is measured by itself, with an adapter of 32 MB and replies
+that are read from disk: what it has in memory beyond the model while clients work, and at most.
+
+Gates: resident memory after round 20 ≤ 1.05 × that after round 2; at most 5 ms a client beyond its
+training; 2 adapters (a sum in float64) beyond the model while clients work.
+Writes benchmarks/results/scale.json. Linux only: memory is read from /proc.
+"""
+
+import argparse
+import ctypes
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from measured import keep
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn import Parameter
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from hanse import division, journal, server, settings
+from hanse.aggregators.mean import Mean
+from hanse.algorithms.fedavg import FedAvg
+from hanse.assembly import simulate
+from hanse.cohorts import decided
+from hanse.experiment import Experiment
+from hanse.interfaces import Federation, Learner
+from hanse.journal import Journal
+from hanse.messages import ClientProfile, Reply, Update
+from hanse.pipeline import Pipeline
+from hanse.server import Run, Schedule
+
+ROWS = 40_000
+A_ROUND = 100  # clients
+WORDS = ("film", "actor", "plot", "scene", "story", "music", "camera", "ending", "long", "short")
+LABELS = {"negative": ("dull", "awful", "flat"), "positive": ("great", "lovely", "warm")}
+ADAPTER = 32 * 2**20  # bytes of the server's measurement, in tensors of 1 MB
+REPLIES = 8
+
+
+def prepare(home: Path) -> None:
+    """Write the model and the rows."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    words = [*WORDS, *LABELS, *sum(LABELS.values(), ())]
+    tokenizer.train_from_iterator([" ".join(words)] * 5, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(fast),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+        )
+    )
+    model.save_pretrained(home / "model")
+    fast.save_pretrained(home / "model")
+    draw = random.Random(0)
+    with (home / "rows.csv").open("w", encoding="utf-8") as file:
+        file.write("text,label\n")
+        for number in range(ROWS):
+            label = draw.choice(list(LABELS))
+            said = [*draw.choices(WORDS, k=draw.randint(2, 9)), *draw.choices(LABELS[label], k=3)]
+            file.write(f"{' '.join(said)} {number},{label}\n")
+
+
+def experiment(home: Path, clients: int, rounds: int) -> Experiment:
+    """A round trains 100 clients for one step of 4 rows each."""
+    return Experiment.model_validate(
+        {
+            "rounds": rounds,
+            "num_clients": clients,
+            "fraction_train": min(1.0, A_ROUND / clients),
+            "model": {"model_name_or_path": str(home / "model"), "bf16": False},
+            "adapter": {"lora": {"r": 4}},
+            "data": {
+                "path": str(home / "rows.csv"),
+                "test": 0,
+                "validation": 0,
+                "client_test": 0.0,
+            },
+            "objective": "classify",
+            "train": {"max_steps": 1, "per_device_train_batch_size": 4},
+            "evaluation": {"clients": False, "validate_every": 0, "test": False},
+        }
+    )
+
+
+def startup(home: Path, clients: int) -> float:
+    """Seconds until the first round could begin."""
+    start = time.perf_counter()
+    simulation = simulate(experiment(home, clients, 1))
+    with tempfile.TemporaryDirectory(dir=home) as folder:
+        division.note(Path(folder), simulation.division, simulation.experiment)
+    return time.perf_counter() - start
+
+
+def startups(home: Path, sizes: list[int], repeats: int) -> dict[str, dict[int, list[float]]]:
+    """Start-up by the number of clients: without kept tokens, and with them."""
+    found: dict[str, dict[int, list[float]]] = {
+        "first": {size: [] for size in sizes},
+        "again": {size: [] for size in sizes},
+    }
+    startup(home, sizes[0])  # what is imported when first used
+    for _ in range(repeats):
+        for size in sizes:
+            with tempfile.TemporaryDirectory(dir=home) as cache:
+                os.environ["HANSE_CACHE"] = cache
+                for seconds in found.values():
+                    seconds[size].append(startup(home, size))
+    return found
+
+
+def run(home: Path, clients: int, rounds: int) -> dict[str, Any]:
+    """Resident bytes after each round, and each round's seconds a client beyond its training."""
+    chosen = decided(simulate(experiment(home, clients, rounds)))
+    log = Journal.create(home / "run", settings.dump(chosen.experiment.resolved()))
+    memory, beyond = [], []
+    before = time.perf_counter()
+    for record in server.rounds(chosen.run(log)):
+        now = time.perf_counter()
+        memory.append(resident())
+        if record["round"]:
+            trained = journal.training(record["seconds"]) + record["seconds"]["evaluation"]
+            beyond.append((now - before - trained) / len(record["clients"]))
+        before = time.perf_counter()
+    log.close()
+    return {"cohort": chosen.experiment.cohort, "resident": memory, "beyond_training": beyond}
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak() -> int:
+    """The most that it has held since `forget`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def forget() -> None:
+    """Let the peak begin anew; what was freed goes back to the system."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+class Large(Learner):
+    """Nothing but an adapter."""
+
+    def __init__(self) -> None:
+        self._live = {f"{n:02d}": Parameter(torch.zeros(2**18)) for n in range(ADAPTER // 2**20)}
+
+    def parameters(self) -> dict[str, Parameter]:
+        return self._live
+
+    def examples(self, split: str) -> tuple[()]:
+        return ()
+
+    def _none(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError
+
+    batch = forward = fit = save = _none
+
+
+class Stored(Federation):
+    """Clients whose replies lie on disk, so that only the server's half is in memory."""
+
+    ahead = 1
+
+    def __init__(self, folder: Path, update: Update) -> None:
+        self._folder = folder
+        self._asked: list[str] = []
+        self.round = 1
+        self.held: list[int] = []  # bytes while a client works
+        self.most: list[int] = []  # and at most, up to then
+        for profile in self.profiles():
+            for number in (1, 2):
+                reply = Reply(profile.name, "train", number, update)
+                (folder / f"{profile.name}-{number}").write_bytes(reply.pack())
+
+    def profiles(self) -> list[ClientProfile]:
+        return [ClientProfile(f"client-{number:02d}", 1) for number in range(REPLIES)]
+
+    def send(self, client: str, message: bytes) -> None:
+        self._asked.append(client)
+
+    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+        if not self._asked:
+            return None
+        self.most.append(peak())
+        forget()
+        self.held.append(resident())
+        client = self._asked.pop(0)
+        return client, (self._folder / f"{client}-{self.round}").read_bytes()
+
+
+def serve(home: Path) -> dict[str, Any]:
+    """What the server holds beyond the model, in adapters, as it counts reply after reply."""
+    learner = Large()
+    own = {name: torch.full_like(value.data, 0.1) for name, value in learner.parameters().items()}
+    (home / "replies").mkdir()
+    clients = Stored(home / "replies", Update(own, {"loss": 1.0}))
+    del own
+    log = Journal.create(home / "served", "")
+    schedule = Schedule(2, 0, validate_every=0, test=False, evaluate_clients=False)
+    up, down = Pipeline("upload"), Pipeline("download")
+    make: Callable[..., Learner] = lambda moment, kept: learner  # noqa: E731
+    whole = Run(schedule, FedAvg(), up, down, Mean(), clients, make, {}, log)
+    rounds: Iterator[Any] = server.rounds(whole)
+    next(rounds)
+    next(rounds)  # what a round needs for the first time is there, and the model
+    forget()
+    model = resident()
+    clients.round, clients.held, clients.most = 2, [], []
+    next(rounds)
+    clients.most.append(peak())
+    log.close()
+    return {
+        "adapter_bytes": ADAPTER,
+        "held_while_clients_work": [(held - model) / ADAPTER for held in clients.held],
+        "at_most": [(most - model) / ADAPTER for most in clients.most[1:]],
+    }
+
+
+def alone(work: Callable[..., Any], *words: Any) -> Any:
+    """Do it in a fresh process, whose memory nothing else has used."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, words)
+
+
+def main() -> None:
+    """Measure, print the gates, keep the samples."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--short", action="store_true", help="1,000 clients, 6 rounds; a minute")
+    chosen = parser.parse_args()
+    clients, rounds, repeats = (1000, 6, 1) if chosen.short else (10_000, 20, chosen.repeats)
+    sizes = [size for size in (100, 1000, 10_000) if size <= clients]
+    with tempfile.TemporaryDirectory(prefix="hanse-scale-") as folder:
+        home = Path(folder)
+        prepare(home)
+        os.environ["HANSE_CACHE"] = str(home / "cache")
+        found = alone(run, home, clients, rounds)
+        served = alone(serve, home)
+        seconds = startups(home, sizes, repeats)
+    growth = found["resident"][-1] / found["resident"][2]
+    beyond = statistics.median(found["beyond_training"])
+    held = max(served["held_while_clients_work"])
+    print(f"resident memory after round {rounds} ÷ after round 2: {growth:.3f} (gate 1.05)")
+    print(f"a client beyond its training: {1000 * beyond:.2f} ms (gate 5)")
+    print(f"the server, while clients work: {held:.2f} adapters beyond the model (gate 2)")
+    print(f"at most: {max(served['at_most']):.2f}")
+    for name, by_size in seconds.items():
+        shown = ", ".join(f"{n:,}: {statistics.median(s):.2f} s" for n, s in by_size.items())
+        print(f"start-up {name}, by clients: {shown}")
+    values = {"clients": clients, "rounds": rounds, "rows": ROWS, "growth": growth}
+    values |= {"seconds_a_client_beyond_training": beyond, "run": found, "server": served}
+    print(keep("scale", {**values, "startup_seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()
