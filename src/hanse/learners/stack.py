@@ -96,7 +96,7 @@ class Stack:
             for index, site in enumerate(self.sites):
                 down = parts[2 * index].view(members, site.rank, site.inputs)
                 up = parts[2 * index + 1].view(members, site.outputs, site.rank)
-                low = _LowRank(down, up, self._scalings[index, :members], drop)
+                low = _LowRank(down, up, self._scalings[index, :members], drop, index)
                 handles.append(low.attach(site.base))
             yield
         finally:
@@ -106,23 +106,26 @@ class Stack:
 
 @dataclass(frozen=True)
 class Drop:
-    """Dropout of each client's rows from its own stream of random numbers.
+    """Dropout of each client's rows in one batch, from its own random numbers.
 
+    seeds: each client's for this batch. With them and the number of a layer all is drawn anew, so
+    that a layer that is computed a second time drops the same.
     shapes: the rows and tokens that each client's batch has by itself, so that what is drawn does
     not depend on who trains beside it.
     """
 
     shares: Sequence[float]
-    generators: Sequence[torch.Generator]
+    seeds: Sequence[int]
     shapes: Sequence[tuple[int, int]]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """(K, R, T, H) inputs with some of them zero and the rest scaled up."""
-        mask = torch.ones_like(x)
-        for own, share, generator, (rows, tokens) in zip(
-            mask, self.shares, self.generators, self.shapes, strict=True
+    def __call__(self, x: Tensor, layer: int) -> Tensor:
+        """(K, R, T, H) inputs of an adapted layer, some of them zero and the rest scaled up."""
+        mask, generator = torch.ones_like(x), torch.Generator(x.device)
+        for own, share, seed, (rows, tokens) in zip(
+            mask, self.shares, self.seeds, self.shapes, strict=True
         ):
             if share and rows:
+                generator.manual_seed(seed + layer)
                 kept = torch.empty(rows, tokens, x.shape[-1], device=x.device)
                 kept.bernoulli_(1 - share, generator=generator).div_(1 - share)
                 own[:rows, :tokens] = kept
@@ -137,6 +140,7 @@ class _LowRank:
     up: Tensor  # (K, out, r)
     scaling: Tensor  # (K, 1, 1)
     drop: Drop | None
+    layer: int
 
     def attach(self, base: Module) -> RemovableHandle:
         return base.register_forward_hook(self._add)
@@ -144,7 +148,7 @@ class _LowRank:
     def _add(self, base: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         x, members = inputs[0].to(self.down.dtype), len(self.down)
         if self.drop is not None:
-            x = self.drop(x.view(members, -1, *x.shape[1:]))
+            x = self.drop(x.view(members, -1, *x.shape[1:]), self.layer)
         x = x.reshape(members, -1, x.shape[-1])
         low = torch.bmm(x, self.down.transpose(1, 2)) * self.scaling
         out = output.view(members, -1, output.shape[-1])
