@@ -77,10 +77,11 @@ def test_many_rows_are_tokenized_block_by_block(
 def test_a_later_run_reads_them_in_whatever_order(
     rendering: Rendering, tmp_path: Path, rendered: list[int]
 ) -> None:
-    first = Tokenized(rendering, tmp_path).examples(rows(40))
+    home = tmp_path / "cache" / "tokens"
+    first = Tokenized(rendering, home).examples(rows(40))
     rendered.clear()
-    later = Tokenized(replace(rendering), tmp_path).examples(list(reversed(rows(40))))
-    assert not rendered
+    later = Tokenized(replace(rendering), home).examples(list(reversed(rows(40))))
+    assert not rendered and home.stat().st_mode & 0o077 == 0, "others may not read them"
     assert list(later) == list(reversed(list(first)))
 
 

@@ -141,6 +141,7 @@ def _write(file: Path, keys: Sequence[bytes], made: Packed) -> None:
     arrays = {**made.arrays(), "keys": np.frombuffer(b"".join(keys), np.uint8)}
     data = safetensors.numpy.save(arrays)
     try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # they are somebody's texts
         storage.write(file, hashlib.sha256(data).digest() + data)
-    except UserError as error:
+    except (OSError, UserError) as error:
         log.warning("later runs will tokenize these rows again: %s", error)
