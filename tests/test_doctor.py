@@ -17,13 +17,15 @@ from huggingface_hub import constants
 
 from hanse import cli, doctor, flops
 from hanse.doctor import Finding
-from hanse.learners import sources
+from hanse.learners import precision, sources
+from hanse.learners.precision import Chosen
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is measured, asked or written outside."""
     monkeypatch.setattr(flops, "peak", lambda device, dtype: 2e11)
+    monkeypatch.setattr(precision, "measured", lambda *_: Chosen(True, plain_attention=True))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HANSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -39,6 +41,7 @@ def test_a_whole_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert f"torch {torch.__version__}" in found["versions"].said
     assert f"torch uses {torch.get_num_threads()}" in found["cores"].said
     assert found["float32"].said.startswith("200\N{NO-BREAK SPACE}GFLOP/s")
+    assert found["bf16"].said.startswith("auto takes bfloat16 here for smollm2-135m, and plain")
     assert str(tmp_path / "cache") in found["cache"].said
     assert "HF_HUB_OFFLINE" in found["hub"].said
     assert list((tmp_path / "cache").iterdir()) == []

@@ -1,12 +1,20 @@
-"""What is noted of the machine, with a GPU and without."""
+"""What is noted of the machine, with a GPU and without, and kept to by resume."""
 
+import hashlib
 import json
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from hanse import machine
+from hanse import machine, simulation
+from hanse.assembly import Machine
+from hanse.errors import UserError
+from hanse.learners import precision
+from hanse.learners.backbone import Model
+from hanse.learners.precision import Chosen
+from hanse.loading import load
 
 
 def test_speed_is_noted_beside_what_resume_keeps_to(tmp_path: Path) -> None:
@@ -32,3 +40,44 @@ def test_the_gpu_is_asked_for_memory_and_use(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(torch.cuda, "utilization", missing)
     assert machine.gpu() == {"gpu_memory": 3e9}
+
+
+def test_what_was_noted_of_the_precision_is_told(tmp_path: Path) -> None:
+    machine.note(tmp_path, "abc", precision={"m": {"bf16": True}})
+    assert machine.follow(tmp_path) == {"m": {"bf16": True}}
+    noted = json.loads((tmp_path / "machine.json").read_text())
+    for damaged in ({**noted, "precision": 3}, {k: noted[k] for k in noted if k != "precision"}):
+        (tmp_path / "machine.json").write_text(json.dumps(damaged))
+        assert machine.follow(tmp_path) == {}
+
+
+def test_resume_computes_as_the_run_did(
+    experiment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where it would now measure something else."""
+
+    def run(name: str, stop: threading.Event | None = None) -> Path:
+        changes = ["model.bf16=auto", "rounds=2", f"output_dir={tmp_path / name}"]
+        return simulation.run(load(experiment_file, changes), stop=stop)
+
+    def digest(folder: Path) -> str:
+        tensors = (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+        return hashlib.sha256(tensors).hexdigest()
+
+    monkeypatch.setattr(precision, "measured", lambda *_: Chosen(True, plain_attention=True))
+    whole, stop = digest(run("whole")), threading.Event()
+    stop.set()
+    with pytest.raises(UserError, match="stopped after round 0"):
+        run("stopped", stop)
+    monkeypatch.setattr(precision, "measured", lambda *_: Chosen(False))
+    assert digest(simulation.resume(tmp_path / "stopped")) == whole
+    assert digest(run("otherwise")) != whole
+
+
+def test_a_model_that_computes_otherwise_is_loaded_anew(tiny_llama: Path) -> None:
+    """As when runs that were made otherwise are gone on with, one after the other."""
+    held, settings = Machine(), Model(str(tiny_llama), bf16=False, device="cpu")
+    first = held.backbone(settings)
+    assert held.backbone(settings) is first and held.chosen == {settings.noted: first.chosen}
+    held.chosen[settings.noted] = Chosen(True)
+    assert held.backbone(settings).chosen == Chosen(True)

@@ -29,6 +29,7 @@ from hanse.learners.backbone import Backbone, Loaded, Model, load
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.cohort import train
 from hanse.learners.member import Member
+from hanse.learners.precision import Chosen
 from hanse.learners.sources import cache
 from hanse.memory import MemoryStore
 from hanse.messages import ClientProfile
@@ -49,6 +50,7 @@ class Machine:
     """What one machine holds once, however many learners look at it: models, adapters, rows."""
 
     backbones: dict[Loaded, Backbone] = field(default_factory=dict)
+    chosen: dict[str, Chosen] = field(default_factory=dict)  # how models compute, by their settings
     attached: dict[tuple[Loaded, Lora, int], str] = field(default_factory=dict)
     divided: tuple[str, Division] | None = None  # the last division, and what it was made from
     tokenized: dict[Hashable, Tokenized] = field(default_factory=dict)
@@ -71,9 +73,11 @@ class Machine:
 
     def backbone(self, settings: Model) -> Backbone:
         """The base model that these settings mean, loaded when first asked for."""
-        if settings.loaded not in self.backbones:
-            self.backbones[settings.loaded] = load(settings)
-        return self.backbones[settings.loaded]
+        chosen, held = self.chosen.get(settings.noted), self.backbones.get(settings.loaded)
+        if held is None or chosen not in (None, held.chosen):
+            held = self.backbones[settings.loaded] = load(settings, chosen)
+            self.chosen[settings.noted] = held.chosen
+        return held
 
     def reader(self, share: Share, labels: Mapping[str, str]) -> Tokenized:
         """What makes examples of a share's rows, and of all others that are read alike."""

@@ -20,8 +20,7 @@ from packaging.requirements import Requirement
 from hanse import flops, storage
 from hanse.data.corpora import CORPORA
 from hanse.errors import UserError
-from hanse.learners import sources
-from hanse.learners.backbone import has_bf16
+from hanse.learners import precision, sources
 from hanse.report import words
 
 PATIENCE = 5.0  # seconds for the hub to say anything
@@ -159,13 +158,16 @@ def _gpu(device: torch.device) -> Finding:
 
 
 def _speed(device: torch.device) -> Iterator[Finding]:
-    """Matrix products in both precisions, measured."""
+    """Matrix products in both precisions, and which of them a model trains faster in."""
     for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
         said = f"{words.count(flops.peak(device, dtype), 'FLOP/s')} in matrix products, measured"
         if dtype == torch.bfloat16:
-            hard = "in hardware" if has_bf16(device) else "not in hardware, so float32 is used"
-            said += f"; {hard}"
+            said += f"; {'' if precision.has_bf16(device) else 'not '}in hardware"
         yield Finding(name, said)
+    chosen = precision.measured(False, precision.Shape(), device)
+    said = f"auto takes {'bfloat16' if chosen.bf16 else 'float32'} here for {sources.DEFAULT}"
+    said += ", and plain products for the attention of short rows" if chosen.plain_attention else ""
+    yield Finding("bf16", f"{said}, measured")
 
 
 def _models() -> Iterator[Finding]:

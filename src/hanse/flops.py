@@ -1,6 +1,7 @@
 """How many floating-point operations a token takes, and how many a second this machine can do."""
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 SIZES = (256, 512, 1024, 2048, 4096, 8192)  # rows of the matrices, in turn
 REPEATS = 2
 BUDGET = 1.2  # seconds; a size that would take longer is left out
-_ATTENTION: dict[Any, Any] = {  # torch has rules for attention on a GPU only
+_RULES: dict[Any, Any] = {  # torch has rules for attention on a GPU only
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
         lambda *shapes, **_: sdpa_flop_count(*shapes[:3])  # type: ignore[no-untyped-call]
     ),
@@ -29,6 +30,18 @@ _ATTENTION: dict[Any, Any] = {  # torch has rules for attention on a GPU only
         lambda *shapes, **_: sdpa_backward_flop_count(*shapes[:4])  # type: ignore[no-untyped-call]
     ),
 }
+
+
+def _rules() -> dict[Any, Any]:
+    """What torch's counter does not know by itself."""
+    if not hasattr(torch.ops.bitsandbytes, "gemm_4bit"):
+        return _RULES
+    # Inputs (…, K) by packed weights that stand for the matrix (N, K).
+    return _RULES | {
+        torch.ops.bitsandbytes.gemm_4bit: (
+            lambda inputs, _, shape, *__, **___: 2 * math.prod(inputs) * shape[0]
+        )
+    }
 
 
 @cache  # once a process: several runs follow each other in a ladder
@@ -61,7 +74,7 @@ def per_token(learner: Learner, objective: Objective, examples: Sequence[Any]) -
     sizes = lengths(examples)
     middle = sorted(range(len(sizes)), key=sizes.__getitem__)[len(sizes) // 2]
     batch = learner.batch([examples[middle]])
-    counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
+    counter = FlopCounterMode(display=False, custom_mapping=_rules())
     try:
         with torch.random.fork_rng(), counter:
             loss = objective.loss(learner, batch)

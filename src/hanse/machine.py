@@ -19,17 +19,26 @@ log = logging.getLogger(__name__)
 FILE = "machine.json"
 
 
-def note(folder: Path, data: str, speed: Mapping[str, float] | None = None) -> None:
+def note(
+    folder: Path,
+    data: str,
+    speed: Mapping[str, float] | None = None,
+    precision: Mapping[str, Mapping[str, bool]] | None = None,
+) -> None:
     """Write down this machine's threads and versions, and the data's hash, in a run folder.
 
     speed: what was measured of the machine, for the report; resume does not ask for it.
+    precision: how each model computes.
     """
-    noted = {**_facts(), "data": data, **(speed or {})}
+    noted = {**_facts(), "data": data, **(speed or {}), "precision": precision or {}}
     storage.write(folder / FILE, json.dumps(noted, indent=2).encode())
 
 
-def follow(folder: Path) -> None:
-    """Use as many threads as the run did, and warn if anything else is different."""
+def follow(folder: Path) -> dict[str, Any]:
+    """Use as many threads as the run did, and warn if anything else is different.
+
+    What the run noted of how its models compute; nothing if it did not.
+    """
     noted, here = _noted(folder), _facts()
     threads = noted.get("threads")
     if isinstance(threads, int) and threads > 0:
@@ -40,6 +49,8 @@ def follow(folder: Path) -> None:
                 "the run was made with %s %s, this is %s: it goes on, but not bit for bit",
                 *(name, noted[name], here[name]),
             )
+    precision = noted.get("precision")
+    return precision if isinstance(precision, dict) else {}
 
 
 def same_data(folder: Path, data: str) -> None:

@@ -89,9 +89,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path) -> Preview:
         lengths=_lengths(simulation),
         table=division.table(simulation.division, settings),
         trained=trained,
-        total=sum(
-            p.numel() for n, p in learner.backbone.model.named_parameters() if "lora_" not in n
-        ),
+        total=learner.backbone.weights,
         down=down,
         up=up,
         clients_a_round=chosen,

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -17,6 +18,7 @@ from hanse.cohorts import decided
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_algorithm, build_trackers
 from hanse.journal import Journal, latest, records, refuse_taken
+from hanse.learners.precision import read
 from hanse.progress import say
 from hanse.report import write_report
 from hanse.server import rounds, standing_of
@@ -44,7 +46,8 @@ def run(
     resolved["data"]["labels"] = simulation.division.labels  # found by looking, now written down
     speed = _speed(simulation)
     journal = Journal.create(folder, settings.dump(resolved))
-    machine.note(folder, simulation.division.digest, speed)
+    precision = {name: asdict(chosen) for name, chosen in simulation.machine.chosen.items()}
+    machine.note(folder, simulation.division.digest, speed, precision)
     division.note(folder, simulation.division, experiment)
     log.info("run folder %s", folder)
     return _go(simulation, journal, stop)
@@ -61,7 +64,8 @@ def resume(folder: Path, held: Machine | None = None, stop: threading.Event | No
         )
     experiment = loading.load(folder / "experiment.yaml")
     refuse_missing(build_trackers(experiment))
-    machine.follow(folder)
+    held = held or Machine()
+    held.chosen |= read(machine.follow(folder))
     simulation = simulate(experiment, held)
     machine.same_data(folder, simulation.division.digest)
     return _go(simulation, Journal(folder), stop)

@@ -14,12 +14,15 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from hanse.errors import UserError
-from hanse.learners import adapters
+from hanse.learners import adapters, attention, precision, pretrained, quantization
 from hanse.learners.adapters import Lora
-from hanse.learners.pretrained import pretrained
+from hanse.learners.checkpointing import recompute
+from hanse.learners.precision import Chosen
+from hanse.learners.quantization import Quantization
 from hanse.learners.sources import DEFAULT
 
 DEFAULT_LENGTH = 512  # tokens
+Loaded = tuple[str | bool, ...]  # what tells one model in memory from another
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,26 @@ class Model:
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     model_name_or_path: str = DEFAULT
-    bf16: bool | Literal["auto"] = "auto"  # auto: where the processor or the GPU has it
+    bf16: bool | Literal["auto"] = "auto"  # auto: if it is faster here, which is measured
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # Most tokens of one example, longer ones are cut; none: 512, or what the model can read.
     max_length: Annotated[int, Field(ge=8)] | None = None
+    quantization: Quantization = "none"  # of the base's weights: int8 or nf4 take less memory
+    # Each layer is computed again in the backward pass: less memory, half as much time again.
+    gradient_checkpointing: bool = False
 
     @property
-    def loaded(self) -> tuple[str, bool | str, str]:
+    def loaded(self) -> Loaded:
         """What tells one model in memory from another."""
-        return self.model_name_or_path, self.bf16, self.device
+        return (
+            *(self.model_name_or_path, self.bf16, self.device),
+            *(self.quantization, self.gradient_checkpointing),
+        )
+
+    @property
+    def noted(self) -> str:
+        """Under which name a run folder notes how the model computes."""
+        return f"{self.model_name_or_path}, bf16 {self.bf16}, device {self.device}"
 
 
 @dataclass
@@ -49,8 +63,14 @@ class Backbone:
     tokenizer: Any
     device: torch.device
     bf16: bool
+    plain_attention: bool = False
     _active: str = ""
     _parameters: dict[str, dict[str, Parameter]] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> Chosen:
+        """How it computes."""
+        return Chosen(self.bf16, self.plain_attention)
 
     def attach(self, lora: Lora, seed: int) -> str:
         """Put an adapter beside those already there; its name."""
@@ -86,6 +106,12 @@ class Backbone:
     def positions(self) -> int | None:
         """Most tokens that the model can read at once, if it has a limit."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def weights(self) -> int:
+        """How many there are in the base model."""
+        named = self.model.named_parameters()
+        return sum(quantization.count(p) for name, p in named if "lora_" not in name)
 
     def text(self, ids: Sequence[int]) -> str:
         """What these tokens say, without the tokenizer's own marks."""
@@ -135,24 +161,32 @@ class Backbone:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
 
-def load(settings: Model) -> Backbone:
-    """Load a base model and its tokenizer; raises UserError with what is wrong with them."""
+def load(settings: Model, chosen: Chosen | None = None) -> Backbone:
+    """Load a base model and its tokenizer; raises UserError with what is wrong with them.
+
+    chosen: how it computes, if a run has found that out before.
+    """
     name, device = settings.model_name_or_path, _device(settings.device)
-    bf16 = has_bf16(device) if settings.bf16 == "auto" else settings.bf16
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    model, tokenizer = pretrained(name, AutoModelForCausalLM, dtype, _refuse_other_kinds)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    found = pretrained.find(name)
+    _refuse_other_kinds(name, found.config)
+    chosen = chosen or precision.choose(settings.bf16, found.config, device)
+    dtype = torch.bfloat16 if chosen.bf16 else torch.float32
+    model, tokenizer = quantization.load(
+        found, AutoModelForCausalLM, settings.quantization, dtype, device
+    )
+    if settings.gradient_checkpointing:
+        recompute(model, name)
     model.generation_config = _ends(model.generation_config, tokenizer)
-    return Backbone(name, model.to(device), tokenizer, device, bf16)
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    if chosen.plain_attention:
+        attention.use(model)
+    return Backbone(
+        name,
+        model.to(device),
+        tokenizer,
+        device,
+        chosen.bf16,
+        chosen.plain_attention,
+    )
 
 
 def _device(wanted: str) -> torch.device:

@@ -9,8 +9,10 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from hanse.learners import cohort
 from hanse.learners.member import Member
@@ -136,16 +138,24 @@ def _saved(member: Member) -> float:
     seen: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        seen[storage.data_ptr()] = storage.nbytes()
+        seen.update(_places(tensor))
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         member.objective.loss(learner, batch)
-    frozen = {p.untyped_storage().data_ptr() for p in member.backbone.model.parameters()}
+    frozen = {place for p in member.backbone.model.parameters() for place in _places(p)}
     held = sum(size for place, size in seen.items() if place not in frozen)
     rows, width = batch.ids.shape
     return float(held / (rows * width))
+
+
+def _places(tensor: Any) -> dict[int, int]:
+    """Where a tensor's bytes lie, and how many; a quantized one consists of several."""
+    if is_traceable_wrapper_subclass(tensor):
+        parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
+        return {place: size for part in parts for place, size in _places(part).items()}
+    storage = tensor.untyped_storage()
+    return {storage.data_ptr(): storage.nbytes()}
 
 
 def _free(device: torch.device) -> int:

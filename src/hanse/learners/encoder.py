@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from hanse import storage
 from hanse.errors import UserError
-from hanse.learners.pretrained import pretrained
+from hanse.learners import pretrained
 from hanse.learners.sources import cache
 from hanse.progress import track
 
@@ -35,7 +35,9 @@ def embeddings(name: str, texts: Sequence[str]) -> Vectors:
     What was once computed is kept, so that the next run, or its resumption, has the same vectors.
     Raises UserError if there is no such encoder.
     """
-    model, tokenizer = pretrained(name, AutoModel, torch.float32, _refuse_decoders, spare="pooler")
+    source = pretrained.find(name)
+    _refuse_decoders(name, source.config)
+    model, tokenizer = source.load(AutoModel, torch.float32, spare="pooler")
     distinct = sorted(set(texts))  # equal texts get equal vectors, whatever stands beside them
     ids = tokenizer(distinct, truncation=True, max_length=LENGTH)["input_ids"]
     file = cache() / "vectors" / f"{_digest(model, ids)}.npy"

@@ -1,6 +1,8 @@
 """A model and its tokenizer in memory, from a name; nothing that came with them is run."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +18,55 @@ transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 
-def pretrained(
-    name: str,
-    auto: type[Any],
-    dtype: torch.dtype,
-    check: Callable[[str, Any], None],
-    spare: str | None = None,
-) -> tuple[Any, Any]:
-    """(model, tokenizer) of a name that `sources.locate` knows.
+@dataclass(frozen=True)
+class Found:
+    """A model whose configuration was read, and its weights not yet."""
 
-    auto: transformers' class that picks the model's own, such as AutoModelForCausalLM.
-    check: called with the name and the model's configuration before weights are read.
-    spare: weights with this in their name may be missing, since nobody uses them.
-    Raises UserError with what is wrong.
-    """
+    name: str
+    place: str
+    config: Any
+
+    def load(
+        self, auto: type[Any], dtype: torch.dtype, spare: str | None = None, **options: Any
+    ) -> tuple[Any, Any]:
+        """(model, tokenizer); raises UserError with what is wrong.
+
+        auto: transformers' class that picks the model's own, such as AutoModelForCausalLM.
+        spare: weights with this in their name may be missing, since nobody uses them.
+        options: what else transformers is told of how to hold the weights.
+        """
+        with _readable(self.name):
+            tokenizer = AutoTokenizer.from_pretrained(self.place, trust_remote_code=False)
+            model, report = auto.from_pretrained(
+                self.place,
+                dtype=dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
+        missing = sorted(key for key in report["missing_keys"] if spare is None or spare not in key)
+        if missing:  # they would be filled at random
+            raise UserError(
+                f"the weights of {self.name} lack {missing[0]}; the folder does not hold the "
+                "whole model."
+            )
+        return model.eval(), tokenizer
+
+
+def find(name: str) -> Found:
+    """The model of a name that `sources.locate` knows; raises UserError if there is none."""
     say(f"loading {Path(name).name}")
     place = locate(name)
+    with _readable(name):
+        return Found(name, place, AutoConfig.from_pretrained(place, trust_remote_code=False))
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Whatever a strange folder makes transformers raise, as a UserError."""
     try:
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
-        check(name, config)
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        model, report = auto.from_pretrained(
-            place,
-            dtype=dtype,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except UserError:
-        raise
-    except Exception as error:  # whatever a strange folder makes transformers raise
+        yield
+    except Exception as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"the model {name} cannot be loaded: {first}") from error
-    missing = sorted(key for key in report["missing_keys"] if spare is None or spare not in key)
-    if missing:  # they would be filled at random
-        raise UserError(
-            f"the weights of {name} lack {missing[0]}; the folder does not hold the whole model."
-        )
-    return model.eval(), tokenizer
