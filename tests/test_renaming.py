@@ -61,6 +61,10 @@ def test_every_alias_means_a_setting_that_there_is(name: str) -> None:
         # Values that other tools spell otherwise.
         ("{lora_target: all}", "{adapter: {lora: {target_modules: all-linear}}}"),
         ("{lora_target: [q, v]}", "{adapter: {lora: {target_modules: [q, v]}}}"),
+        ("{load_in_4bit: true}", "{model: {quantization: nf4}}"),
+        ("{load_in_8bit: false}", "{model: {quantization: none}}"),
+        ("{model: {quantization_bit: 8}}", "{model: {quantization: int8}}"),
+        ("{train: {gradient-checkpointing: true}}", "{model: {gradient_checkpointing: true}}"),
         ("{lora_target_linear: true}", "{adapter: {lora: {target_modules: all-linear}}}"),
         ("{prox_mu: 1, algorithm: fedprox}", "{algorithm: {fedprox: {mu: 1}}}"),
         ("{prox_mu: 1, algorithm: {fedprox: }}", "{algorithm: {fedprox: {mu: 1}}}"),

@@ -60,6 +60,11 @@ ALIASES = {
     "max_seq_len": Alias("model.max_length"),  # torchtune
     "model_max_length": Alias("model.max_length"),  # transformers' tokenizers
     "tok_len": Alias("model.max_length"),  # FederatedScope: llm
+    "load_in_8bit": Alias("model.quantization", {True: "int8", False: "none"}),  # transformers, TRL
+    "load_in_4bit": Alias("model.quantization", {True: "nf4", False: "none"}),  # the same, axolotl
+    "quantization_bit": Alias("model.quantization", {8: "int8", 4: "nf4"}),  # LLaMA-Factory
+    "train.gradient_checkpointing": Alias("model.gradient_checkpointing"),  # its trainer's
+    "enable_activation_checkpointing": Alias("model.gradient_checkpointing"),  # torchtune
     # The adapter.
     "lora_r": Alias("adapter.lora.r"),  # TRL, axolotl, alpaca-lora
     "lora_rank": Alias("adapter.lora.r"),  # LLaMA-Factory, torchtune

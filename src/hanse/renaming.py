@@ -95,7 +95,7 @@ def _renamed(values: Mapping[Any, Any], place: Place, moved: list[Moved]) -> Val
         there, alias = _meant(place, key, leaf)
         if there != came:
             log.info("%s is read as %s", _dotted(came), _dotted(there))
-        if alias and isinstance(value, str | bool):
+        if alias and isinstance(value, str | int):
             value = alias.values.get(value, value)
         value = _part_named(there, value, moved)
         if there[:-1] != place:
