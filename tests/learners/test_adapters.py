@@ -45,8 +45,44 @@ def test_nothing_is_dropped_where_nothing_is_trained(tiny_llama: Path) -> None:
     assert torch.equal(first, second)
 
 
-def test_what_is_read_is_what_was_saved(backbone: Backbone, tmp_path: Path) -> None:
-    settings = Lora(r=3, lora_alpha=7, target_modules=("q_proj", "v_proj"))
+@pytest.mark.parametrize("targets", [None, ("q_proj", "down_proj"), "all-linear"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_only_the_named_layers_get_an_adapter(
+    backbone: Backbone, targets: tuple[str, ...] | str | None, beside: bool
+) -> None:
+    everywhere = backbone.attach(Lora(r=2, target_modules=targets), 0) if beside else ""
+    name = backbone.attach(Lora(r=2, target_modules=targets, layers_to_transform=(1,)), 0)
+    if not beside:
+        everywhere = backbone.attach(Lora(r=2, target_modules=targets), 0)
+    wanted = {key for key in backbone.parameters(everywhere) if ".layers.1." in key}
+    assert set(backbone.parameters(name)) == wanted != set()
+
+
+@pytest.mark.parametrize(
+    ("lora", "said"),
+    [
+        (Lora(layers_to_transform=(0, 2)), "names 2, but the model's layers are 0 to 1"),
+        (
+            Lora(layers_to_transform=(1,), target_modules=r".*q_proj"),
+            "cannot go with the regular expression",
+        ),
+        (
+            Lora(layers_to_transform=(1,), target_modules=("embed_tokens",)),
+            "are not in the model's layers; it has .*q_proj",
+        ),
+    ],
+)
+def test_layers_that_cannot_be_chosen(backbone: Backbone, lora: Lora, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        backbone.attach(lora, 0)
+
+
+@pytest.mark.parametrize("layers", [None, (1,)])
+def test_what_is_read_is_what_was_saved(
+    backbone: Backbone, tmp_path: Path, layers: tuple[int, ...] | None
+) -> None:
+    targets = ("q_proj", "v_proj")
+    settings = Lora(r=3, lora_alpha=7, target_modules=targets, layers_to_transform=layers)
     name = backbone.attach(settings, seed=0)
     live = {key: p.detach() for key, p in backbone.parameters(name).items()}
     save(backbone.model, name, live, tmp_path)
@@ -64,6 +100,8 @@ def test_what_is_read_is_what_was_saved(backbone: Backbone, tmp_path: Path) -> N
         ({"alpha_pattern": {"q_proj": 4}}, "has alpha_pattern"),
         ({"use_dora": True}, "has use_dora"),
         ({"bias": "all"}, "has bias"),
+        ({"layers_to_transform": [1], "layers_pattern": "h"}, "has layers_pattern"),
+        ({"layers_to_transform": [-1]}, "layers_to_transform "),
         ({"r": None}, "r "),
         ({"r": "x"}, "r "),
     ],
@@ -78,6 +116,18 @@ def test_other_adapters_are_refused(
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(UserError, match=said):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(("written", "meant"), [(1, (1,)), (0, (0,)), ([], None)])
+def test_layers_as_peft_may_write_them(
+    backbone: Backbone, tmp_path: Path, written: object, meant: tuple[int, ...] | None
+) -> None:
+    name = backbone.attach(Lora(r=2), seed=0)
+    live = {key: p.detach() for key, p in backbone.parameters(name).items()}
+    save(backbone.model, name, live, tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "layers_to_transform": written}))
+    assert read(tmp_path)[0].layers_to_transform == meant
 
 
 def test_a_folder_without_an_adapter(tmp_path: Path) -> None:

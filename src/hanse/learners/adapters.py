@@ -12,11 +12,19 @@ import safetensors.torch
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from pydantic import ConfigDict, Field, PositiveFloat, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    TypeAdapter,
+    ValidationError,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Linear, Module, Parameter
+from transformers.pytorch_utils import Conv1D
 
 from hanse.errors import UserError
 from hanse.tensors import Tensors
@@ -36,16 +44,19 @@ class Lora:
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # Names of modules, or a regular expression; none: PEFT's choice for the architecture.
     target_modules: tuple[str, ...] | str | None = field(default=None)
+    # The layers that have them, counted from 0; none: all. What lies below is computed once.
+    layers_to_transform: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
 
 
 def attach(model: Module, settings: Lora, seed: int) -> tuple[PeftModel, str]:
     """Put an adapter into `model` (or beside those already in it); the model and its name there.
 
     seed: draws A; B is zero, so the model's function is unchanged.
-    Raises UserError if no module of the model is meant by `target_modules`.
+    Raises UserError if no module of the model is meant by `target_modules`, or if there is no such
+    layer.
     """
     name = f"lora{len(model.peft_config)}" if isinstance(model, PeftModel) else "lora0"
-    config = _config(settings)
+    config = _config(settings, model)
     with torch.random.fork_rng(), warnings.catch_warnings():
         # PEFT asks transformers for a property by its old name.
         warnings.simplefilter("ignore", FutureWarning)
@@ -118,6 +129,8 @@ def read(folder: Path) -> tuple[Lora, dict[str, Tensor]]:
     targets = config.get("target_modules")
     values = {name: config[name] for name in ("r", "lora_alpha", "lora_dropout")}
     values["target_modules"] = tuple(sorted(targets)) if isinstance(targets, list) else targets
+    layers = config.get("layers_to_transform")
+    values["layers_to_transform"] = ((layers,) if isinstance(layers, int) else layers) or None
     try:
         return TypeAdapter(Lora).validate_python(values), tensors
     except ValidationError as error:
@@ -147,7 +160,7 @@ def _strange(config: Any) -> str:
         return f"does not say {min(lacking)}"
     plain: dict[str, tuple[Any, ...]] = {
         **dict.fromkeys(("use_dora", "use_rslora", "alpha_pattern", "rank_pattern"), ()),
-        **dict.fromkeys(("layers_to_transform", "modules_to_save", "lora_bias"), ()),
+        **dict.fromkeys(("layers_pattern", "modules_to_save", "lora_bias"), ()),
         "bias": ("none",),
         "init_lora_weights": (True,),
     }
@@ -158,23 +171,53 @@ def _strange(config: Any) -> str:
     return ""
 
 
-def _config(settings: Lora) -> LoraConfig:
+def _config(settings: Lora, model: Any) -> LoraConfig:
     values: dict[str, Any] = asdict(settings)
     if isinstance(settings.target_modules, tuple):
         values["target_modules"] = list(settings.target_modules)
+    if settings.layers_to_transform is not None:
+        values["layers_to_transform"] = list(settings.layers_to_transform)
+        values["target_modules"] = _names_in_layers(settings, model)
     return LoraConfig(task_type="CAUSAL_LM", **values)
+
+
+def _names_in_layers(settings: Lora, model: Any) -> list[str] | None:
+    """The target modules as a list of names: PEFT takes nothing else for some of the layers."""
+    asked, count = settings.target_modules, model.config.get_text_config().num_hidden_layers
+    if (last := max(settings.layers_to_transform or ())) >= count:
+        raise UserError(
+            f"layers_to_transform names {last}, but the model's layers are 0 to {count - 1}; "
+            "choose among these."
+        )
+    if asked == "all-linear":
+        return list(_linears(model, spare=model.get_output_embeddings()))
+    if isinstance(asked, str):
+        raise UserError(
+            f"layers_to_transform cannot go with the regular expression {asked!r}; let the "
+            "expression choose the layers, or write target_modules as a list of names."
+        )
+    return None if asked is None else list(asked)
+
+
+def _linears(model: Module, spare: Module | None = None) -> Counter[str]:
+    """How many linear layers have which name; those within adapters and `spare` do not count."""
+    return Counter(
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        # PEFT calls its own layers after what they are put around: Linear, Linear8bitLt.
+        if isinstance(module, (Linear, Conv1D)) or type(module).__name__.startswith("Linear")
+        if module is not spare
+        if not re.search(r"\.(base_layer|lora_[AB]\..*)$", name)
+    )
 
 
 def _unmatched(model: Module, settings: Lora, error: Exception) -> str:
     """Which modules there are, when those that were asked for are not among them."""
-    counts: Counter[str] = Counter()
-    for name, module in model.named_modules():
-        if type(module).__name__ in ("Linear", "Conv1D"):
-            counts[re.sub(r".*\.", "", name)] += 1
-    names = ", ".join(name for name, _ in counts.most_common())
+    names = ", ".join(name for name, _ in _linears(model).most_common())
     asked = settings.target_modules
     if asked is None:
         return f"PEFT has no default target_modules for this model; name some of: {names}."
     if "not found" in str(error):
-        return f"target_modules {asked!r} are not in this model; it has {names}."
+        where = "this model" if settings.layers_to_transform is None else "the model's layers"
+        return f"target_modules {asked!r} are not in {where}; it has {names}."
     return f"LoRA cannot be put into this model: {error}."
