@@ -81,7 +81,7 @@ def plain(simulation: Simulation, start: Tensors, labels_only: bool) -> Tensors:
             for step in draw(lengths, experiment.train, moment.generator("examples")):
                 batch = [examples[index] for index in step[0]]
                 with learner.backbone.autocast():
-                    loss = _loss(model, batch, labels_only)
+                    loss = plain_loss(model, batch, labels_only)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(live.values(), 1.0)
                 optimizer.step()
@@ -93,7 +93,7 @@ def plain(simulation: Simulation, start: Tensors, labels_only: bool) -> Tensors:
     return world
 
 
-def _loss(model: torch.nn.Module, batch: list[Example], labels_only: bool) -> torch.Tensor:
+def plain_loss(model: torch.nn.Module, batch: list[Example], labels_only: bool) -> torch.Tensor:
     """The classification loss over the label words, with a padding mask as usual."""
     width = max(map(len, batch))
     ids = torch.tensor([list(e.ids) + [0] * (width - len(e)) for e in batch])

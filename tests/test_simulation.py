@@ -70,6 +70,18 @@ def test_a_stopped_run_ends_as_if_it_never_had_been(
     assert len(journal.records(stopped)) == 4
 
 
+def test_what_is_computed_again_after_a_stop_is_the_same(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    """What frozen layers made of a row is lost, and computed beside other rows than before."""
+    words = ["adapter.lora.layers_to_transform=[1]", "rounds=5"]
+    words += ["train.max_steps=6", "train.per_device_train_batch_size=2"]
+    whole, stopped = _run(experiment_file, *words), tmp_path / "stopped"
+    with _ctrl_c("round 4: ", 2), pytest.raises(UserError, match="after round 3 was"):
+        _run(experiment_file, *words, f"output_dir={stopped}")
+    assert _digest(simulation.resume(stopped)) == _digest(whole)
+
+
 @contextmanager
 def _ctrl_c(line: str, presses: int) -> Iterator[None]:
     """Press Ctrl-C as often when a line of progress begins so: in the middle of a round."""

@@ -1,7 +1,7 @@
 """A frozen base model with its tokenizer, and the adapters that were put into it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -14,10 +14,13 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from hanse.errors import UserError
-from hanse.learners import adapters, attention, precision, pretrained, quantization
+from hanse.learners import adapters, attention, precision, prefix, pretrained, quantization
+from hanse.learners.activations import Activations
 from hanse.learners.adapters import Lora
 from hanse.learners.checkpointing import recompute
+from hanse.learners.decoder import frozen_depth
 from hanse.learners.precision import Chosen
+from hanse.learners.prefix import Prefix
 from hanse.learners.quantization import Quantization
 from hanse.learners.sources import DEFAULT
 
@@ -36,6 +39,8 @@ class Model:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # Most tokens of one example, longer ones are cut; none: 512, or what the model can read.
     max_length: Annotated[int, Field(ge=8)] | None = None
+    # What frozen layers below all adapters make of a row is kept, in memory or the cache folder.
+    activation_cache: bool = True
     quantization: Quantization = "none"  # of the base's weights: int8 or nf4 take less memory
     # Each layer is computed again in the backward pass: less memory, half as much time again.
     gradient_checkpointing: bool = False
@@ -44,7 +49,7 @@ class Model:
     def loaded(self) -> Loaded:
         """What tells one model in memory from another."""
         return (
-            *(self.model_name_or_path, self.bf16, self.device),
+            *(self.model_name_or_path, self.bf16, self.device, self.activation_cache),
             *(self.quantization, self.gradient_checkpointing),
         )
 
@@ -63,9 +68,13 @@ class Backbone:
     tokenizer: Any
     device: torch.device
     bf16: bool
+    activation_cache: bool = True
     plain_attention: bool = False
     _active: str = ""
     _parameters: dict[str, dict[str, Parameter]] = field(default_factory=dict)
+    _depths: dict[str, int] = field(default_factory=dict)  # layers below each adapter
+    _prefixes: dict[int, Prefix | None] = field(default_factory=dict)  # by depth
+    _kept: Activations = field(default_factory=Activations)
 
     @property
     def chosen(self) -> Chosen:
@@ -80,6 +89,11 @@ class Backbone:
             parameter.data = parameter.data.float()
         self._active = ""
         self.model.eval()  # a fresh adapter's dropout is at work, and scores would be random
+        if self.activation_cache:
+            self._depths[name] = depth = frozen_depth(self.model, self.parameters(name).values())
+            if depth and depth not in self._prefixes:
+                found = prefix.find(self.model, depth, self.autocast, self.positions, self._kept)
+                self._prefixes[depth] = found
         return name
 
     def detach(self, adapter: str) -> None:
@@ -137,6 +151,16 @@ class Backbone:
             logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
         return logits[0].float()
 
+    def skipping(
+        self, adapter: str, ids: Tensor, lengths: Sequence[int]
+    ) -> AbstractContextManager[None]:
+        """The frozen layers below an adapter left out, for a forward pass of exactly these rows.
+
+        ids: (R, T) tokens, padded on the right; lengths: of each row, 0 for one that has none.
+        """
+        found = self._prefixes.get(self._depths.get(adapter, 0))
+        return found.skipped(ids, lengths) if found else nullcontext()
+
     @contextmanager
     def bare(self) -> Iterator[None]:
         """The model without any adapter of its own at work."""
@@ -185,6 +209,7 @@ def load(settings: Model, chosen: Chosen | None = None) -> Backbone:
         tokenizer,
         device,
         chosen.bf16,
+        settings.activation_cache,
         chosen.plain_attention,
     )
 

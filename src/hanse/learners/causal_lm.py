@@ -49,7 +49,8 @@ class CausalLM(Learner):
     def forward(self, batch: Batch) -> Tensor:
         """(N, vocabulary) logits in float32."""
         self.backbone.activate(self.adapter)
-        return self.backbone.logits(batch.ids, batch.at)
+        with self.backbone.skipping(self.adapter, batch.ids, batch.lengths):
+            return self.backbone.logits(batch.ids, batch.at)
 
     def scores(self, batch: Batch) -> Tensor:
         return choice_scores(self.forward(batch), batch)

@@ -1,0 +1,153 @@
+"""The frozen layers below the lowest adapter: what they make of a row is computed once.
+
+The base is frozen and in eval mode, and a causal model never looks to the right, where padding is:
+so what leaves those layers depends on a row's tokens alone, and is the same in every epoch.
+
+It does not even depend in its last bits on the rows that it was computed with, as long as the
+machine's matrix products give a row the same wherever it stands (CPUs do): so a resumed run, which
+computes rows again beside others, ends in the same adapter.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from hanse.learners.activations import Activations
+from hanse.learners.decoder import decoder_layers, replaced
+
+log = logging.getLogger(__name__)
+
+FEWEST = 16  # positions in a pass: products of fewer are summed in another order
+ALIKE = 0.05  # the relative distance at which two results are one, in bfloat16 too
+
+
+@dataclass
+class Prefix:
+    """The first layers of a decoder, none of them trained.
+
+    decoder: runs `layers` on token ids, one after another.
+    depth: how many of them are left out.
+    in_tuples: whether a layer returns its hidden states within a tuple.
+    autocast: the precision in which the model works.
+    longest: most tokens that it can read, if there is a limit.
+    kept: what leaves the layers, by their number and a row's tokens.
+    """
+
+    decoder: Module
+    layers: Sequence[Module]
+    depth: int
+    in_tuples: bool
+    autocast: Callable[[], AbstractContextManager[Any]]
+    longest: int | None
+    kept: Activations
+
+    @contextmanager
+    def skipped(self, ids: Tensor, lengths: Sequence[int]) -> Iterator[None]:
+        """Within, the model can be called with these rows, and leaves the layers out.
+
+        ids: (R, T) tokens, padded on the right; lengths: of each row, 0 for one that has none.
+        """
+        hidden = self._entering(ids, lengths)
+        left_out = self.layers[: self.depth] if hidden is not None else ()
+        with replaced(left_out, lambda *_, **__: self._returned(hidden)):
+            yield
+
+    def _entering(self, ids: Tensor, lengths: Sequence[int]) -> Tensor | None:
+        """(R, T, H): what enters the first layer above, zeros at padding; None without tokens."""
+        held = ids.cpu().numpy().astype(np.int32)
+        keys = [row[:length].tobytes() for row, length in zip(held, lengths, strict=True)]
+        found = {key: self.kept.get((self.depth, key)) for key in keys if key}
+        found |= self._computed([key for key, states in found.items() if states is None])
+        hidden = None
+        for row, key in enumerate(keys):
+            if (states := found.get(key)) is not None:
+                if hidden is None:
+                    hidden = states.new_zeros(*ids.shape, states.shape[1])
+                hidden[row, : len(states)] = states
+        return None if hidden is None else hidden.to(ids.device)
+
+    def _computed(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
+        """(tokens, H) of each row that is not kept yet; it is from now on."""
+        rows = {
+            key: torch.from_numpy(np.frombuffer(key, np.int32).astype(np.int64)) for key in keys
+        }
+        alike = defaultdict(list)  # a row always passes in the same width, whichever rows are here
+        for key, row in rows.items():
+            alike[_width(len(row), self.longest)].append(key)
+        found = {}
+        for width, group in alike.items():
+            ids = torch.zeros(max(len(group), -(-FEWEST // width)), width, dtype=torch.long)
+            for index, key in enumerate(group):
+                ids[index, : len(rows[key])] = rows[key]
+            for key, states in zip(group, self._through(ids).cpu(), strict=False):
+                found[key] = states[: len(rows[key])]
+                self.kept.put((self.depth, key), found[key])
+        return found
+
+    def _through(self, ids: Tensor) -> Tensor:
+        """(R, T, H): what leaves the layers; those above pass it on."""
+        entered: list[Tensor] = []
+
+        def passed_on(*args: Any, **kwargs: Any) -> Any:
+            entered.append(args[0] if args else kwargs["hidden_states"])
+            return self._returned(entered[0])
+
+        device = next(self.decoder.parameters()).device
+        with replaced(self.layers[self.depth :], passed_on), torch.no_grad(), self.autocast():
+            self.decoder(input_ids=ids.to(device), use_cache=False)
+        return entered[0]
+
+    def _returned(self, hidden: Tensor | None) -> Any:
+        """Hidden states as a layer returns them."""
+        return (hidden,) if self.in_tuples else hidden
+
+
+def find(
+    model: Any,
+    depth: int,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    longest: int | None,
+    kept: Activations,
+) -> Prefix | None:
+    """The first layers of a model, if it does the same without them: tried on a few tokens.
+
+    No dropout may be at work.
+    """
+    decoder, layers = decoder_layers(model)
+    build = partial(Prefix, decoder, layers, depth, autocast=autocast, longest=longest, kept=kept)
+    ids, lengths = torch.arange(16, device=model.device).view(2, 8), (8, 5)
+    given: list[Any] = []
+    handle = layers[0].register_forward_hook(lambda _, __, output: given.append(output))
+    try:
+        with torch.no_grad(), autocast():
+            plain = decoder(input_ids=ids, use_cache=False)[0]
+            prefix = build(in_tuples=isinstance(given[0], tuple))
+            with prefix.skipped(ids, lengths):
+                found = decoder(input_ids=ids, use_cache=False)[0]
+        pairs = [(found[row, :n], plain[row, :n]) for row, n in enumerate(lengths)]
+        if all((one - other).norm() < ALIKE * other.norm() for one, other in pairs):
+            return prefix
+    except Exception as error:  # whatever a strange architecture raises when it is called so
+        log.debug("%s cannot leave out layers: %s", type(decoder).__name__, error)
+    finally:
+        handle.remove()
+    return None
+
+
+def _width(length: int, longest: int | None) -> int:
+    """How many tokens a row is filled up to, so that like rows pass together: hardly 1/8 more.
+
+    An even number, since attention over an odd one depends on which thread does it.
+    """
+    step = 2 ** max(1, length.bit_length() - 4)
+    wide: int = -(-length // step) * step
+    return wide if longest is None else max(length, min(wide, longest))
