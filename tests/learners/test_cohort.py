@@ -140,3 +140,10 @@ def test_dropout_is_each_clients_own(backbone: Backbone) -> None:
     undropped = replace(learners[0], adapter=backbone.attach(Lora(r=4), 0))
     plain, _ = together([undropped], starts[:1])
     assert not torch.allclose(plain[0][name], joint[0][name], atol=1e-4)
+
+
+def test_a_frozen_prefix_is_skipped_together(backbone: Backbone) -> None:
+    """Layers below all adapters are passed once for each row, whoever trains with whom."""
+    lora = Lora(r=4, target_modules=r".*\.1\..*(q_proj|c_attn)")
+    learners = [client(backbone, f"c{n}", rows(n, 8), lora, max_steps=6) for n in range(3)]
+    compare(learners, within=5e-5)  # rounding: the rows pass the first layer in other company

@@ -12,8 +12,8 @@ from hanse.interfaces import Learner, Objective
 from hanse.learners import adapters
 from hanse.learners.backbone import Backbone
 from hanse.learners.batches import Batch, choice_scores, collate
-from hanse.learners.cohort import Member
 from hanse.learners.generation import Decoding, continued
+from hanse.learners.member import Member
 from hanse.learners.training import Training, fit
 from hanse.randomness import Moment
 from hanse.values import Example, Fit, Memory, Penalty
@@ -63,7 +63,7 @@ class CausalLM(Learner):
     ) -> Fit:
         goal = objective or self.objective
         if self.together is not None:
-            member = self._member(goal, split, penalty)
+            member = self.member(penalty, goal, split)
             if member.joins:
                 done = self.together(member)
                 self.load(member.tensors)
@@ -75,14 +75,20 @@ class CausalLM(Learner):
                 self, split, self.training, goal, self.moment, self.rounds, penalty, self.kept
             )
 
-    def _member(self, objective: Objective, split: str, penalty: Penalty | None) -> Member:
+    def member(
+        self,
+        penalty: Penalty | None = None,
+        objective: Objective | None = None,
+        split: str = "train",
+    ) -> Member:
+        """The same training, for a cohort to do."""
         return Member(
             self,
             self.backbone,
             self.adapter,
             split,
             self.training,
-            objective,
+            objective or self.objective,
             self.moment,
             self.rounds,
             penalty,

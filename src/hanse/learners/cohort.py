@@ -116,8 +116,9 @@ class _Cohort:
         self, active: Sequence[_Course], batches: Sequence[Batch | None]
     ) -> Iterator[tuple[int, Tensor]]:
         """The loss of each client that has a batch, and the client's place."""
-        together = joined(batches)
-        logits = self.backbone.logits(together.ids, together.at)
+        together, adapter = joined(batches), self.members[0].adapter
+        with self.backbone.skipping(adapter, together.ids, together.lengths):
+            logits = self.backbone.logits(together.ids, together.at)
         for index, own in enumerate(logits.split(together.counts)):
             batch, member = batches[index], active[index].member
             if batch is not None:

@@ -82,7 +82,7 @@ def vet(folder: Path) -> None:
 
 
 def cache() -> Path:
-    """Where converted models, vectors and tokens are kept: $HANSE_CACHE, or hanse/ in the user's cache folder."""
+    """Where converted models, vectors and tokens are kept: $HANSE_CACHE, or the user's cache."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(os.environ.get("HANSE_CACHE") or Path(home) / "hanse")
 
