@@ -78,9 +78,10 @@ def test_what_a_run_reports(experiment_file: Path, monkeypatch: pytest.MonkeyPat
         assert what in said
     rounds = [step for step in steps if step.what == "rounds"]
     assert [(step.done, step.total) for step in rounds] == [(0, 3), (0, 3), (1, 3), (2, 3), (3, 3)]
-    training = [step for step in steps if step.what == "training silo-1"]
-    assert [(step.done, step.total) for step in training] == 3 * [(n, 3) for n in range(4)]
-    assert all(step.numbers["loss"] > 0 for step in training if step.done)
+    for who in ("2 clients", "silo-3"):
+        training = [step for step in steps if step.what == f"training {who}"]
+        assert [(step.done, step.total) for step in training] == 3 * [(n, 3) for n in range(4)]
+        assert all(step.numbers["loss"] > 0 for step in training if step.done)
     scored = [(step.done, step.total) for step in steps if step.what == "scoring validation"]
     assert scored[:2] == [(0, 20), (20, 20)]
     answered = [step for step in steps if step.what == "clients train"]

@@ -79,7 +79,7 @@ def test_every_round_is_told_once_with_all_its_numbers(
         assert {k: v for k, v in metrics.items() if k.startswith("clients/")} == own
         assert all(isinstance(value, int | float) for value in metrics.values())
     last = notes.memo.told[-1][1]
-    assert {"test/accuracy", "client_test/silo-1/accuracy", "seconds/training"} <= last.keys()
+    assert {"test/accuracy", "client_test/silo-1/accuracy", "seconds/forward"} <= last.keys()
     [seen] = notes.runs
     assert (seen.name, seen.settings["train.learning_rate"]) == ("run", 0.01)
 

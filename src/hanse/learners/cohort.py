@@ -18,7 +18,7 @@ from hanse.learners.seat import Seat
 from hanse.learners.stack import Drop, Stack
 from hanse.learners.steps import Steps
 from hanse.learners.stopwatch import Stopwatch
-from hanse.learners.training import Seen, draw, share_done
+from hanse.learners.training import Seen, draw, share_done, told
 from hanse.packed import lengths
 from hanse.progress import track
 from hanse.values import Fit
@@ -82,10 +82,13 @@ class _Cohort:
         what = "training " + (f"{count} clients" if count > 1 else first.member.moment.client)
         steps = range(len(first.steps))
         with self.backbone.bare():
-            for step in track(steps, what, len(steps), numbers=first.seen.numbers):
+            for step in track(steps, what, len(steps), numbers=self._told):
                 self._step(step, watch)
         self.optimizer.leave()
         return self._fits(watch.seconds())
+
+    def _told(self) -> dict[str, float]:
+        return told([course.seen for course in self.courses])
 
     def _step(self, step: int, watch: Stopwatch) -> None:
         """One optimizer step of all who have one left."""

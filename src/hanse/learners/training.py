@@ -126,7 +126,7 @@ def fit(
         _restore(optimizer, parameters, kept)
     seen = Seen()
     what = f"training {moment.client or 'on the server'}"
-    for number, step in enumerate(track(steps, what, len(steps), numbers=seen.numbers)):
+    for number, step in enumerate(track(steps, what, len(steps), numbers=lambda: told([seen]))):
         rate = settings.rate(share_done(moment, number, len(steps), rounds))
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -171,18 +171,20 @@ class Seen:
         self.tokens += sum(batch.tokens for batch in batches)
         self.items += sum(batch.items for batch in batches)
 
-    def numbers(self) -> dict[str, float]:
-        """What can be said of it on the way."""
-        if not self.items:
-            return {}
-        loss = float(self.losses) / self.items
-        speed = self.tokens / (time.perf_counter() - self.start)
-        return {"loss": loss, "tokens_per_second": speed}
-
     def fit(self, steps: int, spent: Mapping[str, float]) -> Fit:
         """All of it, when training is done; spent: seconds by what was done."""
         loss = float(self.losses) / max(1, self.items)
         return Fit(steps, self.sum_lr, self.examples, self.tokens, loss, spent)
+
+
+def told(seen: Sequence[Seen]) -> dict[str, float]:
+    """What can be said on the way of those that train at the same time."""
+    items = sum(own.items for own in seen)
+    if not items:
+        return {}
+    loss = sum(float(own.losses) for own in seen) / items
+    seconds = time.perf_counter() - min(own.start for own in seen)
+    return {"loss": loss, "tokens_per_second": sum(own.tokens for own in seen) / seconds}
 
 
 def _backward(
