@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,52 @@ def prefix(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def cohorts(result: dict[str, Any]) -> list[str]:
+    """Rounds in cohorts beside the same clients one after another."""
+    lines = [
+        "| model | clients | batch × tokens | one after another ÷ in cohorts, by size | auto |",
+        "|---|---|---|---|---|",
+    ]
+    for case in result["cases"]:
+        sizes = ", ".join(
+            f"{size}: {value:.2f}" for size, value in case["speedup"].items() if size != "off"
+        )
+        lines.append(
+            f"| {case['shape']} | {case['clients']} | {case['batch']} × {case['tokens']} | {sizes} "
+            f"| {max(case['auto'], key=case['auto'].count)} ({case['auto_speedup']:.2f}) |"
+        )
+    return [
+        *lines,
+        "",
+        f"Seconds of a round of {result['steps']} steps, medians of {result['repeats']}; one after "
+        "another is `cohort: off`.",
+    ]
+
+
+def scale(result: dict[str, Any]) -> list[str]:
+    """Memory and seconds with many clients."""
+    alone, together = result["runs"]
+    most = str(result["clients"])
+    first, again = (
+        statistics.median(result["startup_seconds"][which][most]) for which in ("first", "again")
+    )
+    return [
+        f"| {result['clients']:,} clients, {result['rounds']} rounds with 1 % of them | |",
+        "|---|---|",
+        f"| resident memory after the last round ÷ after the second | {alone['growth']:.3f} |",
+        "| a client beyond its training, one after another "
+        f"| {1000 * alone['seconds_a_client_beyond_training']:.1f} ms |",
+        f"| the same, {together['cohort']} at a time "
+        f"| {1000 * together['seconds_a_client_beyond_training']:.1f} ms |",
+        f"| start-up with {result['rows']:,} rows, and with their tokens kept from before "
+        f"| {first:.1f} s, {again:.1f} s |",
+        "| the server while clients work, beyond the model "
+        f"| {max(result['server']['held_while_clients_work']):.2f} adapters |",
+        "| the same while an answer is counted "
+        f"| {max(result['server']['at_most']):.2f} adapters |",
+    ]
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "quickstart": quickstart,
     "overhead": overhead,
@@ -135,6 +182,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "ladder": ladder,
     "precision": precision,
     "prefix": prefix,
+    "cohorts": cohorts,
+    "scale": scale,
 }
 
 
@@ -143,7 +192,10 @@ def written(text: str) -> str:
     for name, table in TABLES.items():
         if f"<!-- {name} -->" not in text:
             continue
-        result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        file = ROOT / "benchmarks" / "results" / f"{name}.json"
+        if not file.exists():  # not measured yet
+            continue
+        result = json.loads(file.read_text())
         machine = result["machine"]
         threads = machine["threads"]
         source = (
