@@ -35,8 +35,10 @@ def decided(simulation: Simulation) -> Simulation:
         chosen = best(members, _steps(simulation, together))
         log.info("%s", f"{chosen} clients train together" if chosen > 1 else "clients train alone")
     else:
-        chosen = fitting(members, len(members))
-        chosen = asked if chosen == len(members) else chosen
+        chosen = asked
+        if (fit := fitting(members, len(members))) < len(members):
+            chosen = fit
+            log.warning("%d clients at a time instead of %d, for want of memory", fit, len(members))
     return replace(simulation, experiment=experiment.model_copy(update={"cohort": chosen}))
 
 

@@ -4,7 +4,6 @@ Small batches leave a processor waiting for the frozen weights, so that several 
 hardly more than one's; large ones keep it busy by themselves, and together only need more memory.
 """
 
-import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -18,8 +17,6 @@ from hanse.learners import cohort
 from hanse.learners.member import Member
 from hanse.learners.training import draw
 from hanse.packed import lengths
-
-log = logging.getLogger(__name__)
 
 MOST = 64  # clients; beyond that nothing was seen to gain
 GAIN = 1.03  # a larger cohort must be faster by this, or the smaller one is taken
@@ -43,16 +40,9 @@ def best(members: Sequence[Member], steps: int) -> int:
 
 
 def fitting(members: Sequence[Member], wanted: int) -> int:
-    """At most `wanted` clients, as many as the free memory holds; says so if they are fewer."""
-    needed, free = _bytes(members[0]), MEMORY * _free(_device(members))
-    fit = max(1, min(wanted, int(free / needed)))
-    if fit < wanted:
-        log.warning(
-            "%d clients at a time instead of %d: together they would need %.1f GB, and %.1f GB of "
-            "memory may be used",
-            *(fit, wanted, wanted * needed / 1e9, free / 1e9),
-        )
-    return fit
+    """At most `wanted` clients, as many as the free memory holds."""
+    free = MEMORY * _free(_device(members))
+    return max(1, min(wanted, int(free / _bytes(members[0]))))
 
 
 def choose(
