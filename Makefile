@@ -36,12 +36,17 @@ check: $(VENV)/.dev
 docs-check: $(VENV)/.dev $(VENV)/.samples
 	$(BIN)/pytest -m "end_to_end" tests/end_to_end/test_docs.py
 
-bench: $(VENV)/.demo
+bench: $(VENV)/.demo $(VENV)/.dev
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/logits.py
 	$(BIN)/python benchmarks/quickstart.py
 	$(BIN)/python benchmarks/ladder.py
 	$(BIN)/python benchmarks/prediction.py
+	$(BIN)/python benchmarks/cohorts.py
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/prefix.py
+	$(BIN)/python benchmarks/precision.py
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/tables.py
 
 clean:
