@@ -135,6 +135,14 @@ def test_a_changed_ladder_is_refused(
         runs.resume(folder)
 
 
+def test_what_each_run_decides_for_itself_is_no_change(experiment_file: Path) -> None:
+    """A run folder has a number where the ladder's experiment says auto."""
+    words = ["rounds=1", "train.max_steps=1", "cohort=auto"]
+    folder = runs.run(load(experiment_file, words), [0])
+    shutil.rmtree(folder / "seed-0" / "centralised")
+    assert _figures(runs.resume(folder))["done"] == 9
+
+
 def test_the_command_shows_the_ladder_and_resume_goes_on(
     experiment_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

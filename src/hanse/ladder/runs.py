@@ -26,6 +26,8 @@ from hanse.report import write_ladder_report
 
 log = logging.getLogger(__name__)
 
+DECIDED = {"output_dir", "cohort"}  # what a run settles for itself: where it is, and how it is done
+
 
 @dataclass
 class Ladder:
@@ -139,7 +141,7 @@ def _refuse_other(rung: Rung) -> None:
     """Raise UserError if a run was made with other settings than the rung now has."""
     there = loading.load(rung.folder / "experiment.yaml").resolved()
     wanted = rung.experiment.resolved()
-    for name in sorted(wanted.keys() - {"output_dir"}):
+    for name in sorted(wanted.keys() - DECIDED):
         if there[name] != wanted[name]:
             raise UserError(
                 f"{rung.folder} was made with other settings ({name}) than ladder.yaml has now; "
