@@ -100,6 +100,7 @@ class Backbone:
         """Take an adapter out and free its memory."""
         self.model.delete_adapter(adapter)
         del self._parameters[adapter]
+        self._depths.pop(adapter, None)
         self._active = ""
 
     def parameters(self, adapter: str) -> dict[str, Parameter]:

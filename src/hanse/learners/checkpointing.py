@@ -41,10 +41,10 @@ def _forgetful(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def _entering(given: Any) -> Any:
-    return _Seen.apply(given) if isinstance(given, Tensor) and given.requires_grad else given
+    return _Entered.apply(given) if isinstance(given, Tensor) and given.requires_grad else given
 
 
-class _Seen(Function):
+class _Entered(Function):
     """Hands states on as they are, and keeps them in the usual way, in no more memory.
 
     The checkpoint holds what enters where nobody would find it who counts what is kept.

@@ -70,6 +70,7 @@ class _Cohort:
             [member.tensors for member in ordered],
             [adapters.scalings(model, member.adapter) for member in ordered],
             torch.bfloat16 if self.backbone.bf16 else torch.float32,
+            self.backbone.device,
         )
         self.drops = [adapters.dropout(model, member.adapter) for member in ordered]
         self.optimizer = Steps(self.stack, ordered)

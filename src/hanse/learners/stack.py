@@ -8,7 +8,7 @@ padded rows of A and columns of B get no gradient, and stay zero.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ A, B = ".lora_A.weight", ".lora_B.weight"
 
 
 @dataclass(frozen=True)
-class Site:
+class Adapted:
     """One adapted layer: its name, its frozen layer, and the largest rank of the clients' there."""
 
     name: str
@@ -48,7 +48,7 @@ class Stack:
     """The adapters of K clients over one base model.
 
     starts: each client's trained tensors, all of the same names.
-    scalings: α/r by client and adapted layer; dropouts: the share of inputs dropped, by client.
+    scalings: α/r by client and adapted layer. dtype, device: those of the base model's products.
     """
 
     def __init__(
@@ -57,31 +57,33 @@ class Stack:
         starts: Sequence[Tensors],
         scalings: Sequence[Mapping[str, float]],
         dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
-        self.sites = _sites(model, starts)
+        self._layers = _adapted(model, starts)
         self._dtype = dtype
-        sizes = [size for s in self.sites for size in (s.rank * s.inputs, s.outputs * s.rank)]
-        self._sizes = sizes
-        ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
-        names = [s.name + part for s in self.sites for part in (A, B)]
+        layers = self._layers
+        self._sizes = [
+            size for at in layers for size in (at.rank * at.inputs, at.outputs * at.rank)
+        ]
+        ends = [0, *accumulate(self._sizes)]
+        names = [at.name + part for at in layers for part in (A, B)]
         self._spans = dict(zip(names, pairwise(ends), strict=True))
-        device = next(iter(starts[0].values())).device
         self.rows = torch.zeros(len(starts), ends[-1], device=device)
         for member, start in enumerate(starts):
             for name, view in self.views(self.rows[member], start).items():
                 view.copy_(start[name])
         self.rows.requires_grad_()
-        factors = [[own[s.name] for own in scalings] for s in self.sites]
+        factors = [[own[at.name] for own in scalings] for at in layers]
         self._scalings = torch.tensor(factors, dtype=dtype, device=device)[:, :, None, None]
 
     def views(self, row: Tensor, like: Tensors) -> dict[str, Tensor]:
         """One client's tensors as views of a row (P,), in the shapes that `like` has."""
         found = {}
-        for site in self.sites:
-            for part, shape in ((A, (site.rank, site.inputs)), (B, (site.outputs, site.rank))):
-                begin, end = self._spans[site.name + part]
-                height, width = like[site.name + part].shape
-                found[site.name + part] = row[begin:end].view(shape)[:height, :width]
+        for layer in self._layers:
+            for part, shape in ((A, (layer.rank, layer.inputs)), (B, (layer.outputs, layer.rank))):
+                begin, end = self._spans[layer.name + part]
+                height, width = like[layer.name + part].shape
+                found[layer.name + part] = row[begin:end].view(shape)[:height, :width]
         return found
 
     @contextmanager
@@ -93,11 +95,11 @@ class Stack:
         parts = self.rows[:members].to(self._dtype).split(self._sizes, dim=1)
         handles = []
         try:
-            for index, site in enumerate(self.sites):
-                down = parts[2 * index].view(members, site.rank, site.inputs)
-                up = parts[2 * index + 1].view(members, site.outputs, site.rank)
+            for index, layer in enumerate(self._layers):
+                down = parts[2 * index].view(members, layer.rank, layer.inputs)
+                up = parts[2 * index + 1].view(members, layer.outputs, layer.rank)
                 low = _LowRank(down, up, self._scalings[index, :members], drop, index)
-                handles.append(low.attach(site.base))
+                handles.append(low.attach(layer.base))
             yield
         finally:
             for handle in handles:
@@ -155,14 +157,14 @@ class _LowRank:
         return torch.baddbmm(out, low, self.up.transpose(1, 2)).view_as(output)
 
 
-def _sites(model: PeftModel, starts: Sequence[Tensors]) -> list[Site]:
+def _adapted(model: PeftModel, starts: Sequence[Tensors]) -> list[Adapted]:
     """The adapted layers, in the order of the model."""
     found = []
     for name, module in model.named_modules():
         if name + A in starts[0]:
             rank = max(len(start[name + A]) for start in starts)
             inputs, outputs = starts[0][name + A].shape[1], len(starts[0][name + B])
-            found.append(Site(name, _base(module), rank, inputs, outputs))
+            found.append(Adapted(name, _base(module), rank, inputs, outputs))
     return found
 
 

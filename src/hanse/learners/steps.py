@@ -76,7 +76,7 @@ class Steps:
         for key, value in member.kept.items():
             name, _, state = key.rpartition(":")
             if state == STEP:
-                found[state] = value.clone()
+                found[state] = value.clone().to(row.device)
                 continue
             whole = found.setdefault(state, torch.zeros_like(row))
             self._stack.views(whole, member.tensors)[name].copy_(value)
