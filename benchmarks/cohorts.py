@@ -11,12 +11,11 @@ with 16 clients of 1 × 32, 1.2 times with 8 of 2 × 64 (toy shape).
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import shapes
-from measured import RESULTS, keep
+from measured import RESULTS, clock, keep, ratio
 
 from hanse.learners import cohort
 from hanse.learners.causal_lm import CausalLM
@@ -89,18 +88,6 @@ def size_of(learners: Sequence[CausalLM], start: object) -> int:
     """What auto takes in a long run."""
     learners[0].load(start)  # type: ignore[arg-type]
     return best([learner.member() for learner in learners], 1_000_000)
-
-
-def ratio(base: Sequence[float], own: Sequence[float]) -> float:
-    """How many times as fast, the median over the repeats."""
-    return statistics.median(one / other for one, other in zip(base, own, strict=True))
-
-
-def clock(work: Callable[[], None]) -> float:
-    """Seconds of wall clock."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def main() -> None:

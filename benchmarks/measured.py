@@ -1,10 +1,13 @@
-"""Results with what they were measured on: machine, versions, command."""
+"""Seconds, and results with what they were measured on: machine, versions, command."""
 
 import json
 import os
 import platform
 import shlex
+import statistics
 import sys
+import time
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,18 @@ def keep(name: str, values: dict[str, Any]) -> Path:
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return file
+
+
+def clock(work: Callable[[], object]) -> float:
+    """Seconds of wall clock."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def ratio(base: Sequence[float], own: Sequence[float]) -> float:
+    """How many times as fast, the median over repeats that took turns."""
+    return statistics.median(one / other for one, other in zip(base, own, strict=True))
 
 
 def _processor() -> str:

@@ -14,11 +14,8 @@ comes, at least twice the plain loop where the processor has bfloat16, elsewhere
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 
-from measured import keep
+from measured import clock, keep, ratio
 from overhead import JOB, QUICKSTART, ours, plain
 
 from hanse.assembly import simulate
@@ -31,13 +28,6 @@ WAYS = {
     "one by one": ["cohort=off"],
     "as it comes": ["cohort=auto"],
 }
-
-
-def clock(work: Callable[[], object]) -> float:
-    """Seconds of wall clock."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -62,10 +52,7 @@ def main() -> None:
             if repeat:  # the first time, libraries prepare themselves
                 seconds[name].append(spent)
         print(f"repeat {repeat} of {chosen.repeats} done", flush=True)
-    ratios = {
-        name: statistics.median(a / b for a, b in zip(seconds["plain"], own, strict=True))
-        for name, own in seconds.items()
-    }
+    ratios = {name: ratio(seconds["plain"], own) for name, own in seconds.items()}
     last = made["as it comes"]
     result = {
         "seconds": seconds,
