@@ -19,7 +19,8 @@ from measured import keep
 from overhead import JOB, QUICKSTART
 from torch import Tensor
 
-from hanse.assembly import adapter_settings, simulate
+from hanse.assembly import simulate
+from hanse.held import adapter_settings
 from hanse.learners.backbone import Model, load
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.precision import Chosen

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from measured import keep
 
-from hanse import journal, simulation
+from hanse import journal, simulation, spending
 from hanse.evaluation.intervals import paired, student
 from hanse.loading import load
 from hanse.report import figure
@@ -58,7 +58,7 @@ def main() -> None:
             "gain": gain.value,
             "interval": [gain.low, gain.high],
             "megabytes": sum(sum(r["bytes"].values()) for r in records) / 1e6,
-            "training_seconds": sum(journal.training(r["seconds"]) for r in records),
+            "training_seconds": sum(spending.training(r["seconds"]) for r in records),
             "wall_seconds": records[-1]["time"] - records[0]["time"],
         }
         rows.append(row)

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from hanse import assembly
-from hanse.assembly import Machine, simulate
+from hanse import held
+from hanse.assembly import simulate
 from hanse.data.tokenized import Rendering
 from hanse.errors import UserError
+from hanse.held import Machine
 from hanse.loading import load
 from samples import reviews, write_lines
 
@@ -104,7 +105,7 @@ def test_what_no_model_could_read_is_refused_before_one_is_loaded(
     def never(*_: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(assembly, "load", never)
+    monkeypatch.setattr(held, "load", never)
     first = next(iter(row))
     rows = [{**row, first: f"{row[first]} {number}"} for number in range(30)]
     file = write_lines(tmp_path / "odd.jsonl", rows)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hanse import machine, simulation
-from hanse.assembly import Machine
 from hanse.errors import UserError
+from hanse.held import Machine
 from hanse.learners import precision
 from hanse.learners.backbone import Model
 from hanse.learners.precision import Chosen

@@ -1,40 +1,31 @@
 """Where the parts meet: from an experiment to learners, clients, and a run."""
 
-import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from hanse import holders
 from hanse.client import Site
-from hanse.data.formats import Row
-from hanse.data.tokenized import Rendering, Tokenized
-from hanse.division import Division, divide
+from hanse.division import Division
 from hanse.errors import UserError
 from hanse.experiment import (
     Experiment,
     build_aggregator,
     build_algorithm,
-    build_objective,
     build_tasks,
 )
-from hanse.holders import Share
+from hanse.held import Machine, adapter_folder
 from hanse.interfaces import Aggregator, Algorithm, Task
 from hanse.journal import Journal
 from hanse.learners import adapters
-from hanse.learners.adapters import Lora
-from hanse.learners.backbone import Backbone, Loaded, Model, load
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.cohort import train
 from hanse.learners.member import Member
-from hanse.learners.precision import Chosen
-from hanse.learners.sources import cache
 from hanse.memory import MemoryStore
 from hanse.messages import ClientProfile
 from hanse.pipeline import Pipeline
-from hanse.progress import say
 from hanse.randomness import Moment
 from hanse.runtimes.inprocess import InProcess
 from hanse.runtimes.rendezvous import Rendezvous
@@ -43,97 +34,6 @@ from hanse.tensors import refuse_unlike
 from hanse.values import Example, Fit, Memory
 
 RUNS = Path("runs")
-
-
-@dataclass
-class Machine:
-    """What one machine holds once, however many learners look at it: models, adapters, rows."""
-
-    backbones: dict[Loaded, Backbone] = field(default_factory=dict)
-    chosen: dict[str, Chosen] = field(default_factory=dict)  # how models compute, by their settings
-    attached: dict[tuple[Loaded, Lora, int], str] = field(default_factory=dict)
-    divided: tuple[str, Division] | None = None  # the last division, and what it was made from
-    tokenized: dict[Hashable, Tokenized] = field(default_factory=dict)
-
-    def division(self, experiment: Experiment) -> Division:
-        """The experiment's division; runs of one seed that follow each other have the same."""
-        own = {name: over.get("data") for name, over in experiment.clients.items()}
-        data = experiment.data.model_dump(mode="json", exclude={"pooled"})
-        told = json.dumps([experiment.seed, experiment.num_clients, data, own], default=str)
-        if self.divided is None or self.divided[0] != told:
-            say("reading and dividing the data")
-            self.divided = (told, divide(experiment))
-        return self.divided[1]
-
-    def clear_adapters(self) -> None:
-        """Take all adapters out again, so that the next run begins with fresh ones."""
-        for (loaded, _, _), name in self.attached.items():
-            self.backbones[loaded].detach(name)
-        self.attached.clear()
-
-    def backbone(self, settings: Model) -> Backbone:
-        """The base model that these settings mean, loaded when first asked for."""
-        chosen, held = self.chosen.get(settings.noted), self.backbones.get(settings.loaded)
-        if held is None or chosen not in (None, held.chosen):
-            held = self.backbones[settings.loaded] = load(settings, chosen)
-            self.chosen[settings.noted] = held.chosen
-        return held
-
-    def reader(self, share: Share, labels: Mapping[str, str]) -> Tokenized:
-        """What makes examples of a share's rows, and of all others that are read alike."""
-        model, needs, template = share.model, share.needs, share.template
-        key = (model.loaded, model.max_length, needs, template, *labels.items())
-        if key not in self.tokenized:
-            rendering = _rendering(self.backbone(model), model, needs, labels, template)
-            self.tokenized[key] = Tokenized(rendering, cache() / "tokens")
-        return self.tokenized[key]
-
-    def learner(
-        self,
-        experiment: Experiment,
-        examples: Mapping[str, Sequence[Example]],
-        moment: Moment,
-        kept: Memory,
-    ) -> CausalLM:
-        """A learner with the experiment's model and adapter over these splits."""
-        backbone = self.backbone(experiment.model)
-        lora = adapter_settings(experiment)
-        key = (experiment.model.loaded, lora, experiment.seed)
-        if key not in self.attached:
-            seed = Moment(experiment.seed).derive("adapter")
-            self.attached[key] = backbone.attach(lora, seed)
-        return CausalLM(
-            backbone,
-            self.attached[key],
-            examples,
-            experiment.train,
-            build_objective(experiment),
-            moment,
-            experiment.rounds,
-            kept,
-        )
-
-
-def examples(
-    experiment: Experiment,
-    rows: Sequence[Row],
-    labels: dict[str, str],
-    needs: str,
-    backbone: Backbone,
-) -> list[Example]:
-    """Rows as the experiment's model reads them."""
-    if not rows:
-        return []
-    say("tokenizing rows", 0, len(rows))
-    template = experiment.data.template
-    return _rendering(backbone, experiment.model, needs, labels, template).render(rows)
-
-
-def _rendering(
-    backbone: Backbone, model: Model, needs: str, labels: Mapping[str, str], template: str
-) -> Rendering:
-    length = backbone.max_length(model.max_length)
-    return Rendering(backbone.tokenizer, needs, labels, template, length)
 
 
 @dataclass(frozen=True)
@@ -266,21 +166,6 @@ def _refuse_unmeasured(tasks: Mapping[str, Task], tested: bool) -> None:
                 f"the task {name} takes so long that it is measured on test rows only, and here "
                 "are none; hold some out with data.test, and set evaluation.test: true."
             )
-
-
-def adapter_settings(experiment: Experiment) -> Lora:
-    """The adapter's settings, its own or those of the adapter it goes on from."""
-    if experiment.adapter.lora is not None:
-        return experiment.adapter.lora
-    return adapters.read(adapter_folder(str(experiment.adapter.source)))[0]
-
-
-def adapter_folder(source: str) -> Path:
-    """The PEFT folder that a run folder or a PEFT folder stands for."""
-    folder = Path(source)
-    if not folder.is_dir():
-        raise UserError(f"adapter.from: there is no folder {source}; name a run or a PEFT folder.")
-    return folder / "adapter" if (folder / "adapter").is_dir() else folder
 
 
 def _go_on_from(learner: CausalLM, source: str) -> None:

@@ -104,9 +104,7 @@ class Objective(ABC):
     """What a learner minimizes."""
 
     needs: ClassVar[str] = "tokens"  # how rows become examples: "tokens" to learn, or "choices"
-    # It asks the learner for one `forward` or `scores` of the batch, and nothing else; then clients
-    # can train together in one forward pass, otherwise each trains by itself.
-    shared: ClassVar[bool] = True
+    shared: ClassVar[bool] = True  # asks only for `forward` or `scores`, once: cohorts can do it
 
     @abstractmethod
     def loss(self, learner: Learner, batch: Any) -> Tensor:

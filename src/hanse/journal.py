@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 KEPT = 2  # checkpoints: the newest, and the one before it in case that one is damaged
 _CHECKPOINT = re.compile(r"(\d{5,})-([0-9a-f]{64})\.safetensors")
-TRAINING = ("data", "forward", "backward", "optimizer")  # what a client's training is made of
 _COLUMNS = {"round", "client", "kind", "down", "up", "error"}  # not a client's to fill in
 
 Row = dict[str, Any]
@@ -200,11 +199,6 @@ def records(folder: Path, name: str = "metrics") -> list[Row]:
     file = folder / f"{name}.jsonl"
     lines = file.read_bytes().splitlines(True) if file.exists() else []
     return [json.loads(line) for line in lines if _round_of(line) < sys.maxsize]
-
-
-def training(seconds: Mapping[str, float]) -> float:
-    """The seconds of a round's local training, of all that it took by kind."""
-    return sum(seconds.get(kind, 0.0) for kind in (*TRAINING, "training"))
 
 
 def read_scores(folder: Path, name: str, round: int) -> Row:

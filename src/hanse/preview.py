@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from hanse import division
-from hanse.assembly import Silo, Simulation, examples, simulate
+from hanse.assembly import Silo, Simulation, simulate
 from hanse.client import Site, respond
 from hanse.data import chat, corpora
 from hanse.data.formats import Reading, reading
 from hanse.errors import UserError
 from hanse.exchange import RoundExchange
 from hanse.experiment import Experiment, build_objective
+from hanse.held import examples
 from hanse.interfaces import Learner, Task
 from hanse.journal import Journal, peak_memory
 from hanse.learners.causal_lm import CausalLM

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hanse import trained
-from hanse.assembly import Machine, examples
 from hanse.data import corpora
 from hanse.data.formats import Row
 from hanse.division import divide
 from hanse.errors import UserError
 from hanse.evaluation.intervals import Interval, paired
 from hanse.experiment import Experiment, build_tasks
+from hanse.held import Machine, examples
 from hanse.machine import same_data
 from hanse.values import Scores
 

@@ -17,12 +17,12 @@ from hanse.composition import check
 from hanse.errors import UserError
 from hanse.exchange import RoundExchange
 from hanse.interfaces import Aggregator, Algorithm, Federation, Learner, Server, Task
-from hanse.journal import TRAINING, Checkpoint, Journal, Row, peak_memory, records
-from hanse.machine import gpu
+from hanse.journal import Checkpoint, Journal, Row, records
 from hanse.messages import ClientProfile
 from hanse.pipeline import Codecs, Pipeline
 from hanse.progress import ROUNDS, say
 from hanse.randomness import Moment
+from hanse.spending import spent
 from hanse.tensors import Tensors, digest, layout
 from hanse.values import Memory, Scores, State
 
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 # Names of groups in a checkpoint; the transforms' states are beside them by their places.
 STATE = "algorithm."
 KEPT = "optimizer"
-
-INSTANT = 1e-6  # seconds; less is rounding
 
 
 @dataclass(frozen=True)
@@ -209,7 +207,12 @@ def _conclude(
         scored = {name: dict(u.numbers) for name, u in answers.items() if u.weight}
         if scored:
             record = {**record, "client_test": scored}
-    record = {"round": number, **record, **_costs(run), "time": time.time()}
+    record = {
+        "round": number,
+        **record,
+        **spent(run.journal.ledger, run.federation.remote),
+        "time": time.time(),
+    }
     say("saving the round")
     run.journal.commit(_checkpoint(number, standing), record)
     _tell(run, record)
@@ -242,41 +245,6 @@ def _evaluated(run: Run, number: int, standing: Standing, split: str) -> Row:
     shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     log.info("round %d: %s %s", number, split, shown)
     return {split: metrics}
-
-
-def _costs(run: Run) -> Row:
-    """Where a round's bytes, seconds and memory went.
-
-    What waiting for the clients took beyond their training and scoring is transport, or in one
-    process serialization: reading and writing messages and memory.
-    """
-    ledger = run.journal.ledger
-    training, scoring = ledger.total("seconds", "train"), ledger.total("seconds", "evaluate")
-    spent = ledger.seconds
-    parts = {kind: ledger.total(f"{kind}_seconds", "train") for kind in TRAINING}
-    overhead = max(0.0, spent["clients"] - training - scoring)
-    seconds = {
-        **parts,
-        "serialization": spent["serialization"] + (0.0 if run.federation.remote else overhead),
-        "transport": overhead if run.federation.remote else 0.0,
-        "aggregation": max(0.0, spent.pop("round", 0.0) - spent["clients"] - spent["serialization"])
-        + spent.pop("step", 0.0),
-        "evaluation": spent.pop("evaluation", 0.0) + scoring,
-    }
-    for name in ("clients", "serialization"):
-        spent.pop(name)
-    untold = training - sum(parts.values())
-    if untold > INSTANT:  # of clients that do not say what their training is made of
-        seconds["training"] = untold
-    size = {"down": int(ledger.total("down")), "up": int(ledger.total("up"))}
-    speed = ledger.total("tokens", "train") / training if training else 0.0
-    return {
-        "bytes": size,
-        "seconds": seconds,
-        "tokens_per_second": speed,
-        "peak_memory": peak_memory(),
-        **gpu(),
-    }
 
 
 def _server(run: Run, number: int, num_clients: int, kept: Memory) -> Server:

@@ -12,11 +12,12 @@ from types import FrameType
 import torch
 
 from hanse import division, flops, loading, machine, settings, storage
-from hanse.assembly import RUNS, Machine, Simulation, simulate
+from hanse.assembly import RUNS, Simulation, simulate
 from hanse.card import model_card
 from hanse.cohorts import decided
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_algorithm, build_trackers
+from hanse.held import Machine
 from hanse.journal import Journal, latest, records, refuse_taken
 from hanse.learners.precision import read
 from hanse.progress import say

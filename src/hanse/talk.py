@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from hanse import division
-from hanse.assembly import Machine, examples
 from hanse.data.formats import Row
 from hanse.data.passages import question
 from hanse.data.tokens import encode, lead
 from hanse.errors import UserError
+from hanse.held import Machine, examples
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.generation import Decoding, Hear, continued
 from hanse.randomness import Moment

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from hanse import loading
-from hanse.assembly import Machine
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_algorithm
+from hanse.held import Machine
 from hanse.journal import latest
 from hanse.learners import adapters
 from hanse.learners.causal_lm import CausalLM

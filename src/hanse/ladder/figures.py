@@ -7,9 +7,10 @@ from pathlib import Path
 from hanse.errors import UserError
 from hanse.evaluation.intervals import Interval, paired, standard_error, student
 from hanse.experiment import Experiment, build_tasks
-from hanse.journal import Row, read_scores, records, training
+from hanse.journal import Row, read_scores, records
 from hanse.ladder.rungs import KINDS, Rung
 from hanse.ladder.verdict import verdict
+from hanse.spending import training
 
 LOWER_IS_BETTER = ("loss", "perplexity")
 BASE = "base"

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hanse import loading, machine, settings, simulation, storage
-from hanse.assembly import Machine
 from hanse.division import Division
 from hanse.errors import UserError
 from hanse.experiment import Experiment
+from hanse.held import Machine
 from hanse.ladder.figures import figures
 from hanse.ladder.rungs import Rung, refuse, rungs
 from hanse.progress import RUNS, say

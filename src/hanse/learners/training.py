@@ -128,8 +128,6 @@ def fit(
     what = f"training {moment.client or 'on the server'}"
     for number, step in enumerate(track(steps, what, len(steps), numbers=lambda: told([seen]))):
         rate = settings.rate(share_done(moment, number, len(steps), rounds))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         batches = [learner.batch([examples[index] for index in indices]) for indices in step]
         watch.lap("data")
         losses = _backward(learner, objective, batches, watch)
@@ -137,8 +135,7 @@ def fit(
             penalty(parameters).backward()
         if settings.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
+        _move(optimizer, rate)
         seen.add(batches, losses, rate)
         watch.lap("optimizer")
     if settings.optimizer_state == "keep":
@@ -209,6 +206,14 @@ def _optimizer(settings: Training, parameters: list[torch.nn.Parameter]) -> Opti
     if settings.optim == "sgd":
         return SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay)
     return AdamW(parameters, rate, weight_decay=decay)
+
+
+def _move(optimizer: Optimizer, rate: float) -> None:
+    """One step along the gradients, which are then gone."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def _restore(optimizer: Optimizer, parameters: dict[str, torch.nn.Parameter], kept: Memory) -> None:

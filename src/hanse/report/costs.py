@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hanse import journal
+from hanse import spending
 from hanse.report import words
 from hanse.report.record import Record
 
@@ -25,7 +25,7 @@ class Costs:
     @property
     def training(self) -> float:
         """The seconds of local training."""
-        return journal.training(self.seconds)
+        return spending.training(self.seconds)
 
     @property
     def total(self) -> float:
@@ -39,7 +39,7 @@ def costs(record: Record) -> Costs:
     names = dict.fromkeys(name for row in rounds for name in row.seconds)
     seconds = {name: sum(row.seconds.get(name, 0.0) for row in rounds) for name in names}
     tokens = sum(row.tokens for row in record.ledger if row.kind == "train")
-    training = journal.training(seconds)
+    training = spending.training(seconds)
     speed = tokens / training if training else 0.0
     each, peak = machine.train_flops_per_token, machine.peak_flops
     looks = [row.gpu_use for row in rounds if row.gpu_use is not None]
