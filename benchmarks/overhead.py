@@ -12,7 +12,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import truediv
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from hanse.experiment import Experiment
 from hanse.journal import Journal, latest
 from hanse.learners.batches import collate
 from hanse.learners.causal_lm import CausalLM
-from hanse.learners.training import draw
+from hanse.learners.training import Training, draw
 from hanse.loading import load
 from hanse.objectives.sft import Sft
 from hanse.randomness import Moment
@@ -46,6 +46,7 @@ JOB = [
     "data.validation=0",
     "data.client_test=0",
 ]
+Order = Callable[[Sequence[int], Training, Moment], list[list[list[int]]]]  # as `draw`
 
 
 def ours(simulation: Simulation, start: Tensors) -> Tensors:
@@ -61,8 +62,13 @@ def ours(simulation: Simulation, start: Tensors) -> Tensors:
     return checkpoint.groups["algorithm.model"]
 
 
-def plain(simulation: Simulation, start: Tensors, labels_only: bool) -> Tensors:
-    """The same steps on the same batches by a loop of PyTorch and PEFT alone; its adapter."""
+def plain(
+    simulation: Simulation, start: Tensors, labels_only: bool, order: Order = draw
+) -> Tensors:
+    """The same steps by a loop of PyTorch and PEFT alone; its adapter.
+
+    order: makes the batches; as it is, those of hanse.
+    """
     learner, experiment = simulation.learner, simulation.experiment
     model = learner.backbone.activate(learner.adapter)
     live, rate = dict(learner.parameters()), experiment.train.learning_rate
@@ -78,7 +84,7 @@ def plain(simulation: Simulation, start: Tensors, labels_only: bool) -> Tensors:
             moment = Moment(experiment.seed, number, name)
             lengths = [len(example) for example in examples]
             model.train()
-            for step in draw(lengths, experiment.train, moment.generator("examples")):
+            for step in order(lengths, experiment.train, moment):
                 batch = [examples[index] for index in step[0]]
                 with learner.backbone.autocast():
                     loss = plain_loss(model, batch, labels_only)

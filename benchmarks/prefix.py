@@ -55,7 +55,7 @@ def loop(one: CausalLM) -> float:
     optimizer = torch.optim.AdamW(live, one.training.learning_rate, weight_decay=0.0)
     examples, total = one.examples("train"), 0.0
     lengths = [len(example) for example in examples]
-    for step in draw(lengths, one.training, one.moment.generator("examples")):
+    for step in draw(lengths, one.training, one.moment):
         batch = [examples[index] for index in step[0]]
         loss = plain_loss(model, batch, labels_only=False)
         loss.backward()

@@ -49,8 +49,8 @@ def test_the_naive_twin_ends_in_the_same_adapter(
     net = prepared.learner.backbone.activate(prepared.learner.adapter)
 
     def same_batches(silo: list, round: int, name: str) -> Iterator[list]:
-        generator = Moment(experiment.seed, round, name).generator("examples")
-        for step in draw([len(ids) for ids, _ in silo], experiment.train, generator):
+        moment = Moment(experiment.seed, round, name)
+        for step in draw([len(ids) for ids, _ in silo], experiment.train, moment):
             yield [silo[index] for index in step[0]]
 
     silos = {

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import torch
 
 from hanse.learners.training import Training, draw
 from hanse.randomness import Moment
@@ -27,14 +26,28 @@ def padding(batches: Sequence[Sequence[int]]) -> float:
 
 
 @pytest.mark.parametrize("size", [2, 4, 8])
-@pytest.mark.parametrize("steps", [12, 40])
+@pytest.mark.parametrize("steps", [1, 3, 12, 40])
 def test_training_reads_little_padding(size: int, steps: int) -> None:
     settings = Training(per_device_train_batch_size=size, max_steps=steps)
     own, found = lengths(1000, 0), []
     for seed in range(10):
-        drawn = draw(own, settings, torch.Generator().manual_seed(seed))
+        drawn = draw(own, settings, Moment(seed, 1, "silo"))
         found.append(padding([[own[at] for at in batch] for step in drawn for batch in step]))
     assert sum(found) / len(found) < 0.10
+
+
+@pytest.mark.parametrize("steps", [10, 40])
+def test_clients_side_by_side_are_padded_little(steps: int) -> None:
+    """Each step of a cohort is as wide as its longest row, whoever's it is."""
+    settings = Training(per_device_train_batch_size=4, max_steps=steps)
+    texts = {f"client-{number}": lengths(300 * number, number) for number in (1, 2, 3, 4)}
+    found = []
+    for seed in range(10):
+        drawn = {n: draw(own, settings, Moment(seed, 1, n)) for n, own in texts.items()}
+        for step in range(steps):
+            rows = [texts[name][at] for name in texts for at in drawn[name][step][0]]
+            found.append((max(rows) * len(rows), sum(rows)))
+    assert 1 - sum(read for _, read in found) / sum(wide for wide, _ in found) < 0.15
 
 
 class Reader(ToyLearner):

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from hanse.learners.training import WINDOW, Training, draw
+from hanse.randomness import Moment
 
 
 def _drawn(lengths: list[int], settings: Training, seed: int = 0) -> list[list[list[int]]]:
-    return draw(lengths, settings, torch.Generator().manual_seed(seed))
+    return draw(lengths, settings, Moment(seed, 1, "silo"))
 
 
 def test_steps_and_sizes() -> None:
@@ -39,6 +40,49 @@ def test_batches_hold_examples_of_like_length() -> None:
     assert padded < 1.15 * sum(lengths)
     firsts = [max(lengths[i] for i in step[0]) for step in steps[:WINDOW]]
     assert firsts != sorted(firsts), "the batches themselves are shuffled"
+
+
+@pytest.mark.parametrize("examples", [3, 8, 30, 100, 600])
+@pytest.mark.parametrize("wanted", [1, 7, 8, 30, 199, 1000])
+def test_as_many_are_drawn_as_are_asked_for(examples: int, wanted: int) -> None:
+    settings = Training(per_device_train_batch_size=8, num_train_epochs=wanted / examples)
+    batches = [batch for step in _drawn(list(range(1, 1 + examples)), settings) for batch in step]
+    assert [len(batch) for batch in batches[:-1]] == [8] * (len(batches) - 1)
+    assert sum(map(len, batches)) == wanted
+    counts = Counter(index for batch in batches for index in batch)
+    assert max(counts.values()) <= wanted // examples + 1
+    if wanted >= examples:
+        assert len(counts) == examples
+
+
+def test_a_short_round_draws_every_example_alike() -> None:
+    """Two of eight batches, whose examples are of very different lengths."""
+    settings, lengths = Training(per_device_train_batch_size=4, max_steps=2), list(range(1, 33))
+    counts = Counter(
+        index
+        for seed in range(2000)
+        for step in _drawn(lengths, settings, seed)
+        for index in step[0]
+    )
+    assert set(counts) == set(range(32))
+    # Binomial, 2,000 draws of probability 1/4: five standard deviations are 97.
+    assert all(abs(count - 500) < 97 for count in counts.values())
+
+
+def test_a_short_round_reads_short_and_long_ones() -> None:
+    settings, lengths = Training(per_device_train_batch_size=4, max_steps=2), list(range(1, 33))
+    for seed in range(50):
+        (one,), (other,) = _drawn(lengths, settings, seed)
+        assert abs(sum(one) - sum(other)) == 4 * 16, "half of the examples lie between the two"
+
+
+def test_clients_take_long_batches_at_the_same_steps() -> None:
+    settings = Training(per_device_train_batch_size=2, max_steps=40)
+    lengths = torch.randint(5, 200, (80,), generator=torch.Generator().manual_seed(3)).tolist()
+    one, other = (draw(lengths, settings, Moment(0, 1, name)) for name in ("one", "other"))
+    assert one != other
+    longest = [[max(lengths[i] for i in step[0]) for step in drawn] for drawn in (one, other)]
+    assert torch.corrcoef(torch.tensor(longest, dtype=torch.float))[0, 1] > 0.95
 
 
 def test_draws_depend_on_the_seed_alone() -> None:

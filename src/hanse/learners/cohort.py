@@ -4,8 +4,9 @@ Each client trains as if alone: its own batches, schedule, clipping, penalty and
 what is the same for all, the frozen model's matrix products, is done for all at once.
 """
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +16,7 @@ from hanse.learners import adapters
 from hanse.learners.batches import Batch, joined
 from hanse.learners.member import Member
 from hanse.learners.seat import Seat
+from hanse.learners.shortage import clear, is_shortage, refusal
 from hanse.learners.stack import Drop, Stack
 from hanse.learners.steps import Steps
 from hanse.learners.stopwatch import Stopwatch
@@ -23,16 +25,61 @@ from hanse.packed import lengths
 from hanse.progress import track
 from hanse.values import Fit
 
+log = logging.getLogger(__name__)
+
 
 def train(members: Sequence[Member]) -> list[Fit]:
-    """Train all clients, those that are alike together; what each has done, in their order."""
+    """Train all clients, those that are alike together; what each has done, in their order.
+
+    Where memory does not hold as many, fewer at a time. Raises UserError if not even one fits.
+    """
+    return _grouped(members, _in_memory)
+
+
+def attempt(members: Sequence[Member]) -> list[Fit]:
+    """The same, but never fewer at a time: what is raised when memory runs out is passed on."""
+    return _grouped(members, lambda group: _Cohort(group).train())
+
+
+def _grouped(members: Sequence[Member], work: Callable[[list[Member]], list[Fit]]) -> list[Fit]:
+    """What `work` makes of each group of clients that are alike, in the order of the clients."""
     groups = defaultdict(list)
     for member in members:
         groups[member.alike].append(member)
     fits: dict[int, Fit] = {}
     for group in groups.values():
-        fits.update(zip(map(id, group), _Cohort(group).train(), strict=True))
+        fits.update(zip(map(id, group), work(group), strict=True))
     return [fits[id(member)] for member in members]
+
+
+def _in_memory(group: list[Member]) -> list[Fit]:
+    """Train clients that are alike, in halves once memory has not held them all."""
+    backbone, count = group[0].backbone, len(group)
+    most = backbone.together or count
+    if count > most:
+        parts = [group[first : first + most] for first in range(0, count, most)]
+        return [fit for part in parts for fit in _in_memory(part)]
+    before = [(member.tensors, dict(member.kept)) for member in group]
+    try:
+        return _Cohort(group).train()
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        if count == 1:
+            raise refusal(error) from None
+    # Only here is the error gone, and with it the frames that held the failed cohort.
+    for member, (tensors, kept) in zip(group, before, strict=True):
+        member.tensors = tensors
+        member.kept.clear()
+        member.kept.update(kept)
+    clear(backbone.device)
+    backbone.together = half = (count + 1) // 2
+    log.warning(
+        "memory does not hold %d clients at a time, so from here on %d train together; set "
+        "cohort=%d, or a run that is resumed may differ in its last bits",
+        *(count, half, half),
+    )
+    return _in_memory(group)
 
 
 @dataclass
@@ -151,7 +198,7 @@ class _Cohort:
 
 def _course(member: Member) -> _Course:
     sizes = lengths(member.learner.examples(member.split))
-    steps = draw(sizes, member.settings, member.moment.generator("examples"))
+    steps = draw(sizes, member.settings, member.moment)
     dropping = torch.Generator()
     dropping.manual_seed(member.moment.derive("dropout"))
     return _Course(member, steps, dropping)

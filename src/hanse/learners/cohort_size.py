@@ -4,6 +4,7 @@ Small batches leave a processor waiting for the frozen weights, so that several 
 hardly more than one's; large ones keep it busy by themselves, and together only need more memory.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from hanse.learners import cohort
 from hanse.learners.member import Member
+from hanse.learners.shortage import clear, is_shortage, refusal, refused
 from hanse.learners.training import draw
 from hanse.packed import lengths
 
@@ -79,7 +81,10 @@ def _usual(most: int, tokens: float, device: torch.device) -> int:
 
 
 class _Trial:
-    """Seconds that one step of each client takes when so many train together."""
+    """Seconds that one step of each client takes when so many train together.
+
+    More than memory holds take forever.
+    """
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
@@ -87,8 +92,16 @@ class _Trial:
 
     def __call__(self, size: int) -> float:
         start = time.perf_counter()
-        cohort.train([replace(member) for member in self._members[:size]])
-        return (time.perf_counter() - start) / size
+        try:
+            cohort.attempt([replace(member) for member in self._members[:size]])
+            return (time.perf_counter() - start) / size
+        except Exception as error:
+            if not is_shortage(error):
+                raise
+            if size == 1:
+                raise refusal(error) from None
+        clear(_device(self._members))
+        return math.inf
 
 
 def _short(member: Member) -> Member:
@@ -123,7 +136,7 @@ def _saved(member: Member) -> float:
     """Bytes that a token leaves in memory between the forward and the backward pass."""
     learner, settings = member.learner, member.settings
     examples = learner.examples(member.split)
-    indices = draw(lengths(examples), settings, member.moment.generator("examples"))[0][0]
+    indices = draw(lengths(examples), settings, member.moment)[0][0]
     batch = learner.batch([examples[index] for index in indices])
     seen: dict[int, int] = {}
 
@@ -131,7 +144,7 @@ def _saved(member: Member) -> float:
         seen.update(_places(tensor))
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with refused(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         member.objective.loss(learner, batch)
     frozen = {place for p in member.backbone.model.parameters() for place in _places(p)}
     held = sum(size for place, size in seen.items() if place not in frozen)
