@@ -86,6 +86,11 @@ class Learner(ABC):
         """A copy of what is trained, on the CPU."""
         return {name: p.detach().cpu().clone() for name, p in self.parameters().items()}
 
+    def beside(self, tensors: Tensors) -> dict[str, Tensor]:
+        """Such tensors where what is trained lies, for a penalty that needs them in every step."""
+        device = next(iter(self.parameters().values())).device
+        return {name: tensor.to(device) for name, tensor in tensors.items()}
+
     def load(self, tensors: Tensors) -> None:
         """Set what is trained, in place; raises UserError unless names and shapes are the same."""
         live = self.parameters()

@@ -19,8 +19,10 @@ class FedProx(FedAvg):
     mu: NonNegativeFloat = 0.01  # how strongly; 0 is FedAvg
 
     def train(self, order: Order, client: Client) -> Update:
+        start = client.learner.beside(order.tensors)
+
         def penalty(trained: Mapping[str, Tensor]) -> Tensor:
-            return self.mu / 2 * squared_distance(trained, order.tensors)
+            return self.mu / 2 * squared_distance(trained, start)
 
         change, fit = client.learner.change(order.tensors, penalty)
         return Update(change, fit.numbers(), weight=client.profile.examples)

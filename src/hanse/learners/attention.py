@@ -4,12 +4,15 @@ Torch's fused kernel spares memory, which short rows do not need, and on process
 pass in bfloat16 is several times slower than the products that it stands for.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import masking_utils as masks
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -22,6 +25,21 @@ def use(model: Any) -> None:
     """Let a model attend so, if it lets its attention be chosen and would take torch's own."""
     if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
         model.set_attn_implementation(NAME)
+
+
+@contextmanager
+def unpacked() -> Iterator[None]:
+    """Within, a model takes each row for one text, without looking.
+
+    Transformers looks in each forward pass whether a row holds several, by the positions that the
+    model has just counted up itself. The answer is always no, and it waits for a GPU to get it.
+    """
+    looked = masks.find_packed_sequence_indices
+    masks.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masks.find_packed_sequence_indices = looked
 
 
 def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:

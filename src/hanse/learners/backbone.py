@@ -17,6 +17,7 @@ from hanse.errors import UserError
 from hanse.learners import adapters, attention, precision, prefix, pretrained, quantization
 from hanse.learners.activations import Activations
 from hanse.learners.adapters import Lora
+from hanse.learners.batches import placed
 from hanse.learners.checkpointing import recompute
 from hanse.learners.decoder import frozen_depth
 from hanse.learners.precision import Chosen
@@ -70,6 +71,7 @@ class Backbone:
     bf16: bool
     activation_cache: bool = True
     plain_attention: bool = False
+    together: int | None = None  # most clients that memory was seen to hold; none: not found out
     _active: str = ""
     _parameters: dict[str, dict[str, Parameter]] = field(default_factory=dict)
     _depths: dict[str, int] = field(default_factory=dict)  # layers below each adapter
@@ -146,9 +148,10 @@ class Backbone:
     def logits(self, ids: Tensor, at: Tensor) -> Tensor:
         """(N, vocabulary) logits in float32, of the model with whatever adapters are at work.
 
-        ids: (R, T) tokens; at: (N,) places in the flattened (R·T) positions.
+        ids: (R, T) tokens; at: (N,) places in the flattened (R·T) positions; both on the host.
         """
-        with _only(self.model, at), self.autocast():
+        ids, at = placed((ids, at), self.device)
+        with _only(self.model, at), self.autocast(), attention.unpacked():
             logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
         return logits[0].float()
 
@@ -157,7 +160,8 @@ class Backbone:
     ) -> AbstractContextManager[None]:
         """The frozen layers below an adapter left out, for a forward pass of exactly these rows.
 
-        ids: (R, T) tokens, padded on the right; lengths: of each row, 0 for one that has none.
+        ids: (R, T) tokens on the host, padded on the right; lengths: of each row, 0 for one that
+            has none.
         """
         found = self._prefixes.get(self._depths.get(adapter, 0))
         return found.skipped(ids, lengths) if found else nullcontext()
@@ -165,9 +169,11 @@ class Backbone:
     @contextmanager
     def bare(self) -> Iterator[None]:
         """The model without any adapter of its own at work."""
-        with self.model.disable_adapter():
-            yield
-        self._active = ""
+        try:
+            with self.model.disable_adapter():
+                yield
+        finally:
+            self._active = ""
 
     @contextmanager
     def dropping(self, adapter: str) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """Examples as tensors: rows of one length, and where in them something is learned."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from hanse.values import IGNORED, Example
 class Batch:
     """Rows of one length, padded on the right.
 
-    A causal model never looks to the right, so padding needs no attention mask.
+    A causal model never looks to the right, so padding needs no attention mask. `ids` and `at` are
+    on the host, where batches are joined and rows looked up, until the model is called; what a loss
+    looks at is on the device.
     """
 
     ids: Tensor  # (R, T) token ids
@@ -49,16 +51,50 @@ def choice_scores(logits: Tensor, batch: Batch) -> Tensor:
     return total.index_add(0, batch.rows, each).view(batch.examples, batch.choices)
 
 
+def placed(tensors: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    """Tensors of one dtype on the device, where they are wanted next: one copy for all of them.
+
+    They come from the host, which does not wait for a GPU to have copied them; a processor gets
+    the very tensors.
+    """
+    if device.type == "cpu":
+        return tensors
+    sizes = [tensor.numel() for tensor in tensors]
+    whole = staged((sum(sizes),), tensors[0].dtype, device)
+    torch.cat([tensor.flatten() for tensor in tensors], out=whole)
+    parts = sent(whole, device).split(sizes)
+    return [part.view(like.shape) for part, like in zip(parts, tensors, strict=True)]
+
+
+def staged(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros on the host, in pinned memory if that is what the device copies from."""
+    return torch.zeros(tuple(shape), dtype=dtype, pin_memory=device.type == "cuda")
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A staged tensor on the device; torch keeps the pinned memory until it has been copied."""
+    return tensor.to(device, non_blocking=True)
+
+
 def collate(examples: Sequence[Example], device: torch.device) -> Batch:
     """Examples as one batch; all with choices, or none."""
+    batch = _collated(examples)
+    own = {"targets": batch.targets, "rows": batch.rows, "choice": batch.choice}
+    if batch.words is not None:
+        own["words"] = batch.words
+    there = placed(tuple(own.values()), device)
+    return replace(batch, **dict(zip(own, there, strict=True)))  # type: ignore[arg-type]
+
+
+def _collated(examples: Sequence[Example]) -> Batch:
     if not examples[0].choices:
-        return _collate_tokens(examples, device)
+        return _collate_tokens(examples)
     if all(len(choice) == 1 for choice in examples[0].choices):
-        return _collate_words(examples, device)
-    return _collate_choices(examples, device)
+        return _collate_words(examples)
+    return _collate_choices(examples)
 
 
-def _collate_tokens(examples: Sequence[Example], device: torch.device) -> Batch:
+def _collate_tokens(examples: Sequence[Example]) -> Batch:
     """One row for each example; a position is labelled if its next token is to be learned."""
     ids = _padded([example.ids for example in examples])
     labels = torch.full_like(ids, IGNORED)
@@ -66,10 +102,10 @@ def _collate_tokens(examples: Sequence[Example], device: torch.device) -> Batch:
         labels[row, : len(example)] = torch.tensor(example.labels)
     rows, columns = torch.nonzero(labels[:, 1:] != IGNORED, as_tuple=True)
     return Batch(
-        ids=ids.to(device),
-        at=(rows * ids.shape[1] + columns).to(device),
-        targets=labels[rows, columns + 1].to(device),
-        rows=rows.to(device),
+        ids=ids,
+        at=rows * ids.shape[1] + columns,
+        targets=labels[rows, columns + 1],
+        rows=rows,
         choice=torch.empty(0, dtype=torch.long),
         words=None,
         lengths=tuple(map(len, examples)),
@@ -78,7 +114,7 @@ def _collate_tokens(examples: Sequence[Example], device: torch.device) -> Batch:
     )
 
 
-def _collate_words(examples: Sequence[Example], device: torch.device) -> Batch:
+def _collate_words(examples: Sequence[Example]) -> Batch:
     """One row for each example: the last position tells all one-token choices apart."""
     ids = _padded([example.ids for example in examples])
     last = torch.tensor([len(example) - 1 for example in examples])
@@ -86,34 +122,28 @@ def _collate_words(examples: Sequence[Example], device: torch.device) -> Batch:
     words = torch.tensor([choice[0] for choice in examples[0].choices])
     choice = torch.tensor([example.choice for example in examples])
     return Batch(
-        ids=ids.to(device),
-        at=(rows * ids.shape[1] + last).to(device),
-        targets=words[choice].to(device),
-        rows=rows.to(device),
-        choice=choice.to(device),
-        words=words.to(device),
+        ids=ids,
+        at=rows * ids.shape[1] + last,
+        targets=words[choice],
+        rows=rows,
+        choice=choice,
+        words=words,
         lengths=tuple(map(len, examples)),
         choices=len(words),
         examples=len(examples),
     )
 
 
-def _collate_choices(examples: Sequence[Example], device: torch.device) -> Batch:
+def _collate_choices(examples: Sequence[Example]) -> Batch:
     """One row for each example and choice, labelled on the choice's tokens."""
     rows = [
         Example(e.ids + choice, (IGNORED,) * len(e) + choice)
         for e in examples
         for choice in e.choices
     ]
-    batch = _collate_tokens(rows, device)
-    return Batch(
-        ids=batch.ids,
-        at=batch.at,
-        targets=batch.targets,
-        rows=batch.rows,
-        choice=torch.tensor([example.choice for example in examples]).to(device),
-        words=None,
-        lengths=batch.lengths,
+    return replace(
+        _collate_tokens(rows),
+        choice=torch.tensor([example.choice for example in examples]),
         choices=len(examples[0].choices),
         examples=len(examples),
     )

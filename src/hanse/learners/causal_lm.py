@@ -14,6 +14,7 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.batches import Batch, choice_scores, collate
 from hanse.learners.generation import Decoding, continued
 from hanse.learners.member import Member
+from hanse.learners.shortage import refused
 from hanse.learners.training import Training, fit
 from hanse.randomness import Moment
 from hanse.values import Example, Fit, Memory, Penalty
@@ -69,7 +70,7 @@ class CausalLM(Learner):
                 self.load(member.tensors)
                 return done
         # Dropout draws from torch's global generator.
-        with torch.random.fork_rng(), self.backbone.dropping(self.adapter):
+        with refused(), torch.random.fork_rng(), self.backbone.dropping(self.adapter):
             torch.manual_seed(self.moment.derive("dropout"))
             return fit(
                 self, split, self.training, goal, self.moment, self.rounds, penalty, self.kept

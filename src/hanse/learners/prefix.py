@@ -6,6 +6,8 @@ so what leaves those layers depends on a row's tokens alone, and is the same in 
 It does not even depend in its last bits on the rows that it was computed with, as long as the
 machine's matrix products give a row the same wherever it stands (CPUs do): so a resumed run, which
 computes rows again beside others, ends in the same adapter.
+
+What is kept is on the host. A GPU is waited for when a row comes up for the first time, not again.
 """
 
 import logging
@@ -22,6 +24,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from hanse.learners.activations import Activations
+from hanse.learners.attention import unpacked
+from hanse.learners.batches import sent, staged
 from hanse.learners.decoder import decoder_layers, replaced
 
 log = logging.getLogger(__name__)
@@ -54,7 +58,8 @@ class Prefix:
     def skipped(self, ids: Tensor, lengths: Sequence[int]) -> Iterator[None]:
         """Within, the model can be called with these rows, and leaves the layers out.
 
-        ids: (R, T) tokens, padded on the right; lengths: of each row, 0 for one that has none.
+        ids: (R, T) tokens on the host, padded on the right; lengths: of each row, 0 for one that
+            has none.
         """
         hidden = self._entering(ids, lengths)
         left_out = self.layers[: self.depth] if hidden is not None else ()
@@ -63,7 +68,7 @@ class Prefix:
 
     def _entering(self, ids: Tensor, lengths: Sequence[int]) -> Tensor | None:
         """(R, T, H): what enters the first layer above, zeros at padding; None without tokens."""
-        held = ids.cpu().numpy().astype(np.int32)
+        held = ids.numpy().astype(np.int32)
         keys = [row[:length].tobytes() for row, length in zip(held, lengths, strict=True)]
         found = {key: self.kept.get((self.depth, key)) for key in keys if key}
         found |= self._computed([key for key, states in found.items() if states is None])
@@ -71,9 +76,10 @@ class Prefix:
         for row, key in enumerate(keys):
             if (states := found.get(key)) is not None:
                 if hidden is None:
-                    hidden = states.new_zeros(*ids.shape, states.shape[1])
+                    shape = (*ids.shape, states.shape[1])
+                    hidden = staged(shape, states.dtype, self._device)
                 hidden[row, : len(states)] = states
-        return None if hidden is None else hidden.to(ids.device)
+        return None if hidden is None else sent(hidden, self._device)
 
     def _computed(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
         """(tokens, H) of each row that is not kept yet; it is from now on."""
@@ -101,10 +107,14 @@ class Prefix:
             entered.append(args[0] if args else kwargs["hidden_states"])
             return self._returned(entered[0])
 
-        device = next(self.decoder.parameters()).device
-        with replaced(self.layers[self.depth :], passed_on), torch.no_grad(), self.autocast():
-            self.decoder(input_ids=ids.to(device), use_cache=False)
+        above = self.layers[self.depth :]
+        with replaced(above, passed_on), unpacked(), torch.no_grad(), self.autocast():
+            self.decoder(input_ids=ids.to(self._device), use_cache=False)
         return entered[0]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.decoder.parameters()).device
 
     def _returned(self, hidden: Tensor | None) -> Any:
         """Hidden states as a layer returns them."""
@@ -124,15 +134,16 @@ def find(
     """
     decoder, layers = decoder_layers(model)
     build = partial(Prefix, decoder, layers, depth, autocast=autocast, longest=longest, kept=kept)
-    ids, lengths = torch.arange(16, device=model.device).view(2, 8), (8, 5)
+    ids, lengths = torch.arange(16).view(2, 8), (8, 5)
+    there = ids.to(model.device)
     given: list[Any] = []
     handle = layers[0].register_forward_hook(lambda _, __, output: given.append(output))
     try:
         with torch.no_grad(), autocast():
-            plain = decoder(input_ids=ids, use_cache=False)[0]
+            plain = decoder(input_ids=there, use_cache=False)[0]
             prefix = build(in_tuples=isinstance(given[0], tuple))
             with prefix.skipped(ids, lengths):
-                found = decoder(input_ids=ids, use_cache=False)[0]
+                found = decoder(input_ids=there, use_cache=False)[0]
         pairs = [(found[row, :n], plain[row, :n]) for row, n in enumerate(lengths)]
         if all((one - other).norm() < ALIKE * other.norm() for one, other in pairs):
             return prefix
