@@ -2,7 +2,8 @@
 # make test        lint, types, layering, then every test
 # make check       lint, types, layering
 # make docs-check  run every command of the guides
-# make bench       measure, and write benchmarks/results/
+# make bench       measure, and write benchmarks/results/ (hours)
+# make bench-short the benchmarks of speed in their short forms, into runs/benchmarks/ (minutes)
 #
 # Everything is set up in .venv when first needed. A torch that $(PYTHON) already has is used as it
 # is; otherwise TORCH is installed, for example: make demo TORCH="torch --index-url …/cpu"
@@ -18,7 +19,7 @@ HAS_TORCH := $(PYTHON) -c "import torch"
 
 export OMP_NUM_THREADS ?= $(THREADS)
 
-.PHONY: demo test check docs-check bench clean
+.PHONY: demo test check docs-check bench bench-short clean
 
 demo: $(VENV)/.demo
 	$(BIN)/hanse run experiments/quickstart.yaml
@@ -48,6 +49,14 @@ bench: $(VENV)/.demo $(VENV)/.dev
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/plots.py
+
+bench-short: $(VENV)/.demo $(VENV)/.dev
+	$(BIN)/python benchmarks/cohorts.py --short
+	$(BIN)/python benchmarks/speed.py --short
+	$(BIN)/python benchmarks/prefix.py --short
+	$(BIN)/python benchmarks/precision.py --short
+	$(BIN)/python benchmarks/scale.py --short
 
 clean:
 	rm -rf $(VENV)

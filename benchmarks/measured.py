@@ -12,11 +12,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parent.parent
+
+
+def results(name: str) -> Path:
+    """Where results are kept; those of `--short` prove little, and stay out of the repository."""
+    folder = ROOT / ("runs/benchmarks" if "--short" in sys.argv else "benchmarks/results")
+    return folder / f"{name}.json"
 
 
 def keep(name: str, values: dict[str, Any]) -> Path:
-    """Write benchmarks/results/<name>.json; the file."""
+    """Write the results of a benchmark; the file."""
     command = "python " + shlex.join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
     libraries = ("hanse", "torch", "transformers", "peft")
     content = {
@@ -31,8 +37,8 @@ def keep(name: str, values: dict[str, Any]) -> Path:
         "versions": {"python": platform.python_version(), **{n: version(n) for n in libraries}},
         **values,
     }
-    file = RESULTS / f"{name}.json"
-    file.parent.mkdir(exist_ok=True)
+    file = results(name)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return file
 
