@@ -4,6 +4,8 @@
 # make docs-check  run every command of the guides
 # make bench       measure, and write benchmarks/results/ (hours)
 # make bench-short the benchmarks of speed in their short forms, into runs/benchmarks/ (minutes)
+# make test-gpu    the tests that need a GPU; "not run" without one
+# make bench-gpu   measure cohorts on a GPU (minutes); "not run" without one
 #
 # Everything is set up in .venv when first needed. A torch that $(PYTHON) already has is used as it
 # is; otherwise TORCH is installed, for example: make demo TORCH="torch --index-url …/cpu"
@@ -19,7 +21,7 @@ HAS_TORCH := $(PYTHON) -c "import torch"
 
 export OMP_NUM_THREADS ?= $(THREADS)
 
-.PHONY: demo test check docs-check bench bench-short clean
+.PHONY: demo test test-gpu check docs-check bench bench-short bench-gpu clean
 
 demo: $(VENV)/.demo
 	$(BIN)/hanse run experiments/quickstart.yaml
@@ -27,6 +29,10 @@ demo: $(VENV)/.demo
 test: check $(VENV)/.samples
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not end_to_end and not gpu"
 	$(BIN)/pytest -m "end_to_end"
+	$(BIN)/pytest -m "gpu" -rs tests/gpu
+
+test-gpu: $(VENV)/.dev
+	$(BIN)/pytest -m "gpu" -rs tests/gpu
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -57,6 +63,9 @@ bench-short: $(VENV)/.demo $(VENV)/.dev
 	$(BIN)/python benchmarks/prefix.py --short
 	$(BIN)/python benchmarks/precision.py --short
 	$(BIN)/python benchmarks/scale.py --short
+
+bench-gpu: $(VENV)/.core
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV)

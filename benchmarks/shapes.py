@@ -37,14 +37,33 @@ def gpt2_small() -> torch.nn.Module:
     return GPT2LMHeadModel(GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))
 
 
-SHAPES = {"toy": toy, "gpt2-small": gpt2_small}
+def llama_1b() -> torch.nn.Module:
+    """The shape of TinyLlama (2401.02385): 22 layers, 2048 wide, 1.1 billion parameters."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=32000,
+            hidden_size=2048,
+            intermediate_size=5632,
+            num_hidden_layers=22,
+            num_attention_heads=32,
+            num_key_value_heads=4,
+            max_position_embeddings=2048,
+        )
+    )
 
 
-def backbone(shape: str) -> Backbone:
-    """A frozen model of a shape, with the same random weights each time, in float32."""
+SHAPES = {"toy": toy, "gpt2-small": gpt2_small, "llama-1b": llama_1b}
+
+
+def backbone(shape: str, device: str = "cpu", bf16: bool = False) -> Backbone:
+    """A frozen model of a shape on a device, with the same random weights there each time."""
     torch.manual_seed(0)
-    model = SHAPES[shape]().eval().requires_grad_(False)
-    return Backbone(shape, model, None, torch.device("cpu"), bf16=False)
+    place = torch.device(device)
+    with place:
+        model = SHAPES[shape]().eval().requires_grad_(False)
+    if bf16:
+        model.to(torch.bfloat16)
+    return Backbone(shape, model, None, place, bf16)
 
 
 def clients(base: Backbone, number: int, batch: int, tokens: int, steps: int) -> Sequence[CausalLM]:
