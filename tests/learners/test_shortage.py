@@ -4,6 +4,7 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,19 @@ def test_one_client_that_does_not_fit_is_refused(backbone: Backbone, limit: Limi
         assert raised.value.__suppress_context__
     with pytest.raises(UserError, match="gradient_checkpointing"):
         cohort_size.best([learner.member() for _ in range(2)], 10_000)
+
+
+def test_a_refused_client_leaves_no_gradient_to_the_next(backbone: Backbone, limit: Limit) -> None:
+    small = client(backbone, "a", rows(1, 12), per_device_train_batch_size=2)
+    own = {"per_device_train_batch_size": 5, "gradient_accumulation_steps": 2}
+    large = replace(client(backbone, "b", rows(2, 12), **own), adapter=small.adapter)
+    start = small.tensors()
+    expected, _ = small.change(start)
+    limit(1, passes=1)  # its first micro-batch leaves gradients
+    with pytest.raises(UserError, match="memory"):
+        large.fit()
+    found, _ = small.change(start)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_other_errors_pass(backbone: Backbone, limit: Limit) -> None:

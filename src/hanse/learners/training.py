@@ -152,6 +152,7 @@ def fit(
     examples = learner.examples(split)
     steps = draw(lengths(examples), settings, moment)
     optimizer = _optimizer(settings, list(parameters.values()))
+    optimizer.zero_grad()  # training that ran out of memory has left its gradients
     if settings.optimizer_state == "keep":
         _restore(optimizer, parameters, kept)
     seen = Seen()
