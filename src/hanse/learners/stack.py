@@ -68,11 +68,11 @@ class Stack:
         ends = [0, *accumulate(self._sizes)]
         names = [at.name + part for at in layers for part in (A, B)]
         self._spans = dict(zip(names, pairwise(ends), strict=True))
-        self.rows = torch.zeros(len(starts), ends[-1], device=device)
-        for member, start in enumerate(starts):
-            for name, view in self.views(self.rows[member], start).items():
+        rows = torch.zeros(len(starts), ends[-1])
+        for row, start in zip(rows, starts, strict=True):
+            for name, view in self.views(row, start).items():
                 view.copy_(start[name])
-        self.rows.requires_grad_()
+        self.rows = rows.to(device).requires_grad_()
         factors = [[own[at.name] for own in scalings] for at in layers]
         self._scalings = torch.tensor(factors, dtype=dtype, device=device)[:, :, None, None]
 

@@ -53,12 +53,12 @@ class Steps:
             if member.settings.optimizer_state == "keep":
                 member.kept.clear()
                 for state, value in self._optimizer.state[row].items():
-                    whole = dict.fromkeys(like, value)
-                    own = self._stack.views(value, like) if value.dim() else whole
+                    held = value.detach().cpu()
+                    own = self._stack.views(held, like) if held.dim() else dict.fromkeys(like, held)
                     for name, tensor in own.items():
-                        member.kept[f"{name}:{state}"] = tensor.detach().cpu().clone()
-            views = self._stack.views(row, like)
-            member.tensors = {name: view.detach().cpu().clone() for name, view in views.items()}
+                        member.kept[f"{name}:{state}"] = tensor.clone()
+            views = self._stack.views(row.detach().cpu(), like)
+            member.tensors = {name: view.clone() for name, view in views.items()}
 
     def _penalize(self, member: Member, row: Tensor, gradient: Tensor) -> None:
         """Add a penalty's gradient to a client's."""
