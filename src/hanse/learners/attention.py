@@ -18,6 +18,7 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "plain_if_short"  # among transformers' attention implementations
 LONGEST = 256  # tokens; the weights of longer rows would take more memory than all else
+PACKED = "find_packed_sequence_indices"  # how transformers looks for texts packed into one row
 UNUSUAL = ("softcap", "position_bias", "cache")  # what some models ask of the fused kernel
 
 
@@ -34,12 +35,15 @@ def unpacked() -> Iterator[None]:
     Transformers looks in each forward pass whether a row holds several, by the positions that the
     model has just counted up itself. The answer is always no, and it waits for a GPU to get it.
     """
-    looked = masks.find_packed_sequence_indices
-    masks.find_packed_sequence_indices = lambda position_ids: None
+    looked = getattr(masks, PACKED, None)
+    if looked is None:  # a version that does not look
+        yield
+        return
+    setattr(masks, PACKED, lambda position_ids: None)
     try:
         yield
     finally:
-        masks.find_packed_sequence_indices = looked
+        setattr(masks, PACKED, looked)
 
 
 def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
