@@ -1,0 +1,98 @@
+"""`hanse run` beside Flower's simulation: whole commands, from start to result.
+
+flower            as flower_peer.py says
+hanse             as it comes, with `cohort: auto`; it measures for itself in which precision
+hanse in float32  the same in Flower's precision
+
+Each runs with one round and with three: half of the difference is what a further round costs
+without start-up. Start-up is what a user waits for: libraries, the model, for hanse also reading,
+dividing and tokenizing the reviews, measuring, and the report. Every process counts.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flower_peer import SILENT, prepare, simulated
+from measured import ratio
+from overhead import QUICKSTART
+from process_tree import Cost, measure
+
+from hanse.assembly import simulate
+from hanse.loading import load
+
+FLOAT32 = "model.bf16=false"
+KINDS = ("cpu_seconds", "seconds")  # of cost
+Way = Callable[[Path, int], tuple[Cost, int]]  # empty folder, rounds → cost, tokens trained on
+Samples = dict[int, list[dict[str, float]]]  # of one way, by the number of rounds
+
+
+def compare(words: Sequence[str], repeats: int, rounds: Sequence[int]) -> dict[str, Any]:
+    """What all ways cost, taking turns, with ratios; raises UnavailableError without Flower.
+
+    words: the job, as changes of the demo.
+    """
+    versions = prepare()
+    simulation = simulate(load(QUICKSTART, [*words, FLOAT32]))
+    ways: dict[str, Way] = {
+        "flower": partial(simulated, simulation),
+        "hanse": partial(hanse, words),
+        "hanse in float32": partial(hanse, [*words, FLOAT32]),
+    }
+    samples: dict[str, Samples] = {name: {number: [] for number in rounds} for name in ways}
+    for repeat in range(1, repeats + 1):
+        for name, way in ways.items():
+            for number in rounds:
+                with tempfile.TemporaryDirectory() as folder:
+                    cost, tokens = way(Path(folder), number)
+                samples[name][number].append({**asdict(cost), "tokens": tokens})
+                print(f"whole {repeat} of {repeats}: {name}, {told(cost, number)}", flush=True)
+    return {
+        "versions": versions,
+        "samples": samples,
+        "over_flower": {name: over(own, samples["flower"]) for name, own in samples.items()},
+    }
+
+
+def hanse(words: Sequence[str], folder: Path, rounds: int) -> tuple[Cost, int]:
+    """The job by `hanse run`."""
+    run = folder / "run"
+    own = [*words, "cohort=auto", f"rounds={rounds}", f"output_dir={run}"]
+    command = [sys.executable, "-m", "hanse", "run", str(QUICKSTART), *own]
+    cost = measure(command, {**os.environ, **SILENT}, folder / "log")
+    ledger = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
+    return cost, int(sum(line["tokens"] for line in ledger if line["kind"] == "train"))
+
+
+def over(own: Samples, flower: Samples) -> dict[str, dict[str, float]]:
+    """A way's costs ÷ Flower's: of the command with fewest rounds, and of a further round."""
+    fewest = min(own)
+    whole = {
+        kind: ratio(*([sample[kind] for sample in side[fewest]] for side in (own, flower)))
+        for kind in (*KINDS, "peak_bytes")
+    }
+    if len(own) == 1:
+        return {"whole": whole}
+    rest = {kind: ratio(further(own, kind), further(flower, kind)) for kind in KINDS}
+    return {"whole": whole, "further_round": rest}
+
+
+def further(samples: Samples, kind: str) -> list[float]:
+    """What a round costs beyond the first ones, by repeat."""
+    fewest, most = min(samples), max(samples)
+    pairs = zip(samples[fewest], samples[most], strict=True)
+    return [(more[kind] - less[kind]) / (most - fewest) for less, more in pairs]
+
+
+def told(cost: Cost, rounds: int) -> str:
+    """A cost in words."""
+    return (
+        f"{rounds} round{'s' if rounds > 1 else ''} in {cost.cpu_seconds:.1f} CPU seconds, "
+        f"{cost.seconds:.1f} seconds, {cost.peak_bytes / 1e9:.2f} GB"
+    )
