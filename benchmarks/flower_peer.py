@@ -121,5 +121,6 @@ def call(*command: str) -> str:
     if done.returncode:
         said = done.stderr.strip().splitlines()
         errors = [line for line in said if line.startswith("ERROR: ")] or said[-1:]
-        raise UnavailableError(f"its environment cannot be made: {' '.join(errors[:1])}")
+        first = " ".join(errors[:1]).removeprefix("ERROR: ")
+        raise UnavailableError(f"its environment cannot be made: {first}")
     return done.stdout

@@ -2,15 +2,16 @@
 
 flower            as flower_peer.py says
 hanse             as it comes, with `cohort: auto`; it measures for itself in which precision
-hanse in float32  the same in Flower's precision
+hanse in float32  the same in Flower's precision, in the first repeat only
 
-Each runs with one round and with three: half of the difference is what a further round costs
-without start-up. Start-up is what a user waits for: libraries, the model, for hanse also reading,
-dividing and tokenizing the reviews, measuring, and the report. Every process counts.
+Each runs with one round and with three: half of the difference of the medians is what a further
+round costs without start-up. Start-up is what a user waits for: libraries, the model, for hanse
+also reading and dividing the reviews, measuring, and the report. Every process counts.
 """
 
 import json
 import os
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from flower_peer import SILENT, prepare, simulated
-from measured import ratio
 from overhead import QUICKSTART
 from process_tree import Cost, measure
 
@@ -28,6 +28,7 @@ from hanse.assembly import simulate
 from hanse.loading import load
 
 FLOAT32 = "model.bf16=false"
+ONCE = "hanse in float32"
 KINDS = ("cpu_seconds", "seconds")  # of cost
 Way = Callable[[Path, int], tuple[Cost, int]]  # empty folder, rounds → cost, tokens trained on
 Samples = dict[int, list[dict[str, float]]]  # of one way, by the number of rounds
@@ -43,12 +44,12 @@ def compare(words: Sequence[str], repeats: int, rounds: Sequence[int]) -> dict[s
     ways: dict[str, Way] = {
         "flower": partial(simulated, simulation),
         "hanse": partial(hanse, words),
-        "hanse in float32": partial(hanse, [*words, FLOAT32]),
+        ONCE: partial(hanse, [*words, FLOAT32]),
     }
     samples: dict[str, Samples] = {name: {number: [] for number in rounds} for name in ways}
     for repeat in range(1, repeats + 1):
         for name, way in ways.items():
-            for number in rounds:
+            for number in rounds if repeat == 1 or name != ONCE else ():
                 with tempfile.TemporaryDirectory() as folder:
                     cost, tokens = way(Path(folder), number)
                 samples[name][number].append({**asdict(cost), "tokens": tokens})
@@ -73,21 +74,26 @@ def hanse(words: Sequence[str], folder: Path, rounds: int) -> tuple[Cost, int]:
 def over(own: Samples, flower: Samples) -> dict[str, dict[str, float]]:
     """A way's costs ÷ Flower's: of the command with fewest rounds, and of a further round."""
     fewest = min(own)
-    whole = {
-        kind: ratio(*([sample[kind] for sample in side[fewest]] for side in (own, flower)))
-        for kind in (*KINDS, "peak_bytes")
+    pairs = list(zip(own[fewest], flower[fewest], strict=False))  # those of the same repeat
+    found = {
+        "whole": {
+            kind: statistics.median(mine[kind] / theirs[kind] for mine, theirs in pairs)
+            for kind in (*KINDS, "peak_bytes")
+        }
     }
-    if len(own) == 1:
-        return {"whole": whole}
-    rest = {kind: ratio(further(own, kind), further(flower, kind)) for kind in KINDS}
-    return {"whole": whole, "further_round": rest}
+    if len(own) > 1:
+        rest = {kind: further(own, kind) / further(flower, kind) for kind in KINDS}
+        found["further_round"] = rest
+    return found
 
 
-def further(samples: Samples, kind: str) -> list[float]:
-    """What a round costs beyond the first ones, by repeat."""
+def further(samples: Samples, kind: str) -> float:
+    """What a further round costs; the difference of two single runs would be mostly noise."""
     fewest, most = min(samples), max(samples)
-    pairs = zip(samples[fewest], samples[most], strict=True)
-    return [(more[kind] - less[kind]) / (most - fewest) for less, more in pairs]
+    less, more = (
+        statistics.median(sample[kind] for sample in samples[number]) for number in (fewest, most)
+    )
+    return (more - less) / (most - fewest)
 
 
 def told(cost: Cost, rounds: int) -> str:
