@@ -47,6 +47,22 @@ def scale(a: Tensors, factor: float) -> dict[str, Tensor]:
     return {name: tensor * factor for name, tensor in a.items()}
 
 
+def prefixed(prefix: str, a: Tensors) -> dict[str, Tensor]:
+    """The same tensors, each name behind a prefix, so that several groups can travel as one."""
+    return {prefix + name: tensor for name, tensor in a.items()}
+
+
+def below(a: Tensors, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it: undoes `prefixed`."""
+    start = len(prefix)
+    return {name[start:]: tensor for name, tensor in a.items() if name.startswith(prefix)}
+
+
+def dot(a: Tensors, b: Tensors) -> Tensor:
+    """⟨a, b⟩ over all tensors, a scalar that gradients can flow through."""
+    return torch.stack([(a[name] * b[name]).sum() for name in sorted(a)]).sum()
+
+
 def squared_distance(a: Tensors, b: Tensors) -> Tensor:
     """‖a - b‖² over all tensors, a scalar that gradients can flow through."""
     near = {name: b[name].to(a[name].device) for name in sorted(b)}

@@ -140,7 +140,8 @@ def test_step_leaves_the_state_as_it_was(case: Case) -> None:
             draw = torch.Generator().manual_seed(1)
             like = zeros(algorithm.expects(state, updates[0][0], Moment(0, 1)))
             noise = {n: torch.randn(t.shape, generator=draw).to(t.dtype) for n, t in like.items()}
-            combined = Combined(noise, {}, 2.0, tuple(p.name for p, _ in updates))
+            numbers = updates[0][1].numbers
+            combined = Combined(noise, numbers, 2.0, tuple(p.name for p, _ in updates))
         after = algorithm.step(state, combined, server)
         assert state.keys() == before.keys()
         for group, tensors in before.items():
