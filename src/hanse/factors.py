@@ -1,0 +1,116 @@
+"""Changes of low rank, kept as their factors: sums of them, and their best approximations.
+
+A change of a weight (out, in) is up·down, with up (out, r) and down (r, in). That product is never
+formed: all costs grow with r·(out + in), and with r³ for a decomposition.
+
+A LoRA adapter of rank r means s·B·A with s = α/r. Where clients' ranks differ so may their s, and
+what can be compared, summed and shortened is only the product with s in it. So s is put into the
+factors when they come from a client (`scaled` by s), and taken out again, by the s of whoever is
+sent them (`scaled` by 1/s).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hanse.tensors import Tensors
+
+A, B = ".lora_A.weight", ".lora_B.weight"
+
+
+@dataclass(frozen=True)
+class Factors:
+    """up·down: (out, r) times (r, in)."""
+
+    up: Tensor
+    down: Tensor
+
+    @property
+    def rank(self) -> int:
+        """How many columns and rows there are; the product may be of less."""
+        return len(self.down)
+
+    def product(self) -> Tensor:
+        """(out, in): for tests, and for layers so small that it does not matter."""
+        return self.up @ self.down
+
+    def to(self, dtype: torch.dtype) -> "Factors":
+        """The same in another precision."""
+        return Factors(self.up.to(dtype), self.down.to(dtype))
+
+
+def layers(tensors: Tensors) -> dict[str, Factors]:
+    """An adapter's factors B and A as they are, by the name of the layer."""
+    names = [name.removesuffix(A) for name in tensors if name.endswith(A)]
+    return {name: Factors(tensors[name + B], tensors[name + A]) for name in names}
+
+
+def tensors(layers: Mapping[str, Factors]) -> dict[str, Tensor]:
+    """The inverse of `layers`: an adapter's tensors by PEFT's names."""
+    found = {name + A: factors.down.contiguous() for name, factors in layers.items()}
+    found |= {name + B: factors.up.contiguous() for name, factors in layers.items()}
+    return {name: found[name] for name in sorted(found)}
+
+
+def scaled(factors: Factors, by: float) -> Factors:
+    """The product times a number, which goes to both factors alike, its sign to one."""
+    root = abs(by) ** 0.5
+    return Factors(factors.up * (root if by >= 0 else -root), factors.down * root)
+
+
+def stacked(parts: Iterable[tuple[float, Factors]]) -> Factors:
+    """Σ wₖ·upₖ·downₖ, exactly, of rank Σ rₖ (Wang et al. 2024, 2409.05976, eq. 5).
+
+    Each weight goes on one side only, or it would count twice.
+    """
+    listed = list(parts)
+    up = torch.cat([factors.up for _, factors in listed], dim=1)
+    down = torch.cat([factors.down * weight for weight, factors in listed])
+    return Factors(up, down)
+
+
+def shortened(factors: Factors, rank: int | None = None) -> tuple[Factors, float]:
+    """The nearest product of at most this rank, and its distance in the Frobenius norm.
+
+    Both sides are brought into triangular form, whose small product is decomposed; so the singular
+    values are those of the whole (out, in) matrix, and the distance is the norm of those left out
+    (Eckart and Young 1936). The larger ones come first, and each goes to both factors alike.
+    rank: none keeps all that can be other than zero, min(r, out, in).
+    """
+    left, upper = torch.linalg.qr(factors.up)
+    right, lower = torch.linalg.qr(factors.down.T)
+    u, values, vh = torch.linalg.svd(upper @ lower.T, full_matrices=False)
+    kept = len(values) if rank is None else min(rank, len(values))
+    root = values[:kept].sqrt()
+    up, down = left @ (u[:, :kept] * root), (root[:, None] * vh[:kept]) @ right.T
+    return Factors(up, down), float(values[kept:].double().square().sum().sqrt())
+
+
+def padded(factors: Factors, rank: int) -> Factors:
+    """The same product in factors of a higher rank, with zeros."""
+    lacking = rank - factors.rank
+    up = torch.nn.functional.pad(factors.up, (0, lacking))
+    return Factors(up, torch.nn.functional.pad(factors.down, (0, 0, 0, lacking)))
+
+
+def norm(factors: Factors) -> float:
+    """‖up·down‖_F: √⟨upᵀ·up, down·downᵀ⟩."""
+    inner = (factors.up.T.double() @ factors.up.double()) * (
+        factors.down.double() @ factors.down.double().T
+    )
+    return float(inner.sum().clamp(min=0).sqrt())
+
+
+def mean(parts: Sequence[tuple[float, Mapping[str, Factors]]]) -> dict[str, Factors]:
+    """The weighted mean of the clients' products, by layer, stacked.
+
+    The weights are made to sum to one; a client that lacks a layer adds nothing there.
+    """
+    total = sum(weight for weight, _ in parts)
+    names = dict.fromkeys(name for _, own in parts for name in own)
+    return {
+        name: stacked((weight / total, own[name]) for weight, own in parts if name in own)
+        for name in names
+    }
