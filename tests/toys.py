@@ -14,6 +14,7 @@ from torch.nn import Parameter
 from hanse.aggregators.mean import Mean
 from hanse.client import Site
 from hanse.evaluation.perplexity import Perplexity
+from hanse.factors import A, B
 from hanse.interfaces import Aggregator, Algorithm, Federation, Learner, Objective, Transform
 from hanse.journal import Journal, Row, latest, records
 from hanse.learners.training import Training, fit
@@ -28,6 +29,7 @@ from hanse.server import rounds as loop
 from hanse.values import Fit, Memory, Penalty
 
 CLASSES, FEATURES = 3, 4
+LAYER = "layer"  # what a toy's LoRA adapter is put around
 QUICK = Training(learning_rate=0.1, per_device_train_batch_size=4, optim="sgd")
 Make = Callable[[Moment, Memory], Learner]
 
@@ -83,11 +85,14 @@ class Toy:
     """Settings of a toy learner; called with a moment and the optimizer's memory, it makes one.
 
     hidden: width of a hidden layer; 0 for softmax regression.
+    rank: of a LoRA adapter on the regression's frozen weights, which is then all that is trained;
+        0 for none.
     """
 
     splits: Mapping[str, Sequence[Point]]
     training: Training = QUICK
     hidden: int = 0
+    rank: int = 0
     objective: Objective = field(default_factory=Sft)
     rounds: int = 3
 
@@ -101,10 +106,20 @@ class ToyLearner(Learner):
     def __init__(self, toy: Toy, moment: Moment, kept: Memory) -> None:
         self.toy, self.moment, self.kept = toy, moment, kept
         features = len(next(iter(next(filter(None, toy.splits.values())))).x)
-        self._live = {name: Parameter(t) for name, t in _initial(features, toy.hidden).items()}
+        self._live = {name: Parameter(t) for name, t in _initial(features, toy).items()}
+        self._features, self._frozen = features, frozenset[str]()
 
     def parameters(self) -> Mapping[str, Parameter]:
-        return self._live
+        return {name: p for name, p in self._live.items() if name not in self._frozen}
+
+    def initial(self) -> Mapping[str, Tensor]:
+        return _initial(self._features, self.toy)
+
+    def freeze(self, tensors: Mapping[str, Tensor]) -> None:
+        self._frozen = frozenset(tensors)
+        for name, tensor in tensors.items():
+            self._live[name].data.copy_(tensor)
+            self._live[name].requires_grad_(False)
 
     def examples(self, split: str) -> Sequence[Point]:
         return self.toy.splits.get(split, ())
@@ -115,6 +130,8 @@ class ToyLearner(Learner):
 
     def forward(self, batch: Batch) -> Tensor:
         x = batch.x
+        if self.toy.rank:
+            return x @ self._live[LAYER + A].T @ self._live[LAYER + B].T
         if self.toy.hidden:
             x = torch.tanh(x @ self._live["inner"].T + self._live["inner bias"])
         return x @ self._live["weight"].T + self._live["bias"]
@@ -133,7 +150,11 @@ class ToyLearner(Learner):
         raise NotImplementedError
 
 
-def _initial(features: int, hidden: int) -> dict[str, Tensor]:
+def _initial(features: int, toy: Toy) -> dict[str, Tensor]:
+    hidden, rank = toy.hidden, toy.rank
+    if rank:
+        a = torch.randn(rank, features, generator=torch.Generator().manual_seed(rank))
+        return {LAYER + A: a, LAYER + B: torch.zeros(CLASSES, rank)}
     if not hidden:
         return {"weight": torch.zeros(CLASSES, features), "bias": torch.zeros(CLASSES)}
     draw = torch.Generator().manual_seed(hidden)
@@ -146,7 +167,11 @@ def _initial(features: int, hidden: int) -> dict[str, Tensor]:
 
 
 def silos(
-    number: int = 4, training: Training = QUICK, features: int = FEATURES, run: int = 3
+    number: int = 4,
+    training: Training = QUICK,
+    features: int = FEATURES,
+    run: int = 3,
+    rank: int = 0,
 ) -> dict[str, Toy]:
     """Clients c0, c1, … with 8, 12, 16, … points; each is short of one class."""
     result = {}
@@ -157,7 +182,7 @@ def silos(
             "test": points(100 + index, 6, own, features),
             "public": points(1000, 30, features=features),
         }
-        result[f"c{index}"] = Toy(splits, training, rounds=run)
+        result[f"c{index}"] = Toy(splits, training, rounds=run, rank=rank)
     return result
 
 

@@ -154,6 +154,7 @@ def simulate(experiment: Experiment, machine: Machine | None = None) -> Simulati
         if settings is not experiment:
             mine = machine.learner(settings, {}, learner.moment, {})
             _refuse_unlike(name, mine, learner)
+            mine.backbone.begin(mine.adapter, learner.initial())
         silos[name] = Silo(settings, replace(mine, splits=read[name]))
     return Simulation(experiment, machine, division, learner, silos)
 
@@ -176,7 +177,7 @@ def _go_on_from(learner: CausalLM, source: str) -> None:
             f"the adapter in {source} does not fit {learner.backbone.name}; "
             "go on with the base model that it was trained for."
         )
-    learner.load(tensors)
+    learner.backbone.begin(learner.adapter, tensors)
 
 
 def _refuse_unlike(name: str, silo: CausalLM, server: CausalLM) -> None:

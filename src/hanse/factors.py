@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hanse.errors import UserError
 from hanse.tensors import Tensors
 
 A, B = ".lora_A.weight", ".lora_B.weight"
@@ -52,6 +53,16 @@ def tensors(layers: Mapping[str, Factors]) -> dict[str, Tensor]:
     found = {name + A: factors.down.contiguous() for name, factors in layers.items()}
     found |= {name + B: factors.up.contiguous() for name, factors in layers.items()}
     return {name: found[name] for name in sorted(found)}
+
+
+def refuse_other_than_lora(tensors: Tensors, algorithm: str) -> None:
+    """Raise UserError unless all tensors are factors A and B of LoRA."""
+    for name in tensors:
+        if not name.endswith((A, B)):
+            raise UserError(
+                f"{algorithm} learns LoRA's factors A and B, but the adapter has {name}; choose "
+                "the adapter lora, or another algorithm such as fedavg."
+            )
 
 
 def scaled(factors: Factors, by: float) -> Factors:

@@ -82,6 +82,17 @@ class Learner(ABC):
     def configure(self, numbers: Numbers) -> None:  # noqa: B027 (an order may ask for nothing)
         """Reshape what is trained, as an order's numbers ask (a rank); by default nothing."""
 
+    def initial(self) -> Tensors:
+        """What is trained, as it is before any training: the same wherever the settings are."""
+        raise TypeError(f"{type(self).__name__} does not know how it began")
+
+    def freeze(self, tensors: Tensors) -> None:
+        """Set some of what is trained, and leave it as it is: it is no longer trained, nor sent.
+
+        From then on this learner's `parameters`, `tensors` and `load` are about the rest.
+        """
+        raise TypeError(f"{type(self).__name__} cannot train a part only")
+
     def tensors(self) -> dict[str, Tensor]:
         """A copy of what is trained, on the CPU."""
         return {name: p.detach().cpu().clone() for name, p in self.parameters().items()}

@@ -1,7 +1,8 @@
 """Arithmetic on named tensors: the only algebra that algorithms and aggregators need."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -42,6 +43,11 @@ def subtract(a: Tensors, b: Tensors) -> dict[str, Tensor]:
     return each(torch.sub, a, b)
 
 
+def moved(a: Tensors, by: Tensors) -> dict[str, Tensor]:
+    """a + by for the names that are in `by`, all of which `a` must have, and a for the others."""
+    return {**a, **add({name: a[name] for name in by}, by)}
+
+
 def scale(a: Tensors, factor: float) -> dict[str, Tensor]:
     """factor · a, name by name."""
     return {name: tensor * factor for name, tensor in a.items()}
@@ -56,6 +62,17 @@ def below(a: Tensors, prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with a prefix, without it: undoes `prefixed`."""
     start = len(prefix)
     return {name[start:]: tensor for name, tensor in a.items() if name.startswith(prefix)}
+
+
+def matching(a: Tensors, patterns: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors in whose names any of these regular expressions is found."""
+    found = [re.compile(pattern) for pattern in patterns]
+    return {n: t for n, t in a.items() if any(pattern.search(n) for pattern in found)}
+
+
+def without(a: Tensors, others: Tensors) -> dict[str, Tensor]:
+    """The tensors of `a` whose names are not in `others`."""
+    return {name: tensor for name, tensor in a.items() if name not in others}
 
 
 def dot(a: Tensors, b: Tensors) -> Tensor:

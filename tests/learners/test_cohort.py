@@ -113,6 +113,26 @@ def test_adam_goes_on_with_what_it_kept(backbone: Backbone) -> None:
     compare(learners)
 
 
+@pytest.mark.parametrize("state", ["keep", "reset"])
+def test_a_part_is_trained_and_the_rest_left(backbone: Backbone, state: str) -> None:
+    """Each client's own frozen A's, of unequal ranks, then its B's; decay would move either."""
+    own = {"optimizer_state": state, "weight_decay": 0.1}
+    learners = [
+        client(backbone, f"c{n}", rows(n, 12), Lora(r=2 + n), max_steps=2 + n, **own)
+        for n in range(3)
+    ]
+    for part in ("lora_A", "lora_B"):
+        for number, learner in enumerate(learners):
+            learner.freeze({})
+            held = {n: t for n, t in moved(learner, 10 + number).items() if part in n}
+            learner.freeze(held)
+            assert learner.tensors().keys().isdisjoint(held)
+        compare(learners)
+    if state == "keep":  # what was not trained keeps what it had
+        kept = {key.rpartition(":")[0] for key in learners[0].kept}
+        assert kept == learners[0].backbone.parameters(learners[0].adapter).keys()
+
+
 def test_penalty(backbone: Backbone) -> None:
     learners = [client(backbone, f"c{n}", rows(n, 12)) for n in range(2)]
     centre = learners[0].tensors()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hanse.interfaces import Algorithm, Client, Server
 from hanse.messages import Order, Update
-from hanse.tensors import add
+from hanse.tensors import moved
 from hanse.values import Combined, State
 
 
@@ -20,4 +20,4 @@ class FedAvg(Algorithm):
         return Update(change, fit.numbers(), weight=client.profile.examples)
 
     def step(self, state: State, combined: Combined, server: Server) -> State:
-        return {**state, "model": add(state["model"], combined.tensors)}
+        return {**state, "model": moved(state["model"], combined.tensors)}

@@ -1,6 +1,6 @@
 """A frozen base model with its tokenizer, and the adapters that were put into it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -24,6 +24,7 @@ from hanse.learners.precision import Chosen
 from hanse.learners.prefix import Prefix
 from hanse.learners.quantization import Quantization
 from hanse.learners.sources import DEFAULT
+from hanse.tensors import Tensors
 
 DEFAULT_LENGTH = 512  # tokens
 Loaded = tuple[str | bool, ...]  # what tells one model in memory from another
@@ -73,6 +74,7 @@ class Backbone:
     plain_attention: bool = False
     together: int | None = None  # most clients that memory was seen to hold; none: not found out
     _active: str = ""
+    _initial: dict[str, Tensors] = field(default_factory=dict)  # each adapter before any training
     _parameters: dict[str, dict[str, Parameter]] = field(default_factory=dict)
     _depths: dict[str, int] = field(default_factory=dict)  # layers below each adapter
     _prefixes: dict[int, Prefix | None] = field(default_factory=dict)  # by depth
@@ -89,6 +91,7 @@ class Backbone:
         self._parameters[name] = adapters.parameters(self.model, name)
         for parameter in self._parameters[name].values():
             parameter.data = parameter.data.float()
+        self._remember(name)
         self._active = ""
         self.model.eval()  # a fresh adapter's dropout is at work, and scores would be random
         if self.activation_cache:
@@ -101,9 +104,35 @@ class Backbone:
     def detach(self, adapter: str) -> None:
         """Take an adapter out and free its memory."""
         self.model.delete_adapter(adapter)
-        del self._parameters[adapter]
+        del self._parameters[adapter], self._initial[adapter]
         self._depths.pop(adapter, None)
         self._active = ""
+
+    def begin(self, adapter: str, tensors: Tensors) -> None:
+        """Let an adapter begin with these tensors."""
+        for name, parameter in self._parameters[adapter].items():
+            parameter.data.copy_(tensors[name])
+        self._remember(adapter)
+
+    def _remember(self, adapter: str) -> None:
+        live = self._parameters[adapter]
+        self._initial[adapter] = {name: p.detach().clone() for name, p in live.items()}
+
+    def initial(self, adapter: str) -> Tensors:
+        """An adapter's tensors before any training, on the CPU."""
+        return {name: tensor.cpu() for name, tensor in self._initial[adapter].items()}
+
+    @contextmanager
+    def holding(self, adapter: str, names: Collection[str]) -> Iterator[None]:
+        """Some of an adapter's parameters without gradients."""
+        held = [self._parameters[adapter][name] for name in names]
+        for parameter in held:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in held:
+                parameter.requires_grad_(True)
 
     def parameters(self, adapter: str) -> dict[str, Parameter]:
         """The live parameters of one adapter, by the names that PEFT gives them on disk."""

@@ -1,7 +1,7 @@
 """A causal language model as a learner: logits only where there is a label."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from hanse.learners.member import Member
 from hanse.learners.shortage import refused
 from hanse.learners.training import Training, fit
 from hanse.randomness import Moment
+from hanse.tensors import Tensors
 from hanse.values import Example, Fit, Memory, Penalty
 
 
@@ -26,6 +27,7 @@ class CausalLM(Learner):
 
     splits: examples by split. kept: the optimizer's state from the last round.
     together: trains this client in a cohort; while it waits there, others may use the same model.
+    frozen: those of the adapter's tensors that are left as they are.
     """
 
     backbone: Backbone
@@ -37,9 +39,23 @@ class CausalLM(Learner):
     rounds: int
     kept: Memory
     together: Callable[[Member], Fit] | None = None
+    frozen: Tensors = field(default_factory=dict)
 
     def parameters(self) -> Mapping[str, Parameter]:
-        return self.backbone.parameters(self.adapter)
+        live = self.backbone.parameters(self.adapter)
+        return {n: p for n, p in live.items() if n not in self.frozen} if self.frozen else live
+
+    def initial(self) -> Tensors:
+        return self.backbone.initial(self.adapter)
+
+    def freeze(self, tensors: Tensors) -> None:
+        self.frozen = dict(tensors)
+
+    def load(self, tensors: Tensors) -> None:
+        super().load(tensors)
+        live = self.backbone.parameters(self.adapter)
+        for name, tensor in self.frozen.items():
+            live[name].data.copy_(tensor)
 
     def examples(self, split: str) -> Sequence[Example]:
         return self.splits.get(split, ())
@@ -70,7 +86,8 @@ class CausalLM(Learner):
                 self.load(member.tensors)
                 return done
         # Dropout draws from torch's global generator.
-        with refused(), torch.random.fork_rng(), self.backbone.dropping(self.adapter):
+        held = self.backbone.holding(self.adapter, self.frozen)
+        with refused(), torch.random.fork_rng(), self.backbone.dropping(self.adapter), held:
             torch.manual_seed(self.moment.derive("dropout"))
             return fit(
                 self, split, self.training, goal, self.moment, self.rounds, penalty, self.kept
@@ -95,6 +112,7 @@ class CausalLM(Learner):
             penalty,
             self.tensors(),
             self.kept,
+            self.frozen,
         )
 
     def generate(self, examples: Sequence[Example], max_new_tokens: int) -> list[str]:
@@ -106,5 +124,6 @@ class CausalLM(Learner):
 
     def save(self, folder: Path) -> None:
         """A PEFT folder with the tokenizer."""
-        adapters.save(self.backbone.model, self.adapter, self.tensors(), folder)
+        whole = {**self.frozen, **self.tensors()}
+        adapters.save(self.backbone.model, self.adapter, whole, folder)
         self.backbone.tokenizer.save_pretrained(str(folder))

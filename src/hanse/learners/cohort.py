@@ -114,7 +114,8 @@ class _Cohort:
         model, ordered = self.backbone.model, [course.member for course in self.courses]
         self.stack = Stack(
             model,
-            [member.tensors for member in ordered],
+            [member.whole for member in ordered],
+            ordered[0].tensors.keys(),
             [adapters.scalings(model, member.adapter) for member in ordered],
             torch.bfloat16 if self.backbone.bf16 else torch.float32,
             self.backbone.device,

@@ -1,6 +1,6 @@
 """One client's training as a cohort is asked to do it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.interfaces import Learner, Objective
@@ -19,6 +19,7 @@ class Member:
     """One client's training; `train` leaves the trained tensors in `tensors`.
 
     kept: the optimizer's state from the last round, if the settings keep it; it is updated.
+    frozen: the rest of the adapter, which is not trained.
     """
 
     learner: Learner
@@ -32,18 +33,25 @@ class Member:
     penalty: Penalty | None
     tensors: Tensors
     kept: Memory
+    frozen: Tensors = field(default_factory=dict)
 
     @property
     def alike(self) -> tuple[Any, ...]:
         """What clients must share to train together."""
-        return id(self.backbone), tuple(self.tensors), self.settings.optim
+        return id(self.backbone), tuple(self.tensors), tuple(self.frozen), self.settings.optim
+
+    @property
+    def whole(self) -> Tensors:
+        """The adapter, trained and frozen tensors."""
+        return {**self.frozen, **self.tensors}
 
     @property
     def joins(self) -> bool:
         """Whether a cohort can do what this client asks for; if not, it trains by itself."""
         states = ((*key.rpartition(":")[::2], value) for key, value in self.kept.items())
         whole = all(
-            name in self.tensors and (state == STEP or value.shape == self.tensors[name].shape)
+            name in self.frozen
+            or (name in self.tensors and (state == STEP or value.shape == self.tensors[name].shape))
             for name, state, value in states
         )
-        return whole and self.objective.shared and stackable(self.backbone.model, self.tensors)
+        return whole and self.objective.shared and stackable(self.backbone.model, self.whole)

@@ -1,14 +1,16 @@
 """The LoRA matrices of several clients side by side, and how a shared base model applies them.
 
 All that one client trains is a row of one matrix, (K, P) in float32, so that gradients, clipping
-and the optimizer's steps are a few operations on that matrix. Unequal ranks are padded with zeros:
-padded rows of A and columns of B get no gradient, and stay zero.
+and the optimizer's steps are a few operations on that matrix. What of its adapter it does not train
+is a row of another one. Unequal ranks are padded with zeros: padded rows of A and columns of B get
+no gradient, and stay zero.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from math import prod
 from typing import Any
 
 import torch
@@ -17,9 +19,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
 
+from hanse.factors import A, B
 from hanse.tensors import Tensors
-
-A, B = ".lora_A.weight", ".lora_B.weight"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def stackable(model: PeftModel, parameters: Tensors) -> bool:
 class Stack:
     """The adapters of K clients over one base model.
 
-    starts: each client's trained tensors, all of the same names.
+    starts: each client's tensors, all of the same names; trained: those names that are trained.
     scalings: α/r by client and adapted layer. dtype, device: those of the base model's products.
     """
 
@@ -55,36 +56,50 @@ class Stack:
         self,
         model: PeftModel,
         starts: Sequence[Tensors],
+        trained: Collection[str],
         scalings: Sequence[Mapping[str, float]],
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         self._layers = _adapted(model, starts)
         self._dtype = dtype
-        layers = self._layers
-        self._sizes = [
-            size for at in layers for size in (at.rank * at.inputs, at.outputs * at.rank)
-        ]
-        ends = [0, *accumulate(self._sizes)]
-        names = [at.name + part for at in layers for part in (A, B)]
-        self._spans = dict(zip(names, pairwise(ends), strict=True))
-        rows = torch.zeros(len(starts), ends[-1])
-        for row, start in zip(rows, starts, strict=True):
-            for name, view in self.views(row, start).items():
-                view.copy_(start[name])
+        self._shapes = {
+            name: shape
+            for at in self._layers
+            for name, shape in (
+                (at.name + A, (at.rank, at.inputs)),
+                (at.name + B, (at.outputs, at.rank)),
+            )
+        }
+        names = [name for name in self._shapes if name in trained]
+        self._spans, rows = self._packed(names, starts)
+        rest, held = self._packed([name for name in self._shapes if name not in trained], starts)
         self.rows = rows.to(device).requires_grad_()
-        factors = [[own[at.name] for own in scalings] for at in layers]
+        held = held.to(device, dtype)
+        self._held = {name: held[:, begin:end] for name, (begin, end) in rest.items()}
+        factors = [[own[at.name] for own in scalings] for at in self._layers]
         self._scalings = torch.tensor(factors, dtype=dtype, device=device)[:, :, None, None]
 
+    def _packed(
+        self, names: Sequence[str], starts: Sequence[Tensors]
+    ) -> tuple[dict[str, tuple[int, int]], Tensor]:
+        """Where each of these tensors lies in a row, and the rows of all clients on the host."""
+        ends = [0, *accumulate(prod(self._shapes[name]) for name in names)]
+        spans = dict(zip(names, pairwise(ends), strict=True))
+        rows = torch.zeros(len(starts), ends[-1])
+        for row, start in zip(rows, starts, strict=True):
+            for name, span in spans.items():
+                self._view(row, name, span, start[name]).copy_(start[name])
+        return spans, rows
+
+    def _view(self, row: Tensor, name: str, span: tuple[int, int], like: Tensor) -> Tensor:
+        """One tensor within a row, in the shape that `like` has."""
+        height, width = like.shape
+        return row[slice(*span)].view(self._shapes[name])[:height, :width]
+
     def views(self, row: Tensor, like: Tensors) -> dict[str, Tensor]:
-        """One client's tensors as views of a row (P,), in the shapes that `like` has."""
-        found = {}
-        for layer in self._layers:
-            for part, shape in ((A, (layer.rank, layer.inputs)), (B, (layer.outputs, layer.rank))):
-                begin, end = self._spans[layer.name + part]
-                height, width = like[layer.name + part].shape
-                found[layer.name + part] = row[begin:end].view(shape)[:height, :width]
-        return found
+        """One client's trained tensors as views of a row (P,), in the shapes that `like` has."""
+        return {name: self._view(row, name, span, like[name]) for name, span in self._spans.items()}
 
     @contextmanager
     def applied(self, members: int, drop: "Drop | None" = None) -> Iterator[None]:
@@ -92,12 +107,15 @@ class Stack:
 
         The rows of a batch belong to the clients in equal shares, in order.
         """
-        parts = self.rows[:members].to(self._dtype).split(self._sizes, dim=1)
+        sizes = [end - begin for begin, end in self._spans.values()]
+        parts = self.rows[:members].to(self._dtype).split(sizes, dim=1)
+        at_work = dict(zip(self._spans, parts, strict=True))
+        at_work |= {name: rows[:members] for name, rows in self._held.items()}
+        matrices = {n: own.reshape(members, *self._shapes[n]) for n, own in at_work.items()}
         handles = []
         try:
             for index, layer in enumerate(self._layers):
-                down = parts[2 * index].view(members, layer.rank, layer.inputs)
-                up = parts[2 * index + 1].view(members, layer.outputs, layer.rank)
+                down, up = matrices[layer.name + A], matrices[layer.name + B]
                 low = _LowRank(down, up, self._scalings[index, :members], drop, index)
                 handles.append(low.attach(layer.base))
             yield

@@ -51,7 +51,8 @@ class Steps:
         for row, member in zip(self._rows, self._members, strict=True):
             like = member.tensors
             if member.settings.optimizer_state == "keep":
-                member.kept.clear()
+                for key in [key for key in member.kept if key.rpartition(":")[0] in like]:
+                    del member.kept[key]
                 for state, value in self._optimizer.state[row].items():
                     held = value.detach().cpu()
                     own = self._stack.views(held, like) if held.dim() else dict.fromkeys(like, held)
@@ -75,6 +76,8 @@ class Steps:
         found: dict[str, Tensor] = {}
         for key, value in member.kept.items():
             name, _, state = key.rpartition(":")
+            if name not in member.tensors:
+                continue  # of what is not trained this time
             if state == STEP:
                 found[state] = value.clone().to(row.device)
                 continue

@@ -266,7 +266,8 @@ def _restore(optimizer: Optimizer, parameters: dict[str, torch.nn.Parameter], ke
 
 
 def _keep(optimizer: Optimizer, parameters: dict[str, torch.nn.Parameter], kept: Memory) -> None:
-    kept.clear()
+    for key in [key for key in kept if key.rpartition(":")[0] in parameters]:
+        del kept[key]
     for name, parameter in parameters.items():
         for state, value in optimizer.state[parameter].items():
             if isinstance(value, torch.Tensor):

@@ -1,0 +1,19 @@
+"""FedSA-LoRA (Guo et al. 2024, 2410.01463): A is shared, and each client keeps its own B."""
+
+from dataclasses import dataclass
+
+from hanse.algorithms.fedper import FedPer
+from hanse.factors import A, refuse_other_than_lora
+from hanse.interfaces import Server
+from hanse.values import State
+
+
+@dataclass(frozen=True)
+class FedSALoRA(FedPer):
+    """A ← A + Σ pₖ(Aₖ − A); Bₖ never leaves client k. A is where clients were seen to agree."""
+
+    share: tuple[str, ...] = (A,)
+
+    def init(self, server: Server) -> State:
+        refuse_other_than_lora(server.learner.tensors(), "fedsa_lora")
+        return super().init(server)

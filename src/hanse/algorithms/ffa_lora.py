@@ -1,0 +1,37 @@
+"""FFA-LoRA (Sun et al. 2024, 2403.12313): A stays as it began, and only B is learned and sent."""
+
+from dataclasses import dataclass
+
+from hanse.algorithms.fedavg import FedAvg
+from hanse.factors import B, refuse_other_than_lora
+from hanse.interfaces import Client, Server
+from hanse.messages import ClientProfile, Order, Update
+from hanse.randomness import Moment
+from hanse.tensors import Layout, Tensors, layout, matching, without
+from hanse.values import State
+
+
+@dataclass(frozen=True)
+class FFALoRA(FedAvg):
+    """B ← B + Σ pₖ(Bₖ − B) with one random A for all: Σ pₖBₖA is then exactly the mean product.
+
+    Half of LoRA's bytes both ways, since every client draws the same A for itself. What is sent is
+    linear in the product: sums without single updates, and noise for privacy, keep their meaning.
+    """
+
+    def init(self, server: Server) -> State:
+        refuse_other_than_lora(server.learner.tensors(), "ffa_lora")
+        return super().init(server)
+
+    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
+        return Order(matching(state["model"], [B]))
+
+    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
+        return layout(matching(state["model"], [B]))
+
+    def train(self, order: Order, client: Client) -> Update:
+        client.learner.freeze(without(client.learner.initial(), order.tensors))
+        return super().train(order, client)
+
+    def personal(self, order: Order, client: Client) -> Tensors:
+        return {**client.learner.initial(), **order.tensors}

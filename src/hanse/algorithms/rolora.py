@@ -1,0 +1,38 @@
+"""RoLoRA (Chen et al. 2024, 2502.01755): A and B are learned in turn, a round each."""
+
+from dataclasses import dataclass
+
+from hanse.algorithms.fedavg import FedAvg
+from hanse.factors import A, B, refuse_other_than_lora
+from hanse.interfaces import Client, Server
+from hanse.messages import ClientProfile, Order, Update
+from hanse.randomness import Moment
+from hanse.tensors import Layout, layout, matching, without
+from hanse.values import State
+
+
+@dataclass(frozen=True)
+class RoLoRA(FedAvg):
+    """In odd rounds all learn B with A as it is, in even ones A with B as it is.
+
+    One factor is the same at all clients, so the mean of the other gives exactly the mean product,
+    and, other than with FFA-LoRA, A is learned, too. Clients send half of LoRA's bytes; both
+    factors go down, since a client need not have taken part in the round before.
+    """
+
+    def init(self, server: Server) -> State:
+        refuse_other_than_lora(server.learner.tensors(), "rolora")
+        return super().init(server)
+
+    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
+        return layout(matching(state["model"], [_learned(moment)]))
+
+    def train(self, order: Order, client: Client) -> Update:
+        learned = matching(order.tensors, [_learned(client.moment)])
+        client.learner.freeze(without(order.tensors, learned))
+        return super().train(Order(learned), client)
+
+
+def _learned(moment: Moment) -> str:
+    """Which factor's turn it is; B first, since with B at zero A gets no gradient."""
+    return B if moment.round % 2 else A

@@ -1,0 +1,183 @@
+"""Algorithms about LoRA's factors: what is exact, what travels, and what stays."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hanse.algorithms.fedavg import FedAvg
+from hanse.algorithms.fedit import FedIT
+from hanse.algorithms.fedper import FedPer
+from hanse.algorithms.fedsa_lora import FedSALoRA
+from hanse.algorithms.ffa_lora import FFALoRA
+from hanse.algorithms.rolora import RoLoRA
+from hanse.errors import UserError
+from hanse.factors import A, B, Factors, stacked
+from hanse.interfaces import Algorithm, Server
+from hanse.learners.training import Training
+from hanse.messages import Reply, Request
+from hanse.randomness import Moment
+from hanse.tensors import Tensors
+from toys import LAYER, Meddler, Outcome, federate, held_out, same, silos
+
+RANK = 2
+TRAINING = Training(learning_rate=0.1, per_device_train_batch_size=4, optim="sgd")
+DOWN, UP = LAYER + A, LAYER + B
+
+
+def go(
+    algorithm: Algorithm, folder: Path, rounds: int, clients: int = 3, **more: Any
+) -> tuple[Outcome, Meddler]:
+    """A run with LoRA, and what passed through its network."""
+    taps: list[Meddler] = []
+
+    def tapped(inner: Any) -> Meddler:
+        taps.append(Meddler(inner))
+        return taps[-1]
+
+    outcome = federate(
+        algorithm,
+        silos(clients, TRAINING, rank=RANK),
+        folder,
+        held_out(TRAINING, rank=RANK),
+        rounds=rounds,
+        network=tapped,
+        **more,
+    )
+    return outcome, taps[0]
+
+
+def updates(tap: Meddler, round: int) -> dict[str, tuple[float, Tensors]]:
+    """Each client's weight and tensors in a round."""
+    replies = [r for r in map(Reply.parse, tap.replies) if (r.kind, r.round) == ("train", round)]
+    return {r.client: (r.update.weight, r.update.tensors) for r in replies}
+
+
+def dense(start: Tensors, sent: Mapping[str, tuple[float, Tensors]]) -> Tensor:
+    """Σ pₖBₖAₖ in float64, each client's factors being where it began and what it sent."""
+    total = sum(weight for weight, _ in sent.values())
+    found = torch.zeros(len(start[UP]), start[DOWN].shape[1], dtype=torch.float64)
+    for weight, change in sent.values():
+        own = {name: t.double() + change.get(name, torch.zeros(())) for name, t in start.items()}
+        found += weight / total * own[UP] @ own[DOWN]
+    return found
+
+
+def product(model: Tensors) -> Tensor:
+    return model[UP].double() @ model[DOWN].double()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "exact"), [(FFALoRA(), True), (RoLoRA(), True), (FedIT(), False)]
+)
+def test_whether_the_mean_of_products_is_met(
+    algorithm: Algorithm, exact: bool, tmp_path: Path
+) -> None:
+    """From round 3 on both factors have moved, for those that move both."""
+    before = go(algorithm, tmp_path / "before", 2)[0].standing.state["model"]
+    after, tap = go(algorithm, tmp_path / "after", 3)
+    wanted = dense(before, updates(tap, 3))
+    apart = (product(after.standing.state["model"]) - wanted).abs().max()
+    assert (apart < 1e-6) == exact
+
+
+def test_fedit_is_exact_if_all_a_are_equal_and_not_otherwise() -> None:
+    """The mean of factors against the stack, which is the mean of products."""
+    draw = torch.Generator().manual_seed(0)
+    ups = [torch.randn(6, 2, generator=draw, dtype=torch.float64) for _ in range(3)]
+    downs = [torch.randn(2, 5, generator=draw, dtype=torch.float64) for _ in range(3)]
+    for own, exact in ((downs, False), ([downs[0]] * 3, True)):
+        wanted = stacked((1 / 3, Factors(up, down)) for up, down in zip(ups, own, strict=True))
+        found = sum(ups) / 3 @ (sum(own) / 3)
+        assert (float((found - wanted.product()).abs().max()) < 1e-12) == exact
+        covariance = sum(
+            (up - sum(ups) / 3) @ (down - sum(own) / 3) for up, down in zip(ups, own, strict=True)
+        )
+        torch.testing.assert_close(wanted.product() - found, covariance / 3)
+
+
+def test_fedit_is_fedavg(tmp_path: Path) -> None:
+    plain = go(FedAvg(), tmp_path / "fedavg", 3)[0].standing
+    assert same(go(FedIT(), tmp_path / "fedit", 3)[0].standing, plain)
+
+
+def test_ffa_sends_b_alone_both_ways_and_leaves_a(tmp_path: Path) -> None:
+    outcome, tap = go(FFALoRA(), tmp_path / "run", 3)
+    ordered = [r.order.tensors for r in map(Request.parse, tap.requests)]
+    assert all(set(tensors) == {UP} for tensors in ordered)
+    for round in (1, 2, 3):
+        assert all(set(tensors) == {UP} for _, tensors in updates(tap, round).values())
+    model, initial = outcome.standing.state["model"], held_out(rank=RANK)(Moment(0), {}).initial()
+    assert torch.equal(model[DOWN], initial[DOWN])
+    assert not torch.equal(model[UP], initial[UP])
+
+
+def test_rolora_learns_b_and_a_in_turn(tmp_path: Path) -> None:
+    models = [go(RoLoRA(), tmp_path / str(n), n)[0].standing.state["model"] for n in (1, 2, 3)]
+    initial = held_out(rank=RANK)(Moment(0), {}).initial()
+    for before, after, name in zip((initial, *models), models, (UP, DOWN, UP), strict=False):
+        other = DOWN if name == UP else UP
+        assert not torch.equal(before[name], after[name])
+        assert torch.equal(before[other], after[other])
+    tap = go(RoLoRA(), tmp_path / "tapped", 2)[1]
+    for round, name in ((1, UP), (2, DOWN)):
+        assert all(set(tensors) == {name} for _, tensors in updates(tap, round).values())
+
+
+def test_fedsa_never_sends_b_and_every_client_has_its_own(tmp_path: Path) -> None:
+    outcome, tap = go(FedSALoRA(), tmp_path / "run", 3)
+    sent = [r.order.tensors for r in map(Request.parse, tap.requests)]
+    sent += [r.update.tensors for r in map(Reply.parse, tap.replies)]
+    assert {name for tensors in sent for name in tensors} == {DOWN}
+    losses = [scores["loss"] for scores in outcome.records[-1]["client_test"].values()]
+    assert all(loss < 0.9 * torch.tensor(3.0).log() for loss in losses)  # B at zero: log 3
+    assert outcome.records[-1]["test"]["loss"] == pytest.approx(float(torch.tensor(3.0).log()))
+
+
+def test_fedper_sharing_all_is_fedavg_and_sharing_some_is_not(tmp_path: Path) -> None:
+    plain = go(FedAvg(), tmp_path / "fedavg", 3)[0].standing
+    assert same(go(FedPer(share=("lora",)), tmp_path / "all", 3)[0].standing, plain)
+    assert not same(go(FedPer(share=("lora_B",)), tmp_path / "some", 3)[0].standing, plain)
+
+
+def test_fedper_clients_go_on_from_what_they_keep(tmp_path: Path) -> None:
+    """One client that shares nothing that is trained alone: its rounds are plain training."""
+    one = FedPer(share=("lora_A",))
+    outcome, _ = go(one, tmp_path / "run", 2, clients=1)
+    [(name, toy)] = silos(1, TRAINING, rank=RANK).items()
+    model = toy(Moment(0), {}).initial()
+    for round in (1, 2):
+        learner = toy(Moment(0, round, name), {})
+        learner.load(model)
+        learner.fit()
+        model = learner.tensors()
+    torch.testing.assert_close(outcome.standing.state["model"][DOWN], model[DOWN])
+
+
+def test_a_pattern_that_matches_nothing_is_refused() -> None:
+    learner = held_out(rank=RANK)(Moment(0), {})
+    with pytest.raises(UserError, match=r"'bias' is in no tensor's name; there are layer.lora_A"):
+        FedPer(share=("lora_A", "bias")).init(Server(learner, 2, Moment(0)))
+
+
+@pytest.mark.parametrize("algorithm", [FFALoRA(), RoLoRA(), FedSALoRA()])
+def test_an_adapter_without_factors_is_refused(algorithm: Algorithm) -> None:
+    server = Server(held_out()(Moment(0), {}), 2, Moment(0))
+    with pytest.raises(UserError, match="learns LoRA's factors A and B, but the adapter has"):
+        algorithm.init(server)
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_rolora_resumes_in_either_round(stop: int, tmp_path: Path) -> None:
+    keep = replace(TRAINING, optim="adamw", optimizer_state="keep")
+
+    def run(folder: Path, **more: Any) -> Outcome:
+        learners, server = silos(3, keep, rank=RANK), held_out(keep, rank=RANK)
+        return federate(RoLoRA(), learners, folder, server, rounds=4, **more)
+
+    run(tmp_path / "stopped", stop_after=stop)
+    assert same(run(tmp_path / "stopped").standing, run(tmp_path / "whole").standing)
