@@ -2,11 +2,6 @@
 
 import hashlib
 import json
-import logging
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +11,7 @@ from hanse.errors import UserError
 from hanse.loading import load
 from hanse.preview import preview
 from samples import reviews, write_lines
+from stopping import ctrl_c
 
 ROOT = Path(__file__).parent.parent
 
@@ -63,7 +59,7 @@ def test_a_stopped_run_ends_as_if_it_never_had_been(
     words = [f"algorithm={algorithm}", "train.optimizer_state=keep", "fraction_train=0.67"]
     whole = _run(experiment_file, *words)
     stopped = tmp_path / "stopped"
-    with _ctrl_c("round 2: ", presses), pytest.raises(UserError, match=f"after round {saved} was"):
+    with ctrl_c("round 2: ", presses), pytest.raises(UserError, match=f"after round {saved} was"):
         _run(experiment_file, *words, f"output_dir={stopped}")
     assert [r["round"] for r in journal.records(stopped)] == list(range(saved + 1))
     assert _digest(simulation.resume(stopped)) == _digest(whole)
@@ -77,28 +73,9 @@ def test_what_is_computed_again_after_a_stop_is_the_same(
     words = ["adapter.lora.layers_to_transform=[1]", "rounds=5"]
     words += ["train.max_steps=6", "train.per_device_train_batch_size=2"]
     whole, stopped = _run(experiment_file, *words), tmp_path / "stopped"
-    with _ctrl_c("round 4: ", 2), pytest.raises(UserError, match="after round 3 was"):
+    with ctrl_c("round 4: ", 2), pytest.raises(UserError, match="after round 3 was"):
         _run(experiment_file, *words, f"output_dir={stopped}")
     assert _digest(simulation.resume(stopped)) == _digest(whole)
-
-
-@contextmanager
-def _ctrl_c(line: str, presses: int) -> Iterator[None]:
-    """Press Ctrl-C as often when a line of progress begins so: in the middle of a round."""
-    left = [signal.SIGINT] * presses
-
-    def press(record: logging.LogRecord) -> bool:
-        while left and record.getMessage().startswith(line):
-            os.kill(os.getpid(), left.pop())
-        return True
-
-    log = logging.getLogger("hanse.exchange")
-    log.setLevel(logging.INFO)
-    log.addFilter(press)
-    try:
-        yield
-    finally:
-        log.removeFilter(press)
 
 
 def test_resume_of_a_finished_run_writes_the_same_again(experiment_file: Path) -> None:

@@ -86,13 +86,14 @@ class Toy:
 
     hidden: width of a hidden layer; 0 for softmax regression.
     rank: of a LoRA adapter on the regression's frozen weights, which is then all that is trained;
-        0 for none.
+        0 for none. scale: what its product is multiplied by.
     """
 
     splits: Mapping[str, Sequence[Point]]
     training: Training = QUICK
     hidden: int = 0
     rank: int = 0
+    scale: float = 1.0
     objective: Objective = field(default_factory=Sft)
     rounds: int = 3
 
@@ -131,7 +132,7 @@ class ToyLearner(Learner):
     def forward(self, batch: Batch) -> Tensor:
         x = batch.x
         if self.toy.rank:
-            return x @ self._live[LAYER + A].T @ self._live[LAYER + B].T
+            return self.toy.scale * x @ self._live[LAYER + A].T @ self._live[LAYER + B].T
         if self.toy.hidden:
             x = torch.tanh(x @ self._live["inner"].T + self._live["inner bias"])
         return x @ self._live["weight"].T + self._live["bias"]
@@ -251,6 +252,12 @@ class Outcome(NamedTuple):
     run: Run
 
 
+def told(make: Make) -> dict[str, float]:
+    """What the server knows of a client's adapter."""
+    rank = getattr(make, "rank", 0)
+    return {"rank": float(rank)} if rank else {}
+
+
 def federate(
     algorithm: Algorithm,
     learners: Mapping[str, Make],
@@ -274,7 +281,7 @@ def federate(
     """
     profiles = {
         name: ClientProfile(
-            name, len(make(Moment(0), {}).examples("train")), (numbers or {}).get(name, {})
+            name, len(make(Moment(0), {}).examples("train")), (numbers or {}).get(name, told(make))
         )
         for name, make in learners.items()
     }

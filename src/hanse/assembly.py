@@ -48,6 +48,11 @@ class Silo:
         """Its examples by split."""
         return self.learner.splits
 
+    def profile(self, name: str) -> ClientProfile:
+        """What the server knows of it."""
+        numbers = {"rank": float(self.learner.rank), "scaling": self.learner.scaling}
+        return ClientProfile(name, len(self.examples["train"]), numbers)
+
 
 @dataclass
 class Simulation:
@@ -62,9 +67,7 @@ class Simulation:
     @property
     def profiles(self) -> list[ClientProfile]:
         """What the server knows of the clients, in client order."""
-        return [
-            ClientProfile(name, len(silo.examples["train"])) for name, silo in self.silos.items()
-        ]
+        return [silo.profile(name) for name, silo in self.silos.items()]
 
     def run(self, journal: Journal) -> Run:
         """The run, with every client in this process."""
@@ -117,7 +120,7 @@ class Simulation:
         together = self._rendezvous.meet if self._rendezvous else None
         model = replace(silo.learner, together=together)
         return Site(
-            profile=ClientProfile(name, len(silo.examples["train"])),
+            profile=silo.profile(name),
             learner=lambda moment, kept: replace(model, moment=moment, kept=kept),
             # Copies, so that nothing but bytes can pass between one half and another.
             algorithm=copy(algorithm),
@@ -138,10 +141,12 @@ def simulate(experiment: Experiment, machine: Machine | None = None) -> Simulati
     machine = machine or Machine()
     machine.clear_adapters()  # what an earlier run has trained
     division = machine.division(experiment)
-    tasks = build_tasks(experiment)
+    tasks, algorithm = build_tasks(experiment), build_algorithm(experiment)
     _refuse_unmeasured(tasks, bool(experiment.evaluation.test and division.test))
     asked = next(iter(tasks.values())).needs
     own = {name: experiment.for_client(name) for name in experiment.participant_names}
+    if algorithm.plain_sgd:
+        _refuse_other_than_sgd(type(algorithm).__name__, experiment, own)
     shares = list(holders.shares(experiment, own, division, asked))
     holders.refuse_unfit(shares, division.labels)
     read = holders.read(shares, partial(machine.reader, labels=division.labels))
@@ -153,8 +158,10 @@ def simulate(experiment: Experiment, machine: Machine | None = None) -> Simulati
         mine = learner
         if settings is not experiment:
             mine = machine.learner(settings, {}, learner.moment, {})
-            _refuse_unlike(name, mine, learner)
-            mine.backbone.begin(mine.adapter, learner.initial())
+            alike = mine.parameters().keys() == learner.parameters().keys()
+            if mine.rank == learner.rank or not (algorithm.unequal and alike):
+                _refuse_unlike(name, mine, learner)
+                mine.backbone.begin(mine.adapter, learner.initial())
         silos[name] = Silo(settings, replace(mine, splits=read[name]))
     return Simulation(experiment, machine, division, learner, silos)
 
@@ -166,6 +173,22 @@ def _refuse_unmeasured(tasks: Mapping[str, Task], tested: bool) -> None:
             raise UserError(
                 f"the task {name} takes so long that it is measured on test rows only, and here "
                 "are none; hold some out with data.test, and set evaluation.test: true."
+            )
+
+
+def _refuse_other_than_sgd(
+    algorithm: str, experiment: Experiment, own: Mapping[str, Experiment]
+) -> None:
+    """What corrects gradients means nothing to an optimizer that rescales them."""
+    for name, settings in own.items():
+        train = settings.train
+        if train.optim != "sgd" or train.momentum:
+            whose = "train" if settings is experiment else f"clients.{name}.train"
+            how = train.optim + (f" with momentum {train.momentum}" if train.momentum else "")
+            raise UserError(
+                f"{algorithm} corrects gradients, which only plain SGD follows as "
+                f"they are, but {whose} has {how}; set {whose}.optim=sgd and {whose}.momentum=0, "
+                "with a learning rate that suits it."
             )
 
 

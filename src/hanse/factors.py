@@ -99,6 +99,28 @@ def shortened(factors: Factors, rank: int | None = None) -> tuple[Factors, float
     return Factors(up, down), float(values[kept:].double().square().sum().sqrt())
 
 
+def first(factors: Factors, rank: int) -> Factors:
+    """The first columns and rows: of what `shortened` gives, the nearest product of that rank."""
+    return Factors(factors.up[:, :rank], factors.down[:rank])
+
+
+def resized(factors: Factors, rank: int) -> Factors:
+    """Factors of the same layer with another rank, for what does not look at values."""
+    up, down = factors.up, factors.down
+    return Factors(up.new_empty(len(up), rank), down.new_empty(rank, down.shape[1]))
+
+
+def filled(factors: Factors | None, fresh: Factors) -> Factors:
+    """The same product in factors of the rank of fresh ones, whose B is zero, ready to learn.
+
+    What is lacking is filled up with the fresh rows of A, and columns of B that are zero.
+    """
+    if factors is None:
+        return fresh
+    wide = padded(factors, fresh.rank)
+    return Factors(wide.up, torch.cat([factors.down, fresh.down[factors.rank :]]))
+
+
 def padded(factors: Factors, rank: int) -> Factors:
     """The same product in factors of a higher rank, with zeros."""
     lacking = rank - factors.rank

@@ -82,6 +82,11 @@ class Learner(ABC):
     def configure(self, numbers: Numbers) -> None:  # noqa: B027 (an order may ask for nothing)
         """Reshape what is trained, as an order's numbers ask (a rank); by default nothing."""
 
+    @property
+    def scaling(self) -> float:
+        """What the products of a LoRA adapter's factors are multiplied by, α/r."""
+        return 1.0
+
     def initial(self) -> Tensors:
         """What is trained, as it is before any training: the same wherever the settings are."""
         raise TypeError(f"{type(self).__name__} does not know how it began")
@@ -156,6 +161,8 @@ class Algorithm(ABC):
 
     linear: ClassVar[bool] = True  # its updates may be summed unseen
     payload: ClassVar[str] = "change"  # what an update holds: change, factors, logits or scalars
+    unequal: ClassVar[bool] = False  # clients' LoRA ranks may differ from the server's
+    plain_sgd: ClassVar[bool] = False  # clients must train by SGD without momentum
 
     def init(self, server: Server) -> State:
         """The state before the first round."""

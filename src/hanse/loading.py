@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hanse import renaming, settings
+from hanse import parts, renaming, settings
 from hanse.data.corpora import CORPORA
 from hanse.errors import UserError
 from hanse.experiment import (
@@ -134,13 +134,7 @@ def _check_clients(experiment: Experiment) -> None:
         except ValidationError as error:
             raise explain(error, Experiment, place) from None
         _check_own_data(experiment, name, over.get("data") or {})
-        mine, theirs = own.adapter, experiment.adapter
-        if mine.source != theirs.source or _trained(mine.lora) != _trained(theirs.lora):
-            raise SettingError(
-                f"clients.{name}.adapter trains another adapter than the other clients', and a "
-                "mean of the two means nothing; only lora_dropout may differ.",
-                (*place, "adapter"),
-            )
+        _check_own_adapter(experiment, own, name)
 
 
 def _check_own_data(experiment: Experiment, name: str, data: dict[str, Any]) -> None:
@@ -161,9 +155,29 @@ def _check_own_data(experiment: Experiment, name: str, data: dict[str, Any]) -> 
             )
 
 
-def _trained(lora: Lora | None) -> Lora | None:
-    """The adapter's settings without what only changes how a client trains it."""
-    return None if lora is None else replace(lora, lora_dropout=0.0)
+def _check_own_adapter(experiment: Experiment, own: Experiment, name: str) -> None:
+    """Refuse an adapter that cannot be combined with those of the other clients."""
+    mine, theirs = own.adapter, experiment.adapter
+    unequal = build_algorithm(experiment).unequal
+    alike = mine.source == theirs.source
+    if not alike or _trained(mine.lora, unequal) != _trained(theirs.lora, unequal):
+        rest = ""
+        if not unequal:
+            able = [n for n in parts.names("algorithms") if parts.find("algorithms", n).unequal]  # type: ignore[attr-defined]
+            rest = f", and r and lora_alpha with an algorithm for that: {', '.join(able)}"
+        raise SettingError(
+            f"clients.{name}.adapter trains another adapter than the other clients', and a "
+            f"mean of the two means nothing; only lora_dropout may differ{rest}.",
+            ("clients", name, "adapter"),
+        )
+
+
+def _trained(lora: Lora | None, unequal: bool) -> Lora | None:
+    """The adapter's settings without what may differ between clients."""
+    if lora is None:
+        return None
+    one = replace(lora, lora_dropout=0.0)
+    return replace(one, r=1, lora_alpha=1) if unequal else one
 
 
 def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from hanse.algorithms.fedit import FedIT
 from hanse.algorithms.fedper import FedPer
 from hanse.algorithms.fedsa_lora import FedSALoRA
 from hanse.algorithms.ffa_lora import FFALoRA
+from hanse.algorithms.flexlora import FlexLoRA
 from hanse.algorithms.rolora import RoLoRA
 from hanse.errors import UserError
 from hanse.factors import A, B, Factors, stacked
@@ -164,7 +165,7 @@ def test_a_pattern_that_matches_nothing_is_refused() -> None:
         FedPer(share=("lora_A", "bias")).init(Server(learner, 2, Moment(0)))
 
 
-@pytest.mark.parametrize("algorithm", [FFALoRA(), RoLoRA(), FedSALoRA()])
+@pytest.mark.parametrize("algorithm", [FFALoRA(), RoLoRA(), FedSALoRA(), FlexLoRA()])
 def test_an_adapter_without_factors_is_refused(algorithm: Algorithm) -> None:
     server = Server(held_out()(Moment(0), {}), 2, Moment(0))
     with pytest.raises(UserError, match="learns LoRA's factors A and B, but the adapter has"):
@@ -181,3 +182,84 @@ def test_rolora_resumes_in_either_round(stop: int, tmp_path: Path) -> None:
 
     run(tmp_path / "stopped", stop_after=stop)
     assert same(run(tmp_path / "stopped").standing, run(tmp_path / "whole").standing)
+
+
+# ---- unequal ranks
+
+RANKS = {"c0": 1, "c1": 2, "c2": 4}
+SCALES = {"c0": 2.0, "c1": 0.5, "c2": 1.0}
+
+
+def mixed(
+    folder: Path, rounds: int, server: int = 3, training: Training = TRAINING, **more: Any
+) -> tuple[Outcome, Meddler]:
+    """FlexLoRA with clients of unequal ranks and scalings."""
+    taps: list[Meddler] = []
+
+    def tapped(inner: Any) -> Meddler:
+        taps.append(Meddler(inner))
+        return taps[-1]
+
+    learners = {
+        name: replace(toy, rank=RANKS[name], scale=SCALES[name])
+        for name, toy in silos(3, training).items()
+    }
+    numbers = {name: {"rank": RANKS[name], "scaling": SCALES[name]} for name in RANKS}
+    public = held_out(training, rank=server)
+    more = {"numbers": numbers, "network": tapped, "rounds": rounds, **more}
+    return federate(FlexLoRA(), learners, folder, public, **more), taps[0]
+
+
+def weighted(tap: Meddler, round: int) -> Tensor:
+    """Σ pₖsₖBₖAₖ of what was sent, in float64."""
+    sent = updates(tap, round)
+    total = sum(weight for weight, _ in sent.values())
+    found = torch.zeros(3, 4, dtype=torch.float64)
+    for name, (weight, own) in sent.items():
+        assert own[DOWN].shape == (RANKS[name], 4)
+        found += weight / total * SCALES[name] * own[UP].double() @ own[DOWN].double()
+    return found
+
+
+def test_flexlora_keeps_the_mean_of_scaled_products(tmp_path: Path) -> None:
+    outcome, tap = mixed(tmp_path / "run", 3)
+    wanted, state = weighted(tap, 3), outcome.standing.state
+    assert (product(state["product"]) - wanted).abs().max() < 1e-5
+    assert (product(state["model"]) - wanted).abs().max() < 1e-5  # rank 3 holds any 3 × 4
+
+
+def test_flexlora_sends_each_client_the_best_of_its_rank(tmp_path: Path) -> None:
+    _, tap = mixed(tmp_path / "run", 3)
+    wanted = weighted(tap, 2)
+    values = torch.linalg.svdvals(wanted)
+    asked = [r for r in map(Request.parse, tap.requests) if (r.kind, r.round) == ("train", 3)]
+    assert len(asked) == len(RANKS)
+    for request, (name, rank) in zip(asked, RANKS.items(), strict=True):
+        sent = request.order.tensors
+        assert sent[DOWN].shape[0] == min(rank, 3)  # the product itself has rank 3
+        away = (SCALES[name] * product(sent) - wanted).norm()
+        assert float(away) == pytest.approx(float(values[rank:].square().sum().sqrt()), abs=1e-5)
+
+
+def test_a_rank_beyond_the_products_goes_on_learning(tmp_path: Path) -> None:
+    """c2 has rank 4, and no product of 3 × 4 has: its fourth row must be ready to learn."""
+    _, tap = mixed(tmp_path / "run", 3)
+    learned = updates(tap, 3)["c2"][1]
+    assert float(learned[UP][:, 3].norm()) > 1e-4
+    assert float(learned[DOWN][3].norm()) > 1e-4
+
+
+def test_a_server_of_low_rank_evaluates_the_best_of_its_rank(tmp_path: Path) -> None:
+    outcome, _ = mixed(tmp_path / "run", 2, server=1)
+    state = outcome.standing.state
+    away = float((product(state["model"]) - product(state["product"])).norm())
+    tail = float(torch.linalg.svdvals(product(state["product"]))[1:].square().sum().sqrt())
+    assert away == pytest.approx(tail, abs=1e-6)
+    assert tail > 1e-3
+
+
+def test_flexlora_resumes(tmp_path: Path) -> None:
+    keep = replace(TRAINING, optim="adamw", optimizer_state="keep")
+    whole = mixed(tmp_path / "whole", 4, training=keep)[0].standing
+    mixed(tmp_path / "stopped", 4, training=keep, stop_after=2)
+    assert same(mixed(tmp_path / "stopped", 4, training=keep)[0].standing, whole)

@@ -17,7 +17,7 @@ from hanse.messages import ClientProfile, Update, admit, unpack
 from hanse.randomness import Moment
 from hanse.tensors import zeros
 from hanse.values import Combined, State
-from toys import federate, held_out, same, silos
+from toys import federate, held_out, same, silos, told
 
 LEARNED = 0.75  # the loss after five rounds, as a share of that before the first, is below this
 
@@ -46,7 +46,13 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"optimizer": "momentum", "learning_rate": 0.5, "beta_1": 0.5},
     ],
 }
-LORA = {"fedit", "ffa_lora", "rolora", "fedsa_lora"}  # those that are about LoRA's factors
+LORA = {
+    "fedit",
+    "ffa_lora",
+    "rolora",
+    "fedsa_lora",
+    "flexlora",
+}  # those that are about LoRA's factors
 PERSONAL = {"fedper", "fedsa_lora"}  # those whose clients keep what the server never sees
 CASES = [
     Case(name, settings)
@@ -78,7 +84,7 @@ def first_updates(
     """What two clients make of the first round's order."""
     result = []
     for name, toy in silos(2, rank=case.rank).items():
-        profile = ClientProfile(name, len(toy.splits["train"]))
+        profile = ClientProfile(name, len(toy.splits["train"]), told(toy))
         moment = Moment(0, 1, name)
         order = algorithm.order(state, profile, moment)
         assert order is not None

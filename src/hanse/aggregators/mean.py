@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hanse.interfaces import Aggregator, Exchange
 from hanse.messages import ClientProfile, Update
@@ -16,22 +16,44 @@ class Mean(Aggregator):
 
     def aggregate(self, exchange: Exchange) -> Combined:
         if exchange.algorithm.combines:
-            return exchange.algorithm.combine(list(_decoded(exchange)))
-        mean, clients = RunningMean(), []
-        sums: defaultdict[str, float] = defaultdict(float)
-        weights: defaultdict[str, float] = defaultdict(float)  # not all report every number
+            return self._combined(exchange)
+        mean, numbers, clients = RunningMean(), _Numbers(), []
         for profile, update in _decoded(exchange):
             if update.weight > 0:  # a client without examples has nothing to say
                 mean.add(update.tensors, update.weight)
-                for name, value in update.numbers.items():
-                    sums[name] += update.weight * value
-                    weights[name] += update.weight
+                numbers.add(update)
                 clients.append(profile.name)
             del update  # or it would stay in memory while the next client trains
         if not clients:
             return Combined({}, {}, 0.0, ())
-        numbers = {name: total / weights[name] for name, total in sums.items()}
-        return Combined(mean.value(), numbers, mean.weight, tuple(clients))
+        return Combined(mean.value(), numbers.value(), mean.weight, tuple(clients))
+
+    def _combined(self, exchange: Exchange) -> Combined:
+        """What an algorithm that needs each update makes of them, all in memory at once."""
+        updates = [(profile, update) for profile, update in _decoded(exchange) if update.weight > 0]
+        if not updates:
+            return Combined({}, {}, 0.0, ())
+        numbers = _Numbers()
+        for _, update in updates:
+            numbers.add(update)
+        combined = exchange.algorithm.combine(updates)
+        return replace(combined, numbers={**numbers.value(), **combined.numbers})
+
+
+class _Numbers:
+    """Weighted means of what clients report; not all report every number."""
+
+    def __init__(self) -> None:
+        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._weights: defaultdict[str, float] = defaultdict(float)
+
+    def add(self, update: Update) -> None:
+        for name, value in update.numbers.items():
+            self._sums[name] += update.weight * value
+            self._weights[name] += update.weight
+
+    def value(self) -> dict[str, float]:
+        return {name: total / self._weights[name] for name, total in self._sums.items()}
 
 
 def _decoded(exchange: Exchange) -> Iterator[tuple[ClientProfile, Update]]:

@@ -96,6 +96,20 @@ def dropout(model: PeftModel, adapter: str) -> float:
     return share
 
 
+def rank(model: PeftModel, adapter: str) -> int:
+    """An adapter's rank."""
+    config: Any = model.peft_config[adapter]
+    found: int = config.r
+    return found
+
+
+def scaling(model: PeftModel, adapter: str) -> float:
+    """What an adapter's low-rank products are multiplied by: α/r."""
+    config: Any = model.peft_config[adapter]
+    found: float = config.lora_alpha / config.r
+    return found
+
+
 def scalings(model: PeftModel, adapter: str) -> dict[str, float]:
     """What an adapter's low-rank products are multiplied by (α/r), by the name of the layer."""
     layers = ((n, module) for n, module in model.named_modules() if isinstance(module, LoraLayer))

@@ -45,6 +45,15 @@ class CausalLM(Learner):
         live = self.backbone.parameters(self.adapter)
         return {n: p for n, p in live.items() if n not in self.frozen} if self.frozen else live
 
+    @property
+    def scaling(self) -> float:
+        return adapters.scaling(self.backbone.model, self.adapter)
+
+    @property
+    def rank(self) -> int:
+        """That of its adapter."""
+        return adapters.rank(self.backbone.model, self.adapter)
+
     def initial(self) -> Tensors:
         return self.backbone.initial(self.adapter)
 

@@ -1,0 +1,89 @@
+"""FlexLoRA (Bai et al. 2024, 2402.11505): the mean of products, cut to each client's rank."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hanse import factors
+from hanse.algorithms.fedavg import FedAvg
+from hanse.factors import Factors, refuse_other_than_lora
+from hanse.interfaces import Client, Server
+from hanse.messages import ClientProfile, Order, Update
+from hanse.randomness import Moment
+from hanse.tensors import Layout, Tensors, layout
+from hanse.values import Combined, State
+
+
+@dataclass(frozen=True)
+class FlexLoRA(FedAvg):
+    """W ← Σ pₖsₖBₖAₖ, of which client k is sent the best approximation of its own rank rₖ.
+
+    The mean is exact and kept whole, as factors; what is cut off for a client, and for the server's
+    own adapter, is the tail of the singular values. Each client's s = α/r is put into the product
+    and taken out again, so unequal ones are no matter. Where the product has less than a client's
+    rank, the client fills up with rows of A as it began, and columns of B that are zero: otherwise
+    both would be zero, and never learn (this filling up is ours; the paper is silent).
+    """
+
+    linear: ClassVar[bool] = False
+    payload: ClassVar[str] = "factors"
+    unequal: ClassVar[bool] = True
+
+    def init(self, server: Server) -> State:
+        model = server.learner.tensors()
+        refuse_other_than_lora(model, "flexlora")
+        return {"model": model, "product": {}}
+
+    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
+        rank, scaling = _own(profile)
+        return Order(_cut(state["product"], rank, scaling))
+
+    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
+        rank = _own(profile)[0]
+        found = factors.layers(layout(state["model"]))
+        return factors.tensors({name: factors.resized(own, rank) for name, own in found.items()})
+
+    def train(self, order: Order, client: Client) -> Update:
+        client.learner.load(self.personal(order, client))
+        fit = client.learner.fit()
+        return Update(client.learner.tensors(), fit.numbers(), weight=client.profile.examples)
+
+    def personal(self, order: Order, client: Client) -> Tensors:
+        initial, sent = factors.layers(client.learner.initial()), factors.layers(order.tensors)
+        return factors.tensors(
+            {name: factors.filled(sent.get(name), own) for name, own in initial.items()}
+        )
+
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
+        parts: list[tuple[float, dict[str, Factors]]] = []
+        for profile, update in updates:
+            own, scaling = factors.layers(update.tensors), _own(profile)[1]
+            scaled = {name: factors.scaled(one, scaling) for name, one in own.items()}
+            parts.append((update.weight, scaled))
+        whole = {n: factors.shortened(one)[0] for n, one in factors.mean(parts).items()}
+        clients = tuple(profile.name for profile, _ in updates)
+        weight = sum(update.weight for _, update in updates)
+        return Combined(factors.tensors(whole), {}, weight, clients)
+
+    def step(self, state: State, combined: Combined, server: Server) -> State:
+        product = combined.tensors
+        like = factors.layers(state["model"])
+        rank = next(iter(like.values())).rank
+        cut = factors.layers(_cut(product, rank, server.learner.scaling))
+        model = {name: factors.padded(own, rank) for name, own in cut.items()}
+        return {"model": factors.tensors(model), "product": product}
+
+
+def _own(profile: ClientProfile) -> tuple[int, float]:
+    """A client's rank and s = α/r."""
+    return int(profile.numbers["rank"]), profile.numbers.get("scaling", 1.0)
+
+
+def _cut(product: Tensors, rank: int, scaling: float) -> Tensors:
+    """The best factors of at most this rank, for an adapter that multiplies them by `scaling`."""
+    return factors.tensors(
+        {
+            name: factors.scaled(factors.first(own, rank), 1 / scaling)
+            for name, own in factors.layers(product).items()
+        }
+    )

@@ -1,0 +1,117 @@
+"""Algorithms in whole runs on a real model's shape: cohorts, resume, PEFT, refusals."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from hanse import journal, simulation
+from hanse.assembly import simulate
+from hanse.errors import UserError
+from hanse.loading import load
+from stopping import ctrl_c
+
+SGD = ("train.optim=sgd", "train.learning_rate=0.5")
+RANKS = "clients={silo-1: {adapter: {lora: {r: 2}}}, silo-3: {adapter: {lora: {r: 8}}}}"
+ZOO = {
+    "scaffold": SGD,
+    "fednova": (),
+    "feddyn": (),
+    "ffa_lora": (),
+    "rolora": (),
+    "fedsa_lora": (),
+    "fedper": ("algorithm.fedper.share=[layers.0]",),
+    "flexlora": (RANKS,),
+}
+
+
+def run(file: Path, *words: str) -> Path:
+    return simulation.run(load(file, words))
+
+
+def words(algorithm: str, *more: str) -> list[str]:
+    """The settings of a run with an algorithm."""
+    named = () if any("algorithm" in word for word in ZOO[algorithm]) else (algorithm,)
+    return [*(f"algorithm={name}" for name in named), *ZOO[algorithm], *more]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def digest(folder: Path) -> str:
+    return hashlib.sha256(
+        (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+    ).hexdigest()
+
+
+@pytest.mark.parametrize("algorithm", ZOO)
+def test_a_run_in_cohorts_ends_as_one_by_one_and_as_if_stopped(
+    algorithm: str, experiment_file: Path, tmp_path: Path
+) -> None:
+    own = words(algorithm, "rounds=2", "train.optimizer_state=keep")
+    together = run(experiment_file, *own)
+    single = run(experiment_file, *own, "cohort=off", f"output_dir={tmp_path / 'single'}")
+    for name, tensor in weights(single).items():
+        torch.testing.assert_close(weights(together)[name], tensor, atol=1e-5, rtol=0)
+    scores = [journal.records(folder)[-1]["client_test"] for folder in (together, single)]
+    for name, metrics in scores[0].items():
+        assert metrics["loss"] == pytest.approx(scores[1][name]["loss"], abs=1e-4)
+    stopped = tmp_path / "stopped"
+    with ctrl_c("round 2: ", 2), pytest.raises(UserError, match="after round 1 was"):
+        run(experiment_file, *own, f"output_dir={stopped}")
+    assert digest(simulation.resume(stopped)) == digest(together)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT's
+@pytest.mark.parametrize("algorithm", ["ffa_lora", "flexlora"])
+def test_what_is_left_is_a_peft_adapter_that_scores_the_same(
+    algorithm: str, experiment_file: Path, tiny_llama: Path
+) -> None:
+    folder = run(experiment_file, *words(algorithm))
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    ids = torch.arange(20, 40)[None]
+    plain = base(ids).logits
+    loaded = PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+    assert not torch.allclose(loaded(ids).logits, plain, atol=1e-3)
+    learner = simulate(load(folder / "experiment.yaml")).learner
+    learner.load(weights(folder))
+    learner.backbone.activate(learner.adapter)
+    own = learner.backbone.logits(ids, torch.arange(20))
+    torch.testing.assert_close(own, loaded(ids).logits[0], atol=1e-5, rtol=0)
+
+
+def test_ffa_halves_what_is_sent(experiment_file: Path, tmp_path: Path) -> None:
+    """The tiny model's factors are of nearly one size, and the rest of a message is small."""
+    sent = {}
+    for algorithm in ("fedit", "ffa_lora"):
+        folder = run(
+            experiment_file,
+            f"algorithm={algorithm}",
+            "adapter.lora.r=32",
+            "adapter.lora.target_modules=[q_proj, o_proj]",
+            f"output_dir={tmp_path / algorithm}",
+        )
+        sent[algorithm] = journal.records(folder)[1]["bytes"]
+    for way in ("up", "down"):
+        assert sent["ffa_lora"][way] / sent["fedit"][way] == pytest.approx(0.5, abs=0.05)
+
+
+def test_unequal_ranks_want_an_algorithm_for_them(experiment_file: Path) -> None:
+    with pytest.raises(UserError, match="r and lora_alpha with an algorithm for that: flexlora"):
+        run(experiment_file, RANKS)
+
+
+@pytest.mark.parametrize("setting", ["train.optim=adamw", "train.momentum=0.9"])
+def test_scaffold_wants_plain_sgd(setting: str, experiment_file: Path) -> None:
+    with pytest.raises(UserError, match=r"Scaffold corrects gradients.* set train.optim=sgd"):
+        run(experiment_file, "algorithm=scaffold", *SGD, setting)
+
+
+def test_a_share_that_matches_nothing_is_refused(experiment_file: Path) -> None:
+    with pytest.raises(UserError, match="'nowhere' is in no tensor's name; there are"):
+        run(experiment_file, "algorithm.fedper.share=[nowhere]")
