@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from hanse.aggregators.mean import Mean
 from hanse.client import Site
 from hanse.evaluation.perplexity import Perplexity
-from hanse.factors import A, B
+from hanse.factors import A, B, Factors, layers
 from hanse.interfaces import Aggregator, Algorithm, Federation, Learner, Objective, Transform
 from hanse.journal import Journal, Row, latest, records
 from hanse.learners.training import Training, fit
@@ -109,12 +109,16 @@ class ToyLearner(Learner):
         features = len(next(iter(next(filter(None, toy.splits.values())))).x)
         self._live = {name: Parameter(t) for name, t in _initial(features, toy).items()}
         self._features, self._frozen = features, frozenset[str]()
+        self._residual: Factors | None = None
 
     def parameters(self) -> Mapping[str, Parameter]:
         return {name: p for name, p in self._live.items() if name not in self._frozen}
 
     def initial(self) -> Mapping[str, Tensor]:
         return _initial(self._features, self.toy)
+
+    def correct(self, residual: Mapping[str, Tensor]) -> None:
+        self._residual = layers(residual).get(LAYER)
 
     def freeze(self, tensors: Mapping[str, Tensor]) -> None:
         self._frozen = frozenset(tensors)
@@ -132,7 +136,8 @@ class ToyLearner(Learner):
     def forward(self, batch: Batch) -> Tensor:
         x = batch.x
         if self.toy.rank:
-            return self.toy.scale * x @ self._live[LAYER + A].T @ self._live[LAYER + B].T
+            y = self.toy.scale * x @ self._live[LAYER + A].T @ self._live[LAYER + B].T
+            return y if self._residual is None else y + x @ self._residual.product().T
         if self.toy.hidden:
             x = torch.tanh(x @ self._live["inner"].T + self._live["inner bias"])
         return x @ self._live["weight"].T + self._live["bias"]

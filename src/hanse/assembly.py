@@ -145,8 +145,7 @@ def simulate(experiment: Experiment, machine: Machine | None = None) -> Simulati
     _refuse_unmeasured(tasks, bool(experiment.evaluation.test and division.test))
     asked = next(iter(tasks.values())).needs
     own = {name: experiment.for_client(name) for name in experiment.participant_names}
-    if algorithm.plain_sgd:
-        _refuse_other_than_sgd(type(algorithm).__name__, experiment, own)
+    _refuse_optimizers(algorithm, experiment, own)
     shares = list(holders.shares(experiment, own, division, asked))
     holders.refuse_unfit(shares, division.labels)
     read = holders.read(shares, partial(machine.reader, labels=division.labels))
@@ -176,19 +175,25 @@ def _refuse_unmeasured(tasks: Mapping[str, Task], tested: bool) -> None:
             )
 
 
-def _refuse_other_than_sgd(
-    algorithm: str, experiment: Experiment, own: Mapping[str, Experiment]
+def _refuse_optimizers(
+    algorithm: Algorithm, experiment: Experiment, own: Mapping[str, Experiment]
 ) -> None:
-    """What corrects gradients means nothing to an optimizer that rescales them."""
-    for name, settings in own.items():
+    """Refuse what would quietly turn an algorithm into another one."""
+    name = type(algorithm).__name__
+    for client, settings in own.items():
         train = settings.train
-        if train.optim != "sgd" or train.momentum:
-            whose = "train" if settings is experiment else f"clients.{name}.train"
+        whose = "train" if settings is experiment else f"clients.{client}.train"
+        if algorithm.plain_sgd and (train.optim != "sgd" or train.momentum):
             how = train.optim + (f" with momentum {train.momentum}" if train.momentum else "")
             raise UserError(
-                f"{algorithm} corrects gradients, which only plain SGD follows as "
-                f"they are, but {whose} has {how}; set {whose}.optim=sgd and {whose}.momentum=0, "
-                "with a learning rate that suits it."
+                f"{name} corrects gradients, which only plain SGD follows as they are, but {whose} "
+                f"has {how}; set {whose}.optim=sgd and {whose}.momentum=0, with a learning rate "
+                "that suits it."
+            )
+        if algorithm.fresh and train.optimizer_state == "keep":
+            raise UserError(
+                f"{name} begins every round with a fresh adapter, of which no optimizer can know "
+                f"anything; set {whose}.optimizer_state=reset."
             )
 
 

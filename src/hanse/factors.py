@@ -19,6 +19,8 @@ from hanse.errors import UserError
 from hanse.tensors import Tensors
 
 A, B = ".lora_A.weight", ".lora_B.weight"
+NOTHING = 1e-7  # of the largest singular value: what is smaller is rounding
+RESIDUAL = "residual/"  # before the names of a change of the frozen base, among a model's tensors
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def scaled(factors: Factors, by: float) -> Factors:
 
 
 def stacked(parts: Iterable[tuple[float, Factors]]) -> Factors:
-    """Σ wₖ·upₖ·downₖ, exactly, of rank Σ rₖ (Wang et al. 2024, 2409.05976, eq. 5).
+    """Σ wₖ·upₖ·downₖ, exactly, of rank Σ rₖ (Wang et al. 2024, 2409.05976).
 
     Each weight goes on one side only, or it would count twice.
     """
@@ -88,15 +90,16 @@ def shortened(factors: Factors, rank: int | None = None) -> tuple[Factors, float
     Both sides are brought into triangular form, whose small product is decomposed; so the singular
     values are those of the whole (out, in) matrix, and the distance is the norm of those left out
     (Eckart and Young 1936). The larger ones come first, and each goes to both factors alike.
-    rank: none keeps all that can be other than zero, min(r, out, in).
+    rank: none keeps all that float32 can tell from zero, at most min(r, out, in) and at least one.
     """
     left, upper = torch.linalg.qr(factors.up)
     right, lower = torch.linalg.qr(factors.down.T)
     u, values, vh = torch.linalg.svd(upper @ lower.T, full_matrices=False)
-    kept = len(values) if rank is None else min(rank, len(values))
-    root = values[:kept].sqrt()
-    up, down = left @ (u[:, :kept] * root), (root[:, None] * vh[:kept]) @ right.T
-    return Factors(up, down), float(values[kept:].double().square().sum().sqrt())
+    if rank is None:
+        rank = max(1, int((values > NOTHING * values[0]).sum()))
+    root = values[:rank].sqrt()
+    up, down = left @ (u[:, :rank] * root), (root[:, None] * vh[:rank]) @ right.T
+    return Factors(up, down), float(values[rank:].double().square().sum().sqrt())
 
 
 def first(factors: Factors, rank: int) -> Factors:

@@ -14,11 +14,21 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from hanse.errors import UserError
+from hanse.factors import RESIDUAL
 from hanse.messages import ClientProfile, Numbers, Order, Update
 from hanse.packed import lengths
 from hanse.progress import track
 from hanse.randomness import Moment
-from hanse.tensors import Layout, Tensors, layout, refuse_unlike, subtract
+from hanse.tensors import (
+    Layout,
+    Tensors,
+    below,
+    layout,
+    prefixed,
+    refuse_unlike,
+    subtract,
+    without,
+)
 from hanse.values import Combined, Fit, Memory, Penalty, Scores, State
 
 
@@ -107,18 +117,29 @@ class Learner(ABC):
         device = next(iter(self.parameters().values())).device
         return {name: tensor.to(device) for name, tensor in tensors.items()}
 
+    def correct(self, residual: Tensors) -> None:
+        """Change the frozen base by up·down, layer by layer; the last change is gone."""
+        if residual:
+            raise TypeError(f"{type(self).__name__} cannot change its frozen base")
+
     def load(self, tensors: Tensors) -> None:
-        """Set what is trained, in place; raises UserError unless names and shapes are the same."""
-        live = self.parameters()
-        refuse_unlike(live, tensors)
+        """Set what is trained, in place; raises UserError unless names and shapes are the same.
+
+        What stands behind RESIDUAL goes to `correct`; without it, the base is as it was.
+        """
+        residual, live = below(tensors, RESIDUAL), self.parameters()
+        own = without(tensors, prefixed(RESIDUAL, residual))
+        refuse_unlike(live, own)
         for name, parameter in live.items():
-            parameter.data.copy_(tensors[name])
+            parameter.data.copy_(own[name])
+        self.correct(residual)
 
     def change(self, start: Tensors, penalty: Penalty | None = None) -> tuple[Tensors, Fit]:
-        """Train from `start`; how the tensors moved, and what was done."""
+        """Train from `start`; how what is trained moved, and what was done."""
         self.load(start)
         fit = self.fit(penalty)
-        return subtract(self.tensors(), start), fit
+        ended = self.tensors()
+        return subtract(ended, {name: start[name] for name in ended}), fit
 
 
 class Objective(ABC):
@@ -163,6 +184,7 @@ class Algorithm(ABC):
     payload: ClassVar[str] = "change"  # what an update holds: change, factors, logits or scalars
     unequal: ClassVar[bool] = False  # clients' LoRA ranks may differ from the server's
     plain_sgd: ClassVar[bool] = False  # clients must train by SGD without momentum
+    fresh: ClassVar[bool] = False  # each round begins with a new adapter, so none is kept in mind
 
     def init(self, server: Server) -> State:
         """The state before the first round."""

@@ -8,7 +8,7 @@ import torch
 
 from hanse import loading
 from hanse.errors import UserError
-from hanse.experiment import Experiment, build_algorithm
+from hanse.experiment import Adapter, Experiment, build_algorithm
 from hanse.held import Machine
 from hanse.journal import latest
 from hanse.learners import adapters
@@ -48,7 +48,10 @@ def find(folder: Path, overrides: Iterable[str] = ()) -> Trained:
     if (folder / "experiment.yaml").is_file():
         experiment = loading.load(folder / "experiment.yaml", overrides)
         if (folder / "adapter" / adapters.WEIGHTS).is_file():
-            return Trained(experiment, adapters.read(folder / "adapter")[1])
+            lora, tensors = adapters.read(folder / "adapter")
+            # As it is on disk: exact aggregation may have raised its rank.
+            own = experiment.model_copy(update={"adapter": Adapter(lora=lora)})
+            return Trained(own, tensors)
         return _unfinished(folder, experiment)
     if (folder / adapters.CONFIG).is_file():
         return _plain(folder, overrides)

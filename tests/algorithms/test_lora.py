@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from hanse.algorithms.fedavg import FedAvg
+from hanse.algorithms.fedex_lora import FedExLoRA
 from hanse.algorithms.fedit import FedIT
 from hanse.algorithms.fedper import FedPer
 from hanse.algorithms.fedsa_lora import FedSALoRA
 from hanse.algorithms.ffa_lora import FFALoRA
 from hanse.algorithms.flexlora import FlexLoRA
+from hanse.algorithms.flora import FLoRA
 from hanse.algorithms.rolora import RoLoRA
 from hanse.errors import UserError
 from hanse.factors import A, B, Factors, stacked
@@ -165,7 +167,9 @@ def test_a_pattern_that_matches_nothing_is_refused() -> None:
         FedPer(share=("lora_A", "bias")).init(Server(learner, 2, Moment(0)))
 
 
-@pytest.mark.parametrize("algorithm", [FFALoRA(), RoLoRA(), FedSALoRA(), FlexLoRA()])
+@pytest.mark.parametrize(
+    "algorithm", [FFALoRA(), RoLoRA(), FedSALoRA(), FlexLoRA(), FLoRA(), FedExLoRA()]
+)
 def test_an_adapter_without_factors_is_refused(algorithm: Algorithm) -> None:
     server = Server(held_out()(Moment(0), {}), 2, Moment(0))
     with pytest.raises(UserError, match="learns LoRA's factors A and B, but the adapter has"):
@@ -191,9 +195,14 @@ SCALES = {"c0": 2.0, "c1": 0.5, "c2": 1.0}
 
 
 def mixed(
-    folder: Path, rounds: int, server: int = 3, training: Training = TRAINING, **more: Any
+    folder: Path,
+    rounds: int,
+    server: int = 3,
+    training: Training = TRAINING,
+    algorithm: Algorithm = FlexLoRA(),  # noqa: B008 (frozen)
+    **more: Any,
 ) -> tuple[Outcome, Meddler]:
-    """FlexLoRA with clients of unequal ranks and scalings."""
+    """Clients of unequal ranks and scalings."""
     taps: list[Meddler] = []
 
     def tapped(inner: Any) -> Meddler:
@@ -207,7 +216,7 @@ def mixed(
     numbers = {name: {"rank": RANKS[name], "scaling": SCALES[name]} for name in RANKS}
     public = held_out(training, rank=server)
     more = {"numbers": numbers, "network": tapped, "rounds": rounds, **more}
-    return federate(FlexLoRA(), learners, folder, public, **more), taps[0]
+    return federate(algorithm, learners, folder, public, **more), taps[0]
 
 
 def weighted(tap: Meddler, round: int) -> Tensor:
@@ -236,7 +245,7 @@ def test_flexlora_sends_each_client_the_best_of_its_rank(tmp_path: Path) -> None
     assert len(asked) == len(RANKS)
     for request, (name, rank) in zip(asked, RANKS.items(), strict=True):
         sent = request.order.tensors
-        assert sent[DOWN].shape[0] == min(rank, 3)  # the product itself has rank 3
+        assert sent[DOWN].shape[0] == min(rank, 2)  # a softmax's gradients sum to zero
         away = (SCALES[name] * product(sent) - wanted).norm()
         assert float(away) == pytest.approx(float(values[rank:].square().sum().sqrt()), abs=1e-5)
 
@@ -258,8 +267,63 @@ def test_a_server_of_low_rank_evaluates_the_best_of_its_rank(tmp_path: Path) -> 
     assert tail > 1e-3
 
 
-def test_flexlora_resumes(tmp_path: Path) -> None:
-    keep = replace(TRAINING, optim="adamw", optimizer_state="keep")
-    whole = mixed(tmp_path / "whole", 4, training=keep)[0].standing
-    mixed(tmp_path / "stopped", 4, training=keep, stop_after=2)
-    assert same(mixed(tmp_path / "stopped", 4, training=keep)[0].standing, whole)
+@pytest.mark.parametrize("algorithm", [FlexLoRA(), FLoRA()])
+def test_unequal_ranks_resume(algorithm: Algorithm, tmp_path: Path) -> None:
+    def go_on(folder: str, **more: Any) -> Any:
+        own = replace(TRAINING, optim="adamw")
+        return mixed(tmp_path / folder, 4, training=own, algorithm=algorithm, **more)[0].standing
+
+    go_on("stopped", stop_after=2)
+    assert same(go_on("stopped"), go_on("whole"))
+
+
+def test_flora_adds_up_the_means_of_scaled_products(tmp_path: Path) -> None:
+    outcome, tap = mixed(tmp_path / "run", 3, algorithm=FLoRA())
+    wanted = weighted(tap, 1) + weighted(tap, 2) + weighted(tap, 3)
+    state = outcome.standing.state
+    assert (product(state["residual"]) - wanted).abs().max() < 1e-5
+    # Seven columns came in each round; the rows of a softmax's gradient sum to zero.
+    assert len(state["residual"][DOWN]) == 2
+    assert not state["model"][UP].any()
+
+
+def test_flora_begins_every_round_afresh(tmp_path: Path) -> None:
+    """One step of plain SGD from B at zero leaves A, which has no gradient yet, as it was drawn."""
+    once = replace(TRAINING, max_steps=1)
+    _, tap = mixed(tmp_path / "run", 3, training=once, algorithm=FLoRA())
+    drawn = [updates(tap, round)[name][1][DOWN] for round in (1, 2, 3) for name in RANKS]
+    assert len({tuple(a.flatten().tolist()) for a in drawn}) == 9
+    assert all(a.abs().max() <= 0.5 for a in drawn)  # 1/√4
+
+
+def test_fedex_is_exact_where_the_mean_of_factors_is_not(tmp_path: Path) -> None:
+    outcome, tap = go(FedExLoRA(), tmp_path / "run", 3)
+    total, before = torch.zeros(3, 4, dtype=torch.float64), torch.zeros(3, 4, dtype=torch.float64)
+    for round in (1, 2, 3):
+        sent = updates(tap, round)
+        whole = sum(weight for weight, _ in sent.values())
+        mean = {n: sum(w / whole * t[n].double() for w, t in sent.values()) for n in (UP, DOWN)}
+        exact = sum(w / whole * product(t) for w, t in sent.values())
+        total, before = total + exact - product(mean), product(mean)
+    state = outcome.standing.state
+    assert (product(state["model"]) - before).abs().max() < 1e-6
+    assert (product(state["residual"]) - total).abs().max() < 1e-6
+    assert total.abs().max() > 1e-3
+
+
+def test_fedex_of_one_client_is_fedit(tmp_path: Path) -> None:
+    state = go(FedExLoRA(), tmp_path / "run", 2, clients=1)[0].standing.state
+    plain = go(FedIT(), tmp_path / "fedit", 2, clients=1)[0].standing.state
+    assert product(state["residual"]).abs().max() < 1e-6
+    for name, tensor in plain["model"].items():
+        torch.testing.assert_close(state["model"][name], tensor)
+
+
+@pytest.mark.parametrize("algorithm", [FLoRA(), FedExLoRA()])
+def test_clients_are_told_of_the_residual(algorithm: Algorithm, tmp_path: Path) -> None:
+    """What a client evaluates is what the server does: the sum of adapter and residual."""
+    outcome, tap = go(algorithm, tmp_path / "run", 2)
+    asked = [r for r in map(Request.parse, tap.requests) if r.kind == "evaluate"]
+    sent = asked[0].order.tensors
+    for name, tensor in outcome.standing.state["residual"].items():
+        assert torch.equal(sent[f"residual/{name}"], tensor)

@@ -11,7 +11,7 @@ from hanse.values import Combined, State
 
 @dataclass(frozen=True)
 class FedNova(FedAvg):
-    """x ← x + (Σ pₖτₖ)·Σ pₖ(yₖ − x)/τₖ, client k having taken τₖ optimizer steps (eq. 6, 13).
+    """x ← x + (Σ pₖτₖ)·Σ pₖ(yₖ − x)/τₖ, client k having taken τₖ optimizer steps.
 
     FedAvg's mean would be led by the clients with most steps, to an optimum that is not that of the
     weighted loss. With equal τₖ this is FedAvg.

@@ -4,6 +4,7 @@ import json
 import re
 import warnings
 from collections import Counter
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -116,14 +117,18 @@ def scalings(model: PeftModel, adapter: str) -> dict[str, float]:
     return {name: layer.scaling[adapter] for name, layer in layers if adapter in layer.scaling}
 
 
-def save(model: PeftModel, adapter: str, tensors: Tensors, folder: Path) -> None:
-    """Write an adapter as PEFT writes it: its configuration and its tensors."""
-    config = model.peft_config[adapter]
+def save(
+    model: PeftModel, adapter: str, tensors: Tensors, folder: Path, rank: int | None = None
+) -> None:
+    """Write an adapter as PEFT writes it: its configuration and its tensors.
+
+    rank: of tensors that are of another one than the adapter, and whose product is not scaled.
+    """
+    config: Any = copy(model.peft_config[adapter])
     config.inference_mode = True
-    try:
-        config.save_pretrained(str(folder))
-    finally:
-        config.inference_mode = False
+    if rank is not None:
+        config.r = config.lora_alpha = rank
+    config.save_pretrained(str(folder))
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(dict(tensors), {"format": "pt"}))
 
 

@@ -23,6 +23,7 @@ from hanse.learners.decoder import frozen_depth
 from hanse.learners.precision import Chosen
 from hanse.learners.prefix import Prefix
 from hanse.learners.quantization import Quantization
+from hanse.learners.residual import Residual
 from hanse.learners.sources import DEFAULT
 from hanse.tensors import Tensors
 
@@ -74,6 +75,8 @@ class Backbone:
     plain_attention: bool = False
     together: int | None = None  # most clients that memory was seen to hold; none: not found out
     _active: str = ""
+    _residual: Residual | None = None  # the one that was at work last
+    _correcting: bool = False
     _initial: dict[str, Tensors] = field(default_factory=dict)  # each adapter before any training
     _parameters: dict[str, dict[str, Parameter]] = field(default_factory=dict)
     _depths: dict[str, int] = field(default_factory=dict)  # layers below each adapter
@@ -106,7 +109,7 @@ class Backbone:
         self.model.delete_adapter(adapter)
         del self._parameters[adapter], self._initial[adapter]
         self._depths.pop(adapter, None)
-        self._active = ""
+        self._active, self._residual = "", None
 
     def begin(self, adapter: str, tensors: Tensors) -> None:
         """Let an adapter begin with these tensors."""
@@ -215,6 +218,22 @@ class Backbone:
         finally:
             for module in dropouts:
                 module.eval()
+
+    @contextmanager
+    def corrected(self, residual: Tensors) -> Iterator[None]:
+        """The base's weights changed by a residual, if there is any and it is not at work yet."""
+        if not residual or self._correcting:
+            yield
+            return
+        if self._residual is None or self._residual.tensors is not residual:
+            dtype = torch.bfloat16 if self.bf16 else torch.float32
+            self._residual = Residual(self.model, residual, dtype, self.device)
+        self._correcting = True
+        try:
+            with self._residual.applied():
+                yield
+        finally:
+            self._correcting = False
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Matrix products in bfloat16 where the backbone is held in it."""

@@ -14,6 +14,7 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.batches import Batch, choice_scores, collate
 from hanse.learners.generation import Decoding, continued
 from hanse.learners.member import Member
+from hanse.learners.residual import merged
 from hanse.learners.shortage import refused
 from hanse.learners.training import Training, fit
 from hanse.randomness import Moment
@@ -28,6 +29,7 @@ class CausalLM(Learner):
     splits: examples by split. kept: the optimizer's state from the last round.
     together: trains this client in a cohort; while it waits there, others may use the same model.
     frozen: those of the adapter's tensors that are left as they are.
+    residual: a change of the base's weights beside the adapter.
     """
 
     backbone: Backbone
@@ -40,6 +42,7 @@ class CausalLM(Learner):
     kept: Memory
     together: Callable[[Member], Fit] | None = None
     frozen: Tensors = field(default_factory=dict)
+    residual: Tensors = field(default_factory=dict)
 
     def parameters(self) -> Mapping[str, Parameter]:
         live = self.backbone.parameters(self.adapter)
@@ -60,6 +63,9 @@ class CausalLM(Learner):
     def freeze(self, tensors: Tensors) -> None:
         self.frozen = dict(tensors)
 
+    def correct(self, residual: Tensors) -> None:
+        self.residual = residual
+
     def load(self, tensors: Tensors) -> None:
         super().load(tensors)
         live = self.backbone.parameters(self.adapter)
@@ -75,7 +81,8 @@ class CausalLM(Learner):
     def forward(self, batch: Batch) -> Tensor:
         """(N, vocabulary) logits in float32."""
         self.backbone.activate(self.adapter)
-        with self.backbone.skipping(self.adapter, batch.ids, batch.lengths):
+        passed = self.backbone.skipping(self.adapter, batch.ids, batch.lengths)
+        with passed, self.backbone.corrected(self.residual):
             return self.backbone.logits(batch.ids, batch.at)
 
     def scores(self, batch: Batch) -> Tensor:
@@ -95,8 +102,13 @@ class CausalLM(Learner):
                 self.load(member.tensors)
                 return done
         # Dropout draws from torch's global generator.
-        held = self.backbone.holding(self.adapter, self.frozen)
-        with refused(), torch.random.fork_rng(), self.backbone.dropping(self.adapter), held:
+        with (
+            refused(),
+            torch.random.fork_rng(),
+            self.backbone.dropping(self.adapter),
+            self.backbone.holding(self.adapter, self.frozen),
+            self.backbone.corrected(self.residual),
+        ):
             torch.manual_seed(self.moment.derive("dropout"))
             return fit(
                 self, split, self.training, goal, self.moment, self.rounds, penalty, self.kept
@@ -122,11 +134,13 @@ class CausalLM(Learner):
             self.tensors(),
             self.kept,
             self.frozen,
+            self.residual,
         )
 
     def generate(self, examples: Sequence[Example], max_new_tokens: int) -> list[str]:
         prompts = [example.ids[: example.prompt] for example in examples]
-        return continued(self.backbone, self.adapter, prompts, Decoding(max_new_tokens))
+        with self.backbone.corrected(self.residual):
+            return continued(self.backbone, self.adapter, prompts, Decoding(max_new_tokens))
 
     def text(self, ids: Sequence[int]) -> str:
         return self.backbone.text(ids)
@@ -134,5 +148,8 @@ class CausalLM(Learner):
     def save(self, folder: Path) -> None:
         """A PEFT folder with the tokenizer."""
         whole = {**self.frozen, **self.tensors()}
-        adapters.save(self.backbone.model, self.adapter, whole, folder)
+        rank = None
+        if self.residual:
+            whole, rank = merged(whole, self.scaling, self.residual)
+        adapters.save(self.backbone.model, self.adapter, whole, folder, rank)
         self.backbone.tokenizer.save_pretrained(str(folder))

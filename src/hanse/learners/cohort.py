@@ -130,7 +130,7 @@ class _Cohort:
         count = len(self.courses)
         what = "training " + (f"{count} clients" if count > 1 else first.member.moment.client)
         steps = range(len(first.steps))
-        with self.backbone.bare():
+        with self.backbone.bare(), self.backbone.corrected(self.members[0].residual):
             for step in track(steps, what, len(steps), numbers=self._told):
                 self._step(step, watch)
         self.optimizer.leave()

@@ -8,7 +8,7 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.stack import stackable
 from hanse.learners.training import Training
 from hanse.randomness import Moment
-from hanse.tensors import Tensors
+from hanse.tensors import Tensors, digest
 from hanse.values import Memory, Penalty
 
 STEP = "step"  # the optimizer's count of its steps; its other state is as large as the tensors
@@ -19,7 +19,7 @@ class Member:
     """One client's training; `train` leaves the trained tensors in `tensors`.
 
     kept: the optimizer's state from the last round, if the settings keep it; it is updated.
-    frozen: the rest of the adapter, which is not trained.
+    frozen: the rest of the adapter, which is not trained. residual: of the base's weights.
     """
 
     learner: Learner
@@ -34,11 +34,14 @@ class Member:
     tensors: Tensors
     kept: Memory
     frozen: Tensors = field(default_factory=dict)
+    residual: Tensors = field(default_factory=dict)
 
     @property
     def alike(self) -> tuple[Any, ...]:
         """What clients must share to train together."""
-        return id(self.backbone), tuple(self.tensors), tuple(self.frozen), self.settings.optim
+        changed = digest(self.residual) if self.residual else ""
+        names = tuple(self.tensors), tuple(self.frozen)
+        return id(self.backbone), *names, self.settings.optim, changed
 
     @property
     def whole(self) -> Tensors:

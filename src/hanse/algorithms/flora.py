@@ -1,0 +1,77 @@
+"""FLoRA (Wang et al. 2024, 2409.05976): the clients' factors stacked, exact for any ranks."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hanse import factors
+from hanse.algorithms.flexlora import FlexLoRA
+from hanse.factors import RESIDUAL, A
+from hanse.interfaces import Client, Server
+from hanse.messages import ClientProfile, Order, Update
+from hanse.randomness import Moment
+from hanse.tensors import Tensors, prefixed
+from hanse.values import Combined, State
+
+
+@dataclass(frozen=True)
+class FLoRA(FlexLoRA):
+    """W ← W + Σ pₖsₖBₖAₖ exactly, and every round begins with fresh A, and B at zero (alg. 1).
+
+    What has been learned is a change of the base's weights, kept as factors: those of all clients
+    side by side, brought down to what differs from zero, at most the size of the weights. It goes
+    to every client in every round, since one need not have taken part in those before.
+    """
+
+    fresh: ClassVar[bool] = True
+
+    def init(self, server: Server) -> State:
+        began = super().init(server)["model"]
+        scaled = {
+            n: factors.scaled(f, server.learner.scaling) for n, f in factors.layers(began).items()
+        }
+        gone_on = any(bool(one.up.any()) for one in scaled.values())  # from another adapter
+        return {"model": _emptied(began), "residual": factors.tensors(scaled) if gone_on else {}}
+
+    def model(self, state: State) -> Tensors:
+        return {**state["model"], **prefixed(RESIDUAL, state["residual"])}
+
+    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
+        return Order(prefixed(RESIDUAL, state["residual"]))
+
+    def train(self, order: Order, client: Client) -> Update:
+        draw = client.moment.generator("fresh adapter")
+        empty = _emptied(client.learner.initial())
+        start = {name: _drawn(t, draw) if name.endswith(A) else t for name, t in empty.items()}
+        client.learner.load({**start, **order.tensors})
+        fit = client.learner.fit()
+        return Update(client.learner.tensors(), fit.numbers(), weight=client.profile.examples)
+
+    def personal(self, order: Order, client: Client) -> Tensors:
+        return {**_emptied(client.learner.initial()), **order.tensors}
+
+    def step(self, state: State, combined: Combined, server: Server) -> State:
+        return {**state, "residual": summed(state["residual"], combined.tensors)}
+
+
+def summed(residual: Tensors, change: Tensors) -> dict[str, Tensor]:
+    """The sum of two changes of the base, exact but for rounding, in as few columns as it needs."""
+    before, more = factors.layers(residual), factors.layers(change)
+    found = {}
+    for name, one in more.items():
+        parts = [(1.0, part.to(torch.float64)) for part in (before.get(name), one) if part]
+        found[name] = factors.shortened(factors.stacked(parts))[0].to(torch.float32)
+    return factors.tensors(found)
+
+
+def _emptied(adapter: Tensors) -> Tensors:
+    """The adapter with B at zero: it changes nothing."""
+    return {n: t if n.endswith(A) else torch.zeros_like(t) for n, t in adapter.items()}
+
+
+def _drawn(like: Tensor, generator: torch.Generator) -> Tensor:
+    """A as PEFT draws it: uniform, within 1/√in."""
+    bound = like.shape[1] ** -0.5
+    return torch.empty_like(like).uniform_(-bound, bound, generator=generator)
