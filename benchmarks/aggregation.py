@@ -9,8 +9,8 @@ factored  the clients' factors stacked, both sides brought into triangular form,
 Seconds, medians over repeats; the dense way takes a minute each time, so the factored one, which
 takes a fraction of a second, is repeated ten times as often. Extra memory is what the process has
 resident at most beyond what it had before, in a process of its own for each way; it is compared
-with the size of the stacked factors. Gates: factored at least 50 times as fast, extra memory at most
-3 times the stacked factors, the same to 1e-5 of the largest entry. Writes
+with the size of the stacked factors. Gates: factored at least 50 times as fast, extra memory at
+most 3 times the stacked factors, the same to 1e-5 of the largest entry. Writes
 benchmarks/results/aggregation.json. Linux only: memory is read from /proc.
 """
 

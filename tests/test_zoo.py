@@ -31,6 +31,9 @@ ZOO = {
     "flexlora": (RANKS,),
     "flora": (RANKS, "train.optimizer_state=reset"),
     "fedex_lora": (),
+    "hetlora": ("adapter.lora.r=8", RANKS),
+    "lora_fair": (),
+    "ditto": ("train.optimizer_state=reset",),
 }
 
 
@@ -123,6 +126,12 @@ def test_unequal_ranks_want_an_algorithm_for_them(experiment_file: Path) -> None
 def test_scaffold_wants_plain_sgd(setting: str, experiment_file: Path) -> None:
     with pytest.raises(UserError, match=r"Scaffold corrects gradients.* set train.optim=sgd"):
         run(experiment_file, "algorithm=scaffold", *SGD, setting)
+
+
+@pytest.mark.parametrize("algorithm", ["flora", "ditto"])
+def test_some_want_optimizers_that_begin_anew(algorithm: str, experiment_file: Path) -> None:
+    with pytest.raises(UserError, match=r"means nothing .* set train.optimizer_state=reset"):
+        run(experiment_file, f"algorithm={algorithm}", "train.optimizer_state=keep")
 
 
 def test_a_share_that_matches_nothing_is_refused(experiment_file: Path) -> None:

@@ -190,10 +190,10 @@ def _refuse_optimizers(
                 f"has {how}; set {whose}.optim=sgd and {whose}.momentum=0, with a learning rate "
                 "that suits it."
             )
-        if algorithm.fresh and train.optimizer_state == "keep":
+        if algorithm.forgetful and train.optimizer_state == "keep":
             raise UserError(
-                f"{name} begins every round with a fresh adapter, of which no optimizer can know "
-                f"anything; set {whose}.optimizer_state=reset."
+                f"{name} does not train the same tensors from round to round, so an optimizer's "
+                f"state means nothing in the next one; set {whose}.optimizer_state=reset."
             )
 
 

@@ -124,6 +124,12 @@ def filled(factors: Factors | None, fresh: Factors) -> Factors:
     return Factors(wide.up, torch.cat([factors.down, fresh.down[factors.rank :]]))
 
 
+def over(new: Factors, old: Factors) -> Factors:
+    """Factors of the rank of the old ones, the first columns and rows being the new ones."""
+    up = torch.cat([new.up, old.up[:, new.rank :]], dim=1)
+    return Factors(up, torch.cat([new.down, old.down[new.rank :]]))
+
+
 def padded(factors: Factors, rank: int) -> Factors:
     """The same product in factors of a higher rank, with zeros."""
     lacking = rank - factors.rank

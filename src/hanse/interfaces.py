@@ -184,7 +184,7 @@ class Algorithm(ABC):
     payload: ClassVar[str] = "change"  # what an update holds: change, factors, logits or scalars
     unequal: ClassVar[bool] = False  # clients' LoRA ranks may differ from the server's
     plain_sgd: ClassVar[bool] = False  # clients must train by SGD without momentum
-    fresh: ClassVar[bool] = False  # each round begins with a new adapter, so none is kept in mind
+    forgetful: ClassVar[bool] = False  # clients' optimizers must begin anew in every round
 
     def init(self, server: Server) -> State:
         """The state before the first round."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hanse.algorithms.ditto import Ditto
 from hanse.algorithms.fedavg import FedAvg
 from hanse.algorithms.fedex_lora import FedExLoRA
 from hanse.algorithms.fedit import FedIT
@@ -17,12 +18,15 @@ from hanse.algorithms.fedsa_lora import FedSALoRA
 from hanse.algorithms.ffa_lora import FFALoRA
 from hanse.algorithms.flexlora import FlexLoRA
 from hanse.algorithms.flora import FLoRA
+from hanse.algorithms.hetlora import HetLoRA
+from hanse.algorithms.lora_fair import LoRAFAIR
 from hanse.algorithms.rolora import RoLoRA
 from hanse.errors import UserError
+from hanse.evaluation.perplexity import Perplexity
 from hanse.factors import A, B, Factors, stacked
 from hanse.interfaces import Algorithm, Server
 from hanse.learners.training import Training
-from hanse.messages import Reply, Request
+from hanse.messages import ClientProfile, Reply, Request, Update
 from hanse.randomness import Moment
 from hanse.tensors import Tensors
 from toys import LAYER, Meddler, Outcome, federate, held_out, same, silos
@@ -168,7 +172,7 @@ def test_a_pattern_that_matches_nothing_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "algorithm", [FFALoRA(), RoLoRA(), FedSALoRA(), FlexLoRA(), FLoRA(), FedExLoRA()]
+    "algorithm", [FFALoRA(), RoLoRA(), FedSALoRA(), FlexLoRA(), FLoRA(), FedExLoRA(), HetLoRA()]
 )
 def test_an_adapter_without_factors_is_refused(algorithm: Algorithm) -> None:
     server = Server(held_out()(Moment(0), {}), 2, Moment(0))
@@ -327,3 +331,123 @@ def test_clients_are_told_of_the_residual(algorithm: Algorithm, tmp_path: Path) 
     sent = asked[0].order.tensors
     for name, tensor in outcome.standing.state["residual"].items():
         assert torch.equal(sent[f"residual/{name}"], tensor)
+
+
+def test_hetlora_fills_up_with_zeros_and_weighs_by_norms(tmp_path: Path) -> None:
+    """The formula, naively; c2, of rank 4, needs a server of that rank."""
+    before = mixed(tmp_path / "before", 1, server=4, algorithm=HetLoRA())[0].standing.state["model"]
+    outcome, tap = mixed(tmp_path / "run", 2, server=4, algorithm=HetLoRA())
+    up, down = (torch.zeros(before[n].shape, dtype=torch.float64) for n in (UP, DOWN))
+    sent = updates(tap, 2)
+    norms = {n: SCALES[n] * float(product(own).norm()) for n, (_, own) in sent.items()}
+    for name, (_, own) in sent.items():
+        share, rank = norms[name] / sum(norms.values()), RANKS[name]
+        up[:, :rank] += share * own[UP]
+        down[:rank] += share * own[DOWN]
+    model = outcome.standing.state["model"]
+    torch.testing.assert_close(model[UP].double(), up, atol=1e-6, rtol=0)
+    torch.testing.assert_close(model[DOWN].double(), down, atol=1e-6, rtol=0)
+
+
+def test_hetlora_with_equal_ranks_and_norms_is_fedit() -> None:
+    """Two clients, the one's factors being the other's turned about: of one norm."""
+    draw = torch.Generator().manual_seed(0)
+    up, down = torch.randn(3, RANK, generator=draw), torch.randn(RANK, 4, generator=draw)
+    own = [{UP: up, DOWN: down}, {UP: -up.flip(1), DOWN: -down.flip(0)}]
+    profiles = [ClientProfile(f"c{n}", 5, {"rank": RANK}) for n in range(2)]
+    combined = HetLoRA().combine(
+        [(profile, Update(one, {}, 5.0)) for profile, one in zip(profiles, own, strict=True)]
+    )
+    for name in (UP, DOWN):
+        torch.testing.assert_close(combined.tensors[name], (own[0][name] + own[1][name]) / 2)
+
+
+def test_hetlora_leaves_rows_that_nobody_trained(tmp_path: Path) -> None:
+    """Of the server's five rows the largest client has four."""
+    outcome, _ = mixed(tmp_path / "run", 2, server=5, algorithm=HetLoRA())
+    initial = held_out(rank=5)(Moment(0), {}).initial()
+    model = outcome.standing.state["model"]
+    assert torch.equal(model[DOWN][4], initial[DOWN][4])
+    assert not torch.equal(model[DOWN][3], initial[DOWN][3])
+
+
+def test_a_rank_above_the_servers_is_refused_by_hetlora(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"c2 has rank 4, but hetlora .* set adapter.lora.r to"):
+        mixed(tmp_path / "run", 1, server=3, algorithm=HetLoRA())
+
+
+def mended(strength: float) -> tuple[Tensor, Tensor, list[tuple[float, Tensors]]]:
+    """B as LoRA-FAIR leaves it, the mean A, and the clients' shares and factors."""
+    draw = torch.Generator().manual_seed(1)
+    own = [
+        {UP: torch.randn(6, RANK, generator=draw), DOWN: torch.randn(RANK, 5, generator=draw)}
+        for _ in range(3)
+    ]
+    weights = (1.0, 2.0, 5.0)
+    updates = [
+        (ClientProfile(f"c{n}", 1, {"rank": RANK}), Update(one, {}, weight))
+        for n, (one, weight) in enumerate(zip(own, weights, strict=True))
+    ]
+    found = LoRAFAIR(strength=strength).combine(updates).tensors
+    shares = [weight / sum(weights) for weight in weights]
+    return found[UP].double(), found[DOWN].double(), list(zip(shares, own, strict=True))
+
+
+def test_lora_fair_finds_the_least_loss() -> None:
+    """Against gradient descent on the loss that it says it minimizes."""
+    up, down, parts = mended(0.3)
+    middle = sum(share * one[UP].double() for share, one in parts)
+    goal = sum(share * product(one) for share, one in parts)
+    change = torch.zeros_like(middle, requires_grad=True)
+    optimizer = torch.optim.LBFGS([change], max_iter=200, tolerance_grad=1e-12)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        lacking = (goal - (middle + change) @ down).square().sum()
+        value = lacking + 0.3 * down.square().sum() / RANK * change.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    torch.testing.assert_close(up, (middle + change).detach(), atol=1e-5, rtol=0)
+
+
+def test_lora_fair_lies_between_fedit_and_the_exact_mean() -> None:
+    def missed(strength: float) -> float:
+        up, down, parts = mended(strength)
+        return float((up @ down - sum(share * product(one) for share, one in parts)).norm())
+
+    up, _, parts = mended(1e9)
+    torch.testing.assert_close(up, sum(s * one[UP].double() for s, one in parts), atol=1e-6, rtol=0)
+    assert missed(1e-9) < missed(0.1) < missed(1e9)
+
+
+# ---- personal models
+
+
+def test_ditto_without_strength_is_local_training_beside_fedavg(tmp_path: Path) -> None:
+    outcome, _ = go(Ditto(strength=0), tmp_path / "run", 3)
+    plain = go(FedAvg(), tmp_path / "fedavg", 3)[0].standing.state["model"]
+    for name, tensor in outcome.standing.state["model"].items():
+        assert torch.equal(tensor, plain[name])
+    scores = outcome.records[-1]["client_test"]
+    for name, toy in silos(3, TRAINING, rank=RANK).items():
+        model = toy(Moment(0), {}).initial()
+        for round in (1, 2, 3):
+            learner = toy(Moment(0, round, name), {})
+            learner.load(model)
+            learner.fit()
+            model = learner.tensors()
+        wanted = Perplexity().evaluate(learner, "test").metrics["loss"]
+        assert scores[name]["loss"] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_strong_ditto_holds_clients_to_the_global_model(tmp_path: Path) -> None:
+    """Twice the loss's pull and more: steps of 0.1 times 5 bring v half of the way to x each."""
+    spread = {}
+    for strength in (0.0, 5.0):
+        outcome, _ = go(Ditto(strength=strength), tmp_path / str(strength), 4)
+        plain = go(FedAvg(), tmp_path / f"{strength} plain", 4)[0].records[-1]["client_test"]
+        own = outcome.records[-1]["client_test"]
+        spread[strength] = sum(abs(own[name]["loss"] - plain[name]["loss"]) for name in own)
+    assert spread[5.0] < 0.5 * spread[0.0]

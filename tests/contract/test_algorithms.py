@@ -48,6 +48,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 }
 LORA = {  # those that are about LoRA's factors
     *("fedit", "ffa_lora", "rolora", "fedsa_lora", "flexlora", "flora", "fedex_lora"),
+    *("hetlora", "lora_fair"),
 }
 PERSONAL = {"fedper", "fedsa_lora"}  # those whose clients keep what the server never sees
 CASES = [

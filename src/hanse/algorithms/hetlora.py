@@ -1,0 +1,82 @@
+"""HetLoRA (Cho et al. 2024, 2401.06432): unequal ranks, cut and filled up with zeros."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hanse import factors
+from hanse.algorithms.fedavg import FedAvg
+from hanse.errors import UserError
+from hanse.factors import Factors, refuse_other_than_lora
+from hanse.interfaces import Client, Server
+from hanse.messages import ClientProfile, Order, Update
+from hanse.randomness import Moment
+from hanse.tensors import Layout, RunningMean, Tensors, layout
+from hanse.values import Combined, State
+
+SMALLEST = 1e-12  # of a weight: clients that all say nothing count alike
+
+
+@dataclass(frozen=True)
+class HetLoRA(FedAvg):
+    """Client k trains the first rₖ rows of A and columns of B; means are of what is filled up.
+
+    They are weighted by ‖sₖBₖAₖ‖, so that clients that say more count for more.
+    Inexact, as FedIT is, with which it agrees where ranks and norms are equal. The norms are those
+    of all layers together. Clients keep the ranks that their settings give them: the paper's
+    pruning of ranks while training is left out.
+    """
+
+    linear: ClassVar[bool] = False
+    payload: ClassVar[str] = "factors"
+    unequal: ClassVar[bool] = True
+
+    def init(self, server: Server) -> State:
+        refuse_other_than_lora(server.learner.tensors(), "hetlora")
+        return super().init(server)
+
+    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
+        return Order(_first(state["model"], profile))
+
+    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
+        return layout(_first(state["model"], profile))
+
+    def train(self, order: Order, client: Client) -> Update:
+        client.learner.load(order.tensors)
+        fit = client.learner.fit()
+        return Update(client.learner.tensors(), fit.numbers(), weight=client.profile.examples)
+
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
+        own = [factors.layers(update.tensors) for _, update in updates]
+        rank = max(next(iter(one.values())).rank for one in own)
+        mean = RunningMean()
+        for (profile, _), one in zip(updates, own, strict=True):
+            wide = {name: factors.padded(part, rank) for name, part in one.items()}
+            size = profile.numbers.get("scaling", 1.0) * _norm(one)
+            mean.add(factors.tensors(wide), size + SMALLEST)
+        clients = tuple(profile.name for profile, _ in updates)
+        weight = sum(update.weight for _, update in updates)
+        return Combined(mean.value(), {}, weight, clients)
+
+    def step(self, state: State, combined: Combined, server: Server) -> State:
+        """Rows beyond the ranks of the round's clients stay as they were."""
+        before, after = factors.layers(state["model"]), factors.layers(combined.tensors)
+        whole = {name: factors.over(after[name], one) for name, one in before.items()}
+        return {"model": factors.tensors(whole)}
+
+
+def _first(model: Tensors, profile: ClientProfile) -> Tensors:
+    """What a client of a lower rank trains of the model."""
+    rank, whole = int(profile.numbers["rank"]), factors.layers(model)
+    most = min(one.rank for one in whole.values())
+    if rank > most:
+        raise UserError(
+            f"{profile.name} has rank {rank}, but hetlora cuts clients' adapters out of the "
+            f"server's, which has {most}; set adapter.lora.r to the largest rank of all clients."
+        )
+    return factors.tensors({name: factors.first(one, rank) for name, one in whole.items()})
+
+
+def _norm(layers: dict[str, Factors]) -> float:
+    """‖B·A‖ over all layers."""
+    return float(sum(factors.norm(one) ** 2 for one in layers.values()) ** 0.5)

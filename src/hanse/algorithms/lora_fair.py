@@ -1,0 +1,65 @@
+"""LoRA-FAIR (Bian et al. 2024, 2411.14961): the server mends B, to bring B·A nearer to the mean."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from pydantic import PositiveFloat
+
+from hanse import factors
+from hanse.algorithms.fedavg import FedAvg
+from hanse.factors import Factors, refuse_other_than_lora
+from hanse.interfaces import Client, Server
+from hanse.messages import ClientProfile, Order, Update
+from hanse.tensors import RunningMean
+from hanse.values import Combined, State
+
+
+@dataclass(frozen=True)
+class LoRAFAIR(FedAvg):
+    """A and B become their means, and B moves by ΔB; no more is sent than with FedIT.
+
+    ΔB minimizes ‖Σ pₖBₖAₖ − (B + ΔB)·A‖² + λ·(‖A‖²/r)·‖ΔB‖². A reconstruction: the paper looks for
+    it by steps along a similarity of the two products; least squares have a closed form, of factors
+    alone. λ is relative to A, so that it means the same for layers of any size; as it grows, this
+    becomes FedIT.
+    """
+
+    linear: ClassVar[bool] = False
+    payload: ClassVar[str] = "factors"
+    strength: PositiveFloat = 0.01  # λ, how strongly B is held to its mean
+
+    def init(self, server: Server) -> State:
+        refuse_other_than_lora(server.learner.tensors(), "lora_fair")
+        return super().init(server)
+
+    def train(self, order: Order, client: Client) -> Update:
+        client.learner.load(order.tensors)
+        fit = client.learner.fit()
+        return Update(client.learner.tensors(), fit.numbers(), weight=client.profile.examples)
+
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
+        mean = RunningMean()
+        for _, update in updates:
+            mean.add(update.tensors, update.weight)
+        parts = [(u.weight / mean.weight, factors.layers(u.tensors)) for _, u in updates]
+        middle = factors.layers(mean.value())
+        parts.append((-1.0, middle))
+        mended = {
+            name: self._mended(one, factors.stacked((w, own[name]) for w, own in parts))
+            for name, one in middle.items()
+        }
+        clients = tuple(profile.name for profile, _ in updates)
+        return Combined(factors.tensors(mended), {}, mean.weight, clients)
+
+    def step(self, state: State, combined: Combined, server: Server) -> State:
+        return {"model": combined.tensors}
+
+    def _mended(self, middle: Factors, lacking: Factors) -> Factors:
+        """ΔB = L·Aᵀ(A·Aᵀ + λ‖A‖²/r)⁻¹, L being what the mean factors lack of the mean product."""
+        a, lack = middle.down.double(), lacking.to(torch.float64)
+        gram = a @ a.T
+        held = gram + self.strength * gram.diagonal().mean() * torch.eye(len(a), dtype=a.dtype)
+        change = torch.linalg.solve(held, a @ lack.down.T @ lack.up.T).T
+        return Factors((middle.up.double() + change).float(), middle.down)
