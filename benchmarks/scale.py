@@ -36,8 +36,9 @@ from hanse.algorithms.fedavg import FedAvg
 from hanse.assembly import simulate
 from hanse.cohorts import decided
 from hanse.experiment import Experiment
-from hanse.interfaces import Federation, Learner
+from hanse.interfaces import Federation
 from hanse.journal import Journal
+from hanse.learner import Learner
 from hanse.messages import ClientProfile, Reply, Update
 from hanse.pipeline import Pipeline
 from hanse.server import Run, Schedule

@@ -10,8 +10,9 @@ from transformers import AutoTokenizer
 from hanse import preview
 from hanse.assembly import simulate
 from hanse.division import divide
-from hanse.interfaces import Learner, Task
+from hanse.interfaces import Task
 from hanse.journal import Journal
+from hanse.learner import Learner
 from hanse.loading import load
 from hanse.messages import Request
 from hanse.values import Scores

@@ -13,8 +13,9 @@ import torch
 from hanse.algorithms.fedavg import FedAvg
 from hanse.errors import UserError
 from hanse.evaluation.perplexity import Perplexity
-from hanse.interfaces import Learner, Server
+from hanse.interfaces import Server
 from hanse.journal import checkpoints, read_scores, records
+from hanse.learner import Learner
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Order, Reply, Request
 from hanse.randomness import Moment

@@ -134,6 +134,11 @@ def test_some_want_optimizers_that_begin_anew(algorithm: str, experiment_file: P
         run(experiment_file, f"algorithm={algorithm}", "train.optimizer_state=keep")
 
 
+def test_a_rank_above_the_matrices_is_refused(experiment_file: Path) -> None:
+    with pytest.raises(UserError, match="adapter.lora.r is 40, .* set it to 32 or less"):
+        run(experiment_file, "adapter.lora.r=40")
+
+
 def test_a_share_that_matches_nothing_is_refused(experiment_file: Path) -> None:
     with pytest.raises(UserError, match="'nowhere' is in no tensor's name; there are"):
         run(experiment_file, "algorithm.fedper.share=[nowhere]")

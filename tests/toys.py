@@ -15,8 +15,9 @@ from hanse.aggregators.mean import Mean
 from hanse.client import Site
 from hanse.evaluation.perplexity import Perplexity
 from hanse.factors import A, B, Factors, layers
-from hanse.interfaces import Aggregator, Algorithm, Federation, Learner, Objective, Transform
+from hanse.interfaces import Aggregator, Algorithm, Federation, Transform
 from hanse.journal import Journal, Row, latest, records
+from hanse.learner import Learner, Objective
 from hanse.learners.training import Training, fit
 from hanse.memory import MemoryStore
 from hanse.messages import ClientProfile, MessageError, Reply, Request

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hanse.errors import UserError
-from hanse.interfaces import Aggregator, Algorithm, Client, Learner, Task
+from hanse.interfaces import Aggregator, Algorithm, Client, Task
+from hanse.learner import Learner
 from hanse.memory import LostMemory, MemoryStore
 from hanse.messages import ClientProfile, Order, Reply, Request, Update
 from hanse.pipeline import Pipeline

@@ -9,7 +9,8 @@ from hanse import parts, settings
 from hanse.data.partition import Partitioner
 from hanse.errors import UserError
 from hanse.faults import NAME, VISIBLE
-from hanse.interfaces import Aggregator, Algorithm, Objective, Task
+from hanse.interfaces import Aggregator, Algorithm, Task
+from hanse.learner import Objective
 from hanse.learners.adapters import Lora
 from hanse.learners.backbone import Model
 from hanse.learners.training import Training

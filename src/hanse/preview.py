@@ -20,8 +20,9 @@ from hanse.errors import UserError
 from hanse.exchange import RoundExchange
 from hanse.experiment import Experiment, build_objective
 from hanse.held import examples
-from hanse.interfaces import Learner, Task
+from hanse.interfaces import Task
 from hanse.journal import Journal, peak_memory
+from hanse.learner import Learner
 from hanse.learners.causal_lm import CausalLM
 from hanse.messages import Reply
 from hanse.packed import lengths

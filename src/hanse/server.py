@@ -16,8 +16,9 @@ import torch
 from hanse.composition import check
 from hanse.errors import UserError
 from hanse.exchange import RoundExchange
-from hanse.interfaces import Aggregator, Algorithm, Federation, Learner, Server, Task
+from hanse.interfaces import Aggregator, Algorithm, Federation, Server, Task
 from hanse.journal import Checkpoint, Journal, Row, records
+from hanse.learner import Learner
 from hanse.messages import ClientProfile
 from hanse.pipeline import Codecs, Pipeline
 from hanse.progress import ROUNDS, say

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from hanse.interfaces import Learner, Objective
+from hanse.learner import Learner, Objective
 from hanse.learners.training import Training, fit
 from hanse.randomness import Moment
 from hanse.values import Fit, Memory, Penalty

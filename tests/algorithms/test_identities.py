@@ -13,7 +13,8 @@ from torch.nn import Parameter
 from hanse.algorithms.fedavg import FedAvg
 from hanse.algorithms.fedopt import FedOpt
 from hanse.algorithms.fedprox import FedProx
-from hanse.interfaces import Client, Learner, Objective, Server
+from hanse.interfaces import Client, Server
+from hanse.learner import Learner, Objective
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Order
 from hanse.randomness import Moment

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from hanse import parts
-from hanse.interfaces import Algorithm, Client, Learner, Server
+from hanse.interfaces import Algorithm, Client, Server
 from hanse.journal import records
+from hanse.learner import Learner
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Update, admit, unpack
 from hanse.randomness import Moment

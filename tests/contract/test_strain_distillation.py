@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from hanse.evaluation.perplexity import Perplexity
-from hanse.interfaces import Algorithm, Client, Learner, Objective, Server
+from hanse.interfaces import Algorithm, Client, Server
+from hanse.learner import Learner, Objective
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Order, Update
 from hanse.randomness import Moment

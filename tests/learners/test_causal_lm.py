@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from hanse.interfaces import Objective
+from hanse.learner import Objective
 from hanse.learners.adapters import Lora
 from hanse.learners.backbone import Model, load
 from hanse.learners.batches import Batch

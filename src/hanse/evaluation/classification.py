@@ -11,7 +11,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 from torch.nn.functional import cross_entropy
 
 from hanse.errors import UserError
-from hanse.interfaces import Learner, Task
+from hanse.interfaces import Task
+from hanse.learner import Learner
 from hanse.values import Scores
 
 

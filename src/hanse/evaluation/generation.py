@@ -9,7 +9,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from hanse.errors import UserError
 from hanse.evaluation.answers import JUDGES, Judge, Metric, last_number, number_match
 from hanse.evaluation.intervals import standard_error
-from hanse.interfaces import Learner, Task
+from hanse.interfaces import Task
+from hanse.learner import Learner
 from hanse.progress import track
 from hanse.values import Example, Sample, Scores
 

@@ -7,7 +7,8 @@ import torch
 from pydantic import PositiveInt
 from torch.nn.functional import cross_entropy
 
-from hanse.interfaces import Learner, Task
+from hanse.interfaces import Task
+from hanse.learner import Learner
 from hanse.values import Scores
 
 

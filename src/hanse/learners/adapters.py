@@ -4,6 +4,8 @@ import json
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,7 +73,20 @@ def attach(model: Module, settings: Lora, seed: int) -> tuple[PeftModel, str]:
                 model = get_peft_model(model, config, adapter_name=name)
         except (ValueError, re.error) as error:
             raise UserError(_unmatched(model, settings, error)) from None
+    _refuse_useless(model, name, settings.r)
     return model, name
+
+
+def _refuse_useless(model: PeftModel, adapter: str, rank: int) -> None:
+    """A rank above the size of every adapted matrix only costs."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    pairs = [(own.lora_A[adapter], own.lora_B[adapter]) for own in layers if adapter in own.lora_A]
+    most = max((min(a.in_features, b.out_features) for a, b in pairs), default=rank)
+    if rank > most:
+        raise UserError(
+            f"adapter.lora.r is {rank}, but the adapted matrices have at most {most} rows or "
+            f"columns, so a higher rank adds nothing; set it to {most} or less."
+        )
 
 
 def parameters(model: PeftModel, adapter: str) -> dict[str, Parameter]:
@@ -82,6 +97,19 @@ def parameters(model: PeftModel, adapter: str) -> dict[str, Parameter]:
         if adapter in parts:
             found[".".join(part for part in parts if part != adapter)] = parameter
     return {name: found[name] for name in sorted(found)}
+
+
+@contextmanager
+def held(parameters: Iterable[Parameter]) -> Iterator[None]:
+    """Within, these get no gradients."""
+    listed = list(parameters)
+    for parameter in listed:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in listed:
+            parameter.requires_grad_(True)
 
 
 def dropouts(model: PeftModel, adapter: str) -> list[Module]:

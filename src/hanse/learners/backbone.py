@@ -1,6 +1,6 @@
 """A frozen base model with its tokenizer, and the adapters that were put into it."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -20,6 +20,7 @@ from hanse.learners.adapters import Lora
 from hanse.learners.batches import placed
 from hanse.learners.checkpointing import recompute
 from hanse.learners.decoder import frozen_depth
+from hanse.learners.labelled import labels_only
 from hanse.learners.precision import Chosen
 from hanse.learners.prefix import Prefix
 from hanse.learners.quantization import Quantization
@@ -125,18 +126,6 @@ class Backbone:
         """An adapter's tensors before any training, on the CPU."""
         return {name: tensor.cpu() for name, tensor in self._initial[adapter].items()}
 
-    @contextmanager
-    def holding(self, adapter: str, names: Collection[str]) -> Iterator[None]:
-        """Some of an adapter's parameters without gradients."""
-        held = [self._parameters[adapter][name] for name in names]
-        for parameter in held:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in held:
-                parameter.requires_grad_(True)
-
     def parameters(self, adapter: str) -> dict[str, Parameter]:
         """The live parameters of one adapter, by the names that PEFT gives them on disk."""
         return self._parameters[adapter]
@@ -183,7 +172,7 @@ class Backbone:
         ids: (R, T) tokens; at: (N,) places in the flattened (R·T) positions; both on the host.
         """
         ids, at = placed((ids, at), self.device)
-        with _only(self.model, at), self.autocast(), attention.unpacked():
+        with labels_only(self.model, at), self.autocast(), attention.unpacked():
             logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
         return logits[0].float()
 
@@ -296,22 +285,3 @@ def _refuse_other_kinds(name: str, config: Any) -> None:
             f"the model {name} is a {kinds[0]}, which does not generate text; "
             "choose a causal language model, such as smollm2-135m."
         )
-
-
-@contextmanager
-def _only(model: torch.nn.Module, at: Tensor) -> Iterator[None]:
-    """Let the output layer see the hidden states at `at` alone: (R, T, H) → (1, N, H).
-
-    A hook on the layer, rather than a call of the parts, keeps whatever an architecture does with
-    its logits afterwards (soft-capping, scaling).
-    """
-
-    def select(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = inputs[0]
-        return (hidden.reshape(-1, hidden.shape[-1])[at][None], *inputs[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(select)  # type: ignore[operator]
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from hanse.interfaces import Learner, Objective
+from hanse.learner import Learner, Objective
 from hanse.learners import adapters
 from hanse.learners.backbone import Backbone
 from hanse.learners.batches import Batch, choice_scores, collate
@@ -102,11 +102,12 @@ class CausalLM(Learner):
                 self.load(member.tensors)
                 return done
         # Dropout draws from torch's global generator.
+        live = self.backbone.parameters(self.adapter)
         with (
             refused(),
             torch.random.fork_rng(),
             self.backbone.dropping(self.adapter),
-            self.backbone.holding(self.adapter, self.frozen),
+            adapters.held(live[name] for name in self.frozen),
             self.backbone.corrected(self.residual),
         ):
             torch.manual_seed(self.moment.derive("dropout"))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from hanse.interfaces import Learner, Objective
+from hanse.learner import Learner, Objective
 from hanse.learners.backbone import Backbone
 from hanse.learners.stack import stackable
 from hanse.learners.training import Training

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from torch import Tensor
 from torch.nn import Parameter
 
-from hanse.interfaces import Learner, Objective
+from hanse.learner import Learner, Objective
 from hanse.learners.batches import Batch, choice_scores
 from hanse.values import Fit, Penalty
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch.optim import SGD, AdamW, Optimizer
 
-from hanse.interfaces import Learner, Objective
+from hanse.learner import Learner, Objective
 from hanse.learners.stopwatch import Stopwatch
 from hanse.packed import lengths
 from hanse.progress import track

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from hanse.interfaces import Learner, Objective
+from hanse.learner import Learner, Objective
 
 
 @dataclass(frozen=True)
