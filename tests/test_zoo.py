@@ -135,7 +135,7 @@ def test_some_want_optimizers_that_begin_anew(algorithm: str, experiment_file: P
 
 
 def test_a_rank_above_the_matrices_is_refused(experiment_file: Path) -> None:
-    with pytest.raises(UserError, match="adapter.lora.r is 40, .* set it to 32 or less"):
+    with pytest.raises(UserError, match=r"adapter.lora.r is 40, .* set it to 32 or less"):
         run(experiment_file, "adapter.lora.r=40")
 
 
