@@ -30,7 +30,7 @@ class FedExLoRA(FedAvg):
 
     def init(self, server: Server) -> State:
         model = server.learner.tensors()
-        refuse_other_than_lora(model, "fedex_lora")
+        refuse_other_than_lora(model, type(self).__name__)
         return {"model": model, "residual": {}}
 
     def model(self, state: State) -> Tensors:

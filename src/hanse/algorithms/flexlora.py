@@ -31,7 +31,7 @@ class FlexLoRA(FedAvg):
 
     def init(self, server: Server) -> State:
         model = server.learner.tensors()
-        refuse_other_than_lora(model, "flexlora")
+        refuse_other_than_lora(model, type(self).__name__)
         return {"model": model, "product": {}}
 
     def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:

@@ -32,7 +32,7 @@ class HetLoRA(FedAvg):
     unequal: ClassVar[bool] = True
 
     def init(self, server: Server) -> State:
-        refuse_other_than_lora(server.learner.tensors(), "hetlora")
+        refuse_other_than_lora(server.learner.tensors(), type(self).__name__)
         return super().init(server)
 
     def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:

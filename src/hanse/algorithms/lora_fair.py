@@ -31,7 +31,7 @@ class LoRAFAIR(FedAvg):
     strength: PositiveFloat = 0.01  # λ, how strongly B is held to its mean
 
     def init(self, server: Server) -> State:
-        refuse_other_than_lora(server.learner.tensors(), "lora_fair")
+        refuse_other_than_lora(server.learner.tensors(), type(self).__name__)
         return super().init(server)
 
     def train(self, order: Order, client: Client) -> Update:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from hanse.factors import RESIDUAL
 from hanse.learner import Learner, Objective
 from hanse.learners import adapters
 from hanse.learners.backbone import Backbone
@@ -18,7 +19,7 @@ from hanse.learners.residual import merged
 from hanse.learners.shortage import refused
 from hanse.learners.training import Training, fit
 from hanse.randomness import Moment
-from hanse.tensors import Tensors
+from hanse.tensors import Tensors, prefixed
 from hanse.values import Example, Fit, Memory, Penalty
 
 
@@ -99,7 +100,7 @@ class CausalLM(Learner):
             member = self.member(penalty, goal, split)
             if member.joins:
                 done = self.together(member)
-                self.load(member.tensors)
+                self.load({**member.tensors, **prefixed(RESIDUAL, self.residual)})
                 return done
         # Dropout draws from torch's global generator.
         live = self.backbone.parameters(self.adapter)
