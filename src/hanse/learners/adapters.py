@@ -79,7 +79,7 @@ def attach(model: Module, settings: Lora, seed: int) -> tuple[PeftModel, str]:
 
 def _refuse_useless(model: PeftModel, adapter: str, rank: int) -> None:
     """A rank above the size of every adapted matrix only costs."""
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
     pairs = [(own.lora_A[adapter], own.lora_B[adapter]) for own in layers if adapter in own.lora_A]
     most = max((min(a.in_features, b.out_features) for a, b in pairs), default=rank)
     if rank > most:
