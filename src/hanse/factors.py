@@ -80,7 +80,10 @@ def stacked(parts: Iterable[tuple[float, Factors]]) -> Factors:
     """
     listed = list(parts)
     up = torch.cat([factors.up for _, factors in listed], dim=1)
-    down = torch.cat([factors.down * weight for weight, factors in listed])
+    down = torch.cat([factors.down for _, factors in listed])
+    rows = torch.split(down, [factors.rank for _, factors in listed])
+    for part, (weight, _) in zip(rows, listed, strict=True):
+        part.mul_(weight)
     return Factors(up, down)
 
 
