@@ -13,14 +13,14 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 
 import shapes
 import torch
 from measured import clock, keep, ratio, results
+from shapes import Case, alone, together
 
-from hanse.learners import cohort
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.cohort_size import best
 from hanse.learners.training import draw
@@ -28,16 +28,6 @@ from hanse.tensors import Tensors
 
 STEPS = {"toy": 4, "gpt2-small": 2}  # optimizer steps of each client
 SIZES = {4: (1, 2, 4), 8: (1, 2, 4, 8), 16: (1, 2, 4, 8, 16), 64: (1, 4, 16, 32, 64)}  # by clients
-
-
-@dataclass(frozen=True)
-class Case:
-    """So many clients, each with batches of so many rows by so many tokens."""
-
-    shape: str
-    clients: int
-    batch: int
-    tokens: int
 
 
 LONG = 1_000_000  # steps of a run that is long enough to measure as much as auto likes
@@ -70,21 +60,6 @@ def plain(learners: Sequence[CausalLM], start: Tensors) -> None:
             optimizer.step()
             optimizer.zero_grad()
     model.eval()
-
-
-def alone(learners: Sequence[CausalLM], start: Tensors) -> None:
-    """By hanse, one client after another."""
-    for learner in learners:
-        learner.load(start)
-        learner.fit()
-
-
-def together(learners: Sequence[CausalLM], start: Tensors, size: int) -> None:
-    """By hanse, so many clients at a time."""
-    learners[0].load(start)
-    members = [learner.member() for learner in learners]
-    for first in range(0, len(members), size):
-        cohort.train(members[first : first + size])
 
 
 def measure(case: Case, repeats: int) -> dict[str, object]:

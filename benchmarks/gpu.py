@@ -22,29 +22,19 @@ from typing import Any
 import shapes
 import torch
 from measured import clock, keep, ratio, results
+from shapes import Case, alone, together
 
-from hanse.learners import attention, cohort, precision
+from hanse.learners import attention, precision
 from hanse.learners.backbone import Backbone
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.cohort_size import best
 from hanse.learners.decoder import decoder_layers
 from hanse.learners.shortage import clear
-from hanse.tensors import Tensors
 
 STEPS = 4  # optimizer steps of each client
 LONG = 1_000_000  # steps of a run that is long enough to measure as much as auto likes
 PRODUCTS = 10  # of matrices, between two looks at the clock
 BF16 = torch.bfloat16
-
-
-@dataclass(frozen=True)
-class Case:
-    """So many clients, each with batches of so many rows by so many tokens."""
-
-    shape: str
-    clients: int
-    batch: int
-    tokens: int
 
 
 @dataclass(frozen=True)
@@ -75,21 +65,6 @@ def prepared(case: Case, device: torch.device) -> Sequence[CausalLM]:
     if precision.choose(True, base.model.config, device).plain_attention:
         attention.use(base.model)
     return shapes.clients(base, case.clients, case.batch, case.tokens, STEPS)
-
-
-def alone(learners: Sequence[CausalLM], start: Tensors) -> None:
-    """A round, one client after another."""
-    for learner in learners:
-        learner.load(start)
-        learner.fit()
-
-
-def together(learners: Sequence[CausalLM], start: Tensors, size: int) -> None:
-    """A round, so many clients at a time."""
-    learners[0].load(start)
-    members = [learner.member() for learner in learners]
-    for first in range(0, len(members), size):
-        cohort.train(members[first : first + size])
 
 
 def cohorts(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:

@@ -1,21 +1,34 @@
-"""Models of known shapes with random weights, and clients with random tokens, for measuring."""
+"""Models of known shapes with random weights, clients with random tokens, and rounds of them."""
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from hanse.learners import cohort
 from hanse.learners.adapters import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.training import Training
 from hanse.objectives.sft import Sft
 from hanse.randomness import Moment
+from hanse.tensors import Tensors
 from hanse.values import Example
 
 EXAMPLES = 16  # of each client
 WORDS = 1000  # tokens are drawn from these
+
+
+@dataclass(frozen=True)
+class Case:
+    """So many clients, each with batches of so many rows by so many tokens."""
+
+    shape: str
+    clients: int
+    batch: int
+    tokens: int
 
 
 def toy() -> torch.nn.Module:
@@ -78,3 +91,18 @@ def clients(base: Backbone, number: int, batch: int, tokens: int, steps: int) ->
         moment = Moment(0, 1, f"client-{index}")
         found.append(CausalLM(base, adapter, examples, training, Sft(), moment, 1, {}))
     return found
+
+
+def alone(learners: Sequence[CausalLM], start: Tensors) -> None:
+    """By hanse, one client after another."""
+    for learner in learners:
+        learner.load(start)
+        learner.fit()
+
+
+def together(learners: Sequence[CausalLM], start: Tensors, size: int) -> None:
+    """By hanse, so many clients at a time."""
+    learners[0].load(start)
+    members = [learner.member() for learner in learners]
+    for first in range(0, len(members), size):
+        cohort.train(members[first : first + size])
