@@ -192,8 +192,8 @@ def _refuse_optimizers(
             )
         if algorithm.forgetful and train.optimizer_state == "keep":
             raise UserError(
-                f"{name} does not train the same tensors from round to round, so an optimizer's "
-                f"state means nothing in the next one; set {whose}.optimizer_state=reset."
+                f"with {name} the training before was of something else, so an optimizer's state "
+                f"from it means nothing to the next; set {whose}.optimizer_state=reset."
             )
 
 

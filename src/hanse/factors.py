@@ -159,3 +159,13 @@ def mean(parts: Sequence[tuple[float, Mapping[str, Factors]]]) -> dict[str, Fact
         name: stacked((weight / total, own[name]) for weight, own in parts if name in own)
         for name in names
     }
+
+
+def summed(residual: Tensors, change: Tensors) -> dict[str, Tensor]:
+    """The sum of two changes of the base, exact but for rounding, in as few columns as it needs."""
+    before, more = layers(residual), layers(change)
+    found = {}
+    for name, one in more.items():
+        parts = [(1.0, part.to(torch.float64)) for part in (before.get(name), one) if part]
+        found[name] = shortened(stacked(parts))[0].to(torch.float32)
+    return tensors(found)

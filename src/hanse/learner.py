@@ -12,7 +12,7 @@ from hanse.factors import RESIDUAL
 from hanse.messages import Numbers
 from hanse.packed import lengths
 from hanse.progress import track
-from hanse.tensors import Tensors, below, prefixed, refuse_unlike, subtract, without
+from hanse.tensors import Tensors, below, refuse_unlike, subtract
 from hanse.values import Fit, Penalty
 
 
@@ -111,18 +111,21 @@ class Learner(ABC):
 
         What stands behind RESIDUAL goes to `correct`; without it, the base is as it was.
         """
-        residual, live = below(tensors, RESIDUAL), self.parameters()
-        own = without(tensors, prefixed(RESIDUAL, residual))
-        refuse_unlike(live, own)
+        live = self.parameters()
+        refuse_unlike(live, {n: t for n, t in tensors.items() if not n.startswith(RESIDUAL)})
         for name, parameter in live.items():
-            parameter.data.copy_(own[name])
-        self.correct(residual)
+            parameter.data.copy_(tensors[name])
+        self.correct(below(tensors, RESIDUAL))
+
+    def trained(self, start: Tensors, penalty: Penalty | None = None) -> tuple[Tensors, Fit]:
+        """Train from `start`; what is trained as it ended, and what was done."""
+        self.load(start)
+        fit = self.fit(penalty)
+        return self.tensors(), fit
 
     def change(self, start: Tensors, penalty: Penalty | None = None) -> tuple[Tensors, Fit]:
         """Train from `start`; how what is trained moved, and what was done."""
-        self.load(start)
-        fit = self.fit(penalty)
-        ended = self.tensors()
+        ended, fit = self.trained(start, penalty)
         return subtract(ended, {name: start[name] for name in ended}), fit
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from hanse.tensors import Layout, Tensors
+from hanse.tensors import Layout, Tensors, below
 
 Numbers = Mapping[str, float]
 Groups = Mapping[str, Tensors]
@@ -202,12 +202,6 @@ def admit(update: Update, expected: Layout) -> None:
     for name, value in update.numbers.items():
         if not math.isfinite(value):
             raise MessageError(f"the number {name} is {value}")
-
-
-def below(numbers: Numbers, prefix: str) -> dict[str, float]:
-    """The numbers whose names begin with `prefix`, without it."""
-    start = len(prefix)
-    return {name[start:]: value for name, value in numbers.items() if name.startswith(prefix)}
 
 
 def whole(numbers: Numbers, name: str) -> int:

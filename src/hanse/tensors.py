@@ -3,12 +3,14 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from hanse.errors import UserError
 
+Value = TypeVar("Value")
 Tensors = Mapping[str, Tensor]
 Layout = Mapping[str, Tensor]  # names, shapes and dtypes: tensors on the meta device
 
@@ -58,10 +60,10 @@ def prefixed(prefix: str, a: Tensors) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in a.items()}
 
 
-def below(a: Tensors, prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it: undoes `prefixed`."""
+def below(a: Mapping[str, Value], prefix: str) -> dict[str, Value]:
+    """The tensors, or numbers, whose names begin with a prefix, without it."""
     start = len(prefix)
-    return {name[start:]: tensor for name, tensor in a.items() if name.startswith(prefix)}
+    return {name[start:]: value for name, value in a.items() if name.startswith(prefix)}
 
 
 def matching(a: Tensors, patterns: Iterable[str]) -> dict[str, Tensor]:

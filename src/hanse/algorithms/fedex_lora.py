@@ -8,7 +8,6 @@ import torch
 
 from hanse import factors
 from hanse.algorithms.fedavg import FedAvg
-from hanse.algorithms.flora import summed
 from hanse.factors import RESIDUAL, refuse_other_than_lora
 from hanse.interfaces import Client, Server
 from hanse.messages import ClientProfile, Order, Update
@@ -40,9 +39,8 @@ class FedExLoRA(FedAvg):
         return Order(self.model(state))
 
     def train(self, order: Order, client: Client) -> Update:
-        client.learner.load(order.tensors)
-        fit = client.learner.fit()
-        return Update(client.learner.tensors(), fit.numbers(), weight=client.profile.examples)
+        ended, fit = client.learner.trained(order.tensors)
+        return Update(ended, fit.numbers(), weight=client.profile.examples)
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
         mean = RunningMean()
@@ -63,4 +61,4 @@ class FedExLoRA(FedAvg):
     def step(self, state: State, combined: Combined, server: Server) -> State:
         change = below(combined.tensors, RESIDUAL)
         model = without(combined.tensors, prefixed(RESIDUAL, change))
-        return {"model": model, "residual": summed(state["residual"], change)}
+        return {"model": model, "residual": factors.summed(state["residual"], change)}

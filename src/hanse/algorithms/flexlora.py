@@ -44,9 +44,8 @@ class FlexLoRA(FedAvg):
         return factors.tensors({name: factors.resized(own, rank) for name, own in found.items()})
 
     def train(self, order: Order, client: Client) -> Update:
-        client.learner.load(self.personal(order, client))
-        fit = client.learner.fit()
-        return Update(client.learner.tensors(), fit.numbers(), weight=client.profile.examples)
+        ended, fit = client.learner.trained(self.personal(order, client))
+        return Update(ended, fit.numbers(), weight=client.profile.examples)
 
     def personal(self, order: Order, client: Client) -> Tensors:
         initial, sent = factors.layers(client.learner.initial()), factors.layers(order.tensors)

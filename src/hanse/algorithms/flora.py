@@ -45,25 +45,14 @@ class FLoRA(FlexLoRA):
         draw = client.moment.generator("fresh adapter")
         empty = _emptied(client.learner.initial())
         start = {name: _drawn(t, draw) if name.endswith(A) else t for name, t in empty.items()}
-        client.learner.load({**start, **order.tensors})
-        fit = client.learner.fit()
-        return Update(client.learner.tensors(), fit.numbers(), weight=client.profile.examples)
+        ended, fit = client.learner.trained({**start, **order.tensors})
+        return Update(ended, fit.numbers(), weight=client.profile.examples)
 
     def personal(self, order: Order, client: Client) -> Tensors:
         return {**_emptied(client.learner.initial()), **order.tensors}
 
     def step(self, state: State, combined: Combined, server: Server) -> State:
-        return {**state, "residual": summed(state["residual"], combined.tensors)}
-
-
-def summed(residual: Tensors, change: Tensors) -> dict[str, Tensor]:
-    """The sum of two changes of the base, exact but for rounding, in as few columns as it needs."""
-    before, more = factors.layers(residual), factors.layers(change)
-    found = {}
-    for name, one in more.items():
-        parts = [(1.0, part.to(torch.float64)) for part in (before.get(name), one) if part]
-        found[name] = factors.shortened(factors.stacked(parts))[0].to(torch.float32)
-    return factors.tensors(found)
+        return {**state, "residual": factors.summed(state["residual"], combined.tensors)}
 
 
 def _emptied(adapter: Tensors) -> Tensors:

@@ -42,9 +42,8 @@ class HetLoRA(FedAvg):
         return layout(_first(state["model"], profile))
 
     def train(self, order: Order, client: Client) -> Update:
-        client.learner.load(order.tensors)
-        fit = client.learner.fit()
-        return Update(client.learner.tensors(), fit.numbers(), weight=client.profile.examples)
+        ended, fit = client.learner.trained(order.tensors)
+        return Update(ended, fit.numbers(), weight=client.profile.examples)
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
         own = [factors.layers(update.tensors) for _, update in updates]

@@ -35,9 +35,8 @@ class LoRAFAIR(FedAvg):
         return super().init(server)
 
     def train(self, order: Order, client: Client) -> Update:
-        client.learner.load(order.tensors)
-        fit = client.learner.fit()
-        return Update(client.learner.tensors(), fit.numbers(), weight=client.profile.examples)
+        ended, fit = client.learner.trained(order.tensors)
+        return Update(ended, fit.numbers(), weight=client.profile.examples)
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
         mean = RunningMean()

@@ -63,12 +63,16 @@ class CausalLM(Learner):
 
     def freeze(self, tensors: Tensors) -> None:
         self.frozen = dict(tensors)
+        self._set_frozen()
 
     def correct(self, residual: Tensors) -> None:
         self.residual = residual
 
     def load(self, tensors: Tensors) -> None:
         super().load(tensors)
+        self._set_frozen()  # others may have used the same adapter
+
+    def _set_frozen(self) -> None:
         live = self.backbone.parameters(self.adapter)
         for name, tensor in self.frozen.items():
             live[name].data.copy_(tensor)
