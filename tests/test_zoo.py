@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from hanse import journal, simulation
+from hanse.assembly import simulate
 from hanse.errors import UserError
 from hanse.factors import layers
 from hanse.held import Machine
@@ -142,3 +143,15 @@ def test_a_rank_above_the_matrices_is_refused(experiment_file: Path) -> None:
 def test_a_share_that_matches_nothing_is_refused(experiment_file: Path) -> None:
     with pytest.raises(UserError, match="'nowhere' is in no tensor's name; there are"):
         run(experiment_file, "algorithm.fedper.share=[nowhere]")
+
+
+def test_a_client_with_a_model_of_its_own_begins_with_the_same_adapter(
+    experiment_file: Path,
+) -> None:
+    before = run(experiment_file, "rounds=1")
+    own = "clients={silo-1: {model: {gradient_checkpointing: true}}}"
+    prepared = simulate(load(experiment_file, ["adapter.lora=null", f"adapter.from={before}", own]))
+    silo = prepared.silos["silo-1"].learner
+    assert silo.backbone is not prepared.learner.backbone
+    for name, tensor in weights(before).items():
+        assert torch.equal(silo.initial()[name], tensor)
