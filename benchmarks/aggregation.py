@@ -98,7 +98,7 @@ def main() -> None:
         seconds["dense"].append(clock(lambda: dense(own)))
         seconds["factored"] += [clock(lambda: factored(own)) for _ in range(10)]
     exact = factors.shortened(factors.stacked(own))[0].product()
-    whole = sum(weight * part.product() for weight, part in own)
+    whole = torch.stack([weight * part.product() for weight, part in own]).sum(dim=0)
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         memory = {name: pool.apply(extra, (name, size)) for name in WAYS}
     result = {

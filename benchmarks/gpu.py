@@ -128,9 +128,9 @@ def operations(base: Backbone, case: Case) -> float:
     layers = decoder_layers(base.model)[1]
     frozen = [p for layer in layers for name, p in layer.named_parameters() if "lora_" not in name]
     weights = sum(parameter.numel() for parameter in frozen if parameter.dim() == 2)
-    head = base.model.get_output_embeddings().weight.numel()
+    head: int = base.model.get_output_embeddings().weight.numel()
     tokens, labels = case.batch * case.tokens, case.batch * (case.tokens - 1)
-    width = base.model.config.get_text_config().hidden_size
+    width: int = base.model.config.get_text_config().hidden_size
     # Two products forward and four back for each pair of tokens, of which causality leaves half.
     attending = len(layers) * tokens * case.tokens * width * (2 + 4) * 2 / 2
     return 4 * (weights * tokens + head * labels) + attending

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from operator import truediv
 from pathlib import Path
+from typing import Any
 
 import torch
 from measured import keep
@@ -99,7 +100,7 @@ def plain(
     return world
 
 
-def plain_loss(model: torch.nn.Module, batch: list[Example], labels_only: bool) -> torch.Tensor:
+def plain_loss(model: Any, batch: list[Example], labels_only: bool) -> torch.Tensor:
     """The classification loss over the label words, with a padding mask as usual."""
     width = max(map(len, batch))
     ids = torch.tensor([list(e.ids) + [0] * (width - len(e)) for e in batch])

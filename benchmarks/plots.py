@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -10,7 +11,7 @@ from measured import ROOT, results
 from hanse.report.drawing import GREY, Plot, draw, legend
 
 
-def cohorts(cases: list[dict]) -> Plot:
+def cohorts(cases: list[dict[str, Any]]) -> Plot:
     """How much faster clients train together, by how many of them, a panel for each model."""
     shapes = list(dict.fromkeys(case["shape"] for case in cases))
 

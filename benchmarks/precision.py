@@ -97,10 +97,12 @@ def main() -> None:
     short = parser.parse_args().short
     repeats, steps, held = (2, 3, 32) if short else (7, 40, 400)
     experiment = experiment_of(QUICKSTART, JOB)
-    first = simulate(experiment).silos[experiment.participant_names[0]].learner
+    silos = simulate(experiment).silos.values()
+    first = max(silos, key=lambda silo: len(silo.examples["train"])).learner
     rows = list(first.examples("train"))
     lora, training = adapter_settings(experiment), replace(first.training, max_steps=steps)
-    learners, found = {}, {}
+    learners: dict[str, CausalLM] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, (chosen, own) in variants(first.backbone.chosen).items():
         base = load(Model(**own), chosen)
         bytes_ = sum(map(size, base.model.parameters()))

@@ -51,6 +51,7 @@ def main() -> None:
         before = journal.read_scores(folder, task, 0)
         after = journal.read_scores(folder, task, last)
         gain = paired(after["items"], before["items"])
+        assert gain is not None  # there are two reviews or more
         row = {
             "seed": seed,
             "base": before["metrics"],

@@ -30,7 +30,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import Parameter
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from hanse import division, journal, server, settings
+from hanse import division, server, settings, spending
 from hanse.aggregators.mean import Mean
 from hanse.algorithms.fedavg import FedAvg
 from hanse.assembly import simulate
@@ -148,7 +148,7 @@ def run(home: Path, clients: int, rounds: int, cohort: str | int) -> dict[str, A
         now = time.perf_counter()
         memory.append(resident())
         if record["round"]:
-            trained = journal.training(record["seconds"]) + record["seconds"]["evaluation"]
+            trained = spending.training(record["seconds"]) + record["seconds"]["evaluation"]
             beyond.append((now - before - trained) / len(record["clients"]))
         before = time.perf_counter()
     log.close()
