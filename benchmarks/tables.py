@@ -2,241 +2,29 @@
 
 import json
 import re
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cost_tables as cost
+import quality_tables as quality
+
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
-
-def quickstart(result: dict[str, Any]) -> list[str]:
-    """Accuracy of the base model and of the federated one, by seed."""
-    lines = [
-        "| seed | base | four silos together | gain in points, paired 95 % interval | sent |",
-        "|---|---|---|---|---|",
-    ]
-    for row in result["seeds"]:
-        low, high = (100 * value for value in row["interval"])
-        lines.append(
-            f"| {row['seed']} | {100 * row['base']['accuracy']:.1f} % "
-            f"| {100 * row['federated']['accuracy']:.1f} % "
-            f"| {100 * row['gain']:+.1f} ({low:+.1f} to {high:+.1f}) | {row['megabytes']:.0f} MB |"
-        )
-    low, high = (100 * value for value in result["mean_gain_interval"])
-    return [
-        *lines,
-        "",
-        f"Accuracy on {result['reviews']:,} held-out reviews; the mean gain of the seeds is "
-        f"**{100 * result['mean_gain']:.1f} points** "
-        f"(95 % interval over seeds, Student's t: {low:.1f} to {high:.1f}).",
-    ]
-
-
-def overhead(result: dict[str, Any]) -> list[str]:
-    """hanse beside a plain loop, and labels-only logits beside all."""
-    ratios = result["cpu_ratio"]
-    return [
-        "| measured | ratio |",
-        "|---|---|",
-        "| CPU seconds of a run ÷ a plain PyTorch + PEFT loop doing the same steps "
-        f"| {ratios['ours_over_plain']:.2f} |",
-        "| the same, the plain loop too computing logits only where there is a label "
-        f"| {ratios['ours_over_plain_labels_only']:.2f} |",
-        "| steps per second, logits where there is a label ÷ everywhere (batch 4 × 128), "
-        f"{'bfloat16' if result['bf16'] else 'float32'}, adapters on every linear layer "
-        f"| {result['labels_only_speedup']:.2f} |",
-    ]
-
-
-def logits(result: dict[str, Any]) -> list[str]:
-    """Labels-only logits beside all, in full precision and with fewer adapters."""
-    return [
-        "| measured | ratio |",
-        "|---|---|",
-        "| steps per second, logits where there is a label ÷ everywhere (batch 4 × 128), float32, "
-        f"adapters on q and v | {result['labels_only_speedup']:.2f} |",
-    ]
-
-
-def ladder(result: dict[str, Any]) -> list[str]:
-    """Each kind of rung: its accuracy, what federated training is ahead by, and what it took."""
-    lines = [
-        "| | accuracy | federated is ahead by, in points | optimizer steps | reviews seen |",
-        "|---|---|---|---|---|",
-    ]
-    for line in result["summary"]:
-        lead = line["against_federated"]
-        ahead = (
-            f"{-100 * lead['value']:+.1f} ({-100 * lead['high']:+.1f} to {-100 * lead['low']:+.1f})"
-        )
-        lines.append(
-            f"| {line['name']}: {line['what']} | {100 * line['value']:.1f} % "
-            f"| {'' if line['name'] == 'federated' else ahead} "
-            f"| {line['steps']:,.0f} | {line['examples']:,.0f} |"
-        )
-    seeds = len(result["seeds"])
-    return [
-        *lines,
-        "",
-        result["verdict"],
-        "",
-        f"{result['clients']} silos, {result['test_items']:,} test reviews, means over {seeds} "
-        "seeds with 95 % intervals (Student's t); the steps of a federation are those of all "
-        f"silos. It took {result['minutes']:.0f} minutes.",
-    ]
-
-
-def precision(result: dict[str, Any]) -> list[str]:
-    """What the precision of the base model costs and saves."""
-    lines = [
-        "| base model | its weights | kept for the backward pass | steps per second ÷ float32 "
-        "| held-out loss before → after |",
-        "|---|---|---|---|---|",
-    ]
-    for name, row in result["variants"].items():
-        kept = f"{row['kept_bytes'] / 1e6:,.0f} MB" if "kept_bytes" in row else ""
-        lines.append(
-            f"| {name} | {row['weights_bytes'] / 1e6:,.0f} MB | {kept} | {row['speedup']:.2f} "
-            f"| {row['loss_before']:.3f} → {row['loss_after']:.3f} |"
-        )
-    dtype = "bfloat16" if result["chosen"]["bf16"] else "float32"
-    return [
-        *lines,
-        "",
-        f"SmolLM2-135M on the demo's rows, {result['batch']} a step; {result['rows']:,} rows held "
-        f"out, {result['steps']} steps of training. The last three compute in {dtype}.",
-    ]
-
-
-def prefix(result: dict[str, Any]) -> list[str]:
-    """Epochs with the frozen layers below the adapters computed once, beside others."""
-    ratios = result["ratios"]
-    return [
-        "| SmolLM2-135M, float32, LoRA on q and v in the top third of the layers | ratio |",
-        "|---|---|",
-        "| an epoch by a plain PyTorch + PEFT loop ÷ with the cache, from the second epoch on "
-        f"| {ratios['over_loop']:.2f} |",
-        f"| the same by hanse without the cache ÷ with it | {ratios['over_without']:.2f} |",
-        f"| scoring as many rows without the cache ÷ with it | {ratios['scoring']:.2f} |",
-        "| the first epoch with the cache, which fills it ÷ an epoch without "
-        f"| {ratios['first_epoch']:.2f} |",
-        "",
-        f"{result['reviews']} film reviews of one silo in batches of 8, medians; the mean losses "
-        f"of an epoch differ by at most {result['losses_apart']:.0e}.",
-    ]
-
-
-def cohorts(result: dict[str, Any]) -> list[str]:
-    """Rounds in cohorts beside the same clients one after another."""
-    lines = [
-        "| model | clients | batch × tokens | times as fast in cohorts, by size | auto "
-        "| auto over a PEFT loop |",
-        "|---|---|---|---|---|---|",
-    ]
-    for case in result["cases"]:
-        sizes = ", ".join(
-            f"{size}: {value:.2f}" for size, value in case["speedup"].items() if size.isdecimal()
-        )
-        lines.append(
-            f"| {case['shape']} | {case['clients']} | {case['batch']} × {case['tokens']} | {sizes} "
-            f"| {max(case['auto'], key=case['auto'].count)} ({case['auto_speedup']:.2f}) "
-            f"| {case['auto_speedup_over_plain']:.2f} |"
-        )
-    steps = " and ".join(f"{number} ({shape})" for shape, number in result["steps"].items())
-    return [
-        *lines,
-        "",
-        f"Seconds of a round of {steps} steps of each client, medians of {result['repeats']}, as "
-        "ratios to `cohort: off`, which is one after another through PEFT's layers; at last to a "
-        "plain loop of PyTorch and PEFT on the same batches. toy: a Llama of 4 layers, 128 wide.",
-    ]
-
-
-def scale(result: dict[str, Any]) -> list[str]:
-    """Memory and seconds with many clients."""
-    alone, together = result["runs"]
-    most = str(result["clients"])
-    first, again = (
-        statistics.median(result["startup_seconds"][which][most]) for which in ("first", "again")
-    )
-    return [
-        f"| {result['clients']:,} clients, {result['rounds']} rounds with 1 % of them | |",
-        "|---|---|",
-        f"| resident memory after the last round ÷ after the second | {alone['growth']:.3f} |",
-        "| a client beyond its training, one after another "
-        f"| {1000 * alone['seconds_a_client_beyond_training']:.1f} ms |",
-        f"| the same, {together['cohort']} at a time "
-        f"| {1000 * together['seconds_a_client_beyond_training']:.1f} ms |",
-        f"| start-up with {result['rows']:,} rows, and with their tokens kept from before "
-        f"| {first:.1f} s, {again:.1f} s |",
-        "| the server while clients work, beyond the model "
-        f"| {max(result['server']['held_while_clients_work']):.2f} adapters |",
-        "| the same while an answer is counted "
-        f"| {max(result['server']['at_most']):.2f} adapters |",
-    ]
-
-
-def speed(result: dict[str, Any]) -> list[str]:
-    """The demo's job beside plain loops, and beside Flower."""
-    precision = "bfloat16" if result["bf16"] else "float32"
-    ways = {
-        "plain": "that loop on hanse's batches, in which rows of like length stand together",
-        "float32": "hanse in float32, one client after another",
-        "one by one": f"in the precision it chose ({precision}), one after another",
-        "as it comes": f"as it comes (`cohort: auto` took {result['cohort']})",
-    }
-    lines = [
-        "| the demo's job: tokens a second, padding not counted | ÷ a plain loop in float32 "
-        "| ÷ that loop on hanse's batches |",
-        "|---|---|---|",
-        *(
-            f"| {what} | {result['over_as_written'][way]:.2f} | {result['speedup'][way]:.2f} |"
-            for way, what in ways.items()
-        ),
-        "",
-        "The plain loop is Hugging Face's model and PEFT's adapter, one client after another, in "
-        "batches of a shuffled DataLoader.",
-    ]
-    return [*lines, *([] if result["flower"] is None else ["", *_flower(result["flower"])])]
-
-
-def _flower(result: dict[str, Any]) -> list[str]:
-    """Whole commands beside Flower's simulation."""
-    over = result["over_flower"]
-    rows = {"hanse": "`hanse run` as it comes", "hanse in float32": "in float32"}
-    lines = [
-        "| the same job ÷ by Flower's simulation, with clients as its templates have them "
-        "| CPU seconds | seconds | memory | CPU seconds of a further round |",
-        "|---|---|---|---|---|",
-    ]
-    for way, what in rows.items():
-        whole, rest = over[way]["whole"], over[way].get("further_round", {})
-        further = f"{rest['cpu_seconds']:.2f}" if rest else ""
-        lines.append(
-            f"| {what} | {whole['cpu_seconds']:.2f} | {whole['seconds']:.2f} "
-            f"| {whole['peak_bytes']:.2f} | {further} |"
-        )
-    return [
-        *lines,
-        "",
-        "One round from start to result, every process counted: what a user waits and pays for, "
-        "in which starting up is much. flwr " + result["versions"]["flwr"] + ".",
-    ]
-
-
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
-    "quickstart": quickstart,
-    "overhead": overhead,
-    "logits": logits,
-    "ladder": ladder,
-    "precision": precision,
-    "prefix": prefix,
-    "cohorts": cohorts,
-    "scale": scale,
-    "speed": speed,
+    "quickstart": quality.quickstart,
+    "ladder": quality.ladder,
+    "comparison": quality.comparison,
+    "overhead": cost.overhead,
+    "logits": cost.logits,
+    "precision": cost.precision,
+    "prefix": cost.prefix,
+    "cohorts": cost.cohorts,
+    "scale": cost.scale,
+    "speed": cost.speed,
+    "aggregation": cost.aggregation,
 }
 
 

@@ -95,14 +95,36 @@ def shortened(factors: Factors, rank: int | None = None) -> tuple[Factors, float
     (Eckart and Young 1936). The larger ones come first, and each goes to both factors alike.
     rank: none keeps all that float32 can tell from zero, at most min(r, out, in) and at least one.
     """
-    left, upper = torch.linalg.qr(factors.up)
-    right, lower = torch.linalg.qr(factors.down.T)
-    u, values, vh = torch.linalg.svd(upper @ lower.T, full_matrices=False)
+    left, right = _Triangular.of(factors.up), _Triangular.of(factors.down.T)
+    core = left.form.double() @ right.form.double().T
+    u, values, vh = torch.linalg.svd(core, full_matrices=False)
     if rank is None:
         rank = max(1, int((values > NOTHING * values[0]).sum()))
     root = values[:rank].sqrt()
-    up, down = left @ (u[:, :rank] * root), (root[:, None] * vh[:rank]) @ right.T
-    return Factors(up, down), float(values[rank:].double().square().sum().sqrt())
+    up, down = left.turned(u[:, :rank] * root), right.turned(vh[:rank].T * root).T
+    return Factors(up, down), float(values[rank:].square().sum().sqrt())
+
+
+@dataclass(frozen=True)
+class _Triangular:
+    """A matrix M = Q·R, with Q as the reflections that it is made of: Q itself is never formed."""
+
+    reflections: Tensor  # (n, min(n, k)), below the diagonal
+    sizes: Tensor  # (min(n, k),)
+    form: Tensor  # R, (min(n, k), k)
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> "_Triangular":
+        """Of an (n, k) matrix."""
+        packed, sizes = torch.geqrf(matrix)
+        least = len(sizes)
+        return cls(packed[:, :least], sizes, packed[:least].triu())
+
+    def turned(self, columns: Tensor) -> Tensor:
+        """Q times some (min(n, k), c) columns: (n, c)."""
+        whole = self.reflections.new_zeros(len(self.reflections), columns.shape[1])
+        whole[: len(columns)] = columns
+        return torch.ormqr(self.reflections, self.sizes, whole)
 
 
 def first(factors: Factors, rank: int) -> Factors:

@@ -1,0 +1,238 @@
+"""Which algorithm? All of them on experiments/comparison.yaml, dealt alike and unlike, three seeds.
+
+First each algorithm's learning rate is chosen by validation reviews, with a seed of its own and on
+the unlike deal. A run that was stopped is gone on with; one that is finished is not done again.
+Runs take turns in two processes of one thread each. Writes benchmarks/results/comparison.json.
+"""
+
+import argparse
+import logging
+import os
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded, here and in the processes
+
+import torch
+from measured import ROOT, keep
+
+from hanse import journal, simulation, spending
+from hanse.evaluation.intervals import Interval, paired, student
+from hanse.held import Machine
+from hanse.loading import load
+
+EXPERIMENT = ROOT / "experiments" / "comparison.yaml"
+RUNS = ROOT / "runs" / "benchmark-comparison"
+WORKERS = 2
+BASELINE = "fedavg"
+TUNING = 0  # the seed with which learning rates are chosen
+DEALS = {"alike": "data.partition=iid", "unlike": "data.partition.dirichlet.alpha=0.1"}
+ADAMW = (3e-4, 1e-3, 3e-3)
+SGD = (0.03, 0.1, 0.3)
+PLAIN = ["train.optim=sgd"]
+RANKS = [f"clients.silo-{1 + place}.adapter.lora.r={r}" for place, r in enumerate((4, 8, 16, 16))]
+
+Settings = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One line of the comparison.
+
+    like: whose learning rate it takes; none: its own is looked for among `rates`. Where silos keep
+        models of their own, validation says little, since the server has none of these.
+    """
+
+    settings: tuple[str, ...]
+    rates: tuple[float, ...] = ADAMW
+    like: str = ""
+
+
+WAYS = {
+    BASELINE: Way(("algorithm=fedavg",)),
+    "fedprox": Way(("algorithm.fedprox.mu=0.1",)),
+    "fedopt": Way(("algorithm.fedopt.optimizer=adam",)),
+    "fednova": Way(("algorithm=fednova",)),
+    "feddyn": Way(("algorithm=feddyn",)),
+    "fedavg, plain SGD": Way(("algorithm=fedavg", *PLAIN), SGD),
+    "scaffold": Way(("algorithm=scaffold", *PLAIN), SGD),
+    "ffa_lora": Way(("algorithm=ffa_lora",)),
+    "rolora": Way(("algorithm=rolora",)),
+    "flora": Way(("algorithm=flora",)),
+    "fedex_lora": Way(("algorithm=fedex_lora",)),
+    "flexlora": Way(("algorithm=flexlora",)),
+    "flexlora, ranks 4 to 16": Way(("algorithm=flexlora", "adapter.lora.r=16", *RANKS)),
+    "hetlora": Way(("algorithm=hetlora",)),
+    "lora_fair": Way(("algorithm=lora_fair",)),
+    "fedsa_lora": Way(("algorithm=fedsa_lora",), like=BASELINE),
+    "fedper": Way((r"algorithm.fedper.share=['layers\.2[67]\.']",), like=BASELINE),
+    "ditto": Way(("algorithm=ditto",), like=BASELINE),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run: where, and what is set in it."""
+
+    folder: Path
+    settings: Settings
+
+
+def tuning(name: str, rate: float) -> Task:
+    """A run that a learning rate is judged by; it looks at no test review."""
+    own = (*WAYS[name].settings, f"train.learning_rate={rate}", f"seed={TUNING}")
+    unseen = ("evaluation.test=false", "evaluation.clients=false", DEALS["unlike"])
+    return Task(RUNS / f"tuning-{_file(name)}-{rate:g}", (*own, *unseen))
+
+
+def compared(name: str, deal: str, seed: int, rate: float) -> Task:
+    """A run that is compared with others."""
+    own = (*WAYS[name].settings, f"train.learning_rate={rate}", f"seed={seed}", DEALS[deal])
+    return Task(RUNS / f"{_file(name)}-{deal}-{seed}", own)
+
+
+def _file(name: str) -> str:
+    return name.replace(", ", "-").replace(" ", "-")
+
+
+def work(task: Task) -> str:
+    """Run a task, or go on with it; what is in memory stays for the next."""
+    if not simulation.finished(task.folder):
+        if (task.folder / "experiment.yaml").exists():
+            simulation.resume(task.folder, _held)
+        else:
+            words = [*task.settings, f"output_dir={task.folder}"]
+            simulation.run(load(EXPERIMENT, words), _held)
+    return task.folder.name
+
+
+_held = Machine()
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+
+
+def finish(tasks: Iterable[Task]) -> None:
+    """Do all that is not done yet."""
+    left = [task for task in tasks if not simulation.finished(task.folder)]
+    if not left:
+        return
+    with get_context("spawn").Pool(WORKERS, _begin) as pool:
+        for number, name in enumerate(pool.imap_unordered(work, left), 1):
+            logging.info("%d of %d: %s", number, len(left), name)
+
+
+def chosen(names: Sequence[str]) -> dict[str, float]:
+    """The learning rate of each way: of the highest accuracy on validation reviews."""
+    own = [name for name in names if not WAYS[name].like]
+    finish(tuning(name, rate) for name in own for rate in WAYS[name].rates)
+
+    def validated(name: str, rate: float) -> tuple[float, float]:
+        scores = journal.records(tuning(name, rate).folder)[-1]["validation"]
+        return scores["accuracy"], -scores["loss"]
+
+    found = {name: max(WAYS[name].rates, key=lambda rate: validated(name, rate)) for name in own}
+    return {name: found[WAYS[name].like or name] for name in names}
+
+
+def outcome(task: Task) -> dict[str, Any]:
+    """What a run came to."""
+    records = journal.records(task.folder)
+    rounds = [record for record in records if record["round"]]
+    last = rounds[-1]
+    items = journal.read_scores(task.folder, "test-classification", last["round"])["items"]
+    asked = [
+        row
+        for row in journal.records(task.folder, "ledger")
+        if (row["round"], row["kind"]) == (last["round"], "evaluate") and row.get("weight")
+    ]
+    own = sum(last["client_test"][row["client"]]["accuracy"] * row["weight"] for row in asked)
+    return {
+        "run": task.folder.name,
+        "accuracy": statistics.fmean(items),
+        "items": items,
+        "own_accuracy": own / sum(row["weight"] for row in asked),
+        "own_items": round(sum(row["weight"] for row in asked)),
+        "up_bytes": sum(record["bytes"]["up"] for record in rounds) / len(rounds),
+        "down_bytes": sum(record["bytes"]["down"] for record in rounds) / len(rounds),
+        "training_seconds": sum(spending.training(record["seconds"]) for record in rounds),
+        "server_seconds": sum(record["seconds"]["aggregation"] for record in rounds),
+        "seconds": sum(sum(record["seconds"].values()) for record in records),
+    }
+
+
+def bounds(interval: Interval | None) -> list[float] | None:
+    """As it is kept."""
+    return [interval.value, interval.low, interval.high] if interval else None
+
+
+def line(own: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All seeds of one way on one deal, beside the baseline's.
+
+    ahead: by how much on the test reviews, each review's mean over the seeds, paired; ahead_by_seed
+        and own_ahead: the same as a mean over seeds, for which the silos' deal differs, too.
+    """
+    ahead, over_seeds, own_ahead = None, None, None
+    if own is not baseline:
+        first, second = (
+            [statistics.fmean(same) for same in zip(*(run["items"] for run in runs), strict=True)]
+            for runs in (own, baseline)
+        )
+        ahead = paired(first, second)
+        over_seeds, own_ahead = (
+            student([a[key] - b[key] for a, b in zip(own, baseline, strict=True)])
+            for key in ("accuracy", "own_accuracy")
+        )
+    means = {
+        key: statistics.fmean(run[key] for run in own)
+        for key in own[0]
+        if key not in ("run", "items")
+    }
+    return {
+        **means,
+        "ahead": bounds(ahead),
+        "ahead_by_seed": bounds(over_seeds),
+        "own_ahead": bounds(own_ahead),
+        "seeds": [{key: value for key, value in run.items() if key != "items"} for run in own],
+    }
+
+
+def main() -> None:
+    """Choose learning rates, run all, print a line for each, keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), help="names, if not all")
+    asked = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    names = [BASELINE, *(name for name in asked.ways if name != BASELINE)]
+    rates = chosen(names)
+    logging.info("learning rates: %s", rates)
+    tasks = {
+        (name, deal): [compared(name, deal, seed, rates[name]) for seed in asked.seeds]
+        for name in names
+        for deal in DEALS
+    }
+    finish(task for own in tasks.values() for task in own)
+    runs = {key: [outcome(task) for task in own] for key, own in tasks.items()}
+    lines = {
+        deal: {name: line(runs[name, deal], runs[BASELINE, deal]) for name in names}
+        for deal in DEALS
+    }
+    for deal, ways in lines.items():
+        for name, row in ways.items():
+            print(
+                f"{deal}  {name}  {row['accuracy']:.3f}  {row['ahead']}  {row['own_accuracy']:.3f}"
+            )
+    spent = sum(run["seconds"] for own in runs.values() for run in own)
+    test = len(next(iter(runs.values()))[0]["items"])
+    made = {"test_items": test, "seeds": asked.seeds, "rates": rates, "workers": WORKERS}
+    print(keep("comparison", {**made, "minutes": spent / WORKERS / 60, "deals": lines}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What training came to, as tables."""
+
+from typing import Any
+
+
+def quickstart(result: dict[str, Any]) -> list[str]:
+    """Accuracy of the base model and of the federated one, by seed."""
+    lines = [
+        "| seed | base | four silos together | gain in points, paired 95 % interval | sent |",
+        "|---|---|---|---|---|",
+    ]
+    for row in result["seeds"]:
+        low, high = (100 * value for value in row["interval"])
+        lines.append(
+            f"| {row['seed']} | {100 * row['base']['accuracy']:.1f} % "
+            f"| {100 * row['federated']['accuracy']:.1f} % "
+            f"| {100 * row['gain']:+.1f} ({low:+.1f} to {high:+.1f}) | {row['megabytes']:.0f} MB |"
+        )
+    low, high = (100 * value for value in result["mean_gain_interval"])
+    return [
+        *lines,
+        "",
+        f"Accuracy on {result['reviews']:,} held-out reviews; the mean gain of the seeds is "
+        f"**{100 * result['mean_gain']:.1f} points** "
+        f"(95 % interval over seeds, Student's t: {low:.1f} to {high:.1f}).",
+    ]
+
+
+def ladder(result: dict[str, Any]) -> list[str]:
+    """Each kind of rung: its accuracy, what federated training is ahead by, and what it took."""
+    lines = [
+        "| | accuracy | federated is ahead by, in points | optimizer steps | reviews seen |",
+        "|---|---|---|---|---|",
+    ]
+    for line in result["summary"]:
+        lead = line["against_federated"]
+        ahead = (
+            f"{-100 * lead['value']:+.1f} ({-100 * lead['high']:+.1f} to {-100 * lead['low']:+.1f})"
+        )
+        lines.append(
+            f"| {line['name']}: {line['what']} | {100 * line['value']:.1f} % "
+            f"| {'' if line['name'] == 'federated' else ahead} "
+            f"| {line['steps']:,.0f} | {line['examples']:,.0f} |"
+        )
+    seeds = len(result["seeds"])
+    return [
+        *lines,
+        "",
+        result["verdict"],
+        "",
+        f"{result['clients']} silos, {result['test_items']:,} test reviews, means over {seeds} "
+        "seeds with 95 % intervals (Student's t); the steps of a federation are those of all "
+        f"silos. It took {result['minutes']:.0f} minutes.",
+    ]
+
+
+def comparison(result: dict[str, Any]) -> list[str]:
+    """Every algorithm on both deals, beside FedAvg."""
+    lines = []
+    for deal, title in (("alike", "reviews dealt alike"), ("unlike", "Dirichlet 0.1")):
+        ways = result["deals"][deal]
+        lines += [
+            f"| {title} | accuracy, ahead of `fedavg` in points | on the silos' own reviews | up, "
+            "down in a round | training, server |",
+            "|---|---|---|---|---|",
+        ]
+        for name, row in ways.items():
+            up, down = row["up_bytes"] / 1e6, row["down_bytes"] / 1e6
+            lines.append(
+                f"| {_ticked(name)} | {100 * row['accuracy']:.1f} %{_ahead(row['ahead'])} "
+                f"| {100 * row['own_accuracy']:.1f} %{_ahead(row['own_ahead'])} "
+                f"| {up:.2f}, {down:.2f} MB "
+                f"| {row['training_seconds']:.0f} s, {row['server_seconds']:.1f} s |"
+            )
+        lines.append("")
+    own = next(iter(result["deals"]["unlike"].values()))["own_items"]
+    return [
+        *lines,
+        f"Means over seeds {', '.join(map(str, result['seeds']))}: {result['test_items']:,} test "
+        "reviews, the same for all, with paired 95 % intervals over reviews; "
+        f"{own:,.0f} reviews that the silos held out, with what each silo keeps, and intervals "
+        "over seeds (Student's t). Learning rates by validation: "
+        + ", ".join(f"{_ticked(name)} {rate:g}" for name, rate in result["rates"].items())
+        + f". All runs took {result['minutes']:.0f} minutes, two at a time.",
+    ]
+
+
+def _ticked(name: str) -> str:
+    algorithm, *rest = name.split(", ")
+    return ", ".join([f"`{algorithm}`", *rest])
+
+
+def _ahead(bounds: list[float] | None) -> str:
+    if bounds is None:
+        return ""
+    value, low, high = (100 * bound for bound in bounds)
+    return f", {value:+.1f} ({low:+.1f} to {high:+.1f})"
