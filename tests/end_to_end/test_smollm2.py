@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from hanse import journal, simulation
 from hanse.division import divide
+from hanse.experiment import Experiment
+from hanse.learners.adapters import WEIGHTS
 from hanse.learners.sources import locate
 from hanse.loading import load
 
@@ -36,20 +39,60 @@ print(json.dumps(right))
 """
 
 
+WORDS = [
+    *("rounds=1", "train.num_train_epochs=null", "train.max_steps=3", "data.test=60"),
+    *("data.validation=0", "data.client_test=0", "model.bf16=false", "train.learning_rate=0.003"),
+]
+RANKS = [f"clients.silo-{1 + place}.adapter.lora.r={r}" for place, r in enumerate((4, 8, 16, 16))]
+
+
+class Second(threading.Event):
+    """Set from the second look on: a run stops after its first round."""
+
+    def is_set(self) -> bool:
+        before = super().is_set()
+        self.set()
+        return before
+
+
+def _experiment(folder: Path, *words: str) -> Experiment:
+    return load(ROOT / "experiments" / "quickstart.yaml", [*WORDS, *words, f"output_dir={folder}"])
+
+
+def _scored_by_peft(folder: Path, experiment: Experiment) -> list[float]:
+    """Which test rows a run's adapter gets right in a process without hanse."""
+    template = experiment.data.template
+    rows = [(template.replace("{text}", row.text), row.label) for row in divide(experiment).test]
+    file = folder / "rows.json"
+    file.write_text(json.dumps(rows))
+    base = locate(experiment.model.model_name_or_path)
+    command = [sys.executable, "-c", PLAIN, base, str(folder / "adapter"), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    items: list[float] = json.loads(done.stdout)
+    return items
+
+
 def test_its_adapter_scores_the_same_in_plain_peft(tmp_path: Path) -> None:
-    words = ["rounds=1", "train.num_train_epochs=null", "train.max_steps=3", "data.test=60"]
-    words += ["data.validation=0", "data.client_test=0", "model.bf16=false"]
-    words += ["train.learning_rate=0.003", f"output_dir={tmp_path / 'run'}"]
-    experiment = load(ROOT / "experiments" / "quickstart.yaml", words)
+    experiment = _experiment(tmp_path / "run")
     folder = simulation.run(experiment)
     kept = journal.read_scores(folder, "test-classification", 1)["items"]
     assert kept != journal.read_scores(folder, "test-classification", 0)["items"]
-    template = experiment.data.template
-    rows = [(template.replace("{text}", row.text), row.label) for row in divide(experiment).test]
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    base = locate(experiment.model.model_name_or_path)
-    command = [sys.executable, "-c", PLAIN, base, str(folder / "adapter")]
-    done = subprocess.run(
-        [*command, str(tmp_path / "rows.json")], capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) == kept
+    assert _scored_by_peft(folder, experiment) == kept
+
+
+@pytest.mark.parametrize("algorithm", ["flora", "flexlora"])
+def test_unequal_ranks_end_in_one_adapter_whether_stopped_or_not(
+    algorithm: str, tmp_path: Path
+) -> None:
+    words = [*RANKS, "rounds=2", "train.max_steps=2", "adapter.lora.r=16", "cohort=4"]
+    words += [f"algorithm={algorithm}"]
+    experiment = _experiment(tmp_path / "whole", *words)
+    folder = simulation.run(experiment)
+    with pytest.raises(simulation.StoppedError, match="after round 1"):
+        simulation.run(_experiment(tmp_path / "stopped", *words), stop=Second())
+    again = simulation.resume(tmp_path / "stopped")
+    adapters = [(run / "adapter" / WEIGHTS).read_bytes() for run in (folder, again)]
+    assert adapters[0] == adapters[1]
+    kept = journal.read_scores(folder, "test-classification", 2)["items"]
+    assert kept != journal.read_scores(folder, "test-classification", 0)["items"]
+    assert _scored_by_peft(folder, experiment) == kept
