@@ -27,6 +27,7 @@ from process_tree import PROC, Cost, measure
 
 from hanse.assembly import Simulation
 from hanse.held import adapter_settings
+from hanse.learners.adapters.lora import Lora
 from hanse.learners.sources import locate
 
 ROOT = Path(__file__).parent.parent
@@ -70,10 +71,12 @@ def simulated(simulation: Simulation, folder: Path, rounds: int) -> tuple[Cost, 
 def hand_over(simulation: Simulation, folder: Path, rounds: int) -> None:
     """Write the job, and every silo's tokenized reviews, for the app."""
     experiment = simulation.experiment
+    lora = adapter_settings(experiment)
+    assert isinstance(lora, Lora)
     silos = [silo.examples["train"] for silo in simulation.silos.values()]
     job = {
         "model": locate(experiment.model.model_name_or_path),
-        "lora": asdict(adapter_settings(experiment)),
+        "lora": asdict(lora),
         "words": [choice[0] for choice in silos[0][0].choices],
         "silos": len(silos),
         "rounds": rounds,

@@ -155,8 +155,11 @@ def test_any_file_name_will_do_and_any_path(tmp_path: Path) -> None:
         ("adapter: {lora: {r: 0}}", r"small\.yaml:8: adapter\.lora\.r is 0; "),
         ("adapter: {lora: {rang: 4}}", r"there is no setting 'rang'.*adapter\.lora has r, "),
         ("evaluation:\n  tasks: [acc]", r"small\.yaml:9: there is no 'acc' in evaluation"),
-        ("adapter: {lora: {}, from: x}", "either lora: .* or from: .* not both or neither"),
-        ("adapter: {}", "either lora: .* or from: .* not both or neither"),
+        (
+            "adapter: {lora: {}, from: x}",
+            "either one kind, such as lora: .* or from: .* not both or neither",
+        ),
+        ("adapter: {}", "either one kind, such as lora: .* or from: .* not both or neither"),
         (
             "algorithm: fedavgg",
             r"small\.yaml:8: there is no 'fedavgg' in algorithms \(did you mean 'fedavg'\?\)",

@@ -12,7 +12,7 @@ import torch
 
 from hanse import cli, journal, simulation
 from hanse.errors import UserError
-from hanse.learners import adapters
+from hanse.learners import attached
 from hanse.learners.generation import Decoding
 from hanse.loading import load
 from hanse.talk import Talk, open_talk
@@ -60,8 +60,8 @@ def _naive(talk: Talk, text: str) -> str:
     ids: list[int] = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
     start = len(ids)
     while len(ids) < start + SHORT.max_new_tokens:
-        with torch.no_grad():
-            logits = backbone.activate(talk.learner.adapter)(input_ids=torch.tensor([ids])).logits
+        with torch.no_grad(), backbone.speaking(talk.learner.speaking) as model:
+            logits = model(input_ids=torch.tensor([ids])).logits
         token = int(logits[0, -1].argmax())
         if token == backbone.tokenizer.eos_token_id:
             break
@@ -159,13 +159,13 @@ def test_what_cannot_be_talked_to(run: Run, tmp_path: Path) -> None:
         open_talk(tmp_path)
     folder = tmp_path / "peft"
     shutil.copytree(run("messages") / "adapter", folder)
-    config = json.loads((folder / adapters.CONFIG).read_text())
+    config = json.loads((folder / attached.CONFIG).read_text())
     for name, expected in [
         (None, "does not say which base model"),
         ("absent", "no model 'absent'"),
     ]:
         config["base_model_name_or_path"] = name
-        (folder / adapters.CONFIG).write_text(json.dumps(config))
+        (folder / attached.CONFIG).write_text(json.dumps(config))
         with pytest.raises(UserError, match=expected):
             open_talk(folder)
 

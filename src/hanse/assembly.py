@@ -19,7 +19,7 @@ from hanse.experiment import (
 from hanse.held import Machine, adapter_folder
 from hanse.interfaces import Aggregator, Algorithm, Task
 from hanse.journal import Journal
-from hanse.learners import adapters
+from hanse.learners import attached
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.cohort import train
 from hanse.learners.member import Member
@@ -198,8 +198,8 @@ def _refuse_optimizers(
 
 
 def _go_on_from(learner: CausalLM, source: str) -> None:
-    _, tensors = adapters.read(adapter_folder(source))
     live = learner.parameters()
+    tensors = {n: t for n, t in attached.read(adapter_folder(source))[1].items() if n in live}
     if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in live.items()}:
         raise UserError(
             f"the adapter in {source} does not fit {learner.backbone.name}; "

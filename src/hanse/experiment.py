@@ -1,9 +1,16 @@
 """Every choice of a run, as typed settings, and the parts that they name."""
 
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from hanse import parts, settings
 from hanse.data.partition import Partitioner
@@ -11,7 +18,10 @@ from hanse.errors import UserError
 from hanse.faults import NAME, VISIBLE
 from hanse.interfaces import Aggregator, Algorithm, Task
 from hanse.learner import Objective
-from hanse.learners.adapters import Lora
+from hanse.learners.adapter import Adapter
+from hanse.learners.adapters.lora import Lora
+from hanse.learners.adapters.peft import methods
+from hanse.learners.attached import FOLDER as ADAPTERS
 from hanse.learners.backbone import Model
 from hanse.learners.training import Training
 from hanse.tracking import Tracker
@@ -31,19 +41,51 @@ class Section(BaseModel):
     )
 
 
-class Adapter(Section):
-    """What is trained: a fresh adapter, or one from a run or a PEFT folder to go on with."""
+class AdapterChoice(Section):
+    """What is trained: a fresh adapter, or one from a run or a PEFT folder to go on with.
 
-    lora: Lora | None = None
+    Beside `from`, it has a setting for every file of learners/adapters, of which one is given.
+    """
+
     source: str | None = Field(default=None, alias="from")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {value: {}}
+        if not isinstance(value, dict) or len(value) != 1:
+            return value
+        [(name, own)] = value.items()
+        if name not in cls.model_fields and name in methods():  # of PEFT, without a file of ours
+            return {"peft": {"method": name, "settings": own or {}}}
+        return {name: {} if own is None and name != "from" else own}
+
     @model_validator(mode="after")
-    def _one(self) -> "Adapter":
-        if (self.lora is None) == (self.source is None):
+    def _one(self) -> "AdapterChoice":
+        if len(self.model_fields_set - {name for name, own in self if own is None}) != 1:
             raise ValueError(
-                "adapter takes either lora: {…} or from: a run or PEFT folder, not both or neither."
+                "adapter takes either one kind, such as lora: {…}, or from: a run or PEFT folder, "
+                "not both or neither."
             )
         return self
+
+    @property
+    def fresh(self) -> Adapter | None:
+        """The settings of a fresh adapter; none if one is gone on with."""
+        return next((own for name, own in self if isinstance(own, Adapter)), None)
+
+
+def _choices() -> type[AdapterChoice]:
+    kinds = {name: parts.find(ADAPTERS, name) for name in parts.names(ADAPTERS)}
+    own: dict[str, Any] = {name: (kind | None, None) for name, kind in kinds.items()}
+    return create_model("AdapterChoice", __base__=AdapterChoice, **own)
+
+
+if TYPE_CHECKING:
+    AnyAdapter = AdapterChoice
+else:
+    AnyAdapter = _choices()
 
 
 class Data(Section):
@@ -111,7 +153,7 @@ class Experiment(Section):
     cohort: Annotated[int, Field(ge=1, le=65_536, strict=True)] | Literal["off", "auto"] = "auto"
     output_dir: str | None = None  # none: runs/<name>, numbered if it is taken
     model: Model = Model()
-    adapter: Adapter = Adapter(lora=Lora())
+    adapter: AnyAdapter = AnyAdapter(lora=Lora())  # type: ignore[call-arg]
     data: Data = Data()
     objective: Spec = "sft"
     train: Training = Training()

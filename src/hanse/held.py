@@ -11,8 +11,8 @@ from hanse.division import Division, divide
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_objective
 from hanse.holders import Share
-from hanse.learners import adapters
-from hanse.learners.adapters import Lora
+from hanse.learners import attached
+from hanse.learners.adapter import Adapter
 from hanse.learners.backbone import Backbone, Loaded, Model, load
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.precision import Chosen
@@ -28,7 +28,7 @@ class Machine:
 
     backbones: dict[Loaded, Backbone] = field(default_factory=dict)
     chosen: dict[str, Chosen] = field(default_factory=dict)  # how models compute, by their settings
-    attached: dict[tuple[Loaded, Lora, int], str] = field(default_factory=dict)
+    attached: dict[tuple[Loaded, Adapter, int], str] = field(default_factory=dict)
     divided: tuple[str, Division] | None = None  # the last division, and what it was made from
     tokenized: dict[Hashable, Tokenized] = field(default_factory=dict)
 
@@ -74,11 +74,11 @@ class Machine:
     ) -> CausalLM:
         """A learner with the experiment's model and adapter over these splits."""
         backbone = self.backbone(experiment.model)
-        lora = adapter_settings(experiment)
-        key = (experiment.model.loaded, lora, experiment.seed)
+        adapter = adapter_settings(experiment)
+        key = (experiment.model.loaded, adapter, experiment.seed)
         if key not in self.attached:
             seed = Moment(experiment.seed).derive("adapter")
-            self.attached[key] = backbone.attach(lora, seed)
+            self.attached[key] = backbone.attach(adapter, seed)
         return CausalLM(
             backbone,
             self.attached[key],
@@ -113,11 +113,11 @@ def _rendering(
     return Rendering(backbone.tokenizer, needs, labels, template, length)
 
 
-def adapter_settings(experiment: Experiment) -> Lora:
+def adapter_settings(experiment: Experiment) -> Adapter:
     """The adapter's settings, its own or those of the adapter it goes on from."""
-    if experiment.adapter.lora is not None:
-        return experiment.adapter.lora
-    return adapters.read(adapter_folder(str(experiment.adapter.source)))[0]
+    if experiment.adapter.fresh is not None:
+        return experiment.adapter.fresh
+    return attached.read(adapter_folder(str(experiment.adapter.source)))[0]
 
 
 def adapter_folder(source: str) -> Path:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from hanse.experiment import (
     build_trackers,
 )
 from hanse.faults import SettingError, explain
-from hanse.learners.adapters import Lora
+from hanse.learners.adapter import Adapter
 from hanse.learners.sources import PACKAGED
 from hanse.parts import suggestion
 from hanse.settings import Change, Place, Values
@@ -160,24 +160,28 @@ def _check_own_adapter(experiment: Experiment, own: Experiment, name: str) -> No
     mine, theirs = own.adapter, experiment.adapter
     unequal = build_algorithm(experiment).unequal
     alike = mine.source == theirs.source
-    if not alike or _trained(mine.lora, unequal) != _trained(theirs.lora, unequal):
+    if not alike or _trained(mine.fresh, unequal) != _trained(theirs.fresh, unequal):
         rest = ""
         if not unequal:
             able = [n for n in parts.names("algorithms") if parts.find("algorithms", n).unequal]  # type: ignore[attr-defined]
-            rest = f", and r and lora_alpha with an algorithm for that: {', '.join(able)}"
+            sizes = " and ".join(theirs.fresh.sizes) if theirs.fresh else ""
+            rest = f", and {sizes} with an algorithm for that: {', '.join(able)}" if sizes else ""
+        own_settings = theirs.fresh.own if theirs.fresh else ()
+        may = f"only {', '.join(own_settings)} may differ" if own_settings else "leave it out"
         raise SettingError(
             f"clients.{name}.adapter trains another adapter than the other clients', and a "
-            f"mean of the two means nothing; only lora_dropout may differ{rest}.",
+            f"mean of the two means nothing; {may}{rest}.",
             ("clients", name, "adapter"),
         )
 
 
-def _trained(lora: Lora | None, unequal: bool) -> Lora | None:
+def _trained(adapter: Adapter | None, unequal: bool) -> tuple[Any, ...]:
     """The adapter's settings without what may differ between clients."""
-    if lora is None:
-        return None
-    one = replace(lora, lora_dropout=0.0)
-    return replace(one, r=1, lora_alpha=1) if unequal else one
+    if adapter is None:
+        return ()
+    differ = (*adapter.own, *(adapter.sizes if unequal else ()))
+    kept = [f.name for f in fields(adapter) if f.name not in differ]  # type: ignore[arg-type]
+    return type(adapter), *(getattr(adapter, name) for name in kept)
 
 
 def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:

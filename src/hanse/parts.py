@@ -27,7 +27,7 @@ from hanse.errors import UserError
 
 # The folders whose files are parts that an experiment may name.
 FOLDERS = (
-    *("algorithms", "aggregators", "objectives"),
+    *("algorithms", "aggregators", "objectives", "learners/adapters"),
     *("data/partitioners", "evaluation", "trackers"),
 )
 

@@ -57,7 +57,7 @@ class Talk:
         seed = Moment(decoding.seed, self.turns).derive("answer")
         asked = {"role": "user", "content": prompt}
         ids = self._asked(asked)
-        backbone, adapter = self.learner.backbone, self.learner.adapter
+        backbone, adapter = self.learner.backbone, self.learner.speaking
         (said,) = continued(backbone, adapter, [ids], replace(decoding, seed=seed), hear)
         self.messages += [asked, {"role": "assistant", "content": said}]
         return said

@@ -4,14 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from hanse import loading
 from hanse.errors import UserError
-from hanse.experiment import Adapter, Experiment, build_algorithm
+from hanse.experiment import AnyAdapter, Experiment, build_algorithm
 from hanse.held import Machine
 from hanse.journal import latest
-from hanse.learners import adapters
+from hanse.learners import attached
 from hanse.learners.causal_lm import CausalLM
 from hanse.randomness import Moment
 from hanse.server import standing_of
@@ -39,24 +37,26 @@ class Trained:
 
     def use(self, learner: CausalLM, base: bool = False) -> None:
         """Put the adapter to work in its learner, or nothing at all: the base model."""
-        zeros = {name: torch.zeros_like(tensor) for name, tensor in self.tensors.items()}
-        learner.load(zeros if base else self.tensors)
+        learner.bare = base
+        # PEFT may keep more on disk than what is trained; the settings draw that again.
+        learner.load({n: t for n, t in self.tensors.items() if n in learner.parameters()})
 
 
 def find(folder: Path, overrides: Iterable[str] = ()) -> Trained:
     """What a run (finished or not) or a PEFT folder holds; no model is loaded yet."""
     if (folder / "experiment.yaml").is_file():
         experiment = loading.load(folder / "experiment.yaml", overrides)
-        if (folder / "adapter" / adapters.WEIGHTS).is_file():
-            lora, tensors = adapters.read(folder / "adapter")
+        if (folder / "adapter" / attached.WEIGHTS).is_file():
+            tensors = attached.read(folder / "adapter")[1]
+            there = AnyAdapter.model_validate({"from": str(folder / "adapter")})
             # As it is on disk: exact aggregation may have raised its rank.
-            own = experiment.model_copy(update={"adapter": Adapter(lora=lora)})
+            own = experiment.model_copy(update={"adapter": there})
             return Trained(own, tensors)
         return _unfinished(folder, experiment)
-    if (folder / adapters.CONFIG).is_file():
+    if (folder / attached.CONFIG).is_file():
         return _plain(folder, overrides)
     raise UserError(
-        f"{folder} holds neither a run (experiment.yaml) nor a PEFT adapter ({adapters.CONFIG}); "
+        f"{folder} holds neither a run (experiment.yaml) nor a PEFT adapter ({attached.CONFIG}); "
         "name the folder of one."
     )
 
@@ -74,6 +74,6 @@ def _unfinished(folder: Path, experiment: Experiment) -> Trained:
 
 def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
     """A PEFT adapter, with the base model that its configuration names."""
-    base, tensors = adapters.base(folder), adapters.read(folder)[1]
+    base, tensors = attached.base(folder), attached.read(folder)[1]
     written = {"model": {"model_name_or_path": base}, "adapter": {"from": str(folder)}}
-    return Trained(loading.compose(written, "", folder / adapters.CONFIG, overrides), tensors)
+    return Trained(loading.compose(written, "", folder / attached.CONFIG, overrides), tensors)

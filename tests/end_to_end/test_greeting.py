@@ -3,7 +3,7 @@
 import pytest
 
 from hanse.data.passages import question
-from hanse.learners.adapters import Lora
+from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Model, load
 from hanse.learners.generation import Decoding, continued
 

@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
-from hanse.learners.adapters import Lora
+from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.training import Training

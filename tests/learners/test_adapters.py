@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from hanse.errors import UserError
-from hanse.learners.adapters import Lora, read, save
+from hanse.learners.adapters.lora import Lora
+from hanse.learners.attached import read, save
 from hanse.learners.backbone import Backbone, Model, load
 
 
@@ -96,9 +97,9 @@ def test_what_is_read_is_what_was_saved(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"peft_type": "IA3"}, "not that of a LoRA adapter"),
+        ({"peft_type": "NEW"}, "peft_type 'NEW', which the PEFT that is installed does not know"),
         ({"alpha_pattern": {"q_proj": 4}}, "has alpha_pattern"),
-        ({"use_dora": True}, "has use_dora"),
+        ({"use_bdlora": True}, "has use_bdlora"),
         ({"bias": "all"}, "has bias"),
         ({"layers_to_transform": [1], "layers_pattern": "h"}, "has layers_pattern"),
         ({"layers_to_transform": [-1]}, "layers_to_transform "),

@@ -10,7 +10,7 @@ from clients import client, rows
 from torch import Tensor
 
 from hanse.learners import attention
-from hanse.learners.adapters import Lora
+from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone, Model, load
 from hanse.learners.precision import Chosen
 

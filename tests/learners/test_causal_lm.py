@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from hanse.learner import Objective
-from hanse.learners.adapters import Lora
+from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Model, load
 from hanse.learners.batches import Batch
 from hanse.learners.causal_lm import CausalLM

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
 from hanse.errors import UserError
-from hanse.learners.adapters import Lora
+from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone, Model, load
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.checkpointing import recompute

@@ -10,7 +10,7 @@ from clients import choices, client, rows
 from torch import Tensor
 
 from hanse.learners import cohort
-from hanse.learners.adapters import Lora
+from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone, Model, load
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.member import Member

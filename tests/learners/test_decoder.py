@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse.learners.adapters import Lora
+from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Model, load
 from hanse.learners.decoder import decoder_layers, frozen_depth, replaced
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hanse.errors import UserError
-from hanse.learners.adapters import Lora
+from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Model, load
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.generation import Decoding, continued

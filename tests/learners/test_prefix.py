@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from hanse import journal, simulation
 from hanse.learners import activations
-from hanse.learners.adapters import Lora
+from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone, Model, load
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.decoder import decoder_layers

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hanse.errors import UserError
 from hanse.learners import cohort, cohort_size
-from hanse.learners.adapters import Lora
+from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone, Model, load
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.member import Member

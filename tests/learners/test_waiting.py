@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from hanse.learners import batches, cohort, steps
-from hanse.learners.adapters import Lora
+from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.causal_lm import CausalLM
 from hanse.learners.decoder import decoder_layers

@@ -1,5 +1,6 @@
 """A frozen base model with its tokenizer, and the adapters that were put into it."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -14,9 +15,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from hanse.errors import UserError
-from hanse.learners import adapters, attention, precision, prefix, pretrained, quantization
+from hanse.learners import attached, attention, precision, prefix, pretrained, quantization
 from hanse.learners.activations import Activations
-from hanse.learners.adapters import Lora
+from hanse.learners.adapter import Adapter
 from hanse.learners.batches import placed
 from hanse.learners.checkpointing import recompute
 from hanse.learners.decoder import frozen_depth
@@ -89,10 +90,10 @@ class Backbone:
         """How it computes."""
         return Chosen(self.bf16, self.plain_attention)
 
-    def attach(self, lora: Lora, seed: int) -> str:
+    def attach(self, settings: Adapter, seed: int) -> str:
         """Put an adapter beside those already there; its name."""
-        self.model, name = adapters.attach(self.model, lora, seed)
-        self._parameters[name] = adapters.parameters(self.model, name)
+        self.model, name = attached.attach(self.model, settings, seed)
+        self._parameters[name] = attached.parameters(self.model, name)
         for parameter in self._parameters[name].values():
             parameter.data = parameter.data.float()
         self._remember(name)
@@ -148,8 +149,8 @@ class Backbone:
     @property
     def weights(self) -> int:
         """How many there are in the base model."""
-        named = self.model.named_parameters()
-        return sum(quantization.count(p) for name, p in named if "lora_" not in name)
+        trained = {id(p) for own in self._parameters.values() for p in own.values()}
+        return sum(quantization.count(p) for p in self.model.parameters() if id(p) not in trained)
 
     def text(self, ids: Sequence[int]) -> str:
         """What these tokens say, without the tokenizer's own marks."""
@@ -172,7 +173,7 @@ class Backbone:
         ids: (R, T) tokens; at: (N,) places in the flattened (R·T) positions; both on the host.
         """
         ids, at = placed((ids, at), self.device)
-        with labels_only(self.model, at), self.autocast(), attention.unpacked():
+        with labels_only(self.model, at, ids.shape[1]), self.autocast(), attention.unpacked():
             logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
         return logits[0].float()
 
@@ -197,9 +198,22 @@ class Backbone:
             self._active = ""
 
     @contextmanager
+    def speaking(self, adapter: str | None) -> Iterator[Any]:
+        """What generates text with this adapter; none: without any."""
+        if adapter is None:
+            with self.bare():
+                yield self.model.get_base_model()
+        elif self.model.peft_config[adapter].is_prompt_learning:
+            with warnings.catch_warnings():  # it says that it does without positions
+                warnings.filterwarnings("ignore", "Position ids are not supported")
+                yield self.activate(adapter)  # only PEFT's own model puts vectors before the text
+        else:
+            yield self.activate(adapter).get_base_model()
+
+    @contextmanager
     def dropping(self, adapter: str) -> Iterator[None]:
         """An adapter's dropout at work. The frozen base stays as it is in use, without its own."""
-        dropouts = adapters.dropouts(self.activate(adapter), adapter)
+        dropouts = attached.dropouts(self.activate(adapter), adapter)
         for module in dropouts:
             module.train()
         try:

@@ -1,6 +1,7 @@
 """A causal language model as a learner: logits only where there is a label."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch.nn import Parameter
 
 from hanse.factors import RESIDUAL
 from hanse.learner import Learner, Objective
-from hanse.learners import adapters
+from hanse.learners import attached
 from hanse.learners.backbone import Backbone
 from hanse.learners.batches import Batch, choice_scores, collate
 from hanse.learners.generation import Decoding, continued
@@ -31,6 +32,7 @@ class CausalLM(Learner):
     together: trains this client in a cohort; while it waits there, others may use the same model.
     frozen: those of the adapter's tensors that are left as they are.
     residual: a change of the base's weights beside the adapter.
+    bare: what is asked is answered by the base model alone.
     """
 
     backbone: Backbone
@@ -44,6 +46,7 @@ class CausalLM(Learner):
     together: Callable[[Member], Fit] | None = None
     frozen: Tensors = field(default_factory=dict)
     residual: Tensors = field(default_factory=dict)
+    bare: bool = False
 
     def parameters(self) -> Mapping[str, Parameter]:
         live = self.backbone.parameters(self.adapter)
@@ -51,12 +54,12 @@ class CausalLM(Learner):
 
     @property
     def scaling(self) -> float:
-        return adapters.scaling(self.backbone.model, self.adapter)
+        return attached.scaling(self.backbone.model, self.adapter)
 
     @property
     def rank(self) -> int:
         """That of its adapter."""
-        return adapters.rank(self.backbone.model, self.adapter)
+        return attached.rank(self.backbone.model, self.adapter)
 
     def initial(self) -> Tensors:
         return self.backbone.initial(self.adapter)
@@ -87,8 +90,14 @@ class CausalLM(Learner):
         """(N, vocabulary) logits in float32."""
         self.backbone.activate(self.adapter)
         passed = self.backbone.skipping(self.adapter, batch.ids, batch.lengths)
-        with passed, self.backbone.corrected(self.residual):
+        alone = self.backbone.bare() if self.bare else nullcontext()
+        with passed, alone, self.backbone.corrected(self.residual):
             return self.backbone.logits(batch.ids, batch.at)
+
+    @property
+    def speaking(self) -> str | None:
+        """The adapter that is at work where text is generated; none: the base model alone."""
+        return None if self.bare else self.adapter
 
     def scores(self, batch: Batch) -> Tensor:
         return choice_scores(self.forward(batch), batch)
@@ -112,7 +121,7 @@ class CausalLM(Learner):
             refused(),
             torch.random.fork_rng(),
             self.backbone.dropping(self.adapter),
-            adapters.held(live[name] for name in self.frozen),
+            attached.held(live[name] for name in self.frozen),
             self.backbone.corrected(self.residual),
         ):
             torch.manual_seed(self.moment.derive("dropout"))
@@ -146,7 +155,7 @@ class CausalLM(Learner):
     def generate(self, examples: Sequence[Example], max_new_tokens: int) -> list[str]:
         prompts = [example.ids[: example.prompt] for example in examples]
         with self.backbone.corrected(self.residual):
-            return continued(self.backbone, self.adapter, prompts, Decoding(max_new_tokens))
+            return continued(self.backbone, self.speaking, prompts, Decoding(max_new_tokens))
 
     def text(self, ids: Sequence[int]) -> str:
         return self.backbone.text(ids)
@@ -157,5 +166,5 @@ class CausalLM(Learner):
         rank = None
         if self.residual:
             whole, rank = merged(whole, self.scaling, self.residual)
-        adapters.save(self.backbone.model, self.adapter, whole, folder, rank)
+        attached.save(self.backbone.model, self.adapter, whole, folder, rank)
         self.backbone.tokenizer.save_pretrained(str(folder))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hanse.learners import adapters
+from hanse.learners import attached
 from hanse.learners.batches import Batch, joined
 from hanse.learners.member import Member
 from hanse.learners.seat import Seat
@@ -116,11 +116,11 @@ class _Cohort:
             model,
             [member.whole for member in ordered],
             ordered[0].tensors.keys(),
-            [adapters.scalings(model, member.adapter) for member in ordered],
+            [attached.scalings(model, member.adapter) for member in ordered],
             torch.bfloat16 if self.backbone.bf16 else torch.float32,
             self.backbone.device,
         )
-        self.drops = [adapters.dropout(model, member.adapter) for member in ordered]
+        self.drops = [attached.dropout(model, member.adapter) for member in ordered]
         self.optimizer = Steps(self.stack, ordered)
 
     def train(self) -> list[Fit]:

@@ -28,14 +28,14 @@ class Decoding:
 
 def continued(
     backbone: Backbone,
-    adapter: str,
+    adapter: str | None,
     prompts: Sequence[Sequence[int]],
     decoding: Decoding,
     hear: Hear | None = None,
 ) -> list[str]:
     """What the model says after each prompt (token ids, at least one), in one batch.
 
-    hear: told of a single prompt's answer word by word.
+    adapter: none for the base model alone. hear: told of a single prompt's answer word by word.
     A prompt that leaves no room for the answer loses its left. Raises UserError if the answer
     alone would be longer than what the model can read.
     """
@@ -47,11 +47,15 @@ def continued(
         )
     room = None if limit is None else limit - decoding.max_new_tokens
     ids, mask = _padded_left([_last(prompt, room, backbone.tokenizer) for prompt in prompts])
-    model: Any = backbone.activate(adapter).get_base_model()
     chosen: dict[str, Any] = {"do_sample": False}
     if decoding.temperature > 0:  # top_k has a default of 50, which nobody asked for
         chosen = {"do_sample": True, "temperature": decoding.temperature, "top_k": 0}
-    with torch.inference_mode(), torch.random.fork_rng(), backbone.autocast():
+    with (
+        backbone.speaking(adapter) as model,
+        torch.inference_mode(),
+        torch.random.fork_rng(),
+        backbone.autocast(),
+    ):
         torch.manual_seed(decoding.seed)  # transformers draws from torch's global generator
         found = model.generate(
             input_ids=ids.to(backbone.device),

@@ -1,0 +1,62 @@
+"""What is trained inside a frozen model: the role of an adapter's settings."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, ClassVar
+
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftModel
+from pydantic import TypeAdapter
+
+# What PEFT writes about where an adapter comes from, and what it finds out by itself.
+CIRCUMSTANCES = {
+    *("auto_mapping", "base_model_name_or_path", "revision", "peft_type", "task_type"),
+    *("inference_mode", "peft_version", "fan_in_fan_out"),
+    *("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules"),
+    "encoder_hidden_size",  # of a reparametrization, if there is one
+}
+
+
+class Adapter(ABC):
+    """One way of adapting a frozen model. Its fields are its settings; PEFT does what they say.
+
+    kind: what PEFT calls it in adapter_config.json. told: settings that must stand there.
+    own: settings that the clients of a run may have otherwise; sizes: those in which they may
+        differ where the algorithm combines adapters of unequal ranks.
+    """
+
+    kind: ClassVar[str] = ""
+    told: ClassVar[tuple[str, ...]] = ()
+    own: ClassVar[tuple[str, ...]] = ()
+    sizes: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def config(self, model: Any) -> PeftConfig:
+        """What PEFT is told for this model; raises UserError if the model cannot be adapted so."""
+
+    def refused(self, model: Any, error: Exception) -> str:
+        """What is wrong and what to do, when PEFT cannot put this adapter into the model."""
+        return f"{type(self).__name__} cannot be put into this model: {error}."
+
+    def check(self, model: PeftModel, name: str) -> None:  # noqa: B027 (most need none)
+        """Raise UserError if what was put into the model under this name makes no sense."""
+
+    @classmethod
+    def read(cls, written: Mapping[str, Any]) -> "Adapter":
+        """The settings in what PEFT has written about an adapter.
+
+        Raises ValueError if it says more than the settings can.
+        """
+        if lacking := set(cls.told) - written.keys():
+            raise ValueError(f"does not say {min(lacking)}")
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        usual = PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]().to_dict()
+        for name in sorted(usual.keys() & written.keys() - known - CIRCUMSTANCES):
+            if written[name] and written[name] != usual[name]:
+                raise ValueError(f"has {name}: {written[name]!r}")
+        values = {name: written[name] for name in known & written.keys()}
+        plain = {
+            n: tuple(sorted(v)) if n == "target_modules" and isinstance(v, list) else v
+            for n, v in values.items()
+        }
+        return TypeAdapter(cls).validate_python(plain)

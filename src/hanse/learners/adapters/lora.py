@@ -1,0 +1,70 @@
+"""LoRA (Hu et al. 2021, 2106.09685): a low-rank change beside frozen matrices."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar
+
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat
+
+from hanse.errors import UserError
+from hanse.learners.adapter import Adapter
+from hanse.learners.targets import Targets, in_layers, plain, unmatched
+
+
+@dataclass(frozen=True)
+class Lora(Adapter):
+    """W + s·B·A with W frozen and B zero at the start; s = α/r.
+
+    use_rslora: s = α/√r (Kalajdzievski 2023, 2312.03732), so that a higher rank learns as fast.
+    use_dora: W's columns keep a length of their own, which is trained beside B and A (Liu et al.
+        2024, 2402.09353).
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+    kind: ClassVar[str] = "LORA"
+    told: ClassVar[tuple[str, ...]] = ("r", "lora_alpha", "lora_dropout")
+    own: ClassVar[tuple[str, ...]] = ("lora_dropout",)
+    sizes: ClassVar[tuple[str, ...]] = ("r", "lora_alpha")
+
+    r: Annotated[int, Field(ge=1, le=65_536)] = 8  # more than the width of any matrix
+    lora_alpha: PositiveFloat = 16
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # Names of modules, or a regular expression; none: PEFT's choice for the architecture.
+    target_modules: Targets = None
+    # The layers that have them, counted from 0; none: all. What lies below is computed once.
+    layers_to_transform: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
+    use_rslora: bool = False
+    use_dora: bool = False
+
+    def config(self, model: Any) -> LoraConfig:
+        values: dict[str, Any] = {**asdict(self), "target_modules": plain(self.target_modules)}
+        if self.layers_to_transform is not None:
+            values["layers_to_transform"] = list(self.layers_to_transform)
+            values["target_modules"] = in_layers(
+                model, self.target_modules, self.layers_to_transform
+            )
+        return LoraConfig(task_type="CAUSAL_LM", **values)
+
+    def refused(self, model: Any, error: Exception) -> str:
+        where = "this model" if self.layers_to_transform is None else "the model's layers"
+        return unmatched(model, self.target_modules, error, where, "LoRA")
+
+    def check(self, model: PeftModel, name: str) -> None:
+        """A rank above the size of every adapted matrix only costs."""
+        layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        pairs = [(own.lora_A[name], own.lora_B[name]) for own in layers if name in own.lora_A]
+        most = max((min(a.in_features, b.out_features) for a, b in pairs), default=self.r)
+        if self.r > most:
+            raise UserError(
+                f"adapter.lora.r is {self.r}, but the adapted matrices have at most {most} rows "
+                f"or columns, so a higher rank adds nothing; set it to {most} or less."
+            )
+
+    @classmethod
+    def read(cls, written: Mapping[str, Any]) -> Adapter:
+        layers = written.get("layers_to_transform")
+        if isinstance(layers, int):
+            layers = [layers]
+        return super().read({**written, "layers_to_transform": layers or None})

@@ -1,0 +1,25 @@
+"""Prefix tuning (Li & Liang 2021, 2101.00190): trained keys and values in every layer."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from peft import PrefixTuningConfig
+from pydantic import ConfigDict, PositiveInt
+
+from hanse.learners.adapter import Adapter
+
+
+@dataclass(frozen=True)
+class PrefixTuning(Adapter):
+    """Every layer attends to num_virtual_tokens more places, whose keys and values are trained.
+
+    They are trained as they are: P-tuning v2 (Liu et al. 2022, 2110.07602).
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    kind: ClassVar[str] = "PREFIX_TUNING"
+
+    num_virtual_tokens: PositiveInt = 20
+
+    def config(self, model: Any) -> PrefixTuningConfig:
+        return PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=self.num_virtual_tokens)

@@ -1,0 +1,22 @@
+"""Prompt tuning (Lester et al. 2021, 2104.08691): a few trained vectors before every text."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from peft import PromptTuningConfig
+from pydantic import ConfigDict, PositiveInt
+
+from hanse.learners.adapter import Adapter
+
+
+@dataclass(frozen=True)
+class PromptTuning(Adapter):
+    """The embeddings of num_virtual_tokens words that no vocabulary has."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    kind: ClassVar[str] = "PROMPT_TUNING"
+
+    num_virtual_tokens: PositiveInt = 20
+
+    def config(self, model: Any) -> PromptTuningConfig:
+        return PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=self.num_virtual_tokens)

@@ -1,0 +1,182 @@
+"""Adapters inside a model: put there by PEFT, found by name, written to disk and read back."""
+
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import Dropout, Module, Parameter
+
+from hanse import parts
+from hanse.errors import UserError
+from hanse.learners.adapter import Adapter
+from hanse.tensors import Tensors
+
+FOLDER = "learners/adapters"  # where the package keeps the kinds of adapters
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+# What a name in a model has that it has not on disk: a whole module's copy, a vector's own module.
+WITHOUT = re.compile(r"\.modules_to_save\b|(?<=lora_magnitude_vector)\.weight$")
+PROMPT = {"prompt_encoder.embedding.weight": "prompt_embeddings"}
+
+
+def attach(model: Module, settings: Adapter, seed: int) -> tuple[PeftModel, str]:
+    """Put an adapter into `model` (or beside those already in it); the model and its name there.
+
+    seed: draws what the adapter begins with.
+    Raises UserError if the model cannot be adapted so.
+    """
+    name = f"adapter{len(model.peft_config)}" if isinstance(model, PeftModel) else "adapter0"
+    config = settings.config(model)
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # PEFT asks transformers for a property by its old name.
+        warnings.simplefilter("ignore", FutureWarning)
+        # It finds out by itself which matrices are transposed (Conv1D), and says so.
+        warnings.filterwarnings("ignore", "fan_in_fan_out")
+        warnings.filterwarnings("ignore", "Unsupported layer type")
+        torch.manual_seed(seed)
+        try:
+            if isinstance(model, PeftModel):
+                model.add_adapter(name, config)
+            else:
+                model = get_peft_model(model, config, adapter_name=name)
+        except (ValueError, re.error) as error:
+            raise UserError(settings.refused(model, error)) from None
+    settings.check(model, name)
+    return model, name
+
+
+def parameters(model: PeftModel, adapter: str) -> dict[str, Parameter]:
+    """The trained parameters of one adapter, by the names that PEFT gives them on disk."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        if adapter in parts:
+            plain = WITHOUT.sub("", ".".join(part for part in parts if part != adapter))
+            found[PROMPT.get(plain, plain)] = parameter
+    return {name: found[name] for name in sorted(found)}
+
+
+@contextmanager
+def held(parameters: Iterable[Parameter]) -> Iterator[None]:
+    """Within, these get no gradients."""
+    listed = list(parameters)
+    for parameter in listed:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in listed:
+            parameter.requires_grad_(True)
+
+
+def dropouts(model: PeftModel, adapter: str) -> list[Module]:
+    """The modules that drop inputs of one adapter while it is trained."""
+    named = ((name.split("."), module) for name, module in model.named_modules())
+    return [module for path, module in named if adapter in path and isinstance(module, Dropout)]
+
+
+def dropout(model: PeftModel, adapter: str) -> float:
+    """The share of inputs that an adapter drops in training."""
+    config: Any = model.peft_config[adapter]
+    share: float = config.lora_dropout
+    return share
+
+
+def rank(model: PeftModel, adapter: str) -> int:
+    """An adapter's rank; 0 if it has none."""
+    found: int = getattr(model.peft_config[adapter], "r", 0)
+    return found
+
+
+def scaling(model: PeftModel, adapter: str) -> float:
+    """What a LoRA adapter's products are multiplied by, the same in all layers; else 1."""
+    return next(iter(scalings(model, adapter).values()), 1.0)
+
+
+def scalings(model: PeftModel, adapter: str) -> dict[str, float]:
+    """What an adapter's low-rank products are multiplied by (α/r), by the name of the layer."""
+    layers = ((n, module) for n, module in model.named_modules() if isinstance(module, LoraLayer))
+    return {name: layer.scaling[adapter] for name, layer in layers if adapter in layer.scaling}
+
+
+def save(
+    model: PeftModel, adapter: str, tensors: Tensors, folder: Path, rank: int | None = None
+) -> None:
+    """Write an adapter as PEFT writes it: its configuration and its tensors.
+
+    tensors: all that are trained; what PEFT keeps beside them, such as random projections, is in
+        the model.
+
+    rank: of tensors that are of another one than the adapter, and whose product is not scaled.
+    """
+    config: Any = copy(model.peft_config[adapter])
+    config.inference_mode = True
+    if rank is not None:
+        config.r = config.lora_alpha = rank
+        config.use_rslora = False
+    config.save_pretrained(str(folder))
+    beside = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    whole = {**{name: tensor.contiguous() for name, tensor in beside.items()}, **tensors}
+    (folder / WEIGHTS).write_bytes(safetensors.torch.save(whole, {"format": "pt"}))
+
+
+def read(folder: Path) -> tuple[Adapter, dict[str, Tensor]]:
+    """Settings and tensors of an adapter on disk; raises UserError if there is none to use."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"{folder} holds no adapter that can be read ({error}); name a run folder, or a PEFT "
+            f"folder with {CONFIG} and {WEIGHTS}."
+        ) from None
+    found = parts.find(FOLDER, _name(config, folder))
+    assert issubclass(found, Adapter)
+    try:
+        return found.read(config), tensors
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{folder / CONFIG}: {first['loc'][0]} {first['msg'].lower()}.") from None
+    except ValueError as error:
+        raise UserError(f"{folder / CONFIG} {error}; such an adapter cannot be used.") from None
+
+
+def _name(config: Any, folder: Path) -> str:
+    """Which of our kinds of adapters is written in a configuration."""
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    for name in parts.names(FOLDER):
+        if kind and getattr(parts.find(FOLDER, name), "kind", None) == kind:
+            return name
+    if kind in PEFT_TYPE_TO_CONFIG_MAPPING:
+        return "peft"
+    raise UserError(
+        f"{folder / CONFIG} has the peft_type {kind!r}, which the PEFT that is installed does not "
+        "know; install the version that wrote it."
+    )
+
+
+def base(folder: Path) -> str:
+    """The base model that an adapter on disk is for; raises UserError if that is not said."""
+    try:
+        name = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, LookupError, TypeError):
+        name = None
+    if not isinstance(name, str) or not name:
+        raise UserError(
+            f"{folder / CONFIG} does not say which base model the adapter is for; write its "
+            "base_model_name_or_path."
+        )
+    return name

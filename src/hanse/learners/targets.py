@@ -1,0 +1,63 @@
+"""Which modules of a model an adapter may be put into, by name."""
+
+import re
+from collections import Counter
+from typing import Any
+
+from torch.nn import Linear, Module
+from transformers.pytorch_utils import Conv1D
+
+from hanse.errors import UserError
+
+Targets = tuple[str, ...] | str | None  # names of modules, or a regular expression
+
+
+def linears(model: Module, spare: Module | None = None) -> Counter[str]:
+    """How many linear layers have which name; those within adapters and `spare` do not count."""
+    return Counter(
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        # PEFT calls its own layers after what they are put around: Linear, Linear8bitLt.
+        if isinstance(module, (Linear, Conv1D)) or type(module).__name__.startswith("Linear")
+        if module is not spare
+        if not re.search(r"\.(base_layer|lora_[AB]\..*)$", name)
+    )
+
+
+def plain(targets: Targets) -> list[str] | str | None:
+    """As PEFT takes them."""
+    return list(targets) if isinstance(targets, tuple) else targets
+
+
+def unmatched(model: Module, targets: Targets, error: Exception, where: str, method: str) -> str:
+    """Which modules there are, when those that were asked for are not among them.
+
+    where: what was searched, such as "this model". method: whose modules, as PEFT's users call it.
+    """
+    names = ", ".join(name for name, _ in linears(model).most_common())
+    if targets is None:
+        return f"PEFT has no default target_modules for this model; name some of: {names}."
+    if "not found" in str(error):
+        return f"target_modules {targets!r} are not in {where}; it has {names}."
+    return f"{method} cannot be put into this model: {error}."
+
+
+def in_layers(model: Any, targets: Targets, layers: tuple[int, ...]) -> list[str] | None:
+    """Target modules as a list of names: PEFT takes nothing else for some of the layers.
+
+    Raises UserError for layers that there are not, and for a regular expression.
+    """
+    count = model.config.get_text_config().num_hidden_layers
+    if (last := max(layers)) >= count:
+        raise UserError(
+            f"layers_to_transform names {last}, but the model's layers are 0 to {count - 1}; "
+            "choose among these."
+        )
+    if targets == "all-linear":
+        return list(linears(model, spare=model.get_output_embeddings()))
+    if isinstance(targets, str):
+        raise UserError(
+            f"layers_to_transform cannot go with the regular expression {targets!r}; let the "
+            "expression choose the layers, or write target_modules as a list of names."
+        )
+    return None if targets is None else list(targets)

@@ -1,0 +1,170 @@
+"""Every kind of adapter: it trains, leaves the base alone, and PEFT loads what is saved."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from hanse.errors import UserError
+from hanse.experiment import AnyAdapter
+from hanse.learners.adapter import Adapter
+from hanse.learners.adapters.ia3 import IA3
+from hanse.learners.adapters.lora import Lora
+from hanse.learners.adapters.peft import Peft
+from hanse.learners.adapters.prefix_tuning import PrefixTuning
+from hanse.learners.adapters.prompt_tuning import PromptTuning
+from hanse.learners.attached import read
+from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.causal_lm import CausalLM
+from hanse.learners.training import Training
+from hanse.objectives.sft import Sft
+from hanse.randomness import Moment
+from hanse.values import Example
+
+KINDS: dict[str, Adapter] = {
+    "lora": Lora(r=2),
+    "rslora": Lora(r=2, use_rslora=True),
+    "dora": Lora(r=2, use_dora=True),
+    "ia3": IA3(),
+    "prompt_tuning": PromptTuning(3),
+    "prefix_tuning": PrefixTuning(3),
+    "vera": Peft("vera", {"r": 2, "target_modules": "all-linear"}),
+    "ln_tuning": Peft("ln_tuning"),
+}
+ROWS = [Example(tuple(range(k, k + 6)), tuple(range(k, k + 6))) for k in range(2, 10)]
+IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
+
+
+@pytest.fixture(params=["tiny_llama", "tiny_gpt2"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.getfixturevalue(request.param)
+    return found
+
+
+def _learner(folder: Path, settings: Adapter) -> CausalLM:
+    backbone = load(Model(str(folder), bf16=False))
+    adapter = backbone.attach(settings, 0)
+    training = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=4)
+    return CausalLM(backbone, adapter, {"train": ROWS}, training, Sft(), Moment(0, 1, "a"), 1, {})
+
+
+def _loss(learner: CausalLM) -> float:
+    with torch.no_grad():
+        return float(learner.objective.loss(learner, learner.batch(ROWS)))
+
+
+def _frozen(backbone: Backbone) -> dict[str, Tensor]:
+    return {
+        n: p.detach().clone() for n, p in backbone.model.named_parameters() if "adapter0" not in n
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_lowers_the_loss_and_leaves_the_base_bit_identical(
+    folder: Path, kind: str
+) -> None:
+    learner = _learner(folder, KINDS[kind])
+    before, base = _loss(learner), _frozen(learner.backbone)
+    learner.fit()
+    assert _loss(learner) < before
+    after = _frozen(learner.backbone)
+    assert all(torch.equal(after[name], base[name]) for name in base)
+    assert after.keys() == base.keys()
+    # What travels is what PEFT would train, all of it, and nothing else.
+    wanted = {id(p) for p in learner.backbone.model.parameters() if p.requires_grad}
+    assert {id(p) for p in learner.parameters().values()} == wanted
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
+@pytest.mark.filterwarnings("ignore:Unsupported layer type")
+@pytest.mark.parametrize("kind", KINDS)
+def test_peft_loads_what_is_saved_and_says_the_same(
+    folder: Path, kind: str, tmp_path: Path
+) -> None:
+    learner = _learner(folder, KINDS[kind])
+    learner.fit()
+    learner.save(tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    plain = PeftModel.from_pretrained(base, str(tmp_path)).eval()
+    with torch.no_grad():
+        found = plain(input_ids=IDS).logits[0, -1]
+        wanted = learner.backbone.activate(learner.adapter)(input_ids=IDS).logits[0, -1]
+        bare = AutoModelForCausalLM.from_pretrained(folder)(input_ids=IDS).logits[0, -1]
+    torch.testing.assert_close(found, wanted)
+    assert not torch.allclose(found, bare)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_read_goes_on_as_it_was(folder: Path, kind: str, tmp_path: Path) -> None:
+    learner = _learner(folder, KINDS[kind])
+    learner.fit()
+    learner.save(tmp_path)
+    settings, tensors = read(tmp_path)
+    again = _learner(folder, settings)
+    live = again.parameters()
+    again.load({name: tensor for name, tensor in tensors.items() if name in live})
+    assert _loss(again) == _loss(learner)
+
+
+@pytest.mark.parametrize("kind", ["prompt_tuning", "prefix_tuning"])
+def test_only_labelled_places_are_looked_at_behind_trained_vectors(folder: Path, kind: str) -> None:
+    learner = _learner(folder, KINDS[kind])
+    batch = learner.batch([Example((3, 4, 5, 6), (3, 4, 5, 6)), Example((7, 8), (7, 8))])
+    with torch.no_grad():
+        found = learner.forward(batch)
+        whole = learner.backbone.activate(learner.adapter)(input_ids=batch.ids).logits
+    whole = whole[:, -batch.ids.shape[1] :]
+    torch.testing.assert_close(found, torch.cat([whole[0, :3], whole[1, :1]]))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
+@pytest.mark.filterwarnings("ignore:Position ids are not supported")
+@pytest.mark.parametrize("kind", ["prompt_tuning", "prefix_tuning", "ia3"])
+def test_answers_are_those_of_plain_peft_and_the_base_answers_alone(
+    folder: Path, kind: str, tmp_path: Path
+) -> None:
+    learner = _learner(folder, KINDS[kind])
+    for parameter in learner.parameters().values():
+        parameter.data.normal_(std=3.0, generator=torch.Generator().manual_seed(1))
+    learner.save(tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+    def answer(model: Any) -> str:
+        mask = torch.ones_like(IDS)
+        said = model.generate(
+            input_ids=IDS, attention_mask=mask, max_new_tokens=5, do_sample=False, pad_token_id=0
+        )
+        ended = learner.backbone.tokenizer.eos_token_id
+        answer = said[0, IDS.shape[1] :].tolist()
+        return learner.text(answer[: answer.index(ended)] if ended in answer else answer)
+
+    alone = answer(base)
+    adapted = answer(PeftModel.from_pretrained(base, str(tmp_path)).eval())
+    prompt = Example((*IDS[0].tolist(), 0), (0,) * 7, prompt=6)
+    assert learner.generate([prompt], 5) == [adapted]
+    learner.bare = True
+    assert learner.generate([prompt], 5) == [alone]
+    assert adapted != alone
+
+
+def test_a_name_of_peft_is_enough() -> None:
+    found = AnyAdapter.model_validate({"vera": {"r": 2}}).fresh
+    assert found == Peft("vera", {"r": 2})
+    assert AnyAdapter.model_validate("ia3").fresh == IA3()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (Peft("veera"), "PEFT has no method 'veera' .did you mean 'vera'"),
+        (Peft("vera", {"rank": 2}), "vera has no setting 'rank'"),
+        (IA3(target_modules=("k_porj",), feedforward_modules=()), "are not in this model; it has"),
+    ],
+)
+def test_what_peft_does_not_know_is_refused(tiny_llama: Path, settings: Adapter, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load(Model(str(tiny_llama), bf16=False)).attach(settings, 0)
