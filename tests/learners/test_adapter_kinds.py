@@ -12,9 +12,11 @@ from transformers import AutoModelForCausalLM
 from hanse.errors import UserError
 from hanse.experiment import AnyAdapter
 from hanse.learners.adapter import Adapter
+from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.peft import Peft
+from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.attached import read
@@ -32,6 +34,8 @@ KINDS: dict[str, Adapter] = {
     "ia3": IA3(),
     "prompt_tuning": PromptTuning(3),
     "prefix_tuning": PrefixTuning(3),
+    "houlsby": Houlsby(reduction_factor=4),
+    "pfeiffer": Pfeiffer(reduction_factor=4),
     "vera": Peft("vera", {"r": 2, "target_modules": "all-linear"}),
     "ln_tuning": Peft("ln_tuning"),
 }
@@ -161,6 +165,7 @@ def test_a_name_of_peft_is_enough() -> None:
     ("settings", "said"),
     [
         (Peft("veera"), "PEFT has no method 'veera' .did you mean 'vera'"),
+        (Houlsby(non_linearity="swich"), "no non_linearity 'swich' .did you mean 'swish'"),
         (Peft("vera", {"rank": 2}), "vera has no setting 'rank'"),
         (IA3(target_modules=("k_porj",), feedforward_modules=()), "are not in this model; it has"),
     ],

@@ -61,3 +61,41 @@ def in_layers(model: Any, targets: Targets, layers: tuple[int, ...]) -> list[str
             "expression choose the layers, or write target_modules as a list of names."
         )
     return None if targets is None else list(targets)
+
+
+# What attention and the feed-forward part of a layer end with, by architecture.
+SUBLAYERS = {
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "smollm3"),
+        (r"self_attn\.o_proj", r"mlp\.down_proj"),
+    ),
+    **dict.fromkeys(("gpt2", "gpt_bigcode"), (r"attn\.c_proj", r"mlp\.c_proj")),
+    **dict.fromkeys(("gpt_neox",), (r"attention\.dense", r"mlp\.dense_4h_to_h")),
+    **dict.fromkeys(("opt",), (r"self_attn\.out_proj", r"fc2")),
+    **dict.fromkeys(
+        ("bert", "roberta", "xlm-roberta", "electra", "camembert"),
+        (r"attention\.output\.dense", r"layer\.\d+\.output\.dense"),
+    ),
+    **dict.fromkeys(("distilbert",), (r"attention\.out_lin", r"ffn\.lin2")),
+    **dict.fromkeys(
+        ("t5", "mt5"), (r"(?:SelfAttention|EncDecAttention)\.o", r"DenseReluDense\.wo")
+    ),
+    **dict.fromkeys(("bart", "mbart"), (r"(?:self_attn|encoder_attn)\.out_proj", r"fc2")),
+}
+
+
+def sublayers(model: Any, attention: bool = True) -> str:
+    """The linear layers whose output is added to a layer's stream, as a regular expression.
+
+    attention: whether those that end attention are meant, too. Raises UserError for an
+    architecture that is not known.
+    """
+    kind = model.config.get_text_config().model_type
+    if kind not in SUBLAYERS:
+        names = ", ".join(name for name, _ in linears(model).most_common())
+        raise UserError(
+            f"it is not known where the parts of a {kind} layer end; name the linear layers that "
+            f"a bottleneck should follow in target_modules: some of {names}."
+        )
+    ends = SUBLAYERS[kind] if attention else SUBLAYERS[kind][1:]
+    return rf".*\.(?:{'|'.join(ends)})"

@@ -55,4 +55,4 @@ class Peft(Adapter):
 
 def methods() -> list[str]:
     """PEFT's names of its methods, in lower case."""
-    return sorted(kind.value.lower() for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
+    return sorted(kind.value.lower() for kind in PeftType if kind in PEFT_TYPE_TO_CONFIG_MAPPING)

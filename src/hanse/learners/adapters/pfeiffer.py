@@ -1,0 +1,24 @@
+"""Pfeiffer's adapters (Pfeiffer et al. 2021, 2005.00247): one bottleneck in each layer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hanse.learners.adapters.houlsby import Houlsby
+from hanse.learners.bottleneck import BottleneckConfig
+from hanse.learners.targets import plain, sublayers
+
+
+@dataclass(frozen=True)
+class Pfeiffer(Houlsby):
+    """h + W₂·f(W₁h + b₁) + b₂ behind the feed-forward part of each layer: half of Houlsby's.
+
+    A reconstruction: where a layer ends with a norm, the paper has the bottleneck behind that.
+    """
+
+    kind = ""  # what is read from disk says by its target modules where its bottlenecks are
+    non_linearity: str = "relu"
+
+    def config(self, model: Any) -> BottleneckConfig:
+        found = super().config(model)
+        found.target_modules = plain(self.target_modules) or sublayers(model, attention=False)
+        return found

@@ -1,0 +1,97 @@
+"""How many parameters adapters have, to the last digit, on the shapes of published models.
+
+The models are built from their published configurations without weights, on the meta device.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+)
+
+from hanse.learners.adapter import Adapter
+from hanse.learners.adapters.houlsby import Houlsby
+from hanse.learners.adapters.ia3 import IA3
+from hanse.learners.adapters.lora import Lora
+from hanse.learners.adapters.pfeiffer import Pfeiffer
+from hanse.learners.adapters.prefix_tuning import PrefixTuning
+from hanse.learners.attached import attach, parameters
+
+GPT2 = GPT2Config()
+GPT2_LARGE = GPT2Config(n_embd=1280, n_layer=36, n_head=20)
+LLAMA_7B = LlamaConfig()  # transformers' defaults are its shape
+# ChatGLM-6B's queries, keys and values are one matrix, as GPT-NeoX's are; 28 layers of 4096.
+CHATGLM = GPTNeoXConfig(hidden_size=4096, num_hidden_layers=28, num_attention_heads=32)
+
+
+def _pythia(layers: int, width: int, heads: int, words: int) -> GPTNeoXConfig:
+    return GPTNeoXConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        vocab_size=words,
+    )
+
+
+PYTHIA = {
+    "2.8b": _pythia(32, 2560, 32, 50304),
+    "6.9b": _pythia(32, 4096, 32, 50432),
+    "12b": _pythia(36, 5120, 40, 50688),
+}
+QKV = Lora(r=8, target_modules=("query_key_value",))
+
+
+def _model(config: PreTrainedConfig, auto: Any = AutoModelForCausalLM) -> Any:
+    with torch.device("meta"):
+        return auto.from_config(config)
+
+
+def _count(config: PreTrainedConfig, adapter: Adapter, auto: Any = AutoModelForCausalLM) -> int:
+    model = _model(config, auto)
+    with torch.device("meta"):
+        model, name = attach(model, adapter, 0)
+    return sum(parameter.numel() for parameter in parameters(model, name).values())
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        (GPT2, 124_439_808),
+        (GPT2_LARGE, 774_030_080),
+        (PYTHIA["2.8b"], 2_775_208_960),
+        (PYTHIA["6.9b"], 6_857_302_016),
+        (PYTHIA["12b"], 11_846_072_320),
+        (LLAMA_7B, 6_738_415_616),
+    ],
+)
+def test_the_shapes_are_those_of_the_models(config: PreTrainedConfig, count: int) -> None:
+    assert sum(parameter.numel() for parameter in _model(config).parameters()) == count
+
+
+@pytest.mark.parametrize(
+    ("config", "adapter", "count"),
+    [
+        (GPT2, Houlsby(), 1_789_056),
+        (GPT2_LARGE, Houlsby(), 14_843_520),
+        (GPT2, Pfeiffer(), 894_528),
+        (GPT2, Lora(r=8), 294_912),
+        (GPT2, IA3(), 64_512),
+        (PYTHIA["2.8b"], QKV, 2_621_440),
+        (PYTHIA["6.9b"], QKV, 4_194_304),
+        (PYTHIA["12b"], QKV, 5_898_240),
+        (LLAMA_7B, Lora(r=8, target_modules=("q_proj", "v_proj")), 4_194_304),
+        (LLAMA_7B, Lora(r=8, target_modules=("q_proj", "k_proj", "v_proj", "o_proj")), 8_388_608),
+        (LLAMA_7B, Lora(r=8, target_modules="all-linear"), 19_988_480),
+        (CHATGLM, QKV, 3_670_016),
+        (CHATGLM, PrefixTuning(128), 29_360_128),
+    ],
+)
+def test_adapters_of_causal_models(config: PreTrainedConfig, adapter: Adapter, count: int) -> None:
+    assert _count(config, adapter) == count
