@@ -141,6 +141,7 @@ def simulate(experiment: Experiment, machine: Machine | None = None) -> Simulati
     machine = machine or Machine()
     machine.clear_adapters()  # what an earlier run has trained
     division = machine.division(experiment)
+    experiment = _labelled(experiment, division.labels)
     tasks, algorithm = build_tasks(experiment), build_algorithm(experiment)
     _refuse_unmeasured(tasks, bool(experiment.evaluation.test and division.test))
     asked = next(iter(tasks.values())).needs
@@ -163,6 +164,14 @@ def simulate(experiment: Experiment, machine: Machine | None = None) -> Simulati
                 mine.backbone.begin(mine.adapter, learner.initial())
         silos[name] = Silo(settings, replace(mine, splits=read[name]))
     return Simulation(experiment, machine, division, learner, silos)
+
+
+def _labelled(experiment: Experiment, labels: dict[str, str]) -> Experiment:
+    """The experiment with the labels that were found in its rows."""
+    if experiment.data.labels == labels:
+        return experiment
+    data = experiment.data.model_copy(update={"labels": labels})
+    return experiment.model_copy(update={"data": data})
 
 
 def _refuse_unmeasured(tasks: Mapping[str, Task], tested: bool) -> None:

@@ -48,11 +48,16 @@ class Machine:
             self.backbones[loaded].detach(name)
         self.attached.clear()
 
-    def backbone(self, settings: Model) -> Backbone:
-        """The base model that these settings mean, loaded when first asked for."""
+    def backbone(self, settings: Model, needs: str, labels: Mapping[str, str]) -> Backbone:
+        """The base model that these settings mean, loaded when first asked for.
+
+        needs: how rows become examples. labels: the choices, if it is that; an encoder has an
+            output for each of them.
+        """
+        classes = len(labels) if needs == "choices" else 0
         chosen, held = self.chosen.get(settings.noted), self.backbones.get(settings.loaded)
-        if held is None or chosen not in (None, held.chosen):
-            held = self.backbones[settings.loaded] = load(settings, chosen)
+        if held is None or chosen not in (None, held.chosen) or not held.tells_apart(classes):
+            held = self.backbones[settings.loaded] = load(settings, chosen, classes)
             self.chosen[settings.noted] = held.chosen
         return held
 
@@ -61,7 +66,9 @@ class Machine:
         model, needs, template = share.model, share.needs, share.template
         key = (model.loaded, model.max_length, needs, template, *labels.items())
         if key not in self.tokenized:
-            rendering = _rendering(self.backbone(model), model, needs, labels, template)
+            rendering = _rendering(
+                self.backbone(model, needs, labels), model, needs, labels, template
+            )
             self.tokenized[key] = Tokenized(rendering, cache() / "tokens")
         return self.tokenized[key]
 
@@ -73,7 +80,8 @@ class Machine:
         kept: Memory,
     ) -> CausalLM:
         """A learner with the experiment's model and adapter over these splits."""
-        backbone = self.backbone(experiment.model)
+        objective = build_objective(experiment)
+        backbone = self.backbone(experiment.model, objective.needs, experiment.data.labels)
         adapter = adapter_settings(experiment)
         key = (experiment.model.loaded, adapter, experiment.seed)
         if key not in self.attached:
@@ -84,7 +92,7 @@ class Machine:
             self.attached[key],
             examples,
             experiment.train,
-            build_objective(experiment),
+            objective,
             moment,
             experiment.rounds,
             kept,
@@ -110,6 +118,8 @@ def _rendering(
     backbone: Backbone, model: Model, needs: str, labels: Mapping[str, str], template: str
 ) -> Rendering:
     length = backbone.max_length(model.max_length)
+    if needs == "choices" and not backbone.head.causal:
+        needs = "classes"
     return Rendering(backbone.tokenizer, needs, labels, template, length)
 
 

@@ -44,7 +44,9 @@ def compare(
     tasks = build_tasks(experiment)
     needs = next(iter(tasks.values())).needs
     labels = experiment.data.labels  # the run has written down those that it found
-    scored = examples(experiment, rows, labels, needs, machine.backbone(experiment.model))
+    scored = examples(
+        experiment, rows, labels, needs, machine.backbone(experiment.model, needs, labels)
+    )
     learner = found.learner(machine, {split: scored})
     result = {}
     for name, task in tasks.items():

@@ -348,7 +348,7 @@ def test_choices_need_labelled_rows(plain: PreTrainedTokenizerFast) -> None:
 
 
 def test_an_unknown_need_is_a_defect(plain: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match="tokens or choices"):
+    with pytest.raises(ValueError, match="tokens, choices or classes"):
         _example(Row(text="a"), plain, "pairs")
 
 

@@ -177,7 +177,7 @@ def test_what_is_kept_of_a_row_does_not_depend_on_the_others(folder: Path) -> No
     for batches in ways:
         backbone = _learner(folder).backbone
         for batch in batches:
-            with backbone.skipping("lora0", *_padded(batch)):
+            with backbone.skipping("adapter0", *_padded(batch)):
                 pass
         kept.append([_entering(backbone, row) for row in rows])
     for row, one, *others in zip(rows, *kept, strict=True):
@@ -191,7 +191,7 @@ def _entering(backbone: Backbone, row: tuple[int, ...]) -> Tensor:
     upper = decoder_layers(backbone.model)[1][1]
     handle = upper.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
     ids, lengths = _padded([row])
-    with torch.no_grad(), backbone.skipping("lora0", ids, lengths):
+    with torch.no_grad(), backbone.skipping("adapter0", ids, lengths):
         backbone.logits(ids, torch.tensor([0]))
     handle.remove()
     return seen[-1]

@@ -87,7 +87,7 @@ def _learner(backbone: Backbone, name: str, number: int, **own: Any) -> CausalLM
     examples = choices(1, 12, ((5, 6), (9,))) if classify else rows(1, 12)
     goal = Classify() if classify else Sft()
     moment = Moment(7, 2, name)
-    return CausalLM(backbone, "lora0", {"train": examples}, settings, goal, moment, 3, {})
+    return CausalLM(backbone, "adapter0", {"train": examples}, settings, goal, moment, 3, {})
 
 
 def _alone(backbone: Backbone, number: int, **own: Any) -> None:
@@ -102,7 +102,7 @@ def _together(backbone: Backbone, number: int, **own: Any) -> None:
         start = {n: torch.zeros(p.shape) for n, p in learner.parameters().items()}
         template = replace(learner, together=lambda m: members.append(m) or Fit(0, 0, 0, 0, 0))
         member = cohort.Member(
-            template, backbone, "lora0", "train", learner.training, learner.objective,
+            template, backbone, "adapter0", "train", learner.training, learner.objective,
             learner.moment, 3, _penalty(backbone), start, {},
         )  # fmt: skip
         members.append(member)
@@ -111,7 +111,7 @@ def _together(backbone: Backbone, number: int, **own: Any) -> None:
 
 def _penalty(backbone: Backbone) -> Any:
     """FedProx's, of the server's tensors, which lie on the host."""
-    host = {name: torch.zeros(p.shape) for name, p in backbone.parameters("lora0").items()}
+    host = {name: torch.zeros(p.shape) for name, p in backbone.parameters("adapter0").items()}
     start = _learner(backbone, "a", 1).beside(host)
     return lambda trained: squared_distance(trained, start)
 
@@ -140,7 +140,7 @@ def test_known_rows_do_not_wait(way: Any) -> None:
         decoder, layers = decoder_layers(backbone.model)
         longest = backbone.positions
         prefix = Prefix(decoder, layers, 1, False, backbone.autocast, longest, backbone._kept)
-        backbone._depths["lora0"], backbone._prefixes[1] = 1, prefix
+        backbone._depths["adapter0"], backbone._prefixes[1] = 1, prefix
         for row in rows(1, 12):
             key = (1, torch.tensor(row.ids, dtype=torch.int32).numpy().tobytes())
             backbone._kept.put(key, torch.zeros(len(row), 32))

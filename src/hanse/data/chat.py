@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from hanse.data.classes import classed
 from hanse.data.columns import parts_of
 from hanse.data.formats import Row
 from hanse.data.labelled import (
@@ -29,7 +30,8 @@ def render(
 ) -> list[Example]:
     """The examples of `rows`, in their order.
 
-    needs: "tokens", to learn what is written; "choices", to answer with one of the label words.
+    needs: "tokens", to learn what is written; "choices", to answer with one of the label words;
+        "classes", to choose one of a model's outputs, to which the template is nothing.
     labels: the word of each label; if empty, the labels of these rows, sorted, are the words.
     template: holds {text}; a label word follows it after a space.
     max_length: most tokens of an example, with its answer. Prompts lose their beginning, texts
@@ -48,11 +50,12 @@ def render(
 
 def refuse_unfit(rows: Sequence[Row], needs: str, labels: Mapping[str, str], template: str) -> None:
     """Raise UserError for rows that do not fit as far as it can be told without a tokenizer."""
-    if needs not in ("tokens", "choices"):
-        raise ValueError(f"rows become tokens or choices, not {needs!r}")
+    if needs not in ("tokens", "choices", "classes"):
+        raise ValueError(f"rows become tokens, choices or classes, not {needs!r}")
     _refuse_preferences(rows)
     labelled = [row for row in rows if row.kind == "labelled"]
-    if needs == "choices" and len(labelled) < len(rows):
+    chosen = needs in ("choices", "classes")
+    if chosen and len(labelled) < len(rows):
         odd = next(row for row in rows if row.kind != "labelled")
         raise UserError(
             f"objective classify needs text and label, but {odd.place} has {parts_of(odd.kind)}; "
@@ -61,7 +64,7 @@ def refuse_unfit(rows: Sequence[Row], needs: str, labels: Mapping[str, str], tem
     if not labelled:
         return
     words = label_words(labelled, labels)
-    if needs == "choices" and len(words) < 2:
+    if chosen and len(words) < 2:
         raise UserError(
             "objective classify chooses between labels, but there is only "
             f"{', '.join(words)!r}; name all labels in `labels`, or use objective: sft."
@@ -74,7 +77,7 @@ def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
     """The example as pieces of text, each with whether it is learned."""
     ids = list(example.ids)
     learned = [label != IGNORED for label in example.labels]
-    if example.choices:
+    if example.choices and not example.answer:
         ids += example.choices[example.choice]
         learned += [True] * len(example.choices[example.choice])
     pieces, start, shown = [], 0, ""
@@ -84,6 +87,8 @@ def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
         text = tokenizer.decode(ids[:start], clean_up_tokenization_spaces=False)
         pieces.append((text[len(shown) :], flag))
         shown = text
+    if example.choices and example.answer:
+        pieces.append((f" → {example.answer}", True))
     return pieces
 
 
@@ -109,6 +114,8 @@ def _labelled(
 ) -> list[Example]:
     """A prompt and its label word: as one of the choices, or as tokens to learn."""
     words = label_words(rows, labels)
+    if needs == "classes":
+        return classed(rows, tokenizer, words, max_length)
     known = answers(tokenizer, words)
     if needs == "choices":
         refuse_alike(words, known)

@@ -15,6 +15,7 @@ CIRCUMSTANCES = {
     *("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules"),
     "encoder_hidden_size",  # of a reparametrization, if there is one
 }
+HEADED = ("SEQ_CLS", "TOKEN_CLS")  # tasks whose models have a head of their own
 
 
 class Adapter(ABC):
@@ -50,8 +51,10 @@ class Adapter(ABC):
         if lacking := set(cls.told) - written.keys():
             raise ValueError(f"does not say {min(lacking)}")
         known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        # A head that is new has to be saved with the adapter.
+        headed = {"modules_to_save"} if written.get("task_type") in HEADED else set()
         usual = PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]().to_dict()
-        for name in sorted(usual.keys() & written.keys() - known - CIRCUMSTANCES):
+        for name in sorted(usual.keys() & written.keys() - known - CIRCUMSTANCES - headed):
             if written[name] and written[name] != usual[name]:
                 raise ValueError(f"has {name}: {written[name]!r}")
         values = {name: written[name] for name in known & written.keys()}

@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
@@ -32,14 +32,25 @@ WITHOUT = re.compile(r"\.modules_to_save\b|(?<=lora_magnitude_vector)\.weight$")
 PROMPT = {"prompt_encoder.embedding.weight": "prompt_embeddings"}
 
 
-def attach(model: Module, settings: Adapter, seed: int) -> tuple[PeftModel, str]:
+def attach(
+    model: Module,
+    settings: Adapter,
+    seed: int,
+    task: str = "CAUSAL_LM",
+    fresh: Sequence[str] = (),
+) -> tuple[PeftModel, str]:
     """Put an adapter into `model` (or beside those already in it); the model and its name there.
 
-    seed: draws what the adapter begins with.
+    seed: draws what the adapter begins with. task: what PEFT calls the model's head.
+    fresh: modules that have no weights yet; each adapter has its own of them, trained whole.
     Raises UserError if the model cannot be adapted so.
     """
-    name = f"adapter{len(model.peft_config)}" if isinstance(model, PeftModel) else "adapter0"
-    config = settings.config(model)
+    there = model if isinstance(model, PeftModel) else None
+    name = f"adapter{len(there.peft_config) if there else 0}"
+    config: Any = settings.config(model)
+    config.task_type = task
+    if fresh:
+        config.modules_to_save = [name.rpartition(".")[2] for name in fresh]
     with torch.random.fork_rng(), warnings.catch_warnings():
         # PEFT asks transformers for a property by its old name.
         warnings.simplefilter("ignore", FutureWarning)
@@ -48,14 +59,25 @@ def attach(model: Module, settings: Adapter, seed: int) -> tuple[PeftModel, str]
         warnings.filterwarnings("ignore", "Unsupported layer type")
         torch.manual_seed(seed)
         try:
-            if isinstance(model, PeftModel):
-                model.add_adapter(name, config)
+            if there is None:
+                there = get_peft_model(model, config, adapter_name=name)
             else:
-                model = get_peft_model(model, config, adapter_name=name)
+                there.add_adapter(name, config)
         except (ValueError, re.error) as error:
             raise UserError(settings.refused(model, error)) from None
-    settings.check(model, name)
-    return model, name
+        for module in fresh:
+            _draw(there.get_submodule(f"base_model.model.{module}.modules_to_save.{name}"))
+    settings.check(there, name)
+    return there, name
+
+
+def _draw(module: Module) -> None:
+    """Begin a module anew, as BERT's are: normal with a deviation of 0.02, and no bias."""
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)
+        else:
+            torch.nn.init.normal_(parameter, std=0.02)
 
 
 def parameters(model: PeftModel, adapter: str) -> dict[str, Parameter]:

@@ -11,8 +11,11 @@ from peft import PeftModel
 from pydantic import ConfigDict, Field
 from torch import Tensor
 from torch.nn import Parameter
-from transformers import AutoModelForCausalLM, GenerationConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import GenerationConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+)
 
 from hanse.errors import UserError
 from hanse.learners import attached, attention, precision, prefix, pretrained, quantization
@@ -21,7 +24,9 @@ from hanse.learners.adapter import Adapter
 from hanse.learners.batches import placed
 from hanse.learners.checkpointing import recompute
 from hanse.learners.decoder import frozen_depth
-from hanse.learners.labelled import labels_only
+from hanse.learners.head import Head
+from hanse.learners.heads.language_model import LanguageModel
+from hanse.learners.heads.sequence_classification import SequenceClassification
 from hanse.learners.precision import Chosen
 from hanse.learners.prefix import Prefix
 from hanse.learners.quantization import Quantization
@@ -73,6 +78,8 @@ class Backbone:
     tokenizer: Any
     device: torch.device
     bf16: bool
+    head: Head = field(default_factory=LanguageModel)
+    fresh: tuple[str, ...] = ()  # modules without weights of their own, which every adapter trains
     activation_cache: bool = True
     plain_attention: bool = False
     together: int | None = None  # most clients that memory was seen to hold; none: not found out
@@ -90,16 +97,20 @@ class Backbone:
         """How it computes."""
         return Chosen(self.bf16, self.plain_attention)
 
+    def tells_apart(self, classes: int) -> bool:
+        """Whether its head has as many outputs, if their number is not that of the words."""
+        return bool(self.head.options.get("num_labels", classes) == classes)
+
     def attach(self, settings: Adapter, seed: int) -> str:
         """Put an adapter beside those already there; its name."""
-        self.model, name = attached.attach(self.model, settings, seed)
+        self.model, name = attached.attach(self.model, settings, seed, self.head.task, self.fresh)
         self._parameters[name] = attached.parameters(self.model, name)
         for parameter in self._parameters[name].values():
             parameter.data = parameter.data.float()
         self._remember(name)
         self._active = ""
         self.model.eval()  # a fresh adapter's dropout is at work, and scores would be random
-        if self.activation_cache:
+        if self.activation_cache and self.head.causal:  # others would want a mask
             self._depths[name] = depth = frozen_depth(self.model, self.parameters(name).values())
             if depth and depth not in self._prefixes:
                 found = prefix.find(self.model, depth, self.autocast, self.positions, self._kept)
@@ -167,15 +178,16 @@ class Backbone:
             self._active = adapter
         return model
 
-    def logits(self, ids: Tensor, at: Tensor) -> Tensor:
-        """(N, vocabulary) logits in float32, of the model with whatever adapters are at work.
+    def logits(self, ids: Tensor, at: Tensor, lengths: Sequence[int] = ()) -> Tensor:
+        """(N, classes) logits in float32, of the model with whatever adapters are at work.
 
         ids: (R, T) tokens; at: (N,) places in the flattened (R·T) positions; both on the host.
+        lengths: tokens of each row; none: all rows are as long as they are wide.
         """
-        ids, at = placed((ids, at), self.device)
-        with labels_only(self.model, at, ids.shape[1]), self.autocast(), attention.unpacked():
-            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
-        return logits[0].float()
+        known = torch.tensor(lengths or [ids.shape[1]] * len(ids))
+        ids, at, sizes = placed((ids, at, known), self.device)
+        with self.autocast():
+            return self.head.logits(self.model, ids, at, sizes).float()
 
     def skipping(
         self, adapter: str, ids: Tensor, lengths: Sequence[int]
@@ -243,23 +255,23 @@ class Backbone:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
 
-def load(settings: Model, chosen: Chosen | None = None) -> Backbone:
+def load(settings: Model, chosen: Chosen | None = None, classes: int = 0) -> Backbone:
     """Load a base model and its tokenizer; raises UserError with what is wrong with them.
 
     chosen: how it computes, if a run has found that out before.
+    classes: how many labels an encoder tells apart; 0 if none are asked for.
     """
     name, device = settings.model_name_or_path, _device(settings.device)
     found = pretrained.find(name)
-    _refuse_other_kinds(name, found.config)
+    head = _head(name, found.config, classes)
     chosen = chosen or precision.choose(settings.bf16, found.config, device)
     dtype = torch.bfloat16 if chosen.bf16 else torch.float32
-    model, tokenizer = quantization.load(
-        found, AutoModelForCausalLM, settings.quantization, dtype, device
-    )
+    model, tokenizer, fresh = quantization.load(found, head, settings.quantization, dtype, device)
     if settings.gradient_checkpointing:
         recompute(model, name)
-    model.generation_config = _ends(model.generation_config, tokenizer)
-    if chosen.plain_attention:
+    if head.causal:
+        model.generation_config = _ends(model.generation_config, tokenizer)
+    if chosen.plain_attention and head.causal:
         attention.use(model)
     return Backbone(
         name,
@@ -267,6 +279,8 @@ def load(settings: Model, chosen: Chosen | None = None) -> Backbone:
         tokenizer,
         device,
         chosen.bf16,
+        head,
+        fresh,
         settings.activation_cache,
         chosen.plain_attention,
     )
@@ -291,11 +305,14 @@ def _ends(recommended: GenerationConfig, tokenizer: Any) -> GenerationConfig:
     return GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=min(ends, default=0))
 
 
-def _refuse_other_kinds(name: str, config: Any) -> None:
-    """Encoders would load with untrained parts and score at random."""
+def _head(name: str, config: Any, classes: int) -> Head:
+    """The head that fits a model; raises UserError if what is asked for cannot be had of it."""
     kinds = config.architectures or []
-    if kinds and not set(kinds) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
-        raise UserError(
-            f"the model {name} is a {kinds[0]}, which does not generate text; "
-            "choose a causal language model, such as smollm2-135m."
-        )
+    if not kinds or set(kinds) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+        return LanguageModel()
+    if classes and type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        return SequenceClassification(classes)
+    raise UserError(
+        f"the model {name} is a {kinds[0]}, which does not generate text; choose a causal language "
+        "model, such as smollm2-135m, or objective: classify."
+    )

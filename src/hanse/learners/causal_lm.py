@@ -92,7 +92,7 @@ class CausalLM(Learner):
         passed = self.backbone.skipping(self.adapter, batch.ids, batch.lengths)
         alone = self.backbone.bare() if self.bare else nullcontext()
         with passed, alone, self.backbone.corrected(self.residual):
-            return self.backbone.logits(batch.ids, batch.at)
+            return self.backbone.logits(batch.ids, batch.at, batch.lengths)
 
     @property
     def speaking(self) -> str | None:

@@ -170,7 +170,7 @@ class _Cohort:
         """The loss of each client that has a batch, and the client's place."""
         together, adapter = joined(batches), self.members[0].adapter
         with self.backbone.skipping(adapter, together.ids, together.lengths):
-            logits = self.backbone.logits(together.ids, together.at)
+            logits = self.backbone.logits(together.ids, together.at, together.lengths)
         for index, own in enumerate(logits.split(together.counts)):
             batch, member = batches[index], active[index].member
             if batch is not None:

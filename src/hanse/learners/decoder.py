@@ -19,7 +19,8 @@ def decoder_layers(model: Any) -> tuple[Module, Sequence[Module]]:
 def frozen_depth(model: Any, trained: Iterable[Parameter]) -> int:
     """How many of the first layers give the same whatever the trained parameters are."""
     layers = decoder_layers(model)[1]
-    head = {id(parameter) for parameter in model.get_output_embeddings().parameters()}
+    output = model.get_output_embeddings()
+    head = {id(parameter) for parameter in output.parameters()} if output else set()
     places = {id(p): place for place, layer in enumerate(layers) for p in layer.parameters()}
     # What is neither in a layer nor in the head may come before the first layer.
     lowest = (places.get(id(p), 0) for p in trained if id(p) not in head)

@@ -37,7 +37,7 @@ def embeddings(name: str, texts: Sequence[str]) -> Vectors:
     """
     source = pretrained.find(name)
     _refuse_decoders(name, source.config)
-    model, tokenizer = source.load(AutoModel, torch.float32, spare="pooler")
+    model, tokenizer, _ = source.load(AutoModel, torch.float32, spare="pooler")
     distinct = sorted(set(texts))  # equal texts get equal vectors, whatever stands beside them
     ids = tokenizer(distinct, truncation=True, max_length=LENGTH)["input_ids"]
     file = cache() / "vectors" / f"{_digest(model, ids)}.npy"

@@ -1,10 +1,10 @@
 """A model and its tokenizer in memory, from a name; nothing that came with them is run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoConfig, AutoTokenizer
@@ -27,12 +27,18 @@ class Found:
     config: Any
 
     def load(
-        self, auto: type[Any], dtype: torch.dtype, spare: str | None = None, **options: Any
-    ) -> tuple[Any, Any]:
-        """(model, tokenizer); raises UserError with what is wrong.
+        self,
+        auto: type[Any],
+        dtype: torch.dtype,
+        spare: str | None = None,
+        fresh: bool = False,
+        **options: Any,
+    ) -> "Held":
+        """The model and its tokenizer; raises UserError with what is wrong.
 
         auto: transformers' class that picks the model's own, such as AutoModelForCausalLM.
         spare: weights with this in their name may be missing, since nobody uses them.
+        fresh: so may those of the head, which is then a new one.
         options: what else transformers is told of how to hold the weights.
         """
         with _readable(self.name):
@@ -45,13 +51,34 @@ class Found:
                 output_loading_info=True,
                 **options,
             )
-        missing = sorted(key for key in report["missing_keys"] if spare is None or spare not in key)
+        lacking = {key for key in report["missing_keys"] if spare is None or spare not in key}
+        heads = [name for name in (_heads(model) if fresh else ()) if _within(name, lacking)]
+        missing = sorted(lacking.difference(*(_within(name, lacking) for name in heads)))
         if missing:  # they would be filled at random
             raise UserError(
                 f"the weights of {self.name} lack {missing[0]}; the folder does not hold the "
                 "whole model."
             )
-        return model.eval(), tokenizer
+        return Held(model.eval(), tokenizer, tuple(heads))
+
+
+class Held(NamedTuple):
+    """A model in memory, its tokenizer, and the names of those of its modules that are new."""
+
+    model: Any
+    tokenizer: Any
+    fresh: tuple[str, ...]
+
+
+def _heads(model: Any) -> list[str]:
+    """The modules of a classifier that stand behind its transformer's layers."""
+    inner = model.base_model_prefix
+    return [*(name for name, _ in model.named_children() if name != inner), f"{inner}.pooler"]
+
+
+def _within(name: str, keys: Iterable[str]) -> set[str]:
+    """Those weights that belong to a module."""
+    return {key for key in keys if key.startswith(f"{name}.")}
 
 
 def find(name: str) -> Found:

@@ -17,7 +17,8 @@ from torch.nn import Module, Parameter
 from transformers import BitsAndBytesConfig, TorchAoConfig
 
 from hanse.errors import UserError
-from hanse.learners.pretrained import Found
+from hanse.learners.head import Head
+from hanse.learners.pretrained import Found, Held
 
 Quantization = Literal["none", "int8", "nf4"]
 
@@ -26,21 +27,22 @@ EXACT = 0.1  # how far a gradient may be off in relation: bfloat16 is far nearer
 
 
 def load(
-    found: Found, auto: type[Any], wanted: Quantization, dtype: torch.dtype, device: torch.device
-) -> tuple[Any, Any]:
-    """(model, tokenizer) with the model's weights held so, and adapters able to train through.
+    found: Found, head: Head, wanted: Quantization, dtype: torch.dtype, device: torch.device
+) -> Held:
+    """The model with its weights held so, and adapters able to train through; its tokenizer.
 
     Raises UserError if that cannot be, with what to do.
     """
     options = {} if wanted == "none" else _options(found, wanted, dtype, device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of the libraries' own calls
-        model, tokenizer = found.load(auto, dtype, **options)
+        held = found.load(head.auto, dtype, fresh=not head.causal, **head.options, **options)
+    model = held.model
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if getattr(model, "hf_quantizer", None) is not None:
         _let_gradients_through(model, found.name, wanted)
-    return model, tokenizer
+    return held
 
 
 def count(weight: Tensor) -> int:

@@ -38,7 +38,6 @@ class Houlsby(Adapter):
                 f"has {', '.join(sorted(ACT2FN))}."
             )
         return BottleneckConfig(
-            task_type="CAUSAL_LM",
             target_modules=plain(self.target_modules) or sublayers(model),
             reduction_factor=self.reduction_factor,
             non_linearity=self.non_linearity,

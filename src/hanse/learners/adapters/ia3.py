@@ -27,7 +27,6 @@ class IA3(Adapter):
 
     def config(self, model: Any) -> IA3Config:
         return IA3Config(
-            task_type="CAUSAL_LM",
             target_modules=plain(self.target_modules),
             feedforward_modules=plain(self.feedforward_modules),
         )

@@ -45,7 +45,7 @@ class Lora(Adapter):
             values["target_modules"] = in_layers(
                 model, self.target_modules, self.layers_to_transform
             )
-        return LoraConfig(task_type="CAUSAL_LM", **values)
+        return LoraConfig(**values)
 
     def refused(self, model: Any, error: Exception) -> str:
         where = "this model" if self.layers_to_transform is None else "the model's layers"

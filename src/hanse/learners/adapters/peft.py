@@ -41,7 +41,7 @@ class Peft(Adapter):
                     f"PEFT has {', '.join(sorted(allowed))}."
                 )
         try:
-            return kind(task_type="CAUSAL_LM", **self.settings)
+            return kind(**self.settings)
         except (TypeError, ValueError, ImportError) as error:
             raise UserError(f"adapter.{self.method}: {error}.") from None
 

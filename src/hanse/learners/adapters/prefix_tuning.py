@@ -22,4 +22,4 @@ class PrefixTuning(Adapter):
     num_virtual_tokens: PositiveInt = 20
 
     def config(self, model: Any) -> PrefixTuningConfig:
-        return PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=self.num_virtual_tokens)
+        return PrefixTuningConfig(num_virtual_tokens=self.num_virtual_tokens)

@@ -19,4 +19,4 @@ class PromptTuning(Adapter):
     num_virtual_tokens: PositiveInt = 20
 
     def config(self, model: Any) -> PromptTuningConfig:
-        return PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=self.num_virtual_tokens)
+        return PromptTuningConfig(num_virtual_tokens=self.num_virtual_tokens)

@@ -1,0 +1,97 @@
+"""Encoders with a classification head: what they read and learn, and that transformers agrees."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from hanse import journal, rescore, simulation
+from hanse.division import divide
+from hanse.errors import UserError
+from hanse.learners.adapters.lora import Lora
+from hanse.learners.backbone import Model, load
+from hanse.loading import load as load_experiment
+from stopping import ctrl_c
+
+LORA = "adapter.lora.target_modules=[query, value]"
+
+
+@pytest.fixture
+def file(experiment_file: Path, tiny_llama: Path, tiny_bert: Path) -> Path:
+    """The small experiment with an encoder."""
+    text = experiment_file.read_text().replace(str(tiny_llama), str(tiny_bert))
+    experiment_file.write_text(text)
+    return experiment_file
+
+
+def _run(file: Path, name: str, *words: str) -> Path:
+    return simulation.run(load_experiment(file, [f"output_dir={file.parent / name}", *words]))
+
+
+def test_padding_changes_nothing(tiny_bert: Path) -> None:
+    backbone = load(Model(str(tiny_bert), bf16=False), classes=3)
+    backbone.activate(backbone.attach(Lora(r=2, target_modules=("query",)), 0))
+    ids = torch.tensor([[5, 6, 7, 0, 0], [8, 9, 10, 11, 12]])
+    with torch.no_grad():
+        both = backbone.logits(ids, torch.tensor([2, 9]), (3, 5))
+        alone = backbone.logits(ids[:1, :3], torch.tensor([2]), (3,))
+    assert both.shape == (2, 3)
+    torch.testing.assert_close(both[:1], alone)
+
+
+def test_the_seed_draws_the_head(tiny_bert: Path) -> None:
+    backbone = load(Model(str(tiny_bert), bf16=False), classes=2)
+    lora = Lora(r=2, target_modules=("query",))
+    names = [backbone.attach(lora, seed) for seed in (1, 1, 2)]
+    first, same, other = (
+        backbone.parameters(name)["base_model.model.classifier.weight"] for name in names
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
+@pytest.mark.parametrize("cohort", ["off", "3"])
+def test_a_federation_learns_and_transformers_says_the_same(
+    file: Path, tiny_bert: Path, cohort: str
+) -> None:
+    folder = _run(file, "run", LORA, f"cohort={cohort}", "rounds=4", "train.max_steps=8")
+    before, after = (journal.read_scores(folder, "test-classification", at) for at in (0, 4))
+    assert after["metrics"]["loss"] < before["metrics"]["loss"]
+    experiment = load_experiment(folder / "experiment.yaml")
+    labels = list(experiment.data.labels)
+    base = AutoModelForSequenceClassification.from_pretrained(
+        tiny_bert, num_labels=len(labels), dtype=torch.float32
+    )
+    model = PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "adapter")
+    right = []
+    for row in divide(experiment).test:
+        with torch.no_grad():
+            logits = model(**tokenizer(row.text, return_tensors="pt")).logits[0]
+        right.append(float(labels[int(logits.argmax())] == row.label))
+    assert right == after["items"]
+
+
+def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path) -> None:
+    words = [LORA, "rounds=3", "train.max_steps=2"]
+    whole = _run(file, "whole", *words)
+    with ctrl_c("round 2", 1), pytest.raises(simulation.StoppedError):
+        _run(file, "again", *words)
+    again = simulation.resume(file.parent / "again")
+    weights = [(run / "adapter/adapter_model.safetensors").read_bytes() for run in (whole, again)]
+    assert weights[0] == weights[1]
+
+
+def test_a_run_is_scored_again_as_it_was(file: Path) -> None:
+    folder = _run(file, "run", LORA)
+    found = rescore.compare(folder)["classification"]
+    last = journal.records(folder)[-1]["round"]
+    assert found.adapted.items == journal.read_scores(folder, "test-classification", last)["items"]
+
+
+def test_an_encoder_generates_nothing(file: Path) -> None:
+    with pytest.raises(UserError, match=r"does not generate text; .* or objective: classify"):
+        _run(file, "run", LORA, "objective=sft")
