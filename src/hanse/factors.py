@@ -57,14 +57,23 @@ def tensors(layers: Mapping[str, Factors]) -> dict[str, Tensor]:
     return {name: found[name] for name in sorted(found)}
 
 
+def beside(tensors: Tensors) -> dict[str, Tensor]:
+    """What is trained beside the factors, such as a head."""
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith((A, B))}
+
+
 def refuse_other_than_lora(tensors: Tensors, algorithm: str) -> None:
-    """Raise UserError unless all tensors are factors A and B of LoRA."""
-    for name in tensors:
-        if not name.endswith((A, B)):
-            raise UserError(
-                f"{algorithm} learns LoRA's factors A and B, but the adapter has {name}; choose "
-                "the adapter lora, or another algorithm such as fedavg."
-            )
+    """Raise UserError unless there are factors A and B of LoRA, and no other parts of it.
+
+    What else is trained, such as a head, is averaged as it is.
+    """
+    strange = [name for name in beside(tensors) if ".lora_" in name]
+    if strange or not layers(tensors):
+        name = next(iter(strange or tensors), "nothing")
+        raise UserError(
+            f"{algorithm} learns LoRA's factors A and B, but the adapter has {name}; choose the "
+            "adapter lora in its plain form, or another algorithm such as fedavg."
+        )
 
 
 def scaled(factors: Factors, by: float) -> Factors:

@@ -37,7 +37,12 @@ DOWN, UP = LAYER + A, LAYER + B
 
 
 def go(
-    algorithm: Algorithm, folder: Path, rounds: int, clients: int = 3, **more: Any
+    algorithm: Algorithm,
+    folder: Path,
+    rounds: int,
+    clients: int = 3,
+    headed: bool = False,
+    **more: Any,
 ) -> tuple[Outcome, Meddler]:
     """A run with LoRA, and what passed through its network."""
     taps: list[Meddler] = []
@@ -48,9 +53,9 @@ def go(
 
     outcome = federate(
         algorithm,
-        silos(clients, TRAINING, rank=RANK),
+        silos(clients, TRAINING, rank=RANK, headed=headed),
         folder,
-        held_out(TRAINING, rank=RANK),
+        held_out(TRAINING, rank=RANK, headed=headed),
         rounds=rounds,
         network=tapped,
         **more,
@@ -90,6 +95,26 @@ def test_whether_the_mean_of_products_is_met(
     wanted = dense(before, updates(tap, 3))
     apart = (product(after.standing.state["model"]) - wanted).abs().max()
     assert (apart < 1e-6) == exact
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [FFALoRA(), RoLoRA(), FLoRA(), FedExLoRA(), FlexLoRA(), HetLoRA(), LoRAFAIR()],
+    ids=lambda algorithm: type(algorithm).__name__,
+)
+def test_a_head_beside_the_factors_is_averaged_as_it_is(
+    algorithm: Algorithm, tmp_path: Path
+) -> None:
+    outcome, tap = go(algorithm, tmp_path, 3, headed=True)
+    sent = updates(tap, 3)
+    total = sum(weight for weight, _ in sent.values())
+    mean = torch.stack([weight / total * own["head"] for weight, own in sent.values()]).sum(dim=0)
+    if algorithm.payload == "change":
+        orders = [r for r in map(Request.parse, tap.requests) if (r.kind, r.round) == ("train", 3)]
+        mean += orders[0].order.tensors["head"]
+    model = algorithm.model(outcome.standing.state)
+    torch.testing.assert_close(model["head"], mean)
+    assert model["head"].abs().max() > 0
 
 
 def test_fedit_is_exact_if_all_a_are_equal_and_not_otherwise() -> None:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from hanse.algorithms.fedavg import FedAvg
-from hanse.factors import B, refuse_other_than_lora
+from hanse.factors import A, refuse_other_than_lora
 from hanse.interfaces import Client, Server
 from hanse.messages import ClientProfile, Order, Update
 from hanse.randomness import Moment
-from hanse.tensors import Layout, Tensors, layout, matching, without
+from hanse.tensors import Layout, Tensors, layout, without
 from hanse.values import State
 
 
@@ -24,10 +24,10 @@ class FFALoRA(FedAvg):
         return super().init(server)
 
     def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
-        return Order(matching(state["model"], [B]))
+        return Order(_sent(state["model"]))
 
     def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
-        return layout(matching(state["model"], [B]))
+        return layout(_sent(state["model"]))
 
     def train(self, order: Order, client: Client) -> Update:
         client.learner.freeze(without(client.learner.initial(), order.tensors))
@@ -35,3 +35,8 @@ class FFALoRA(FedAvg):
 
     def personal(self, order: Order, client: Client) -> Tensors:
         return {**client.learner.initial(), **order.tensors}
+
+
+def _sent(model: Tensors) -> Tensors:
+    """All but A."""
+    return {name: tensor for name, tensor in model.items() if not name.endswith(A)}

@@ -10,7 +10,7 @@ from hanse.factors import Factors, refuse_other_than_lora
 from hanse.interfaces import Client, Server
 from hanse.messages import ClientProfile, Order, Update
 from hanse.randomness import Moment
-from hanse.tensors import Layout, Tensors, layout
+from hanse.tensors import Layout, RunningMean, Tensors, layout, without
 from hanse.values import Combined, State
 
 
@@ -36,12 +36,14 @@ class FlexLoRA(FedAvg):
 
     def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
         rank, scaling = _own(profile)
-        return Order(_cut(state["product"], rank, scaling))
+        other = factors.beside(state["model"])
+        return Order({**_cut(state["product"], rank, scaling), **other})
 
     def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
         rank = _own(profile)[0]
         found = factors.layers(layout(state["model"]))
-        return factors.tensors({name: factors.resized(own, rank) for name, own in found.items()})
+        sized = factors.tensors({n: factors.resized(own, rank) for n, own in found.items()})
+        return {**sized, **factors.beside(layout(state["model"]))}
 
     def train(self, order: Order, client: Client) -> Update:
         ended, fit = client.learner.trained(self.personal(order, client))
@@ -49,9 +51,8 @@ class FlexLoRA(FedAvg):
 
     def personal(self, order: Order, client: Client) -> Tensors:
         initial, sent = factors.layers(client.learner.initial()), factors.layers(order.tensors)
-        return factors.tensors(
-            {name: factors.filled(sent.get(name), own) for name, own in initial.items()}
-        )
+        filled = {name: factors.filled(sent.get(name), own) for name, own in initial.items()}
+        return {**factors.tensors(filled), **factors.beside(order.tensors)}
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
         parts: list[tuple[float, dict[str, Factors]]] = []
@@ -60,17 +61,19 @@ class FlexLoRA(FedAvg):
             scaled = {name: factors.scaled(one, scaling) for name, one in own.items()}
             parts.append((update.weight, scaled))
         whole = {n: factors.shortened(one)[0] for n, one in factors.mean(parts).items()}
-        clients = tuple(profile.name for profile, _ in updates)
-        weight = sum(update.weight for _, update in updates)
-        return Combined(factors.tensors(whole), {}, weight, clients)
+        clients, other = tuple(profile.name for profile, _ in updates), RunningMean()
+        for _, update in updates:
+            other.add(factors.beside(update.tensors), update.weight)
+        return Combined({**factors.tensors(whole), **other.value()}, {}, other.weight, clients)
 
     def step(self, state: State, combined: Combined, server: Server) -> State:
-        product = combined.tensors
+        other = factors.beside(combined.tensors)
+        product = without(combined.tensors, other)
         like = factors.layers(state["model"])
         rank = next(iter(like.values())).rank
         cut = factors.layers(_cut(product, rank, server.learner.scaling))
         model = {name: factors.padded(own, rank) for name, own in cut.items()}
-        return {"model": factors.tensors(model), "product": product}
+        return {"model": {**factors.tensors(model), **other}, "product": product}
 
 
 def _own(profile: ClientProfile) -> tuple[int, float]:

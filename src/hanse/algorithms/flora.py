@@ -8,11 +8,11 @@ from torch import Tensor
 
 from hanse import factors
 from hanse.algorithms.flexlora import FlexLoRA
-from hanse.factors import RESIDUAL, A
+from hanse.factors import RESIDUAL, A, B
 from hanse.interfaces import Client, Server
 from hanse.messages import ClientProfile, Order, Update
 from hanse.randomness import Moment
-from hanse.tensors import Tensors, prefixed
+from hanse.tensors import Tensors, prefixed, without
 from hanse.values import Combined, State
 
 
@@ -39,7 +39,8 @@ class FLoRA(FlexLoRA):
         return {**state["model"], **prefixed(RESIDUAL, state["residual"])}
 
     def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
-        return Order(prefixed(RESIDUAL, state["residual"]))
+        learned = prefixed(RESIDUAL, state["residual"])
+        return Order({**factors.beside(state["model"]), **learned})
 
     def train(self, order: Order, client: Client) -> Update:
         draw = client.moment.generator("fresh adapter")
@@ -52,12 +53,15 @@ class FLoRA(FlexLoRA):
         return {**_emptied(client.learner.initial()), **order.tensors}
 
     def step(self, state: State, combined: Combined, server: Server) -> State:
-        return {**state, "residual": factors.summed(state["residual"], combined.tensors)}
+        other = factors.beside(combined.tensors)
+        change = without(combined.tensors, other)
+        residual = factors.summed(state["residual"], change)
+        return {"model": {**state["model"], **other}, "residual": residual}
 
 
 def _emptied(adapter: Tensors) -> Tensors:
     """The adapter with B at zero: it changes nothing."""
-    return {n: t if n.endswith(A) else torch.zeros_like(t) for n, t in adapter.items()}
+    return {n: torch.zeros_like(t) if n.endswith(B) else t for n, t in adapter.items()}
 
 
 def _drawn(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -21,7 +21,8 @@ SMALLEST = 1e-12  # of a weight: clients that all say nothing count alike
 class HetLoRA(FedAvg):
     """Client k trains the first rₖ rows of A and columns of B; means are of what is filled up.
 
-    They are weighted by ‖sₖBₖAₖ‖, so that clients that say more count for more.
+    They are weighted by ‖sₖBₖAₖ‖, so that clients that say more count for more; what is trained
+    beside the factors, by their examples.
     Inexact, as FedIT is, with which it agrees where ranks and norms are equal. The norms are those
     of all layers together. Clients keep the ranks that their settings give them: the paper's
     pruning of ranks while training is left out.
@@ -48,20 +49,20 @@ class HetLoRA(FedAvg):
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
         own = [factors.layers(update.tensors) for _, update in updates]
         rank = max(next(iter(one.values())).rank for one in own)
-        mean = RunningMean()
-        for (profile, _), one in zip(updates, own, strict=True):
+        mean, other = RunningMean(), RunningMean()
+        for (profile, update), one in zip(updates, own, strict=True):
             wide = {name: factors.padded(part, rank) for name, part in one.items()}
+            other.add(factors.beside(update.tensors), update.weight)
             size = profile.numbers.get("scaling", 1.0) * _norm(one)
             mean.add(factors.tensors(wide), size + SMALLEST)
         clients = tuple(profile.name for profile, _ in updates)
-        weight = sum(update.weight for _, update in updates)
-        return Combined(mean.value(), {}, weight, clients)
+        return Combined({**mean.value(), **other.value()}, {}, other.weight, clients)
 
     def step(self, state: State, combined: Combined, server: Server) -> State:
         """Rows beyond the ranks of the round's clients stay as they were."""
         before, after = factors.layers(state["model"]), factors.layers(combined.tensors)
         whole = {name: factors.over(after[name], one) for name, one in before.items()}
-        return {"model": factors.tensors(whole)}
+        return {"model": {**factors.tensors(whole), **factors.beside(combined.tensors)}}
 
 
 def _first(model: Tensors, profile: ClientProfile) -> Tensors:
@@ -73,7 +74,8 @@ def _first(model: Tensors, profile: ClientProfile) -> Tensors:
             f"{profile.name} has rank {rank}, but hetlora cuts clients' adapters out of the "
             f"server's, which has {most}; set adapter.lora.r to the largest rank of all clients."
         )
-    return factors.tensors({name: factors.first(one, rank) for name, one in whole.items()})
+    cut = {name: factors.first(one, rank) for name, one in whole.items()}
+    return {**factors.tensors(cut), **factors.beside(model)}
 
 
 def _norm(layers: dict[str, Factors]) -> float:

@@ -50,7 +50,8 @@ class LoRAFAIR(FedAvg):
             for name, one in middle.items()
         }
         clients = tuple(profile.name for profile, _ in updates)
-        return Combined(factors.tensors(mended), {}, mean.weight, clients)
+        whole = {**mean.value(), **factors.tensors(mended)}
+        return Combined(whole, {}, mean.weight, clients)
 
     def step(self, state: State, combined: Combined, server: Server) -> State:
         return {"model": combined.tensors}

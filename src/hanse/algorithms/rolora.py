@@ -7,7 +7,7 @@ from hanse.factors import A, B, refuse_other_than_lora
 from hanse.interfaces import Client, Server
 from hanse.messages import ClientProfile, Order, Update
 from hanse.randomness import Moment
-from hanse.tensors import Layout, layout, matching, without
+from hanse.tensors import Layout, Tensors, layout, without
 from hanse.values import State
 
 
@@ -25,14 +25,15 @@ class RoLoRA(FedAvg):
         return super().init(server)
 
     def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
-        return layout(matching(state["model"], [_learned(moment)]))
+        return layout(_learned(state["model"], moment))
 
     def train(self, order: Order, client: Client) -> Update:
-        learned = matching(order.tensors, [_learned(client.moment)])
+        learned = _learned(order.tensors, client.moment)
         client.learner.freeze(without(order.tensors, learned))
         return super().train(Order(learned), client)
 
 
-def _learned(moment: Moment) -> str:
-    """Which factor's turn it is; B first, since with B at zero A gets no gradient."""
-    return B if moment.round % 2 else A
+def _learned(model: Tensors, moment: Moment) -> Tensors:
+    """All but the factor that rests: A first, since with B at zero it would get no gradient."""
+    resting = A if moment.round % 2 else B
+    return {name: tensor for name, tensor in model.items() if not name.endswith(resting)}

@@ -73,4 +73,4 @@ def merged(tensors: Tensors, scaling: float, residual: Tensors) -> tuple[dict[st
     }
     rank = max(one.rank for one in whole.values())
     padded = {name: factors.padded(one, rank) for name, one in whole.items()}
-    return factors.tensors(padded), rank
+    return {**factors.tensors(padded), **factors.beside(tensors)}, rank
