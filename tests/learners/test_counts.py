@@ -21,6 +21,7 @@ from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
+from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.attached import attach, parameters
 
 GPT2 = GPT2Config()
@@ -83,6 +84,9 @@ def test_the_shapes_are_those_of_the_models(config: PreTrainedConfig, count: int
         (GPT2, Pfeiffer(), 894_528),
         (GPT2, Lora(r=8), 294_912),
         (GPT2, IA3(), 64_512),
+        (GPT2, PromptTuning(20), 15_360),
+        (GPT2, PromptTuning(21), 16_128),
+        (GPT2, PrefixTuning(20), 368_640),
         (PYTHIA["2.8b"], QKV, 2_621_440),
         (PYTHIA["6.9b"], QKV, 4_194_304),
         (PYTHIA["12b"], QKV, 5_898_240),
