@@ -1,5 +1,6 @@
 """Every kind of adapter: it trains, leaves the base alone, and PEFT loads what is saved."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.attached import read
 from hanse.learners.backbone import Backbone, Model, load
 from hanse.learners.causal_lm import CausalLM
+from hanse.learners.cohort import train
 from hanse.learners.training import Training
+from hanse.objectives.classify import Classify
 from hanse.objectives.sft import Sft
 from hanse.randomness import Moment
-from hanse.values import Example
+from hanse.values import IGNORED, Example
 
 KINDS: dict[str, Adapter] = {
     "lora": Lora(r=2),
@@ -112,6 +115,53 @@ def test_what_is_read_goes_on_as_it_was(folder: Path, kind: str, tmp_path: Path)
     live = again.parameters()
     again.load({name: tensor for name, tensor in tensors.items() if name in live})
     assert _loss(again) == _loss(learner)
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora", "ia3", "houlsby", "pfeiffer"])
+def test_in_a_cohort_as_alone(folder: Path, kind: str) -> None:
+    _same_together(_learner(folder, KINDS[kind]), {})
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3", "houlsby", "pfeiffer"])
+def test_a_head_is_each_clients_own(tiny_bert: Path, kind: str) -> None:
+    backbone = load(Model(str(tiny_bert), bf16=False), classes=3)
+    texts = [(tuple(range(k, k + 3 + k % 5)), k % 3) for k in range(2, 20)]
+    classes = ((0,), (1,), (2,))
+    rows = [Example(ids, (IGNORED,) * len(ids), classes, right) for ids, right in texts]
+    settings = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=3)
+    adapter = backbone.attach(KINDS[kind], 0)
+    moment = Moment(0, 1, "a")
+    learner = CausalLM(backbone, adapter, {"train": rows}, settings, Classify(), moment, 1, {})
+    assert any("classifier" in name for name in learner.parameters())
+    _same_together(learner, {"per_device_train_batch_size": 2})
+
+
+def _same_together(learner: CausalLM, other: dict[str, Any]) -> None:
+    """Three clients with other rows, steps and batches end where each would alone."""
+    start, rows = learner.tensors(), learner.examples("train")
+    changes = ({}, {"max_steps": 2}, other)
+    clients = [
+        replace(
+            learner,
+            splits={"train": rows[index:]},
+            moment=Moment(0, 1, f"client {index}"),
+            training=replace(learner.training, **change),
+        )
+        for index, change in enumerate(changes)
+    ]
+    alone = []
+    for client in clients:
+        client.load(start)
+        client.fit()
+        alone.append(client.tensors())
+    learner.load(start)
+    members = [client.member() for client in clients]
+    assert all(member.joins for member in members)
+    train(members)
+    for member, wanted in zip(members, alone, strict=True):
+        for name, tensor in wanted.items():
+            torch.testing.assert_close(member.tensors[name], tensor, atol=1e-5, rtol=1e-5)
+            assert not torch.equal(tensor, start[name])
 
 
 @pytest.mark.parametrize("kind", ["prompt_tuning", "prefix_tuning"])

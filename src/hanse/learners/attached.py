@@ -113,7 +113,7 @@ def dropouts(model: PeftModel, adapter: str) -> list[Module]:
 def dropout(model: PeftModel, adapter: str) -> float:
     """The share of inputs that an adapter drops in training."""
     config: Any = model.peft_config[adapter]
-    share: float = config.lora_dropout
+    share: float = getattr(config, "lora_dropout", 0.0)
     return share
 
 

@@ -48,7 +48,7 @@ class BottleneckLayer(Module, BaseTunerLayer):
         super().__init__()
         self.base_layer = base_layer
         self.bottleneck_down, self.bottleneck_up = ModuleDict(), ModuleDict()
-        self._bends: dict[str, Module] = {}  # f by adapter
+        self.bends: dict[str, Any] = {}  # f by adapter
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self._active_adapter = name
@@ -64,7 +64,7 @@ class BottleneckLayer(Module, BaseTunerLayer):
         for zero in (down.bias, up.weight, up.bias):
             torch.nn.init.zeros_(zero)
         self.bottleneck_down[name], self.bottleneck_up[name] = down, up
-        self._bends[name] = ACT2FN[config.non_linearity]
+        self.bends[name] = ACT2FN[config.non_linearity]
         self._move_adapter_to_device_of_base_layer(name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -75,7 +75,7 @@ class BottleneckLayer(Module, BaseTunerLayer):
                 down: Any = self.bottleneck_down[name]
                 up = self.bottleneck_up[name]
                 inner = down(found.to(down.weight.dtype))
-                found = found + up(self._bends[name](inner)).to(found.dtype)
+                found = found + up(self.bends[name](inner)).to(found.dtype)
         return found
 
 

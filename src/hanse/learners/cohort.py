@@ -15,9 +15,10 @@ from torch import Tensor
 from hanse.learners import attached
 from hanse.learners.batches import Batch, joined
 from hanse.learners.member import Member
+from hanse.learners.pieces import Drop
 from hanse.learners.seat import Seat
 from hanse.learners.shortage import clear, is_shortage, refusal
-from hanse.learners.stack import Drop, Stack
+from hanse.learners.stack import Stack
 from hanse.learners.steps import Steps
 from hanse.learners.stopwatch import Stopwatch
 from hanse.learners.training import Seen, draw, share_done, told

@@ -1,0 +1,207 @@
+"""What the clients of a cohort have in one layer of a shared model, each applied to its own rows.
+
+A batch's rows belong to the clients in equal shares, in order; so a layer's inputs, seen as
+(K, rows·tokens, in), meet the clients' matrices in one batched product. A kind of adapter that
+cohorts can train is a class here.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.ia3 import IA3Layer
+from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
+from torch import Tensor
+from torch.nn import Linear, Module
+from torch.utils.hooks import RemovableHandle
+
+from hanse.factors import A, B
+from hanse.learners.bottleneck import BottleneckLayer
+from hanse.tensors import Tensors
+
+VECTOR = ".ia3_l"
+NARROW = (
+    *(".bottleneck_down.weight", ".bottleneck_down.bias"),
+    *(".bottleneck_up.weight", ".bottleneck_up.bias"),
+)
+WEIGHT, BIAS = ".weight", ".bias"
+
+Own = Mapping[str, Tensor]  # the clients' tensors by their suffixes, each (K, …)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Dropout of each client's rows in one batch, from its own random numbers.
+
+    seeds: each client's for this batch. With them and the number of a layer all is drawn anew, so
+    that a layer that is computed a second time drops the same.
+    shapes: the rows and tokens that each client's batch has by itself, so that what is drawn does
+    not depend on who trains beside it.
+    """
+
+    shares: Sequence[float]
+    seeds: Sequence[int]
+    shapes: Sequence[tuple[int, int]]
+
+    def __call__(self, x: Tensor, layer: int) -> Tensor:
+        """(K, R, T, H) inputs of an adapted layer, some of them zero and the rest scaled up."""
+        mask, generator = torch.ones_like(x), torch.Generator(x.device)
+        for own, share, seed, (rows, tokens) in zip(
+            mask, self.shares, self.seeds, self.shapes, strict=True
+        ):
+            if share and rows:
+                generator.manual_seed(seed + layer)
+                each = min(tokens, x.shape[2])  # one for a layer that sees whole rows
+                kept = torch.empty(rows, each, x.shape[-1], device=x.device)
+                kept.bernoulli_(1 - share, generator=generator).div_(1 - share)
+                own[:rows, :each] = kept
+        return x * mask
+
+
+@dataclass(frozen=True)
+class Piece(ABC):
+    """One adapted layer.
+
+    name: of the module that PEFT has put there. base: the frozen layer within.
+    shapes: by suffix, what of it has room for every client's tensor.
+    """
+
+    name: str
+    base: Any
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The names of its tensors, by suffix."""
+        return {suffix: self.name + suffix for suffix in self.shapes}
+
+    @abstractmethod
+    def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
+        """Put the clients' tensors to work in the base layer.
+
+        scaling: (K, 1, 1) of LoRA; layer: the number of this piece, for dropout.
+        """
+
+
+class LowRank(Piece):
+    """LoRA: y + s·B·A·x. Unequal ranks are padded with zeros, which get no gradient and stay."""
+
+    def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
+        down, up = own[A], own[B]
+
+        def add(_: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            x, members = inputs[0].to(down.dtype), len(down)
+            if drop is not None:
+                rows = x if x.dim() == 3 else x[:, None]
+                x = drop(rows.view(members, -1, *rows.shape[1:]), layer)
+            low = torch.bmm(_shares(x, members), down.transpose(1, 2)) * scaling
+            return torch.baddbmm(_shares(output, members), low, up.transpose(1, 2)).view_as(output)
+
+        return _follow(self.base, add)
+
+
+class Scaled(Piece):
+    """IA3: what a layer gives, or what enters it, times a vector."""
+
+    def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
+        vectors = own[VECTOR].flatten(1)[:, None]  # (K, 1, width)
+
+        def times(x: Tensor) -> Tensor:
+            return (_shares(x, len(vectors)) * vectors).view_as(x).to(x.dtype)
+
+        def enter(_: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            return times(inputs[0]), *inputs[1:]
+
+        if self.shapes[VECTOR][0] == 1:  # of what enters; else (width, 1)
+            handle: RemovableHandle = self.base.register_forward_pre_hook(enter)
+            return handle
+        return _follow(self.base, lambda _, __, output: times(output))
+
+
+@dataclass(frozen=True)
+class Narrow(Piece):
+    """A bottleneck: h + W₂·f(W₁h + b₁) + b₂. bend: f."""
+
+    bend: Any
+
+    def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
+        down, before, up, after = (own[suffix] for suffix in NARROW)
+
+        def follow(_: Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
+            x = _shares(output, len(down)).to(down.dtype)
+            inner = self.bend(torch.baddbmm(before[:, None], x, down.transpose(1, 2)))
+            more = torch.baddbmm(after[:, None], inner, up.transpose(1, 2))
+            return output + more.view_as(output).to(output.dtype)
+
+        return _follow(self.base, follow)
+
+
+class Whole(Piece):
+    """A linear layer that every client has of its own, such as a head's."""
+
+    def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
+        weight, bias = own[WEIGHT], own.get(BIAS)
+
+        def instead(_: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            x = _shares(inputs[0], len(weight)).to(weight.dtype)
+            found = torch.bmm(x, weight.transpose(1, 2))
+            return (found if bias is None else found + bias[:, None]).view_as(output)
+
+        return _follow(self.base, instead)
+
+
+def found(model: PeftModel, starts: Sequence[Tensors]) -> list[Piece] | None:
+    """The adapted layers in the order of the model; None if a cohort cannot apply all of them.
+
+    starts: the clients' tensors, all of the same names.
+    """
+    pieces = [
+        piece(name, base, _shapes(name, suffixes, starts), *more)
+        for name, base, piece, suffixes, *more in _candidates(model)
+        if name + suffixes[0] in starts[0]
+    ]
+    output = model.get_output_embeddings()  # it sees labelled places only
+    known = {name for piece in pieces for name in piece.names.values()}
+    if starts[0].keys() - known or any(piece.base is output for piece in pieces):
+        return None
+    return pieces
+
+
+def _candidates(model: PeftModel) -> Iterator[tuple[Any, ...]]:
+    """Layers that may be adapted: name, frozen layer, kind of piece, suffixes of its tensors."""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            yield name, module.get_base_layer(), LowRank, (A, B)
+        elif isinstance(module, IA3Layer):
+            yield name, module.get_base_layer(), Scaled, (VECTOR,)
+        elif isinstance(module, BottleneckLayer):
+            bend = module.bends[[*module.bottleneck_down][-1]]  # clients have the same
+            yield name, module.get_base_layer(), Narrow, NARROW, bend
+        elif isinstance(module, ModulesToSaveWrapper):
+            for inner, layer in module.original_module.named_modules(prefix=name):
+                if isinstance(layer, Linear):
+                    yield inner, layer, Whole, (WEIGHT, *([] if layer.bias is None else [BIAS]))
+
+
+def _shapes(
+    name: str, suffixes: Sequence[str], starts: Sequence[Tensors]
+) -> dict[str, tuple[int, ...]]:
+    """The largest of the clients' tensors, by suffix."""
+    return {
+        suffix: tuple(map(max, zip(*(own[name + suffix].shape for own in starts), strict=True)))
+        for suffix in suffixes
+    }
+
+
+def _shares(x: Tensor, members: int) -> Tensor:
+    """(K, rows·tokens, width): each client's share of what passes."""
+    return x.reshape(members, -1, x.shape[-1])
+
+
+def _follow(base: Any, hook: Callable[..., Tensor]) -> RemovableHandle:
+    handle: RemovableHandle = base.register_forward_hook(hook)
+    return handle
