@@ -38,7 +38,6 @@ FULL = [
     *(Case("gpt2-small", number, 1, 32) for number in (4, 16)),
     *(Case("gpt2-small", number, 2, 64) for number in (4, 16)),
     Case("gpt2-small", 4, 8, 64),
-    Case("gpt2-small", 64, 1, 32),
 ]
 
 
