@@ -36,7 +36,13 @@ class Trained:
         return learner
 
     def use(self, learner: CausalLM, base: bool = False) -> None:
-        """Put the adapter to work in its learner, or nothing at all: the base model."""
+        """Put the adapter to work in its learner, or nothing at all: the base model.
+
+        A head that is new belongs to the adapter; without it there is only the one it began with.
+        """
+        if base and learner.backbone.fresh:
+            learner.load(learner.initial())
+            return
         learner.bare = base
         # PEFT may keep more on disk than what is trained; the settings draw that again.
         learner.load({n: t for n, t in self.tensors.items() if n in learner.parameters()})

@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM
 from hanse.errors import UserError
 from hanse.experiment import AnyAdapter
 from hanse.learners.adapter import Adapter
+from hanse.learners.adapters.bitfit import BitFit
+from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
@@ -39,6 +41,8 @@ KINDS: dict[str, Adapter] = {
     "prefix_tuning": PrefixTuning(3),
     "houlsby": Houlsby(reduction_factor=4),
     "pfeiffer": Pfeiffer(reduction_factor=4),
+    "full": Full(),
+    "top layer": Full(top_layers=1),
     "vera": Peft("vera", {"r": 2, "target_modules": "all-linear"}),
     "ln_tuning": Peft("ln_tuning"),
 }
@@ -115,6 +119,41 @@ def test_what_is_read_goes_on_as_it_was(folder: Path, kind: str, tmp_path: Path)
     live = again.parameters()
     again.load({name: tensor for name, tensor in tensors.items() if name in live})
     assert _loss(again) == _loss(learner)
+
+
+@pytest.mark.filterwarnings("ignore:Unsupported layer type")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_bitfit_trains_biases_alone(tiny_gpt2: Path, tmp_path: Path) -> None:
+    learner = _learner(tiny_gpt2, BitFit())
+    started = learner.tensors()
+    plain = AutoModelForCausalLM.from_pretrained(tiny_gpt2)
+    biases = {n: p for n, p in plain.named_parameters() if n.endswith(".bias")}
+    assert sum(t.numel() for t in started.values()) == sum(p.numel() for p in biases.values())
+    learner.backbone.activate(learner.adapter)
+    wanted = {id(p) for p in learner.backbone.model.parameters() if p.requires_grad}
+    assert {id(p) for p in learner.parameters().values()} == wanted
+    learner.fit()
+    assert all(not torch.equal(t, started[name]) for name, t in learner.tensors().items())
+    learner.save(tmp_path)
+    with torch.no_grad():
+        found = PeftModel.from_pretrained(plain, str(tmp_path)).eval()(input_ids=IDS).logits
+        wanted_logits = learner.backbone.activate(learner.adapter)(input_ids=IDS).logits
+    torch.testing.assert_close(found, wanted_logits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "trained"),
+    [
+        (Full(top_layers=1), ["h.1", "ln_f"]),
+        (Full(freeze_layers=1), ["h.1", "ln_f"]),
+        (Full(freeze_embeddings=True), ["h.0", "h.1", "ln_f"]),
+        (Full(), ["wpe", "h.0", "h.1", "ln_f"]),
+    ],
+)
+def test_which_weights_are_trained(tiny_gpt2: Path, settings: Full, trained: list[str]) -> None:
+    names = list(_learner(tiny_gpt2, settings).parameters())
+    assert all(any(f".{part}." in name for part in trained) for name in names)
+    assert all(any(f".{part}." in name for name in names) for part in trained)
 
 
 @pytest.mark.parametrize("kind", ["lora", "rslora", "ia3", "houlsby", "pfeiffer"])
@@ -217,6 +256,9 @@ def test_a_name_of_peft_is_enough() -> None:
         (Peft("veera"), "PEFT has no method 'veera' .did you mean 'vera'"),
         (Houlsby(non_linearity="swich"), "no non_linearity 'swich' .did you mean 'swish'"),
         (Peft("vera", {"rank": 2}), "vera has no setting 'rank'"),
+        (BitFit(), "a llama model has none; choose another adapter"),
+        (Full(freeze_layers=3), "asks for 3 layers, but the model has 2"),
+        (Full(top_layers=3), "asks for 3 layers, but the model has 2"),
         (IA3(target_modules=("k_porj",), feedforward_modules=()), "are not in this model; it has"),
     ],
 )

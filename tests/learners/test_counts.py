@@ -3,19 +3,28 @@
 The models are built from their published configurations without weights, on the meta device.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
     PreTrainedConfig,
+    T5Config,
 )
 
 from hanse.learners.adapter import Adapter
+from hanse.learners.adapters.bitfit import BitFit
+from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
@@ -54,11 +63,24 @@ def _model(config: PreTrainedConfig, auto: Any = AutoModelForCausalLM) -> Any:
         return auto.from_config(config)
 
 
-def _count(config: PreTrainedConfig, adapter: Adapter, auto: Any = AutoModelForCausalLM) -> int:
+# AdapterHub scales keys, values and what the inner layer gives; PEFT what enters the one behind it.
+ADAPTERHUB = IA3(
+    target_modules=r".*\.(self\.key|self\.value|layer\.\d+\.output\.dense)",
+    feedforward_modules=r".*layer\.\d+\.output\.dense",
+)
+
+
+def _count(
+    config: PreTrainedConfig,
+    adapter: Adapter,
+    auto: Any = AutoModelForCausalLM,
+    task: str = "CAUSAL_LM",
+    heads: Sequence[str] = (),
+) -> int:
     model = _model(config, auto)
     with torch.device("meta"):
-        model, name = attach(model, adapter, 0)
-    return sum(parameter.numel() for parameter in parameters(model, name).values())
+        model, name = attach(model, adapter, 0, task, heads)
+    return sum(p.numel() for key, p in parameters(model, name).items() if adapter.trains(key))
 
 
 @pytest.mark.parametrize(
@@ -84,6 +106,8 @@ def test_the_shapes_are_those_of_the_models(config: PreTrainedConfig, count: int
         (GPT2, Pfeiffer(), 894_528),
         (GPT2, Lora(r=8), 294_912),
         (GPT2, IA3(), 64_512),
+        (GPT2, Full(), 85_842_432),
+        (GPT2, BitFit(), 102_144),
         (GPT2, PromptTuning(20), 15_360),
         (GPT2, PromptTuning(21), 16_128),
         (GPT2, PrefixTuning(20), 368_640),
@@ -99,3 +123,37 @@ def test_the_shapes_are_those_of_the_models(config: PreTrainedConfig, count: int
 )
 def test_adapters_of_causal_models(config: PreTrainedConfig, adapter: Adapter, count: int) -> None:
     assert _count(config, adapter) == count
+
+
+@pytest.mark.parametrize(
+    ("frozen", "count"),
+    [
+        (Full(), 66_968_852),
+        (Full(freeze_embeddings=True), 43_133_204),
+        (Full(freeze_layers=1), 36_045_332),
+        (Full(freeze_layers=2), 28_957_460),
+        (Full(freeze_layers=3), 21_869_588),
+        (Full(freeze_layers=4), 14_781_716),
+        (Full(freeze_layers=5), 7_693_844),
+        (Full(freeze_layers=6), 605_972),
+    ],
+)
+def test_frozen_layers_of_distilbert_with_20_labels(frozen: Full, count: int) -> None:
+    config = DistilBertConfig(num_labels=20)
+    auto, heads = AutoModelForSequenceClassification, ("pre_classifier", "classifier")
+    assert _count(config, frozen, auto, "SEQ_CLS", heads) == count
+
+
+@pytest.mark.parametrize(
+    ("config", "adapter", "count"),
+    [
+        (BertConfig(), PromptTuning(21), 16_128),
+        (T5Config(d_model=768), PromptTuning(20), 15_360),
+        (BertConfig(), ADAPTERHUB, 55_296),
+    ],
+)
+def test_adapters_of_encoders(config: PreTrainedConfig, adapter: Adapter, count: int) -> None:
+    if isinstance(config, T5Config):
+        assert _count(config, adapter, AutoModelForSeq2SeqLM, "SEQ_2_SEQ_LM") == count
+    else:
+        assert _count(config, adapter, AutoModel, "FEATURE_EXTRACTION") == count

@@ -66,6 +66,27 @@ def test_a_federation_learns_and_transformers_says_the_same(
     assert after["metrics"]["loss"] != before["metrics"]["loss"]
     if algorithm == "fedavg":  # others want rates of their own
         assert after["metrics"]["loss"] < before["metrics"]["loss"]
+    assert _by_transformers(folder, tiny_bert) == after["items"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
+@pytest.mark.filterwarnings("ignore:Unsupported layer type")
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        *("ia3", "houlsby", "pfeiffer", "bitfit", "full", "{full: {freeze_layers: 2}}"),
+        *("prompt_tuning", "{prefix_tuning: {num_virtual_tokens: 4}}"),
+    ],
+)
+def test_every_adapter_brings_its_head(file: Path, tiny_bert: Path, adapter: str) -> None:
+    folder = _run(file, "run", f"adapter={adapter}", "rounds=2", "train.max_steps=4")
+    items = journal.read_scores(folder, "test-classification", 2)["items"]
+    assert _by_transformers(folder, tiny_bert) == items
+    assert rescore.compare(folder)["classification"].adapted.items == items
+
+
+def _by_transformers(folder: Path, tiny_bert: Path) -> list[float]:
+    """Which test rows a run's adapter gets right, by transformers and PEFT alone."""
     experiment = load_experiment(folder / "experiment.yaml")
     labels = list(experiment.data.labels)
     base = AutoModelForSequenceClassification.from_pretrained(
@@ -78,7 +99,7 @@ def test_a_federation_learns_and_transformers_says_the_same(
         with torch.no_grad():
             logits = model(**tokenizer(row.text, return_tensors="pt")).logits[0]
         right.append(float(labels[int(logits.argmax())] == row.label))
-    assert right == after["items"]
+    return right
 
 
 def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path) -> None:

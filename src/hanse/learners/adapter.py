@@ -39,6 +39,10 @@ class Adapter(ABC):
         """What is wrong and what to do, when PEFT cannot put this adapter into the model."""
         return f"{type(self).__name__} cannot be put into this model: {error}."
 
+    def trains(self, name: str) -> bool:
+        """Whether this parameter, of those that PEFT has put into the model, is trained."""
+        return True
+
     def check(self, model: PeftModel, name: str) -> None:  # noqa: B027 (most need none)
         """Raise UserError if what was put into the model under this name makes no sense."""
 

@@ -13,6 +13,8 @@ import safetensors.torch
 import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
+from peft.utils.constants import DUMMY_TARGET_MODULES
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -51,12 +53,16 @@ def attach(
     config.task_type = task
     if fresh:
         config.modules_to_save = [name.rpartition(".")[2] for name in fresh]
+        if isinstance(listed := getattr(config, "target_modules", None), list | set):
+            rest = [name for name in listed if not name.startswith(tuple(fresh))]
+            config.target_modules = rest or DUMMY_TARGET_MODULES
     with torch.random.fork_rng(), warnings.catch_warnings():
         # PEFT asks transformers for a property by its old name.
         warnings.simplefilter("ignore", FutureWarning)
         # It finds out by itself which matrices are transposed (Conv1D), and says so.
         warnings.filterwarnings("ignore", "fan_in_fan_out")
         warnings.filterwarnings("ignore", "Unsupported layer type")
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
         torch.manual_seed(seed)
         try:
             if there is None:
@@ -65,8 +71,9 @@ def attach(
                 there.add_adapter(name, config)
         except (ValueError, re.error) as error:
             raise UserError(settings.refused(model, error)) from None
-        for module in fresh:
-            _draw(there.get_submodule(f"base_model.model.{module}.modules_to_save.{name}"))
+        for module in there.modules():
+            if isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save:
+                _draw(module.modules_to_save[name])
     settings.check(there, name)
     return there, name
 

@@ -88,6 +88,7 @@ class Backbone:
     _correcting: bool = False
     _initial: dict[str, Tensors] = field(default_factory=dict)  # each adapter before any training
     _parameters: dict[str, dict[str, Parameter]] = field(default_factory=dict)
+    _resting: dict[str, list[Parameter]] = field(default_factory=dict)  # in an adapter, not trained
     _depths: dict[str, int] = field(default_factory=dict)  # layers below each adapter
     _prefixes: dict[int, Prefix | None] = field(default_factory=dict)  # by depth
     _kept: Activations = field(default_factory=Activations)
@@ -104,7 +105,10 @@ class Backbone:
     def attach(self, settings: Adapter, seed: int) -> str:
         """Put an adapter beside those already there; its name."""
         self.model, name = attached.attach(self.model, settings, seed, self.head.task, self.fresh)
-        self._parameters[name] = attached.parameters(self.model, name)
+        inside = attached.parameters(self.model, name)
+        resting = [key for key in inside if not self._is_fresh(key) and not settings.trains(key)]
+        self._resting[name] = [inside.pop(key) for key in resting]
+        self._parameters[name] = inside
         for parameter in self._parameters[name].values():
             parameter.data = parameter.data.float()
         self._remember(name)
@@ -117,10 +121,13 @@ class Backbone:
                 self._prefixes[depth] = found
         return name
 
+    def _is_fresh(self, name: str) -> bool:
+        return any(f".{module}." in name for module in self.fresh)
+
     def detach(self, adapter: str) -> None:
         """Take an adapter out and free its memory."""
         self.model.delete_adapter(adapter)
-        del self._parameters[adapter], self._initial[adapter]
+        del self._parameters[adapter], self._initial[adapter], self._resting[adapter]
         self._depths.pop(adapter, None)
         self._active, self._residual = "", None
 
@@ -175,6 +182,8 @@ class Backbone:
         model: PeftModel = self.model
         if self._active != adapter:
             model.set_adapter(adapter)
+            for parameter in self._resting[adapter]:
+                parameter.requires_grad_(False)
             self._active = adapter
         return model
 

@@ -19,4 +19,7 @@ class PromptTuning(Adapter):
     num_virtual_tokens: PositiveInt = 20
 
     def config(self, model: Any) -> PromptTuningConfig:
-        return PromptTuningConfig(num_virtual_tokens=self.num_virtual_tokens)
+        # One prompt: an encoder's, where there is a decoder, too.
+        return PromptTuningConfig(
+            num_virtual_tokens=self.num_virtual_tokens, num_transformer_submodules=1
+        )

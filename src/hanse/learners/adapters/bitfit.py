@@ -1,0 +1,36 @@
+"""BitFit (Zaken et al. 2022, 2106.10199): biases are trained, and nothing else."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from peft import LNTuningConfig
+from pydantic import ConfigDict
+
+from hanse.errors import UserError
+from hanse.learners.adapter import Adapter
+
+
+@dataclass(frozen=True)
+class BitFit(Adapter):
+    """Every bias of the model is trained.
+
+    PEFT has no place for a bias alone: what is saved, not what is sent, are whole modules.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    def config(self, model: Any) -> LNTuningConfig:
+        biased = [
+            name
+            for name, module in model.named_modules()
+            if "bias" in dict(module.named_parameters(recurse=False))
+        ]
+        if not biased:
+            raise UserError(
+                f"BitFit trains biases, and a {model.config.model_type} model has none; choose "
+                "another adapter, such as lora or ia3."
+            )
+        return LNTuningConfig(target_modules=biased)
+
+    def trains(self, name: str) -> bool:
+        return name.endswith(".bias")

@@ -1,0 +1,58 @@
+"""Fine-tuning of the weights themselves: all of them, or those above the first layers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from peft import LNTuningConfig
+from pydantic import ConfigDict, NonNegativeInt, PositiveInt
+
+from hanse.errors import UserError
+from hanse.learners.adapter import Adapter
+from hanse.learners.decoder import decoder_layers
+
+
+@dataclass(frozen=True)
+class Full(Adapter):
+    """Every client trains, and sends, a copy of the weights that are not frozen.
+
+    freeze_embeddings: what stands before the layers stays as it is.
+    freeze_layers: so do that, and as many of the first layers (Lin et al. 2022, 2104.08815).
+    top_layers: only as many of the last layers are trained, and what stands behind them.
+    PEFT loads the result as copies of whole modules, which is what its LN tuning is made of. It
+    cannot tie two copies, so embeddings that also are the output layer stay as they are.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    freeze_embeddings: bool = False
+    freeze_layers: NonNegativeInt = 0
+    top_layers: PositiveInt | None = None
+
+    def config(self, model: Any) -> LNTuningConfig:
+        return LNTuningConfig(target_modules=self._trained(model))
+
+    def _trained(self, model: Any) -> list[str]:
+        """The names of all modules with weights of their own that are trained."""
+        layers = decoder_layers(model)[1]
+        first = self._first(len(layers))
+        frozen = {id(inner) for layer in layers[:first] for inner in layer.modules()}
+        output = model.get_output_embeddings()
+        tied = {id(output.weight)} if output and model.config.tie_word_embeddings else set()
+        before = self.freeze_embeddings or first > 0
+        found = []
+        for name, module in model.named_modules():
+            before = before and not (layers and module is layers[0])
+            own = {id(parameter) for parameter in module.parameters(recurse=False)}
+            if own - tied and not before and id(module) not in frozen:
+                found.append(name)
+        return found
+
+    def _first(self, layers: int) -> int:
+        """The first layer that is trained."""
+        first = self.freeze_layers if self.top_layers is None else layers - self.top_layers
+        if not 0 <= first <= layers:
+            raise UserError(
+                f"adapter.full asks for {self.top_layers or self.freeze_layers} layers, but the "
+                f"model has {layers}; lower it."
+            )
+        return first
