@@ -16,6 +16,7 @@ from hanse.errors import UserError
 from hanse.factors import layers
 from hanse.held import Machine
 from hanse.loading import load
+from hanse.messages import Reply, Request
 from hanse.trained import find
 from stopping import ctrl_c
 
@@ -155,3 +156,49 @@ def test_a_client_with_a_model_of_its_own_begins_with_the_same_adapter(
     assert silo.backbone is not prepared.learner.backbone
     for name, tensor in weights(before).items():
         assert torch.equal(silo.initial()[name], tensor)
+
+
+def test_pftt_sends_bottlenecks_and_never_lora(
+    experiment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bytes] = []
+    told = Request.pack, Reply.pack
+    monkeypatch.setattr(Request, "pack", lambda self: _noted(seen, told[0](self)))
+    monkeypatch.setattr(Reply, "pack", lambda self: _noted(seen, told[1](self)))
+    adapter = "adapter={houlsby: {reduction_factor: 4}, lora: {r: 2, target_modules: [q_proj]}}"
+    words = ["algorithm=pftt", adapter, f"output_dir={tmp_path / 'run'}"]
+    folder = run(experiment_file, *words)
+    assert seen and all(b"lora_" not in message for message in seen)
+    assert any(b"bottleneck_down" in message for message in seen)
+    kept = [load_file(file) for file in sorted((folder / "clients").rglob("*.safetensors"))]
+    lora = [t for own in kept for name, t in own.items() if "lora_B" in name]
+    assert lora and any(t.any() for t in lora)
+    assert not torch.equal(lora[0], lora[-1])  # each client its own
+    left = load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert all("bottleneck_" in name for name in left)
+    stopped = tmp_path / "stopped"
+    with ctrl_c("round 2: ", 2), pytest.raises(UserError, match="after round 1 was"):
+        run(experiment_file, "algorithm=pftt", adapter, f"output_dir={stopped}")
+    assert digest(simulation.resume(stopped)) == digest(folder)
+
+
+def _noted(seen: list[bytes], message: bytes) -> bytes:
+    seen.append(message)
+    return message
+
+
+def test_pftt_wants_both(experiment_file: Path) -> None:
+    with pytest.raises(UserError, match="PFTT keeps LoRA at each client, but the adapter has none"):
+        run(experiment_file, "algorithm=pftt", "adapter=houlsby")
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said"),
+    [
+        ("{lora: {}, prompt_tuning: {}}", "PromptTuning works by itself only"),
+        ("{lora: {target_modules: all-linear}, houlsby: {}}", "cannot have target_modules"),
+    ],
+)
+def test_adapters_that_do_not_go_together(experiment_file: Path, adapter: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        run(experiment_file, f"adapter={adapter}")

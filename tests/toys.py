@@ -87,7 +87,8 @@ class Toy:
 
     hidden: width of a hidden layer; 0 for softmax regression.
     rank: of a LoRA adapter on the regression's frozen weights, which is then all that is trained;
-        0 for none. scale: what its product is multiplied by. headed: a bias is trained beside it.
+        0 for none. scale: what its product is multiplied by. beside: the name of a bias
+        that is trained beside it, if there is one.
     """
 
     splits: Mapping[str, Sequence[Point]]
@@ -95,7 +96,7 @@ class Toy:
     hidden: int = 0
     rank: int = 0
     scale: float = 1.0
-    headed: bool = False
+    beside: str = ""
     objective: Objective = field(default_factory=Sft)
     rounds: int = 3
 
@@ -139,8 +140,8 @@ class ToyLearner(Learner):
         x = batch.x
         if self.toy.rank:
             y = self.toy.scale * x @ self._live[LAYER + A].T @ self._live[LAYER + B].T
-            if self.toy.headed:
-                y = y + self._live["head"]
+            if self.toy.beside:
+                y = y + self._live[self.toy.beside]
             return y if self._residual is None else y + x @ self._residual.product().T
         if self.toy.hidden:
             x = torch.tanh(x @ self._live["inner"].T + self._live["inner bias"])
@@ -164,7 +165,7 @@ def _initial(features: int, toy: Toy) -> dict[str, Tensor]:
     hidden, rank = toy.hidden, toy.rank
     if rank:
         a = torch.randn(rank, features, generator=torch.Generator().manual_seed(rank))
-        head = {"head": torch.zeros(CLASSES)} if toy.headed else {}
+        head = {toy.beside: torch.zeros(CLASSES)} if toy.beside else {}
         return {LAYER + A: a, LAYER + B: torch.zeros(CLASSES, rank), **head}
     if not hidden:
         return {"weight": torch.zeros(CLASSES, features), "bias": torch.zeros(CLASSES)}
@@ -183,7 +184,7 @@ def silos(
     features: int = FEATURES,
     run: int = 3,
     rank: int = 0,
-    headed: bool = False,
+    beside: str = "",
 ) -> dict[str, Toy]:
     """Clients c0, c1, … with 8, 12, 16, … points; each is short of one class."""
     result = {}
@@ -194,7 +195,7 @@ def silos(
             "test": points(100 + index, 6, own, features),
             "public": points(1000, 30, features=features),
         }
-        result[f"c{index}"] = Toy(splits, training, rounds=run, rank=rank, headed=headed)
+        result[f"c{index}"] = Toy(splits, training, rounds=run, rank=rank, beside=beside)
     return result
 
 

@@ -23,6 +23,7 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.peft import methods
 from hanse.learners.attached import FOLDER as ADAPTERS
 from hanse.learners.backbone import Model
+from hanse.learners.mixed import Mixed
 from hanse.learners.training import Training
 from hanse.tracking import Tracker
 
@@ -63,17 +64,23 @@ class AdapterChoice(Section):
 
     @model_validator(mode="after")
     def _one(self) -> "AdapterChoice":
-        if len(self.model_fields_set - {name for name, own in self if own is None}) != 1:
+        if (self.source is None) != bool(self._kinds):
             raise ValueError(
                 "adapter takes either one kind, such as lora: {…}, or from: a run or PEFT folder, "
                 "not both or neither."
             )
+        self.fresh  # noqa: B018 (raises for kinds that do not go together)
         return self
+
+    @property
+    def _kinds(self) -> list[Adapter]:
+        return [own for _, own in self if isinstance(own, Adapter)]
 
     @property
     def fresh(self) -> Adapter | None:
         """The settings of a fresh adapter; none if one is gone on with."""
-        return next((own for name, own in self if isinstance(own, Adapter)), None)
+        kinds = self._kinds
+        return Mixed.of(kinds) if len(kinds) > 1 else next(iter(kinds), None)
 
 
 def _choices() -> type[AdapterChoice]:

@@ -41,7 +41,7 @@ def go(
     folder: Path,
     rounds: int,
     clients: int = 3,
-    headed: bool = False,
+    beside: str = "",
     **more: Any,
 ) -> tuple[Outcome, Meddler]:
     """A run with LoRA, and what passed through its network."""
@@ -53,9 +53,9 @@ def go(
 
     outcome = federate(
         algorithm,
-        silos(clients, TRAINING, rank=RANK, headed=headed),
+        silos(clients, TRAINING, rank=RANK, beside=beside),
         folder,
-        held_out(TRAINING, rank=RANK, headed=headed),
+        held_out(TRAINING, rank=RANK, beside=beside),
         rounds=rounds,
         network=tapped,
         **more,
@@ -105,7 +105,7 @@ def test_whether_the_mean_of_products_is_met(
 def test_a_head_beside_the_factors_is_averaged_as_it_is(
     algorithm: Algorithm, tmp_path: Path
 ) -> None:
-    outcome, tap = go(algorithm, tmp_path, 3, headed=True)
+    outcome, tap = go(algorithm, tmp_path, 3, beside="head")
     sent = updates(tap, 3)
     total = sum(weight for weight, _ in sent.values())
     mean = torch.stack([weight / total * own["head"] for weight, own in sent.values()]).sum(dim=0)

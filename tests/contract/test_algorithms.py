@@ -30,9 +30,10 @@ class Case(NamedTuple):
     settings: Mapping[str, Any]
 
     @property
-    def rank(self) -> int:
-        """That of the toys' LoRA adapter; most algorithms do as well without."""
-        return 2 if self.name in LORA else 0
+    def adapter(self) -> dict[str, Any]:
+        """What the toys train; most algorithms do as well without LoRA."""
+        beside = {"beside": "layer.bottleneck_up.bias"} if self.name == "pftt" else {}
+        return {"rank": 2 if self.name in LORA else 0, **beside}
 
 
 # Variants of one algorithm that its defaults do not reach. An algorithm without a line here is
@@ -49,9 +50,9 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 }
 LORA = {  # those that are about LoRA's factors
     *("fedit", "ffa_lora", "rolora", "fedsa_lora", "flexlora", "flora", "fedex_lora"),
-    *("hetlora", "lora_fair"),
+    *("hetlora", "lora_fair", "pftt"),
 }
-PERSONAL = {"fedper", "fedsa_lora"}  # those whose clients keep what the server never sees
+PERSONAL = {"fedper", "fedsa_lora", "pftt"}  # those whose clients keep what the server never sees
 CASES = [
     Case(name, settings)
     for name in parts.names("algorithms")
@@ -72,7 +73,7 @@ def built(case: Case) -> Algorithm:
 
 def server_half(case: Case, number: int = 0) -> tuple[Learner, Server]:
     """A learner, and the server that holds it."""
-    learner = held_out(rank=case.rank)(Moment(0, number), {})
+    learner = held_out(**case.adapter)(Moment(0, number), {})
     return learner, Server(learner, 4, Moment(0, number))
 
 
@@ -81,7 +82,7 @@ def first_updates(
 ) -> list[tuple[ClientProfile, Update]]:
     """What two clients make of the first round's order."""
     result = []
-    for name, toy in silos(2, rank=case.rank).items():
+    for name, toy in silos(2, **case.adapter).items():
         profile = ClientProfile(name, len(toy.splits["train"]), told(toy))
         moment = Moment(0, 1, name)
         order = algorithm.order(state, profile, moment)
@@ -94,7 +95,7 @@ def first_updates(
 
 @every_algorithm
 def test_learns(case: Case, tmp_path: Path) -> None:
-    learners, server = silos(4, run=5, rank=case.rank), held_out(rank=case.rank)
+    learners, server = silos(4, run=5, **case.adapter), held_out(**case.adapter)
     outcome = federate(built(case), learners, tmp_path / "run", server, rounds=5)
     start, end = (outcome.records[at]["test"]["loss"] for at in (0, -1))
     if case.name in PERSONAL:
@@ -107,7 +108,7 @@ def test_learns(case: Case, tmp_path: Path) -> None:
 def test_resume_equals_no_stop(case: Case, tmp_path: Path) -> None:
     def go(folder: str, stop: int | None = None) -> Any:
         settings: dict[str, Any] = {"rounds": 4, "fraction_train": 0.5, "stop_after": stop}
-        learners, server = silos(4, KEEP, run=4, rank=case.rank), held_out(rank=case.rank)
+        learners, server = silos(4, KEEP, run=4, **case.adapter), held_out(**case.adapter)
         return federate(built(case), learners, tmp_path / folder, server, **settings)
 
     whole = go("whole")

@@ -39,6 +39,16 @@ class Adapter(ABC):
         """What is wrong and what to do, when PEFT cannot put this adapter into the model."""
         return f"{type(self).__name__} cannot be put into this model: {error}."
 
+    @property
+    def kinds(self) -> "tuple[Adapter, ...]":
+        """All that is put into a model, first what PEFT finds in a run's folder."""
+        return (self,)
+
+    @property
+    def aside(self) -> tuple[str, ...]:
+        """What stands in the names of tensors that are not of the first kind."""
+        return ()
+
     def trains(self, name: str) -> bool:
         """Whether this parameter, of those that PEFT has put into the model, is trained."""
         return True

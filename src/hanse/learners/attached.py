@@ -12,6 +12,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.functional import inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from peft.utils.constants import DUMMY_TARGET_MODULES
@@ -62,6 +63,7 @@ def attach(
         # It finds out by itself which matrices are transposed (Conv1D), and says so.
         warnings.filterwarnings("ignore", "fan_in_fan_out")
         warnings.filterwarnings("ignore", "Unsupported layer type")
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
         warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
         torch.manual_seed(seed)
         try:
@@ -71,6 +73,8 @@ def attach(
                 there.add_adapter(name, config)
         except (ValueError, re.error) as error:
             raise UserError(settings.refused(model, error)) from None
+        for other in settings.kinds[1:]:
+            inject_adapter_in_model(other.config(model), there.get_base_model(), name)
         for module in there.modules():
             if isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save:
                 _draw(module.modules_to_save[name])
@@ -142,7 +146,12 @@ def scalings(model: PeftModel, adapter: str) -> dict[str, float]:
 
 
 def save(
-    model: PeftModel, adapter: str, tensors: Tensors, folder: Path, rank: int | None = None
+    model: PeftModel,
+    adapter: str,
+    tensors: Tensors,
+    folder: Path,
+    rank: int | None = None,
+    aside: Sequence[str] = (),
 ) -> None:
     """Write an adapter as PEFT writes it: its configuration and its tensors.
 
@@ -150,6 +159,8 @@ def save(
         the model.
 
     rank: of tensors that are of another one than the adapter, and whose product is not scaled.
+    aside: what stands in the names of tensors that are left out, since the configuration does not
+        tell of them.
     """
     config: Any = copy(model.peft_config[adapter])
     config.inference_mode = True
@@ -159,6 +170,7 @@ def save(
     config.save_pretrained(str(folder))
     beside = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
     whole = {**{name: tensor.contiguous() for name, tensor in beside.items()}, **tensors}
+    whole = {n: t for n, t in whole.items() if not any(part in n for part in aside)}
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(whole, {"format": "pt"}))
 
 

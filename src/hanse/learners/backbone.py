@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from peft import PeftModel
+from peft.functional import set_adapter
 from pydantic import ConfigDict, Field
 from torch import Tensor
 from torch.nn import Parameter
@@ -89,6 +90,7 @@ class Backbone:
     _initial: dict[str, Tensors] = field(default_factory=dict)  # each adapter before any training
     _parameters: dict[str, dict[str, Parameter]] = field(default_factory=dict)
     _resting: dict[str, list[Parameter]] = field(default_factory=dict)  # in an adapter, not trained
+    _aside: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _depths: dict[str, int] = field(default_factory=dict)  # layers below each adapter
     _prefixes: dict[int, Prefix | None] = field(default_factory=dict)  # by depth
     _kept: Activations = field(default_factory=Activations)
@@ -111,6 +113,7 @@ class Backbone:
         self._parameters[name] = inside
         for parameter in self._parameters[name].values():
             parameter.data = parameter.data.float()
+        self._aside[name] = settings.aside
         self._remember(name)
         self._active = ""
         self.model.eval()  # a fresh adapter's dropout is at work, and scores would be random
@@ -120,6 +123,10 @@ class Backbone:
                 found = prefix.find(self.model, depth, self.autocast, self.positions, self._kept)
                 self._prefixes[depth] = found
         return name
+
+    def aside(self, adapter: str) -> tuple[str, ...]:
+        """What stands in the names of those tensors that are not of an adapter's main kind."""
+        return self._aside[adapter]
 
     def _is_fresh(self, name: str) -> bool:
         return any(f".{module}." in name for module in self.fresh)
@@ -182,6 +189,8 @@ class Backbone:
         model: PeftModel = self.model
         if self._active != adapter:
             model.set_adapter(adapter)
+            if self._aside[adapter]:
+                set_adapter(model, adapter)  # layers of all kinds
             for parameter in self._resting[adapter]:
                 parameter.requires_grad_(False)
             self._active = adapter

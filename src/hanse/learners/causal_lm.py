@@ -166,5 +166,6 @@ class CausalLM(Learner):
         rank = None
         if self.residual:
             whole, rank = merged(whole, self.scaling, self.residual)
-        attached.save(self.backbone.model, self.adapter, whole, folder, rank)
+        aside = self.backbone.aside(self.adapter)
+        attached.save(self.backbone.model, self.adapter, whole, folder, rank, aside)
         self.backbone.tokenizer.save_pretrained(str(folder))

@@ -15,7 +15,6 @@ class Pfeiffer(Houlsby):
     A reconstruction: where a layer ends with a norm, the paper has the bottleneck behind that.
     """
 
-    kind = ""  # what is read from disk says by its target modules where its bottlenecks are
     non_linearity: str = "relu"
 
     def config(self, model: Any) -> BottleneckConfig:
