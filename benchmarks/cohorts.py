@@ -21,7 +21,7 @@ import torch
 from measured import clock, keep, ratio, results
 from shapes import Case, alone, together
 
-from hanse.learners.causal_lm import CausalLM
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.cohort_size import best
 from hanse.learners.training import draw
 from hanse.tensors import Tensors
@@ -41,7 +41,7 @@ FULL = [
 ]
 
 
-def plain(learners: Sequence[CausalLM], start: Tensors) -> None:
+def plain(learners: Sequence[AdaptedModel], start: Tensors) -> None:
     """The same batches by PyTorch and PEFT alone, one client after another."""
     first = learners[0]
     model, live = first.backbone.activate(first.adapter), dict(first.parameters())

@@ -25,8 +25,8 @@ from measured import clock, keep, ratio, results
 from shapes import Case, alone, together
 
 from hanse.learners import attention, precision
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.backbone import Backbone
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.cohort_size import best
 from hanse.learners.decoder import decoder_layers
 from hanse.learners.shortage import clear
@@ -59,7 +59,7 @@ FULL = Plan(
 SHORT = Plan([Case("toy", 4, 1, 32)], Case("toy", 4, 2, 32), (256, 512))
 
 
-def prepared(case: Case, device: torch.device) -> Sequence[CausalLM]:
+def prepared(case: Case, device: torch.device) -> Sequence[AdaptedModel]:
     """The clients of a case, on a model in bfloat16 that attends as hanse would let it."""
     base = shapes.backbone(case.shape, device.type, bf16=True)
     if precision.choose(True, base.model.config, device).plain_attention:
@@ -118,7 +118,7 @@ def share(plan: Plan, device: torch.device, repeats: int) -> dict[str, Any]:
     }
 
 
-def held(learners: Sequence[CausalLM], size: int) -> int:
+def held(learners: Sequence[AdaptedModel], size: int) -> int:
     """How many trained together: fewer than were meant to if memory ran out."""
     return min(size, learners[0].backbone.together or size)
 

@@ -25,8 +25,8 @@ from hanse import settings
 from hanse.assembly import Simulation, simulate
 from hanse.experiment import Experiment
 from hanse.journal import Journal, latest
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.batches import collate
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.training import Training, draw
 from hanse.loading import load
 from hanse.objectives.sft import Sft
@@ -117,7 +117,7 @@ def plain_loss(model: Any, batch: list[Example], labels_only: bool) -> torch.Ten
     return cross_entropy(logits[:, words].float(), torch.tensor([e.choice for e in batch]))
 
 
-def steps_a_second(learner: CausalLM, labels_only: bool, steps: int) -> float:
+def steps_a_second(learner: AdaptedModel, labels_only: bool, steps: int) -> float:
     """Training steps of batch 4 × 128 of which the last 16 tokens of each row are labelled."""
     ids = tuple(Moment(0).generator("ids").get_state()[:128].tolist())
     labels = (IGNORED,) * 112 + ids[112:]

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from hanse.assembly import simulate
 from hanse.held import adapter_settings
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.backbone import Model, load
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.precision import Chosen
 from hanse.loading import load as experiment_of
 from hanse.values import Example
@@ -53,7 +53,7 @@ def size(weight: Any) -> int:
     return int(weight.nbytes)
 
 
-def kept(learner: CausalLM, batch: Any) -> int:
+def kept(learner: AdaptedModel, batch: Any) -> int:
     """The bytes that a forward pass keeps for the backward pass beside the weights."""
     model = learner.backbone.model
     own = {parameter.data_ptr() for parameter in model.parameters()}
@@ -71,7 +71,7 @@ def kept(learner: CausalLM, batch: Any) -> int:
     return total
 
 
-def loss(learner: CausalLM, rows: Sequence[Example]) -> float:
+def loss(learner: AdaptedModel, rows: Sequence[Example]) -> float:
     """The mean loss on some rows."""
     total, items = 0.0, 0
     with torch.no_grad():
@@ -82,7 +82,7 @@ def loss(learner: CausalLM, rows: Sequence[Example]) -> float:
     return total / items
 
 
-def step_seconds(learner: CausalLM, batch: Any) -> float:
+def step_seconds(learner: AdaptedModel, batch: Any) -> float:
     """A step's forward and backward pass."""
     start = time.perf_counter()
     live = list(learner.parameters().values())
@@ -101,7 +101,7 @@ def main() -> None:
     first = max(silos, key=lambda silo: len(silo.examples["train"])).learner
     rows = list(first.examples("train"))
     lora, training = adapter_settings(experiment), replace(first.training, max_steps=steps)
-    learners: dict[str, CausalLM] = {}
+    learners: dict[str, AdaptedModel] = {}
     found: dict[str, dict[str, Any]] = {}
     for name, (chosen, own) in variants(first.backbone.chosen).items():
         base = load(Model(**own), chosen)

@@ -18,7 +18,7 @@ from measured import keep
 from overhead import QUICKSTART, plain_loss
 
 from hanse.assembly import simulate
-from hanse.learners.causal_lm import CausalLM
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.training import draw
 from hanse.loading import load
 from hanse.randomness import Moment
@@ -37,7 +37,7 @@ SETTINGS = [
 BATCH = 32  # of scoring
 
 
-def learner(cache: bool, reviews: int) -> CausalLM:
+def learner(cache: bool, reviews: int) -> AdaptedModel:
     """A silo's learner over its first reviews; the next ones are there to warm up with."""
     simulation = simulate(load(QUICKSTART, [*SETTINGS, f"model.activation_cache={cache}"]))
     examples = simulation.silos["silo-2"].examples["train"]
@@ -46,12 +46,12 @@ def learner(cache: bool, reviews: int) -> CausalLM:
     return simulation.machine.learner(simulation.experiment, splits, moment, {})
 
 
-def fit(one: CausalLM) -> float:
+def fit(one: AdaptedModel) -> float:
     """Train on every review once; the mean loss."""
     return one.fit().loss
 
 
-def loop(one: CausalLM) -> float:
+def loop(one: AdaptedModel) -> float:
     """The same steps as people write them: logits everywhere, and a mask for the padding."""
     model, live = one.backbone.activate(one.adapter), list(one.parameters().values())
     optimizer = torch.optim.AdamW(live, one.training.learning_rate, weight_decay=0.0)
@@ -68,7 +68,7 @@ def loop(one: CausalLM) -> float:
     return total / len(examples)
 
 
-def score(one: CausalLM) -> float:
+def score(one: AdaptedModel) -> float:
     """Score every review."""
     examples = one.examples("train")
     with torch.inference_mode():

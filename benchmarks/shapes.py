@@ -8,9 +8,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from hanse.learners import cohort
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.training import Training
 from hanse.objectives.sft import Sft
 from hanse.randomness import Moment
@@ -79,7 +79,9 @@ def backbone(shape: str, device: str = "cpu", bf16: bool = False) -> Backbone:
     return Backbone(shape, model, None, place, bf16)
 
 
-def clients(base: Backbone, number: int, batch: int, tokens: int, steps: int) -> Sequence[CausalLM]:
+def clients(
+    base: Backbone, number: int, batch: int, tokens: int, steps: int
+) -> Sequence[AdaptedModel]:
     """Clients with random rows of one length, and LoRA of rank 8 on every linear layer."""
     draw = random.Random(0)
     adapter = base.attach(Lora(r=8, target_modules="all-linear"), 0)
@@ -89,18 +91,18 @@ def clients(base: Backbone, number: int, batch: int, tokens: int, steps: int) ->
         rows = [tuple(draw.randrange(WORDS) for _ in range(tokens)) for _ in range(EXAMPLES)]
         examples = {"train": [Example(row, row) for row in rows]}
         moment = Moment(0, 1, f"client-{index}")
-        found.append(CausalLM(base, adapter, examples, training, Sft(), moment, 1, {}))
+        found.append(AdaptedModel(base, adapter, examples, training, Sft(), moment, 1, {}))
     return found
 
 
-def alone(learners: Sequence[CausalLM], start: Tensors) -> None:
+def alone(learners: Sequence[AdaptedModel], start: Tensors) -> None:
     """By hanse, one client after another."""
     for learner in learners:
         learner.load(start)
         learner.fit()
 
 
-def together(learners: Sequence[CausalLM], start: Tensors, size: int) -> None:
+def together(learners: Sequence[AdaptedModel], start: Tensors, size: int) -> None:
     """By hanse, so many clients at a time."""
     learners[0].load(start)
     members = [learner.member() for learner in learners]

@@ -77,7 +77,9 @@ def test_resume_computes_as_the_run_did(
 def test_a_model_that_computes_otherwise_is_loaded_anew(tiny_llama: Path) -> None:
     """As when runs that were made otherwise are gone on with, one after the other."""
     held, settings = Machine(), Model(str(tiny_llama), bf16=False, device="cpu")
-    first = held.backbone(settings)
-    assert held.backbone(settings) is first and held.chosen == {settings.noted: first.chosen}
+    first = held.backbone(settings, "tokens", {})
+    assert held.backbone(settings, "tokens", {}) is first and held.chosen == {
+        settings.noted: first.chosen
+    }
     held.chosen[settings.noted] = Chosen(True)
-    assert held.backbone(settings).chosen == Chosen(True)
+    assert held.backbone(settings, "tokens", {}).chosen == Chosen(True)

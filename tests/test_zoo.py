@@ -35,6 +35,7 @@ ZOO = {
     "fedex_lora": (),
     "hetlora": ("adapter.lora.r=8", RANKS),
     "lora_fair": (),
+    "fed_sb": ("adapter=lora_xs",),
     "ditto": ("train.optimizer_state=reset",),
 }
 

@@ -20,7 +20,7 @@ from hanse.held import Machine, adapter_folder
 from hanse.interfaces import Aggregator, Algorithm, Task
 from hanse.journal import Journal
 from hanse.learners import attached
-from hanse.learners.causal_lm import CausalLM
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.cohort import train
 from hanse.learners.member import Member
 from hanse.memory import MemoryStore
@@ -41,7 +41,7 @@ class Silo:
     """One simulated client: its settings, and what its learners are copies of."""
 
     experiment: Experiment
-    learner: CausalLM
+    learner: AdaptedModel
 
     @property
     def examples(self) -> Mapping[str, Sequence[Example]]:
@@ -61,7 +61,7 @@ class Simulation:
     experiment: Experiment
     machine: Machine
     division: Division
-    learner: CausalLM
+    learner: AdaptedModel
     silos: dict[str, Silo]
 
     @property
@@ -99,7 +99,7 @@ class Simulation:
             journal,
         )
 
-    def _server_learner(self, moment: Moment, kept: Memory) -> CausalLM:
+    def _server_learner(self, moment: Moment, kept: Memory) -> AdaptedModel:
         return replace(self.learner, moment=moment, kept=kept)
 
     @cached_property
@@ -206,7 +206,7 @@ def _refuse_optimizers(
             )
 
 
-def _go_on_from(learner: CausalLM, source: str) -> None:
+def _go_on_from(learner: AdaptedModel, source: str) -> None:
     live = learner.parameters()
     tensors = {n: t for n, t in attached.read(adapter_folder(source))[1].items() if n in live}
     if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in live.items()}:
@@ -217,7 +217,7 @@ def _go_on_from(learner: CausalLM, source: str) -> None:
     learner.backbone.begin(learner.adapter, tensors)
 
 
-def _refuse_unlike(name: str, silo: CausalLM, server: CausalLM) -> None:
+def _refuse_unlike(name: str, silo: AdaptedModel, server: AdaptedModel) -> None:
     """A client that trains other tensors would be left out of every round; better to say so now."""
     try:
         refuse_unlike(server.parameters(), silo.parameters())

@@ -7,10 +7,14 @@ from jinja2 import Environment, StrictUndefined
 from hanse import __version__
 from hanse.experiment import Experiment
 from hanse.journal import Row
+from hanse.usage import usage
 
 
-def model_card(experiment: Experiment, rounds: list[Row]) -> str:
-    """Markdown that tells what the adapter is, how it was made, how good it is, how to load it."""
+def model_card(experiment: Experiment, rounds: list[Row], adapter: Path) -> str:
+    """Markdown that tells what the adapter is, how it was made, how good it is, how to load it.
+
+    adapter: the folder where it is.
+    """
     train = experiment.train
     epochs = f"{train.num_train_epochs or 1:g} epochs"
     template = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
@@ -22,6 +26,7 @@ def model_card(experiment: Experiment, rounds: list[Row]) -> str:
         length=f"{train.max_steps} steps" if train.max_steps else epochs,
         data="each client's own file" if experiment.brings_own_data else experiment.data.path,
         algorithm=", ".join(experiment.resolved()["algorithm"]),
+        usage=usage(adapter, '"path/to/this/folder"', len(experiment.data.labels)),
         version=__version__,
         before=rounds[0].get("test") or {} if rounds else {},
         after=rounds[-1].get("test") or {} if rounds else {},

@@ -102,10 +102,20 @@ def keys(model: type, place: Place) -> list[str]:
 
 
 def leaves(model: type) -> dict[str, Place]:
-    """Each setting's own name and its place, of those whose name only one setting has."""
-    found = list(_leaves(model, ()))
-    names = [str(place[-1]) for place in found]
-    return {str(place[-1]): place for place in found if names.count(str(place[-1])) == 1}
+    """Each setting's own name and its place, of those whose name only one setting has.
+
+    Of what several kinds of adapters have, LoRA's is meant.
+    """
+    places: dict[str, list[Place]] = {}
+    for place in _leaves(model, ()):
+        places.setdefault(str(place[-1]), []).append(place)
+    found = {}
+    for name, there in places.items():
+        if len(there) > 1 and all(place[0] == "adapter" for place in there):
+            there = [place for place in there if place[1] == "lora"]
+        if len(there) == 1:
+            found[name] = there[0]
+    return found
 
 
 def _leaves(model: Any, place: Place) -> Iterator[Place]:

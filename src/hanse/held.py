@@ -12,9 +12,9 @@ from hanse.errors import UserError
 from hanse.experiment import Experiment, build_objective
 from hanse.holders import Share
 from hanse.learners import attached
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
 from hanse.learners.backbone import Backbone, Loaded, Model, load
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.precision import Chosen
 from hanse.learners.sources import cache
 from hanse.progress import say
@@ -78,7 +78,7 @@ class Machine:
         examples: Mapping[str, Sequence[Example]],
         moment: Moment,
         kept: Memory,
-    ) -> CausalLM:
+    ) -> AdaptedModel:
         """A learner with the experiment's model and adapter over these splits."""
         objective = build_objective(experiment)
         backbone = self.backbone(experiment.model, objective.needs, experiment.data.labels)
@@ -87,7 +87,7 @@ class Machine:
         if key not in self.attached:
             seed = Moment(experiment.seed).derive("adapter")
             self.attached[key] = backbone.attach(adapter, seed)
-        return CausalLM(
+        return AdaptedModel(
             backbone,
             self.attached[key],
             examples,

@@ -23,7 +23,7 @@ from hanse.held import examples
 from hanse.interfaces import Task
 from hanse.journal import Journal, peak_memory
 from hanse.learner import Learner
-from hanse.learners.causal_lm import CausalLM
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.messages import Reply
 from hanse.packed import lengths
 from hanse.randomness import Moment
@@ -160,7 +160,7 @@ def _answer(site: Site, silo: Silo, request: bytes, train: Sequence[Example]) ->
 
     def learner(moment: Moment, kept: Memory) -> Learner:
         whole = site.learner(moment, kept)
-        assert isinstance(whole, CausalLM)  # what a simulation's silos hold
+        assert isinstance(whole, AdaptedModel)  # what a simulation's silos hold
         return replace(whole, splits={"train": train}, training=brief)
 
     reply = Reply.parse(respond(replace(site, learner=learner), request))

@@ -112,7 +112,7 @@ def _finish(simulation: Simulation, folder: Path) -> None:
     learner.load(algorithm.model(standing_of(checkpoint).state))
     with storage.folder(folder / "adapter") as aside:
         learner.save(aside)
-        card = model_card(simulation.experiment, records(folder))
+        card = model_card(simulation.experiment, records(folder), aside)
         (aside / "README.md").write_text(card, encoding="utf-8")
     say("writing the report")
     write_report(folder)

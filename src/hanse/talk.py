@@ -13,7 +13,7 @@ from hanse.data.passages import question
 from hanse.data.tokens import encode, lead
 from hanse.errors import UserError
 from hanse.held import Machine, examples
-from hanse.learners.causal_lm import CausalLM
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.generation import Decoding, Hear, continued
 from hanse.randomness import Moment
 from hanse.trained import Trained, find
@@ -32,7 +32,7 @@ class Talk:
     """
 
     trained: Trained
-    learner: CausalLM
+    learner: AdaptedModel
     kind: str
     messages: list[Mapping[str, str]] = field(default_factory=list)
     turns: int = 0  # so that each draws its own random numbers

@@ -10,7 +10,7 @@ from hanse.experiment import AnyAdapter, Experiment, build_algorithm
 from hanse.held import Machine
 from hanse.journal import latest
 from hanse.learners import attached
-from hanse.learners.causal_lm import CausalLM
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.randomness import Moment
 from hanse.server import standing_of
 from hanse.tensors import Tensors
@@ -28,14 +28,14 @@ class Trained:
     tensors: Tensors
     rounds: int | None = None
 
-    def learner(self, machine: Machine, splits: Mapping[str, Sequence[Example]]) -> CausalLM:
+    def learner(self, machine: Machine, splits: Mapping[str, Sequence[Example]]) -> AdaptedModel:
         """A learner over these splits, with the adapter at work."""
         moment = Moment(self.experiment.seed)
         learner = machine.learner(self.experiment, splits, moment, {})
         self.use(learner)
         return learner
 
-    def use(self, learner: CausalLM, base: bool = False) -> None:
+    def use(self, learner: AdaptedModel, base: bool = False) -> None:
         """Put the adapter to work in its learner, or nothing at all: the base model.
 
         A head that is new belongs to the adapter; without it there is only the one it began with.

@@ -32,8 +32,7 @@ class Case(NamedTuple):
     @property
     def adapter(self) -> dict[str, Any]:
         """What the toys train; most algorithms do as well without LoRA."""
-        beside = {"beside": "layer.bottleneck_up.bias"} if self.name == "pftt" else {}
-        return {"rank": 2 if self.name in LORA else 0, **beside}
+        return {"rank": 2 if self.name in LORA else 0, "beside": BESIDE.get(self.name, "")}
 
 
 # Variants of one algorithm that its defaults do not reach. An algorithm without a line here is
@@ -50,8 +49,9 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 }
 LORA = {  # those that are about LoRA's factors
     *("fedit", "ffa_lora", "rolora", "fedsa_lora", "flexlora", "flora", "fedex_lora"),
-    *("hetlora", "lora_fair", "pftt"),
+    *("hetlora", "lora_fair", "pftt", "fed_sb"),
 }
+BESIDE = {"pftt": "layer.bottleneck_up.bias", "fed_sb": "layer.core_r"}  # what they look for
 PERSONAL = {"fedper", "fedsa_lora", "pftt"}  # those whose clients keep what the server never sees
 CASES = [
     Case(name, settings)

@@ -4,9 +4,9 @@ import random
 from dataclasses import replace
 from typing import Any
 
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.training import Training
 from hanse.objectives.sft import Sft
 from hanse.randomness import Moment
@@ -31,10 +31,10 @@ def choices(seed: int, number: int, words: tuple[tuple[int, ...], ...]) -> list[
 
 def client(
     backbone: Backbone, name: str, examples: list[Example], lora: Lora | None = None, **own: Any
-) -> CausalLM:
+) -> AdaptedModel:
     adapter = backbone.attach(lora or Lora(r=4), 0)
     objective = own.pop("objective", Sft())
     settings = replace(SETTINGS, **own)
-    return CausalLM(
+    return AdaptedModel(
         backbone, adapter, {"train": examples}, settings, objective, Moment(7, 2, name), 3, {}
     )

@@ -12,20 +12,24 @@ from transformers import AutoModelForCausalLM
 
 from hanse.errors import UserError
 from hanse.experiment import AnyAdapter
+from hanse.factors import layers
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.bitfit import BitFit
 from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
+from hanse.learners.adapters.lora_xs import LoraXS
 from hanse.learners.adapters.peft import Peft
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.attached import read
 from hanse.learners.backbone import Backbone, Model, load
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.cohort import train
+from hanse.learners.core import as_lora
+from hanse.learners.mixed import Mixed
 from hanse.learners.training import Training
 from hanse.objectives.classify import Classify
 from hanse.objectives.sft import Sft
@@ -41,11 +45,13 @@ KINDS: dict[str, Adapter] = {
     "prefix_tuning": PrefixTuning(3),
     "houlsby": Houlsby(reduction_factor=4),
     "pfeiffer": Pfeiffer(reduction_factor=4),
+    "lora_xs": LoraXS(r=4, lora_alpha=8),
     "full": Full(),
     "top layer": Full(top_layers=1),
     "vera": Peft("vera", {"r": 2, "target_modules": "all-linear"}),
     "ln_tuning": Peft("ln_tuning"),
 }
+MIXED = Mixed.of([Lora(r=2), Houlsby(reduction_factor=4)])
 ROWS = [Example(tuple(range(k, k + 6)), tuple(range(k, k + 6))) for k in range(2, 10)]
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 
@@ -56,14 +62,16 @@ def folder(request: pytest.FixtureRequest) -> Path:
     return found
 
 
-def _learner(folder: Path, settings: Adapter) -> CausalLM:
+def _learner(folder: Path, settings: Adapter) -> AdaptedModel:
     backbone = load(Model(str(folder), bf16=False))
     adapter = backbone.attach(settings, 0)
     training = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=4)
-    return CausalLM(backbone, adapter, {"train": ROWS}, training, Sft(), Moment(0, 1, "a"), 1, {})
+    return AdaptedModel(
+        backbone, adapter, {"train": ROWS}, training, Sft(), Moment(0, 1, "a"), 1, {}
+    )
 
 
-def _loss(learner: CausalLM) -> float:
+def _loss(learner: AdaptedModel) -> float:
     with torch.no_grad():
         return float(learner.objective.loss(learner, learner.batch(ROWS)))
 
@@ -121,6 +129,23 @@ def test_what_is_read_goes_on_as_it_was(folder: Path, kind: str, tmp_path: Path)
     assert _loss(again) == _loss(learner)
 
 
+def test_the_mean_of_cores_is_the_mean_of_changes(folder: Path) -> None:
+    learner = _learner(folder, LoraXS(r=4, lora_alpha=8))
+    model, adapter = learner.backbone.model, learner.adapter
+    draw = torch.Generator().manual_seed(0)
+    cores = [
+        {n: torch.randn(t.shape, generator=draw) for n, t in learner.tensors().items()}
+        for _ in range(3)
+    ]
+    weights = (0.2, 0.3, 0.5)
+    mean = {n: sum(w * own[n] for w, own in zip(weights, cores, strict=True)) for n in cores[0]}
+    found = layers(as_lora(model, adapter, mean)[1])
+    parts = [layers(as_lora(model, adapter, own)[1]) for own in cores]
+    for name, one in found.items():
+        wanted = sum(w * own[name].product() for w, own in zip(weights, parts, strict=True))
+        torch.testing.assert_close(one.product(), wanted, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:Unsupported layer type")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_bitfit_trains_biases_alone(tiny_gpt2: Path, tmp_path: Path) -> None:
@@ -156,7 +181,7 @@ def test_which_weights_are_trained(tiny_gpt2: Path, settings: Full, trained: lis
     assert all(any(f".{part}." in name for name in names) for part in trained)
 
 
-@pytest.mark.parametrize("kind", ["lora", "rslora", "ia3", "houlsby", "pfeiffer"])
+@pytest.mark.parametrize("kind", ["lora", "rslora", "lora_xs", "ia3", "houlsby", "pfeiffer"])
 def test_in_a_cohort_as_alone(folder: Path, kind: str) -> None:
     _same_together(_learner(folder, KINDS[kind]), {})
 
@@ -170,12 +195,12 @@ def test_a_head_is_each_clients_own(tiny_bert: Path, kind: str) -> None:
     settings = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=3)
     adapter = backbone.attach(KINDS[kind], 0)
     moment = Moment(0, 1, "a")
-    learner = CausalLM(backbone, adapter, {"train": rows}, settings, Classify(), moment, 1, {})
+    learner = AdaptedModel(backbone, adapter, {"train": rows}, settings, Classify(), moment, 1, {})
     assert any("classifier" in name for name in learner.parameters())
     _same_together(learner, {"per_device_train_batch_size": 2})
 
 
-def _same_together(learner: CausalLM, other: dict[str, Any]) -> None:
+def _same_together(learner: AdaptedModel, other: dict[str, Any]) -> None:
     """Three clients with other rows, steps and batches end where each would alone."""
     start, rows = learner.tensors(), learner.examples("train")
     changes = ({}, {"max_steps": 2}, other)
@@ -242,6 +267,27 @@ def test_answers_are_those_of_plain_peft_and_the_base_answers_alone(
     learner.bare = True
     assert learner.generate([prompt], 5) == [alone]
     assert adapted != alone
+
+
+def test_kinds_follow_each_other_in_one_base_model(folder: Path) -> None:
+    """What a run leaves in memory is the base model for the next one, whatever that trains."""
+    backbone = load(Model(str(folder), bf16=False))
+    with torch.no_grad():
+        bare = backbone.model(input_ids=IDS).logits
+    weights = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}
+    for settings in (*KINDS.values(), MIXED, KINDS["lora"]):
+        names = [backbone.attach(settings, seed) for seed in range(2)]
+        for name in names:
+            for parameter in backbone.parameters(name).values():
+                parameter.data.fill_(0.3)
+        for name in names:
+            backbone.detach(name)
+        assert {n: p.shape for n, p in backbone.model.named_parameters()} == {
+            n: p.shape for n, p in weights.items()
+        }
+        with torch.no_grad():
+            assert torch.equal(backbone.model(input_ids=IDS).logits, bare)
+        assert all(torch.equal(p, weights[n]) for n, p in backbone.model.named_parameters())
 
 
 def test_a_name_of_peft_is_enough() -> None:

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
 from hanse.errors import UserError
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone, Model, load
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.checkpointing import recompute
 
 LORA = Lora(r=4, target_modules="all-linear")
@@ -44,7 +44,7 @@ def kept_bytes() -> Iterator[list[int]]:
         yield sizes
 
 
-def gradients(learner: CausalLM) -> tuple[dict[str, Tensor], int]:
+def gradients(learner: AdaptedModel) -> tuple[dict[str, Tensor], int]:
     """Of a batch, and the bytes that were kept for them."""
     batch = learner.batch(learner.examples("train"))
     live = dict(learner.parameters())

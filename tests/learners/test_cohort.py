@@ -10,9 +10,9 @@ from clients import choices, client, rows
 from torch import Tensor
 
 from hanse.learners import cohort
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone, Model, load
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.member import Member
 from hanse.objectives.classify import Classify
 from hanse.tensors import squared_distance
@@ -24,7 +24,7 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
     return load(Model(str(request.getfixturevalue(request.param)), bf16=False, device="cpu"))
 
 
-def moved(learner: CausalLM, seed: int) -> dict[str, Tensor]:
+def moved(learner: AdaptedModel, seed: int) -> dict[str, Tensor]:
     """A start of its own, with B other than zero."""
     draw = torch.Generator().manual_seed(seed)
     return {
@@ -33,7 +33,7 @@ def moved(learner: CausalLM, seed: int) -> dict[str, Tensor]:
     }
 
 
-def together(learners: list[CausalLM], starts: list[Mapping[str, Tensor]], penalty: Any = None):
+def together(learners: list[AdaptedModel], starts: list[Mapping[str, Tensor]], penalty: Any = None):
     """What each learns in a cohort: its tensors, and what it has done."""
     members: list[Member] = []
     for learner, start in zip(learners, starts, strict=True):
@@ -45,7 +45,7 @@ def together(learners: list[CausalLM], starts: list[Mapping[str, Tensor]], penal
     return [dict(member.tensors) for member in members], fits
 
 
-def alone(learners: list[CausalLM], starts: list[Mapping[str, Tensor]], penalty: Any = None):
+def alone(learners: list[AdaptedModel], starts: list[Mapping[str, Tensor]], penalty: Any = None):
     found, fits = [], []
     for learner, start in zip(learners, starts, strict=True):
         learner.load(start)
@@ -54,7 +54,7 @@ def alone(learners: list[CausalLM], starts: list[Mapping[str, Tensor]], penalty:
     return found, fits
 
 
-def compare(learners: list[CausalLM], penalty: Any = None, within: float = 1e-5) -> None:
+def compare(learners: list[AdaptedModel], penalty: Any = None, within: float = 1e-5) -> None:
     starts = [moved(learner, index) for index, learner in enumerate(learners)]
     keeps = [dict(learner.kept) for learner in learners]
     single, done = alone(learners, starts, penalty)

@@ -28,6 +28,7 @@ from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
+from hanse.learners.adapters.lora_xs import LoraXS
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
@@ -105,6 +106,7 @@ def test_the_shapes_are_those_of_the_models(config: PreTrainedConfig, count: int
         (GPT2_LARGE, Houlsby(), 14_843_520),
         (GPT2, Pfeiffer(), 894_528),
         (GPT2, Lora(r=8), 294_912),
+        (GPT2, LoraXS(r=32), 49_152),
         (GPT2, IA3(), 64_512),
         (GPT2, Full(), 85_842_432),
         (GPT2, BitFit(), 102_144),

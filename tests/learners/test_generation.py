@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from hanse.errors import UserError
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Model, load
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.generation import Decoding, continued
 from hanse.learners.training import Training
 from hanse.objectives.sft import Sft
@@ -36,21 +36,23 @@ def _examples() -> list[Example]:
 
 
 @pytest.fixture(params=["tiny_llama", "tiny_gpt2"])
-def learner(request: pytest.FixtureRequest) -> CausalLM:
+def learner(request: pytest.FixtureRequest) -> AdaptedModel:
     return _learner(request.getfixturevalue(request.param))
 
 
-def _learner(folder: Path) -> CausalLM:
+def _learner(folder: Path) -> AdaptedModel:
     """A learner whose adapter is not zero, so that it counts."""
     backbone = load(Model(str(folder), bf16=False))
     adapter = backbone.attach(Lora(r=4), seed=0)
     draw = torch.Generator().manual_seed(5)
     for parameter in backbone.parameters(adapter).values():
         parameter.data.normal_(0, 0.3, generator=draw)
-    return CausalLM(backbone, adapter, {}, Training(), Sft(), Moment(0), 1, {})
+    return AdaptedModel(backbone, adapter, {}, Training(), Sft(), Moment(0), 1, {})
 
 
-def _naive(learner: CausalLM, prompt: Sequence[int], count: int, stops: Sequence[int]) -> list[int]:
+def _naive(
+    learner: AdaptedModel, prompt: Sequence[int], count: int, stops: Sequence[int]
+) -> list[int]:
     """One prompt, no cache, no padding: all of it is read again for each token."""
     ids = list(prompt)
     model = learner.backbone.activate(learner.adapter)
@@ -63,12 +65,12 @@ def _naive(learner: CausalLM, prompt: Sequence[int], count: int, stops: Sequence
     return ids[len(prompt) :]
 
 
-def _said(learner: CausalLM, count: int, stops: Sequence[int]) -> list[str]:
+def _said(learner: AdaptedModel, count: int, stops: Sequence[int]) -> list[str]:
     return [learner.text(_naive(learner, prompt, count, stops)) for prompt in _prompts()]
 
 
 def test_a_batch_says_what_each_prompt_alone_says_and_what_a_plain_loop_says(
-    learner: CausalLM,
+    learner: AdaptedModel,
 ) -> None:
     stops = [learner.backbone.tokenizer.eos_token_id]
     together = learner.generate(_examples(), 12)
@@ -77,7 +79,7 @@ def test_a_batch_says_what_each_prompt_alone_says_and_what_a_plain_loop_says(
     assert len(set(together)) == len(LENGTHS), "prompts of no effect would prove nothing"
 
 
-def test_it_is_the_adapter_that_speaks(learner: CausalLM) -> None:
+def test_it_is_the_adapter_that_speaks(learner: AdaptedModel) -> None:
     adapted = learner.generate(_examples(), 12)
     learner.load({name: torch.zeros_like(t) for name, t in learner.tensors().items()})
     base = learner.generate(_examples(), 12)
@@ -85,7 +87,7 @@ def test_it_is_the_adapter_that_speaks(learner: CausalLM) -> None:
     assert base == _said(learner, 12, [])
 
 
-def test_an_answer_ends_where_the_turn_ends(learner: CausalLM) -> None:
+def test_an_answer_ends_where_the_turn_ends(learner: AdaptedModel) -> None:
     whole = _naive(learner, _prompts()[1], 12, [])
     stops = [whole[4], whole[7]]  # any of several ends
     learner.backbone.model.get_base_model().generation_config.eos_token_id = stops
@@ -107,7 +109,7 @@ def test_what_a_model_recommends_for_sampling_is_not_greedy(
     assert learner.backbone.model.generation_config.eos_token_id == [1, 77]
 
 
-def test_a_prompt_gives_way_to_the_answer(learner: CausalLM) -> None:
+def test_a_prompt_gives_way_to_the_answer(learner: AdaptedModel) -> None:
     limit = learner.backbone.positions
     assert limit == 256
     draw = torch.Generator().manual_seed(4)
@@ -123,7 +125,7 @@ def test_a_prompt_gives_way_to_the_answer(learner: CausalLM) -> None:
         continued(learner.backbone, learner.adapter, [prompt], Decoding(256))
 
 
-def test_drawn_tokens_follow_their_seed(learner: CausalLM) -> None:
+def test_drawn_tokens_follow_their_seed(learner: AdaptedModel) -> None:
     def say(temperature: float, seed: int) -> str:
         decoding = Decoding(12, temperature, seed)
         return continued(learner.backbone, learner.adapter, _prompts()[:1], decoding)[0]
@@ -134,7 +136,7 @@ def test_drawn_tokens_follow_their_seed(learner: CausalLM) -> None:
     assert torch.equal(torch.get_rng_state(), state), "nothing else draws otherwise for it"
 
 
-def test_an_answer_is_heard_while_it_is_said(learner: CausalLM) -> None:
+def test_an_answer_is_heard_while_it_is_said(learner: AdaptedModel) -> None:
     heard: list[str] = []
     (found,) = continued(
         learner.backbone, learner.adapter, _prompts()[:1], Decoding(40), heard.append

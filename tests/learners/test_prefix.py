@@ -15,9 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from hanse import journal, simulation
 from hanse.learners import activations
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone, Model, load
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.decoder import decoder_layers
 from hanse.learners.prefix import FEWEST
 from hanse.learners.training import Training
@@ -40,12 +40,12 @@ def _examples() -> list[Example]:
     return rows
 
 
-def _learner(folder: Path, lora: Lora = TOP, cache: bool = True) -> CausalLM:
+def _learner(folder: Path, lora: Lora = TOP, cache: bool = True) -> AdaptedModel:
     backbone = load(Model(str(folder), bf16=False, activation_cache=cache))
     adapter = backbone.attach(lora, seed=0)
     training = Training(learning_rate=0.01, per_device_train_batch_size=4, num_train_epochs=3)
     splits = {"train": _examples()}
-    learner = CausalLM(backbone, adapter, splits, training, Sft(), Moment(0, 1, "a"), 1, {})
+    learner = AdaptedModel(backbone, adapter, splits, training, Sft(), Moment(0, 1, "a"), 1, {})
     generator = torch.Generator().manual_seed(5)
     for parameter in learner.parameters().values():  # B is zero at first
         parameter.data.normal_(0, 0.2, generator=generator)
@@ -60,7 +60,7 @@ def _padded(rows: Sequence[Sequence[int]], width: int = 0) -> tuple[Tensor, tupl
     return ids, tuple(map(len, rows))
 
 
-def _graded(learner: CausalLM, examples: Sequence[Example]) -> tuple[float, dict[str, Tensor]]:
+def _graded(learner: AdaptedModel, examples: Sequence[Example]) -> tuple[float, dict[str, Tensor]]:
     """The loss of a batch, and its gradients."""
     parameters = learner.parameters()
     for parameter in parameters.values():
@@ -97,12 +97,14 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def pair(folder: Path) -> tuple[CausalLM, CausalLM]:
+def pair(folder: Path) -> tuple[AdaptedModel, AdaptedModel]:
     """Two equal learners, with the cache and without."""
     return _learner(folder), _learner(folder, cache=False)
 
 
-def test_losses_and_gradients_are_those_of_the_plain_way(pair: tuple[CausalLM, CausalLM]) -> None:
+def test_losses_and_gradients_are_those_of_the_plain_way(
+    pair: tuple[AdaptedModel, AdaptedModel],
+) -> None:
     cached, plain = pair
     rows = _examples()
     # Nothing known, all known, some known, and one row twice.
@@ -149,7 +151,9 @@ def test_backward_stops_below_the_lowest_adapter(folder: Path, cache: bool) -> N
     assert leaving.grad_fn is not None
 
 
-def test_scores_are_equal_and_can_be_followed_by_training(pair: tuple[CausalLM, CausalLM]) -> None:
+def test_scores_are_equal_and_can_be_followed_by_training(
+    pair: tuple[AdaptedModel, AdaptedModel],
+) -> None:
     rows = [Example(e.ids, (IGNORED,) * len(e), ((7, 8), (9,)), 0) for e in _examples()]
     found = []
     for learner in pair:
@@ -161,7 +165,7 @@ def test_scores_are_equal_and_can_be_followed_by_training(pair: tuple[CausalLM, 
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
 
 
-def test_training_ends_in_the_same_adapter(pair: tuple[CausalLM, CausalLM]) -> None:
+def test_training_ends_in_the_same_adapter(pair: tuple[AdaptedModel, AdaptedModel]) -> None:
     (change, fit), (expected, plain) = (learner.change(learner.tensors()) for learner in pair)
     assert fit.loss == pytest.approx(plain.loss, abs=1e-5)
     for name, tensor in expected.items():
@@ -197,7 +201,7 @@ def _entering(backbone: Backbone, row: tuple[int, ...]) -> Tensor:
     return seen[-1]
 
 
-def test_rows_without_tokens_and_more_padding(pair: tuple[CausalLM, CausalLM]) -> None:
+def test_rows_without_tokens_and_more_padding(pair: tuple[AdaptedModel, AdaptedModel]) -> None:
     ids, lengths = _padded([_examples()[0].ids, (), _examples()[3].ids], width=40)
     at, found = torch.tensor([4, 2 * 40 + 16]), []  # the last tokens
     for learner in pair:

@@ -19,10 +19,10 @@ from hanse import simulation
 from hanse.assembly import simulate
 from hanse.errors import UserError
 from hanse.learners import attached, quantization
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone, Model, load
 from hanse.learners.batches import Batch
-from hanse.learners.causal_lm import CausalLM
 from hanse.loading import load as load_experiment
 
 functional = pytest.importorskip("bitsandbytes.functional")
@@ -83,7 +83,7 @@ def quantizable(of: Module) -> list[str]:
     return [name for name in found if name != "lm_head"]
 
 
-def gradients(learner: CausalLM) -> dict[str, Tensor]:
+def gradients(learner: AdaptedModel) -> dict[str, Tensor]:
     batch: Batch = learner.batch(learner.examples("train")[:4])
     loss = learner.objective.loss(learner, batch)
     live = dict(learner.parameters())

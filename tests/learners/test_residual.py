@@ -13,8 +13,8 @@ from transformers.pytorch_utils import Conv1D
 from hanse import factors
 from hanse.factors import RESIDUAL
 from hanse.learners import cohort
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.backbone import Backbone, Model, load
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.residual import merged
 from hanse.tensors import Tensors, prefixed
 
@@ -24,7 +24,7 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
     return load(Model(str(request.getfixturevalue(request.param)), bf16=False, device="cpu"))
 
 
-def drawn(learner: CausalLM, seed: int = 0) -> dict[str, Tensor]:
+def drawn(learner: AdaptedModel, seed: int = 0) -> dict[str, Tensor]:
     """A change of every adapted layer, of a rank of its own."""
     draw = torch.Generator().manual_seed(seed)
     found = {}
@@ -38,7 +38,7 @@ def drawn(learner: CausalLM, seed: int = 0) -> dict[str, Tensor]:
 
 
 @contextmanager
-def changed(learner: CausalLM, residual: Tensors) -> Iterator[None]:
+def changed(learner: AdaptedModel, residual: Tensors) -> Iterator[None]:
     """The weights themselves changed."""
     modules = dict(learner.backbone.model.named_modules())
     kept = {}
@@ -54,7 +54,7 @@ def changed(learner: CausalLM, residual: Tensors) -> Iterator[None]:
             base.weight.data = weight
 
 
-def logits(learner: CausalLM) -> Tensor:
+def logits(learner: AdaptedModel) -> Tensor:
     with torch.no_grad():
         return learner.forward(learner.batch(learner.examples("train")[:5]))
 

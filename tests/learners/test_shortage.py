@@ -15,9 +15,9 @@ from torch import Tensor
 
 from hanse.errors import UserError
 from hanse.learners import cohort, cohort_size
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone, Model, load
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.member import Member
 from hanse.learners.shortage import is_shortage
 from hanse.learners.stack import Stack
@@ -164,7 +164,7 @@ def test_the_failed_cohort_is_gone_before_the_next_begins(
 
 
 def test_one_client_that_does_not_fit_is_refused(backbone: Backbone, limit: Limit) -> None:
-    learner: CausalLM = client(backbone, "a", rows(1, 12))
+    learner: AdaptedModel = client(backbone, "a", rows(1, 12))
     limit(0)
     for work in (learner.fit, lambda: cohort.train([learner.member()])):
         with pytest.raises(UserError, match=r"20\.00 GiB.*per_device_train_batch_size") as raised:

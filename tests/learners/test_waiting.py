@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from hanse.learners import batches, cohort, steps
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.decoder import decoder_layers
 from hanse.learners.prefix import Prefix
 from hanse.learners.training import Seen, Training
@@ -76,7 +76,7 @@ def _backbone(kind: str = "llama", lora: Lora | None = None) -> Backbone:
     return backbone
 
 
-def _learner(backbone: Backbone, name: str, number: int, **own: Any) -> CausalLM:
+def _learner(backbone: Backbone, name: str, number: int, **own: Any) -> AdaptedModel:
     settings = Training(
         learning_rate=0.01,
         per_device_train_batch_size=2,
@@ -87,7 +87,7 @@ def _learner(backbone: Backbone, name: str, number: int, **own: Any) -> CausalLM
     examples = choices(1, 12, ((5, 6), (9,))) if classify else rows(1, 12)
     goal = Classify() if classify else Sft()
     moment = Moment(7, 2, name)
-    return CausalLM(backbone, "adapter0", {"train": examples}, settings, goal, moment, 3, {})
+    return AdaptedModel(backbone, "adapter0", {"train": examples}, settings, goal, moment, 3, {})
 
 
 def _alone(backbone: Backbone, number: int, **own: Any) -> None:

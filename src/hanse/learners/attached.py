@@ -24,6 +24,7 @@ from torch.nn import Dropout, Module, Parameter
 
 from hanse import parts
 from hanse.errors import UserError
+from hanse.learners import core
 from hanse.learners.adapter import Adapter
 from hanse.tensors import Tensors
 
@@ -50,36 +51,63 @@ def attach(
     """
     there = model if isinstance(model, PeftModel) else None
     name = f"adapter{len(there.peft_config) if there else 0}"
-    config: Any = settings.config(model)
-    config.task_type = task
-    if fresh:
-        config.modules_to_save = [name.rpartition(".")[2] for name in fresh]
-        if isinstance(listed := getattr(config, "target_modules", None), list | set):
-            rest = [name for name in listed if not name.startswith(tuple(fresh))]
-            config.target_modules = rest or DUMMY_TARGET_MODULES
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        # PEFT asks transformers for a property by its old name.
-        warnings.simplefilter("ignore", FutureWarning)
-        # It finds out by itself which matrices are transposed (Conv1D), and says so.
-        warnings.filterwarnings("ignore", "fan_in_fan_out")
-        warnings.filterwarnings("ignore", "Unsupported layer type")
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")
-        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+    config = _headed(settings.config(model), task, fresh)
+    with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
         try:
             if there is None:
                 there = get_peft_model(model, config, adapter_name=name)
             else:
                 there.add_adapter(name, config)
+            for other in settings.kinds[1:]:
+                inject_adapter_in_model(other.config(model), there.get_base_model(), name)
         except (ValueError, re.error) as error:
             raise UserError(settings.refused(model, error)) from None
-        for other in settings.kinds[1:]:
-            inject_adapter_in_model(other.config(model), there.get_base_model(), name)
         for module in there.modules():
             if isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save:
                 _draw(module.modules_to_save[name])
     settings.check(there, name)
     return there, name
+
+
+def detach(model: PeftModel, adapter: str) -> Module:
+    """Take an adapter out; the model, which is the base model again when it was the last one."""
+    others = [name for name in model.peft_config if name != adapter]
+    if others:
+        model.set_adapter(others[0])
+        model.delete_adapter(adapter)
+        return model
+    if model.peft_config[adapter].is_prompt_learning:
+        base: Module = model.get_base_model()
+    else:
+        base = model.unload()
+    return base
+
+
+def _headed(config: Any, task: str, fresh: Sequence[str]) -> Any:
+    """A configuration for a model with this head, of which these modules are new."""
+    config.task_type = task
+    if fresh:
+        config.modules_to_save = [name.rpartition(".")[2] for name in fresh]
+        if isinstance(listed := getattr(config, "target_modules", None), list | set):
+            rest = [name for name in listed if not name.startswith(tuple(fresh))]
+            config.target_modules = rest or DUMMY_TARGET_MODULES
+    return config
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PEFT says of things that are as they should be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of a property of transformers
+        for said in (
+            "fan_in_fan_out",  # which matrices are transposed, it finds out by itself
+            "Unsupported layer type",
+            "Already found a `peft_config`",
+            "Model has `tie_word_embeddings=True`",
+        ):
+            warnings.filterwarnings("ignore", said)
+        yield
 
 
 def _draw(module: Module) -> None:
@@ -163,12 +191,15 @@ def save(
         tell of them.
     """
     config: Any = copy(model.peft_config[adapter])
+    beside = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    if config.peft_type == core.KIND:
+        config, tensors = core.as_lora(model, adapter, tensors)
+        beside = {}
     config.inference_mode = True
     if rank is not None:
         config.r = config.lora_alpha = rank
         config.use_rslora = False
     config.save_pretrained(str(folder))
-    beside = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
     whole = {**{name: tensor.contiguous() for name, tensor in beside.items()}, **tensors}
     whole = {n: t for n, t in whole.items() if not any(part in n for part in aside)}
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(whole, {"format": "pt"}))

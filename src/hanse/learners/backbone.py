@@ -133,7 +133,7 @@ class Backbone:
 
     def detach(self, adapter: str) -> None:
         """Take an adapter out and free its memory."""
-        self.model.delete_adapter(adapter)
+        self.model = attached.detach(self.model, adapter)
         del self._parameters[adapter], self._initial[adapter], self._resting[adapter]
         self._depths.pop(adapter, None)
         self._active, self._residual = "", None

@@ -17,10 +17,12 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor
 from torch.nn import Linear, Module
+from torch.nn.functional import linear
 from torch.utils.hooks import RemovableHandle
 
 from hanse.factors import A, B
 from hanse.learners.bottleneck import BottleneckLayer
+from hanse.learners.core import CORE, LinearWithCore
 from hanse.tensors import Tensors
 
 VECTOR = ".ia3_l"
@@ -140,6 +142,25 @@ class Narrow(Piece):
         return _follow(self.base, follow)
 
 
+@dataclass(frozen=True)
+class Core(Piece):
+    """LoRA-XS: y + s·B·R·A·x, of which R is each client's own. up: s·B; down: A."""
+
+    up: Tensor
+    down: Tensor
+
+    def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
+        middle = own[CORE]
+        up, down = self.up.to(middle), self.down.to(middle)
+
+        def add(_: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            low = _shares(linear(inputs[0].to(down.dtype), down), len(middle))
+            more = linear(torch.bmm(low, middle.transpose(1, 2)), up)
+            return output + more.view_as(output).to(output.dtype)
+
+        return _follow(self.base, add)
+
+
 class Whole(Piece):
     """A linear layer that every client has of its own, such as a head's."""
 
@@ -181,6 +202,10 @@ def _candidates(model: PeftModel) -> Iterator[tuple[Any, ...]]:
         elif isinstance(module, BottleneckLayer):
             bend = module.bends[[*module.bottleneck_down][-1]]  # clients have the same
             yield name, module.get_base_layer(), Narrow, NARROW, bend
+        elif isinstance(module, LinearWithCore):
+            adapter = [*module.core_r][-1]
+            up = module.up[adapter] * module.scaling[adapter]
+            yield name, module.get_base_layer(), Core, (CORE,), up, module.down[adapter]
         elif isinstance(module, ModulesToSaveWrapper):
             for inner, layer in module.original_module.named_modules(prefix=name):
                 if isinstance(layer, Linear):

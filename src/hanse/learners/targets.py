@@ -2,8 +2,11 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.nn import Linear, Module
 from transformers.pytorch_utils import Conv1D
 
@@ -22,6 +25,20 @@ def linears(model: Module, spare: Module | None = None) -> Counter[str]:
         if module is not spare
         if not re.search(r"\.(base_layer|lora_[AB]\..*)$", name)
     )
+
+
+def base_modules(model: Any) -> Iterator[tuple[str, Module]]:
+    """The modules of a base model by their names, whatever adapters are around them."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    inside: tuple[str, ...] = ()
+    for name, module in base.named_modules():
+        if name.startswith(inside):
+            continue
+        if isinstance(module, BaseTunerLayer):
+            inside = (*inside, f"{name}.")
+            yield name, module.get_base_layer()
+        else:
+            yield name, module
 
 
 def plain(targets: Targets) -> list[str] | str | None:

@@ -14,6 +14,7 @@ from hanse.report.page import render
 from hanse.report.partition_plot import partition
 from hanse.report.quality_plots import loss, metric, own, quality
 from hanse.report.record import Message, Record, read
+from hanse.usage import usage
 
 OPEN = 12  # clients; a longer table is folded
 FEW = 4  # samples that are shown at once
@@ -64,12 +65,20 @@ def write_report(folder: Path) -> Path:
         spent=spent(found),
         computed=computed(record, found),
         samples=samples(record),
+        usage=usage(folder / "adapter", repr(f"{folder}/adapter"), len(_labels(record))),
         clients=clients(record),
         open=OPEN,
         few=FEW,
     )
     storage.write(folder / "report.html", page)
     return folder / "report.html"
+
+
+def _labels(record: Record) -> dict[str, object]:
+    """The labels that the run wrote down, if it did."""
+    data = record.values.get("data")
+    labels = data.get("labels") if isinstance(data, dict) else None
+    return labels if isinstance(labels, dict) else {}
 
 
 def figure(folder: Path, target: Path) -> None:

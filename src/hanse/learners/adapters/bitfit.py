@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
+from hanse.learners.targets import base_modules
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class BitFit(Adapter):
     def config(self, model: Any) -> LNTuningConfig:
         biased = [
             name
-            for name, module in model.named_modules()
+            for name, module in base_modules(model)
             if "bias" in dict(module.named_parameters(recurse=False))
         ]
         if not biased:

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, NonNegativeInt, PositiveInt
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
 from hanse.learners.decoder import decoder_layers
+from hanse.learners.targets import base_modules
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Full(Adapter):
         tied = {id(output.weight)} if output and model.config.tie_word_embeddings else set()
         before = self.freeze_embeddings or first > 0
         found = []
-        for name, module in model.named_modules():
+        for name, module in base_modules(model):
             before = before and not (layers and module is layers[0])
             own = {id(parameter) for parameter in module.parameters(recurse=False)}
             if own - tied and not before and id(module) not in frozen:

@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from hanse.learner import Objective
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Model, load
 from hanse.learners.batches import Batch
-from hanse.learners.causal_lm import CausalLM
 from hanse.learners.training import Training
 from hanse.objectives.classify import Classify
 from hanse.objectives.sft import Sft
@@ -46,19 +46,19 @@ def _choices(words: tuple[tuple[int, ...], ...], count: int = 10) -> list[Exampl
 
 
 @pytest.fixture(params=MODELS)
-def learner(request: pytest.FixtureRequest) -> CausalLM:
+def learner(request: pytest.FixtureRequest) -> AdaptedModel:
     backbone = load(Model(str(request.getfixturevalue(request.param)), bf16=False))
     adapter = backbone.attach(Lora(r=4), seed=0)
     training = Training(learning_rate=0.01, per_device_train_batch_size=4, max_steps=5)
     splits = {"train": _examples(), "test": _examples()}
-    return CausalLM(backbone, adapter, splits, training, Sft(), Moment(0, 1, "a"), 1, {})
+    return AdaptedModel(backbone, adapter, splits, training, Sft(), Moment(0, 1, "a"), 1, {})
 
 
-def _folder(learner: CausalLM) -> str:
+def _folder(learner: AdaptedModel) -> str:
     return learner.backbone.name
 
 
-def _randomized(learner: CausalLM) -> CausalLM:
+def _randomized(learner: AdaptedModel) -> AdaptedModel:
     """B is zero at first; random values make every tensor count."""
     generator = torch.Generator().manual_seed(5)
     for parameter in learner.parameters().values():
@@ -66,18 +66,18 @@ def _randomized(learner: CausalLM) -> CausalLM:
     return learner
 
 
-def _loss(learner: CausalLM, objective: Objective, batch: Batch) -> float:
+def _loss(learner: AdaptedModel, objective: Objective, batch: Batch) -> float:
     with torch.no_grad():
         return float(objective.loss(learner, batch))
 
 
-def _set_dropout(learner: CausalLM, share: float) -> None:
+def _set_dropout(learner: AdaptedModel, share: float) -> None:
     for module in learner.backbone.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = share
 
 
-def test_logits_only_where_labelled_equal_those_of_the_whole_model(learner: CausalLM) -> None:
+def test_logits_only_where_labelled_equal_those_of_the_whole_model(learner: AdaptedModel) -> None:
     _randomized(learner)
     batch = learner.batch(learner.examples("train"))
     found = learner.forward(batch)
@@ -96,7 +96,7 @@ def test_logits_only_where_labelled_equal_those_of_the_whole_model(learner: Caus
 
 @pytest.mark.parametrize("words", [((7,), (9,), (11,)), ((7, 8), (9,), (7, 3, 4))])
 def test_scores_are_the_choices_log_probabilities(
-    learner: CausalLM, words: tuple[tuple[int, ...], ...]
+    learner: AdaptedModel, words: tuple[tuple[int, ...], ...]
 ) -> None:
     _randomized(learner)
     examples = _choices(words)
@@ -114,7 +114,7 @@ def test_scores_are_the_choices_log_probabilities(
     torch.testing.assert_close(found, torch.stack(rows).log_softmax(dim=1), atol=1e-5, rtol=1e-5)
 
 
-def test_training_lowers_the_loss_and_leaves_the_base_alone(learner: CausalLM) -> None:
+def test_training_lowers_the_loss_and_leaves_the_base_alone(learner: AdaptedModel) -> None:
     learner.training = replace(learner.training, max_steps=30, learning_rate=0.05)
     base = AutoModelForCausalLM.from_pretrained(_folder(learner), dtype=torch.float32)
     batch = learner.batch(learner.examples("train"))
@@ -128,7 +128,7 @@ def test_training_lowers_the_loss_and_leaves_the_base_alone(learner: CausalLM) -
         assert torch.equal(frozen[f"base_model.model.{name}"], parameter), name
 
 
-def test_classification_learns_words_of_several_tokens(learner: CausalLM) -> None:
+def test_classification_learns_words_of_several_tokens(learner: AdaptedModel) -> None:
     learner.splits = {"train": _choices(((7, 8), (9,)), 12)}
     learner.training = replace(learner.training, max_steps=40, learning_rate=0.05)
     learner.objective = Classify()
@@ -138,7 +138,7 @@ def test_classification_learns_words_of_several_tokens(learner: CausalLM) -> Non
     assert _loss(learner, Classify(), batch) < 0.6 * before
 
 
-def test_accumulated_batches_equal_one_large_batch(learner: CausalLM) -> None:
+def test_accumulated_batches_equal_one_large_batch(learner: AdaptedModel) -> None:
     start = learner.tensors()
     results = []
     for size, micro in ((12, 1), (3, 4)):
@@ -154,7 +154,7 @@ def test_accumulated_batches_equal_one_large_batch(learner: CausalLM) -> None:
         torch.testing.assert_close(results[1][name], tensor, atol=1e-6, rtol=1e-4)
 
 
-def test_same_moment_same_result_with_dropout(learner: CausalLM) -> None:
+def test_same_moment_same_result_with_dropout(learner: AdaptedModel) -> None:
     start = learner.tensors()
     _set_dropout(learner, 0.3)
     first, _ = learner.change(start)
@@ -166,7 +166,7 @@ def test_same_moment_same_result_with_dropout(learner: CausalLM) -> None:
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_penalty_pulls_towards_where_it_says(learner: CausalLM) -> None:
+def test_penalty_pulls_towards_where_it_says(learner: AdaptedModel) -> None:
     start = learner.tensors()
     free, _ = learner.change(start)
     held, _ = learner.change(
@@ -176,7 +176,7 @@ def test_penalty_pulls_towards_where_it_says(learner: CausalLM) -> None:
     assert sum(float(t.square().sum()) for t in held.values()) < 0.5 * size
 
 
-def test_adapters_share_one_base_and_do_not_mix(learner: CausalLM) -> None:
+def test_adapters_share_one_base_and_do_not_mix(learner: AdaptedModel) -> None:
     second = learner.backbone.attach(Lora(r=2), seed=1)
     other = replace(learner, adapter=second)
     batch = learner.batch(learner.examples("train"))
@@ -202,7 +202,7 @@ print(json.dumps(logits.tolist()))
 """
 
 
-def test_saved_adapter_loads_in_plain_peft(learner: CausalLM, tmp_path: Path) -> None:
+def test_saved_adapter_loads_in_plain_peft(learner: AdaptedModel, tmp_path: Path) -> None:
     _randomized(learner)
     learner.save(tmp_path)
     ids = list(_examples()[0].ids)
@@ -214,7 +214,7 @@ def test_saved_adapter_loads_in_plain_peft(learner: CausalLM, tmp_path: Path) ->
     assert (tmp_path / "tokenizer.json").exists()
 
 
-def test_loss_over_all_labels_is_the_mean_of_transformers(learner: CausalLM) -> None:
+def test_loss_over_all_labels_is_the_mean_of_transformers(learner: AdaptedModel) -> None:
     examples = _examples(4)
     mine = _loss(learner, Sft(), learner.batch(examples))
     total = torch.zeros(())

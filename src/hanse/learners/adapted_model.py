@@ -1,4 +1,4 @@
-"""A causal language model as a learner: logits only where there is a label."""
+"""A base model with one adapter, as a learner."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -25,7 +25,7 @@ from hanse.values import Example, Fit, Memory, Penalty
 
 
 @dataclass
-class CausalLM(Learner):
+class AdaptedModel(Learner):
     """One client's (or the server's) view of a base model that may be shared.
 
     splits: examples by split. kept: the optimizer's state from the last round.
@@ -87,7 +87,7 @@ class CausalLM(Learner):
         return collate(examples, self.backbone.device)
 
     def forward(self, batch: Batch) -> Tensor:
-        """(N, vocabulary) logits in float32."""
+        """(N, classes) logits in float32; of a language model, where there is a label."""
         self.backbone.activate(self.adapter)
         passed = self.backbone.skipping(self.adapter, batch.ids, batch.lengths)
         alone = self.backbone.bare() if self.bare else nullcontext()

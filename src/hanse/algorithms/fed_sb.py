@@ -1,0 +1,27 @@
+"""Fed-SB (Singhal et al. 2025, 2502.15436): the mean of R is the mean of B·R·A, exactly."""
+
+from dataclasses import dataclass
+
+from hanse.algorithms.fedavg import FedAvg
+from hanse.errors import UserError
+from hanse.interfaces import Server
+from hanse.values import State
+
+
+@dataclass(frozen=True)
+class FedSB(FedAvg):
+    """R ← R + Σ pₖ(Rₖ − R), B and A being one and the same at all clients: r² numbers a matrix.
+
+    Exact, and linear in what is sent: sums without single updates keep their meaning. The paper
+    takes B and A from the first gradient, which would have to leave a client; here they are W's
+    own, as the adapter lora_xs has them.
+    """
+
+    def init(self, server: Server) -> State:
+        model = server.learner.tensors()
+        if not any(name.endswith(".core_r") for name in model):
+            raise UserError(
+                f"FedSB averages what stands between LoRA's factors, but the adapter has "
+                f"{next(iter(model))}; set adapter: lora_xs."
+            )
+        return super().init(server)

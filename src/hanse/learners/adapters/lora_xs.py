@@ -1,0 +1,33 @@
+"""LoRA-XS (Bałazy et al. 2024, 2405.17604): a small matrix between frozen factors of W."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, PositiveFloat
+
+from hanse.learners.adapter import Adapter
+from hanse.learners.core import KIND, CoreConfig
+from hanse.learners.targets import Targets, plain, unmatched
+
+
+@dataclass(frozen=True)
+class LoraXS(Adapter):
+    """W + s·B·R·A with s = α/r: B and A are W's first singular vectors, and R alone is trained.
+
+    r² numbers a matrix, whatever its size, so r may be large. R begins as zero. What is saved is an
+    ordinary LoRA adapter.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+    kind: ClassVar[str] = KIND
+
+    r: Annotated[int, Field(ge=1, le=65_536)] = 32
+    lora_alpha: PositiveFloat = 32
+    target_modules: Targets = "all-linear"
+
+    def config(self, model: Any) -> CoreConfig:
+        targets = plain(self.target_modules)
+        return CoreConfig(r=self.r, lora_alpha=self.lora_alpha, target_modules=targets)
+
+    def refused(self, model: Any, error: Exception) -> str:
+        return unmatched(model, self.target_modules, error, "this model", "LoRA-XS")

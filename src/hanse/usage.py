@@ -1,0 +1,31 @@
+"""How a run's adapter is loaded without hanse, as Python to copy."""
+
+import json
+from pathlib import Path
+
+AUTO = {"SEQ_CLS": "AutoModelForSequenceClassification"}  # for all others, a language model's
+
+
+def usage(adapter: Path, place: str, labels: int) -> str:
+    """Python that loads an adapter with PEFT.
+
+    adapter: its folder. place: the folder as Python says it. labels: how many the run has.
+    """
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        task, kind = config.get("task_type"), config.get("peft_type")
+    except (OSError, ValueError, AttributeError):  # a damaged folder's report still says what usual
+        task, kind = None, None
+    auto = AUTO.get(str(task), "AutoModelForCausalLM")
+    head = f", num_labels={labels}" if task == "SEQ_CLS" else ""
+    extra = ["import hanse.learners.bottleneck  # PEFT has none of its own"]
+    return "\n".join(
+        [
+            *(extra if kind == "BOTTLENECK" else []),
+            "from peft import PeftModel",
+            f"from transformers import {auto}",
+            "",
+            f"base = {auto}.from_pretrained(BASE{head})",
+            f"model = PeftModel.from_pretrained(base, {place})",
+        ]
+    )
