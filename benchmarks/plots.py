@@ -1,4 +1,4 @@
-"""Draw the figures of the guides from benchmarks/results/*.json."""
+"""Draw the figures of README and guides, from benchmarks/results/*.json and the demo's last run."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from measured import ROOT, results
 
+from hanse.report import figure
 from hanse.report.drawing import GREY, Plot, draw, legend
 
 
@@ -48,3 +49,6 @@ if __name__ == "__main__":
         picture = draw(cohorts(json.loads(results("cohorts").read_text())["cases"]))
         (ROOT / "docs" / "cohorts.svg").write_bytes(picture.svg)
         sys.stdout.write("docs/cohorts.svg drawn\n")
+    if (demo := ROOT / "runs" / "quickstart").exists():
+        figure(demo, ROOT / "docs" / "quickstart.svg")
+        sys.stdout.write("docs/quickstart.svg drawn\n")

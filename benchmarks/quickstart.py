@@ -3,7 +3,7 @@
 The experiment is the quickstart with more training (LONGER) than the demo's four minutes allow.
 Every seed draws its own partition, adapter and batches; the test reviews are the same for all, and
 no validation review is among them. A run that was stopped is gone on with; one that is finished is
-not done again. Writes benchmarks/results/quickstart.json, and the figure of the first seed's run.
+not done again. Writes benchmarks/results/quickstart.json.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from measured import keep
 from hanse import journal, simulation, spending
 from hanse.evaluation.intervals import paired, student
 from hanse.loading import load
-from hanse.report import figure
 
 ROOT = Path(__file__).parent.parent
 LONGER = "train.num_train_epochs=0.03"
@@ -69,8 +68,6 @@ def main() -> None:
     if spread := student(gains):
         result["mean_gain_interval"] = [spread.low, spread.high]
     print(keep("quickstart", result))
-    first = ROOT / "runs" / f"benchmark-quickstart-{chosen.reviews}-{chosen.seeds[0]}"
-    figure(first, ROOT / "docs" / "quickstart.svg")
 
 
 if __name__ == "__main__":
