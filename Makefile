@@ -28,7 +28,7 @@ demo: $(VENV)/.demo
 
 test: check $(VENV)/.samples
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not end_to_end and not gpu"
-	$(BIN)/pytest -m "end_to_end or gpu" -rs
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "end_to_end or gpu" -rs
 
 test-gpu: $(VENV)/.dev
 	$(BIN)/pytest -m "gpu" -rs tests/gpu

@@ -196,6 +196,7 @@ def test_pftt_wants_both(experiment_file: Path) -> None:
 @pytest.mark.parametrize(
     ("adapter", "said"),
     [
+        ("{houlsby: {}, pfeiffer: {}}", "would be in the same places; take one"),
         ("{lora: {}, prompt_tuning: {}}", "PromptTuning works by itself only"),
         ("{lora: {target_modules: all-linear}, houlsby: {}}", "cannot have target_modules"),
     ],

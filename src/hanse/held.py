@@ -83,6 +83,7 @@ class Machine:
         objective = build_objective(experiment)
         backbone = self.backbone(experiment.model, objective.needs, experiment.data.labels)
         adapter = adapter_settings(experiment)
+        _refuse_crowded(backbone, adapter, experiment.model.max_length)
         key = (experiment.model.loaded, adapter, experiment.seed)
         if key not in self.attached:
             seed = Moment(experiment.seed).derive("adapter")
@@ -96,6 +97,17 @@ class Machine:
             moment,
             experiment.rounds,
             kept,
+        )
+
+
+def _refuse_crowded(backbone: Backbone, adapter: Adapter, wanted: int | None) -> None:
+    """Words of an adapter's own take places that a text then cannot have."""
+    own, limit = getattr(adapter, "num_virtual_tokens", 0), backbone.positions
+    length = backbone.max_length(wanted)
+    if own and limit is not None and own + length > limit:
+        raise UserError(
+            f"the adapter puts {own} tokens of its own before {length} of text, but "
+            f"{backbone.name} reads at most {limit}; set model.max_length to {limit - own} or less."
         )
 
 

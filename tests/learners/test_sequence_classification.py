@@ -79,7 +79,8 @@ def test_a_federation_learns_and_transformers_says_the_same(
     ],
 )
 def test_every_adapter_brings_its_head(file: Path, tiny_bert: Path, adapter: str) -> None:
-    folder = _run(file, "run", f"adapter={adapter}", "rounds=2", "train.max_steps=4")
+    words = ["model.max_length=64", "rounds=2", "train.max_steps=4"]
+    folder = _run(file, "run", f"adapter={adapter}", *words)
     items = journal.read_scores(folder, "test-classification", 2)["items"]
     assert _by_transformers(folder, tiny_bert) == items
     assert rescore.compare(folder)["classification"].adapted.items == items
@@ -117,6 +118,11 @@ def test_a_run_is_scored_again_as_it_was(file: Path) -> None:
     found = rescore.compare(folder)["classification"]
     last = journal.records(folder)[-1]["round"]
     assert found.adapted.items == journal.read_scores(folder, "test-classification", last)["items"]
+
+
+def test_an_adapters_own_words_need_room(file: Path) -> None:
+    with pytest.raises(UserError, match="puts 200 tokens of its own before 64 of text"):
+        _run(file, "run", "adapter.prompt_tuning.num_virtual_tokens=200", "model.max_length=64")
 
 
 def test_an_encoder_generates_nothing(file: Path) -> None:

@@ -185,7 +185,6 @@ def save(
 
     tensors: all that are trained; what PEFT keeps beside them, such as random projections, is in
         the model.
-
     rank: of tensors that are of another one than the adapter, and whose product is not scaled.
     aside: what stands in the names of tensors that are left out, since the configuration does not
         tell of them.

@@ -37,6 +37,8 @@ class Mixed(Adapter):
                     "adapter: beside another adapter, lora cannot have target_modules all-linear; "
                     "name the modules."
                 )
+        if len({kind.kind for kind in kinds}) < len(kinds):
+            raise ValueError("adapter: houlsby and pfeiffer would be in the same places; take one.")
         first, *rest = sorted(kinds, key=lambda kind: isinstance(kind, Lora))
         return cls(first, tuple(rest))
 
