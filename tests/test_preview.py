@@ -39,6 +39,25 @@ def test_lengths_are_those_before_the_cut(
     assert found.cut == sum(size > limit - answer for size in sizes) / 110
 
 
+def test_an_encoders_texts_are_cut_where_they_are_too_long(
+    experiment_file: Path, tiny_llama: Path, tiny_bert: Path
+) -> None:
+    text = experiment_file.read_text().replace(str(tiny_llama), str(tiny_bert))
+    experiment_file.write_text(text)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    words = ["adapter.lora.target_modules=[query]", "data.client_test=0"]
+    for limit in (8, 64):
+        experiment = load(experiment_file, [*words, f"model.max_length={limit}"])
+        found = preview.preview(experiment)
+        sizes = [
+            len(tokenizer(row.text)["input_ids"])
+            for rows in divide(experiment).train.values()
+            for row in rows
+        ]
+        assert found.lengths.cut == sum(size > limit for size in sizes) / 110
+        assert found.example[-1][0] in (" → negative", " → positive")
+
+
 def test_readings_say_what_the_columns_were_taken_for(
     experiment_file: Path, review_file: Path, tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hanse.data.formats import Row
@@ -20,6 +20,8 @@ from hanse.learners.sources import cache
 from hanse.progress import say
 from hanse.randomness import Moment
 from hanse.values import Example, Memory
+
+ANY_LENGTH = 1_000_000_000  # tokens: more than any text has
 
 
 @dataclass
@@ -117,13 +119,15 @@ def examples(
     labels: dict[str, str],
     needs: str,
     backbone: Backbone,
+    whole: bool = False,
 ) -> list[Example]:
-    """Rows as the experiment's model reads them."""
+    """Rows as the experiment's model reads them; whole: as if it could read any length."""
     if not rows:
         return []
     say("tokenizing rows", 0, len(rows))
     template = experiment.data.template
-    return _rendering(backbone, experiment.model, needs, labels, template).render(rows)
+    rendering = _rendering(backbone, experiment.model, needs, labels, template)
+    return (replace(rendering, max_length=ANY_LENGTH) if whole else rendering).render(rows)
 
 
 def _rendering(

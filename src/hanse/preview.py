@@ -1,7 +1,6 @@
 """What a run would do, found out before it does it: `hanse check`."""
 
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Hashable, Sequence
@@ -216,9 +215,7 @@ def _lengths(simulation: Simulation) -> Lengths:
     rows = rows[:: max(1, len(rows) // MEASURED)]
     labels, needs = simulation.division.labels, build_objective(settings).needs
     cut = examples(settings, rows, labels, needs, learner.backbone)
-    whole = chat.render(
-        rows, learner.backbone.tokenizer, needs, labels, settings.data.template, sys.maxsize
-    )
+    whole = examples(settings, rows, labels, needs, learner.backbone, whole=True)
     sizes = np.array([len(example) for example in whole])
     return Lengths(
         mean=float(sizes.mean()),
