@@ -18,7 +18,7 @@ def usage(adapter: Path, place: str, labels: int) -> str:
         task, kind = None, None
     auto = AUTO.get(str(task), "AutoModelForCausalLM")
     head = f", num_labels={labels}" if task == "SEQ_CLS" else ""
-    extra = ["import hanse.learners.bottleneck  # PEFT has none of its own"]
+    extra = ["import hanse.learners.tuners.bottleneck  # PEFT has none of its own"]
     return "\n".join(
         [
             *(extra if kind == "BOTTLENECK" else []),

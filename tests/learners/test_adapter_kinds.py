@@ -28,9 +28,9 @@ from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.attached import read
 from hanse.learners.backbone import Backbone, Model, load
 from hanse.learners.cohort import train
-from hanse.learners.core import as_lora
 from hanse.learners.mixed import Mixed
 from hanse.learners.training import Training
+from hanse.learners.tuners.lora_xs import as_lora
 from hanse.objectives.classify import Classify
 from hanse.objectives.sft import Sft
 from hanse.randomness import Moment

@@ -24,8 +24,8 @@ from torch.nn import Dropout, Module, Parameter
 
 from hanse import parts
 from hanse.errors import UserError
-from hanse.learners import core
 from hanse.learners.adapter import Adapter
+from hanse.learners.tuners import lora_xs
 from hanse.tensors import Tensors
 
 FOLDER = "learners/adapters"  # where the package keeps the kinds of adapters
@@ -191,8 +191,8 @@ def save(
     """
     config: Any = copy(model.peft_config[adapter])
     beside = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
-    if config.peft_type == core.KIND:
-        config, tensors = core.as_lora(model, adapter, tensors)
+    if config.peft_type == lora_xs.KIND:
+        config, tensors = lora_xs.as_lora(model, adapter, tensors)
         beside = {}
     config.inference_mode = True
     if rank is not None:

@@ -134,7 +134,8 @@ class Backbone:
     def detach(self, adapter: str) -> None:
         """Take an adapter out and free its memory."""
         self.model = attached.detach(self.model, adapter)
-        del self._parameters[adapter], self._initial[adapter], self._resting[adapter]
+        del self._parameters[adapter], self._initial[adapter]
+        del self._resting[adapter], self._aside[adapter]
         self._depths.pop(adapter, None)
         self._active, self._residual = "", None
 

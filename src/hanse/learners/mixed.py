@@ -8,7 +8,7 @@ from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
 from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.bottleneck import KIND
+from hanse.learners.tuners.bottleneck import KIND
 
 TOGETHER = ("LORA", "IA3", KIND)
 

@@ -21,8 +21,8 @@ from torch.nn.functional import linear
 from torch.utils.hooks import RemovableHandle
 
 from hanse.factors import A, B
-from hanse.learners.bottleneck import BottleneckLayer
-from hanse.learners.core import CORE, LinearWithCore
+from hanse.learners.tuners.bottleneck import BottleneckLayer
+from hanse.learners.tuners.lora_xs import CORE, LinearWithCore
 from hanse.tensors import Tensors
 
 VECTOR = ".ia3_l"

@@ -8,8 +8,8 @@ from transformers.activations import ACT2FN
 
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
-from hanse.learners.bottleneck import KIND, BottleneckConfig
 from hanse.learners.targets import Targets, plain, sublayers, unmatched
+from hanse.learners.tuners.bottleneck import KIND, BottleneckConfig
 from hanse.parts import suggestion
 
 

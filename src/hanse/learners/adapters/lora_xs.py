@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, PositiveFloat
 
 from hanse.learners.adapter import Adapter
-from hanse.learners.core import KIND, CoreConfig
 from hanse.learners.targets import Targets, plain, unmatched
+from hanse.learners.tuners.lora_xs import KIND, CoreConfig
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hanse.learners.adapters.houlsby import Houlsby
-from hanse.learners.bottleneck import BottleneckConfig
 from hanse.learners.targets import plain, sublayers
+from hanse.learners.tuners.bottleneck import BottleneckConfig
 
 
 @dataclass(frozen=True)

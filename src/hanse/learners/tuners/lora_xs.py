@@ -4,40 +4,32 @@ What is saved is an ordinary LoRA adapter with B·R and A.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING, LoraConfig, PeftConfig
-from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch.nn import Module, Parameter, ParameterDict
 from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
 from hanse.factors import A, B
+from hanse.learners.tuners.tuner import OwnConfig, OwnModel, register
 from hanse.tensors import Tensors
 
 KIND = "LORA_XS"  # its peft_type, which is never written to disk
-PREFIX = "core_"
 CORE = ".core_r"  # ends the name of a trained matrix
 
 
 @dataclass
-class CoreConfig(PeftConfig):
-    """Which linear layers are adapted, and the size of the trained matrices."""
+class CoreConfig(OwnConfig):
+    """The size of the trained matrices, and what their products are scaled by."""
+
+    kind: ClassVar[str] = KIND
 
     r: int = 32
     lora_alpha: float = 32
-    target_modules: str | list[str] | set[str] | None = None
-    modules_to_save: list[str] | None = None
-    exclude_modules: str | list[str] | None = None
-    layers_to_transform: list[int] | None = None
-    layers_pattern: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = KIND
 
 
 class LinearWithCore(Module, BaseTunerLayer):
@@ -68,7 +60,7 @@ class LinearWithCore(Module, BaseTunerLayer):
         weight = base.weight.detach().float()
         weight = weight.T if isinstance(base, Conv1D) else weight
         rank = min(config.r, *weight.shape)
-        u, values, v = torch.svd_lowrank(weight, rank, niter=8)
+        u, values, v = _first_vectors(weight, rank)
         # A vector and its opposite are as good; all machines are to take the same one.
         signs = v.gather(0, v.abs().argmax(dim=0, keepdim=True)).sign()
         self.up[name], self.down[name] = u * values * signs, (v * signs).T.contiguous()
@@ -87,30 +79,20 @@ class LinearWithCore(Module, BaseTunerLayer):
         return found
 
 
-class CoreModel(BaseTuner):
-    """Puts them beside the layers that a configuration names."""
+def _first_vectors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The first singular vectors and values; the same bits whenever and wherever it is asked."""
+    with torch.random.fork_rng(devices=[]):  # svd_lowrank begins with a draw from the CPU's stream
+        torch.manual_seed(0)
+        found = torch.svd_lowrank(weight.cpu(), rank, niter=8)
+    u, values, v = (tensor.to(weight.device) for tensor in found)
+    return u, values, v
 
-    prefix = PREFIX
+
+class CoreModel(OwnModel):
+    """A model with such matrices beside the layers that a configuration names."""
+
+    prefix = "core_"
     tuner_layer_cls = LinearWithCore
-
-    def _create_and_replace(
-        self,
-        peft_config: PeftConfig,
-        adapter_name: str,
-        target: Module,
-        target_name: str,
-        parent: Module,
-        current_key: str,
-        parameter_name: str | None = None,
-    ) -> None:
-        assert isinstance(peft_config, CoreConfig)
-        if isinstance(target, LinearWithCore):
-            target.update_layer(adapter_name, peft_config)
-            return
-        layer = LinearWithCore(target, adapter_name, peft_config)
-        if adapter_name not in self.active_adapters:
-            layer.requires_grad_(False)
-        self._replace_module(parent, target_name, layer, target)
 
 
 def as_lora(model: Module, adapter: str, tensors: Tensors) -> tuple[LoraConfig, dict[str, Tensor]]:
@@ -122,8 +104,8 @@ def as_lora(model: Module, adapter: str, tensors: Tensors) -> tuple[LoraConfig, 
         if not name.endswith(CORE):
             found[name] = tensor
             continue
-        layer = modules[name.removesuffix(CORE)]
         place = name.removesuffix(CORE)
+        layer = modules[place]
         found[place + A] = layer.down[adapter].cpu()
         found[place + B] = layer.up[adapter].cpu() @ tensor
     layers = [module for module in modules.values() if isinstance(module, LinearWithCore)]
@@ -140,6 +122,4 @@ def as_lora(model: Module, adapter: str, tensors: Tensors) -> tuple[LoraConfig, 
     return config, found
 
 
-PEFT_TYPE_TO_CONFIG_MAPPING[KIND] = CoreConfig  # type: ignore[index]
-PEFT_TYPE_TO_TUNER_MAPPING[KIND] = CoreModel  # type: ignore[index]
-PEFT_TYPE_TO_PREFIX_MAPPING[KIND] = PREFIX  # type: ignore[index]
+register(CoreConfig, CoreModel)

@@ -1,39 +1,31 @@
-"""Bottleneck adapters for PEFT, which has none: `import hanse.learners.bottleneck` is all it needs.
+"""Bottleneck adapters for PEFT: `import hanse.learners.tuners.bottleneck` is all that it needs.
 
 After that import `PeftModel.from_pretrained` loads what a run with such adapters has saved.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig
-from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch.nn import Linear, Module, ModuleDict
 from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
+from hanse.learners.tuners.tuner import OwnConfig, OwnModel, register
+
 KIND = "BOTTLENECK"  # its peft_type in adapter_config.json
-PREFIX = "bottleneck_"
 
 
 @dataclass
-class BottleneckConfig(PeftConfig):
-    """Which linear layers are followed by a bottleneck, how narrow it is, and what bends it."""
+class BottleneckConfig(OwnConfig):
+    """How narrow the bottlenecks behind the target modules are, and what bends them."""
 
-    target_modules: str | list[str] | None = None
+    kind: ClassVar[str] = KIND
+
     reduction_factor: float = 16.0
     non_linearity: str = "swish"
-    modules_to_save: list[str] | None = None
-    exclude_modules: str | list[str] | None = None
-    layers_to_transform: list[int] | None = field(default=None)
-    layers_pattern: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = KIND
 
 
 class BottleneckLayer(Module, BaseTunerLayer):
@@ -79,32 +71,11 @@ class BottleneckLayer(Module, BaseTunerLayer):
         return found
 
 
-class BottleneckModel(BaseTuner):
-    """Puts bottlenecks behind the layers that a configuration names."""
+class BottleneckModel(OwnModel):
+    """A model with bottlenecks behind the layers that a configuration names."""
 
-    prefix = PREFIX
+    prefix = "bottleneck_"
     tuner_layer_cls = BottleneckLayer
 
-    def _create_and_replace(
-        self,
-        peft_config: PeftConfig,
-        adapter_name: str,
-        target: Module,
-        target_name: str,
-        parent: Module,
-        current_key: str,
-        parameter_name: str | None = None,
-    ) -> None:
-        assert isinstance(peft_config, BottleneckConfig)
-        if isinstance(target, BottleneckLayer):
-            target.update_layer(adapter_name, peft_config)
-            return
-        layer = BottleneckLayer(target, adapter_name, peft_config)
-        if adapter_name not in self.active_adapters:
-            layer.requires_grad_(False)
-        self._replace_module(parent, target_name, layer, target)
 
-
-PEFT_TYPE_TO_CONFIG_MAPPING[KIND] = BottleneckConfig  # type: ignore[index]
-PEFT_TYPE_TO_TUNER_MAPPING[KIND] = BottleneckModel  # type: ignore[index]
-PEFT_TYPE_TO_PREFIX_MAPPING[KIND] = PREFIX  # type: ignore[index]
+register(BottleneckConfig, BottleneckModel)
