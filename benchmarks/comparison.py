@@ -34,6 +34,13 @@ DEALS = {"alike": "data.partition=iid", "unlike": "data.partition.dirichlet.alph
 ADAMW = (3e-4, 1e-3, 3e-3)
 SGD = (0.03, 0.1, 0.3)
 PLAIN = ["train.optim=sgd"]
+# The experiment's layers, as other adapters than LoRA are told them.
+LAYERS = r".*layers\.2[6-9]\."
+CORES = f"adapter={{lora_xs: {{r: 32, target_modules: '{LAYERS}.*_proj'}}}}"
+PAIR = (
+    f"adapter={{pfeiffer: {{target_modules: '{LAYERS}mlp.down_proj'}}, lora: {{r: 8, "
+    f"lora_alpha: 16, target_modules: '{LAYERS}.*(q|k|v|o|gate|up)_proj'}}}}"
+)
 RANKS = [f"clients.silo-{1 + place}.adapter.lora.r={r}" for place, r in enumerate((4, 8, 16, 16))]
 
 Settings = tuple[str, ...]
@@ -68,8 +75,10 @@ WAYS = {
     "flexlora, ranks 4 to 16": Way(("algorithm=flexlora", "adapter.lora.r=16", *RANKS)),
     "hetlora": Way(("algorithm=hetlora",)),
     "lora_fair": Way(("algorithm=lora_fair",)),
+    "fed_sb": Way(("algorithm=fed_sb", CORES)),
     "fedsa_lora": Way(("algorithm=fedsa_lora",), like=BASELINE),
     "fedper": Way((r"algorithm.fedper.share=['layers\.2[67]\.']",), like=BASELINE),
+    "pftt": Way(("algorithm=pftt", PAIR), like=BASELINE),
     "ditto": Way(("algorithm=ditto",), like=BASELINE),
 }
 

@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -118,3 +121,36 @@ def test_a_place_that_is_no_folder_is_a_sentence(tmp_path: Path) -> None:
         storage.write(tmp_path / "file" / "inner", b"")
     with pytest.raises(UserError, match="could not be written"):
         storage.append(tmp_path / "file" / "inner", b"")
+
+
+def test_what_several_processes_make_is_made_once(tmp_path: Path) -> None:
+    """Four at a time, each slow enough to meet the others."""
+    with ProcessPoolExecutor(4, get_context("spawn")) as processes:
+        made = list(processes.map(_make, [tmp_path / "model"] * 4))
+    assert sorted(made) == [False, False, False, True]
+    assert (tmp_path / "model" / "file").read_text() == "whole"
+    assert not list(tmp_path.glob("*.part"))
+
+
+def _make(path: Path) -> bool:
+    with storage.alone(path):
+        if path.exists():
+            return False
+        with storage.folder(path) as aside:
+            time.sleep(0.3)
+            (aside / "file").write_text("whole")
+    return True
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], check=True, stdout=subprocess.PIPE
+    )
+    left = tmp_path / f".home.{int(gone.stdout)}.part"
+    left.mkdir()
+    running = tmp_path / f".home.{os.getppid()}.part"
+    running.mkdir()
+    with storage.folder(tmp_path / "home"):
+        pass
+    assert not left.exists()
+    assert running.exists()

@@ -1,12 +1,15 @@
 """Files that are either whole or not there."""
 
 import errno
+import glob
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from hanse.errors import UserError
 
@@ -15,7 +18,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def write(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a crash leaves the old file or the new one, never a part."""
-    aside = path.with_name(f".{path.name}.part")
+    aside = _aside(path)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -47,9 +50,9 @@ def append(path: Path, data: bytes) -> None:
 @contextmanager
 def folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `path` only when the block ends without an exception."""
-    aside = path.with_name(f".{path.name}.part")
+    aside = _aside(path)
     with explained(path):
-        shutil.rmtree(aside, ignore_errors=True)
+        _sweep(path)
         aside.mkdir(parents=True)
         try:
             yield aside
@@ -61,6 +64,19 @@ def folder(path: Path) -> Iterator[Path]:
             _sync(path.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """One process at a time makes `path`; the others wait here, and find it made."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -86,6 +102,29 @@ def _refusal(error: Exception) -> int | None:
         return error.errno or errno.EIO
     match = re.search(r"\(os error (\d+)\)", str(error))
     return int(match[1]) if match else None
+
+
+def _aside(path: Path) -> Path:
+    """Where this process writes what is to become `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that are no more have left beside `path`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        process = int(left.name.split(".")[-2])
+        if process == os.getpid() or not _runs(process):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -120,8 +120,10 @@ def _converted(file: Path) -> Path:
     target = cache() / "models" / f"{file.stem}-{digest.hexdigest()[:16]}"
     if target.is_dir():
         return target
-    with storage.folder(target) as aside:
-        convert(file, aside)
+    with storage.alone(target):
+        if not target.is_dir():  # by another process meanwhile
+            with storage.folder(target) as aside:
+                convert(file, aside)
     say(f"loading {file.stem}")
     return target
 
