@@ -24,13 +24,18 @@ def folder(request: pytest.FixtureRequest) -> str:
 def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The lengths of rows that have attended by plain products."""
     lengths: list[int] = []
-    causal = attention.causal
 
-    def noted(query: Tensor, *others: Any) -> Tensor:
-        lengths.append(query.shape[2])
-        return causal(query, *others)
+    def note(name: str) -> None:
+        plain = getattr(attention, name)
 
-    monkeypatch.setattr(attention, "causal", noted)
+        def noted(query: Tensor, *others: Any) -> Tensor:
+            lengths.append(query.shape[2])
+            return plain(query, *others)  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(attention, name, noted)
+
+    note("causal")
+    note("masked")
     return lengths
 
 
@@ -51,6 +56,46 @@ def test_each_token_takes_a_mean_of_what_came_before(group: int) -> None:
                 scores = key[row, head // group, seen] @ query[row, head, token] * 0.3
                 wanted = scores.softmax(0) @ value[row, head // group, seen]
                 torch.testing.assert_close(found[row, token, head], wanted)
+
+
+@pytest.mark.parametrize("group", [1, 3])
+@pytest.mark.parametrize("padded", [False, True])
+def test_each_token_takes_a_mean_of_what_it_sees(group: int, padded: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    query = torch.randn(2, 2 * group, 5, 4, generator=draw)
+    key, value = (torch.randn(2, 2, 5, 4, generator=draw) for _ in "kv")
+    lengths = (5, 3) if padded else (5, 5)
+    seen = torch.tensor([[token < length for token in range(5)] for length in lengths])
+    mask = seen[:, None, None, :].expand(2, 1, 5, 5) if padded else None
+    found = attention.masked(query, key, value, 0.3, mask)
+    for row in range(2):
+        for head in range(2 * group):
+            for token in range(5):
+                own = slice(lengths[row])
+                scores = key[row, head // group, own] @ query[row, head, token] * 0.3
+                wanted = scores.softmax(0) @ value[row, head // group, own]
+                torch.testing.assert_close(found[row, token, head], wanted)
+
+
+def test_encoders_attend_so_too(tiny_bert: Path, used: list[int]) -> None:
+    """Logits, with padding, and gradients are those of the fused kernel."""
+    ids = torch.tensor([[5, 6, 7, 0, 0], [8, 9, 10, 11, 12]])
+    lora = Lora(r=2, target_modules=("query", "value"))
+    found = []
+    for plain in (False, True):
+        backbone = load(Model(str(tiny_bert)), Chosen(False, plain), classes=3)
+        adapter = backbone.attach(lora, 0)
+        backbone.activate(adapter)
+        live = list(backbone.parameters(adapter).values())
+        with torch.no_grad():
+            for parameter in live:
+                parameter.add_(0.05)
+        logits = backbone.logits(ids, torch.tensor([2, 9]), (3, 5))
+        weights = torch.linspace(-1, 1, logits.numel()).view_as(logits)
+        found.append((logits, *torch.autograd.grad((logits * weights).sum(), live)))
+        assert set(used) == ({5} if plain else set())
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 def test_logits_and_gradients_are_those_of_the_fused_kernel(folder: str, used: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""Causal attention of short rows as plain matrix products.
+"""Attention of short rows as plain matrix products.
 
 Torch's fused kernel spares memory, which short rows do not need, and on processors its backward
 pass in bfloat16 is several times slower than the products that it stands for.
@@ -61,6 +61,24 @@ def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
     return mixed.view(rows, heads, tokens, -1).transpose(1, 2).contiguous()
 
 
+def masked(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, seen: Tensor | None
+) -> Tensor:
+    """(rows, tokens, heads, width): each token's mean of the values of those that it sees.
+
+    query: (rows, heads, tokens, width); key and value may have fewer heads, each for a group.
+    seen: whether a token sees another, (rows or 1, heads or 1, tokens, tokens); none: it sees all.
+    """
+    rows, heads, tokens, _ = query.shape
+    together = query.reshape(rows * key.shape[1], heads // key.shape[1] * tokens, -1)
+    scores = torch.bmm(together * scaling, key.flatten(0, 1).transpose(1, 2))
+    if seen is not None:
+        by_head = scores.view(rows, heads, tokens, tokens)
+        scores = by_head.masked_fill(~seen, -torch.inf).view_as(scores)
+    mixed = torch.bmm(scores.softmax(dim=-1), value.flatten(0, 1))
+    return mixed.view(rows, heads, tokens, -1).transpose(1, 2).contiguous()
+
+
 def _attention(
     module: Module,
     query: Tensor,
@@ -72,13 +90,16 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """As transformers calls it; whatever is not plain and short goes the way it always went."""
-    whole = attention_mask is None and query.shape[2] == key.shape[2]
     is_causal = kwargs.get("is_causal")
     is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    within = query.shape[2] == key.shape[2] and 1 < query.shape[2] <= LONGEST
     plain = not dropout and all(kwargs.get(name) is None for name in UNUSUAL)
-    if whole and is_causal and plain and 1 < query.shape[2] <= LONGEST:
-        width: float = query.shape[-1]
-        return causal(query, key, value, width**-0.5 if scaling is None else scaling), None
+    if within and plain:
+        factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+        if is_causal and attention_mask is None:
+            return causal(query, key, value, factor), None
+        if not is_causal and (attention_mask is None or attention_mask.dtype == torch.bool):
+            return masked(query, key, value, factor, attention_mask), None
     mixed, _ = sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
     )

@@ -290,7 +290,7 @@ def load(settings: Model, chosen: Chosen | None = None, classes: int = 0) -> Bac
         recompute(model, name)
     if head.causal:
         model.generation_config = _ends(model.generation_config, tokenizer)
-    if chosen.plain_attention and head.causal:
+    if chosen.plain_attention:
         attention.use(model)
     return Backbone(
         name,
