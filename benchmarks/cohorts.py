@@ -95,19 +95,20 @@ def main() -> None:
     """Measure all cases, print a line for each, keep the samples; a case that is there is kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--short", action="store_true", help="three cases; about a minute")
+    parser.add_argument("--short", action="store_true", help="three cases, two minutes")
     parser.add_argument("--again", action="store_true", help="forget what was measured before")
     chosen = parser.parse_args()
+    repeats = 2 if chosen.short else chosen.repeats
     file = results("cohorts")
     done = [] if chosen.again or not file.exists() else json.loads(file.read_text())["cases"]
     for case in SHORT if chosen.short else FULL:
         if any(asdict(case).items() <= known.items() for known in done):
             continue
-        found = measure(case, chosen.repeats)
+        found = measure(case, repeats)
         shown = ", ".join(f"{size}: {value:.2f}" for size, value in found["speedup"].items())  # type: ignore[attr-defined]
         print(f"{case}: {shown}; auto {found['auto']}: {found['auto_speedup']:.2f}", flush=True)
         done.append(found)
-        keep("cohorts", {"steps": STEPS, "repeats": chosen.repeats, "cases": done})
+        keep("cohorts", {"steps": STEPS, "repeats": repeats, "cases": done})
 
 
 if __name__ == "__main__":

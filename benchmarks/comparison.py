@@ -1,33 +1,26 @@
 """Which algorithm? All of them on experiments/comparison.yaml, dealt alike and unlike, three seeds.
 
 First each algorithm's learning rate is chosen by validation reviews, with a seed of its own and on
-the unlike deal. A run that was stopped is gone on with; one that is finished is not done again.
-Runs take turns in two processes of one thread each. Writes benchmarks/results/comparison.json.
+the unlike deal. Runs take turns in two processes of one thread each; what a round takes is then
+measured with one at a time. What was stopped is gone on with. Writes
+benchmarks/results/comparison.json.
 """
 
 import argparse
 import logging
-import os
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded, here and in the processes
-
-import torch
+from many_runs import WORKERS, Task, finish
 from measured import ROOT, keep
 
-from hanse import journal, simulation, spending
+from hanse import journal, spending
 from hanse.evaluation.intervals import Interval, paired, student
-from hanse.held import Machine
-from hanse.loading import load
 
 EXPERIMENT = ROOT / "experiments" / "comparison.yaml"
 RUNS = ROOT / "runs" / "benchmark-comparison"
-WORKERS = 2
 BASELINE = "fedavg"
 TUNING = 0  # the seed with which learning rates are chosen
 DEALS = {"alike": "data.partition=iid", "unlike": "data.partition.dirichlet.alpha=0.1"}
@@ -83,57 +76,28 @@ WAYS = {
 }
 
 
-@dataclass(frozen=True)
-class Task:
-    """One run: where, and what is set in it."""
-
-    folder: Path
-    settings: Settings
-
-
 def tuning(name: str, rate: float) -> Task:
     """A run that a learning rate is judged by; it looks at no test review."""
     own = (*WAYS[name].settings, f"train.learning_rate={rate}", f"seed={TUNING}")
     unseen = ("evaluation.test=false", "evaluation.clients=false", DEALS["unlike"])
-    return Task(RUNS / f"tuning-{_file(name)}-{rate:g}", (*own, *unseen))
+    return Task(RUNS / f"tuning-{_file(name)}-{rate:g}", EXPERIMENT, (*own, *unseen))
 
 
 def compared(name: str, deal: str, seed: int, rate: float) -> Task:
     """A run that is compared with others."""
     own = (*WAYS[name].settings, f"train.learning_rate={rate}", f"seed={seed}", DEALS[deal])
-    return Task(RUNS / f"{_file(name)}-{deal}-{seed}", own)
+    return Task(RUNS / f"{_file(name)}-{deal}-{seed}", EXPERIMENT, own)
+
+
+def timing(name: str) -> Task:
+    """A short run of silos that hold as much as each other, which has the processor to itself."""
+    own = (*WAYS[name].settings, f"seed={TUNING}", DEALS["alike"], "rounds=4")
+    unseen = ("evaluation.test=false", "evaluation.clients=false")
+    return Task(RUNS / f"timing-{_file(name)}", EXPERIMENT, (*own, *unseen))
 
 
 def _file(name: str) -> str:
     return name.replace(", ", "-").replace(" ", "-")
-
-
-def work(task: Task) -> str:
-    """Run a task, or go on with it; what is in memory stays for the next."""
-    if not simulation.finished(task.folder):
-        if (task.folder / "experiment.yaml").exists():
-            simulation.resume(task.folder, _held)
-        else:
-            words = [*task.settings, f"output_dir={task.folder}"]
-            simulation.run(load(EXPERIMENT, words), _held)
-    return task.folder.name
-
-
-_held = Machine()
-
-
-def _begin() -> None:
-    torch.set_num_threads(1)
-
-
-def finish(tasks: Iterable[Task]) -> None:
-    """Do all that is not done yet."""
-    left = [task for task in tasks if not simulation.finished(task.folder)]
-    if not left:
-        return
-    with get_context("spawn").Pool(WORKERS, _begin) as pool:
-        for number, name in enumerate(pool.imap_unordered(work, left), 1):
-            logging.info("%d of %d: %s", number, len(left), name)
 
 
 def chosen(names: Sequence[str]) -> dict[str, float]:
@@ -169,9 +133,16 @@ def outcome(task: Task) -> dict[str, Any]:
         "own_items": round(sum(row["weight"] for row in asked)),
         "up_bytes": sum(record["bytes"]["up"] for record in rounds) / len(rounds),
         "down_bytes": sum(record["bytes"]["down"] for record in rounds) / len(rounds),
-        "training_seconds": sum(spending.training(record["seconds"]) for record in rounds),
-        "server_seconds": sum(record["seconds"]["aggregation"] for record in rounds),
         "seconds": sum(sum(record["seconds"].values()) for record in records),
+    }
+
+
+def seconds(task: Task) -> dict[str, float]:
+    """What a round takes of a run that is timed; in the first, rows are still new."""
+    later = [record["seconds"] for record in journal.records(task.folder) if record["round"] > 1]
+    return {
+        "training_seconds": statistics.median(spending.training(row) for row in later),
+        "server_seconds": statistics.median(row["aggregation"] for row in later),
     }
 
 
@@ -227,9 +198,13 @@ def main() -> None:
         for deal in DEALS
     }
     finish(task for own in tasks.values() for task in own)
+    finish((timing(name) for name in names), workers=1)
     runs = {key: [outcome(task) for task in own] for key, own in tasks.items()}
     lines = {
-        deal: {name: line(runs[name, deal], runs[BASELINE, deal]) for name in names}
+        deal: {
+            name: {**line(runs[name, deal], runs[BASELINE, deal]), **seconds(timing(name))}
+            for name in names
+        }
         for deal in DEALS
     }
     for deal, ways in lines.items():

@@ -61,7 +61,7 @@ def comparison(result: dict[str, Any]) -> list[str]:
         ways = result["deals"][deal]
         lines += [
             f"| {title} | accuracy, ahead of `fedavg` in points | on the silos' own reviews | up, "
-            "down in a round | training, server |",
+            "down in a round | seconds of training, of the server |",
             "|---|---|---|---|---|",
         ]
         for name, row in ways.items():
@@ -70,7 +70,7 @@ def comparison(result: dict[str, Any]) -> list[str]:
                 f"| {_ticked(name)} | {100 * row['accuracy']:.1f} %{_ahead(row['ahead'])} "
                 f"| {100 * row['own_accuracy']:.1f} %{_ahead(row['own_ahead'])} "
                 f"| {up:.2f}, {down:.2f} MB "
-                f"| {row['training_seconds']:.0f} s, {row['server_seconds']:.1f} s |"
+                f"| {row['training_seconds']:.1f} s, {row['server_seconds']:.2f} s |"
             )
         lines.append("")
     own = next(iter(result["deals"]["unlike"].values()))["own_items"]
