@@ -54,6 +54,8 @@ bench: $(VENV)/.demo $(VENV)/.dev
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/aggregation.py
+	$(BIN)/python benchmarks/comparison.py
+	$(BIN)/python benchmarks/adapters.py
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/plots.py
 

@@ -44,11 +44,57 @@ def cohorts(cases: list[dict[str, Any]]) -> Plot:
     return Plot("cohorts", "", "", paint, [2.0] * len(shapes))
 
 
+def adapters(ways: dict[str, Any]) -> Plot:
+    """What the federation reaches by what a round sends."""
+    shown = {name: way for name, way in ways.items() if "alone" in way}
+
+    def paint(axes: Axes) -> None:
+        for name, way in shown.items():
+            sent, reached = way["bytes"] / 1e6, 100 * way["federated"]["accuracy"]
+            axes.plot(sent, reached, "o", markersize=5)
+            axes.annotate(name, (sent, reached), xytext=(4, 4), textcoords="offset points", size=7)
+        axes.set_xscale("log")
+        axes.margins(x=0.15, y=0.15)
+        axes.set_xlabel("MB sent in a round, by four silos, both ways")
+        axes.set_ylabel("accuracy, %")
+
+    return Plot("adapters", "", "", paint, [3.2])
+
+
+def frozen(ways: dict[str, Any]) -> Plot:
+    """Accuracy by how much of the encoder is frozen: nothing, its embeddings, layer by layer."""
+    known = [way for way in ways.values() if way["frozen"] is not None]
+    rows = sorted(known, key=lambda way: way["frozen"])
+
+    def paint(axes: Axes) -> None:
+        for kind in ("centralised", "federated"):
+            reached = [[100 * value for value in way[kind]["seeds"]] for way in rows]
+            means = [sum(values) / len(values) for values in reached]
+            places = [way["frozen"] for way in rows]
+            axes.plot(places, means, "o-", markersize=4, label=kind)
+            axes.fill_between(places, [*map(min, reached)], [*map(max, reached)], alpha=0.15)
+        names = ["nothing", "E", *(f"E + {way['frozen'] - 1}" for way in rows[2:])]
+        axes.set_xticks([way["frozen"] for way in rows], names)
+        axes.set_xlabel("frozen: embeddings (E) and so many of six layers")
+        axes.set_ylabel("accuracy, %")
+        legend(axes)
+
+    return Plot("frozen", "", "", paint, [2.6])
+
+
+def put(plot: Plot) -> None:
+    """Draw a plot into docs/."""
+    (ROOT / "docs" / f"{plot.name}.svg").write_bytes(draw(plot).svg)
+    sys.stdout.write(f"docs/{plot.name}.svg drawn\n")
+
+
 if __name__ == "__main__":
     if results("cohorts").exists():
-        picture = draw(cohorts(json.loads(results("cohorts").read_text())["cases"]))
-        (ROOT / "docs" / "cohorts.svg").write_bytes(picture.svg)
-        sys.stdout.write("docs/cohorts.svg drawn\n")
+        put(cohorts(json.loads(results("cohorts").read_text())["cases"]))
+    if results("adapters").exists():
+        ways = json.loads(results("adapters").read_text())["ways"]
+        put(adapters(ways))
+        put(frozen(ways))
     if (demo := ROOT / "runs" / "quickstart").exists():
         figure(demo, ROOT / "docs" / "quickstart.svg")
         sys.stdout.write("docs/quickstart.svg drawn\n")

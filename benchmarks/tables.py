@@ -17,6 +17,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "quickstart": quality.quickstart,
     "ladder": quality.ladder,
     "comparison": quality.comparison,
+    "adapters": quality.adapters,
     "overhead": cost.overhead,
     "logits": cost.logits,
     "precision": cost.precision,
