@@ -1,6 +1,6 @@
 """A silo's own law: what it does for a server, whatever the server asks for."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -39,6 +39,8 @@ class Policy(Section):
     max_rounds: most rounds of a run.
     max_tries: how often a round is trained, or evaluated: a server that was killed asks again.
     min_cohort: fewest silos of a round, this one counted.
+    agreement: whether silos must agree on what they were sent before this one trains; auto: if its
+        kit knows other silos.
     privacy: the least differential privacy.
     metrics: the numbers that may leave, as names or patterns such as *_seconds; others are dropped.
     reasons: whether the text of a failure may leave, which may quote a row. Else the server hears
@@ -56,6 +58,7 @@ class Policy(Section):
     max_rounds: PositiveInt = 1_000
     max_tries: PositiveInt = 3
     min_cohort: PositiveInt = 2
+    agreement: Literal["auto", "always", "never"] = "auto"
     privacy: Privacy = Privacy()
     metrics: tuple[str, ...] = (*TRAINING, *SCORES)
     reasons: bool = False

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -30,7 +30,7 @@ SIGNATURE = 64  # bytes
 MAX_HEAD = 4096  # bytes; a longer one is refused before it is parsed
 SKEW = 300.0  # seconds that a message's clock and ours may differ
 
-Direction = Literal["request", "reply"]
+Direction = Literal["request", "reply", "statement"]
 
 
 class Untrusted(MessageError):  # noqa: N818 (said of a message)
@@ -102,7 +102,7 @@ def _parse(head: bytes) -> tuple[Stamp, str]:
         not isinstance(values, dict)
         or values.keys() != _TYPES.keys()
         or any(type(values[key]) is not kind for key, kind in _TYPES.items())
-        or values["direction"] not in ("request", "reply")
+        or values["direction"] not in get_args(Direction)
         or not all(0 <= values[key] < 2**63 for key in ("round", "sequence", "time"))
     ):
         raise Untrusted("the message has no readable head")
