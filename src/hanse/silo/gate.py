@@ -1,4 +1,4 @@
-"""The one way into a silo and out of it: signatures, policy and agreement around what it answers."""
+"""The one way into a silo and out: signatures, policy and agreement around what it answers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
