@@ -25,17 +25,20 @@ class SettingError(UserError):
         self.place = place
 
 
-def explain(error: ValidationError, model: type, home: Place = ()) -> SettingError:
+def explain(
+    error: ValidationError, model: type, home: Place = (), whole: str = "an experiment"
+) -> SettingError:
     """The first of pydantic's errors as one sentence with a way out.
 
     home: where the model's settings stand: () in an experiment, ("clients", name) in a client's.
+    whole: what a file of such settings is.
     """
     first = error.errors()[0]
     place = _place(first)
-    whole = (*home, *place)
-    name = ".".join(map(str, whole)) or "the experiment"
+    there = (*home, *place)
+    name = ".".join(map(str, there)) or f"the {whole.partition(' ')[2]}"
     if first["type"] in _UNKNOWN:
-        said = _unknown(model, place, home)
+        said = _unknown(model, place, home, whole)
     elif first["type"] == "missing":
         said = f"{name} is missing."
     elif first["type"] == "value_error":
@@ -45,7 +48,7 @@ def explain(error: ValidationError, model: type, home: Place = ()) -> SettingErr
         came = repr(first["input"])
         came = came if len(came) <= SHOWN else f"{came[:SHOWN]}…"
         said = f"{name} is {came}; {_expected(error, model, place)}."
-    return SettingError(said, whole)
+    return SettingError(said, there)
 
 
 def _expected(error: ValidationError, model: type, place: Place) -> str:
@@ -60,7 +63,7 @@ def _expected(error: ValidationError, model: type, place: Place) -> str:
     return ", or ".join(text[0].lower() + text[1:] for text in said)
 
 
-def _unknown(model: type, place: Place, home: Place) -> str:
+def _unknown(model: type, place: Place, home: Place, whole: str) -> str:
     """That there is no such setting, and which one was probably meant."""
     *section, key = map(str, place)
     known, elsewhere = keys(model, place[:-1]), leaves(model)
@@ -69,7 +72,7 @@ def _unknown(model: type, place: Place, home: Place) -> str:
         there = elsewhere[found[0]]
         level = " at the top" if len(there) == 1 else ""
         near = f" (did you mean {'.'.join(map(str, there))!r}{level}?)"
-    where = ".".join([*map(str, home), *section]) or "an experiment"
+    where = ".".join([*map(str, home), *section]) or whole
     return f"there is no setting {key!r}{near}; {where} has {', '.join(known)}."
 
 

@@ -9,9 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
-from hanse import parts
+from hanse import parts, settings
 from hanse.aliases import ALIASES, Alias
 from hanse.experiment import Experiment
 from hanse.faults import SettingError, free, keys
@@ -69,22 +67,7 @@ def changed(change: Change) -> list[Change]:
 
 def line(text: str, place: Place) -> int | None:
     """The line of a file's text on which a setting stands, by whatever name; the nearest one."""
-    found: dict[Place, int] = {}
-    _find(yaml.compose(text), (), found)
-    place = tuple(map(str, place))
-    above = [place[:length] for length in range(len(place), 0, -1)]
-    below = [there for there in found if place and there[: len(place)] == place]
-    return next((found[there] for there in above + below if there in found), None)
-
-
-def _find(node: Any, place: Place, found: dict[Place, int]) -> None:
-    """Note the line of every key below a node."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            leaf = not isinstance(value, yaml.MappingNode)
-            there, _ = _meant(place, key.value, leaf)
-            found.setdefault(there, key.start_mark.line + 1)
-            _find(value, there, found)
+    return settings.line(text, place, lambda *key: _meant(*key)[0])
 
 
 def _renamed(values: Mapping[Any, Any], place: Place, moved: list[Moved]) -> Values:

@@ -1,7 +1,7 @@
 """YAML text to a mapping and back, and the changes that a command line makes to it."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,24 @@ class Change:
     word: str
 
 
-def read(path: Path) -> tuple[Values, str]:
-    """The mapping in a YAML file, and its text; raises UserError with the line that is wrong."""
+def read(path: Path, what: str = "experiment") -> tuple[Values, str]:
+    """The mapping in a YAML file, and its text; raises UserError with the line that is wrong.
+
+    what: what the file describes.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"the experiment {path} cannot be read: {reason}.") from None
+        raise UserError(f"the {what} {path} cannot be read: {reason}.") from None
+    return parse(text, str(path)), text
+
+
+def parse(text: str, place: str) -> Values:
+    """The mapping that a YAML text is; raises UserError with the line that is wrong.
+
+    place: what the text is, or where it is from.
+    """
     try:
         values = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader)
         json.dumps(values, default=str)  # an alias may contain itself; JSON may not
@@ -49,10 +60,37 @@ def read(path: Path) -> tuple[Values, str]:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise UserError(f"{path}{line} is not valid YAML: {problem}.") from None
+        raise UserError(f"{place}{line} is not valid YAML: {problem}.") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path} holds no settings; write `key: value` lines.")
-    return values, text
+        raise UserError(f"{place} holds no settings; write `key: value` lines.")
+    return values
+
+
+def line(text: str, place: Place, named: Callable[..., Place] | None = None) -> int | None:
+    """The line of a YAML text on which a setting stands, or the nearest one.
+
+    named: the place that is meant by a key at a place, and whether its value is a plain one; by
+        default the key below that place.
+    """
+    found: dict[Place, int] = {}
+    _find(yaml.compose(text), (), named or _as_written, found)
+    place = tuple(map(str, place))
+    above = [place[:length] for length in range(len(place), 0, -1)]
+    below = [there for there in found if place and there[: len(place)] == place]
+    return next((found[there] for there in above + below if there in found), None)
+
+
+def _find(node: Any, place: Place, named: Callable[..., Place], found: dict[Place, int]) -> None:
+    """Note the line of every key below a node."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            there = named(place, key.value, not isinstance(value, yaml.MappingNode))
+            found.setdefault(there, key.start_mark.line + 1)
+            _find(value, there, named, found)
+
+
+def _as_written(place: Place, key: Any, leaf: bool) -> Place:
+    return (*place, key)
 
 
 class _Loader(yaml.SafeLoader):
