@@ -263,6 +263,17 @@ def test_a_federation_learns_to_answer(file: Path, cohort: str) -> None:
     assert open_talk(run).answer(asked, Decoding(8)).strip() == answer
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
+def test_labels_are_written_and_not_chosen(file: Path, review_file: Path) -> None:
+    words = [f"data.path={review_file}", "rounds=1", "train.max_steps=1"]
+    with pytest.raises(UserError, match=r"does not choose between labels; .* objective: sft"):
+        _run(file, "chosen", *words, "objective=classify", "evaluation.tasks=null")
+    talk = open_talk(_run(file, "run", *words))
+    asked = talk.learner.backbone.tokenizer("great\nLabel:")["input_ids"]
+    (said,) = talk.learner.generate([Example(tuple(asked), (), prompt=len(asked))], 8)
+    assert talk.answer("great", Decoding(8)) == said
+
+
 def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path) -> None:
     words = ["rounds=3", "train.max_steps=2"]
     whole = _run(file, "whole", *words)

@@ -30,6 +30,7 @@ from hanse.learners.training import Training
 from hanse.loading import load as load_experiment
 from hanse.objectives.tag import Tag
 from hanse.randomness import Moment
+from hanse.talk import open_talk
 from hanse.values import IGNORED
 from samples import BAD, GOOD, PLAIN
 from stopping import ctrl_c
@@ -263,6 +264,20 @@ def test_a_run_is_scored_again_as_it_was(file: Path) -> None:
     found = rescore.compare(folder)["tagging"]
     last = journal.records(folder)[-1]["round"]
     assert found.adapted.items == journal.read_scores(folder, "test-tagging", last)["items"]
+
+
+def test_a_talk_tags_the_words_of_a_text(file: Path) -> None:
+    folder = _run(file, "run", "rounds=4", "train.max_steps=12")
+    talk = open_talk(folder)
+    found = talk.tags("film great  film dull")
+    assert [word for word, _ in found] == ["film", "great", "film", "dull"]
+    # What is said is what the run's test found, word by word.
+    experiment = load_experiment(folder / "experiment.yaml")
+    test, items = divide(experiment).test, journal.read_scores(folder, "test-tagging", 4)["items"]
+    mean = sum(len(row.words) for row in test) / len(test)
+    for row, item in zip(test, items, strict=True):
+        pairs = zip(talk.tags(row.text), row.tags, strict=True)
+        assert sum(said == tag for (_, said), tag in pairs) / mean == pytest.approx(item)
 
 
 def test_a_decoder_tags_nothing(file: Path, tiny_llama: Path, tiny_t5: Path) -> None:

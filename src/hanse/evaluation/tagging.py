@@ -38,7 +38,9 @@ class Tagging(Task):
                 total += float(cross_entropy(logits, batch.targets, reduction="sum"))
                 sizes = torch.bincount(batch.rows, minlength=len(places)).tolist()
                 pairs = zip(
-                    batch.targets.split(sizes), logits.argmax(dim=1).split(sizes), strict=True
+                    torch.split(batch.targets, sizes),
+                    torch.split(logits.argmax(dim=1), sizes),
+                    strict=True,
                 )
                 for place, (wanted, said) in zip(places, pairs, strict=True):
                     truth[place], answers[place] = wanted.tolist(), said.tolist()

@@ -18,7 +18,7 @@ class Head(ABC):
 
     task: what PEFT calls it. auto: transformers' class that picks the model's own.
     reads: what objectives and tasks may need of it, and as what rows are then rendered.
-    lacking: what is to be said of a model that has no such head, and what to do.
+    lacking: by what is needed, what is to be said of a model that does not have it.
     speaks: whether it generates text; then the base model has its weights, and it is not new.
     causal: whether no token looks to the right, so that padding there needs no mask.
     splits: whether it parts a row in two, whose lengths then depend on the rows beside it.
@@ -27,7 +27,7 @@ class Head(ABC):
     task: ClassVar[str]
     auto: ClassVar[type[Any]]
     reads: ClassVar[Mapping[str, str]]
-    lacking: ClassVar[str] = ""
+    lacking: ClassVar[Mapping[str, str]] = {}
     speaks: ClassVar[bool] = False
     causal: ClassVar[bool] = False
     splits: ClassVar[bool] = False
@@ -64,7 +64,7 @@ def choose(name: str, config: Any, needs: str, classes: int) -> Head:
     found = next((own for own in (head.of(config, classes) for head in heads) if own), None)
     if found is None:
         kind = next(iter(config.architectures or ()), type(config).__name__)
-        said = next(head.lacking for head in heads if head.lacking)
+        said = next(head.lacking[needs] for head in heads if needs in head.lacking)
         raise UserError(f"the model {name} is a {kind}, which {said}.")
     return found
 

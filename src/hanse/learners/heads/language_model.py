@@ -17,10 +17,10 @@ class LanguageModel(Head):
     task: ClassVar[str] = "CAUSAL_LM"
     auto: ClassVar[type[Any]] = AutoModelForCausalLM
     reads: ClassVar[Mapping[str, str]] = {"tokens": "tokens", "choices": "choices"}
-    lacking: ClassVar[str] = (
-        "does not generate text; choose a causal language model, such as smollm2-135m, or "
-        "objective: classify"
-    )
+    lacking: ClassVar[Mapping[str, str]] = {
+        "tokens": "does not generate text; choose a causal language model, such as smollm2-135m, "
+        "or objective: classify"
+    }
     speaks: ClassVar[bool] = True
     causal: ClassVar[bool] = True
 

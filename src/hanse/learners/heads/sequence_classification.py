@@ -19,13 +19,18 @@ class SequenceClassification(Head):
     task: ClassVar[str] = "SEQ_CLS"
     auto: ClassVar[type[Any]] = AutoModelForSequenceClassification
     reads: ClassVar[Mapping[str, str]] = {"choices": "classes"}
+    lacking: ClassVar[Mapping[str, str]] = {
+        "choices": "does not choose between labels; choose an encoder, such as minilm-l6, or a "
+        "causal language model, or let objective: sft write the labels"
+    }
 
     classes: int
 
     @classmethod
     def of(cls, config: Any, classes: int) -> Head | None:
-        able = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-        return cls(classes) if able and classes and not is_causal(config) else None
+        if is_causal(config) or getattr(config, "is_encoder_decoder", False):
+            return None
+        return cls(classes) if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING else None
 
     @property
     def options(self) -> dict[str, Any]:

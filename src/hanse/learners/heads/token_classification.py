@@ -19,10 +19,10 @@ class TokenClassification(Head):
     task: ClassVar[str] = "TOKEN_CLS"
     auto: ClassVar[type[Any]] = AutoModelForTokenClassification
     reads: ClassVar[Mapping[str, str]] = {"tags": "tags"}
-    lacking: ClassVar[str] = (
-        "has no output for each word of a text that it has read whole; choose an encoder, such as "
-        "minilm-l6, or an objective other than tag"
-    )
+    lacking: ClassVar[Mapping[str, str]] = {
+        "tags": "has no output for each word of a text that it has read whole; choose an encoder, "
+        "such as minilm-l6, or an objective other than tag"
+    }
 
     classes: int
 
