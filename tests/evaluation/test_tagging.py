@@ -1,6 +1,7 @@
 """Scores of tags against brute force and hand-made sentences."""
 
 import random
+import statistics
 from collections.abc import Iterator
 from itertools import product
 from types import SimpleNamespace
@@ -121,9 +122,29 @@ def test_metrics_by_hand_and_items_whose_mean_is_the_accuracy() -> None:
     assert sum(scores.items) / len(rows) == pytest.approx(accuracy)
     for row, said, item in zip(rows, learner.said, scores.items, strict=True):
         right = sum(a == b for a, b in zip(row, said, strict=True))
-        assert item == pytest.approx(right / (len(pairs) / len(rows)))
+        mean = len(pairs) / len(rows)
+        assert item == pytest.approx(accuracy + (right - accuracy * len(row)) / mean)
     named = [[[TAGS[tag] for tag in row] for row in every] for every in (rows, learner.said)]
     assert scores.metrics["f1"] == matches(*named).metrics()["f1"]
+
+
+def test_the_standard_error_is_that_of_other_rows_drawn_alike() -> None:
+    """Against the bootstrap over rows, whose accuracies differ and go with their length."""
+    draw, size = random.Random(3), 400
+    rows = [[0] * draw.choice((2, 30)) for _ in range(size)]
+    learner: Any = Known(rows, ("NN", "VB"))
+    learner.said = [
+        [int(draw.random() < (0.4 if len(row) > 9 else 0.1)) for _ in row] for row in rows
+    ]
+    scores = Tagging().evaluate(learner, "test")
+    right = [row.count(0) for row in learner.said]
+
+    def again() -> float:
+        some = draw.choices(range(size), k=size)
+        return sum(right[n] for n in some) / sum(len(rows[n]) for n in some)
+
+    spread = statistics.stdev(again() for _ in range(1000))
+    assert scores.metrics["accuracy_se"] == pytest.approx(spread, rel=0.15)
 
 
 def test_plain_tags_have_no_entities() -> None:

@@ -18,10 +18,11 @@ from hanse.values import Scores
 class Tagging(Task):
     """The tag with the highest score is the answer, at every word that the model reads.
 
-    An item is a row's right tags over the words that a row has in the mean: so the mean of items
-    is the accuracy over words, and intervals take rows, not words, for independent. Where all tags
-    are B-…, I-… or O, entities are compared, too: one is right if its kind and both its ends are,
-    and each counts alike (micro-averaged). Words that max_length cuts off count nowhere.
+    An item is a row's part in the accuracy over words, a + (right − a·words) / (mean words), whose
+    mean is the accuracy a itself: so intervals take rows, not words, for independent (the ratio of
+    two means; Cochran 1977, Sampling Techniques, ch. 6). Where all tags are B-…, I-… or O, entities
+    are compared, too: one is right if its kind and both its ends are, and each counts alike
+    (micro-averaged). Words that max_length cuts off count nowhere.
     """
 
     needs = "tags"
@@ -61,8 +62,11 @@ def _judged(
         sum(a == b for a, b in zip(row, said, strict=True))
         for row, said in zip(truth, answers, strict=True)
     ]
-    items = [own * len(truth) / words for own in right]
-    metrics = {"accuracy": sum(right) / words}
+    accuracy, mean = sum(right) / words, words / len(truth)
+    items = [
+        accuracy + (own - accuracy * len(row)) / mean for own, row in zip(right, truth, strict=True)
+    ]
+    metrics = {"accuracy": accuracy}
     if len(items) > 1:
         metrics["accuracy_se"] = standard_error(items)
     if is_scheme(names):
