@@ -103,8 +103,8 @@ def _rows(count: int = 24) -> list[Row]:
     ]
 
 
-def _learner(folder: Path, settings: Adapter) -> AdaptedModel:
-    backbone = load(Model(str(folder), bf16=False))
+def _learner(folder: Path, settings: Adapter, **own: Any) -> AdaptedModel:
+    backbone = load(Model(str(folder), bf16=False, **own))
     adapter = backbone.attach(settings, 0)
     training = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=8)
     splits = {"train": paired(_rows(), backbone.tokenizer, {}, "{text}", 64)}
@@ -246,6 +246,19 @@ def test_in_a_cohort_as_alone(folder: Path, kind: str) -> None:
             assert not torch.equal(tensor, start[name])
 
 
+def test_layers_computed_again_give_the_same_gradients(folder: Path) -> None:
+    losses, gradients = [], []
+    for again in (False, True):
+        learner = _learner(folder, Lora(r=2), gradient_checkpointing=again)
+        loss = learner.objective.loss(learner, learner.batch(learner.examples("train")))
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append([p.grad for p in learner.parameters().values()])
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert any(bool(own.any()) for own in gradients[0])
+
+
 def test_dropout_trains_alone(folder: Path) -> None:
     assert not _learner(folder, Lora(r=2, lora_dropout=0.1)).member().joins
 
@@ -260,7 +273,9 @@ def test_a_federation_learns_to_answer(file: Path, cohort: str) -> None:
     said = journal.read_scores(run, "test-generation", 4)
     assert rescore.compare(run)["generation"].adapted.items == said["items"]
     asked, answer = said["samples"][0]["prompt"], said["samples"][0]["said"]
-    assert open_talk(run).answer(asked, Decoding(8)).strip() == answer
+    heard: list[str] = []
+    assert open_talk(run).answer(asked, Decoding(8), heard.append).strip() == answer
+    assert "".join(heard).strip() == answer
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls

@@ -294,7 +294,9 @@ def test_a_decoder_tags_nothing(file: Path, tiny_llama: Path, tiny_t5: Path) -> 
         ("objective=sft", "only objective: tag learns from"),
         ("objective=classify", "only objective: tag learns from"),
         ("data.partition={dirichlet: {alpha: 1}}", "goes by label, but this row has none"),
-        ("data.labels={O: O}", r"the tag 'B-\w+' is none of the 1 that"),
+        ("data.labels={O: O, B-good: B-good}", r"the tag '.-\w+' is none of the 2 that"),
+        ("data.labels={O: O}", "objective tag chooses between tags, but there is only 'O'"),
+        ("data.labels={O: O, B-good: x, I-good: x}", "calls both tags 'B-good' and 'I-good' 'x'"),
     ],
 )
 def test_what_does_not_go_together_is_said_before_a_model_is_loaded(

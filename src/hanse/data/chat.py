@@ -16,8 +16,8 @@ from hanse.data.labelled import (
 )
 from hanse.data.pairs import paired
 from hanse.data.passages import passages
+from hanse.data.tagged import refuse_names, tag_names, tagged
 from hanse.data.tagged import refuse_unknown as refuse_unknown_tags
-from hanse.data.tagged import tag_names, tagged
 from hanse.data.tokens import Tokenizer, targets
 from hanse.errors import UserError
 from hanse.values import IGNORED, Example
@@ -132,7 +132,9 @@ def _refuse_tagged(rows: Sequence[Row], needs: str, labels: Mapping[str, str]) -
             "encoder, such as minilm-l6; use it, or name another column in data.columns."
         )
     if needs == "tags" and rows:
-        refuse_unknown_tags(rows, tag_names(rows, labels))
+        names = tag_names(rows, labels)
+        refuse_names(names)
+        refuse_unknown_tags(rows, names)
 
 
 def _refuse_preferences(rows: Sequence[Row]) -> None:

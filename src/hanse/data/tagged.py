@@ -20,6 +20,22 @@ def tag_names(rows: Iterable[Row], labels: Mapping[str, str]) -> dict[str, str]:
     return dict(labels) or {tag: tag for tag in sorted({tag for row in rows for tag in row.tags})}
 
 
+def refuse_names(names: Mapping[str, str]) -> None:
+    """Raise UserError for tags between which there is nothing to choose."""
+    if len(names) < 2:
+        raise UserError(
+            f"objective tag chooses between tags, but there is only {', '.join(names)!r}; name all "
+            "tags in data.labels."
+        )
+    first: dict[str, str] = {}
+    for tag, name in names.items():
+        if first.setdefault(name, tag) != tag:
+            raise UserError(
+                f"data.labels calls both tags {first[name]!r} and {tag!r} {name!r}; give each a "
+                "name of its own, or make them one in the data."
+            )
+
+
 def refuse_unknown(rows: Iterable[Row], names: Mapping[str, str]) -> None:
     """Raise UserError for a row with a tag that no output of the model stands for."""
     for row in rows:
