@@ -10,6 +10,7 @@ import torch
 from hanse import division
 from hanse.data.formats import Row
 from hanse.data.passages import question
+from hanse.data.tagged import read_words
 from hanse.data.tokens import encode, lead
 from hanse.errors import UserError
 from hanse.held import Machine, examples
@@ -79,7 +80,10 @@ class Talk:
         return "tags" in self.learner.backbone.head.reads
 
     def tags(self, text: str) -> list[tuple[str, str]]:
-        """The words of a text, as white space parts them, each with its likeliest tag."""
+        """The words of a text, as white space parts them, each with its likeliest tag.
+
+        What is behind max_length is not read, nor what the tokenizer makes nothing of.
+        """
         experiment, backbone = self.trained.experiment, self.learner.backbone
         known, words = experiment.data.labels, tuple(text.split())
         any_tags = (next(iter(known)),) * len(words)
@@ -87,8 +91,9 @@ class Talk:
         (example,) = examples(experiment, [row], known, "tags", backbone)
         with torch.inference_mode():
             best = self.learner.forward(self.learner.batch([example])).argmax(dim=1).tolist()
-        # What is behind max_length is not read, and has no tag.
-        return list(zip(words, (example.classes[tag] for tag in best), strict=False))
+        room = backbone.max_length(experiment.model.max_length)
+        read = read_words(row, backbone.tokenizer, room)
+        return [(words[at], example.classes[tag]) for at, tag in zip(read, best, strict=True)]
 
     def _asked(self, message: Mapping[str, str]) -> list[int]:
         """The tokens after which the model answers."""

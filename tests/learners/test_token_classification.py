@@ -1,7 +1,6 @@
 """Encoders that tag words: what they read and learn, and that transformers agrees."""
 
 import json
-import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,14 +24,13 @@ from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.backbone import Model, load
 from hanse.learners.cohort import train
-from hanse.learners.sources import locate
 from hanse.learners.training import Training
 from hanse.loading import load as load_experiment
 from hanse.objectives.tag import Tag
 from hanse.randomness import Moment
 from hanse.talk import open_talk
 from hanse.values import IGNORED
-from samples import BAD, GOOD, PLAIN
+from samples import sentences
 from stopping import ctrl_c
 
 KINDS: dict[str, Adapter] = {
@@ -44,23 +42,6 @@ KINDS: dict[str, Adapter] = {
     "prefix_tuning": PrefixTuning(3),
 }
 LORA = "adapter.lora.target_modules=[query, value]"
-
-
-def sentences(count: int, seed: int = 0) -> list[dict[str, list[str]]]:
-    """Invented sentences in which praise and blame are entities of two words or of one."""
-    draw = random.Random(seed)
-    rows = []
-    for number in range(count):
-        words, tags = [f"{number}"], ["O"]
-        for _ in range(draw.randint(2, 4)):
-            words.append(draw.choice(PLAIN))
-            tags.append("O")
-            kind, known = draw.choice((("good", GOOD), ("bad", BAD)))
-            size = draw.randint(1, 2)
-            words += draw.choices(known, k=size)
-            tags += [f"B-{kind}", f"I-{kind}"][:size]
-        rows.append({"tokens": words, "ner_tags": tags})
-    return rows
 
 
 @pytest.fixture
@@ -87,54 +68,6 @@ output_dir: {tmp_path / "run"}
 
 def _run(file: Path, name: str, *words: str) -> Path:
     return simulation.run(load_experiment(file, [f"output_dir={file.parent / name}", *words]))
-
-
-@pytest.mark.parametrize("name", ["tiny_bert", "minilm"])
-def test_a_words_first_token_has_its_tag(name: str, request: pytest.FixtureRequest) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue(name))
-    rows = [
-        Row(words=tuple(row["tokens"]), tags=tuple(row["ner_tags"]), text=" ".join(row["tokens"]))
-        for row in (
-            *sentences(20),
-            {"tokens": ["U.S.", "can't", "ünbelievable", "a", "-", "``"], "ner_tags": [*"OOOOOO"]},
-        )
-    ]
-    names = tag_names(rows, {})
-    examples = tagged(rows, tokenizer, names, 64)
-    for row, example in zip(rows, examples, strict=True):
-        # Transformers' own account of which token is of which word.
-        encoded = tokenizer(list(row.words), is_split_into_words=True, truncation=True)
-        if name == "minilm":
-            assert list(example.ids) == encoded["input_ids"]
-            words = encoded.word_ids()
-            first = [
-                place
-                for place, word in enumerate(words)
-                if word is not None and word not in words[:place]
-            ]
-            assert [p for p, tag in enumerate(example.tags) if tag != IGNORED] == first
-        said = [example.classes[tag] for tag in example.tags if tag != IGNORED]
-        assert said == list(row.tags)
-
-
-@pytest.fixture(scope="session")
-def minilm() -> str:
-    """The folder of the real encoder's tokenizer."""
-    try:
-        return locate("minilm-l6")
-    except UserError:
-        pytest.skip("minilm-l6 is not installed")
-
-
-def test_what_is_too_long_loses_its_last_words(tiny_bert: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    words, tags = ("great", "film", "dull"), ("A", "B", "A")
-    row = Row(words=words, tags=tags, text=" ".join(words), place="f:1")
-    whole = tagged([row], tokenizer, tag_names([row], {}), 64)[0]
-    assert [tag for tag in whole.tags if tag != IGNORED] == [0, 1, 0]
-    last = max(place for place, tag in enumerate(whole.tags) if tag != IGNORED)
-    cut = tagged([row], tokenizer, tag_names([row], {}), last)[0]
-    assert [tag for tag in cut.tags if tag != IGNORED] == [0, 1]
 
 
 def _learner(folder: Path, settings: Adapter) -> AdaptedModel:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 from hanse.data.formats import Row
 from hanse.data.tokens import Tokenizer
@@ -66,9 +67,7 @@ def tagged(
         )
     places = {tag: index for index, tag in enumerate(names)}
     classes = tuple(names.values())
-    encoded = tokenizer(
-        [row.text for row in rows], truncation=True, max_length=room, return_offsets_mapping=True
-    )
+    encoded = _encoded(rows, tokenizer, room)
     result = []
     for row, ids, spans in zip(rows, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         tags = [IGNORED] * len(ids)
@@ -82,6 +81,20 @@ def tagged(
         nothing = (IGNORED,) * len(ids)
         result.append(Example(tuple(ids), nothing, tags=tuple(tags), classes=classes))
     return result
+
+
+def read_words(row: Row, tokenizer: Tokenizer, room: int) -> list[int]:
+    """Which of a row's words have a token of their own, and so a tag, among `room` tokens."""
+    [spans] = _encoded([row], tokenizer, room)["offset_mapping"]
+    return [word for _, word in _first_tokens(row.words, spans)]
+
+
+def _encoded(rows: Sequence[Row], tokenizer: Tokenizer, room: int) -> Mapping[str, Any]:
+    texts = [row.text for row in rows]
+    found: Mapping[str, Any] = tokenizer(
+        texts, truncation=True, max_length=room, return_offsets_mapping=True
+    )
+    return found
 
 
 def _first_tokens(
