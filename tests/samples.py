@@ -26,6 +26,23 @@ def reviews(count: int, seed: int = 0) -> list[dict[str, str]]:
     return rows
 
 
+def sentences(count: int, seed: int = 0) -> list[dict[str, list[str]]]:
+    """Invented sentences in which praise and blame are entities of two words or of one."""
+    draw = random.Random(seed)
+    rows = []
+    for number in range(count):
+        words, tags = [f"{number}"], ["O"]
+        for _ in range(draw.randint(2, 4)):
+            words.append(draw.choice(PLAIN))
+            tags.append("O")
+            kind, known = draw.choice((("good", GOOD), ("bad", BAD)))
+            size = draw.randint(1, 2)
+            words += draw.choices(known, k=size)
+            tags += [f"B-{kind}", f"I-{kind}"][:size]
+        rows.append({"tokens": words, "ner_tags": tags})
+    return rows
+
+
 def write_lines(path: Path, rows: list[dict[str, str]]) -> Path:
     """A .jsonl file of these rows."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

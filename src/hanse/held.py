@@ -53,13 +53,13 @@ class Machine:
     def backbone(self, settings: Model, needs: str, labels: Mapping[str, str]) -> Backbone:
         """The base model that these settings mean, loaded when first asked for.
 
-        needs: how rows become examples. labels: the choices, if it is that; an encoder has an
-            output for each of them.
+        needs: how rows become examples. labels: the choices, or the tags, if it is these; an
+            encoder has an output for each of them.
         """
-        classes = len(labels) if needs == "choices" else 0
+        classes = 0 if needs == "tokens" else len(labels)
         chosen, held = self.chosen.get(settings.noted), self.backbones.get(settings.loaded)
-        if held is None or chosen not in (None, held.chosen) or not held.tells_apart(classes):
-            held = self.backbones[settings.loaded] = load(settings, chosen, classes)
+        if held is None or chosen not in (None, held.chosen) or not held.serves(needs, classes):
+            held = self.backbones[settings.loaded] = load(settings, chosen, classes, needs)
             self.chosen[settings.noted] = held.chosen
         return held
 
@@ -134,9 +134,7 @@ def _rendering(
     backbone: Backbone, model: Model, needs: str, labels: Mapping[str, str], template: str
 ) -> Rendering:
     length = backbone.max_length(model.max_length)
-    if needs == "choices" and not backbone.head.causal:
-        needs = "classes"
-    return Rendering(backbone.tokenizer, needs, labels, template, length)
+    return Rendering(backbone.tokenizer, backbone.head.reads[needs], labels, template, length)
 
 
 def adapter_settings(experiment: Experiment) -> Adapter:

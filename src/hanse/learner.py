@@ -132,7 +132,9 @@ class Learner(ABC):
 class Objective(ABC):
     """What a learner minimizes."""
 
-    needs: ClassVar[str] = "tokens"  # how rows become examples: "tokens" to learn, or "choices"
+    needs: ClassVar[str] = (
+        "tokens"  # how rows become examples: "tokens" to learn, "choices", "tags"
+    )
     shared: ClassVar[bool] = True  # asks only for `forward` or `scores`, once: cohorts can do it
 
     @abstractmethod

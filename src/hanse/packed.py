@@ -23,7 +23,8 @@ class Packed:
     learned: (spans, 2) where in `ids` what is learned begins and ends, in order.
     choice, prompt: (examples,) as in `Example`.
     text, cuts: (bytes,) all answers as UTF-8, and (examples + 1,) where in it each begins.
-    choices: those of every example; empty if they have none.
+    tags: (tokens,) those of all examples, or none at all if the words are not tagged.
+    choices, classes: those of every example; empty if they have none.
     """
 
     ids: NDArray[Any]
@@ -33,7 +34,9 @@ class Packed:
     prompt: NDArray[np.int32]
     text: NDArray[np.uint8]
     cuts: Numbers
+    tags: NDArray[np.int32]
     choices: Choices = ()
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.choice)
@@ -48,19 +51,21 @@ class Packed:
             labels[begin:end] = ids[begin:end]
         answer = self.text[slice(*self.cuts[index : index + 2])].tobytes().decode()
         choice, prompt = int(self.choice[index]), int(self.prompt[index])
-        return Example(ids, tuple(labels), self.choices, choice, prompt, answer)
+        tags = tuple(self.tags[start:stop].tolist())
+        return Example(ids, tuple(labels), self.choices, choice, prompt, answer, tags, self.classes)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All of it as arrays, for a file."""
-        choices = np.frombuffer(json.dumps(self.choices).encode(), np.uint8)
-        return {**vars(self), "choices": choices}
+        names = ("choices", "classes")
+        said = {n: np.frombuffer(json.dumps(getattr(self, n)).encode(), np.uint8) for n in names}
+        return {**vars(self), **said}
 
     @staticmethod
     def of(arrays: Mapping[str, NDArray[Any]]) -> "Packed":
         """The inverse of `arrays`."""
         found: dict[str, Any] = dict(arrays)
-        choices = json.loads(found.pop("choices").tobytes())
-        return Packed(**found, choices=tuple(map(tuple, choices)))
+        choices, classes = (json.loads(found.pop(n).tobytes()) for n in ("choices", "classes"))
+        return Packed(**found, choices=tuple(map(tuple, choices)), classes=tuple(classes))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -96,10 +101,8 @@ def lengths(examples: Sequence[Any]) -> list[int]:
 
 
 def pack(examples: Sequence[Example]) -> Packed:
-    """Examples in arrays; all have the same choices, or none."""
-    choices = examples[0].choices if examples else ()
-    if any(example.choices != choices for example in examples):
-        raise ValueError("examples with different choices cannot be packed together")
+    """Examples in arrays; all have the same choices and classes, or none."""
+    choices, classes = _shared({(example.choices, example.classes) for example in examples})
     ids = np.array([token for example in examples for token in example.ids], np.uint32)
     labels = np.array([label for example in examples for label in example.labels], np.int64)
     texts = [example.answer.encode() for example in examples]
@@ -112,15 +115,15 @@ def pack(examples: Sequence[Example]) -> Packed:
         prompt=np.array([example.prompt for example in examples], np.int32),
         text=np.frombuffer(b"".join(texts), np.uint8),
         cuts=_ends(list(map(len, texts))),
+        tags=np.array([tag for example in examples for tag in example.tags], np.int32),
         choices=choices,
+        classes=classes,
     )
 
 
 def join(parts: Sequence[Packed]) -> Packed:
-    """Packed examples behind each other, at least one part; all have the same choices, or none."""
-    choices = {part.choices for part in parts if len(part)} or {()}
-    if len(choices) > 1:
-        raise ValueError("examples with different choices cannot be packed together")
+    """Packed examples behind each other, at least one part; with the same choices and classes."""
+    choices, classes = _shared({(part.choices, part.classes) for part in parts if len(part)})
     before = _ends([len(part.ids) for part in parts])
     written = _ends([len(part.text) for part in parts])
     starts = [part.starts[:-1] + start for part, start in zip(parts, before, strict=False)]
@@ -134,8 +137,17 @@ def join(parts: Sequence[Packed]) -> Packed:
         prompt=np.concatenate([part.prompt for part in parts]),
         text=np.concatenate([part.text for part in parts]),
         cuts=np.concatenate([*cuts, written[-1:]]),
-        choices=choices.pop(),
+        tags=np.concatenate([part.tags for part in parts]),
+        choices=choices,
+        classes=classes,
     )
+
+
+def _shared(found: set[tuple[Choices, tuple[str, ...]]]) -> tuple[Choices, tuple[str, ...]]:
+    """The one pair of choices and classes that all examples have."""
+    if len(found) > 1:
+        raise ValueError("examples with different choices or classes cannot be packed together")
+    return found.pop() if found else ((), ())
 
 
 def _ends(sizes: Sequence[int]) -> Numbers:

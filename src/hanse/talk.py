@@ -10,6 +10,7 @@ import torch
 from hanse import division
 from hanse.data.formats import Row
 from hanse.data.passages import question
+from hanse.data.tagged import read_words
 from hanse.data.tokens import encode, lead
 from hanse.errors import UserError
 from hanse.held import Machine, examples
@@ -39,8 +40,9 @@ class Talk:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The words that answer a text; none where the answer is free."""
-        return self.trained.experiment.data.labels
+        """The words that answer a text; none where the answer is free, or a tag for each word."""
+        chosen = "choices" in self.learner.backbone.head.reads
+        return self.trained.experiment.data.labels if chosen else {}
 
     def speak_as(self, base: bool) -> None:
         """Let the base model speak from now on, or the adapted one."""
@@ -72,15 +74,51 @@ class Talk:
         found = zip(self.labels.values(), scores.double().softmax(dim=0).tolist(), strict=True)
         return sorted(found, key=lambda pair: -pair[1])
 
+    @property
+    def tags_words(self) -> bool:
+        """Whether it answers a text with a tag for each word."""
+        return "tags" in self.learner.backbone.head.reads
+
+    def tags(self, text: str) -> list[tuple[str, str]]:
+        """The words of a text, as white space parts them, each with its likeliest tag.
+
+        What is behind max_length is not read, nor what the tokenizer makes nothing of.
+        """
+        experiment, backbone = self.trained.experiment, self.learner.backbone
+        known, words = experiment.data.labels, tuple(text.split())
+        any_tags = (next(iter(known)),) * len(words)
+        row = Row(words=words, tags=any_tags, text=" ".join(words), place=PLACE)
+        (example,) = examples(experiment, [row], known, "tags", backbone)
+        with torch.inference_mode():
+            best = self.learner.forward(self.learner.batch([example])).argmax(dim=1).tolist()
+        room = backbone.max_length(experiment.model.max_length)
+        read = read_words(row, backbone.tokenizer, room)
+        return [(words[at], example.classes[tag]) for at, tag in zip(read, best, strict=True)]
+
     def _asked(self, message: Mapping[str, str]) -> list[int]:
         """The tokens after which the model answers."""
         tokenizer = self.learner.backbone.tokenizer
+        if self.learner.backbone.head.splits:
+            return self._read(message)
         if self.kind == "messages":
             return question([*self.messages, message], tokenizer)
         ids = lead(tokenizer) + encode(tokenizer, [message["content"]])[0]
         if not ids:
             raise UserError("the prompt is empty; write something.")
         return ids
+
+    def _read(self, message: Mapping[str, str]) -> list[int]:
+        """The tokens that an encoder reads, as it did in training."""
+        backbone = self.learner.backbone
+        known = self.trained.experiment.data.labels
+        row = Row(prompt=message["content"], completion="?", place=PLACE)
+        if self.kind == "messages":
+            talk = (*self.messages, message, {"role": "assistant", "content": "?"})
+            row = Row(messages=talk, place=PLACE)
+        elif self.kind == "labelled":
+            row = Row(text=message["content"], label=next(iter(known)), place=PLACE)
+        (example,) = examples(self.trained.experiment, [row], known, "tokens", backbone)
+        return list(example.ids[: example.prompt])
 
 
 def open_talk(folder: Path, overrides: Iterable[str] = ()) -> Talk:

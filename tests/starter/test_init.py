@@ -133,6 +133,24 @@ def test_what_is_written_runs(
     assert (tmp_path / "runs/first-try/adapter/adapter_model.safetensors").stat().st_size > 0
 
 
+@pytest.mark.parametrize("rows", [3, 50])
+def test_words_with_tags_are_for_an_encoder(
+    hanse, rows: int, tmp_path: Path, tiny_bert: Path
+) -> None:
+    said = [
+        {"tokens": ["number", str(n), "."], "tags": ["NN", f"odd {n}" if n % 9 else ":", "."]}
+        for n in range(rows)
+    ]
+    (tmp_path / "words.jsonl").write_bytes(lines(said))
+    code, told, _ = hanse("init", "--from", "words.jsonl", "--silos", 3)
+    assert code == 0, told
+    experiment = load(tmp_path / "words.yaml")
+    assert experiment.model.model_name_or_path == "minilm-l6" and experiment.objective == "tag"
+    assert set(experiment.data.labels) == {tag for row in said for tag in row["tags"]}
+    code, told, _ = hanse("run", "words.yaml", *ours(tiny_bert), "rounds=1")
+    assert code == 0, told
+
+
 @pytest.mark.parametrize("name", ["labelled.parquet", "chat.jsonl"])
 def test_a_large_file_is_checked(hanse, name: str, tmp_path: Path, tiny_llama: Path) -> None:
     (tmp_path / name).write_bytes(FILES[name][0](5000))

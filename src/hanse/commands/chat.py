@@ -105,12 +105,16 @@ def _greet(talk: Talk, base: bool) -> None:
     console.print(f"{name}{'' if base else ' with the adapter'}", style="bold", soft_wrap=True)
     if talk.labels:
         console.print("it answers a text with a label; each text stands alone", style="dim")
+    if talk.tags_words:
+        console.print("it answers a text with a tag for each word", style="dim")
     console.print(HELP, style="dim", soft_wrap=True)
 
 
 def _say(talk: Talk, prompt: str, decoding: Decoding) -> None:
     """Print an answer: to a terminal word by word, otherwise when it is whole."""
-    if talk.labels:
+    if talk.tags_words:
+        print(" ".join(f"{word}/{tag}" for word, tag in talk.tags(prompt)))
+    elif talk.labels:
         chosen = talk.choose(prompt)
         width = max(len(word) for word, _ in chosen)
         for word, probability in chosen:

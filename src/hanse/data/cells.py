@@ -29,7 +29,7 @@ def text(value: Any, name: str, place: str, empty: bool = False) -> str:
     return whole(value, name, place)
 
 
-def label(value: Any, place: str) -> str:
+def label(value: Any, place: str, name: str = "label") -> str:
     """A label: text without the space around it, a whole number, true or false.
 
     Numbers and truth are written as JSON writes them, and 1.0 as 1: a table that lost one label
@@ -41,10 +41,10 @@ def label(value: Any, place: str) -> str:
         came = str(value) if fraction else sort(value)
         came = "empty" if missing(value) or written is not None else came
         raise UserError(
-            f"{place}: label came as {came}; a label is a word, a whole number, true or false; "
-            "mend it, or drop the row."
+            f"{place}: {name} came as {came}; a {name.split()[0]} is a word, a whole number, "
+            "true or false; mend it, or drop the row."
         )
-    return whole(written, "label", place).strip()
+    return whole(written, name, place).strip()
 
 
 def plain(value: Any) -> str | None:

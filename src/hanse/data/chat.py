@@ -14,10 +14,15 @@ from hanse.data.labelled import (
     refuse_template,
     refuse_unknown,
 )
+from hanse.data.pairs import paired
 from hanse.data.passages import passages
+from hanse.data.tagged import refuse_names, tag_names, tagged
+from hanse.data.tagged import refuse_unknown as refuse_unknown_tags
 from hanse.data.tokens import Tokenizer, targets
 from hanse.errors import UserError
 from hanse.values import IGNORED, Example
+
+KINDS = ("tokens", "pairs", "choices", "classes", "tags")  # what rows become
 
 
 def render(
@@ -30,8 +35,9 @@ def render(
 ) -> list[Example]:
     """The examples of `rows`, in their order.
 
-    needs: "tokens", to learn what is written; "choices", to answer with one of the label words;
-        "classes", to choose one of a model's outputs, to which the template is nothing.
+    needs: "tokens", to learn what is written; "pairs", to read a prompt and write its answer;
+        "choices", to answer with one of the label words; "classes", to choose one of a model's
+        outputs, to which the template is nothing; "tags", to choose one for each word.
     labels: the word of each label; if empty, the labels of these rows, sorted, are the words.
     template: holds {text}; a label word follows it after a space.
     max_length: most tokens of an example, with its answer. Prompts lose their beginning, texts
@@ -39,6 +45,10 @@ def render(
     Raises UserError for rows that do not fit, with their place.
     """
     refuse_unfit(rows, needs, labels, template)
+    if needs == "tags":
+        return tagged(rows, tokenizer, tag_names(rows, labels), max_length)
+    if needs == "pairs":
+        return paired(rows, tokenizer, labels, template, max_length)
     labelled = [index for index, row in enumerate(rows) if row.kind == "labelled"]
     other = [index for index, row in enumerate(rows) if row.kind != "labelled"]
     chosen = [rows[index] for index in labelled]
@@ -50,9 +60,10 @@ def render(
 
 def refuse_unfit(rows: Sequence[Row], needs: str, labels: Mapping[str, str], template: str) -> None:
     """Raise UserError for rows that do not fit as far as it can be told without a tokenizer."""
-    if needs not in ("tokens", "choices", "classes"):
-        raise ValueError(f"rows become tokens, choices or classes, not {needs!r}")
+    if needs not in KINDS:
+        raise ValueError(f"rows become {', '.join(KINDS)}, not {needs!r}")
     _refuse_preferences(rows)
+    _refuse_tagged(rows, needs, labels)
     labelled = [row for row in rows if row.kind == "labelled"]
     chosen = needs in ("choices", "classes")
     if chosen and len(labelled) < len(rows):
@@ -75,6 +86,8 @@ def refuse_unfit(rows: Sequence[Row], needs: str, labels: Mapping[str, str], tem
 
 def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
     """The example as pieces of text, each with whether it is learned."""
+    if example.tags:
+        return _shown_tags(example, tokenizer)
     ids = list(example.ids)
     learned = [label != IGNORED for label in example.labels]
     if example.choices and not example.answer:
@@ -90,6 +103,38 @@ def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
     if example.choices and example.answer:
         pieces.append((f" → {example.answer}", True))
     return pieces
+
+
+def _shown_tags(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+    """The text with every tag before its word: its first token alone is known here."""
+    pieces, shown = [], ""
+    for place, tag in enumerate(example.tags):
+        text = tokenizer.decode(example.ids[: place + 1], clean_up_tokenization_spaces=False)
+        if tag != IGNORED:
+            pieces.append((f" {example.classes[tag]}:", True))
+        pieces.append((text[len(shown) :], False))
+        shown = text
+    return pieces
+
+
+def _refuse_tagged(rows: Sequence[Row], needs: str, labels: Mapping[str, str]) -> None:
+    """Words with tags are for one objective, and others' rows are not for it."""
+    row = next((row for row in rows if (row.kind == "tagged") != (needs == "tags")), None)
+    if row is not None and needs == "tags":
+        known = "classify" if row.kind == "labelled" else "sft"
+        raise UserError(
+            f"objective tag needs {parts_of('tagged')}, but {row.place} has {parts_of(row.kind)}; "
+            f"name their columns in data.columns, or use objective: {known}."
+        )
+    if row is not None:
+        raise UserError(
+            f"{row.place} has {parts_of(row.kind)}, which only objective: tag learns from, with an "
+            "encoder, such as minilm-l6; use it, or name another column in data.columns."
+        )
+    if needs == "tags" and rows:
+        names = tag_names(rows, labels)
+        refuse_names(names)
+        refuse_unknown_tags(rows, names)
 
 
 def _refuse_preferences(rows: Sequence[Row]) -> None:

@@ -33,6 +33,7 @@ FORMATS = (  # in the order in which they are looked for
     Format("preference", "preference", ("chosen", "rejected"), ASKED),
     Format("completion", "completion", ("completion",), ASKED),
     Format("alpaca", "messages", ("instruction", "output"), ("input", "system", "history")),
+    Format("tagged", "tagged", ("words", "tags")),
     Format("labelled", "labelled", ("text", "label")),
     Format("text", "text", ("text",)),
 )
@@ -41,6 +42,8 @@ ALIASES = {  # part: what other tools call it; looked for if no column has the p
     "instruction": ("question", "query", "prompt", "input"),
     "input": ("context",),
     "output": ("response", "answer"),
+    "words": ("tokens",),
+    "tags": ("ner_tags", "pos_tags", "ner", "pos", "upos"),
     "text": (
         *("content", "sentence", "review", "review_text", "review_body", "document", "body"),
         *("comment", "tweet", "post", "article", "abstract", "passage", "utterance"),

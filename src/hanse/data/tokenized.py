@@ -15,7 +15,7 @@ import numpy as np
 import safetensors.numpy
 
 from hanse import packed, storage
-from hanse.data import chat, labelled, passages, tokens
+from hanse.data import chat, labelled, pairs, passages, tagged, tokens
 from hanse.data.formats import Row
 from hanse.data.tokens import Tokenizer, encode
 from hanse.errors import UserError
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 BLOCK = 1024  # rows that are tokenized at once, since as objects their tokens take much memory
 WORTH = 1000  # rows from which on the tokens are kept on disk: fewer are made as fast as read
 _KEY = 16  # bytes that tell one row from another
-_MADE_BY = (chat, labelled, passages, tokens, packed)  # what an example depends on beside its row
+# What an example depends on beside its row.
+_MADE_BY = (chat, labelled, pairs, passages, tagged, tokens, packed)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ class Tokenized:
 def _key(row: Row) -> bytes:
     """What tells a row's content from others'."""
     said = (row.messages, row.prompt, row.completion, row.text, row.label, row.chosen, row.rejected)
-    return hashlib.blake2b(repr(said).encode(), digest_size=_KEY).digest()
+    whole = (*said, row.words, row.tags)
+    return hashlib.blake2b(repr(whole).encode(), digest_size=_KEY).digest()
 
 
 def _read(file: Path) -> tuple[list[bytes], Packed] | None:

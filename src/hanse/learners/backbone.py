@@ -13,10 +13,6 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 from torch.nn import Parameter
 from transformers import GenerationConfig
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-)
 
 from hanse.errors import UserError
 from hanse.learners import attached, attention, precision, prefix, pretrained, quantization
@@ -25,9 +21,8 @@ from hanse.learners.adapter import Adapter
 from hanse.learners.batches import placed
 from hanse.learners.checkpointing import recompute
 from hanse.learners.decoder import frozen_depth
-from hanse.learners.head import Head
+from hanse.learners.head import Head, choose
 from hanse.learners.heads.language_model import LanguageModel
-from hanse.learners.heads.sequence_classification import SequenceClassification
 from hanse.learners.precision import Chosen
 from hanse.learners.prefix import Prefix
 from hanse.learners.quantization import Quantization
@@ -100,9 +95,10 @@ class Backbone:
         """How it computes."""
         return Chosen(self.bf16, self.plain_attention)
 
-    def tells_apart(self, classes: int) -> bool:
-        """Whether its head has as many outputs, if their number is not that of the words."""
-        return bool(self.head.options.get("num_labels", classes) == classes)
+    def serves(self, needs: str, classes: int) -> bool:
+        """Whether its head reads what is needed, and has as many outputs if it does not speak."""
+        alike = self.head.options.get("num_labels", classes) == classes
+        return needs in self.head.reads and bool(alike)
 
     def attach(self, settings: Adapter, seed: int) -> str:
         """Put an adapter beside those already there; its name."""
@@ -274,22 +270,25 @@ class Backbone:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
 
-def load(settings: Model, chosen: Chosen | None = None, classes: int = 0) -> Backbone:
+def load(
+    settings: Model, chosen: Chosen | None = None, classes: int = 0, needs: str = ""
+) -> Backbone:
     """Load a base model and its tokenizer; raises UserError with what is wrong with them.
 
     chosen: how it computes, if a run has found that out before.
     classes: how many labels an encoder tells apart; 0 if none are asked for.
+    needs: what is asked of its head; none: labels of whole texts if there are any, else tokens.
     """
     name, device = settings.model_name_or_path, _device(settings.device)
     found = pretrained.find(name)
-    head = _head(name, found.config, classes)
+    head = choose(name, found.config, needs or ("choices" if classes else "tokens"), classes)
     chosen = chosen or precision.choose(settings.bf16, found.config, device)
     dtype = torch.bfloat16 if chosen.bf16 else torch.float32
     model, tokenizer, fresh = quantization.load(found, head, settings.quantization, dtype, device)
     if settings.gradient_checkpointing:
         recompute(model, name)
-    if head.causal:
-        model.generation_config = _ends(model.generation_config, tokenizer)
+    if head.speaks:
+        model.generation_config = _ends(model.generation_config, tokenizer, head)
     if chosen.plain_attention:
         attention.use(model)
     return Backbone(
@@ -313,25 +312,16 @@ def _device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def _ends(recommended: GenerationConfig, tokenizer: Any) -> GenerationConfig:
-    """Which tokens end an answer, and nothing else of what a model recommends.
+def _ends(recommended: GenerationConfig, tokenizer: Any, head: Head) -> GenerationConfig:
+    """Which tokens begin and end an answer, and nothing else of what a model recommends.
 
     With its penalties the most likely token would not be the one that is said. A chat model may
     have several ends; the tokenizer's is the one that training teaches.
     """
     named = recommended.eos_token_id
     ends = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id} - {None}
-    return GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=min(ends, default=0))
-
-
-def _head(name: str, config: Any, classes: int) -> Head:
-    """The head that fits a model; raises UserError if what is asked for cannot be had of it."""
-    kinds = config.architectures or []
-    if not kinds or set(kinds) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
-        return LanguageModel()
-    if classes and type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        return SequenceClassification(classes)
-    raise UserError(
-        f"the model {name} is a {kinds[0]}, which does not generate text; choose a causal language "
-        "model, such as smollm2-135m, or objective: classify."
+    return GenerationConfig(
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=min(ends, default=0),
+        decoder_start_token_id=getattr(head, "start", None),
     )

@@ -19,8 +19,8 @@ class Batch:
     """
 
     ids: Tensor  # (R, T) token ids
-    at: Tensor  # (N,) places in the flattened (R·T) positions whose next token is labelled
-    targets: Tensor  # (N,) those next tokens
+    at: Tensor  # (N,) places in the flattened (R·T) positions whose next token is labelled, or tag
+    targets: Tensor  # (N,) those next tokens, or tags
     rows: Tensor  # (N,) the row of each; for choices: (example · choices + choice)
     choice: Tensor  # (B,) the right choice of each example, if they have choices
     words: Tensor | None  # (C,) the choices' tokens, if each is one token: then R = N = B
@@ -87,6 +87,8 @@ def collate(examples: Sequence[Example], device: torch.device) -> Batch:
 
 
 def _collated(examples: Sequence[Example]) -> Batch:
+    if examples[0].tags:
+        return _collate_tags(examples)
     if not examples[0].choices:
         return _collate_tokens(examples)
     if all(len(choice) == 1 for choice in examples[0].choices):
@@ -105,6 +107,23 @@ def _collate_tokens(examples: Sequence[Example]) -> Batch:
         ids=ids,
         at=rows * ids.shape[1] + columns,
         targets=labels[rows, columns + 1],
+        rows=rows,
+        choice=torch.empty(0, dtype=torch.long),
+        words=None,
+        lengths=tuple(map(len, examples)),
+        choices=0,
+        examples=len(examples),
+    )
+
+
+def _collate_tags(examples: Sequence[Example]) -> Batch:
+    """One row for each example; a position is labelled if a word begins there."""
+    ids, tags = _padded([e.ids for e in examples]), _padded([e.tags for e in examples], IGNORED)
+    rows, columns = torch.nonzero(tags != IGNORED, as_tuple=True)
+    return Batch(
+        ids=ids,
+        at=rows * ids.shape[1] + columns,
+        targets=tags[rows, columns],
         rows=rows,
         choice=torch.empty(0, dtype=torch.long),
         words=None,
@@ -149,9 +168,9 @@ def _collate_choices(examples: Sequence[Example]) -> Batch:
     )
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    """(R, T) ids; the padding's value is never looked at."""
-    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+def _padded(rows: Sequence[Sequence[int]], value: int = 0) -> Tensor:
+    """(R, T) ids; of those that are read, the padding's value is never looked at."""
+    ids = torch.full((len(rows), max(map(len, rows))), value)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = torch.tensor(row)
     return ids

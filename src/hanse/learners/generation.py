@@ -1,4 +1,4 @@
-"""What a causal model says after a prompt, up to the end of its turn."""
+"""What a model says after a prompt, or having read it, up to the end of its turn."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,11 +33,11 @@ def continued(
     decoding: Decoding,
     hear: Hear | None = None,
 ) -> list[str]:
-    """What the model says after each prompt (token ids, at least one), in one batch.
+    """What the model says to each prompt (token ids, at least one), in one batch.
 
     adapter: none for the base model alone. hear: told of a single prompt's answer word by word.
-    A prompt that leaves no room for the answer loses its left. Raises UserError if the answer
-    alone would be longer than what the model can read.
+    A prompt that leaves no room for the answer loses its left; an encoder's has room of its own.
+    Raises UserError if the answer alone would be longer than what the model can read.
     """
     limit = backbone.positions
     if limit is not None and decoding.max_new_tokens >= limit:
@@ -45,8 +45,9 @@ def continued(
             f"max_new_tokens is {decoding.max_new_tokens}, but {backbone.name} reads at most "
             f"{limit} tokens, prompt and answer together; lower it."
         )
-    room = None if limit is None else limit - decoding.max_new_tokens
-    ids, mask = _padded_left([_last(prompt, room, backbone.tokenizer) for prompt in prompts])
+    apart = backbone.head.splits
+    room = None if limit is None or apart else limit - decoding.max_new_tokens
+    ids, mask = _padded([_last(prompt, room, backbone.tokenizer) for prompt in prompts], apart)
     chosen: dict[str, Any] = {"do_sample": False}
     if decoding.temperature > 0:  # top_k has a default of 50, which nobody asked for
         chosen = {"do_sample": True, "temperature": decoding.temperature, "top_k": 0}
@@ -66,7 +67,8 @@ def continued(
             **chosen,
         )
     stops = set(model.generation_config.eos_token_id or ())
-    return [backbone.text(_until(row, stops)) for row in found[:, ids.shape[1] :].tolist()]
+    begun = 1 if apart else ids.shape[1]
+    return [backbone.text(_until(row, stops)) for row in found[:, begun:].tolist()]
 
 
 class _Aloud(TextStreamer):
@@ -93,13 +95,18 @@ def _last(prompt: Sequence[int], room: int | None, tokenizer: Any) -> list[int]:
     return [*prompt[:first], *prompt[gone + first :]]
 
 
-def _padded_left(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """(R, T) ids that end together, since what is said follows all of them; and their mask."""
+def _padded(rows: Sequence[Sequence[int]], begin: bool) -> tuple[Tensor, Tensor]:
+    """(R, T) ids and their mask.
+
+    begin: whether they begin together, as in training; else they end together, since what is said
+        follows all of them.
+    """
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
     mask = torch.zeros_like(ids)
     for index, row in enumerate(rows):
-        ids[index, ids.shape[1] - len(row) :] = torch.tensor(row)
-        mask[index, ids.shape[1] - len(row) :] = 1
+        start = 0 if begin else ids.shape[1] - len(row)
+        ids[index, start : start + len(row)] = torch.tensor(row)
+        mask[index, start : start + len(row)] = 1
     return ids, mask
 
 

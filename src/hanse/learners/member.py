@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.learner import Learner, Objective
+from hanse.learners import attached
 from hanse.learners.backbone import Backbone
 from hanse.learners.stack import stackable
 from hanse.learners.training import Training
@@ -57,4 +58,8 @@ class Member:
             or (name in self.tensors and (state == STEP or value.shape == self.tensors[name].shape))
             for name, state, value in states
         )
-        return whole and self.objective.shared and stackable(self.backbone.model, self.whole)
+        # Dropout is drawn for a row's own length, which a part of it does not have in a cohort.
+        drops = attached.dropout(self.backbone.model, self.adapter) > 0
+        apart = self.backbone.head.splits and drops
+        shared = self.objective.shared and not apart
+        return whole and shared and stackable(self.backbone.model, self.whole)

@@ -36,7 +36,7 @@ def load(
     options = {} if wanted == "none" else _options(found, wanted, dtype, device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of the libraries' own calls
-        held = found.load(head.auto, dtype, fresh=not head.causal, **head.options, **options)
+        held = found.load(head.auto, dtype, fresh=not head.speaks, **head.options, **options)
     model = held.model
     for parameter in model.parameters():
         parameter.requires_grad_(False)

@@ -87,6 +87,12 @@ def label_counts(rows: Sequence[Row]) -> dict[str, int]:
     return {label: counts[label] for label in ordered(counts)}
 
 
+def tag_counts(rows: Sequence[Row]) -> dict[str, int]:
+    """How many words have each tag, in the tags' order."""
+    counts = Counter(tag for row in rows for tag in row.tags)
+    return {tag: counts[tag] for tag in ordered(counts)}
+
+
 def owner(source: Source, silos: int) -> str | None:
     """The column whose values are the silos: one that may be, with as many values as silos."""
     first, *_ = source.rows

@@ -10,7 +10,7 @@ from itertools import permutations
 from hanse.data import splits
 from hanse.data.formats import Row
 from hanse.errors import UserError
-from hanse.starter.look import Source, label_counts, owner, parts, tokens
+from hanse.starter.look import Source, label_counts, owner, parts, tag_counts, tokens
 
 # What SmolLM2-135M takes on two cores for a step of 4 × 128 tokens, forward and back (seconds).
 STEP, BATCH, STEP_TOKENS = 1.1, 4, 128
@@ -32,8 +32,9 @@ MANY = 20  # silos, of which a part is enough in each round
 class Plan:
     """What is written into an experiment, and what of it is worth a comment.
 
-    labels: label → the word that is its answer, in the order of the choices; empty for sft.
-    counts: rows of each label, if there are labels.
+    labels: label → the word that is its answer, in the order of the choices, or tag → its name;
+        empty for sft.
+    counts: rows of each label, if there are labels; words of each tag, if there are tags.
     owner: the column whose values are the silos, if there is one.
     cut: share of the rows that are longer than max_length.
     answer: most tokens of a generated answer; 0 if answers are too long to generate.
@@ -62,7 +63,14 @@ class Plan:
     @property
     def objective(self) -> str:
         """What the clients minimize."""
+        if self.tagged:
+            return "tag"
         return "classify" if self.labels else "sft"
+
+    @property
+    def tagged(self) -> bool:
+        """Whether rows are words with tags, which are for an encoder."""
+        return list(self.kinds) == ["tagged"]
 
     @property
     def closed(self) -> bool:
@@ -80,6 +88,10 @@ def plan(sources: Mapping[str, Source], silos: int) -> Plan:
     kinds = {row.kind for row in rows}
     counts = label_counts(rows) if kinds == {"labelled"} else {}
     labels = _classes(counts)
+    if kinds == {"tagged"}:
+        # All of them, since a rare one may be in rows alone that are held out.
+        counts = tag_counts(rows)
+        labels = {tag: tag for tag in counts}
     lengths = list(map(_length, _some(rows)))
     max_length = _max_length(lengths, READ if kinds == {"labelled"} else LENGTHS[-1])
     step = _step_seconds([min(length, max_length) for length in lengths])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hanse import storage
 from hanse.errors import UserError
+from hanse.learners.sources import DEFAULT as DEFAULT_MODEL
 from hanse.learners.sources import PACKAGED, locate
 from hanse.loading import default_name
 from hanse.starter.look import Source, look
@@ -15,6 +16,7 @@ from hanse.starter.page import page
 from hanse.starter.plan import MANY, Plan, plan
 
 SILOS = 4  # if nothing says how many
+ENCODER = "minilm-l6"  # what tags words unless another model is named
 DEFAULT = "silo-"  # how clients begin that nobody named
 
 
@@ -54,6 +56,8 @@ def start(
         locate(model)
     found = [look(path, columns) for path in paths]
     sources = dict(zip(_silo_names(paths), found, strict=True))
+    if model == DEFAULT_MODEL and all(row.kind == "tagged" for own in found for row in own.rows):
+        model = ENCODER
     chosen = plan(sources, silos or (len(paths) if len(paths) > 1 else _as_stored(found[0])))
     where = str(Path(model).resolve()) if os.path.exists(model) else model
     text = page(file, default_name(file), where, sources, chosen)

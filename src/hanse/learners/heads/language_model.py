@@ -1,12 +1,13 @@
 """The next token: what causal language models say."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from hanse.learners import attention
-from hanse.learners.head import Head
+from hanse.learners.head import Head, is_causal
 from hanse.learners.labelled import labels_only
 
 
@@ -15,7 +16,17 @@ class LanguageModel(Head):
 
     task: ClassVar[str] = "CAUSAL_LM"
     auto: ClassVar[type[Any]] = AutoModelForCausalLM
+    reads: ClassVar[Mapping[str, str]] = {"tokens": "tokens", "choices": "choices"}
+    lacking: ClassVar[Mapping[str, str]] = {
+        "tokens": "does not generate text; choose a causal language model, such as smollm2-135m, "
+        "or objective: classify"
+    }
+    speaks: ClassVar[bool] = True
     causal: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, config: Any, classes: int) -> Head | None:
+        return cls() if is_causal(config) else None
 
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
         with labels_only(model, at, ids.shape[1]), attention.unpacked():

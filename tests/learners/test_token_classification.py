@@ -1,0 +1,268 @@
+"""Encoders that tag words: what they read and learn, and that transformers agrees."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+from hanse import journal, rescore, simulation
+from hanse.data.formats import Row
+from hanse.data.tagged import tag_names, tagged
+from hanse.division import divide
+from hanse.errors import UserError
+from hanse.learners.adapted_model import AdaptedModel
+from hanse.learners.adapter import Adapter
+from hanse.learners.adapters.full import Full
+from hanse.learners.adapters.houlsby import Houlsby
+from hanse.learners.adapters.ia3 import IA3
+from hanse.learners.adapters.lora import Lora
+from hanse.learners.adapters.prefix_tuning import PrefixTuning
+from hanse.learners.adapters.prompt_tuning import PromptTuning
+from hanse.learners.backbone import Model, load
+from hanse.learners.cohort import train
+from hanse.learners.training import Training
+from hanse.loading import load as load_experiment
+from hanse.objectives.tag import Tag
+from hanse.randomness import Moment
+from hanse.talk import open_talk
+from hanse.values import IGNORED
+from samples import sentences
+from stopping import ctrl_c
+
+KINDS: dict[str, Adapter] = {
+    "lora": Lora(r=2, target_modules=("query", "value")),
+    "ia3": IA3(),
+    "houlsby": Houlsby(reduction_factor=4),
+    "full": Full(),
+    "prompt_tuning": PromptTuning(3),
+    "prefix_tuning": PrefixTuning(3),
+}
+LORA = "adapter.lora.target_modules=[query, value]"
+
+
+@pytest.fixture
+def file(tmp_path: Path, tiny_bert: Path) -> Path:
+    """A small experiment with an encoder that tags."""
+    data = tmp_path / "sentences.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in sentences(160)), encoding="utf-8")
+    found = tmp_path / "tags.yaml"
+    found.write_text(
+        f"""rounds: 3
+cohort: 2
+num_clients: 3
+model: {{model_name_or_path: {tiny_bert}, bf16: false}}
+adapter: {{lora: {{r: 4, target_modules: [query, value]}}}}
+data: {{path: {data}, test: 30, validation: 20}}
+objective: tag
+train: {{learning_rate: 0.01, max_steps: 3}}
+output_dir: {tmp_path / "run"}
+""",
+        encoding="utf-8",
+    )
+    return found
+
+
+def _run(file: Path, name: str, *words: str) -> Path:
+    return simulation.run(load_experiment(file, [f"output_dir={file.parent / name}", *words]))
+
+
+def _learner(folder: Path, settings: Adapter) -> AdaptedModel:
+    rows = [
+        Row(words=tuple(row["tokens"]), tags=tuple(row["ner_tags"]), text=" ".join(row["tokens"]))
+        for row in sentences(24)
+    ]
+    names = tag_names(rows, {})
+    backbone = load(Model(str(folder), bf16=False), classes=len(names), needs="tags")
+    adapter = backbone.attach(settings, 0)
+    training = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=8)
+    splits = {"train": tagged(rows, backbone.tokenizer, names, 64)}
+    moment = Moment(0, 1, "a")
+    return AdaptedModel(backbone, adapter, splits, training, Tag(), moment, 1, {})
+
+
+def _loss(learner: AdaptedModel) -> float:
+    with torch.no_grad():
+        examples = learner.examples("train")
+        return float(learner.objective.loss(learner, learner.batch(examples)))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
+@pytest.mark.filterwarnings("ignore:Unsupported layer type")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_adapter_learns_and_plain_peft_says_the_same(
+    tiny_bert: Path, kind: str, tmp_path: Path
+) -> None:
+    learner = _learner(tiny_bert, KINDS[kind])
+    before = _loss(learner)
+    learner.fit()
+    assert _loss(learner) < before
+    learner.save(tmp_path)
+    examples = learner.examples("train")
+    base = AutoModelForTokenClassification.from_pretrained(
+        tiny_bert, num_labels=len(examples[0].classes), dtype=torch.float32
+    )
+    model = PeftModel.from_pretrained(base, str(tmp_path)).eval()
+    with torch.no_grad():
+        found = learner.forward(learner.batch(examples)).split(
+            [sum(tag != IGNORED for tag in example.tags) for example in examples]
+        )
+        for example, mine in zip(examples, found, strict=True):
+            ids = torch.tensor([example.ids])
+            own = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+            own = own[-len(example) :]  # behind words of the adapter's own
+            labelled = torch.tensor([tag != IGNORED for tag in example.tags])
+            torch.testing.assert_close(mine, own[labelled])
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3", "houlsby"])
+def test_in_a_cohort_as_alone(tiny_bert: Path, kind: str) -> None:
+    learner = _learner(tiny_bert, KINDS[kind])
+    start, rows = learner.tensors(), learner.examples("train")
+    changes: tuple[dict[str, int], ...] = (
+        {},
+        {"max_steps": 2},
+        {"per_device_train_batch_size": 2},
+    )
+    clients = [
+        replace(
+            learner,
+            splits={"train": rows[index:]},
+            moment=Moment(0, 1, f"client {index}"),
+            training=replace(learner.training, **change),
+        )
+        for index, change in enumerate(changes)
+    ]
+    alone = []
+    for client in clients:
+        client.load(start)
+        client.fit()
+        alone.append(client.tensors())
+    learner.load(start)
+    members = [client.member() for client in clients]
+    assert all(member.joins for member in members)
+    train(members)
+    for member, wanted in zip(members, alone, strict=True):
+        for name, tensor in wanted.items():
+            torch.testing.assert_close(member.tensors[name], tensor, atol=1e-5, rtol=1e-5)
+            assert not torch.equal(tensor, start[name])
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
+@pytest.mark.parametrize("cohort", ["off", "3"])
+def test_a_federation_learns_and_transformers_says_the_same(
+    file: Path, tiny_bert: Path, cohort: str
+) -> None:
+    folder = _run(file, "run", f"cohort={cohort}", "rounds=4", "train.max_steps=12")
+    before, after = (journal.read_scores(folder, "test-tagging", at) for at in (0, 4))
+    for name in ("accuracy", "f1"):
+        assert after["metrics"][name] > before["metrics"][name] + 0.2
+    assert after["metrics"]["loss"] < before["metrics"]["loss"]
+    experiment = load_experiment(folder / "experiment.yaml")
+    names = list(experiment.data.labels)
+    base = AutoModelForTokenClassification.from_pretrained(
+        tiny_bert, num_labels=len(names), dtype=torch.float32
+    )
+    model = PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "adapter")
+    test = divide(experiment).test
+    mean = sum(len(row.words) for row in test) / len(test)
+    for row, item in zip(test, after["items"], strict=True):
+        encoded = tokenizer(row.text, return_tensors="pt")
+        with torch.no_grad():
+            answers = model(**encoded).logits[0].argmax(dim=1).tolist()
+        starts, at = [], 0
+        for word in row.words:
+            starts.append(encoded.char_to_token(at))
+            at += len(word) + 1
+        right = sum(names[answers[p]] == tag for p, tag in zip(starts, row.tags, strict=True))
+        accuracy = after["metrics"]["accuracy"]
+        assert item == pytest.approx(accuracy + (right - accuracy * len(row.words)) / mean)
+
+
+def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path) -> None:
+    words = ["rounds=3", "train.max_steps=2"]
+    whole = _run(file, "whole", *words)
+    with ctrl_c("round 2", 1), pytest.raises(simulation.StoppedError):
+        _run(file, "again", *words)
+    again = simulation.resume(file.parent / "again")
+    weights = [(run / "adapter/adapter_model.safetensors").read_bytes() for run in (whole, again)]
+    assert weights[0] == weights[1]
+
+
+def test_a_run_is_scored_again_as_it_was(file: Path) -> None:
+    folder = _run(file, "run")
+    found = rescore.compare(folder)["tagging"]
+    last = journal.records(folder)[-1]["round"]
+    assert found.adapted.items == journal.read_scores(folder, "test-tagging", last)["items"]
+
+
+def test_a_talk_tags_the_words_of_a_text(file: Path) -> None:
+    folder = _run(file, "run", "rounds=4", "train.max_steps=12")
+    talk = open_talk(folder)
+    words = talk.tags("film great  film dull")
+    assert [word for word, _ in words] == ["film", "great", "film", "dull"]
+    # What is said is what the run's test found, word by word.
+    experiment = load_experiment(folder / "experiment.yaml")
+    test, found = divide(experiment).test, journal.read_scores(folder, "test-tagging", 4)
+    accuracy, mean = found["metrics"]["accuracy"], sum(len(row.words) for row in test) / len(test)
+    for row, item in zip(test, found["items"], strict=True):
+        pairs = zip(talk.tags(row.text), row.tags, strict=True)
+        right = sum(said == tag for (_, said), tag in pairs)
+        assert item == pytest.approx(accuracy + (right - accuracy * len(row.words)) / mean)
+
+
+def test_a_decoder_tags_nothing(file: Path, tiny_llama: Path, tiny_t5: Path) -> None:
+    for model in (tiny_llama, tiny_t5):
+        with pytest.raises(UserError, match=r"no output for each word .* such as minilm-l6"):
+            _run(file, "run", f"model.model_name_or_path={model}")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("objective=sft", "only objective: tag learns from"),
+        ("objective=classify", "only objective: tag learns from"),
+        ("data.partition={dirichlet: {alpha: 1}}", "goes by label, but this row has none"),
+        ("data.labels={O: O, B-good: B-good}", r"the tag '.-\w+' is none of the 2 that"),
+        ("data.labels={O: O}", "objective tag chooses between tags, but there is only 'O'"),
+        ("data.labels={O: O, B-good: x, I-good: x}", "calls both tags 'B-good' and 'I-good' 'x'"),
+    ],
+)
+def test_what_does_not_go_together_is_said_before_a_model_is_loaded(
+    file: Path, word: str, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        _run(file, "run", word, "model.model_name_or_path=/nowhere")
+
+
+def test_tags_of_other_rows_need_other_columns(file: Path, review_file: Path) -> None:
+    with pytest.raises(UserError, match=r"objective tag needs words \+ tags, but .* text \+ label"):
+        _run(file, "run", f"data.path={review_file}")
+
+
+def test_a_tag_that_training_has_not_seen_is_refused_with_a_way_out(file: Path) -> None:
+    data = file.parent / "sentences.jsonl"
+    strange = {"tokens": ["great", "film"], "ner_tags": ["B-new", "O"]}
+    folder = _run(file, "run", "rounds=1", "train.max_steps=1")
+    other = file.parent / "other.jsonl"
+    other.write_text(json.dumps(strange) + "\n")
+    with pytest.raises(
+        UserError, match=r"other.jsonl:1: the tag 'B-new' is none of the 5 .*labels"
+    ):
+        rescore.compare(folder, data=str(other))
+    # The row is held out by some seed; then its tag is in no training row.
+    data.write_text(data.read_text() + json.dumps(strange) + "\n")
+    seeds = (f"data.split_seed={seed}" for seed in range(40))
+    held = next(
+        seed
+        for seed in seeds
+        if any("B-new" in row.tags for row in divide(load_experiment(file, [seed])).test)
+    )
+    with pytest.raises(UserError, match="the tag 'B-new' is none of the 5 that the training rows"):
+        _run(file, "again", held)
+    labels = "{O: O, B-good: B-good, I-good: I-good, B-bad: B-bad, I-bad: I-bad, B-new: B-new}"
+    _run(file, "named", held, f"data.labels={labels}", "rounds=1", "train.max_steps=1")
