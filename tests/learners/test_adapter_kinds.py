@@ -21,6 +21,7 @@ from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.lora_xs import LoraXS
+from hanse.learners.adapters.p_tuning import PTuning
 from hanse.learners.adapters.peft import Peft
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
@@ -43,6 +44,8 @@ KINDS: dict[str, Adapter] = {
     "ia3": IA3(),
     "prompt_tuning": PromptTuning(3),
     "prefix_tuning": PrefixTuning(3),
+    "p_tuning": PTuning(3),
+    "p_tuning, lstm": PTuning(3, "LSTM", encoder_hidden_size=16),
     "houlsby": Houlsby(reduction_factor=4),
     "pfeiffer": Pfeiffer(reduction_factor=4),
     "lora_xs": LoraXS(r=4, lora_alpha=8),
@@ -228,7 +231,7 @@ def _same_together(learner: AdaptedModel, other: dict[str, Any]) -> None:
             assert not torch.equal(tensor, start[name])
 
 
-@pytest.mark.parametrize("kind", ["prompt_tuning", "prefix_tuning"])
+@pytest.mark.parametrize("kind", ["prompt_tuning", "prefix_tuning", "p_tuning"])
 def test_only_labelled_places_are_looked_at_behind_trained_vectors(folder: Path, kind: str) -> None:
     learner = _learner(folder, KINDS[kind])
     batch = learner.batch([Example((3, 4, 5, 6), (3, 4, 5, 6)), Example((7, 8), (7, 8))])
@@ -241,7 +244,7 @@ def test_only_labelled_places_are_looked_at_behind_trained_vectors(folder: Path,
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
 @pytest.mark.filterwarnings("ignore:Position ids are not supported")
-@pytest.mark.parametrize("kind", ["prompt_tuning", "prefix_tuning", "ia3"])
+@pytest.mark.parametrize("kind", ["prompt_tuning", "prefix_tuning", "p_tuning", "ia3"])
 def test_answers_are_those_of_plain_peft_and_the_base_answers_alone(
     folder: Path, kind: str, tmp_path: Path
 ) -> None:

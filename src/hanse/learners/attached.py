@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import Dropout, Module, Parameter
+from torch.nn import LSTM, Dropout, Module, Parameter
 
 from hanse import parts
 from hanse.errors import UserError
@@ -33,7 +33,8 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 # What a name in a model has that it has not on disk: a whole module's copy, a vector's own module.
 WITHOUT = re.compile(r"\.modules_to_save\b|(?<=lora_magnitude_vector)\.weight$")
-PROMPT = {"prompt_encoder.embedding.weight": "prompt_embeddings"}
+ENCODER = "prompt_encoder."  # begins the names of what makes the vectors before a text
+EMBEDDING, PROMPT = f"{ENCODER}embedding.weight", "prompt_embeddings"
 
 
 def attach(
@@ -126,7 +127,9 @@ def parameters(model: PeftModel, adapter: str) -> dict[str, Parameter]:
         parts = name.split(".")
         if adapter in parts:
             plain = WITHOUT.sub("", ".".join(part for part in parts if part != adapter))
-            found[PROMPT.get(plain, plain)] = parameter
+            found[plain] = parameter
+    if [name for name in found if name.startswith(ENCODER)] == [EMBEDDING]:
+        found[PROMPT] = found.pop(EMBEDDING)  # the vectors themselves; nothing else makes them
     return {name: found[name] for name in sorted(found)}
 
 
@@ -146,7 +149,8 @@ def held(parameters: Iterable[Parameter]) -> Iterator[None]:
 def dropouts(model: PeftModel, adapter: str) -> list[Module]:
     """The modules that drop inputs of one adapter while it is trained."""
     named = ((name.split("."), module) for name, module in model.named_modules())
-    return [module for path, module in named if adapter in path and isinstance(module, Dropout)]
+    kinds = Dropout, LSTM  # which drops between its layers, and on a GPU is trained no other way
+    return [module for path, module in named if adapter in path and isinstance(module, kinds)]
 
 
 def dropout(model: PeftModel, adapter: str) -> float:
@@ -184,7 +188,7 @@ def save(
     """Write an adapter as PEFT writes it: its configuration and its tensors.
 
     tensors: all that are trained; what PEFT keeps beside them, such as random projections, is in
-        the model.
+        the model. What makes a prompt is not kept, only the prompt.
     rank: of tensors that are of another one than the adapter, and whose product is not scaled.
     aside: what stands in the names of tensors that are left out, since the configuration does not
         tell of them.
@@ -200,7 +204,11 @@ def save(
         config.use_rslora = False
     config.save_pretrained(str(folder))
     whole = {**{name: tensor.contiguous() for name, tensor in beside.items()}, **tensors}
-    whole = {n: t for n, t in whole.items() if not any(part in n for part in aside)}
+    whole = {
+        name: tensor
+        for name, tensor in whole.items()
+        if not name.startswith(ENCODER) and not any(part in name for part in aside)
+    }
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(whole, {"format": "pt"}))
 
 
