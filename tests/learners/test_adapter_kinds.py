@@ -184,12 +184,20 @@ def test_which_weights_are_trained(tiny_gpt2: Path, settings: Full, trained: lis
     assert all(any(f".{part}." in name for name in names) for part in trained)
 
 
-@pytest.mark.parametrize("kind", ["lora", "rslora", "lora_xs", "ia3", "houlsby", "pfeiffer"])
+TOGETHER = [
+    *("lora", "rslora", "lora_xs", "ia3", "houlsby", "pfeiffer"),
+    *("prompt_tuning", "p_tuning", "prefix_tuning"),
+]
+
+
+@pytest.mark.parametrize("kind", TOGETHER)
 def test_in_a_cohort_as_alone(folder: Path, kind: str) -> None:
     _same_together(_learner(folder, KINDS[kind]), {})
 
 
-@pytest.mark.parametrize("kind", ["lora", "ia3", "houlsby", "pfeiffer"])
+@pytest.mark.parametrize(
+    "kind", ["lora", "ia3", "houlsby", "pfeiffer", "prompt_tuning", "p_tuning"]
+)
 def test_a_head_is_each_clients_own(tiny_bert: Path, kind: str) -> None:
     backbone = load(Model(str(tiny_bert), bf16=False), classes=3)
     texts = [(tuple(range(k, k + 3 + k % 5)), k % 3) for k in range(2, 20)]

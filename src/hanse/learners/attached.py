@@ -25,6 +25,7 @@ from torch.nn import LSTM, Dropout, Module, Parameter
 from hanse import parts
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
+from hanse.learners.decoder import replaced
 from hanse.learners.tuners import lora_xs
 from hanse.tensors import Tensors
 
@@ -83,6 +84,25 @@ def detach(model: PeftModel, adapter: str) -> Module:
     else:
         base = model.unload()
     return base
+
+
+@contextmanager
+def disabled(model: PeftModel) -> Iterator[None]:
+    """Within, no adapter is at work, nor any head that belongs to one.
+
+    Where a prompt is an adapter, PEFT can do so for language models alone, and leaves the heads.
+    """
+    heads = [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
+    prompted = model.peft_config[model.active_adapter].is_prompt_learning
+    base = model.base_model.forward
+    with replaced([model], base) if prompted else model.disable_adapter():
+        for head in heads:
+            head.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for head in heads:
+                head.enable_adapters(True)
 
 
 def _headed(config: Any, task: str, fresh: Sequence[str]) -> Any:

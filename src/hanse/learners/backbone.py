@@ -223,7 +223,7 @@ class Backbone:
     def bare(self) -> Iterator[None]:
         """The model without any adapter of its own at work."""
         try:
-            with self.model.disable_adapter():
+            with attached.disabled(self.model):
                 yield
         finally:
             self._active = ""
