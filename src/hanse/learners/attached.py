@@ -53,10 +53,10 @@ def attach(
     """
     there = model if isinstance(model, PeftModel) else None
     name = f"adapter{len(there.peft_config) if there else 0}"
-    config = _headed(settings.config(model), task, fresh)
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
         try:
+            config = _headed(settings.config(model), task, fresh)
             if there is None:
                 there = get_peft_model(model, config, adapter_name=name)
             else:
