@@ -17,6 +17,7 @@ from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.bitfit import BitFit
 from hanse.learners.adapters.full import Full
+from hanse.learners.adapters.head import Head
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
@@ -196,7 +197,7 @@ def test_in_a_cohort_as_alone(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["lora", "ia3", "houlsby", "pfeiffer", "prompt_tuning", "p_tuning"]
+    "kind", ["lora", "ia3", "houlsby", "pfeiffer", "prompt_tuning", "p_tuning", "head"]
 )
 def test_a_head_is_each_clients_own(tiny_bert: Path, kind: str) -> None:
     backbone = load(Model(str(tiny_bert), bf16=False), classes=3)
@@ -204,7 +205,7 @@ def test_a_head_is_each_clients_own(tiny_bert: Path, kind: str) -> None:
     classes = ((0,), (1,), (2,))
     rows = [Example(ids, (IGNORED,) * len(ids), classes, right) for ids, right in texts]
     settings = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=3)
-    adapter = backbone.attach(KINDS[kind], 0)
+    adapter = backbone.attach(Head() if kind == "head" else KINDS[kind], 0)
     moment = Moment(0, 1, "a")
     learner = AdaptedModel(backbone, adapter, {"train": rows}, settings, Classify(), moment, 1, {})
     assert any("classifier" in name for name in learner.parameters())

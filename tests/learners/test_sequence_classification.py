@@ -74,8 +74,8 @@ def test_a_federation_learns_and_transformers_says_the_same(
 @pytest.mark.parametrize(
     "adapter",
     [
-        *("ia3", "houlsby", "pfeiffer", "bitfit", "full", "{full: {freeze_layers: 2}}"),
-        *("prompt_tuning", "{prefix_tuning: {num_virtual_tokens: 4}}"),
+        *("ia3", "houlsby", "pfeiffer", "bitfit", "full", "{full: {freeze_layers: 2}}", "head"),
+        *("prompt_tuning", "p_tuning", "{prefix_tuning: {num_virtual_tokens: 4}}"),
     ],
 )
 def test_every_adapter_brings_its_head(file: Path, tiny_bert: Path, adapter: str) -> None:

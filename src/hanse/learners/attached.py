@@ -65,8 +65,8 @@ def attach(
                 inject_adapter_in_model(other.config(model), there.get_base_model(), name)
         except (ValueError, re.error) as error:
             raise UserError(settings.refused(model, error)) from None
-        for module in there.modules():
-            if isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save:
+        for place, module in there.named_modules():
+            if isinstance(module, ModulesToSaveWrapper) and place.endswith(tuple(fresh)):
                 _draw(module.modules_to_save[name])
     settings.check(there, name)
     return there, name
@@ -109,7 +109,8 @@ def _headed(config: Any, task: str, fresh: Sequence[str]) -> Any:
     """A configuration for a model with this head, of which these modules are new."""
     config.task_type = task
     if fresh:
-        config.modules_to_save = [name.rpartition(".")[2] for name in fresh]
+        new = {name.rpartition(".")[2] for name in fresh}
+        config.modules_to_save = sorted(new.union(config.modules_to_save or ()))
         if isinstance(listed := getattr(config, "target_modules", None), list | set):
             rest = [name for name in listed if not name.startswith(tuple(fresh))]
             config.target_modules = rest or DUMMY_TARGET_MODULES
