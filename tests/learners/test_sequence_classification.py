@@ -103,8 +103,9 @@ def _by_transformers(folder: Path, tiny_bert: Path) -> list[float]:
     return right
 
 
-def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path) -> None:
-    words = [LORA, "rounds=3", "train.max_steps=2"]
+@pytest.mark.parametrize("adapter", [LORA, "adapter=head"])
+def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path, adapter: str) -> None:
+    words = [adapter, "rounds=3", "train.max_steps=2"]
     whole = _run(file, "whole", *words)
     with ctrl_c("round 2", 1), pytest.raises(simulation.StoppedError):
         _run(file, "again", *words)

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.functional import inject_adapter_in_model
+from peft.tuners.ln_tuning.layer import LNTuningLayer
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from peft.utils.constants import DUMMY_TARGET_MODULES
@@ -68,6 +69,7 @@ def attach(
         for place, module in there.named_modules():
             if isinstance(module, ModulesToSaveWrapper) and place.endswith(tuple(fresh)):
                 _draw(module.modules_to_save[name])
+        _tie(there.get_base_model(), name)
     settings.check(there, name)
     return there, name
 
@@ -130,6 +132,15 @@ def _quiet() -> Iterator[None]:
         ):
             warnings.filterwarnings("ignore", said)
         yield
+
+
+def _tie(base: Any, name: str) -> None:
+    """One copy of embeddings that are the output layer, too, where PEFT has made two of them."""
+    output, words = base.get_output_embeddings(), base.get_input_embeddings()
+    pair = [own for own in (output, words) if isinstance(own, LNTuningLayer)]
+    copied = len(pair) == 2 and all(name in own.ln_tuning_layers for own in pair)
+    if copied and output.base_layer.weight is words.base_layer.weight:
+        output.ln_tuning_layers[name].weight = words.ln_tuning_layers[name].weight
 
 
 def _draw(module: Module) -> None:

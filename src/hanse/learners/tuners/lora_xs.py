@@ -83,7 +83,8 @@ def _first_vectors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """The first singular vectors and values; the same bits whenever and wherever it is asked."""
     with torch.random.fork_rng(devices=[]):  # svd_lowrank begins with a draw from the CPU's stream
         torch.manual_seed(0)
-        found = torch.svd_lowrank(weight.cpu(), rank, niter=8)
+        there = weight if weight.is_meta else weight.cpu()  # a shape without numbers stays one
+        found = torch.svd_lowrank(there, rank, niter=8)
     u, values, v = (tensor.to(weight.device) for tensor in found)
     return u, values, v
 
