@@ -122,11 +122,16 @@ def _asked(
         reply, seconds_a_token = probes[alike]
         kind = (alike, id(order.tensors), *order.numbers, len(json.dumps(json.dumps(name))))
         if kind not in sizes:
-            answer = replace(reply, client=name)
-            sizes[kind] = len(exchange.encoded("train", name).pack()), len(answer.pack())
+            sizes[kind] = traffic(exchange, name, reply)
         down[name], up[name] = sizes[kind]
         training += seconds_a_token * _tokens_a_round(silo)
     return down, up, training
+
+
+def traffic(exchange: RoundExchange, name: str, reply: Reply) -> tuple[int, int]:
+    """The bytes of a round's request to a client, and of an answer from it that is like `reply`."""
+    answer = replace(reply, client=name)
+    return len(exchange.encoded("train", name).pack()), len(answer.pack())
 
 
 def _probe(site: Site, silo: Silo, request: bytes) -> tuple[Reply, float]:
