@@ -10,7 +10,6 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hanse.errors import UserError
 from hanse.experiment import AnyAdapter
 from hanse.factors import layers
 from hanse.learners.adapted_model import AdaptedModel
@@ -340,20 +339,3 @@ def test_a_name_of_peft_is_enough() -> None:
     found = AnyAdapter.model_validate({"vera": {"r": 2}}).fresh
     assert found == Peft("vera", {"r": 2})
     assert AnyAdapter.model_validate("ia3").fresh == IA3()
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        (Peft("veera"), "PEFT has no method 'veera' .did you mean 'vera'"),
-        (Houlsby(non_linearity="swich"), "no non_linearity 'swich' .did you mean 'swish'"),
-        (Peft("vera", {"rank": 2}), "vera has no setting 'rank'"),
-        (BitFit(), "a llama model has none; choose another adapter"),
-        (Full(freeze_layers=3), "asks for 3 layers, but the model has 2"),
-        (Full(top_layers=3), "asks for 3 layers, but the model has 2"),
-        (IA3(target_modules=("k_porj",), feedforward_modules=()), "are not in this model; it has"),
-    ],
-)
-def test_what_peft_does_not_know_is_refused(tiny_llama: Path, settings: Adapter, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        load(Model(str(tiny_llama), bf16=False)).attach(settings, 0)

@@ -27,6 +27,7 @@ from hanse import parts
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
 from hanse.learners.decoder import replaced
+from hanse.learners.shortage import is_shortage
 from hanse.learners.tuners import lora_xs
 from hanse.tensors import Tensors
 
@@ -64,7 +65,9 @@ def attach(
                 there.add_adapter(name, config)
             for other in settings.kinds[1:]:
                 inject_adapter_in_model(other.config(model), there.get_base_model(), name)
-        except (ValueError, re.error) as error:
+        except settings.refusals as error:
+            if isinstance(error, UserError) or is_shortage(error):
+                raise
             raise UserError(settings.refused(model, error)) from None
         for place, module in there.named_modules():
             if isinstance(module, ModulesToSaveWrapper) and place.endswith(tuple(fresh)):

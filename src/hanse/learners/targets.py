@@ -22,11 +22,16 @@ def linears(model: Module, spare: Module | None = None) -> Counter[str]:
     return Counter(
         name.rpartition(".")[2]
         for name, module in model.named_modules()
-        # PEFT calls its own layers after what they are put around: Linear, Linear8bitLt.
-        if isinstance(module, (Linear, Conv1D)) or type(module).__name__.startswith("Linear")
+        if is_linear(module)
         if module is not spare
         if not re.search(r"\.(base_layer|lora_[AB]\..*)$", name)
     )
+
+
+def is_linear(module: Module) -> bool:
+    """Whether it is a linear layer, or what PEFT has put around one."""
+    # PEFT calls its own layers after what they are put around: Linear, Linear8bitLt.
+    return isinstance(module, (Linear, Conv1D)) or type(module).__name__.startswith("Linear")
 
 
 def base_modules(model: Any) -> Iterator[tuple[str, Module]]:
@@ -48,6 +53,9 @@ def plain(targets: Targets) -> list[str] | str | None:
     return list(targets) if isinstance(targets, tuple) else targets
 
 
+NOT_FOUND = ("not found in the base model", "No modules were targeted")  # in PEFT's words
+
+
 def unmatched(model: Module, targets: Targets, error: Exception, where: str, method: str) -> str:
     """Which modules there are, when those that were asked for are not among them.
 
@@ -56,9 +64,13 @@ def unmatched(model: Module, targets: Targets, error: Exception, where: str, met
     names = ", ".join(name for name, _ in linears(model).most_common())
     if targets is None:
         return f"PEFT has no default target_modules for this model; name some of: {names}."
-    if "not found" in str(error):
+    if any(words in str(error) for words in NOT_FOUND):
         return f"target_modules {targets!r} are not in {where}; it has {names}."
-    return f"{method} cannot be put into this model: {error}."
+    said = str(error).rstrip(".")
+    return (
+        f"{method} cannot be put into this model: {said}; name others as target_modules, such as "
+        f"some of {names}, or choose another adapter."
+    )
 
 
 def in_layers(model: Any, targets: Targets, layers: Layers) -> list[str] | None:
