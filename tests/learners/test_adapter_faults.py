@@ -16,6 +16,7 @@ from hanse.learners.adapters.lora_xs import LoraXS
 from hanse.learners.adapters.p_tuning import PTuning
 from hanse.learners.adapters.peft import Peft, methods
 from hanse.learners.adapters.pfeiffer import Pfeiffer
+from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.backbone import Model, load
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
@@ -91,6 +92,12 @@ def test_an_architecture_that_nobody_knows(
         monkeypatch.setattr(config, "model_type", "strange")
     with pytest.raises(UserError, match=said):
         backbone.attach(settings, 0)
+
+
+def test_prefixes_cannot_be_computed_again(tiny_llama: Path) -> None:
+    backbone = load(Model(str(tiny_llama), bf16=False, gradient_checkpointing=True))
+    with pytest.raises(UserError, match=r"set model\.gradient_checkpointing: false, or choose"):
+        backbone.attach(PrefixTuning(3), 0)
 
 
 @pytest.mark.filterwarnings("ignore")  # PEFT's, of its own methods

@@ -229,7 +229,8 @@ def save(
         tell of them.
     """
     config: Any = copy(model.peft_config[adapter])
-    beside = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    with torch.no_grad():  # a prompt is made just as it is for scores
+        beside = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
     if config.peft_type == lora_xs.KIND:
         config, tensors = lora_xs.as_lora(model, adapter, tensors)
         beside = {}
