@@ -169,6 +169,14 @@ def test_frozen_layers_of_distilbert_with_20_labels(frozen: Adapter, count: int)
     assert _count(config, frozen, auto, "SEQ_CLS", heads) == count
 
 
+def test_a_head_of_minilm_l6_with_two_labels() -> None:
+    config = BertConfig(
+        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+    )
+    auto, heads = AutoModelForSequenceClassification, ("bert.pooler", "classifier")
+    assert _count(config, Head(), auto, "SEQ_CLS", heads) == 148_610
+
+
 @pytest.mark.parametrize(
     ("config", "adapter", "count"),
     [

@@ -110,6 +110,22 @@ def test_the_encoder_sees_each_row_once_in_all_epochs_and_rounds(
     assert sum(states.shape[0] for states in passed) == 2 * len(rows)  # two layers
 
 
+@pytest.mark.parametrize("adapter", [LORA, Head()])
+def test_what_is_kept_of_a_row_does_not_depend_on_the_others(
+    tiny_bert: Path, adapter: Adapter
+) -> None:
+    rows = [*_rows(range(5, 40, 3)), *_rows(range(5, 40))]
+    found = []
+    for batches in ([rows], [[row] for row in rows]):
+        learner = _learner(tiny_bert, adapter)
+        for batch in batches:
+            with torch.no_grad():
+                learner.scores(learner.batch(batch))
+        found.append(learner.backbone._kept._held)
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(states, found[1][key]) for key, states in found[0].items())
+
+
 def test_only_the_head_travels(
     experiment_file: Path, tiny_llama: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

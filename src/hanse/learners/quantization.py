@@ -51,6 +51,12 @@ def count(weight: Tensor) -> int:
     return weight.numel() if state is None else math.prod(state.shape)
 
 
+def packed(layer: Module) -> bool:
+    """Whether a layer's weights are quantized; the libraries mark these by classes of their own."""
+    weight = getattr(layer, "weight", None)
+    return isinstance(weight, Tensor) and type(weight) not in (Tensor, Parameter)
+
+
 def _options(
     found: Found, wanted: Quantization, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Any]:
@@ -112,11 +118,8 @@ def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def _quantized(model: Module) -> Iterator[Any]:
-    """The layers whose weights are packed; the libraries mark these by classes of their own."""
-    for module in model.modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, Tensor) and type(weight) not in (Tensor, Parameter):
-            yield module
+    """The layers whose weights are packed."""
+    return filter(packed, model.modules())
 
 
 def _passes_gradients(layer: Any, dtype: torch.dtype) -> bool:

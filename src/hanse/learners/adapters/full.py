@@ -9,6 +9,7 @@ from pydantic import ConfigDict, NonNegativeInt, PositiveInt
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
 from hanse.learners.decoder import decoder_layers
+from hanse.learners.quantization import packed
 from hanse.learners.targets import base_modules
 
 
@@ -31,7 +32,13 @@ class Full(Adapter):
     top_layers: PositiveInt | None = None
 
     def config(self, model: Any) -> LNTuningConfig:
-        return LNTuningConfig(target_modules=self._trained(model))
+        names = self._trained(model)
+        if any(packed(module) for name, module in base_modules(model) if name in names):
+            raise UserError(
+                "adapter.full trains the weights themselves, which are quantized here; set "
+                "model.quantization: none, or choose another adapter, such as lora."
+            )
+        return LNTuningConfig(target_modules=names)
 
     def _trained(self, model: Any) -> list[str]:
         """The names of all modules with weights of their own that are trained."""

@@ -1,7 +1,7 @@
 """P-tuning (Liu et al. 2021, 2103.10385): trained vectors before every text, made by an encoder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from peft import PromptEncoderConfig
@@ -46,14 +46,7 @@ class PTuning(Adapter):
                 "adapter.p_tuning: encoder_dropout works between the layers of an LSTM, and there "
                 "is one; set encoder_num_layers to 2 or more, or leave encoder_dropout out."
             )
-        return PromptEncoderConfig(
-            num_virtual_tokens=self.num_virtual_tokens,
-            num_transformer_submodules=1,
-            encoder_reparameterization_type=self.encoder_reparameterization_type,
-            encoder_hidden_size=self.encoder_hidden_size,
-            encoder_num_layers=self.encoder_num_layers,
-            encoder_dropout=self.encoder_dropout,
-        )
+        return PromptEncoderConfig(num_transformer_submodules=1, **asdict(self))
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> Adapter:

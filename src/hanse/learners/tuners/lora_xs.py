@@ -15,6 +15,7 @@ from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
 from hanse.factors import A, B
+from hanse.learners.quantization import packed
 from hanse.learners.tuners.tuner import OwnConfig, OwnModel, register
 from hanse.tensors import Tensors
 
@@ -57,6 +58,11 @@ class LinearWithCore(Module, BaseTunerLayer):
     def update_layer(self, name: str, config: CoreConfig) -> None:
         """Put an adapter beside those already here."""
         base: Any = self.get_base_layer()
+        if packed(base):
+            raise ValueError(
+                "it needs the singular vectors of weights, which are quantized here; set "
+                "model.quantization: none"
+            )
         weight = base.weight.detach().float()
         weight = weight.T if isinstance(base, Conv1D) else weight
         rank = min(config.r, *weight.shape)
