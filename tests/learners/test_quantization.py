@@ -21,6 +21,7 @@ from hanse.errors import UserError
 from hanse.learners import attached, quantization
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
+from hanse.learners.adapters.bitfit import BitFit
 from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.lora_xs import LoraXS
@@ -224,6 +225,11 @@ def test_modules_that_take_no_adapter_are_refused(base: Backbone) -> None:
 def test_weights_that_are_packed_are_not_trained(base: Backbone, adapter: Adapter) -> None:
     with pytest.raises(UserError, match=r"quantized here; set model\.quantization: none"):
         base.attach(adapter, 0)
+
+
+def test_biases_of_packed_layers_are_not_trained(tiny_gpt2: Path) -> None:
+    with pytest.raises(UserError, match=r"bitfit .* quantized here; set model\.quantization: none"):
+        model(tiny_gpt2, "nf4").attach(BitFit(), 0)
 
 
 def test_whole_runs(experiment_file: Path, tmp_path: Path) -> None:

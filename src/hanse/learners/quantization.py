@@ -8,7 +8,7 @@ bitsandbytes). Products are done in the model's precision, with weights unpacked
 import importlib.util
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -55,6 +55,15 @@ def packed(layer: Module) -> bool:
     """Whether a layer's weights are quantized; the libraries mark these by classes of their own."""
     weight = getattr(layer, "weight", None)
     return isinstance(weight, Tensor) and type(weight) not in (Tensor, Parameter)
+
+
+def refuse_copies(adapter: str, layers: Iterable[Module]) -> None:
+    """Raise UserError if any of these layers, of which an adapter has copies, is quantized."""
+    if any(map(packed, layers)):
+        raise UserError(
+            f"adapter.{adapter} trains copies of whole layers, which are quantized here; set "
+            "model.quantization: none, or choose another adapter, such as lora."
+        )
 
 
 def _options(

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, NonNegativeInt, PositiveInt
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
 from hanse.learners.decoder import decoder_layers
-from hanse.learners.quantization import packed
+from hanse.learners.quantization import refuse_copies
 from hanse.learners.targets import base_modules
 
 
@@ -33,11 +33,7 @@ class Full(Adapter):
 
     def config(self, model: Any) -> LNTuningConfig:
         names = self._trained(model)
-        if any(packed(module) for name, module in base_modules(model) if name in names):
-            raise UserError(
-                "adapter.full trains the weights themselves, which are quantized here; set "
-                "model.quantization: none, or choose another adapter, such as lora."
-            )
+        refuse_copies("full", (module for name, module in base_modules(model) if name in names))
         return LNTuningConfig(target_modules=names)
 
     def _trained(self, model: Any) -> list[str]:
