@@ -15,6 +15,7 @@ from hanse.journal import Journal
 from hanse.learner import Learner
 from hanse.loading import load
 from hanse.messages import Request
+from hanse.server import conversation, start
 from hanse.values import Scores
 from samples import reviews, write_lines
 
@@ -89,6 +90,34 @@ def test_many_clients_are_not_asked_one_by_one(
     found = preview.preview(load(experiment_file, words))
     assert len(found.down) == len(found.up) == 40
     assert len(packed) == 4, "for each of two kinds of clients one to be answered, one to be sized"
+
+
+@pytest.mark.parametrize(("epochs", "rounds"), [(1.0, 1), (0.5, 1), (2.0, 3)])
+def test_known_rows_take_the_time_of_known_rows(
+    experiment_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    epochs: float,
+    rounds: int,
+) -> None:
+    """Two seconds a token that is read for the first time, half a second for one that is known."""
+    probe = preview._probe
+    monkeypatch.setattr(preview, "_probe", lambda *asked: (probe(*asked)[0], 2.0, 0.5))
+    words = ["train.max_steps=null", f"train.num_train_epochs={epochs}", f"rounds={rounds}"]
+    words += ["train.per_device_train_batch_size=1", "data.client_test=0"]
+    simulation = simulate(load(experiment_file, words))
+    journal = Journal(tmp_path)
+    run = simulation.run(journal)
+    profiles = {profile.name: profile for profile in simulation.profiles}
+    exchange = conversation(run, 1, start(run, profiles), profiles)
+    seconds = preview._asked(simulation, exchange, tmp_path, rounds)[2]
+    journal.close()
+    wanted = 0.0
+    for silo in simulation.silos.values():
+        train = silo.examples["train"]
+        tokens, passes = sum(map(len, train)), round(epochs * len(train)) / len(train) * rounds
+        wanted += tokens * (2 * min(1, passes) + 0.5 * max(0, passes - 1))
+    assert seconds == pytest.approx(wanted)
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,9 @@ def _measured(simulation: Simulation, run: Run, folder: Path) -> Preview:
     settings = simulation.experiment
     profiles = {profile.name: profile for profile in simulation.profiles}
     exchange = conversation(run, 1, start(run, profiles), profiles)
-    down, up, training = _asked(simulation, exchange, folder)
     chosen = len(sample(profiles, settings.fraction_train, Moment(settings.seed, 1)))
+    rounds = settings.rounds * chosen / len(profiles)  # of each client, in the mean
+    down, up, training = _asked(simulation, exchange, folder, rounds)
     learner = simulation.learner
     trained = sum(p.numel() for p in learner.parameters().values())
     return Preview(
@@ -94,22 +95,24 @@ def _measured(simulation: Simulation, run: Run, folder: Path) -> Preview:
         down=down,
         up=up,
         clients_a_round=chosen,
-        seconds=training * settings.rounds * chosen / len(profiles) + _scoring(simulation, run),
+        seconds=training + _scoring(simulation, run),
         memory=peak_memory(),
     )
 
 
 def _asked(
-    simulation: Simulation, exchange: RoundExchange, folder: Path
+    simulation: Simulation, exchange: RoundExchange, folder: Path, rounds: float
 ) -> tuple[dict[str, int], dict[str, int], float]:
     """The bytes down to each client and up from it, and the seconds of training of them all.
+
+    rounds: in how many each takes part.
 
     Clients with the same settings answer alike, so one of them is really asked. The size of a
     message depends on the names and shapes in it, so it is packed once for all that share these.
     """
     down, up, training = {}, {}, 0.0
     settings: dict[int, str] = {}  # as text, by the identity of what most clients share
-    probes: dict[str, tuple[Reply, float]] = {}
+    probes: dict[str, tuple[Reply, float, float]] = {}
     sizes: dict[Hashable, tuple[int, int]] = {}
     for name, order in exchange.orders.items():
         silo = simulation.silos[name]
@@ -119,21 +122,29 @@ def _asked(
         if alike not in probes:
             request = exchange.encoded("train", name).pack()
             probes[alike] = _probe(simulation.site(folder, name), silo, request)
-        reply, seconds_a_token = probes[alike]
+        reply, first, again = probes[alike]
         kind = (alike, id(order.tensors), *order.numbers, len(json.dumps(json.dumps(name))))
         if kind not in sizes:
-            answer = replace(reply, client=name)
-            sizes[kind] = len(exchange.encoded("train", name).pack()), len(answer.pack())
+            sizes[kind] = traffic(exchange, name, reply)
         down[name], up[name] = sizes[kind]
-        training += seconds_a_token * _tokens_a_round(silo)
+        tokens = _tokens_a_round(silo) * rounds
+        new = min(tokens, sum(lengths(silo.examples["train"])))
+        training += new * first + (tokens - new) * again
     return down, up, training
 
 
-def _probe(site: Site, silo: Silo, request: bytes) -> tuple[Reply, float]:
-    """A client's real answer after a few steps, and its seconds for a token.
+def traffic(exchange: RoundExchange, name: str, reply: Reply) -> tuple[int, int]:
+    """The bytes of a round's request to a client, and of an answer from it that is like `reply`."""
+    answer = replace(reply, client=name)
+    return len(exchange.encoded("train", name).pack()), len(answer.pack())
 
-    The first steps are on the longest examples, so that the peak of memory is met, and are not
-    timed: they also warm the machine up.
+
+def _probe(site: Site, silo: Silo, request: bytes) -> tuple[Reply, float, float]:
+    """A client's real answer after a few steps, and its seconds for a token that it reads.
+
+    The first time, and again: what frozen layers make of a row is kept. The first steps are on the
+    longest examples, so that the peak of memory is met, and are not timed: they also warm the
+    machine up.
     """
     train = silo.examples["train"]
     size = silo.experiment.train.per_device_train_batch_size * PROBED
@@ -141,8 +152,10 @@ def _probe(site: Site, silo: Silo, request: bytes) -> tuple[Reply, float]:
     longest = [train[at] for at in sorted(range(len(train)), key=known.__getitem__)[-size:]]
     drawn = torch.randperm(len(train), generator=Moment(0).generator("probe"))[:size].tolist()
     _answer(site, silo, request, longest)
-    reply = _answer(site, silo, request, [train[index] for index in drawn])
-    return reply, reply.update.numbers["seconds"] / reply.update.numbers["tokens"]
+    replies = [_answer(site, silo, request, [train[at] for at in drawn]) for _ in range(2)]
+    told = [reply.update.numbers for reply in replies]
+    first, again = (numbers["seconds"] / numbers["tokens"] for numbers in told)
+    return replies[0], first, again
 
 
 def _answer(site: Site, silo: Silo, request: bytes, train: Sequence[Example]) -> Reply:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from hanse.learners.adapted_model import AdaptedModel
+from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.training import Training
@@ -30,7 +31,7 @@ def choices(seed: int, number: int, words: tuple[tuple[int, ...], ...]) -> list[
 
 
 def client(
-    backbone: Backbone, name: str, examples: list[Example], lora: Lora | None = None, **own: Any
+    backbone: Backbone, name: str, examples: list[Example], lora: Adapter | None = None, **own: Any
 ) -> AdaptedModel:
     adapter = backbone.attach(lora or Lora(r=4), 0)
     objective = own.pop("objective", Sft())

@@ -1,13 +1,20 @@
 """Adapters: what is trained, and which of them can be continued."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from hanse.errors import UserError
+from hanse.learners.adapter import Adapter
+from hanse.learners.adapters.houlsby import Houlsby
+from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
+from hanse.learners.adapters.lora_xs import LoraXS
+from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.attached import read, save
 from hanse.learners.backbone import Backbone, Model, load
 
@@ -76,6 +83,37 @@ def test_only_the_named_layers_get_an_adapter(
 def test_layers_that_cannot_be_chosen(backbone: Backbone, lora: Lora, said: str) -> None:
     with pytest.raises(UserError, match=said):
         backbone.attach(lora, 0)
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [Lora(r=2), LoraXS(r=4), IA3(), Houlsby(reduction_factor=4), Pfeiffer(reduction_factor=4)],
+)
+@pytest.mark.parametrize("model", ["tiny_llama", "tiny_gpt2"])
+def test_every_adapter_of_layers_can_be_put_into_the_upper_ones(
+    request: pytest.FixtureRequest, model: str, adapter: Any, tmp_path: Path
+) -> None:
+    def names(settings: Adapter) -> set[str]:
+        backbone = load(Model(str(request.getfixturevalue(model)), bf16=False))
+        return set(backbone.parameters(backbone.attach(settings, 0)))
+
+    everywhere, upper = names(adapter), replace(adapter, layers_to_transform=(1,))
+    wanted = {name for name in everywhere if ".1." in name}
+    assert names(upper) == wanted != everywhere
+    # So it is as it is read again.
+    backbone = load(Model(str(request.getfixturevalue(model)), bf16=False))
+    name = backbone.attach(upper, 0)
+    live = {key: p.detach() for key, p in backbone.parameters(name).items()}
+    save(backbone.model, name, live, tmp_path)
+    settings, tensors = read(tmp_path)
+    assert names(settings) == tensors.keys()
+    assert {key.rpartition(".")[0] for key in tensors if ".0." in key} == set()
+
+
+@pytest.mark.parametrize("adapter", [LoraXS(), IA3(), Houlsby(), Pfeiffer()])
+def test_layers_that_are_not_there(backbone: Backbone, adapter: Any) -> None:
+    with pytest.raises(UserError, match="names 2, but the model's layers are 0 to 1"):
+        backbone.attach(replace(adapter, layers_to_transform=(0, 2)), 0)
 
 
 @pytest.mark.parametrize("layers", [None, (1,)])

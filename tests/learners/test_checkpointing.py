@@ -14,7 +14,10 @@ from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
 from hanse.errors import UserError
 from hanse.learners.adapted_model import AdaptedModel
+from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.lora import Lora
+from hanse.learners.adapters.p_tuning import PTuning
+from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.backbone import Backbone, Model, load
 from hanse.learners.checkpointing import recompute
 
@@ -130,3 +133,12 @@ def test_generation_goes_as_before(tiny_llama: Path) -> None:
 def test_a_model_without_such_layers_is_refused() -> None:
     with pytest.raises(UserError, match="strange has no layers that can be computed again"):
         recompute(torch.nn.Linear(2, 2), "strange")
+
+
+@pytest.mark.parametrize("prompt", [PromptTuning(3), PTuning(3)])
+def test_vectors_before_a_text_get_the_same_gradients(folder: str, prompt: Adapter) -> None:
+    plain, spare = (client(model(folder, on), "a", rows(0, 8), prompt) for on in (False, True))
+    wanted, found = gradients(plain)[0], gradients(spare)[0]
+    for name, gradient in found.items():
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(gradient, wanted[name], atol=1e-6, rtol=0)

@@ -4,7 +4,7 @@ The models are built from their published configurations without weights, on the
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,17 +22,26 @@ from transformers import (
     T5Config,
 )
 
+from hanse.aggregators.mean import Mean
+from hanse.algorithms.fedavg import FedAvg
+from hanse.exchange import RoundExchange
 from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.bitfit import BitFit
 from hanse.learners.adapters.full import Full
+from hanse.learners.adapters.head import Head
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.lora_xs import LoraXS
+from hanse.learners.adapters.p_tuning import PTuning
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.attached import attach, parameters
+from hanse.messages import Order, Reply, Update
+from hanse.pipeline import Pipeline
+from hanse.preview import traffic
+from hanse.randomness import Moment
 
 GPT2 = GPT2Config()
 GPT2_LARGE = GPT2Config(n_embd=1280, n_layer=36, n_head=20)
@@ -78,10 +87,21 @@ def _count(
     task: str = "CAUSAL_LM",
     heads: Sequence[str] = (),
 ) -> int:
+    return sum(p.numel() for p in _trained(config, adapter, auto, task, heads).values())
+
+
+def _trained(
+    config: PreTrainedConfig,
+    adapter: Adapter,
+    auto: Any = AutoModelForCausalLM,
+    task: str = "CAUSAL_LM",
+    heads: Sequence[str] = (),
+) -> dict[str, torch.nn.Parameter]:
+    """What is trained, without numbers."""
     model = _model(config, auto)
     with torch.device("meta"):
         model, name = attach(model, adapter, 0, task, heads)
-    return sum(p.numel() for key, p in parameters(model, name).items() if adapter.trains(key))
+    return {key: p for key, p in parameters(model, name).items() if adapter.trains(key)}
 
 
 @pytest.mark.parametrize(
@@ -108,11 +128,13 @@ def test_the_shapes_are_those_of_the_models(config: PreTrainedConfig, count: int
         (GPT2, Lora(r=8), 294_912),
         (GPT2, LoraXS(r=32), 49_152),
         (GPT2, IA3(), 64_512),
-        (GPT2, Full(), 85_842_432),
+        (GPT2, Full(), 124_439_808),
+        (GPT2, Full(freeze_embeddings=True), 85_056_000),
         (GPT2, BitFit(), 102_144),
         (GPT2, PromptTuning(20), 15_360),
         (GPT2, PromptTuning(21), 16_128),
         (GPT2, PrefixTuning(20), 368_640),
+        (GPT2, PTuning(20), 20 * 768 + 3 * (768 * 768 + 768)),
         (PYTHIA["2.8b"], QKV, 2_621_440),
         (PYTHIA["6.9b"], QKV, 4_194_304),
         (PYTHIA["12b"], QKV, 5_898_240),
@@ -138,12 +160,21 @@ def test_adapters_of_causal_models(config: PreTrainedConfig, adapter: Adapter, c
         (Full(freeze_layers=4), 14_781_716),
         (Full(freeze_layers=5), 7_693_844),
         (Full(freeze_layers=6), 605_972),
+        (Head(), 605_972),
     ],
 )
-def test_frozen_layers_of_distilbert_with_20_labels(frozen: Full, count: int) -> None:
+def test_frozen_layers_of_distilbert_with_20_labels(frozen: Adapter, count: int) -> None:
     config = DistilBertConfig(num_labels=20)
     auto, heads = AutoModelForSequenceClassification, ("pre_classifier", "classifier")
     assert _count(config, frozen, auto, "SEQ_CLS", heads) == count
+
+
+def test_a_head_of_minilm_l6_with_two_labels() -> None:
+    config = BertConfig(
+        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+    )
+    auto, heads = AutoModelForSequenceClassification, ("bert.pooler", "classifier")
+    assert _count(config, Head(), auto, "SEQ_CLS", heads) == 148_610
 
 
 @pytest.mark.parametrize(
@@ -159,3 +190,43 @@ def test_adapters_of_encoders(config: PreTrainedConfig, adapter: Adapter, count:
         assert _count(config, adapter, AutoModelForSeq2SeqLM, "SEQ_2_SEQ_LM") == count
     else:
         assert _count(config, adapter, AutoModel, "FEATURE_EXTRACTION") == count
+
+
+@pytest.mark.parametrize(
+    ("config", "adapter", "rounds", "ways", "published"),
+    [
+        (GPT2, Houlsby(), 10, 1, "71.6 MB"),
+        (GPT2, Lora(r=8), 10, 1, "11.8 MB"),
+        (BertConfig(), ADAPTERHUB, 10, 1, "2.2 MB"),
+        (GPT2, Houlsby(), 2, 1, "14.3 MB"),
+        (GPT2_LARGE, Houlsby(), 10, 2, "1.19 GB"),
+    ],
+)
+def test_what_hanse_check_says_of_their_traffic(
+    config: PreTrainedConfig, adapter: Adapter, rounds: int, ways: int, published: str
+) -> None:
+    """Published are the parameters alone, in float32 and decimal megabytes, of ten aggregations.
+
+    One way, but both ways where it is 1.19 GB; 14.3 MB are two aggregations, one each five epochs.
+    In our messages a header with names and shapes stands before them, and eight bytes a number.
+    """
+    auto, task = AutoModelForCausalLM, "CAUSAL_LM"
+    if isinstance(config, BertConfig):
+        auto, task = AutoModel, "FEATURE_EXTRACTION"
+    trained = _trained(config, adapter, auto, task)
+    tensors = {name: torch.zeros(parameter.shape) for name, parameter in trained.items()}
+    parts: Any = (None, FedAvg(), Pipeline("upload"), Pipeline("download"), Mean())
+    orders = {"silo": Order(tensors)}
+    exchange = RoundExchange(*parts, {}, {}, {}, orders, {}, Moment(0, 1), ledger=cast(Any, None))
+    reply = Reply("silo", "train", 1, Update(tensors, {"loss": 0.0}))
+    sizes = traffic(exchange, "silo", reply)
+    payload = 4 * sum(parameter.numel() for parameter in trained.values())
+    numbers = ("round", "counted"), ("round", "weight", "remembered", "update/loss")
+    for message, size, own in zip(
+        (exchange.encoded("train", "silo"), reply), sizes, numbers, strict=True
+    ):
+        header = 8 + int.from_bytes(message.pack()[:8], "little")
+        assert size == header + 8 * len(own) + payload
+    amount, unit = rounds * ways * payload, published[-2:]
+    told = f"{amount / 1e9:.2f} GB" if unit == "GB" else f"{amount / 1e6:.1f} MB"
+    assert told == published

@@ -17,7 +17,7 @@ from hanse.learners.decoder import decoder_layers, frozen_depth, replaced
         (Lora(layers_to_transform=(0,)), 0),
         (Lora(layers_to_transform=(1,)), 1),
         (Lora(target_modules=r".*layers\.1\.mlp\.down_proj|lm_head"), 1),
-        (Lora(target_modules=("lm_head",)), 1),
+        (Lora(target_modules=("lm_head",)), 2),
         (Lora(target_modules=("embed_tokens", "lm_head")), 0),
     ],
 )

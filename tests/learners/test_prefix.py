@@ -117,6 +117,22 @@ def test_losses_and_gradients_are_those_of_the_plain_way(
             torch.testing.assert_close(grads[name], gradient, atol=1e-6, rtol=1e-5)
 
 
+def test_below_an_output_layer_all_layers_are_left_out(tiny_llama: Path) -> None:
+    head = Lora(r=4, target_modules=("lm_head",))
+    cached, plain = _learner(tiny_llama, head), _learner(tiny_llama, head, cache=False)
+    rows = _examples()
+    with _counted(cached.backbone.model) as counts:
+        for batch in (rows[:4], rows[2:6], rows[:6]):
+            loss, grads = _graded(cached, batch)
+            expected, gradients = _graded(plain, batch)
+            assert loss == pytest.approx(expected, abs=1e-6)
+            for name, gradient in gradients.items():
+                torch.testing.assert_close(grads[name], gradient, atol=1e-6, rtol=1e-5)
+        counts[:] = [0, 0]
+        _graded(cached, rows[:6])
+    assert counts == [0, 0]
+
+
 def test_a_known_row_passes_only_the_layers_above(folder: Path) -> None:
     learner, rows = _learner(folder), _examples()
     with _counted(learner.backbone.model) as counts:

@@ -20,7 +20,11 @@ from hanse.assembly import simulate
 from hanse.errors import UserError
 from hanse.learners import attached, quantization
 from hanse.learners.adapted_model import AdaptedModel
+from hanse.learners.adapter import Adapter
+from hanse.learners.adapters.bitfit import BitFit
+from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.lora import Lora
+from hanse.learners.adapters.lora_xs import LoraXS
 from hanse.learners.backbone import Backbone, Model, load
 from hanse.learners.batches import Batch
 from hanse.loading import load as load_experiment
@@ -215,6 +219,17 @@ def test_modules_that_take_no_adapter_are_refused(base: Backbone) -> None:
     name = "ln_1" if "gpt2" in base.name else "input_layernorm"
     with pytest.raises(UserError, match="LoRA cannot be put into this model"):
         base.attach(Lora(target_modules=(name,)), 0)
+
+
+@pytest.mark.parametrize("adapter", [Full(), Full(top_layers=1), LoraXS()])
+def test_weights_that_are_packed_are_not_trained(base: Backbone, adapter: Adapter) -> None:
+    with pytest.raises(UserError, match=r"quantized here; set model\.quantization: none"):
+        base.attach(adapter, 0)
+
+
+def test_biases_of_packed_layers_are_not_trained(tiny_gpt2: Path) -> None:
+    with pytest.raises(UserError, match=r"bitfit .* quantized here; set model\.quantization: none"):
+        model(tiny_gpt2, "nf4").attach(BitFit(), 0)
 
 
 def test_whole_runs(experiment_file: Path, tmp_path: Path) -> None:

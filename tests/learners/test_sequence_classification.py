@@ -74,8 +74,8 @@ def test_a_federation_learns_and_transformers_says_the_same(
 @pytest.mark.parametrize(
     "adapter",
     [
-        *("ia3", "houlsby", "pfeiffer", "bitfit", "full", "{full: {freeze_layers: 2}}"),
-        *("prompt_tuning", "{prefix_tuning: {num_virtual_tokens: 4}}"),
+        *("ia3", "houlsby", "pfeiffer", "bitfit", "full", "{full: {freeze_layers: 2}}", "head"),
+        *("prompt_tuning", "p_tuning", "{prefix_tuning: {num_virtual_tokens: 4}}"),
     ],
 )
 def test_every_adapter_brings_its_head(file: Path, tiny_bert: Path, adapter: str) -> None:
@@ -103,8 +103,9 @@ def _by_transformers(folder: Path, tiny_bert: Path) -> list[float]:
     return right
 
 
-def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path) -> None:
-    words = [LORA, "rounds=3", "train.max_steps=2"]
+@pytest.mark.parametrize("adapter", [LORA, "adapter=head"])
+def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path, adapter: str) -> None:
+    words = [adapter, "rounds=3", "train.max_steps=2"]
     whole = _run(file, "whole", *words)
     with ctrl_c("round 2", 1), pytest.raises(simulation.StoppedError):
         _run(file, "again", *words)

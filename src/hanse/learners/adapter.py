@@ -1,5 +1,6 @@
 """What is trained inside a frozen model: the role of an adapter's settings."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields
@@ -24,12 +25,14 @@ class Adapter(ABC):
     kind: what PEFT calls it in adapter_config.json. told: settings that must stand there.
     own: settings that the clients of a run may have otherwise; sizes: those in which they may
         differ where the algorithm combines adapters of unequal ranks.
+    refusals: what PEFT raises where it cannot put this adapter into a model.
     """
 
     kind: ClassVar[str] = ""
     told: ClassVar[tuple[str, ...]] = ()
     own: ClassVar[tuple[str, ...]] = ()
     sizes: ClassVar[tuple[str, ...]] = ()
+    refusals: ClassVar[tuple[type[Exception], ...]] = (ValueError, re.error)
 
     @abstractmethod
     def config(self, model: Any) -> PeftConfig:
@@ -37,7 +40,11 @@ class Adapter(ABC):
 
     def refused(self, model: Any, error: Exception) -> str:
         """What is wrong and what to do, when PEFT cannot put this adapter into the model."""
-        return f"{type(self).__name__} cannot be put into this model: {error}."
+        said = str(error).rstrip(".")
+        return (
+            f"{type(self).__name__} cannot be put into this model: {said}; choose another "
+            "adapter, such as lora."
+        )
 
     @property
     def kinds(self) -> "tuple[Adapter, ...]":

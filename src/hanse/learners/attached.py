@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.functional import inject_adapter_in_model
+from peft.tuners.ln_tuning.layer import LNTuningLayer
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from peft.utils.constants import DUMMY_TARGET_MODULES
@@ -20,11 +21,13 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import Dropout, Module, Parameter
+from torch.nn import LSTM, Dropout, Module, Parameter
 
 from hanse import parts
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
+from hanse.learners.decoder import replaced
+from hanse.learners.shortage import is_shortage
 from hanse.learners.tuners import lora_xs
 from hanse.tensors import Tensors
 
@@ -33,7 +36,8 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 # What a name in a model has that it has not on disk: a whole module's copy, a vector's own module.
 WITHOUT = re.compile(r"\.modules_to_save\b|(?<=lora_magnitude_vector)\.weight$")
-PROMPT = {"prompt_encoder.embedding.weight": "prompt_embeddings"}
+ENCODER = "prompt_encoder."  # begins the names of what makes the vectors before a text
+EMBEDDING, PROMPT = f"{ENCODER}embedding.weight", "prompt_embeddings"
 
 
 def attach(
@@ -51,21 +55,24 @@ def attach(
     """
     there = model if isinstance(model, PeftModel) else None
     name = f"adapter{len(there.peft_config) if there else 0}"
-    config = _headed(settings.config(model), task, fresh)
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
         try:
+            config = _headed(settings.config(model), task, fresh)
             if there is None:
                 there = get_peft_model(model, config, adapter_name=name)
             else:
                 there.add_adapter(name, config)
             for other in settings.kinds[1:]:
                 inject_adapter_in_model(other.config(model), there.get_base_model(), name)
-        except (ValueError, re.error) as error:
+        except settings.refusals as error:
+            if isinstance(error, UserError) or is_shortage(error):
+                raise
             raise UserError(settings.refused(model, error)) from None
-        for module in there.modules():
-            if isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save:
+        for place, module in there.named_modules():
+            if isinstance(module, ModulesToSaveWrapper) and place.endswith(tuple(fresh)):
                 _draw(module.modules_to_save[name])
+        _tie(there.get_base_model(), name)
     settings.check(there, name)
     return there, name
 
@@ -84,11 +91,31 @@ def detach(model: PeftModel, adapter: str) -> Module:
     return base
 
 
+@contextmanager
+def disabled(model: PeftModel) -> Iterator[None]:
+    """Within, no adapter is at work, nor any head that belongs to one.
+
+    Where a prompt is an adapter, PEFT can do so for language models alone, and leaves the heads.
+    """
+    heads = [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
+    prompted = model.peft_config[model.active_adapter].is_prompt_learning
+    base = model.base_model.forward
+    with replaced([model], base) if prompted else model.disable_adapter():
+        for head in heads:
+            head.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for head in heads:
+                head.enable_adapters(True)
+
+
 def _headed(config: Any, task: str, fresh: Sequence[str]) -> Any:
     """A configuration for a model with this head, of which these modules are new."""
     config.task_type = task
     if fresh:
-        config.modules_to_save = [name.rpartition(".")[2] for name in fresh]
+        new = {name.rpartition(".")[2] for name in fresh}
+        config.modules_to_save = sorted(new.union(config.modules_to_save or ()))
         if isinstance(listed := getattr(config, "target_modules", None), list | set):
             rest = [name for name in listed if not name.startswith(tuple(fresh))]
             config.target_modules = rest or DUMMY_TARGET_MODULES
@@ -110,6 +137,15 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+def _tie(base: Any, name: str) -> None:
+    """One copy of embeddings that are the output layer, too, where PEFT has made two of them."""
+    output, words = base.get_output_embeddings(), base.get_input_embeddings()
+    pair = [own for own in (output, words) if isinstance(own, LNTuningLayer)]
+    copied = len(pair) == 2 and all(name in own.ln_tuning_layers for own in pair)
+    if copied and output.base_layer.weight is words.base_layer.weight:
+        output.ln_tuning_layers[name].weight = words.ln_tuning_layers[name].weight
+
+
 def _draw(module: Module) -> None:
     """Begin a module anew, as BERT's are: normal with a deviation of 0.02, and no bias."""
     for name, parameter in module.named_parameters():
@@ -126,7 +162,9 @@ def parameters(model: PeftModel, adapter: str) -> dict[str, Parameter]:
         parts = name.split(".")
         if adapter in parts:
             plain = WITHOUT.sub("", ".".join(part for part in parts if part != adapter))
-            found[PROMPT.get(plain, plain)] = parameter
+            found[plain] = parameter
+    if [name for name in found if name.startswith(ENCODER)] == [EMBEDDING]:
+        found[PROMPT] = found.pop(EMBEDDING)  # the vectors themselves; nothing else makes them
     return {name: found[name] for name in sorted(found)}
 
 
@@ -146,7 +184,8 @@ def held(parameters: Iterable[Parameter]) -> Iterator[None]:
 def dropouts(model: PeftModel, adapter: str) -> list[Module]:
     """The modules that drop inputs of one adapter while it is trained."""
     named = ((name.split("."), module) for name, module in model.named_modules())
-    return [module for path, module in named if adapter in path and isinstance(module, Dropout)]
+    kinds = Dropout, LSTM  # which drops between its layers, and on a GPU is trained no other way
+    return [module for path, module in named if adapter in path and isinstance(module, kinds)]
 
 
 def dropout(model: PeftModel, adapter: str) -> float:
@@ -184,13 +223,14 @@ def save(
     """Write an adapter as PEFT writes it: its configuration and its tensors.
 
     tensors: all that are trained; what PEFT keeps beside them, such as random projections, is in
-        the model.
+        the model. What makes a prompt is not kept, only the prompt.
     rank: of tensors that are of another one than the adapter, and whose product is not scaled.
     aside: what stands in the names of tensors that are left out, since the configuration does not
         tell of them.
     """
     config: Any = copy(model.peft_config[adapter])
-    beside = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    with torch.no_grad():  # a prompt is made just as it is for scores
+        beside = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
     if config.peft_type == lora_xs.KIND:
         config, tensors = lora_xs.as_lora(model, adapter, tensors)
         beside = {}
@@ -200,7 +240,11 @@ def save(
         config.use_rslora = False
     config.save_pretrained(str(folder))
     whole = {**{name: tensor.contiguous() for name, tensor in beside.items()}, **tensors}
-    whole = {n: t for n, t in whole.items() if not any(part in n for part in aside)}
+    whole = {
+        name: tensor
+        for name, tensor in whole.items()
+        if not name.startswith(ENCODER) and not any(part in name for part in aside)
+    }
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(whole, {"format": "pt"}))
 
 

@@ -113,11 +113,11 @@ class Backbone:
         self._remember(name)
         self._active = ""
         self.model.eval()  # a fresh adapter's dropout is at work, and scores would be random
-        if self.activation_cache and self.head.causal:  # others would want a mask
+        if self.activation_cache and not self.model.config.is_encoder_decoder:
             self._depths[name] = depth = frozen_depth(self.model, self.parameters(name).values())
             if depth and depth not in self._prefixes:
-                found = prefix.find(self.model, depth, self.autocast, self.positions, self._kept)
-                self._prefixes[depth] = found
+                what = self.model, depth, self.autocast, self.positions, self._kept
+                self._prefixes[depth] = prefix.find(*what, masked=not self.head.causal)
         return name
 
     def aside(self, adapter: str) -> tuple[str, ...]:
@@ -219,7 +219,7 @@ class Backbone:
     def bare(self) -> Iterator[None]:
         """The model without any adapter of its own at work."""
         try:
-            with self.model.disable_adapter():
+            with attached.disabled(self.model):
                 yield
         finally:
             self._active = ""

@@ -33,6 +33,12 @@ def recompute(model: Module, name: str) -> None:
         layer.forward = partial(_forgetful, layer.forward)
 
 
+def recomputed(model: Module) -> bool:
+    """Whether the layers of a model are computed again."""
+    own = (vars(module).get("forward") for module in model.modules())
+    return any(isinstance(call, partial) and call.func is _forgetful for call in own)
+
+
 def _forgetful(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What a layer returns; without gradients there is nothing to forget."""
     if not torch.is_grad_enabled():

@@ -16,15 +16,34 @@ def decoder_layers(model: Any) -> tuple[Module, Sequence[Module]]:
     return model, ()
 
 
+def heads(model: Any) -> list[str]:
+    """The modules of a classifier that stand behind its transformer's layers."""
+    inner = model.base_model_prefix
+    return [*(name for name, _ in model.named_children() if name != inner), f"{inner}.pooler"]
+
+
 def frozen_depth(model: Any, trained: Iterable[Parameter]) -> int:
     """How many of the first layers give the same whatever the trained parameters are."""
     layers = decoder_layers(model)[1]
-    output = model.get_output_embeddings()
-    head = {id(parameter) for parameter in output.parameters()} if output else set()
+    head = _head(model)
     places = {id(p): place for place, layer in enumerate(layers) for p in layer.parameters()}
     # What is neither in a layer nor in the head may come before the first layer.
     lowest = (places.get(id(p), 0) for p in trained if id(p) not in head)
-    return min(lowest, default=max(0, len(layers) - 1))
+    return min(lowest, default=len(layers))
+
+
+def _head(model: Any) -> set[int]:
+    """What stands behind all layers, and nowhere else: the identities of its parameters."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if (output := base.get_output_embeddings()) is not None:
+        behind = list(output.parameters())
+    elif hasattr(base, base.base_model_prefix):
+        ours = tuple(f"{name}." for name in heads(base))
+        behind = [p for name, p in base.named_parameters() if name.startswith(ours)]
+    else:
+        behind = []
+    before = base.get_input_embeddings()  # which may be the very same
+    return {id(p) for p in behind} - {id(p) for p in before.parameters()}
 
 
 @contextmanager

@@ -2,28 +2,22 @@
 
 A batch's rows belong to the clients in equal shares, in order; so a layer's inputs, seen as
 (K, rows·tokens, in), meet the clients' matrices in one batched product. A kind of adapter that
-cohorts can train is a class here.
+cohorts can train is a class here, or among the prompts (prompts.py).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel
-from peft.tuners.ia3 import IA3Layer
-from peft.tuners.lora import LoraLayer
-from peft.utils import ModulesToSaveWrapper
 from torch import Tensor
-from torch.nn import Linear, Module
+from torch.nn import Module
 from torch.nn.functional import linear
 from torch.utils.hooks import RemovableHandle
 
 from hanse.factors import A, B
-from hanse.learners.tuners.bottleneck import BottleneckLayer
-from hanse.learners.tuners.lora_xs import CORE, LinearWithCore
-from hanse.tensors import Tensors
+from hanse.learners.tuners.lora_xs import CORE
 
 VECTOR = ".ia3_l"
 NARROW = (
@@ -173,53 +167,6 @@ class Whole(Piece):
             return (found if bias is None else found + bias[:, None]).view_as(output)
 
         return _follow(self.base, instead)
-
-
-def found(model: PeftModel, starts: Sequence[Tensors]) -> list[Piece] | None:
-    """The adapted layers in the order of the model; None if a cohort cannot apply all of them.
-
-    starts: the clients' tensors, all of the same names.
-    """
-    pieces = [
-        piece(name, base, _shapes(name, suffixes, starts), *more)
-        for name, base, piece, suffixes, *more in _candidates(model)
-        if name + suffixes[0] in starts[0]
-    ]
-    output = model.get_output_embeddings()  # it sees labelled places only
-    known = {name for piece in pieces for name in piece.names.values()}
-    if starts[0].keys() - known or any(piece.base is output for piece in pieces):
-        return None
-    return pieces
-
-
-def _candidates(model: PeftModel) -> Iterator[tuple[Any, ...]]:
-    """Layers that may be adapted: name, frozen layer, kind of piece, suffixes of its tensors."""
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
-            yield name, module.get_base_layer(), LowRank, (A, B)
-        elif isinstance(module, IA3Layer):
-            yield name, module.get_base_layer(), Scaled, (VECTOR,)
-        elif isinstance(module, BottleneckLayer):
-            bend = module.bends[[*module.bottleneck_down][-1]]  # clients have the same
-            yield name, module.get_base_layer(), Narrow, NARROW, bend
-        elif isinstance(module, LinearWithCore):
-            adapter = [*module.core_r][-1]
-            up = module.up[adapter] * module.scaling[adapter]
-            yield name, module.get_base_layer(), Core, (CORE,), up, module.down[adapter]
-        elif isinstance(module, ModulesToSaveWrapper):
-            for inner, layer in module.original_module.named_modules(prefix=name):
-                if isinstance(layer, Linear):
-                    yield inner, layer, Whole, (WEIGHT, *([] if layer.bias is None else [BIAS]))
-
-
-def _shapes(
-    name: str, suffixes: Sequence[str], starts: Sequence[Tensors]
-) -> dict[str, tuple[int, ...]]:
-    """The largest of the clients' tensors, by suffix."""
-    return {
-        suffix: tuple(map(max, zip(*(own[name + suffix].shape for own in starts), strict=True)))
-        for suffix in suffixes
-    }
 
 
 def _shares(x: Tensor, members: int) -> Tensor:

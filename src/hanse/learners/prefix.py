@@ -1,7 +1,9 @@
 """The frozen layers below the lowest adapter: what they make of a row is computed once.
 
-The base is frozen and in eval mode, and a causal model never looks to the right, where padding is:
-so what leaves those layers depends on a row's tokens alone, and is the same in every epoch.
+The base is frozen and in eval mode, and no token sees padding: a causal model never looks to the
+right, where it is, and others have a mask. So what leaves those layers depends on a row's tokens
+alone, and is the same in every epoch. Where nothing but a classifier's head is trained, all layers
+are such, and of most rows only the first token's state is kept, since heads look at no other.
 
 It does not even depend in its last bits on the rows that it was computed with, as long as the
 machine's matrix products give a row the same wherever it stands (CPUs do): so a resumed run, which
@@ -13,8 +15,8 @@ What is kept is on the host. A GPU is waited for when a row comes up for the fir
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -34,9 +36,13 @@ FEWEST = 16  # positions in a pass: products of fewer are summed in another orde
 ALIKE = 0.05  # the relative distance at which two results are one, in bfloat16 too
 
 
+class _Left(Exception):  # noqa: N818 (no error)
+    """The layers are passed, and nothing more is asked."""
+
+
 @dataclass
 class Prefix:
-    """The first layers of a decoder, none of them trained.
+    """The first layers of a transformer, none of them trained.
 
     decoder: runs `layers` on token ids, one after another.
     depth: how many of them are left out.
@@ -44,6 +50,8 @@ class Prefix:
     autocast: the precision in which the model works.
     longest: most tokens that it can read, if there is a limit.
     kept: what leaves the layers, by their number and a row's tokens.
+    masked: whether tokens look to the right, so that padding has to be hidden from them.
+    first: whether nothing above looks at another token than each row's first.
     """
 
     decoder: Module
@@ -53,6 +61,8 @@ class Prefix:
     autocast: Callable[[], AbstractContextManager[Any]]
     longest: int | None
     kept: Activations
+    masked: bool = False
+    first: bool = False
 
     @contextmanager
     def skipped(self, ids: Tensor, lengths: Sequence[int]) -> Iterator[None]:
@@ -67,7 +77,10 @@ class Prefix:
             yield
 
     def _entering(self, ids: Tensor, lengths: Sequence[int]) -> Tensor | None:
-        """(R, T, H): what enters the first layer above, zeros at padding; None without tokens."""
+        """(R, T, H): what enters what is above, zeros at padding; None without tokens.
+
+        (R, 1, H) if nothing looks at more.
+        """
         held = ids.numpy().astype(np.int32)
         keys = [row[:length].tobytes() for row, length in zip(held, lengths, strict=True)]
         found = {key: self.kept.get((self.depth, key)) for key in keys if key}
@@ -76,9 +89,10 @@ class Prefix:
         for row, key in enumerate(keys):
             if (states := found.get(key)) is not None:
                 if hidden is None:
-                    shape = (*ids.shape, states.shape[1])
+                    width = 1 if self.first else ids.shape[1]
+                    shape = (len(ids), width, states.shape[1])
                     hidden = staged(shape, states.dtype, self._device)
-                hidden[row, : len(states)] = states
+                hidden[row, : len(states)] = states[: hidden.shape[1]]
         return None if hidden is None else sent(hidden, self._device)
 
     def _computed(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
@@ -86,31 +100,49 @@ class Prefix:
         rows = {
             key: torch.from_numpy(np.frombuffer(key, np.int32).astype(np.int64)) for key in keys
         }
-        alike = defaultdict(list)  # a row always passes in the same width, whichever rows are here
+        # A row always passes in the same width and behind the same mask, whichever rows are here.
+        alike = defaultdict(list)
         for key, row in rows.items():
-            alike[_width(len(row), self.longest)].append(key)
+            alike[_width(len(row), self.longest), len(row) * self.masked].append(key)
         found = {}
-        for width, group in alike.items():
+        for (width, length), group in alike.items():
             ids = torch.zeros(max(len(group), -(-FEWEST // width)), width, dtype=torch.long)
             for index, key in enumerate(group):
                 ids[index, : len(rows[key])] = rows[key]
-            for key, states in zip(group, self._through(ids).cpu(), strict=False):
-                found[key] = states[: len(rows[key])]
+            for key, states in zip(group, self._through(ids, length).cpu(), strict=False):
+                found[key] = states[: 1 if self.first else len(rows[key])]
                 self.kept.put((self.depth, key), found[key])
         return found
 
-    def _through(self, ids: Tensor) -> Tensor:
-        """(R, T, H): what leaves the layers; those above pass it on."""
-        entered: list[Tensor] = []
+    def _through(self, ids: Tensor, length: int) -> Tensor:
+        """(R, T, H): what leaves the layers; nothing above is passed.
 
-        def passed_on(*args: Any, **kwargs: Any) -> Any:
-            entered.append(args[0] if args else kwargs["hidden_states"])
-            return self._returned(entered[0])
+        length: of all rows, if a mask has to hide the rest of them.
+        """
+        left: list[Tensor] = []
 
-        above = self.layers[self.depth :]
-        with replaced(above, passed_on), unpacked(), torch.no_grad(), self.autocast():
-            self.decoder(input_ids=ids.to(self._device), use_cache=False)
-        return entered[0]
+        def stop(_: Module, __: tuple[Any, ...], output: Any) -> None:
+            left.append(output[0] if self.in_tuples else output)
+            raise _Left
+
+        handle = self.layers[self.depth - 1].register_forward_hook(stop)
+        try:
+            with suppress(_Left), unpacked(), torch.no_grad():
+                self.states(ids, [length] * len(ids))
+        finally:
+            handle.remove()
+        return left[0]
+
+    def states(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
+        """(R, T, H): what the decoder makes of rows of these lengths; ids are on the host."""
+        there = ids.to(self._device)
+        with self.autocast():
+            if self.masked:
+                found = self.decoder(input_ids=there, attention_mask=mask(there, lengths))
+            else:
+                found = self.decoder(input_ids=there, use_cache=False)
+        hidden: Tensor = found[0]
+        return hidden
 
     @property
     def _device(self) -> torch.device:
@@ -127,31 +159,55 @@ def find(
     autocast: Callable[[], AbstractContextManager[Any]],
     longest: int | None,
     kept: Activations,
+    masked: bool = False,
 ) -> Prefix | None:
     """The first layers of a model, if it does the same without them: tried on a few tokens.
 
     No dropout may be at work.
     """
-    decoder, layers = decoder_layers(model)
-    build = partial(Prefix, decoder, layers, depth, autocast=autocast, longest=longest, kept=kept)
+    inner, layers = decoder_layers(model)
+    decoder = model.get_base_model().base_model if masked else inner
+    build = partial(Prefix, decoder, layers, depth, masked=masked)
+    build = partial(build, autocast=autocast, longest=longest, kept=kept)
     ids, lengths = torch.arange(16).view(2, 8), (8, 5)
-    there = ids.to(model.device)
     given: list[Any] = []
     handle = layers[0].register_forward_hook(lambda _, __, output: given.append(output))
     try:
         with torch.no_grad(), autocast():
-            plain = decoder(input_ids=there, use_cache=False)[0]
-            prefix = build(in_tuples=isinstance(given[0], tuple))
+            plain = build(in_tuples=False).states(ids, lengths)
+            prefix: Prefix = build(in_tuples=isinstance(given[0], tuple))
             with prefix.skipped(ids, lengths):
-                found = decoder(input_ids=there, use_cache=False)[0]
-        pairs = [(found[row, :n], plain[row, :n]) for row, n in enumerate(lengths)]
-        if all((one - other).norm() < ALIKE * other.norm() for one, other in pairs):
-            return prefix
+                found = prefix.states(ids, lengths)
+            pairs = [(found[row, :n], plain[row, :n]) for row, n in enumerate(lengths)]
+            if all((one - other).norm() < ALIKE * other.norm() for one, other in pairs):
+                first = masked and depth == len(layers) and _first_suffices(model, layers[-1], ids)
+                return replace(prefix, first=first)
     except Exception as error:  # whatever a strange architecture raises when it is called so
         log.debug("%s cannot leave out layers: %s", type(decoder).__name__, error)
     finally:
         handle.remove()
     return None
+
+
+def _first_suffices(model: Any, last: Module, ids: Tensor) -> bool:
+    """Whether a classifier says the same, bit for bit, without the states of all later tokens."""
+    base, there = model.get_base_model(), ids.to(model.device)
+
+    def emptied(_: Module, __: tuple[Any, ...], output: Any) -> None:
+        (output[0] if isinstance(output, tuple) else output)[:, 1:] = 0
+
+    plain = base(input_ids=there).logits
+    handle = last.register_forward_hook(emptied)
+    try:
+        return torch.equal(base(input_ids=there).logits, plain)
+    finally:
+        handle.remove()
+
+
+def mask(ids: Tensor, lengths: Sequence[int]) -> Tensor:
+    """(R, T): one where there is a token, zero where a row (R, T) is only filled up."""
+    known = torch.tensor(lengths, device=ids.device)
+    return (torch.arange(ids.shape[1], device=ids.device) < known[:, None]).long()
 
 
 def _width(length: int, longest: int | None) -> int:

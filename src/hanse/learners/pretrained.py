@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from hanse.errors import UserError
+from hanse.learners.decoder import heads
 from hanse.learners.sources import locate
 from hanse.progress import say
 
@@ -52,14 +53,14 @@ class Found:
                 **options,
             )
         lacking = {key for key in report["missing_keys"] if spare is None or spare not in key}
-        heads = [name for name in (_heads(model) if fresh else ()) if _within(name, lacking)]
-        missing = sorted(lacking.difference(*(_within(name, lacking) for name in heads)))
+        new = [name for name in (heads(model) if fresh else ()) if _within(name, lacking)]
+        missing = sorted(lacking.difference(*(_within(name, lacking) for name in new)))
         if missing:  # they would be filled at random
             raise UserError(
                 f"the weights of {self.name} lack {missing[0]}; the folder does not hold the "
                 "whole model."
             )
-        return Held(model.eval(), tokenizer, tuple(heads))
+        return Held(model.eval(), tokenizer, tuple(new))
 
 
 class Held(NamedTuple):
@@ -68,12 +69,6 @@ class Held(NamedTuple):
     model: Any
     tokenizer: Any
     fresh: tuple[str, ...]
-
-
-def _heads(model: Any) -> list[str]:
-    """The modules of a classifier that stand behind its transformer's layers."""
-    inner = model.base_model_prefix
-    return [*(name for name, _ in model.named_children() if name != inner), f"{inner}.pooler"]
 
 
 def _within(name: str, keys: Iterable[str]) -> set[str]:

@@ -8,7 +8,7 @@ bitsandbytes). Products are done in the model's precision, with weights unpacked
 import importlib.util
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -49,6 +49,21 @@ def count(weight: Tensor) -> int:
     """How many numbers a tensor stands for; packed ones hold several in a byte."""
     state = getattr(weight, "quant_state", None)
     return weight.numel() if state is None else math.prod(state.shape)
+
+
+def packed(layer: Module) -> bool:
+    """Whether a layer's weights are quantized; the libraries mark these by classes of their own."""
+    weight = getattr(layer, "weight", None)
+    return isinstance(weight, Tensor) and type(weight) not in (Tensor, Parameter)
+
+
+def refuse_copies(adapter: str, layers: Iterable[Module]) -> None:
+    """Raise UserError if any of these layers, of which an adapter has copies, is quantized."""
+    if any(map(packed, layers)):
+        raise UserError(
+            f"adapter.{adapter} trains copies of whole layers, which are quantized here; set "
+            "model.quantization: none, or choose another adapter, such as lora."
+        )
 
 
 def _options(
@@ -112,11 +127,8 @@ def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def _quantized(model: Module) -> Iterator[Any]:
-    """The layers whose weights are packed; the libraries mark these by classes of their own."""
-    for module in model.modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, Tensor) and type(weight) not in (Tensor, Parameter):
-            yield module
+    """The layers whose weights are packed."""
+    return filter(packed, model.modules())
 
 
 def _passes_gradients(layer: Any, dtype: torch.dtype) -> bool:

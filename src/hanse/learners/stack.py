@@ -14,14 +14,14 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from hanse.learners import pieces
+from hanse.learners import places
 from hanse.learners.pieces import Drop
 from hanse.tensors import Tensors
 
 
 def stackable(model: PeftModel, parameters: Tensors) -> bool:
     """Whether a cohort can apply all of an adapter."""
-    return pieces.found(model, [parameters]) is not None
+    return places.found(model, [parameters]) is not None
 
 
 class Stack:
@@ -40,7 +40,7 @@ class Stack:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        found = pieces.found(model, starts)
+        found = places.found(model, starts)
         assert found is not None  # clients whose adapters cannot be stacked do not come here
         self._pieces, self._dtype = found, dtype
         self._shapes = {

@@ -3,16 +3,18 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from pydantic import Field, NonNegativeInt
 from torch.nn import Linear, Module
 from transformers.pytorch_utils import Conv1D
 
 from hanse.errors import UserError
 
 Targets = tuple[str, ...] | str | None  # names of modules, or a regular expression
+Layers = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]  # counted from 0
 
 
 def linears(model: Module, spare: Module | None = None) -> Counter[str]:
@@ -20,11 +22,16 @@ def linears(model: Module, spare: Module | None = None) -> Counter[str]:
     return Counter(
         name.rpartition(".")[2]
         for name, module in model.named_modules()
-        # PEFT calls its own layers after what they are put around: Linear, Linear8bitLt.
-        if isinstance(module, (Linear, Conv1D)) or type(module).__name__.startswith("Linear")
+        if is_linear(module)
         if module is not spare
         if not re.search(r"\.(base_layer|lora_[AB]\..*)$", name)
     )
+
+
+def is_linear(module: Module) -> bool:
+    """Whether it is a linear layer, or what PEFT has put around one."""
+    # PEFT calls its own layers after what they are put around: Linear, Linear8bitLt.
+    return isinstance(module, (Linear, Conv1D)) or type(module).__name__.startswith("Linear")
 
 
 def base_modules(model: Any) -> Iterator[tuple[str, Module]]:
@@ -46,6 +53,9 @@ def plain(targets: Targets) -> list[str] | str | None:
     return list(targets) if isinstance(targets, tuple) else targets
 
 
+NOT_FOUND = ("not found in the base model", "No modules were targeted")  # in PEFT's words
+
+
 def unmatched(model: Module, targets: Targets, error: Exception, where: str, method: str) -> str:
     """Which modules there are, when those that were asked for are not among them.
 
@@ -54,22 +64,21 @@ def unmatched(model: Module, targets: Targets, error: Exception, where: str, met
     names = ", ".join(name for name, _ in linears(model).most_common())
     if targets is None:
         return f"PEFT has no default target_modules for this model; name some of: {names}."
-    if "not found" in str(error):
+    if any(words in str(error) for words in NOT_FOUND):
         return f"target_modules {targets!r} are not in {where}; it has {names}."
-    return f"{method} cannot be put into this model: {error}."
+    said = str(error).rstrip(".")
+    return (
+        f"{method} cannot be put into this model: {said}; name others as target_modules, such as "
+        f"some of {names}, or choose another adapter."
+    )
 
 
-def in_layers(model: Any, targets: Targets, layers: tuple[int, ...]) -> list[str] | None:
+def in_layers(model: Any, targets: Targets, layers: Layers) -> list[str] | None:
     """Target modules as a list of names: PEFT takes nothing else for some of the layers.
 
     Raises UserError for layers that there are not, and for a regular expression.
     """
-    count = model.config.get_text_config().num_hidden_layers
-    if (last := max(layers)) >= count:
-        raise UserError(
-            f"layers_to_transform names {last}, but the model's layers are 0 to {count - 1}; "
-            "choose among these."
-        )
+    _refuse_beyond(model, layers)
     if targets == "all-linear":
         return list(linears(model, spare=model.get_output_embeddings()))
     if isinstance(targets, str):
@@ -78,6 +87,40 @@ def in_layers(model: Any, targets: Targets, layers: tuple[int, ...]) -> list[str
             "expression choose the layers, or write target_modules as a list of names."
         )
     return None if targets is None else list(targets)
+
+
+def matching(model: Any, targets: list[str] | str, layers: Layers) -> list[str]:
+    """The whole names of the modules in some of the layers that targets stand for.
+
+    Raises UserError for layers that there are not, and if there is no such module in them.
+    """
+    _refuse_beyond(model, layers)
+    places = ((name, re.search(r"\.(\d+)\.", name)) for name in whole(model, targets))
+    found = [name for name, place in places if place and int(place[1]) in layers]
+    if not found:
+        names = ", ".join(name for name, _ in linears(model).most_common())
+        raise UserError(
+            f"target_modules {targets!r} are not in the model's layers {layers}; it has {names}."
+        )
+    return found
+
+
+def whole(model: Any, targets: list[str] | str) -> list[str]:
+    """The whole names of all modules that targets stand for.
+
+    targets: ends of names, or a regular expression for whole ones.
+    """
+    ends = targets if isinstance(targets, str) else rf"(.*\.)?({'|'.join(map(re.escape, targets))})"
+    return [name for name, _ in base_modules(model) if re.fullmatch(ends, name)]
+
+
+def _refuse_beyond(model: Any, layers: Layers) -> None:
+    count = model.config.get_text_config().num_hidden_layers
+    if (last := max(layers)) >= count:
+        raise UserError(
+            f"layers_to_transform names {last}, but the model's layers are 0 to {count - 1}; "
+            "choose among these."
+        )
 
 
 # What attention and the feed-forward part of a layer end with, by architecture.

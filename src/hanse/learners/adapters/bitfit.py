@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
+from hanse.learners.quantization import refuse_copies
 from hanse.learners.targets import base_modules
 
 
@@ -21,17 +22,18 @@ class BitFit(Adapter):
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     def config(self, model: Any) -> LNTuningConfig:
-        biased = [
-            name
+        biased = {
+            name: module
             for name, module in base_modules(model)
             if "bias" in dict(module.named_parameters(recurse=False))
-        ]
+        }
         if not biased:
             raise UserError(
                 f"BitFit trains biases, and a {model.config.model_type} model has none; choose "
                 "another adapter, such as lora or ia3."
             )
-        return LNTuningConfig(target_modules=biased)
+        refuse_copies("bitfit", biased.values())
+        return LNTuningConfig(target_modules=list(biased))
 
     def trains(self, name: str) -> bool:
         return name.endswith(".bias")

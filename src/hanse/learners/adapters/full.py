@@ -9,6 +9,7 @@ from pydantic import ConfigDict, NonNegativeInt, PositiveInt
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
 from hanse.learners.decoder import decoder_layers
+from hanse.learners.quantization import refuse_copies
 from hanse.learners.targets import base_modules
 
 
@@ -19,8 +20,9 @@ class Full(Adapter):
     freeze_embeddings: what stands before the layers stays as it is.
     freeze_layers: so do that, and as many of the first layers (Lin et al. 2022, 2104.08815).
     top_layers: only as many of the last layers are trained, and what stands behind them.
-    PEFT loads the result as copies of whole modules, which is what its LN tuning is made of. It
-    cannot tie two copies, so embeddings that also are the output layer stay as they are.
+    PEFT loads the result as copies of whole modules, which is what its LN tuning is made of.
+    Embeddings that also are the output layer are trained, and sent, as the one matrix they are; in
+    what is saved both modules have it.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -30,21 +32,24 @@ class Full(Adapter):
     top_layers: PositiveInt | None = None
 
     def config(self, model: Any) -> LNTuningConfig:
-        return LNTuningConfig(target_modules=self._trained(model))
+        names = self._trained(model)
+        refuse_copies("full", (module for name, module in base_modules(model) if name in names))
+        return LNTuningConfig(target_modules=names)
 
     def _trained(self, model: Any) -> list[str]:
         """The names of all modules with weights of their own that are trained."""
         layers = decoder_layers(model)[1]
         first = self._first(len(layers))
         frozen = {id(inner) for layer in layers[:first] for inner in layer.modules()}
-        output = model.get_output_embeddings()
-        tied = {id(output.weight)} if output and model.config.tie_word_embeddings else set()
         before = self.freeze_embeddings or first > 0
+        output = model.get_output_embeddings()
+        tied = output and model.config.tie_word_embeddings
+        stays = {id(output.weight)} if tied and before else set()
         found = []
         for name, module in base_modules(model):
             before = before and not (layers and module is layers[0])
             own = {id(parameter) for parameter in module.parameters(recurse=False)}
-            if own - tied and not before and id(module) not in frozen:
+            if own - stays and not before and id(module) not in frozen:
                 found.append(name)
         return found
 

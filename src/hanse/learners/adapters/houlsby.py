@@ -8,7 +8,7 @@ from transformers.activations import ACT2FN
 
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
-from hanse.learners.targets import Targets, plain, sublayers, unmatched
+from hanse.learners.targets import Layers, Targets, matching, plain, sublayers, unmatched
 from hanse.learners.tuners.bottleneck import KIND, BottleneckConfig
 from hanse.parts import suggestion
 
@@ -25,10 +25,12 @@ class Houlsby(Adapter):
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
     kind: ClassVar[str] = KIND
+    attention: ClassVar[bool] = True  # whether there is one behind attention, too
 
     reduction_factor: PositiveFloat = 16.0
     non_linearity: str = "swish"
     target_modules: Targets = None
+    layers_to_transform: Layers | None = None  # that have bottlenecks, counted from 0; none: all
 
     def config(self, model: Any) -> BottleneckConfig:
         if self.non_linearity not in ACT2FN:
@@ -38,10 +40,16 @@ class Houlsby(Adapter):
                 f"has {', '.join(sorted(ACT2FN))}."
             )
         return BottleneckConfig(
-            target_modules=plain(self.target_modules) or sublayers(model),
+            target_modules=self._targets(model),
             reduction_factor=self.reduction_factor,
             non_linearity=self.non_linearity,
         )
+
+    def _targets(self, model: Any) -> list[str] | str:
+        """The linear layers that give h."""
+        targets = plain(self.target_modules) or sublayers(model, self.attention)
+        layers = self.layers_to_transform
+        return targets if layers is None else matching(model, targets, layers)
 
     def refused(self, model: Any, error: Exception) -> str:
         return unmatched(model, self.target_modules, error, "this model", "a bottleneck")

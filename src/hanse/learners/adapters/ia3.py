@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from peft import IA3Config
+from peft.utils.constants import (
+    TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as USUAL_INNER,
+)
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as USUAL
 from pydantic import ConfigDict
 
 from hanse.learners.adapter import Adapter
-from hanse.learners.targets import Targets, plain, unmatched
+from hanse.learners.targets import Layers, Targets, matching, plain, unmatched, whole
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,17 @@ class IA3(Adapter):
 
     target_modules: Targets = None
     feedforward_modules: Targets = None
+    layers_to_transform: Layers | None = None  # that have them, counted from 0; none: all
 
     def config(self, model: Any) -> IA3Config:
-        return IA3Config(
-            target_modules=plain(self.target_modules),
-            feedforward_modules=plain(self.feedforward_modules),
-        )
+        targets, inner = plain(self.target_modules), plain(self.feedforward_modules)
+        kind = model.config.get_text_config().model_type
+        if self.layers_to_transform is not None and (targets or kind in USUAL):
+            inner = USUAL_INNER.get(kind, []) if inner is None else inner
+            targets = matching(model, targets or USUAL[kind], self.layers_to_transform)
+            scaled = set(whole(model, inner)) if inner else set()
+            inner = [name for name in targets if name in scaled]
+        return IA3Config(target_modules=targets, feedforward_modules=inner)
 
     def refused(self, model: Any, error: Exception) -> str:
         return unmatched(model, self.target_modules, error, "this model", "IA3")

@@ -6,11 +6,11 @@ from typing import Annotated, Any, ClassVar
 
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat
+from pydantic import ConfigDict, Field, PositiveFloat
 
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
-from hanse.learners.targets import Targets, in_layers, plain, unmatched
+from hanse.learners.targets import Layers, Targets, in_layers, plain, unmatched
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Lora(Adapter):
     # Names of modules, or a regular expression; none: PEFT's choice for the architecture.
     target_modules: Targets = None
     # The layers that have them, counted from 0; none: all. What lies below is computed once.
-    layers_to_transform: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
+    layers_to_transform: Layers | None = None
     use_rslora: bool = False
     use_dora: bool = False
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, PositiveFloat
 
 from hanse.learners.adapter import Adapter
-from hanse.learners.targets import Targets, plain, unmatched
+from hanse.learners.targets import Layers, Targets, in_layers, plain, unmatched
 from hanse.learners.tuners.lora_xs import KIND, CoreConfig
 
 
@@ -24,10 +24,19 @@ class LoraXS(Adapter):
     r: Annotated[int, Field(ge=1, le=65_536)] = 32
     lora_alpha: PositiveFloat = 32
     target_modules: Targets = "all-linear"
+    layers_to_transform: Layers | None = None  # that have them, counted from 0; none: all
 
     def config(self, model: Any) -> CoreConfig:
         targets = plain(self.target_modules)
-        return CoreConfig(r=self.r, lora_alpha=self.lora_alpha, target_modules=targets)
+        layers = self.layers_to_transform
+        if layers is not None:
+            targets = in_layers(model, self.target_modules, layers)
+        return CoreConfig(
+            r=self.r,
+            lora_alpha=self.lora_alpha,
+            target_modules=targets,
+            layers_to_transform=None if layers is None else list(layers),
+        )
 
     def refused(self, model: Any, error: Exception) -> str:
         return unmatched(model, self.target_modules, error, "this model", "LoRA-XS")

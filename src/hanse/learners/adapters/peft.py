@@ -1,15 +1,27 @@
 """Any other method of PEFT, by the name that PEFT gives it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftType
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftModel, PeftType
 from pydantic import ConfigDict
 
 from hanse.errors import UserError
+from hanse.learners import attached
 from hanse.learners.adapter import CIRCUMSTANCES, Adapter
+from hanse.learners.targets import linears
 from hanse.parts import suggestion
+
+# What PEFT has, but a federation of learners that only minimize a loss could not train rightly.
+UNFIT = {
+    "adalora": "has to move its ranks between the steps of training",
+    "cpt": "has a loss of its own, over tokens whose kind it has to be told",
+    "multitask_prompt_tuning": "has to be told the task of every row",
+    "poly": "has to be told the task of every row",
+    "xlora": "mixes adapters that were trained before",
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,11 @@ class Peft(Adapter):
     method: str
     settings: dict[str, Any] = field(default_factory=dict, hash=False)
 
+    # Its methods trip over settings and layers in many ways.
+    refusals: ClassVar[tuple[type[Exception], ...]] = (
+        *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, re.error),
+    )
+
     def config(self, model: Any) -> PeftConfig:
         name = PeftType.__members__.get(self.method.upper())
         kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(name) if name else None
@@ -33,7 +50,12 @@ class Peft(Adapter):
                 f"adapter: PEFT has no method {self.method!r}{suggestion(self.method, known)}; "
                 f"it has {', '.join(known)}."
             )
-        allowed = kind().to_dict().keys() - CIRCUMSTANCES
+        if reason := UNFIT.get(self.method.lower()):
+            raise UserError(
+                f"adapter: {self.method} {reason}, which is not done here; choose another adapter, "
+                "such as lora."
+            )
+        allowed = _settings(kind)
         for own in self.settings:
             if own not in allowed:
                 raise UserError(
@@ -45,12 +67,34 @@ class Peft(Adapter):
         except (TypeError, ValueError, ImportError) as error:
             raise UserError(f"adapter.{self.method}: {error}.") from None
 
+    def refused(self, model: Any, error: Exception) -> str:
+        said = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+        names = ", ".join(name for name, _ in linears(model).most_common())
+        allowed = _settings(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.method.upper())])
+        return (
+            f"{self.method} cannot be put into this model, whose linear layers are {names}: "
+            f"{said}; change its settings, of which PEFT has {', '.join(sorted(allowed))}, or "
+            "choose another adapter."
+        )
+
+    def check(self, model: PeftModel, name: str) -> None:
+        """Some methods do nothing, and say nothing, until their settings are right."""
+        model.set_adapter(name)
+        found = attached.parameters(model, name).values()
+        if not any(parameter.requires_grad and parameter.numel() for parameter in found):
+            raise UserError(self.refused(model, ValueError("nothing would be trained")))
+
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> Adapter:
         usual = PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]().to_dict()
         given = usual.keys() & written.keys() - CIRCUMSTANCES
         settings = {name: written[name] for name in sorted(given) if written[name] != usual[name]}
         return cls(str(written["peft_type"]).lower(), settings)
+
+
+def _settings(kind: Any) -> set[str]:
+    """What may be set of a method."""
+    return set(kind().to_dict().keys() - CIRCUMSTANCES)
 
 
 def methods() -> list[str]:

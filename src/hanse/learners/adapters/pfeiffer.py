@@ -1,11 +1,9 @@
 """Pfeiffer's adapters (Pfeiffer et al. 2021, 2005.00247): one bottleneck in each layer."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 from hanse.learners.adapters.houlsby import Houlsby
-from hanse.learners.targets import plain, sublayers
-from hanse.learners.tuners.bottleneck import BottleneckConfig
 
 
 @dataclass(frozen=True)
@@ -15,9 +13,6 @@ class Pfeiffer(Houlsby):
     A reconstruction: where a layer ends with a norm, the paper has the bottleneck behind that.
     """
 
-    non_linearity: str = "relu"
+    attention: ClassVar[bool] = False
 
-    def config(self, model: Any) -> BottleneckConfig:
-        found = super().config(model)
-        found.target_modules = plain(self.target_modules) or sublayers(model, attention=False)
-        return found
+    non_linearity: str = "relu"

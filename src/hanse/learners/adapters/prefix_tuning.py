@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 from peft import PrefixTuningConfig
 from pydantic import ConfigDict, PositiveInt
 
+from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
+from hanse.learners.checkpointing import recomputed
 
 
 @dataclass(frozen=True)
@@ -22,4 +24,10 @@ class PrefixTuning(Adapter):
     num_virtual_tokens: PositiveInt = 20
 
     def config(self, model: Any) -> PrefixTuningConfig:
+        if recomputed(model):
+            raise UserError(
+                "prefix_tuning puts keys and values into a cache, which a layer that is computed "
+                "again would fill twice; set model.gradient_checkpointing: false, or choose "
+                "another adapter, such as prompt_tuning."
+            )
         return PrefixTuningConfig(num_virtual_tokens=self.num_virtual_tokens)

@@ -15,6 +15,7 @@ from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
 from hanse.factors import A, B
+from hanse.learners.quantization import packed
 from hanse.learners.tuners.tuner import OwnConfig, OwnModel, register
 from hanse.tensors import Tensors
 
@@ -57,6 +58,11 @@ class LinearWithCore(Module, BaseTunerLayer):
     def update_layer(self, name: str, config: CoreConfig) -> None:
         """Put an adapter beside those already here."""
         base: Any = self.get_base_layer()
+        if packed(base):
+            raise ValueError(
+                "it needs the singular vectors of weights, which are quantized here; set "
+                "model.quantization: none"
+            )
         weight = base.weight.detach().float()
         weight = weight.T if isinstance(base, Conv1D) else weight
         rank = min(config.r, *weight.shape)
@@ -83,7 +89,8 @@ def _first_vectors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """The first singular vectors and values; the same bits whenever and wherever it is asked."""
     with torch.random.fork_rng(devices=[]):  # svd_lowrank begins with a draw from the CPU's stream
         torch.manual_seed(0)
-        found = torch.svd_lowrank(weight if weight.is_meta else weight.cpu(), rank, niter=8)
+        there = weight if weight.is_meta else weight.cpu()  # a shape without numbers stays one
+        found = torch.svd_lowrank(there, rank, niter=8)
     u, values, v = (tensor.to(weight.device) for tensor in found)
     return u, values, v
 
@@ -115,6 +122,7 @@ def as_lora(model: Module, adapter: str, tensors: Tensors) -> tuple[LoraConfig, 
         fan_in_fan_out=transposed,
         lora_alpha=own.lora_alpha,
         target_modules=own.target_modules,
+        layers_to_transform=own.layers_to_transform,
         modules_to_save=own.modules_to_save,
         task_type=own.task_type,
         base_model_name_or_path=own.base_model_name_or_path,

@@ -5,8 +5,10 @@ from typing import Any, ClassVar
 
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig
 from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch.nn import Module
+
+from hanse.learners.targets import is_linear
 
 
 @dataclass
@@ -43,6 +45,9 @@ class OwnModel(BaseTuner):
         if isinstance(target, kind):
             target.update_layer(adapter_name, peft_config)
             return
+        inner = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        if not is_linear(inner):
+            raise ValueError(f"{current_key} is no linear layer")
         layer = kind(target, adapter_name, peft_config)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)

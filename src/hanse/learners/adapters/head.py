@@ -1,0 +1,37 @@
+"""A head alone: nothing of an encoder is trained, and what it makes of a text is computed once."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from peft import LNTuningConfig
+from peft.utils.constants import DUMMY_TARGET_MODULES
+from pydantic import ConfigDict
+
+from hanse.errors import UserError
+from hanse.learners.adapter import Adapter
+from hanse.learners.decoder import heads
+
+
+@dataclass(frozen=True)
+class Head(Adapter):
+    """What stands behind a classifier's layers is trained, sent and saved, and nothing else.
+
+    PEFT loads it as copies of whole modules.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    def config(self, model: Any) -> LNTuningConfig:
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if base.get_output_embeddings() is not None:
+            raise UserError(
+                f"adapter.head trains a classifier's head, and a {base.config.model_type} model "
+                "here is one of language; choose an encoder, such as minilm-l6, or another adapter."
+            )
+        ours = {name: f"{name}." for name in heads(base)}
+        whole = [name for name, _ in base.named_parameters()]
+        there = [name for name, start in ours.items() if any(n.startswith(start) for n in whole)]
+        return LNTuningConfig(
+            target_modules=DUMMY_TARGET_MODULES,
+            modules_to_save=[name.rpartition(".")[2] for name in there],
+        )

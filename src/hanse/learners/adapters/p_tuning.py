@@ -1,0 +1,54 @@
+"""P-tuning (Liu et al. 2021, 2103.10385): trained vectors before every text, made by an encoder."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from peft import PromptEncoderConfig
+from pydantic import ConfigDict, Field, PositiveInt
+
+from hanse.errors import UserError
+from hanse.learners.adapter import Adapter
+from hanse.learners.adapters.prompt_tuning import PromptTuning
+
+LAYERS = 2  # of an MLP, whatever is asked for; an LSTM's unless it is told
+
+
+@dataclass(frozen=True)
+class PTuning(Adapter):
+    """num_virtual_tokens embeddings pass an encoder before they stand before the text.
+
+    Embeddings and encoder are trained and travel. What is saved is what PEFT saves of it: the
+    vectors that the encoder has made in the end. Whoever goes on from these trains them as they
+    are, as prompt tuning does.
+    encoder_hidden_size: the encoder's width; none: that of the model's embeddings.
+    encoder_num_layers, encoder_dropout: of an LSTM; an MLP has two hidden layers and no dropout.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+    kind: ClassVar[str] = "P_TUNING"
+
+    num_virtual_tokens: PositiveInt = 20
+    encoder_reparameterization_type: Literal["MLP", "LSTM"] = "MLP"
+    encoder_hidden_size: PositiveInt | None = None
+    encoder_num_layers: PositiveInt = LAYERS
+    encoder_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def config(self, model: Any) -> PromptEncoderConfig:
+        lstm = self.encoder_reparameterization_type == "LSTM"
+        if not lstm and (self.encoder_num_layers != LAYERS or self.encoder_dropout):
+            raise UserError(
+                "adapter.p_tuning: encoder_num_layers and encoder_dropout are an LSTM's, which an "
+                "MLP would ignore; set encoder_reparameterization_type: LSTM, or leave them out."
+            )
+        if self.encoder_dropout and self.encoder_num_layers == 1:
+            raise UserError(
+                "adapter.p_tuning: encoder_dropout works between the layers of an LSTM, and there "
+                "is one; set encoder_num_layers to 2 or more, or leave encoder_dropout out."
+            )
+        return PromptEncoderConfig(num_transformer_submodules=1, **asdict(self))
+
+    @classmethod
+    def read(cls, written: Mapping[str, Any]) -> Adapter:
+        """Prompt tuning: on disk are vectors, and no encoder."""
+        return PromptTuning(num_virtual_tokens=written["num_virtual_tokens"])
