@@ -169,6 +169,7 @@ def test_a_text_without_a_question_is_refused(folder: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
 @pytest.mark.filterwarnings("ignore:Unsupported layer type")
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_adapter_learns_and_plain_peft_says_the_same(
     folder: Path, kind: str, tmp_path: Path
