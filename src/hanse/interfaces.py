@@ -149,6 +149,9 @@ class Federation(ABC):
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         """Who replied next, and the reply; None if none came in `timeout` seconds, or can come."""
 
+    def gather(self, clients: Sequence[str], enough: int) -> None:  # noqa: B027 (often nothing)
+        """Return when enough of these clients can be asked, of which some did not answer."""
+
 
 class Exchange(Protocol):
     """One round's conversation with its clients, as an aggregator sees it."""

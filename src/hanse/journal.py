@@ -65,6 +65,10 @@ class Ledger:
         if error:
             row["error"] = error
 
+    def refused(self, client: str, kind: str, of: int, size: int) -> None:
+        """An answer to a request of round `of` came too late, or came again."""
+        self.rows.append({"client": client, "kind": kind, "down": 0, "up": size, "late": of})
+
     @contextmanager
     def time(self, what: str) -> Iterator[None]:
         """Count the seconds of a block under `what`."""

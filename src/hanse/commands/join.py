@@ -1,0 +1,16 @@
+"""hanse join."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hanse import resident
+from hanse.silo import settings
+
+SiloFile = Annotated[Path, typer.Argument(help="A silo's settings, such as silo.yaml.")]
+
+
+def join(file: SiloFile) -> None:
+    """Take part in a server's runs with this machine's data, until stopped."""
+    resident.join(settings.load(file))

@@ -1,0 +1,20 @@
+"""hanse server."""
+
+from typing import Annotated
+
+import typer
+
+from hanse import deployment, loading
+from hanse.commands.ending import tell
+from hanse.commands.words import File, Overrides
+
+Host = Annotated[str, typer.Option(help="Where to listen; this machine alone by default.")]
+Port = Annotated[int, typer.Option(help="The port at which silos join.", min=1, max=65535)]
+
+
+def server(
+    file: File, overrides: Overrides = None, host: Host = "127.0.0.1", port: Port = 8000
+) -> None:
+    """Run an experiment with silos that join; the same command goes on with it after a stop."""
+    experiment = loading.load(file, overrides or ())
+    tell(deployment.serve(experiment, deployment.Address(host, port)))
