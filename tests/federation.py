@@ -1,21 +1,23 @@
 """A server and silos as processes of this machine, for tests; all of them end with the test."""
 
 import contextlib
+import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
+import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-import hanse
+from hanse import cli
+from hanse.commands import words
 
-SOURCE = Path(hanse.__path__[0]).parent
-PATIENCE = 150.0  # seconds until a server must be done
+PATIENCE = 200.0  # seconds until a server must be done
 
 
 def free_port() -> int:
@@ -24,22 +26,47 @@ def free_port() -> int:
         return int(trial.getsockname()[1])
 
 
+class Process:
+    """A child of this process."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._code: int | None = None
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, once it has ended."""
+        if self._code is None:
+            number, status = os.waitpid(self.number, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if number else None
+        return self._code
+
+    def end(self, number: signal.Signals) -> None:
+        """Send it a signal, and see to it that it ends."""
+        for sent in (number, signal.SIGKILL):
+            if self.code is None:
+                os.kill(self.number, sent)
+            end = time.monotonic() + 10
+            while self.code is None and time.monotonic() < end:
+                time.sleep(0.02)
+
+
 class Federation:
     """Starts and kills the commands of one federation; what they say is in files."""
 
-    def __init__(self, home: Path, experiment: Path, data: Path, *words: str) -> None:
-        self.home, self.experiment, self.data, self.words = home, experiment, data, words
+    def __init__(self, home: Path, experiment: Path, data: Path, *changes: str) -> None:
+        self.home, self.experiment, self.data, self.changes = home, experiment, data, changes
         self.port = free_port()
         self.run = home / "deployed"
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, Process] = {}
 
-    def server(self, *words: str) -> subprocess.Popen[bytes]:
+    def server(self, *words: str) -> Process:
         """Start the server (again)."""
         output = f"output_dir={self.run}"
         port = ["--port", str(self.port)]
-        return self._start("server", "server", self.experiment, output, *self.words, *words, *port)
+        return self._start("server", "server", self.experiment, output, *self.changes, *words, *port)
 
-    def silo(self, name: str, **settings: object) -> subprocess.Popen[bytes]:
+    def silo(self, name: str, **settings: object) -> Process:
         """Start a silo (again)."""
         values = {"name": name, "server": f"127.0.0.1:{self.port}", "data": {"path": str(self.data)}}
         file = self.home / f"{name}.yaml"
@@ -48,9 +75,7 @@ class Federation:
 
     def kill(self, name: str) -> None:
         """Kill a process as the machine would: without a word."""
-        process = self.processes.pop(name)
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        self.processes.pop(name).end(signal.SIGKILL)
 
     def said(self, name: str) -> str:
         return (self.home / f"{name}.log").read_text(errors="replace")
@@ -64,34 +89,58 @@ class Federation:
 
     def done(self, seconds: float = PATIENCE) -> None:
         """Wait until the server has ended well."""
-        code = self.processes["server"].wait(seconds)
-        assert code == 0, self.said("server")
+        process = self.processes["server"]
+        end = time.monotonic() + seconds
+        while process.code is None:
+            assert time.monotonic() < end, f"the server is not done:\n{self.said('server')}"
+            time.sleep(0.1)
+        assert process.code == 0, self.said("server")
 
     def end(self) -> None:
         for process in self.processes.values():
-            process.terminate()
-        for process in self.processes.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(8)
-            process.kill()
-            process.wait()
+            process.end(signal.SIGTERM)
 
-    def _start(self, name: str, *words: object) -> subprocess.Popen[bytes]:
-        with (self.home / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "hanse", *map(str, words)],
-                cwd=self.home,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+    def _start(self, name: str, *words: object) -> Process:
+        """Fork a process that runs a command: torch, which takes long to import, is here already."""
+        log = os.open(self.home / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        sys.stdout.flush()
+        process = os.fork()
+        if process == 0:
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            os.chdir(self.home)
+            sys.argv = ["hanse", *map(str, words)]
+            code = 1
+            try:
+                _as_new()
+                cli.main()
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        os.close(log)
+        self.processes[name] = Process(process)
         return self.processes[name]
 
 
+def _as_new() -> None:
+    """Forget what pytest has made of streams and loggers."""
+    sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    logging.getLogger().handlers.clear()
+    words.console.file = sys.stdout
+    warnings.resetwarnings()
+
+
 @contextlib.contextmanager
-def federation(home: Path, experiment: Path, data: Path, *words: str) -> Iterator[Federation]:
+def federation(home: Path, experiment: Path, data: Path, *changes: str) -> Iterator[Federation]:
     """A federation whose processes are killed at the end, whatever happens."""
-    made = Federation(home, experiment, data, *words)
+    made = Federation(home, experiment, data, *changes)
     try:
         yield made
     finally:

@@ -1,5 +1,6 @@
 """A folder in which Flower finds all that it needs, so that nothing of the user's is touched."""
 
+import hashlib
 import os
 import re
 import shlex
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import IO
 
 import hanse
+from hanse import storage
 from hanse.errors import UserError
+from hanse.learners.sources import cache
 from hanse.runtimes import flower_program
 from hanse.runtimes.flower_asking import ASK, PROGRAM
 
@@ -101,10 +104,18 @@ class FlowerHome:
 
     def install(self) -> None:
         """Install the app where one that a server sends is looked for."""
-        self.call("flwr", "build", "--app", str(self.app))
-        [bundle] = self.folder.glob("*.fab")
-        self.call("flwr", "install", str(bundle))
-        bundle.unlink()
+        texts = [self.app / "pyproject.toml", self.app / "app.py"]
+        digest = hashlib.sha256(b"".join(file.read_bytes() for file in texts)).hexdigest()
+        made = cache() / "flower" / digest[:32]
+        with storage.alone(made):
+            if not made.is_dir():  # Flower's commands take seconds
+                self.call("flwr", "build", "--app", str(self.app))
+                [bundle] = self.folder.glob("*.fab")
+                self.call("flwr", "install", str(bundle))
+                bundle.unlink()
+                with storage.folder(made) as aside:
+                    shutil.copytree(self.apps, aside, dirs_exist_ok=True)
+        shutil.copytree(made, self.apps, dirs_exist_ok=True)
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """What Flower's programs find in their environment."""
