@@ -7,6 +7,7 @@ from collections.abc import Callable
 import click
 import typer
 
+from hanse.commands import kit
 from hanse.commands.chat import chat
 from hanse.commands.check import check
 from hanse.commands.compare import compare
@@ -34,6 +35,7 @@ long: tuple[Callable[..., None], ...] = (init, run, resume, check, evaluate, lad
 short: tuple[Callable[..., None], ...] = (chat, parts, report, compare, doctor, join)
 for command in (*map(watched(console), long), *short):
     app.command()(command)
+app.add_typer(kit.app, name="kit")
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ Groups = Mapping[str, Tensors]
 FORMAT = "hanse/1"
 HEADER = "hanse"  # the key of the header in safetensors' metadata
 NUMBERS = "#"  # the key of the tensor that holds the numbers
+AGREE, AGREED = "agree", "agreed"  # kinds: what a client was sent, by its word and all others'
 MAX_HEADER = 16 * 2**20  # bytes; a longer header is refused before it is parsed
 
 

@@ -45,6 +45,14 @@ def read(path: Path, what: str = "experiment") -> tuple[Values, str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"the {what} {path} cannot be read: {reason}.") from None
+    return parse(text, str(path)), text
+
+
+def parse(text: str, place: str) -> Values:
+    """The mapping that a YAML text is; raises UserError with the line that is wrong.
+
+    place: what the text is, or where it is from.
+    """
     try:
         values = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader)
         json.dumps(values, default=str)  # an alias may contain itself; JSON may not
@@ -52,10 +60,10 @@ def read(path: Path, what: str = "experiment") -> tuple[Values, str]:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise UserError(f"{path}{line} is not valid YAML: {problem}.") from None
+        raise UserError(f"{place}{line} is not valid YAML: {problem}.") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path} holds no settings; write `key: value` lines.")
-    return values, text
+        raise UserError(f"{place} holds no settings; write `key: value` lines.")
+    return values
 
 
 def line(text: str, place: Place, named: Callable[..., Place] | None = None) -> int | None:

@@ -16,13 +16,17 @@ from hanse.errors import UserError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a crash leaves the old file or the new one, never a part."""
+def write(path: Path, data: bytes, private: bool = False) -> None:
+    """Write `data` to `path` so that a crash leaves the old file or the new one, never a part.
+
+    private: nobody but the owner may read it, at no moment.
+    """
     aside = _aside(path)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with aside.open("wb") as file:
+            aside.unlink(missing_ok=True)  # its mode would stay
+            with open(aside, "wb", opener=_private if private else None) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -30,6 +34,10 @@ def write(path: Path, data: bytes) -> None:
             _sync(path.parent)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_EXCL, 0o600)
 
 
 def append(path: Path, data: bytes) -> None:

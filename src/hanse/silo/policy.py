@@ -1,6 +1,6 @@
 """A silo's own law: what it does for a server, whatever the server asks for."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -8,6 +8,9 @@ from hanse.experiment import Section
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
+
+# What may be a part from outside the package.
+OUTSIDE = ("algorithms", "aggregators", "objectives", "tasks")
 
 TRAINING = ("steps", "sum_lr", "examples", "tokens", "loss", "seconds", "*_seconds")
 SCORES = ("accuracy", "accuracy_se", "macro_f1", "auc", "perplexity")
@@ -29,11 +32,15 @@ class Policy(Section):
 
     models: hashes of the base models it trains; none: any that is on this machine.
     adapters, algorithms, aggregators, objectives: names of parts; none: any of the package's own.
-        A part from outside the package (`file.py:Class`) is refused unless it is named here.
+        A part from outside the package (`file.py:Class`) is refused unless it is named here, and
+        then this silo's own file is used. An adapter to go on from is called `from`.
     tasks: what may be measured on this silo's own rows.
     max_steps: most optimizer steps of a round; max_examples: most examples that pass in one.
     max_rounds: most rounds of a run.
+    max_tries: how often a round is trained, or evaluated: a server that was killed asks again.
     min_cohort: fewest silos of a round, this one counted.
+    agreement: whether silos must agree on what they were sent before this one trains; auto: if its
+        kit knows other silos.
     privacy: the least differential privacy.
     metrics: the numbers that may leave, as names or patterns such as *_seconds; others are dropped.
     reasons: whether the text of a failure may leave, which may quote a row. Else the server hears
@@ -49,7 +56,9 @@ class Policy(Section):
     max_steps: PositiveInt = 1_000
     max_examples: PositiveInt = 1_000_000
     max_rounds: PositiveInt = 1_000
+    max_tries: PositiveInt = 3
     min_cohort: PositiveInt = 2
+    agreement: Literal["auto", "always", "never"] = "auto"
     privacy: Privacy = Privacy()
     metrics: tuple[str, ...] = (*TRAINING, *SCORES)
     reasons: bool = False

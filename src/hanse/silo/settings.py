@@ -15,7 +15,7 @@ from hanse.experiment import ClientName, Section, Share
 from hanse.faults import SettingError, explain
 from hanse.learners.sources import PACKAGED
 from hanse.parts import suggestion
-from hanse.silo.policy import Policy
+from hanse.silo.policy import OUTSIDE, Policy
 
 WHOLE = "a silo"  # what a file of these settings is
 
@@ -136,7 +136,25 @@ def _built(values: settings.Values, home: Path) -> Silo:
     full = {key: home / value for key in ("kit", "state", "cache") if (value := getattr(silo, key))}
     rows = silo.data.model_copy(update={"path": _rows_found(silo.data.path, home)})
     model = silo.model and _beside(silo.model, home, PACKAGED)
-    return silo.model_copy(update={**full, "data": rows, "model": model})
+    update = {**full, "data": rows, "model": model, "policy": _policy_found(silo.policy, home)}
+    return silo.model_copy(update=update)
+
+
+def _policy_found(policy: Policy, home: Path) -> Policy:
+    """A policy in which the files of parts from outside the package have their full paths."""
+    full = {}
+    for setting in OUTSIDE:
+        allowed = getattr(policy, setting) or ()
+        for name in allowed:
+            file, colon, _ = name.partition(":")
+            if colon and not (home / file).is_file():
+                raise SettingError(
+                    f"policy.{setting} names {name!r:.80}, but there is no file {home / file}.",
+                    ("policy", setting),
+                )
+        if allowed:
+            full[setting] = tuple(str(home / name) if ":" in name else name for name in allowed)
+    return policy.model_copy(update=full)
 
 
 def _rows_found(path: str, home: Path) -> str:

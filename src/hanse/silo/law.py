@@ -1,0 +1,183 @@
+"""A silo's policy applied: jobs, requests and replies, and a log of what was refused."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from hanse import storage
+from hanse.errors import UserError
+from hanse.experiment import Experiment, Spec, build_tasks
+from hanse.messages import Reply, Request, Update
+from hanse.silo.job import Job, Refused
+from hanse.silo.policy import Policy
+
+LARGEST = 16 * 2**20  # bytes of the log, after which it is begun anew beside the old one
+WITHHELD = "it could not do what was asked; the reason is in its own log"
+
+
+@dataclass
+class Law:
+    """One silo's policy, at work in one run.
+
+    name: the silo's. run: which run, for the log and for counting what was asked in it.
+    folder: where the log (refusals.jsonl) and the counts are kept.
+    """
+
+    name: str
+    policy: Policy
+    run: str
+    folder: Path
+    clock: Callable[[], float] = time.time
+    _asked: dict[str, int] = field(init=False)
+    _dropped: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._asked = _counts(self._file)
+
+    def check(self, job: Job, model_hash: str | None, examples: int) -> None:
+        """Raise Refused, with all reasons, unless the policy allows a job.
+
+        model_hash: of the base model as it lies here; None if it does not.
+        examples: how many training examples this silo has.
+        """
+        reasons = list(refusals(self.policy, job, model_hash, examples))
+        if reasons:
+            raise self.refused(f"{self.name} refuses this job: {'; '.join(reasons)}.")
+
+    def admit(self, request: Request, rounds: int) -> None:
+        """Raise Refused unless a request is one of the job that was agreed on.
+
+        rounds: how many the job has. That a request was asked for is durable before it is answered.
+        """
+        if not 0 <= request.round <= rounds:
+            raise self.refused(
+                f"{self.name} refuses round {request.round}: the job has {rounds} rounds."
+            )
+        key = f"{request.kind} {request.round}"
+        count = self._asked.get(key, 0) + 1
+        if count > self.policy.max_tries:
+            raise self.refused(
+                f"{self.name} refuses to {request.kind} in round {request.round} once more; its "
+                f"policy has max_tries {self.policy.max_tries}."
+            )
+        self._asked[key] = count
+        storage.write(self._file, json.dumps(self._asked).encode())
+
+    def outgoing(self, reply: Reply) -> Reply:
+        """A reply without what may not leave: numbers that are not allowed, and texts of errors."""
+        error = reply.error
+        if error and not self.policy.reasons:
+            self.note("withheld the text of an error", error)
+            error = WITHHELD
+        numbers = leaving(self.policy, reply.update)
+        for name in sorted(reply.update.numbers.keys() - numbers.keys() - self._dropped):
+            self._dropped.add(name)
+            self.note("dropped a number", f"{name} may not leave by policy.metrics")
+        return replace(reply, error=error, update=replace(reply.update, numbers=numbers))
+
+    def refused(self, reason: str) -> Refused:
+        """A refusal, noted in the silo's log."""
+        self.note("refused", reason)
+        return Refused(reason)
+
+    def note(self, what: str, reason: str) -> None:
+        """Append a line to the silo's log, durably."""
+        log = self.folder / "refusals.jsonl"
+        if log.exists() and log.stat().st_size > LARGEST:
+            log.replace(log.with_name("refusals.1.jsonl"))
+        line = {"time": self.clock(), "run": self.run, "what": what, "reason": reason}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        storage.append(log, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"asked-{hashlib.sha256(self.run.encode()).hexdigest()[:16]}.json"
+
+
+def refusals(policy: Policy, job: Job, model_hash: str | None, examples: int) -> Iterator[str]:
+    """Every reason that a policy has against a job."""
+    told = job.experiment
+    yield from _model(policy, told, model_hash)
+    yield from _parts(policy, told)
+    yield from _work(policy, told, examples)
+    if job.cohort < policy.min_cohort:
+        yield f"{job.cohort} silos train in a round, and it asks for {policy.min_cohort}"
+    wanted = {key: value for key, value in policy.privacy if value is not None}
+    if wanted:
+        figures = ", ".join(f"{key} ≤ {value:g}" for key, value in wanted.items())
+        yield f"it asks for differential privacy ({figures}), and the job has none"
+
+
+def leaving(policy: Policy, update: Update) -> dict[str, float]:
+    """The numbers of an update that may leave."""
+    return {
+        name: value
+        for name, value in update.numbers.items()
+        if any(fnmatchcase(name, pattern) for pattern in policy.metrics)
+    }
+
+
+def _model(policy: Policy, told: Experiment, model_hash: str | None) -> Iterator[str]:
+    name = told.model.model_name_or_path
+    if model_hash is None:
+        yield f"the base model {name!r:.80} is not on its machine"
+    elif policy.models and model_hash not in policy.models:
+        yield f"the base model {name!r:.80} has the hash {model_hash}, which it does not allow"
+
+
+def _parts(policy: Policy, told: Experiment) -> Iterator[str]:
+    """Parts that are not among those allowed; from outside, only allowed ones have come here."""
+    for what, spec, allowed in (
+        ("algorithm", told.algorithm, policy.algorithms),
+        ("aggregator", told.aggregator, policy.aggregators),
+        ("objective", told.objective, policy.objectives),
+    ):
+        if allowed is not None and _name(spec) not in allowed:
+            yield f"the {what} {_name(spec)} is not among {', '.join(allowed)}"
+    for name in _adapters(told):
+        if name == "from" and "from" not in (policy.adapters or ()):
+            yield "the adapter is to go on from a folder of this machine that the server names"
+        elif policy.adapters is not None and name not in policy.adapters:
+            yield f"the adapter {name} is not among {', '.join(policy.adapters)}"
+    tasks = build_tasks(told)
+    names = map(_name, told.evaluation.tasks or tasks)
+    for name, task in zip(names, tasks.values(), strict=True):
+        if not task.costly and name not in policy.tasks:
+            yield f"the task {name} is not among {', '.join(policy.tasks) or 'those allowed'}"
+
+
+def _work(policy: Policy, told: Experiment, examples: int) -> Iterator[str]:
+    for what, asked, most in (
+        ("steps in a round", told.train.steps(examples), policy.max_steps),
+        ("examples in a round", told.train.seen(examples), policy.max_examples),
+        ("rounds", told.rounds, policy.max_rounds),
+    ):
+        if asked > most:
+            yield f"it has {asked:,} {what}, more than {most:,}"
+
+
+def _adapters(told: Experiment) -> list[str]:
+    kinds = [key for key in type(told.adapter).model_fields if getattr(told.adapter, key)]
+    return ["from" if key == "source" else key for key in kinds]
+
+
+def _name(spec: Spec) -> str:
+    return spec if isinstance(spec, str) else next(iter(spec), "")
+
+
+def _counts(file: Path) -> dict[str, int]:
+    if not file.exists():
+        return {}
+    try:
+        found: Any = json.loads(file.read_bytes())
+        return {str(key): int(count) for key, count in found.items()}
+    except (ValueError, AttributeError, TypeError, RecursionError, OSError):
+        raise UserError(
+            f"{file} cannot be read, which says how often this silo was asked what; bring it back "
+            "from a copy, or remove it."
+        ) from None

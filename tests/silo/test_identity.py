@@ -1,0 +1,295 @@
+"""Kits: keys are born private, names and keys are enrolled once, certificates hold or say why."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hanse.errors import UserError
+from hanse.silo import bundle, certificates, identity, keys
+from hanse.silo.identity import ServerKit
+from hanse.silo.keys import Public
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> ServerKit:
+    """A server's kit."""
+    return identity.init(tmp_path / "kit", ["fl.example.org", "10.0.0.7"], 30)
+
+
+def silo(home: Path, kit: ServerKit, name: str, *, enrolled: bool = True) -> Public:
+    """A silo with a kit of its own, which has what the server sends."""
+    public = identity.make_keys(home / name, name)
+    for file in ("ca.crt", "server.pub"):
+        (home / name / file).write_bytes((kit.folder / file).read_bytes())
+    if enrolled:
+        identity.enrol(kit.folder, public)
+    return public
+
+
+def test_private_keys_are_their_owners_alone(tmp_path: Path, kit: ServerKit) -> None:
+    silo(tmp_path, kit, "silo-a")
+    private = [*kit.folder.glob("*.key"), *(tmp_path / "silo-a").glob("*.[ks][es][yh]")]
+    assert {file.name for file in private} == {
+        *("ca.key", "server.key", "tls.key", "silo-a.key", "silo-a.ssh"),
+    }
+    assert {file.stat().st_mode & 0o777 for file in private} == {0o600}
+
+
+def test_ssh_keygen_reads_the_keys_alike(tmp_path: Path) -> None:
+    public = identity.make_keys(tmp_path, "silo-a")
+    for file, kind, mine in zip(
+        ("silo-a.ssh", "silo-a.key"), ("ECDSA", "ED25519"), public.fingerprints, strict=True
+    ):
+        words = ["ssh-keygen", "-l", "-f", str(tmp_path / file)]
+        said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        assert mine in said and f"({kind})" in said
+    words = ["ssh-keygen", "-y", "-f", str(tmp_path / "silo-a.ssh")]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert said.split()[:2] == public.node.split()
+
+
+def test_what_was_enrolled_is_known(tmp_path: Path, kit: ServerKit) -> None:
+    public = silo(tmp_path, kit, "silo-a")
+    assert not identity.enrol(kit.folder, public)  # known by now
+    opened = identity.open_server(kit.folder)
+    assert opened.known == {"silo-a": public.signing}
+    mine = identity.open_silo(tmp_path / "silo-a", "silo-a")
+    assert mine.known == {"server": kit.signing.public_key()} and mine.silos == {}
+    assert mine.signing.public_key() == public.signing
+
+
+def test_one_key_is_one_silo(tmp_path: Path, kit: ServerKit) -> None:
+    """Sybil: who would count twice must make a file of the same keys under another name."""
+    silo(tmp_path, kit, "silo-a")
+    signing = keys.read_signing(tmp_path / "silo-a" / "silo-a.key")
+    node = keys.serialization.load_ssh_private_key(
+        (tmp_path / "silo-a" / "silo-a.ssh").read_bytes(), password=None
+    )
+    twice = keys.parse(keys.written("silo-b", node, signing), "silo-b.pub")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="a key of silo-b is enrolled already, as silo-a"):
+        identity.enrol(kit.folder, twice)
+    fresh = keys.Ed25519PrivateKey.generate()  # one key of two is enough to be told
+    half = keys.parse(keys.written("silo-b", node, fresh), "silo-b.pub")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="a key of silo-b is enrolled already, as silo-a"):
+        identity.enrol(kit.folder, half)
+    assert list(identity.members(kit.folder)) == ["silo-a"]
+
+
+def test_a_name_is_one_silos(tmp_path: Path, kit: ServerKit) -> None:
+    silo(tmp_path, kit, "silo-a")
+    for name in ("silo-a", "Silo-A"):
+        other = identity.make_keys(tmp_path / "thief" / name, name)
+        with pytest.raises(UserError, match=r"with other keys|capitals alone"):
+            identity.enrol(kit.folder, other)
+
+
+def test_somebody_elses_keys_cannot_be_enrolled(tmp_path: Path, kit: ServerKit) -> None:
+    text = silo(tmp_path, kit, "silo-a", enrolled=False).text
+    other = silo(tmp_path, kit, "silo-b", enrolled=False).text
+    swapped = text.split("\n")
+    swapped[1] = other.split("\n")[1]
+    for changed in (text.replace("silo-a", "silo-c"), "\n".join(swapped)):
+        with pytest.raises(UserError, match="does not hold the keys"):
+            keys.parse(changed, "silo.pub")
+
+
+@pytest.mark.parametrize("damage", ["", "hanse-silo/1 a\n", "x" * 70_000, "\x00\n\n\n\n\n"])
+def test_what_is_no_public_file_is_refused(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "silo-a.pub").write_text(damage)
+    with pytest.raises(UserError, match="is not the public file of a silo"):
+        keys.read(tmp_path / "silo-a.pub")
+
+
+def test_every_changed_byte_of_a_public_file_is_found(tmp_path: Path) -> None:
+    public = identity.make_keys(tmp_path, "silo-a")
+    for at in range(0, len(public.text) - 1, 7):
+        sign = "B" if public.text[at] == "A" else "A"
+        changed = public.text[:at] + sign + public.text[at + 1 :]
+        try:
+            found = keys.parse(changed, "silo-a.pub")
+        except UserError:
+            continue
+        # Bits of base64 beyond the last byte mean nothing.
+        assert (found.name, found.fingerprints) == ("silo-a", public.fingerprints)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "..", "../a", "a/b", "a\\b", ".a", "-a", "a b", "a\n", "a\0", "ä", "server", "x" * 65],
+)
+def test_names_that_are_no_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="is no name for a silo"):
+        identity.make_keys(tmp_path / "kit", name)
+    assert not (tmp_path / "kit").exists()
+
+
+def test_nothing_is_overwritten(tmp_path: Path, kit: ServerKit) -> None:
+    silo(tmp_path, kit, "silo-a")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match="is a server's kit already"):
+        identity.init(kit.folder, [], 30)
+    with pytest.raises(UserError, match="is there already"):
+        identity.make_keys(tmp_path / "silo-a", "silo-a")
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_a_revoked_key_stays_out(tmp_path: Path, kit: ServerKit) -> None:
+    public = silo(tmp_path, kit, "silo-a")
+    identity.revoke(kit.folder, "silo-a")
+    assert identity.open_server(kit.folder).known == {}
+    with pytest.raises(UserError, match="was revoked"):
+        identity.enrol(kit.folder, public)
+    fresh = identity.make_keys(tmp_path / "new", "silo-a")
+    assert identity.enrol(kit.folder, fresh)
+    with pytest.raises(UserError, match="silo-z is not enrolled"):
+        identity.revoke(kit.folder, "silo-z")
+
+
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path, kit: ServerKit) -> None:
+    silo(tmp_path, kit, "silo-a")
+    for ending in ("key", "ssh"):
+        file = tmp_path / "silo-a" / f"silo-a.{ending}"
+        file.chmod(0o640)
+        with pytest.raises(UserError, match=rf"{ending} has mode 0640.*`chmod 600"):
+            identity.open_silo(tmp_path / "silo-a", "silo-a")
+        file.chmod(0o600)
+    (kit.folder / "ca.key").chmod(0o644)
+    with pytest.raises(UserError, match="mode 0644"):
+        identity.open_server(kit.folder)
+
+
+def test_certificates_hold_for_a_time(tmp_path: Path, kit: ServerKit) -> None:
+    silo(tmp_path, kit, "silo-a")
+    now = datetime.now(UTC)
+    with pytest.raises(UserError, match=r"tls.crt expired on .*; run `hanse kit renew`"):
+        identity.open_server(kit.folder, now + timedelta(days=31))
+    identity.renew(kit.folder, [], 90)
+    identity.open_server(kit.folder, now + timedelta(days=31))
+    with pytest.raises(UserError, match=r"holds only from .* set the clock"):
+        identity.open_server(kit.folder, now - timedelta(days=1))
+    with pytest.raises(UserError, match=r"ca.crt expired on .*administrator makes a new kit"):
+        identity.open_silo(tmp_path / "silo-a", "silo-a", now + timedelta(days=4000))
+
+
+def test_renewing_keeps_hosts_and_the_authority(kit: ServerKit) -> None:
+    authority = (kit.folder / "ca.crt").read_bytes()
+    hosts = identity.renew(kit.folder, ["fl2.example.org"], 60)
+    assert hosts == [
+        *("fl.example.org", "10.0.0.7", "localhost", "127.0.0.1", "::1", "fl2.example.org"),
+    ]
+    assert (kit.folder / "ca.crt").read_bytes() == authority
+
+
+def test_a_certificate_of_another_authority_or_key_is_found(tmp_path: Path, kit: ServerKit) -> None:
+    other = identity.init(tmp_path / "other", [], 30)
+    mine, kept = kit.folder / "tls.crt", (kit.folder / "tls.crt").read_bytes()
+    mine.write_bytes((other.folder / "tls.crt").read_bytes())
+    with pytest.raises(UserError, match="was not issued by the authority"):
+        identity.open_server(kit.folder)
+    mine.write_bytes(kept)
+    (kit.folder / "tls.key").write_bytes((other.folder / "tls.key").read_bytes())
+    with pytest.raises(UserError, match="is not the key of"):
+        identity.open_server(kit.folder)
+
+
+def test_openssl_takes_the_certificate(kit: ServerKit) -> None:
+    words = ["openssl", "verify", "-x509_strict", "-verify_hostname", "fl.example.org"]
+    words += ["-CAfile", str(kit.folder / "ca.crt"), str(kit.folder / "tls.crt")]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+    words[4] = "fl.example.com"
+    assert subprocess.run(words, capture_output=True, check=False).returncode != 0
+
+
+def test_no_host(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'fl example' is no host"):
+        identity.init(tmp_path / "kit", ["fl example"], 30)
+
+
+@pytest.mark.parametrize("file", ["ca.crt", "tls.crt", "tls.key", "server.key"])
+def test_a_damaged_kit_is_said_by_its_file(kit: ServerKit, file: str) -> None:
+    (kit.folder / file).write_bytes(b"damaged")
+    with pytest.raises(UserError, match=file):
+        identity.open_server(kit.folder)
+
+
+def test_silos_know_each_other_by_a_signed_file(tmp_path: Path, kit: ServerKit) -> None:
+    for name in ("silo-a", "silo-b", "silo-c"):
+        silo(tmp_path, kit, name)
+    file = tmp_path / "members.pub"
+    file.write_text(bundle.written(identity.open_server(kit.folder)))
+    assert [public.name for public in bundle.trust(tmp_path / "silo-a", file)] == [
+        *("silo-b", "silo-c"),
+    ]
+    assert bundle.trust(tmp_path / "silo-a", file) == []
+    assert list(identity.open_silo(tmp_path / "silo-a", "silo-a").silos) == ["silo-b", "silo-c"]
+
+
+def test_a_file_of_members_from_elsewhere_is_refused(tmp_path: Path, kit: ServerKit) -> None:
+    silo(tmp_path, kit, "silo-a")
+    silo(tmp_path, kit, "silo-b")
+    text, file = bundle.written(identity.open_server(kit.folder)), tmp_path / "members.pub"
+    other = identity.init(tmp_path / "other", [], 30)
+    identity.enrol(other.folder, identity.make_keys(tmp_path / "x", "silo-x"))
+    lines = text.split("\n")
+    for changed in (
+        bundle.written(identity.open_server(other.folder)),  # another server's
+        "\n".join([lines[0], *lines[6:]]),  # one silo left out
+        text.replace("silo-b", "silo-x"),
+    ):
+        file.write_text(changed)
+        with pytest.raises(UserError, match="is not signed by the server"):
+            bundle.trust(tmp_path / "silo-a", file)
+    assert not (tmp_path / "silo-a" / "silos").exists()
+
+
+def test_other_keys_for_a_known_silo_are_refused(tmp_path: Path, kit: ServerKit) -> None:
+    """A server that puts a key of its own in a silo's place, the reader's or another's."""
+    silo(tmp_path, kit, "silo-a")
+    silo(tmp_path, kit, "silo-b")
+    file = tmp_path / "members.pub"
+    file.write_text(bundle.written(identity.open_server(kit.folder)))
+    bundle.trust(tmp_path / "silo-a", file)
+    for name in ("silo-a", "silo-b"):
+        forged = ServerKit(
+            kit.folder, kit.signing, {name: identity.make_keys(tmp_path / f"forged-{name}", name)}
+        )
+        file.write_text(bundle.written(forged))
+        with pytest.raises(UserError, match=f"has other keys for {name} than this kit"):
+            bundle.trust(tmp_path / "silo-a", file)
+
+
+def test_commands(hanse: Callable[..., Any], tmp_path: Path) -> None:
+    """What docs/security.md says, in its order."""
+    assert "server   SHA256:" in hanse("kit", "init", "--host", "fl.example.org").out
+    for name in ("silo-a", "silo-b"):
+        assert "stay here" in hanse("kit", "key", name, "--kit", name).out
+        said = hanse("kit", "enrol", f"{name}/{name}.pub")
+        assert said.code == 0 and "enrolled as" in said.out
+        for file in ("ca.crt", "server.pub"):
+            shutil.copy(tmp_path / "kit" / file, tmp_path / name)
+    assert hanse("kit", "bundle").code == 0
+    assert "silo-b   node SHA256:" in hanse("kit", "trust", "members.pub", "--kit", "silo-a").out
+    assert list(identity.open_silo(tmp_path / "silo-a", "silo-a").silos) == ["silo-b"]
+    assert hanse("kit", "revoke", "silo-b").code == 0
+    refused = hanse("kit", "enrol", "silo-b/silo-b.pub")
+    assert refused.code == 2 and "was revoked" in refused.err
+    assert "fl.example.org" in hanse("kit", "renew", "--days", "30").out
+    assert hanse("kit", "init").code == 2
+
+
+def test_the_hash_of_a_model(hanse: Callable[..., Any], tiny_llama: Path, tiny_gpt2: Path) -> None:
+    said = hanse("kit", "hash", tiny_llama).out
+    assert re.fullmatch(r"[0-9a-f]{64}\n", said)
+    assert hanse("kit", "hash", tiny_gpt2).out != said
+    assert hanse("kit", "hash", "some/model").code == 2
+
+
+def test_the_certificates_of_the_module_are_not_for_any_other_use(kit: ServerKit) -> None:
+    found = certificates.read(kit.folder / "tls.crt")
+    assert found.not_valid_after_utc - found.not_valid_before_utc <= timedelta(days=31)

@@ -1,0 +1,45 @@
+"""The hash of a base model: the same wherever it lies, another one for any other model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hanse.errors import UserError
+from hanse.silo.models import hash_of, model_hash
+
+
+@pytest.fixture
+def copy(tmp_path: Path, tiny_llama: Path) -> Path:
+    return Path(shutil.copytree(tiny_llama, tmp_path / "elsewhere"))
+
+
+def test_a_copy_has_the_same_hash(copy: Path, tiny_llama: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "transformers_version": "9"}))
+    assert model_hash(copy) == model_hash(tiny_llama) == hash_of(str(copy))
+
+
+def test_one_changed_bit_is_another_model(copy: Path, tiny_llama: Path) -> None:
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    assert model_hash(copy) != model_hash(tiny_llama)
+
+
+def test_another_configuration_is_another_model(copy: Path, tiny_llama: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "rope_theta": 5.0}))
+    assert model_hash(copy) != model_hash(tiny_llama)
+
+
+def test_what_hanse_would_not_load_has_no_hash(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "model.bin")
+    with pytest.raises(UserError, match="a pickle"):
+        model_hash(copy)
+
+
+def test_a_models_id_on_a_hub_has_no_hash() -> None:
+    assert hash_of("someone/something") is None
