@@ -145,3 +145,13 @@ def federation(home: Path, experiment: Path, data: Path, *changes: str) -> Itera
         yield made
     finally:
         made.end()
+
+
+def left_of(folder: Path) -> list[str]:
+    """The processes that have a folder in their environment: Flower's programs of one command."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"FLWR_HOME={folder}".encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
