@@ -3,19 +3,21 @@
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
 from hanse import cli
 from hanse.commands import words
+from hanse.silo import bundle, identity
 
 PATIENCE = 200.0  # seconds until a server must be done
 
@@ -58,17 +60,39 @@ class Federation:
         self.home, self.experiment, self.data, self.changes = home, experiment, data, changes
         self.port = free_port()
         self.run = home / "deployed"
+        self.kit: Path | None = None  # the server's
         self.processes: dict[str, Process] = {}
+
+    def know_each_other(self, names: Sequence[str]) -> None:
+        """Make kits for the server and these silos, as their administrators would."""
+        self.kit = self.home / "kit"
+        identity.init(self.kit, [], 30)
+        for name in names:
+            identity.enrol(self.kit, identity.make_keys(self.home / f"kit-{name}", name))
+        members = self.home / "members.pub"
+        members.write_text(bundle.written(identity.open_server(self.kit)))
+        for name in names:
+            for file in ("ca.crt", "server.pub"):
+                shutil.copy(self.kit / file, self.home / f"kit-{name}" / file)
+            bundle.trust(self.home / f"kit-{name}", members)
 
     def server(self, *words: str) -> Process:
         """Start the server (again)."""
         output = f"output_dir={self.run}"
-        port = ["--port", str(self.port)]
-        return self._start("server", "server", self.experiment, output, *self.changes, *words, *port)
+        port = ["--port", str(self.port), *(["--kit", self.kit] if self.kit else [])]
+        return self._start(
+            "server", "server", self.experiment, output, *self.changes, *words, *port
+        )
 
     def silo(self, name: str, **settings: object) -> Process:
         """Start a silo (again)."""
-        values = {"name": name, "server": f"127.0.0.1:{self.port}", "data": {"path": str(self.data)}}
+        values = {
+            "name": name,
+            "server": f"127.0.0.1:{self.port}",
+            "data": {"path": str(self.data)},
+        }
+        if self.kit:
+            values["kit"] = str(self.home / f"kit-{name}")
         file = self.home / f"{name}.yaml"
         file.write_text(yaml.safe_dump({**values, "state": str(self.home / name), **settings}))
         return self._start(name, "join", file)
@@ -101,7 +125,7 @@ class Federation:
             process.end(signal.SIGTERM)
 
     def _start(self, name: str, *words: object) -> Process:
-        """Fork a process that runs a command: torch, which takes long to import, is here already."""
+        """Fork a process that runs a command: torch, slow to import, is here already."""
         log = os.open(self.home / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         sys.stdout.flush()
         process = os.fork()
@@ -131,7 +155,9 @@ def _as_new() -> None:
     """Forget what pytest has made of streams and loggers."""
     sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(
+            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        )
     logging.getLogger().handlers.clear()
     words.console.file = sys.stdout
     warnings.resetwarnings()

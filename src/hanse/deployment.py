@@ -3,9 +3,10 @@
 The same command goes on with a run that was stopped or killed: the run folder knows where it was.
 """
 
+import json
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,25 +21,30 @@ from hanse.journal import Journal
 from hanse.learners.attached import FOLDER as ADAPTERS
 from hanse.learners.precision import read
 from hanse.parts import names
+from hanse.runtimes.agreeing import Agreeing
 from hanse.runtimes.deployed import Deployed
-from hanse.runtimes.flower_link import FlowerLink
+from hanse.runtimes.flower_link import FlowerLink, Tls
 from hanse.runtimes.frames import door
-from hanse.runtimes.letters import Letters
+from hanse.runtimes.letters import Letter, Letters, Open, RefusedError, Sign
+from hanse.silo.identity import SERVER, ServerKit, open_server
 from hanse.silo.settings import is_loopback
+from hanse.silo.signatures import Inbox, Outbox, Untrusted
 from hanse.tracking import refuse_missing
 
 log = logging.getLogger(__name__)
 
 RUN = "deployed-as"  # the file with the name by which silos know the run
+SEEN = "answers-seen.json"  # which signed answers have come, so that none is taken twice
 FLOWER = "flower"  # the folder of Flower's own files
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the server listens."""
+    """Where the server listens, and the folder of keys by which silos and it know each other."""
 
     host: str = "127.0.0.1"
     port: int = 8000
+    kit: Path | None = None
 
 
 def serve(experiment: Experiment, address: Address) -> Path:
@@ -46,6 +52,7 @@ def serve(experiment: Experiment, address: Address) -> Path:
     refuse_missing(build_trackers(experiment))
     _refuse_unfit(experiment)
     _refuse_open(address)
+    kit = open_server(address.kit) if address.kit else None
     folder = Path(experiment.output_dir or RUNS / experiment.name).expanduser()
     if simulation.finished(folder):
         log.info("%s is finished; choose another output_dir for a new run", folder)
@@ -55,19 +62,23 @@ def serve(experiment: Experiment, address: Address) -> Path:
         held.chosen |= read(machine.follow(folder))
     made = simulate(experiment, held, _unseen(experiment), only=())
     journal = _journal(folder, made)
-    with _engine(folder / FLOWER, address) as engine:
-        letters = Letters(_name(folder), _told(made))
-        wanted = experiment.participant_names
-        plan = experiment.deployment
+    wanted, plan = experiment.participant_names, experiment.deployment
+    if kit is not None:
+        _refuse_unknown(kit, wanted)
+    with _engine(folder / FLOWER, address, kit) as engine:
+        letters = Letters(_letter(folder, made), *(_signed(kit, folder) if kit else ()))
         silos = Deployed(engine, wanted, letters, plan.needed(len(wanted)), plan.deadline)
-        again = "the same command"
-        return simulation.go(made, made.run(journal, silos), again=again)
+        federation = Agreeing(silos) if kit is not None else silos
+        run = made.run(journal, federation)
+        return simulation.go(made, run, again="the same command")
 
 
 @contextmanager
-def _engine(folder: Path, address: Address) -> Iterator[FlowerLink]:
+def _engine(folder: Path, address: Address, kit: ServerKit | None) -> Iterator[FlowerLink]:
+    tls = Tls(*kit.certificates) if kit else None
+    keys = [public.node for public in kit.silos.values()] if kit else []
     with door() as entrance:
-        engine = FlowerLink(folder, address.host, address.port, entrance)
+        engine = FlowerLink(folder, address.host, address.port, entrance, tls, keys)
         try:
             engine.start()
             yield engine
@@ -75,12 +86,42 @@ def _engine(folder: Path, address: Address) -> Iterator[FlowerLink]:
             engine.stop()
 
 
+def _signed(kit: ServerKit, folder: Path) -> tuple[Sign, Open]:
+    """How letters are signed, and answers opened."""
+    out = Outbox(SERVER, kit.signing)
+    inbox = Inbox(SERVER, "reply", kit.known, folder / SEEN)
+
+    def sign(body: bytes, run: str, round: int, name: str) -> tuple[bytes, int]:
+        message, stamp = out.request(body, run, round, name)
+        return message, stamp.sequence
+
+    def opened(data: bytes, run: str) -> tuple[str, int, bytes]:
+        try:
+            stamp, body = inbox.open(data, run)
+        except Untrusted as error:
+            raise RefusedError(f"{error}.") from None
+        return stamp.sender, stamp.sequence, body
+
+    return sign, opened
+
+
 def _refuse_open(address: Address) -> None:
     """Raise UserError for a server that others could reach, and that knows nobody."""
-    if not is_loopback(address.host):
+    if address.kit is None and not is_loopback(address.host):
         raise UserError(
             f"{address.host} can be reached from other machines, and without a kit neither side "
-            "could tell who the other is; run `hanse kit init`, or leave --host out."
+            "could tell who the other is; run `hanse kit init` and name it by --kit, or leave "
+            "--host out."
+        )
+
+
+def _refuse_unknown(kit: ServerKit, names: Sequence[str]) -> None:
+    """Raise UserError for silos that could not join."""
+    if unknown := [name for name in names if name not in kit.silos]:
+        raise UserError(
+            f"{', '.join(unknown)} of this experiment {'is' if len(unknown) == 1 else 'are'} not "
+            f"enrolled in {kit.folder}, which has {', '.join(kit.silos) or 'no silos'}; run `hanse "
+            "kit enrol` for each, or give the clients those names."
         )
 
 
@@ -144,8 +185,8 @@ def _name(folder: Path) -> str:
     return file.read_text()
 
 
-def _told(made: Simulation) -> str:
-    """What silos are told: the settings, how models compute, and which rows are divided."""
+def _letter(folder: Path, made: Simulation) -> Letter:
+    """What every silo is told: the settings, which rows are divided, how models compute."""
     values = made.experiment.resolved()
     values |= {"output_dir": None, "report_to": [], "cohort": "off"}
     if made.experiment.adapter.source is not None:  # a folder of this machine's
@@ -156,5 +197,5 @@ def _told(made: Simulation) -> str:
             raise UserError("adapter.from names an adapter of several kinds, which silos cannot.")
         values["adapter"] = {found[0]: asdict(kind)}
     chosen = made.machine.chosen.get(made.experiment.model.noted)
-    told = {"experiment": values, "rows": made.division.digest}
-    return settings.dump({**told, "precision": asdict(chosen) if chosen else None})
+    precision = json.dumps(asdict(chosen)) if chosen else ""
+    return Letter(_name(folder), settings.dump(values), made.division.digest, precision)

@@ -1,18 +1,16 @@
 """A silo's side of a run: it stays in memory from round to round, and answers letters.
 
 What a server sends are settings and tensors. The settings are read with our own model of an
-experiment; which rows are read and where the model lies is for `silo.yaml` to say.
+experiment; which rows are read, where the model lies, and whether it is done at all is for
+`silo.yaml` to say.
 """
 
+import hashlib
+import json
 import logging
 import secrets
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-import yaml
-from pydantic import ValidationError
 
 import hanse
 from hanse import loading, settings
@@ -21,169 +19,195 @@ from hanse.client import Site, respond
 from hanse.division import Division
 from hanse.errors import UserError
 from hanse.experiment import Experiment
-from hanse.faults import explain
 from hanse.held import Machine
 from hanse.learners.precision import read
 from hanse.memory import LostMemory
 from hanse.messages import MessageError, Reply, Request
-from hanse.runtimes.flower_children import listens
-from hanse.runtimes.flower_node import FlowerNode
-from hanse.runtimes.frames import Door, Line, door
 from hanse.runtimes.letters import WHO, Answer, Letter, RefusedError
+from hanse.silo.agreement import Witness
+from hanse.silo.identity import SiloKit
+from hanse.silo.job import PLACE, received
+from hanse.silo.law import Law
+from hanse.silo.models import hash_of
 from hanse.silo.settings import Silo
+from hanse.silo.signatures import Inbox, Outbox, Untrusted
 
 log = logging.getLogger(__name__)
 
-IDLE = 1.0  # seconds between two looks at whether the node still runs
-REACH = 30.0  # seconds without a letter, after which it is tried whether the server can be reached
-
 
 @dataclass
-class Resident:
-    """One silo in memory: its base models, its rows, its client memory, and the run it is in."""
+class Engagement:
+    """A silo's side of one run.
 
-    silo: Silo
-    held: Machine = field(default_factory=Machine)
-    session: str = field(default_factory=lambda: secrets.token_hex(8))
-    _site: Site | None = None
-    _for: tuple[str, str] = ("", "")  # the run and settings that the site was made for
+    last: the last request, as a hash, and what was replied: a server that asks again because it did
+        not hear it is told again, and nothing is trained twice.
+    """
 
-    def answer(self, data: bytes) -> bytes:
-        """The answer to a letter, or to the question who is here."""
-        if data == WHO:
-            return Answer(self.silo.name, self.session).pack()
-        try:
-            letter = Letter.parse(data)
-            site = self._made(letter)
-            body = self._replied(site, letter.request) if letter.request else b""
-        except UserError as error:
-            log.warning("refused: %s", error)
-            return Answer(self.silo.name, self.session, error=str(error)).pack()
-        return Answer(self.silo.name, self.session, site.profile, body=body).pack()
+    settings: str
+    site: Site
+    law: Law
+    rounds: int
+    witness: Witness | None
+    last: tuple[str, bytes] = ("", b"")
 
-    def _made(self, letter: Letter) -> Site:
-        """The silo's side of a run, made when the run or its settings are new."""
-        if letter.version != hanse.__version__:
-            raise RefusedError(
-                f"the server has hanse {letter.version}, this silo {hanse.__version__}; "
-                "install the same."
-            )
-        wanted = (letter.run, letter.settings)
-        if self._site is None or self._for != wanted:
-            log.info("run %s: loading", letter.run)
-            self._site = None
-            self._site = site(self.silo, letter, self.held)
-            self._for = wanted
-        return self._site
+    def reply(self, message: bytes) -> bytes:
+        """The reply to a request; raises UserError for one that is refused."""
+        asked = hashlib.sha256(message).hexdigest()
+        if self.last[0] != asked:
+            self.last = asked, self._reply(message)
+        return self.last[1]
 
-    def _replied(self, site: Site, message: bytes) -> bytes:
+    def _reply(self, message: bytes) -> bytes:
         start = time.perf_counter()
         try:
             request = Request.parse(message)
         except MessageError as error:
             raise RefusedError(f"the request cannot be read: {error}.") from None
-        try:
-            reply = respond(site, message)
-        except LostMemory as error:
-            reply = Reply(self.silo.name, request.kind, request.round, error=str(error)).pack()
+        self.law.admit(request, self.rounds)
+        reply = self.witness.answer(message, self._trained) if self.witness else None
+        reply = reply or self._trained(message)
         took = time.perf_counter() - start
         log.info("round %d: answered %s in %.1f s", request.round, request.kind, took)
-        return reply
+        return self.law.outgoing(Reply.parse(reply)).pack()
+
+    def _trained(self, message: bytes) -> bytes:
+        try:
+            return respond(self.site, message)
+        except LostMemory as error:
+            request, name = Request.parse(message), self.site.profile.name
+            log.warning("%s", error)
+            return Reply(name, request.kind, request.round, error=str(error)).pack()
 
 
-def site(silo: Silo, letter: Letter, held: Machine) -> Site:
-    """A silo's side of the run that a letter is about."""
-    values = _parsed(letter.settings)
-    experiment = _own(silo, values["experiment"])
-    if values.get("precision"):
-        held.chosen |= read({experiment.model.noted: values["precision"]})
-    name = silo.name
-    if name not in experiment.participant_names:
-        raise UserError(f"{name} is no client of this experiment.")
+@dataclass
+class Resident:
+    """One silo in memory: its base models, its rows, and the run it is in.
+
+    kit: by which it is known, and knows the server; none on one machine alone.
+    """
+
+    silo: Silo
+    kit: SiloKit | None = None
+    held: Machine = field(default_factory=Machine)
+    session: str = field(default_factory=lambda: secrets.token_hex(8))
+    _engaged: Engagement | None = None
+    _run: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kit is not None:
+            file = self.silo.state / "letters-seen.json"
+            self._inbox = Inbox(self.silo.name, "request", self.kit.known, file)
+            self._outbox = Outbox(self.silo.name, self.kit.signing)
+
+    def answer(self, data: bytes) -> bytes:
+        """The answer to a letter, or to the question who is here."""
+        if data == WHO:
+            return Answer(self.silo.name, self.session).pack()
+        if self.kit is None:
+            return self._answered(data, None).pack()
+        try:
+            stamp, body = self._inbox.open(data)
+        except Untrusted as error:
+            log.warning("refused: %s", error)
+            return Answer(self.silo.name, self.session, error=f"{error}.").pack()
+        return self._outbox.reply(self._answered(body, stamp.run).pack(), stamp)
+
+    def _answered(self, data: bytes, run: str | None) -> Answer:
+        """The answer to a letter, which was signed for this run."""
+        try:
+            letter = Letter.parse(data)
+            if run not in (None, letter.run):
+                raise RefusedError("the letter is of another run than it was signed for.")
+            engaged = self._engagement(letter)
+            body = engaged.reply(letter.request) if letter.request else b""
+        except UserError as error:
+            log.warning("refused: %s", error)
+            return Answer(self.silo.name, self.session, error=str(error))
+        return Answer(self.silo.name, self.session, engaged.site.profile, body=body)
+
+    def _engagement(self, letter: Letter) -> Engagement:
+        """This silo's side of a run, made when the run or its settings are new."""
+        if letter.version != hanse.__version__:
+            raise RefusedError(
+                f"the server has hanse {letter.version}, this silo {hanse.__version__}; "
+                "install the same."
+            )
+        engaged = self._engaged
+        if engaged is None or (self._run, engaged.settings) != (letter.run, letter.settings):
+            log.info("run %s: loading", letter.run)
+            self._engaged = None  # two would need twice the memory
+            engaged = self._engaged = self._engage(letter)
+            self._run = letter.run
+        return engaged
+
+    def _engage(self, letter: Letter) -> Engagement:
+        silo, folder = self.silo, self.silo.state / "runs" / letter.run
+        job = received(letter.settings, silo)
+        experiment = own(silo, letter.settings)
+        if letter.precision:
+            self.held.chosen |= read({experiment.model.noted: _plain(letter.precision)})
+        site = _site(silo, experiment, letter, self.held)
+        law = Law(silo.name, silo.policy, letter.run, silo.state)
+        law.check(job, hash_of(experiment.model.model_name_or_path), site.profile.examples)
+        witness = None
+        if self.kit is not None and (needed := _agreeing(silo, self.kit)):
+            others = {name: public.signing for name, public in self.kit.silos.items()}
+            file = folder / "stated.json"
+            keys = (silo.name, letter.run, letter.settings, self.kit.signing)
+            witness = Witness(*keys, others, needed, file)
+        return Engagement(letter.settings, site, law, experiment.rounds, witness)
+
+
+def own(silo: Silo, text: str) -> Experiment:
+    """The experiment in a letter as this silo takes part in it, with its own rows and model.
+
+    If the experiment's clients bring their own rows, those of `silo.yaml` are all this silo's; if
+    one file is divided among them, `silo.yaml` has this silo's copy, and its share is taken.
+    """
+    told = Experiment.model_validate(settings.parse(text, PLACE))
+    loading.refuse_foreign(told)
+    values, rows = told.resolved(), silo.data.overrides
+    if told.brings_own_data:
+        over = settings.merge(told.clients.get(silo.name, {}), {"data": rows})
+        values |= {"clients": {silo.name: over}, "participants": None}
+    else:
+        if "client_test" in rows:
+            raise UserError(
+                f"{silo.name} has data.client_test of its own, but here one file is divided among "
+                "all silos, which hold out alike; leave it out."
+            )
+        template = {"template": rows.pop("template")} if "template" in rows else None
+        over = {silo.name: {"data": template}} if template else {}
+        values = settings.merge(values, {"data": rows, "clients": over})
+    if silo.model:
+        values = settings.merge(values, {"model": {"model_name_or_path": silo.model}})
+    return Experiment.model_validate(values)
+
+
+def _site(silo: Silo, experiment: Experiment, letter: Letter, held: Machine) -> Site:
+    if silo.name not in experiment.participant_names:
+        raise UserError(f"{silo.name} is no client of this experiment.")
     division = held.division(experiment)
-    if not experiment.brings_own_data and division.digest != values.get("rows"):
+    if not experiment.brings_own_data and division.digest != letter.rows:
         raise UserError(
-            f"the rows in {silo.data.path} are not those that the server divides among its "
-            "silos; bring the same file, or give each silo its own in the experiment's clients."
+            f"the rows of {silo.name} are not those that the server divides among its silos; bring "
+            "the same file, or give each silo its own in the experiment's clients."
         )
     mine = Division([], [], division.train, division.held, division.labels, division.digest)
-    made = simulate(experiment, held, mine, only=(name,))
-    return made.site(silo.state / "runs" / letter.run, name)
+    made = simulate(experiment, held, mine, only=(silo.name,))
+    return made.site(silo.state / "runs" / letter.run, silo.name)
 
 
-def _parsed(text: str) -> dict[str, Any]:
-    """The settings in a letter as plain values."""
+def _agreeing(silo: Silo, kit: SiloKit) -> int:
+    """How many other silos must have been sent the same; 0: none is asked."""
+    wanted = silo.policy.agreement
+    if wanted == "never" or (wanted == "auto" and not kit.silos):
+        return 0
+    return max(1, silo.policy.min_cohort - 1)
+
+
+def _plain(text: str) -> object:
     try:
-        values = yaml.safe_load(text)
-    except settings.UNREADABLE:
-        values = None
-    if not isinstance(values, dict) or not isinstance(values.get("experiment"), dict):
-        raise RefusedError("the settings in the letter cannot be read.")
-    return values
-
-
-def _own(silo: Silo, values: dict[str, Any]) -> Experiment:
-    """The experiment as this silo takes part in it, with its own rows and model."""
-    try:
-        asked = Experiment.model_validate(values)
-        loading.refuse_foreign(asked)
-        rows = silo.data.overrides
-        if asked.brings_own_data:
-            over = settings.merge(asked.clients.get(silo.name, {}), {"data": rows})
-            values = {**values, "clients": {silo.name: over}, "participants": None}
-        else:
-            if "client_test" in rows:
-                raise UserError(
-                    "silo.yaml has data.client_test, but here one file is divided among all "
-                    "silos, which hold out alike; leave it out."
-                )
-            template = rows.pop("template", None)
-            values = settings.merge(values, {"data": rows})
-            if template:
-                over = {silo.name: {"data": {"template": template}}}
-                values = settings.merge(values, {"clients": over})
-        if silo.model:
-            values = settings.merge(values, {"model": {"model_name_or_path": silo.model}})
-        return Experiment.model_validate(values)
-    except ValidationError as error:
-        raise RefusedError(f"the server's settings: {explain(error, Experiment)}") from None
-
-
-def join(silo: Silo) -> None:
-    """Take part in a server's runs until somebody stops it."""
-    resident = Resident(silo)
-    with door() as entrance:
-        node = FlowerNode(silo.state / "flower", silo.server, entrance)
-        try:
-            _serve(silo, resident, node, entrance)
-        finally:
-            node.stop()
-
-
-def _serve(silo: Silo, resident: Resident, node: FlowerNode, entrance: Door) -> None:
-    heard, again = time.monotonic(), 0.0
-    while True:
-        if not node.alive and time.monotonic() >= again:
-            if again:
-                log.warning("Flower's node has ended (%s); it is started again", node.last()[-200:])
-            node.start()
-            # So that silos do not come back all at once after a server's restart.
-            again = time.monotonic() + 2 + secrets.randbelow(3000) / 1000
-        line = entrance.enter(IDLE)
-        if line is not None:
-            _answer(resident, line)
-            heard = time.monotonic()
-        elif time.monotonic() - heard > REACH:
-            heard = time.monotonic() + secrets.randbelow(10)
-            if not listens(silo.host, silo.port):
-                log.warning("the server %s cannot be reached; trying again", silo.server)
-
-
-def _answer(resident: Resident, line: Line) -> None:
-    try:
-        _, data = line.receive()
-        line.send({}, resident.answer(data))
-    except (EOFError, OSError) as error:
-        log.warning("a message was lost: %s", error)
-    finally:
-        line.close()
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

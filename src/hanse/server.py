@@ -207,12 +207,9 @@ def _combined(
             combined = run.aggregator.aggregate(exchange)
         if len(combined.clients) >= needed:
             return exchange, combined
-        if not exchange.silent:  # asking again would be answered alike
-            few = f"only {len(combined.clients)} of {needed} clients' updates could be used"
-            none = "no client's update could be used"
-            said = few if combined.clients else none
-            raise UserError(f"{said} in round {number}: {_reasons(ledger.rows)}")
-        log.warning("round %d is paused: %s did not answer", number, ", ".join(exchange.silent))
+        if not run.federation.remote or not (combined.clients or exchange.silent):
+            raise UserError(_too_few(number, combined, needed, ledger.rows))
+        log.warning("%s The run is paused.", _too_few(number, combined, needed, ledger.rows))
         with ledger.time("round"), ledger.time("clients"):
             run.federation.gather(list(exchange.orders), needed)
 
@@ -298,6 +295,12 @@ def standing_of(checkpoint: Checkpoint) -> Standing:
     state = {n[len(STATE) :]: t for n, t in groups.items() if n.startswith(STATE)}
     codecs = {n: t for n, t in groups.items() if not n.startswith(STATE)}
     return Standing(state, codecs, kept, checkpoint.counted)
+
+
+def _too_few(number: int, combined: Combined, needed: int, rows: Sequence[Row]) -> str:
+    few = f"only {len(combined.clients)} of {needed} clients' updates could be used"
+    said = few if combined.clients else "no client's update could be used"
+    return f"{said} in round {number}: {_reasons(rows)}"
 
 
 def _reasons(rows: Sequence[Row]) -> str:

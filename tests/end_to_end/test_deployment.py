@@ -39,3 +39,16 @@ def test_deployed_run_ends_in_the_adapter_of_the_simulated_one(
             made.silo(name)
         made.done()
         assert _digest(made.run) == expected
+
+
+def test_silos_that_are_known_by_keys_agree_and_end_in_the_same_adapter(
+    experiment_file: Path, review_file: Path, tmp_path: Path
+) -> None:
+    expected = _simulated(experiment_file, tmp_path / "simulated", "rounds=2")
+    with federation(tmp_path, experiment_file, review_file, *ALONE, "rounds=2") as made:
+        made.know_each_other(SILOS)
+        made.server()
+        for name in SILOS:
+            made.silo(name)
+        made.done()
+        assert _digest(made.run) == expected

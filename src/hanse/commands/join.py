@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hanse import resident
+from hanse import joining
 from hanse.silo import settings
 
 SiloFile = Annotated[Path, typer.Argument(help="A silo's settings, such as silo.yaml.")]
@@ -13,4 +13,4 @@ SiloFile = Annotated[Path, typer.Argument(help="A silo's settings, such as silo.
 
 def join(file: SiloFile) -> None:
     """Take part in a server's runs with this machine's data, until stopped."""
-    resident.join(settings.load(file))
+    joining.join(settings.load(file))

@@ -128,6 +128,9 @@ class Deployed(Federation):
             if seat.request is not None:
                 self._doubt(seat)
                 seat.request = None
+        end = time.monotonic() + AGAIN
+        while time.monotonic() < end:
+            self._step(STEP)
         while away := [name for name in clients if self.seats[name].node is None]:
             if len(clients) - len(away) >= enough:
                 break

@@ -37,7 +37,7 @@ class Tls:
 class FlowerLink:
     """An `Engine` over a SuperLink at a host and port.
 
-    keys: public keys of the nodes that may join; without TLS any may.
+    keys: public keys of the nodes that may join, in OpenSSH's format; without TLS any may.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class FlowerLink:
         port: int,
         door: Door,
         tls: Tls | None = None,
-        keys: Sequence[Path] = (),
+        keys: Sequence[str] = (),
     ) -> None:
         self._host, self._port, self._door, self._tls, self._keys = host, port, door, tls, keys
         self._home = FlowerHome.prepare(folder, SERVER)
@@ -127,8 +127,10 @@ class FlowerLink:
             lines.append(f'root-certificates = "{self._tls.authority}"')
         (self._home.folder / "config.toml").write_text("\n".join(lines) + "\n")
         for key in self._keys:
+            file = self._home.folder / "node.pub"
+            file.write_text(key + "\n")
             try:
-                self._home.call("flwr", "supernode", "register", str(key), NAME)
+                self._home.call("flwr", "supernode", "register", str(file), NAME)
             except UserError as error:
                 if "already" not in str(error):
                     raise

@@ -19,6 +19,7 @@ from hanse.runtimes import flower_client  # noqa: F401 (imported once, for all t
 from hanse.runtimes.flower_asking import NURSERY, PROGRAM
 from hanse.runtimes.flower_program import APPS, die_with_parent, refuse_apps
 
+
 def main() -> None:
     """Fork a ClientApp for each list of words that comes in."""
     die_with_parent()

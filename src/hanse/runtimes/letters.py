@@ -7,9 +7,8 @@ content, since a signed one says for whom it is.
 """
 
 import itertools
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hanse
@@ -22,6 +21,7 @@ Sign = Callable[[bytes, str, int, str], tuple[bytes, int]]
 # Opens (what came, run); whose it is, the number of the letter that it answers, and the body.
 Open = Callable[[bytes, str], tuple[str, int, bytes]]
 WHO = b""  # asks who is there
+TEXTS = ("run", "settings", "rows", "precision", "version")
 NUMBERS = ("rank", "scaling")
 
 
@@ -34,28 +34,31 @@ class Letter:
     """What a silo is sent.
 
     run: a name for the run that no other has.
-    settings: the resolved experiment, and what else is the same for all, as YAML.
+    settings: the resolved experiment, as YAML.
+    rows: a hash of those that are divided among the silos; empty if each has its own.
+    precision: how the base model computes at the server, as JSON; empty if each chooses.
     request: empty for one that asks for the silo's profile alone.
     """
 
     run: str
     settings: str
-    request: bytes
+    rows: str = ""
+    precision: str = ""
     version: str = hanse.__version__
+    request: bytes = b""
 
     def pack(self) -> bytes:
         """This letter as bytes."""
-        head = {"run": self.run, "settings": self.settings, "version": self.version}
-        return pack(head, self.request)
+        return pack({name: getattr(self, name) for name in TEXTS}, self.request)
 
     @staticmethod
     def parse(data: bytes) -> "Letter":
         """The letter in `data`; raises RefusedError for anything else."""
         head, request = _opened(data)
-        _check(head, {"run": str, "settings": str, "version": str})
+        _check(head, dict.fromkeys(TEXTS, str))
         if not (head["run"].isascii() and head["run"].isalnum()):  # it names a folder
             raise RefusedError(f"a run is called by letters and digits, but {head['run']!r} came.")
-        return Letter(head["run"], head["settings"], request, head["version"])
+        return Letter(**{name: head[name] for name in TEXTS}, request=request)
 
 
 @dataclass(frozen=True)
@@ -97,27 +100,27 @@ class Answer:
 class Letters:
     """Writes a run's letters, and reads the answers.
 
+    letter: without a request; what it says is the same for all.
     sign, open: none where nothing is signed, which is for one machine alone.
     """
 
-    run: str
-    settings: str
+    letter: Letter
     sign: Sign | None = None
     open: Open | None = None
     _numbers: Any = field(default_factory=itertools.count)
 
     def write(self, name: str, request: bytes) -> tuple[bytes, int]:
         """A letter to a silo with this request, and the letter's number."""
-        letter = Letter(self.run, self.settings, request).pack()
+        letter = replace(self.letter, request=request).pack()
         if self.sign is None:
             return letter, next(self._numbers)
         round = Request.parse(request).round if request else 0
-        return self.sign(letter, self.run, round, name)
+        return self.sign(letter, self.letter.run, round, name)
 
     def read(self, data: bytes, name: str, number: int) -> Answer:
         """A silo's answer to the letter of this number; raises RefusedError for any other."""
         if self.open is not None:
-            sender, replied, data = self.open(data, self.run)
+            sender, replied, data = self.open(data, self.letter.run)
             if (sender, replied) != (name, number):
                 raise RefusedError(f"it is {sender}'s, or answers another letter.")
         answer = Answer.parse(data)
