@@ -68,6 +68,7 @@ class Witness:
     job: the experiment's text as the server sent it.
     others: the keys of the silos that it knows. needed: how many of them must have been sent the
         same. file: where it is kept what this silo has stated, one digest for each round.
+    tell: is told of each refusal.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Witness:
     others: Mapping[str, Ed25519PublicKey]
     needed: int
     file: Path
+    tell: Callable[[str], None] = lambda reason: None
     clock: Callable[[], float] = time.time
     _stated: dict[str, str] = field(init=False)
     _waiting: dict[int, bytes] = field(default_factory=dict)  # the train request, by round
@@ -104,6 +106,7 @@ class Witness:
             self.check(Request.parse(waiting), told)
             return respond(waiting)
         except Disagreement as error:
+            self.tell(str(error))
             return Reply(self.name, "train", request.round, error=str(error)).pack()
 
     def statement(self, request: Request) -> bytes:

@@ -37,7 +37,7 @@ class Law:
     _dropped: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._asked = _counts(self._file)
+        self._asked = _counts(self.file("asked"))
 
     def check(self, job: Job, model_hash: str | None, examples: int) -> None:
         """Raise Refused, with all reasons, unless the policy allows a job.
@@ -66,7 +66,7 @@ class Law:
                 f"policy has max_tries {self.policy.max_tries}."
             )
         self._asked[key] = count
-        storage.write(self._file, json.dumps(self._asked).encode())
+        storage.write(self.file("asked"), json.dumps(self._asked).encode())
 
     def outgoing(self, reply: Reply) -> Reply:
         """A reply without what may not leave: numbers that are not allowed, and texts of errors."""
@@ -94,9 +94,10 @@ class Law:
         self.folder.mkdir(parents=True, exist_ok=True)
         storage.append(log, json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
-    @property
-    def _file(self) -> Path:
-        return self.folder / f"asked-{hashlib.sha256(self.run.encode()).hexdigest()[:16]}.json"
+    def file(self, kind: str) -> Path:
+        """Where something of that kind is kept about this run."""
+        run = hashlib.sha256(self.run.encode()).hexdigest()[:16]
+        return self.folder / f"{kind}-{run}.json"
 
 
 def refusals(policy: Policy, job: Job, model_hash: str | None, examples: int) -> Iterator[str]:

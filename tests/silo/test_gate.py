@@ -1,0 +1,190 @@
+"""A silo as a hostile server meets it: signed, within its law, and agreed, or not at all."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hanse.loading import load
+from hanse.messages import Reply, Request, Update
+from hanse.settings import dump
+from hanse.silo import bundle, identity, settings
+from hanse.silo.gate import Gate
+from hanse.silo.identity import ServerKit, SiloKit
+from hanse.silo.job import Refused
+from hanse.silo.settings import Silo
+from hanse.silo.signatures import Inbox, Outbox, Untrusted
+
+
+@dataclass
+class World:
+    """A server with its kit, silo-1 with its own, and what silo-1 was made to do."""
+
+    home: Path
+    told: dict[str, Any]
+    trained: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        identity.init(self.home / "kit", [], 30)
+        for name in ("silo-1", "silo-2"):
+            identity.enrol(self.home / "kit", identity.make_keys(self.home / name, name))
+            for file in ("ca.crt", "server.pub"):
+                (self.home / name / file).write_bytes((self.home / "kit" / file).read_bytes())
+        self.outbox = Outbox("server", self.server.signing)
+        (self.home / "rows.jsonl").write_text('{"text": "a film", "label": "good"}\n')
+
+    @property
+    def server(self) -> ServerKit:
+        return identity.open_server(self.home / "kit")
+
+    @property
+    def kit(self) -> SiloKit:
+        return identity.open_silo(self.home / "silo-1", "silo-1")
+
+    def trust(self) -> None:
+        (self.home / "members.pub").write_text(bundle.written(self.server))
+        bundle.trust(self.home / "silo-1", self.home / "members.pub")
+
+    def silo(self, policy: str = "{}") -> Silo:
+        file = self.home / "silo.yaml"
+        file.write_text(
+            "name: silo-1\nserver: fl.example.org:8000\nkit: silo-1\n"
+            f"data: {{path: rows.jsonl}}\nstate: state\npolicy: {policy}\n"
+        )
+        return settings.load(file)
+
+    def gate(self, policy: str = "{}") -> Gate:
+        return Gate(self.silo(policy), self.kit, "run")
+
+    def job(self) -> bytes:
+        return self.outbox.request(dump(self.told).encode(), "run", 0, "silo-1")[0]
+
+    def request(self, kind: str = "train", round: int = 1) -> bytes:
+        return self.outbox.request(Request(kind, round).pack(), "run", round, "silo-1")[0]
+
+    def respond(self, message: bytes) -> bytes:
+        """What a silo does with a request that it takes."""
+        request = Request.parse(message)
+        self.trained.append(request.round)
+        numbers = {"loss": 1.0, "secret": 2.0}
+        return Reply("silo-1", request.kind, request.round, Update({}, numbers)).pack()
+
+    def log(self) -> list[str]:
+        file = self.home / "state" / "refusals.jsonl"
+        return [json.loads(line)["reason"] for line in file.read_text().splitlines()]
+
+
+@pytest.fixture
+def world(tmp_path: Path, experiment_file: Path) -> World:
+    return World(tmp_path / "world", load(experiment_file).resolved())
+
+
+def test_a_job_and_its_rounds(world: World) -> None:
+    gate = world.gate()
+    job = gate.accept(world.job(), lambda experiment: 100)
+    assert job.experiment.data.path == str(world.home / "rows.jsonl")
+    message = gate.answer(world.request(), world.respond)
+    assert message is not None
+    inbox = Inbox("server", "reply", world.server.known, world.home / "replies.json")
+    stamp, body = inbox.open(message, "run")
+    assert (stamp.sender, Reply.parse(body).update.numbers) == ("silo-1", {"loss": 1.0})
+    assert world.trained == [1]
+
+
+def test_an_unsigned_job_is_refused(world: World) -> None:
+    with pytest.raises(Untrusted, match="not signed"):
+        world.gate().accept(dump(world.told).encode(), lambda experiment: 100)
+    assert world.log() == ["the message is not signed"]
+
+
+def test_a_job_against_the_policy_is_refused_before_rows_are_read(world: World) -> None:
+    def examples(experiment: object) -> int:
+        raise AssertionError("rows are read")
+
+    with pytest.raises(Refused, match="3 rounds, more than 1"):
+        world.gate("{max_rounds: 1}").accept(world.job(), examples)
+    world.told["algorithm"] = {"evil.py:Evil": {}}
+    with pytest.raises(Refused, match="runs no code that a server names"):
+        world.gate().accept(world.job(), examples)
+    assert len(world.log()) == 2
+
+
+def test_what_is_not_the_servers_or_not_new_gets_no_reply(world: World) -> None:
+    gate = world.gate()
+    gate.accept(world.job(), lambda experiment: 100)
+    message = world.request()
+    assert gate.answer(message, world.respond) is not None
+    thief = Outbox("server", world.kit.signing)
+    stranger = thief.request(Request("train", 2).pack(), "run", 2, "silo-1")[0]
+    other = world.outbox.request(Request("train", 2).pack(), "other run", 2, "silo-1")[0]
+    noise = world.outbox.request(b"noise", "run", 2, "silo-1")[0]
+    for bad in (message, stranger, other, noise, Request("train", 2).pack(), b""):
+        assert gate.answer(bad, world.respond) is None
+        # Nor does a restarted silo take it.
+        assert Gate(world.silo(), world.kit, "run").answer(bad, world.respond) is None
+    assert world.trained == [1]
+
+
+def test_rounds_beyond_the_job_and_before_it_are_refused(world: World) -> None:
+    gate = world.gate()
+    early = gate.answer(world.request(), world.respond)
+    gate.accept(world.job(), lambda experiment: 100)
+    late = gate.answer(world.request(round=4), world.respond)
+    for message, said in ((early, "has taken no job"), (late, "the job has 3 rounds")):
+        assert message is not None
+        inbox = Inbox("server", "reply", world.server.known, world.home / "replies.json")
+        assert said in Reply.parse(inbox.open(message)[1]).error
+    assert world.trained == []
+
+
+def test_a_silo_that_knows_others_states_before_it_trains(world: World) -> None:
+    world.trust()
+    gate = world.gate()
+    gate.accept(world.job(), lambda experiment: 100)
+    for kind, said in (("train", ""), ("agreed", "trains only if 1 silos")):
+        message = gate.answer(world.request(kind), world.respond)
+        assert message is not None
+        inbox = Inbox("server", "reply", world.server.known, world.home / "replies.json")
+        assert said in Reply.parse(inbox.open(message)[1]).error
+    assert world.trained == [] and "trains only if 1 silos" in world.log()[-1]
+
+
+def test_a_silo_that_must_agree_and_knows_nobody_refuses(world: World) -> None:
+    with pytest.raises(Refused, match=r"run `hanse kit trust members.pub`"):
+        world.gate("{agreement: always}").accept(world.job(), lambda experiment: 100)
+
+
+def test_a_server_on_this_machine_needs_no_kit(world: World) -> None:
+    silo = world.silo().model_copy(update={"kit": None, "server": "127.0.0.1:8000"})
+    gate = Gate(silo, None, "run")
+    gate.accept(dump(world.told).encode(), lambda experiment: 100)
+    message = gate.answer(Request("train", 1).pack(), world.respond)
+    assert message is not None and Reply.parse(message).update.numbers == {"loss": 1.0}
+    with pytest.raises(Refused, match="not UTF-8"):
+        gate.accept(b"\xff", lambda experiment: 100)
+
+
+def test_a_model_that_cannot_be_used_is_explained_to_its_owner_alone(world: World) -> None:
+    """Else a server could ask what lies in which folder of the silo."""
+    folder = world.home / "private"
+    folder.mkdir()
+    for place in (folder, world.home / "nothing"):
+        world.told["model"]["model_name_or_path"] = str(place)
+        with pytest.raises(Refused, match="its own log says why"):
+            world.gate().accept(world.job(), lambda experiment: 100)
+    assert "has no config.json" in world.log()[0] and "there is no model" in world.log()[2]
+
+
+def test_a_refusal_of_the_second_step_answers_the_first(world: World) -> None:
+    world.trust()
+    gate = world.gate("{max_tries: 1}")
+    gate.accept(world.job(), lambda experiment: 100)
+    inbox = Inbox("server", "reply", world.server.known, world.home / "replies.json")
+    kinds = []
+    for _ in range(2):
+        message = gate.answer(world.request("agreed"), world.respond)
+        assert message is not None
+        kinds.append(Reply.parse(inbox.open(message)[1]).kind)
+    assert kinds == ["train", "train"] and "max_tries 1" in world.log()[-1]

@@ -1,0 +1,32 @@
+"""docs/security.md says what is so: its silo.yaml loads, and its table has every setting."""
+
+import re
+import shutil
+from pathlib import Path
+
+from hanse.silo.policy import SCORES, TRAINING, Policy
+from hanse.silo.settings import load
+from hanse.silo.signatures import SKEW
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+
+
+def test_its_silo_loads(tmp_path: Path) -> None:
+    [example] = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
+    (tmp_path / "silo.yaml").write_text(example)
+    shutil.copy(ROOT / "examples" / "tickets.jsonl", tmp_path)
+    assert load(tmp_path / "silo.yaml").policy.max_steps == 200
+
+
+def test_its_table_has_every_setting_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| (`.*?) \| (.*?) \|", PAGE, re.M))
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)} - {"policy"}
+    assert named == set(Policy.model_fields)
+    policy = Policy()
+    for name in ("max_steps", "max_examples", "max_rounds", "max_tries", "min_cohort"):
+        assert rows[f"`{name}`"] == f"{getattr(policy, name):,}"
+    assert rows["`agreement`"] == f"`{policy.agreement}`"
+    assert rows["`tasks`"] == ", ".join(f"`{task}`" for task in policy.tasks)
+    assert policy.metrics == (*TRAINING, *SCORES) and not policy.reasons and not policy.models
+    assert f"more than {SKEW:.0f} seconds off" in PAGE
