@@ -195,7 +195,7 @@ def _letter(folder: Path, made: Simulation) -> Letter:
         found = [name for name in names(ADAPTERS) if name.replace("_", "") == called]
         if not found:
             raise UserError("adapter.from names an adapter of several kinds, which silos cannot.")
-        values["adapter"] = {found[0]: asdict(kind)}
+        values["adapter"] = {found[0]: asdict(kind)}  # type: ignore[call-overload]
     chosen = made.machine.chosen.get(made.experiment.model.noted)
     precision = json.dumps(asdict(chosen)) if chosen else ""
     return Letter(_name(folder), settings.dump(values), made.division.digest, precision)

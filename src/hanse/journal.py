@@ -67,7 +67,8 @@ class Ledger:
 
     def refused(self, client: str, kind: str, of: int, size: int) -> None:
         """An answer to a request of round `of` came too late, or came again."""
-        self.rows.append({"client": client, "kind": kind, "down": 0, "up": size, "late": of})
+        row = {"client": client, "kind": kind, "down": 0, "up": 0, "late": of, "unused": size}
+        self.rows.append(row)
 
     @contextmanager
     def time(self, what: str) -> Iterator[None]:

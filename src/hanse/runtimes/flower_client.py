@@ -17,13 +17,20 @@ PART, BYTES = "hanse", "bytes"  # where in a message its bytes are
 app = ClientApp()
 
 
+def content(message: Message) -> bytes:
+    """The bytes in a message of ours."""
+    found = message.content.config_records[PART][BYTES]
+    if not isinstance(found, bytes):
+        raise TypeError(f"a message holds {type(found).__name__} instead of bytes")
+    return found
+
+
 @app.query("ask")
 def ask(message: Message, context: Context) -> Message:
     """Let the worker answer."""
     line = call(os.environ[DOOR])
     try:
-        record = message.content[PART]
-        line.send({}, record[BYTES])
+        line.send({}, content(message))
         _, answer = line.receive()
     finally:
         line.close()

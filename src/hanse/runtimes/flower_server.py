@@ -11,7 +11,7 @@ import time
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from hanse.runtimes.flower_client import BYTES, DOOR, PART
+from hanse.runtimes.flower_client import BYTES, DOOR, PART, content
 from hanse.runtimes.frames import Line, call
 
 PAUSE = 0.05  # seconds between two looks for replies
@@ -71,4 +71,4 @@ def _return(line: Line, ticket: int, reply: Message) -> None:
     if reply.has_error():
         line.send({"is": "failed", "ticket": ticket, "why": str(reply.error.reason)})
     else:
-        line.send({"is": "reply", "ticket": ticket}, reply.content[PART][BYTES])
+        line.send({"is": "reply", "ticket": ticket}, content(reply))
