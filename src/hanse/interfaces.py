@@ -149,8 +149,12 @@ class Federation(ABC):
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         """Who replied next, and the reply; None if none came in `timeout` seconds, or can come."""
 
-    def gather(self, clients: Sequence[str], enough: int) -> None:  # noqa: B027 (often nothing)
-        """Return when enough of these clients can be asked, of which some did not answer."""
+    def gather(self, clients: Sequence[str], enough: int) -> bool:
+        """Wait until enough of these clients can be asked again, of which too few have answered.
+
+        False where nothing would change by waiting.
+        """
+        return False
 
 
 class Exchange(Protocol):

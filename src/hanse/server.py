@@ -207,11 +207,13 @@ def _combined(
             combined = run.aggregator.aggregate(exchange)
         if len(combined.clients) >= needed:
             return exchange, combined
-        if not run.federation.remote or not (combined.clients or exchange.silent):
-            raise UserError(_too_few(number, combined, needed, ledger.rows))
-        log.warning("%s The run is paused.", _too_few(number, combined, needed, ledger.rows))
+        said = _too_few(number, combined, needed, ledger.rows)
+        if not combined.clients and not exchange.silent:  # all have said why not
+            raise UserError(said)
+        log.warning("%s The run is paused.", said)
         with ledger.time("round"), ledger.time("clients"):
-            run.federation.gather(list(exchange.orders), needed)
+            if not run.federation.gather(list(exchange.orders), needed):
+                raise UserError(said)
 
 
 def _conclude(

@@ -54,9 +54,9 @@ class Agreeing(Federation):
             self._round.asked.add(client)
         self._inner.send(client, message)
 
-    def gather(self, clients: Sequence[str], enough: int) -> None:
+    def gather(self, clients: Sequence[str], enough: int) -> bool:
         self._round = _Round(0)  # it is asked again
-        self._inner.gather(clients, enough)
+        return self._inner.gather(clients, enough)
 
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         end = None if timeout is None else self._clock() + timeout

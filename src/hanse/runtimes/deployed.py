@@ -122,7 +122,7 @@ class Deployed(Federation):
             self._tell([seat.name for seat in self.seats.values() if seat.request is not None])
         return self._replies.popleft()
 
-    def gather(self, clients: Sequence[str], enough: int) -> None:
+    def gather(self, clients: Sequence[str], enough: int) -> bool:
         """Wait until enough of these are there; who owes an answer must first say that it is."""
         for seat in map(self.seats.__getitem__, clients):
             if seat.request is not None:
@@ -136,6 +136,7 @@ class Deployed(Federation):
                 break
             self._step(STEP)
             self._tell(away, f"paused, since a round needs {enough}: ")
+        return True
 
     def _step(self, seconds: float) -> None:
         """Greet who must be, and take what happens within so many seconds."""
