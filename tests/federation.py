@@ -84,7 +84,7 @@ class Federation:
             "server", "server", self.experiment, output, *self.changes, *words, *port
         )
 
-    def silo(self, name: str, **settings: object) -> Process:
+    def silo(self, name: str, words: Sequence[str] = (), **settings: object) -> Process:
         """Start a silo (again)."""
         values = {
             "name": name,
@@ -95,7 +95,7 @@ class Federation:
             values["kit"] = str(self.home / f"kit-{name}")
         file = self.home / f"{name}.yaml"
         file.write_text(yaml.safe_dump({**values, "state": str(self.home / name), **settings}))
-        return self._start(name, "join", file)
+        return self._start(name, "join", file, *words)
 
     def kill(self, name: str) -> None:
         """Kill a process as the machine would: without a word."""

@@ -20,6 +20,7 @@ from hanse.held import Machine, adapter_settings
 from hanse.journal import Journal
 from hanse.learners.attached import FOLDER as ADAPTERS
 from hanse.learners.precision import read
+from hanse.logs import LogFormat, structured
 from hanse.parts import names
 from hanse.runtimes.agreeing import Agreeing
 from hanse.runtimes.deployed import Deployed
@@ -29,7 +30,9 @@ from hanse.runtimes.letters import Letter, Letters, Open, RefusedError, Sign
 from hanse.silo.identity import SERVER, ServerKit, open_server
 from hanse.silo.settings import is_loopback
 from hanse.silo.signatures import Inbox, Outbox, Untrusted
+from hanse.status import shown
 from hanse.tracking import refuse_missing
+from hanse.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +50,16 @@ class Address:
     kit: Path | None = None
 
 
-def serve(experiment: Experiment, address: Address) -> Path:
-    """Serve an experiment to its silos until it is done; its run folder, finished."""
+def serve(
+    experiment: Experiment,
+    address: Address,
+    status_port: int | None = None,
+    logs: LogFormat = LogFormat.TEXT,
+) -> Path:
+    """Serve an experiment to its silos until it is done; its run folder, finished.
+
+    status_port: where on this machine /healthz and /metrics are.
+    """
     refuse_missing(build_trackers(experiment))
     _refuse_unfit(experiment)
     _refuse_open(address)
@@ -68,9 +79,12 @@ def serve(experiment: Experiment, address: Address) -> Path:
     with _engine(folder / FLOWER, address, kit) as engine:
         letters = Letters(_letter(folder, made), *(_signed(kit, folder) if kit else ()))
         silos = Deployed(engine, wanted, letters, plan.needed(len(wanted)), plan.deadline)
+        watch = Watch(folder, letters.letter.run, experiment.rounds, silos)
+        structured(logs, watch.about)
         federation = Agreeing(silos) if kit is not None else silos
         run = made.run(journal, federation)
-        return simulation.go(made, run, again="the same command")
+        with shown(status_port, watch.status):
+            return simulation.go(made, run, again="the same command")
 
 
 @contextmanager

@@ -110,19 +110,20 @@ class RoundExchange:
         for reply, size in self._in_order(names, traffic):
             traffic.done, traffic.up = traffic.done + 1, traffic.up + size
             traffic.tell()
+            who = {"silo": reply.client, "round": reply.round}
             if reply.error:
-                log.warning("%s did not answer: %s", reply.client, reply.error)
+                log.warning("%s did not answer: %s", reply.client, reply.error, extra=who)
                 self.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
                 continue
             try:
                 admit(reply.update, expected(reply.client))
             except MessageError as error:
-                log.warning("the update of %s was refused: %s", reply.client, error)
+                log.warning("the update of %s was refused: %s", reply.client, error, extra=who)
                 self.ledger.received(reply.client, reply.kind, size, {}, error=str(error))
                 continue
             numbers = {**reply.update.numbers, "weight": reply.update.weight}
             self.ledger.received(reply.client, reply.kind, size, numbers)
-            log.info("%s", _told(reply))
+            log.info("%s", _told(reply), extra=who)
             if reply.update.remembered:
                 self.remembering.add(reply.client)
             yield self.profiles[reply.client], reply.update
@@ -188,7 +189,8 @@ class RoundExchange:
     def _refuse(self, reply: Reply, size: int) -> None:
         """An answer to a request that is over, or a second one: it is counted nowhere."""
         told = (reply.client, reply.kind, reply.round)
-        log.warning("%s answered %s of round %d late or twice: not used", *told)
+        who = {"silo": reply.client}
+        log.warning("%s answered %s of round %d late or twice: not used", *told, extra=who)
         self.ledger.refused(*told, size)
 
     def _late(self, file: Path) -> tuple[Reply, int]:

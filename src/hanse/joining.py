@@ -4,12 +4,14 @@ import logging
 import secrets
 import time
 
+from hanse.logs import LogFormat, structured
 from hanse.resident import Resident
 from hanse.runtimes.flower_children import listens
 from hanse.runtimes.flower_node import FlowerNode
 from hanse.runtimes.frames import Door, Line, door
 from hanse.silo.identity import open_silo
 from hanse.silo.settings import Silo
+from hanse.status import Status, shown
 
 log = logging.getLogger(__name__)
 
@@ -18,17 +20,28 @@ REACH = 30.0  # seconds without a letter, after which it is tried whether the se
 REST = 2.0, 3.0  # seconds before a node is started again: at least, and at most so many more
 
 
-def join(silo: Silo) -> None:
-    """Take part in a server's runs until somebody stops it."""
+def join(silo: Silo, status_port: int | None = None, logs: LogFormat = LogFormat.TEXT) -> None:
+    """Take part in a server's runs until somebody stops it.
+
+    status_port: where on this machine /healthz and /metrics are.
+    """
     kit = open_silo(silo.kit, silo.name) if silo.kit else None
     if kit is None:
         log.warning("without a kit nothing is encrypted or signed: for trying out on one machine")
     resident = Resident(silo, kit)
+    structured(logs, resident.about)
     tls = (kit.authority, kit.node_key) if kit else ()
     with door() as entrance:
         node = FlowerNode(silo.state / "flower", silo.server, entrance, *tls)
+
+        def status() -> Status:
+            return Status(
+                {**resident.about(), "node": node.alive}, node.alive, [*resident.figures()]
+            )
+
         try:
-            _serve(resident, node, entrance)
+            with shown(status_port, status):
+                _serve(resident, node, entrance)
         finally:
             node.stop()
 

@@ -10,7 +10,10 @@ import json
 import logging
 import secrets
 import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import hanse
 from hanse import loading, settings
@@ -20,6 +23,7 @@ from hanse.division import Division
 from hanse.errors import UserError
 from hanse.experiment import Experiment
 from hanse.held import Machine
+from hanse.journal import peak_memory
 from hanse.learners.precision import read
 from hanse.memory import LostMemory
 from hanse.messages import MessageError, Reply, Request
@@ -31,6 +35,7 @@ from hanse.silo.law import Law
 from hanse.silo.models import hash_of
 from hanse.silo.settings import Silo
 from hanse.silo.signatures import Inbox, Outbox, Untrusted
+from hanse.status import Figure
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +53,7 @@ class Engagement:
     law: Law
     rounds: int
     witness: Witness | None
+    round: int = 0  # of the last request
     last: tuple[str, bytes] = ("", b"")
 
     def reply(self, message: bytes) -> bytes:
@@ -63,6 +69,7 @@ class Engagement:
             request = Request.parse(message)
         except MessageError as error:
             raise RefusedError(f"the request cannot be read: {error}.") from None
+        self.round = request.round
         self.law.admit(request, self.rounds)
         reply = self.witness.answer(message, self._trained) if self.witness else None
         reply = reply or self._trained(message)
@@ -90,6 +97,9 @@ class Resident:
     kit: SiloKit | None = None
     held: Machine = field(default_factory=Machine)
     session: str = field(default_factory=lambda: secrets.token_hex(8))
+    requests: Counter[str] = field(default_factory=Counter)  # answered ones, by kind
+    refused: int = 0
+    loaded: int = 0  # how often a run was loaded
     _engaged: Engagement | None = None
     _run: str = ""
 
@@ -120,7 +130,9 @@ class Resident:
                 raise RefusedError("the letter is of another run than it was signed for.")
             engaged = self._engagement(letter)
             body = engaged.reply(letter.request) if letter.request else b""
+            self.requests["round" if body else "profile"] += 1
         except UserError as error:
+            self.refused += 1
             log.warning("refused: %s", error)
             return Answer(self.silo.name, self.session, error=str(error))
         return Answer(self.silo.name, self.session, engaged.site.profile, body=body)
@@ -138,7 +150,23 @@ class Resident:
             self._engaged = None  # two would need twice the memory
             engaged = self._engaged = self._engage(letter)
             self._run = letter.run
+            self.loaded += 1
         return engaged
+
+    def about(self) -> dict[str, Any]:
+        """Of which run and round a log line is."""
+        round = self._engaged.round if self._engaged else 0
+        return {"run": self._run, "round": round, "silo": self.silo.name}
+
+    def figures(self) -> Iterator[Figure]:
+        """What it has done since it was started."""
+        round = self._engaged.round if self._engaged else 0
+        yield Figure("hanse_round", "The round of the last request", round, {})
+        for kind, count in self.requests.items():
+            yield Figure("hanse_requests", "Answered requests", count, {"kind": kind}, True)
+        yield Figure("hanse_refusals", "Letters that were refused", self.refused, {}, True)
+        yield Figure("hanse_loads", "How often a run was loaded", self.loaded, {}, True)
+        yield Figure("hanse_memory_bytes", "The most memory it has held", peak_memory(), {})
 
     def _engage(self, letter: Letter) -> Engagement:
         silo, folder = self.silo, self.silo.state / "runs" / letter.run

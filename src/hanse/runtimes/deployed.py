@@ -174,7 +174,7 @@ class Deployed(Federation):
         self._due = {node: self._due.get(node, now) for node in nodes}
         for seat in self.seats.values():
             if seat.node is not None and seat.node not in self._due:
-                log.warning("%s is gone", seat.name)
+                log.warning("%s is gone", seat.name, extra={"silo": seat.name})
                 seat.node = None
 
     def _begin_anew(self) -> None:
@@ -199,7 +199,7 @@ class Deployed(Federation):
         seat.node, seat.session, seat.profile = sent.node, answer.session, answer.profile
         seat.seen = self._told = time.monotonic()
         if fresh:
-            log.info("%s is there", seat.name)
+            log.info("%s is there", seat.name, extra={"silo": seat.name})
         if sent.request:
             if seat.request is sent.request:  # and not a later one
                 seat.request = None
@@ -219,7 +219,8 @@ class Deployed(Federation):
 
     def _miss(self, sent: Sent, why: str) -> None:
         """There is no answer; whoever is at the node will be greeted again."""
-        log.warning("%s: %s", sent.name or f"node {sent.node}", why)
+        who = {"silo": sent.name} if sent.name else {}
+        log.warning("%s: %s", sent.name or f"node {sent.node}", why, extra=who)
         if sent.name and self.seats[sent.name].node == sent.node:
             self._doubt(self.seats[sent.name])
         if sent.node in self._due:

@@ -107,15 +107,16 @@ class Letters:
     letter: Letter
     sign: Sign | None = None
     open: Open | None = None
+    round: int = 0  # of the last request
     _numbers: Any = field(default_factory=itertools.count)
 
     def write(self, name: str, request: bytes) -> tuple[bytes, int]:
         """A letter to a silo with this request, and the letter's number."""
         letter = replace(self.letter, request=request).pack()
+        self.round = Request.parse(request).round if request else self.round
         if self.sign is None:
             return letter, next(self._numbers)
-        round = Request.parse(request).round if request else 0
-        return self.sign(letter, self.letter.run, round, name)
+        return self.sign(letter, self.letter.run, self.round, name)
 
     def read(self, data: bytes, name: str, number: int) -> Answer:
         """A silo's answer to the letter of this number; raises RefusedError for any other."""
