@@ -39,6 +39,7 @@ def main() -> None:
         words = json.loads(_all(line))
         if os.fork() == 0:
             door.close()
+            line.close()  # who asked need not wait
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             die_with_parent()
             refuse_apps(os.environ[APPS])
