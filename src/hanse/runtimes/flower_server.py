@@ -7,6 +7,8 @@ killed, and asks again in a new run of Flower's.
 import logging
 import os
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
@@ -14,8 +16,12 @@ from flwr.serverapp import Grid, ServerApp
 from hanse.runtimes.flower_client import BYTES, DOOR, PART, content
 from hanse.runtimes.frames import Line, call
 
-PAUSE = 0.05  # seconds between two looks for replies
+PAUSE = 0.05  # seconds between two looks at what the loop wants
+# Seconds between two looks for one reply. A reply is seen before its bytes have arrived, and then
+# Flower waits for a second; so looking more often would take longer.
+PULL = 0.4
 LOOK = 1.0  # seconds between two looks at which nodes are there
+AT_ONCE = 16  # replies that are waited for at a time
 
 log = logging.getLogger(__name__)
 app = ServerApp()
@@ -33,38 +39,63 @@ def main(grid: Grid, context: Context) -> None:
         line.close()
 
 
+@dataclass
+class Asked:
+    """One message that has no reply yet.
+
+    pull: the look for it that is under way. due: when the next one is.
+    """
+
+    name: str
+    ticket: int
+    pull: Future[list[Message]] | None = None
+    due: float = 0.0
+
+
 def passing(grid: Grid, line: Line) -> None:
     """Push what comes over the line, and send back the replies and which nodes there are."""
-    asked: dict[str, int] = {}  # tickets by message
+    asked: list[Asked] = []
     nodes: list[int] | None = None
     due = 0.0
-    while True:
-        while line.waiting(PAUSE):
-            head, body = line.receive()
-            if head["do"] == "stop":
-                return
-            asked |= _pushed(grid, line, head, body)
-        for reply in grid.pull_messages(list(asked)) if asked else ():
-            ticket = asked.pop(reply.metadata.reply_to_message_id, None)
-            if ticket is not None:
-                _return(line, ticket, reply)
-        if time.monotonic() >= due:
-            due = time.monotonic() + LOOK
-            found = sorted(grid.get_node_ids())
-            if found != nodes:
-                nodes = found
-                line.send({"is": "nodes", "nodes": nodes})
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        while True:
+            while line.waiting(PAUSE):
+                head, body = line.receive()
+                if head["do"] == "stop":
+                    return
+                asked += _pushed(grid, line, head, body)
+            asked = [one for one in asked if not _returned(grid, line, one, pool)]
+            if time.monotonic() >= due:
+                due = time.monotonic() + LOOK
+                found = sorted(grid.get_node_ids())
+                if found != nodes:
+                    nodes = found
+                    line.send({"is": "nodes", "nodes": nodes})
 
 
-def _pushed(grid: Grid, line: Line, head: dict[str, int], body: bytes) -> dict[str, int]:
-    """Push one message; its ticket by Flower's name for it."""
+def _pushed(grid: Grid, line: Line, head: dict[str, int], body: bytes) -> list[Asked]:
+    """Push one message."""
     content = RecordDict({PART: ConfigRecord({BYTES: body})})
     message = Message(content, dst_node_id=head["node"], message_type="query.ask")
     for name in grid.push_messages([message]):
         if name:
-            return {name: head["ticket"]}
+            return [Asked(name, head["ticket"], due=time.monotonic() + PULL)]
     line.send({"is": "failed", "ticket": head["ticket"], "why": "the SuperLink took it not"})
-    return {}
+    return []
+
+
+def _returned(grid: Grid, line: Line, asked: Asked, pool: ThreadPoolExecutor) -> bool:
+    """Look for a reply when it is time to; whether it has been sent back."""
+    if asked.pull is None:
+        if time.monotonic() >= asked.due:
+            asked.pull = pool.submit(lambda: list(grid.pull_messages([asked.name])))
+        return False
+    if not asked.pull.done():
+        return False
+    replies, asked.pull, asked.due = asked.pull.result(), None, time.monotonic() + PULL
+    for reply in replies:
+        _return(line, asked.ticket, reply)
+    return bool(replies)
 
 
 def _return(line: Line, ticket: int, reply: Message) -> None:
