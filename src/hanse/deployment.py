@@ -24,6 +24,7 @@ from hanse.logs import LogFormat, structured
 from hanse.parts import names
 from hanse.runtimes.agreeing import Agreeing
 from hanse.runtimes.deployed import Deployed
+from hanse.runtimes.flower_children import terminable
 from hanse.runtimes.flower_link import FlowerLink, Tls
 from hanse.runtimes.frames import door
 from hanse.runtimes.letters import Letter, Letters, Open, RefusedError, Sign
@@ -83,7 +84,7 @@ def serve(
         structured(logs, watch.about)
         federation = Agreeing(silos) if kit is not None else silos
         run = made.run(journal, federation)
-        with shown(status_port, watch.status):
+        with shown(status_port, watch.status), terminable():
             return simulation.go(made, run, again="the same command")
 
 

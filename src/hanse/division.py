@@ -61,7 +61,10 @@ def divide(experiment: Experiment) -> Division:
         rows = _rows(experiment)
         owners = None
     data = experiment.data
-    train, validation, test = splits.split(rows, data.test, data.validation, data.split_seed)
+    if owners is not None and not (data.test or data.validation):
+        train, validation, test = rows, [], []  # where a row stands must not hang on others' rows
+    else:
+        train, validation, test = splits.split(rows, data.test, data.validation, data.split_seed)
     names = experiment.client_names
     moment = Moment(experiment.seed)
     if owners is None:

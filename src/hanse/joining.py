@@ -6,7 +6,7 @@ import time
 
 from hanse.logs import LogFormat, structured
 from hanse.resident import Resident
-from hanse.runtimes.flower_children import listens
+from hanse.runtimes.flower_children import listens, terminable
 from hanse.runtimes.flower_node import FlowerNode
 from hanse.runtimes.frames import Door, Line, door
 from hanse.silo.identity import open_silo
@@ -40,8 +40,10 @@ def join(silo: Silo, status_port: int | None = None, logs: LogFormat = LogFormat
             )
 
         try:
-            with shown(status_port, status):
+            with shown(status_port, status), terminable():
                 _serve(resident, node, entrance)
+        except KeyboardInterrupt:
+            log.info("stopped")
         finally:
             node.stop()
 

@@ -30,8 +30,8 @@ from hanse.messages import MessageError, Reply, Request
 from hanse.runtimes.letters import WHO, Answer, Letter, RefusedError
 from hanse.silo.agreement import Witness
 from hanse.silo.identity import SiloKit
-from hanse.silo.job import PLACE, received
-from hanse.silo.law import Law
+from hanse.silo.job import PLACE, Refused, received
+from hanse.silo.law import WITHHELD, Law
 from hanse.silo.models import hash_of
 from hanse.silo.settings import Silo
 from hanse.silo.signatures import Inbox, Outbox, Untrusted
@@ -134,7 +134,8 @@ class Resident:
         except UserError as error:
             self.refused += 1
             log.warning("refused: %s", error)
-            return Answer(self.silo.name, self.session, error=str(error))
+            tells = self.silo.policy.reasons or isinstance(error, Refused | RefusedError)
+            return Answer(self.silo.name, self.session, error=str(error) if tells else WITHHELD)
         return Answer(self.silo.name, self.session, engaged.site.profile, body=body)
 
     def _engagement(self, letter: Letter) -> Engagement:
@@ -174,9 +175,11 @@ class Resident:
         experiment = own(silo, letter.settings)
         if letter.precision:
             self.held.chosen |= read({experiment.model.noted: _plain(letter.precision)})
-        site = _site(silo, experiment, letter, self.held)
         law = Law(silo.name, silo.policy, letter.run, silo.state)
-        law.check(job, hash_of(experiment.model.model_name_or_path), site.profile.examples)
+        model = hash_of(experiment.model.model_name_or_path)
+        law.check(job, model, 1)  # before a row is read
+        site = _site(silo, experiment, letter, self.held)
+        law.check(job, model, site.profile.examples)
         witness = None
         if self.kit is not None and (needed := _agreeing(silo, self.kit)):
             others = {name: public.signing for name, public in self.kit.silos.items()}
@@ -200,7 +203,7 @@ def own(silo: Silo, text: str) -> Experiment:
         values |= {"clients": {silo.name: over}, "participants": None}
     else:
         if "client_test" in rows:
-            raise UserError(
+            raise RefusedError(
                 f"{silo.name} has data.client_test of its own, but here one file is divided among "
                 "all silos, which hold out alike; leave it out."
             )
@@ -214,10 +217,10 @@ def own(silo: Silo, text: str) -> Experiment:
 
 def _site(silo: Silo, experiment: Experiment, letter: Letter, held: Machine) -> Site:
     if silo.name not in experiment.participant_names:
-        raise UserError(f"{silo.name} is no client of this experiment.")
+        raise RefusedError(f"{silo.name} is no client of this experiment.")
     division = held.division(experiment)
     if not experiment.brings_own_data and division.digest != letter.rows:
-        raise UserError(
+        raise RefusedError(
             f"the rows of {silo.name} are not those that the server divides among its silos; bring "
             "the same file, or give each silo its own in the experiment's clients."
         )

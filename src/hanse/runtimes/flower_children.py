@@ -6,8 +6,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from hanse.errors import UserError
 from hanse.runtimes.flower_home import FlowerHome
@@ -53,6 +54,20 @@ class Child:
         return " ".join(said.split())[-400:]
 
 
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM, by which services are stopped, do what Ctrl-C does: children are ended first."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def listens(host: str, port: int) -> bool:
     """Whether something answers there."""
     try:
@@ -91,8 +106,3 @@ def free_port() -> int:
         trial.bind(("127.0.0.1", 0))
         port: int = trial.getsockname()[1]
         return port
-
-
-def logs(folder: Path) -> list[Path]:
-    """The logs of Flower's programs in its folder."""
-    return sorted(folder.glob("*.log"))

@@ -66,7 +66,7 @@ class FlowerHome:
                 "Flower is missing, which carries messages between machines; "
                 "install it with `pip install 'hanse[flower]'`."
             )
-        home = FlowerHome(folder)
+        home = FlowerHome(folder.resolve())  # its programs run in it
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for made in (home.app, home.apps, home.programs):
             shutil.rmtree(made, ignore_errors=True)
