@@ -96,7 +96,9 @@ def test_where_is_replaced_not_added_to(tmp_path: Path, told: dict[str, Any]) ->
     assert got.data.where == {}
 
 
-@pytest.mark.parametrize("place", ["algorithm", "aggregator", "objective", "task", "client"])
+@pytest.mark.parametrize(
+    "place", ["algorithm", "aggregator", "objective", "task", "partition", "client"]
+)
 def test_code_that_a_server_names_is_not_run(
     tmp_path: Path, told: dict[str, Any], place: str
 ) -> None:
@@ -106,6 +108,8 @@ def test_code_that_a_server_names_is_not_run(
     name = f"{evil}:Mine"
     if place == "task":
         told["evaluation"]["tasks"] = [name]
+    elif place == "partition":
+        told["data"]["partition"] = {name: {}}
     elif place == "client":
         told["clients"] = {"silo-1": {"algorithm": {name: {}}, "data": {"partition": {name: {}}}}}
     else:
@@ -122,18 +126,49 @@ def test_code_that_a_server_names_is_not_run(
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("place", ["data.partition", "report_to"])
-def test_what_only_the_server_builds_is_left_out(
-    tmp_path: Path, told: dict[str, Any], place: str
-) -> None:
+def test_what_only_the_server_builds_is_left_out(tmp_path: Path, told: dict[str, Any]) -> None:
     marker, evil = tmp_path / "marker", tmp_path / "evil.py"
     evil.write_text(SPY.format(module="interfaces", base="Algorithm", marker=str(marker)))
-    if place == "report_to":
-        told["report_to"] = [f"{evil}:Mine"]
-    else:
-        told["data"]["partition"] = {f"{evil}:Mine": {}}
-    received(dump(told), silo(tmp_path / "a"))
-    assert not marker.exists()
+    told["report_to"] = [f"{evil}:Mine"]
+    job = received(dump(told), silo(tmp_path / "a"))
+    assert not marker.exists() and job.whole.report_to == []
+
+
+def test_what_is_checked_is_what_is_run(tmp_path: Path, told: dict[str, Any]) -> None:
+    """The share of divided rows follows from the whole, in which nothing else may differ."""
+    told["clients"] = {
+        "silo-1": {"train": {"max_steps": 2}, "rounds": 9, "data": {"partition": "shard"}},
+        "silo-2": {"train": {"max_steps": 99}},
+    }
+    job = received(dump(told), silo(tmp_path / "a"))
+    assert job.whole.for_client("silo-1") == job.experiment
+    assert job.whole.clients == {"silo-1": {"train": {"max_steps": 2}, "data": {}}}
+    assert job.whole.data.partition == told["data"]["partition"]
+    assert (job.experiment.rounds, job.experiment.train.max_steps) == (3, 2)
+
+
+def test_rows_of_ones_own(tmp_path: Path, told: dict[str, Any]) -> None:
+    told["clients"] = {
+        name: {"data": {"path": f"/secret/{name}", "template": f"{name}: {{text}}"}}
+        for name in ("silo-1", "north")
+    }
+    job = received(dump(told), silo(tmp_path / "a"))
+    assert job.cohort == 2 and job.whole.client_names == ["silo-1"]
+    assert job.experiment.data.path == str(tmp_path / "a" / "own.jsonl")
+    assert job.experiment.data.template == "silo-1: {text}"
+
+
+def test_who_is_no_client_takes_no_part(tmp_path: Path, told: dict[str, Any]) -> None:
+    told["participants"] = ["silo-2", "silo-3"]
+    with pytest.raises(Refused, match="has no client silo-1"):
+        received(dump(told), silo(tmp_path / "a"))
+
+
+def test_silos_that_share_a_file_hold_out_alike(tmp_path: Path, told: dict[str, Any]) -> None:
+    mine = silo(tmp_path / "a")
+    rows = mine.data.model_copy(update={"client_test": 0.5})
+    with pytest.raises(Refused, match="which hold out alike"):
+        received(dump(told), mine.model_copy(update={"data": rows}))
 
 
 def test_an_outside_part_that_the_policy_names_is_the_silos_own(
@@ -304,6 +339,9 @@ def test_the_text_of_an_error_stays_here_unless_it_may_leave(tmp_path: Path) -> 
     mine = silo(tmp_path / "a")
     assert law(mine).outgoing(reply).error == WITHHELD
     assert "my diagnosis" in logged(mine)[0]["reason"]
+    mine_law = law(mine)
+    refused = Reply("silo-1", "train", 1, error=str(mine_law.refused("it has too many rounds")))
+    assert mine_law.outgoing(refused) == refused  # its own words have no rows in them
     open_one = silo(tmp_path / "b", "{reasons: true}")
     assert law(open_one).outgoing(reply) == reply
 

@@ -78,7 +78,7 @@ class Witness:
     others: Mapping[str, Ed25519PublicKey]
     needed: int
     file: Path
-    tell: Callable[[str], None] = lambda reason: None
+    tell: Callable[[str], object] = lambda reason: None
     clock: Callable[[], float] = time.time
     _stated: dict[str, str] = field(init=False)
     _waiting: dict[int, bytes] = field(default_factory=dict)  # the train request, by round

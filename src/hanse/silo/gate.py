@@ -131,5 +131,5 @@ class Gate:
             {name: public.signing for name, public in kit.silos.items()},
             self.silo.policy.min_cohort - 1,
             self.law.file("stated"),
-            lambda reason: self.law.note("refused", reason),
+            self.law.refused,
         )

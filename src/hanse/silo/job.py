@@ -21,7 +21,7 @@ from hanse.loading import OVERRIDABLE
 from hanse.parts import names, split
 from hanse.server import taking_part
 from hanse.silo.policy import Policy
-from hanse.silo.settings import Rows, Silo
+from hanse.silo.settings import Silo
 
 LARGEST = 256 * 1024  # characters of an experiment
 PLACE = "the server's experiment"
@@ -42,10 +42,13 @@ class Refused(UserError):  # noqa: N818 (said of a job)
 class Job:
     """What a server asks of a silo.
 
-    experiment: as this silo runs it. cohort: how many clients train in each round, by the server's
-    word.
+    whole: the federation's experiment, in which this silo's rows and model are its own; from it
+        follows its share, if one file is divided among all.
+    experiment: the same as this silo alone sees it, which is what its policy judges.
+    cohort: how many clients train in each round, by the server's word.
     """
 
+    whole: Experiment
     experiment: Experiment
     cohort: int
 
@@ -59,11 +62,10 @@ def received(text: str, silo: Silo) -> Job:
     values = _parsed(text)
     try:
         told = Experiment.model_validate(values)
-        mine = settings.merge(_safe(told, silo.policy).resolved(), _told_of(silo.name, told))
-        mine["data"] = {**mine["data"], **silo.data.overrides}
-        if silo.model is not None:
-            mine = settings.merge(mine, {"model": {"model_name_or_path": silo.model}})
-        experiment = Experiment.model_validate(mine)
+        if silo.name not in told.participant_names and not told.data.pooled:
+            raise Refused(f"{PLACE} has no client {silo.name}.")
+        whole = Experiment.model_validate(_mine(told, silo))
+        experiment = whole.for_client(silo.name)
         build_tasks(experiment)
     except ValidationError as error:
         raise Refused(f"{PLACE} is not valid here: {explain(error, Experiment)}") from None
@@ -71,7 +73,36 @@ def received(text: str, silo: Silo) -> Job:
         raise
     except UserError as error:
         raise Refused(f"{PLACE} is not valid here: {error}") from None
-    return Job(experiment, taking_part(len(told.participant_names), told.fraction_train))
+    return Job(whole, experiment, taking_part(len(told.participant_names), told.fraction_train))
+
+
+def _mine(told: Experiment, silo: Silo) -> dict[str, Any]:
+    """The settings with what this silo says of itself; of other clients nothing is kept.
+
+    If clients bring their own rows, those of `silo.yaml` are this silo's; if one file is divided
+    among them, `silo.yaml` has this silo's copy of it.
+    """
+    own, rows = _told_of(silo.name, told), silo.data.overrides
+    safe = _safe(told, silo.policy)
+    if told.brings_own_data:
+        own["data"] = {**(own.get("data") or {}), **rows}
+        safe = safe.model_copy(update={"participants": None})
+    else:
+        if "client_test" in rows:
+            raise UserError(
+                f"{silo.name} has data.client_test of its own, but here one file is divided among "
+                "all silos, which hold out alike; leave it out."
+            )
+        if "template" in rows:
+            own["data"] = {"template": rows.pop("template")}
+    values = safe.resolved()
+    if not told.brings_own_data:
+        values["data"] |= rows
+    if silo.model is not None:
+        values["model"]["model_name_or_path"] = silo.model
+        if isinstance(own.get("model"), dict):
+            own["model"].pop("model_name_or_path", None)
+    return {**values, "clients": {silo.name: own} if own else {}}
 
 
 def _safe(told: Experiment, policy: Policy) -> Experiment:
@@ -83,8 +114,9 @@ def _safe(told: Experiment, policy: Policy) -> Experiment:
     if told.evaluation.tasks is not None:
         tasks = [_own(task, "evaluation", policy.tasks) for task in told.evaluation.tasks]
         update["evaluation"] = told.evaluation.model_copy(update={"tasks": tasks})
-    update["data"] = told.data.model_copy(update={"partition": "iid", "pooled": False})
-    update |= {"clients": {}, "participants": None, "report_to": [], "output_dir": None}
+    partition = _own(told.data.partition, "data/partitioners", ())
+    update["data"] = told.data.model_copy(update={"partition": partition})
+    update |= {"clients": {}, "report_to": [], "output_dir": None}
     return told.model_copy(update=update)
 
 
@@ -92,8 +124,9 @@ def _told_of(name: str, told: Experiment) -> dict[str, Any]:
     """What the server says of this one client, as far as a client may be different."""
     over = {key: own for key, own in told.clients.get(name, {}).items() if key in OVERRIDABLE}
     if isinstance(over.get("data"), dict):
-        over["data"] = {key: own for key, own in over["data"].items() if key in Rows.model_fields}
-    return over
+        kept = ("columns", "where", "template", "client_test")
+        over["data"] = {key: own for key, own in over["data"].items() if key in kept}
+    return {key: dict(own) if isinstance(own, dict) else own for key, own in over.items()}
 
 
 def _parsed(text: str) -> settings.Values:

@@ -35,6 +35,7 @@ class Law:
     clock: Callable[[], float] = time.time
     _asked: dict[str, int] = field(init=False)
     _dropped: set[str] = field(default_factory=set)
+    _refused: set[str] = field(default_factory=set)  # sentences of its own, which may leave
 
     def __post_init__(self) -> None:
         self._asked = _counts(self.file("asked"))
@@ -71,7 +72,7 @@ class Law:
     def outgoing(self, reply: Reply) -> Reply:
         """A reply without what may not leave: numbers that are not allowed, and texts of errors."""
         error = reply.error
-        if error and not self.policy.reasons:
+        if error and not self.policy.reasons and error not in self._refused:
             self.note("withheld the text of an error", error)
             error = WITHHELD
         numbers = leaving(self.policy, reply.update)
@@ -81,7 +82,8 @@ class Law:
         return replace(reply, error=error, update=replace(reply.update, numbers=numbers))
 
     def refused(self, reason: str) -> Refused:
-        """A refusal, noted in the silo's log."""
+        """A refusal, noted in the silo's log; its sentence may leave."""
+        self._refused.add(reason)
         self.note("refused", reason)
         return Refused(reason)
 
