@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from hanse.experiment import Experiment
 from hanse.journal import records
 from hanse.logs import LogFormat
 from hanse.runtimes.flower_children import free_port
+from hanse.silo.policy import Policy
 from hanse.silo.settings import Rows, Silo
 
 PATIENCE = 600.0  # seconds until all rounds must be done
@@ -89,9 +91,10 @@ def measure(home: Path, silos: int, rounds: int) -> dict[str, Any]:
                 server=f"127.0.0.1:{port}",
                 data=Rows(path=settings.data.path),
                 state=home / f"{silos}" / name,
+                policy=Policy(),
             )
             log = home / f"{silos}-{name}.log"
-            processes.append(started(lambda s=silo: joining.join(s, logs=LogFormat.JSON), log))
+            processes.append(started(partial(joining.join, silo, logs=LogFormat.JSON), log))
         server.join(PATIENCE)
         if server.exitcode != 0:
             raise SystemExit((home / "server.log").read_text()[-3000:])

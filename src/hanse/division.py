@@ -61,10 +61,9 @@ def divide(experiment: Experiment) -> Division:
         rows = _rows(experiment)
         owners = None
     data = experiment.data
-    if owners is not None and not (data.test or data.validation):
-        train, validation, test = rows, [], []  # where a row stands must not hang on others' rows
-    else:
-        train, validation, test = splits.split(rows, data.test, data.validation, data.split_seed)
+    train, validation, test = splits.split(rows, data.test, data.validation, data.split_seed)
+    if owners is not None and not (validation or test):
+        train = rows  # in which order a client has its rows must not hang on those of others
     names = experiment.client_names
     moment = Moment(experiment.seed)
     if owners is None:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import hanse
-from hanse import loading, settings
 from hanse.assembly import simulate
 from hanse.client import Site, respond
 from hanse.division import Division
@@ -26,13 +25,12 @@ from hanse.held import Machine
 from hanse.journal import peak_memory
 from hanse.learners.precision import read
 from hanse.memory import LostMemory
-from hanse.messages import MessageError, Reply, Request
+from hanse.messages import Reply, Request
 from hanse.runtimes.letters import WHO, Answer, Letter, RefusedError
-from hanse.silo.agreement import Witness
+from hanse.silo.gate import Gate
 from hanse.silo.identity import SiloKit
-from hanse.silo.job import PLACE, Refused, received
-from hanse.silo.law import WITHHELD, Law
-from hanse.silo.models import hash_of
+from hanse.silo.job import Refused, received
+from hanse.silo.law import WITHHELD
 from hanse.silo.settings import Silo
 from hanse.silo.signatures import Inbox, Outbox, Untrusted
 from hanse.status import Figure
@@ -50,39 +48,32 @@ class Engagement:
 
     settings: str
     site: Site
-    law: Law
-    rounds: int
-    witness: Witness | None
+    gate: Gate
     round: int = 0  # of the last request
     last: tuple[str, bytes] = ("", b"")
 
     def reply(self, message: bytes) -> bytes:
-        """The reply to a request; raises UserError for one that is refused."""
+        """The reply to a request; raises RefusedError for what is none."""
         asked = hashlib.sha256(message).hexdigest()
         if self.last[0] != asked:
-            self.last = asked, self._reply(message)
+            start = time.perf_counter()
+            reply = self.gate.answer(message, self._respond)
+            if reply is None:
+                raise RefusedError("the request cannot be read.")
+            self.last = asked, reply
+            told = Reply.parse(reply)
+            took = time.perf_counter() - start
+            log.info("round %d: answered %s in %.1f s", told.round, told.kind, took)
         return self.last[1]
 
-    def _reply(self, message: bytes) -> bytes:
-        start = time.perf_counter()
-        try:
-            request = Request.parse(message)
-        except MessageError as error:
-            raise RefusedError(f"the request cannot be read: {error}.") from None
+    def _respond(self, message: bytes) -> bytes:
+        request = Request.parse(message)
         self.round = request.round
-        self.law.admit(request, self.rounds)
-        reply = self.witness.answer(message, self._trained) if self.witness else None
-        reply = reply or self._trained(message)
-        took = time.perf_counter() - start
-        log.info("round %d: answered %s in %.1f s", request.round, request.kind, took)
-        return self.law.outgoing(Reply.parse(reply)).pack()
-
-    def _trained(self, message: bytes) -> bytes:
         try:
             return respond(self.site, message)
         except LostMemory as error:
-            request, name = Request.parse(message), self.site.profile.name
             log.warning("%s", error)
+            name = self.site.profile.name
             return Reply(name, request.kind, request.round, error=str(error)).pack()
 
 
@@ -170,54 +161,23 @@ class Resident:
         yield Figure("hanse_memory_bytes", "The most memory it has held", peak_memory(), {})
 
     def _engage(self, letter: Letter) -> Engagement:
-        silo, folder = self.silo, self.silo.state / "runs" / letter.run
-        job = received(letter.settings, silo)
-        experiment = own(silo, letter.settings)
-        if letter.precision:
-            self.held.chosen |= read({experiment.model.noted: _plain(letter.precision)})
-        law = Law(silo.name, silo.policy, letter.run, silo.state)
-        model = hash_of(experiment.model.model_name_or_path)
-        law.check(job, model, 1)  # before a row is read
-        site = _site(silo, experiment, letter, self.held)
-        law.check(job, model, site.profile.examples)
-        witness = None
-        if self.kit is not None and (needed := _agreeing(silo, self.kit)):
-            others = {name: public.signing for name, public in self.kit.silos.items()}
-            file = folder / "stated.json"
-            keys = (silo.name, letter.run, letter.settings, self.kit.signing)
-            witness = Witness(*keys, others, needed, file)
-        return Engagement(letter.settings, site, law, experiment.rounds, witness)
+        made: list[Site] = []
 
+        def examples(_: Experiment) -> int:
+            whole = received(letter.settings, self.silo).whole
+            made.append(_site(self.silo, whole, letter, self.held))
+            return made[0].profile.examples
 
-def own(silo: Silo, text: str) -> Experiment:
-    """The experiment in a letter as this silo takes part in it, with its own rows and model.
-
-    If the experiment's clients bring their own rows, those of `silo.yaml` are all this silo's; if
-    one file is divided among them, `silo.yaml` has this silo's copy, and its share is taken.
-    """
-    told = Experiment.model_validate(settings.parse(text, PLACE))
-    loading.refuse_foreign(told)
-    values, rows = told.resolved(), silo.data.overrides
-    if told.brings_own_data:
-        over = settings.merge(told.clients.get(silo.name, {}), {"data": rows})
-        values |= {"clients": {silo.name: over}, "participants": None}
-    else:
-        if "client_test" in rows:
-            raise RefusedError(
-                f"{silo.name} has data.client_test of its own, but here one file is divided among "
-                "all silos, which hold out alike; leave it out."
-            )
-        template = {"template": rows.pop("template")} if "template" in rows else None
-        over = {silo.name: {"data": template}} if template else {}
-        values = settings.merge(values, {"data": rows, "clients": over})
-    if silo.model:
-        values = settings.merge(values, {"model": {"model_name_or_path": silo.model}})
-    return Experiment.model_validate(values)
+        gate = Gate(self.silo, self.kit, letter.run, sealed=False)
+        gate.accept(letter.settings.encode(), examples)
+        return Engagement(letter.settings, made[0], gate)
 
 
 def _site(silo: Silo, experiment: Experiment, letter: Letter, held: Machine) -> Site:
-    if silo.name not in experiment.participant_names:
-        raise RefusedError(f"{silo.name} is no client of this experiment.")
+    """A silo's side of the run that a letter is about; raises RefusedError for other rows."""
+    if letter.precision:
+        held.chosen |= read({experiment.model.noted: _plain(letter.precision)})
+    experiment = experiment.model_copy(update={"cohort": "off"})
     division = held.division(experiment)
     if not experiment.brings_own_data and division.digest != letter.rows:
         raise RefusedError(
@@ -227,14 +187,6 @@ def _site(silo: Silo, experiment: Experiment, letter: Letter, held: Machine) -> 
     mine = Division([], [], division.train, division.held, division.labels, division.digest)
     made = simulate(experiment, held, mine, only=(silo.name,))
     return made.site(silo.state / "runs" / letter.run, silo.name)
-
-
-def _agreeing(silo: Silo, kit: SiloKit) -> int:
-    """How many other silos must have been sent the same; 0: none is asked."""
-    wanted = silo.policy.agreement
-    if wanted == "never" or (wanted == "auto" and not kit.silos):
-        return 0
-    return max(1, silo.policy.min_cohort - 1)
 
 
 def _plain(text: str) -> object:
