@@ -1,6 +1,7 @@
 """A server and silos as processes of this machine, for tests; all of them end with the test."""
 
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
@@ -15,11 +16,32 @@ from pathlib import Path
 
 import yaml
 
-from hanse import cli
+from hanse import cli, loading, simulation
 from hanse.commands import words
 from hanse.silo import bundle, identity
 
 PATIENCE = 200.0  # seconds until a server must be done
+
+
+SILOS = [f"silo-{number}" for number in range(1, 5)]
+ALONE = ("num_clients=4", "cohort=off", "rounds=3")
+
+
+def with_memory(*words: str) -> list[str]:
+    """What makes clients remember."""
+    return ["algorithm=scaffold", "train.optim=sgd", "train.momentum=0", *words]
+
+
+def digest(folder: Path) -> str:
+    """A hash of a run's adapter."""
+    file = folder / "adapter" / "adapter_model.safetensors"
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def simulated(experiment: Path, folder: Path, *words: str) -> str:
+    """The same of a run with all clients in this process."""
+    changes = [*ALONE, *words, f"output_dir={folder}"]
+    return digest(simulation.run(loading.load(experiment, changes)))
 
 
 def free_port() -> int:

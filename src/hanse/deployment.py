@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from hanse.logs import LogFormat, structured
 from hanse.parts import names
 from hanse.runtimes.agreeing import Agreeing
 from hanse.runtimes.deployed import Deployed
-from hanse.runtimes.flower_children import terminable
+from hanse.runtimes.flower_children import refuse_busy, terminable
 from hanse.runtimes.flower_link import FlowerLink, Tls
 from hanse.runtimes.frames import door
 from hanse.runtimes.letters import Letter, Letters, Open, RefusedError, Sign
@@ -64,7 +64,10 @@ def serve(
     refuse_missing(build_trackers(experiment))
     _refuse_unfit(experiment)
     _refuse_open(address)
-    kit = open_server(address.kit) if address.kit else None
+    kit, wanted = open_server(address.kit) if address.kit else None, experiment.participant_names
+    if kit is not None:
+        _refuse_unknown(kit, wanted)
+    refuse_busy(address.host, address.port)  # before the model is loaded
     folder = Path(experiment.output_dir or RUNS / experiment.name).expanduser()
     if simulation.finished(folder):
         log.info("%s is finished; choose another output_dir for a new run", folder)
@@ -74,10 +77,8 @@ def serve(
         held.chosen |= read(machine.follow(folder))
     made = simulate(experiment, held, _unseen(experiment), only=())
     journal = _journal(folder, made)
-    wanted, plan = experiment.participant_names, experiment.deployment
-    if kit is not None:
-        _refuse_unknown(kit, wanted)
-    with _engine(folder / FLOWER, address, kit) as engine:
+    plan = experiment.deployment
+    with closing(journal), _engine(folder / FLOWER, address, kit) as engine:
         letters = Letters(_letter(folder, made), *(_signed(kit, folder) if kit else ()))
         silos = Deployed(engine, wanted, letters, plan.needed(len(wanted)), plan.deadline)
         watch = Watch(folder, letters.letter.run, experiment.rounds, silos)

@@ -1,52 +1,33 @@
 """A server and silos as real processes on this machine, over Flower."""
 
-import hashlib
 import json
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from federation import federation, free_port
-from hanse import loading, simulation
+from federation import ALONE, SILOS, digest, federation, free_port, simulated, with_memory
 
 pytestmark = pytest.mark.end_to_end
 
-SILOS = [f"silo-{number}" for number in range(1, 5)]
-ALONE = ("num_clients=4", "cohort=off", "rounds=3")
 
-
-def _digest(folder: Path) -> str:
-    file = folder / "adapter" / "adapter_model.safetensors"
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _simulated(experiment: Path, folder: Path, *words: str) -> str:
-    experiment_ = loading.load(experiment, [*ALONE, *words, f"output_dir={folder}"])
-    return _digest(simulation.run(experiment_))
-
-
-def _with_memory(*words: str) -> list[str]:
-    return ["algorithm=scaffold", "train.optim=sgd", "train.momentum=0", *words]
-
-
-@pytest.mark.parametrize("words", [[], _with_memory()], ids=["fedavg", "scaffold"])
+@pytest.mark.parametrize("words", [[], with_memory()], ids=["fedavg", "scaffold"])
 def test_deployed_run_ends_in_the_adapter_of_the_simulated_one(
     experiment_file: Path, review_file: Path, tmp_path: Path, words: list[str]
 ) -> None:
-    expected = _simulated(experiment_file, tmp_path / "simulated", *words)
+    expected = simulated(experiment_file, tmp_path / "simulated", *words)
     with federation(tmp_path, experiment_file, review_file, *ALONE, *words) as made:
         made.server()
         for name in SILOS:
             made.silo(name)
         made.done()
-        assert _digest(made.run) == expected
+        assert digest(made.run) == expected
 
 
 def test_silos_that_are_known_by_keys_agree_and_end_in_the_same_adapter(
     experiment_file: Path, review_file: Path, tmp_path: Path
 ) -> None:
-    expected = _simulated(experiment_file, tmp_path / "simulated", "rounds=2")
+    expected = simulated(experiment_file, tmp_path / "simulated", "rounds=2")
     with federation(tmp_path, experiment_file, review_file, *ALONE, "rounds=2") as made:
         made.know_each_other(SILOS)
         ports = [free_port(), free_port()]
@@ -57,7 +38,7 @@ def test_silos_that_are_known_by_keys_agree_and_end_in_the_same_adapter(
         made.hears("server", "round 1: validation")
         seen = [_figures(port) for port in ports]
         made.done()
-        assert _digest(made.run) == expected
+        assert digest(made.run) == expected
         lines = [json.loads(line) for line in made.said("server").splitlines() if line[0] == "{"]
     assert seen[0]["hanse_silo_connected"] == 4 and seen[0]["hanse_rounds"] == 2
     assert seen[1]["hanse_loads_total"] == 1  # whatever the number of rounds

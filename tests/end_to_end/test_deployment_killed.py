@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from end_to_end.test_deployment import ALONE, SILOS, _digest, _simulated, _with_memory
-from federation import Federation, federation, left_of
+from federation import (
+    ALONE,
+    SILOS,
+    Federation,
+    digest,
+    federation,
+    left_of,
+    simulated,
+    with_memory,
+)
 
 pytestmark = pytest.mark.end_to_end
 
@@ -34,11 +42,12 @@ def _kill_flower(made: Federation, home: Path, program: str) -> None:
     pytest.fail(f"there is no {program}: {left_of(home)}")
 
 
+@pytest.mark.timeout(600)
 def test_killed_parts_come_back_and_the_adapter_is_the_same(
     experiment_file: Path, review_file: Path, tmp_path: Path
 ) -> None:
-    words = _with_memory("rounds=6")
-    expected = _simulated(experiment_file, tmp_path / "simulated", *words)
+    words = with_memory("rounds=6")
+    expected = simulated(experiment_file, tmp_path / "simulated", *words)
     with federation(tmp_path, experiment_file, review_file, *ALONE, *words) as made:
         made.server()
         for name in SILOS:
@@ -53,6 +62,6 @@ def test_killed_parts_come_back_and_the_adapter_is_the_same(
         made.silo("silo-2")
         made.hears("server", "round 4: validation")
         _kill_flower(made, made.run / "flower", "flower-superlink")
-        made.done()
-        assert _digest(made.run) == expected
+        made.done(400)
+        assert digest(made.run) == expected
         assert "a new one is started" in made.said("server")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from end_to_end.test_deployment import ALONE, SILOS
-from federation import federation
+from federation import ALONE, SILOS, federation
 from hanse.journal import records
 
 pytestmark = pytest.mark.end_to_end

@@ -140,6 +140,6 @@ def _opened(data: bytes) -> tuple[dict[str, Any], bytes]:
 def _check(head: dict[str, Any], kinds: dict[str, type]) -> None:
     for name, kind in kinds.items():
         value: Any = head.get(name)
-        fits: bool = type(value) is kind and (kind is str or 0 <= value < 2**53)
-        if not fits:
+        right = type(value) is kind
+        if not right or (kind is not str and not 0 <= value < 2**53):
             raise RefusedError(f"{name} came as {value!r:.80}, which it cannot be.")

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from conftest import Outcome
-
-Hanse = Callable[..., Outcome]
+Hanse = Callable[..., Any]
 
 
 def test_server_that_others_could_reach_needs_a_kit(hanse: Hanse, experiment_file: Path) -> None:
@@ -49,7 +48,7 @@ def test_what_cannot_be_deployed_is_said_in_a_sentence(
 def test_part_from_outside_the_package_does_not_travel(
     hanse: Hanse, experiment_file: Path, tmp_path: Path
 ) -> None:
-    mine = Path(__file__).parent.parent / "examples" / "my_algorithm.py"
+    mine = Path(__file__).parent.parent.parent / "examples" / "my_algorithm.py"
     name = next(
         line.split()[1].partition("(")[0]
         for line in mine.read_text().splitlines()
