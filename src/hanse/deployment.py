@@ -17,7 +17,7 @@ from hanse.division import Division
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_objective, build_trackers
 from hanse.held import Machine, adapter_settings
-from hanse.journal import Journal
+from hanse.journal import DEPLOYED, Journal
 from hanse.learners.attached import FOLDER as ADAPTERS
 from hanse.learners.precision import read
 from hanse.logs import LogFormat, structured
@@ -37,7 +37,6 @@ from hanse.watch import Watch
 
 log = logging.getLogger(__name__)
 
-RUN = "deployed-as"  # the file with the name by which silos know the run
 SEEN = "answers-seen.json"  # which signed answers have come, so that none is taken twice
 FLOWER = "flower"  # the folder of Flower's own files
 
@@ -195,7 +194,7 @@ def _journal(folder: Path, made: Simulation) -> Journal:
 
 def _name(folder: Path) -> str:
     """The name by which silos know a run; it stays the same over restarts."""
-    file = folder / RUN
+    file = folder / DEPLOYED
     if not file.is_file():
         storage.write(file, secrets.token_hex(16).encode())
     return file.read_text()

@@ -18,7 +18,7 @@ from hanse.cohorts import decided
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_algorithm, build_trackers
 from hanse.held import Machine
-from hanse.journal import Journal, latest, records, refuse_taken
+from hanse.journal import DEPLOYED, Journal, latest, records, refuse_taken
 from hanse.learners.precision import read
 from hanse.progress import say
 from hanse.report import write_report
@@ -58,6 +58,11 @@ def resume(folder: Path, held: Machine | None = None, stop: threading.Event | No
     """Go on with a run from its last whole checkpoint; ends as if it had never stopped."""
     if not (folder / "experiment.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no experiment.yaml.")
+    if (folder / DEPLOYED).is_file():
+        raise UserError(
+            f"the clients of {folder} are on other machines, with what they remember; go on with "
+            "the `hanse server` command that began it."
+        )
     values, _ = settings.read(folder / "experiment.yaml")
     if lacking := Experiment.model_fields.keys() - values.keys():
         raise UserError(

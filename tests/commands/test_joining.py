@@ -62,3 +62,11 @@ def test_silo_that_is_not_enrolled_is_named(hanse: Hanse, experiment_file: Path)
     assert hanse("kit", "init", "--kit", "kit").code == 0
     done = hanse("server", experiment_file, "--kit", "kit")
     assert done.code == 2 and "silo-1, silo-2, silo-3 of this experiment are not" in done.err
+
+
+def test_deployed_run_is_not_resumed_as_a_simulated_one(hanse: Hanse, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "experiment.yaml").write_text("rounds: 1\n")
+    (tmp_path / "run" / "deployed-as").write_text("abc")
+    done = hanse("resume", "run")
+    assert done.code == 2 and "`hanse server` command that began it" in done.err
