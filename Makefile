@@ -53,6 +53,7 @@ bench: $(VENV)/.demo $(VENV)/.dev
 	$(BIN)/python benchmarks/prefix.py
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/deployment.py
 	$(BIN)/python benchmarks/aggregation.py
 	$(BIN)/python benchmarks/comparison.py
 	$(BIN)/python benchmarks/adapters.py

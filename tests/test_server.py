@@ -2,7 +2,7 @@
 
 import random
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from hanse.algorithms.fedavg import FedAvg
 from hanse.errors import UserError
 from hanse.evaluation.perplexity import Perplexity
-from hanse.interfaces import Server
+from hanse.interfaces import Federation, Server
 from hanse.journal import checkpoints, read_scores, records
 from hanse.learner import Learner
 from hanse.learners.training import Training
@@ -244,3 +244,70 @@ def test_round_zero_is_before_all_training(tmp_path: Path) -> None:
     assert record["test"]["loss"] == pytest.approx(torch.tensor(3.0).log().item())
     assert record["validation"]["loss"] == pytest.approx(torch.tensor(3.0).log().item())
     assert outcome.standing.counted == {}
+
+
+# ---- rounds that end
+
+
+class Away(Meddler):
+    """A network in which some clients do not answer in some rounds, until they are waited for."""
+
+    def __init__(self, inner: Federation, away: dict[int, set[str]]) -> None:
+        super().__init__(inner)
+        self.away, self.gathered = away, list[tuple[list[str], int]]()
+
+    def send(self, client: str, message: bytes) -> None:
+        request = Request.parse(message)
+        if request.kind != "train" or client not in self.away.get(request.round, ()):
+            super().send(client, message)
+
+    def gather(self, clients: Sequence[str], enough: int) -> bool:
+        self.gathered.append(([*clients], enough))
+        self.away.clear()
+        return True
+
+
+def test_round_below_its_quorum_is_asked_again_and_changes_nothing(tmp_path: Path) -> None:
+    networks: list[Away] = []
+
+    def network(inner: Federation) -> Away:
+        networks.append(Away(inner, {2: {"c1", "c3"}}))
+        return networks[0]
+
+    paused = go(tmp_path / "paused", network=network, quorum=3)
+    assert same(paused.standing, go(tmp_path / "plain").standing)
+    assert networks[0].gathered == [(paused.records[1]["clients"], 3)]
+
+
+def test_round_with_its_quorum_goes_on_without_the_others(tmp_path: Path) -> None:
+    away = {2: {"c1"}}
+    short = go(tmp_path, network=lambda inner: Away(inner, away), quorum=3)
+    assert [len(record["clients"]) for record in short.records[1:]] == [4, 3, 4]
+
+
+def test_late_answers_are_not_used_and_counted(tmp_path: Path) -> None:
+    old: list[bytes] = []
+
+    def delayed(replies: list[bytes]) -> Iterable[bytes]:
+        yield from old
+        old[:] = replies[:1]
+        yield from replies
+
+    late = go(tmp_path / "late", network=lambda inner: Meddler(inner, rearranged=delayed))
+    assert same(late.standing, go(tmp_path / "plain").standing)
+    rows = [row for row in records(tmp_path / "late", "ledger") if "late" in row]
+    assert {(row["round"], row["late"]) for row in rows} >= {(2, 1), (3, 2)}
+    assert all(row["up"] == 0 and row["unused"] > 0 for row in rows)
+
+
+def test_of_more_clients_than_needed_the_first_to_answer_count(tmp_path: Path) -> None:
+    def reversed_(replies: list[bytes]) -> Iterable[bytes]:
+        return reversed(replies)
+
+    run = go(
+        tmp_path,
+        network=lambda inner: Meddler(inner, rearranged=reversed_),
+        fraction_train=0.5,
+        over_selection=2.0,
+    )
+    assert [record["clients"] for record in run.records[1:]] == [["c2", "c3"]] * 3

@@ -285,6 +285,8 @@ def federate(
     numbers: Mapping[str, Mapping[str, float]] | None = None,
     network: Callable[[Federation], Federation] = lambda inner: inner,
     stop_after: int | None = None,
+    quorum: int = 1,
+    over_selection: float = 1.0,
 ) -> Outcome:
     """Run a federation in `folder`, or go on with the one that is there.
 
@@ -309,7 +311,7 @@ def federate(
     federation = network(InProcess(list(profiles.values()), site))
     journal = Journal(folder) if folder.exists() else Journal.create(folder, "")
     run = Run(
-        Schedule(rounds, seed, fraction_train),
+        Schedule(rounds, seed, fraction_train, quorum=quorum, over_selection=over_selection),
         algorithm,
         up,
         down,

@@ -1,6 +1,6 @@
 """Where the parts meet: from an experiment to learners, clients, and a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -17,7 +17,7 @@ from hanse.experiment import (
     build_tasks,
 )
 from hanse.held import Machine, adapter_folder
-from hanse.interfaces import Aggregator, Algorithm, Task
+from hanse.interfaces import Aggregator, Algorithm, Federation, Task
 from hanse.journal import Journal
 from hanse.learners import attached
 from hanse.learners.adapted_model import AdaptedModel
@@ -69,10 +69,10 @@ class Simulation:
         """What the server knows of the clients, in client order."""
         return [silo.profile(name) for name, silo in self.silos.items()]
 
-    def run(self, journal: Journal) -> Run:
-        """The run, with every client in this process."""
+    def run(self, journal: Journal, federation: Federation | None = None) -> Run:
+        """The run; without a federation, with every client in this process."""
         experiment = self.experiment
-        settings = experiment.evaluation
+        settings, rounds = experiment.evaluation, experiment.deployment
         schedule = Schedule(
             rounds=experiment.rounds,
             seed=experiment.seed,
@@ -80,8 +80,11 @@ class Simulation:
             validate_every=settings.validate_every,
             test=settings.test,
             evaluate_clients=settings.clients and experiment.data.client_test > 0,
+            deadline=rounds.deadline if federation else None,
+            quorum=rounds.needed(len(experiment.participant_names)) if federation else 1,
+            over_selection=rounds.over_selection if federation else 1.0,
         )
-        federation = InProcess(
+        federation = federation or InProcess(
             self.profiles,
             partial(self.site, journal.folder / "clients"),
             self._rendezvous,
@@ -133,20 +136,29 @@ class Simulation:
         )
 
 
-def simulate(experiment: Experiment, machine: Machine | None = None) -> Simulation:
+def simulate(
+    experiment: Experiment,
+    machine: Machine | None = None,
+    division: Division | None = None,
+    only: Collection[str] | None = None,
+) -> Simulation:
     """Load what the experiment names and check that it fits together; nothing is written.
 
     machine: what is in memory already, when several runs follow each other.
+    division: who has which rows, if not all of them are here.
+    only: the clients that are made; the others are on other machines.
     """
     machine = machine or Machine()
     machine.clear_adapters()  # what an earlier run has trained
-    division = machine.division(experiment)
+    division = division or machine.division(experiment)
     experiment = _labelled(experiment, division.labels)
     tasks, algorithm = build_tasks(experiment), build_algorithm(experiment)
-    _refuse_unmeasured(tasks, bool(experiment.evaluation.test and division.test))
+    if only is None:
+        _refuse_unmeasured(tasks, bool(experiment.evaluation.test and division.test))
     asked = next(iter(tasks.values())).needs
-    own = {name: experiment.for_client(name) for name in experiment.participant_names}
-    _refuse_optimizers(algorithm, experiment, own)
+    every = {name: experiment.for_client(name) for name in experiment.participant_names}
+    _refuse_optimizers(algorithm, experiment, every)
+    own = {name: settings for name, settings in every.items() if only is None or name in only}
     shares = list(holders.shares(experiment, own, division, asked))
     holders.refuse_unfit(shares, division.labels)
     read = holders.read(shares, partial(machine.reader, labels=division.labels))

@@ -14,11 +14,13 @@ from hanse.commands.compare import compare
 from hanse.commands.doctor import doctor
 from hanse.commands.evaluate import evaluate
 from hanse.commands.init import init
+from hanse.commands.join import join
 from hanse.commands.ladder import ladder
 from hanse.commands.parts import parts
 from hanse.commands.report import report
 from hanse.commands.resume import resume
 from hanse.commands.run import run
+from hanse.commands.server import server
 from hanse.commands.words import console
 from hanse.errors import UserError
 from hanse.view.watching import watched
@@ -29,8 +31,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-long: tuple[Callable[..., None], ...] = (init, run, resume, check, evaluate, ladder)
-short: tuple[Callable[..., None], ...] = (chat, parts, report, compare, doctor)
+long: tuple[Callable[..., None], ...] = (init, run, resume, check, evaluate, ladder, server)
+short: tuple[Callable[..., None], ...] = (chat, parts, report, compare, doctor, join)
 for command in (*map(watched(console), long), *short):
     app.command()(command)
 app.add_typer(kit.app, name="kit")

@@ -63,6 +63,8 @@ def divide(experiment: Experiment) -> Division:
         owners = None
     data = experiment.data
     train, validation, test = splits.split(rows, data.test, data.validation, data.split_seed)
+    if owners is not None and not (validation or test):
+        train = rows  # in which order a client has its rows must not hang on those of others
     names = experiment.client_names
     moment = Moment(experiment.seed)
     if owners is None:

@@ -28,7 +28,9 @@ class RoundExchange:
     orders: what the algorithm sends each client, in client order.
     counted: the last counted round of each client that remembers it.
     deadline: seconds that the round's clients have to answer one request (None: no limit).
+    enough: how many answers to training are waited for; None: those of all.
     remembering: the clients that have kept something of this round.
+    silent: those that did not answer the last request in time.
     """
 
     federation: Federation
@@ -44,7 +46,9 @@ class RoundExchange:
     moment: Moment
     ledger: Ledger
     deadline: float | None = None
+    enough: int | None = None
     remembering: set[str] = field(default_factory=set)
+    silent: list[str] = field(default_factory=list)
 
     def ask(
         self, kind: str, orders: Mapping[str, Order], expected: Mapping[str, Layout]
@@ -106,19 +110,20 @@ class RoundExchange:
         for reply, size in self._in_order(names, traffic):
             traffic.done, traffic.up = traffic.done + 1, traffic.up + size
             traffic.tell()
+            who = {"silo": reply.client, "round": reply.round}
             if reply.error:
-                log.warning("%s did not answer: %s", reply.client, reply.error)
+                log.warning("%s did not answer: %s", reply.client, reply.error, extra=who)
                 self.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
                 continue
             try:
                 admit(reply.update, expected(reply.client))
             except MessageError as error:
-                log.warning("the update of %s was refused: %s", reply.client, error)
+                log.warning("the update of %s was refused: %s", reply.client, error, extra=who)
                 self.ledger.received(reply.client, reply.kind, size, {}, error=str(error))
                 continue
             numbers = {**reply.update.numbers, "weight": reply.update.weight}
             self.ledger.received(reply.client, reply.kind, size, numbers)
-            log.info("%s", _told(reply))
+            log.info("%s", _told(reply), extra=who)
             if reply.update.remembered:
                 self.remembering.add(reply.client)
             yield self.profiles[reply.client], reply.update
@@ -143,7 +148,9 @@ class RoundExchange:
         with tempfile.TemporaryDirectory(prefix="hanse-early-") as folder:
             early: dict[str, Path] = {}
             missing = set(waiting)
-            while missing:
+            spare = max(0, len(waiting) - (self.enough or len(waiting)))
+            spare = spare if traffic.kind == "train" else 0
+            while len(missing) > spare:
                 self._send(traffic)
                 left = None if end is None else max(0.0, end - time.monotonic())
                 with self.ledger.time("clients"):
@@ -155,9 +162,14 @@ class RoundExchange:
                 reply = self._read(sender, message)
                 # It may also answer an older request.
                 asked = (traffic.kind, self.moment.round)
-                if reply is None or sender not in missing or (reply.kind, reply.round) != asked:
+                if reply is None:
+                    continue
+                if sender not in missing or (reply.kind, reply.round) != asked:
+                    traffic.under_way += 1  # that request was none of these
+                    self._refuse(reply, len(message))
                     continue
                 missing.discard(reply.client)
+                spare = max(0, spare - bool(reply.error))  # one of the others must do instead
                 if reply.client == waiting[0]:
                     waiting.popleft()
                     yield reply, len(message)
@@ -167,11 +179,19 @@ class RoundExchange:
                 del arrived, message, reply  # as in `_converse`
                 while waiting and waiting[0] in early:
                     yield self._late(early.pop(waiting.popleft()))
+            self.silent = [name for name in waiting if name in missing]
             for name in waiting:
                 if name in early:
                     yield self._late(early.pop(name))
                 else:
                     log.warning("%s did not answer in time", name)
+
+    def _refuse(self, reply: Reply, size: int) -> None:
+        """An answer to a request that is over, or a second one: it is counted nowhere."""
+        told = (reply.client, reply.kind, reply.round)
+        who = {"silo": reply.client}
+        log.warning("%s answered %s of round %d late or twice: not used", *told, extra=who)
+        self.ledger.refused(*told, size)
 
     def _late(self, file: Path) -> tuple[Reply, int]:
         """An early reply, read back when its turn has come."""

@@ -1,5 +1,6 @@
 """Every choice of a run, as typed settings, and the parts that they name."""
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -145,6 +146,26 @@ class Evaluation(Section):
     clients: bool = True
 
 
+class Deployment(Section):
+    """When a round ends if clients are on other machines; a simulation waits for all.
+
+    deadline: seconds that clients have for one answer; none: however long it takes.
+    quorum: the fewest answers that are combined, a number or a share of those that take part; below
+        it the run pauses, and goes on when enough are there.
+    over_selection: how many times as many clients are asked as fraction_train says; a round ends
+        when those that it says have answered (Bonawitz et al. 2019, section 4.2).
+    """
+
+    deadline: Annotated[float, Field(gt=0)] | None = None
+    quorum: Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, le=1)] = 1.0
+    over_selection: Annotated[float, Field(ge=1)] = 1.0
+
+    def needed(self, clients: int) -> int:
+        """The fewest answers of so many clients."""
+        share = isinstance(self.quorum, float)
+        return min(clients, math.ceil(self.quorum * clients) if share else int(self.quorum))
+
+
 class Experiment(Section):
     """One run. `clients.<name>` overrides model, adapter, data or train for one client.
 
@@ -169,6 +190,7 @@ class Experiment(Section):
     algorithm: Spec = "fedavg"
     aggregator: Spec = "mean"
     evaluation: Evaluation = Evaluation()
+    deployment: Deployment = Deployment()
     clients: dict[ClientName, dict[str, Any]] = {}
     participants: Annotated[list[ClientName], Field(min_length=1)] | None = None
     report_to: list[Spec] = []

@@ -149,6 +149,13 @@ class Federation(ABC):
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         """Who replied next, and the reply; None if none came in `timeout` seconds, or can come."""
 
+    def gather(self, clients: Sequence[str], enough: int) -> bool:
+        """Wait until enough of these clients can be asked again, of which too few have answered.
+
+        False where nothing would change by waiting.
+        """
+        return False
+
 
 class Exchange(Protocol):
     """One round's conversation with its clients, as an aggregator sees it."""

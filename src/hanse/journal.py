@@ -8,6 +8,8 @@ scores/              per-item scores of the test sets, for paired comparisons; s
 state/               the last checkpoints; a file's name carries its own hash
 clients/             each simulated client's memory
 tracking-id          what trackers know the run by, if it has any
+deployed-as          what silos know the run by, if they are on other machines
+flower/              Flower's own files and logs, if they are
 adapter/             the result, in PEFT's format
 report.html          all of it at a glance
 plots/               its plots, as PNG and SVG
@@ -34,6 +36,7 @@ from hanse.messages import Groups, MessageError, Numbers, pack, unpack
 
 log = logging.getLogger(__name__)
 
+DEPLOYED = "deployed-as"
 KEPT = 2  # checkpoints: the newest, and the one before it in case that one is damaged
 _CHECKPOINT = re.compile(r"(\d{5,})-([0-9a-f]{64})\.safetensors")
 _COLUMNS = {"round", "client", "kind", "down", "up", "error"}  # not a client's to fill in
@@ -64,6 +67,11 @@ class Ledger:
         row.update({name: v for name, v in numbers.items() if name not in _COLUMNS})
         if error:
             row["error"] = error
+
+    def refused(self, client: str, kind: str, of: int, size: int) -> None:
+        """An answer to a request of round `of` came too late, or came again."""
+        row = {"client": client, "kind": kind, "down": 0, "up": 0, "late": of, "unused": size}
+        self.rows.append(row)
 
     @contextmanager
     def time(self, what: str) -> Iterator[None]:

@@ -112,6 +112,19 @@ def _built(values: Values, path: Path) -> Experiment:
     return experiment
 
 
+def refuse_foreign(experiment: Experiment) -> None:
+    """Raise UserError for a part from outside the package: code does not travel to silos."""
+    told = (experiment.algorithm, experiment.aggregator, experiment.objective)
+    tasks = experiment.evaluation.tasks or []
+    for spec in (*told, experiment.data.partition, *tasks):
+        name = spec if isinstance(spec, str) else next(iter(spec), "")
+        if ":" in name:
+            raise UserError(
+                f"{name} is a part from outside the package, and code does not travel to silos; "
+                "take one of the package's own."
+            )
+
+
 def _check_clients(experiment: Experiment) -> None:
     known = experiment.client_names
     for name, over in experiment.clients.items():

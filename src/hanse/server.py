@@ -25,7 +25,7 @@ from hanse.progress import ROUNDS, say
 from hanse.randomness import Moment
 from hanse.spending import spent
 from hanse.tensors import Tensors, digest, layout
-from hanse.values import Memory, Scores, State
+from hanse.values import Combined, Memory, Scores, State
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ class Schedule:
         the last only.
     evaluate_clients: whether each client scores the result on its own held-out rows.
     deadline: seconds a client has for one answer; None waits.
+    quorum: the fewest updates that are combined.
+    over_selection: how many times as many clients are asked as are waited for.
     """
 
     rounds: int
@@ -53,6 +55,8 @@ class Schedule:
     test: bool | Literal["last"] = True
     evaluate_clients: bool = True
     deadline: float | None = None
+    quorum: int = 1
+    over_selection: float = 1.0
 
 
 @dataclass
@@ -107,14 +111,22 @@ def rounds(run: Run) -> Iterator[Row]:
         for record in records(run.journal.folder):
             _tell(run, record)
     for number in range(done + 1, run.schedule.rounds + 1):
+        profiles = {profile.name: profile for profile in run.federation.profiles()}
         standing, record = _round(run, number, standing, profiles)
         yield _conclude(run, number, standing, record, profiles)
 
 
 def conversation(
-    run: Run, number: int, standing: Standing, profiles: Mapping[str, ClientProfile]
+    run: Run,
+    number: int,
+    standing: Standing,
+    profiles: Mapping[str, ClientProfile],
+    enough: int | None = None,
 ) -> RoundExchange:
-    """The exchange with the clients of one round, ordered in client order."""
+    """The exchange with the clients of one round, ordered in client order.
+
+    enough: how many answers to training are waited for; None: all.
+    """
     moment = Moment(run.schedule.seed, number)
     orders = {}
     for name, profile in profiles.items():
@@ -135,6 +147,7 @@ def conversation(
         moment,
         run.journal.ledger,
         run.schedule.deadline,
+        enough,
     )
 
 
@@ -166,14 +179,8 @@ def _round(
 ) -> tuple[Standing, Row]:
     """One round up to the algorithm's step: the next standing, and what there is to record."""
     ledger = run.journal.ledger
-    chosen = sample(profiles, run.schedule.fraction_train, Moment(run.schedule.seed, number))
-    exchange = conversation(run, number, standing, chosen)
+    exchange, combined = _combined(run, number, standing, profiles)
     with ledger.time("round"):
-        combined = run.aggregator.aggregate(exchange)
-        if not combined.clients:
-            raise UserError(
-                f"no client's update could be used in round {number}: {_reasons(ledger.rows)}"
-            )
         combined, codecs = run.upload.finish(combined, standing.codecs)
     with ledger.time("step"):
         kept = dict(standing.kept)
@@ -183,6 +190,30 @@ def _round(
     after = Standing(state, {**standing.codecs, **codecs}, kept, counted)
     record = {"clients": list(combined.clients), "weight": combined.weight}
     return after, {**record, "train": dict(combined.numbers)}
+
+
+def _combined(
+    run: Run, number: int, standing: Standing, profiles: Mapping[str, ClientProfile]
+) -> tuple[RoundExchange, Combined]:
+    """A round's updates, combined; below the quorum they are dropped, and the round asked again."""
+    plan, ledger = run.schedule, run.journal.ledger
+    enough = taking_part(len(profiles), plan.fraction_train)
+    wider = min(1.0, plan.fraction_train * plan.over_selection)
+    chosen = sample(profiles, wider, Moment(plan.seed, number))
+    needed = min(plan.quorum, enough)
+    while True:
+        exchange = conversation(run, number, standing, chosen, enough)
+        with ledger.time("round"):
+            combined = run.aggregator.aggregate(exchange)
+        if len(combined.clients) >= needed:
+            return exchange, combined
+        said = _too_few(number, combined, needed, ledger.rows)
+        if not combined.clients and not exchange.silent:  # all have said why not
+            raise UserError(said)
+        log.warning("%s The run is paused.", said)
+        with ledger.time("round"), ledger.time("clients"):
+            if not run.federation.gather(list(exchange.orders), needed):
+                raise UserError(said)
 
 
 def _conclude(
@@ -266,6 +297,12 @@ def standing_of(checkpoint: Checkpoint) -> Standing:
     state = {n[len(STATE) :]: t for n, t in groups.items() if n.startswith(STATE)}
     codecs = {n: t for n, t in groups.items() if not n.startswith(STATE)}
     return Standing(state, codecs, kept, checkpoint.counted)
+
+
+def _too_few(number: int, combined: Combined, needed: int, rows: Sequence[Row]) -> str:
+    few = f"only {len(combined.clients)} of {needed} clients' updates could be used"
+    said = few if combined.clients else "no client's update could be used"
+    return f"{said} in round {number}: {_reasons(rows)}"
 
 
 def _reasons(rows: Sequence[Row]) -> str:

@@ -18,11 +18,11 @@ from hanse.cohorts import decided
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_algorithm, build_trackers
 from hanse.held import Machine
-from hanse.journal import Journal, latest, records, refuse_taken
+from hanse.journal import DEPLOYED, Journal, latest, records, refuse_taken
 from hanse.learners.precision import read
 from hanse.progress import say
 from hanse.report import write_report
-from hanse.server import rounds, standing_of
+from hanse.server import Run, rounds, standing_of
 from hanse.tracking import following, refuse_missing
 
 log = logging.getLogger(__name__)
@@ -51,13 +51,18 @@ def run(
     machine.note(folder, simulation.division.digest, speed, precision)
     division.note(folder, simulation.division, experiment)
     log.info("run folder %s", folder)
-    return _go(simulation, journal, stop)
+    return go(simulation, simulation.run(journal), stop)
 
 
 def resume(folder: Path, held: Machine | None = None, stop: threading.Event | None = None) -> Path:
     """Go on with a run from its last whole checkpoint; ends as if it had never stopped."""
     if not (folder / "experiment.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no experiment.yaml.")
+    if (folder / DEPLOYED).is_file():
+        raise UserError(
+            f"the clients of {folder} are on other machines, with what they remember; go on with "
+            "the `hanse server` command that began it."
+        )
     values, _ = settings.read(folder / "experiment.yaml")
     if lacking := Experiment.model_fields.keys() - values.keys():
         raise UserError(
@@ -69,7 +74,7 @@ def resume(folder: Path, held: Machine | None = None, stop: threading.Event | No
     held.chosen |= read(machine.follow(folder))
     simulation = simulate(experiment, held)
     machine.same_data(folder, simulation.division.digest)
-    return _go(simulation, Journal(folder), stop)
+    return go(simulation, simulation.run(Journal(folder)), stop)
 
 
 def _speed(simulation: Simulation) -> dict[str, float]:
@@ -83,21 +88,32 @@ def _speed(simulation: Simulation) -> dict[str, float]:
     }
 
 
-def _go(simulation: Simulation, journal: Journal, stop: threading.Event | None) -> Path:
+def go(
+    simulation: Simulation,
+    run: Run,
+    stop: threading.Event | None = None,
+    again: str = "hanse resume {folder}",
+) -> Path:
+    """Let a run go to its end, from where its journal stands; its folder, finished.
+
+    again: the command that goes on with one that is stopped.
+    """
+    journal = run.journal
+    again = again.format(folder=journal.folder)
     try:
         trackers = build_trackers(simulation.experiment)
         with (
             nullcontext(stop) if stop else stoppable() as stop,
             following(trackers, journal.folder) as tell,
         ):
-            for record in rounds(simulation.run(journal)):
+            for record in rounds(run):
                 tell()
                 if stop.is_set() and record["round"] < simulation.experiment.rounds:
-                    raise _stopped(journal.folder, record["round"])
+                    raise _stopped(record["round"], again)
         _finish(simulation, journal.folder)
     except KeyboardInterrupt:
         checkpoint = latest(journal.folder)
-        raise _stopped(journal.folder, checkpoint.round if checkpoint else None) from None
+        raise _stopped(checkpoint.round if checkpoint else None, again) from None
     finally:
         journal.close()
     return journal.folder
@@ -156,11 +172,7 @@ def stoppable() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _stopped(folder: Path, round: int | None) -> StoppedError:
+def _stopped(round: int | None, again: str) -> StoppedError:
     if round is None:
-        return StoppedError(
-            f"stopped before anything was saved; begin again: `hanse resume {folder}`."
-        )
-    return StoppedError(
-        f"stopped after round {round} was saved; go on with `hanse resume {folder}`."
-    )
+        return StoppedError(f"stopped before anything was saved; begin again: `{again}`.")
+    return StoppedError(f"stopped after round {round} was saved; go on with `{again}`.")

@@ -1,8 +1,10 @@
 """Every command in the guides works, one after another, as a reader would type them."""
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,14 +27,20 @@ def test_the_commands_of_a_guide_work(guide: Path, tmp_path: Path) -> None:
     for folder in ("examples", "experiments"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
+    shell = subprocess.Popen(
         ["bash", "-euxo", "pipefail", "-c", script],
         cwd=tmp_path,
         env={**os.environ, "PATH": path},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "Traceback" not in done.stderr
+    try:
+        _, said = shell.communicate()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)  # what it has left in the background
+    assert shell.returncode == 0, said[-4000:]
+    assert "Traceback" not in said

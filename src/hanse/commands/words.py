@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from hanse.logs import LogFormat
+
 console = Console(highlight=False, markup=False)  # names of labels and folders are no markup
 
 File = Annotated[Path, typer.Argument(help="An experiment, such as experiments/quickstart.yaml.")]
@@ -13,3 +15,8 @@ Folder = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickst
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings to change, such as rounds=5 train.optim=sgd.")
 ]
+StatusPort = Annotated[
+    int | None,
+    typer.Option(help="Where on this machine /healthz and /metrics are.", min=1, max=65535),
+]
+Logs = Annotated[LogFormat, typer.Option("--log-format", help="Log lines as text, or as JSON.")]

@@ -6,7 +6,7 @@ came for a while, each is sent the statements of all, and answers with its updat
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -53,6 +53,10 @@ class Agreeing(Federation):
                 self._round = _Round(request.round)
             self._round.asked.add(client)
         self._inner.send(client, message)
+
+    def gather(self, clients: Sequence[str], enough: int) -> bool:
+        self._round = _Round(0)  # it is asked again
+        return self._inner.gather(clients, enough)
 
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         end = None if timeout is None else self._clock() + timeout

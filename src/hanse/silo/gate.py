@@ -23,11 +23,13 @@ class Gate:
 
     kit: none for a server on this machine, whose messages come unsigned.
     run: which run; messages of others are refused.
+    sealed: whether each message is signed by itself; else whoever hands it over has checked.
     """
 
     silo: Silo
     kit: SiloKit | None
     run: str
+    sealed: bool = True
     law: Law = field(init=False)
     _inbox: Inbox | None = field(init=False, default=None)
     _outbox: Outbox | None = field(init=False, default=None)
@@ -37,7 +39,7 @@ class Gate:
     def __post_init__(self) -> None:
         silo = self.silo
         self.law = Law(silo.name, silo.policy, self.run, silo.state)
-        if self.kit is not None:
+        if self.kit is not None and self.sealed:
             self._inbox = Inbox(silo.name, "request", self.kit.known, silo.state / "seen.json")
             self._outbox = Outbox(silo.name, self.kit.signing)
 

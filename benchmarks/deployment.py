@@ -1,0 +1,174 @@
+"""What a round costs over Flower on loopback, beyond training: seconds, and where; memory.
+
+Silos of a random Llama of 2 layers with an adapter of 2 MB, each a process forked from this one, so
+that what they share is in memory once. A round's way has three parts: until a silo has its request
+(its node looks every 3 s), its training, and until the server has all answers (a node looks for its
+answer every 0.5 s). Gates: at most 6 s a round beyond training with 4 silos, and each silo loads
+its model once; with `--silos 4 32` at most 1.3 × the server's memory. What was measured before is
+kept, silo count by silo count; `--anew` measures it again. Writes
+benchmarks/results/deployment.json.
+"""
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from measured import keep, results
+from scale import experiment as scaled
+from scale import prepare
+from transformers import AutoConfig, LlamaForCausalLM
+
+from hanse import deployment, joining
+from hanse.experiment import Experiment
+from hanse.journal import records
+from hanse.logs import LogFormat
+from hanse.runtimes.flower_children import free_port
+from hanse.silo.policy import Policy
+from hanse.silo.settings import Rows, Silo
+
+PATIENCE = 600.0  # seconds until all rounds must be done
+EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+RANK = 64  # on every matrix of a model 256 wide: 2 MB
+
+
+def experiment(home: Path, silos: int, rounds: int) -> Experiment:
+    """All silos train for one step of 4 rows in each round."""
+    values = scaled(home, silos, rounds).resolved()
+    values["adapter"] = {"lora": {"r": RANK, "target_modules": EVERY}}
+    values |= {"fraction_train": 1.0, "output_dir": str(home / f"run-{silos}")}
+    return Experiment.model_validate(values)
+
+
+def widen(home: Path) -> None:
+    """Make the model of the benchmark of scale wide enough for such an adapter."""
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(home / "model")
+    config.update({"hidden_size": 256, "intermediate_size": 512, "head_dim": 64})
+    LlamaForCausalLM(config).save_pretrained(home / "model")
+
+
+def started(work: Callable[[], object], log: Path) -> Any:
+    """A forked process that does some work, and logs to a file as JSON."""
+
+    def child() -> None:
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
+        logging.basicConfig(force=True, stream=sys.stderr, level=logging.INFO)
+        work()
+
+    process = get_context("fork").Process(target=child, daemon=True)
+    process.start()
+    return process
+
+
+def measure(home: Path, silos: int, rounds: int) -> dict[str, Any]:
+    """One deployment with so many silos."""
+    settings, port = experiment(home, silos, rounds), free_port()
+    address = deployment.Address(port=port)
+    server = started(
+        lambda: deployment.serve(settings, address, logs=LogFormat.JSON), home / "server.log"
+    )
+    names = settings.participant_names
+    processes = [server]
+    try:
+        for name in names:
+            silo = Silo(
+                name=name,
+                server=f"127.0.0.1:{port}",
+                data=Rows(path=settings.data.path),
+                state=home / f"{silos}" / name,
+                policy=Policy(),
+            )
+            log = home / f"{silos}-{name}.log"
+            processes.append(started(partial(joining.join, silo, logs=LogFormat.JSON), log))
+        server.join(PATIENCE)
+        if server.exitcode != 0:
+            raise SystemExit((home / "server.log").read_text()[-3000:])
+    finally:
+        for process in processes:
+            process.terminate()
+    return figures(home, silos, names)
+
+
+def figures(home: Path, silos: int, names: list[str]) -> dict[str, Any]:
+    """What the journal and the silos' logs say."""
+    rows = records(home / f"run-{silos}")
+    ends = {row["round"]: row["time"] for row in rows}
+    there: dict[int, list[float]] = {}
+    loads = []
+    for name in names:
+        lines = _lines(home / f"{silos}-{name}.log")
+        loads.append(sum("loading" in line["message"] for line in lines))
+        for line in lines:
+            if "answered train" in line["message"]:
+                at = datetime.fromisoformat(line["time"]).timestamp()
+                there.setdefault(line["round"], []).append(at)
+    ledger = [row for row in records(home / f"run-{silos}", "ledger") if row["kind"] == "train"]
+    training = {
+        number: max(row["seconds"] for row in ledger if row["round"] == number) for number in there
+    }
+    rounds = sorted(there)[1:]  # the first one waits for silos that are still loading
+    whole = [ends[number] - ends[number - 1] for number in rounds]
+    down = [statistics.fmean(there[number]) - ends[number - 1] for number in rounds]
+    up = [ends[number] - statistics.fmean(there[number]) for number in rounds]
+    beyond = [w - training[number] for w, number in zip(whole, rounds, strict=True)]
+    return {
+        "silos": silos,
+        "seconds_a_round": whole,
+        "seconds_a_round_beyond_training": statistics.median(beyond),
+        "seconds_until_a_silo_has_answered": statistics.median(down),
+        "seconds_from_there_to_the_end": statistics.median(up),
+        "loads_of_each_silo": loads,
+        "update_bytes": max(row["up"] for row in ledger),
+        "server_peak_memory": rows[-1]["peak_memory"],
+    }
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+
+
+def main() -> None:
+    """Measure what is not known yet, and keep it."""
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--silos", type=int, nargs="+", default=[4])
+    words.add_argument("--rounds", type=int, default=6)
+    words.add_argument("--anew", action="store_true")
+    words.add_argument("--short", action="store_true", help="three rounds, kept out of the way")
+    asked = words.parse_args()
+    rounds = 3 if asked.short else asked.rounds
+    file = results("deployment")
+    known = json.loads(file.read_text())["deployments"] if file.exists() else []
+    known = [] if asked.anew else known
+    for silos in asked.silos:
+        if any(found["silos"] == silos for found in known):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            home = Path(folder)
+            os.environ["HANSE_CACHE"] = str(home / "cache")
+            prepare(home)
+            widen(home)
+            start = time.perf_counter()
+            found = measure(home, silos, rounds)
+            found["seconds"] = time.perf_counter() - start
+        known.append(found)
+        print(json.dumps(found, indent=2))
+        keep("deployment", {"rounds": rounds, "deployments": known})
+
+
+if __name__ == "__main__":
+    main()

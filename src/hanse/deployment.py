@@ -1,0 +1,216 @@
+"""A run from its experiment to its finished folder, the clients on other machines.
+
+The same command goes on with a run that was stopped or killed: the run folder knows where it was.
+"""
+
+import json
+import logging
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hanse import division, loading, machine, settings, simulation, storage
+from hanse.assembly import RUNS, Simulation, simulate
+from hanse.division import Division
+from hanse.errors import UserError
+from hanse.experiment import Experiment, build_objective, build_trackers
+from hanse.held import Machine, adapter_settings
+from hanse.journal import DEPLOYED, Journal
+from hanse.learners.attached import FOLDER as ADAPTERS
+from hanse.learners.precision import read
+from hanse.logs import LogFormat, structured
+from hanse.parts import names
+from hanse.runtimes.agreeing import Agreeing
+from hanse.runtimes.deployed import Deployed
+from hanse.runtimes.flower_children import refuse_busy, terminable
+from hanse.runtimes.flower_link import FlowerLink, Tls
+from hanse.runtimes.frames import door
+from hanse.runtimes.letters import Letter, Letters, Open, RefusedError, Sign
+from hanse.silo.identity import SERVER, ServerKit, open_server
+from hanse.silo.settings import is_loopback
+from hanse.silo.signatures import Inbox, Outbox, Untrusted
+from hanse.status import shown
+from hanse.tracking import refuse_missing
+from hanse.watch import Watch
+
+log = logging.getLogger(__name__)
+
+SEEN = "answers-seen.json"  # which signed answers have come, so that none is taken twice
+FLOWER = "flower"  # the folder of Flower's own files
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the server listens, and the folder of keys by which silos and it know each other."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    kit: Path | None = None
+
+
+def serve(
+    experiment: Experiment,
+    address: Address,
+    status_port: int | None = None,
+    logs: LogFormat = LogFormat.TEXT,
+) -> Path:
+    """Serve an experiment to its silos until it is done; its run folder, finished.
+
+    status_port: where on this machine /healthz and /metrics are.
+    """
+    refuse_missing(build_trackers(experiment))
+    _refuse_unfit(experiment)
+    _refuse_open(address)
+    kit, wanted = open_server(address.kit) if address.kit else None, experiment.participant_names
+    if kit is not None:
+        _refuse_unknown(kit, wanted)
+    refuse_busy(address.host, address.port)  # before the model is loaded
+    folder = Path(experiment.output_dir or RUNS / experiment.name).expanduser()
+    if simulation.finished(folder):
+        log.info("%s is finished; choose another output_dir for a new run", folder)
+        return folder
+    held = Machine()
+    if (folder / "experiment.yaml").is_file():
+        held.chosen |= read(machine.follow(folder))
+    made = simulate(experiment, held, _unseen(experiment), only=())
+    journal = _journal(folder, made)
+    plan = experiment.deployment
+    with closing(journal), _engine(folder / FLOWER, address, kit) as engine:
+        letters = Letters(_letter(folder, made), *(_signed(kit, folder) if kit else ()))
+        silos = Deployed(engine, wanted, letters, plan.needed(len(wanted)), plan.deadline)
+        watch = Watch(folder, letters.letter.run, experiment.rounds, silos)
+        structured(logs, watch.about)
+        federation = Agreeing(silos) if kit is not None else silos
+        run = made.run(journal, federation)
+        with shown(status_port, watch.status), terminable():
+            return simulation.go(made, run, again="the same command")
+
+
+@contextmanager
+def _engine(folder: Path, address: Address, kit: ServerKit | None) -> Iterator[FlowerLink]:
+    tls = Tls(*kit.certificates) if kit else None
+    keys = [public.node for public in kit.silos.values()] if kit else []
+    with door() as entrance:
+        engine = FlowerLink(folder, address.host, address.port, entrance, tls, keys)
+        try:
+            engine.start()
+            yield engine
+        finally:
+            engine.stop()
+
+
+def _signed(kit: ServerKit, folder: Path) -> tuple[Sign, Open]:
+    """How letters are signed, and answers opened."""
+    out = Outbox(SERVER, kit.signing)
+    inbox = Inbox(SERVER, "reply", kit.known, folder / SEEN)
+
+    def sign(body: bytes, run: str, round: int, name: str) -> tuple[bytes, int]:
+        message, stamp = out.request(body, run, round, name)
+        return message, stamp.sequence
+
+    def opened(data: bytes, run: str) -> tuple[str, int, bytes]:
+        try:
+            stamp, body = inbox.open(data, run)
+        except Untrusted as error:
+            raise RefusedError(f"{error}.") from None
+        return stamp.sender, stamp.sequence, body
+
+    return sign, opened
+
+
+def _refuse_open(address: Address) -> None:
+    """Raise UserError for a server that others could reach, and that knows nobody."""
+    if address.kit is None and not is_loopback(address.host):
+        raise UserError(
+            f"{address.host} can be reached from other machines, and without a kit neither side "
+            "could tell who the other is; run `hanse kit init` and name it by --kit, or leave "
+            "--host out."
+        )
+
+
+def _refuse_unknown(kit: ServerKit, names: Sequence[str]) -> None:
+    """Raise UserError for silos that could not join."""
+    if unknown := [name for name in names if name not in kit.silos]:
+        raise UserError(
+            f"{', '.join(unknown)} of this experiment {'is' if len(unknown) == 1 else 'are'} not "
+            f"enrolled in {kit.folder}, which has {', '.join(kit.silos) or 'no silos'}; run `hanse "
+            "kit enrol` for each, or give the clients those names."
+        )
+
+
+def _refuse_unfit(experiment: Experiment) -> None:
+    """Raise UserError for what a deployment cannot have."""
+    data = experiment.data
+    if data.pooled:
+        raise UserError("data.pooled puts all rows in one place, which silos would not do.")
+    if experiment.brings_own_data and (data.test or data.validation):
+        raise UserError(
+            "every client has its own data here, so the server has no rows that it could hold "
+            "out; set data.test=0 and data.validation=0, and let each silo score its own rows: "
+            "data.client_test."
+        )
+    labelled = build_objective(experiment).needs == "choices"
+    if experiment.brings_own_data and labelled and not data.labels:
+        raise UserError(
+            "the server sees no rows, so it cannot find their labels; write them down in "
+            "data.labels, such as {0: negative, 1: positive}."
+        )
+    loading.refuse_foreign(experiment)
+
+
+def _unseen(experiment: Experiment) -> Division | None:
+    """The division if the silos have all rows; the server sees none of them."""
+    if not experiment.brings_own_data:
+        return None
+    return Division([], [], {}, {}, experiment.data.labels, "")
+
+
+def _journal(folder: Path, made: Simulation) -> Journal:
+    """The run folder's journal: a new one, or the one that was begun with the same settings."""
+    resolved = made.experiment.model_copy(update={"cohort": "off"}).resolved()
+    text = settings.dump(resolved)
+    begun = folder / "experiment.yaml"
+    if not begun.is_file():
+        journal = Journal.create(folder, text)
+        precision = {name: asdict(chosen) for name, chosen in made.machine.chosen.items()}
+        machine.note(folder, made.division.digest, None, precision)
+        if made.division.train:
+            division.note(folder, made.division, made.experiment)
+        log.info("run folder %s", folder)
+        return journal
+    if begun.read_text(encoding="utf-8") != text:
+        former, _ = settings.read(begun)
+        other = [key for key in resolved if former.get(key) != resolved[key]]
+        raise UserError(
+            f"{folder} was begun with other settings ({', '.join(other) or 'as text'}); bring them "
+            "back to go on with it, or choose another output_dir."
+        )
+    machine.same_data(folder, made.division.digest)
+    log.info("going on with %s", folder)
+    return Journal(folder)
+
+
+def _name(folder: Path) -> str:
+    """The name by which silos know a run; it stays the same over restarts."""
+    file = folder / DEPLOYED
+    if not file.is_file():
+        storage.write(file, secrets.token_hex(16).encode())
+    return file.read_text()
+
+
+def _letter(folder: Path, made: Simulation) -> Letter:
+    """What every silo is told: the settings, which rows are divided, how models compute."""
+    values = made.experiment.resolved()
+    values |= {"output_dir": None, "report_to": [], "cohort": "off"}
+    if made.experiment.adapter.source is not None:  # a folder of this machine's
+        kind = adapter_settings(made.experiment)
+        called = type(kind).__name__.lower()
+        found = [name for name in names(ADAPTERS) if name.replace("_", "") == called]
+        if not found:
+            raise UserError("adapter.from names an adapter of several kinds, which silos cannot.")
+        values["adapter"] = {found[0]: asdict(kind)}  # type: ignore[call-overload]
+    chosen = made.machine.chosen.get(made.experiment.model.noted)
+    precision = json.dumps(asdict(chosen)) if chosen else ""
+    return Letter(_name(folder), settings.dump(values), made.division.digest, precision)

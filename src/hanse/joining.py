@@ -1,0 +1,77 @@
+"""A silo's process: a resident in it, and Flower's node beside it, until somebody stops it."""
+
+import logging
+import secrets
+import time
+
+from hanse.logs import LogFormat, structured
+from hanse.resident import Resident
+from hanse.runtimes.flower_children import listens, terminable
+from hanse.runtimes.flower_node import FlowerNode
+from hanse.runtimes.frames import Door, Line, door
+from hanse.silo.identity import open_silo
+from hanse.silo.settings import Silo
+from hanse.status import Status, shown
+
+log = logging.getLogger(__name__)
+
+IDLE = 1.0  # seconds between two looks at whether the node still runs
+REACH = 30.0  # seconds without a letter, after which it is tried whether the server can be reached
+REST = 2.0, 3.0  # seconds before a node is started again: at least, and at most so many more
+
+
+def join(silo: Silo, status_port: int | None = None, logs: LogFormat = LogFormat.TEXT) -> None:
+    """Take part in a server's runs until somebody stops it.
+
+    status_port: where on this machine /healthz and /metrics are.
+    """
+    kit = open_silo(silo.kit, silo.name) if silo.kit else None
+    if kit is None:
+        log.warning("without a kit nothing is encrypted or signed: for trying out on one machine")
+    resident = Resident(silo, kit)
+    structured(logs, resident.about)
+    tls = (kit.authority, kit.node_key) if kit else ()
+    with door() as entrance:
+        node = FlowerNode(silo.state / "flower", silo.server, entrance, *tls)
+
+        def status() -> Status:
+            return Status(
+                {**resident.about(), "node": node.alive}, node.alive, [*resident.figures()]
+            )
+
+        try:
+            with shown(status_port, status), terminable():
+                _serve(resident, node, entrance)
+        except KeyboardInterrupt:
+            log.info("stopped")
+        finally:
+            node.stop()
+
+
+def _serve(resident: Resident, node: FlowerNode, entrance: Door) -> None:
+    silo, heard, again = resident.silo, time.monotonic(), 0.0
+    while True:
+        if not node.alive and time.monotonic() >= again:
+            if again:
+                log.warning("Flower's node has ended (%s); it is started again", node.last())
+            node.start()
+            # Not all at once, when a server comes back.
+            again = time.monotonic() + REST[0] + REST[1] * secrets.randbelow(1000) / 1000
+        line = entrance.enter(IDLE)
+        if line is not None:
+            _answer(resident, line)
+            heard = time.monotonic()
+        elif time.monotonic() - heard > REACH:
+            heard = time.monotonic() + secrets.randbelow(10)
+            if not listens(silo.host, silo.port):
+                log.warning("the server %s cannot be reached; trying again", silo.server)
+
+
+def _answer(resident: Resident, line: Line) -> None:
+    try:
+        _, data = line.receive()
+        line.send({}, resident.answer(data))
+    except (EOFError, OSError) as error:
+        log.warning("a message was lost: %s", error)
+    finally:
+        line.close()

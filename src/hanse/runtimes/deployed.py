@@ -1,0 +1,265 @@
+"""Clients on other machines, as the federated loop sees them: who is there, and who must be asked.
+
+It says who it is waiting for by name. A request is sent again whenever it may have been lost: when
+its silo comes back with another node or another process, or when the engine that carries messages
+was started anew. So a silo may answer twice; the exchange counts each once.
+"""
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+from hanse.interfaces import Federation
+from hanse.messages import ClientProfile
+from hanse.progress import say
+from hanse.runtimes.frames import Frame
+from hanse.runtimes.letters import WHO, Answer, Letters, RefusedError
+
+log = logging.getLogger(__name__)
+
+PROBE = 20.0  # seconds without a word from a silo, after which it is asked whether it is there
+AGAIN = 5.0  # seconds after which a node that did not answer well is greeted again
+TELL = 10.0  # seconds between two lines that say who is waited for
+STEP = 0.5  # longest wait for one event, in seconds
+
+
+class Engine(Protocol):
+    """What carries bytes to nodes and back, and starts again by itself when it is killed."""
+
+    def send(self, node: int, ticket: int, body: bytes) -> None:
+        """Hand bytes over for a node; returns at once."""
+
+    def event(self, seconds: float) -> Frame | None:
+        """What has happened: "reply" or "failed" to a ticket, "nodes" there are, "anew"."""
+
+
+@dataclass
+class Seat:
+    """One silo, as far as it is known.
+
+    node: where it is, while it is there. session: its process; another one has forgotten what it
+        was asked. seen: when it last said anything. asked: when it was last asked.
+    request: what it has not answered yet.
+    """
+
+    name: str
+    node: int | None = None
+    session: str = ""
+    seen: float | None = None
+    asked: float = 0.0
+    profile: ClientProfile | None = None
+    request: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What was sent to a node: for whom, its number, and the request in it.
+
+    Without a name, it asks who is there; without a request, for a silo's profile.
+    """
+
+    node: int
+    name: str = ""
+    number: int = 0
+    request: bytes = b""
+
+
+@dataclass
+class Deployed(Federation):
+    """The silos of a federation, over an engine.
+
+    names: of those that take part, in client order.
+    letters: writes what silos are asked, and reads their answers.
+    enough: how many must be there for a run to begin when `patience` seconds are over; without
+        patience it waits for all.
+    """
+
+    remote: ClassVar[bool] = True
+
+    engine: Engine
+    names: Sequence[str]
+    letters: Letters
+    enough: int
+    patience: float | None = None
+    seats: dict[str, Seat] = field(init=False)
+    _due: dict[int, float] = field(default_factory=dict)  # by node: when to greet it
+    _under_way: dict[int, Sent] = field(default_factory=dict)  # by ticket
+    _ticket: int = 0
+    _replies: deque[tuple[str, bytes]] = field(default_factory=deque)
+    _told: float = 0.0  # when it was last said who is waited for, or no need was
+
+    def __post_init__(self) -> None:
+        self.seats = {name: Seat(name) for name in self.names}
+
+    def profiles(self) -> list[ClientProfile]:
+        """Those known so far; at first, wait for all, or for enough when patience is over."""
+        begun = time.monotonic()
+        while unknown := [seat.name for seat in self.seats.values() if seat.profile is None]:
+            late = self.patience is not None and time.monotonic() - begun > self.patience
+            if late and len(self.seats) - len(unknown) >= self.enough:
+                break
+            self._step(STEP)
+            self._tell(unknown)
+        self._step(0.0)
+        return [seat.profile for seat in self.seats.values() if seat.profile is not None]
+
+    def send(self, client: str, message: bytes) -> None:
+        seat = self.seats[client]
+        seat.request = message
+        if seat.node is not None:
+            self._ask(seat)
+
+    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._replies:
+            if (left := end - time.monotonic()) <= 0:
+                return None
+            self._step(min(STEP, left))
+            self._tell([seat.name for seat in self.seats.values() if seat.request is not None])
+        return self._replies.popleft()
+
+    def gather(self, clients: Sequence[str], enough: int) -> bool:
+        """Wait until enough of these are there; who owes an answer must first say that it is."""
+        for seat in map(self.seats.__getitem__, clients):
+            if seat.request is not None:
+                self._doubt(seat)
+                seat.request = None
+        end = time.monotonic() + AGAIN
+        while time.monotonic() < end:
+            self._step(STEP)
+        while away := [name for name in clients if self.seats[name].node is None]:
+            if len(clients) - len(away) >= enough:
+                break
+            self._step(STEP)
+            self._tell(away, f"paused, since a round needs {enough}: ")
+        return True
+
+    def _step(self, seconds: float) -> None:
+        """Greet who must be, and take what happens within so many seconds."""
+        self._greet()
+        while (event := self.engine.event(seconds)) is not None:
+            seconds = 0.0
+            head, body = event
+            if head["is"] == "nodes":
+                self._look(head["nodes"])
+            elif head["is"] == "anew":
+                self._begin_anew()
+            elif sent := self._under_way.pop(head["ticket"], None):
+                if head["is"] == "reply":
+                    self._take(sent, body)
+                else:
+                    self._miss(sent, head["why"])
+            self._greet()
+
+    def _greet(self) -> None:
+        """Ask nodes who they are: new ones, and those that are waited for and say nothing."""
+        now = time.monotonic()
+        greeted = {sent.node for sent in self._under_way.values() if not sent.name}
+        for seat in self.seats.values():
+            quiet = now - max(seat.asked, seat.seen or 0.0)
+            if seat.request and quiet > PROBE and seat.node in self._due.keys() - greeted:
+                seat.asked = self._due[seat.node] = now
+        for node, due in self._due.items():
+            if due <= now:
+                self._due[node] = math.inf
+                self._post(Sent(node), WHO)
+
+    def _look(self, nodes: Sequence[int]) -> None:
+        """These nodes are there now, and no others."""
+        now = time.monotonic()
+        self._due = {node: self._due.get(node, now) for node in nodes}
+        for seat in self.seats.values():
+            if seat.node is not None and seat.node not in self._due:
+                log.warning("%s is gone", seat.name, extra={"silo": seat.name})
+                seat.node = None
+
+    def _begin_anew(self) -> None:
+        """All that was under way is lost."""
+        self._under_way.clear()
+        self._look([])
+
+    def _take(self, sent: Sent, body: bytes) -> None:
+        """An answer has come."""
+        try:
+            if not sent.name:
+                self._meet(sent.node, Answer.parse(body))
+                return
+            answer = self.letters.read(body, sent.name, sent.number)
+            if answer.error or answer.profile is None:
+                raise RefusedError(answer.error or "it says nothing of itself")
+        except RefusedError as error:
+            self._miss(sent, str(error))
+            return
+        seat = self.seats[sent.name]
+        fresh = (seat.node, seat.session) != (sent.node, answer.session)
+        seat.node, seat.session, seat.profile = sent.node, answer.session, answer.profile
+        seat.seen = self._told = time.monotonic()
+        if fresh:
+            log.info("%s is there", seat.name, extra={"silo": seat.name})
+        if sent.request:
+            if seat.request is sent.request:  # and not a later one
+                seat.request = None
+            self._replies.append((seat.name, answer.body))
+        elif fresh and seat.request is not None:
+            self._ask(seat)
+
+    def _meet(self, node: int, answer: Answer) -> None:
+        """A node has said who it is, which it must prove by its answer to a letter."""
+        seat = self.seats.get(answer.name)
+        if seat is None:
+            raise RefusedError(f"{answer.name!r:.80} is no client of this experiment")
+        if (seat.node, seat.session) == (node, answer.session):
+            seat.seen = time.monotonic()
+        else:
+            self._write(seat, node, b"")
+
+    def _miss(self, sent: Sent, why: str) -> None:
+        """There is no answer; whoever is at the node will be greeted again."""
+        who = {"silo": sent.name} if sent.name else {}
+        log.warning("%s: %s", sent.name or f"node {sent.node}", why, extra=who)
+        if sent.name and self.seats[sent.name].node == sent.node:
+            self._doubt(self.seats[sent.name])
+        if sent.node in self._due:
+            self._due[sent.node] = time.monotonic() + AGAIN
+
+    def _doubt(self, seat: Seat) -> None:
+        """Nobody knows whether a silo is there, until it answers again."""
+        if seat.node in self._due:
+            self._due[seat.node] = time.monotonic()
+        seat.node, seat.session = None, ""
+
+    def _ask(self, seat: Seat) -> None:
+        """Send a silo its request."""
+        assert seat.node is not None and seat.request is not None
+        seat.asked = time.monotonic()
+        self._write(seat, seat.node, seat.request)
+
+    def _write(self, seat: Seat, node: int, request: bytes) -> None:
+        letter, number = self.letters.write(seat.name, request)
+        self._post(Sent(node, seat.name, number, request), letter)
+
+    def _post(self, sent: Sent, body: bytes) -> None:
+        self._ticket += 1
+        self._under_way[self._ticket] = sent
+        self.engine.send(sent.node, self._ticket, body)
+
+    def _tell(self, names: Sequence[str], before: str = "") -> None:
+        """Say who is waited for, at length when nothing has been heard for a while."""
+        if not names:
+            return
+        now = time.monotonic()
+        who = f"{before}waiting for {len(names)} of {len(self.seats)}: {', '.join(names)}"
+        away = [seat for seat in map(self.seats.__getitem__, names) if seat.node is None]
+        said = "; ".join([who, *(f"{seat.name} {_ago(seat.seen, now)}" for seat in away)])
+        say(said)
+        if now - self._told > TELL:
+            self._told = now
+            log.info("%s", said)
+
+
+def _ago(seen: float | None, now: float) -> str:
+    return "never seen" if seen is None else f"last seen {now - seen:.0f} s ago"

@@ -1,0 +1,154 @@
+"""A folder in which Flower finds all that it needs, so that nothing of the user's is touched."""
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+import hanse
+from hanse import storage
+from hanse.errors import UserError
+from hanse.learners.sources import cache
+from hanse.runtimes import flower_program
+from hanse.runtimes.flower_asking import ASK, PROGRAM
+
+APP = '''"""Names the two thin apps of the package; there is no other code."""
+
+from hanse.runtimes.flower_client import app as client
+from hanse.runtimes.flower_server import app as server
+
+__all__ = ["client", "server"]
+'''
+PROJECT = """[project]
+name = "hanse"
+version = "{version}"
+description = "Passes bytes between a federated loop and resident workers"
+license = "Apache-2.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "hanse"
+
+[tool.flwr.app.components]
+serverapp = "app:server"
+clientapp = "app:client"
+"""
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",  # seconds; a second by default
+}
+SERVER = ("flower-superlink", "flower-superexec", "flwr-serverapp", "flwr")
+NODE = ("flower-supernode", "flower-superexec", PROGRAM, "flwr", "nursery")
+PATIENCE = 120  # seconds for one of Flower's short commands
+
+
+@dataclass(frozen=True)
+class FlowerHome:
+    """Flower's own folder, its programs as hanse lets them be started, and the app."""
+
+    folder: Path
+
+    @staticmethod
+    def prepare(folder: Path, programs: Sequence[str]) -> "FlowerHome":
+        """The folder, filled; programs: those that may be started, as they start each other."""
+        if find_spec("flwr") is None:
+            raise UserError(
+                "Flower is missing, which carries messages between machines; "
+                "install it with `pip install 'hanse[flower]'`."
+            )
+        home = FlowerHome(folder.resolve())  # its programs run in it
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for made in (home.app, home.apps, home.programs):
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir()
+        version = ".".join(re.findall(r"\d+", hanse.__version__)[:3])
+        (home.app / "pyproject.toml").write_text(PROJECT.format(version=version))
+        (home.app / "app.py").write_text(APP)
+        for name in programs:
+            words = [sys.executable, "-m", flower_program.__name__, name]
+            if name == "nursery":
+                words = [sys.executable, "-m", "hanse.runtimes.flower_nursery"]
+            if name == PROGRAM:
+                asking = home.programs / "ask.py"
+                asking.write_text(ASK.format(program=flower_program.__name__, name=name))
+                words = [sys.executable, "-S", "-s", str(asking)]
+            file = home.programs / name
+            file.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+            file.chmod(0o700)
+        return home
+
+    @property
+    def app(self) -> Path:
+        """The app's source."""
+        return self.folder / "app"
+
+    @property
+    def apps(self) -> Path:
+        """Where Flower installs apps."""
+        return self.folder / "apps"
+
+    @property
+    def programs(self) -> Path:
+        """Where Flower's programs are found; there is nothing else on their PATH."""
+        return self.folder / "bin"
+
+    def install(self) -> None:
+        """Install the app where one that a server sends is looked for."""
+        texts = [self.app / "pyproject.toml", self.app / "app.py"]
+        digest = hashlib.sha256(b"".join(file.read_bytes() for file in texts)).hexdigest()
+        made = cache() / "flower" / digest[:32]
+        with storage.alone(made):
+            if not made.is_dir():  # Flower's commands take seconds
+                self.call("flwr", "build", "--app", str(self.app))
+                [bundle] = self.folder.glob("*.fab")
+                self.call("flwr", "install", str(bundle))
+                bundle.unlink()
+                with storage.folder(made) as aside:
+                    shutil.copytree(self.apps, aside, dirs_exist_ok=True)
+        shutil.copytree(made, self.apps, dirs_exist_ok=True)
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What Flower's programs find in their environment."""
+        own = {"FLWR_HOME": str(self.folder), "PATH": str(self.programs)}
+        return {**os.environ, **QUIET, **own, flower_program.APPS: str(self.apps), **(more or {})}
+
+    def start(
+        self, words: Sequence[str], log: IO[bytes], more: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        """Start a program that goes on, in a group of its own; what it says goes to a log."""
+        program, *rest = words
+        return subprocess.Popen(  # noqa: S603 (ours)
+            [self.programs / program, *rest],
+            env=self.environment(more),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def call(self, program: str, *words: str, more: Mapping[str, str] | None = None) -> str:
+        """What a short command of Flower's says; raises UserError if it fails."""
+        done = subprocess.run(  # noqa: S603 (ours)
+            [self.programs / program, *words],
+            env=self.environment(more),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        if done.returncode:
+            said = " ".join((done.stdout + done.stderr).split())[-500:]
+            raise UserError(f"`{program} {' '.join(words)}` of Flower failed: {said}")
+        return done.stdout

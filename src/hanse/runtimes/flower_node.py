@@ -1,0 +1,56 @@
+"""A silo's side of Flower: a SuperNode, whose messages come in at a door."""
+
+from pathlib import Path
+
+from hanse.runtimes.flower_asking import NURSERY
+from hanse.runtimes.flower_children import Child, free_port
+from hanse.runtimes.flower_home import NODE, FlowerHome
+from hanse.runtimes.frames import Door
+
+DOOR = "HANSE_DOOR"
+
+
+class FlowerNode:
+    """A SuperNode for the SuperLink at `server`, and the nursery of its ClientApps.
+
+    authority: the PEM file of the certificate by which the server is known; none: no TLS.
+    key: the private key by which the node is known.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        server: str,
+        door: Door,
+        authority: Path | None = None,
+        key: Path | None = None,
+    ) -> None:
+        home = FlowerHome.prepare(folder, NODE)
+        home.install()
+        more = {DOOR: str(door.path), NURSERY: str(door.path.with_name("nursery"))}
+        words = ["flower-supernode", "--superlink", server, "--host", "127.0.0.1"]
+        words += ["--port", str(free_port())]
+        words += ["--insecure"] if authority is None else ["--root-certificates", str(authority)]
+        if key is not None:
+            words += ["--auth-supernode-private-key", str(key)]
+        self._nursery = Child(home, ["nursery"], more)
+        self._node = Child(home, words, more)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the node runs; without the nursery it does, too, but slower."""
+        return self._node.alive
+
+    def start(self) -> None:
+        """Start both, after ending what may still run."""
+        self._nursery.start()
+        self._node.start()
+
+    def stop(self) -> None:
+        """End both."""
+        self._node.stop()
+        self._nursery.stop()
+
+    def last(self) -> str:
+        """The end of what the node said."""
+        return self._node.last()

@@ -1,0 +1,51 @@
+"""Starts one of Flower's programs, as a child that neither outlives nor deceives us.
+
+Flower's programs start each other by name. The folder of names that hanse gives them (see
+flower_home) leads here: so every one of them dies with the process that started it, by the
+kernel's hand, however that one was killed; and the one that runs what a SuperLink sends installs
+nothing but the app that this machine has already.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from importlib.metadata import entry_points
+from typing import Any
+
+APPS = "HANSE_APPS"  # in the environment: the folder of apps, in which nothing new may appear
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Run the program that the first word names, with the other words."""
+    name = sys.argv[1]
+    die_with_parent()
+    if name == "flwr-clientapp":
+        refuse_apps(os.environ[APPS])
+    [program] = entry_points(group="console_scripts", name=name)
+    sys.argv = [name, *sys.argv[2:]]
+    program.load()()
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent ends; where there is no such call, Flower's own watch must do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def refuse_apps(folder: str) -> None:
+    """Let no code of a server's get into a folder: Python asks here before it makes a folder."""
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.mkdir" and os.fspath(arguments[0]).startswith(folder):
+            raise PermissionError(
+                "the server sent a Flower app that is not the one of the hanse installed here; "
+                "nothing of it was run: use the same version of hanse on both sides"
+            )
+
+    sys.addaudithook(hook)
+
+
+if __name__ == "__main__":
+    main()

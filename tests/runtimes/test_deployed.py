@@ -1,0 +1,220 @@
+"""Who is there, who must be asked again, and whose answer is whose."""
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from hanse.messages import ClientProfile, Request
+from hanse.runtimes import deployed
+from hanse.runtimes.deployed import Deployed
+from hanse.runtimes.frames import Frame, pack
+from hanse.runtimes.letters import WHO, Answer, Letter, Letters, RefusedError
+
+LETTER = Letter("run1", "rounds: 1")
+
+
+class Node:
+    """A silo's process behind a node."""
+
+    def __init__(self, name: str, session: str = "first") -> None:
+        self.name, self.session, self.asked = name, session, list[bytes]()
+        self.signs_as = name
+
+    def answer(self, body: bytes) -> bytes:
+        if body == WHO:
+            return Answer(self.name, self.session).pack()
+        request = Letter.parse(body).request
+        if request:
+            self.asked.append(request)
+        profile = ClientProfile(self.signs_as, 7, {"rank": 4.0, "scaling": 2.0})
+        return Answer(
+            self.signs_as, self.session, profile, body=request and b"re " + request
+        ).pack()
+
+
+class Engine:
+    """Passes bytes to nodes of this process; those in `silent` never answer."""
+
+    def __init__(self, **nodes: Node) -> None:
+        self.nodes = {int(key[1:]): node for key, node in nodes.items()}
+        self.silent = set[int]()
+        self.events: deque[Frame] = deque()
+        self.show()
+
+    def show(self) -> None:
+        self.events.append(({"is": "nodes", "nodes": sorted(self.nodes)}, b""))
+
+    def send(self, node: int, ticket: int, body: bytes) -> None:
+        if node not in self.nodes:
+            self.events.append(({"is": "failed", "ticket": ticket, "why": "no such node"}, b""))
+        elif node not in self.silent:
+            answer = self.nodes[node].answer(body)
+            self.events.append(({"is": "reply", "ticket": ticket}, answer))
+
+    def event(self, seconds: float) -> Frame | None:
+        return self.events.popleft() if self.events else None
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
+    """A clock that goes on by a second whenever it is looked at."""
+    ticks = itertools.count()
+    monkeypatch.setattr(deployed.time, "monotonic", lambda: float(next(ticks)))
+    return lambda: float(next(ticks))
+
+
+def seated(engine: Engine, *names: str, **settings: float) -> Deployed:
+    silos = Deployed(engine, names or ("a", "b"), Letters(LETTER), 1, **settings)  # type: ignore[arg-type]
+    silos.profiles()
+    return silos
+
+
+REQUEST = Request("train", 3).pack()
+
+
+@pytest.mark.usefixtures("time")
+def test_answers_come_from_those_who_were_asked() -> None:
+    engine = Engine(n1=Node("b"), n2=Node("a"))
+    silos = seated(engine)
+    assert [profile.name for profile in silos.profiles()] == ["a", "b"]  # in client order
+    silos.send("a", REQUEST)
+    silos.send("b", REQUEST)
+    assert {silos.receive(10), silos.receive(10)} == {
+        ("a", b"re " + REQUEST),
+        ("b", b"re " + REQUEST),
+    }
+    assert silos.receive(10) is None
+
+
+@pytest.mark.usefixtures("time")
+def test_request_is_sent_again_to_a_silo_that_comes_back_at_another_node() -> None:
+    engine = Engine(n1=Node("a"), n2=Node("b"))
+    silos = seated(engine)
+    engine.silent = {1}
+    silos.send("a", REQUEST)
+    engine.nodes = {2: engine.nodes[2], 3: Node("a", "second")}
+    engine.show()
+    assert silos.receive(60) == ("a", b"re " + REQUEST)
+    assert engine.nodes[3].asked == [REQUEST]
+
+
+@pytest.mark.usefixtures("time")
+def test_request_is_sent_again_to_a_process_that_was_started_anew_at_the_same_node() -> None:
+    engine = Engine(n1=Node("a"), n2=Node("b"))
+    silos = seated(engine)
+    engine.silent = {1}
+    silos.send("a", REQUEST)
+    assert silos.receive(5) is None
+    engine.nodes[1], engine.silent = Node("a", "second"), set()
+    assert silos.receive(200) == ("a", b"re " + REQUEST)
+
+
+@pytest.mark.usefixtures("time")
+def test_everything_is_asked_again_when_the_engine_was_started_anew() -> None:
+    engine = Engine(n1=Node("a"), n2=Node("b"))
+    silos = seated(engine)
+    engine.silent = {1, 2}
+    silos.send("a", REQUEST)
+    engine.silent = set()
+    engine.events.append(({"is": "anew"}, b""))
+    engine.show()
+    assert silos.receive(60) == ("a", b"re " + REQUEST)
+
+
+@pytest.mark.usefixtures("time")
+def test_stranger_and_who_speaks_for_another_are_not_seated(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    liar = Node("a")
+    liar.signs_as = "b"
+    engine = Engine(n1=liar, n2=Node("b"), n3=Node("c"))
+    silos = Deployed(engine, ("a", "b"), Letters(LETTER), enough=1, patience=60)
+    assert [profile.name for profile in silos.profiles()] == ["b"]
+    assert "'c' is no client of this experiment" in caplog.text
+    assert "it is in the name of 'b', but a was asked" in caplog.text
+
+
+@pytest.mark.usefixtures("time")
+def test_who_is_waited_for_is_said_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    engine = Engine(n1=Node("a"), n2=Node("b"))
+    silos = seated(engine)
+    engine.silent = {1, 2}
+    silos.send("a", REQUEST)
+    silos.send("b", REQUEST)
+    del engine.nodes[2]
+    engine.show()
+    assert silos.receive(100) is None
+    assert "waiting for 2 of 2: a, b; b last seen" in caplog.text
+
+
+@pytest.mark.usefixtures("time")
+def test_run_begins_without_a_silo_that_does_not_come_and_takes_it_later() -> None:
+    engine = Engine(n1=Node("a"))
+    silos = Deployed(engine, ("a", "b"), Letters(LETTER), enough=1, patience=30)
+    assert [profile.name for profile in silos.profiles()] == ["a"]
+    engine.nodes[2] = Node("b")
+    engine.show()
+    assert [profile.name for profile in silos.profiles()] == ["a", "b"]
+
+
+@pytest.mark.usefixtures("time")
+def test_gather_waits_until_enough_say_that_they_are_there() -> None:
+    engine = Engine(n1=Node("a"), n2=Node("b"))
+    silos = seated(engine)
+    engine.silent = {1, 2}
+    silos.send("a", REQUEST)
+    silos.send("b", REQUEST)
+    assert silos.receive(10) is None
+    asked = itertools.count()
+    inner = engine.event
+
+    def event(seconds: float) -> Frame | None:
+        if next(asked) == 50:  # they come back while it waits
+            engine.silent = set()
+            engine.nodes = {5: Node("a", "second"), 6: Node("b", "second")}
+            engine.show()
+        return inner(seconds)
+
+    engine.event = event  # type: ignore[method-assign]
+    assert silos.gather(["a", "b"], 2)
+    assert next(asked) > 50
+    assert silos.seats["a"].node == 5 and silos.seats["b"].node == 6
+
+
+# ---- letters
+
+
+def test_letters_and_answers_are_what_they_were() -> None:
+    letter = replace(LETTER, request=b"bytes", rows="ab", precision="{}")
+    assert Letter.parse(letter.pack()) == letter
+    answer = Answer("a", "s", ClientProfile("a", 3, {"rank": 1.0, "scaling": 0.5}), body=b"x")
+    assert Answer.parse(answer.pack()) == answer
+    assert Answer.parse(Answer("a", "s", error="no").pack()) == Answer("a", "s", error="no")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no frame at all, but long enough for one",
+        pack({"run": "../up", "settings": "", "rows": "", "precision": "", "version": ""}, b""),
+        pack({"run": "r", "settings": 3, "rows": "", "precision": "", "version": ""}, b""),
+        LETTER.pack() + b"more",
+        LETTER.pack()[:-1],
+    ],
+)
+def test_what_is_no_letter_is_refused(data: bytes) -> None:
+    with pytest.raises(RefusedError):
+        Letter.parse(data)
+
+
+@pytest.mark.parametrize("examples", [-1, 1.5, True, "7", 2**60])
+def test_what_is_no_answer_is_refused(examples: object) -> None:
+    head = {"name": "a", "session": "s", "error": "", "rank": 1.0, "scaling": 1.0}
+    with pytest.raises(RefusedError):
+        Answer.parse(pack({**head, "examples": examples}, b""))

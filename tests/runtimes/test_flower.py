@@ -1,0 +1,88 @@
+"""Flower's programs as children: what they may do, and that they end with their parent."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from federation import left_of
+from hanse.errors import UserError
+from hanse.runtimes.flower_asking import NURSERY
+from hanse.runtimes.flower_children import Child, refuse_busy
+from hanse.runtimes.flower_home import NODE, FlowerHome
+
+
+def _run(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    words = (sys.executable, "-c", code, *words)
+    return subprocess.run(words, capture_output=True, text=True, timeout=60)
+
+
+def test_app_that_is_not_installed_here_is_not_run(tmp_path: Path) -> None:
+    code = """
+import sys, pathlib
+from hanse.runtimes.flower_program import refuse_apps
+apps = pathlib.Path(sys.argv[1])
+if sys.argv[2] == "guarded": refuse_apps(str(apps))
+(apps / "evil.app.1.0.0.abc").mkdir(parents=True, exist_ok=True)
+"""
+    apps = tmp_path / "apps"
+    apps.mkdir()
+    assert _run(code, str(apps), "unguarded").returncode == 0  # without the guard it gets in
+    (apps / "evil.app.1.0.0.abc").rmdir()
+    refused = _run(code, str(apps), "guarded")
+    assert "the server sent a Flower app that is not the one" in refused.stderr
+    assert not list(apps.iterdir())
+
+
+def test_only_named_programs_are_found(tmp_path: Path) -> None:
+    home = FlowerHome.prepare(tmp_path / "flower", NODE)
+    assert home.environment()["PATH"] == str(home.programs)
+    found = {file.name for file in home.programs.iterdir()}
+    assert found == {*NODE, "ask.py"}
+    assert "flwr-agentapp" not in found and "flwr-serverapp" not in found
+
+
+def test_port_in_use_is_said_in_a_sentence() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"127.0.0.1:{port} cannot be listened at"):
+            refuse_busy("127.0.0.1", port)
+
+
+@pytest.mark.end_to_end
+def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    home = tmp_path / "flower"
+    parent = os.fork()
+    if parent == 0:
+        more = {NURSERY: str(tmp_path / "nursery")}
+        Child(FlowerHome.prepare(home, NODE), ["nursery"], more).start()
+        time.sleep(120)
+        os._exit(0)
+    try:
+        end = time.monotonic() + 60
+        while not (tmp_path / "nursery").exists():
+            assert time.monotonic() < end, "the nursery did not start"
+            time.sleep(0.1)
+        with socket.socket(socket.AF_UNIX) as line:  # a grandchild, which finds nobody to talk to
+            line.connect(str(tmp_path / "nursery"))
+            line.sendall(json.dumps(["--insecure", "--token", "t"]).encode())
+            line.shutdown(socket.SHUT_WR)
+            line.recv(1)
+        while len(left_of(home)) < 2:
+            assert time.monotonic() < end, "nothing was forked"
+            time.sleep(0.02)
+    finally:
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+    end = time.monotonic() + 5
+    while left := left_of(home):
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
