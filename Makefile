@@ -1,6 +1,7 @@
 # make demo        fine-tune a real model across four silos (minutes)
-# make test        lint, types, layering, then every test
+# make test        lint, types, layering, then every test but those of `make chaos`
 # make check       lint, types, layering
+# make chaos       a real federation whose silos are stopped: minutes
 # make docs-check  run every command of the guides
 # make bench       measure, and write benchmarks/results/ (hours)
 # make bench-short the benchmarks of speed in their short forms, into runs/benchmarks/ (minutes)
@@ -21,14 +22,17 @@ HAS_TORCH := $(PYTHON) -c "import torch"
 
 export OMP_NUM_THREADS ?= $(THREADS)
 
-.PHONY: demo test test-gpu check docs-check bench bench-short bench-gpu clean
+.PHONY: demo test test-gpu chaos check docs-check bench bench-short bench-gpu clean
 
 demo: $(VENV)/.demo
 	$(BIN)/hanse run experiments/quickstart.yaml
 
 test: check $(VENV)/.samples
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not end_to_end and not gpu"
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "end_to_end or gpu" -rs
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "(end_to_end or gpu) and not chaos" -rs
+
+chaos: $(VENV)/.samples
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m chaos -rs
 
 test-gpu: $(VENV)/.dev
 	$(BIN)/pytest -m "gpu" -rs tests/gpu

@@ -9,7 +9,7 @@ import pytest
 from federation import ALONE, SILOS, federation
 from hanse.journal import records
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.chaos]
 
 DEADLINE = 15.0
 
