@@ -90,11 +90,11 @@ def compared(name: str, deal: str, seed: int, rate: float) -> Task:
     return Task(RUNS / f"{_file(name)}-{deal}-{seed}", EXPERIMENT, (*own, *scored))
 
 
-def timing(name: str) -> Task:
+def timing(name: str, place: str = "") -> Task:
     """A short run of silos that hold as much as each other, which has the processor to itself."""
-    own = (*WAYS[name].settings, f"seed={TUNING}", DEALS["alike"], "rounds=4")
-    unseen = ("evaluation.test=false", "evaluation.clients=false")
-    return Task(RUNS / f"timing-{_file(name)}", EXPERIMENT, (*own, *unseen))
+    own = (*WAYS[name].settings, f"seed={TUNING}", DEALS["alike"], "rounds=3")
+    unseen = ("data.validation=0", "evaluation.test=false", "evaluation.clients=false")
+    return Task(RUNS / f"timing-{_file(name)}{place}", EXPERIMENT, (*own, *unseen))
 
 
 def _file(name: str) -> str:
@@ -139,8 +139,8 @@ def outcome(task: Task) -> dict[str, Any]:
 
 
 def seconds(task: Task) -> dict[str, float]:
-    """What a round takes of a run that is timed; in the first, rows are still new."""
-    later = [record["seconds"] for record in journal.records(task.folder) if record["round"] > 1]
+    """What a round takes of a run that is timed."""
+    later = [record["seconds"] for record in journal.records(task.folder) if record["round"]]
     return {
         "training_seconds": statistics.median(spending.training(row) for row in later),
         "server_seconds": statistics.median(row["aggregation"] for row in later),
@@ -199,7 +199,8 @@ def main() -> None:
         for deal in DEALS
     }
     finish(task for own in tasks.values() for task in own)
-    finish((timing(name) for name in names), workers=1)
+    # All see the same reviews, which are new to the first run alone.
+    finish([timing(BASELINE, "-first"), *map(timing, names)], workers=1)
     runs = {key: [outcome(task) for task in own] for key, own in tasks.items()}
     lines = {
         deal: {
