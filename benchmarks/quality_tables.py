@@ -81,7 +81,8 @@ def comparison(result: dict[str, Any]) -> list[str]:
         f"{own:,.0f} reviews that the silos held out, with what each silo keeps, and intervals "
         "over seeds (Student's t). Learning rates by validation: "
         + ", ".join(f"{_ticked(name)} {rate:g}" for name, rate in result["rates"].items())
-        + f". All runs took {result['minutes']:.0f} minutes, two at a time.",
+        + f". These runs took {result['minutes']:.0f} minutes, two at a time, without those that "
+        "rates were chosen by. Seconds are of a round, on the same reviews for all, one at a time.",
     ]
 
 
