@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 DOOR = "HANSE_DOOR"
 NAME = "hanse"  # the SuperLink's, among Flower's connections
 ENTERING = 90.0  # seconds until the run's process has come in
+SETTLING = (
+    2.0  # seconds after which a SuperLink that was killed is gone, as its children were before
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,15 @@ class FlowerLink:
 
     def start(self) -> None:
         """Start what does not run, and wait for the process that passes messages."""
+        try:
+            self._enter()
+        except UserError:
+            time.sleep(SETTLING)
+            if self._superlink.alive:
+                raise
+            self._enter()
+
+    def _enter(self) -> None:
         if not self._superlink.alive:
             refuse_busy(self._host, self._port)
             self._superlink.start()
