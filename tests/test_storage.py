@@ -150,7 +150,10 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
     left.mkdir()
     running = tmp_path / f".home.{os.getppid()}.part"
     running.mkdir()
+    other = tmp_path / f".home.of.{int(gone.stdout)}.part"  # beside a folder of another name
+    other.mkdir()
     with storage.folder(tmp_path / "home"):
         pass
+    assert other.exists()
     assert not left.exists()
     assert running.exists()

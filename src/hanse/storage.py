@@ -119,9 +119,10 @@ def _aside(path: Path) -> Path:
 
 def _sweep(path: Path) -> None:
     """Remove what processes that are no more have left beside `path`."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        process = int(left.name.split(".")[-2])
-        if process == os.getpid() or not _runs(process):
+    start, end = f".{path.name}.", ".part"
+    for left in path.parent.glob(f"{glob.escape(start)}*{end}"):
+        process = left.name.removeprefix(start).removesuffix(end)
+        if process.isdecimal() and (int(process) == os.getpid() or not _runs(int(process))):
             shutil.rmtree(left, ignore_errors=True)
 
 
