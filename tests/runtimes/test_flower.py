@@ -7,15 +7,19 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from federation import left_of
 from hanse.errors import UserError
+from hanse.runtimes import flower_link, frames
 from hanse.runtimes.flower_asking import NURSERY
-from hanse.runtimes.flower_children import Child, refuse_busy
+from hanse.runtimes.flower_children import Child, free_port, refuse_busy
 from hanse.runtimes.flower_home import NODE, FlowerHome
+from hanse.runtimes.flower_link import FlowerLink
+from hanse.runtimes.frames import door
 
 
 def _run(code: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -55,6 +59,49 @@ def test_port_in_use_is_said_in_a_sentence() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"127.0.0.1:{port} cannot be listened at"):
             refuse_busy("127.0.0.1", port)
+
+
+class Dying:
+    """A SuperLink that was killed, and still looks alive when its children are gone."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.started = 0
+
+    @property
+    def alive(self) -> bool:
+        self.looks += 1
+        return self.looks == 1 or self.started > 0
+
+    def start(self) -> None:
+        self.started += 1
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_superlink_that_is_on_its_way_out_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    monkeypatch.setattr(flower_link, "SETTLING", 0.0)
+    monkeypatch.setattr(flower_link, "await_port", lambda *_: None)
+    superlink = Dying()
+    superlink.started = 0 if dies else 1
+
+    def call(*_: object) -> str:
+        if not dies or not superlink.started:
+            raise UserError("`flwr run` of Flower failed")
+        return ""
+
+    with door() as entrance:
+        link = FlowerLink(tmp_path / "flower", "127.0.0.1", free_port(), entrance)
+        monkeypatch.setattr(link, "_superlink", superlink)
+        monkeypatch.setattr(FlowerHome, "call", call)
+        with closing(frames.call(str(entrance.path))):
+            if dies:
+                link.start()
+            else:  # another fault is not tried again
+                with pytest.raises(UserError, match="flwr run"):
+                    link.start()
+    assert superlink.started == 1
 
 
 @pytest.mark.end_to_end
