@@ -54,14 +54,7 @@ def _is_own(file: Path) -> bool:
 
 
 def _read(file: Path, server: Ed25519PublicKey) -> list[Public]:
-    try:
-        with file.open("rb") as handle:
-            text = handle.read(LARGEST).decode("ascii").replace("\r\n", "\n")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        text = ""
-    body, word, signature = text.rpartition("signature ")
+    body, word, signature = keys.text_of(file, LARGEST).rpartition("signature ")
     lines = body.split("\n")
     if not word or lines[0] != FORMAT or lines[-1] or (len(lines) - 2) % 5:
         raise UserError(f"{file} is no file of `hanse kit bundle`; ask for it again.")

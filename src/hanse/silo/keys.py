@@ -153,14 +153,18 @@ def parse(text: str, place: str) -> Public:
 
 def read(file: Path) -> Public:
     """The keys in a silo's public file."""
+    return parse(text_of(file, LARGEST), str(file))
+
+
+def text_of(file: Path, largest: int) -> str:
+    """The beginning of a file that came from elsewhere; empty if it is no plain text."""
     try:
         with file.open("rb") as handle:
-            text = handle.read(LARGEST).decode("ascii").replace("\r\n", "\n")
+            return handle.read(largest).decode("ascii").replace("\r\n", "\n")
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        text = ""
-    return parse(text, str(file))
+        return ""
 
 
 def _proof(text: str) -> bytes:
