@@ -19,7 +19,8 @@ from hanse.learner import Learner
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Order, Reply, Request
 from hanse.randomness import Moment
-from hanse.server import conversation, sample
+from hanse.sampling import sample
+from hanse.server import conversation
 from hanse.values import Combined, Memory, Scores, State
 from toys import Meddler, Outcome, Toy, ToyLearner, federate, same, silos, with_tensors
 

@@ -13,7 +13,7 @@ from hanse.learners.cohort_size import MOST, best, fitting
 from hanse.learners.member import Member
 from hanse.progress import say
 from hanse.randomness import Moment
-from hanse.server import taking_part
+from hanse.sampling import taking_part
 
 log = logging.getLogger(__name__)
 

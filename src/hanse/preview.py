@@ -26,7 +26,8 @@ from hanse.learners.adapted_model import AdaptedModel
 from hanse.messages import Reply
 from hanse.packed import lengths
 from hanse.randomness import Moment
-from hanse.server import Run, conversation, sample, start
+from hanse.sampling import sample
+from hanse.server import Run, conversation, start
 from hanse.values import Example, Memory
 
 PROBED = 4  # optimizer steps that are really done, the first on the longest examples

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-import torch
-
 from hanse.composition import check
 from hanse.errors import UserError
 from hanse.exchange import RoundExchange
@@ -23,6 +21,7 @@ from hanse.messages import ClientProfile
 from hanse.pipeline import Codecs, Pipeline
 from hanse.progress import ROUNDS, say
 from hanse.randomness import Moment
+from hanse.sampling import sample, taking_part
 from hanse.spending import spent
 from hanse.tensors import Tensors, digest, layout
 from hanse.values import Combined, Memory, Scores, State
@@ -149,21 +148,6 @@ def conversation(
         run.schedule.deadline,
         enough,
     )
-
-
-def taking_part(clients: int, fraction: float) -> int:
-    """How many of so many clients take part in a round."""
-    return max(1, round(fraction * clients))
-
-
-def sample(
-    profiles: Mapping[str, ClientProfile], fraction: float, moment: Moment
-) -> dict[str, ClientProfile]:
-    """The clients of a round: a seeded draw without replacement, in client order."""
-    wanted = taking_part(len(profiles), fraction)
-    drawn = torch.randperm(len(profiles), generator=moment.generator("clients"))[:wanted]
-    chosen = set(drawn.tolist())
-    return {name: p for index, (name, p) in enumerate(profiles.items()) if index in chosen}
 
 
 def start(run: Run, profiles: Mapping[str, ClientProfile]) -> Standing:

@@ -24,6 +24,7 @@ from typing import Any
 from hanse.errors import UserError
 from hanse.experiment import Experiment
 from hanse.learners.training import Training
+from hanse.sampling import taking_part
 
 # The kinds of rungs, in the order in which a ladder is read, and what each is in one phrase.
 KINDS = {
@@ -71,8 +72,9 @@ def rungs(experiment: Experiment, sizes: Mapping[str, int], seed: int, home: Pat
     """
     trains = {name: experiment.for_client(name).train for name in sizes}
     own = {name: experiment.rounds * trains[name].seen(rows) for name, rows in sizes.items()}
-    together = round(sum(own.values()) * taking_part(experiment) / len(sizes))
-    wide = experiment.train.gradient_accumulation_steps * taking_part(experiment)
+    asked = taking_part(len(experiment.client_names), experiment.fraction_train)
+    together = round(sum(own.values()) * asked / len(sizes))
+    wide = experiment.train.gradient_accumulation_steps * asked
     joint = replace(experiment.train, gradient_accumulation_steps=wide)
     plain: list[tuple[str, str | None, Training]] = [
         *(("alone", n, lasting(trains[n], own[n], rows)) for n, rows in sizes.items()),
@@ -88,11 +90,6 @@ def rungs(experiment: Experiment, sizes: Mapping[str, int], seed: int, home: Pat
         changed = _plain(values, train, client)
         found.append(Rung(kind, client, _placed(changed, seed, home / name_of(kind, client))))
     return found
-
-
-def taking_part(experiment: Experiment) -> int:
-    """How many clients take part in a round."""
-    return max(1, round(experiment.fraction_train * len(experiment.client_names)))
 
 
 def lasting(train: Training, examples: int, rows: int) -> Training:

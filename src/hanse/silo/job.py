@@ -19,7 +19,7 @@ from hanse.experiment import Experiment, Spec, build_tasks
 from hanse.faults import explain
 from hanse.loading import OVERRIDABLE
 from hanse.parts import names, split
-from hanse.server import taking_part
+from hanse.sampling import taking_part
 from hanse.silo.policy import Policy
 from hanse.silo.settings import Silo
 
