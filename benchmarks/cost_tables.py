@@ -181,3 +181,28 @@ def aggregation(result: dict[str, Any]) -> list[str]:
         "| largest error ÷ largest entry, against float64 "
         f"| {apart['factored']:.1e} | {apart['dense']:.1e} |",
     ]
+
+
+def gpu(result: dict[str, Any]) -> list[str]:
+    """Cohorts on a GPU beside one after another, and what share of its peak they reach."""
+    whole = result["share"]
+    lines = [
+        "| model | clients | batch × tokens | times as fast in a cohort "
+        "| memory, one after another | memory, in a cohort |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case in result["cases"]:
+        alone, together = (case["peak_memory"][way] / 1e9 for way in ("off", "together"))
+        lines.append(
+            f"| {case['shape']} | {case['clients']} | {case['batch']} × {case['tokens']} "
+            f"| {case['speedup']:.2f} | {alone:.1f} GB | {together:.1f} GB |"
+        )
+    return [
+        *lines,
+        "",
+        f"All clients of a case in one cohort, {result['steps']} steps each, in bfloat16; medians "
+        f"of {result['repeats']}. {whole['clients']} clients of {whole['batch']} × "
+        f"{whole['tokens']} on {whole['shape']}, of which `cohort: auto` took {whole['size']} at a "
+        f"time, reach {100 * whole['share']:.1f} % of the {whole['peak_flops'] / 1e12:.0f} TFLOP/s "
+        "of a large matrix product.",
+    ]

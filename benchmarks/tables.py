@@ -26,6 +26,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "scale": cost.scale,
     "speed": cost.speed,
     "aggregation": cost.aggregation,
+    "gpu": cost.gpu,
 }
 
 
@@ -40,8 +41,9 @@ def written(text: str) -> str:
         result = json.loads(file.read_text())
         machine = result["machine"]
         threads = machine["threads"]
+        where = " beside ".join(filter(None, (result.get("gpu"), machine["processor"])))
         source = (
-            f"`{result['command']}` on {machine['processor']}, {threads} thread"
+            f"`{result['command']}` on {where}, {threads} thread"
             f"{'' if threads == '1' else 's'}, torch {result['versions']['torch']}."
         )
         block = "\n".join([f"<!-- {name} -->", *table(result), "", source, f"<!-- /{name} -->"])

@@ -68,11 +68,23 @@ def test_a_run_ends_in_the_same_adapter_without_the_measurement(
     assert (measured / weights).read_bytes() == (plain / weights).read_bytes()
 
 
-def test_what_cannot_be_counted_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heads_that_share_their_keys_are_counted_as_if_they_did_not() -> None:
+    query, shared = torch.Size((2, 4, 20, 8)), torch.Size((2, 2, 30, 8))
+    product = 2 * (2 * 4 * 20 * 30 * 8)  # QKᵀ is as large as PV
+    assert flops._attention(query, shared, shared) == 2 * product
+    back = flops._attention_backward(query, query, shared, shared)
+    assert back == flops._attention_backward(query, query, *[torch.Size((2, 4, 30, 8))] * 2)
+    assert back >= 4 * product  # two products give two gradients each
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, AssertionError])
+def test_what_cannot_be_counted_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
     learner = silos(1)["c0"](Moment(0), {})
 
     def loss(*_: object) -> None:
-        raise RuntimeError("no rule for this operator")
+        raise kind("no rule for this operator")
 
     monkeypatch.setattr(Sft, "loss", loss)
     assert flops.per_token(learner, Sft(), learner.examples("train")) == {}

@@ -20,6 +20,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for products that
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="not run: torch sees no GPU"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning"),  # a prototype
 ]
 
 UPPER = "adapter.lora.layers_to_transform=[1]"

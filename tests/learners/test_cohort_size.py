@@ -1,5 +1,7 @@
 """Which size is taken, from what was measured and from the memory there is."""
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -84,3 +86,23 @@ def test_saved_bytes_grow_with_the_batch(tiny_llama: object) -> None:
     per_token = cohort_size._saved(large)
     assert cohort_size._saved(small) == pytest.approx(per_token, rel=0.3)
     assert per_token > 2 * 32 * 4 * 7  # each of two layers keeps more than its seven inputs
+
+
+def test_measuring_leaves_nothing_in_memory(
+    tiny_llama: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A saved tensor that is given back as it is would hold its own graph, which holds it."""
+    backbone = load(Model(str(tiny_llama), bf16=False, device="cpu"))
+    member, seen = client(backbone, "a", rows(0, 8, 6)).member(), list[weakref.ref[torch.Tensor]]()
+    places = cohort_size._places
+
+    def watched(tensor: torch.Tensor) -> dict[int, int]:
+        seen.append(weakref.ref(tensor))
+        return places(tensor)
+
+    monkeypatch.setattr(cohort_size, "_places", watched)
+    cohort_size._saved(member)
+    gc.collect()
+    assert seen
+    left = [tensor for ref in seen if (tensor := ref()) is not None]
+    assert all(tensor.is_leaf for tensor in left)

@@ -83,7 +83,8 @@ def _usual(most: int, tokens: float, device: torch.device) -> int:
 class _Trial:
     """Seconds that one step of each client takes when so many train together.
 
-    More than memory holds take forever.
+    More than memory holds take forever. A GPU does a step twice, and the second counts: the first
+    of a size asks the driver for its memory, which a run does once.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
@@ -91,10 +92,11 @@ class _Trial:
         self(1)  # whatever happens at the first call only
 
     def __call__(self, size: int) -> float:
-        start = time.perf_counter()
+        warm_up = _device(self._members).type == "cuda"
         try:
-            cohort.attempt([replace(member) for member in self._members[:size]])
-            return (time.perf_counter() - start) / size
+            if warm_up:
+                self._step(size)
+            return self._step(size) / size
         except Exception as error:
             if not is_shortage(error):
                 raise
@@ -102,6 +104,11 @@ class _Trial:
                 raise refusal(error) from None
         clear(_device(self._members))
         return math.inf
+
+    def _step(self, size: int) -> float:
+        start = time.perf_counter()
+        cohort.attempt([replace(member) for member in self._members[:size]])
+        return time.perf_counter() - start
 
 
 def _short(member: Member) -> Member:
@@ -142,7 +149,7 @@ def _saved(member: Member) -> float:
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         seen.update(_places(tensor))
-        return tensor
+        return tensor.detach()  # itself, it would hold its own graph, which holds it: for ever
 
     with refused(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         member.objective.loss(learner, batch)
