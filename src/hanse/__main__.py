@@ -1,24 +1,15 @@
-"""The program: imports take seconds, and Ctrl-C during them is answered in a sentence, too."""
+"""The program: Ctrl-C is answered in a sentence from the first moment on."""
 
 import sys
-import threading
-
-PATIENCE = 3.0  # seconds of imports after which it is said that they go on
 
 
 def main() -> None:
     """Run the command line."""
-    said = "starting: torch and transformers are being imported"
-    late = threading.Timer(PATIENCE, print, [said], {"file": sys.stderr})
-    late.daemon = True
-    late.start()
     try:
         from hanse import cli
     except KeyboardInterrupt:
         print("hanse: stopped before anything was begun.", file=sys.stderr)
         sys.exit(2)
-    finally:
-        late.cancel()
     cli.main()
 
 

@@ -1,41 +1,78 @@
-"""The command line: one file in commands/ for each word after `hanse`."""
+"""The command line: one file in commands/ for each word after `hanse`, imported when it is said."""
 
 import logging
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
 import click
 import typer
+from typer.core import TyperGroup
 
-from hanse.commands import kit
-from hanse.commands.chat import chat
-from hanse.commands.check import check
-from hanse.commands.compare import compare
-from hanse.commands.doctor import doctor
-from hanse.commands.evaluate import evaluate
-from hanse.commands.init import init
-from hanse.commands.join import join
-from hanse.commands.ladder import ladder
-from hanse.commands.parts import parts
-from hanse.commands.report import report
-from hanse.commands.resume import resume
-from hanse.commands.run import run
-from hanse.commands.server import server
 from hanse.commands.words import console
 from hanse.errors import UserError
-from hanse.view.watching import watched
+
+WATCHED = ("init", "run", "resume", "check", "evaluate", "ladder", "server")  # with their progress
+PLAIN = ("chat", "parts", "report", "compare", "doctor", "join", "kit")
+PATIENCE = 3.0  # seconds of imports after which it is said that they go on
+
+
+class _Commands(TyperGroup):
+    """Imports a command's file, and with it what the command needs, once somebody asks for it.
+
+    Most need torch, transformers and peft, which take seconds; `kit` needs none of them.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All commands, in the order of the help page."""
+        return [*WATCHED, *PLAIN]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, or None."""
+        if cmd_name not in (*WATCHED, *PLAIN):
+            return None
+        with _patience():
+            file = import_module(f"hanse.commands.{cmd_name}")
+        words: typer.Typer | None = getattr(file, "app", None)  # further words follow, as to kit
+        if words is None:
+            words = typer.Typer(add_completion=False)
+            work = getattr(file, cmd_name)
+            if cmd_name in WATCHED:
+                from hanse.view.watching import watched
+
+                work = watched(console)(work)
+            words.command(cmd_name)(work)
+        return typer.main.get_command(words)
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Say so if importing takes long, as it does after an installation."""
+    said = "starting: torch and transformers are being imported"
+    late = threading.Timer(PATIENCE, print, [said], {"file": sys.stderr})
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Federated fine-tuning of large language models.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-long: tuple[Callable[..., None], ...] = (init, run, resume, check, evaluate, ladder, server)
-short: tuple[Callable[..., None], ...] = (chat, parts, report, compare, doctor, join)
-for command in (*map(watched(console), long), *short):
-    app.command()(command)
-app.add_typer(kit.app, name="kit")
+
+
+@app.callback()
+def _hanse() -> None:
+    """Without a command of its own, typer makes no group."""
 
 
 def main() -> None:

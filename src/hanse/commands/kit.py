@@ -8,10 +8,12 @@ import typer
 from hanse.commands.words import console
 from hanse.errors import UserError
 from hanse.silo import bundle as bundles
-from hanse.silo import identity, keys, models
+from hanse.silo import identity, keys
 from hanse.silo.keys import Public
 
 app = typer.Typer(
+    name="kit",
+    add_completion=False,
     help="Keys and certificates: who the server and the silos are, and whom they know.",
     no_args_is_help=True,
 )
@@ -116,6 +118,8 @@ def hash_(
     model: Annotated[str, typer.Argument(help="A model's folder, .gguf file or short name.")],
 ) -> None:
     """On a silo: print the hash of a base model, for policy.models in silo.yaml."""
+    from hanse.silo import models  # with transformers and torch, which the other words do without
+
     found = models.hash_of(model)
     if found is None:
         raise UserError(
