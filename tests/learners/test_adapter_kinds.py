@@ -185,16 +185,30 @@ def test_in_a_cohort_as_alone(folder: Path, kind: str) -> None:
     "kind", ["lora", "ia3", "houlsby", "pfeiffer", "prompt_tuning", "p_tuning", "head"]
 )
 def test_a_head_is_each_clients_own(tiny_bert: Path, kind: str) -> None:
-    backbone = load(Model(str(tiny_bert), bf16=False), classes=3)
+    learner = _classifier(tiny_bert, Head() if kind == "head" else KINDS[kind], bf16=False)
+    assert any("classifier" in name for name in learner.parameters())
+    _same_together(learner, {"per_device_train_batch_size": 2})
+
+
+@pytest.mark.parametrize("kind", [*sorted(KINDS.keys() - {"ln_tuning"}), "head", "bitfit"])
+def test_an_encoder_in_bfloat16_trains_each(tiny_bert: Path, kind: str) -> None:
+    learner = _classifier(tiny_bert, {"head": Head(), "bitfit": BitFit(), **KINDS}[kind], bf16=True)
+    start = learner.tensors()
+    assert learner.fit().loss > 0
+    moved = learner.tensors()
+    assert all(tensor.dtype == torch.float32 for tensor in moved.values())
+    assert any(not torch.equal(tensor, start[name]) for name, tensor in moved.items())
+
+
+def _classifier(folder: Path, kind: Adapter, bf16: bool) -> AdaptedModel:
+    """An encoder that puts texts into three classes."""
+    backbone = load(Model(str(folder), bf16=bf16), classes=3)
     texts = [(tuple(range(k, k + 3 + k % 5)), k % 3) for k in range(2, 20)]
     classes = ((0,), (1,), (2,))
     rows = [Example(ids, (IGNORED,) * len(ids), classes, right) for ids, right in texts]
     settings = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=3)
-    adapter = backbone.attach(Head() if kind == "head" else KINDS[kind], 0)
-    moment = Moment(0, 1, "a")
-    learner = AdaptedModel(backbone, adapter, {"train": rows}, settings, Classify(), moment, 1, {})
-    assert any("classifier" in name for name in learner.parameters())
-    _same_together(learner, {"per_device_train_batch_size": 2})
+    adapter, moment = backbone.attach(kind, 0), Moment(0, 1, "a")
+    return AdaptedModel(backbone, adapter, {"train": rows}, settings, Classify(), moment, 1, {})
 
 
 def _same_together(learner: AdaptedModel, other: dict[str, Any]) -> None:

@@ -109,6 +109,9 @@ class Backbone:
         self._parameters[name] = inside
         for parameter in self._parameters[name].values():
             parameter.data = parameter.data.float()
+        for parameter in self._resting[name]:
+            if parameter.dim() == 1:  # a norm's weight must be of the kind that its bias is of
+                parameter.data = parameter.data.float()
         self._aside[name] = settings.aside
         self._remember(name)
         self._active = ""
