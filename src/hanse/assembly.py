@@ -19,10 +19,12 @@ from hanse.experiment import (
 from hanse.held import Machine, adapter_folder
 from hanse.interfaces import Aggregator, Algorithm, Federation, Task
 from hanse.journal import Journal
+from hanse.learner import Learner
 from hanse.learners import attached
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.cohort import train
 from hanse.learners.member import Member
+from hanse.learners.training_checkpoint import TrainingCheckpoint
 from hanse.memory import MemoryStore
 from hanse.messages import ClientProfile
 from hanse.pipeline import Pipeline
@@ -116,15 +118,25 @@ class Simulation:
         experiment = self.experiment
         return build_algorithm(experiment), build_aggregator(experiment), build_tasks(experiment)
 
-    def site(self, memories: Path, name: str) -> Site:
-        """One client's own side, with its memory in a folder below `memories`."""
+    def site(self, memories: Path, name: str, checkpoint_seconds: float | None = None) -> Site:
+        """One client's own side, with its memory in a folder below `memories`.
+
+        checkpoint_seconds: of training between two notes of how far it is; None: it notes nothing.
+        """
         silo = self.silos[name]
         algorithm, aggregator, tasks = self._halves
         together = self._rendezvous.meet if self._rendezvous else None
         model = replace(silo.learner, together=together)
+
+        def learner(moment: Moment, kept: Memory) -> Learner:
+            noted = None
+            if checkpoint_seconds is not None:
+                noted = TrainingCheckpoint(memories / name / "training", checkpoint_seconds)
+            return replace(model, moment=moment, kept=kept, checkpoint=noted)
+
         return Site(
             profile=silo.profile(name),
-            learner=lambda moment, kept: replace(model, moment=moment, kept=kept),
+            learner=learner,
             # Copies, so that nothing but bytes can pass between one half and another.
             algorithm=copy(algorithm),
             upload=Pipeline("upload"),

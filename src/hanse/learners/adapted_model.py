@@ -19,6 +19,7 @@ from hanse.learners.member import Member
 from hanse.learners.residual import merged
 from hanse.learners.shortage import refused
 from hanse.learners.training import Training, fit
+from hanse.learners.training_checkpoint import TrainingCheckpoint
 from hanse.randomness import Moment
 from hanse.tensors import Tensors, prefixed
 from hanse.values import Example, Fit, Memory, Penalty
@@ -33,6 +34,7 @@ class AdaptedModel(Learner):
     frozen: those of the adapter's tensors that are left as they are.
     residual: a change of the base's weights beside the adapter.
     bare: what is asked is answered by the base model alone.
+    checkpoint: where training by itself notes how far it is.
     """
 
     backbone: Backbone
@@ -47,6 +49,7 @@ class AdaptedModel(Learner):
     frozen: Tensors = field(default_factory=dict)
     residual: Tensors = field(default_factory=dict)
     bare: bool = False
+    checkpoint: TrainingCheckpoint | None = None
 
     def parameters(self) -> Mapping[str, Parameter]:
         live = self.backbone.parameters(self.adapter)
@@ -126,7 +129,15 @@ class AdaptedModel(Learner):
         ):
             torch.manual_seed(self.moment.derive("dropout"))
             return fit(
-                self, split, self.training, goal, self.moment, self.rounds, penalty, self.kept
+                self,
+                split,
+                self.training,
+                goal,
+                self.moment,
+                self.rounds,
+                penalty,
+                self.kept,
+                self.checkpoint,
             )
 
     def member(

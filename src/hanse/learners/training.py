@@ -8,13 +8,16 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from torch.optim import SGD, AdamW, Optimizer
 
+import hanse
 from hanse.learner import Learner, Objective
+from hanse.learners import optimizers
 from hanse.learners.stopwatch import Stopwatch
+from hanse.learners.training_checkpoint import TrainingCheckpoint
 from hanse.packed import lengths
 from hanse.progress import track
 from hanse.randomness import Moment
+from hanse.tensors import digest
 from hanse.values import Fit, Memory, Penalty
 
 LARGEST = 1_000_000  # examples of one optimizer step
@@ -141,23 +144,30 @@ def fit(
     rounds: int,
     penalty: Penalty | None,
     kept: Memory,
+    checkpoint: TrainingCheckpoint | None = None,
 ) -> Fit:
     """Train `learner` in place on a split for the round at `moment`, one of `rounds`.
 
     penalty: a scalar of the trained tensors, added to the loss of every step.
     kept: the optimizer's state from the last round, if the settings keep it; it is updated.
+    checkpoint: where to note on the way how far it is, and to go on from.
     """
     parameters = dict(learner.parameters())
     watch = Stopwatch(next(iter(parameters.values())).device)
     examples = learner.examples(split)
     steps = draw(lengths(examples), settings, moment)
-    optimizer = _optimizer(settings, list(parameters.values()))
+    optimizer = optimizers.build(settings, parameters)
     optimizer.zero_grad()  # training that ran out of memory has left its gradients
     if settings.optimizer_state == "keep":
-        _restore(optimizer, parameters, kept)
-    seen = Seen()
+        optimizers.restore(optimizer, parameters, kept)
+    seen, done = Seen(), 0
+    if checkpoint is not None:
+        checkpoint.begin(moment, _start(parameters, kept, settings, split, objective))
+        done, numbers, losses = checkpoint.restore(parameters, optimizer)
+        seen = Seen.so_far(numbers, losses) if losses is not None else seen
+    left = list(enumerate(steps))[done:]
     what = f"training {moment.client or 'on the server'}"
-    for number, step in enumerate(track(steps, what, len(steps), numbers=lambda: told([seen]))):
+    for number, step in track(left, what, len(left), numbers=lambda: told([seen])):
         rate = settings.rate(share_done(moment, number, len(steps), rounds))
         batches = [learner.batch([examples[index] for index in indices]) for indices in step]
         watch.lap("data")
@@ -166,17 +176,24 @@ def fit(
             penalty(parameters).backward()
         if settings.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm)
-        _move(optimizer, rate)
+        optimizers.move(optimizer, rate)
         seen.add(batches, losses, rate)
         watch.lap("optimizer")
+        if checkpoint is not None:
+            checkpoint.keep(number + 1, parameters, optimizer, seen.numbers, seen.losses)
     if settings.optimizer_state == "keep":
-        _keep(optimizer, parameters, kept)
+        for key in [key for key in kept if key.rpartition(":")[0] in parameters]:
+            del kept[key]
+        kept.update(optimizers.state_of(optimizer, parameters))
     return seen.fit(len(steps), watch.seconds())
 
 
 def share_done(moment: Moment, step: int, steps: int, rounds: int) -> float:
     """The share of all steps of all rounds that is done before one step of a round."""
     return (max(1, moment.round) - 1 + step / steps) / rounds
+
+
+COUNTED = ("examples", "tokens", "items", "sum_lr")  # what `Seen` counts, beside the losses
 
 
 @dataclass
@@ -190,6 +207,17 @@ class Seen:
     sum_lr: float = 0.0
     # Σ over items; it stays on its device, since reading it waits for all steps under way.
     losses: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """All but the losses, as plain numbers."""
+        return {name: getattr(self, name) for name in COUNTED}
+
+    @staticmethod
+    def so_far(numbers: Mapping[str, float], losses: torch.Tensor) -> "Seen":
+        """What another process had seen of the same training, by its `numbers` and `losses`."""
+        counts = {name: int(numbers[name]) for name in COUNTED if name != "sum_lr"}
+        return Seen(**counts, sum_lr=numbers["sum_lr"], losses=losses)
 
     def add(self, batches: Sequence[Any], losses: torch.Tensor, rate: float) -> None:
         """Count a step."""
@@ -232,43 +260,13 @@ def _backward(
     return total
 
 
-def _optimizer(settings: Training, parameters: list[torch.nn.Parameter]) -> Optimizer:
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optim == "sgd":
-        return SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay)
-    return AdamW(parameters, rate, weight_decay=decay)
-
-
-def _move(optimizer: Optimizer, rate: float) -> None:
-    """One step along the gradients, which are then gone."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def _restore(optimizer: Optimizer, parameters: dict[str, torch.nn.Parameter], kept: Memory) -> None:
-    """Give the optimizer the state it had; keys are "tensor's name:state's name"."""
-    states = [(*key.rpartition(":")[::2], value) for key, value in kept.items()]
-    # What an order has reshaped or taken away since starts afresh.
-    strange = {
-        name
-        for name, _, value in states
-        if name not in parameters or (value.dim() and value.shape != parameters[name].shape)
-    }
-    for name, state, value in states:
-        if name in strange:
-            continue
-        parameter = parameters[name]
-        # AdamW's step counter stays on the CPU, everything else beside its parameter.
-        place = "cpu" if state == "step" else parameter.device
-        optimizer.state[parameter][state] = value.clone().to(place)
-
-
-def _keep(optimizer: Optimizer, parameters: dict[str, torch.nn.Parameter], kept: Memory) -> None:
-    for key in [key for key in kept if key.rpartition(":")[0] in parameters]:
-        del kept[key]
-    for name, parameter in parameters.items():
-        for state, value in optimizer.state[parameter].items():
-            if isinstance(value, torch.Tensor):
-                kept[f"{name}:{state}"] = value.detach().cpu().clone()
+def _start(
+    parameters: Mapping[str, torch.nn.Parameter],
+    kept: Memory,
+    settings: Training,
+    split: str,
+    objective: Objective,
+) -> str:
+    """A hash of what a training begins with; the round's request decides the rest."""
+    words = (hanse.__version__, settings, split, type(objective).__name__)
+    return " ".join([digest(parameters), digest(kept), *map(str, words)])

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, ValidationError, field_validator, model_validator
 
 from hanse import settings
 from hanse.data import hub
@@ -55,6 +55,7 @@ class Silo(Section):
     state: where this silo keeps client memory, checkpoints and logs.
     model: where this silo has the base model; none: where the experiment says.
     cache: for converted models and tokens; none: where they always are.
+    checkpoint_seconds: of training between two notes on disk, from which a killed silo goes on.
     """
 
     name: ClientName
@@ -64,6 +65,7 @@ class Silo(Section):
     state: Path
     model: str | None = None
     cache: Path | None = None
+    checkpoint_seconds: NonNegativeFloat = 60.0
     policy: Annotated[Policy, Field(default_factory=Policy)]
 
     @field_validator("kit", "model", "cache", mode="before")
