@@ -29,6 +29,7 @@ from hanse.runtimes.flower_link import FlowerLink, Tls
 from hanse.runtimes.frames import door
 from hanse.runtimes.letters import Letter, Letters, Open, RefusedError, Sign
 from hanse.silo.identity import SERVER, ServerKit, open_server
+from hanse.silo.models import hash_of
 from hanse.silo.settings import is_loopback
 from hanse.silo.signatures import Inbox, Outbox, Untrusted
 from hanse.status import shown
@@ -213,4 +214,16 @@ def _letter(folder: Path, made: Simulation) -> Letter:
         values["adapter"] = {found[0]: asdict(kind)}  # type: ignore[call-overload]
     chosen = made.machine.chosen.get(made.experiment.model.noted)
     precision = json.dumps(asdict(chosen)) if chosen else ""
-    return Letter(_name(folder), settings.dump(values), made.division.digest, precision)
+    model = _shared_model(made.experiment)
+    return Letter(_name(folder), settings.dump(values), made.division.digest, model, precision)
+
+
+def _shared_model(experiment: Experiment) -> str:
+    """The hash of the base model that all clients have; empty if it lies not here, or they differ.
+
+    What the server itself scores with is the experiment's own.
+    """
+    own = (experiment.for_client(name).model for name in experiment.participant_names)
+    if {model.model_name_or_path for model in own} != {experiment.model.model_name_or_path}:
+        return ""
+    return hash_of(experiment.model.model_name_or_path) or ""

@@ -169,7 +169,7 @@ class Resident:
             return made[0].profile.examples
 
         gate = Gate(self.silo, self.kit, letter.run, sealed=False)
-        gate.accept(letter.settings.encode(), examples)
+        gate.accept(letter.settings.encode(), examples, letter.model)
         return Engagement(letter.settings, made[0], gate)
 
 
@@ -186,7 +186,8 @@ def _site(silo: Silo, experiment: Experiment, letter: Letter, held: Machine) -> 
         )
     mine = Division([], [], division.train, division.held, division.labels, division.digest)
     made = simulate(experiment, held, mine, only=(silo.name,))
-    return made.site(silo.state / "runs" / letter.run, silo.name)
+    memories = silo.state / "runs" / letter.run
+    return made.site(memories, silo.name, silo.checkpoint_seconds)
 
 
 def _plain(text: str) -> object:

@@ -14,6 +14,7 @@ from hanse.silo import bundle, identity, settings
 from hanse.silo.gate import Gate
 from hanse.silo.identity import ServerKit, SiloKit
 from hanse.silo.job import Refused
+from hanse.silo.models import hash_of
 from hanse.silo.settings import Silo
 from hanse.silo.signatures import Inbox, Outbox, Untrusted
 
@@ -109,6 +110,14 @@ def test_a_job_against_the_policy_is_refused_before_rows_are_read(world: World) 
     with pytest.raises(Refused, match="runs no code that a server names"):
         world.gate().accept(world.job(), examples)
     assert len(world.log()) == 2
+
+
+def test_another_base_model_than_the_servers_is_refused_and_both_are_named(world: World) -> None:
+    own = hash_of(world.told["model"]["model_name_or_path"])
+    assert own is not None
+    world.gate().accept(world.job(), lambda experiment: 100, own)
+    with pytest.raises(Refused, match=f"is {own[:16]}… here, and {'5e' * 8}… there"):
+        world.gate().accept(world.job(), lambda experiment: 100, "5e" * 32)
 
 
 def test_what_is_not_the_servers_or_not_new_gets_no_reply(world: World) -> None:

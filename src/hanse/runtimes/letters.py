@@ -21,7 +21,7 @@ Sign = Callable[[bytes, str, int, str], tuple[bytes, int]]
 # Opens (what came, run); whose it is, the number of the letter that it answers, and the body.
 Open = Callable[[bytes, str], tuple[str, int, bytes]]
 WHO = b""  # asks who is there
-TEXTS = ("run", "settings", "rows", "precision", "version")
+TEXTS = ("run", "settings", "rows", "model", "precision", "version")
 NUMBERS = ("rank", "scaling")
 
 
@@ -36,6 +36,7 @@ class Letter:
     run: a name for the run that no other has.
     settings: the resolved experiment, as YAML.
     rows: a hash of those that are divided among the silos; empty if each has its own.
+    model: a hash of the base model; empty if clients have different ones, or the server has none.
     precision: how the base model computes at the server, as JSON; empty if each chooses.
     request: empty for one that asks for the silo's profile alone.
     """
@@ -43,6 +44,7 @@ class Letter:
     run: str
     settings: str
     rows: str = ""
+    model: str = ""
     precision: str = ""
     version: str = hanse.__version__
     request: bytes = b""

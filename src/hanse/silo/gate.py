@@ -43,10 +43,11 @@ class Gate:
             self._inbox = Inbox(silo.name, "request", self.kit.known, silo.state / "seen.json")
             self._outbox = Outbox(silo.name, self.kit.signing)
 
-    def accept(self, message: bytes, examples: Callable[[Experiment], int]) -> Job:
+    def accept(self, message: bytes, examples: Callable[[Experiment], int], model: str = "") -> Job:
         """The job in the server's first message, which is an experiment's text.
 
         examples: how many training examples this silo has for it.
+        model: the hash of the server's base model, if it must be this silo's, too.
         Raises Untrusted for a message that is not the server's, and Refused for a job that the
         policy does not allow; both are in the silo's log.
         """
@@ -59,7 +60,14 @@ class Gate:
             job = received(text, self.silo)
         except Refused as error:
             raise self.law.refused(str(error)) from None
-        held = self._model_hash(job.experiment.model.model_name_or_path)
+        name = job.experiment.model.model_name_or_path
+        held = self._model_hash(name)
+        if model and held and model != held:
+            raise self.law.refused(
+                f"{self.silo.name} has another base model than the server: {name!r:.80} is "
+                f"{held[:16]}… here, and {model[:16]}… there; bring the same files, or name "
+                "them by `model` in its silo.yaml."
+            )
         # Rows are read only for a job whose model is allowed.
         self.law.check(job, held, 0)
         self.law.check(job, held, examples(job.experiment))
