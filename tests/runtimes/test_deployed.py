@@ -37,11 +37,15 @@ class Node:
 
 
 class Engine:
-    """Passes bytes to nodes of this process; those in `silent` never answer."""
+    """Passes bytes to nodes of this process; those in `silent` never answer.
+
+    lost: how many of the next answers get lost on their way.
+    """
 
     def __init__(self, **nodes: Node) -> None:
         self.nodes = {int(key[1:]): node for key, node in nodes.items()}
         self.silent = set[int]()
+        self.lost = 0
         self.events: deque[Frame] = deque()
         self.show()
 
@@ -53,6 +57,9 @@ class Engine:
             self.events.append(({"is": "failed", "ticket": ticket, "why": "no such node"}, b""))
         elif node not in self.silent:
             answer = self.nodes[node].answer(body)
+            self.lost -= 1
+            if self.lost >= 0:
+                return
             self.events.append(({"is": "reply", "ticket": ticket}, answer))
 
     def event(self, seconds: float) -> Frame | None:
@@ -111,6 +118,20 @@ def test_request_is_sent_again_to_a_process_that_was_started_anew_at_the_same_no
     assert silos.receive(5) is None
     engine.nodes[1], engine.silent = Node("a", "second"), set()
     assert silos.receive(200) == ("a", b"re " + REQUEST)
+
+
+@pytest.mark.usefixtures("time")
+@pytest.mark.parametrize("lost", [1, 2, 3, 4, 7])
+def test_answers_that_get_lost_are_asked_for_again(lost: int) -> None:
+    """Who is there, a profile, or both, more than once; then a reply to a request."""
+    engine = Engine(n1=Node("a"), n2=Node("b"))
+    engine.lost = lost
+    silos = seated(engine)
+    assert len(silos.profiles()) == 2
+    engine.lost = 1
+    silos.send("a", REQUEST)
+    assert silos.receive(500) == ("a", b"re " + REQUEST)
+    assert engine.nodes[1].asked == [REQUEST] * 2
 
 
 @pytest.mark.usefixtures("time")

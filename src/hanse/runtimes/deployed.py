@@ -1,8 +1,9 @@
 """Clients on other machines, as the federated loop sees them: who is there, and who must be asked.
 
 It says who it is waiting for by name. A request is sent again whenever it may have been lost: when
-its silo comes back with another node or another process, or when the engine that carries messages
-was started anew. So a silo may answer twice; the exchange counts each once.
+its silo comes back with another node or another process, when the engine that carries messages was
+started anew, or when a silo says that it is there, which it does between two requests only, and
+owes an answer. So a silo may answer twice; the exchange counts each once.
 """
 
 import logging
@@ -10,7 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 from hanse.interfaces import Federation
@@ -22,6 +23,7 @@ from hanse.runtimes.letters import WHO, Answer, Letters, RefusedError
 log = logging.getLogger(__name__)
 
 PROBE = 20.0  # seconds without a word from a silo, after which it is asked whether it is there
+LOST = 15.0  # seconds without an answer after which a node is greeted again; then twice as many
 AGAIN = 5.0  # seconds after which a node that did not answer well is greeted again
 TELL = 10.0  # seconds between two lines that say who is waited for
 STEP = 0.5  # longest wait for one event, in seconds
@@ -60,12 +62,15 @@ class Sent:
     """What was sent to a node: for whom, its number, and the request in it.
 
     Without a name, it asks who is there; without a request, for a silo's profile.
+    at: when. patience: seconds from then on after which its answer may have been lost.
     """
 
     node: int
     name: str = ""
     number: int = 0
     request: bytes = b""
+    at: float = 0.0
+    patience: float = LOST
 
 
 @dataclass
@@ -158,6 +163,10 @@ class Deployed(Federation):
     def _greet(self) -> None:
         """Ask nodes who they are: new ones, and those that are waited for and say nothing."""
         now = time.monotonic()
+        for ticket, sent in self._under_way.items():
+            if not sent.request and now - sent.at > sent.patience and sent.node in self._due:
+                self._under_way[ticket] = replace(sent, at=now, patience=2 * sent.patience)
+                self._due[sent.node] = now
         greeted = {sent.node for sent in self._under_way.values() if not sent.name}
         for seat in self.seats.values():
             quiet = now - max(seat.asked, seat.seen or 0.0)
@@ -184,9 +193,13 @@ class Deployed(Federation):
 
     def _take(self, sent: Sent, body: bytes) -> None:
         """An answer has come."""
+        # What it was greeted with before it has answered, or never will.
+        for ticket, older in [*self._under_way.items()]:
+            if older.node == sent.node and older.at <= sent.at and not older.request:
+                del self._under_way[ticket]
         try:
             if not sent.name:
-                self._meet(sent.node, Answer.parse(body))
+                self._meet(sent, Answer.parse(body))
                 return
             answer = self.letters.read(body, sent.name, sent.number)
             if answer.error or answer.profile is None:
@@ -207,15 +220,17 @@ class Deployed(Federation):
         elif fresh and seat.request is not None:
             self._ask(seat)
 
-    def _meet(self, node: int, answer: Answer) -> None:
+    def _meet(self, sent: Sent, answer: Answer) -> None:
         """A node has said who it is, which it must prove by its answer to a letter."""
         seat = self.seats.get(answer.name)
         if seat is None:
             raise RefusedError(f"{answer.name!r:.80} is no client of this experiment")
-        if (seat.node, seat.session) == (node, answer.session):
-            seat.seen = time.monotonic()
-        else:
-            self._write(seat, node, b"")
+        if (seat.node, seat.session) != (sent.node, answer.session):
+            self._write(seat, sent.node, b"")
+            return
+        seat.seen = time.monotonic()
+        if seat.request is not None and seat.asked <= sent.at:
+            self._ask(seat)  # it has answered, or never heard: either way the answer is lost
 
     def _miss(self, sent: Sent, why: str) -> None:
         """There is no answer; whoever is at the node will be greeted again."""
@@ -244,7 +259,7 @@ class Deployed(Federation):
 
     def _post(self, sent: Sent, body: bytes) -> None:
         self._ticket += 1
-        self._under_way[self._ticket] = sent
+        self._under_way[self._ticket] = replace(sent, at=time.monotonic())
         self.engine.send(sent.node, self._ticket, body)
 
     def _tell(self, names: Sequence[str], before: str = "") -> None:
