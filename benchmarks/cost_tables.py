@@ -206,3 +206,48 @@ def gpu(result: dict[str, Any]) -> list[str]:
         f"time, reach {100 * whole['share']:.1f} % of the {whole['peak_flops'] / 1e12:.0f} TFLOP/s "
         "of a large matrix product.",
     ]
+
+
+def deployed(result: dict[str, Any]) -> list[str]:
+    """What a round over Flower costs beyond training, and the same adapter as in one process."""
+    ways = result["deployments"]
+    columns = " | ".join(f"{way['silos']} silos" for way in ways)
+    rows = {
+        "a round beyond its training": "seconds_a_round_beyond_training",
+        "until a silo has answered, its training included": "seconds_until_a_silo_has_answered",
+        "from there to the round's end": "seconds_from_there_to_the_end",
+    }
+    lines = [f"| | {columns} |", "|---|" + "---|" * len(ways)]
+    for what, key in rows.items():
+        lines.append(f"| {what} | " + " | ".join(f"{way[key]:.1f} s" for way in ways) + " |")
+    updates = " | ".join(f"{way['update_bytes'] / 1e6:.1f} MB" for way in ways)
+    memory = " | ".join(f"{way['server_peak_memory'] / 2**20:.0f} MiB" for way in ways)
+    loads = " | ".join(str(max(way["loads_of_each_silo"])) for way in ways)
+    lines += [
+        f"| an update | {updates} |",
+        f"| the server's memory at most | {memory} |",
+        f"| loads of the base model, most of any silo | {loads} |",
+    ]
+    demo = result["demo"]
+    apart = "the same adapter, bit for bit," if demo["same"] else "another adapter"
+    return [
+        *lines,
+        "",
+        f"Medians of {result['rounds'] - 1} rounds. `{demo['experiment']}` for {demo['rounds']} "
+        f"rounds with `cohort: off`, deployed on {len(demo['loads_of_each_silo'])} silos, ends in "
+        f"{apart} as in one process; each silo loaded the model "
+        f"{max(demo['loads_of_each_silo'])} time(s).",
+    ]
+
+
+def chaos(result: dict[str, Any]) -> list[str]:
+    """What federations under faults came to."""
+    lines = ["| what happened | how it went |", "|---|---|"]
+    for test in result["tests"]:
+        told = ", ".join(
+            f"{name.replace('_', ' ')}: {value:.4g}"
+            for name, value in test.items()
+            if name != "what"
+        )
+        lines.append(f"| {test['what']} | {told} |")
+    return lines

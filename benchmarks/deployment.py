@@ -4,12 +4,14 @@ Silos of a random Llama of 2 layers with an adapter of 2 MB, each a process fork
 that what they share is in memory once. A round's way has three parts: until a silo has its request
 (its node looks every 3 s), its training, and until the server has all answers (a node looks for its
 answer every 0.5 s). Gates: at most 6 s a round beyond training with 4 silos, and each silo loads
-its model once; with `--silos 4 32` at most 1.3 × the server's memory. What was measured before is
-kept, silo count by silo count; `--anew` measures it again. Writes
+its model once; with 32 silos at most 1.3 × the server's memory with 4. And the demo's experiment
+on its real model, for two rounds: deployed, it ends in the adapter of `cohort: off` in one process,
+bit for bit. What was measured before is kept; `--anew` measures it again. Writes
 benchmarks/results/deployment.json.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -25,12 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measured import keep, results
+from measured import ROOT, keep, results
 from scale import experiment as scaled
 from scale import prepare
 from transformers import AutoConfig, LlamaForCausalLM
 
-from hanse import deployment, joining
+from hanse import deployment, joining, loading, simulation
 from hanse.experiment import Experiment
 from hanse.journal import records
 from hanse.logs import LogFormat
@@ -38,7 +40,9 @@ from hanse.runtimes.flower_children import free_port
 from hanse.silo.policy import Policy
 from hanse.silo.settings import Rows, Silo
 
-PATIENCE = 600.0  # seconds until all rounds must be done
+DEMO = ROOT / "experiments" / "quickstart.yaml"
+DEMO_ROUNDS = 2
+PATIENCE = 1200.0  # seconds until all rounds must be done
 EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 RANK = 64  # on every matrix of a model 256 wide: 2 MB
 
@@ -47,7 +51,7 @@ def experiment(home: Path, silos: int, rounds: int) -> Experiment:
     """All silos train for one step of 4 rows in each round."""
     values = scaled(home, silos, rounds).resolved()
     values["adapter"] = {"lora": {"r": RANK, "target_modules": EVERY}}
-    values |= {"fraction_train": 1.0, "output_dir": str(home / f"run-{silos}")}
+    values |= {"fraction_train": 1.0, "output_dir": str(home / "run")}
     return Experiment.model_validate(values)
 
 
@@ -75,9 +79,9 @@ def started(work: Callable[[], object], log: Path) -> Any:
     return process
 
 
-def measure(home: Path, silos: int, rounds: int) -> dict[str, Any]:
-    """One deployment with so many silos."""
-    settings, port = experiment(home, silos, rounds), free_port()
+def deploy(home: Path, settings: Experiment) -> None:
+    """Run an experiment with a server and its silos, each a process; their logs are in `home`."""
+    port = free_port()
     address = deployment.Address(port=port)
     server = started(
         lambda: deployment.serve(settings, address, logs=LogFormat.JSON), home / "server.log"
@@ -90,10 +94,10 @@ def measure(home: Path, silos: int, rounds: int) -> dict[str, Any]:
                 name=name,
                 server=f"127.0.0.1:{port}",
                 data=Rows(path=settings.data.path),
-                state=home / f"{silos}" / name,
+                state=home / "silos" / name,
                 policy=Policy(),
             )
-            log = home / f"{silos}-{name}.log"
+            log = home / f"{name}.log"
             processes.append(started(partial(joining.join, silo, logs=LogFormat.JSON), log))
         server.join(PATIENCE)
         if server.exitcode != 0:
@@ -101,41 +105,69 @@ def measure(home: Path, silos: int, rounds: int) -> dict[str, Any]:
     finally:
         for process in processes:
             process.terminate()
-    return figures(home, silos, names)
 
 
-def figures(home: Path, silos: int, names: list[str]) -> dict[str, Any]:
-    """What the journal and the silos' logs say."""
-    rows = records(home / f"run-{silos}")
+def measure(home: Path, silos: int, rounds: int) -> dict[str, Any]:
+    """One deployment with so many silos: what the journal and the silos' logs say."""
+    prepare(home)
+    widen(home)
+    settings = experiment(home, silos, rounds)
+    deploy(home, settings)
+    rows = records(home / "run")
     ends = {row["round"]: row["time"] for row in rows}
     there: dict[int, list[float]] = {}
-    loads = []
-    for name in names:
-        lines = _lines(home / f"{silos}-{name}.log")
-        loads.append(sum("loading" in line["message"] for line in lines))
-        for line in lines:
+    for name in settings.participant_names:
+        for line in _lines(home / f"{name}.log"):
             if "answered train" in line["message"]:
                 at = datetime.fromisoformat(line["time"]).timestamp()
                 there.setdefault(line["round"], []).append(at)
-    ledger = [row for row in records(home / f"run-{silos}", "ledger") if row["kind"] == "train"]
+    ledger = [row for row in records(home / "run", "ledger") if row["kind"] == "train"]
     training = {
         number: max(row["seconds"] for row in ledger if row["round"] == number) for number in there
     }
-    rounds = sorted(there)[1:]  # the first one waits for silos that are still loading
-    whole = [ends[number] - ends[number - 1] for number in rounds]
-    down = [statistics.fmean(there[number]) - ends[number - 1] for number in rounds]
-    up = [ends[number] - statistics.fmean(there[number]) for number in rounds]
-    beyond = [w - training[number] for w, number in zip(whole, rounds, strict=True)]
+    later = sorted(there)[1:]  # the first one waits for silos that are still loading
+    whole = [ends[number] - ends[number - 1] for number in later]
+    down = [statistics.fmean(there[number]) - ends[number - 1] for number in later]
+    up = [ends[number] - statistics.fmean(there[number]) for number in later]
+    beyond = [w - training[number] for w, number in zip(whole, later, strict=True)]
     return {
         "silos": silos,
         "seconds_a_round": whole,
         "seconds_a_round_beyond_training": statistics.median(beyond),
         "seconds_until_a_silo_has_answered": statistics.median(down),
         "seconds_from_there_to_the_end": statistics.median(up),
-        "loads_of_each_silo": loads,
+        "loads_of_each_silo": loads(home, settings),
         "update_bytes": max(row["up"] for row in ledger),
         "server_peak_memory": rows[-1]["peak_memory"],
     }
+
+
+def demo(home: Path) -> dict[str, Any]:
+    """The demo's experiment in one process, and deployed: the hashes of both adapters."""
+    words = ["cohort=off", f"rounds={DEMO_ROUNDS}", "evaluation.test=false"]
+    own = loading.load(DEMO, [*words, f"output_dir={home / 'alone'}"])
+    # In a process of its own, so that the silos' are not forked from one with a model in memory.
+    alone = started(lambda: simulation.run(own), home / "alone.log")
+    alone.join(PATIENCE)
+    settings = loading.load(DEMO, [*words, f"output_dir={home / 'run'}"])
+    deploy(home, settings)
+    hashes = [
+        hashlib.sha256((folder / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+        for folder in (home / "alone", home / "run")
+    ]
+    return {
+        "experiment": str(DEMO.relative_to(ROOT)),
+        "rounds": DEMO_ROUNDS,
+        "adapters": hashes,
+        "same": hashes[0] == hashes[1],
+        "loads_of_each_silo": loads(home, settings),
+    }
+
+
+def loads(home: Path, settings: Experiment) -> list[int]:
+    """How often each silo has loaded its base model."""
+    logs = (_lines(home / f"{name}.log") for name in settings.participant_names)
+    return [sum("loading" in line["message"] for line in lines) for lines in logs]
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:
@@ -145,29 +177,35 @@ def _lines(log: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure what is not known yet, and keep it."""
     words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("--silos", type=int, nargs="+", default=[4])
+    words.add_argument("--silos", type=int, nargs="+", default=[4, 32])
     words.add_argument("--rounds", type=int, default=6)
     words.add_argument("--anew", action="store_true")
     words.add_argument("--short", action="store_true", help="three rounds, kept out of the way")
     asked = words.parse_args()
-    rounds = 3 if asked.short else asked.rounds
+    rounds, counts = (3, [4]) if asked.short else (asked.rounds, asked.silos)
     file = results("deployment")
-    known = json.loads(file.read_text())["deployments"] if file.exists() else []
-    known = [] if asked.anew else known
-    for silos in asked.silos:
-        if any(found["silos"] == silos for found in known):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            home = Path(folder)
-            os.environ["HANSE_CACHE"] = str(home / "cache")
-            prepare(home)
-            widen(home)
-            start = time.perf_counter()
-            found = measure(home, silos, rounds)
-            found["seconds"] = time.perf_counter() - start
-        known.append(found)
-        print(json.dumps(found, indent=2))
-        keep("deployment", {"rounds": rounds, "deployments": known})
+    known = json.loads(file.read_text()) if file.exists() and not asked.anew else {}
+    found = {"rounds": rounds, "deployments": known.get("deployments", []), **_demo(known)}
+    for silos in counts:
+        if not any(one["silos"] == silos for one in found["deployments"]):
+            found["deployments"].append(_apart(partial(measure, silos=silos, rounds=rounds)))
+            keep("deployment", found)
+    if not (asked.short or "demo" in found):
+        found["demo"] = _apart(demo)
+        keep("deployment", found)
+    print(json.dumps(found, indent=2))
+
+
+def _demo(known: dict[str, Any]) -> dict[str, Any]:
+    return {name: known[name] for name in ("demo",) if name in known}
+
+
+def _apart(work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """What is measured in a folder of its own, and how long it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HANSE_CACHE"] = str(Path(folder) / "cache")
+        start = time.perf_counter()
+        return {**work(Path(folder)), "seconds": time.perf_counter() - start}
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "speed": cost.speed,
     "aggregation": cost.aggregation,
     "gpu": cost.gpu,
+    "deployment": cost.deployed,
+    "chaos": cost.chaos,
 }
 
 

@@ -1,5 +1,6 @@
 """A server and silos as processes of this machine, for tests; all of them end with the test."""
 
+import asyncio
 import contextlib
 import hashlib
 import logging
@@ -11,17 +12,18 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
+from chaos_proxy import Proxy, Weather
 from hanse import cli, loading, simulation
 from hanse.commands import words
 from hanse.silo import bundle, identity
 
 PATIENCE = 200.0  # seconds until a server must be done
-
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 SILOS = [f"silo-{number}" for number in range(1, 5)]
 ALONE = ("num_clients=4", "cohort=off", "rounds=3")
@@ -98,13 +100,18 @@ class Federation:
                 shutil.copy(self.kit / file, self.home / f"kit-{name}" / file)
             bundle.trust(self.home / f"kit-{name}", members)
 
-    def server(self, *words: str) -> Process:
-        """Start the server (again)."""
+    def server(self, *words: str, dies_at: int | None = None) -> Process:
+        """Start the server (again); dies_at: it kills itself when it has written so often."""
         output = f"output_dir={self.run}"
         port = ["--port", str(self.port), *(["--kit", self.kit] if self.kit else [])]
-        return self._start(
-            "server", "server", self.experiment, output, *self.changes, *words, *port
-        )
+        line = ["server", self.experiment, output, *self.changes, *words, *port]
+
+        def work() -> None:
+            if dies_at is not None:
+                _die_at(dies_at, self.run)
+            _command(line)
+
+        return self._fork("server", work)
 
     def silo(self, name: str, words: Sequence[str] = (), **settings: object) -> Process:
         """Start a silo (again)."""
@@ -117,7 +124,19 @@ class Federation:
             values["kit"] = str(self.home / f"kit-{name}")
         file = self.home / f"{name}.yaml"
         file.write_text(yaml.safe_dump({**values, "state": str(self.home / name), **settings}))
-        return self._start(name, "join", file, *words)
+        return self._fork(name, lambda: _command(["join", file, *words]))
+
+    def proxy(self, name: str, weather: Weather, seed: int = 0) -> int:
+        """Start a bad network before the server; the port by which silos reach it."""
+        port, said = free_port(), str(self.home / f"{name}.faults")
+        work = Proxy(port, self.port, weather, seed, said).run
+        self._fork(name, lambda: asyncio.run(work()))
+        return port
+
+    def faults(self, name: str) -> int:
+        """How many faults a proxy has made."""
+        file = self.home / f"{name}.faults"
+        return len(file.read_text().splitlines()) if file.exists() else 0
 
     def kill(self, name: str) -> None:
         """Kill a process as the machine would: without a word."""
@@ -146,8 +165,8 @@ class Federation:
         for process in self.processes.values():
             process.end(signal.SIGTERM)
 
-    def _start(self, name: str, *words: object) -> Process:
-        """Fork a process that runs a command: torch, slow to import, is here already."""
+    def _fork(self, name: str, work: Callable[[], None]) -> Process:
+        """Fork a process that does some work: torch, slow to import, is here already."""
         log = os.open(self.home / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         sys.stdout.flush()
         process = os.fork()
@@ -155,11 +174,10 @@ class Federation:
             os.dup2(log, 1)
             os.dup2(log, 2)
             os.chdir(self.home)
-            sys.argv = ["hanse", *map(str, words)]
             code = 1
             try:
                 _as_new()
-                cli.main()
+                work()
                 code = 0
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else 0
@@ -171,6 +189,27 @@ class Federation:
         os.close(log)
         self.processes[name] = Process(process)
         return self.processes[name]
+
+
+def _command(words: Sequence[object]) -> None:
+    """Run a command of hanse's."""
+    sys.argv = ["hanse", *map(str, words)]
+    cli.main()
+
+
+def _die_at(number: int, folder: Path) -> None:
+    """Have this process kill itself when it renames, or opens to write, files of a folder again."""
+    left, home = number, str(folder)
+
+    def hear(event: str, about: tuple[object, ...]) -> None:
+        nonlocal left
+        writes = event == "os.rename" or (event == "open" and bool(int(str(about[2])) & WRITES))
+        if writes and str(about[0]).startswith(home):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hear)
 
 
 def _as_new() -> None:
@@ -195,11 +234,12 @@ def federation(home: Path, experiment: Path, data: Path, *changes: str) -> Itera
         made.end()
 
 
-def left_of(folder: Path) -> list[str]:
-    """The processes that have a folder in their environment: Flower's programs of one command."""
-    found = []
+def flower_of(folder: Path) -> dict[int, str]:
+    """Flower's programs of one command, by process: they have its folder in their environment."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if f"FLWR_HOME={folder}".encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found[int(process.name)] = words
     return found

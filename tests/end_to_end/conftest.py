@@ -1,4 +1,8 @@
-"""What tests on the real model have in common."""
+"""What tests on the real model, and on real processes, have in common."""
+
+import json
+import os
+from collections.abc import Callable
 
 import pytest
 
@@ -13,3 +17,15 @@ def smollm2() -> None:
         locate("smollm2-135m")
     except UserError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def figures() -> Callable[..., None]:
+    """Keeps what a test has measured: a line in the file that CHAOS_FIGURES names, if it does."""
+
+    def keep(what: str, **values: float) -> None:
+        if file := os.environ.get("CHAOS_FIGURES"):
+            with open(file, "a", encoding="utf-8") as lines:
+                lines.write(json.dumps({"what": what, **values}) + "\n")
+
+    return keep

@@ -9,11 +9,12 @@ import pytest
 
 from federation import (
     ALONE,
+    PATIENCE,
     SILOS,
     Federation,
     digest,
     federation,
-    left_of,
+    flower_of,
     simulated,
     with_memory,
 )
@@ -24,44 +25,47 @@ pytestmark = pytest.mark.end_to_end
 def _gone(folder: Path, seconds: float = 5.0) -> None:
     """All of Flower's processes of a command end, however it was killed."""
     end = time.monotonic() + seconds
-    while left := left_of(folder):
+    while left := flower_of(folder):
         assert time.monotonic() < end, left
         time.sleep(0.1)
 
 
-def _kill_flower(made: Federation, home: Path, program: str) -> None:
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (process / "environ").read_bytes()
-            words = (process / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if f"FLWR_HOME={home}".encode() in environment and program.encode() in words:
-            os.kill(int(process.name), signal.SIGKILL)
-            return
-    pytest.fail(f"there is no {program}: {left_of(home)}")
+def _kill_flower(home: Path, program: str) -> None:
+    found = [number for number, words in flower_of(home).items() if program in words]
+    assert found, f"there is no {program}: {flower_of(home)}"
+    os.kill(found[0], signal.SIGKILL)
+
+
+def _kill_in_training(made: Federation, name: str, round: int) -> None:
+    """Once a silo has noted how far it is in the training of a round."""
+    end = time.monotonic() + PATIENCE
+    while not list(made.home.glob(f"{name}/runs/*/{name}/training/round-{round:05d}-*.checkpoint")):
+        assert time.monotonic() < end, made.said(name)
+        time.sleep(0.01)
+    made.kill(name)
 
 
 @pytest.mark.timeout(600)
 def test_killed_parts_come_back_and_the_adapter_is_the_same(
     experiment_file: Path, review_file: Path, tmp_path: Path
 ) -> None:
-    words = with_memory("rounds=6")
+    words = with_memory("rounds=6", "train.max_steps=40")
     expected = simulated(experiment_file, tmp_path / "simulated", *words)
     with federation(tmp_path, experiment_file, review_file, *ALONE, *words) as made:
         made.server()
         for name in SILOS:
-            made.silo(name)
+            made.silo(name, checkpoint_seconds=0)
         made.hears("server", "round 1: validation")
         made.kill("server")
         _gone(made.run / "flower")
         made.server()
         made.hears("server", "round 2: validation")
-        made.kill("silo-2")
+        _kill_in_training(made, "silo-2", 3)
         _gone(tmp_path / "silo-2" / "flower")
-        made.silo("silo-2")
+        made.silo("silo-2", checkpoint_seconds=0)
+        made.hears("silo-2", "round-00003: going on with the training after step")
         made.hears("server", "round 4: validation")
-        _kill_flower(made, made.run / "flower", "flower-superlink")
+        _kill_flower(made.run / "flower", "flower-superlink")
         made.done(400)
         assert digest(made.run) == expected
         assert "a new one is started" in made.said("server")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from federation import left_of
+from federation import flower_of
 from hanse.errors import UserError
 from hanse.runtimes import flower_link, frames
 from hanse.runtimes.flower_asking import NURSERY
@@ -123,13 +123,13 @@ def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
             line.sendall(json.dumps(["--insecure", "--token", "t"]).encode())
             line.shutdown(socket.SHUT_WR)
             line.recv(1)
-        while len(left_of(home)) < 2:
+        while len(flower_of(home)) < 2:
             assert time.monotonic() < end, "nothing was forked"
             time.sleep(0.02)
     finally:
         os.kill(parent, signal.SIGKILL)
         os.waitpid(parent, 0)
     end = time.monotonic() + 5
-    while left := left_of(home):
+    while left := flower_of(home):
         assert time.monotonic() < end, left
         time.sleep(0.05)

@@ -1,0 +1,168 @@
+"""Machines, processes and links that fail again and again: no round is lost, none counts twice.
+
+The short ones are part of every test run; the long ones, by `make chaos`, keep their figures.
+"""
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chaos_proxy import Weather
+from federation import (
+    ALONE,
+    SILOS,
+    Federation,
+    digest,
+    federation,
+    flower_of,
+    simulated,
+    with_memory,
+)
+from hanse.journal import records
+
+pytestmark = pytest.mark.end_to_end
+chaos = pytest.mark.chaos
+
+Figures = Callable[..., None]
+KILLS = 30
+DEADLINE = 20.0
+
+
+def _counted_once(made: Federation, rounds: int) -> None:
+    """Each silo's update is in each round exactly once."""
+    rows = records(made.run)
+    assert [row["round"] for row in rows] == list(range(rounds + 1))
+    assert all(row["clients"] == SILOS for row in rows[1:])
+    used = Counter(
+        (row["round"], row["client"])
+        for row in records(made.run, "ledger")
+        if row["kind"] == "train" and "late" not in row and "error" not in row
+    )
+    assert set(used.values()) == {1}
+    assert len(used) == rounds * len(SILOS)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "faults"), [(3, 2), pytest.param(20, 25, marks=[chaos, pytest.mark.timeout(1200)])]
+)
+def test_over_bad_links_each_update_counts_once(
+    experiment_file: Path,
+    review_file: Path,
+    tmp_path: Path,
+    figures: Figures,
+    rounds: int,
+    faults: int,
+) -> None:
+    """Data come 0.2 s late; connections are reset, and cut off in the middle of a frame."""
+    words = with_memory(f"rounds={rounds}")
+    expected = simulated(experiment_file, tmp_path / "simulated", *words)
+    weather = Weather(delay=0.2, reset=0.02, cut=0.02, faults=faults)
+    start = time.monotonic()
+    with federation(tmp_path, experiment_file, review_file, *ALONE, *words) as made:
+        made.server()
+        for number, name in enumerate(SILOS):
+            port = made.proxy(f"link-{number}", weather, seed=number)
+            made.silo(name, server=f"127.0.0.1:{port}")
+        made.done(1000)
+        happened = sum(made.faults(f"link-{number}") for number in range(len(SILOS)))
+    assert happened >= faults
+    assert digest(made.run) == expected
+    _counted_once(made, rounds)
+    figures("bad links", rounds=rounds, faults=happened, seconds=time.monotonic() - start)
+
+
+@chaos
+@pytest.mark.timeout(1800)
+def test_a_server_killed_at_any_write_loses_no_round(
+    experiment_file: Path, review_file: Path, tmp_path: Path, figures: Figures
+) -> None:
+    """At writes and renames drawn by seed, again and again, until it was killed so many times."""
+    words = with_memory(f"rounds={KILLS // 2}")
+    expected = simulated(experiment_file, tmp_path / "simulated", *words)
+    draw, kills, committed, back = random.Random(0), 0, 0, []
+    with federation(tmp_path, experiment_file, review_file, *ALONE, *words) as made:
+        for name in SILOS:
+            made.silo(name)
+        while kills < KILLS:
+            begun = time.monotonic()
+            server = made.server(dies_at=draw.randrange(1, 30))
+            while server.code is None:
+                rows = len(records(made.run)) if (made.run / "metrics.jsonl").exists() else 0
+                assert rows >= committed, "a committed round is gone"
+                if rows > committed:
+                    back.append(time.monotonic() - begun)
+                    begun = time.monotonic()
+                committed = rows
+                time.sleep(0.05)
+            if server.code == 0:
+                break
+            assert server.code == -signal.SIGKILL, made.said("server")
+            kills += 1
+        if server.code:
+            made.server()
+            made.done(400)
+    assert digest(made.run) == expected
+    _counted_once(made, KILLS // 2)
+    figures("server killed", kills=kills, rounds_lost=0, slowest_round_seconds=max(back))
+
+
+@chaos
+@pytest.mark.timeout(900)
+def test_a_server_that_stands_still_for_a_minute_loses_no_silo(
+    experiment_file: Path, review_file: Path, tmp_path: Path, figures: Figures
+) -> None:
+    expected = simulated(experiment_file, tmp_path / "simulated", *with_memory("rounds=5"))
+    with federation(
+        tmp_path, experiment_file, review_file, *ALONE, *with_memory("rounds=5")
+    ) as made:
+        server = made.server()
+        silos = [made.silo(name) for name in SILOS]
+        made.hears("server", "round 2: validation")
+        stopped = [server.number, *flower_of(made.run / "flower")]
+        for process in stopped:
+            os.kill(process, signal.SIGSTOP)
+        time.sleep(60)
+        rows = len(records(made.run))
+        for process in stopped:
+            os.kill(process, signal.SIGCONT)
+        start = time.monotonic()
+        while len(records(made.run)) == rows:
+            assert time.monotonic() - start < 60, made.said("server")
+            time.sleep(0.1)
+        back = time.monotonic() - start
+        made.done(400)
+        assert [silo.code for silo in silos] == [None] * len(silos)
+    assert digest(made.run) == expected
+    figures("server stopped for 60 s", silos_lost=0, next_round_after_seconds=back)
+
+
+@chaos
+@pytest.mark.timeout(900)
+def test_a_silo_that_dies_in_a_round_holds_up_nobody_for_longer_than_the_deadline(
+    experiment_file: Path, review_file: Path, tmp_path: Path, figures: Figures
+) -> None:
+    plan = ["rounds=6", f"deployment.deadline={DEADLINE}", "deployment.quorum=3"]
+    with federation(tmp_path, experiment_file, review_file, *ALONE[:2], *plan) as made:
+        made.server()
+        for name in SILOS:
+            made.silo(name)
+        made.hears("server", "round 2: validation")
+        made.kill("silo-3")
+        made.hears("server", "round 3: validation")
+        made.silo("silo-3")
+        start = time.monotonic()
+        made.hears("server", "silo-3 is there", 60)
+        back = time.monotonic() - start
+        made.done(400)
+    rows = records(made.run)
+    assert rows[3]["clients"] == ["silo-1", "silo-2", "silo-4"]
+    assert rows[-1]["clients"] == SILOS
+    took = rows[3]["time"] - rows[2]["time"]
+    assert took <= DEADLINE + 5
+    figures("silo killed", round_seconds=took, deadline=DEADLINE, back_after_seconds=back)
