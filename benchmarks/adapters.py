@@ -125,13 +125,14 @@ def _means(several: Sequence[Sequence[float]]) -> list[float]:
     return [statistics.fmean(same) for same in zip(*several, strict=True)]
 
 
-def trained(name: str) -> int:
-    """How many parameters are trained."""
+def trained(name: str) -> tuple[int, float]:
+    """How many parameters are trained, and what share that is of the model's own."""
     words = [f"adapter={WAYS[name].adapter}", "data.test=0", "data.validation=0"]
     learner = simulate(load(EXPERIMENT, words), _held).learner
     count = sum(parameter.numel() for parameter in learner.parameters().values())
+    share = count / learner.backbone.weights
     _held.clear_adapters()
-    return count
+    return count, share
 
 
 _held = Machine()
@@ -143,7 +144,8 @@ def line(name: str, rows: Mapping[str, list[list[float]]], runs: Sequence[Task])
     rows: the test reviews' scores, by kind, for each seed. runs: those of the federation.
     """
     federated = _means(rows["federated"])
-    found: dict[str, Any] = {"trained": trained(name), "frozen": WAYS[name].frozen}
+    count, share = trained(name)
+    found: dict[str, Any] = {"trained": count, "share": share, "frozen": WAYS[name].frozen}
     for kind, by_seed in rows.items():
         values = [statistics.fmean(one) for one in by_seed]
         over_seeds = student(values)

@@ -96,7 +96,8 @@ def adapters(result: dict[str, Any]) -> list[str]:
     ]
     for name, row in shown.items():
         lines.append(
-            f"| {_ticked(name)} | {row['trained']:,} | {_size(row['bytes'])} "
+            f"| {_ticked(name)} | {row['trained']:,} ({100 * row['share']:.2g} %) "
+            f"| {_size(row['bytes'])} "
             f"| {_beside(row['alone'])} | {100 * row['federated']['accuracy']:.1f} % "
             f"| {_beside(row['centralised'])} | {row['seconds']:.1f} s |"
         )

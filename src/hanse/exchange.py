@@ -143,40 +143,17 @@ class RoundExchange:
 
     def _in_order(self, names: Sequence[str], traffic: "_Traffic") -> Iterator[tuple[Reply, int]]:
         """Replies in client order whatever order they come in; early ones wait on disk, encoded."""
-        waiting = deque(names)
-        end = None if self.deadline is None else time.monotonic() + self.deadline
+        waiting, missing = deque(names), set(names)
         with tempfile.TemporaryDirectory(prefix="hanse-early-") as folder:
             early: dict[str, Path] = {}
-            missing = set(waiting)
-            spare = max(0, len(waiting) - (self.enough or len(waiting)))
-            spare = spare if traffic.kind == "train" else 0
-            while len(missing) > spare:
-                self._send(traffic)
-                left = None if end is None else max(0.0, end - time.monotonic())
-                with self.ledger.time("clients"):
-                    arrived = self.federation.receive(left)
-                if arrived is None:
-                    break
-                traffic.under_way -= 1
-                sender, message = arrived
-                reply = self._read(sender, message)
-                # It may also answer an older request.
-                asked = (traffic.kind, self.moment.round)
-                if reply is None:
-                    continue
-                if sender not in missing or (reply.kind, reply.round) != asked:
-                    traffic.under_way += 1  # that request was none of these
-                    self._refuse(reply, len(message))
-                    continue
-                missing.discard(reply.client)
-                spare = max(0, spare - bool(reply.error))  # one of the others must do instead
+            for reply, message in self._arriving(missing, traffic):
                 if reply.client == waiting[0]:
                     waiting.popleft()
                     yield reply, len(message)
                 else:
                     early[reply.client] = Path(folder) / str(len(early))
                     early[reply.client].write_bytes(message)
-                del arrived, message, reply  # as in `_converse`
+                del message, reply  # as in `_converse`
                 while waiting and waiting[0] in early:
                     yield self._late(early.pop(waiting.popleft()))
             self.silent = [name for name in waiting if name in missing]
@@ -185,6 +162,38 @@ class RoundExchange:
                     yield self._late(early.pop(name))
                 else:
                     log.warning("%s did not answer in time", name)
+
+    def _arriving(self, missing: set[str], traffic: "_Traffic") -> Iterator[tuple[Reply, bytes]]:
+        """Each client's one answer as it comes, until enough are there or time is over.
+
+        missing: who owes one; who has answered is taken out.
+        """
+        end = None if self.deadline is None else time.monotonic() + self.deadline
+        spare = max(0, len(missing) - (self.enough or len(missing)))
+        spare = spare if traffic.kind == "train" else 0
+        ready: list[tuple[Reply, bytes]] = []
+        while len(missing) > spare:
+            self._send(traffic)
+            left = None if end is None else max(0.0, end - time.monotonic())
+            with self.ledger.time("clients"):
+                arrived = self.federation.receive(left)
+            if arrived is None:
+                return
+            traffic.under_way -= 1
+            sender, message = arrived
+            reply = self._read(sender, message)
+            if reply is None:
+                continue
+            asked = reply.kind == traffic.kind and reply.round == self.moment.round
+            if sender not in missing or not asked:  # but answers an older request, or again
+                traffic.under_way += 1  # that request was none of these
+                self._refuse(reply, len(message))
+                continue
+            missing.discard(sender)
+            spare = max(0, spare - bool(reply.error))  # one of the others must do instead
+            ready.append((reply, message))
+            del arrived, message, reply  # else they stay here for as long as they are worked on
+            yield ready.pop()
 
     def _refuse(self, reply: Reply, size: int) -> None:
         """An answer to a request that is over, or a second one: it is counted nowhere."""

@@ -174,8 +174,10 @@ class Backbone:
     @property
     def weights(self) -> int:
         """How many there are in the base model."""
-        trained = {id(p) for own in self._parameters.values() for p in own.values()}
-        return sum(quantization.count(p) for p in self.model.parameters() if id(p) not in trained)
+        trained = (p for own in self._parameters.values() for p in own.values())
+        resting = (p for own in self._resting.values() for p in own)
+        added = {id(p) for p in (*trained, *resting)}
+        return sum(quantization.count(p) for p in self.model.parameters() if id(p) not in added)
 
     def text(self, ids: Sequence[int]) -> str:
         """What these tokens say, without the tokenizer's own marks."""
