@@ -54,6 +54,8 @@ KINDS: dict[str, Adapter] = {
     "vera": Peft("vera", {"r": 2, "target_modules": "all-linear"}),
     "ln_tuning": Peft("ln_tuning"),
 }
+ENCODERS = {name: kind for name, kind in KINDS.items() if name != "ln_tuning"}  # what they take
+ENCODERS |= {"head": Head(), "bitfit": BitFit()}
 MIXED = Mixed.of([Lora(r=2), Houlsby(reduction_factor=4)])
 ROWS = [Example(tuple(range(k, k + 6)), tuple(range(k, k + 6))) for k in range(2, 10)]
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
@@ -190,9 +192,9 @@ def test_a_head_is_each_clients_own(tiny_bert: Path, kind: str) -> None:
     _same_together(learner, {"per_device_train_batch_size": 2})
 
 
-@pytest.mark.parametrize("kind", [*sorted(KINDS.keys() - {"ln_tuning"}), "head", "bitfit"])
+@pytest.mark.parametrize("kind", ENCODERS)
 def test_an_encoder_in_bfloat16_trains_each(tiny_bert: Path, kind: str) -> None:
-    learner = _classifier(tiny_bert, {"head": Head(), "bitfit": BitFit(), **KINDS}[kind], bf16=True)
+    learner = _classifier(tiny_bert, ENCODERS[kind], bf16=True)
     start = learner.tensors()
     assert learner.fit().loss > 0
     moved = learner.tensors()
@@ -200,9 +202,29 @@ def test_an_encoder_in_bfloat16_trains_each(tiny_bert: Path, kind: str) -> None:
     assert any(not torch.equal(tensor, start[name]) for name, tensor in moved.items())
 
 
-def _classifier(folder: Path, kind: Adapter, bf16: bool) -> AdaptedModel:
+@pytest.mark.parametrize("first", ["lora", "prompt_tuning", "prefix_tuning", "full", "head"])
+def test_nothing_stays_of_an_adapter_that_is_taken_out(tiny_bert: Path, first: str) -> None:
+    """Not even of its head: others then begin, and answer, as in a model that never had it."""
+    used = _classifier(tiny_bert, ENCODERS[first], bf16=False)
+    used.fit()
+    used.backbone.detach(used.adapter)
+    batch = used.batch(used.examples("train"))
+    for kind in ENCODERS.values():
+        fresh = _classifier(tiny_bert, kind, bf16=False)
+        after = _classifier(tiny_bert, kind, bf16=False, backbone=used.backbone)
+        start = fresh.initial()
+        assert after.initial().keys() == start.keys()
+        assert all(torch.equal(tensor, start[name]) for name, tensor in after.initial().items())
+        with torch.no_grad():
+            torch.testing.assert_close(after.forward(batch), fresh.forward(batch))
+        used.backbone.detach(after.adapter)
+
+
+def _classifier(
+    folder: Path, kind: Adapter, bf16: bool, backbone: Backbone | None = None
+) -> AdaptedModel:
     """An encoder that puts texts into three classes."""
-    backbone = load(Model(str(folder), bf16=bf16), classes=3)
+    backbone = backbone or load(Model(str(folder), bf16=bf16), classes=3)
     texts = [(tuple(range(k, k + 3 + k % 5)), k % 3) for k in range(2, 20)]
     classes = ((0,), (1,), (2,))
     rows = [Example(ids, (IGNORED,) * len(ids), classes, right) for ids, right in texts]

@@ -84,10 +84,17 @@ def detach(model: PeftModel, adapter: str) -> Module:
         model.set_adapter(others[0])
         model.delete_adapter(adapter)
         return model
-    if model.peft_config[adapter].is_prompt_learning:
-        base: Module = model.get_base_model()
-    else:
+    base: Module = model.get_base_model()
+    heads = {
+        place: module.original_module
+        for place, module in base.named_modules()
+        if isinstance(module, ModulesToSaveWrapper)
+    }
+    if not model.peft_config[adapter].is_prompt_learning:
         base = model.unload()
+    for place, head in heads.items():  # PEFT leaves the adapter's own copy, or where it stood
+        parent, _, name = place.rpartition(".")
+        setattr(base.get_submodule(parent), name, head)
     return base
 
 

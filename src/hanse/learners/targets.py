@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from pydantic import Field, NonNegativeInt
 from torch.nn import Linear, Module
 from transformers.pytorch_utils import Conv1D
@@ -35,13 +36,18 @@ def is_linear(module: Module) -> bool:
 
 
 def base_modules(model: Any) -> Iterator[tuple[str, Module]]:
-    """The modules of a base model by their names, whatever adapters are around them."""
+    """The modules of a base model by their names, whatever adapters are around them.
+
+    Heads that adapters have copies of are left out.
+    """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     inside: tuple[str, ...] = ()
     for name, module in base.named_modules():
         if name.startswith(inside):
             continue
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, ModulesToSaveWrapper):
+            inside = (*inside, f"{name}.")
+        elif isinstance(module, BaseTunerLayer):
             inside = (*inside, f"{name}.")
             yield name, module.get_base_layer()
         else:
