@@ -29,7 +29,7 @@ demo: $(VENV)/.demo
 
 test: check $(VENV)/.samples
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not end_to_end and not gpu"
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "(end_to_end or gpu) and not chaos" -rs
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "(end_to_end or gpu) and not chaos" -rs --durations=15
 
 chaos: $(VENV)/.samples
 	$(BIN)/python benchmarks/chaos.py

@@ -40,7 +40,7 @@ print(json.dumps(right))
 
 
 WORDS = [
-    *("rounds=1", "train.num_train_epochs=null", "train.max_steps=3", "data.test=60"),
+    *("rounds=1", "train.num_train_epochs=null", "train.max_steps=3", "data.test=24"),
     *("data.validation=0", "data.client_test=0", "model.bf16=false", "train.learning_rate=0.003"),
 ]
 RANKS = [f"clients.silo-{1 + place}.adapter.lora.r={r}" for place, r in enumerate((4, 8, 16, 16))]
@@ -82,7 +82,7 @@ def test_its_adapter_scores_the_same_in_plain_peft(tmp_path: Path) -> None:
 
 def test_unequal_ranks_end_in_one_adapter_whether_stopped_or_not(tmp_path: Path) -> None:
     words = [*RANKS, "rounds=2", "train.max_steps=2", "adapter.lora.r=16", "cohort=4"]
-    words += ["algorithm=flora", "data.test=24"]
+    words.append("algorithm=flora")
     experiment = _experiment(tmp_path / "whole", *words)
     folder = simulation.run(experiment)
     with pytest.raises(simulation.StoppedError, match="after round 1"):
