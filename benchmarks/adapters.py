@@ -57,7 +57,6 @@ def _frozen(layers: int) -> Way:
 
 WAYS = {
     BASELINE: Way("{lora: {r: 8}}", MIDDLE),
-    "lora, all linear layers": Way("{lora: {r: 8, target_modules: all-linear}}", MIDDLE),
     "ia3": Way("{ia3: {}}", LARGE),
     "houlsby": Way("{houlsby: {}}", MIDDLE),
     "pfeiffer": Way("{pfeiffer: {}}", MIDDLE),
@@ -67,7 +66,7 @@ WAYS = {
     "bitfit": Way("{bitfit: {}}", MIDDLE),
     "head": Way("{head: {}}", LARGE, frozen=7),
     "full, top 2 layers": Way("{full: {top_layers: 2}}", SMALL),
-    "full": Way("{full: {}}", SMALL, frozen=0),
+    "full": Way("{full: {}}", SMALL, KINDS[1:], frozen=0),  # alone it would take minutes for each
     "full, embeddings frozen": _frozen(0),
     **{f"full, {layers} layers frozen": _frozen(layers) for layers in (2, 4)},
 }

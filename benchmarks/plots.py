@@ -46,7 +46,7 @@ def cohorts(cases: list[dict[str, Any]]) -> Plot:
 
 def adapters(ways: dict[str, Any]) -> Plot:
     """What the federation reaches by what a round sends."""
-    shown = {name: way for name, way in ways.items() if "alone" in way}
+    shown = {name: way for name, way in ways.items() if not name.endswith("frozen")}
 
     def paint(axes: Axes) -> None:
         for name, way in shown.items():

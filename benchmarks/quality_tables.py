@@ -88,7 +88,7 @@ def comparison(result: dict[str, Any]) -> list[str]:
 
 def adapters(result: dict[str, Any]) -> list[str]:
     """Every adapter, trained by silos alone, together, and with all reviews in one place."""
-    shown = {name: row for name, row in result["ways"].items() if "alone" in row}
+    shown = {name: row for name, row in result["ways"].items() if not name.endswith("frozen")}
     lines = [
         "| `adapter:` | trained | a round sends | silos alone, in points | federated | all in one "
         "place, in points | seconds of training |",
@@ -98,7 +98,7 @@ def adapters(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {_ticked(name)} | {row['trained']:,} ({100 * row['share']:.2g} %) "
             f"| {_size(row['bytes'])} "
-            f"| {_beside(row['alone'])} | {100 * row['federated']['accuracy']:.1f} % "
+            f"| {_beside(row.get('alone'))} | {100 * row['federated']['accuracy']:.1f} % "
             f"| {_beside(row['centralised'])} | {row['seconds']:.1f} s |"
         )
     return [
@@ -111,11 +111,14 @@ def adapters(result: dict[str, Any]) -> list[str]:
         "silos, both ways; the count has the classification head in it. Learning rates by "
         "validation in the federation: "
         + ", ".join(f"{_ticked(name)} {result['rates'][name]:g}" for name in shown)
-        + f". All runs took {result['minutes']:.0f} minutes, two at a time.",
+        + "; what freezes layers takes `full`'s. All runs took "
+        f"{result['minutes']:.0f} minutes, two at a time.",
     ]
 
 
-def _beside(kind: dict[str, Any]) -> str:
+def _beside(kind: dict[str, Any] | None) -> str:
+    if kind is None:
+        return "—"
     value, low, high = (100 * bound for bound in kind["ahead_of_federated"])
     return f"{100 * kind['accuracy']:.1f} % ({value:+.1f}: {low:+.1f} to {high:+.1f})"
 
