@@ -46,6 +46,7 @@ class Engine:
         self.nodes = {int(key[1:]): node for key, node in nodes.items()}
         self.silent = set[int]()
         self.lost = 0
+        self.greeted = 0
         self.events: deque[Frame] = deque()
         self.show()
 
@@ -53,6 +54,7 @@ class Engine:
         self.events.append(({"is": "nodes", "nodes": sorted(self.nodes)}, b""))
 
     def send(self, node: int, ticket: int, body: bytes) -> None:
+        self.greeted += body == WHO
         if node not in self.nodes:
             self.events.append(({"is": "failed", "ticket": ticket, "why": "no such node"}, b""))
         elif node not in self.silent:
@@ -132,6 +134,17 @@ def test_answers_that_get_lost_are_asked_for_again(lost: int) -> None:
     silos.send("a", REQUEST)
     assert silos.receive(500) == ("a", b"re " + REQUEST)
     assert engine.nodes[1].asked == [REQUEST] * 2
+
+
+@pytest.mark.usefixtures("time")
+def test_a_silo_that_trains_for_an_hour_is_greeted_a_few_times_and_not_asked_again() -> None:
+    """It answers one after another: the request first, then who it is, as often as it was asked."""
+    engine = Engine(n1=Node("a"), n2=Node("b"))
+    silos = seated(engine)
+    engine.silent, engine.greeted = {1}, 0
+    silos.send("a", REQUEST)
+    assert silos.receive(3600) is None
+    assert 3 < engine.greeted < 12
 
 
 @pytest.mark.usefixtures("time")

@@ -3,7 +3,7 @@
 It says who it is waiting for by name. A request is sent again whenever it may have been lost: when
 its silo comes back with another node or another process, when the engine that carries messages was
 started anew, or when a silo says that it is there, which it does between two requests only, and
-owes an answer. So a silo may answer twice; the exchange counts each once.
+its answer still does not come. So a silo may answer twice; the exchange counts each once.
 """
 
 import logging
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 PROBE = 20.0  # seconds without a word from a silo, after which it is asked whether it is there
 LOST = 15.0  # seconds without an answer after which a node is greeted again; then twice as many
+GRACE = 10.0  # seconds that an answer may take longer than a later one before it counts as lost
 AGAIN = 5.0  # seconds after which a node that did not answer well is greeted again
 TELL = 10.0  # seconds between two lines that say who is waited for
 STEP = 0.5  # longest wait for one event, in seconds
@@ -53,6 +54,7 @@ class Seat:
     session: str = ""
     seen: float | None = None
     asked: float = 0.0
+    again: float = math.inf
     profile: ClientProfile | None = None
     request: bytes | None = None
 
@@ -62,7 +64,7 @@ class Sent:
     """What was sent to a node: for whom, its number, and the request in it.
 
     Without a name, it asks who is there; without a request, for a silo's profile.
-    at: when. patience: seconds from then on after which its answer may have been lost.
+    at: when.
     """
 
     node: int
@@ -70,7 +72,6 @@ class Sent:
     number: int = 0
     request: bytes = b""
     at: float = 0.0
-    patience: float = LOST
 
 
 @dataclass
@@ -91,7 +92,8 @@ class Deployed(Federation):
     enough: int
     patience: float | None = None
     seats: dict[str, Seat] = field(init=False)
-    _due: dict[int, float] = field(default_factory=dict)  # by node: when to greet it
+    _due: dict[int, float] = field(default_factory=dict)  # by node: when to greet it (again)
+    _patience: dict[int, float] = field(default_factory=dict)  # by node: seconds until then
     _under_way: dict[int, Sent] = field(default_factory=dict)  # by ticket
     _ticket: int = 0
     _replies: deque[tuple[str, bytes]] = field(default_factory=deque)
@@ -163,18 +165,18 @@ class Deployed(Federation):
     def _greet(self) -> None:
         """Ask nodes who they are: new ones, and those that are waited for and say nothing."""
         now = time.monotonic()
-        for ticket, sent in self._under_way.items():
-            if not sent.request and now - sent.at > sent.patience and sent.node in self._due:
-                self._under_way[ticket] = replace(sent, at=now, patience=2 * sent.patience)
-                self._due[sent.node] = now
-        greeted = {sent.node for sent in self._under_way.values() if not sent.name}
         for seat in self.seats.values():
-            quiet = now - max(seat.asked, seat.seen or 0.0)
-            if seat.request and quiet > PROBE and seat.node in self._due.keys() - greeted:
-                seat.asked = self._due[seat.node] = now
+            if seat.request is None or seat.node is None:
+                continue
+            if seat.again <= now:
+                self._ask(seat)
+            elif (
+                now - max(seat.asked, seat.seen or 0.0) > PROBE
+                and self._due.get(seat.node) == math.inf
+            ):
+                self._due[seat.node] = now
         for node, due in self._due.items():
             if due <= now:
-                self._due[node] = math.inf
                 self._post(Sent(node), WHO)
 
     def _look(self, nodes: Sequence[int]) -> None:
@@ -189,14 +191,12 @@ class Deployed(Federation):
     def _begin_anew(self) -> None:
         """All that was under way is lost."""
         self._under_way.clear()
+        self._patience.clear()
         self._look([])
 
     def _take(self, sent: Sent, body: bytes) -> None:
         """An answer has come."""
-        # What it was greeted with before it has answered, or never will.
-        for ticket, older in [*self._under_way.items()]:
-            if older.node == sent.node and older.at <= sent.at and not older.request:
-                del self._under_way[ticket]
+        self._hear(sent)
         try:
             if not sent.name:
                 self._meet(sent, Answer.parse(body))
@@ -215,7 +215,7 @@ class Deployed(Federation):
             log.info("%s is there", seat.name, extra={"silo": seat.name})
         if sent.request:
             if seat.request is sent.request:  # and not a later one
-                seat.request = None
+                seat.request, seat.again = None, math.inf
             self._replies.append((seat.name, answer.body))
         elif fresh and seat.request is not None:
             self._ask(seat)
@@ -229,8 +229,17 @@ class Deployed(Federation):
             self._write(seat, sent.node, b"")
             return
         seat.seen = time.monotonic()
-        if seat.request is not None and seat.asked <= sent.at:
-            self._ask(seat)  # it has answered, or never heard: either way the answer is lost
+        if seat.request is not None and seat.asked <= sent.at:  # it has answered, or never heard
+            seat.again = min(seat.again, seat.seen + GRACE)
+
+    def _hear(self, sent: Sent) -> None:
+        """A node has answered; what it was greeted with before, it has answered or never will."""
+        for ticket, older in [*self._under_way.items()]:
+            if older.node == sent.node and older.at <= sent.at and not older.request:
+                del self._under_way[ticket]
+        self._patience.pop(sent.node, None)
+        if sent.node in self._due:
+            self._due[sent.node] = math.inf
 
     def _miss(self, sent: Sent, why: str) -> None:
         """There is no answer; whoever is at the node will be greeted again."""
@@ -250,7 +259,7 @@ class Deployed(Federation):
     def _ask(self, seat: Seat) -> None:
         """Send a silo its request."""
         assert seat.node is not None and seat.request is not None
-        seat.asked = time.monotonic()
+        seat.asked, seat.again = time.monotonic(), math.inf
         self._write(seat, seat.node, seat.request)
 
     def _write(self, seat: Seat, node: int, request: bytes) -> None:
@@ -258,8 +267,12 @@ class Deployed(Federation):
         self._post(Sent(node, seat.name, number, request), letter)
 
     def _post(self, sent: Sent, body: bytes) -> None:
+        now = time.monotonic()
         self._ticket += 1
-        self._under_way[self._ticket] = replace(sent, at=time.monotonic())
+        self._under_way[self._ticket] = replace(sent, at=now)
+        if not sent.request and sent.node in self._due:
+            patience = self._patience.get(sent.node, LOST)
+            self._due[sent.node], self._patience[sent.node] = now + patience, 2 * patience
         self.engine.send(sent.node, self._ticket, body)
 
     def _tell(self, names: Sequence[str], before: str = "") -> None:
