@@ -137,8 +137,8 @@ def test_answers_that_get_lost_are_asked_for_again(lost: int) -> None:
 
 
 @pytest.mark.usefixtures("time")
-def test_a_silo_that_trains_for_an_hour_is_greeted_a_few_times_and_not_asked_again() -> None:
-    """It answers one after another: the request first, then who it is, as often as it was asked."""
+def test_a_silo_that_trains_for_an_hour_is_greeted_a_few_times() -> None:
+    """It answers one after another, so all that it is asked meanwhile waits at its door."""
     engine = Engine(n1=Node("a"), n2=Node("b"))
     silos = seated(engine)
     engine.silent, engine.greeted = {1}, 0
