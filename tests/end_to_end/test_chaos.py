@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -34,18 +34,18 @@ KILLS = 30
 DEADLINE = 20.0
 
 
-def _counted_once(made: Federation, rounds: int) -> None:
+def _counted_once(made: Federation, rounds: int, silos: Sequence[str] = SILOS) -> None:
     """Each silo's update is in each round exactly once."""
     rows = records(made.run)
     assert [row["round"] for row in rows] == list(range(rounds + 1))
-    assert all(row["clients"] == SILOS for row in rows[1:])
+    assert all(row["clients"] == list(silos) for row in rows[1:])
     used = Counter(
         (row["round"], row["client"])
         for row in records(made.run, "ledger")
         if row["kind"] == "train" and "late" not in row and "error" not in row
     )
     assert set(used.values()) == {1}
-    assert len(used) == rounds * len(SILOS)
+    assert len(used) == rounds * len(silos)
 
 
 def _saved(folder: Path) -> int:
@@ -54,31 +54,33 @@ def _saved(folder: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("rounds", "faults"), [(3, 2), pytest.param(20, 25, marks=[chaos, pytest.mark.timeout(1200)])]
+    ("silos", "rounds", "faults"),
+    [(2, 3, 2), pytest.param(4, 20, 25, marks=[chaos, pytest.mark.timeout(1200)])],
 )
 def test_over_bad_links_each_update_counts_once(
     experiment_file: Path,
     review_file: Path,
     tmp_path: Path,
     figures: Figures,
+    silos: int,
     rounds: int,
     faults: int,
 ) -> None:
     """Data come 0.2 s late; connections are reset, and cut off in the middle of a frame."""
-    words = with_memory(f"rounds={rounds}")
+    words, names = with_memory(f"rounds={rounds}", f"num_clients={silos}"), SILOS[:silos]
     expected = simulated(experiment_file, tmp_path / "simulated", *words)
     weather = Weather(delay=0.2, reset=0.02, cut=0.02, faults=faults)
     start = time.monotonic()
     with federation(tmp_path, experiment_file, review_file, *ALONE, *words) as made:
         made.server()
-        for number, name in enumerate(SILOS):
+        for number, name in enumerate(names):
             port = made.proxy(f"link-{number}", weather, seed=number)
             made.silo(name, server=f"127.0.0.1:{port}")
         made.done(1000)
-        happened = sum(made.faults(f"link-{number}") for number in range(len(SILOS)))
+        happened = sum(made.faults(f"link-{number}") for number in range(silos))
     assert happened >= faults
     assert digest(made.run) == expected
-    _counted_once(made, rounds)
+    _counted_once(made, rounds, names)
     figures("bad links", rounds=rounds, faults=happened, seconds=time.monotonic() - start)
 
 
