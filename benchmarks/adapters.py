@@ -93,8 +93,13 @@ def tuning(name: str, rate: float) -> Task:
 def compared(name: str, kind: str, seed: int, rate: float) -> list[Task]:
     """The runs of one kind with one seed: four where silos are alone."""
     own = (f"adapter={WAYS[name].adapter}", f"train.learning_rate={rate}", f"seed={seed}")
+    # Rates are chosen, so validation reviews would be scored for nothing.
     return [
-        Task(RUNS / f"{_file(name)}-{kind}-{seed}-{place}", EXPERIMENT, (*own, *words))
+        Task(
+            RUNS / f"{_file(name)}-{kind}-{seed}-{place}",
+            EXPERIMENT,
+            (*own, "data.validation=0", *words),
+        )
         for place, words in enumerate(settings(kind))
     ]
 
