@@ -23,7 +23,7 @@ from hanse.runtimes.letters import WHO, Answer, Letters, RefusedError
 log = logging.getLogger(__name__)
 
 PROBE = 20.0  # seconds without a word from a silo, after which it is asked whether it is there
-LOST = 15.0  # seconds without an answer after which a node is greeted again; then twice as many
+LOST = 30.0  # seconds without an answer after which a node is greeted again; then twice as many
 GRACE = 10.0  # seconds that an answer may take longer than a later one before it counts as lost
 AGAIN = 5.0  # seconds after which a node that did not answer well is greeted again
 TELL = 10.0  # seconds between two lines that say who is waited for
