@@ -235,8 +235,8 @@ def deployed(result: dict[str, Any]) -> list[str]:
         "",
         f"Medians of {result['rounds'] - 1} rounds. `{demo['experiment']}` for {demo['rounds']} "
         f"rounds with `cohort: off`, deployed on {len(demo['loads_of_each_silo'])} silos, ends in "
-        f"{apart} as in one process; each silo loaded the model "
-        f"{max(demo['loads_of_each_silo'])} time(s).",
+        f"{apart} as in one process; loads of the model, most of any silo: "
+        f"{max(demo['loads_of_each_silo'])}.",
     ]
 
 
