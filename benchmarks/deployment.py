@@ -185,7 +185,9 @@ def main() -> None:
     rounds, counts = (3, [4]) if asked.short else (asked.rounds, asked.silos)
     file = results("deployment")
     known = json.loads(file.read_text()) if file.exists() and not asked.anew else {}
-    found = {"rounds": rounds, "deployments": known.get("deployments", []), **_demo(known)}
+    found = {"rounds": rounds, "deployments": known.get("deployments", [])}
+    if "demo" in known:
+        found["demo"] = known["demo"]
     for silos in counts:
         if not any(one["silos"] == silos for one in found["deployments"]):
             found["deployments"].append(_apart(partial(measure, silos=silos, rounds=rounds)))
@@ -194,10 +196,6 @@ def main() -> None:
         found["demo"] = _apart(demo)
         keep("deployment", found)
     print(json.dumps(found, indent=2))
-
-
-def _demo(known: dict[str, Any]) -> dict[str, Any]:
-    return {name: known[name] for name in ("demo",) if name in known}
 
 
 def _apart(work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

@@ -1,24 +1,12 @@
-"""Torch's optimizers for one client, and their state as named tensors."""
+"""A step of one client's optimizer, and its state as named tensors."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import Parameter
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from hanse.values import Memory
-
-if TYPE_CHECKING:
-    from hanse.learners.training import Training
-
-
-def build(settings: "Training", parameters: Mapping[str, Parameter]) -> Optimizer:
-    """The optimizer that the settings ask for."""
-    rate, decay, own = settings.learning_rate, settings.weight_decay, list(parameters.values())
-    if settings.optim == "sgd":
-        return SGD(own, rate, momentum=settings.momentum, weight_decay=decay)
-    return AdamW(own, rate, weight_decay=decay)
 
 
 def move(optimizer: Optimizer, rate: float) -> None:
@@ -55,3 +43,10 @@ def state_of(optimizer: Optimizer, parameters: Mapping[str, Parameter]) -> Memor
         for state, value in optimizer.state[parameter].items()
         if isinstance(value, torch.Tensor)
     }
+
+
+def keep(optimizer: Optimizer, parameters: Mapping[str, Parameter], kept: Memory) -> None:
+    """Put the state into `kept`, in place of what it had of the same parameters."""
+    for key in [key for key in kept if key.rpartition(":")[0] in parameters]:
+        del kept[key]
+    kept.update(state_of(optimizer, parameters))

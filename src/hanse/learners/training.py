@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch.optim import SGD, AdamW, Optimizer
 
 import hanse
 from hanse.learner import Learner, Objective
@@ -156,15 +157,15 @@ def fit(
     watch = Stopwatch(next(iter(parameters.values())).device)
     examples = learner.examples(split)
     steps = draw(lengths(examples), settings, moment)
-    optimizer = optimizers.build(settings, parameters)
+    optimizer = _optimizer(settings, list(parameters.values()))
     optimizer.zero_grad()  # training that ran out of memory has left its gradients
     if settings.optimizer_state == "keep":
         optimizers.restore(optimizer, parameters, kept)
     seen, done = Seen(), 0
     if checkpoint is not None:
         checkpoint.begin(moment, _start(parameters, kept, settings, split, objective))
-        done, numbers, losses = checkpoint.restore(parameters, optimizer)
-        seen = Seen.so_far(numbers, losses) if losses is not None else seen
+        if (found := checkpoint.restore(parameters, optimizer)) is not None:
+            done, seen = found[0], Seen.so_far(*found[1:])
     left = list(enumerate(steps))[done:]
     what = f"training {moment.client or 'on the server'}"
     for number, step in track(left, what, len(left), numbers=lambda: told([seen])):
@@ -182,9 +183,7 @@ def fit(
         if checkpoint is not None:
             checkpoint.keep(number + 1, parameters, optimizer, seen.numbers, seen.losses)
     if settings.optimizer_state == "keep":
-        for key in [key for key in kept if key.rpartition(":")[0] in parameters]:
-            del kept[key]
-        kept.update(optimizers.state_of(optimizer, parameters))
+        optimizers.keep(optimizer, parameters, kept)
     return seen.fit(len(steps), watch.seconds())
 
 
@@ -258,6 +257,13 @@ def _backward(
         total = part if total is None else total + part
     assert total is not None  # a step has at least one micro-batch
     return total
+
+
+def _optimizer(settings: Training, parameters: list[torch.nn.Parameter]) -> Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optim == "sgd":
+        return SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay)
+    return AdamW(parameters, rate, weight_decay=decay)
 
 
 def _start(

@@ -53,15 +53,15 @@ class TrainingCheckpoint:
 
     def restore(
         self, parameters: Mapping[str, Parameter], optimizer: Optimizer
-    ) -> tuple[int, Numbers, Tensor | None]:
-        """Steps that are done, and what `keep` was told of them; nothing if there is no file."""
+    ) -> tuple[int, Numbers, Tensor] | None:
+        """Steps that are done, and what `keep` was told of them; None if there is no whole file."""
         if not self._file.is_file():
-            return 0, {}, None
+            return None
         data = self._file.read_bytes()
         digest, content = data[:DIGEST], data[DIGEST:]
         if hashlib.sha256(content).digest() != digest:
             log.warning("%s is damaged; the round's training begins anew", self._file)
-            return 0, {}, None
+            return None
         _, numbers, groups = unpack(content, SAVED)
         for name, parameter in parameters.items():
             parameter.data.copy_(groups["parameters"][name])

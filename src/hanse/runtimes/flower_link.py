@@ -23,9 +23,7 @@ log = logging.getLogger(__name__)
 DOOR = "HANSE_DOOR"
 NAME = "hanse"  # the SuperLink's, among Flower's connections
 ENTERING = 90.0  # seconds until the run's process has come in
-SETTLING = (
-    2.0  # seconds after which a SuperLink that was killed is gone, as its children were before
-)
+SETTLING = 2.0  # seconds after which a killed SuperLink is gone, as its children were before
 
 
 @dataclass(frozen=True)
