@@ -14,8 +14,6 @@ from hanse.journal import records
 
 pytestmark = pytest.mark.end_to_end
 
-KILLS = 10
-
 
 def _hanse(*words: object) -> list[str]:
     return [sys.executable, "-m", "hanse", *map(str, words)]
@@ -41,8 +39,11 @@ def _killed_after(command: list[str], seconds: float) -> bool:
     return False
 
 
+@pytest.mark.parametrize(
+    "kills", [4, pytest.param(30, marks=[pytest.mark.chaos, pytest.mark.timeout(2400)])]
+)
 def test_killed_and_resumed_runs_end_in_the_same_adapter(
-    experiment_file: Path, tmp_path: Path
+    experiment_file: Path, tmp_path: Path, kills: int
 ) -> None:
     words = ["rounds=30", "train.optimizer_state=keep", "fraction_train=0.67"]
     words.append("algorithm=fedopt")
@@ -52,8 +53,8 @@ def test_killed_and_resumed_runs_end_in_the_same_adapter(
     length = rounds[-1]["time"] - rounds[0]["time"]
     draw = random.Random(0)
     killed = 0
-    for number in range(3 * KILLS):  # a kill may come too late to hit
-        if killed >= KILLS:
+    for number in range(3 * kills):  # a kill may come too late to hit
+        if killed >= kills:
             return
         folder = tmp_path / f"killed-{number}"
         command = _hanse("run", experiment_file, f"output_dir={folder}", *words)
