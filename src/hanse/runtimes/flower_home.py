@@ -45,7 +45,8 @@ QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",  # seconds; a second by default
+    # Seconds between two looks for a message, of which each takes some ms of a processor.
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
 }
 SERVER = ("flower-superlink", "flower-superexec", "flwr-serverapp", "flwr")
 NODE = ("flower-supernode", "flower-superexec", PROGRAM, "flwr", "nursery")

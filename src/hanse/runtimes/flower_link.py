@@ -16,6 +16,7 @@ from pathlib import Path
 from hanse.errors import UserError
 from hanse.runtimes.flower_children import Child, await_port, refuse_busy
 from hanse.runtimes.flower_home import SERVER, FlowerHome
+from hanse.runtimes.flower_members import Members
 from hanse.runtimes.frames import Door, Frame, Line
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class FlowerLink:
     ) -> None:
         self._host, self._port, self._door, self._tls, self._keys = host, port, door, tls, keys
         self._home = FlowerHome.prepare(folder, SERVER)
+        self._members = Members(self._home.folder / "state.db")
+        self._registered: set[str] = set()
         self._superlink = Child(self._home, self._command(), {DOOR: str(door.path)})
         self._line: Line | None = None
         self._events: queue.Queue[Frame] = queue.Queue()
@@ -69,9 +72,11 @@ class FlowerLink:
     def _enter(self) -> None:
         if not self._superlink.alive:
             refuse_busy(self._host, self._port)
+            self._members.settle(self._keys)
             self._superlink.start()
             await_port(self._superlink, self._near, self._port)
             self._connect()
+            self._register()
         self._home.call("flwr", "run", str(self._home.app), NAME)
         end = time.monotonic() + ENTERING
         while (line := self._door.enter(0.5)) is None:
@@ -120,7 +125,7 @@ class FlowerLink:
     def _command(self) -> list[str]:
         words = ["flower-superlink", "--host", self._host, "--port", str(self._port)]
         # Registered nodes outlive the SuperLink there.
-        words += ["--database", str(self._home.folder / "state.db")]
+        words += ["--database", str(self._members.database)]
         words += ["--disable-runtime-dependency-installation"]
         if self._tls is None:
             return [*words, "--insecure"]
@@ -129,21 +134,25 @@ class FlowerLink:
         return [*words, "--ssl-keyfile", str(self._tls.key), "--enable-supernode-auth"]
 
     def _connect(self) -> None:
-        """Tell Flower's commands where the SuperLink is, and the SuperLink who may join."""
+        """Tell Flower's commands where the SuperLink is."""
         lines = [f"[superlink.{NAME}]", f'address = "{self._near}:{self._port}"']
         if self._tls is None:
             lines.append("insecure = true")
         else:
             lines.append(f'root-certificates = "{self._tls.authority}"')
         (self._home.folder / "config.toml").write_text("\n".join(lines) + "\n")
-        for key in self._keys:
-            file = self._home.folder / "node.pub"
+
+    def _register(self) -> None:
+        """Tell the SuperLink who may join."""
+        file = self._home.folder / "node.pub"
+        for key in [key for key in self._keys if key not in self._registered]:
             file.write_text(key + "\n")
             try:
                 self._home.call("flwr", "supernode", "register", str(file), NAME)
             except UserError as error:
                 if "already" not in str(error):
                     raise
+            self._registered.add(key)
 
 
 def _read(line: Line, events: "queue.Queue[Frame]") -> None:

@@ -20,6 +20,7 @@ PAUSE = 0.05  # seconds between two looks at what the loop wants
 # Seconds between two looks for one reply. A reply is seen before its bytes have arrived, and then
 # Flower waits for a second; so looking more often would take longer.
 PULL = 0.4
+PULLS = 20  # looks a second, for however many replies: each takes the SuperLink's time
 LOOK = 1.0  # seconds between two looks at which nodes are there
 AT_ONCE = 16  # replies that are waited for at a time
 
@@ -64,7 +65,8 @@ def passing(grid: Grid, line: Line) -> None:
                 if head["do"] == "stop":
                     return
                 asked += _pushed(grid, line, head, body)
-            asked = [one for one in asked if not _returned(grid, line, one, pool)]
+            pause = max(PULL, len(asked) / PULLS)
+            asked = [one for one in asked if not _returned(grid, line, one, pause, pool)]
             if time.monotonic() >= due:
                 due = time.monotonic() + LOOK
                 found = sorted(grid.get_node_ids())
@@ -84,15 +86,15 @@ def _pushed(grid: Grid, line: Line, head: dict[str, int], body: bytes) -> list[A
     return []
 
 
-def _returned(grid: Grid, line: Line, asked: Asked, pool: ThreadPoolExecutor) -> bool:
-    """Look for a reply when it is time to; whether it has been sent back."""
+def _returned(grid: Grid, line: Line, asked: Asked, pause: float, pool: ThreadPoolExecutor) -> bool:
+    """Look for a reply when it is time to, again after a pause; whether it has been sent back."""
     if asked.pull is None:
         if time.monotonic() >= asked.due:
             asked.pull = pool.submit(lambda: list(grid.pull_messages([asked.name])))
         return False
     if not asked.pull.done():
         return False
-    replies, asked.pull, asked.due = asked.pull.result(), None, time.monotonic() + PULL
+    replies, asked.pull, asked.due = asked.pull.result(), None, time.monotonic() + pause
     for reply in replies:
         _return(line, asked.ticket, reply)
     return bool(replies)
