@@ -22,7 +22,7 @@ from torch import Tensor
 from hanse.assembly import simulate
 from hanse.held import adapter_settings
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.backbone import Model, load
+from hanse.learners.base_model import Model, load
 from hanse.learners.precision import Chosen
 from hanse.loading import load as experiment_of
 from hanse.values import Example

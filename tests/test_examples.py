@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hanse import assembly, simulation
-from hanse.learners.attached import read
+from hanse.learners.adapter_files import read
 from hanse.learners.training import draw
 from hanse.loading import load
 from hanse.randomness import Moment

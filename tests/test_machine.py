@@ -12,7 +12,7 @@ from hanse import machine, simulation
 from hanse.errors import UserError
 from hanse.held import Machine
 from hanse.learners import precision
-from hanse.learners.backbone import Model
+from hanse.learners.base_model import Model
 from hanse.learners.precision import Chosen
 from hanse.loading import load
 

@@ -20,7 +20,7 @@ from hanse.held import Machine, adapter_folder
 from hanse.interfaces import Aggregator, Algorithm, Federation, Task
 from hanse.journal import Journal
 from hanse.learner import Learner
-from hanse.learners import attached
+from hanse.learners import adapter_files
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.cohort import train
 from hanse.learners.member import Member
@@ -232,7 +232,7 @@ def _refuse_optimizers(
 
 def _go_on_from(learner: AdaptedModel, source: str) -> None:
     live = learner.parameters()
-    tensors = {n: t for n, t in attached.read(adapter_folder(source))[1].items() if n in live}
+    tensors = {n: t for n, t in adapter_files.read(adapter_folder(source))[1].items() if n in live}
     if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in live.items()}:
         raise UserError(
             f"the adapter in {source} does not fit {learner.backbone.name}; "

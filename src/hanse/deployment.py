@@ -18,7 +18,7 @@ from hanse.errors import UserError
 from hanse.experiment import Experiment, build_objective, build_trackers
 from hanse.held import Machine, adapter_settings
 from hanse.journal import DEPLOYED, Journal
-from hanse.learners.attached import FOLDER as ADAPTERS
+from hanse.learners.adapter_files import FOLDER as ADAPTERS
 from hanse.learners.precision import read
 from hanse.logs import LogFormat, structured
 from hanse.parts import names

@@ -1,48 +1,30 @@
 """Every choice of a run, as typed settings, and the parts that they name."""
 
-import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, create_model, field_validator, model_validator
 
 from hanse import parts, settings
 from hanse.data.partition import Partitioner
 from hanse.errors import UserError
-from hanse.faults import NAME, VISIBLE
+from hanse.faults import NAME
 from hanse.interfaces import Aggregator, Algorithm, Task
 from hanse.learner import Objective
 from hanse.learners.adapter import Adapter
+from hanse.learners.adapter_files import FOLDER as ADAPTERS
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.peft import methods
-from hanse.learners.attached import FOLDER as ADAPTERS
-from hanse.learners.backbone import Model
+from hanse.learners.base_model import Model
 from hanse.learners.mixed import Mixed
 from hanse.learners.training import Training
+from hanse.sections import Data, Deployment, Evaluation, Section, Spec
 from hanse.tracking import Tracker
 
-Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
-Share = Annotated[float, Field(ge=0, lt=1)]
-Amount = Annotated[int, Field(ge=0, strict=True)] | Share  # a count, or a share below 1
 # By what an objective needs, the task that is measured if none is named.
 MEASURED = {"tokens": "perplexity", "choices": "classification", "tags": "tagging"}
 POOLED = "pooled"  # the one client that holds all rows
 ClientName = Annotated[str, Field(pattern=NAME)]
-
-
-class Section(BaseModel):
-    """Settings that refuse what they do not know."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
-    )
 
 
 class AdapterChoice(Section):
@@ -98,74 +80,6 @@ else:
     AnyAdapter = _choices()
 
 
-class Data(Section):
-    """Which rows, what they are asked, and how they are divided.
-
-    path: a file, a folder of files, a hub's owner/name, or a short name such as movie-reviews.
-    columns: our names → the file's, where the format is not found by looking.
-    where: keep only rows whose columns have these values.
-    template: what a labelled row is asked; {text} stands for its text.
-    labels: the label's value in the data → the word that the model answers; empty: the values.
-    test, validation: rows held out before partitioning, a count or a share.
-    split_seed: draws them; not the run's seed, so that runs with other seeds share their test.
-    client_test: share of each client's rows that it holds out for itself.
-    pooled: after the division, put all clients' rows together with one client, "pooled".
-    """
-
-    path: str = "movie-reviews"
-    columns: dict[str, str] = {}
-    where: dict[str, str] = {}
-    template: str = "{text}\nLabel:"
-    labels: dict[str, Annotated[str, Field(pattern=VISIBLE)]] = {}
-    test: Amount = 0.1
-    validation: Amount = 0.1
-    split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    client_test: Share = 0.1
-    partition: Spec = "iid"
-    pooled: bool = False
-
-    @model_validator(mode="after")
-    def _asks_for_text(self) -> "Data":
-        if "{text}" not in self.template:
-            raise ValueError(f"data.template {self.template!r} has no {{text}} in it.")
-        return self
-
-
-class Evaluation(Section):
-    """What is measured, and when.
-
-    tasks: names of tasks; none: what fits the objective.
-    validate_every: rounds between two looks at the validation split; 0 for the last only.
-    test: score the test split before the first round and after the last, or after the last only.
-    clients: let each client score the result on its own held-out rows.
-    """
-
-    tasks: Annotated[list[Spec], Field(min_length=1)] | None = None
-    validate_every: Annotated[int, Field(ge=0)] = 1
-    test: bool | Literal["last"] = True
-    clients: bool = True
-
-
-class Deployment(Section):
-    """When a round ends if clients are on other machines; a simulation waits for all.
-
-    deadline: seconds that clients have for one answer; none: however long it takes.
-    quorum: the fewest answers that are combined, a number or a share of those that take part; below
-        it the run pauses, and goes on when enough are there.
-    over_selection: how many times as many clients are asked as fraction_train says; a round ends
-        when those that it says have answered (Bonawitz et al. 2019, section 4.2).
-    """
-
-    deadline: Annotated[float, Field(gt=0)] | None = None
-    quorum: Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, le=1)] = 1.0
-    over_selection: Annotated[float, Field(ge=1)] = 1.0
-
-    def needed(self, clients: int) -> int:
-        """The fewest answers of so many clients."""
-        share = isinstance(self.quorum, float)
-        return min(clients, math.ceil(self.quorum * clients) if share else int(self.quorum))
-
-
 class Experiment(Section):
     """One run. `clients.<name>` overrides model, adapter, data or train for one client.
 
@@ -191,9 +105,9 @@ class Experiment(Section):
     aggregator: Spec = "mean"
     evaluation: Evaluation = Evaluation()
     deployment: Deployment = Deployment()
-    clients: dict[ClientName, dict[str, Any]] = {}
+    clients: dict[ClientName, dict[str, Any]] = Field(default={})
     participants: Annotated[list[ClientName], Field(min_length=1)] | None = None
-    report_to: list[Spec] = []
+    report_to: list[Spec] = Field(default=[])
 
     @field_validator("cohort", mode="before")
     @classmethod

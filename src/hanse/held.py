@@ -11,10 +11,11 @@ from hanse.division import Division, divide
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_objective
 from hanse.holders import Share
-from hanse.learners import attached
+from hanse.learners import adapter_files
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
-from hanse.learners.backbone import Backbone, Loaded, Model, load
+from hanse.learners.backbone import Backbone
+from hanse.learners.base_model import Loaded, Model, load
 from hanse.learners.precision import Chosen
 from hanse.learners.sources import cache
 from hanse.progress import say
@@ -141,7 +142,7 @@ def adapter_settings(experiment: Experiment) -> Adapter:
     """The adapter's settings, its own or those of the adapter it goes on from."""
     if experiment.adapter.fresh is not None:
         return experiment.adapter.fresh
-    return attached.read(adapter_folder(str(experiment.adapter.source)))[0]
+    return adapter_files.read(adapter_folder(str(experiment.adapter.source)))[0]
 
 
 def adapter_folder(source: str) -> Path:

@@ -10,7 +10,7 @@ from hanse.data.formats import Row
 from hanse.data.tokenized import Tokenized
 from hanse.division import Division
 from hanse.experiment import Experiment, build_objective
-from hanse.learners.backbone import Model
+from hanse.learners.base_model import Model
 from hanse.values import Example
 
 SERVER = ""  # who holds the rows that no client does

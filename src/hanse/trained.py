@@ -9,7 +9,7 @@ from hanse.errors import UserError
 from hanse.experiment import AnyAdapter, Experiment, build_algorithm
 from hanse.held import Machine
 from hanse.journal import latest
-from hanse.learners import attached
+from hanse.learners import adapter_files
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.randomness import Moment
 from hanse.server import standing_of
@@ -52,18 +52,18 @@ def find(folder: Path, overrides: Iterable[str] = ()) -> Trained:
     """What a run (finished or not) or a PEFT folder holds; no model is loaded yet."""
     if (folder / "experiment.yaml").is_file():
         experiment = loading.load(folder / "experiment.yaml", overrides)
-        if (folder / "adapter" / attached.WEIGHTS).is_file():
-            tensors = attached.read(folder / "adapter")[1]
+        if (folder / "adapter" / adapter_files.WEIGHTS).is_file():
+            tensors = adapter_files.read(folder / "adapter")[1]
             there = AnyAdapter.model_validate({"from": str(folder / "adapter")})
             # As it is on disk: exact aggregation may have raised its rank.
             own = experiment.model_copy(update={"adapter": there})
             return Trained(own, tensors)
         return _unfinished(folder, experiment)
-    if (folder / attached.CONFIG).is_file():
+    if (folder / adapter_files.CONFIG).is_file():
         return _plain(folder, overrides)
     raise UserError(
-        f"{folder} holds neither a run (experiment.yaml) nor a PEFT adapter ({attached.CONFIG}); "
-        "name the folder of one."
+        f"{folder} holds neither a run (experiment.yaml) nor a PEFT adapter "
+        f"({adapter_files.CONFIG}); name the folder of one."
     )
 
 
@@ -80,6 +80,6 @@ def _unfinished(folder: Path, experiment: Experiment) -> Trained:
 
 def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
     """A PEFT adapter, with the base model that its configuration names."""
-    base, tensors = attached.base(folder), attached.read(folder)[1]
+    base, tensors = adapter_files.base(folder), adapter_files.read(folder)[1]
     written = {"model": {"model_name_or_path": base}, "adapter": {"from": str(folder)}}
-    return Trained(loading.compose(written, "", folder / attached.CONFIG, overrides), tensors)
+    return Trained(loading.compose(written, "", folder / adapter_files.CONFIG, overrides), tensors)

@@ -4,7 +4,7 @@ import pytest
 
 from hanse.data.passages import question
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.backbone import Model, load
+from hanse.learners.base_model import Model, load
 from hanse.learners.generation import Decoding, continued
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("smollm2")]

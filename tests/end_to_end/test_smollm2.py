@@ -11,7 +11,7 @@ import pytest
 from hanse import journal, simulation
 from hanse.division import divide
 from hanse.experiment import Experiment
-from hanse.learners.attached import WEIGHTS
+from hanse.learners.adapter_files import WEIGHTS
 from hanse.learners.sources import locate
 from hanse.loading import load
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from hanse.learner import Objective
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.backbone import Model, load
+from hanse.learners.base_model import Model, load
 from hanse.learners.batches import Batch
 from hanse.learners.training import Training
 from hanse.objectives.classify import Classify

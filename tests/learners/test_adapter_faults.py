@@ -17,7 +17,7 @@ from hanse.learners.adapters.p_tuning import PTuning
 from hanse.learners.adapters.peft import Peft, methods
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
-from hanse.learners.backbone import Model, load
+from hanse.learners.base_model import Model, load
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 

@@ -14,6 +14,7 @@ from hanse.experiment import AnyAdapter
 from hanse.factors import layers
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
+from hanse.learners.adapter_files import read
 from hanse.learners.adapters.bitfit import BitFit
 from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.head import Head
@@ -26,8 +27,8 @@ from hanse.learners.adapters.peft import Peft
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
-from hanse.learners.attached import read
-from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.backbone import Backbone
+from hanse.learners.base_model import Model, load
 from hanse.learners.cohort import train
 from hanse.learners.mixed import Mixed
 from hanse.learners.training import Training

@@ -10,13 +10,14 @@ import torch
 
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
+from hanse.learners.adapter_files import read, save
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.lora_xs import LoraXS
 from hanse.learners.adapters.pfeiffer import Pfeiffer
-from hanse.learners.attached import read, save
-from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.backbone import Backbone
+from hanse.learners.base_model import Model, load
 
 
 @pytest.fixture

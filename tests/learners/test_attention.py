@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hanse.learners import attention
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.backbone import Backbone
+from hanse.learners.base_model import Model, load
 from hanse.learners.precision import Chosen
 
 

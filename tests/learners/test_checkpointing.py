@@ -18,7 +18,8 @@ from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.p_tuning import PTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
-from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.backbone import Backbone
+from hanse.learners.base_model import Model, load
 from hanse.learners.checkpointing import recompute
 
 LORA = Lora(r=4, target_modules="all-linear")

@@ -12,7 +12,8 @@ from torch import Tensor
 from hanse.learners import cohort
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.backbone import Backbone
+from hanse.learners.base_model import Model, load
 from hanse.learners.member import Member
 from hanse.objectives.classify import Classify
 from hanse.tensors import squared_distance

@@ -9,7 +9,7 @@ import torch
 from clients import client, rows
 
 from hanse.learners import cohort_size
-from hanse.learners.backbone import Model, load
+from hanse.learners.base_model import Model, load
 from hanse.learners.cohort_size import best, choose, fitting
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

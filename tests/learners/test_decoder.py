@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.backbone import Model, load
+from hanse.learners.base_model import Model, load
 from hanse.learners.decoder import decoder_layers, frozen_depth, replaced
 
 

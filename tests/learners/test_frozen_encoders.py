@@ -25,7 +25,7 @@ from hanse.learners.adapters.head import Head
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.attached import attach
-from hanse.learners.backbone import Model, load
+from hanse.learners.base_model import Model, load
 from hanse.learners.cohort import train
 from hanse.learners.decoder import decoder_layers
 from hanse.learners.prefix import _first_suffices

@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
+from hanse.learners.adapter_files import read
 from hanse.learners.adapters.full import Full
-from hanse.learners.attached import read
-from hanse.learners.backbone import Model, load
+from hanse.learners.base_model import Model, load
 from hanse.learners.training import Training
 from hanse.values import Example
 

@@ -11,7 +11,7 @@ import torch
 from hanse.errors import UserError
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.backbone import Model, load
+from hanse.learners.base_model import Model, load
 from hanse.learners.generation import Decoding, continued
 from hanse.learners.training import Training
 from hanse.objectives.sft import Sft

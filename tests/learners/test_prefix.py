@@ -17,7 +17,8 @@ from hanse import journal, simulation
 from hanse.learners import activations
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.backbone import Backbone
+from hanse.learners.base_model import Model, load
 from hanse.learners.decoder import decoder_layers
 from hanse.learners.prefix import FEWEST
 from hanse.learners.training import Training

@@ -9,11 +9,11 @@ from clients import client, rows
 from hanse import journal, simulation
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
+from hanse.learners.adapter_files import read
 from hanse.learners.adapters.p_tuning import PTuning
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
-from hanse.learners.attached import read
-from hanse.learners.backbone import Model, load
+from hanse.learners.base_model import Model, load
 from hanse.loading import load as load_experiment
 from hanse.rescore import compare
 from hanse.values import Example

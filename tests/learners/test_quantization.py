@@ -18,14 +18,15 @@ from transformers.pytorch_utils import Conv1D
 from hanse import simulation
 from hanse.assembly import simulate
 from hanse.errors import UserError
-from hanse.learners import attached, quantization
+from hanse.learners import adapter_files, quantization
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.bitfit import BitFit
 from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.lora_xs import LoraXS
-from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.backbone import Backbone
+from hanse.learners.base_model import Model, load
 from hanse.learners.batches import Batch
 from hanse.loading import load as load_experiment
 
@@ -240,9 +241,9 @@ def test_whole_runs(experiment_file: Path, tmp_path: Path) -> None:
         own = [*words, f"model.quantization={kind}", f"output_dir={tmp_path / kind}"]
         experiment = load_experiment(experiment_file, own)
         folder = simulation.run(experiment)
-        adapter = (folder / "adapter" / attached.WEIGHTS).read_bytes()
+        adapter = (folder / "adapter" / adapter_files.WEIGHTS).read_bytes()
         assert simulation.resume(folder) == folder
-        assert (folder / "adapter" / attached.WEIGHTS).read_bytes() == adapter
+        assert (folder / "adapter" / adapter_files.WEIGHTS).read_bytes() == adapter
         noted[kind] = json.loads((folder / "machine.json").read_text())["forward_flops_per_token"]
         weights[kind] = simulate(experiment).learner.backbone.weights
     assert noted["int8"] == noted["nf4"] == noted["none"]

@@ -14,7 +14,8 @@ from hanse import factors
 from hanse.factors import RESIDUAL
 from hanse.learners import cohort
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.backbone import Backbone
+from hanse.learners.base_model import Model, load
 from hanse.learners.residual import merged
 from hanse.tensors import Tensors, prefixed
 

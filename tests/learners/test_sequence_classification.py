@@ -11,7 +11,7 @@ from hanse import journal, rescore, simulation
 from hanse.division import divide
 from hanse.errors import UserError
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.backbone import Model, load
+from hanse.learners.base_model import Model, load
 from hanse.loading import load as load_experiment
 from stopping import ctrl_c
 

@@ -27,7 +27,7 @@ from hanse.learners.adapters.lora_xs import LoraXS
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
-from hanse.learners.backbone import Model, load
+from hanse.learners.base_model import Model, load
 from hanse.learners.cohort import train
 from hanse.learners.generation import Decoding
 from hanse.learners.training import Training

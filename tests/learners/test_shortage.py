@@ -17,7 +17,8 @@ from hanse.errors import UserError
 from hanse.learners import cohort, cohort_size
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.backbone import Backbone
+from hanse.learners.base_model import Model, load
 from hanse.learners.member import Member
 from hanse.learners.shortage import is_shortage
 from hanse.learners.stack import Stack

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel
 
 from hanse.errors import UserError
 from hanse.learners import sources
-from hanse.learners.backbone import Model, load
+from hanse.learners.base_model import Model, load
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from clients import client, rows
 
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.backbone import Backbone, Model, load
+from hanse.learners.backbone import Backbone
+from hanse.learners.base_model import Model, load
 from hanse.learners.training_checkpoint import TrainingCheckpoint
 from hanse.objectives.sft import Sft
 from hanse.randomness import Moment

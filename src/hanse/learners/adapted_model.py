@@ -11,7 +11,7 @@ from torch.nn import Parameter
 
 from hanse.factors import RESIDUAL
 from hanse.learner import Learner, Objective
-from hanse.learners import attached
+from hanse.learners import adapter_files, attached
 from hanse.learners.backbone import Backbone
 from hanse.learners.batches import Batch, choice_scores, collate
 from hanse.learners.generation import Decoding, continued
@@ -178,5 +178,5 @@ class AdaptedModel(Learner):
         if self.residual:
             whole, rank = merged(whole, self.scaling, self.residual)
         aside = self.backbone.aside(self.adapter)
-        attached.save(self.backbone.model, self.adapter, whole, folder, rank, aside)
+        adapter_files.save(self.backbone.model, self.adapter, whole, folder, rank, aside)
         self.backbone.tokenizer.save_pretrained(str(folder))

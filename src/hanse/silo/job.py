@@ -15,11 +15,12 @@ from pydantic import ValidationError
 
 from hanse import settings
 from hanse.errors import UserError
-from hanse.experiment import Experiment, Spec, build_tasks
+from hanse.experiment import Experiment, build_tasks
 from hanse.faults import explain
 from hanse.loading import OVERRIDABLE
 from hanse.parts import names, split
 from hanse.sampling import taking_part
+from hanse.sections import Spec
 from hanse.silo.policy import Policy
 from hanse.silo.settings import Silo
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from hanse import storage
 from hanse.errors import UserError
-from hanse.experiment import Experiment, Spec, build_tasks
+from hanse.experiment import Experiment, build_tasks
 from hanse.messages import Reply, Request, Update
+from hanse.sections import Spec
 from hanse.silo.job import Job, Refused
 from hanse.silo.policy import Policy
 

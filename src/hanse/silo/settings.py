@@ -11,10 +11,11 @@ from hanse import settings
 from hanse.data import hub
 from hanse.data.corpora import CORPORA
 from hanse.errors import UserError
-from hanse.experiment import ClientName, Section, Share
+from hanse.experiment import ClientName
 from hanse.faults import SettingError, explain
 from hanse.learners.sources import PACKAGED
 from hanse.parts import suggestion
+from hanse.sections import Section, Share
 from hanse.silo.policy import OUTSIDE, Policy
 
 WHOLE = "a silo"  # what a file of these settings is
