@@ -96,7 +96,7 @@ def adapters(result: dict[str, Any]) -> list[str]:
     ]
     for name, row in shown.items():
         lines.append(
-            f"| {_ticked(name)} | {row['trained']:,} ({100 * row['share']:.2g} %) "
+            f"| {_ticked(name)} | {row['trained']:,} ({_percent(row['share'])} %) "
             f"| {_size(row['bytes'])} "
             f"| {_beside(row.get('alone'))} | {100 * row['federated']['accuracy']:.1f} % "
             f"| {_beside(row['centralised'])} | {row['seconds']:.1f} s |"
@@ -137,3 +137,8 @@ def _ahead(bounds: list[float] | None) -> str:
         return ""
     value, low, high = (100 * bound for bound in bounds)
     return f", {value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _percent(share: float) -> str:
+    """Two digits of a share in percent, and no power of ten."""
+    return f"{100 * share:.2g}" if share < 0.995 else f"{100 * share:.0f}"
