@@ -34,3 +34,9 @@ def test_a_key_is_known_to_be_there_before_it_is_registered(members: Members) ->
     members.settle(["key of a", "key of b", "key of c"])  # and the server is killed in the middle
     members.settle(["key of a", "key of b"])
     assert not members.database.exists()
+
+
+def test_a_database_that_nobody_noted_the_members_of_goes(members: Members) -> None:
+    members.database.with_name("members.json").unlink()
+    members.settle(["key of a", "key of b"])
+    assert not members.database.exists()

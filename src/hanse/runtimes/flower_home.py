@@ -45,7 +45,7 @@ QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Seconds between two looks for a message, of which each takes some ms of a processor.
+    # Seconds between two looks for a message; each takes the time of two processes.
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
 }
 SERVER = ("flower-superlink", "flower-superexec", "flwr-serverapp", "flwr")

@@ -21,9 +21,10 @@ class Members:
     def settle(self, keys: Sequence[str]) -> None:
         """Let the database know no nodes but those of these keys; only while no SuperLink runs.
 
-        If it may know others, it is begun anew: a SuperLink that starts begins a new run anyway.
+        If it may know others, or nobody noted whom, it is begun anew: a SuperLink that starts
+        begins a new run anyway.
         """
-        if set(self._noted()) - set(keys):
+        if not self._note.exists() or set(self._noted()) - set(keys):
             for file in self.database.parent.glob(f"{self.database.name}*"):  # sqlite has several
                 file.unlink()
         storage.write(self._note, json.dumps(list(keys)).encode())
@@ -33,7 +34,5 @@ class Members:
         return self.database.with_name("members.json")
 
     def _noted(self) -> list[str]:
-        if not self._note.exists():
-            return []
         found: list[str] = json.loads(self._note.read_text(encoding="utf-8"))
         return found
