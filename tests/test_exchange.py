@@ -1,6 +1,7 @@
 """The schema gate: an update that is not what was asked for is as good as none."""
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -129,3 +130,20 @@ def test_tensors_come_in_one_order() -> None:
     message = Reply("c0", "train", 1, sent).pack()
     orders = {tuple(Reply.parse(message).update.tensors) for _ in range(20)}
     assert orders == {tuple("abcdefgh")}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_replies_may_come_in_any_order(tmp_path: Path, seed: int) -> None:
+    """Some wait while others are counted and more come in; each is counted once, as its own."""
+
+    def shuffled(replies: list[bytes]) -> list[bytes]:
+        return random.Random(seed).sample(replies, len(replies))
+
+    def nine(folder: str, **settings: Any) -> Outcome:
+        network = lambda inner: Meddler(inner, **settings)  # noqa: E731
+        return federate(FedAvg(), silos(9), tmp_path / folder, rounds=2, network=network)
+
+    as_asked, any_order = nine("as asked"), nine("any order", rearranged=shuffled)
+    assert same(as_asked.standing, any_order.standing)
+    own, other = (records(tmp_path / name, "ledger") for name in ("as asked", "any order"))
+    assert [row["client"] for row in own] == [row["client"] for row in other]

@@ -1,13 +1,11 @@
 """One round's conversation: requests out, replies back in client order, gated and decoded."""
 
 import logging
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from hanse.interfaces import Aggregator, Algorithm, Federation
 from hanse.journal import Ledger
@@ -15,6 +13,7 @@ from hanse.messages import ClientProfile, MessageError, Order, Reply, Request, U
 from hanse.pipeline import Codecs, Pipeline
 from hanse.progress import CLIENTS, say
 from hanse.randomness import Moment
+from hanse.spool import Spool
 from hanse.tensors import Layout, Tensors
 from hanse.values import State
 
@@ -144,22 +143,20 @@ class RoundExchange:
     def _in_order(self, names: Sequence[str], traffic: "_Traffic") -> Iterator[tuple[Reply, int]]:
         """Replies in client order whatever order they come in; early ones wait on disk, encoded."""
         waiting, missing = deque(names), set(names)
-        with tempfile.TemporaryDirectory(prefix="hanse-early-") as folder:
-            early: dict[str, Path] = {}
+        with Spool() as early:
             for reply, message in self._arriving(missing, traffic):
                 if reply.client == waiting[0]:
                     waiting.popleft()
                     yield reply, len(message)
                 else:
-                    early[reply.client] = Path(folder) / str(len(early))
-                    early[reply.client].write_bytes(message)
+                    early.put(reply.client, message)
                 del message, reply  # as in `_converse`
                 while waiting and waiting[0] in early:
-                    yield self._late(early.pop(waiting.popleft()))
+                    yield _read_back(early.take(waiting.popleft()))
             self.silent = [name for name in waiting if name in missing]
             for name in waiting:
                 if name in early:
-                    yield self._late(early.pop(name))
+                    yield _read_back(early.take(name))
                 else:
                     log.warning("%s did not answer in time", name)
 
@@ -202,12 +199,6 @@ class RoundExchange:
         log.warning("%s answered %s of round %d late or twice: not used", *told, extra=who)
         self.ledger.refused(*told, size)
 
-    def _late(self, file: Path) -> tuple[Reply, int]:
-        """An early reply, read back when its turn has come."""
-        message = file.read_bytes()
-        file.unlink()
-        return Reply.parse(message), len(message)
-
     def _read(self, sender: str, message: bytes) -> Reply | None:
         """The reply in a message, or None if it is none, or not its sender's own."""
         with self.ledger.time("serialization"):
@@ -243,6 +234,11 @@ class _Traffic:
     def tell(self) -> None:
         """Say it to whoever watches."""
         say(f"{CLIENTS} {self.kind}", self.done, self.total, down=self.down, up=self.up)
+
+
+def _read_back(message: bytes) -> tuple[Reply, int]:
+    """A reply that has waited, and its size."""
+    return Reply.parse(message), len(message)
 
 
 def _told(reply: Reply) -> str:
