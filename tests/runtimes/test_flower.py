@@ -1,23 +1,23 @@
 """Flower's programs as children: what they may do, and that they end with their parent."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from federation import flower_of
 from hanse.errors import UserError
-from hanse.runtimes import flower_link, frames
-from hanse.runtimes.flower_asking import NURSERY
+from hanse.runtimes import flower_link, flower_program, frames
+from hanse.runtimes.flower_asking import COMMAND, NURSERY
 from hanse.runtimes.flower_children import Child, free_port, refuse_busy
-from hanse.runtimes.flower_home import NODE, FlowerHome
+from hanse.runtimes.flower_home import NODE, SERVER, FlowerHome
 from hanse.runtimes.flower_link import FlowerLink
 from hanse.runtimes.frames import door
 
@@ -48,8 +48,8 @@ def test_only_named_programs_are_found(tmp_path: Path) -> None:
     home = FlowerHome.prepare(tmp_path / "flower", NODE)
     assert home.environment()["PATH"] == str(home.programs)
     found = {file.name for file in home.programs.iterdir()}
-    assert found == {*NODE, "ask.py"}
-    assert "flwr-agentapp" not in found and "flwr-serverapp" not in found
+    wanted = {"flower-supernode", "flower-superexec", "flwr-clientapp", "flwr"}
+    assert found == {*wanted, "ask.py"}
 
 
 def test_port_in_use_is_said_in_a_sentence() -> None:
@@ -86,7 +86,7 @@ def test_a_superlink_that_is_on_its_way_out_is_started_again(
     superlink = Dying()
     superlink.started = 0 if dies else 1
 
-    def call(*_: object) -> str:
+    def call(*_: object, **__: object) -> str:
         if not dies or not superlink.started:
             raise UserError("`flwr run` of Flower failed")
         return ""
@@ -104,32 +104,78 @@ def test_a_superlink_that_is_on_its_way_out_is_started_again(
     assert superlink.started == 1
 
 
+def _node(tmp_path: Path) -> Child:
+    """A SuperNode that has been started, and finds no SuperLink."""
+    words = [NODE, "--insecure", "--superlink", f"127.0.0.1:{free_port()}"]
+    words += ["--host", "127.0.0.1", "--port", str(free_port())]
+    nursery = {NURSERY: str(tmp_path / "nursery")}
+    started = Child(FlowerHome.prepare(tmp_path / "flower", NODE), words, nursery)
+    started.start()
+    return started
+
+
+def _named(tmp_path: Path) -> dict[str, int]:
+    """The processes of that node by what process lists show: fifteen letters of their names."""
+    found = {}
+    for number in flower_of(tmp_path / "flower"):
+        with suppress(OSError):
+            found[Path(f"/proc/{number}/comm").read_text().strip()] = number
+    return found
+
+
+def _await(there: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.05)
+
+
+def _whole(tmp_path: Path) -> bool:
+    return set(_named(tmp_path)) == {"flower-supernod", "flower-superexe", "nursery"}
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("killed", ["flower-supernod", "nursery"])
+def test_a_killed_program_takes_with_it_all_that_it_started(tmp_path: Path, killed: str) -> None:
+    node = _node(tmp_path)
+    try:
+        _await(lambda: _whole(tmp_path))
+        os.kill(_named(tmp_path)[killed], signal.SIGKILL)
+        _await(lambda: not node.alive, 5)  # so that it is started again
+        _await(lambda: not flower_of(tmp_path / "flower"), 5)
+    finally:
+        node.stop()
+
+
 @pytest.mark.end_to_end
 def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    home = tmp_path / "flower"
     parent = os.fork()
     if parent == 0:
-        more = {NURSERY: str(tmp_path / "nursery")}
-        Child(FlowerHome.prepare(home, NODE), ["nursery"], more).start()
+        _node(tmp_path)
         time.sleep(120)
         os._exit(0)
     try:
-        end = time.monotonic() + 60
-        while not (tmp_path / "nursery").exists():
-            assert time.monotonic() < end, "the nursery did not start"
-            time.sleep(0.1)
-        with socket.socket(socket.AF_UNIX) as line:  # a grandchild, which finds nobody to talk to
-            line.connect(str(tmp_path / "nursery"))
-            line.sendall(json.dumps(["--insecure", "--token", "t"]).encode())
-            line.shutdown(socket.SHUT_WR)
-            line.recv(1)
-        while len(flower_of(home)) < 2:
-            assert time.monotonic() < end, "nothing was forked"
-            time.sleep(0.02)
+        _await(lambda: _whole(tmp_path))
     finally:
         os.kill(parent, signal.SIGKILL)
         os.waitpid(parent, 0)
-    end = time.monotonic() + 5
-    while left := flower_of(home):
-        assert time.monotonic() < end, left
-        time.sleep(0.05)
+    _await(lambda: not flower_of(tmp_path / "flower"), 5)
+
+
+@pytest.mark.end_to_end
+def test_a_command_ends_as_what_was_forked_for_it_did(tmp_path: Path) -> None:
+    """And says what that said, though both are processes of their own."""
+    nursery = {NURSERY: str(tmp_path / "nursery")}
+    words = [SERVER, "--insecure", "--host", "127.0.0.1", "--port", str(free_port())]
+    home = FlowerHome.prepare(tmp_path / "flower", SERVER)
+    asking = home.programs / "ask.py"  # nothing is started but by the nursery
+    asking.write_text(asking.read_text().replace(flower_program.__name__, "no.such.module"))
+    link = Child(home, words, nursery)
+    link.start()
+    try:
+        _await(lambda: "nursery" in _named(tmp_path))
+        assert "Flower version" in home.call(COMMAND, "--version", more=nursery)
+        with pytest.raises(UserError, match=r"flwr nonsense.*No such command 'nonsense'"):
+            home.call(COMMAND, "nonsense", more=nursery)
+    finally:
+        link.stop()

@@ -1,7 +1,12 @@
-"""The program that a SuperNode starts for each message: it asks the nursery to fork a ClientApp."""
+"""How Flower's programs start each other in milliseconds: they ask the nursery to fork.
 
-PROGRAM = "flwr-clientapp"
+In the folder of names that they are given (see flower_home), such a name leads to this small
+program, which hands its words, and where its output goes, to the nursery. It waits for the end of
+what it started, and ends as that did, if it is a command; all else goes on alone.
+"""
+
 NURSERY = "HANSE_NURSERY"  # in the environment: the path of the nursery's socket
+COMMAND = "flwr"  # the one that ends by itself and whose output is read
 
 # As little of Python as possible, since it runs for every message of every silo.
 ASK = """import json, os, socket, sys
@@ -9,8 +14,10 @@ try:
     line = socket.socket(socket.AF_UNIX)
     line.connect(os.environ["HANSE_NURSERY"])
 except (OSError, KeyError):
-    os.execv(sys.executable, [sys.executable, "-m", "{program}", "{name}", *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, "-m", "{program}", *sys.argv[1:]])
+socket.send_fds(line, [b"w"], [0, 1, 2])
 line.sendall(json.dumps(sys.argv[1:]).encode())
 line.shutdown(socket.SHUT_WR)
-line.recv(1)
+end = line.recv(1)
+sys.exit(end[0] if end else sys.argv[1] == "{command}")
 """

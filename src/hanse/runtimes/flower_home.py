@@ -17,8 +17,8 @@ import hanse
 from hanse import storage
 from hanse.errors import UserError
 from hanse.learners.sources import cache
-from hanse.runtimes import flower_program
-from hanse.runtimes.flower_asking import ASK, PROGRAM
+from hanse.runtimes import flower_nursery, flower_program
+from hanse.runtimes.flower_asking import ASK, COMMAND
 
 APP = '''"""Names the two thin apps of the package; there is no other code."""
 
@@ -48,8 +48,8 @@ QUIET = {
     # Seconds between two looks for a message; each takes the time of two processes.
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
 }
-SERVER = ("flower-superlink", "flower-superexec", "flwr-serverapp", "flwr")
-NODE = ("flower-supernode", "flower-superexec", PROGRAM, "flwr", "nursery")
+SERVER = "flower-superlink"
+NODE = "flower-supernode"
 PATIENCE = 120  # seconds for one of Flower's short commands
 
 
@@ -60,8 +60,8 @@ class FlowerHome:
     folder: Path
 
     @staticmethod
-    def prepare(folder: Path, programs: Sequence[str]) -> "FlowerHome":
-        """The folder, filled; programs: those that may be started, as they start each other."""
+    def prepare(folder: Path, program: str) -> "FlowerHome":
+        """The folder, filled for one long-running program and all that this may start."""
         if find_spec("flwr") is None:
             raise UserError(
                 "Flower is missing, which carries messages between machines; "
@@ -75,18 +75,18 @@ class FlowerHome:
         version = ".".join(re.findall(r"\d+", hanse.__version__)[:3])
         (home.app / "pyproject.toml").write_text(PROJECT.format(version=version))
         (home.app / "app.py").write_text(APP)
-        for name in programs:
-            words = [sys.executable, "-m", flower_program.__name__, name]
-            if name == "nursery":
-                words = [sys.executable, "-m", "hanse.runtimes.flower_nursery"]
-            if name == PROGRAM:
-                asking = home.programs / "ask.py"
-                asking.write_text(ASK.format(program=flower_program.__name__, name=name))
-                words = [sys.executable, "-S", "-s", str(asking)]
-            file = home.programs / name
-            file.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-            file.chmod(0o700)
+        asking = home.programs / "ask.py"
+        asking.write_text(ASK.format(program=flower_program.__name__, command=COMMAND))
+        for name in {*flower_nursery.FORKED[program], COMMAND}:
+            home._name(name, "-S", "-s", str(asking))
+        home._name(program, "-m", flower_nursery.__name__)
         return home
+
+    def _name(self, program: str, *words: str) -> None:
+        """Let Python, called with these words, be what is found by a program's name."""
+        file = self.programs / program
+        file.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *words, program])} "$@"\n')
+        file.chmod(0o700)
 
     @property
     def app(self) -> Path:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hanse.errors import UserError
+from hanse.runtimes.flower_asking import COMMAND, NURSERY
 from hanse.runtimes.flower_children import Child, await_port, refuse_busy
 from hanse.runtimes.flower_home import SERVER, FlowerHome
 from hanse.runtimes.flower_members import Members
@@ -55,7 +56,8 @@ class FlowerLink:
         self._home = FlowerHome.prepare(folder, SERVER)
         self._members = Members(self._home.folder / "state.db")
         self._registered: set[str] = set()
-        self._superlink = Child(self._home, self._command(), {DOOR: str(door.path)})
+        self._more = {DOOR: str(door.path), NURSERY: str(door.path.with_name("nursery"))}
+        self._superlink = Child(self._home, self._command(), self._more)
         self._line: Line | None = None
         self._events: queue.Queue[Frame] = queue.Queue()
 
@@ -77,7 +79,7 @@ class FlowerLink:
             await_port(self._superlink, self._near, self._port)
             self._connect()
             self._register()
-        self._home.call("flwr", "run", str(self._home.app), NAME)
+        self._call("run", str(self._home.app), NAME)
         end = time.monotonic() + ENTERING
         while (line := self._door.enter(0.5)) is None:
             if not self._superlink.alive or time.monotonic() > end:
@@ -111,6 +113,9 @@ class FlowerLink:
                 self._line.send({"do": "stop"})
         self._close()
         self._superlink.stop()
+
+    def _call(self, *words: str) -> None:
+        self._home.call(COMMAND, *words, more=self._more)
 
     def _close(self) -> None:
         if self._line is not None:
@@ -148,7 +153,7 @@ class FlowerLink:
         for key in [key for key in self._keys if key not in self._registered]:
             file.write_text(key + "\n")
             try:
-                self._home.call("flwr", "supernode", "register", str(file), NAME)
+                self._call("supernode", "register", str(file), NAME)
             except UserError as error:
                 if "already" not in str(error):
                     raise

@@ -11,7 +11,7 @@ DOOR = "HANSE_DOOR"
 
 
 class FlowerNode:
-    """A SuperNode for the SuperLink at `server`, and the nursery of its ClientApps.
+    """A SuperNode for the SuperLink at `server`.
 
     authority: the PEM file of the certificate by which the server is known; none: no TLS.
     key: the private key by which the node is known.
@@ -33,23 +33,20 @@ class FlowerNode:
         words += ["--insecure"] if authority is None else ["--root-certificates", str(authority)]
         if key is not None:
             words += ["--auth-supernode-private-key", str(key)]
-        self._nursery = Child(home, ["nursery"], more)
         self._node = Child(home, words, more)
 
     @property
     def alive(self) -> bool:
-        """Whether the node runs; without the nursery it does, too, but slower."""
+        """Whether the node runs."""
         return self._node.alive
 
     def start(self) -> None:
-        """Start both, after ending what may still run."""
-        self._nursery.start()
+        """Start it, after ending what may still run."""
         self._node.start()
 
     def stop(self) -> None:
-        """End both."""
+        """End it."""
         self._node.stop()
-        self._nursery.stop()
 
     def last(self) -> str:
         """The end of what the node said."""

@@ -1,8 +1,9 @@
-"""Starts Flower's ClientApp for each message in milliseconds: it forks, all imports being done.
+"""Starts a program of Flower's, and whatever that starts in milliseconds: by a fork.
 
-Flower starts `flwr-clientapp` by name for every message, and importing Flower takes a second of a
-processor, four silos on a machine or not. The program of that name that a SuperNode finds here
-hands its words to this process, which has imported all of it once and forks.
+Flower's long-running programs start others by name, `flwr-clientapp` even for every message, and
+importing Flower takes more than a second of a processor. So the first one imports all of it once
+and forks off a nursery, a process of one thread that forks whoever is asked for later. All of them
+share the memory of what was imported.
 """
 
 import gc
@@ -12,41 +13,111 @@ import signal
 import socket
 import sys
 import threading
+import traceback
+from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from hanse.runtimes import flower_client  # noqa: F401 (imported once, for all that are forked)
-from hanse.runtimes.flower_asking import NURSERY, PROGRAM
-from hanse.runtimes.flower_program import APPS, die_with_parent, refuse_apps
+from hanse.runtimes.flower_asking import COMMAND, NURSERY
+from hanse.runtimes.flower_program import APPS, CLIENT, die_with_parent, name_process, refuse_apps
+
+EXECUTOR, SERVERAPP = "flower-superexec", "flwr-serverapp"
+FORKED = {  # what each program, or who talks to it, may want to be started
+    "flower-supernode": (EXECUTOR, CLIENT),
+    "flower-superlink": (EXECUTOR, SERVERAPP, COMMAND),
+}
+APP = {  # the module of the app that is run
+    "flower-supernode": "hanse.runtimes.flower_client",
+    "flower-superlink": "hanse.runtimes.flower_server",
+}
 
 
 def main() -> None:
-    """Fork a ClientApp for each list of words that comes in."""
+    """Run the program that the first word names, with the other words, beside its nursery."""
     die_with_parent()
-    [entry] = entry_points(group="console_scripts", name=PROGRAM)
-    program = entry.load()
-    path = Path(os.environ[NURSERY])
+    name = sys.argv[1]
+    import_module(APP[name])
+    programs = {word: _program(word) for word in (name, *FORKED[name])}
+    door = _door(Path(os.environ[NURSERY]))
+    if threading.active_count() > 1:
+        raise RuntimeError("only a process of one thread may fork")
+    gc.freeze()
+    nursery = os.fork()
+    if nursery == 0:
+        die_with_parent()
+        name_process("nursery")
+        _tend(door, programs)
+    door.close()
+    threading.Thread(target=_end_with, args=(nursery,), daemon=True).start()
+    name_process(name)
+    sys.argv = sys.argv[1:]
+    programs[name]()
+
+
+def _end_with(nursery: int) -> None:
+    """End when the nursery does, with all that it forked: who started this starts it anew."""
+    os.waitpid(nursery, 0)
+    os._exit(1)
+
+
+def _program(name: str) -> Callable[[], object]:
+    """A program of Flower's, imported."""
+    [entry] = entry_points(group="console_scripts", name=name)
+    program: Callable[[], object] = entry.load()
+    return program
+
+
+def _door(path: Path) -> socket.socket:
+    """Where words come in."""
     path.unlink(missing_ok=True)
     door = socket.socket(socket.AF_UNIX)
     door.bind(str(path))
     door.listen()
+    return door
+
+
+def _tend(door: socket.socket, programs: dict[str, Callable[[], object]]) -> None:
+    """Fork a program for each list of words that comes in."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
-    if threading.active_count() > 1:
-        raise RuntimeError("only a process of one thread may fork")
-    gc.freeze()
     while True:
         line, _ = door.accept()
+        _, outputs, _, _ = socket.recv_fds(line, 1, 3)
         words = json.loads(_all(line))
         if os.fork() == 0:
             door.close()
-            line.close()  # who asked need not wait
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            die_with_parent()
-            refuse_apps(os.environ[APPS])
-            sys.argv = [PROGRAM, *words]
-            program()
-            os._exit(0)
+            for number, output in enumerate(outputs):
+                os.dup2(output, number)
+            _run(words, programs[words[0]], line)
         line.close()
+        for output in outputs:
+            os.close(output)
+
+
+def _run(words: list[str], program: Callable[[], object], line: socket.socket) -> None:
+    """Be a program, in a process of its own; who waits for its end is told how it ended."""
+    die_with_parent()
+    name_process(words[0])
+    if words[0] == CLIENT:
+        refuse_apps(os.environ[APPS])
+    if words[0] != COMMAND:
+        line.close()  # who asked need not wait
+    sys.argv = words
+    end = 1
+    try:
+        program()
+        end = 0
+    except SystemExit as said:
+        end = said.code if isinstance(said.code, int) else int(said.code is not None)
+    except BaseException:  # there is nobody above who would print it
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if words[0] == COMMAND:
+            line.send(bytes([end & 255]))
+        os._exit(end & 255)
 
 
 def _all(line: socket.socket) -> bytes:

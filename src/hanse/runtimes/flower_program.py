@@ -14,14 +14,15 @@ from importlib.metadata import entry_points
 from typing import Any
 
 APPS = "HANSE_APPS"  # in the environment: the folder of apps, in which nothing new may appear
-PR_SET_PDEATHSIG = 1
+CLIENT = "flwr-clientapp"
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 
 def main() -> None:
     """Run the program that the first word names, with the other words."""
     name = sys.argv[1]
     die_with_parent()
-    if name == "flwr-clientapp":
+    if name == CLIENT:
         refuse_apps(os.environ[APPS])
     [program] = entry_points(group="console_scripts", name=name)
     sys.argv = [name, *sys.argv[2:]]
@@ -32,6 +33,12 @@ def die_with_parent() -> None:
     """Be killed when the parent ends; where there is no such call, Flower's own watch must do."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def name_process(name: str) -> None:
+    """Let process lists show a name, as far as it has room: what is forked looks alike there."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode())
 
 
 def refuse_apps(folder: str) -> None:
