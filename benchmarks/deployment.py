@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from multiprocessing import get_context
@@ -28,6 +29,7 @@ from typing import Any
 
 import torch
 from measured import ROOT, keep, results
+from process_tree import below
 from scale import experiment as scaled
 from scale import prepare
 from transformers import AutoConfig, LlamaForCausalLM
@@ -79,8 +81,11 @@ def started(work: Callable[[], object], log: Path) -> Any:
     return process
 
 
-def deploy(home: Path, settings: Experiment) -> None:
-    """Run an experiment with a server and its silos, each a process; their logs are in `home`."""
+def deploy(home: Path, settings: Experiment) -> int:
+    """Run an experiment with a server and its silos, each a process; their logs are in `home`.
+
+    The most bytes of memory of the server and its Flower, looked at once a second.
+    """
     port = free_port()
     address = deployment.Address(port=port)
     server = started(
@@ -99,12 +104,35 @@ def deploy(home: Path, settings: Experiment) -> None:
             )
             log = home / f"{name}.log"
             processes.append(started(partial(joining.join, silo, logs=LogFormat.JSON), log))
-        server.join(PATIENCE)
+        peak, end = 0, time.monotonic() + PATIENCE
+        while server.is_alive() and time.monotonic() < end:
+            peak = max(peak, of_server(server.pid))
+            server.join(1.0)
         if server.exitcode != 0:
             raise SystemExit((home / "server.log").read_text()[-3000:])
+        return peak
     finally:
         for process in processes:
             process.terminate()
+
+
+def of_server(process: int) -> int:
+    """Bytes of memory of the server and of what it started, without files that are mapped.
+
+    The server's own pages count in full, though it is forked here as the silos are; those of
+    Flower's programs, which share them among themselves only, by their share.
+    """
+    flower = sum(anonymous(number, "Pss_Anon") for number in below(process))
+    return anonymous(process, "Anonymous") + flower
+
+
+def anonymous(process: int, line: str) -> int:
+    """Bytes that the kernel reports of a process in a line of its account; 0 if it is gone."""
+    with suppress(OSError):
+        for said in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if said.startswith(f"{line}:"):
+                return 1024 * int(said.split()[1])
+    return 0
 
 
 def measure(home: Path, silos: int, rounds: int) -> dict[str, Any]:
@@ -112,7 +140,8 @@ def measure(home: Path, silos: int, rounds: int) -> dict[str, Any]:
     prepare(home)
     widen(home)
     settings = experiment(home, silos, rounds)
-    deploy(home, settings)
+    begun = time.time()
+    memory = deploy(home, settings)
     rows = records(home / "run")
     ends = {row["round"]: row["time"] for row in rows}
     there: dict[int, list[float]] = {}
@@ -132,6 +161,7 @@ def measure(home: Path, silos: int, rounds: int) -> dict[str, Any]:
     beyond = [w - training[number] for w, number in zip(whole, later, strict=True)]
     return {
         "silos": silos,
+        "seconds_until_the_first_round_ended": ends[1] - begun,
         "seconds_a_round": whole,
         "seconds_a_round_beyond_training": statistics.median(beyond),
         "seconds_until_a_silo_has_answered": statistics.median(down),
@@ -139,6 +169,7 @@ def measure(home: Path, silos: int, rounds: int) -> dict[str, Any]:
         "loads_of_each_silo": loads(home, settings),
         "update_bytes": max(row["up"] for row in ledger),
         "server_peak_memory": rows[-1]["peak_memory"],
+        "server_and_flower_peak_memory": memory,
     }
 
 

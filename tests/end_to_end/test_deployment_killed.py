@@ -31,8 +31,9 @@ def _gone(folder: Path, seconds: float = 5.0) -> None:
 
 
 def _kill_flower(home: Path, program: str) -> None:
-    found = [number for number, words in flower_of(home).items() if program in words]
-    assert found, f"there is no {program}: {flower_of(home)}"
+    shown = {number: Path(f"/proc/{number}/comm").read_text().strip() for number in flower_of(home)}
+    found = [number for number, name in shown.items() if name == program[:15]]
+    assert found, f"there is no {program}: {shown}"
     os.kill(found[0], signal.SIGKILL)
 
 

@@ -6,19 +6,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from federation import flower_of
 from hanse.errors import UserError
-from hanse.runtimes import flower_link, flower_program, frames
+from hanse.runtimes import flower_link, flower_node, flower_program, frames
 from hanse.runtimes.flower_asking import COMMAND, NURSERY
 from hanse.runtimes.flower_children import Child, free_port, refuse_busy
 from hanse.runtimes.flower_home import NODE, SERVER, FlowerHome
 from hanse.runtimes.flower_link import FlowerLink
+from hanse.runtimes.flower_node import FlowerNode
 from hanse.runtimes.frames import door
 
 
@@ -104,14 +105,15 @@ def test_a_superlink_that_is_on_its_way_out_is_started_again(
     assert superlink.started == 1
 
 
-def _node(tmp_path: Path) -> Child:
-    """A SuperNode that has been started, and finds no SuperLink."""
-    words = [NODE, "--insecure", "--superlink", f"127.0.0.1:{free_port()}"]
-    words += ["--host", "127.0.0.1", "--port", str(free_port())]
-    nursery = {NURSERY: str(tmp_path / "nursery")}
-    started = Child(FlowerHome.prepare(tmp_path / "flower", NODE), words, nursery)
-    started.start()
-    return started
+@contextmanager
+def _node(tmp_path: Path) -> Iterator[FlowerNode]:
+    """The node of a silo that finds no SuperLink."""
+    with door() as entrance:
+        node = FlowerNode(tmp_path / "flower", f"127.0.0.1:{free_port()}", entrance)
+        try:
+            yield node
+        finally:
+            node.stop()
 
 
 def _named(tmp_path: Path) -> dict[str, int]:
@@ -135,24 +137,41 @@ def _whole(tmp_path: Path) -> bool:
 
 
 @pytest.mark.end_to_end
-@pytest.mark.parametrize("killed", ["flower-supernod", "nursery"])
-def test_a_killed_program_takes_with_it_all_that_it_started(tmp_path: Path, killed: str) -> None:
-    node = _node(tmp_path)
-    try:
+@pytest.mark.parametrize("killed", ["flower-supernod", "flower-superexe", "nursery"])
+def test_none_of_a_nodes_programs_goes_on_without_the_others(tmp_path: Path, killed: str) -> None:
+    with _node(tmp_path) as node:
+        node.start()
         _await(lambda: _whole(tmp_path))
         os.kill(_named(tmp_path)[killed], signal.SIGKILL)
         _await(lambda: not node.alive, 5)  # so that it is started again
         _await(lambda: not flower_of(tmp_path / "flower"), 5)
-    finally:
-        node.stop()
+
+
+@pytest.mark.end_to_end
+def test_a_node_whose_port_somebody_took_is_started_at_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken, _node(tmp_path) as node:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with monkeypatch.context() as patch:
+            patch.setattr(flower_node, "free_port", lambda: taken.getsockname()[1])
+            node.start()
+        _await(lambda: not node.alive)
+        assert "failed to start" in node.last()
+        node.start()
+        _await(lambda: _whole(tmp_path))
+        time.sleep(1)
+        assert node.alive
 
 
 @pytest.mark.end_to_end
 def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     parent = os.fork()
     if parent == 0:
-        _node(tmp_path)
-        time.sleep(120)
+        with _node(tmp_path) as node:
+            node.start()
+            time.sleep(120)
         os._exit(0)
     try:
         _await(lambda: _whole(tmp_path))

@@ -25,15 +25,15 @@ class FlowerNode:
         authority: Path | None = None,
         key: Path | None = None,
     ) -> None:
-        home = FlowerHome.prepare(folder, NODE)
-        home.install()
-        more = {DOOR: str(door.path), NURSERY: str(door.path.with_name("nursery"))}
-        words = ["flower-supernode", "--superlink", server, "--host", "127.0.0.1"]
-        words += ["--port", str(free_port())]
+        self._home = FlowerHome.prepare(folder, NODE)
+        self._home.install()
+        self._more = {DOOR: str(door.path), NURSERY: str(door.path.with_name("nursery"))}
+        words = [NODE, "--superlink", server, "--host", "127.0.0.1"]
         words += ["--insecure"] if authority is None else ["--root-certificates", str(authority)]
         if key is not None:
             words += ["--auth-supernode-private-key", str(key)]
-        self._node = Child(home, words, more)
+        self._words = words
+        self._node = self._fresh()
 
     @property
     def alive(self) -> bool:
@@ -42,7 +42,13 @@ class FlowerNode:
 
     def start(self) -> None:
         """Start it, after ending what may still run."""
+        self._node.stop()
+        self._node = self._fresh()
         self._node.start()
+
+    def _fresh(self) -> Child:
+        """The program, at a port that nobody has now: somebody may have taken the last one."""
+        return Child(self._home, [*self._words, "--port", str(free_port())], self._more)
 
     def stop(self) -> None:
         """End it."""

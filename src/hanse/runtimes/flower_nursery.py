@@ -6,6 +6,7 @@ and forks off a nursery, a process of one thread that forks whoever is asked for
 share the memory of what was imported.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -78,21 +79,33 @@ def _door(path: Path) -> socket.socket:
 
 
 def _tend(door: socket.socket, programs: dict[str, Callable[[], object]]) -> None:
-    """Fork a program for each list of words that comes in."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    """Fork a program for each list of words that comes in, until one that must go on has ended."""
+    needed: set[int] = set()
+    signal.signal(signal.SIGCHLD, lambda number, frame: _reap(needed))
     while True:
         line, _ = door.accept()
         _, outputs, _, _ = socket.recv_fds(line, 1, 3)
-        words = json.loads(_all(line))
-        if os.fork() == 0:
+        words = json.loads(_all(line) or b"[]")
+        child = os.fork() if words else -1  # or who asked has ended before it said for what
+        if child == 0:
             door.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for number, output in enumerate(outputs):
                 os.dup2(output, number)
             _run(words, programs[words[0]], line)
+        if words[:1] == [EXECUTOR]:
+            needed.add(child)
         line.close()
         for output in outputs:
             os.close(output)
+
+
+def _reap(needed: set[int]) -> None:
+    """Let those go that have ended; end, too, if one of them was needed."""
+    with contextlib.suppress(ChildProcessError):  # no child is left
+        while child := os.waitpid(-1, os.WNOHANG)[0]:
+            if child in needed:
+                os._exit(1)
 
 
 def _run(words: list[str], program: Callable[[], object], line: socket.socket) -> None:
