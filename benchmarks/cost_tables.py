@@ -213,6 +213,7 @@ def deployed(result: dict[str, Any]) -> list[str]:
     ways = result["deployments"]
     columns = " | ".join(f"{way['silos']} silos" for way in ways)
     rows = {
+        "until the first round has ended": "seconds_until_the_first_round_ended",
         "a round beyond its training": "seconds_a_round_beyond_training",
         "until a silo has answered, its training included": "seconds_until_a_silo_has_answered",
         "from there to the round's end": "seconds_from_there_to_the_end",
@@ -221,11 +222,15 @@ def deployed(result: dict[str, Any]) -> list[str]:
     for what, key in rows.items():
         lines.append(f"| {what} | " + " | ".join(f"{way[key]:.1f} s" for way in ways) + " |")
     updates = " | ".join(f"{way['update_bytes'] / 1e6:.1f} MB" for way in ways)
-    memory = " | ".join(f"{way['server_peak_memory'] / 2**20:.0f} MiB" for way in ways)
+    memory, whole = (
+        " | ".join(f"{way[key] / 2**20:.0f} MiB" for way in ways)
+        for key in ("server_peak_memory", "server_and_flower_peak_memory")
+    )
     loads = " | ".join(str(max(way["loads_of_each_silo"])) for way in ways)
     lines += [
         f"| an update | {updates} |",
         f"| the server's memory at most | {memory} |",
+        f"| with that of its Flower | {whole} |",
         f"| loads of the base model, most of any silo | {loads} |",
     ]
     demo = result["demo"]

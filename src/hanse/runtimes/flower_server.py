@@ -22,7 +22,7 @@ PAUSE = 0.05  # seconds between two looks at what the loop wants
 PULL = 0.4
 PULLS = 20  # looks a second, for however many replies: each takes the SuperLink's time
 LOOK = 1.0  # seconds between two looks at which nodes are there
-AT_ONCE = 16  # replies that are waited for at a time
+AT_ONCE = 8  # replies that are waited for at a time; each is in memory, several times over
 
 log = logging.getLogger(__name__)
 app = ServerApp()
