@@ -17,7 +17,6 @@ from hanse.errors import UserError
 from hanse.runtimes.flower_asking import COMMAND, NURSERY
 from hanse.runtimes.flower_children import Child, await_port, refuse_busy
 from hanse.runtimes.flower_home import SERVER, FlowerHome
-from hanse.runtimes.flower_members import Members
 from hanse.runtimes.frames import Door, Frame, Line
 
 log = logging.getLogger(__name__)
@@ -54,8 +53,6 @@ class FlowerLink:
     ) -> None:
         self._host, self._port, self._door, self._tls, self._keys = host, port, door, tls, keys
         self._home = FlowerHome.prepare(folder, SERVER)
-        self._members = Members(self._home.folder / "state.db")
-        self._registered: set[str] = set()
         self._more = {DOOR: str(door.path), NURSERY: str(door.path.with_name("nursery"))}
         self._superlink = Child(self._home, self._command(), self._more)
         self._line: Line | None = None
@@ -74,7 +71,6 @@ class FlowerLink:
     def _enter(self) -> None:
         if not self._superlink.alive:
             refuse_busy(self._host, self._port)
-            self._members.settle(self._keys)
             self._superlink.start()
             await_port(self._superlink, self._near, self._port)
             self._connect()
@@ -129,8 +125,6 @@ class FlowerLink:
 
     def _command(self) -> list[str]:
         words = ["flower-superlink", "--host", self._host, "--port", str(self._port)]
-        # Registered nodes outlive the SuperLink there.
-        words += ["--database", str(self._members.database)]
         words += ["--disable-runtime-dependency-installation"]
         if self._tls is None:
             return [*words, "--insecure"]
@@ -148,16 +142,11 @@ class FlowerLink:
         (self._home.folder / "config.toml").write_text("\n".join(lines) + "\n")
 
     def _register(self) -> None:
-        """Tell the SuperLink who may join."""
+        """Tell a SuperLink that has just been started, and so knows nobody, who may join."""
         file = self._home.folder / "node.pub"
-        for key in [key for key in self._keys if key not in self._registered]:
+        for key in self._keys:
             file.write_text(key + "\n")
-            try:
-                self._call("supernode", "register", str(file), NAME)
-            except UserError as error:
-                if "already" not in str(error):
-                    raise
-            self._registered.add(key)
+            self._call("supernode", "register", str(file), NAME)
 
 
 def _read(line: Line, events: "queue.Queue[Frame]") -> None:

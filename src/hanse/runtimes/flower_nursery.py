@@ -53,7 +53,8 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(nursery,), daemon=True).start()
     name_process(name)
     sys.argv = sys.argv[1:]
-    programs[name]()
+    # A SuperNode that gives up leaves a thread behind that would keep a useless process alive.
+    os._exit(_end_of(programs[name]))
 
 
 def _end_with(nursery: int) -> None:
@@ -117,20 +118,25 @@ def _run(words: list[str], program: Callable[[], object], line: socket.socket) -
     if words[0] != COMMAND:
         line.close()  # who asked need not wait
     sys.argv = words
-    end = 1
+    end = _end_of(program)
+    if words[0] == COMMAND:
+        line.send(bytes([end]))
+    os._exit(end)
+
+
+def _end_of(program: Callable[[], object]) -> int:
+    """The exit code of a program when it has ended."""
+    end = 0
     try:
         program()
-        end = 0
     except SystemExit as said:
         end = said.code if isinstance(said.code, int) else int(said.code is not None)
     except BaseException:  # there is nobody above who would print it
         traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if words[0] == COMMAND:
-            line.send(bytes([end & 255]))
-        os._exit(end & 255)
+        end = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return end & 255
 
 
 def _all(line: socket.socket) -> bytes:
