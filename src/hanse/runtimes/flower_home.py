@@ -45,6 +45,10 @@ QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # glibc: messages of megabytes go back to the system when they are gone, and threads share two
+    # pools of memory; else a server of many silos keeps what it no longer needs.
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "1000000",
     # Seconds between two looks for a message; each takes the time of two processes.
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
 }
