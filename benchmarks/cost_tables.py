@@ -233,6 +233,10 @@ def deployed(result: dict[str, Any]) -> list[str]:
         f"| with that of its Flower | {whole} |",
         f"| loads of the base model, most of any silo | {loads} |",
     ]
+    few, many = ways[0], ways[-1]
+    own, all_of_it = (
+        many[key] / few[key] for key in ("server_peak_memory", "server_and_flower_peak_memory")
+    )
     demo = result["demo"]
     apart = "the same adapter, bit for bit," if demo["same"] else "another adapter"
     return [
@@ -241,7 +245,8 @@ def deployed(result: dict[str, Any]) -> list[str]:
         f"Medians of {result['rounds'] - 1} rounds. `{demo['experiment']}` for {demo['rounds']} "
         f"rounds with `cohort: off`, deployed on {len(demo['loads_of_each_silo'])} silos, ends in "
         f"{apart} as in one process; loads of the model, most of any silo: "
-        f"{max(demo['loads_of_each_silo'])}.",
+        f"{max(demo['loads_of_each_silo'])}. The server's memory with {many['silos']} silos is "
+        f"{own:.2f} times that with {few['silos']}; with its Flower, {all_of_it:.2f} times.",
     ]
 
 

@@ -144,16 +144,20 @@ class FlowerHome:
 
     def call(self, program: str, *words: str, more: Mapping[str, str] | None = None) -> str:
         """What a short command of Flower's says; raises UserError if it fails."""
-        done = subprocess.run(  # noqa: S603 (ours)
-            [self.programs / program, *words],
-            env=self.environment(more),
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
+        line = f"`{program} {' '.join(words)}` of Flower"
+        try:
+            done = subprocess.run(  # noqa: S603 (ours)
+                [self.programs / program, *words],
+                env=self.environment(more),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{line} did not end within {PATIENCE} s.") from None
         if done.returncode:
             said = " ".join((done.stdout + done.stderr).split())[-500:]
-            raise UserError(f"`{program} {' '.join(words)}` of Flower failed: {said}")
+            raise UserError(f"{line} failed: {said}")
         return done.stdout

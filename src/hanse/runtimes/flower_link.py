@@ -124,7 +124,7 @@ class FlowerLink:
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
 
     def _command(self) -> list[str]:
-        words = ["flower-superlink", "--host", self._host, "--port", str(self._port)]
+        words = [SERVER, "--host", self._host, "--port", str(self._port)]
         words += ["--disable-runtime-dependency-installation"]
         if self._tls is None:
             return [*words, "--insecure"]
