@@ -2,10 +2,13 @@
 
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from forked import forks
 from hanse.errors import UserError
 from hanse.learners.sources import locate
 
@@ -17,6 +20,13 @@ def smollm2() -> None:
         locate("smollm2-135m")
     except UserError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def hanse() -> Iterator[Path]:
+    """The program, quick to start."""
+    with tempfile.TemporaryDirectory(prefix="hanse-") as folder, forks(Path(folder)) as program:
+        yield program
 
 
 @pytest.fixture

@@ -20,13 +20,15 @@ pytestmark = pytest.mark.end_to_end
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("guide", GUIDES, ids=[guide.stem for guide in GUIDES])
-def test_the_commands_of_a_guide_work(guide: Path, tmp_path: Path) -> None:
+def test_the_commands_of_a_guide_work(guide: Path, tmp_path: Path, hanse: Path) -> None:
     """All ```sh blocks of a guide as one script, in a copy of what a clone holds."""
     script = "\n".join(SHELL.findall(guide.read_text(encoding="utf-8")))
     assert "hanse " in script
     for folder in ("examples", "experiments"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join(
+        [str(hanse.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+    )
     shell = subprocess.Popen(
         ["bash", "-euxo", "pipefail", "-c", script],
         cwd=tmp_path,

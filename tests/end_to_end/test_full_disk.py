@@ -3,7 +3,6 @@
 import hashlib
 import resource
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,14 @@ from hanse.journal import latest
 pytestmark = pytest.mark.end_to_end
 
 
-def _hanse(*words: object, largest_file: int | None = None) -> subprocess.CompletedProcess[str]:
+def _done(
+    hanse: Path, *words: object, largest_file: int | None = None
+) -> subprocess.CompletedProcess[str]:
     def limit() -> None:
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
-    command = [sys.executable, "-m", "hanse", *map(str, words)]
+    command = [str(hanse), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
 
 
@@ -33,12 +34,12 @@ def _digest(folder: Path) -> str:
     ids=["the first checkpoint", "the tokenizer", "the report"],
 )
 def test_a_full_disk_loses_nothing(
-    experiment_file: Path, tmp_path: Path, largest_file: int, saved: int, adapter: bool
+    experiment_file: Path, tmp_path: Path, hanse: Path, largest_file: int, saved: int, adapter: bool
 ) -> None:
     whole, full = tmp_path / "whole", tmp_path / "full"
-    assert _hanse("run", experiment_file, f"output_dir={whole}").returncode == 0
+    assert _done(hanse, "run", experiment_file, f"output_dir={whole}").returncode == 0
     words = ["run", experiment_file, f"output_dir={full}"]
-    failed = _hanse(*words, largest_file=largest_file)
+    failed = _done(hanse, *words, largest_file=largest_file)
     assert failed.returncode == 2, failed.stderr
     assert "Traceback" not in failed.stderr
     assert "free some space" in failed.stderr.splitlines()[-1]
@@ -46,5 +47,5 @@ def test_a_full_disk_loses_nothing(
     assert (full / "adapter").exists() == adapter
     checkpoint = latest(full)
     assert (checkpoint.round if checkpoint else -1) == saved
-    assert _hanse("resume", full).returncode == 0
+    assert _done(hanse, "resume", full).returncode == 0
     assert _digest(full) == _digest(whole)

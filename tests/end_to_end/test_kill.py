@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,6 @@ import pytest
 from hanse.journal import records
 
 pytestmark = pytest.mark.end_to_end
-
-
-def _hanse(*words: object) -> list[str]:
-    return [sys.executable, "-m", "hanse", *map(str, words)]
 
 
 def _digest(folder: Path) -> str:
@@ -35,6 +30,7 @@ def _killed_after(command: list[str], seconds: float) -> bool:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
+            process.stderr.read()  # until whoever was forked for it has ended, too
             return True
     return False
 
@@ -43,12 +39,15 @@ def _killed_after(command: list[str], seconds: float) -> bool:
     "kills", [4, pytest.param(30, marks=[pytest.mark.chaos, pytest.mark.timeout(2400)])]
 )
 def test_killed_and_resumed_runs_end_in_the_same_adapter(
-    experiment_file: Path, tmp_path: Path, kills: int
+    experiment_file: Path, tmp_path: Path, hanse: Path, kills: int
 ) -> None:
+    def command(*words: object) -> list[str]:
+        return [str(hanse), *map(str, words)]
+
     words = ["rounds=30", "train.optimizer_state=keep", "fraction_train=0.67"]
     words.append("algorithm=fedopt")
     whole = tmp_path / "whole"
-    subprocess.run(_hanse("run", experiment_file, f"output_dir={whole}", *words), check=True)
+    subprocess.run(command("run", experiment_file, f"output_dir={whole}", *words), check=True)
     rounds = records(whole)
     length = rounds[-1]["time"] - rounds[0]["time"]
     draw = random.Random(0)
@@ -57,10 +56,10 @@ def test_killed_and_resumed_runs_end_in_the_same_adapter(
         if killed >= kills:
             return
         folder = tmp_path / f"killed-{number}"
-        command = _hanse("run", experiment_file, f"output_dir={folder}", *words)
-        killed += _killed_after(command, draw.uniform(0, length))
+        run = command("run", experiment_file, f"output_dir={folder}", *words)
+        killed += _killed_after(run, draw.uniform(0, length))
         if number % 3 == 0:  # and once more, on the way back
-            killed += _killed_after(_hanse("resume", folder), draw.uniform(0, length / 2))
-        subprocess.run(_hanse("resume", folder), check=True)
+            killed += _killed_after(command("resume", folder), draw.uniform(0, length / 2))
+        subprocess.run(command("resume", folder), check=True)
         assert _digest(folder) == _digest(whole), f"kill {number}"
     pytest.fail(f"only {killed} kills hit a run at work")
