@@ -17,9 +17,10 @@ from hanse.errors import UserError
 from hanse.runtimes import flower_link, flower_node, flower_program, frames
 from hanse.runtimes.flower_asking import COMMAND, NURSERY
 from hanse.runtimes.flower_children import Child, free_port, refuse_busy
-from hanse.runtimes.flower_home import NODE, SERVER, FlowerHome
+from hanse.runtimes.flower_home import FlowerHome
 from hanse.runtimes.flower_link import FlowerLink
 from hanse.runtimes.flower_node import FlowerNode
+from hanse.runtimes.flower_program import NODE, SERVER
 from hanse.runtimes.frames import door
 
 

@@ -52,8 +52,6 @@ QUIET = {
     # Seconds between two looks for a message; each takes the time of two processes.
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
 }
-SERVER = "flower-superlink"
-NODE = "flower-supernode"
 PATIENCE = 120  # seconds for one of Flower's short commands
 
 

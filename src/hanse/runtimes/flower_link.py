@@ -16,7 +16,8 @@ from pathlib import Path
 from hanse.errors import UserError
 from hanse.runtimes.flower_asking import COMMAND, NURSERY
 from hanse.runtimes.flower_children import Child, await_port, refuse_busy
-from hanse.runtimes.flower_home import SERVER, FlowerHome
+from hanse.runtimes.flower_home import FlowerHome
+from hanse.runtimes.flower_program import SERVER
 from hanse.runtimes.frames import Door, Frame, Line
 
 log = logging.getLogger(__name__)

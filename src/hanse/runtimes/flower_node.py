@@ -4,7 +4,8 @@ from pathlib import Path
 
 from hanse.runtimes.flower_asking import NURSERY
 from hanse.runtimes.flower_children import Child, free_port
-from hanse.runtimes.flower_home import NODE, FlowerHome
+from hanse.runtimes.flower_home import FlowerHome
+from hanse.runtimes.flower_program import NODE
 from hanse.runtimes.frames import Door
 
 DOOR = "HANSE_DOOR"

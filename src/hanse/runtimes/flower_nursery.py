@@ -21,16 +21,25 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from hanse.runtimes.flower_asking import COMMAND, NURSERY
-from hanse.runtimes.flower_program import APPS, CLIENT, die_with_parent, name_process, refuse_apps
+from hanse.runtimes.flower_program import (
+    APPS,
+    CLIENT,
+    EXECUTOR,
+    NODE,
+    SERVER,
+    SERVERAPP,
+    die_with_parent,
+    name_process,
+    refuse_apps,
+)
 
-EXECUTOR, SERVERAPP = "flower-superexec", "flwr-serverapp"
 FORKED = {  # what each program, or who talks to it, may want to be started
-    "flower-supernode": (EXECUTOR, CLIENT),
-    "flower-superlink": (EXECUTOR, SERVERAPP, COMMAND),
+    NODE: (EXECUTOR, CLIENT),
+    SERVER: (EXECUTOR, SERVERAPP, COMMAND),
 }
 APP = {  # the module of the app that is run
-    "flower-supernode": "hanse.runtimes.flower_client",
-    "flower-superlink": "hanse.runtimes.flower_server",
+    NODE: "hanse.runtimes.flower_client",
+    SERVER: "hanse.runtimes.flower_server",
 }
 
 

@@ -14,7 +14,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 APPS = "HANSE_APPS"  # in the environment: the folder of apps, in which nothing new may appear
-CLIENT = "flwr-clientapp"
+SERVER, NODE = "flower-superlink", "flower-supernode"  # those that hanse starts itself
+EXECUTOR, SERVERAPP, CLIENT = "flower-superexec", "flwr-serverapp", "flwr-clientapp"
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 
