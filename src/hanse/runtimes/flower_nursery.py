@@ -96,15 +96,19 @@ def _tend(door: socket.socket, programs: dict[str, Callable[[], object]]) -> Non
         line, _ = door.accept()
         _, outputs, _, _ = socket.recv_fds(line, 1, 3)
         words = json.loads(_all(line) or b"[]")
+        # Whether a child is needed is noted before its end is heard of.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         child = os.fork() if words else -1  # or who asked has ended before it said for what
         if child == 0:
             door.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
             for number, output in enumerate(outputs):
                 os.dup2(output, number)
             _run(words, programs[words[0]], line)
         if words[:1] == [EXECUTOR]:
             needed.add(child)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         line.close()
         for output in outputs:
             os.close(output)
