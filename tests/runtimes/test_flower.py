@@ -42,7 +42,7 @@ if sys.argv[2] == "guarded": refuse_apps(str(apps))
     assert _run(code, str(apps), "unguarded").returncode == 0  # without the guard it gets in
     (apps / "evil.app.1.0.0.abc").rmdir()
     refused = _run(code, str(apps), "guarded")
-    assert "the server sent a Flower app that is not the one" in refused.stderr
+    assert "a Flower app came that is not the one" in refused.stderr
     assert not list(apps.iterdir())
 
 

@@ -54,6 +54,7 @@ class FlowerLink:
     ) -> None:
         self._host, self._port, self._door, self._tls, self._keys = host, port, door, tls, keys
         self._home = FlowerHome.prepare(folder, SERVER)
+        self._home.install()
         self._more = {DOOR: str(door.path), NURSERY: str(door.path.with_name("nursery"))}
         self._superlink = Child(self._home, self._command(), self._more)
         self._line: Line | None = None

@@ -21,11 +21,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from hanse.runtimes.flower_asking import COMMAND, NURSERY
+from hanse.runtimes.flower_fleet import keep_to_fleet
 from hanse.runtimes.flower_program import (
     APPS,
     CLIENT,
     EXECUTOR,
     NODE,
+    RUN_APPS,
     SERVER,
     SERVERAPP,
     die_with_parent,
@@ -61,6 +63,8 @@ def main() -> None:
     door.close()
     threading.Thread(target=_end_with, args=(nursery,), daemon=True).start()
     name_process(name)
+    if name == SERVER:
+        keep_to_fleet()
     sys.argv = sys.argv[1:]
     # A SuperNode that gives up leaves a thread behind that would keep a useless process alive.
     os._exit(_end_of(programs[name]))
@@ -126,7 +130,7 @@ def _run(words: list[str], program: Callable[[], object], line: socket.socket) -
     """Be a program, in a process of its own; who waits for its end is told how it ended."""
     die_with_parent()
     name_process(words[0])
-    if words[0] == CLIENT:
+    if words[0] in RUN_APPS:
         refuse_apps(os.environ[APPS])
     if words[0] != COMMAND:
         line.close()  # who asked need not wait

@@ -16,6 +16,7 @@ from typing import Any
 APPS = "HANSE_APPS"  # in the environment: the folder of apps, in which nothing new may appear
 SERVER, NODE = "flower-superlink", "flower-supernode"  # those that hanse starts itself
 EXECUTOR, SERVERAPP, CLIENT = "flower-superexec", "flwr-serverapp", "flwr-clientapp"
+RUN_APPS = SERVERAPP, CLIENT  # those that run an app, which comes over the SuperLink
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 
@@ -23,7 +24,7 @@ def main() -> None:
     """Run the program that the first word names, with the other words."""
     name = sys.argv[1]
     die_with_parent()
-    if name == CLIENT:
+    if name in RUN_APPS:
         refuse_apps(os.environ[APPS])
     [program] = entry_points(group="console_scripts", name=name)
     sys.argv = [name, *sys.argv[2:]]
@@ -43,13 +44,13 @@ def name_process(name: str) -> None:
 
 
 def refuse_apps(folder: str) -> None:
-    """Let no code of a server's get into a folder: Python asks here before it makes a folder."""
+    """Let no app that is sent get into a folder: Python asks here before it makes a folder."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "os.mkdir" and os.fspath(arguments[0]).startswith(folder):
             raise PermissionError(
-                "the server sent a Flower app that is not the one of the hanse installed here; "
-                "nothing of it was run: use the same version of hanse on both sides"
+                "a Flower app came that is not the one of the hanse installed here; nothing of it "
+                "was run: use the same version of hanse on both sides"
             )
 
     sys.addaudithook(hook)
