@@ -1,6 +1,10 @@
 """A silo's answers to a server's letters, without a network between them."""
 
+import json
 import logging
+import shutil
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +15,14 @@ from hanse.assembly import Simulation, simulate
 from hanse.loading import load
 from hanse.messages import Order, Reply, Request
 from hanse.resident import Resident
-from hanse.runtimes.letters import WHO, Answer, Letter
+from hanse.runtimes.letters import WHO, Answer, Letter, Letters, RefusedError
 from hanse.settings import dump
+from hanse.silo import identity
+from hanse.silo.identity import ServerKit, SiloKit
 from hanse.silo.models import hash_of
 from hanse.silo.policy import Policy
 from hanse.silo.settings import Rows, Silo
+from hanse.silo.signatures import Inbox, Outbox, Untrusted
 
 
 @pytest.fixture
@@ -77,7 +84,96 @@ def test_what_does_not_fit_is_refused_and_said(
     assert said in answer.error
     assert answer.profile is None
     assert resident.refused == 1
+    assert said in (resident.silo.state / "refusals.jsonl").read_text()
 
 
 def test_what_is_no_letter_is_refused(resident: Resident) -> None:
     assert Answer.parse(resident.answer(b"?")).error
+
+
+def test_a_request_that_breaks_the_training_does_not_end_the_silo(
+    resident: Resident, letter: Letter, server: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what went wrong once may go well when it is asked for again."""
+    asked = replace(letter, request=_train(server)).pack()
+
+    def broken(*_: object) -> bytes:
+        raise RuntimeError("the row 'a secret' is in this text")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hanse.resident.respond", broken)
+        reply = Reply.parse(Answer.parse(resident.answer(asked)).body)
+        assert reply.error and "secret" not in reply.error
+        patch.setattr(resident, "_engagement", broken)
+        assert "secret" not in Answer.parse(resident.answer(asked)).error != ""
+    assert Reply.parse(Answer.parse(resident.answer(asked)).body).error == ""
+
+
+@pytest.fixture
+def kits(tmp_path: Path) -> tuple[ServerKit, SiloKit]:
+    """A server's kit and silo-1's, who know each other and no one else."""
+    hub, own = tmp_path / "hub", tmp_path / "own"
+    identity.init(hub, [], 30)
+    identity.enrol(hub, identity.make_keys(own, "silo-1"))
+    for file in ("ca.crt", "server.pub"):
+        shutil.copy(hub / file, own / file)
+    return identity.open_server(hub), identity.open_silo(own, "silo-1")
+
+
+def test_letters_that_are_not_the_servers_are_refused_noted_and_said(
+    resident: Resident, letter: Letter, server: Simulation, kits: tuple[ServerKit, SiloKit]
+) -> None:
+    hub, own = kits
+    mine = Resident(resident.silo, own)
+    honest, thief = Outbox("server", hub.signing), Outbox("server", own.signing)
+    early = Outbox("server", hub.signing, lambda: time.time() - 301)
+    whole = replace(letter, request=_train(server)).pack()
+    good, stamp = honest.request(whole, "a1", 1, "silo-1")
+    inbox = Inbox("server", "reply", hub.known, resident.silo.state / "replies.json")
+    seen, body = inbox.open(mine.answer(good), "a1")
+    assert (seen.sender, seen.sequence) == ("silo-1", stamp.sequence)
+    assert Reply.parse(Answer.parse(body).body).error == ""
+    changed = bytearray(honest.request(whole, "a1", 2, "silo-1")[0])
+    changed[-1] ^= 1
+    for bad, said in (
+        (whole, "not signed"),
+        (good, "before"),
+        (bytes(changed), ""),
+        (thief.request(whole, "a1", 2, "silo-1")[0], ""),
+        (honest.request(whole, "a1", 2, "silo-2")[0], "silo-2"),
+        (honest.request(whole, "b2", 2, "silo-1")[0], "another run"),
+        (early.request(whole, "a1", 2, "silo-1")[0], "301 s"),
+    ):
+        refused = mine.refused
+        data = mine.answer(bad)
+        assert mine.refused == refused + 1
+        with suppress(Untrusted):
+            data = inbox.open(data)[1]
+        answer = Answer.parse(data)
+        assert said in answer.error and answer.error and not answer.body
+        told = (resident.silo.state / "refusals.jsonl").read_text().splitlines()[-1]
+        assert answer.error.rstrip(".") in json.loads(told)["reason"]
+    assert mine.requests == {"round": 1}
+
+
+def test_a_server_hears_why_its_letter_is_not_believed(
+    resident: Resident, letter: Letter, kits: tuple[ServerKit, SiloKit]
+) -> None:
+    hub, own = kits
+    outbox = Outbox("server", hub.signing, lambda: time.time() + 1000)
+    inbox = Inbox("server", "reply", hub.known, resident.silo.state / "replies.json")
+
+    def opened(data: bytes, run: str) -> tuple[str, int, bytes]:
+        try:
+            stamp, body = inbox.open(data, run)
+        except Untrusted as error:
+            raise RefusedError(str(error)) from None
+        return stamp.sender, stamp.sequence, body
+
+    letters = Letters(letter, None, opened)
+    sent, _ = outbox.request(letter.pack(), "a1", 0, "silo-1")
+    answered = Resident(resident.silo, own).answer(sent)
+    with pytest.raises(RefusedError, match=r"unsigned, that our letter is refused: .*clock"):
+        letters.read(answered, "silo-1", 0)
+    with pytest.raises(RefusedError, match="not signed"):
+        letters.read(b"noise", "silo-1", 0)

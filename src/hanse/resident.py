@@ -30,7 +30,7 @@ from hanse.runtimes.letters import WHO, Answer, Letter, RefusedError
 from hanse.silo.gate import Gate
 from hanse.silo.identity import SiloKit
 from hanse.silo.job import Refused, received
-from hanse.silo.law import WITHHELD
+from hanse.silo.law import WITHHELD, note
 from hanse.silo.settings import Silo
 from hanse.silo.signatures import Inbox, Outbox, Untrusted
 from hanse.status import Figure
@@ -60,8 +60,10 @@ class Engagement:
             reply = self.gate.answer(message, self._respond)
             if reply is None:
                 raise RefusedError("the request cannot be read.")
-            self.last = asked, reply
             told = Reply.parse(reply)
+            if told.error:  # next time it may go well
+                return reply
+            self.last = asked, reply
             took = time.perf_counter() - start
             log.info("round %d: answered %s in %.1f s", told.round, told.kind, took)
         return self.last[1]
@@ -73,8 +75,13 @@ class Engagement:
             return respond(self.site, message)
         except LostMemory as error:
             log.warning("%s", error)
-            name = self.site.profile.name
-            return Reply(name, request.kind, request.round, error=str(error)).pack()
+            said = str(error)
+        except UserError:
+            raise
+        except Exception:  # whatever a server sends, it does not end this process
+            log.exception("round %d: it could not %s", request.round, request.kind)
+            said = WITHHELD
+        return Reply(self.site.profile.name, request.kind, request.round, error=said).pack()
 
 
 @dataclass
@@ -109,7 +116,7 @@ class Resident:
         try:
             stamp, body = self._inbox.open(data)
         except Untrusted as error:
-            log.warning("refused: %s", error)
+            self._refuse(f"{error}.", "")
             return Answer(self.silo.name, self.session, error=f"{error}.").pack()
         return self._outbox.reply(self._answered(body, stamp.run).pack(), stamp)
 
@@ -122,12 +129,24 @@ class Resident:
             engaged = self._engagement(letter)
             body = engaged.reply(letter.request) if letter.request else b""
             self.requests["round" if body else "profile"] += 1
+        except Refused as error:  # which is noted where it is raised
+            self._refuse(str(error))
+            return Answer(self.silo.name, self.session, error=str(error))
         except UserError as error:
-            self.refused += 1
-            log.warning("refused: %s", error)
-            tells = self.silo.policy.reasons or isinstance(error, Refused | RefusedError)
+            self._refuse(str(error), run or "")
+            tells = self.silo.policy.reasons or isinstance(error, RefusedError)
             return Answer(self.silo.name, self.session, error=str(error) if tells else WITHHELD)
+        except Exception:  # whatever a server sends, it does not end this process
+            log.exception("a letter could not be answered")
+            return Answer(self.silo.name, self.session, error=WITHHELD)
         return Answer(self.silo.name, self.session, engaged.site.profile, body=body)
+
+    def _refuse(self, reason: str, run: str | None = None) -> None:
+        """Count a refusal, and say it; run: of which it is, if it must be noted, too."""
+        self.refused += 1
+        log.warning("refused: %s", reason)
+        if run is not None:
+            note(self.silo.state, run, "refused", reason)
 
     def _engagement(self, letter: Letter) -> Engagement:
         """This silo's side of a run, made when the run or its settings are new."""
@@ -154,7 +173,7 @@ class Resident:
         """What it has done since it was started."""
         round = self._engaged.round if self._engaged else 0
         yield Figure("hanse_round", "The round of the last request", round, {})
-        for kind, count in self.requests.items():
+        for kind, count in dict(self.requests).items():
             yield Figure("hanse_requests", "Answered requests", count, {"kind": kind}, True)
         yield Figure("hanse_refusals", "Letters that were refused", self.refused, {}, True)
         yield Figure("hanse_loads", "How often a run was loaded", self.loaded, {}, True)

@@ -15,7 +15,7 @@ from hanse.algorithms.hetlora import HetLoRA
 from hanse.algorithms.scaffold import Scaffold
 from hanse.errors import UserError
 from hanse.interfaces import Federation
-from hanse.messages import AGREED, ClientProfile, Order, Reply, Request
+from hanse.messages import AGREED, ClientProfile, Order, Reply, Request, Update
 from hanse.runtimes.agreeing import Agreeing
 from hanse.silo.agreement import Disagreement, Witness, sent
 from hanse.silo.signatures import sign, verify
@@ -300,3 +300,85 @@ def test_clients_that_are_asked_one_by_one_cannot_agree(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="only if all are asked"):
         Agreeing(OneByOne(None, tmp_path, honest, 1))  # type: ignore[arg-type]
+
+
+def test_no_other_layout_gets_a_silo_to_state_twice(tmp_path: Path) -> None:
+    """Else all could state one model, padded, train another, and lead a victim by their words."""
+    padded = replace(REQUEST, codecs={**REQUEST.codecs, "nobody's": {"pad": torch.zeros(1)}})
+    assert sent(padded, "job").layout != sent(REQUEST, "job").layout
+    mine = witness("c0", tmp_path)
+    mine.statement(padded)
+    with pytest.raises(Disagreement, match="another model for round 1 than before"):
+        mine.statement(REQUEST)
+
+
+def test_a_silo_that_was_killed_goes_on_with_what_it_has_stated(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+
+    def respond(message: bytes) -> bytes:
+        asked.append(message)
+        return Reply("c0", "train", 1).pack()
+
+    words = [witness(name, tmp_path).statement(REQUEST) for name in NAMES[1:]]
+    told = Order({str(n): torch.tensor(list(word)).byte() for n, word in enumerate(words)})
+    agreed = Request(AGREED, 1, order=told).pack()
+    witness("c0", tmp_path).answer(REQUEST.pack(), respond)
+    again = witness("c0", tmp_path)  # its process was started anew
+    for _ in range(2):  # and the reply was lost on its way
+        assert Reply.parse(again.answer(agreed, respond)).error == ""
+    assert asked == [REQUEST.pack()]
+    later = Request(AGREED, 2, order=told).pack()
+    assert "was not asked to train in round 2" in Reply.parse(again.answer(later, respond)).error
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [torch.ones(3), torch.tensor([300]), torch.zeros(9000).byte(), torch.zeros(2, 2).byte()],
+)
+def test_what_a_malicious_silo_states_harms_itself_alone(
+    tmp_path: Path, statement: torch.Tensor
+) -> None:
+    class Malicious(Silos):
+        def send(self, client: str, message: bytes) -> None:
+            request = Request.parse(message)
+            if client != "c3" or request.kind != "train":
+                return super().send(client, message)
+            update = Update({"statement": statement})
+            self.replies.append((client, Reply(client, "agree", request.round, update).pack()))
+
+    network = {"network": lambda inner: Agreeing(Malicious(inner, tmp_path / "s", honest, 2))}
+    got = plain(tmp_path / "a", **network)
+    assert [record["clients"] for record in got.records[1:]] == [["c0", "c1", "c2"]] * 3
+    order = Order({"s": statement})
+    mine = witness("c0", tmp_path / "t", needed=0)
+    mine.answer(REQUEST.pack(), bytes)
+    reply = mine.answer(
+        Request(AGREED, 1, order=order).pack(), lambda _: Reply("c0", "train", 1).pack()
+    )
+    assert Reply.parse(reply).error == ""  # it is none, and was not needed
+
+
+def test_waiting_for_statements_leaves_time_to_train(tmp_path: Path) -> None:
+    """One is away: the others are told after a third of the deadline, not at its end."""
+    told: list[float] = []
+    clock = [0.0]
+
+    class Slow(Silos):
+        def send(self, client: str, message: bytes) -> None:
+            if Request.parse(message).kind == AGREED:
+                told.append(clock[0])
+
+        def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+            if self.replies:
+                return self.replies.popleft()
+            assert timeout is not None
+            clock[0] += timeout
+            return None
+
+    slow = Slow(None, tmp_path, honest, 1)  # type: ignore[arg-type]
+    both = Agreeing(slow, patience=30.0, clock=lambda: clock[0])
+    for name in ("c0", "c1"):
+        both.send(name, REQUEST.pack())
+    slow.replies.append(("c0", witness("c0", tmp_path).answer(REQUEST.pack(), bytes)))
+    assert both.receive(12.0) is None
+    assert (told, clock[0]) == ([4.0], 12.0)

@@ -11,7 +11,7 @@ import torch
 from hanse import parts
 from hanse.errors import UserError
 from hanse.loading import load
-from hanse.messages import Reply, Request, Update
+from hanse.messages import Order, Reply, Request, Update
 from hanse.settings import dump
 from hanse.silo import settings
 from hanse.silo.job import LARGEST, Refused, received
@@ -294,22 +294,28 @@ def test_rounds_beyond_the_job_are_refused(tmp_path: Path) -> None:
         law(mine).admit(Request("train", 4), rounds=3)
 
 
-def test_a_round_is_trained_a_few_times_even_after_restarts(tmp_path: Path) -> None:
+def test_a_round_is_trained_from_a_few_models_even_after_restarts(tmp_path: Path) -> None:
     """Else a job of one round could go on forever, each time with another model to probe with."""
+
+    def asking(value: float, kind: str = "train") -> Request:
+        return Request(kind, 1, order=Order({"w": torch.tensor([value])}))
+
     mine = silo(tmp_path / "a")
-    for _ in range(3):
-        law(mine).admit(Request("train", 1), rounds=3)
+    for model in (1.0, 2.0, 3.0):
+        law(mine).admit(asking(model), rounds=3)
     with pytest.raises(Refused, match=r"refuses to train in round 1 once more.*max_tries 3"):
-        law(mine).admit(Request("train", 1), rounds=3)
-    law(mine).admit(Request("evaluate", 1), rounds=3)
-    law(mine, "run-2").admit(Request("train", 1), rounds=3)
+        law(mine).admit(asking(4.0), rounds=3)
+    for _ in range(4):  # a server that was killed again and again
+        law(mine).admit(asking(3.0), rounds=3)
+    law(mine).admit(asking(4.0, "evaluate"), rounds=3)
+    law(mine, "run-2").admit(asking(4.0), rounds=3)
 
 
 def test_counts_that_cannot_be_read_are_not_begun_anew(tmp_path: Path) -> None:
     mine = silo(tmp_path / "a")
     law(mine).admit(Request("train", 1), rounds=3)
     next(mine.state.glob("asked-*.json")).write_text("{")
-    with pytest.raises(UserError, match="cannot be read, which says how often"):
+    with pytest.raises(UserError, match="cannot be read, which says what"):
         law(mine)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hanse.interfaces import Federation
 from hanse.messages import AGREE, AGREED, ClientProfile, MessageError, Order, Reply, Request
+from hanse.silo.agreement import content
 
 
 @dataclass
@@ -29,7 +30,8 @@ class _Round:
 class Agreeing(Federation):
     """A federation whose clients exchange statements.
 
-    patience: seconds that those who have answered wait for the others.
+    patience: seconds that those who have answered wait for the others, unless a third of the time
+        that they have to train is less.
     """
 
     def __init__(
@@ -68,27 +70,32 @@ class Agreeing(Federation):
                 if self._tell() and (end is None or self._clock() < end):
                     continue
                 return None
-            if not self._is_statement(*found):
+            client, message = found
+            statement = self._statement(client, message)
+            if statement is None:
                 return found
+            if content(statement) is None:
+                said = "what it stated of the model that it was sent is no statement"
+                return client, Reply(client, "train", self._round.number, error=said).pack()
+            patience = self._patience if left is None else min(self._patience, left / 3)
+            self._round.closes = self._round.closes or self._clock() + patience
+            self._round.statements[client] = statement
+            self._tell_if_all()
 
-    def _is_statement(self, client: str, message: bytes) -> bool:
-        """Whether a message is the silos' own affair; then it is taken note of."""
+    def _statement(self, client: str, message: bytes) -> Tensor | None:
+        """What a client states; None if its message is something else, which others receive."""
         try:
             reply = Reply.parse(message)
         except MessageError:
-            return False  # whoever receives it says so
-        now = self._round
-        if reply.kind != AGREE:
-            if reply.kind == "train" and client in now.asked:  # it refuses to train
-                now.asked.discard(client)
-                self._tell_if_all()
-            return False
-        if reply.client == client and reply.round == now.number and len(reply.update.tensors) == 1:
+            return None
+        now, tensors = self._round, [*reply.update.tensors.values()]
+        if reply.kind == "train" and client in now.asked:  # it refuses to train
             now.asked.discard(client)
-            now.statements[client] = next(iter(reply.update.tensors.values()))
-            now.closes = now.closes or self._clock() + self._patience
             self._tell_if_all()
-        return True
+        if reply.kind != AGREE or (reply.client, reply.round) != (client, now.number):
+            return None
+        now.asked.discard(client)
+        return tensors[0] if len(tensors) == 1 else Tensor()
 
     def _tell_if_all(self) -> None:
         """Who states late, when the others were told, is told at once."""

@@ -123,13 +123,25 @@ class Letters:
     def read(self, data: bytes, name: str, number: int) -> Answer:
         """A silo's answer to the letter of this number; raises RefusedError for any other."""
         if self.open is not None:
-            sender, replied, data = self.open(data, self.letter.run)
+            try:
+                sender, replied, data = self.open(data, self.letter.run)
+            except RefusedError as error:
+                raise RefusedError(_unsigned(data) or str(error)) from None
             if (sender, replied) != (name, number):
                 raise RefusedError(f"it is {sender}'s, or answers another letter.")
         answer = Answer.parse(data)
         if answer.name != name:
             raise RefusedError(f"it is in the name of {answer.name!r:.80}, but {name} was asked.")
         return answer
+
+
+def _unsigned(data: bytes) -> str:
+    """The reason that somebody gives, unsigned, for not taking a letter; empty if nobody does."""
+    try:
+        said = Answer.parse(data).error
+    except RefusedError:
+        return ""
+    return f"somebody says, unsigned, that our letter is refused: {said:.300}" if said else ""
 
 
 def _opened(data: bytes) -> tuple[dict[str, Any], bytes]:

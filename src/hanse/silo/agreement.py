@@ -31,6 +31,7 @@ from hanse.tensors import digest
 
 ALL = "silos"  # the audience of a statement
 STATEMENT = "statement"  # the tensor that it travels as
+LARGEST = 8192  # bytes of one
 
 
 class Disagreement(UserError):  # noqa: N818 (said of a round)
@@ -67,7 +68,8 @@ class Witness:
 
     job: the experiment's text as the server sent it.
     others: the keys of the silos that it knows. needed: how many of them must have been sent the
-        same. file: where it is kept what this silo has stated, one digest for each round.
+        same. file: where it is kept what this silo has stated, one digest for each round; beside
+        it lies the train request that it has not answered yet, for a process that comes after.
     tell: is told of each refusal.
     """
 
@@ -81,43 +83,49 @@ class Witness:
     tell: Callable[[str], object] = lambda reason: None
     clock: Callable[[], float] = time.time
     _stated: dict[str, str] = field(init=False)
-    _waiting: dict[int, bytes] = field(default_factory=dict)  # the train request, by round
+    _trained: tuple[str, bytes] = ("", b"")  # the last train request, as a hash, and its reply
 
     def __post_init__(self) -> None:
         self._stated = _kept(self.file)
 
     def answer(self, message: bytes, respond: Callable[[bytes], bytes]) -> bytes:
-        """The reply to a request: a statement first, and `respond`'s once the others agree."""
+        """The reply to a request: a statement first, and `respond`'s once the others agree.
+
+        Who asks for the same again is told the same, and nothing is trained twice.
+        """
         request = Request.parse(message)
         try:
             if request.kind == "train":
                 statement = self.statement(request)
-                self._waiting = {request.round: message}
+                storage.write(self._waiting, message)
                 update = Update({STATEMENT: _bytes(statement)})
                 return Reply(self.name, AGREE, request.round, update).pack()
             if request.kind != AGREED:
                 return respond(message)
-            waiting = self._waiting.pop(request.round, None)
-            if waiting is None:
-                raise Disagreement(
-                    f"{self.name} was not asked to train in round {request.round} since it started."
-                )
-            told = [bytes(t.flatten().tolist()) for t in request.order.tensors.values()]
-            self.check(Request.parse(waiting), told)
-            return respond(waiting)
+            waiting = self._waiting.read_bytes() if self._waiting.exists() else b""
+            asked = Request.parse(waiting) if waiting else None
+            if asked is None or asked.round != request.round:
+                raise Disagreement(f"{self.name} was not asked to train in round {request.round}.")
+            self.check(asked, [*filter(None, map(content, request.order.tensors.values()))])
+            key = hashlib.sha256(waiting).hexdigest()
+            if self._trained[0] != key:
+                reply = respond(waiting)
+                if Reply.parse(reply).error:  # next time it may go well
+                    return reply
+                self._trained = key, reply
+            return self._trained[1]
         except Disagreement as error:
             self.tell(str(error))
             return Reply(self.name, "train", request.round, error=str(error)).pack()
 
     def statement(self, request: Request) -> bytes:
-        """This silo's signed word on what it was sent; in one run, one for each round and layout.
+        """This silo's signed word on what it was sent; in one run, one for each round.
 
         Otherwise a server could have it say yes to one model, train it on another, and show its
         first word to the rest. A server that resumes sends the same again, bit for bit.
         """
         mine = sent(request, self.job)
-        key = f"{request.round} {mine.layout}"
-        if self._stated.setdefault(key, mine.digest) != mine.digest:
+        if self._stated.setdefault(str(request.round), mine.digest) != mine.digest:
             raise Disagreement(
                 f"{self.name} was sent another model for round {request.round} than before."
             )
@@ -151,6 +159,10 @@ class Witness:
                 f"{': ' + ', '.join(sorted(agreed)) if agreed else ''}."
             )
 
+    @property
+    def _waiting(self) -> Path:
+        return self.file.with_suffix(".request")
+
     def _stamp(self, round: int) -> Stamp:
         return Stamp(self.run, round, 0, self.name, ALL, "statement", float(self.clock()))
 
@@ -159,7 +171,7 @@ class Witness:
         try:
             stamp, body = verify(statement, self.others)
             layout, whole = json.loads(body)
-        except (Untrusted, ValueError, TypeError):
+        except (Untrusted, ValueError, TypeError, RecursionError):
             return None
         about = (stamp.run, stamp.round, stamp.audience, stamp.direction)
         if about != (self.run, round, ALL, "statement") or stamp.sender == self.name:
@@ -167,6 +179,13 @@ class Witness:
         if abs(self.clock() - stamp.time) > SKEW:
             return None
         return stamp.sender, Sent(str(layout), str(whole))
+
+
+def content(statement: Tensor) -> bytes | None:
+    """The bytes in a tensor that came as a statement; None if it cannot be one."""
+    if statement.dtype != torch.uint8 or statement.dim() != 1 or statement.numel() > LARGEST:
+        return None
+    return statement.numpy().tobytes()
 
 
 def _bytes(data: bytes) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 from hanse import storage
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_tasks
-from hanse.messages import Reply, Request, Update
+from hanse.messages import AGREED, Reply, Request, Update
 from hanse.sections import Spec
 from hanse.silo.job import Job, Refused
 from hanse.silo.policy import Policy
@@ -34,12 +34,12 @@ class Law:
     run: str
     folder: Path
     clock: Callable[[], float] = time.time
-    _asked: dict[str, int] = field(init=False)
+    _asked: dict[str, list[str]] = field(init=False)  # hashes of the requests, by what they ask
     _dropped: set[str] = field(default_factory=set)
     _refused: set[str] = field(default_factory=set)  # sentences of its own, which may leave
 
     def __post_init__(self) -> None:
-        self._asked = _counts(self.file("asked"))
+        self._asked = _kept(self.file("asked"))
 
     def check(self, job: Job, model_hash: str | None, examples: int) -> None:
         """Raise Refused, with all reasons, unless the policy allows a job.
@@ -55,19 +55,25 @@ class Law:
         """Raise Refused unless a request is one of the job that was agreed on.
 
         rounds: how many the job has. That a request was asked for is durable before it is answered.
+        The same request again, by a server that was killed or paused, tells it nothing new and is
+        not counted; nor is the word that the others agree to one.
         """
         if not 0 <= request.round <= rounds:
             raise self.refused(
                 f"{self.name} refuses round {request.round}: the job has {rounds} rounds."
             )
-        key = f"{request.kind} {request.round}"
-        count = self._asked.get(key, 0) + 1
-        if count > self.policy.max_tries:
+        if request.kind == AGREED:
+            return
+        made = hashlib.sha256(request.pack()).hexdigest()
+        former = self._asked.get(key := f"{request.kind} {request.round}", [])
+        if made in former:
+            return
+        if len(former) >= self.policy.max_tries:
             raise self.refused(
-                f"{self.name} refuses to {request.kind} in round {request.round} once more; its "
-                f"policy has max_tries {self.policy.max_tries}."
+                f"{self.name} refuses to {request.kind} in round {request.round} once more, with "
+                f"something else; its policy has max_tries {self.policy.max_tries}."
             )
-        self._asked[key] = count
+        self._asked[key] = [*former, made]
         storage.write(self.file("asked"), json.dumps(self._asked).encode())
 
     def outgoing(self, reply: Reply) -> Reply:
@@ -90,17 +96,24 @@ class Law:
 
     def note(self, what: str, reason: str) -> None:
         """Append a line to the silo's log, durably."""
-        log = self.folder / "refusals.jsonl"
-        if log.exists() and log.stat().st_size > LARGEST:
-            log.replace(log.with_name("refusals.1.jsonl"))
-        line = {"time": self.clock(), "run": self.run, "what": what, "reason": reason}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        storage.append(log, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        note(self.folder, self.run, what, reason, self.clock)
 
     def file(self, kind: str) -> Path:
         """Where something of that kind is kept about this run."""
         run = hashlib.sha256(self.run.encode()).hexdigest()[:16]
         return self.folder / f"{kind}-{run}.json"
+
+
+def note(
+    folder: Path, run: str, what: str, reason: str, clock: Callable[[], float] = time.time
+) -> None:
+    """Append a line to the log of the silo whose state is in a folder, durably."""
+    log = folder / "refusals.jsonl"
+    if log.exists() and log.stat().st_size > LARGEST:
+        log.replace(log.with_name("refusals.1.jsonl"))
+    line = {"time": clock(), "run": run, "what": what, "reason": reason}
+    folder.mkdir(parents=True, exist_ok=True)
+    storage.append(log, json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
 
 def refusals(policy: Policy, job: Job, model_hash: str | None, examples: int) -> Iterator[str]:
@@ -174,14 +187,14 @@ def _name(spec: Spec) -> str:
     return spec if isinstance(spec, str) else next(iter(spec), "")
 
 
-def _counts(file: Path) -> dict[str, int]:
+def _kept(file: Path) -> dict[str, list[str]]:
     if not file.exists():
         return {}
     try:
         found: Any = json.loads(file.read_bytes())
-        return {str(key): int(count) for key, count in found.items()}
+        return {str(key): [str(made) for made in former] for key, former in found.items()}
     except (ValueError, AttributeError, TypeError, RecursionError, OSError):
         raise UserError(
-            f"{file} cannot be read, which says how often this silo was asked what; bring it back "
+            f"{file} cannot be read, which says what this silo was asked; bring it back "
             "from a copy, or remove it."
         ) from None

@@ -37,7 +37,8 @@ class Policy(Section):
     tasks: what may be measured on this silo's own rows.
     max_steps: most optimizer steps of a round; max_examples: most examples that pass in one.
     max_rounds: most rounds of a run.
-    max_tries: how often a round is trained, or evaluated: a server that was killed asks again.
+    max_tries: how many different requests to train in one round are done, or to evaluate; a server
+        that was killed or paused asks for the same again, which is not counted.
     min_cohort: fewest silos of a round, this one counted.
     agreement: whether silos must agree on what they were sent before this one trains; auto: if its
         kit knows other silos.
