@@ -180,7 +180,7 @@ class Federation:
                 work()
                 code = 0
             except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 0
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
             except BaseException:
                 traceback.print_exc()
             finally:

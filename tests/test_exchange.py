@@ -106,6 +106,25 @@ def test_a_refused_update_leaves_no_trace(tmp_path: Path, what: str, without: Ou
     assert all(row["error"] for row in errors)
 
 
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [(b"", "its reply was refused"), (Reply("c0", "train", 1).pack(), "in the name of 'c0'")],
+)
+def test_what_is_no_reply_of_its_sender_ends_the_wait_for_it(
+    tmp_path: Path, message: bytes, said: str, without: Outcome
+) -> None:
+    class Noise(Meddler):
+        def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+            found = super().receive(timeout)
+            mine = found is not None and found[0] == "c1" and Reply.parse(found[1]).kind == "train"
+            return ("c1", message) if mine else found
+
+    outcome = federate(FedAvg(), silos(3), tmp_path / "run", rounds=2, network=Noise)
+    assert same(outcome.standing, without.standing)
+    errors = [row["error"] for row in records(tmp_path / "run", "ledger") if "error" in row]
+    assert len(errors) == 2 and all(said in error for error in errors)
+
+
 @pytest.mark.parametrize("value", [0.0, 5.0, 1e12])
 def test_an_allowed_weight_is_used(tmp_path: Path, value: float, without: Outcome) -> None:
     outcome = go(tmp_path / "run", changed=only_c1(weight(value)))

@@ -78,14 +78,14 @@ def serve(
     made = simulate(experiment, held, _unseen(experiment), only=())
     journal = _journal(folder, made)
     plan = experiment.deployment
-    with closing(journal), _engine(folder / FLOWER, address, kit) as engine:
+    with terminable(), closing(journal), _engine(folder / FLOWER, address, kit) as engine:
         letters = Letters(_letter(folder, made), *(_signed(kit, folder) if kit else ()))
         silos = Deployed(engine, wanted, letters, plan.needed(len(wanted)), plan.deadline)
         watch = Watch(folder, letters.letter.run, experiment.rounds, silos)
         structured(logs, watch.about)
         federation = Agreeing(silos) if kit is not None else silos
         run = made.run(journal, federation)
-        with shown(status_port, watch.status), terminable():
+        with shown(status_port, watch.status):
             return simulation.go(made, run, again="the same command")
 
 

@@ -178,9 +178,7 @@ class RoundExchange:
                 return
             traffic.under_way -= 1
             sender, message = arrived
-            reply = self._read(sender, message)
-            if reply is None:
-                continue
+            reply, message = self._read(sender, message, traffic.kind)
             asked = reply.kind == traffic.kind and reply.round == self.moment.round
             if sender not in missing or not asked:  # but answers an older request, or again
                 traffic.under_way += 1  # that request was none of these
@@ -199,18 +197,18 @@ class RoundExchange:
         log.warning("%s answered %s of round %d late or twice: not used", *told, extra=who)
         self.ledger.refused(*told, size)
 
-    def _read(self, sender: str, message: bytes) -> Reply | None:
-        """The reply in a message, or None if it is none, or not its sender's own."""
+    def _read(self, sender: str, message: bytes, kind: str) -> tuple[Reply, bytes]:
+        """The reply in a message, and the message; an error instead of what is not its sender's."""
         with self.ledger.time("serialization"):
             try:
                 reply = Reply.parse(message)
+                if reply.client == sender:
+                    return reply, message
+                why = f"it is in the name of {reply.client!r:.80}"
             except MessageError as error:
-                log.warning("a reply of %s was dropped: %s", sender, error)
-                return None
-        if reply.client != sender:
-            log.warning("a reply of %s was dropped: it is in the name of %s", sender, reply.client)
-            return None
-        return reply
+                why = str(error)
+        refused = Reply(sender, kind, self.moment.round, error=f"its reply was refused: {why}")
+        return refused, refused.pack()
 
 
 @dataclass

@@ -1,15 +1,18 @@
 """A silo's process: a resident in it, and Flower's node beside it, until somebody stops it."""
 
 import logging
+import os
 import secrets
 import time
 
+from hanse import storage
+from hanse.learners.sources import CACHE
 from hanse.logs import LogFormat, structured
 from hanse.resident import Resident
 from hanse.runtimes.flower_children import listens, terminable
 from hanse.runtimes.flower_node import FlowerNode
 from hanse.runtimes.frames import Door, Line, door
-from hanse.silo.identity import open_silo
+from hanse.silo.identity import SiloKit, open_silo
 from hanse.silo.settings import Silo
 from hanse.status import Status, shown
 
@@ -28,6 +31,13 @@ def join(silo: Silo, status_port: int | None = None, logs: LogFormat = LogFormat
     kit = open_silo(silo.kit, silo.name) if silo.kit else None
     if kit is None:
         log.warning("without a kit nothing is encrypted or signed: for trying out on one machine")
+    if silo.cache is not None:
+        os.environ[CACHE] = str(silo.cache)
+    with terminable(), storage.alone(silo.state / "flower", "another `hanse join`"):
+        _join(silo, kit, status_port, logs)
+
+
+def _join(silo: Silo, kit: SiloKit | None, status_port: int | None, logs: LogFormat) -> None:
     resident = Resident(silo, kit)
     structured(logs, resident.about)
     tls = (kit.authority, kit.node_key) if kit else ()
@@ -40,7 +50,7 @@ def join(silo: Silo, status_port: int | None = None, logs: LogFormat = LogFormat
             )
 
         try:
-            with shown(status_port, status), terminable():
+            with shown(status_port, status):
                 _serve(resident, node, entrance)
         except KeyboardInterrupt:
             log.info("stopped")

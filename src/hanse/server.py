@@ -187,11 +187,12 @@ def _combined(
     needed = min(plan.quorum, enough)
     while True:
         exchange = conversation(run, number, standing, chosen, enough)
+        former = len(ledger.rows)
         with ledger.time("round"):
             combined = run.aggregator.aggregate(exchange)
         if len(combined.clients) >= needed:
             return exchange, combined
-        said = _too_few(number, combined, needed, ledger.rows)
+        said = _too_few(number, combined, needed, ledger.rows[former:])
         if not combined.clients and not exchange.silent:  # all have said why not
             raise UserError(said)
         log.warning("%s The run is paused.", said)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from hanse.errors import UserError
 
@@ -75,12 +75,18 @@ def folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """One process at a time makes `path`; the others wait here, and find it made."""
+def alone(path: Path, by: str = "") -> Iterator[None]:
+    """One process at a time makes `path`; the others wait here, and find it made.
+
+    by: who has it meanwhile, if others must not wait for that; then UserError is raised.
+    """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.name}.lock"))
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0 if by else -1)
+        except Timeout:
+            raise UserError(f"{by} is working on {path.parent}; stop that first.") from None
     try:
         yield
     finally:

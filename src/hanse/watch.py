@@ -30,17 +30,19 @@ class Watch:
     def status(self) -> Status:
         """All of it; it is well while the run goes on, although it may be waiting for silos."""
         rows = records(self.folder)
-        waiting = [seat.name for seat in self.silos.seats.values() if seat.request is not None]
         there = [seat.name for seat in self.silos.seats.values() if seat.node is not None]
         done = rows[-1]["round"] if rows else None
-        facts = {"run": self.run, "round": done, "rounds": self.rounds, "waiting_for": waiting}
+        facts = {"run": self.run, "round": done, "rounds": self.rounds, "connected": there}
+        facts |= {"waiting_for": self.silos.waiting_for, "paused": self.silos.paused}
         figures = [*self._progress(rows), *self._seats()]
-        return Status({**facts, "connected": there}, True, figures)
+        return Status(facts, True, figures)
 
     def _progress(self, rows: list[dict[str, Any]]) -> Iterator[Figure]:
         done = rows[-1]["round"] if rows else 0
         yield Figure("hanse_round", "The last round that is saved", done, {})
         yield Figure("hanse_rounds", "How many rounds the run has", self.rounds, {})
+        said = "Whether too few silos are there for a round"
+        yield Figure("hanse_paused", said, self.silos.paused, {})
         for way in ("down", "up"):
             total = sum(row["bytes"][way] for row in rows)
             yield Figure("hanse_bytes", "Bytes of messages", total, {"direction": way}, True)

@@ -162,6 +162,7 @@ def test_a_silo_that_dies_in_a_round_holds_up_nobody_for_longer_than_the_deadlin
 ) -> None:
     plan = ["rounds=6", f"deployment.deadline={DEADLINE}", "deployment.quorum=3"]
     with federation(tmp_path, experiment_file, review_file, *ALONE[:2], *plan) as made:
+        made.know_each_other(SILOS)
         made.server()
         for name in SILOS:
             made.silo(name)

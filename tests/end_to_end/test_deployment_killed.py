@@ -53,6 +53,7 @@ def test_killed_parts_come_back_and_the_adapter_is_the_same(
     words = with_memory("rounds=6", "train.max_steps=40")
     expected = simulated(experiment_file, tmp_path / "simulated", *words)
     with federation(tmp_path, experiment_file, review_file, *ALONE, *words) as made:
+        made.know_each_other(SILOS)
         made.server()
         for name in SILOS:
             made.silo(name, checkpoint_seconds=0)

@@ -220,6 +220,104 @@ def test_gather_waits_until_enough_say_that_they_are_there() -> None:
     assert silos.seats["a"].node == 5 and silos.seats["b"].node == 6
 
 
+@pytest.mark.usefixtures("time")
+def test_who_answers_too_badly_for_a_round_is_asked_later_and_later(
+    time: Callable[[], float],
+) -> None:
+    silos = seated(Engine(n1=Node("a"), n2=Node("b")))
+    took = []
+    for _ in range(4):
+        silos.send("a", REQUEST)
+        assert silos.receive(60) is not None
+        begun = time()
+        assert silos.gather(["a", "b"], 2)
+        took.append(time() - begun)
+    assert all(later > 1.5 * former for former, later in itertools.pairwise(took))
+
+
+@pytest.mark.usefixtures("time")
+def test_a_pause_ends_when_a_silo_was_started_anew(time: Callable[[], float]) -> None:
+    engine = Engine(n1=Node("a"), n2=Node("b"))
+    silos = seated(engine)
+    silos._pauses[0] = 6
+    engine.nodes[3] = Node("a", "second")
+    del engine.nodes[1]
+    engine.show()
+    begun = time()
+    assert silos.gather(["a", "b"], 2)
+    assert time() - begun < 60
+
+
+@pytest.mark.usefixtures("time")
+def test_who_is_missed_in_a_pause_is_shown() -> None:
+    engine = Engine(n1=Node("a"), n2=Node("b"))
+    silos = seated(engine)
+    assert (silos.waiting_for, silos.paused) == ([], False)
+    silos.send("a", REQUEST)
+    assert silos.waiting_for == ["a"]
+    assert silos.receive(60) is not None
+    del engine.nodes[2]
+    engine.show()
+    seen = []
+    inner = engine.event
+
+    def event(seconds: float) -> Frame | None:
+        seen.append((silos.waiting_for, silos.paused))
+        if seen[-1][0] and 4 not in engine.nodes:
+            engine.nodes[4] = Node("b", "second")
+            engine.show()
+        return inner(seconds)
+
+    engine.event = event  # type: ignore[method-assign]
+    assert silos.gather(["a", "b"], 2)
+    assert (["b"], True) in seen
+    assert (silos.waiting_for, silos.paused) == ([], False)
+
+
+@pytest.mark.usefixtures("time")
+def test_what_came_in_time_counts_although_it_is_read_late() -> None:
+    silos = seated(Engine(n1=Node("a"), n2=Node("b")))
+    silos.send("a", REQUEST)
+    assert silos.receive(0.0) == ("a", b"re " + REQUEST)
+    assert silos.receive(0.0) is None
+
+
+@pytest.mark.usefixtures("time")
+def test_a_node_that_is_gone_is_not_where_a_silo_is() -> None:
+    """Its last answer comes after the silo has come back at another node."""
+    engine = Engine(n1=Node("a"), n2=Node("b"))
+    silos = seated(engine)
+    engine.silent = {1}
+    silos.send("a", REQUEST)
+    ticket = silos._ticket
+    late = engine.nodes[1].answer(replace(LETTER, request=REQUEST).pack())
+    engine.nodes = {2: engine.nodes[2], 3: Node("a", "second")}
+    engine.show()
+    engine.silent = {3}
+    assert silos.receive(10) is None
+    engine.silent = set()
+    engine.events.append(({"is": "reply", "ticket": ticket}, late))
+    assert silos.receive(5) == ("a", b"re " + REQUEST)
+    silos.send("b", REQUEST)
+    silos.receive(60)
+    assert silos.seats["a"].node in (3, None)
+    silos.send("a", REQUEST)
+    assert silos.receive(120) == ("a", b"re " + REQUEST)
+
+
+@pytest.mark.usefixtures("time")
+def test_a_silo_with_two_nodes_is_found_at_the_one_that_is_left() -> None:
+    engine = Engine(n1=Node("a"), n2=Node("b"), n3=Node("a", "second"))
+    silos = seated(engine)
+    silos.receive(20)
+    first = silos.seats["a"].node
+    assert first is not None
+    del engine.nodes[first]
+    engine.show()
+    silos.send("a", REQUEST)
+    assert silos.receive(20) == ("a", b"re " + REQUEST)
+
+
 # ---- letters
 
 
@@ -236,8 +334,8 @@ def test_letters_and_answers_are_what_they_were() -> None:
     [
         b"",
         b"no frame at all, but long enough for one",
-        pack({"run": "../up", "settings": "", "rows": "", "precision": "", "version": ""}, b""),
-        pack({"run": "r", "settings": 3, "rows": "", "precision": "", "version": ""}, b""),
+        replace(LETTER, run="../up").pack(),
+        replace(LETTER, settings=3).pack(),  # type: ignore[arg-type]
         LETTER.pack() + b"more",
         LETTER.pack()[:-1],
     ],

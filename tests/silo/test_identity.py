@@ -209,6 +209,23 @@ def test_openssl_takes_the_certificate(kit: ServerKit) -> None:
 def test_no_host(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'fl example' is no host"):
         identity.init(tmp_path / "kit", ["fl example"], 30)
+    assert identity.init(tmp_path / "kit", ["fl.example"], 30).silos == {}
+
+
+def test_half_a_kit_is_said_to_be_one(tmp_path: Path) -> None:
+    certificates.authority(tmp_path / "kit")
+    with pytest.raises(UserError, match="stopped half-way; move it away"):
+        identity.init(tmp_path / "kit", [], 30)
+
+
+def test_a_revoked_silo_is_not_known_although_its_file_came_back(tmp_path: Path) -> None:
+    kit = tmp_path / "kit"
+    identity.init(kit, [], 30)
+    public = identity.make_keys(tmp_path / "north", "north")
+    identity.enrol(kit, public)
+    identity.revoke(kit, "north")
+    (kit / "silos" / "north.pub").write_text(public.text)
+    assert identity.open_server(kit).silos == {}
 
 
 @pytest.mark.parametrize("file", ["ca.crt", "tls.crt", "tls.key", "server.key"])

@@ -81,10 +81,13 @@ def vet(folder: Path) -> None:
         )
 
 
+CACHE = "HANSE_CACHE"  # in the environment
+
+
 def cache() -> Path:
     """Where converted models, vectors and tokens are kept: $HANSE_CACHE, or the user's cache."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("HANSE_CACHE") or Path(home) / "hanse")
+    return Path(os.environ.get(CACHE) or Path(home) / "hanse")
 
 
 def _packaged(name: str) -> Path:

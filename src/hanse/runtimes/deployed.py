@@ -9,7 +9,7 @@ its answer still does not come. So a silo may answer twice; the exchange counts 
 import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 PROBE = 20.0  # seconds without a word from a silo, after which it is asked whether it is there
 LOST = 30.0  # seconds without an answer after which a node is greeted again; then twice as many
 GRACE = 10.0  # seconds that an answer may take longer than a later one before it counts as lost
-AGAIN = 5.0  # seconds after which a node that did not answer well is greeted again
+AGAIN = 5.0  # seconds after which who did not answer well is asked again; then twice as many
+RARELY = 60.0, 300.0  # at most so many, until a node is greeted, and until a round is asked again
 TELL = 10.0  # seconds between two lines that say who is waited for
 STEP = 0.5  # longest wait for one event, in seconds
 
@@ -54,7 +55,7 @@ class Seat:
     session: str = ""
     seen: float | None = None
     asked: float = 0.0
-    again: float = math.inf
+    again: float = math.inf  # when the request counts as lost, and is sent again
     profile: ClientProfile | None = None
     request: bytes | None = None
 
@@ -93,11 +94,15 @@ class Deployed(Federation):
     patience: float | None = None
     seats: dict[str, Seat] = field(init=False)
     _due: dict[int, float] = field(default_factory=dict)  # by node: when to greet it (again)
-    _patience: dict[int, float] = field(default_factory=dict)  # by node: seconds until then
+    _backoff: dict[int, float] = field(default_factory=dict)  # by node: seconds until then
+    _faults: Counter[int] = field(default_factory=Counter)  # by node: answers that were not good
+    _pauses: Counter[int] = field(default_factory=Counter)  # by round, since all answered, but ill
     _under_way: dict[int, Sent] = field(default_factory=dict)  # by ticket
     _ticket: int = 0
     _replies: deque[tuple[str, bytes]] = field(default_factory=deque)
     _told: float = 0.0  # when it was last said who is waited for, or no need was
+    paused: bool = False  # since a round needs more silos than are there
+    _awaited: Sequence[str] = ()  # who must come before a run or a round can begin
 
     def __post_init__(self) -> None:
         self.seats = {name: Seat(name) for name in self.names}
@@ -109,8 +114,10 @@ class Deployed(Federation):
             late = self.patience is not None and time.monotonic() - begun > self.patience
             if late and len(self.seats) - len(unknown) >= self.enough:
                 break
+            self._awaited = unknown
             self._step(STEP)
             self._tell(unknown)
+        self._awaited = ()
         self._step(0.0)
         return [seat.profile for seat in self.seats.values() if seat.profile is not None]
 
@@ -123,26 +130,47 @@ class Deployed(Federation):
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         end = math.inf if timeout is None else time.monotonic() + timeout
         while not self._replies:
-            if (left := end - time.monotonic()) <= 0:
+            left = end - time.monotonic()
+            self._step(max(0.0, min(STEP, left)))  # what has come in time counts, if read late
+            if left <= 0 and not self._replies:
                 return None
-            self._step(min(STEP, left))
-            self._tell([seat.name for seat in self.seats.values() if seat.request is not None])
+            self._tell(self.waiting_for)
         return self._replies.popleft()
 
+    @property
+    def waiting_for(self) -> list[str]:
+        """The silos that must come, or owe an answer."""
+        owing = [seat.name for seat in self.seats.values() if seat.request is not None]
+        return [*self._awaited] or owing
+
     def gather(self, clients: Sequence[str], enough: int) -> bool:
-        """Wait until enough of these are there; who owes an answer must first say that it is."""
-        for seat in map(self.seats.__getitem__, clients):
+        """Wait until enough of these are there; who owes an answer must first say that it is.
+
+        If all have answered, but not as was needed, they are asked later and later, or as soon as
+        one of them was started anew.
+        """
+        seats = [self.seats[name] for name in clients]
+        former = {seat.name: seat.session for seat in seats}
+        pause = AGAIN
+        if all(seat.request is None for seat in seats):
+            pause = min(RARELY[1], AGAIN * 2 ** self._pauses[self.letters.round])
+            self._pauses[self.letters.round] += 1
+        for seat in seats:
             if seat.request is not None:
                 self._doubt(seat)
                 seat.request = None
-        end = time.monotonic() + AGAIN
-        while time.monotonic() < end:
+        self.paused, begun = True, time.monotonic()
+        while (spent := time.monotonic() - begun) < pause:
             self._step(STEP)
-        while away := [name for name in clients if self.seats[name].node is None]:
+            if spent > AGAIN and any(seat.session not in ("", former[seat.name]) for seat in seats):
+                break
+        while away := [seat.name for seat in seats if seat.node is None]:
             if len(clients) - len(away) >= enough:
                 break
+            self._awaited = away
             self._step(STEP)
             self._tell(away, f"paused, since a round needs {enough}: ")
+        self.paused, self._awaited = False, ()
         return True
 
     def _step(self, seconds: float) -> None:
@@ -187,11 +215,19 @@ class Deployed(Federation):
             if seat.node is not None and seat.node not in self._due:
                 log.warning("%s is gone", seat.name, extra={"silo": seat.name})
                 seat.node = None
+                self._greet_strangers(now)
+
+    def _greet_strangers(self, now: float) -> None:
+        """Greet the nodes of no silo again: one may be there for the silo whose node is gone."""
+        taken = {seat.node for seat in self.seats.values()}
+        for node, due in self._due.items():
+            if node not in taken and due == math.inf:
+                self._due[node] = now
 
     def _begin_anew(self) -> None:
         """All that was under way is lost."""
         self._under_way.clear()
-        self._patience.clear()
+        self._backoff.clear()
         self._look([])
 
     def _take(self, sent: Sent, body: bytes) -> None:
@@ -208,9 +244,13 @@ class Deployed(Federation):
             self._miss(sent, str(error))
             return
         seat = self.seats[sent.name]
-        fresh = (seat.node, seat.session) != (sent.node, answer.session)
-        seat.node, seat.session, seat.profile = sent.node, answer.session, answer.profile
-        seat.seen = self._told = time.monotonic()
+        there = sent.node in self._due  # else it has answered, and is gone
+        fresh = there and (seat.node, seat.session) != (sent.node, answer.session)
+        if there:
+            seat.node, seat.session = sent.node, answer.session
+        self._faults.pop(sent.node, None)
+        seat.profile, seat.seen = answer.profile, time.monotonic()
+        self._told = seat.seen
         if fresh:
             log.info("%s is there", seat.name, extra={"silo": seat.name})
         if sent.request:
@@ -237,7 +277,7 @@ class Deployed(Federation):
         for ticket, older in [*self._under_way.items()]:
             if older.node == sent.node and older.at <= sent.at and not older.request:
                 del self._under_way[ticket]
-        self._patience.pop(sent.node, None)
+        self._backoff.pop(sent.node, None)
         if sent.node in self._due:
             self._due[sent.node] = math.inf
 
@@ -248,7 +288,9 @@ class Deployed(Federation):
         if sent.name and self.seats[sent.name].node == sent.node:
             self._doubt(self.seats[sent.name])
         if sent.node in self._due:
-            self._due[sent.node] = time.monotonic() + AGAIN
+            pause = min(RARELY[0], AGAIN * 2 ** self._faults[sent.node])
+            self._due[sent.node] = time.monotonic() + pause
+            self._faults[sent.node] += 1
 
     def _doubt(self, seat: Seat) -> None:
         """Nobody knows whether a silo is there, until it answers again."""
@@ -271,8 +313,8 @@ class Deployed(Federation):
         self._ticket += 1
         self._under_way[self._ticket] = replace(sent, at=now)
         if not sent.request and sent.node in self._due:
-            patience = self._patience.get(sent.node, LOST)
-            self._due[sent.node], self._patience[sent.node] = now + patience, 2 * patience
+            pause = self._backoff.get(sent.node, LOST)
+            self._due[sent.node], self._backoff[sent.node] = now + pause, 2 * pause
         self.engine.send(sent.node, self._ticket, body)
 
     def _tell(self, names: Sequence[str], before: str = "") -> None:

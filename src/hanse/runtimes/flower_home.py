@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -13,13 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-import hanse
 from hanse import storage
 from hanse.errors import UserError
 from hanse.learners.sources import cache
 from hanse.runtimes import flower_nursery, flower_program
 from hanse.runtimes.flower_asking import ASK, COMMAND
 
+# The same for all versions of hanse, so that silos of another one hear of it in a sentence.
 APP = '''"""Names the two thin apps of the package; there is no other code."""
 
 from hanse.runtimes.flower_client import app as client
@@ -29,7 +28,7 @@ __all__ = ["client", "server"]
 '''
 PROJECT = """[project]
 name = "hanse"
-version = "{version}"
+version = "1.0.0"
 description = "Passes bytes between a federated loop and resident workers"
 license = "Apache-2.0"
 dependencies = []
@@ -74,8 +73,7 @@ class FlowerHome:
         for made in (home.app, home.apps, home.programs):
             shutil.rmtree(made, ignore_errors=True)
             made.mkdir()
-        version = ".".join(re.findall(r"\d+", hanse.__version__)[:3])
-        (home.app / "pyproject.toml").write_text(PROJECT.format(version=version))
+        (home.app / "pyproject.toml").write_text(PROJECT)
         (home.app / "app.py").write_text(APP)
         asking = home.programs / "ask.py"
         asking.write_text(ASK.format(program=flower_program.__name__, command=COMMAND))
@@ -112,6 +110,8 @@ class FlowerHome:
         made = cache() / "flower" / digest[:32]
         with storage.alone(made):
             if not made.is_dir():  # Flower's commands take seconds
+                for left in self.folder.glob("*.fab"):  # by a process that was killed
+                    left.unlink()
                 self.call("flwr", "build", "--app", str(self.app))
                 [bundle] = self.folder.glob("*.fab")
                 self.call("flwr", "install", str(bundle))
@@ -132,7 +132,7 @@ class FlowerHome:
         program, *rest = words
         return subprocess.Popen(  # noqa: S603 (ours)
             [self.programs / program, *rest],
-            env=self.environment(more),
+            env=self.environment({**more, flower_program.PARENT: str(os.getpid())}),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -136,7 +136,8 @@ class FlowerLink:
 
     def _connect(self) -> None:
         """Tell Flower's commands where the SuperLink is."""
-        lines = [f"[superlink.{NAME}]", f'address = "{self._near}:{self._port}"']
+        host = f"[{self._near}]" if ":" in self._near else self._near
+        lines = [f"[superlink.{NAME}]", f'address = "{host}:{self._port}"']
         if self._tls is None:
             lines.append("insecure = true")
         else:
@@ -157,6 +158,7 @@ def _read(line: Line, events: "queue.Queue[Frame]") -> None:
         while True:
             events.put(line.receive())
     except EOFError:
-        events.put(({"is": "end"}, b""))
+        pass
     finally:
+        events.put(({"is": "end"}, b""))
         line.close()

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from importlib import import_module
@@ -27,6 +28,7 @@ from hanse.runtimes.flower_program import (
     CLIENT,
     EXECUTOR,
     NODE,
+    PARENT,
     RUN_APPS,
     SERVER,
     SERVERAPP,
@@ -34,6 +36,9 @@ from hanse.runtimes.flower_program import (
     name_process,
     refuse_apps,
 )
+
+LOOK = 0.2  # seconds between two looks at whether a program is still needed
+LEAVING = 2.5  # seconds that a node has to take its leave
 
 FORKED = {  # what each program, or who talks to it, may want to be started
     NODE: (EXECUTOR, CLIENT),
@@ -47,21 +52,22 @@ APP = {  # the module of the app that is run
 
 def main() -> None:
     """Run the program that the first word names, with the other words, beside its nursery."""
-    die_with_parent()
-    name = sys.argv[1]
+    name, parent = sys.argv[1], int(os.environ[PARENT])
+    die_with_parent(parent, signal.SIGTERM if name == NODE else signal.SIGKILL)
     import_module(APP[name])
     programs = {word: _program(word) for word in (name, *FORKED[name])}
     door = _door(Path(os.environ[NURSERY]))
     if threading.active_count() > 1:
         raise RuntimeError("only a process of one thread may fork")
     gc.freeze()
+    own = os.getpid()
     nursery = os.fork()
     if nursery == 0:
-        die_with_parent()
+        die_with_parent(own)
         name_process("nursery")
         _tend(door, programs)
     door.close()
-    threading.Thread(target=_end_with, args=(nursery,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent, nursery, name), daemon=True).start()
     name_process(name)
     if name == SERVER:
         keep_to_fleet()
@@ -70,9 +76,19 @@ def main() -> None:
     os._exit(_end_of(programs[name]))
 
 
-def _end_with(nursery: int) -> None:
-    """End when the nursery does, with all that it forked: who started this starts it anew."""
-    os.waitpid(nursery, 0)
+def _end_with(parent: int, nursery: int, name: str) -> None:
+    """End when who started this does, or the nursery with all that it forked.
+
+    A node takes its leave of the SuperLink first, which would otherwise take it for alive, and let
+    nobody else in with its key, until it has missed its heartbeat for a minute.
+    """
+    while os.getppid() == parent and not os.waitpid(nursery, os.WNOHANG)[0]:
+        time.sleep(LOOK)
+    if name == NODE:
+        # At a second one it would end at once.
+        if signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None):
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(LEAVING)
     os._exit(1)
 
 
@@ -95,6 +111,7 @@ def _door(path: Path) -> socket.socket:
 def _tend(door: socket.socket, programs: dict[str, Callable[[], object]]) -> None:
     """Fork a program for each list of words that comes in, until one that must go on has ended."""
     needed: set[int] = set()
+    own = os.getpid()
     signal.signal(signal.SIGCHLD, lambda number, frame: _reap(needed))
     while True:
         line, _ = door.accept()
@@ -109,6 +126,7 @@ def _tend(door: socket.socket, programs: dict[str, Callable[[], object]]) -> Non
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
             for number, output in enumerate(outputs):
                 os.dup2(output, number)
+            die_with_parent(own)
             _run(words, programs[words[0]], line)
         if words[:1] == [EXECUTOR]:
             needed.add(child)
@@ -128,7 +146,6 @@ def _reap(needed: set[int]) -> None:
 
 def _run(words: list[str], program: Callable[[], object], line: socket.socket) -> None:
     """Be a program, in a process of its own; who waits for its end is told how it ended."""
-    die_with_parent()
     name_process(words[0])
     if words[0] in RUN_APPS:
         refuse_apps(os.environ[APPS])

@@ -13,6 +13,7 @@ import sys
 from importlib.metadata import entry_points
 from typing import Any
 
+PARENT = "HANSE_PARENT"  # in the environment of what hanse starts itself: the process that did
 APPS = "HANSE_APPS"  # in the environment: the folder of apps, in which nothing new may appear
 SERVER, NODE = "flower-superlink", "flower-supernode"  # those that hanse starts itself
 EXECUTOR, SERVERAPP, CLIENT = "flower-superexec", "flwr-serverapp", "flwr-clientapp"
@@ -31,10 +32,16 @@ def main() -> None:
     program.load()()
 
 
-def die_with_parent() -> None:
-    """Be killed when the parent ends; where there is no such call, Flower's own watch must do."""
+def die_with_parent(parent: int | None = None, number: signal.Signals = signal.SIGKILL) -> None:
+    """Be killed when the parent ends; where there is no such call, Flower's own watch must do.
+
+    parent: who it is; if that has ended already, so does this process.
+    number: the signal that comes then.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    if parent not in (None, os.getppid()):
+        os._exit(1)
 
 
 def name_process(name: str) -> None:

@@ -63,7 +63,10 @@ class Line:
         size, length = HEAD.unpack(self._exactly(HEAD.size))
         if size > MOST:
             raise EOFError("a head is too long")
-        head = json.loads(self._exactly(size))
+        try:
+            head: dict[str, Any] = dict(json.loads(self._exactly(size)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise EOFError(f"a head is no object of JSON: {error}") from None
         return head, self._exactly(length)
 
     def waiting(self, seconds: float) -> bool:

@@ -45,8 +45,10 @@ def trust(folder: Path, file: Path) -> list[Public]:
                 f"{file} has other keys for {public.name} than this kit; ask {public.name} whether "
                 f"they are its own, and if so, remove {folder / 'silos' / public.name}.pub."
             )
-    others = [public for public in found if public.name not in own]
-    return [public for public in others if identity.enrol(folder, public)]
+    others = {public.name: public for public in found if public.name not in own}
+    for public in others.values():
+        identity.refuse(folder, {**known, **others}, public)
+    return [public for public in others.values() if identity.enrol(folder, public)]
 
 
 def _is_own(file: Path) -> bool:

@@ -53,6 +53,12 @@ def server(folder: Path, hosts: Sequence[str], days: int) -> None:
     _write(folder / "tls.crt", builder.sign(signer, hashes.SHA384()))
 
 
+def refuse_hosts(hosts: Sequence[str]) -> None:
+    """Raise UserError for what is no host."""
+    for host in hosts:
+        _general(host)
+
+
 def refuse_untimely(file: Path, advice: str, now: datetime | None = None) -> x509.Certificate:
     """The certificate in a file; raises UserError if it has expired or does not hold yet.
 

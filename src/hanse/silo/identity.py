@@ -6,7 +6,7 @@ A silo's kit: silo-a.key (it signs replies), silo-a.ssh (Flower's node key), sil
 the server), and what came from there: ca.crt, server.pub, silos/ (the other silos).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -75,12 +75,17 @@ class SiloKit:
 
 def init(folder: Path, hosts: Sequence[str], days: int) -> ServerKit:
     """Make a server's kit; raises UserError if there is one."""
-    for name in ("ca.key", "server.key"):
-        if (folder / name).exists():
-            raise UserError(
-                f"{folder} is a server's kit already, and the silos know it; use `hanse kit renew` "
-                "for a new certificate, or name another folder with --kit."
-            )
+    if (folder / "server.key").exists():
+        raise UserError(
+            f"{folder} is a server's kit already, and the silos know it; use `hanse kit renew` for "
+            "a new certificate, or name another folder with --kit."
+        )
+    if (folder / "ca.key").exists():
+        raise UserError(
+            f"{folder} has the ca.key of a kit and no server.key, as if `hanse kit init` was "
+            "stopped half-way; move it away, or name another folder with --kit."
+        )
+    certificates.refuse_hosts(hosts)
     certificates.authority(folder)
     certificates.server(folder, _with_here(hosts), days)
     key = Ed25519PrivateKey.generate()
@@ -148,24 +153,35 @@ def make_keys(folder: Path, name: str) -> Public:
 
 
 def members(folder: Path) -> dict[str, Public]:
-    """The silos that a kit knows, by name."""
-    found = {}
+    """The silos that a kit knows, by name; what was revoked does not count wherever it lies."""
+    found, gone = {}, _revoked(folder)
     for file in sorted((folder / "silos").glob("*.pub")):
         public = keys.read(file)
         if public.name != file.stem:
             raise UserError(f"{file} is the public file of {public.name}; give it that name.")
-        found[public.name] = public
+        if not any(_shares_key(public, other) for other in gone):
+            found[public.name] = public
     return found
 
 
 def enrol(folder: Path, public: Public) -> bool:
     """Let a kit know a silo; whether it is new there.
 
-    Raises UserError for a key that is known under another name, since one silo would then count as
-    two; for a name that has other keys; and for keys that were revoked.
+    Raises UserError for what `refuse` does.
     """
     known = members(folder)
-    for other in map(keys.read, sorted((folder / "revoked").rglob("*.pub"))):
+    refuse(folder, known, public)
+    storage.write(folder / "silos" / f"{public.name}.pub", public.text.encode())
+    return public.name not in known
+
+
+def refuse(folder: Path, known: Mapping[str, Public], public: Public) -> None:
+    """Raise UserError for a silo that a kit which knows these cannot know, too.
+
+    That is for a key that is known under another name, since one silo would then count as two; for
+    a name that has other keys; and for keys that were revoked.
+    """
+    for other in _revoked(folder):
         if _shares_key(public, other):
             raise UserError(
                 f"a key of {public.name} was revoked, as {other.name}'s; ask for new keys."
@@ -186,8 +202,6 @@ def enrol(folder: Path, public: Public) -> bool:
             f"{public.name} is enrolled with other keys ({former.fingerprints[1]}); if it has new "
             f"ones, run `hanse kit revoke {public.name}` first, if not, somebody takes its name."
         )
-    storage.write(folder / "silos" / f"{public.name}.pub", public.text.encode())
-    return former is None
 
 
 def revoke(folder: Path, name: str) -> Public:
@@ -203,6 +217,10 @@ def revoke(folder: Path, name: str) -> Public:
     storage.write(place, known[name].text.encode())
     (folder / "silos" / f"{name}.pub").unlink()
     return known[name]
+
+
+def _revoked(folder: Path) -> list[Public]:
+    return [keys.read(file) for file in sorted((folder / "revoked").rglob("*.pub"))]
 
 
 def _shares_key(one: Public, other: Public) -> bool:
