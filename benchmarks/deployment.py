@@ -1,12 +1,13 @@
 """What a round costs over Flower on loopback, beyond training: seconds, and where; memory.
 
 Silos of a random Llama of 2 layers with an adapter of 2 MB, each a process forked from this one, so
-that what they share is in memory once. A round's way has three parts: until a silo has its request
-(its node looks every 3 s), its training, and until the server has all answers (a node looks for its
-answer every 0.5 s). Gates: at most 6 s a round beyond training with 4 silos, and each silo loads
-its model once; with 32 silos at most 1.3 × the server's memory with 4. And the demo's experiment
-on its real model, for two rounds: deployed, it ends in the adapter of `cohort: off` in one process,
-bit for bit. What was measured before is kept; `--anew` measures it again. Writes
+that what they share is in memory once; a few also with kits, which means TLS, keys, signatures and
+an agreement in each round. A round's way has three parts: until a silo has its request (its node
+looks every 3 s), its training, and until the server has all answers (its ServerApp looks for each
+every 0.4 s). Gates: at most 6 s a round beyond training with 4 silos, and each silo loads its model
+once; with 32 silos at most 1.3 × the server's memory with 4. And the demo's experiment on its real
+model, for two rounds: deployed, it ends in the adapter of `cohort: off` in one process, bit for bit.
+What was measured before is kept; `--anew` measures it again. Writes
 benchmarks/results/deployment.json.
 """
 
@@ -15,11 +16,12 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -39,6 +41,7 @@ from hanse.experiment import Experiment
 from hanse.journal import records
 from hanse.logs import LogFormat
 from hanse.runtimes.flower_children import free_port
+from hanse.silo import bundle, identity
 from hanse.silo.policy import Policy
 from hanse.silo.settings import Rows, Silo
 
@@ -81,17 +84,33 @@ def started(work: Callable[[], object], log: Path) -> Any:
     return process
 
 
-def deploy(home: Path, settings: Experiment) -> int:
+def know_each_other(home: Path, names: Sequence[str]) -> None:
+    """Make kits for a server (kits/server) and its silos, as their administrators would."""
+    hub = home / "kits" / "server"
+    identity.init(hub, [], 30)
+    for name in names:
+        identity.enrol(hub, identity.make_keys(home / "kits" / name, name))
+    members = home / "members.pub"
+    members.write_text(bundle.written(identity.open_server(hub)))
+    for name in names:
+        for file in ("ca.crt", "server.pub"):
+            shutil.copy(hub / file, home / "kits" / name / file)
+        bundle.trust(home / "kits" / name, members)
+
+
+def deploy(home: Path, settings: Experiment, kits: bool = False) -> int:
     """Run an experiment with a server and its silos, each a process; their logs are in `home`.
 
     The most bytes of memory of the server and its Flower, looked at once a second.
     """
     port = free_port()
-    address = deployment.Address(port=port)
+    names = settings.participant_names
+    if kits:
+        know_each_other(home, names)
+    address = deployment.Address(port=port, kit=home / "kits" / "server" if kits else None)
     server = started(
         lambda: deployment.serve(settings, address, logs=LogFormat.JSON), home / "server.log"
     )
-    names = settings.participant_names
     processes = [server]
     try:
         for name in names:
@@ -99,6 +118,7 @@ def deploy(home: Path, settings: Experiment) -> int:
                 name=name,
                 server=f"127.0.0.1:{port}",
                 data=Rows(path=settings.data.path),
+                kit=home / "kits" / name if kits else None,
                 state=home / "silos" / name,
                 policy=Policy(),
             )
@@ -135,13 +155,13 @@ def anonymous(process: int, line: str) -> int:
     return 0
 
 
-def measure(home: Path, silos: int, rounds: int) -> dict[str, Any]:
+def measure(home: Path, silos: int, rounds: int, kits: bool) -> dict[str, Any]:
     """One deployment with so many silos: what the journal and the silos' logs say."""
     prepare(home)
     widen(home)
     settings = experiment(home, silos, rounds)
     begun = time.time()
-    memory = deploy(home, settings)
+    memory = deploy(home, settings, kits)
     rows = records(home / "run")
     ends = {row["round"]: row["time"] for row in rows}
     there: dict[int, list[float]] = {}
@@ -161,6 +181,7 @@ def measure(home: Path, silos: int, rounds: int) -> dict[str, Any]:
     beyond = [w - training[number] for w, number in zip(whole, later, strict=True)]
     return {
         "silos": silos,
+        "kits": kits,
         "seconds_until_the_first_round_ended": ends[1] - begun,
         "seconds_a_round": whole,
         "seconds_a_round_beyond_training": statistics.median(beyond),
@@ -219,9 +240,10 @@ def main() -> None:
     found = {"rounds": rounds, "deployments": known.get("deployments", [])}
     if "demo" in known:
         found["demo"] = known["demo"]
-    for silos in counts:
-        if not any(one["silos"] == silos for one in found["deployments"]):
-            found["deployments"].append(_apart(partial(measure, silos=silos, rounds=rounds)))
+    for silos, kits in ((counts[0], True), *((count, False) for count in counts)):
+        if not any((one["silos"], one["kits"]) == (silos, kits) for one in found["deployments"]):
+            work = partial(measure, silos=silos, rounds=rounds, kits=kits)
+            found["deployments"].append(_apart(work))
             keep("deployment", found)
     if not (asked.short or "demo" in found):
         found["demo"] = _apart(demo)
