@@ -211,7 +211,7 @@ def gpu(result: dict[str, Any]) -> list[str]:
 def deployed(result: dict[str, Any]) -> list[str]:
     """What a round over Flower costs beyond training, and the same adapter as in one process."""
     ways = result["deployments"]
-    columns = " | ".join(f"{way['silos']} silos" for way in ways)
+    columns = " | ".join(f"{way['silos']} silos, {way['trust']}" for way in ways)
     rows = {
         "until the first round has ended": "seconds_until_the_first_round_ended",
         "a round beyond its training": "seconds_a_round_beyond_training",

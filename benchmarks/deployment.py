@@ -1,13 +1,13 @@
 """What a round costs over Flower on loopback, beyond training: seconds, and where; memory.
 
 Silos of a random Llama of 2 layers with an adapter of 2 MB, each a process forked from this one, so
-that what they share is in memory once; a few also with kits, which means TLS, keys, signatures and
-an agreement in each round. A round's way has three parts: until a silo has its request (its node
+that what they share is in memory once; a few also with kits (TLS, keys, signatures), without and
+with an agreement of the silos in each round. A round's way has three parts: until a silo has its request (its node
 looks every 3 s), its training, and until the server has all answers (its ServerApp looks for each
 every 0.4 s). Gates: at most 6 s a round beyond training with 4 silos, and each silo loads its model
 once; with 32 silos at most 1.3 × the server's memory with 4. And the demo's experiment on its real
-model, for two rounds: deployed, it ends in the adapter of `cohort: off` in one process, bit for bit.
-What was measured before is kept; `--anew` measures it again. Writes
+model, for two rounds: deployed, it ends in the adapter of `cohort: off` in one process, bit for
+bit. What was measured before is kept; `--anew` measures it again. Writes
 benchmarks/results/deployment.json.
 """
 
@@ -47,6 +47,7 @@ from hanse.silo.settings import Rows, Silo
 
 DEMO = ROOT / "experiments" / "quickstart.yaml"
 DEMO_ROUNDS = 2
+TRUST = NONE, KITS, AGREEMENT = "without kits", "with kits", "with kits and agreement"
 PATIENCE = 1200.0  # seconds until all rounds must be done
 EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 RANK = 64  # on every matrix of a model 256 wide: 2 MB
@@ -98,16 +99,19 @@ def know_each_other(home: Path, names: Sequence[str]) -> None:
         bundle.trust(home / "kits" / name, members)
 
 
-def deploy(home: Path, settings: Experiment, kits: bool = False) -> int:
+def deploy(home: Path, settings: Experiment, trust: str = NONE) -> int:
     """Run an experiment with a server and its silos, each a process; their logs are in `home`.
+
+    trust: one of TRUST.
 
     The most bytes of memory of the server and its Flower, looked at once a second.
     """
     port = free_port()
     names = settings.participant_names
+    kits = home / "kits" if trust != NONE else None
     if kits:
         know_each_other(home, names)
-    address = deployment.Address(port=port, kit=home / "kits" / "server" if kits else None)
+    address = deployment.Address(port=port, kit=kits and kits / "server")
     server = started(
         lambda: deployment.serve(settings, address, logs=LogFormat.JSON), home / "server.log"
     )
@@ -118,9 +122,9 @@ def deploy(home: Path, settings: Experiment, kits: bool = False) -> int:
                 name=name,
                 server=f"127.0.0.1:{port}",
                 data=Rows(path=settings.data.path),
-                kit=home / "kits" / name if kits else None,
+                kit=kits and kits / name,
                 state=home / "silos" / name,
-                policy=Policy(),
+                policy=Policy(agreement="auto" if trust == AGREEMENT else "never"),
             )
             log = home / f"{name}.log"
             processes.append(started(partial(joining.join, silo, logs=LogFormat.JSON), log))
@@ -155,13 +159,13 @@ def anonymous(process: int, line: str) -> int:
     return 0
 
 
-def measure(home: Path, silos: int, rounds: int, kits: bool) -> dict[str, Any]:
+def measure(home: Path, silos: int, rounds: int, trust: str) -> dict[str, Any]:
     """One deployment with so many silos: what the journal and the silos' logs say."""
     prepare(home)
     widen(home)
     settings = experiment(home, silos, rounds)
     begun = time.time()
-    memory = deploy(home, settings, kits)
+    memory = deploy(home, settings, trust)
     rows = records(home / "run")
     ends = {row["round"]: row["time"] for row in rows}
     there: dict[int, list[float]] = {}
@@ -181,7 +185,7 @@ def measure(home: Path, silos: int, rounds: int, kits: bool) -> dict[str, Any]:
     beyond = [w - training[number] for w, number in zip(whole, later, strict=True)]
     return {
         "silos": silos,
-        "kits": kits,
+        "trust": trust,
         "seconds_until_the_first_round_ended": ends[1] - begun,
         "seconds_a_round": whole,
         "seconds_a_round_beyond_training": statistics.median(beyond),
@@ -240,9 +244,10 @@ def main() -> None:
     found = {"rounds": rounds, "deployments": known.get("deployments", [])}
     if "demo" in known:
         found["demo"] = known["demo"]
-    for silos, kits in ((counts[0], True), *((count, False) for count in counts)):
-        if not any((one["silos"], one["kits"]) == (silos, kits) for one in found["deployments"]):
-            work = partial(measure, silos=silos, rounds=rounds, kits=kits)
+    wanted = [(counts[0], trust) for trust in TRUST] + [(count, NONE) for count in counts[1:]]
+    for silos, trust in wanted:
+        if not any((one["silos"], one["trust"]) == (silos, trust) for one in found["deployments"]):
+            work = partial(measure, silos=silos, rounds=rounds, trust=trust)
             found["deployments"].append(_apart(work))
             keep("deployment", found)
     if not (asked.short or "demo" in found):
