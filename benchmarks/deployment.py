@@ -2,12 +2,14 @@
 
 Silos of a random Llama of 2 layers with an adapter of 2 MB, each a process forked from this one, so
 that what they share is in memory once; a few also with kits (TLS, keys, signatures), without and
-with an agreement of the silos in each round. A round's way has three parts: until a silo has its request (its node
-looks every 3 s), its training, and until the server has all answers (its ServerApp looks for each
-every 0.4 s). Gates: at most 6 s a round beyond training with 4 silos, and each silo loads its model
-once; with 32 silos at most 1.3 × the server's memory with 4. And the demo's experiment on its real
-model, for two rounds: deployed, it ends in the adapter of `cohort: off` in one process, bit for
-bit. What was measured before is kept; `--anew` measures it again. Writes
+with an agreement of the silos in each round. A round's way has three parts: until a silo has its
+request (its node looks every 3 s), its training, and until the server has all answers (its
+ServerApp looks for each every 0.4 s). Gates: at most 6 s a round beyond training with 4 silos, and
+each silo loads its model once; with 32 silos at most 1.3 × the server's memory with 4. And the
+demo's experiment on its real model, for two rounds: deployed, it ends in the adapter of
+`cohort: off` in one process, bit for bit.
+
+What was measured before is kept; `--anew` measures it again. Writes
 benchmarks/results/deployment.json.
 """
 

@@ -3,7 +3,11 @@
 import asyncio
 import http.client
 import json
+import socket
+import ssl
+import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,8 @@ from hanse.runtimes.flower_children import Child, await_port, free_port
 from hanse.runtimes.flower_fleet import fleet_only
 from hanse.runtimes.flower_home import FlowerHome
 from hanse.runtimes.flower_program import SERVER
+from hanse.silo import identity
+from hanse.silo.identity import ServerKit
 
 SERVES = ("192.0.2.1", 8000)
 ELSEWHERE = ("203.0.113.9", 4000)
@@ -51,12 +57,24 @@ def test_others_reach_what_nodes_need_alone(client: tuple[str, int] | None) -> N
     assert _answered("/v1/fleet/", client, "websocket") == "websocket.close"
 
 
-@pytest.fixture
-def superlink(tmp_path: Path) -> Iterator[int]:
-    """The port of a SuperLink."""
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> ServerKit:
+    return identity.init(tmp_path_factory.mktemp("hub") / "kit", [], 30)
+
+
+@pytest.fixture(params=["--insecure"])
+def superlink(request: pytest.FixtureRequest, tmp_path: Path, kit: ServerKit) -> Iterator[int]:
+    """The port of a SuperLink, which nodes may enter with keys that it knows, or freely."""
     port = free_port()
     home = FlowerHome.prepare(tmp_path / "flower", SERVER)
-    words = [SERVER, "--host", "127.0.0.1", "--port", str(port), "--insecure"]
+    words = [SERVER, "--host", "127.0.0.1", "--port", str(port)]
+    if request.param == "--insecure":
+        words += ["--insecure"]
+    else:
+        names = ("--ssl-ca-certfile", "--ssl-certfile", "--ssl-keyfile")
+        for name, file in zip(names, kit.certificates, strict=True):
+            words += [name, str(file)]
+        words += ["--enable-supernode-auth"]
     child = Child(home, words, {NURSERY: str(tmp_path / "nursery"), "HANSE_DOOR": ""})
     child.start()
     try:
@@ -72,9 +90,8 @@ def test_a_superlink_lets_others_start_no_run_and_register_no_node(superlink: in
     def asked(path: str, **headers: str) -> int:
         line = http.client.HTTPConnection("127.0.0.1", superlink, timeout=30)
         line.request("POST", path, body=json.dumps({}), headers=headers)
-        status = line.getresponse().status
-        line.close()
-        return status
+        with closing(line), line.getresponse() as answer:
+            return answer.status
 
     other = {"X-Forwarded-For": ELSEWHERE[0]}
     for name in ("start-run", "register-node", "stop-run", "list-runs"):
@@ -82,3 +99,38 @@ def test_a_superlink_lets_others_start_no_run_and_register_no_node(superlink: in
         assert asked(path) not in (403, 404), "it answers this machine, whatever it says"
         assert asked(path, **other) == 403
     assert asked("/v1/fleet/pull-messages", **other) not in (403, 404)
+
+
+@pytest.mark.parametrize("superlink", ["with keys"], indirect=True)
+def test_a_superlink_with_keys_takes_nothing_that_is_not_signed(
+    superlink: int, kit: ServerKit, tmp_path: Path
+) -> None:
+    trusting = ssl.create_default_context(cafile=kit.certificates[0])
+    for name in ("register-node", "activate-node", "pull-messages", "push-messages", "get-fab"):
+        line = http.client.HTTPSConnection("127.0.0.1", superlink, timeout=30, context=trusting)
+        line.request("POST", f"/v1/fleet/{name}", b"", {"Content-Type": "application/protobuf"})
+        with closing(line), line.getresponse() as answer:
+            assert answer.status == 401, name
+    plain = http.client.HTTPConnection("127.0.0.1", superlink, timeout=30)
+    with pytest.raises((http.client.HTTPException, OSError)):
+        plain.request("POST", "/v1/fleet/pull-messages", body=b"")
+        plain.getresponse()
+    plain.close()
+    another = identity.init(tmp_path / "another", [], 30)
+    for context in (ssl.create_default_context(cafile=another.certificates[0]), _old()):
+        with (
+            socket.create_connection(("127.0.0.1", superlink), timeout=30) as bare,
+            pytest.raises(ssl.SSLError),
+        ):
+            context.wrap_socket(bare, server_hostname="127.0.0.1")
+
+
+def _old() -> ssl.SSLContext:
+    """A context that speaks TLS 1.1 at most, and would on its own side."""
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    return old

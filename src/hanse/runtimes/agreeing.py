@@ -75,6 +75,7 @@ class Agreeing(Federation):
             if statement is None:
                 return found
             if content(statement) is None:
+                self._tell_if_all()
                 said = "what it stated of the model that it was sent is no statement"
                 return client, Reply(client, "train", self._round.number, error=said).pack()
             patience = self._patience if left is None else min(self._patience, left / 3)

@@ -95,7 +95,7 @@ class Deployed(Federation):
     seats: dict[str, Seat] = field(init=False)
     _due: dict[int, float] = field(default_factory=dict)  # by node: when to greet it (again)
     _backoff: dict[int, float] = field(default_factory=dict)  # by node: seconds until then
-    _faults: Counter[int] = field(default_factory=Counter)  # by node: answers that were not good
+    _refusals: Counter[int] = field(default_factory=Counter)  # by node, since it answered well
     _pauses: Counter[int] = field(default_factory=Counter)  # by round, since all answered, but ill
     _under_way: dict[int, Sent] = field(default_factory=dict)  # by ticket
     _ticket: int = 0
@@ -211,6 +211,7 @@ class Deployed(Federation):
         """These nodes are there now, and no others."""
         now = time.monotonic()
         self._due = {node: self._due.get(node, now) for node in nodes}
+        self._refusals = Counter({n: c for n, c in self._refusals.items() if n in self._due})
         for seat in self.seats.values():
             if seat.node is not None and seat.node not in self._due:
                 log.warning("%s is gone", seat.name, extra={"silo": seat.name})
@@ -241,6 +242,7 @@ class Deployed(Federation):
             if answer.error or answer.profile is None:
                 raise RefusedError(answer.error or "it says nothing of itself")
         except RefusedError as error:
+            self._refusals[sent.node] += 1
             self._miss(sent, str(error))
             return
         seat = self.seats[sent.name]
@@ -248,7 +250,7 @@ class Deployed(Federation):
         fresh = there and (seat.node, seat.session) != (sent.node, answer.session)
         if there:
             seat.node, seat.session = sent.node, answer.session
-        self._faults.pop(sent.node, None)
+        self._refusals.pop(sent.node, None)
         seat.profile, seat.seen = answer.profile, time.monotonic()
         self._told = seat.seen
         if fresh:
@@ -288,9 +290,8 @@ class Deployed(Federation):
         if sent.name and self.seats[sent.name].node == sent.node:
             self._doubt(self.seats[sent.name])
         if sent.node in self._due:
-            pause = min(RARELY[0], AGAIN * 2 ** self._faults[sent.node])
+            pause = min(RARELY[0], AGAIN * 2 ** max(0, self._refusals[sent.node] - 1))
             self._due[sent.node] = time.monotonic() + pause
-            self._faults[sent.node] += 1
 
     def _doubt(self, seat: Seat) -> None:
         """Nobody knows whether a silo is there, until it answers again."""
