@@ -53,7 +53,8 @@ def test_the_same_as_one_after_another(
     for size in (1, 2, 8):
         folder = run(experiment_file, tmp_path / str(size), TRAIN, f"cohort={size}", *words)
         for name, tensor in adapter(folder).items():
-            torch.testing.assert_close(tensor, alone[name], atol=1e-5, rtol=0)
+            # Adam moves an entry whose gradient is nearly 0 by what rounding has made of that.
+            torch.testing.assert_close(tensor, alone[name], atol=5e-5, rtol=0)
 
 
 def test_auto_is_decided_once_and_written_down(experiment_file: Path, tmp_path: Path) -> None:

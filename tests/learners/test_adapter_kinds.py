@@ -133,7 +133,7 @@ def test_what_is_read_goes_on_as_it_was(folder: Path, kind: str, tmp_path: Path)
     again = _learner(folder, settings)
     live = again.parameters()
     again.load({name: tensor for name, tensor in tensors.items() if name in live})
-    assert _loss(again) == _loss(learner)
+    assert _loss(again) == pytest.approx(_loss(learner), rel=1e-6)  # LoRA-XS decomposes anew
 
 
 def test_the_mean_of_cores_is_the_mean_of_changes(folder: Path) -> None:
@@ -258,7 +258,8 @@ def _same_together(learner: AdaptedModel, other: dict[str, Any]) -> None:
     train(members)
     for member, wanted in zip(members, alone, strict=True):
         for name, tensor in wanted.items():
-            torch.testing.assert_close(member.tensors[name], tensor, atol=1e-5, rtol=1e-5)
+            # Adam moves an entry whose gradient is nearly 0 by what rounding has made of that.
+            torch.testing.assert_close(member.tensors[name], tensor, atol=5e-5, rtol=1e-5)
             assert not torch.equal(tensor, start[name])
 
 

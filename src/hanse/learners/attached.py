@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,6 +59,9 @@ def attach(
         for place, module in there.named_modules():
             if isinstance(module, ModulesToSaveWrapper) and place.endswith(tuple(fresh)):
                 _draw(module.modules_to_save[name])
+        for module in there.modules():
+            if isinstance(module, LSTM):
+                _keep_precise(module)
         _tie(there.get_base_model(), name)
     settings.check(there, name)
     return there, name
@@ -101,6 +105,12 @@ def disabled(model: PeftModel) -> Iterator[None]:
         finally:
             for head in heads:
                 head.enable_adapters(True)
+
+
+def _keep_precise(lstm: LSTM) -> None:
+    """Let an LSTM compute in float32 on a CPU, of which many have none in bfloat16; it is small."""
+    whole = partial(type(lstm).forward, lstm)
+    lstm.forward = torch.autocast("cpu", enabled=False)(whole)  # type: ignore[method-assign]
 
 
 def _headed(config: Any, task: str, fresh: Sequence[str]) -> Any:
