@@ -236,6 +236,14 @@ def test_who_answers_too_badly_for_a_round_is_asked_later_and_later(
 
 
 @pytest.mark.usefixtures("time")
+def test_a_node_may_refuse_for_days() -> None:
+    silos = seated(Engine(n1=Node("a"), n2=Node("b"), n3=Node("stranger")))
+    silos._refusals[3], silos._due[3] = 5000, 0.0
+    silos.receive(2)
+    assert silos._due[3] < 1000
+
+
+@pytest.mark.usefixtures("time")
 def test_a_pause_ends_when_a_silo_was_started_anew(time: Callable[[], float]) -> None:
     engine = Engine(n1=Node("a"), n2=Node("b"))
     silos = seated(engine)

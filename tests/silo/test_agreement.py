@@ -263,35 +263,43 @@ def test_a_train_request_is_never_answered_by_training(tmp_path: Path) -> None:
     )
 
 
+class Late(Silos):
+    """Silos whose replies come when a test has them come; told: who was sent how many, and when."""
+
+    def __init__(self, folder: Path, clock: list[float]) -> None:
+        super().__init__(None, folder, honest, 1)  # type: ignore[arg-type]
+        self.clock, self.told = clock, list[tuple[str, int, float]]()
+
+    def send(self, client: str, message: bytes) -> None:
+        request = Request.parse(message)
+        if request.kind == AGREED:
+            self.told.append((client, len(request.order.tensors), self.clock[0]))
+
+    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+        if self.replies:
+            return self.replies.popleft()
+        assert timeout is not None
+        self.clock[0] += timeout
+        return None
+
+    def state(self, name: str) -> None:
+        self.replies.append((name, self.witnesses[name].answer(REQUEST.pack(), bytes)))
+
+
 def test_who_is_late_is_told_at_once(tmp_path: Path) -> None:
     """Statements are passed on when patience ends, and again to whoever states later."""
-    sent_to: list[tuple[str, int]] = []
     clock = [0.0]
-
-    class Slow(Silos):
-        def send(self, client: str, message: bytes) -> None:
-            request = Request.parse(message)
-            if request.kind == AGREED:
-                sent_to.append((client, len(request.order.tensors)))
-
-        def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
-            if self.replies:
-                return self.replies.popleft()
-            assert timeout is not None
-            clock[0] += timeout
-            return None
-
-    slow = Slow(None, tmp_path, honest, 1)  # type: ignore[arg-type]
-    both = Agreeing(slow, patience=30.0, clock=lambda: clock[0])
+    late = Late(tmp_path, clock)
+    both = Agreeing(late, patience=30.0, clock=lambda: clock[0])
     for name in ("c0", "c1", "c2"):
         both.send(name, REQUEST.pack())
     for name in ("c0", "c1"):
-        slow.replies.append((name, witness(name, tmp_path).answer(REQUEST.pack(), bytes)))
+        late.state(name)
     assert both.receive(100.0) is None
-    assert (sent_to, clock[0]) == ([("c0", 2), ("c1", 2)], 100.0)
-    slow.replies.append(("c2", witness("c2", tmp_path).answer(REQUEST.pack(), bytes)))
+    assert (late.told, clock[0]) == ([("c0", 2, 30.0), ("c1", 2, 30.0)], 100.0)
+    late.state("c2")
     both.receive(0.0)
-    assert sent_to[2:] == [("c2", 3)]
+    assert late.told[2:] == [("c2", 3, 100.0)]
 
 
 def test_clients_that_are_asked_one_by_one_cannot_agree(tmp_path: Path) -> None:
@@ -360,25 +368,11 @@ def test_what_a_malicious_silo_states_harms_itself_alone(
 
 def test_waiting_for_statements_leaves_time_to_train(tmp_path: Path) -> None:
     """One is away: the others are told after a third of the deadline, not at its end."""
-    told: list[float] = []
     clock = [0.0]
-
-    class Slow(Silos):
-        def send(self, client: str, message: bytes) -> None:
-            if Request.parse(message).kind == AGREED:
-                told.append(clock[0])
-
-        def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
-            if self.replies:
-                return self.replies.popleft()
-            assert timeout is not None
-            clock[0] += timeout
-            return None
-
-    slow = Slow(None, tmp_path, honest, 1)  # type: ignore[arg-type]
-    both = Agreeing(slow, patience=30.0, clock=lambda: clock[0])
+    late = Late(tmp_path, clock)
+    both = Agreeing(late, patience=30.0, clock=lambda: clock[0])
     for name in ("c0", "c1"):
         both.send(name, REQUEST.pack())
-    slow.replies.append(("c0", witness("c0", tmp_path).answer(REQUEST.pack(), bytes)))
+    late.state("c0")
     assert both.receive(12.0) is None
-    assert (told, clock[0]) == ([4.0], 12.0)
+    assert (late.told, clock[0]) == ([("c0", 1, 4.0)], 12.0)

@@ -153,7 +153,7 @@ class Deployed(Federation):
         former = {seat.name: seat.session for seat in seats}
         pause = AGAIN
         if all(seat.request is None for seat in seats):
-            pause = min(RARELY[1], AGAIN * 2 ** self._pauses[self.letters.round])
+            pause = _longer(self._pauses[self.letters.round], RARELY[1])
             self._pauses[self.letters.round] += 1
         for seat in seats:
             if seat.request is not None:
@@ -290,7 +290,7 @@ class Deployed(Federation):
         if sent.name and self.seats[sent.name].node == sent.node:
             self._doubt(self.seats[sent.name])
         if sent.node in self._due:
-            pause = min(RARELY[0], AGAIN * 2 ** max(0, self._refusals[sent.node] - 1))
+            pause = _longer(max(0, self._refusals[sent.node] - 1), RARELY[0])
             self._due[sent.node] = time.monotonic() + pause
 
     def _doubt(self, seat: Seat) -> None:
@@ -330,6 +330,11 @@ class Deployed(Federation):
         if now - self._told > TELL:
             self._told = now
             log.info("%s", said)
+
+
+def _longer(times: int, most: float) -> float:
+    """Seconds to wait after so many waits: each is twice the last one, up to the most."""
+    return min(most, AGAIN * 2.0 ** min(times, 10))  # it may go on for days
 
 
 def _ago(seen: float | None, now: float) -> str:
