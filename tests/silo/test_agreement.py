@@ -15,6 +15,7 @@ from hanse.algorithms.hetlora import HetLoRA
 from hanse.algorithms.scaffold import Scaffold
 from hanse.errors import UserError
 from hanse.interfaces import Federation
+from hanse.journal import records
 from hanse.messages import AGREED, ClientProfile, Order, Reply, Request, Update
 from hanse.runtimes.agreeing import Agreeing
 from hanse.silo.agreement import Disagreement, Witness, sent
@@ -357,6 +358,8 @@ def test_what_a_malicious_silo_states_harms_itself_alone(
     network = {"network": lambda inner: Agreeing(Malicious(inner, tmp_path / "s", honest, 2))}
     got = plain(tmp_path / "a", **network)
     assert [record["clients"] for record in got.records[1:]] == [["c0", "c1", "c2"]] * 3
+    errors = [row["error"] for row in records(tmp_path / "a", "ledger") if "error" in row]
+    assert len(errors) == 3 and all("is no statement" in error for error in errors)
     order = Order({"s": statement})
     mine = witness("c0", tmp_path / "t", needed=0)
     mine.answer(REQUEST.pack(), bytes)

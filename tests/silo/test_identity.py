@@ -218,6 +218,23 @@ def test_half_a_kit_is_said_to_be_one(tmp_path: Path) -> None:
         identity.init(tmp_path / "kit", [], 30)
 
 
+def test_of_a_bundle_that_is_refused_no_silo_is_taken(tmp_path: Path) -> None:
+    """The first in it could be taken, but not the second."""
+    hub, own = tmp_path / "hub", tmp_path / "own"
+    identity.init(hub, [], 30)
+    for name in ("north", "south"):
+        identity.enrol(hub, identity.make_keys(tmp_path / name, name))
+    own.mkdir()
+    shutil.copy(hub / "server.pub", own / "server.pub")
+    identity.enrol(own, keys.read(hub / "silos" / "south.pub"))
+    identity.revoke(own, "south")
+    members = tmp_path / "members.pub"
+    members.write_text(bundle.written(identity.open_server(hub)))
+    with pytest.raises(UserError, match="a key of south was revoked"):
+        bundle.trust(own, members)
+    assert identity.members(own) == {}
+
+
 def test_a_revoked_silo_is_not_known_although_its_file_came_back(tmp_path: Path) -> None:
     kit = tmp_path / "kit"
     identity.init(kit, [], 30)
