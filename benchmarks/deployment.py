@@ -44,7 +44,7 @@ from hanse.journal import records
 from hanse.logs import LogFormat
 from hanse.runtimes.flower_children import free_port
 from hanse.silo import bundle, identity
-from hanse.silo.policy import Policy
+from hanse.silo.policy import ROW_SETTINGS, Policy
 from hanse.silo.settings import Rows, Silo
 
 DEMO = ROOT / "experiments" / "quickstart.yaml"
@@ -126,7 +126,11 @@ def deploy(home: Path, settings: Experiment, trust: str = NONE) -> int:
                 data=Rows(path=settings.data.path),
                 kit=kits and kits / name,
                 state=home / "silos" / name,
-                policy=Policy(agreement="auto" if trust == AGREEMENT else "never"),
+                policy=Policy(
+                    agreement="auto" if trust == AGREEMENT else "never",
+                    data_settings=ROW_SETTINGS,
+                    count_rounding=1,  # so that the adapter is the simulated one bit for bit
+                ),
             )
             log = home / f"{name}.log"
             processes.append(started(partial(joining.join, silo, logs=LogFormat.JSON), log))

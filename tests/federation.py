@@ -25,6 +25,12 @@ from hanse.silo import bundle, identity
 PATIENCE = 200.0  # seconds until a server must be done
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
+# What lets a deployed run be the simulated one bit for bit, with rows as the experiment reads them.
+TRUSTING = {
+    "data_settings": ["where", "columns", "template", "labels"],
+    "count_rounding": 1,
+    "min_examples": 1,
+}
 SILOS = [f"silo-{number}" for number in range(1, 5)]
 ALONE = ("num_clients=4", "cohort=off", "rounds=3")
 
@@ -119,6 +125,7 @@ class Federation:
             "name": name,
             "server": f"127.0.0.1:{self.port}",
             "data": {"path": str(self.data)},
+            "policy": TRUSTING,
         }
         if self.kit:
             values["kit"] = str(self.home / f"kit-{name}")

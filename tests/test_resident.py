@@ -40,7 +40,7 @@ def letter(server: Simulation) -> Letter:
 @pytest.fixture
 def resident(review_file: Path, tmp_path: Path) -> Resident:
     rows, state = Rows(path=str(review_file)), tmp_path / "state"
-    policy = Policy()
+    policy = Policy(data_settings=("template", "labels"), count_rounding=1, min_examples=1)
     return Resident(
         Silo(name="silo-1", server="127.0.0.1:1", data=rows, state=state, policy=policy)
     )

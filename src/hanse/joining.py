@@ -5,6 +5,8 @@ import os
 import secrets
 import time
 
+from huggingface_hub import constants
+
 from hanse import storage
 from hanse.learners.sources import CACHE
 from hanse.logs import LogFormat, structured
@@ -31,10 +33,18 @@ def join(silo: Silo, status_port: int | None = None, logs: LogFormat = LogFormat
     kit = open_silo(silo.kit, silo.name) if silo.kit else None
     if kit is None:
         log.warning("without a kit nothing is encrypted or signed: for trying out on one machine")
+    if not silo.hub:
+        _offline()
     if silo.cache is not None:
         os.environ[CACHE] = str(silo.cache)
     with terminable(), storage.alone(silo.state / "flower", "another `hanse join`"):
         _join(silo, kit, status_port, logs)
+
+
+def _offline() -> None:
+    """Keep this process, and those that it starts, from asking a hub: for silo.yaml to allow."""
+    os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1")
+    constants.HF_HUB_OFFLINE = True  # which was read from the environment when it was imported
 
 
 def _join(silo: Silo, kit: SiloKit | None, status_port: int | None, logs: LogFormat) -> None:

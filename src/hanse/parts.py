@@ -11,9 +11,10 @@ import importlib
 import importlib.util
 import math
 import pkgutil
+import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from inspect import isabstract
 from pathlib import Path
@@ -33,12 +34,61 @@ FOLDERS = (
 
 
 @dataclass(frozen=True)
+class ServerText:
+    """Marks a setting that takes text with the text that a server may give a silo for it.
+
+    Written as `Annotated[str, mark]`. A setting that takes text and has no mark cannot be set by a
+    server at all: text may name files, tokenizers, hosts, or patterns that never end.
+
+    fits: tells whether a value may come from a server. wanted: such values in words.
+    """
+
+    fits: Callable[[Any], bool]
+    wanted: str
+
+
+@dataclass(frozen=True)
 class Setting:
     """One field of a part: its name, its type as written, and its default ("" if required)."""
 
     name: str
     type: str
     default: str
+
+
+def _texts(value: Any) -> list[str]:
+    """One text or a list of them as a list; values of another kind as Python writes them."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    return [item if isinstance(item, str) else repr(item) for item in listed]
+
+
+def plain_names(value: Any) -> bool:
+    """Whether a value is nothing, or names of modules or functions: no path, no pattern."""
+    return value is None or all(re.fullmatch(r"[\w.-]{1,200}", text) for text in _texts(value))
+
+
+def bounded_patterns(value: Any) -> bool:
+    """Whether a value is regular expressions that are matched in few steps.
+
+    No group is repeated or looked around, nothing is referred back to, and at most two
+    characters of an expression are repeated: so the steps grow with the cube of a name's length.
+    """
+    return all(
+        len(text) <= 200
+        and not re.search(r"\)[*+?{]|\(\?|\\[1-9]", text)
+        and len(re.findall(r"(?<!\\)[*+{]", text)) <= 2
+        for text in _texts(value)
+    )
+
+
+COLUMN = ServerText(
+    lambda value: isinstance(value, str) and len(value) <= 200, "names of at most 200 characters"
+)
+NAMES = ServerText(plain_names, "plain names of letters, digits, _, - and dots")
+PATTERNS = ServerText(
+    bounded_patterns,
+    "patterns of at most 200 characters with at most two repetitions and no repeated group",
+)
 
 
 def names(folder: str) -> list[str]:

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hanse
@@ -29,8 +29,8 @@ from hanse.messages import Reply, Request
 from hanse.runtimes.letters import WHO, Answer, Letter, RefusedError
 from hanse.silo.gate import Gate
 from hanse.silo.identity import SiloKit
-from hanse.silo.job import Refused, received
-from hanse.silo.law import WITHHELD, note
+from hanse.silo.job import Refused, RowCounts
+from hanse.silo.law import WITHHELD, note, rounded
 from hanse.silo.settings import Silo
 from hanse.silo.signatures import Inbox, Outbox, Untrusted
 from hanse.status import Figure
@@ -182,18 +182,23 @@ class Resident:
     def _engage(self, letter: Letter) -> Engagement:
         made: list[Site] = []
 
-        def examples(_: Experiment) -> int:
-            whole = received(letter.settings, self.silo).whole
-            made.append(_site(self.silo, whole, letter, self.held))
-            return made[0].profile.examples
+        def rows(experiment: Experiment) -> RowCounts:
+            site, counts = _site(self.silo, experiment, letter, self.held)
+            made.append(site)
+            return counts
 
         gate = Gate(self.silo, self.kit, letter.run, sealed=False)
-        gate.accept(letter.settings.encode(), examples, letter.model)
+        gate.accept(letter.settings.encode(), rows, letter.model)
         return Engagement(letter.settings, made[0], gate)
 
 
-def _site(silo: Silo, experiment: Experiment, letter: Letter, held: Machine) -> Site:
-    """A silo's side of the run that a letter is about; raises RefusedError for other rows."""
+def _site(
+    silo: Silo, experiment: Experiment, letter: Letter, held: Machine
+) -> tuple[Site, RowCounts]:
+    """A silo's side of the run that a letter is about, and how many rows it has.
+
+    Raises RefusedError for other rows than the server divides.
+    """
     if letter.precision:
         held.chosen |= read({experiment.model.noted: _plain(letter.precision)})
     experiment = experiment.model_copy(update={"cohort": "off"})
@@ -206,7 +211,11 @@ def _site(silo: Silo, experiment: Experiment, letter: Letter, held: Machine) -> 
     mine = Division([], [], division.train, division.held, division.labels, division.digest)
     made = simulate(experiment, held, mine, only=(silo.name,))
     memories = silo.state / "runs" / letter.run
-    return made.site(memories, silo.name, silo.checkpoint_seconds)
+    site = made.site(memories, silo.name, silo.checkpoint_seconds)
+    splits = made.silos[silo.name].examples
+    counts = RowCounts(len(splits["train"]), len(splits["test"]))
+    told = rounded(counts.train, silo.policy.count_rounding)
+    return replace(site, profile=replace(site.profile, examples=told)), counts
 
 
 def _plain(text: str) -> object:

@@ -9,6 +9,7 @@ from hanse.faults import VISIBLE
 
 Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
 Share = Annotated[float, Field(ge=0, lt=1)]
+Word = Annotated[str, Field(pattern=VISIBLE)]  # what a model answers
 Amount = Annotated[int, Field(ge=0, strict=True)] | Share  # a count, or a share below 1
 
 
@@ -38,7 +39,7 @@ class Data(Section):
     columns: dict[str, str] = {}
     where: dict[str, str] = {}
     template: str = "{text}\nLabel:"
-    labels: dict[str, Annotated[str, Field(pattern=VISIBLE)]] = {}
+    labels: dict[str, Word] = {}
     test: Amount = 0.1
     validation: Amount = 0.1
     split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

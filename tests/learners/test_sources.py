@@ -107,3 +107,48 @@ def test_the_packaged_encoder_is_no_causal_model() -> None:
     assert "model minilm-l6 is a BertModel, which does not generate text; choose" in _refused(
         "minilm-l6"
     )
+
+
+def test_an_index_names_files_of_the_folder_alone(model: Path, tmp_path: Path) -> None:
+    """Its shards could lie outside, where no hash covers them, or be pickles."""
+    weights = load_file(model / "model.safetensors")
+    (model / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    (model / "model-1.safetensors").write_bytes((tmp_path / "elsewhere.safetensors").read_bytes())
+    (model / "shard.bin").write_bytes(b"\x80\x04")
+    for shard in ("../elsewhere.safetensors", str(tmp_path / "elsewhere.safetensors"), "shard.bin"):
+        index = {"metadata": {}, "weight_map": dict.fromkeys(weights, shard)}
+        (model / "model.safetensors.index.json").write_text(json.dumps(index))
+        assert f"names {shard!r:.80}" in _refused(model)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "model-1.safetensors")}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    load(Model(str(model), bf16=False))
+
+
+def test_an_adapter_beside_the_weights_is_refused(model: Path) -> None:
+    """Transformers puts it into the model without a word: another model than the one hashed."""
+    adapter = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    (model / "adapter_config.json").write_text(json.dumps(adapter))
+    assert "holds an adapter (adapter_config.json)" in _refused(model)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("num_hidden_layers", 10**6, "declares num_hidden_layers 1,000,000, but the weights have"),
+        ("hidden_size", 10**7, "declares hidden_size 10,000,000, but the weights have no side"),
+        ("vocab_size", 10**9, "declares vocab_size 1,000,000,000"),
+    ],
+)
+def test_a_configuration_larger_than_the_weights(
+    model: Path, setting: str, value: int, said: str
+) -> None:
+    """It would fill memory before the missing weights are noticed."""
+    config = json.loads((model / "config.json").read_text())
+    for place in (config, {"text_config": {setting: value}, **config}):
+        (model / "config.json").write_text(json.dumps({**place, setting: value}))
+        assert said in _refused(model)
+
+
+def test_a_header_that_claims_more_than_the_file(model: Path) -> None:
+    (model / "model.safetensors").write_bytes((2**40).to_bytes(8, "little") + b"{}")
+    assert "its header would have 1,099,511,627,776 bytes" in _refused(model)

@@ -13,10 +13,12 @@ from hanse.settings import dump
 from hanse.silo import bundle, identity, settings
 from hanse.silo.gate import Gate
 from hanse.silo.identity import ServerKit, SiloKit
-from hanse.silo.job import Refused
+from hanse.silo.job import Refused, RowCounts
 from hanse.silo.models import hash_of
 from hanse.silo.settings import Silo
 from hanse.silo.signatures import Inbox, Outbox, Untrusted
+
+TEMPLATE = r'template: "Review: {text}\nSentiment:"'  # what the experiment has, too
 
 
 @dataclass
@@ -52,7 +54,7 @@ class World:
         file = self.home / "silo.yaml"
         file.write_text(
             "name: silo-1\nserver: fl.example.org:8000\nkit: silo-1\n"
-            f"data: {{path: rows.jsonl}}\nstate: state\npolicy: {policy}\n"
+            f"data: {{path: rows.jsonl, {TEMPLATE}}}\nstate: state\npolicy: {policy}\n"
         )
         return settings.load(file)
 
@@ -84,7 +86,7 @@ def world(tmp_path: Path, experiment_file: Path) -> World:
 
 def test_a_job_and_its_rounds(world: World) -> None:
     gate = world.gate()
-    job = gate.accept(world.job(), lambda experiment: 100)
+    job = gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
     assert job.experiment.data.path == str(world.home / "rows.jsonl")
     message = gate.answer(world.request(), world.respond)
     assert message is not None
@@ -96,7 +98,7 @@ def test_a_job_and_its_rounds(world: World) -> None:
 
 def test_an_unsigned_job_is_refused(world: World) -> None:
     with pytest.raises(Untrusted, match="not signed"):
-        world.gate().accept(dump(world.told).encode(), lambda experiment: 100)
+        world.gate().accept(dump(world.told).encode(), lambda experiment: RowCounts(100, 0))
     assert world.log() == ["the message is not signed"]
 
 
@@ -115,14 +117,14 @@ def test_a_job_against_the_policy_is_refused_before_rows_are_read(world: World) 
 def test_another_base_model_than_the_servers_is_refused_and_both_are_named(world: World) -> None:
     own = hash_of(world.told["model"]["model_name_or_path"])
     assert own is not None
-    world.gate().accept(world.job(), lambda experiment: 100, own)
+    world.gate().accept(world.job(), lambda experiment: RowCounts(100, 0), own)
     with pytest.raises(Refused, match=f"is {own[:16]}… here, and {'5e' * 8}… there"):
-        world.gate().accept(world.job(), lambda experiment: 100, "5e" * 32)
+        world.gate().accept(world.job(), lambda experiment: RowCounts(100, 0), "5e" * 32)
 
 
 def test_what_is_not_the_servers_or_not_new_gets_no_reply(world: World) -> None:
     gate = world.gate()
-    gate.accept(world.job(), lambda experiment: 100)
+    gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
     message = world.request()
     assert gate.answer(message, world.respond) is not None
     thief = Outbox("server", world.kit.signing)
@@ -139,7 +141,7 @@ def test_what_is_not_the_servers_or_not_new_gets_no_reply(world: World) -> None:
 def test_rounds_beyond_the_job_and_before_it_are_refused(world: World) -> None:
     gate = world.gate()
     early = gate.answer(world.request(), world.respond)
-    gate.accept(world.job(), lambda experiment: 100)
+    gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
     late = gate.answer(world.request(round=4), world.respond)
     for message, said in ((early, "has taken no job"), (late, "the job has 3 rounds")):
         assert message is not None
@@ -151,7 +153,7 @@ def test_rounds_beyond_the_job_and_before_it_are_refused(world: World) -> None:
 def test_a_silo_that_knows_others_states_before_it_trains(world: World) -> None:
     world.trust()
     gate = world.gate()
-    gate.accept(world.job(), lambda experiment: 100)
+    gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
     for kind, said in (("train", ""), ("agreed", "trains only if 1 silos")):
         message = gate.answer(world.request(kind), world.respond)
         assert message is not None
@@ -162,17 +164,17 @@ def test_a_silo_that_knows_others_states_before_it_trains(world: World) -> None:
 
 def test_a_silo_that_must_agree_and_knows_nobody_refuses(world: World) -> None:
     with pytest.raises(Refused, match=r"run `hanse kit trust members.pub`"):
-        world.gate("{agreement: always}").accept(world.job(), lambda experiment: 100)
+        world.gate("{agreement: always}").accept(world.job(), lambda experiment: RowCounts(100, 0))
 
 
 def test_a_server_on_this_machine_needs_no_kit(world: World) -> None:
     silo = world.silo().model_copy(update={"kit": None, "server": "127.0.0.1:8000"})
     gate = Gate(silo, None, "run")
-    gate.accept(dump(world.told).encode(), lambda experiment: 100)
+    gate.accept(dump(world.told).encode(), lambda experiment: RowCounts(100, 0))
     message = gate.answer(Request("train", 1).pack(), world.respond)
     assert message is not None and Reply.parse(message).update.numbers == {"loss": 1.0}
     with pytest.raises(Refused, match="not UTF-8"):
-        gate.accept(b"\xff", lambda experiment: 100)
+        gate.accept(b"\xff", lambda experiment: RowCounts(100, 0))
 
 
 def test_a_model_that_cannot_be_used_is_explained_to_its_owner_alone(world: World) -> None:
@@ -182,14 +184,14 @@ def test_a_model_that_cannot_be_used_is_explained_to_its_owner_alone(world: Worl
     for place in (folder, world.home / "nothing"):
         world.told["model"]["model_name_or_path"] = str(place)
         with pytest.raises(Refused, match="its own log says why"):
-            world.gate().accept(world.job(), lambda experiment: 100)
+            world.gate().accept(world.job(), lambda experiment: RowCounts(100, 0))
     assert "has no config.json" in world.log()[0] and "there is no model" in world.log()[2]
 
 
 def test_a_refusal_of_the_second_step_answers_the_first(world: World) -> None:
     world.trust()
     gate = world.gate()
-    gate.accept(world.job(), lambda experiment: 100)
+    gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
     inbox = Inbox("server", "reply", world.server.known, world.home / "replies.json")
     for round in (1, 4):
         message = gate.answer(world.request("agreed", round), world.respond)

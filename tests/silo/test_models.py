@@ -43,3 +43,27 @@ def test_what_hanse_would_not_load_has_no_hash(copy: Path) -> None:
 
 def test_a_models_id_on_a_hub_has_no_hash() -> None:
     assert hash_of("someone/something") is None
+
+
+def test_every_file_that_is_loaded_is_hashed(copy: Path, tiny_llama: Path) -> None:
+    """A swapped tokenizer, template or generation setting changes what is trained, too."""
+    original = model_hash(copy)
+    (copy / "README.md").write_text("the hub's card\n")
+    assert model_hash(copy) == original
+    added = {
+        "chat_template.jinja": "{{ messages[0]['content'] }}",
+        "generation_config.json": json.dumps({"eos_token_id": 7}),
+        "additional_chat_templates/tool.jinja": "tools",
+        "special_tokens_map.json": json.dumps({"eos_token": "x"}),
+        "vocab.txt": "a\nb\n",
+    }
+    seen = {original}
+    for name, text in added.items():
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text(text)
+        seen.add(model_hash(copy))
+    shutil.copy(copy / "model.safetensors", copy / "spare.safetensors")
+    seen.add(model_hash(copy))
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    (copy / "tokenizer.json").write_text(json.dumps({**tokenizer, "truncation": None, "a": 1}))
+    assert len({*seen, model_hash(copy)}) == len(added) + 3

@@ -1,22 +1,27 @@
 """A silo's law: what a hostile server asks for, and gets from a silo without it, is refused."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 import torch
 
 from hanse import parts
+from hanse.data.labelled import refuse_template
 from hanse.errors import UserError
+from hanse.experiment import Experiment
 from hanse.loading import load
 from hanse.messages import Order, Reply, Request, Update
 from hanse.settings import dump
 from hanse.silo import settings
-from hanse.silo.job import LARGEST, Refused, received
+from hanse.silo.activity import DAY
+from hanse.silo.job import LARGEST, Refused, RowCounts, received
 from hanse.silo.law import WITHHELD, Law, refusals
 from hanse.silo.models import model_hash
+from hanse.silo.server_texts import takes_text
 from hanse.silo.settings import Silo
 from hanse.values import Fit
 
@@ -41,12 +46,15 @@ def told(experiment_file: Path) -> dict[str, Any]:
     return load(experiment_file).resolved()
 
 
-def silo(home: Path, policy: str = "{}", more: str = "") -> Silo:
+OWN = r'template: "Review: {text}\nSentiment:"'  # what the experiment has, too
+
+
+def silo(home: Path, policy: str = "{}", more: str = "", data: str = OWN) -> Silo:
     """A silo with rows of its own."""
     home.mkdir(exist_ok=True)
     (home / "own.jsonl").write_text('{"text": "a film", "label": "good"}\n')
     (home / "silo.yaml").write_text(
-        f"name: silo-1\nserver: 127.0.0.1:8000\ndata: {{path: own.jsonl}}\nstate: state\n"
+        f"name: silo-1\nserver: 127.0.0.1:8000\ndata: {{path: own.jsonl, {data}}}\nstate: state\n"
         f"policy: {policy}\n{more}"
     )
     return settings.load(home / "silo.yaml")
@@ -65,7 +73,7 @@ def refuse(mine: Silo, told: dict[str, Any], **asked: Any) -> str:
     """What a silo's law says to a job."""
     job = received(dump(told), mine)
     with pytest.raises(Refused) as caught:
-        law(mine).check(replace(job, **asked), "0" * 64, 100)
+        law(mine).check(replace(job, **asked), "0" * 64, RowCounts(100, 10))
     assert logged(mine)[-1]["what"] == "refused" and str(caught.value) in logged(mine)[-1]["reason"]
     return str(caught.value)
 
@@ -73,27 +81,21 @@ def refuse(mine: Silo, told: dict[str, Any], **asked: Any) -> str:
 def test_an_ordinary_job_is_taken(tmp_path: Path, told: dict[str, Any], tiny_llama: Path) -> None:
     mine = silo(tmp_path / "a", f"{{models: [{model_hash(tiny_llama)}], max_rounds: 3}}")
     job = received(dump(told), mine)
-    law(mine).check(job, model_hash(tiny_llama), 100)
+    law(mine).check(job, model_hash(tiny_llama), RowCounts(100, 10))
     assert job.cohort == 3 and not (mine.state / "refusals.jsonl").exists()
 
 
 def test_the_silos_own_settings_win(tmp_path: Path, told: dict[str, Any]) -> None:
     told["data"]["path"] = "/etc/passwd"
+    told["data"]["where"] = {"text": "a film"}
     told["clients"] = {"silo-1": {"train": {"max_steps": 2}, "data": {"template": "{text}!"}}}
-    mine = silo(tmp_path / "a", more="model: own.jsonl\n")
+    mine = silo(tmp_path / "a", more="model: own.jsonl\n", data=f"{OWN}, where: {{label: good}}")
     got = received(dump(told), mine).experiment
     assert got.data.path == str(tmp_path / "a" / "own.jsonl")
     assert got.model.model_name_or_path == str(tmp_path / "a" / "own.jsonl")
-    assert (got.train.max_steps, got.data.template) == (2, "{text}!")
+    assert (got.train.max_steps, got.data.template) == (2, told["data"]["template"])
+    assert got.data.where == {"label": "good"}  # replaced, not added to
     assert got.train.learning_rate == 0.01 and got.seed == 0
-
-
-def test_where_is_replaced_not_added_to(tmp_path: Path, told: dict[str, Any]) -> None:
-    told["data"]["where"] = {"label": "bad"}
-    mine = silo(tmp_path / "a")
-    rows = mine.data.model_copy(update={"where": {}})
-    got = received(dump(told), mine.model_copy(update={"data": rows})).experiment
-    assert got.data.where == {}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_what_only_the_server_builds_is_left_out(tmp_path: Path, told: dict[str,
     evil.write_text(SPY.format(module="interfaces", base="Algorithm", marker=str(marker)))
     told["report_to"] = [f"{evil}:Mine"]
     job = received(dump(told), silo(tmp_path / "a"))
-    assert not marker.exists() and job.whole.report_to == []
+    assert not marker.exists() and job.experiment.report_to == []
 
 
 def test_what_is_checked_is_what_is_run(tmp_path: Path, told: dict[str, Any]) -> None:
@@ -141,21 +143,21 @@ def test_what_is_checked_is_what_is_run(tmp_path: Path, told: dict[str, Any]) ->
         "silo-2": {"train": {"max_steps": 99}},
     }
     job = received(dump(told), silo(tmp_path / "a"))
-    assert job.whole.for_client("silo-1") == job.experiment
-    assert job.whole.clients == {"silo-1": {"train": {"max_steps": 2}, "data": {}}}
-    assert job.whole.data.partition == told["data"]["partition"]
+    assert job.experiment.for_client("silo-1") is job.experiment
+    assert job.experiment.clients == {}
+    assert job.experiment.data.partition == told["data"]["partition"]
     assert (job.experiment.rounds, job.experiment.train.max_steps) == (3, 2)
 
 
 def test_rows_of_ones_own(tmp_path: Path, told: dict[str, Any]) -> None:
     told["clients"] = {
-        name: {"data": {"path": f"/secret/{name}", "template": f"{name}: {{text}}"}}
+        name: {"data": {"path": f"/secret/{name}"}, "train": {"max_steps": len(name)}}
         for name in ("silo-1", "north")
     }
     job = received(dump(told), silo(tmp_path / "a"))
-    assert job.cohort == 2 and job.whole.client_names == ["silo-1"]
+    assert job.cohort == 2 and job.experiment.client_names == ["silo-1"]
     assert job.experiment.data.path == str(tmp_path / "a" / "own.jsonl")
-    assert job.experiment.data.template == "silo-1: {text}"
+    assert job.experiment.train.max_steps == len("silo-1")
 
 
 def test_who_is_no_client_takes_no_part(tmp_path: Path, told: dict[str, Any]) -> None:
@@ -184,7 +186,7 @@ def test_an_outside_part_that_the_policy_names_is_the_silos_own(
     job = received(dump(told), mine)
     assert job.experiment.algorithm == {f"{tmp_path / 'a' / 'mine.py'}:Mine": {}}
     assert (tmp_path / "own-marker").exists() and not marker.exists()
-    assert list(refusals(mine.policy, job, "0" * 64, 100)) == []
+    assert list(refusals(mine.policy, job, "0" * 64, RowCounts(100, 10))) == []
     told["algorithm"] = {"fedavg": {}}  # then no other is allowed
     assert "the algorithm fedavg is not among" in refuse(mine, told)
 
@@ -202,7 +204,7 @@ def test_a_policy_that_names_a_file_that_is_not_there(tmp_path: Path) -> None:
         ("{max_steps: 3}", {"train.max_steps": 300}, "it has 300 steps in a round, more than 3"),
         ("{max_steps: 3}", {"train.max_steps": None}, "it has 13 steps in a round, more than 3"),
         (
-            "{max_examples: 80}",
+            "{max_examples: 80, max_batch_size: 1000}",
             {"train.per_device_train_batch_size": 1000},
             "3,000 examples in a round, more than 80",
         ),
@@ -232,10 +234,11 @@ def test_what_a_policy_does_not_allow_is_refused(
         (told[section] if section else told)[name] = value
     unbound = silo(
         tmp_path / "free",
-        "{min_cohort: 1, tasks: [classification, generation], adapters: [lora, from]}",
+        "{min_cohort: 1, tasks: [classification, generation], adapters: [lora, from], "
+        "max_batch_size: 1000}",
     )
     job = received(dump(told), unbound)  # another silo takes the same job
-    assert list(refusals(unbound.policy, job, "0" * 64, 100)) == []
+    assert list(refusals(unbound.policy, job, "0" * 64, RowCounts(100, 10))) == []
     assert said in refuse(silo(tmp_path / "a", policy), told)
 
 
@@ -248,7 +251,7 @@ def test_a_model_that_is_not_here_is_refused(tmp_path: Path, told: dict[str, Any
     told["model"]["model_name_or_path"] = "someone/something"
     mine = silo(tmp_path / "a")
     with pytest.raises(Refused, match="'someone/something' is not on its machine"):
-        law(mine).check(received(dump(told), mine), None, 100)
+        law(mine).check(received(dump(told), mine), None, RowCounts(100, 10))
 
 
 def test_generated_answers_on_the_servers_own_rows_are_its_business(
@@ -257,7 +260,9 @@ def test_generated_answers_on_the_servers_own_rows_are_its_business(
     told |= {"objective": "sft"}
     told["evaluation"]["tasks"] = ["perplexity", "generation"]
     mine = silo(tmp_path / "a")
-    assert list(refusals(mine.policy, received(dump(told), mine), "0" * 64, 100)) == []
+    assert (
+        list(refusals(mine.policy, received(dump(told), mine), "0" * 64, RowCounts(100, 10))) == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -308,7 +313,6 @@ def test_a_round_is_trained_from_a_few_models_even_after_restarts(tmp_path: Path
     for _ in range(4):  # a server that was killed again and again
         law(mine).admit(asking(3.0), rounds=3)
     law(mine).admit(asking(4.0, "evaluate"), rounds=3)
-    law(mine, "run-2").admit(asking(4.0), rounds=3)
 
 
 def test_counts_that_cannot_be_read_are_not_begun_anew(tmp_path: Path) -> None:
@@ -334,7 +338,7 @@ def test_only_allowed_numbers_leave(tmp_path: Path) -> None:
 
 
 def test_what_training_reports_may_leave_by_default(tmp_path: Path) -> None:
-    numbers = Fit(1, 1.0, 1, 1, 1.0, {"data": 1.0, "forward": 2.0}).numbers()
+    numbers = Fit(1, 1.0, 10, 10, 1.0, {"data": 1.0, "forward": 2.0}).numbers()
     reply = Reply("silo-1", "train", 1, Update({}, numbers))
     assert law(silo(tmp_path / "a")).outgoing(reply) == reply
 
@@ -361,3 +365,218 @@ def test_the_log_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.M
     assert [file.name for file in files] == ["refusals.1.jsonl", "refusals.jsonl"]
     assert all(file.stat().st_size < 1200 for file in files)
     assert logged(mine)[-1]["reason"] == "reason 99"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("where", {"text": "a film"}),  # asks whether this person is among the rows
+        ("columns", {"text": "surname"}),
+        ("template", "Does it say {text}?"),
+        ("labels", {"good": "yes", "bad": "no"}),
+    ],
+)
+@pytest.mark.parametrize("place", ["top", "client"])
+def test_a_server_cannot_query_private_rows(
+    tmp_path: Path, told: dict[str, Any], setting: str, value: Any, place: str
+) -> None:
+    """By a filter and the count of rows, a server could read one attribute of one person."""
+    if place == "top":
+        told["data"][setting] = value
+    else:
+        told["clients"] = {
+            name: {
+                "data": {"path": name, setting: dict(value) if isinstance(value, dict) else value}
+            }
+            for name in ("silo-1", "north")
+        }
+    if (setting, place) == ("labels", "client"):  # no client may have others; it is left out
+        assert received(dump(told), silo(tmp_path / "a")).experiment.data.labels == {}
+        return
+    data = "" if setting == "template" else OWN
+    with pytest.raises(Refused, match=f"takes the settings of its rows.*{setting}: "):
+        received(dump(told), silo(tmp_path / "a", data=data))
+    allowed = silo(tmp_path / "b", f"{{data_settings: [{setting}]}}", data=data)
+    assert getattr(received(dump(told), allowed).experiment.data, setting) == value
+
+
+def test_label_words_are_those_of_the_federation(tmp_path: Path, told: dict[str, Any]) -> None:
+    told["data"]["labels"] = {"good": "positive", "bad": "negative"}
+    own = f"{OWN}, labels: {{gut: positive, schlecht: negative}}"
+    job = received(dump(told), silo(tmp_path / "a", data=own))
+    assert job.experiment.data.labels == {"gut": "positive", "schlecht": "negative"}
+    other = f"{OWN}, labels: {{schlecht: negative, gut: positive}}"
+    with pytest.raises(Refused, match=r"other label words .* positive, negative in this order"):
+        received(dump(told), silo(tmp_path / "a", data=other))
+
+
+FORBIDDEN: dict[str, Any] = {
+    "model": {"model_name_or_path": "forbidden/model", "max_length": 99, "quantization": "nf4"},
+    "adapter": {"from": "/home/private/adapter"},
+    "train": {"max_steps": 999, "per_device_train_batch_size": 99},
+    "data": {"client_test": 0.77, "template": "{text}?"},
+}
+
+
+@pytest.mark.parametrize("section", FORBIDDEN)
+@pytest.mark.parametrize("own_rows", [True, False])
+def test_the_experiment_that_is_judged_is_the_one_that_runs(
+    tmp_path: Path, told: dict[str, Any], section: str, own_rows: bool
+) -> None:
+    """Forbidden settings at the top, and allowed ones for this client, are not two experiments."""
+    allowed = {key: told[section][key] for key in FORBIDDEN[section] if key in told[section]}
+    if section == "adapter":
+        allowed = told["adapter"]
+    told[section] = (
+        FORBIDDEN[section] if section == "adapter" else told[section] | FORBIDDEN[section]
+    )
+    told["clients"] = {"silo-1": {section: dict(allowed)}}
+    if own_rows:
+        told["clients"] = {
+            name: {**own, "data": {**own.get("data", {}), "path": name}}
+            for name, own in [*told["clients"].items(), ("north", {})]
+        }
+    experiment = received(dump(told), silo(tmp_path / "a")).experiment
+    for key in set(Experiment.model_fields) - {"clients", "participants"}:
+        assert getattr(experiment, key) == getattr(experiment.for_client("silo-1"), key)
+    assert "forbidden" not in dump(experiment.resolved())
+    assert "private" not in dump(experiment.resolved())
+
+
+@pytest.mark.parametrize(
+    ("place", "part", "said"),
+    [
+        ("data.partition", {"cluster": {"encoder": "someone/encoder"}}, "encoder came as 'someone"),
+        (
+            "adapter",
+            {"peft": {"method": "prompt_tuning", "settings": {"tokenizer_name_or_path": "a/b"}}},
+            "came as {'tokenizer_name_or_path': 'a/b'}; a server may give switches, numbers",
+        ),
+        (
+            "adapter",
+            {"peft": {"method": "lora", "settings": {"rank_pattern": {"(a+)+$": 8}}}},
+            "rank_pattern",
+        ),
+        ("adapter", {"peft": {"method": "loha", "settings": {"r": 10**6}}}, "numbers up to 4,096"),
+        ("adapter", {"lora": {"target_modules": "(a|a)*b"}}, "target_modules came as '(a|a)*b'"),
+        ("adapter", {"lora": {"target_modules": ["../x/y"]}}, "target_modules"),
+        ("algorithm", {"fedper": {"share": ["(a+)+$"]}}, "share came as"),
+        ("algorithm", {"fedper": {"share": ["a*a*a*b"]}}, "at most two repetitions"),
+        ("adapter", {"p_tuning": {"encoder_hidden_size": 10**6}}, "16384"),
+    ],
+)
+def test_text_that_a_server_may_not_give(
+    tmp_path: Path, told: dict[str, Any], place: str, part: dict[str, Any], said: str
+) -> None:
+    section, _, key = place.rpartition(".")
+    (told[section] if section else told)[key] = part
+    with pytest.raises(Refused) as caught:
+        received(dump(told), silo(tmp_path / "a"))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "part"),
+    [
+        ("adapter", {"lora": {"target_modules": ["q_proj", "self_attn.v_proj"]}}),
+        ("adapter", {"lora": {"target_modules": "all-linear"}}),
+        ("adapter", {"vera": {"r": 64, "target_modules": ["q_proj"], "vera_dropout": 0.1}}),
+        ("algorithm", {"fedper": {"share": [r"layers\.2\d\.", r"layers\.\d+\.mlp"]}}),
+        ("data.partition", {"natural_id": {"partition_by": "the ward's name"}}),
+    ],
+)
+def test_text_that_a_server_may_give(
+    tmp_path: Path, told: dict[str, Any], place: str, part: dict[str, Any]
+) -> None:
+    section, _, key = place.rpartition(".")
+    (told[section] if section else told)[key] = part
+    received(dump(told), silo(tmp_path / "a"))
+
+
+def test_a_part_that_marks_nothing_takes_no_text_from_a_server() -> None:
+    closed = [str, Any, list[str], dict[str, int], str | None, Path, Annotated[str, "a"], None]
+    assert all(map(takes_text, closed))
+    free = [int, bool, float | None, Literal["a", "b"], tuple[int, ...], Annotated[int, "a"]]
+    assert not any(map(takes_text, free))
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{text}{text:>3000000000}", "{text:>3000000000}", "{text!r}", "{text.__class__}", "{text}{a}"],
+)
+def test_a_template_cannot_ask_for_memory_or_for_attributes(
+    tmp_path: Path, told: dict[str, Any], template: str
+) -> None:
+    with pytest.raises(UserError, match=r"holds \{text\} exactly once|has no \{text\}"):
+        mine = silo(tmp_path / "a", data=f"template: {json.dumps(template)}")
+        told["data"]["template"] = template
+        refuse_template(received(dump(told), mine).experiment.data.template)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (RowCounts(1, 50), "would train on fewer rows than policy.min_examples, which is 10"),
+        (RowCounts(50, 2), "would score fewer held-out rows than policy.min_examples"),
+        (RowCounts(10, 0), None),
+        (RowCounts(10, 10), None),
+    ],
+)
+def test_few_rows_are_neither_trained_on_nor_scored(
+    tmp_path: Path, told: dict[str, Any], rows: RowCounts, said: str | None
+) -> None:
+    """An update of one row, or the accuracy on two, tells of these rows."""
+    mine = silo(tmp_path / "a")
+    reasons = list(refusals(mine.policy, received(dump(told), mine), "0" * 64, rows))
+    assert [said in reason for reason in reasons] == [True] * bool(said)
+
+
+def test_a_batch_that_memory_could_not_hold(tmp_path: Path, told: dict[str, Any]) -> None:
+    told["train"]["per_device_train_batch_size"] = 1000
+    assert "1,000 examples in a batch, more than 256" in refuse(silo(tmp_path / "a"), told)
+
+
+def test_counts_leave_rounded(tmp_path: Path) -> None:
+    numbers = {"examples": 113.0, "tokens": 4.0, "steps": 7.0}
+    trained = Reply("silo-1", "train", 1, Update({}, numbers, 110.0))
+    scored = Reply("silo-1", "evaluate", 1, Update({}, {}, 17.0))
+    mine = law(silo(tmp_path / "a"))
+    told = mine.outgoing(trained).update
+    assert told.numbers == {"examples": 110.0, "tokens": 10.0, "steps": 7.0}
+    assert (told.weight, mine.outgoing(scored).update.weight) == (110.0, 20.0)
+    exact = law(silo(tmp_path / "b", "{count_rounding: 1}"))
+    assert exact.outgoing(trained) == trained and exact.outgoing(scored) == scored
+
+
+def test_a_new_name_of_the_run_frees_no_limit(tmp_path: Path) -> None:
+    """By renaming its run, a server had eight models trained where one was allowed."""
+    mine = silo(tmp_path / "a", "{max_runs_per_day: 2, max_requests_per_day: 3}")
+    now = [1e9]
+
+    def other(run: str) -> Law:
+        return Law(mine.name, mine.policy, run, mine.state, lambda: now[0])
+
+    for run in ("a", "b", "a"):
+        other(run).begin("rounds: 3")
+    with pytest.raises(Refused, match="2 others began in the last 24 hours"):
+        other("c").begin("rounds: 3")
+    with pytest.raises(Refused, match="max_runs_per_day"):
+        other("a").begin("rounds: 4")  # the same name with other settings is another job
+    for round in (1, 2, 3):
+        other("a").admit(Request("train", round), rounds=9)
+    with pytest.raises(Refused, match="3 requests came in the last 24 hours"):
+        other("b").admit(Request("evaluate", 1), rounds=9)
+    now[0] += DAY + 1
+    other("c").begin("rounds: 3")
+    other("b").admit(Request("evaluate", 1), rounds=9)
+
+
+def test_what_is_kept_of_old_runs_is_removed(tmp_path: Path) -> None:
+    mine = silo(tmp_path / "a")
+    for number in range(40):
+        (mine.state / "runs" / f"run{number}").mkdir(parents=True)
+        for folder in (mine.state / "runs" / f"run{number}",):
+            os.utime(folder, (number, number))
+    Law(mine.name, mine.policy, "run3", mine.state).begin("rounds: 3")
+    left = {folder.name for folder in (mine.state / "runs").iterdir()}
+    assert left == {"run3", *(f"run{number}" for number in range(20, 40))}

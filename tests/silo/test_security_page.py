@@ -24,7 +24,10 @@ def test_its_table_has_every_setting_with_its_default() -> None:
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)} - {"policy"}
     assert named == set(Policy.model_fields)
     policy = Policy()
-    for name in ("max_steps", "max_examples", "max_rounds", "max_tries", "min_cohort"):
+    for name in (
+        *("max_steps", "max_examples", "max_rounds", "max_tries", "min_cohort", "min_examples"),
+        *("max_batch_size", "count_rounding", "max_requests_per_day", "max_runs_per_day"),
+    ):
         assert rows[f"`{name}`"] == f"{getattr(policy, name):,}"
     assert rows["`agreement`"] == f"`{policy.agreement}`"
     assert rows["`tasks`"] == ", ".join(f"`{task}`" for task in policy.tasks)

@@ -1,14 +1,18 @@
 """FedPer (Arivazhagan et al. 2019, 1912.00818): some tensors are averaged, the others stay."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from hanse.algorithms.fedavg import FedAvg
 from hanse.errors import UserError
 from hanse.interfaces import Client, Server
 from hanse.messages import ClientProfile, Order, Update
+from hanse.parts import PATTERNS
 from hanse.randomness import Moment
 from hanse.tensors import Layout, Tensors, layout, matching, without
 from hanse.values import State
+
+Patterns = Annotated[tuple[str, ...], PATTERNS]
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class FedPer(FedAvg):
     they began.
     """
 
-    share: tuple[str, ...]  # regular expressions, found in the names of the tensors that travel
+    share: Patterns  # regular expressions, found in the names of the tensors that travel
 
     def init(self, server: Server) -> State:
         state = super().init(server)

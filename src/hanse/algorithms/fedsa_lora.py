@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hanse.algorithms.fedper import FedPer
+from hanse.algorithms.fedper import FedPer, Patterns
 from hanse.factors import A, refuse_other_than_lora
 from hanse.interfaces import Server
 from hanse.values import State
@@ -12,7 +12,7 @@ from hanse.values import State
 class FedSALoRA(FedPer):
     """A ← A + Σ pₖ(Aₖ − A); Bₖ never leaves client k. A is where clients were seen to agree."""
 
-    share: tuple[str, ...] = (A,)
+    share: Patterns = (A,)
 
     def init(self, server: Server) -> State:
         refuse_other_than_lora(server.learner.tensors(), type(self).__name__)

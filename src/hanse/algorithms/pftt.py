@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hanse.algorithms.fedper import FedPer
+from hanse.algorithms.fedper import FedPer, Patterns
 from hanse.errors import UserError
 from hanse.interfaces import Server
 from hanse.values import State
@@ -16,7 +16,7 @@ class PFTT(FedPer):
     bottlenecks; each client's LoRA and head are in its memory.
     """
 
-    share: tuple[str, ...] = (r"\.bottleneck_",)
+    share: Patterns = (r"\.bottleneck_",)
 
     def init(self, server: Server) -> State:
         names = list(server.learner.tensors())

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import permutations
+from string import Formatter
 
 from hanse.data.formats import Row
 from hanse.data.tokens import Tokenizer, encode, lead, shared
@@ -98,13 +99,16 @@ def prompts(
 def _parts(template: str) -> tuple[str, str]:
     """What stands before and after {text}."""
     try:
-        before, *rest = template.format(text=MARK).split(MARK)
-    except (LookupError, ValueError, AttributeError):
-        rest = []
-    if len(rest) != 1:
+        pieces = [*Formatter().parse(template)]
+    except ValueError:
+        pieces = []
+    fields = [(name, form, turn) for _, name, form, turn in pieces if name is not None]
+    # A width in a field, {text:>9999999}, would fill memory; an attribute would reach into objects.
+    if fields != [("text", "", None)]:
         raise UserError(
             f"the template came as {template!r}; it holds {{text}} exactly once and no other "
             "field; write {{ for a brace."
         )
+    before, after = template.format(text=MARK).split(MARK)
     # The space before the answer belongs to the label word's own tokens.
-    return before, rest[0].rstrip(" ")
+    return before, after.rstrip(" ")

@@ -8,16 +8,18 @@ rows out, they either deal those, too, or say why they cannot.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hanse.data.formats import Row
 from hanse.errors import UserError
+from hanse.parts import COLUMN
 from hanse.randomness import Moment
 
 LABEL = "label"
+Column = Annotated[str, COLUMN]
 
 
 class Partitioner(ABC):

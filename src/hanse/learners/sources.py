@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import importlib.util
 import io
-import json
 import logging
 import os
 from pathlib import Path
@@ -17,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hanse import storage
 from hanse.errors import UserError
+from hanse.learners.vetting import vet
 from hanse.parts import suggestion
 from hanse.progress import say
 
@@ -38,6 +38,12 @@ PACKAGED = {
 DEFAULT = "smollm2-135m"
 
 
+def gguf(name: str) -> Path | None:
+    """The .gguf file that a name means; None for a folder or a hub's id."""
+    place = _packaged(name) if name in PACKAGED else Path(name)
+    return place if place.suffix == ".gguf" and place.is_file() else None
+
+
 def locate(name: str) -> str:
     """The folder (or hub id) that `name` means, fit for `from_pretrained`.
 
@@ -51,34 +57,12 @@ def locate(name: str) -> str:
             f"there is no model {name!r}{suggestion(name, PACKAGED)}; name a folder, a .gguf file, "
             f"a hub's owner/name, or one of: {', '.join(PACKAGED)}."
         )
-    if place.suffix == ".gguf" and place.is_file():
-        return str(_converted(place))
+    if file := gguf(name):
+        return str(_converted(file))
     if not place.is_dir():
         raise UserError(f"the model {place} is neither a folder nor a .gguf file.")
     vet(place)
     return str(place)
-
-
-def vet(folder: Path) -> None:
-    """Refuse a model folder that lacks a part, or that would need code or pickle to load."""
-    files = {path.name for path in folder.iterdir()}
-    if "config.json" not in files:
-        raise UserError(f"the model folder {folder} has no config.json.")
-    for name in ("config.json", "tokenizer_config.json"):
-        if name in files and _asks_for_code(folder / name):
-            raise UserError(
-                f"{folder / name} asks to run code that comes with the model (auto_map); "
-                "hanse never does: use a model of an architecture that transformers knows."
-            )
-    if not any(name.endswith(".safetensors") for name in files):
-        pickled = sorted(n for n in files if n.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt")))
-        what = f"only {pickled[0]}, a pickle, which could run code" if pickled else "no weights"
-        raise UserError(f"the model folder {folder} has {what}; convert it to safetensors first.")
-    if not files & {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"}:
-        raise UserError(
-            f"the model folder {folder} has no tokenizer; save it there with "
-            "tokenizer.save_pretrained(folder)."
-        )
 
 
 CACHE = "HANSE_CACHE"  # in the environment
@@ -98,20 +82,6 @@ def _packaged(name: str) -> Path:
         if (Path(place) / file).exists():
             return Path(place) / file
     raise UserError(f"the model {name} is not installed: {advice}.")
-
-
-def _asks_for_code(file: Path) -> bool:
-    """Whether a configuration names code of its own, at any depth."""
-
-    def found(value: object) -> bool:
-        if isinstance(value, dict):
-            return any(k in ("auto_map", "trust_remote_code") or found(v) for k, v in value.items())
-        return isinstance(value, list) and any(found(item) for item in value)
-
-    try:
-        return found(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read: {error}.") from None
 
 
 def _converted(file: Path) -> Path:

@@ -13,8 +13,10 @@ from torch.nn import Linear, Module
 from transformers.pytorch_utils import Conv1D
 
 from hanse.errors import UserError
+from hanse.parts import NAMES
 
-Targets = tuple[str, ...] | str | None  # names of modules, or a regular expression
+# Names of modules, or a regular expression, which a silo does not take from a server.
+Targets = Annotated[tuple[str, ...] | str | None, NAMES]
 Layers = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]  # counted from 0
 
 

@@ -8,7 +8,7 @@ from hanse.experiment import Experiment
 from hanse.messages import AGREED, MessageError, Reply, Request
 from hanse.silo.agreement import Witness
 from hanse.silo.identity import SiloKit
-from hanse.silo.job import Job, Refused, received
+from hanse.silo.job import Job, Refused, RowCounts, received
 from hanse.silo.law import Law
 from hanse.silo.models import hash_of
 from hanse.silo.settings import Silo
@@ -43,10 +43,12 @@ class Gate:
             self._inbox = Inbox(silo.name, "request", self.kit.known, silo.state / "seen.json")
             self._outbox = Outbox(silo.name, self.kit.signing)
 
-    def accept(self, message: bytes, examples: Callable[[Experiment], int], model: str = "") -> Job:
+    def accept(
+        self, message: bytes, rows: Callable[[Experiment], RowCounts], model: str = ""
+    ) -> Job:
         """The job in the server's first message, which is an experiment's text.
 
-        examples: how many training examples this silo has for it.
+        rows: how many rows this silo has for it.
         model: the hash of the server's base model, if it must be this silo's, too.
         Raises Untrusted for a message that is not the server's, and Refused for a job that the
         policy does not allow; both are in the silo's log.
@@ -69,8 +71,9 @@ class Gate:
                 "them by `model` in its silo.yaml."
             )
         # Rows are read only for a job whose model is allowed.
-        self.law.check(job, held, 0)
-        self.law.check(job, held, examples(job.experiment))
+        self.law.check(job, held, None)
+        self.law.begin(text)
+        self.law.check(job, held, rows(job.experiment))
         self._witness = self._agreeing(text)
         self._job = job
         return job

@@ -1,14 +1,16 @@
-"""From the text that a server sends to the experiment as this silo runs it; nothing else is run.
+"""Turn the server's YAML into the experiment that this silo will run.
 
-A server's text is only settings. Before any part is built, those from outside the package are
-refused, or replaced by the silo's own file of that name: what a server names is never imported.
+The server's text is only settings. Before any part is built, parts from outside the package are
+refused or replaced by the silo's own file of that name, and texts that a server may not give are
+refused (`server_texts`): nothing that a server names is imported, opened or matched as a pattern.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
@@ -20,12 +22,16 @@ from hanse.faults import explain
 from hanse.loading import OVERRIDABLE
 from hanse.parts import names, split
 from hanse.sampling import taking_part
-from hanse.sections import Spec
-from hanse.silo.policy import Policy
+from hanse.sections import Data, Spec
+from hanse.settings import Values
+from hanse.silo.policy import ROW_SETTINGS, Policy
+from hanse.silo.server_texts import refuse_texts
 from hanse.silo.settings import Silo
 
 LARGEST = 256 * 1024  # characters of an experiment
+SHOWN = 500  # characters of its settings that a sentence repeats
 PLACE = "the server's experiment"
+USUAL = Data().model_dump(mode="json")
 
 # Where parts are named → their folder, and what of a policy says which.
 NAMED = {
@@ -39,17 +45,22 @@ class Refused(UserError):  # noqa: N818 (said of a job)
     """What a server asked for and this silo does not do; the sentence may go to the server."""
 
 
+class RowCounts(NamedTuple):
+    """How many rows a silo trains on, and how many it holds out to score."""
+
+    train: int
+    held_out: int
+
+
 @dataclass(frozen=True)
 class Job:
     """What a server asks of a silo.
 
-    whole: the federation's experiment, in which this silo's rows and model are its own; from it
-        follows its share, if one file is divided among all.
-    experiment: the same as this silo alone sees it, which is what its policy judges.
+    experiment: the experiment with this silo's own rows, model and settings at the top. The policy
+        judges this object, and the same object is run.
     cohort: how many clients train in each round, by the server's word.
     """
 
-    whole: Experiment
     experiment: Experiment
     cohort: int
 
@@ -65,8 +76,7 @@ def received(text: str, silo: Silo) -> Job:
         told = Experiment.model_validate(values)
         if silo.name not in told.participant_names and not told.data.pooled:
             raise Refused(f"{PLACE} has no client {silo.name}.")
-        whole = Experiment.model_validate(_mine(told, silo))
-        experiment = whole.for_client(silo.name)
+        experiment = Experiment.model_validate(_mine(told, silo))
         build_tasks(experiment)
     except ValidationError as error:
         raise Refused(f"{PLACE} is not valid here: {explain(error, Experiment)}") from None
@@ -74,36 +84,63 @@ def received(text: str, silo: Silo) -> Job:
         raise
     except UserError as error:
         raise Refused(f"{PLACE} is not valid here: {error}") from None
-    return Job(whole, experiment, taking_part(len(told.participant_names), told.fraction_train))
+    return Job(experiment, taking_part(len(told.participant_names), told.fraction_train))
 
 
 def _mine(told: Experiment, silo: Silo) -> dict[str, Any]:
-    """The settings with what this silo says of itself; of other clients nothing is kept.
+    """The settings as they hold for this silo; of other clients nothing is kept.
 
-    If clients bring their own rows, those of `silo.yaml` are this silo's; if one file is divided
-    among them, `silo.yaml` has this silo's copy of it.
+    What the server says of this client is laid upon the top level, so that no setting stands in
+    two places. Only the path of the rows stays in `clients`, which tells that each client brings
+    its own; if one file is divided among all, `silo.yaml` has this silo's copy of it.
     """
-    own, rows = _told_of(silo.name, told), silo.data.overrides
-    safe = _safe(told, silo.policy)
+    own, safe = _told_of(silo.name, told), _safe(told, silo.policy)
+    rows = _rows(told, own.pop("data", {}), silo)
     if told.brings_own_data:
-        own["data"] = {**(own.get("data") or {}), **rows}
         safe = safe.model_copy(update={"participants": None})
-    else:
-        if "client_test" in rows:
-            raise UserError(
-                f"{silo.name} has data.client_test of its own, but here one file is divided among "
-                "all silos, which hold out alike; leave it out."
-            )
-        if "template" in rows:
-            own["data"] = {"template": rows.pop("template")}
-    values = safe.resolved()
-    if not told.brings_own_data:
-        values["data"] |= rows
+    elif silo.data.client_test is not None:
+        raise UserError(
+            f"{silo.name} has data.client_test of its own, but here one file is divided among all "
+            "silos, which hold out alike; leave it out."
+        )
+    values = settings.merge(safe.resolved(), own)
+    values["data"] |= rows
     if silo.model is not None:
         values["model"]["model_name_or_path"] = silo.model
-        if isinstance(own.get("model"), dict):
-            own["model"].pop("model_name_or_path", None)
-    return {**values, "clients": {silo.name: own} if own else {}}
+    refuse_texts(values)
+    path = {"data": {"path": rows["path"]}}
+    return {**values, "clients": {silo.name: path} if told.brings_own_data else {}}
+
+
+def _rows(told: Experiment, over: Values, silo: Silo) -> dict[str, Any]:
+    """Where this silo's rows lie and how they are read: by silo.yaml, never merged with the server.
+
+    over: what the server says of this client's data. Raises Refused for a setting that only the
+    server gives, unless the policy lists it: by such settings a server could ask about single rows.
+    """
+    asked = settings.merge(told.data.model_dump(mode="json"), over)
+    rows: dict[str, Any] = {"path": silo.data.path, "client_test": asked["client_test"]}
+    if silo.data.client_test is not None:
+        rows["client_test"] = silo.data.client_test
+    refused = []
+    for key in ROW_SETTINGS:
+        theirs, own = asked[key], getattr(silo.data, key)
+        if own is None and theirs != USUAL[key] and key not in silo.policy.data_settings:
+            refused.append(f"{key}: {json.dumps(theirs, ensure_ascii=False)}")
+        rows[key] = theirs if own is None else own
+    if refused:
+        raise Refused(
+            f"{silo.name} takes the settings of its rows from its own silo.yaml, and the "
+            f"experiment has data: {{{', '.join(refused)[:SHOWN]}}}; write them there under data, "
+            "or list their names in policy.data_settings."
+        )
+    words = [dict.fromkeys(labels.values()) for labels in (asked["labels"], rows["labels"])]
+    if words[0] and [*words[0]] != [*words[1]]:
+        raise Refused(
+            f"{silo.name} has other label words in its silo.yaml than the experiment, which has "
+            f"{', '.join(words[0])[:SHOWN]} in this order; give its labels the same words."
+        )
+    return rows
 
 
 def _safe(told: Experiment, policy: Policy) -> Experiment:

@@ -14,9 +14,11 @@ from hanse.errors import UserError
 from hanse.experiment import Experiment, build_tasks
 from hanse.messages import AGREED, Reply, Request, Update
 from hanse.sections import Spec
-from hanse.silo.job import Job, Refused
+from hanse.silo.activity import Activity, prune
+from hanse.silo.job import Job, Refused, RowCounts
 from hanse.silo.policy import Policy
 
+COUNTS = {"examples", "tokens"}  # numbers that tell how many rows a silo has, and how long
 LARGEST = 16 * 2**20  # bytes of the log, after which it is begun anew beside the old one
 WITHHELD = "it could not do what was asked; the reason is in its own log"
 
@@ -34,20 +36,36 @@ class Law:
     run: str
     folder: Path
     clock: Callable[[], float] = time.time
+    _activity: Activity = field(init=False)
     _asked: dict[str, list[str]] = field(init=False)  # hashes of the requests, by what they ask
     _dropped: set[str] = field(default_factory=set)
     _refused: set[str] = field(default_factory=set)  # sentences of its own, which may leave
 
     def __post_init__(self) -> None:
         self._asked = _kept(self.file("asked"))
+        self._activity = Activity(self.folder / "activity.json", self.clock)
 
-    def check(self, job: Job, model_hash: str | None, examples: int) -> None:
+    def begin(self, settings: str) -> None:
+        """Raise Refused if too many jobs began in 24 hours; the run's name does not matter.
+
+        settings: the experiment's text. The same run with other settings is another job.
+        """
+        job = hashlib.sha256(f"{self.run}\n{settings}".encode()).hexdigest()[:32]
+        most = self.policy.max_runs_per_day
+        if not self._activity.admit("runs", job, most):
+            raise self.refused(
+                f"{self.name} refuses this job: {most} others began in the last 24 hours; its "
+                "policy has max_runs_per_day."
+            )
+        prune(self.folder, {self.file("asked").stem.rpartition("-")[2], self.run}, self.clock)
+
+    def check(self, job: Job, model_hash: str | None, rows: RowCounts | None) -> None:
         """Raise Refused, with all reasons, unless the policy allows a job.
 
         model_hash: of the base model as it lies here; None if it does not.
-        examples: how many training examples this silo has.
+        rows: how many this silo has; None before any is read.
         """
-        reasons = list(refusals(self.policy, job, model_hash, examples))
+        reasons = list(refusals(self.policy, job, model_hash, rows))
         if reasons:
             raise self.refused(f"{self.name} refuses this job: {'; '.join(reasons)}.")
 
@@ -73,6 +91,12 @@ class Law:
                 f"{self.name} refuses to {request.kind} in round {request.round} once more, with "
                 f"something else; its policy has max_tries {self.policy.max_tries}."
             )
+        most = self.policy.max_requests_per_day
+        if not self._activity.admit("requests", made[:32], most):
+            raise self.refused(
+                f"{self.name} refuses to {request.kind} in round {request.round}: {most} requests "
+                "came in the last 24 hours; its policy has max_requests_per_day."
+            )
         self._asked[key] = [*former, made]
         storage.write(self.file("asked"), json.dumps(self._asked).encode())
 
@@ -82,11 +106,16 @@ class Law:
         if error and not self.policy.reasons and error not in self._refused:
             self.note("withheld the text of an error", error)
             error = WITHHELD
-        numbers = leaving(self.policy, reply.update)
+        numbers, step = leaving(self.policy, reply.update), self.policy.count_rounding
+        numbers |= {name: rounded(numbers[name], step) for name in COUNTS & numbers.keys()}
+        weight = reply.update.weight
+        if reply.kind == "evaluate" and weight:  # the number of held-out rows
+            weight = float(rounded(weight, step))
         for name in sorted(reply.update.numbers.keys() - numbers.keys() - self._dropped):
             self._dropped.add(name)
             self.note("dropped a number", f"{name} may not leave by policy.metrics")
-        return replace(reply, error=error, update=replace(reply.update, numbers=numbers))
+        update = replace(reply.update, numbers=numbers, weight=weight)
+        return replace(reply, error=error, update=update)
 
     def refused(self, reason: str) -> Refused:
         """A refusal, noted in the silo's log; its sentence may leave."""
@@ -116,12 +145,21 @@ def note(
     storage.append(log, json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
 
-def refusals(policy: Policy, job: Job, model_hash: str | None, examples: int) -> Iterator[str]:
+def rounded(count: float, step: int) -> int:
+    """A count as it leaves a silo: the nearest multiple of `step`, at least one `step`."""
+    return max(step, step * round(count / step))
+
+
+def refusals(
+    policy: Policy, job: Job, model_hash: str | None, rows: RowCounts | None
+) -> Iterator[str]:
     """Every reason that a policy has against a job."""
     told = job.experiment
     yield from _model(policy, told, model_hash)
     yield from _parts(policy, told)
-    yield from _work(policy, told, examples)
+    yield from _work(policy, told, rows.train if rows else 0)
+    if rows:
+        yield from _few(policy, told, rows)
     if job.cohort < policy.min_cohort:
         yield f"{job.cohort} silos train in a round, and it asks for {policy.min_cohort}"
     wanted = {key: value for key, value in policy.privacy if value is not None}
@@ -168,10 +206,23 @@ def _parts(policy: Policy, told: Experiment) -> Iterator[str]:
             yield f"the task {name} is not among {', '.join(policy.tasks) or 'those allowed'}"
 
 
+def _few(policy: Policy, told: Experiment, rows: RowCounts) -> Iterator[str]:
+    """Rows so few that an update or a score would speak of single ones."""
+    least = policy.min_examples
+    if rows.train < least:
+        yield f"it would train on fewer rows than policy.min_examples, which is {least}"
+    if told.evaluation.clients and 0 < rows.held_out < least:
+        yield (
+            f"it would score fewer held-out rows than policy.min_examples, which is {least}; "
+            "set evaluation.clients: false, or a larger data.client_test"
+        )
+
+
 def _work(policy: Policy, told: Experiment, examples: int) -> Iterator[str]:
     for what, asked, most in (
         ("steps in a round", told.train.steps(examples), policy.max_steps),
         ("examples in a round", told.train.seen(examples), policy.max_examples),
+        ("examples in a batch", told.train.per_device_train_batch_size, policy.max_batch_size),
         ("rounds", told.rounds, policy.max_rounds),
     ):
         if asked > most:

@@ -1,4 +1,8 @@
-"""Which base model lies in a folder: a hash that is the same wherever the same model lies."""
+"""The hash of a base model, the same wherever the same model lies.
+
+It covers every file that is loaded: weights, configuration, tokenizer with its chat template, and
+generation settings. A .gguf file holds all of these and is hashed as it is.
+"""
 
 import hashlib
 import json
@@ -6,29 +10,42 @@ from pathlib import Path
 
 from hanse.errors import UserError
 from hanse.learners import sources
+from hanse.learners.vetting import vet
 
-# What saving writes into config.json beside the model itself.
-PASSING = ("transformers_version", "_name_or_path")
+# Settings that say who wrote a file, and nothing of the model.
+PASSING = ("transformers_version", "_name_or_path", "name_or_path")
+LOADED = (
+    *("*.safetensors", "*.json", "*.jinja", "additional_chat_templates/*.jinja"),
+    *("*.model", "*.tiktoken", "vocab.txt", "merges.txt"),
+)
 
 
 def model_hash(folder: Path) -> str:
-    """SHA-256 of a model folder's weights and configuration, in hexadecimal.
+    """SHA-256 of the names and contents of all files of a model folder that are loaded, as hex.
 
-    It covers the names and contents of all .safetensors files, and config.json without the version
-    that wrote it. Raises UserError for a folder that hanse would not load.
+    JSON files of settings are read, so that their layout and the version that wrote them do not
+    matter. Raises UserError for a folder that hanse would not load.
     """
-    sources.vet(folder)
+    vet(folder)
     found = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as handle:
-            content = hashlib.file_digest(handle, "sha256").hexdigest()
-        found.update(f"{file.name} {content}\n".encode())
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if not isinstance(config, dict):
-        raise UserError(f"{folder / 'config.json'} holds no settings; bring back the file.")
-    kept = {key: value for key, value in config.items() if key not in PASSING}
-    found.update(json.dumps(kept, sort_keys=True).encode())
+    for file in sorted({file for pattern in LOADED for file in folder.glob(pattern)}):
+        content = _settings(file) if file.name.endswith("config.json") else _content(file)
+        found.update(f"{file.relative_to(folder)} {content}\n".encode())
     return found.hexdigest()
+
+
+def _content(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _settings(file: Path) -> str:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in values.items() if key not in PASSING}
+    except (ValueError, AttributeError, RecursionError):
+        raise UserError(f"{file} holds no settings; bring back the file.") from None
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def hash_of(name: str) -> str | None:
@@ -36,5 +53,7 @@ def hash_of(name: str) -> str | None:
 
     Raises UserError if there is no such model.
     """
+    if file := sources.gguf(name):
+        return _content(file)
     place = Path(sources.locate(name))
     return model_hash(place) if place.is_dir() else None

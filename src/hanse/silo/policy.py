@@ -1,6 +1,6 @@
 """A silo's own law: what it does for a server, whatever the server asks for."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -8,6 +8,10 @@ from hanse.sections import Section
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
+
+# Settings of `data` that say which rows are read, and how: by them a server could ask about rows.
+RowSetting = Literal["where", "columns", "template", "labels"]
+ROW_SETTINGS: tuple[RowSetting, ...] = get_args(RowSetting)
 
 # What may be a part from outside the package.
 OUTSIDE = ("algorithms", "aggregators", "objectives", "tasks")
@@ -35,10 +39,18 @@ class Policy(Section):
         A part from outside the package (`file.py:Class`) is refused unless it is named here, and
         then this silo's own file is used. An adapter to go on from is called `from`.
     tasks: what may be measured on this silo's own rows.
+    data_settings: settings of `data` that the server may choose where silo.yaml does not: where,
+        columns, template, labels. All others come from silo.yaml alone.
+    min_examples: fewest rows that are trained on, and fewest held-out rows that are scored.
+    count_rounding: example counts that leave this silo, the weight of its updates among them, are
+        rounded to a multiple of it; 1: exact counts.
     max_steps: most optimizer steps of a round; max_examples: most examples that pass in one.
+    max_batch_size: most examples of one forward pass.
     max_rounds: most rounds of a run.
     max_tries: how many different requests to train in one round are done, or to evaluate; a server
         that was killed or paused asks for the same again, which is not counted.
+    max_requests_per_day: most different requests of all runs together in 24 hours.
+    max_runs_per_day: most runs that begin in 24 hours, whatever they are called.
     min_cohort: fewest silos of a round, this one counted.
     agreement: whether silos must agree on what they were sent before this one trains; auto: if its
         kit knows other silos.
@@ -54,10 +66,16 @@ class Policy(Section):
     aggregators: Names | None = None
     objectives: Names | None = None
     tasks: tuple[str, ...] = ("classification", "perplexity")
+    data_settings: tuple[RowSetting, ...] = ()
+    min_examples: PositiveInt = 10
+    count_rounding: PositiveInt = 10
     max_steps: PositiveInt = 1_000
     max_examples: PositiveInt = 1_000_000
+    max_batch_size: PositiveInt = 256
     max_rounds: PositiveInt = 1_000
     max_tries: PositiveInt = 3
+    max_requests_per_day: PositiveInt = 5_000
+    max_runs_per_day: PositiveInt = 20
     min_cohort: PositiveInt = 2
     agreement: Literal["auto", "always", "never"] = "auto"
     privacy: Privacy = Privacy()

@@ -15,23 +15,25 @@ from hanse.experiment import ClientName
 from hanse.faults import SettingError, explain
 from hanse.learners.sources import PACKAGED
 from hanse.parts import suggestion
-from hanse.sections import Section, Share
+from hanse.sections import Section, Share, Word
 from hanse.silo.policy import OUTSIDE, Policy
 
 WHOLE = "a silo"  # what a file of these settings is
 
 
 class Rows(Section):
-    """Where a silo's rows lie and how they are read; what is not given, the experiment says.
+    """Where a silo's rows lie and how they are read.
 
-    The settings are those of an experiment's `data` that concern one client alone. How rows are
-    held out for the server, labels and division are the same for all, and so the experiment's.
+    The settings are those of an experiment's `data` that concern one client. A server's own value
+    of columns, where, template or labels is refused unless the policy lists it in `data_settings`.
+    How rows are held out for the server and divided is the same for all, and so the experiment's.
     """
 
     path: str
     columns: dict[str, str] | None = None
     where: dict[str, str] | None = None
     template: str | None = None
+    labels: dict[str, Word] | None = None
     client_test: Share | None = None
 
     @model_validator(mode="after")
@@ -56,6 +58,7 @@ class Silo(Section):
     state: where this silo keeps client memory, checkpoints and logs.
     model: where this silo has the base model; none: where the experiment says.
     cache: for converted models and tokens; none: where they always are.
+    hub: whether a model or data may be asked for on the network; else `hanse join` works offline.
     checkpoint_seconds: of training between two notes on disk, from which a killed silo goes on.
     """
 
@@ -66,6 +69,7 @@ class Silo(Section):
     state: Path
     model: str | None = None
     cache: Path | None = None
+    hub: bool = False
     checkpoint_seconds: NonNegativeFloat = 60.0
     policy: Annotated[Policy, Field(default_factory=Policy)]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from hanse.data.formats import Row
-from hanse.data.partition import LABEL, Partitioner, groups, name
+from hanse.data.partition import LABEL, Column, Partitioner, groups, name
 from hanse.errors import UserError
 from hanse.randomness import Moment
 
@@ -35,7 +35,7 @@ class Dirichlet(Partitioner):
     """
 
     alpha: Alpha = 0.5
-    partition_by: str = LABEL
+    partition_by: Column = LABEL
     min_partition_size: PositiveInt = 1
     self_balancing: bool = False
 

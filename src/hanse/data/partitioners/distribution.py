@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import NonNegativeFloat
 
 from hanse.data.formats import Row
-from hanse.data.partition import LABEL, Partitioner, cut, groups, proportional
+from hanse.data.partition import LABEL, Column, Partitioner, cut, groups, proportional
 from hanse.errors import UserError
 from hanse.randomness import Moment
 
@@ -24,7 +24,7 @@ class Distribution(Partitioner):
     """
 
     distribution_array: tuple[tuple[NonNegativeFloat, ...], ...]
-    partition_by: str = LABEL
+    partition_by: Column = LABEL
 
     def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
         """The indices of each client's rows, sorted; raises UserError for rows without label."""

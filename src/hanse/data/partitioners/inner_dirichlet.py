@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hanse.data.formats import Row
-from hanse.data.partition import LABEL, Partitioner, groups, proportional
+from hanse.data.partition import LABEL, Column, Partitioner, groups, proportional
 from hanse.data.partitioners.dirichlet import Alpha
 from hanse.data.partitioners.size import Sizes, fitted
 from hanse.randomness import Moment
@@ -29,7 +29,7 @@ class InnerDirichlet(Partitioner):
 
     alpha: Alpha = 0.5
     partition_sizes: Sizes | None = None
-    partition_by: str = LABEL
+    partition_by: Column = LABEL
 
     def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
         """The indices of each client's rows, sorted; raises UserError for rows without label."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hanse.data.formats import Row
-from hanse.data.partition import Partitioner, groups
+from hanse.data.partition import Column, Partitioner, groups
 from hanse.errors import UserError
 from hanse.randomness import Moment
 
@@ -18,7 +18,7 @@ class Key(Partitioner):
     GroupedNaturalIdPartitioner goes by the number of values instead).
     """
 
-    column: str
+    column: Column
 
     def goes_by(self) -> str:
         """The column."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hanse.data.formats import Row
-from hanse.data.partition import Partitioner, groups
+from hanse.data.partition import Column, Partitioner, groups
 from hanse.errors import UserError
 from hanse.randomness import Moment
 
@@ -13,7 +13,7 @@ from hanse.randomness import Moment
 class NaturalId(Partitioner):
     """As many clients as the column has values, one each, in order; `key` groups values."""
 
-    partition_by: str
+    partition_by: Column
 
     def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
         """The indices of each client's rows, sorted; raises UserError for a column missing."""

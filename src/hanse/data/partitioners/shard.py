@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import PositiveInt
 
 from hanse.data.formats import Row
-from hanse.data.partition import LABEL, Partitioner, cut, groups, proportional
+from hanse.data.partition import LABEL, Column, Partitioner, cut, groups, proportional
 from hanse.errors import UserError
 from hanse.randomness import Moment
 
@@ -27,7 +27,7 @@ class Shard(Partitioner):
 
     num_shards_per_partition: PositiveInt | None = None
     shard_size: PositiveInt | None = None
-    partition_by: str = LABEL
+    partition_by: Column = LABEL
 
     def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
         """The indices of each client's rows, sorted; raises UserError for rows without label."""

@@ -1,7 +1,7 @@
 """Houlsby's adapters (Houlsby et al. 2019, 1902.00751): two bottlenecks in each layer."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, PositiveFloat
 from transformers.activations import ACT2FN
@@ -10,7 +10,7 @@ from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
 from hanse.learners.targets import Layers, Targets, matching, plain, sublayers, unmatched
 from hanse.learners.tuners.bottleneck import KIND, BottleneckConfig
-from hanse.parts import suggestion
+from hanse.parts import NAMES, suggestion
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Houlsby(Adapter):
     attention: ClassVar[bool] = True  # whether there is one behind attention, too
 
     reduction_factor: PositiveFloat = 16.0
-    non_linearity: str = "swish"
+    non_linearity: Annotated[str, NAMES] = "swish"
     target_modules: Targets = None
     layers_to_transform: Layers | None = None  # that have bottlenecks, counted from 0; none: all
 

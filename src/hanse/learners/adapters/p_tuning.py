@@ -30,8 +30,8 @@ class PTuning(Adapter):
 
     num_virtual_tokens: PositiveInt = 20
     encoder_reparameterization_type: Literal["MLP", "LSTM"] = "MLP"
-    encoder_hidden_size: PositiveInt | None = None
-    encoder_num_layers: PositiveInt = LAYERS
+    encoder_hidden_size: Annotated[int, Field(ge=1, le=16_384)] | None = None
+    encoder_num_layers: Annotated[int, Field(ge=1, le=64)] = LAYERS
     encoder_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def config(self, model: Any) -> PromptEncoderConfig:

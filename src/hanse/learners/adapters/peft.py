@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from types import NoneType
+from typing import Annotated, Any, ClassVar
 
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftModel, PeftType
 from pydantic import ConfigDict
@@ -12,7 +13,7 @@ from hanse.errors import UserError
 from hanse.learners import attached
 from hanse.learners.adapter import CIRCUMSTANCES, Adapter
 from hanse.learners.targets import linears
-from hanse.parts import suggestion
+from hanse.parts import NAMES, ServerText, plain_names, suggestion
 
 # What PEFT has, but a federation of learners that only minimize a loss could not train rightly.
 UNFIT = {
@@ -24,6 +25,28 @@ UNFIT = {
 }
 
 
+# Settings whose text is names of modules; all other text of PEFT's may name files or hosts.
+MODULES = ("target_modules", "exclude_modules", "modules_to_save", "feedforward_modules")
+
+
+def _harmless(settings: Any) -> bool:
+    """Whether settings hold numbers, switches and plain names of modules, and nothing else."""
+    return isinstance(settings, dict) and all(
+        plain_names(value)
+        if name in MODULES
+        else isinstance(value, bool | float | NoneType)
+        or (isinstance(value, int) and abs(value) <= LARGEST)
+        for name, value in settings.items()
+    )
+
+
+LARGEST = 4_096  # a whole number that sizes something; more would take a silo's memory
+PEFT_SETTINGS = ServerText(
+    _harmless,
+    f"switches, numbers up to {LARGEST:,} and, in {', '.join(MODULES)}, plain names of modules",
+)
+
+
 @dataclass(frozen=True)
 class Peft(Adapter):
     """PEFT's method of this name, such as vera, with PEFT's own settings for it.
@@ -33,8 +56,8 @@ class Peft(Adapter):
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    method: str
-    settings: dict[str, Any] = field(default_factory=dict, hash=False)
+    method: Annotated[str, NAMES]
+    settings: Annotated[dict[str, Any], PEFT_SETTINGS] = field(default_factory=dict, hash=False)
 
     # Its methods trip over settings and layers in many ways.
     refusals: ClassVar[tuple[type[Exception], ...]] = (

@@ -1,9 +1,10 @@
 """Pfeiffer's adapters (Pfeiffer et al. 2021, 2005.00247): one bottleneck in each layer."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from hanse.learners.adapters.houlsby import Houlsby
+from hanse.parts import NAMES
 
 
 @dataclass(frozen=True)
@@ -15,4 +16,4 @@ class Pfeiffer(Houlsby):
 
     attention: ClassVar[bool] = False
 
-    non_linearity: str = "relu"
+    non_linearity: Annotated[str, NAMES] = "relu"

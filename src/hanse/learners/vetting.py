@@ -1,0 +1,128 @@
+"""Checks of a model folder before anything of it is loaded: no code, no pickle, nothing beside it.
+
+A configuration may also ask for a model far larger than its weights, which would fill memory before
+the missing weights are noticed; so the sizes that it declares are compared with the weights' own.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hanse.errors import UserError
+
+ADAPTER = "adapter_config.json"
+INDEX = "model.safetensors.index.json"
+PACKED = 8  # numbers of 4 bits in one of 32, which shortens a side of quantized weights
+LARGEST_HEADER = 64 * 2**20  # bytes
+# Counts of layers: each has weights of its own. Widths: each is a side of some weight.
+LAYERS = (
+    *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"),
+    *("decoder_layers", "num_decoder_layers", "num_encoder_layers"),
+)
+WIDTHS = ("hidden_size", "n_embd", "d_model", "dim", "intermediate_size", "n_inner", "vocab_size")
+
+
+def vet(folder: Path) -> None:
+    """Refuse a model folder that lacks a part, or that would need code or pickle to load."""
+    files = {path.name for path in folder.iterdir()}
+    if "config.json" not in files:
+        raise UserError(f"the model folder {folder} has no config.json.")
+    for name in ("config.json", "tokenizer_config.json"):
+        if name in files and _asks_for_code(folder / name):
+            raise UserError(
+                f"{folder / name} asks to run code that comes with the model (auto_map); "
+                "hanse never does: use a model of an architecture that transformers knows."
+            )
+    if not any(name.endswith(".safetensors") for name in files):
+        pickled = sorted(n for n in files if n.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt")))
+        what = f"only {pickled[0]}, a pickle, which could run code" if pickled else "no weights"
+        raise UserError(f"the model folder {folder} has {what}; convert it to safetensors first.")
+    if not files & {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"}:
+        raise UserError(
+            f"the model folder {folder} has no tokenizer; save it there with "
+            "tokenizer.save_pretrained(folder)."
+        )
+    if ADAPTER in files:
+        raise UserError(
+            f"the model folder {folder} holds an adapter ({ADAPTER}), which transformers would put "
+            "into the base model without a word; move it out, and go on from it by adapter.from."
+        )
+    shapes = [shape for file in _weights(folder, files) for shape in _shapes(file)]
+    _refuse_inflated(folder / "config.json", shapes)
+
+
+def _asks_for_code(file: Path) -> bool:
+    """Whether a configuration names code of its own, at any depth."""
+
+    def found(value: object) -> bool:
+        if isinstance(value, dict):
+            return any(k in ("auto_map", "trust_remote_code") or found(v) for k, v in value.items())
+        return isinstance(value, list) and any(found(item) for item in value)
+
+    try:
+        return found(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read: {error}.") from None
+
+
+def _weights(folder: Path, files: set[str]) -> list[Path]:
+    """The files of weights that transformers would read; raises UserError for any outside."""
+    if INDEX not in files:
+        return sorted(folder / name for name in files if name.endswith(".safetensors"))
+    try:
+        named = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        shards = {str(shard) for shard in named.values()}
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{folder / INDEX} is no index of weights: {error!r}.") from None
+    for shard in sorted(shards):
+        if shard not in files or not shard.endswith(".safetensors"):
+            raise UserError(
+                f"{folder / INDEX} names {shard!r:.80}; weights are .safetensors files in the "
+                "folder itself."
+            )
+    return sorted(folder / shard for shard in shards)
+
+
+def _shapes(file: Path) -> Iterator[tuple[int, ...]]:
+    """The shapes of the tensors in a safetensors file, by its header alone.
+
+    Raises UserError for a file that is none.
+    """
+    try:
+        with file.open("rb") as handle:
+            length = int.from_bytes(handle.read(8), "little")
+            if length > min(LARGEST_HEADER, file.stat().st_size):
+                raise ValueError(f"its header would have {length:,} bytes")
+            header = json.loads(handle.read(length))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                yield tuple(int(side) for side in tensor["shape"])
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"the weights {file} cannot be loaded: {error}.") from None
+
+
+def _refuse_inflated(config: Path, shapes: list[tuple[int, ...]]) -> None:
+    """Raise UserError for a configuration of a larger model than the weights are."""
+    widest = max((side for shape in shapes for side in shape), default=0)
+    for name, value in _sizes(json.loads(config.read_text(encoding="utf-8"))):
+        layers = name in LAYERS
+        if value > (len(shapes) if layers else PACKED * widest):
+            have = f"{len(shapes):,} tensors" if layers else f"no side longer than {widest:,}"
+            raise UserError(
+                f"{config} declares {name} {value:,}, but the weights have {have}; bring the "
+                "configuration that belongs to them."
+            )
+
+
+def _sizes(found: Any) -> Iterator[tuple[str, int]]:
+    """The sizes that a configuration declares, at any depth."""
+    if isinstance(found, dict):
+        for name, value in found.items():
+            if name in (*LAYERS, *WIDTHS) and isinstance(value, int):
+                yield name, value
+            else:
+                yield from _sizes(value)
+    elif isinstance(found, list):
+        for item in found:
+            yield from _sizes(item)
