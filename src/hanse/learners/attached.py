@@ -50,8 +50,10 @@ def attach(
                 there = get_peft_model(model, config, adapter_name=name)
             else:
                 there.add_adapter(name, config)
+            first = there.peft_config[name]
             for other in settings.kinds[1:]:
                 inject_adapter_in_model(other.config(model), there.get_base_model(), name)
+            there.peft_config[name] = first  # PEFT puts the last one there, and would save that
         except settings.refusals as error:
             if isinstance(error, UserError) or is_shortage(error):
                 raise
@@ -192,10 +194,11 @@ def dropouts(model: PeftModel, adapter: str) -> list[Module]:
 
 
 def dropout(model: PeftModel, adapter: str) -> float:
-    """The share of inputs that an adapter drops in training."""
-    config: Any = model.peft_config[adapter]
-    share: float = getattr(config, "lora_dropout", 0.0)
-    return share
+    """The share of inputs that LoRA drops in training."""
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and adapter in module.lora_dropout:
+            return float(getattr(module.lora_dropout[adapter], "p", 0.0))
+    return 0.0
 
 
 def rank(model: PeftModel, adapter: str) -> int:

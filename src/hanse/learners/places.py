@@ -68,8 +68,9 @@ def _candidates(model: PeftModel) -> Iterator[tuple[Any, ...]]:
             yield name, module.get_base_layer(), Narrow, NARROW, bend
         elif isinstance(module, LinearWithCore):
             adapter = [*module.core_r][-1]
-            up = module.up[adapter] * module.scaling[adapter]
-            yield name, module.get_base_layer(), Core, (CORE,), up, module.down[adapter]
+            fixed = module.factors(adapter)
+            up = fixed.up * module.scaling[adapter]
+            yield name, module.get_base_layer(), Core, (CORE,), up, fixed.down
         elif isinstance(module, ModulesToSaveWrapper):
             for inner, layer in module.original_module.named_modules(prefix=name):
                 if isinstance(layer, Linear):
