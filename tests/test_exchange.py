@@ -11,9 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from hanse import messages
 from hanse.algorithms.fedavg import FedAvg
-from hanse.journal import records
-from hanse.messages import Reply, Update
+from hanse.errors import UserError
+from hanse.journal import latest, records
+from hanse.messages import MessageError, Reply, Update
+from hanse.screening import outliers, refuse_large
 from toys import Meddler, Outcome, federate, same, silos, with_tensors
 
 Change = Callable[[Reply], Reply]
@@ -74,10 +77,11 @@ REFUSED = {
 }
 
 
-def go(folder: Path, **settings: Any) -> Outcome:
+def go(folder: Path, max_norm_ratio: float | None = None, **settings: Any) -> Outcome:
     """Two rounds of FedAvg over three clients."""
     network = lambda inner: Meddler(inner, **settings)  # noqa: E731
-    return federate(FedAvg(), silos(3), folder, rounds=2, network=network)
+    bound = {"max_norm_ratio": max_norm_ratio}
+    return federate(FedAvg(), silos(3), folder, rounds=2, network=network, **bound)
 
 
 def only_c1(change: Change) -> Change:
@@ -125,7 +129,7 @@ def test_what_is_no_reply_of_its_sender_ends_the_wait_for_it(
     assert len(errors) == 2 and all(said in error for error in errors)
 
 
-@pytest.mark.parametrize("value", [0.0, 5.0, 1e12])
+@pytest.mark.parametrize("value", [0.0, 5.0, 12.0])
 def test_an_allowed_weight_is_used(tmp_path: Path, value: float, without: Outcome) -> None:
     outcome = go(tmp_path / "run", changed=only_c1(weight(value)))
     assert outcome.records[-1]["weight"] == 8 + value + 16
@@ -166,3 +170,86 @@ def test_replies_may_come_in_any_order(tmp_path: Path, seed: int) -> None:
     assert same(as_asked.standing, any_order.standing)
     own, other = (records(tmp_path / name, "ledger") for name in ("as asked", "any order"))
     assert [row["client"] for row in own] == [row["client"] for row in other]
+
+
+def test_a_weight_beyond_the_declared_examples_is_refused(tmp_path: Path, without: Outcome) -> None:
+    """With a weight of 10¹², an update of 12 examples would make the mean its own."""
+    outcome = go(tmp_path / "run", changed=only_c1(weight(13.0)))
+    assert same(outcome.standing, without.standing)
+    assert "the weight 13 is not between 0 and 12" in _errors(tmp_path / "run")[0]
+
+
+def _errors(folder: Path) -> list[str]:
+    return [row["error"] for row in records(folder, "ledger") if "error" in row]
+
+
+@pytest.mark.parametrize("value", [1e3, 1e30, 3e38])
+def test_an_update_far_beyond_the_others_is_refused(
+    tmp_path: Path, value: float, without: Outcome
+) -> None:
+    change = only_c1(poked(value))
+    if value < 1e38:
+        taken = go(tmp_path / "taken", changed=change)
+        assert not same(taken.standing, without.standing), "the attack works without a bound"
+    outcome = go(tmp_path / "run", changed=change, max_norm_ratio=50.0)
+    assert same(outcome.standing, without.standing)
+    assert "times the others' median" in _errors(tmp_path / "run")[0]
+
+
+def test_a_bound_that_nobody_exceeds_changes_nothing(tmp_path: Path) -> None:
+    bounded = go(tmp_path / "bounded", max_norm_ratio=50.0)
+    assert same(bounded.standing, go(tmp_path / "free").standing)
+
+
+def test_a_model_that_is_not_finite_is_not_committed(tmp_path: Path) -> None:
+    """Every restart would go on from it and fail."""
+
+    def huge(reply: Reply) -> Reply:
+        far = {name: torch.full_like(t, 3e38) for name, t in reply.update.tensors.items()}
+        update = replace(reply.update, tensors=far, numbers={})
+        return replace(reply, update=update) if reply.kind == "train" else reply
+
+    with pytest.raises(UserError, match="the model after round 2 would hold values that are not"):
+        go(tmp_path / "run", changed=huge)
+    assert latest(tmp_path / "run").round == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("what", ["bytes", "tensors"])
+def test_a_reply_that_is_costly_to_read_is_refused_unread(
+    tmp_path: Path, what: str, without: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """300 MiB where 60 bytes are due, or a header of 180,000 tensors, which takes seconds."""
+    many = {f"t{number}": torch.zeros(0) for number in range(20_000)}
+    large = {"bytes": {"weight": torch.zeros(10**6)}, "tensors": many}[what]
+    message = Reply("c1", "train", 1, Update(large)).pack()
+
+    class Flood(Meddler):
+        def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+            found = super().receive(timeout)
+            mine = found is not None and found[0] == "c1" and Reply.parse(found[1]).kind == "train"
+            return ("c1", message) if mine else found
+
+    parsed: list[int] = []
+    real = messages.unpack
+    monkeypatch.setattr(
+        messages, "unpack", lambda data, sort: parsed.append(len(data)) or real(data, sort)
+    )
+    outcome = federate(FedAvg(), silos(3), tmp_path / "run", rounds=2, network=Flood)
+    assert same(outcome.standing, without.standing)
+    assert len(message) not in parsed
+    assert "are due" in _errors(tmp_path / "run")[0]
+
+
+def test_a_small_reply_with_a_large_header_is_refused(tmp_path: Path) -> None:
+    due = {"weight": torch.empty(10**6, device="meta")}
+    header = Reply("c1", "train", 1, Update({f"t{n}": torch.zeros(1) for n in range(2000)})).pack()
+    with pytest.raises(MessageError, match=r"its header has .* where at most"):
+        refuse_large(header, due)
+    refuse_large(Reply("c1", "train", 1, Update({"weight": torch.zeros(10**6)})).pack(), due)
+
+
+def test_norms_are_compared_with_the_others_alone() -> None:
+    assert not dict(outliers({"a": 1e30}, 50.0))
+    assert [*dict(outliers({"a": 1e30, "b": 1.0}, 50.0))] == ["a"]
+    assert [*dict(outliers({"a": 1.0, "b": 2.0, "c": 120.0}, 50.0))] == ["c"]
+    assert not dict(outliers({"a": 0.0, "b": 0.0, "c": 0.0}, 50.0))

@@ -288,6 +288,7 @@ def federate(
     stop_after: int | None = None,
     quorum: int = 1,
     over_selection: float = 1.0,
+    max_norm_ratio: float | None = None,
 ) -> Outcome:
     """Run a federation in `folder`, or go on with the one that is there.
 
@@ -312,7 +313,14 @@ def federate(
     federation = network(InProcess(list(profiles.values()), site))
     journal = Journal(folder) if folder.exists() else Journal.create(folder, "")
     run = Run(
-        Schedule(rounds, seed, fraction_train, quorum=quorum, over_selection=over_selection),
+        Schedule(
+            rounds,
+            seed,
+            fraction_train,
+            quorum=quorum,
+            over_selection=over_selection,
+            max_norm_ratio=max_norm_ratio,
+        ),
         algorithm,
         up,
         down,

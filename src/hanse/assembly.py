@@ -85,6 +85,7 @@ class Simulation:
             deadline=rounds.deadline if federation else None,
             quorum=rounds.needed(len(experiment.participant_names)) if federation else 1,
             over_selection=rounds.over_selection if federation else 1.0,
+            max_norm_ratio=rounds.max_norm_ratio if federation else None,
         )
         federation = federation or InProcess(
             self.profiles,

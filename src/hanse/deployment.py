@@ -19,6 +19,7 @@ from hanse.experiment import Experiment, build_objective, build_trackers
 from hanse.held import Machine, adapter_settings
 from hanse.journal import DEPLOYED, Journal
 from hanse.learners.adapter_files import FOLDER as ADAPTERS
+from hanse.learners.adapters.lora import Lora
 from hanse.learners.precision import read
 from hanse.logs import LogFormat, structured
 from hanse.parts import names
@@ -27,7 +28,7 @@ from hanse.runtimes.deployed import Deployed
 from hanse.runtimes.flower_children import refuse_busy, terminable
 from hanse.runtimes.flower_link import FlowerLink, Tls
 from hanse.runtimes.frames import door
-from hanse.runtimes.letters import Letter, Letters, Open, RefusedError, Sign
+from hanse.runtimes.letters import NUMBERS, Letter, Letters, Open, RefusedError, Sign
 from hanse.silo.identity import SERVER, ServerKit, open_server
 from hanse.silo.models import hash_of
 from hanse.silo.settings import is_loopback
@@ -79,11 +80,12 @@ def serve(
     journal = _journal(folder, made)
     plan = experiment.deployment
     with terminable(), closing(journal), _engine(folder / FLOWER, address, kit) as engine:
-        letters = Letters(_letter(folder, made), *(_signed(kit, folder) if kit else ()))
+        sign, opened = _signed(kit, folder) if kit else (None, None)
+        letters = Letters(_letter(folder, made), sign, opened, _adapters(made))
         silos = Deployed(engine, wanted, letters, plan.needed(len(wanted)), plan.deadline)
         watch = Watch(folder, letters.letter.run, experiment.rounds, silos)
         structured(logs, watch.about)
-        federation = Agreeing(silos) if kit is not None else silos
+        federation = Agreeing(silos, letters.letter.settings) if kit is not None else silos
         run = made.run(journal, federation)
         with shown(status_port, watch.status):
             return simulation.go(made, run, again="the same command")
@@ -216,6 +218,19 @@ def _letter(folder: Path, made: Simulation) -> Letter:
     precision = json.dumps(asdict(chosen)) if chosen else ""
     model = _shared_model(made.experiment)
     return Letter(_name(folder), settings.dump(values), made.division.digest, model, precision)
+
+
+def _adapters(made: Simulation) -> dict[str, dict[str, float]]:
+    """The rank and the scaling of each client's adapter, as far as settings tell them."""
+    common = adapter_settings(made.experiment)
+    known = {}
+    for name in made.experiment.participant_names:
+        own = made.experiment.for_client(name).adapter.fresh
+        if own is None or own == common:
+            known[name] = (float(made.learner.rank), made.learner.scaling)
+        elif isinstance(own, Lora):
+            known[name] = (float(own.r), own.scaling)
+    return {name: dict(zip(NUMBERS, numbers, strict=True)) for name, numbers in known.items()}
 
 
 def _shared_model(experiment: Experiment) -> str:

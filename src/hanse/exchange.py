@@ -14,6 +14,7 @@ from hanse.messages import ClientProfile, MessageError, Order, Reply, Request, U
 from hanse.pipeline import Codecs, Pipeline
 from hanse.progress import CLIENTS, say
 from hanse.randomness import Moment
+from hanse.screening import NormBound, refuse_large
 from hanse.spool import Spool
 from hanse.tensors import Layout, Tensors
 from hanse.values import State
@@ -29,6 +30,7 @@ class RoundExchange:
     counted: the last counted round of each client that remembers it.
     deadline: seconds that the round's clients have to answer one request (None: no limit).
     enough: how many answers to training are waited for; None: those of all.
+    max_norm_ratio: how many times the median of the others' norms an update may have; None: any.
     constants: of the adapter, which a client is sent once.
     holding: the clients that have them; those that come to have them are added.
     remembering: the clients that have kept something of this round.
@@ -49,6 +51,7 @@ class RoundExchange:
     ledger: Ledger
     deadline: float | None = None
     enough: int | None = None
+    max_norm_ratio: float | None = None
     constants: Constants = field(default_factory=Constants)
     holding: set[str] = field(default_factory=set)
     remembering: set[str] = field(default_factory=set)
@@ -69,7 +72,10 @@ class RoundExchange:
             return replace(self.encoded("train", name), note=notes[name] if notes else Order())
 
         names = [name for name in self.orders if notes is None or name in notes]
-        return self._converse("train", names, request, self.expected)
+        updates = self._converse("train", names, request, self.expected)
+        if self.max_norm_ratio is None:
+            return updates
+        return NormBound(self.max_norm_ratio, self.decode).screen(updates, self._refuse_counted)
 
     def evaluate(self) -> Iterator[tuple[ClientProfile, Update]]:
         """Each client's scores on its own held-out rows; only numbers come back."""
@@ -110,7 +116,7 @@ class RoundExchange:
         expected: Callable[[str], Layout],
     ) -> Iterator[tuple[ClientProfile, Update]]:
         """Ask all of these, and yield the good answers in client order."""
-        traffic = _Traffic(kind, request, deque(names), len(names))
+        traffic = _Traffic(kind, request, expected, deque(names), len(names))
         self._send(traffic)
         traffic.tell()
         for reply, size in self._in_order(names, traffic):
@@ -122,10 +128,10 @@ class RoundExchange:
                 self.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
                 continue
             try:
-                admit(reply.update, expected(reply.client))
+                most = self.algorithm.max_weight(self.profiles[reply.client])
+                admit(reply.update, expected(reply.client), most if kind == "train" else 1e12)
             except MessageError as error:
-                log.warning("the update of %s was refused: %s", reply.client, error, extra=who)
-                self.ledger.received(reply.client, reply.kind, size, {}, error=str(error))
+                self._refuse_update(reply.client, str(error), size)
                 continue
             if self.constants.digest:
                 self.holding.add(reply.client)
@@ -137,6 +143,17 @@ class RoundExchange:
             yield self.profiles[reply.client], reply.update
             del reply  # or it would stay in memory while the next client trains
         say("combining the answers")
+
+    def _refuse_update(self, name: str, why: str, size: int = 0) -> None:
+        """Say that a client's update is not used, in the log and in the ledger."""
+        who = {"silo": name, "round": self.moment.round}
+        log.warning("the update of %s was refused: %s", name, why, extra=who)
+        self.ledger.received(name, "train", size, {}, error=why)
+
+    def _refuse_counted(self, name: str, why: str) -> None:
+        """Refuse an update that had passed the gate; its client must not remember the round."""
+        self.remembering.discard(name)
+        self._refuse_update(name, why)
 
     def _send(self, traffic: "_Traffic") -> None:
         """Send clients their requests, as many as the federation takes."""
@@ -187,7 +204,8 @@ class RoundExchange:
                 return
             traffic.under_way -= 1
             sender, message = arrived
-            reply, message = self._read(sender, message, traffic.kind)
+            due = traffic.expected(sender) if sender in missing else {}
+            reply, message = self._read(sender, message, traffic.kind, due)
             asked = reply.kind == traffic.kind and reply.round == self.moment.round
             if sender not in missing or not asked:  # but answers an older request, or again
                 traffic.under_way += 1  # that request was none of these
@@ -216,10 +234,14 @@ class RoundExchange:
         log.warning("%s answered %s of round %d late or twice: not used", *told, extra=who)
         self.ledger.refused(*told, size)
 
-    def _read(self, sender: str, message: bytes, kind: str) -> tuple[Reply, bytes]:
-        """The reply in a message, and the message; an error instead of what is not its sender's."""
+    def _read(self, sender: str, message: bytes, kind: str, due: Layout) -> tuple[Reply, bytes]:
+        """The reply in a message, and the message; an error instead of what is not its sender's.
+
+        due: the layout of the tensors that it may hold.
+        """
         with self.ledger.time("serialization"):
             try:
+                refuse_large(message, due)
                 reply = Reply.parse(message)
                 if reply.client == sender:
                     return reply, message
@@ -235,12 +257,14 @@ class _Traffic:
     """How far a conversation is.
 
     request: makes a client's request, when it is sent.
+    expected: what a client's answer must look like.
     unsent: the clients that wait for theirs until those under way leave room.
     down, up: bytes.
     """
 
     kind: str
     request: Callable[[str], Request]
+    expected: Callable[[str], Layout]
     unsent: deque[str]
     total: int
     under_way: int = 0

@@ -66,6 +66,13 @@ class Algorithm(ABC):
         """The names, shapes and dtypes of this client's update before any transform."""
         return layout(state["model"])
 
+    def max_weight(self, profile: ClientProfile) -> float:
+        """The largest weight that this client's update may have; a larger one is refused.
+
+        By default the examples that the client has declared, so that no update takes over the mean.
+        """
+        return max(1.0, profile.examples)
+
     @abstractmethod
     def train(self, order: Order, client: Client) -> Update:
         """At the client: what it makes of an order."""

@@ -193,11 +193,11 @@ def unpack(
     return header, dict(zip(names, values.tolist(), strict=True)), groups
 
 
-def admit(update: Update, expected: Layout) -> None:
+def admit(update: Update, expected: Layout, most: float = 1e12) -> None:
     """The schema gate: raise MessageError unless `update` has exactly the expected tensors.
 
     Names, shapes and dtypes must be those of `expected`; every value and number must be finite,
-    and the weight between 0 and 10¹².
+    and the weight between 0 and `most`.
     """
     if update.tensors.keys() != expected.keys():
         strange = sorted(update.tensors.keys() ^ expected.keys())[:3]
@@ -211,8 +211,8 @@ def admit(update: Update, expected: Layout) -> None:
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise MessageError(f"{name} has values that are not finite")
-    if not 0 <= update.weight <= 1e12:
-        raise MessageError(f"the weight {update.weight} is not between 0 and 1e12")
+    if not 0 <= update.weight <= most:
+        raise MessageError(f"the weight {update.weight:g} is not between 0 and {most:g}")
     for name, value in update.numbers.items():
         if not math.isfinite(value):
             raise MessageError(f"the number {name} is {value}")

@@ -77,11 +77,14 @@ class Deployment(Section):
         it the run pauses, and goes on when enough are there.
     over_selection: how many times as many clients are asked as fraction_train says; a round ends
         when those that it says have answered (Bonawitz et al. 2019, section 4.2).
+    max_norm_ratio: an update whose norm is more times the median of the others' norms is refused;
+        none: no update is. Norms grow with the steps, so it must exceed the ratio of silos' sizes.
     """
 
     deadline: Annotated[float, Field(gt=0)] | None = None
     quorum: Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, le=1)] = 1.0
     over_selection: Annotated[float, Field(ge=1)] = 1.0
+    max_norm_ratio: Annotated[float, Field(gt=1)] | None = 50.0
 
     def needed(self, clients: int) -> int:
         """The fewest answers of so many clients."""

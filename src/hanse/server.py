@@ -25,8 +25,8 @@ from hanse.randomness import Moment
 from hanse.sampling import sample, taking_part
 from hanse.spending import spent
 from hanse.standing import Standing, checkpoint, standing_of
-from hanse.tensors import digest, layout
-from hanse.values import Combined, Memory, Scores
+from hanse.tensors import all_finite, digest, layout
+from hanse.values import Combined, Memory, Scores, State
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class Schedule:
     deadline: seconds a client has for one answer; None waits.
     quorum: the fewest updates that are combined.
     over_selection: how many times as many clients are asked as are waited for.
+    max_norm_ratio: how many times the median of the others' norms an update may have; None: any.
     """
 
     rounds: int
@@ -54,6 +55,7 @@ class Schedule:
     deadline: float | None = None
     quorum: int = 1
     over_selection: float = 1.0
+    max_norm_ratio: float | None = None
 
 
 @dataclass
@@ -135,6 +137,7 @@ def conversation(
         run.journal.ledger,
         run.schedule.deadline,
         enough,
+        run.schedule.max_norm_ratio,
         standing.constants,
         standing.holding,
     )
@@ -175,11 +178,22 @@ def _round(
         kept = dict(standing.kept)
         server = _server(run, number, len(profiles), kept)
         state = run.algorithm.step(standing.state, combined, server)
+    _refuse_infinite(state, number, combined.clients)
     counted = exchange.counting(combined.clients)
     codecs = {**standing.codecs, **codecs}
     after = replace(standing, state=state, codecs=codecs, kept=kept, counted=counted)
     record = {"clients": list(combined.clients), "weight": combined.weight}
     return after, {**record, "train": dict(combined.numbers)}
+
+
+def _refuse_infinite(state: State, number: int, clients: Sequence[str]) -> None:
+    """Raise UserError for a model that a restart could not go on with; nothing is committed."""
+    if not all(map(all_finite, state.values())):
+        raise UserError(
+            f"the model after round {number} would hold values that are not finite, made of the "
+            f"updates of {', '.join(clients)}; the round is not saved. Lower train.learning_rate "
+            "(or the algorithm's own), or look after these clients' data."
+        )
 
 
 def _combined(

@@ -82,6 +82,11 @@ def dot(a: Tensors, b: Tensors) -> Tensor:
     return torch.stack([(a[name] * b[name]).sum() for name in sorted(a)]).sum()
 
 
+def all_finite(a: Tensors) -> bool:
+    """Whether no tensor holds NaN or an infinity."""
+    return all(bool(torch.isfinite(t).all()) for t in a.values() if t.is_floating_point())
+
+
 def squared_distance(a: Tensors, b: Tensors) -> Tensor:
     """‖a - b‖² over all tensors, a scalar that gradients can flow through."""
     near = {name: b[name].to(a[name].device) for name in sorted(b)}

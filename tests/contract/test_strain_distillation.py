@@ -68,6 +68,9 @@ class Distillation(Algorithm):
         client.memory.update(learner.tensors())
         return Update({"public": public_logits(learner)}, fit.numbers(), weight=fit.examples)
 
+    def max_weight(self, profile: ClientProfile) -> float:
+        return 1e12  # the examples that it has seen, more than once
+
     def personal(self, order: Order, client: Client) -> Tensors:
         return dict(client.memory) or client.learner.tensors()
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 
+from hanse.assembly import simulate
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.bitfit import BitFit
@@ -18,6 +20,7 @@ from hanse.learners.adapters.peft import Peft, methods
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.base_model import Model, load
+from hanse.loading import load as load_experiment
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 
@@ -115,3 +118,13 @@ def test_each_method_of_peft_is_put_in_or_refused(
     backbone.activate(name)(input_ids=IDS).logits.square().sum().backward()
     wanted = {id(p) for p in backbone.model.parameters() if p.requires_grad}
     assert {id(p) for p in backbone.parameters(name).values()} == wanted != set()
+
+
+def test_a_rank_that_would_fill_memory_is_refused_before_factors_are_made(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(LoraLayer, "update_layer", lambda *args, **kwargs: made.append(args))
+    with pytest.raises(UserError, match=r"adapter.lora.r is 65536, but the model's matrices have"):
+        simulate(load_experiment(experiment_file, ["adapter.lora.r=65536"]))
+    assert not made

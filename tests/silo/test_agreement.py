@@ -25,13 +25,14 @@ from toys import Outcome, federate, held_out, same, silos
 NAMES = ("c0", "c1", "c2", "c3")
 KEYS = {name: Ed25519PrivateKey.generate() for name in (*NAMES, "stranger")}
 Meddling = Callable[[str, Request], Request | None]
+JOB = "rounds: 3"  # the experiment's text
 
 
 def witness(name: str, folder: Path, needed: int = 3, **other: Any) -> Witness:
     """One of four silos that know each other."""
     known = {n: KEYS[n].public_key() for n in NAMES if n != name}
     file = folder / "stated" / f"{name}.json"
-    return Witness(name, "run", "rounds: 3", KEYS[name], known, needed, file, **other)
+    return Witness(name, "run", JOB, KEYS[name], known, needed, file, **other)
 
 
 class Silos(Federation):
@@ -91,8 +92,15 @@ def other_model(victim: str) -> Meddling:
     return meddle
 
 
+class Hostile(Agreeing):
+    """A server that passes on what contradicts what it claims to have sent."""
+
+    def _false(self, client: str, statement: torch.Tensor) -> str:
+        return ""
+
+
 def agreeing(folder: Path, meddle: Meddling = honest, needed: int = 3) -> dict[str, Any]:
-    return {"network": lambda inner: Agreeing(Silos(inner, folder, meddle, needed))}
+    return {"network": lambda inner: Hostile(Silos(inner, folder, meddle, needed), JOB)}
 
 
 def plain(folder: Path, **settings: Any) -> Outcome:
@@ -206,14 +214,14 @@ REQUEST = Request(
     ],
 )
 def test_all_that_is_common_is_covered(other: Request) -> None:
-    assert sent(other, "job").digest != sent(REQUEST, "job").digest
-    assert sent(Request.parse(other.pack()), "job") == sent(other, "job")
+    assert sent(other, JOB).digest != sent(REQUEST, JOB).digest
+    assert sent(Request.parse(other.pack()), JOB) == sent(other, JOB)
 
 
 def test_the_job_is_covered_and_a_clients_own_notes_are_not() -> None:
-    assert sent(REQUEST, "job").digest != sent(REQUEST, "another job").digest
+    assert sent(REQUEST, JOB).digest != sent(REQUEST, "another job").digest
     noted = replace(REQUEST, counted=3, note=Order({"mask": torch.ones(1)}))
-    assert sent(noted, "job") == sent(REQUEST, "job")
+    assert sent(noted, JOB) == sent(REQUEST, JOB)
 
 
 def test_strangers_and_old_statements_do_not_count(tmp_path: Path) -> None:
@@ -291,7 +299,7 @@ def test_who_is_late_is_told_at_once(tmp_path: Path) -> None:
     """Statements are passed on when patience ends, and again to whoever states later."""
     clock = [0.0]
     late = Late(tmp_path, clock)
-    both = Agreeing(late, patience=30.0, clock=lambda: clock[0])
+    both = Agreeing(late, JOB, patience=30.0, clock=lambda: clock[0])
     for name in ("c0", "c1", "c2"):
         both.send(name, REQUEST.pack())
     for name in ("c0", "c1"):
@@ -308,13 +316,13 @@ def test_clients_that_are_asked_one_by_one_cannot_agree(tmp_path: Path) -> None:
         ahead = 1
 
     with pytest.raises(ValueError, match="only if all are asked"):
-        Agreeing(OneByOne(None, tmp_path, honest, 1))  # type: ignore[arg-type]
+        Agreeing(OneByOne(None, tmp_path, honest, 1), JOB)  # type: ignore[arg-type]
 
 
 def test_no_other_layout_gets_a_silo_to_state_twice(tmp_path: Path) -> None:
     """Else all could state one model, padded, train another, and lead a victim by their words."""
     padded = replace(REQUEST, codecs={**REQUEST.codecs, "nobody's": {"pad": torch.zeros(1)}})
-    assert sent(padded, "job").layout != sent(REQUEST, "job").layout
+    assert sent(padded, JOB).layout != sent(REQUEST, JOB).layout
     mine = witness("c0", tmp_path)
     mine.statement(padded)
     with pytest.raises(Disagreement, match="another model for round 1 than before"):
@@ -355,7 +363,7 @@ def test_what_a_malicious_silo_states_harms_itself_alone(
             update = Update({"statement": statement})
             self.replies.append((client, Reply(client, "agree", request.round, update).pack()))
 
-    network = {"network": lambda inner: Agreeing(Malicious(inner, tmp_path / "s", honest, 2))}
+    network = {"network": lambda inner: Agreeing(Malicious(inner, tmp_path / "s", honest, 2), JOB)}
     got = plain(tmp_path / "a", **network)
     assert [record["clients"] for record in got.records[1:]] == [["c0", "c1", "c2"]] * 3
     errors = [row["error"] for row in records(tmp_path / "a", "ledger") if "error" in row]
@@ -373,9 +381,39 @@ def test_waiting_for_statements_leaves_time_to_train(tmp_path: Path) -> None:
     """One is away: the others are told after a third of the deadline, not at its end."""
     clock = [0.0]
     late = Late(tmp_path, clock)
-    both = Agreeing(late, patience=30.0, clock=lambda: clock[0])
+    both = Agreeing(late, JOB, patience=30.0, clock=lambda: clock[0])
     for name in ("c0", "c1"):
         both.send(name, REQUEST.pack())
     late.state("c0")
     assert both.receive(12.0) is None
     assert (late.told, clock[0]) == ([("c0", 1, 4.0)], 12.0)
+
+
+class Liar(Silos):
+    """Silos of which c3 signs, with its own key, that it was sent another model than it was."""
+
+    def send(self, client: str, message: bytes) -> None:
+        request = Request.parse(message)
+        if client == "c3" and request.kind == "train":
+            lie = other_model("c3")(client, request)
+            return super().send(client, replace(lie, order=lie.order).pack())
+        super().send(client, message)
+
+
+def test_a_signed_lie_costs_the_liar_alone(tmp_path: Path) -> None:
+    """Passed on, it would end every silo's run in round 1, and the server would look guilty."""
+    passed = {"network": lambda inner: Hostile(Liar(inner, tmp_path / "s", honest, 2), JOB)}
+    with pytest.raises(UserError, match="were sent different models for round 1"):
+        plain(tmp_path / "a", **passed)
+    checked = {"network": lambda inner: Agreeing(Liar(inner, tmp_path / "t", honest, 2), JOB)}
+    got = plain(tmp_path / "b", **checked)
+    assert [record["clients"] for record in got.records[1:]] == [["c0", "c1", "c2"]] * 3
+    errors = [row for row in records(tmp_path / "b", "ledger") if "error" in row]
+    assert {row["client"] for row in errors} == {"c3"} and len(errors) == 3
+    assert all("states that it was sent another model" in row["error"] for row in errors)
+
+
+def test_an_honest_statement_is_passed_on(tmp_path: Path) -> None:
+    network = {"network": lambda inner: Agreeing(Silos(inner, tmp_path / "s", honest, 3), JOB)}
+    got = plain(tmp_path / "a", **network)
+    assert [record["clients"] for record in got.records[1:]] == [[*NAMES]] * 3

@@ -5,6 +5,7 @@ answers a train request with a statement; when all that were asked have answered
 came for a while, each is sent the statements of all, and answers with its update.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +14,22 @@ from torch import Tensor
 
 from hanse.interfaces import Federation
 from hanse.messages import AGREE, AGREED, ClientProfile, MessageError, Order, Reply, Request
-from hanse.silo.agreement import content
+from hanse.silo.agreement import LARGEST, Sent, content, sent, stated
+
+log = logging.getLogger(__name__)
+
+SMALL = LARGEST + 64 * 1024  # bytes of a message that may be a statement, or a refusal
 
 
 @dataclass
 class _Round:
-    """One round's statements. asked: those that have not answered; told: those that were sent."""
+    """One round's statements. asked: those that have not answered; told: those that were sent.
+
+    requests: what each was asked, by which a statement is checked.
+    """
 
     number: int
+    requests: dict[str, bytes] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     statements: dict[str, Tensor] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
@@ -30,6 +39,7 @@ class _Round:
 class Agreeing(Federation):
     """A federation whose clients exchange statements.
 
+    job: the experiment's text, as clients are sent it.
     patience: seconds that those who have answered wait for the others, unless a third of the time
         that they have to train is less.
     """
@@ -37,12 +47,13 @@ class Agreeing(Federation):
     def __init__(
         self,
         inner: Federation,
+        job: str,
         patience: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if inner.ahead is not None:
             raise ValueError("clients can agree only if all are asked before any has to answer")
-        self._inner, self._patience, self._clock = inner, patience, clock
+        self._inner, self._job, self._patience, self._clock = inner, job, patience, clock
         self._round = _Round(0)
 
     def profiles(self) -> list[ClientProfile]:
@@ -54,6 +65,7 @@ class Agreeing(Federation):
             if request.round != self._round.number:
                 self._round = _Round(request.round)
             self._round.asked.add(client)
+            self._round.requests[client] = message
             self._round.told.discard(client)  # who is asked again states again
         self._inner.send(client, message)
 
@@ -75,9 +87,9 @@ class Agreeing(Federation):
             statement = self._statement(client, message)
             if statement is None:
                 return found
-            if content(statement) is None:
+            if said := self._false(client, statement):
                 self._tell_if_all()
-                said = "what it stated of the model that it was sent is no statement"
+                log.warning("%s: %s", client, said, extra={"silo": client})
                 return client, Reply(client, "train", self._round.number, error=said).pack()
             patience = self._patience if left is None else min(self._patience, left / 3)
             self._round.closes = self._round.closes or self._clock() + patience
@@ -86,6 +98,8 @@ class Agreeing(Federation):
 
     def _statement(self, client: str, message: bytes) -> Tensor | None:
         """What a client states; None if its message is something else, which others receive."""
+        if len(message) > SMALL:  # an update, which the exchange checks before it is read
+            return None
         try:
             reply = Reply.parse(message)
         except MessageError:
@@ -98,6 +112,22 @@ class Agreeing(Federation):
             return None
         now.asked.discard(client)
         return tensors[0] if len(tensors) == 1 else Tensor()
+
+    def _false(self, client: str, statement: Tensor) -> str:
+        """Why a statement is not passed on; empty for a true one.
+
+        The server knows what it has sent, so a silo that states otherwise costs the others nothing.
+        """
+        body, message = content(statement), self._round.requests.get(client)
+        theirs = None if body is None else stated(body)
+        if theirs is None:
+            return "what it stated of the model that it was sent is no statement"
+        if message is not None and theirs != self._sent(message):
+            return "it states that it was sent another model than it was: this is not passed on"
+        return ""
+
+    def _sent(self, message: bytes) -> Sent:
+        return sent(Request.parse(message), self._job)
 
     def _tell_if_all(self) -> None:
         """Who states late, when the others were told, is told at once."""

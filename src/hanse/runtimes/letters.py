@@ -7,7 +7,7 @@ content, since a signed one says for whom it is.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ Open = Callable[[bytes, str], tuple[str, int, bytes]]
 WHO = b""  # asks who is there
 TEXTS = ("run", "settings", "rows", "model", "precision", "version")
 NUMBERS = ("rank", "scaling")
+MOST_EXAMPLES, MOST_RANK, MOST_SCALING = 10**12, 65_536, 10**6
 
 
 class RefusedError(UserError):
@@ -94,6 +95,7 @@ class Answer:
         if "examples" in head:
             _check(head, {"examples": int, **dict.fromkeys(NUMBERS, float)})
             numbers = {name: head[name] for name in NUMBERS}
+            _vet(head["examples"], numbers)
             profile = ClientProfile(head["name"], head["examples"], numbers)
         return Answer(head["name"], head["session"], profile, head["error"], body)
 
@@ -104,11 +106,14 @@ class Letters:
 
     letter: without a request; what it says is the same for all.
     sign, open: none where nothing is signed, which is for one machine alone.
+    adapters: the numbers of the adapter that the experiment gives a silo, by name; a silo that
+        declares others is refused.
     """
 
     letter: Letter
     sign: Sign | None = None
     open: Open | None = None
+    adapters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     round: int = 0  # of the last request
     _numbers: Any = field(default_factory=itertools.count)
 
@@ -132,7 +137,29 @@ class Letters:
         answer = Answer.parse(data)
         if answer.name != name:
             raise RefusedError(f"it is in the name of {answer.name!r:.80}, but {name} was asked.")
+        due = self.adapters.get(name)
+        if answer.profile and due is not None and answer.profile.numbers != due:
+            raise RefusedError(
+                f"it declares an adapter of {_listed(answer.profile.numbers)}; the experiment "
+                f"gives it {_listed(due)}."
+            )
         return answer
+
+
+def _listed(numbers: Mapping[str, float]) -> str:
+    return " and ".join(f"{name} {value:g}" for name, value in numbers.items())
+
+
+def _vet(examples: int, numbers: Mapping[str, float]) -> None:
+    """Raise RefusedError for a profile that no algorithm could go on with."""
+    rank, scaling = numbers["rank"], numbers["scaling"]
+    if not (1 <= examples <= MOST_EXAMPLES):
+        raise RefusedError(f"it declares {examples:,} examples, not 1 to {MOST_EXAMPLES:,}.")
+    if rank > MOST_RANK or rank != int(rank) or not 0 < scaling <= MOST_SCALING:
+        raise RefusedError(
+            f"it declares rank {rank:g} and scaling {scaling:g}; a rank is a whole number up to "
+            f"{MOST_RANK:,}, and a scaling above 0 and at most {MOST_SCALING:,}."
+        )
 
 
 def _unsigned(data: bytes) -> str:

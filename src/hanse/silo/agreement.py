@@ -27,7 +27,7 @@ from torch import Tensor
 from hanse import storage
 from hanse.errors import UserError
 from hanse.messages import AGREE, AGREED, Groups, Reply, Request, Update
-from hanse.silo.signatures import SKEW, Stamp, Untrusted, sign, verify
+from hanse.silo.signatures import SKEW, Stamp, Untrusted, sign, unverified, verify
 from hanse.tensors import digest
 
 ALL = "silos"  # the audience of a statement
@@ -180,6 +180,15 @@ class Witness:
         if abs(self.clock() - stamp.time) > SKEW:
             return None
         return stamp.sender, Sent(str(layout), str(whole))
+
+
+def stated(statement: bytes) -> Sent | None:
+    """What a statement says, whoever made it; None if it is none."""
+    try:
+        layout, whole = json.loads(unverified(statement))
+    except (Untrusted, ValueError, TypeError, RecursionError):
+        return None
+    return Sent(str(layout), str(whole))
 
 
 def content(statement: Tensor) -> bytes | None:

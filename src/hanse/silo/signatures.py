@@ -69,11 +69,10 @@ def verify(message: bytes, known: Mapping[str, Ed25519PublicKey]) -> tuple[Stamp
 
     Raises Untrusted for anything else. Whether it is for us, and new, `Inbox` finds out.
     """
+    body = unverified(message)
     size = int.from_bytes(message[4:8], "little")
     start = 8 + size + SIGNATURE
-    if message[:4] != MAGIC or size > MAX_HEAD or len(message) < start:
-        raise Untrusted("the message is not signed")
-    head, body = message[8 : 8 + size], message[start:]
+    head = message[8 : 8 + size]
     stamp, digest = _parse(head)
     key = known.get(stamp.sender)
     if key is None:
@@ -87,6 +86,15 @@ def verify(message: bytes, known: Mapping[str, Ed25519PublicKey]) -> tuple[Stamp
     if hashlib.sha256(body).hexdigest() != digest:
         raise Untrusted(f"the message was changed after {stamp.sender} had signed it")
     return stamp, body
+
+
+def unverified(message: bytes) -> bytes:
+    """The body of a signed message, whoever signed it; raises Untrusted for what is none."""
+    size = int.from_bytes(message[4:8], "little")
+    start = 8 + size + SIGNATURE
+    if message[:4] != MAGIC or size > MAX_HEAD or len(message) < start:
+        raise Untrusted("the message is not signed")
+    return message[start:]
 
 
 _TYPES = {"run": str, "round": int, "sequence": int, "sender": str, "audience": str}

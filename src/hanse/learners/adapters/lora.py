@@ -7,10 +7,12 @@ from typing import Annotated, Any, ClassVar
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from pydantic import ConfigDict, Field, PositiveFloat
+from torch.nn import Linear
+from transformers.pytorch_utils import Conv1D
 
 from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
-from hanse.learners.targets import Layers, Targets, in_layers, plain, unmatched
+from hanse.learners.targets import Layers, Targets, base_modules, in_layers, plain, unmatched
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,13 @@ class Lora(Adapter):
     use_rslora: bool = False
     use_dora: bool = False
 
+    @property
+    def scaling(self) -> float:
+        """The number s that multiplies B·A."""
+        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
+
     def config(self, model: Any) -> LoraConfig:
+        self._refuse_wide(model)
         values: dict[str, Any] = {**asdict(self), "target_modules": plain(self.target_modules)}
         if self.layers_to_transform is not None:
             values["layers_to_transform"] = list(self.layers_to_transform)
@@ -50,6 +58,17 @@ class Lora(Adapter):
     def refused(self, model: Any, error: Exception) -> str:
         where = "this model" if self.layers_to_transform is None else "the model's layers"
         return unmatched(model, self.target_modules, error, where, "LoRA")
+
+    def _refuse_wide(self, model: Any) -> None:
+        """Refuse a rank above every matrix of the model, before factors of that size are made."""
+        sides = [
+            min(m.weight.shape) for _, m in base_modules(model) if isinstance(m, Linear | Conv1D)
+        ]
+        if sides and self.r > max(sides):
+            raise UserError(
+                f"adapter.lora.r is {self.r}, but the model's matrices have at most {max(sides)} "
+                f"rows or columns, so a higher rank adds nothing; set it to {max(sides)} or less."
+            )
 
     def check(self, model: PeftModel, name: str) -> None:
         """A rank above the size of every adapted matrix only costs."""

@@ -1,0 +1,76 @@
+"""Screens of a round's replies: sizes before anything is read, norms against the other clients'.
+
+A client that lies can send a reply that is costly to read, or an update that takes over the mean.
+The layout that is due bounds the one, the median of the others' norms the other.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from hanse.messages import ClientProfile, MessageError, Reply, Update
+from hanse.spool import Spool
+from hanse.tensors import Layout, Tensors, norm
+
+SLACK = 64 * 1024  # bytes of a reply beside its tensors: numbers, names, the text of an error
+EACH = 256  # bytes of the header for one tensor, beside its name
+
+Decode = Callable[[str, Tensors], Tensors]
+Refuse = Callable[[str, str], None]
+
+
+def refuse_large(message: bytes, due: Layout) -> None:
+    """Raise MessageError for a reply that is larger than one with tensors of this layout.
+
+    Its header, which counts the tensors, is looked at before it is parsed.
+    """
+    header = SLACK + sum(len(name) + EACH for name in due)
+    most = header + sum(tensor.numel() * tensor.element_size() for tensor in due.values())
+    if len(message) > most:
+        raise MessageError(f"it has {len(message):,} bytes, where at most {most:,} are due")
+    told = int.from_bytes(message[:8], "little")
+    if told > header:
+        raise MessageError(f"its header has {told:,} bytes, where at most {header:,} are due")
+
+
+@dataclass(frozen=True)
+class NormBound:
+    """Refuses updates whose L2 norm is more than `ratio` times the median of the others' norms.
+
+    All updates of the round wait on disk until each norm is known. A single update has no others,
+    and is not bounded.
+    """
+
+    ratio: float
+    decode: Decode
+
+    def screen(
+        self, updates: Iterable[tuple[ClientProfile, Update]], refuse: Refuse
+    ) -> Iterator[tuple[ClientProfile, Update]]:
+        """The updates within the bound, in their order; `refuse` is told of each other one."""
+        norms: dict[str, float] = {}
+        profiles: dict[str, ClientProfile] = {}
+        with Spool() as spool:
+            for profile, update in updates:
+                norms[profile.name] = norm(self.decode(profile.name, update.tensors))
+                profiles[profile.name] = profile
+                spool.put(profile.name, Reply(profile.name, "train", 0, update).pack())
+                del update  # or it would stay in memory while the next one is read
+            reasons = dict(outliers(norms, self.ratio))
+            for name, profile in profiles.items():
+                if name in reasons:
+                    refuse(name, reasons[name])
+                else:
+                    yield profile, Reply.parse(spool.take(name)).update
+
+
+def outliers(norms: Mapping[str, float], ratio: float) -> Iterator[tuple[str, str]]:
+    """The clients whose norm is too large, each with the reason."""
+    for name, own in norms.items():
+        others = [value for other, value in norms.items() if other != name]
+        if others and own > ratio * (middle := median(others)):
+            yield (
+                name,
+                f"its norm is {own:.3g}, more than {ratio:g} times the others' median of "
+                f"{middle:.3g} (deployment.max_norm_ratio)",
+            )
