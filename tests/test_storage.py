@@ -61,7 +61,7 @@ from hanse.errors import UserError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 home = Path(sys.argv[1])
 def fill():
-    with storage.folder(home / "folder") as aside:
+    with storage.folder(home / "folder", replace=True) as aside:
         (aside / "part").write_bytes(b"n" * 2000)
 for action in (
     lambda: storage.write(home / "file", b"n" * 2000),
@@ -102,7 +102,7 @@ def test_append_adds_at_the_end(tmp_path: Path) -> None:
 
 def test_a_folder_replaces_the_old_one_as_a_whole(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        with storage.folder(tmp_path / "home") as aside:
+        with storage.folder(tmp_path / "home", replace=True) as aside:
             (aside / name).touch()
     assert os.listdir(tmp_path / "home") == ["second"]
     assert os.listdir(tmp_path) == ["home"]

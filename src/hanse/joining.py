@@ -33,7 +33,10 @@ def join(silo: Silo, status_port: int | None = None, logs: LogFormat = LogFormat
         log.warning("without a kit nothing is encrypted or signed: for trying out on one machine")
     if silo.cache is not None:
         os.environ[CACHE] = str(silo.cache)
+    with storage.explained(silo.state):
+        storage.make(silo.state, private=True)
     with terminable(), storage.alone(silo.state / "flower", "another `hanse join`"):
+        storage.sweep(silo.state)
         _join(silo, kit, status_port, logs)
 
 
