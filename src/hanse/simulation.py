@@ -66,7 +66,7 @@ def resume(
 ) -> Path:
     """Go on with a run from its last whole checkpoint; ends as if it had never stopped.
 
-    trusted: whether all code that the run names may run; see `loading.load`.
+    trusted: whether all code that the run names may run; see `loading.load_left`.
     """
     if not (folder / "experiment.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no experiment.yaml.")
@@ -80,7 +80,7 @@ def resume(
         raise UserError(
             f"{folder / 'experiment.yaml'} is not whole: it lacks {min(lacking)}; bring it back."
         )
-    experiment = loading.load(folder / "experiment.yaml")
+    experiment = loading.load_left(folder / "experiment.yaml", trusted=trusted)
     refuse_missing(build_trackers(experiment))
     held = held or Machine()
     held.chosen |= read(machine.follow(folder))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from hanse import parts
+from hanse import parts, trust
 from hanse.errors import UserError
 from hanse.loading import load
 from hanse.messages import Order, Reply, Request, Update
@@ -114,7 +114,8 @@ def test_code_that_a_server_names_is_not_run(
         told["clients"] = {"silo-1": {"algorithm": {name: {}}, "data": {"partition": {name: {}}}}}
     else:
         told[place] = {name: {}}
-    with pytest.raises(UserError):  # without the law, it runs (and then is no whole part)
+    # Without the law, and trusted, it runs, and then is no whole part.
+    with trust.granting(), pytest.raises(UserError):
         parts.build("algorithms", name)
     assert marker.exists()
     marker.unlink()

@@ -87,9 +87,9 @@ def _begin(folder: Path, experiment: Experiment, seeds: Sequence[int]) -> Ladder
 def resume(folder: Path, trusted: bool = False) -> Path:
     """Go on with a ladder that was stopped; what is finished is not done again.
 
-    trusted: whether all code that the ladder names may run; see `loading.load`.
+    trusted: whether all code that the ladder names may run; see `loading.load_left`.
     """
-    experiment = loading.load(folder / "ladder.yaml")
+    experiment = loading.load_left(folder / "ladder.yaml", trusted=trusted)
     try:
         seeds = json.loads((folder / "ladder.json").read_text(encoding="utf-8"))["seeds"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -151,7 +151,7 @@ def _train(rung: Rung, held: Machine, stop: threading.Event) -> None:
 
 def _refuse_other(rung: Rung) -> None:
     """Raise UserError if a run was made with other settings than the rung now has."""
-    there = loading.load(rung.folder / "experiment.yaml").resolved()
+    there = loading.load_left(rung.folder / "experiment.yaml").resolved()
     wanted = rung.experiment.resolved()
     for name in sorted(wanted.keys() - DECIDED):
         if there[name] != wanted[name]:
