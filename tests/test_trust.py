@@ -31,6 +31,7 @@ PLACES = {
     "objective": ("objectives.classify", "Classify"),
     "partition": ("data.partitioners.iid", "Iid"),
     "task": ("evaluation.classification", "Classification"),
+    "tracker": ("trackers.tensorboard", "TensorBoard"),
 }
 Hanse = Callable[..., Any]
 
@@ -50,6 +51,8 @@ def planted(folder: Path, name: str, place: str) -> None:
         values = yaml.safe_load(file.read_text())
         if place == "task":
             values["evaluation"]["tasks"] = [name]
+        elif place == "tracker":
+            values["report_to"] = [name]
         elif place == "partition":
             values["data"]["partition"] = {name: {}}
         else:

@@ -216,7 +216,10 @@ def records(folder: Path, name: str = "metrics") -> list[Row]:
 
 def read_scores(folder: Path, name: str, round: int) -> Row:
     """One evaluation as `Journal.scores` kept it; raises FileNotFoundError if there is none."""
-    content: Row = json.loads((folder / "scores" / f"{name}-{round:05d}.json").read_text())
+    file = folder / "scores" / f"{name}-{round:05d}.json"
+    if (data := storage.read(file)) is None:
+        raise FileNotFoundError(file)
+    content: Row = json.loads(data)
     return content
 
 

@@ -22,6 +22,8 @@ from hanse.errors import UserError
 
 log = logging.getLogger(__name__)
 
+GROUP, EVERYBODY = stat.S_IWGRP, stat.S_IWOTH
+
 _granted: dict[Path, bytes] = {}  # what may run in this process, as it was when it was granted
 _by_hand: ContextVar[bool] = ContextVar("by_hand", default=False)
 
@@ -61,10 +63,10 @@ def source(file: Path) -> bytes:
     )
 
 
-def refuse_writable(path: Path, harm: str) -> None:
+def refuse_writable(path: Path, harm: str, bits: int = GROUP | EVERYBODY) -> None:
     """Refuse a file or folder that other users of the machine can change; a missing one passes.
 
-    harm: what they could do then.
+    harm: what they could do then. bits: which of them may not write.
     """
     try:
         found = path.stat()
@@ -76,7 +78,7 @@ def refuse_writable(path: Path, harm: str) -> None:
     if me and found.st_uid not in (0, me):  # root in a container has files of the host's users
         raise UserError(f"{path} belongs to another user, who could {harm}; make it your own.")
     mode = stat.S_IMODE(found.st_mode)
-    if mode & 0o022:
+    if mode & bits:
         raise UserError(
             f"{path} has mode {mode:04o}, so other users could {harm}; run `chmod go-w {path}`, "
             "and look whether one of them has changed it."
