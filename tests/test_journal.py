@@ -198,6 +198,11 @@ def test_a_lock_or_a_log_that_is_a_link_changes_nothing_elsewhere(
         place.unlink()
         if there:
             aside.rename(place)
+    (run / ".lock").unlink()
+    (run / ".lock").symlink_to(mine.parent / "new")
+    with pytest.raises(UserError, match="symbolic link"):
+        Journal(run)
+    (run / ".lock").unlink()
     assert mine.read_bytes() == b"dear diary" and len(list(mine.parent.iterdir())) == 1
     Journal(run).close()
 
