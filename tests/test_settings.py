@@ -32,7 +32,8 @@ def test_a_file_is_read_with_its_text(tmp_path: Path) -> None:
         (b"- 1\n", "holds no settings"),
         (b"\xff\xfe\x00", "cannot be read: it is not UTF-8 text"),
         (b"a: \x00", "not valid YAML"),
-        (b"[" * 5000, "not valid YAML"),
+        (b"[" * 100_000, "not valid YAML: it is nested more than 100 deep"),
+        (b"a: " + b"[" * 101 + b"]" * 101, "not valid YAML: it is nested more than 100 deep"),
     ],
 )
 def test_bad_yaml_is_a_sentence(tmp_path: Path, text: bytes, said: str) -> None:

@@ -15,6 +15,7 @@ Place = tuple[str | int, ...]  # the keys that lead to a setting
 # What PyYAML raises for a text that is not YAML, or for a tag that does not fit its value.
 UNREADABLE = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
 
+DEEPEST = 100  # mappings and lists within each other
 SPREAD = 4, 100_000  # what aliases may stand for: times the text's length, and so many signs more
 
 # Where a part is chosen by name: there, another name replaces the choice.
@@ -94,7 +95,18 @@ def _as_written(place: Place, key: Any, leaf: bool) -> Place:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses a key that is given twice."""
+    """YAML's safe loader, which also refuses a key that is given twice, and what is nested deep."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:  # its time grows with the square of the depth
+            problem = f"it is nested more than {DEEPEST} deep"
+            raise yaml.composer.ComposerError(None, None, problem, self.get_mark())
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
