@@ -145,7 +145,9 @@ def test_wrong_files(hanse, tmp_path: Path, experiment_file: Path) -> None:
         hanse("run", "twice.yaml")
     )
     (tmp_path / "ring.yaml").write_text("algorithm: &a {fedprox: *a}\n")
-    assert "ring.yaml is not valid YAML" in _sentence(hanse("run", "ring.yaml"))
+    assert "ring.yaml:1 is not valid YAML: an alias contains itself" in _sentence(
+        hanse("run", "ring.yaml")
+    )
     (tmp_path / "typo.yaml").write_text("rounds: 3\ntrain:\n  max_step: 3\n")
     sentence = _sentence(hanse("check", "typo.yaml"))
     assert "typo.yaml:3" in sentence

@@ -1,6 +1,8 @@
 """What a journal has committed is there after a crash, and nothing after it is."""
 
 import hashlib
+import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +104,24 @@ def test_a_damaged_state_gives_way_to_the_one_before(
     journal.close()
 
 
+@pytest.mark.parametrize("damage", ["flip", "truncate"])
+def test_damage_at_any_of_a_hundred_places_is_found(run: Path, damage: str) -> None:
+    """The one before it is used, and never what is damaged."""
+    newest, draw = max(checkpoints(run)), random.Random(0)
+    whole = newest.read_bytes()
+    for place in draw.sample(range(len(whole)), 100):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << draw.randrange(8)
+        newest.write_bytes(changed if damage == "flip" else whole[:place])
+        found = latest(run)
+        assert found is not None and found.round == 1, place
+        assert found.groups["algorithm.model"]["w"].tolist() == [1, 1, 1]
+    journal = Journal(run)
+    restored = journal.restore()
+    journal.close()
+    assert restored is not None and restored.round == 1 and not newest.exists()
+
+
 def test_lines_of_a_round_without_its_state_are_taken_back(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +176,60 @@ def test_two_processes_cannot_work_on_one_run(run: Path) -> None:
     refused = subprocess.run(command, capture_output=True, input=b"")
     assert refused.returncode != 0 and b"BlockingIOError" in refused.stderr
     journal.close()
+
+
+def test_a_lock_or_a_log_that_is_a_link_changes_nothing_elsewhere(
+    run: Path, tmp_path: Path
+) -> None:
+    """In a folder from somebody else, any file may point to one of the user's."""
+    (tmp_path / "mine").mkdir()
+    mine = tmp_path / "mine" / "diary"
+    mine.write_bytes(b"dear diary")
+    for name in (".lock", "metrics.jsonl", "ledger.jsonl", "state", "clients"):
+        place, aside = run / name, tmp_path / "aside"
+        there = place.exists()
+        if there:
+            place.rename(aside)
+        place.symlink_to(mine if "." in name else mine.parent)
+        with pytest.raises(UserError, match=r"symbolic link"):
+            Journal(run)
+        with pytest.raises(UserError, match="symbolic link"):
+            storage.append(place, b"more")
+        place.unlink()
+        if there:
+            aside.rename(place)
+    (run / ".lock").unlink()
+    (run / ".lock").symlink_to(mine.parent / "new")
+    with pytest.raises(UserError, match="symbolic link"):
+        Journal(run)
+    (run / ".lock").unlink()
+    assert mine.read_bytes() == b"dear diary" and len(list(mine.parent.iterdir())) == 1
+    Journal(run).close()
+
+
+def test_a_lock_file_is_not_emptied(run: Path) -> None:
+    (run / ".lock").write_bytes(b"kept")
+    Journal(run).close()
+    with storage.alone(run / "x"):
+        pass
+    assert (run / ".lock").read_bytes() == b"kept"
+
+
+def test_parts_that_killed_processes_left_are_removed(run: Path) -> None:
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], check=True, stdout=subprocess.PIPE
+    )
+    ended, running = int(gone.stdout), os.getppid()
+    (run / "clients" / "a").mkdir(parents=True)
+    left = [run / "state" / f".00003-x.safetensors.{ended}.part", run / f".adapter.{ended}.part"]
+    left += [run / "clients" / "a" / f".round-00001.{ended}.part"]
+    stays = [run / f".report.html.{running}.part", run / f".plots.{ended}.parts", run / "a.1.part"]
+    left[1].mkdir()
+    for file in (left[0], left[2], left[1] / "half", *stays):
+        file.write_bytes(b"half")
+    Journal(run).close()
+    assert [file for file in left if file.exists()] == []
+    assert [file for file in stays if not file.exists()] == []
 
 
 def test_a_folder_that_is_none_is_a_users_error(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What a client remembers: only what the server has used."""
 
+import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,32 @@ def test_a_damaged_memory_is_the_users_to_mend(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(LostMemory, match="missing"):
         store.open(1)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate"])
+def test_damage_at_any_of_a_hundred_places_is_found(tmp_path: Path, damage: str) -> None:
+    store, draw = MemoryStore(tmp_path), random.Random(0)
+    store.draft(1, known(1.0))
+    [file] = tmp_path.iterdir()
+    whole = file.read_bytes()
+    for place in draw.sample(range(len(whole)), 100):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << draw.randrange(8)
+        file.write_bytes(changed if damage == "flip" else whole[:place])
+        with pytest.raises(LostMemory, match="is damaged"):
+            store.open(1)
+    assert file.exists()
+
+
+def test_only_its_owner_reads_a_memory(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        MemoryStore(tmp_path / "state" / "a").draft(1, known(1.0))
+    finally:
+        os.umask(before)
+    [file] = (tmp_path / "state" / "a").iterdir()
+    modes = [path.stat().st_mode & 0o777 for path in (file, file.parent, file.parent.parent)]
+    assert modes == [0o600, 0o700, 0o700]
 
 
 def test_a_run_stops_rather_than_go_on_without_a_memory(tmp_path: Path) -> None:

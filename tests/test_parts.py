@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import hanse
+from hanse import trust
 from hanse.algorithms.fedavg import FedAvg
 from hanse.algorithms.fedprox import FedProx
 from hanse.errors import UserError
@@ -99,6 +100,7 @@ def test_a_part_may_live_outside_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.py").write_text(MINE)
+    trust.grant(tmp_path / "mine.py")
     found = build("algorithms", {f"{tmp_path}/mine.py:Mine": {"pull": 0.75}})
     assert isinstance(found, FedAvg) and found.pull == 0.75  # type: ignore[attr-defined]
     assert build("algorithms", "mine.py:Mine", [tmp_path]).pull == 0.5
@@ -138,7 +140,7 @@ def test_a_wrong_part_from_outside_is_a_sentence(
     tmp_path: Path, text: str, name: str, said: str
 ) -> None:
     (tmp_path / "mine.py").write_text(text)
-    with pytest.raises(UserError, match=said):
+    with trust.granting(), pytest.raises(UserError, match=said):
         build("algorithms", name, [tmp_path])
 
 

@@ -1,5 +1,7 @@
 """YAML in and out, and the changes of a command line."""
 
+import resource
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,70 @@ def test_a_file_is_read_with_its_text(tmp_path: Path) -> None:
         (b"- 1\n", "holds no settings"),
         (b"\xff\xfe\x00", "cannot be read: it is not UTF-8 text"),
         (b"a: \x00", "not valid YAML"),
-        (b"[" * 5000, "not valid YAML"),
+        (b"[" * 100_000, "not valid YAML: it is nested more than 100 deep"),
+        (b"a: " + b"[" * 101 + b"]" * 101, "not valid YAML: it is nested more than 100 deep"),
     ],
 )
 def test_bad_yaml_is_a_sentence(tmp_path: Path, text: bytes, said: str) -> None:
     (tmp_path / "a.yaml").write_bytes(text)
     with pytest.raises(UserError, match=said):
         read(tmp_path / "a.yaml")
+
+
+def laughs(levels: int, mapping: bool = False) -> str:
+    """A text of some lines that stands for 9 to the power of `levels` words."""
+    lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
+    for level in range(1, levels):
+        below = [f"*a{level - 1}"] * 9
+        inner = ", ".join(f"k{k}: {name}" for k, name in enumerate(below))
+        lines.append(
+            f"a{level}: &a{level} " + (f"{{{inner}}}" if mapping else f"[{', '.join(below)}]")
+        )
+    return "\n".join(lines) + "\n"
+
+
+def merges(levels: int) -> str:
+    """The same with YAML's merge keys."""
+    lines = ["a0: &a0 {x: lol, y: lol}"]
+    for level in range(1, levels):
+        below = ", ".join([f"*a{level - 1}"] * 9)
+        lines.append(f"a{level}: &a{level} {{<<: [{below}], z{level}: 1}}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(laughs(9), laughs(9, mapping=True), merges(9), laughs(200)),
+        "a: &a " + "x" * 100_000 + "\nb: [" + ", ".join(["*a"] * 1000) + "]\n",
+    ],
+)
+def test_aliases_stand_for_no_more_than_one_would_write(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    with pytest.raises(UserError, match=r"its aliases \(\*name\) stand for more than [\d,]+ signs"):
+        read(tmp_path / "a.yaml")
+    assert time.perf_counter() - start < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # kB
+
+
+def test_a_few_aliases_are_fine_and_none_may_contain_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(laughs(3) + "b: &b {<<: {c: 1}}\nd: *b\n")
+    values = read(tmp_path / "a.yaml")[0]
+    assert values["a2"][8][8][8] == "lol" and values["d"] == {"c": 1}
+    (tmp_path / "a.yaml").write_text("a: &a {b: [*a]}\n")
+    with pytest.raises(UserError, match=r"a\.yaml:1 is not valid YAML: an alias contains itself"):
+        read(tmp_path / "a.yaml")
+    with pytest.raises(UserError, match="is not valid YAML"):
+        change(
+            "x="
+            + "[&a [l,l,l,l,l,l,l,l,l]"
+            + "".join(
+                f", &{new} [{', '.join(['*' + old] * 9)}]"
+                for old, new in zip("abcdefg", "bcdefgh", strict=True)
+            )
+            + "]"
+        )
 
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:

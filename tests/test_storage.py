@@ -1,6 +1,7 @@
 """A file is the old one or the new one, whatever goes wrong between."""
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -61,7 +62,7 @@ from hanse.errors import UserError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 home = Path(sys.argv[1])
 def fill():
-    with storage.folder(home / "folder") as aside:
+    with storage.folder(home / "folder", replace=True) as aside:
         (aside / "part").write_bytes(b"n" * 2000)
 for action in (
     lambda: storage.write(home / "file", b"n" * 2000),
@@ -102,7 +103,7 @@ def test_append_adds_at_the_end(tmp_path: Path) -> None:
 
 def test_a_folder_replaces_the_old_one_as_a_whole(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        with storage.folder(tmp_path / "home") as aside:
+        with storage.folder(tmp_path / "home", replace=True) as aside:
             (aside / name).touch()
     assert os.listdir(tmp_path / "home") == ["second"]
     assert os.listdir(tmp_path) == ["home"]
@@ -157,3 +158,55 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
     assert other.exists()
     assert not left.exists()
     assert running.exists()
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate"])
+def test_damage_at_any_of_a_hundred_places_of_what_was_sealed_is_found(
+    tmp_path: Path, damage: str
+) -> None:
+    """Training checkpoints, tokens and vectors are kept in this way."""
+    file, draw = tmp_path / "file", random.Random(0)
+    storage.seal(file, draw.randbytes(300))
+    whole = file.read_bytes()
+    assert storage.unseal(file) == whole[32:]
+    for place in draw.sample(range(len(whole)), 100):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << draw.randrange(8)
+        file.write_bytes(changed if damage == "flip" else whole[:place])
+        with pytest.raises(storage.DamagedError, match="is damaged"):
+            storage.unseal(file)
+    file.unlink()
+    assert storage.unseal(file) is None
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o027, 0o077, 0o777])
+def test_modes_do_not_hang_on_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        storage.write(tmp_path / "a" / "b" / "write", b"", private=True)
+        storage.append(tmp_path / "a" / "c" / "append", b"", private=True)
+        storage.seal(tmp_path / "a" / "seal", b"")
+        storage.write(tmp_path / "p" / "q" / "public", b"", public=True)
+    finally:
+        os.umask(before)
+    found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    private = dict.fromkeys("abc", 0o700) | dict.fromkeys(("write", "append", "seal"), 0o600)
+    assert found == private | {"p": 0o755, "q": 0o755, "public": 0o644}
+
+
+def test_a_log_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    (tmp_path / "log").touch(0o644)
+    storage.append(tmp_path / "log", b"line", private=True)
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
+
+
+def test_parts_in_a_folder_of_several_machines_are_left_for_a_day(tmp_path: Path) -> None:
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], check=True, stdout=subprocess.PIPE
+    )
+    old, new = (tmp_path / f".{name}.{int(gone.stdout)}.part" for name in ("old", "new"))
+    for file in (old, new):
+        file.touch()
+    os.utime(old, times=(time.time() - storage.DAY - 60,) * 2)
+    storage.sweep(tmp_path, age=storage.DAY)
+    assert new.exists() and not old.exists()

@@ -175,7 +175,7 @@ def _journal(folder: Path, made: Simulation) -> Journal:
     resolved = made.experiment.model_copy(update={"cohort": "off"}).resolved()
     text = settings.dump(resolved)
     begun = folder / "experiment.yaml"
-    if not begun.is_file():
+    if (former := storage.read(begun)) is None:
         journal = Journal.create(folder, text)
         precision = {name: asdict(chosen) for name, chosen in made.machine.chosen.items()}
         machine.note(folder, made.division.digest, None, precision)
@@ -183,9 +183,9 @@ def _journal(folder: Path, made: Simulation) -> Journal:
             division.note(folder, made.division, made.experiment)
         log.info("run folder %s", folder)
         return journal
-    if begun.read_text(encoding="utf-8") != text:
-        former, _ = settings.read(begun)
-        other = [key for key in resolved if former.get(key) != resolved[key]]
+    if former != text.encode():
+        values, _ = settings.read(begun)
+        other = [key for key in resolved if values.get(key) != resolved[key]]
         raise UserError(
             f"{folder} was begun with other settings ({', '.join(other) or 'as text'}); bring them "
             "back to go on with it, or choose another output_dir."
@@ -198,9 +198,9 @@ def _journal(folder: Path, made: Simulation) -> Journal:
 def _name(folder: Path) -> str:
     """The name by which silos know a run; it stays the same over restarts."""
     file = folder / DEPLOYED
-    if not file.is_file():
-        storage.write(file, secrets.token_hex(16).encode())
-    return file.read_text()
+    if (name := storage.read(file)) is None:
+        storage.write(file, name := secrets.token_hex(16).encode())
+    return name.decode()
 
 
 def _letter(folder: Path, made: Simulation) -> Letter:

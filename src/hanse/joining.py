@@ -37,7 +37,10 @@ def join(silo: Silo, status_port: int | None = None, logs: LogFormat = LogFormat
         _offline()
     if silo.cache is not None:
         os.environ[CACHE] = str(silo.cache)
+    with storage.explained(silo.state):
+        storage.make(silo.state, private=True)
     with terminable(), storage.alone(silo.state / "flower", "another `hanse join`"):
+        storage.sweep(silo.state)
         _join(silo, kit, status_port, logs)
 
 

@@ -16,7 +16,6 @@ report.html          all of it at a glance
 plots/               its plots, as PNG and SVG
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -29,9 +28,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from hanse import storage
+from hanse import claims, storage
+from hanse.claims import Claim
 from hanse.errors import UserError
 from hanse.messages import Groups, MessageError, Numbers, pack, unpack
 from hanse.tensors import below
@@ -112,30 +112,42 @@ class Checkpoint:
 class Journal:
     """One run's folder, open for writing by one process at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, claim: Claim | None = None) -> None:
+        """claim: on the folder, if this process has it already."""
         self.folder = folder
         self.ledger = Ledger()
-        self._lock = self._locked()
+        self._claim = claim or claims.claim(folder)
 
     @staticmethod
     def create(folder: Path, experiment: str) -> "Journal":
         """A new run folder with its resolved experiment; refuses one that exists."""
-        refuse_taken(folder)
-        with storage.folder(folder) as aside:  # never a run folder without its experiment
-            (aside / "experiment.yaml").write_text(experiment, encoding="utf-8")
-        return Journal(folder)
+        with claims.reserved(lambda number: folder) as claim:
+            return Journal.begin(claim, experiment)
+
+    @staticmethod
+    def begin(claim: Claim, experiment: str) -> "Journal":
+        """The journal of a new run in a folder that was reserved for it."""
+        storage.write(claim.folder / "experiment.yaml", experiment.encode())
+        return Journal(claim.folder, claim)
 
     def restore(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; what was written after it is taken back."""
-        checkpoint = None
+        """The newest checkpoint that is whole; what was written after it is taken back.
+
+        None if the run has not got as far as its first one. Raises UserError, and changes nothing,
+        if the system refuses to read a file, or if there were checkpoints and none is whole.
+        """
+        damaged, checkpoint = [], None
         for file in sorted(checkpoints(self.folder), reverse=True):
             checkpoint = _read(file)
             if checkpoint is not None:
                 break
+            damaged.append(file)
+        last = -1 if checkpoint is None else checkpoint.round
+        self._refuse_lost(last, damaged)
+        for file in damaged:
             log.warning("the checkpoint %s is damaged; the one before it is used", file)
             with storage.explained(file):
-                file.unlink()
-        last = -1 if checkpoint is None else checkpoint.round
+                file.unlink(missing_ok=True)
         for name in ("metrics.jsonl", "ledger.jsonl"):
             self._truncate(self.folder / name, last)
         return checkpoint
@@ -177,57 +189,52 @@ class Journal:
 
     def close(self) -> None:
         """Let other processes open the run."""
-        self._lock.close()
+        self._claim.close()
 
-    def _locked(self) -> IO[bytes]:
-        try:
-            handle = (self.folder / ".lock").open("wb")
-        except OSError as error:
+    def _refuse_lost(self, last: int, damaged: Sequence[Path]) -> None:
+        """Raise UserError if there were checkpoints, and none is whole; say what is done again.
+
+        last: the round of the newest whole one; -1 for none.
+        """
+        reached = max((int(row["round"]) for row in records(self.folder)), default=-1)
+        if last < 0 and (damaged or reached > 0):  # round 0 has its lines before its checkpoint
             raise UserError(
-                f"{self.folder} is no run folder that can be written: {error}."
-            ) from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.close()
-            raise UserError(f"another process is working on {self.folder}; wait for it.") from None
-        return handle
+                f"{self.folder / 'state'} has no checkpoint that is whole, though round "
+                f"{max(reached, 0)} was reached; bring one back from a copy, or begin a new run in "
+                "another output_dir."
+            )
+        if reached > last + 1:
+            log.warning(
+                "rounds %d to %d have no whole checkpoint and are done again", last + 1, reached
+            )
 
     def _truncate(self, file: Path, last: int) -> None:
         """Drop the lines of rounds after `last`, and a half-written one."""
-        if not file.exists():
-            return
-        data = file.read_bytes()
+        data = storage.read(file) or b""
         kept = b"".join(line for line in data.splitlines(True) if _round_of(line) <= last)
         if kept != data:
             storage.write(file, kept)
 
 
-def refuse_taken(folder: Path) -> None:
-    """Raise UserError if an output folder exists."""
-    if folder.exists():
-        run = any((folder / name).is_file() for name in ("experiment.yaml", "ladder.yaml"))
-        other = f", or continue that run with `hanse resume {folder}`" if run else ""
-        raise UserError(f"{folder} exists; choose another output_dir{other}.")
-
-
 def records(folder: Path, name: str = "metrics") -> list[Row]:
     """The lines of a run's metrics (or ledger), those that are whole."""
     file = folder / f"{name}.jsonl"
-    lines = file.read_bytes().splitlines(True) if file.exists() else []
+    lines = (storage.read(file) or b"").splitlines(True)
     return [json.loads(line) for line in lines if _round_of(line) < sys.maxsize]
 
 
 def read_scores(folder: Path, name: str, round: int) -> Row:
     """One evaluation as `Journal.scores` kept it; raises FileNotFoundError if there is none."""
-    content: Row = json.loads((folder / "scores" / f"{name}-{round:05d}.json").read_text())
+    file = folder / "scores" / f"{name}-{round:05d}.json"
+    if (data := storage.read(file)) is None:
+        raise FileNotFoundError(file)
+    content: Row = json.loads(data)
     return content
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoint files of a run."""
-    home = folder / "state"
-    return [p for p in home.iterdir() if _CHECKPOINT.fullmatch(p.name)] if home.is_dir() else []
+    return [file for file in storage.listed(folder / "state") if _CHECKPOINT.fullmatch(file.name)]
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -243,13 +250,10 @@ def peak_memory() -> int:
 
 
 def _read(file: Path) -> Checkpoint | None:
-    """A checkpoint, or None if its content is not what its name's hash says."""
+    """A checkpoint; None if it is gone, or if its content is not what its name's hash says."""
     match = _CHECKPOINT.fullmatch(file.name)
-    try:
-        data = file.read_bytes()
-    except OSError:
-        return None
-    if match is None or hashlib.sha256(data).hexdigest() != match[2]:
+    data = storage.read(file)
+    if match is None or data is None or hashlib.sha256(data).hexdigest() != match[2]:
         return None
     try:
         header, numbers, groups = unpack(data, "checkpoint")

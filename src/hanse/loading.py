@@ -1,5 +1,6 @@
 """From a YAML file to an experiment: overrides, local paths, checks that need more than a type."""
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields
@@ -8,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hanse import parts, renaming, settings
+from hanse import claims, parts, renaming, settings, trust
 from hanse.data.corpora import CORPORA
 from hanse.errors import UserError
 from hanse.experiment import (
@@ -40,18 +41,36 @@ BUILDERS: dict[Place, Callable[[Experiment], Any]] = {  # of the parts, by where
 }
 
 
-def load(path: Path, overrides: Iterable[str] = ()) -> Experiment:
-    """The experiment in a YAML file, with overrides.
+def load(path: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Experiment:
+    """The experiment in a YAML file that the user names, with overrides.
 
+    trusted: whether all code that it names may run, although a run has left the file; one that the
+        user wrote may name what it likes.
     Raises UserError for anything wrong, with the line in the file or the override that is at fault.
     """
+    return _load(path, overrides, trusted or not claims.is_left(path))
+
+
+def load_left(path: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Experiment:
+    """The experiment that a run or a ladder has left in its folder, with overrides.
+
+    The folder may come from somebody else, so it may run only code that this user has named by hand
+    before; trusted: or any.
+    """
+    return _load(path, overrides, trusted)
+
+
+def _load(path: Path, overrides: Iterable[str], by_hand: bool) -> Experiment:
     written, text = settings.read(path)
-    return compose(written, text, path, overrides)
+    with trust.granting(by_hand):
+        return compose(written, text, path, overrides)
 
 
 def compose(written: Values, text: str, path: Path, overrides: Iterable[str]) -> Experiment:
     """The experiment of settings that stand in a file of this text, or stem from one (no text)."""
     changes = [change for word in overrides for change in _changes(word)]
+    for change in changes:
+        _grant_named(change.value)
     try:
         values = renaming.settled({"name": default_name(path), **written})
     except SettingError as error:
@@ -70,6 +89,17 @@ def _changes(word: str) -> list[Change]:
         return renaming.changed(settings.change(word))
     except SettingError as error:
         raise _in_word(error, word) from None
+
+
+def _grant_named(value: Any) -> None:
+    """Let code run that a word of the command line names by a path from the current folder."""
+    if isinstance(value, dict | list):
+        for inner in value:
+            _grant_named(inner)
+    elif isinstance(value, str):
+        path, colon, _ = value.partition(":")
+        if colon and path.endswith(".py") and os.path.isfile(path):
+            trust.grant(Path(path).resolve())
 
 
 def _in_word(error: SettingError, word: str) -> UserError:

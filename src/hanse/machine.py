@@ -78,10 +78,13 @@ def gpu() -> dict[str, float]:
 
 
 def _noted(folder: Path) -> dict[str, Any]:
-    """What was written down; nothing if the run was killed before, or the file is damaged."""
+    """What was written down; nothing if the run was killed before, or the file is damaged.
+
+    Raises UserError if the system refuses to read it: the data's hash would go unchecked.
+    """
     try:
-        noted = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        noted = json.loads(storage.read(folder / FILE) or b"")
+    except (ValueError, RecursionError):
         noted = None
     if not isinstance(noted, dict):
         log.warning("%s cannot be read: whether all is as it was is not known", folder / FILE)

@@ -32,25 +32,29 @@ class MemoryStore:
         """What the client knew after its last counted round, by part; drafts after it are dropped.
 
         counted: the last round that the server has used and of which there is a memory, or 0.
-        Raises LostMemory if that round's memory is not whole.
+        Raises LostMemory if that round's memory is not whole, and UserError if the system refuses
+        to read it; then nothing is dropped.
         """
+        known = self.look(counted)  # first: nothing is removed if this one cannot be read
         files = self._files()
         kept = [round for round in sorted(files) if round <= counted]
         for round in files.keys() - set(kept[-KEPT:]):
-            files[round].unlink()
-        return self.look(counted)
+            with storage.explained(files[round]):
+                files[round].unlink(missing_ok=True)
+        return known
 
     def look(self, counted: int) -> dict[str, Memory]:
         """The same, but nothing is dropped: for requests that come after a round's training."""
         if counted == 0:
             return {}
         file = self._files().get(counted)
-        if file is None:
+        data = storage.read(file) if file else None
+        if file is None or data is None:
             raise LostMemory(
                 f"the client's memory of round {counted} is missing in {self.folder}; "
                 "bring it back from a copy, or begin a new run."
             )
-        return _read(file)
+        return _parsed(file, data)
 
     def draft(self, round: int, memory: dict[str, Memory]) -> bool:
         """Write what the client would know if this round is counted; whether there is anything.
@@ -63,19 +67,17 @@ class MemoryStore:
             return False
         data = pack({"message": "memory", "kind": "client"}, {}, groups)
         name = f"round-{round:05d}-{hashlib.sha256(data).hexdigest()}.safetensors"
-        storage.write(self.folder / name, data)
+        storage.write(self.folder / name, data, private=True)
         return True
 
     def _files(self) -> dict[int, Path]:
         """The files there are, by round."""
-        if not self.folder.is_dir():
-            return {}
-        matches = ((_NAME.fullmatch(path.name), path) for path in self.folder.iterdir())
+        found = storage.listed(self.folder)
+        matches = ((_NAME.fullmatch(path.name), path) for path in found)
         return {int(match[1]): path for match, path in matches if match}
 
 
-def _read(file: Path) -> dict[str, Memory]:
-    data = file.read_bytes()
+def _parsed(file: Path, data: bytes) -> dict[str, Memory]:
     try:
         if hashlib.sha256(data).hexdigest() not in file.name:
             raise MessageError("its content is not what its name's hash says")

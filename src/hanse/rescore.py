@@ -26,15 +26,20 @@ class Comparison:
 
 
 def compare(
-    run: Path, data: str | None = None, split: str = "test", overrides: Iterable[str] = ()
+    run: Path,
+    data: str | None = None,
+    split: str = "test",
+    overrides: Iterable[str] = (),
+    trusted: bool = False,
 ) -> dict[str, Comparison]:
     """Each task's comparison on a split of the run's own data, or on all rows of another file.
 
+    trusted: whether all code that the run names may run; see `loading.load_left`.
     Raises UserError if the folder is no finished run, or if there is nothing to score.
     """
     if not (run / "experiment.yaml").is_file():
         raise UserError(f"{run} is no run folder: it has no experiment.yaml.")
-    found = trained.find(run, overrides)
+    found = trained.find(run, overrides, trusted)
     if found.rounds is not None:
         raise UserError(
             f"{run} has no finished adapter; run `hanse resume {run}` first, or name another run."

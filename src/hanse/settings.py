@@ -1,6 +1,5 @@
 """YAML text to a mapping and back, and the changes that a command line makes to it."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,9 @@ Place = tuple[str | int, ...]  # the keys that lead to a setting
 
 # What PyYAML raises for a text that is not YAML, or for a tag that does not fit its value.
 UNREADABLE = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
+
+DEEPEST = 100  # mappings and lists within each other
+SPREAD = 4, 100_000  # what aliases may stand for: times the text's length, and so many signs more
 
 # Where a part is chosen by name: there, another name replaces the choice.
 CHOICES: set[Place] = {
@@ -54,8 +56,7 @@ def parse(text: str, place: str) -> Values:
     place: what the text is, or where it is from.
     """
     try:
-        values = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader)
-        json.dumps(values, default=str)  # an alias may contain itself; JSON may not
+        values = _loaded(text)
     except UNREADABLE as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -94,7 +95,18 @@ def _as_written(place: Place, key: Any, leaf: bool) -> Place:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses a key that is given twice."""
+    """YAML's safe loader, which also refuses a key that is given twice, and what is nested deep."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:  # its time grows with the square of the depth
+            problem = f"it is nested more than {DEEPEST} deep"
+            raise yaml.composer.ComposerError(None, None, problem, self.get_mark())
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -106,6 +118,44 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _loaded(text: str) -> Any:
+    """What a YAML text says, if its aliases stand for no more than a person would write out."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        times, more = SPREAD
+        if _size(node, {}) > (most := times * len(text) + more):
+            problem = f"its aliases (*name) stand for more than {most:,} signs; write them out"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
+    """The length of what a node stands for, every alias written out.
+
+    sizes: of the nodes seen so far; None while a node is being measured.
+    """
+    if id(node) in sizes:
+        found = sizes[id(node)]
+        if found is None:
+            problem = "an alias contains itself"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return found
+    sizes[id(node)] = None
+    below: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        below = [inner for pair in node.value for inner in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        below = node.value
+    own = len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+    sizes[id(node)] = size = 1 + own + sum(_size(inner, sizes) for inner in below)
+    return size
+
+
 def change(word: str) -> Change:
     """The change that a `key.key=value` word asks for; its value is read as YAML."""
     path, equals, text = word.partition("=")
@@ -113,8 +163,7 @@ def change(word: str) -> Change:
     if not equals or not all(keys):
         raise UserError(f"{word!r} is no override; write key=value, such as rounds=5.")
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader)
-        json.dumps(value, default=str)
+        value = _loaded(text)
     except UNREADABLE:
         raise UserError(f"the value in {word!r:.80} is not valid YAML.") from None
     return Change(tuple(keys), value, word)

@@ -4,21 +4,22 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
 import torch
 
-from hanse import division, flops, loading, machine, settings, storage
+from hanse import claims, division, flops, loading, machine, settings, storage
 from hanse.assembly import RUNS, Simulation, simulate
 from hanse.card import model_card
+from hanse.claims import Claim
 from hanse.cohorts import decided
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_algorithm, build_trackers
 from hanse.held import Machine
-from hanse.journal import DEPLOYED, Journal, latest, records, refuse_taken
+from hanse.journal import DEPLOYED, Journal, latest, records
 from hanse.learners.precision import read
 from hanse.progress import say
 from hanse.report import write_report
@@ -41,13 +42,16 @@ def run(
     held: what this machine has in memory already, when several runs follow each other.
     stop: set by a caller that answers Ctrl-C itself, to end the run after a round.
     """
-    folder = free_folder(experiment.output_dir, experiment.name)
     refuse_missing(build_trackers(experiment))
-    simulation = decided(simulate(experiment, held))
-    resolved = simulation.experiment.resolved()
-    resolved["data"]["labels"] = simulation.division.labels  # found by looking, now written down
-    speed = _speed(simulation)
-    journal = Journal.create(folder, settings.dump(resolved))
+    with reserved(experiment.output_dir, experiment.name) as claim:  # before the model is loaded
+        simulation = decided(simulate(experiment, held))
+        resolved = simulation.experiment.resolved()
+        resolved["data"]["labels"] = (
+            simulation.division.labels
+        )  # found by looking, now written down
+        speed = _speed(simulation)
+        journal = Journal.begin(claim, settings.dump(resolved))
+    folder = journal.folder
     precision = {name: asdict(chosen) for name, chosen in simulation.machine.chosen.items()}
     machine.note(folder, simulation.division.digest, speed, precision)
     division.note(folder, simulation.division, experiment)
@@ -55,8 +59,16 @@ def run(
     return go(simulation, simulation.run(journal), stop)
 
 
-def resume(folder: Path, held: Machine | None = None, stop: threading.Event | None = None) -> Path:
-    """Go on with a run from its last whole checkpoint; ends as if it had never stopped."""
+def resume(
+    folder: Path,
+    held: Machine | None = None,
+    stop: threading.Event | None = None,
+    trusted: bool = False,
+) -> Path:
+    """Go on with a run from its last whole checkpoint; ends as if it had never stopped.
+
+    trusted: whether all code that the run names may run; see `loading.load_left`.
+    """
     if not (folder / "experiment.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no experiment.yaml.")
     if (folder / DEPLOYED).is_file():
@@ -69,7 +81,7 @@ def resume(folder: Path, held: Machine | None = None, stop: threading.Event | No
         raise UserError(
             f"{folder / 'experiment.yaml'} is not whole: it lacks {min(lacking)}; bring it back."
         )
-    experiment = loading.load(folder / "experiment.yaml")
+    experiment = loading.load_left(folder / "experiment.yaml", trusted=trusted)
     refuse_missing(build_trackers(experiment))
     held = held or Machine()
     held.chosen |= read(machine.follow(folder))
@@ -127,7 +139,7 @@ def _finish(simulation: Simulation, folder: Path) -> None:
         raise UserError(f"{folder} has no checkpoint that can be read.")
     learner, algorithm = simulation.learner, build_algorithm(simulation.experiment)
     learner.load(algorithm.model(standing_of(checkpoint).state))
-    with storage.folder(folder / "adapter") as aside:
+    with storage.folder(folder / "adapter", replace=True) as aside:
         learner.save(aside)
         card = model_card(simulation.experiment, records(folder), aside)
         (aside / "README.md").write_text(card, encoding="utf-8")
@@ -148,16 +160,15 @@ def finished(folder: Path) -> bool:
     return (folder / "adapter").is_dir() and (folder / "report.html").is_file()
 
 
-def free_folder(output_dir: str | None, name: str) -> Path:
+def reserved(output_dir: str | None, name: str) -> AbstractContextManager[Claim]:
     """Where results go: the folder that was asked for, or the first free one of this name."""
-    if output_dir is not None:
-        folder = Path(output_dir).expanduser()
-        refuse_taken(folder)  # before the model is loaded
-        return folder
-    number = 1
-    while (folder := RUNS / f"{name}{f'-{number}' if number > 1 else ''}").exists():
-        number += 1
-    return folder
+
+    def named(number: int) -> Path:
+        if output_dir is not None:
+            return Path(output_dir).expanduser()
+        return RUNS / f"{name}{f'-{number}' if number > 1 else ''}"
+
+    return claims.reserved(named)
 
 
 @contextmanager

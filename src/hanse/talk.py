@@ -121,12 +121,14 @@ class Talk:
         return list(example.ids[: example.prompt])
 
 
-def open_talk(folder: Path, overrides: Iterable[str] = ()) -> Talk:
+def open_talk(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Talk:
     """A talk with the adapter in a run's folder or a PEFT folder.
+
+    trusted: whether all code that the run names may run; see `loading.load_left`.
 
     Raises UserError if there is none, or if its base model is not here.
     """
-    trained = find(folder, overrides)
+    trained = find(folder, overrides, trusted)
     if trained.rounds is not None:
         log.info("%s is not finished: this is what it knew after round %d", folder, trained.rounds)
     return Talk(trained, trained.learner(Machine(), {}), _kind(folder, trained))

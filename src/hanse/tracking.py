@@ -143,10 +143,10 @@ def _tell(opened: Following, rounds: list[tuple[int, Metrics, float]]) -> None:
 
 def _tracked(folder: Path) -> Tracked:
     file = folder / ID
-    if not file.is_file():
-        storage.write(file, uuid.uuid4().hex[:12].encode())
+    if (name := storage.read(file)) is None:
+        storage.write(file, name := uuid.uuid4().hex[:12].encode())
     text = (folder / "experiment.yaml").read_text(encoding="utf-8")
-    return Tracked(folder, file.read_text().strip(), flat(yaml.safe_load(text)), text)
+    return Tracked(folder, name.decode().strip(), flat(yaml.safe_load(text)), text)
 
 
 def flat(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:

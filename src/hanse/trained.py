@@ -52,10 +52,13 @@ class Trained:
         learner.load({n: t for n, t in self.tensors.items() if n in learner.parameters()})
 
 
-def find(folder: Path, overrides: Iterable[str] = ()) -> Trained:
-    """What a run (finished or not) or a PEFT folder holds; no model is loaded yet."""
+def find(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Trained:
+    """What a run (finished or not) or a PEFT folder holds; no model is loaded yet.
+
+    trusted: whether all code that the run names may run; see `loading.load_left`.
+    """
     if (folder / "experiment.yaml").is_file():
-        experiment = loading.load(folder / "experiment.yaml", overrides)
+        experiment = loading.load_left(folder / "experiment.yaml", overrides, trusted)
         if (folder / "adapter" / adapter_files.WEIGHTS).is_file():
             tensors = adapter_files.read(folder / "adapter")[1]
             there = AnyAdapter.model_validate({"from": str(folder / "adapter")})

@@ -126,7 +126,7 @@ def test_a_changed_ladder_is_refused(
     write_lines(mine, reviews(120))
     scores = folder / "seed-0" / "centralised" / "scores" / "test-classification-00001.json"
     scores.write_text("{")
-    with pytest.raises(UserError, match=r"the scores of the finished run .*/centralised cannot"):
+    with pytest.raises(UserError, match=r"the scores of the finished run .*/centralised are lost"):
         runs.resume(folder)
     shutil.rmtree(folder / "seed-0" / "centralised")
     assert _figures(runs.resume(folder))["done"] == 9

@@ -1,6 +1,7 @@
 """A silo as a hostile server meets it: signed, within its law, and agreed, or not at all."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from hanse.loading import load
 from hanse.messages import Reply, Request, Update
+from hanse.resident import Resident
 from hanse.settings import dump
 from hanse.silo import bundle, identity, settings
 from hanse.silo.gate import Gate
@@ -199,3 +201,21 @@ def test_a_refusal_of_the_second_step_answers_the_first(world: World) -> None:
         assert Reply.parse(inbox.open(message)[1]).kind == "train"
     assert "was not asked to train in round 1" in world.log()[0]
     assert "the job has 3 rounds" in world.log()[1]
+
+
+def test_only_its_owner_reads_what_a_silo_keeps(world: World) -> None:
+    """Whatever the umask says: which runs, which models, which messages, and why not."""
+    world.trust()
+    gate, resident = world.gate(), Resident(world.silo(), world.kit)
+    before = os.umask(0)
+    try:
+        gate.accept(world.job(), lambda experiment: 100)
+        assert gate.answer(world.request(), world.respond) is not None
+        gate.answer(world.request(round=9), world.respond)  # refused, which is noted
+        resident.answer(world.job())
+    finally:
+        os.umask(before)
+    state = world.home / "state"
+    kept = {path.name.split("-")[0]: path.stat().st_mode & 0o777 for path in state.iterdir()}
+    assert kept.keys() >= {"asked", "stated", "seen.json", "letters", "refusals.jsonl"}
+    assert set(kept.values()) == {0o600} and state.stat().st_mode & 0o777 == 0o700

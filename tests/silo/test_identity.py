@@ -1,5 +1,6 @@
 """Kits: keys are born private, names and keys are enrolled once, certificates hold or say why."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -161,6 +162,69 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path, kit: ServerKit) -
         file.chmod(0o600)
     (kit.folder / "ca.key").chmod(0o644)
     with pytest.raises(UserError, match="mode 0644"):
+        identity.open_server(kit.folder)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
+def test_a_kit_is_made_so_that_nobody_else_can_change_it(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        kit = identity.init(tmp_path / "hub" / "kit", [], 30)
+        identity.enrol(kit.folder, identity.make_keys(tmp_path / "a" / "kit", "a"))
+        identity.enrol(kit.folder, identity.make_keys(tmp_path / "b" / "kit", "b"))
+        identity.revoke(kit.folder, "b")
+    finally:
+        os.umask(before)
+    for home in (tmp_path / "hub", tmp_path / "a"):
+        for path in (home, *home.rglob("*")):
+            mode = path.stat().st_mode & 0o777
+            private = path.suffix in (".key", ".ssh")
+            assert mode == (0o600 if private else 0o644) or path.is_dir()
+            assert not mode & 0o022
+    assert identity.open_server(kit.folder).silos.keys() == {"a"}
+
+
+@pytest.mark.parametrize("mode", [0o020, 0o002])
+@pytest.mark.parametrize(
+    "name", [".", "ca.crt", "server.pub", "silos", "silos/silo-b.pub", "revoked", "tls.crt"]
+)
+def test_a_kit_that_others_can_change_is_refused(
+    tmp_path: Path, kit: ServerKit, name: str, mode: int
+) -> None:
+    """With another server.pub, a silo obeys somebody else."""
+    for member in ("silo-a", "silo-b"):
+        silo(tmp_path, kit, member)
+    mine = tmp_path / "silo-a"
+    bundled = tmp_path / "members.pub"
+    bundled.write_text(bundle.written(kit))
+    bundle.trust(mine, bundled)
+    (kit.folder / "revoked").mkdir()
+    opened = []
+    for folder in (kit.folder, mine):
+        place = folder / name
+        if not place.exists():
+            continue
+        place.chmod(place.stat().st_mode | mode)
+        with pytest.raises(UserError, match=r"has mode \d+, so other users could change whom"):
+            identity.open_server(folder) if folder == kit.folder else identity.open_silo(
+                folder, "silo-a"
+            )
+        if folder == mine:
+            with pytest.raises(UserError, match="so other users could"):
+                bundle.trust(mine, bundled)
+        place.chmod(place.stat().st_mode & ~mode)
+        opened.append(folder)
+    assert opened
+    identity.open_server(kit.folder)
+    identity.open_silo(mine, "silo-a")
+
+
+def test_a_kit_of_another_user_is_refused(kit: ServerKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:
+        os.chown(kit.folder / "server.pub", 4711, -1)
+        identity.open_server(kit.folder)  # root in a container has files of the host's users
+    monkeypatch.setattr(os, "geteuid", lambda: 4712)
+    with pytest.raises(UserError, match="belongs to another user, who could change whom"):
         identity.open_server(kit.folder)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pytest
 import torch
 
-from hanse import parts
+from hanse import parts, trust
 from hanse.data.labelled import refuse_template
 from hanse.errors import UserError
 from hanse.experiment import Experiment
@@ -116,7 +116,8 @@ def test_code_that_a_server_names_is_not_run(
         told["clients"] = {"silo-1": {"algorithm": {name: {}}, "data": {"partition": {name: {}}}}}
     else:
         told[place] = {name: {}}
-    with pytest.raises(UserError):  # without the law, it runs (and then is no whole part)
+    # Without the law, and trusted, it runs, and then is no whole part.
+    with trust.granting(), pytest.raises(UserError):
         parts.build("algorithms", name)
     assert marker.exists()
     marker.unlink()
@@ -274,7 +275,9 @@ def test_generated_answers_on_the_servers_own_rows_are_its_business(
         ("rounds: 3\nrounds: 4", "is given twice"),
         ("a: &a [1]\nb: [*a, *a]", "has YAML aliases"),
         ("rounds: !!python/object/apply:os.system ['true']", "is not valid YAML"),
-        ("[" * 5000, "is not valid YAML"),
+        ("[" * LARGEST, "nested more than 100 deep"),
+        ("- " * (LARGEST // 2), "nested more than 100 deep"),
+        ("{a: " * (LARGEST // 4), "nested more than 100 deep"),
         ("x" * (LARGEST + 1), "characters, more than"),
         ("round: 3", "there is no setting 'round' (did you mean 'rounds'?)"),
         ("rounds: -1", "rounds is -1"),

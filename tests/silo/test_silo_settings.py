@@ -107,3 +107,13 @@ def test_without_a_kit_only_to_this_machine(home: Path) -> None:
 def test_a_file_that_is_not_there(home: Path) -> None:
     with pytest.raises(UserError, match=r"the silo's settings .* cannot be read"):
         load(home / "silos.yaml")
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o646])
+def test_a_law_that_others_can_write_is_refused(home: Path, mode: int) -> None:
+    loaded(home, GOOD)
+    (home / "silo.yaml").chmod(0o664)
+    load(home / "silo.yaml")
+    (home / "silo.yaml").chmod(mode)
+    with pytest.raises(UserError, match=r"mode 06\d\d, so other users could change what this silo"):
+        load(home / "silo.yaml")

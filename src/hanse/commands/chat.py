@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hanse.commands.words import Folder, Overrides, console
+from hanse.commands.words import Folder, Overrides, Trust, console
 from hanse.errors import UserError
 from hanse.learners.generation import Decoding
 from hanse.talk import Talk, open_talk
@@ -31,6 +31,7 @@ def chat(
         float, typer.Option(min=0, help="0: always the likeliest word; 1: as often as likely.")
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of what a temperature above 0 draws.")] = 0,
+    trust: Trust = False,
 ) -> None:
     """Talk with what a run (or a PEFT folder) has learned, beside its base model."""
     if compare and (base or prompt is None):
@@ -43,7 +44,7 @@ def chat(
     if prompt is not None and any("\ud800" <= sign <= "\udfff" for sign in prompt):
         raise _not_text("--prompt")
     with watched(console):  # until the model is loaded
-        talk = open_talk(folder, overrides or ())
+        talk = open_talk(folder, overrides or (), trust)
     decoding = Decoding(max_new_tokens, temperature, seed)
     talk.speak_as(base)
     if compare and prompt is not None:

@@ -4,13 +4,13 @@ from rich.text import Text
 
 from hanse import loading, preview
 from hanse.commands.picture import picture
-from hanse.commands.words import File, Overrides, console
+from hanse.commands.words import File, Overrides, Trust, console
 from hanse.data.formats import Reading
 
 
-def check(file: File, overrides: Overrides = None) -> None:
+def check(file: File, overrides: Overrides = None, trust: Trust = False) -> None:
     """Show what a run would do: the data, an example, the clients, bytes, time and memory."""
-    chosen = loading.load(file, overrides or ())
+    chosen = loading.load(file, overrides or (), trust)
     found = preview.preview(chosen)
     _show_data(found)
     console.print("\nThe training rows of each client:", style="bold")

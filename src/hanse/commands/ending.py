@@ -6,6 +6,7 @@ from statistics import fmean
 
 from hanse import journal
 from hanse.commands.words import console
+from hanse.errors import UserError
 from hanse.evaluation.intervals import Interval, paired
 
 
@@ -18,7 +19,7 @@ def tell(folder: Path) -> None:
         task = file.name[len("test-") : -len(f"-{last:05d}.json")]
         try:
             console.print(_outcome(folder, task, last), style="bold", soft_wrap=True)
-        except (OSError, ValueError):
+        except (OSError, UserError, ValueError):
             console.print(f"the scores in {file.parent} cannot be read", soft_wrap=True)
     console.print(f"adapter  {folder / 'adapter'}", soft_wrap=True)
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from hanse import rescore
 from hanse.commands.ending import shown
-from hanse.commands.words import Folder, Overrides, console
+from hanse.commands.words import Folder, Overrides, Trust, console
 from hanse.errors import UserError
 from hanse.rescore import Comparison
 
@@ -20,11 +20,12 @@ def evaluate(
     overrides: Overrides = None,
     data: Annotated[str | None, typer.Option(help="Score all rows of this file instead.")] = None,
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    trust: Trust = False,
 ) -> None:
     """Score a finished run's adapter beside its base model, on the same rows."""
     if split not in ("test", "validation"):
         raise UserError(f"--split is {split!r}; it can be test or validation.")
-    for name, found in rescore.compare(folder, data, split, overrides or ()).items():
+    for name, found in rescore.compare(folder, data, split, overrides or (), trust).items():
         table = Table(title=f"{name}, {len(found.base.items):,} rows")
         for column in ("metric", "base", "adapter"):
             table.add_column(column, justify="left" if column == "metric" else "right")

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from hanse import loading
-from hanse.commands.words import File, Overrides, console
+from hanse.commands.words import File, Overrides, Trust, console
 from hanse.errors import UserError
 from hanse.experiment import Experiment
 from hanse.journal import Row
@@ -25,9 +25,10 @@ def ladder(
             help="One or several, as in 0,1,2; the experiment's and the next two if none."
         ),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Does federation pay? Train each silo alone, federated and centralised, with several seeds."""
-    experiment = loading.load(file, overrides or ())
+    experiment = loading.load(file, overrides or (), trust)
     tell_ladder(runs.run(experiment, _seeds(experiment, seeds)))
 
 

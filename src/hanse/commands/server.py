@@ -7,7 +7,7 @@ import typer
 
 from hanse import deployment, loading
 from hanse.commands.ending import tell
-from hanse.commands.words import File, Logs, Overrides, StatusPort
+from hanse.commands.words import File, Logs, Overrides, StatusPort, Trust
 from hanse.logs import LogFormat
 
 Host = Annotated[str, typer.Option(help="Where to listen; this machine alone by default.")]
@@ -26,9 +26,10 @@ def server(
     kit: Kit = None,
     status_port: StatusPort = None,
     log_format: Logs = LogFormat.TEXT,
+    trust: Trust = False,
 ) -> None:
     """Run an experiment with silos that join; the same command goes on with it after a stop."""
-    experiment = loading.load(file, overrides or ())
+    experiment = loading.load(file, overrides or (), trust)
     kit = kit or (HERE if (HERE / "server.key").exists() else None)
     address = deployment.Address(host, port, kit and kit.resolve())
     tell(deployment.serve(experiment, address, status_port, log_format))

@@ -15,6 +15,9 @@ Folder = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickst
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings to change, such as rounds=5 train.optim=sgd.")
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the Python files that it names, whoever wrote them.")
+]
 StatusPort = Annotated[
     int | None,
     typer.Option(help="Where on this machine /healthz and /metrics are.", min=1, max=65535),

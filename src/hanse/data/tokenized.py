@@ -103,7 +103,11 @@ class Tokenized:
             return list(rows), self._rendered(list(rows.values()))
         name = hashlib.sha256(b"".join([digest, *sorted(rows)])).hexdigest()
         file = self.folder / f"{name}.tokens"
-        found = _read(file)
+        try:
+            found = _read(file)
+        except UserError as error:  # what is kept can be made again, and stays as it is
+            log.warning("these rows are tokenized again: %s", error)
+            return list(rows), self._rendered(list(rows.values()))
         if found is None:
             found = list(rows), self._rendered(list(rows.values()))
             _write(file, *found)
@@ -125,15 +129,18 @@ def _key(row: Row) -> bytes:
 
 
 def _read(file: Path) -> tuple[list[bytes], Packed] | None:
-    """The keys and the examples in a file, if it is there and whole."""
+    """The keys and the examples in a file, if it is there and whole.
+
+    Raises UserError if the system refuses to read it.
+    """
     try:
-        content = file.read_bytes()
-    except OSError:
+        content = storage.unseal(file)
+    except storage.DamagedError as error:
+        log.warning("%s; its rows are tokenized again", error)
         return None
-    size = hashlib.sha256().digest_size
-    if hashlib.sha256(content[size:]).digest() != content[:size]:
+    if content is None:
         return None
-    arrays = safetensors.numpy.load(content[size:])
+    arrays = safetensors.numpy.load(content)
     keys = arrays.pop("keys").tobytes()
     return [keys[at : at + _KEY] for at in range(0, len(keys), _KEY)], Packed.of(arrays)
 
@@ -141,9 +148,8 @@ def _read(file: Path) -> tuple[list[bytes], Packed] | None:
 def _write(file: Path, keys: Sequence[bytes], made: Packed) -> None:
     """Keep examples for later runs; a run goes on without if that cannot be done."""
     arrays = {**made.arrays(), "keys": np.frombuffer(b"".join(keys), np.uint8)}
-    data = safetensors.numpy.save(arrays)
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # they are somebody's texts
-        storage.write(file, hashlib.sha256(data).digest() + data)
+        storage.seal(file, safetensors.numpy.save(arrays))  # private: they are somebody's texts
+        storage.sweep(file.parent, age=storage.DAY)
     except (OSError, UserError) as error:
         log.warning("later runs will tokenize these rows again: %s", error)

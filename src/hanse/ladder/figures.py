@@ -50,13 +50,13 @@ def figures(
 
 
 def _scores(rung: Rung, task: str, round: int) -> Row:
-    """A run's scores on the test items; raises UserError if they are lost."""
+    """A run's scores on the test items; raises UserError if they are lost, or cannot be read."""
     try:
         return read_scores(rung.folder, f"test-{task}", round)
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         raise UserError(
-            f"the scores of the finished run {rung.folder} cannot be read; remove that folder and "
-            "`hanse resume` the ladder, which then runs it again."
+            f"the scores of the finished run {rung.folder} are lost or damaged; remove that folder "
+            "and `hanse resume` the ladder, which then runs it again."
         ) from None
 
 

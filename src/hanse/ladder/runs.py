@@ -11,10 +11,11 @@ import json
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from hanse import loading, machine, settings, simulation, storage
+from hanse import claims, loading, machine, settings, simulation, storage
 from hanse.division import Division
 from hanse.errors import UserError
 from hanse.experiment import Experiment
@@ -63,22 +64,32 @@ def run(experiment: Experiment, seeds: Sequence[int]) -> Path:
     """Train every rung with every seed in a new folder; the folder, finished."""
     refuse(experiment)
     name = experiment.name if experiment.name.endswith("ladder") else f"{experiment.name}-ladder"
-    folder = simulation.free_folder(experiment.output_dir, name)
+    with simulation.reserved(experiment.output_dir, name) as claim:
+        ladder = _begin(claim.folder, experiment, seeds)
+    with closing(claim):
+        return _climb(ladder)
+
+
+def _begin(folder: Path, experiment: Experiment, seeds: Sequence[int]) -> Ladder:
+    """A ladder of which nothing is trained yet, written down in its folder."""
     held = Machine()
     division = _division(experiment, seeds, held)
     resolved = experiment.resolved()
     resolved["data"]["labels"] = division.labels  # found by looking, now written down
     ladder = Ladder(Experiment.model_validate(resolved), list(seeds), folder, held)
-    with storage.folder(folder) as aside:
-        (aside / "ladder.yaml").write_text(settings.dump(resolved), encoding="utf-8")
-        (aside / "ladder.json").write_bytes(ladder.figures([]))
-        machine.note(aside, division.digest)
-    return _climb(ladder)
+    ladder.note([])
+    machine.note(folder, division.digest)
+    # The last, since it makes the folder a ladder.
+    storage.write(folder / "ladder.yaml", settings.dump(resolved).encode())
+    return ladder
 
 
-def resume(folder: Path) -> Path:
-    """Go on with a ladder that was stopped; what is finished is not done again."""
-    experiment = loading.load(folder / "ladder.yaml")
+def resume(folder: Path, trusted: bool = False) -> Path:
+    """Go on with a ladder that was stopped; what is finished is not done again.
+
+    trusted: whether all code that the ladder names may run; see `loading.load_left`.
+    """
+    experiment = loading.load_left(folder / "ladder.yaml", trusted=trusted)
     try:
         seeds = json.loads((folder / "ladder.json").read_text(encoding="utf-8"))["seeds"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -89,7 +100,8 @@ def resume(folder: Path) -> Path:
     machine.follow(folder)
     held = Machine()
     machine.same_data(folder, _division(experiment, seeds, held).digest)
-    return _climb(Ladder(experiment, seeds, folder, held))
+    with closing(claims.claim(folder)):
+        return _climb(Ladder(experiment, seeds, folder, held))
 
 
 def _division(experiment: Experiment, seeds: Sequence[int], held: Machine) -> Division:
@@ -124,14 +136,14 @@ def _climb(ladder: Ladder) -> Path:
 
 def _stands(rung: Rung) -> bool:
     """Whether a rung's run is finished; raises UserError if it was made with other settings."""
-    if rung.folder.exists():
+    if (rung.folder / "experiment.yaml").exists():
         _refuse_other(rung)
     return simulation.finished(rung.folder)
 
 
 def _train(rung: Rung, held: Machine, stop: threading.Event) -> None:
     """Run a rung, or go on with it."""
-    if rung.folder.exists():
+    if (rung.folder / "experiment.yaml").exists():
         simulation.resume(rung.folder, held, stop)
     else:
         simulation.run(rung.experiment, held, stop)
@@ -139,7 +151,7 @@ def _train(rung: Rung, held: Machine, stop: threading.Event) -> None:
 
 def _refuse_other(rung: Rung) -> None:
     """Raise UserError if a run was made with other settings than the rung now has."""
-    there = loading.load(rung.folder / "experiment.yaml").resolved()
+    there = loading.load_left(rung.folder / "experiment.yaml").resolved()
     wanted = rung.experiment.resolved()
     for name in sorted(wanted.keys() - DECIDED):
         if there[name] != wanted[name]:

@@ -5,6 +5,7 @@ Sentence-BERT (Reimers & Gurevych 2019, arXiv:1908.10084): the mean of a text's 
 
 import hashlib
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from hanse.learners import pretrained
 from hanse.learners.sources import cache
 from hanse.progress import track
 
+log = logging.getLogger(__name__)
+
 LENGTH = 128  # tokens of a text that are read; all-MiniLM-L6-v2 was trained on as many
 BATCH = 32  # texts of like length
 
@@ -40,13 +43,14 @@ def embeddings(name: str, texts: Sequence[str]) -> Vectors:
     model, tokenizer, _ = source.load(AutoModel, torch.float32, spare="pooler")
     distinct = sorted(set(texts))  # equal texts get equal vectors, whatever stands beside them
     ids = tokenizer(distinct, truncation=True, max_length=LENGTH)["input_ids"]
-    file = cache() / "vectors" / f"{_digest(model, ids)}.npy"
+    file = cache() / "vectors" / f"{_digest(model, ids)}.vectors"
     found = _kept(file)
     if found is None:
         found = _encoded(model, ids, tokenizer.pad_token_id or 0)
         held = io.BytesIO()
         np.save(held, found)
-        storage.write(file, held.getvalue())
+        storage.seal(file, held.getvalue())  # private: vectors tell of somebody's texts
+        storage.sweep(file.parent, age=storage.DAY)
     place = {text: index for index, text in enumerate(distinct)}
     return found[[place[text] for text in texts]]
 
@@ -95,9 +99,16 @@ def _digest(model: Any, ids: list[list[int]]) -> str:
 
 
 def _kept(file: Path) -> Vectors | None:
-    """The vectors in a file, if they were computed before and are whole."""
+    """The vectors in a file, if they were computed before and are whole.
+
+    Raises UserError if the system refuses to read it: others might divide the rows otherwise.
+    """
     try:
-        vectors: Vectors = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        content = storage.unseal(file)
+    except storage.DamagedError as error:
+        log.warning("%s; the vectors are computed again", error)
+        content = None
+    if content is None:
         return None
+    vectors: Vectors = np.load(io.BytesIO(content), allow_pickle=False)
     return vectors

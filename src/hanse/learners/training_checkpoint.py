@@ -20,7 +20,6 @@ from hanse.randomness import Moment
 log = logging.getLogger(__name__)
 
 SAVED = "training"  # what such a file says that it is
-DIGEST = 32  # bytes at its beginning: the SHA-256 of the rest
 
 
 @dataclass
@@ -42,10 +41,10 @@ class TrainingCheckpoint:
     def begin(self, moment: Moment, start: str) -> None:
         """A training begins; start: a hash of what it begins with."""
         round = f"round-{moment.round:05d}-"
-        if self.folder.is_dir():
-            for file in self.folder.iterdir():
-                if not file.name.startswith(round):
-                    file.unlink()
+        for file in storage.listed(self.folder):
+            if not file.name.startswith(round):
+                with storage.explained(file):
+                    file.unlink(missing_ok=True)
         self._trainings += 1
         own = hashlib.sha256(f"{moment} {self._trainings} {start}".encode()).hexdigest()
         self._file = self.folder / f"{round}{own}.checkpoint"
@@ -54,13 +53,16 @@ class TrainingCheckpoint:
     def restore(
         self, parameters: Mapping[str, Parameter], optimizer: Optimizer
     ) -> tuple[int, Numbers, Tensor] | None:
-        """Steps that are done, and what `keep` was told of them; None if there is no whole file."""
-        if not self._file.is_file():
-            return None
-        data = self._file.read_bytes()
-        digest, content = data[:DIGEST], data[DIGEST:]
-        if hashlib.sha256(content).digest() != digest:
-            log.warning("%s is damaged; the round's training begins anew", self._file)
+        """Steps that are done, and what `keep` was told of them; None if there is no whole file.
+
+        Raises UserError if the system refuses to read it.
+        """
+        try:
+            content = storage.unseal(self._file)
+        except storage.DamagedError as error:
+            log.warning("%s; the round's training begins anew", error)
+            content = None
+        if content is None:
             return None
         _, numbers, groups = unpack(content, SAVED)
         for name, parameter in parameters.items():
@@ -92,7 +94,7 @@ class TrainingCheckpoint:
         }
         header = {"message": SAVED, "kind": "client"}
         content = pack(header, {**numbers, "done": done}, groups)
-        storage.write(self._file, hashlib.sha256(content).digest() + content)
+        storage.seal(self._file, content)
         self._due = time.monotonic() + self.every
 
 

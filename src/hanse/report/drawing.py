@@ -99,7 +99,7 @@ def draw(plot: Plot) -> Picture:
 
 def keep(pictures: Iterable[Picture], folder: Path) -> None:
     """Write every picture as .png and .svg into a folder, which is replaced as a whole."""
-    with storage.folder(folder) as aside:
+    with storage.folder(folder, replace=True) as aside:
         for picture in pictures:
             (aside / f"{picture.plot.name}.png").write_bytes(picture.png)
             (aside / f"{picture.plot.name}.svg").write_bytes(picture.svg)

@@ -69,7 +69,7 @@ class FlowerHome:
                 "install it with `pip install 'hanse[flower]'`."
             )
         home = FlowerHome(folder.resolve())  # its programs run in it
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        storage.make(folder, private=True)
         for made in (home.app, home.apps, home.programs):
             shutil.rmtree(made, ignore_errors=True)
             made.mkdir()

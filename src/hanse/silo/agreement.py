@@ -98,12 +98,12 @@ class Witness:
         try:
             if request.kind == "train":
                 statement = self.statement(request)
-                storage.write(self._waiting, message)
+                storage.write(self._waiting, message, private=True)
                 update = Update({STATEMENT: _bytes(statement)})
                 return Reply(self.name, AGREE, request.round, update).pack()
             if request.kind != AGREED:
                 return respond(message)
-            waiting = self._waiting.read_bytes() if self._waiting.exists() else b""
+            waiting = storage.read(self._waiting) or b""
             asked = Request.parse(waiting) if waiting else None
             if asked is None or asked.round != request.round:
                 raise Disagreement(f"{self.name} was not asked to train in round {request.round}.")
@@ -130,7 +130,7 @@ class Witness:
             raise Disagreement(
                 f"{self.name} was sent another model for round {request.round} than before."
             )
-        storage.write(self.file, json.dumps(self._stated).encode())
+        storage.write(self.file, json.dumps(self._stated).encode(), private=True)
         return sign(json.dumps(mine).encode(), self._stamp(request.round), self.key)
 
     def check(self, request: Request, statements: list[bytes]) -> None:
@@ -203,11 +203,11 @@ def _bytes(data: bytes) -> Tensor:
 
 
 def _kept(file: Path) -> dict[str, str]:
-    if not file.exists():
+    if (data := storage.read(file)) is None:
         return {}
     try:
-        return {str(key): str(value) for key, value in json.loads(file.read_bytes()).items()}
-    except (ValueError, AttributeError, RecursionError, OSError):
+        return {str(key): str(value) for key, value in json.loads(data).items()}
+    except (ValueError, AttributeError, RecursionError):
         raise UserError(
             f"{file} cannot be read, which says what models this silo was sent; bring it back from "
             "a copy, or begin a new run."

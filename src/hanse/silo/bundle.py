@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from hanse import storage
 from hanse.errors import UserError
 from hanse.silo import identity, keys
 from hanse.silo.identity import ServerKit
@@ -34,8 +35,9 @@ def trust(folder: Path, file: Path) -> list[Public]:
     Raises UserError unless the server signed the file, and for what `identity.enrol` refuses; then
     none of them is taken.
     """
+    identity.refuse_changeable(folder)
     server = keys.read_server(folder / "server.pub")
-    own = {key.stem: keys.read(key) for key in folder.glob("*.pub") if _is_own(key)}
+    own = {key.stem: keys.read(key) for key in storage.listed(folder) if _is_own(key)}
     known = own | identity.members(folder)
     found = _read(file, server)
     for public in found:
@@ -52,7 +54,8 @@ def trust(folder: Path, file: Path) -> list[Public]:
 
 
 def _is_own(file: Path) -> bool:
-    return file.with_suffix(".key").exists() and file.stem not in keys.RESERVED
+    mine = file.suffix == ".pub" and file.with_suffix(".key").exists()
+    return mine and file.stem not in keys.RESERVED
 
 
 def _read(file: Path, server: Ed25519PublicKey) -> list[Public]:

@@ -158,7 +158,7 @@ def _general(host: str) -> x509.GeneralName:
 
 
 def _write(file: Path, certificate: x509.Certificate) -> None:
-    storage.write(file, certificate.public_bytes(serialization.Encoding.PEM))
+    storage.write(file, certificate.public_bytes(serialization.Encoding.PEM), public=True)
 
 
 def _write_key(file: Path, key: EllipticCurvePrivateKey) -> None:

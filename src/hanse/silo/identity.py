@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from hanse import storage
+from hanse import storage, trust
 from hanse.errors import UserError
 from hanse.silo import certificates, keys
 from hanse.silo.keys import Public
@@ -90,7 +90,8 @@ def init(folder: Path, hosts: Sequence[str], days: int) -> ServerKit:
     certificates.server(folder, _with_here(hosts), days)
     key = Ed25519PrivateKey.generate()
     keys.write_private(folder / "server.key", key)
-    storage.write(folder / "server.pub", f"{keys.line(key.public_key())} server\n".encode())
+    text = f"{keys.line(key.public_key())} server\n"
+    storage.write(folder / "server.pub", text.encode(), public=True)
     return open_server(folder)
 
 
@@ -106,6 +107,7 @@ def open_server(folder: Path, now: datetime | None = None) -> ServerKit:
     """A server's kit, checked; raises UserError that says what to do."""
     if not (folder / "server.key").exists():
         raise UserError(f"{folder} is no server's kit; make one with `hanse kit init`.")
+    refuse_changeable(folder)
     certificates.refuse_untimely(folder / "ca.crt", "make a new kit with `hanse kit init`", now)
     certificates.refuse_untimely(folder / "tls.crt", RENEW, now)
     certificates.refuse_unfit(folder)
@@ -128,6 +130,7 @@ def open_silo(folder: Path, name: str, now: datetime | None = None) -> SiloKit:
                 f"{folder} has no {file}; the server's administrator has it, and sends it when "
                 f"{name} is enrolled."
             )
+    refuse_changeable(folder)
     certificates.refuse_untimely(folder / "ca.crt", ANEW, now)
     keys.refuse_readable(folder / f"{name}.ssh")
     others = {other: public for other, public in members(folder).items() if other != name}
@@ -148,14 +151,14 @@ def make_keys(folder: Path, name: str) -> Public:
     keys.write_private(folder / f"{name}.key", signing)
     keys.write_private(folder / f"{name}.ssh", node)
     text = keys.written(name, node, signing)
-    storage.write(folder / f"{name}.pub", text.encode())
+    storage.write(folder / f"{name}.pub", text.encode(), public=True)
     return keys.parse(text, f"{name}.pub")
 
 
 def members(folder: Path) -> dict[str, Public]:
     """The silos that a kit knows, by name; what was revoked does not count wherever it lies."""
     found, gone = {}, _revoked(folder)
-    for file in sorted((folder / "silos").glob("*.pub")):
+    for file in (file for file in storage.listed(folder / "silos") if file.suffix == ".pub"):
         public = keys.read(file)
         if public.name != file.stem:
             raise UserError(f"{file} is the public file of {public.name}; give it that name.")
@@ -171,7 +174,7 @@ def enrol(folder: Path, public: Public) -> bool:
     """
     known = members(folder)
     refuse(folder, known, public)
-    storage.write(folder / "silos" / f"{public.name}.pub", public.text.encode())
+    storage.write(folder / "silos" / f"{public.name}.pub", public.text.encode(), public=True)
     return public.name not in known
 
 
@@ -214,13 +217,29 @@ def revoke(folder: Path, name: str) -> Public:
     # By its key, since a name may lose several.
     kept = keys.fingerprint(keys.line(known[name].signing)).removeprefix("SHA256:")
     place = folder / "revoked" / kept.replace("/", "_") / f"{name}.pub"
-    storage.write(place, known[name].text.encode())
+    storage.write(place, known[name].text.encode(), public=True)
     (folder / "silos" / f"{name}.pub").unlink()
     return known[name]
 
 
+def refuse_changeable(folder: Path) -> None:
+    """Raise UserError for a kit in which other users of the machine could put keys of their own."""
+    named = [folder / name for name in ("ca.crt", "tls.crt", "server.pub")]
+    known = [folder / "silos", *storage.listed(folder / "silos")]
+    for place in (folder, *named, *known, folder / "revoked", *_below(folder / "revoked")):
+        trust.refuse_writable(place, "change whom this kit trusts")
+
+
 def _revoked(folder: Path) -> list[Public]:
-    return [keys.read(file) for file in sorted((folder / "revoked").rglob("*.pub"))]
+    return [keys.read(file) for file in _below(folder / "revoked") if file.suffix == ".pub"]
+
+
+def _below(folder: Path) -> list[Path]:
+    """All that lies below a folder; a folder in it that cannot be listed is an error."""
+    found = []
+    for place in storage.listed(folder):
+        found += [place, *(_below(place) if place.is_dir() else ())]
+    return found
 
 
 def _shares_key(one: Public, other: Public) -> bool:

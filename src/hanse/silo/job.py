@@ -171,7 +171,7 @@ def _parsed(text: str) -> settings.Values:
     if len(text) > LARGEST:
         raise Refused(f"{PLACE} has {len(text):,} characters, more than {LARGEST:,}.")
     try:
-        aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
+        aliases = _has_aliases(text)
     except settings.UNREADABLE:
         aliases = False  # it is not YAML, which is said below
     if aliases:  # a few lines of them may stand for gigabytes
@@ -180,6 +180,19 @@ def _parsed(text: str) -> settings.Values:
         return settings.parse(text, PLACE)
     except UserError as error:
         raise Refused(str(error)) from None
+
+
+def _has_aliases(text: str) -> bool:
+    """Whether a YAML text has aliases; what comes below the greatest depth is not looked at."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            return True
+        if depth > settings.DEEPEST:  # which is refused
+            return False
+    return False
 
 
 def _own(spec: Spec, folder: str, allowed: Sequence[str]) -> Spec:

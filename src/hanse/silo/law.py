@@ -98,7 +98,7 @@ class Law:
                 "came in the last 24 hours; its policy has max_requests_per_day."
             )
         self._asked[key] = [*former, made]
-        storage.write(self.file("asked"), json.dumps(self._asked).encode())
+        storage.write(self.file("asked"), json.dumps(self._asked).encode(), private=True)
 
     def outgoing(self, reply: Reply) -> Reply:
         """A reply without what may not leave: numbers that are not allowed, and texts of errors."""
@@ -141,8 +141,7 @@ def note(
     if log.exists() and log.stat().st_size > LARGEST:
         log.replace(log.with_name("refusals.1.jsonl"))
     line = {"time": clock(), "run": run, "what": what, "reason": reason}
-    folder.mkdir(parents=True, exist_ok=True)
-    storage.append(log, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    storage.append(log, json.dumps(line, ensure_ascii=False).encode() + b"\n", private=True)
 
 
 def rounded(count: float, step: int) -> int:
@@ -239,12 +238,12 @@ def _name(spec: Spec) -> str:
 
 
 def _kept(file: Path) -> dict[str, list[str]]:
-    if not file.exists():
+    if (data := storage.read(file)) is None:
         return {}
     try:
-        found: Any = json.loads(file.read_bytes())
+        found: Any = json.loads(data)
         return {str(key): [str(made) for made in former] for key, former in found.items()}
-    except (ValueError, AttributeError, TypeError, RecursionError, OSError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         raise UserError(
             f"{file} cannot be read, which says what this silo was asked; bring it back "
             "from a copy, or remove it."

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, ValidationError, field_validator, model_validator
 
-from hanse import settings
+from hanse import settings, trust
 from hanse.data import hub
 from hanse.data.corpora import CORPORA
 from hanse.errors import UserError
@@ -129,10 +129,13 @@ def load(path: Path) -> Silo:
     """
     values, text = settings.read(path, "silo's settings")
     try:
-        return _built(values, path.resolve().parent)
+        silo = _built(values, path.resolve().parent)
     except SettingError as error:
         line = settings.line(text, error.place)
         raise UserError(f"{path}:{line}: {error}" if line else f"{path}: {error}") from None
+    if silo.kit is not None:  # a group may well write its law together
+        trust.refuse_writable(path, "change what this silo lets a server do", trust.EVERYBODY)
+    return silo
 
 
 def _built(values: settings.Values, home: Path) -> Silo:
@@ -159,6 +162,8 @@ def _policy_found(policy: Policy, home: Path) -> Policy:
                     f"policy.{setting} names {name!r:.80}, but there is no file {home / file}.",
                     ("policy", setting),
                 )
+            if colon:  # the owner's own word; what a server names grants nothing
+                trust.grant((home / file).resolve(), lasting=False)
         if allowed:
             full[setting] = tuple(str(home / name) if ":" in name else name for name in allowed)
     return policy.model_copy(update=full)

@@ -207,20 +207,20 @@ class Inbox:
                     "taken again"
                 )
             senders[stamp.sender] = stamp.sequence
-            storage.write(self.file, json.dumps(self._seen).encode())
+            storage.write(self.file, json.dumps(self._seen).encode(), private=True)
 
 
 def _kept(file: Path) -> dict[str, dict[str, int]]:
     """The sequences in a file; a damaged one is refused, since forgetting would let replays in."""
-    if not file.exists():
+    if (data := storage.read(file)) is None:
         return {}
     try:
-        found = json.loads(file.read_bytes())
+        found = json.loads(data)
         return {
             str(run): {str(sender): int(sequence) for sender, sequence in senders.items()}
             for run, senders in found.items()
         }
-    except (ValueError, AttributeError, TypeError, RecursionError, OSError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         raise UserError(
             f"{file} cannot be read, which says what messages came before; bring it back from a "
             f"copy, or remove it after {SKEW:.0f} seconds without messages."
