@@ -209,7 +209,7 @@ def test_only_its_owner_reads_what_a_silo_keeps(world: World) -> None:
     gate, resident = world.gate(), Resident(world.silo(), world.kit)
     before = os.umask(0)
     try:
-        gate.accept(world.job(), lambda experiment: 100)
+        gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
         assert gate.answer(world.request(), world.respond) is not None
         gate.answer(world.request(round=9), world.respond)  # refused, which is noted
         resident.answer(world.job())
