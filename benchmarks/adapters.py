@@ -121,11 +121,12 @@ class Runs:
 
     def untrained(self, seed: int) -> Task:
         """The model before any training, on the same reviews."""
-        return self._task(BASE, f"tuning-base-{seed}", seed, "evaluation.test=false", *UNTRAINED)
+        folder = f"tuning-base-{seed}"
+        return self._task(BASE, folder, seed, "evaluation.test=false", last=UNTRAINED)
 
     def base(self, seed: int) -> Task:
         """The model before any training, on the test reviews."""
-        return self._task(BASE, f"base-{seed}", seed, "data.validation=0", *UNTRAINED)
+        return self._task(BASE, f"base-{seed}", seed, "data.validation=0", last=UNTRAINED)
 
     def compared(self, name: str, kind: str, seed: int, rate: float) -> list[Task]:
         """The runs of one kind with one seed: one for each silo where silos are alone."""
@@ -136,8 +137,10 @@ class Runs:
             for place, words in enumerate(settings(kind))
         ]
 
-    def _task(self, name: str, folder: str, seed: int, *words: str) -> Task:
-        own = (f"adapter={WAYS[name].adapter}", f"seed={seed}", *words, *self.words)
+    def _task(
+        self, name: str, folder: str, seed: int, *words: str, last: tuple[str, ...] = ()
+    ) -> Task:
+        own = (f"adapter={WAYS[name].adapter}", f"seed={seed}", *words, *self.words, *last)
         return Task(self.home / folder, EXPERIMENT, own)
 
 
@@ -201,12 +204,12 @@ class Comparison:
         self._base()
         plan: dict[str, dict[str, list[list[Task]]]] = {}
         for name, row in self.rates.validated(names).items():
-            if row["result"]:
-                runs = {kind: self._each(name, kind, row["rate"]) for kind in WAYS[name].kinds}
-                if self.kept.row(fingerprint(*flat(runs)), "ways", name) is None:
-                    plan[name] = runs
-            else:
-                self._keep(name, {"no_result": "is not above the base model on validation"}, "")
+            if row["no_result"]:
+                self._keep(name, {"no_result": row["no_result"]}, "")
+                continue
+            runs = {kind: self._each(name, kind, row["rate"]) for kind in WAYS[name].kinds}
+            if self.kept.row(fingerprint(*flat(runs)), "ways", name) is None:
+                plan[name] = runs
         done: set[Task] = set()
         for task in self.workers.each(task for runs in plan.values() for task in flat(runs)):
             done.add(task)
@@ -225,7 +228,7 @@ class Comparison:
             self.kept.put(spread.standing([scores([task]) for task in tasks]), made, "base")
 
     def _conclude(self, name: str, runs: dict[str, list[list[Task]]]) -> None:
-        """Keep a line whose runs are done, or have failed."""
+        """Keep a line whose runs are done, or have diverged."""
         if all(task.finished for task in flat(runs)):
             self._keep(name, line(name, runs, self.runs.words), fingerprint(*flat(runs)))
         else:

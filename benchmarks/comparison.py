@@ -51,16 +51,19 @@ class Runs:
 
     def untrained(self, seed: int) -> Task:
         """The base model on the same reviews."""
-        return self._task(f"tuning-{BASE}-{seed}", *self._unseen(seed), *UNTRAINED)
+        return self._task(f"tuning-{BASE}-{seed}", *self._unseen(seed), last=UNTRAINED)
 
     def _unseen(self, seed: int) -> tuple[str, ...]:
         return f"seed={seed}", "evaluation.test=false", DEALS["unlike"]
 
     def compared(self, name: str, deal: str, seed: int, rate: float) -> Task:
         """A run that is compared with others; scoring is not to take longer than training."""
-        own = UNTRAINED if name == BASE else (*WAYS[name].settings, f"train.learning_rate={rate}")
         scored = (f"seed={seed}", DEALS[deal], "data.validation=0", "data.client_test=0.05")
-        return self._task(f"{_file(name)}-{deal}-{seed}", *own, *scored)
+        folder = f"{_file(name)}-{deal}-{seed}"
+        if name == BASE:
+            return self._task(folder, *scored, last=UNTRAINED)
+        own = (*WAYS[name].settings, f"train.learning_rate={rate}")
+        return self._task(folder, *own, *scored)
 
     def timing(self, name: str, place: str = "") -> Task:
         """A short run of silos of equal size, which has the processor to itself."""
@@ -68,8 +71,8 @@ class Runs:
         unseen = ("data.validation=0", "evaluation.test=false", "evaluation.clients=false")
         return self._task(f"timing-{_file(name)}{place}", *own, *unseen)
 
-    def _task(self, folder: str, *words: str) -> Task:
-        return Task(self.home / folder, EXPERIMENT, (*words, *self.words))
+    def _task(self, folder: str, *words: str, last: tuple[str, ...] = ()) -> Task:
+        return Task(self.home / folder, EXPERIMENT, (*words, *self.words, *last))
 
 
 def _file(name: str) -> str:
@@ -149,11 +152,9 @@ class Comparison:
         """Choose rates, then finish the lines of these ways, base and baseline before them."""
         names = list(dict.fromkeys([BASELINE, *names]))
         found = self.rates.validated(names)
-        rates = {name: row["rate"] if row["result"] else None for name, row in found.items()}
-        rates[BASE] = None
         plan = {
             key: tasks
-            for key, tasks in self._planned((BASE, *names), rates)
+            for key, tasks in self._planned(found)
             if self.kept.row(fingerprint(*tasks), "deals", *key[::-1]) is None
         }
         done: set[Task] = set()
@@ -162,29 +163,24 @@ class Comparison:
             for (name, deal), tasks in plan.items():
                 if task in tasks and done.issuperset(tasks):
                     self._put(name, deal, tasks)
-        self._time([name for name in names if rates[name] is not None])
+        self._time([name for name in names if not found[name]["no_result"]])
 
-    def _planned(
-        self, names: Sequence[str], rates: dict[str, float | None]
-    ) -> Iterator[tuple[tuple[str, str], list[Task]]]:
-        """The runs of every line; one without a result at its rate is none."""
-        for name in names:
+    def _planned(self, validated: dict[str, Row]) -> Iterator[tuple[tuple[str, str], list[Task]]]:
+        """The runs of every line; a way without a result at its rate has none."""
+        for name, row in {BASE: {"rate": 0.0, "no_result": None}, **validated}.items():
             for deal in DEALS:
-                rate = rates[name]
-                if name != BASE and rate is None:
-                    self._refuse(name, deal, "is not above the base model on validation")
+                if row["no_result"]:
+                    self._refuse(name, deal, row["no_result"])
                 else:
-                    yield (
-                        (name, deal),
-                        [self.runs.compared(name, deal, seed, rate or 0.0) for seed in self.seeds],
-                    )
+                    runs = [self.runs.compared(name, deal, s, row["rate"]) for s in self.seeds]
+                    yield (name, deal), runs
 
     def _refuse(self, name: str, deal: str, why: str) -> None:
         row = {"family": WAYS[name].family, "no_result": why}
         self._keep(name, deal, row, "")
 
     def _put(self, name: str, deal: str, tasks: Sequence[Task]) -> None:
-        """Keep a line whose runs are done, or have failed."""
+        """Keep a line whose runs are done, or have diverged."""
         if all(task.finished for task in tasks):
             self._keep(name, deal, line(name, [*map(outcome, tasks)]), fingerprint(*tasks))
         else:

@@ -65,11 +65,16 @@ class Workers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._pool is not None:
+        if self._pool is None:
+            return
+        if error is None:
+            self._pool.close()
+        else:
             self._pool.terminate()
+        self._pool.join()
 
     def each(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        """Do what is not done yet; every task as soon as it is done, or has failed."""
+        """Do what is not done yet; every task as soon as it is done, or has diverged."""
         wanted = list(dict.fromkeys(tasks))
         left = [task for task in wanted if not task.finished]
         yield from (task for task in wanted if task.finished)
@@ -103,7 +108,7 @@ def _begin() -> None:
 def _work(task: Task) -> tuple[Task, str]:
     """Run a task, or go on with it; what is in memory stays for the next.
 
-    A rate at which training diverges is a finding like others, so a run may fail.
+    A rate at which training diverges is a finding like others: it ends this run alone.
     """
     try:
         if (task.folder / "experiment.yaml").exists():
@@ -111,5 +116,7 @@ def _work(task: Task) -> tuple[Task, str]:
         else:
             simulation.run(task.experiment(), _held)
     except UserError as error:
-        return task, f" failed: {error}"
+        if "finite" not in str(error):  # what training and scoring say of numbers that overflow
+            raise
+        return task, f" diverged: {error}"
     return task, ""

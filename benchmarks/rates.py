@@ -126,7 +126,7 @@ class Rates:
             self.workers.finish([*base, *(task for name in left for task in runs[name])])
         for name in left:
             row = self._beside(base, runs[name], self.families[self.family_of[name]].personal)
-            row["result"] = choices[name]["inside"] and row["accuracy"] > row["base"]
+            row["no_result"] = _refused(choices[name], row)
             made = fingerprint(*runs[name], *base)
             self.kept.put({"rate": choices[name]["rate"], **row}, made, "validated", name)
         kept: dict[str, Row] = self.kept.content["validated"]
@@ -146,3 +146,10 @@ class Rates:
         runs = {r: [t for judge in family.judges for t in self._runs(judge, r)] for r in rates}
         self.workers.finish(task for tasks in runs.values() for task in tasks)
         return [mean([validated(task, family.personal) for task in runs[rate]]) for rate in rates]
+
+
+def _refused(choice: Row, row: Row) -> str | None:
+    """The reason why a method has no result at this rate; none if it has one."""
+    if row["accuracy"] <= row["base"]:
+        return "is not above the base model on validation"
+    return None if choice["inside"] else "the best rate of its family is the last that was tried"

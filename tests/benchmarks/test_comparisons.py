@@ -10,10 +10,12 @@ import comparison
 import many_runs
 import protocol
 import pytest
+import rates
 from many_runs import Task
 from rates import Choice
 
 from hanse import journal, simulation
+from hanse.errors import UserError
 from hanse.learners import training
 from hanse.loading import load
 
@@ -104,14 +106,20 @@ def test_in_one_place_there_are_as_many_updates_in_a_row_and_the_same_resets(
     assert [row["examples"] for row in ledger if row["kind"] == "train"] == [3 * 3 * 8] * 3
 
 
-def test_a_run_that_fails_does_not_end_the_others(quick: Path, tmp_path: Path) -> None:
-    words = ("rounds=1", "train.max_steps=1")
+def test_a_run_that_diverges_does_not_end_the_others(quick: Path, tmp_path: Path) -> None:
     tasks = [
-        Task(tmp_path / "bad", quick, (*words, "algorithm=flora", "adapter={ia3: {}}")),
-        Task(tmp_path / "good", quick, words),
+        Task(tmp_path / "bad", quick, (*WORDS, "train.learning_rate=1e30")),
+        Task(tmp_path / "good", quick, WORDS),
     ]
     with many_runs.Workers(0) as workers:
         assert [task.finished for task in workers.each(tasks)] == [False, True]
+        assert rates.validated(tasks[0], personal=False) == rates.WORST
+
+
+def test_settings_that_are_refused_are_no_finding(quick: Path, tmp_path: Path) -> None:
+    words = ("algorithm=flora", "adapter={ia3: {}}")
+    with many_runs.Workers(0) as workers, pytest.raises(UserError):
+        workers.finish([Task(tmp_path / "bad", quick, words)])
 
 
 def test_every_way_has_a_family_and_every_family_judges_of_its_own() -> None:

@@ -109,10 +109,10 @@ def test_a_family_has_the_rate_of_the_highest_mean_of_its_judges_over_the_deals(
 
 def test_a_method_that_is_not_above_the_base_has_no_result(table: Rates) -> None:
     found = table.validated(["one", "other", "better"])
-    assert {name: row["result"] for name, row in found.items()} == {
-        "one": True,
-        "other": False,
-        "better": True,
+    assert {name: row["no_result"] for name, row in found.items()} == {
+        "one": None,
+        "other": "is not above the base model on validation",
+        "better": None,
     }
     assert {row["rate"] for row in found.values()} == {1e-3}
     assert found["other"]["base"] == pytest.approx(0.6)
@@ -124,7 +124,7 @@ def test_at_the_end_of_a_search_there_is_no_result(
     monkeypatch.setattr(rates, "WIDENED", -1)
     monkeypatch.setitem(SCORES, ("two", 3e-3), (90, 90, 90))
     assert (table.chosen("both")["rate"], table.chosen("both")["inside"]) == (3e-3, False)
-    assert not table.validated(["one"])["one"]["result"]
+    assert "the last that was tried" in table.validated(["one"])["one"]["no_result"]
 
 
 def test_what_is_kept_is_not_done_again(table: Rates) -> None:
