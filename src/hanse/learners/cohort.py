@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hanse.learners import attached
+from hanse.learners import attached, places
 from hanse.learners.batches import Batch, joined
 from hanse.learners.member import Member
 from hanse.learners.pieces import Drop
@@ -113,11 +113,15 @@ class _Cohort:
         self.backbone = members[0].backbone
         self.courses = sorted(map(_course, members), key=lambda course: -len(course.steps))
         model, ordered = self.backbone.model, [course.member for course in self.courses]
+        starts, first = [member.whole for member in ordered], ordered[0].adapter
+        live = {member.adapter: self.backbone.parameters(member.adapter) for member in ordered}
+        found = places.found(model, first, live[first], starts)
+        assert found is not None  # clients whose adapters cannot be stacked do not come here
         self.stack = Stack(
-            model,
-            [member.whole for member in ordered],
+            found,
+            starts,
             ordered[0].tensors.keys(),
-            [attached.scalings(model, member.adapter) for member in ordered],
+            [attached.scalings(model, m.adapter, live[m.adapter]) for m in ordered],
             torch.bfloat16 if self.backbone.bf16 else torch.float32,
             self.backbone.device,
         )

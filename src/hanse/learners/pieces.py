@@ -62,7 +62,8 @@ class Drop:
 class Piece(ABC):
     """One adapted layer.
 
-    name: of the module that PEFT has put there. base: the frozen layer within.
+    name: of its place. base: the layer that PEFT has put there. While the clients train it passes
+        its input on to the frozen layer within, or to another adapter's, and adds nothing.
     shapes: by suffix, what of it has room for every client's tensor.
     """
 
@@ -77,7 +78,7 @@ class Piece(ABC):
 
     @abstractmethod
     def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
-        """Put the clients' tensors to work in the base layer.
+        """Put the clients' tensors to work at the layer.
 
         scaling: (K, 1, 1) of LoRA; layer: the number of this piece, for dropout.
         """
