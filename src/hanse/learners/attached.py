@@ -187,10 +187,17 @@ def held(parameters: Iterable[Parameter]) -> Iterator[None]:
 
 
 def dropouts(model: PeftModel, adapter: str) -> list[Module]:
-    """The modules that drop inputs of one adapter while it is trained."""
+    """The modules that drop inputs of one adapter while it is trained, as its settings say.
+
+    What a copy of the model's own module has, such as a head, rests as in the model itself.
+    """
     named = ((name.split("."), module) for name, module in model.named_modules())
     kinds = Dropout, LSTM  # which drops between its layers, and on a GPU is trained no other way
-    return [module for path, module in named if adapter in path and isinstance(module, kinds)]
+    return [
+        module
+        for path, module in named
+        if adapter in path and "modules_to_save" not in path and isinstance(module, kinds)
+    ]
 
 
 def dropout(model: PeftModel, adapter: str) -> float:
