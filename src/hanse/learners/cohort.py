@@ -98,6 +98,10 @@ class _Course:
         examples = learner.examples(self.member.split)
         return [learner.batch([examples[index] for index in part]) for part in self.steps[step]]
 
+    def seed(self) -> int:
+        """What draws the dropout of its next batch."""
+        return int(torch.randint(2**31, (), generator=self.dropping))
+
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
         member = self.member
@@ -188,7 +192,8 @@ class _Cohort:
         if not any(shares):
             return None
         shapes = [(0, 0) if b is None else (b.ids.shape[0], b.ids.shape[1]) for b in batches]
-        seeds = [int(torch.randint(2**31, (), generator=course.dropping)) for course in active]
+        # Each draws for its own batches alone, however many others have in a step.
+        seeds = [0 if b is None else c.seed() for c, b in zip(active, batches, strict=True)]
         return Drop(shares, seeds, shapes)
 
     def _fits(self, spent: dict[str, float]) -> list[Fit]:
