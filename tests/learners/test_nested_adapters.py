@@ -11,6 +11,7 @@ import torch
 from clients import client, rows
 from torch import Tensor
 
+from hanse.factors import B
 from hanse.learners import attached, cohort, places
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
@@ -137,3 +138,18 @@ def test_loras_dropout_is_at_work_beside_another_kind(request: pytest.FixtureReq
         cohort.train([member])
         ended.append(member.tensors)
     assert not torch.allclose(*(own[next(iter(own))] for own in ended), atol=1e-4)
+
+
+def test_a_residual_is_beside_lora_where_lora_is_around_another_kind(
+    request: pytest.FixtureRequest,
+) -> None:
+    """The same factors as a residual and as the adapter give the same, whatever is within."""
+    backbone = _backbone(request, "tiny_llama")
+    mixture = Mixed.of([KINDS[kind]("tiny_llama", 3) for kind in ("ia3", "houlsby", "lora")])
+    learner, _ = _clients(backbone, [mixture] * 2)
+    wanted, start = _alone(learner), learner.tensors()
+    factors = {name: tensor for name, tensor in start.items() if ".lora_" in name}
+    ups = {name for name in factors if name.endswith(B)}
+    learner.load({n: t * 0 if n in ups else t for n, t in start.items()})
+    learner.correct({n: t * learner.scaling if n in ups else t for n, t in factors.items()})
+    torch.testing.assert_close(_alone(learner), wanted, atol=1e-4, rtol=1e-4)

@@ -21,7 +21,7 @@ class RoLoRA(FedAvg):
     """
 
     def init(self, server: Server) -> State:
-        refuse_other_than_lora(server.learner.tensors(), type(self).__name__)
+        refuse_other_than_lora(server.learner.tensors(), type(self).__name__, products=False)
         return super().init(server)
 
     def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:

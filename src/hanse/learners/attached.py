@@ -137,6 +137,8 @@ def _quiet() -> Iterator[None]:
             "Unsupported layer type",
             "Already found a `peft_config`",
             "Model has `tie_word_embeddings=True`",
+            # It looks for modules alone, and these are parameters, which do get them.
+            "The following (rank|alpha)_pattern keys did not match any targeted module",
         ):
             warnings.filterwarnings("ignore", said)
         yield
