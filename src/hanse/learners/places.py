@@ -90,8 +90,9 @@ def _beside(layer: Any, adapter: str) -> Iterator[tuple[Any, ...]]:
         down = layer.bottleneck_down[adapter]
         yield down.weight, layer, Narrow, NARROW, layer.bends[adapter]
     elif isinstance(layer, LinearWithCore) and adapter in layer.core_r:
-        up = layer.up[adapter] * layer.scaling[adapter]
-        yield layer.core_r[adapter], layer, Core, (CORE,), up, layer.down[adapter]
+        fixed = layer.factors(adapter)
+        up = fixed.up * layer.scaling[adapter]
+        yield layer.core_r[adapter], layer, Core, (CORE,), up, fixed.down
 
 
 def _copied(wrapper: Any, adapter: str) -> Iterator[tuple[Any, ...]]:

@@ -1,21 +1,26 @@
 """LoRA-XS (Bałazy et al. 2024, 2405.17604): a small matrix between frozen factors of W."""
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+from peft import PeftModel
 from pydantic import ConfigDict, Field, PositiveFloat
 
 from hanse.learners.adapter import Adapter
 from hanse.learners.targets import Layers, Targets, in_layers, plain, unmatched
-from hanse.learners.tuners.lora_xs import KIND, CoreConfig
+from hanse.learners.tuners.lora_xs import KIND, CoreConfig, LinearWithCore
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LoraXS(Adapter):
     """W + s·B·R·A with s = α/r: B and A are W's first singular vectors, and R alone is trained.
 
-    r² numbers a matrix, whatever its size, so r may be large. R begins as zero. What is saved is an
-    ordinary LoRA adapter.
+    r² numbers a matrix, whatever its size, so r may be large; where it is above a side of a matrix,
+    R has as many rows as that side. R begins as zero. B and A are computed once, by the server, and
+    every client gets them from it. What is saved is an ordinary LoRA adapter.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -40,3 +45,15 @@ class LoraXS(Adapter):
 
     def refused(self, model: Any, error: Exception) -> str:
         return unmatched(model, self.target_modules, error, "this model", "LoRA-XS")
+
+    def check(self, model: PeftModel, name: str) -> None:
+        """Say where the rank is above the size of a matrix."""
+        layers = [own for own in model.modules() if isinstance(own, LinearWithCore)]
+        ranks = [len(own.core_r[name]) for own in layers if name in own.core_r]
+        cut = [rank for rank in ranks if rank < self.r]
+        if cut:
+            log.warning(
+                "adapter.lora_xs.r is %d, above the smaller side of %d of the %d adapted matrices; "
+                "there the rank is that side (at least %d)",
+                *(self.r, len(cut), len(ranks), min(cut)),
+            )

@@ -1,6 +1,8 @@
 """LoRA-XS for PEFT: W + s·B·R·A with B and A from W's own singular vectors, and only R trained.
 
-What is saved is an ordinary LoRA adapter with B·R and A.
+B and A are computed when they are first asked for, unless they are set before: in a federation the
+server computes them, and its clients get them from it. What is saved is an ordinary LoRA adapter
+with B·R and A.
 """
 
 from dataclasses import dataclass
@@ -14,8 +16,9 @@ from torch.nn import Module, Parameter, ParameterDict
 from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
-from hanse.factors import A, B
+from hanse.factors import A, B, Factors, padded
 from hanse.learners.quantization import packed
+from hanse.learners.singular import first_vectors
 from hanse.learners.tuners.tuner import OwnConfig, OwnModel, register
 from hanse.tensors import Tensors
 
@@ -36,19 +39,19 @@ class CoreConfig(OwnConfig):
 class LinearWithCore(Module, BaseTunerLayer):
     """A frozen linear layer y = Wx, and s·B·R·A·x beside it; R begins as zero.
 
-    B is W's first left singular vectors, each times its singular value, A its right ones.
+    B is W's first left singular vectors, each times its singular value, A its right ones. R has at
+    most as many rows as the smaller side of W; s stays α/r with the r that was asked for.
     PEFT knows linear layers that are adapted already by such a class's name.
     """
 
     adapter_layer_names = ("core_r",)
-    other_param_names = ("up", "down", "scaling")
+    other_param_names = ("fixed", "scaling")
 
     def __init__(self, base_layer: Module, name: str, config: CoreConfig) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.core_r = ParameterDict()
-        self.up: dict[str, Tensor] = {}  # B (out, r), by adapter
-        self.down: dict[str, Tensor] = {}  # A (r, in)
+        self.fixed: dict[str, Factors] = {}  # B (out, r) and A (r, in), by adapter
         self.scaling: dict[str, float] = {}
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
@@ -63,36 +66,33 @@ class LinearWithCore(Module, BaseTunerLayer):
                 "it needs the singular vectors of weights, which are quantized here; set "
                 "model.quantization: none"
             )
-        weight = base.weight.detach().float()
-        weight = weight.T if isinstance(base, Conv1D) else weight
-        rank = min(config.r, *weight.shape)
-        u, values, v = _first_vectors(weight, rank)
-        # A vector and its opposite are as good; all machines are to take the same one.
-        signs = v.gather(0, v.abs().argmax(dim=0, keepdim=True)).sign()
-        self.up[name], self.down[name] = u * values * signs, (v * signs).T.contiguous()
+        rank = min(config.r, *base.weight.shape)
         self.scaling[name] = config.lora_alpha / config.r
-        self.core_r[name] = Parameter(weight.new_zeros(rank, rank))
+        empty = torch.zeros(rank, rank, dtype=torch.float32, device=base.weight.device)
+        self.core_r[name] = Parameter(empty)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    @torch.no_grad()
+    def factors(self, name: str) -> Factors:
+        """An adapter's B and A."""
+        if name not in self.fixed:
+            base: Any = self.get_base_layer()
+            with torch.autocast(base.weight.device.type, enabled=False):
+                weight = base.weight.float()
+                weight = weight.T if isinstance(base, Conv1D) else weight
+                u, values, v = first_vectors(weight, len(self.core_r[name]))
+            self.fixed[name] = Factors((u * values).contiguous(), v.T.contiguous())
+        return self.fixed[name]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         found: Tensor = self.base_layer(x, *args, **kwargs)
         for name in () if self.disable_adapters else self.active_adapters:
             if name in self.core_r:
-                core = self.core_r[name]
-                low = linear(x.to(core.dtype), self.down[name])
-                more = linear(linear(low, core), self.up[name]) * self.scaling[name]
+                core, fixed = self.core_r[name], self.factors(name)
+                low = linear(x.to(core.dtype), fixed.down)
+                more = linear(linear(low, core), fixed.up) * self.scaling[name]
                 found = found + more.to(found.dtype)
         return found
-
-
-def _first_vectors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The first singular vectors and values; the same bits whenever and wherever it is asked."""
-    with torch.random.fork_rng(devices=[]):  # svd_lowrank begins with a draw from the CPU's stream
-        torch.manual_seed(0)
-        there = weight if weight.is_meta else weight.cpu()  # a shape without numbers stays one
-        found = torch.svd_lowrank(there, rank, niter=8)
-    u, values, v = (tensor.to(weight.device) for tensor in found)
-    return u, values, v
 
 
 class CoreModel(OwnModel):
@@ -103,24 +103,29 @@ class CoreModel(OwnModel):
 
 
 def as_lora(model: Module, adapter: str, tensors: Tensors) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """The same change as an ordinary LoRA adapter: B·R and A."""
+    """The same change as an ordinary LoRA adapter: B·R and A.
+
+    Its rank is that of the largest R. Factors of smaller ones are filled up with zeros, since LoRA
+    has one rank for all layers; its α keeps s what it is.
+    """
     modules: dict[str, Any] = dict(model.named_modules())
     own: Any = model.peft_config[adapter]  # type: ignore[index]
+    rank = max(len(tensor) for name, tensor in tensors.items() if name.endswith(CORE))
     found = {}
     for name, tensor in tensors.items():
         if not name.endswith(CORE):
             found[name] = tensor
             continue
         place = name.removesuffix(CORE)
-        layer = modules[place]
-        found[place + A] = layer.down[adapter].cpu()
-        found[place + B] = layer.up[adapter].cpu() @ tensor
+        fixed = modules[place].factors(adapter)
+        whole = padded(Factors(fixed.up.cpu() @ tensor, fixed.down.cpu()), rank)
+        found[place + A], found[place + B] = whole.down, whole.up
     layers = [module for module in modules.values() if isinstance(module, LinearWithCore)]
     transposed = any(isinstance(layer.get_base_layer(), Conv1D) for layer in layers)
     config = LoraConfig(
-        r=own.r,
+        r=rank,
         fan_in_fan_out=transposed,
-        lora_alpha=own.lora_alpha,
+        lora_alpha=own.lora_alpha if rank == own.r else own.lora_alpha / own.r * rank,
         target_modules=own.target_modules,
         layers_to_transform=own.layers_to_transform,
         modules_to_save=own.modules_to_save,
