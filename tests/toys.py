@@ -25,8 +25,9 @@ from hanse.objectives.sft import Sft
 from hanse.pipeline import Pipeline
 from hanse.randomness import Moment
 from hanse.runtimes.inprocess import InProcess
-from hanse.server import Run, Schedule, Standing, standing_of
+from hanse.server import Run, Schedule
 from hanse.server import rounds as loop
+from hanse.standing import Standing, standing_of
 from hanse.values import Fit, Memory, Penalty
 
 CLASSES, FEATURES = 3, 4

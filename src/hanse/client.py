@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hanse.constants import FOLDER, Constants, ConstantStore
 from hanse.errors import UserError
 from hanse.interfaces import Aggregator, Algorithm, Client, Task
 from hanse.learner import Learner
@@ -13,6 +14,11 @@ from hanse.messages import ClientProfile, Order, Reply, Request, Update
 from hanse.pipeline import Pipeline
 from hanse.randomness import Moment
 from hanse.values import Memory
+
+
+class Lacking(UserError):  # noqa: N818 (said of what is not there)
+    """The adapter's constants are not here, and must be sent again."""
+
 
 OPTIMIZER = "optimizer"  # the learner's place in a client's memory, beside those of the parts
 ALGORITHM = "algorithm"
@@ -37,6 +43,11 @@ class Site:
     seed: int
     session: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def constants(self) -> ConstantStore:
+        """Where this machine keeps constants, for all its clients."""
+        return ConstantStore(self.store.folder.parent / FOLDER)
+
 
 def respond(site: Site, message: bytes) -> bytes:
     """Answer one request; a mistake that the user can mend comes back as the reply's error.
@@ -49,8 +60,26 @@ def respond(site: Site, message: bytes) -> bytes:
         return replace(reply, update=_answer(site, request)).pack()
     except LostMemory:
         raise
+    except Lacking as error:
+        return replace(reply, error=str(error), lacks=request.constants).pack()
     except UserError as error:
         return replace(reply, error=str(error)).pack()
+
+
+def _equip(site: Site, learner: Learner, request: Request) -> None:
+    """Let the learner have the constants that the server has."""
+    given = Constants.of(request.given)
+    if given.digest not in ("", request.constants):
+        raise UserError(
+            f"{site.profile.name} was sent other constants of the adapter than the request names; "
+            "look after the connection to the server."
+        )
+    site.constants.keep(given)
+    if request.constants and not learner.has_constants(request.constants):
+        there = given if given.digest else site.constants.find(request.constants)
+        if there is None:
+            raise Lacking(f"{site.profile.name} no longer has the constants of the adapter.")
+        learner.put_constants(there)
 
 
 def _answer(site: Site, request: Request) -> Update:
@@ -59,6 +88,7 @@ def _answer(site: Site, request: Request) -> Update:
     store = site.store
     memory = (store.open if request.kind == "train" else store.look)(request.counted)
     learner = site.learner(moment, memory.setdefault(OPTIMIZER, {}))
+    _equip(site, learner, request)
     own = memory.setdefault(ALGORITHM, {})
     client = Client(site.profile, learner, own, site.session, moment)
     if request.kind not in ("train", "evaluate"):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from hanse.constants import Constants
 from hanse.interfaces import Aggregator, Algorithm, Federation
 from hanse.journal import Ledger
 from hanse.messages import ClientProfile, MessageError, Order, Reply, Request, Update, admit
@@ -28,6 +29,8 @@ class RoundExchange:
     counted: the last counted round of each client that remembers it.
     deadline: seconds that the round's clients have to answer one request (None: no limit).
     enough: how many answers to training are waited for; None: those of all.
+    constants: of the adapter, which a client is sent once.
+    holding: the clients that have them; those that come to have them are added.
     remembering: the clients that have kept something of this round.
     silent: those that did not answer the last request in time.
     """
@@ -46,6 +49,8 @@ class RoundExchange:
     ledger: Ledger
     deadline: float | None = None
     enough: int | None = None
+    constants: Constants = field(default_factory=Constants)
+    holding: set[str] = field(default_factory=set)
     remembering: set[str] = field(default_factory=set)
     silent: list[str] = field(default_factory=list)
 
@@ -93,7 +98,9 @@ class RoundExchange:
         return others | dict.fromkeys(sorted(used & self.remembering), self.moment.round)
 
     def _request(self, kind: str, name: str, order: Order) -> Request:
-        return Request(kind, self.moment.round, self.counted.get(name, 0), order)
+        given = {} if name in self.holding else self.constants.tensors
+        told = Request(kind, self.moment.round, self.counted.get(name, 0), order)
+        return replace(told, constants=self.constants.digest, given=given)
 
     def _converse(
         self,
@@ -120,6 +127,8 @@ class RoundExchange:
                 log.warning("the update of %s was refused: %s", reply.client, error, extra=who)
                 self.ledger.received(reply.client, reply.kind, size, {}, error=str(error))
                 continue
+            if self.constants.digest:
+                self.holding.add(reply.client)
             numbers = {**reply.update.numbers, "weight": reply.update.weight}
             self.ledger.received(reply.client, reply.kind, size, numbers)
             log.info("%s", _told(reply), extra=who)
@@ -184,11 +193,21 @@ class RoundExchange:
                 traffic.under_way += 1  # that request was none of these
                 self._refuse(reply, len(message))
                 continue
+            if reply.lacks == self.constants.digest and sender in self.holding:
+                self._send_again(reply, len(message), traffic)
+                continue
             missing.discard(sender)
             spare = max(0, spare - bool(reply.error))  # one of the others must do instead
             ready.append((reply, message))
             del arrived, message, reply  # else they stay here for as long as they are worked on
             yield ready.pop()
+
+    def _send_again(self, reply: Reply, size: int, traffic: "_Traffic") -> None:
+        """Ask a client that has lost the constants once more, and send them along."""
+        log.warning("%s lacks the adapter's constants: sent again", reply.client)
+        self.ledger.received(reply.client, reply.kind, size, {})
+        self.holding.discard(reply.client)
+        traffic.unsent.appendleft(reply.client)
 
     def _refuse(self, reply: Reply, size: int) -> None:
         """An answer to a request that is over, or a second one: it is counted nowhere."""

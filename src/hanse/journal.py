@@ -6,6 +6,7 @@ metrics.jsonl        one line a round: losses, scores, seconds, bytes
 ledger.jsonl         one line for each client, round and kind of message: its bytes and numbers
 scores/              per-item scores of the test sets, for paired comparisons; some answers
 state/               the last checkpoints; a file's name carries its own hash
+constants/           what the adapter has beside its trained tensors, if anything
 clients/             each simulated client's memory
 tracking-id          what trackers know the run by, if it has any
 deployed-as          what silos know the run by, if they are on other machines
@@ -33,6 +34,7 @@ from typing import IO, Any
 from hanse import storage
 from hanse.errors import UserError
 from hanse.messages import Groups, MessageError, Numbers, pack, unpack
+from hanse.tensors import below
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +97,16 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after a round: the server's tensors by group, and whose memory is of which."""
+    """The state after a round: the server's tensors by group, and whose memory is of which.
+
+    constants: the hash of the adapter's constants; empty if it has none. holding: who has them.
+    """
 
     round: int
     groups: Groups
     counted: dict[str, int] = field(default_factory=dict)
+    constants: str = ""
+    holding: frozenset[str] = frozenset()
 
 
 class Journal:
@@ -143,7 +150,9 @@ class Journal:
             storage.append(self.folder / "metrics.jsonl", (json.dumps(record) + "\n").encode())
             numbers = {"round": checkpoint.round}
             numbers |= {f"counted/{name}": at for name, at in checkpoint.counted.items()}
-            data = pack({"message": "checkpoint", "kind": "state"}, numbers, checkpoint.groups)
+            numbers |= {f"holding/{name}": 1 for name in sorted(checkpoint.holding)}
+            header = {"message": "checkpoint", "kind": "state", "constants": checkpoint.constants}
+            data = pack(header, numbers, checkpoint.groups)
             digest = hashlib.sha256(data).hexdigest()
             home = self.folder / "state"
             storage.write(home / f"{checkpoint.round:05d}-{digest}.safetensors", data)
@@ -243,11 +252,12 @@ def _read(file: Path) -> Checkpoint | None:
     if match is None or hashlib.sha256(data).hexdigest() != match[2]:
         return None
     try:
-        _, numbers, groups = unpack(data, "checkpoint")
+        header, numbers, groups = unpack(data, "checkpoint")
     except MessageError:
         return None
-    counted = {n[8:]: int(v) for n, v in numbers.items() if n.startswith("counted/")}
-    return Checkpoint(int(numbers["round"]), groups, counted)
+    counted = {name: int(value) for name, value in below(numbers, "counted/").items()}
+    known = header.get("constants", ""), frozenset(below(numbers, "holding/"))
+    return Checkpoint(int(numbers["round"]), groups, counted, *known)
 
 
 def _round_of(line: bytes) -> int:

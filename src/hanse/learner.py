@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn import Parameter
 
+from hanse.constants import Constants
 from hanse.factors import RESIDUAL
 from hanse.messages import Numbers
 from hanse.packed import lengths
@@ -84,6 +85,19 @@ class Learner(ABC):
     def initial(self) -> Tensors:
         """What is trained, as it is before any training: the same wherever the settings are."""
         raise TypeError(f"{type(self).__name__} does not know how it began")
+
+    def constants(self) -> Constants:
+        """What nobody trains and all machines must have alike; by default nothing."""
+        return Constants()
+
+    def has_constants(self, digest: str) -> bool:
+        """Whether the constants with this hash are in place."""
+        return not digest
+
+    def put_constants(self, constants: Constants) -> None:
+        """Use these constants; raises UserError unless names and shapes are the same."""
+        if constants.digest:
+            raise TypeError(f"{type(self).__name__} has no constants")
 
     def freeze(self, tensors: Tensors) -> None:
         """Set some of what is trained, and leave it as it is: it is no longer trained, nor sent.

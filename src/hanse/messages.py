@@ -8,6 +8,7 @@ reading one executes nothing.
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,6 +73,8 @@ class Request:
         it was after that round. 0: none yet, or the client remembers nothing of it.
     codecs: server state of the transforms, such as a basis, by place in the list ("upload.0").
     note: what the aggregator tells this client along with the order.
+    constants: the hash of what the adapter has beside its trained tensors; empty if nothing.
+    given: these themselves, for a client that does not have them yet.
     """
 
     kind: str
@@ -80,14 +83,18 @@ class Request:
     order: Order = field(default_factory=Order)
     codecs: Groups = field(default_factory=dict)
     note: Order = field(default_factory=Order)
+    constants: str = ""
+    given: Tensors = field(default_factory=dict)
 
     def pack(self) -> bytes:
         """This request as bytes."""
         header = {"message": "request", "kind": self.kind}
+        header |= {"constants": self.constants} if self.constants else {}
         numbers: dict[str, float] = {"round": self.round, "counted": self.counted}
         numbers |= {f"order/{name}": value for name, value in self.order.numbers.items()}
         numbers |= {f"note/{name}": value for name, value in self.note.numbers.items()}
         groups = {"order": self.order.tensors, "note": self.note.tensors, **self.codecs}
+        groups |= {"constants": self.given} if self.given else {}
         return pack(header, numbers, groups)
 
     @staticmethod
@@ -96,25 +103,31 @@ class Request:
         header, numbers, groups = unpack(data, "request")
         order = Order(groups.pop("order", {}), below(numbers, "order/"))
         note = Order(groups.pop("note", {}), below(numbers, "note/"))
+        constants = header.get("constants", ""), groups.pop("constants", {})
+        if not re.fullmatch("([0-9a-f]{64})?", constants[0]):  # it becomes the name of a file
+            raise MessageError("the hash of the adapter's constants is none")
         round, counted = whole(numbers, "round"), whole(numbers, "counted")
-        return Request(header["kind"], round, counted, order, groups, note)
+        return Request(header["kind"], round, counted, order, groups, note, *constants)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A client's message to the server: an update, or one sentence that says why there is none."""
+    """A client's message to the server: an update, or one sentence that says why there is none.
+
+    lacks: the hash of the constants that the client must be sent before it can do what was asked.
+    """
 
     client: str
     kind: str
     round: int
     update: Update = field(default_factory=Update)
     error: str = ""
+    lacks: str = ""
 
     def pack(self) -> bytes:
         """This reply as bytes."""
         header = {"message": "reply", "kind": self.kind, "client": self.client}
-        if self.error:
-            header["error"] = self.error
+        header |= {name: said for name in ("error", "lacks") if (said := getattr(self, name))}
         numbers: dict[str, float] = {"round": self.round, "weight": self.update.weight}
         numbers |= {"remembered": self.update.remembered}
         numbers |= {f"update/{name}": value for name, value in self.update.numbers.items()}
@@ -129,8 +142,8 @@ class Reply:
         tensors = groups.get("update", {})
         own, remembered = below(numbers, "update/"), numbers.get("remembered") != 0
         update = Update(tensors, own, numbers["weight"], remembered)
-        client, error = header.get("client", ""), header.get("error", "")
-        return Reply(client, header["kind"], whole(numbers, "round"), update, error)
+        client, error, lacks = (header.get(name, "") for name in ("client", "error", "lacks"))
+        return Reply(client, header["kind"], whole(numbers, "round"), update, error, lacks)
 
 
 def pack(header: Mapping[str, str], numbers: Numbers, groups: Groups) -> bytes:
@@ -143,7 +156,7 @@ def pack(header: Mapping[str, str], numbers: Numbers, groups: Groups) -> bytes:
     flat[NUMBERS] = torch.tensor([float(value) for value in numbers.values()], dtype=torch.float64)
     fields = {"format": FORMAT, **header, "numbers": list(numbers), "groups": sorted(groups)}
     # One entry: safetensors writes several in another order each time.
-    return safetensors.torch.save(_own_storage(flat), metadata={HEADER: json.dumps(fields)})
+    return safetensors.torch.save(own_storage(flat), metadata={HEADER: json.dumps(fields)})
 
 
 def unpack(
@@ -227,7 +240,7 @@ def _header(data: bytes) -> dict[str, Any]:
     return found
 
 
-def _own_storage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def own_storage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors, those that share memory with another one copied (safetensors asks it)."""
     seen: set[int] = set()
     result = {}

@@ -59,6 +59,7 @@ class Preview:
     total: int  # parameters of the base model
     down: dict[str, int]  # client → bytes of a round's request
     up: dict[str, int]  # client → bytes of its reply
+    once: int  # bytes more of the first request to a client: the adapter's constants
     clients_a_round: int
     seconds: float  # of the whole run, after the model is loaded
     memory: int  # bytes at the peak
@@ -81,6 +82,8 @@ def _measured(simulation: Simulation, run: Run, folder: Path) -> Preview:
     exchange = conversation(run, 1, start(run, profiles), profiles)
     chosen = len(sample(profiles, settings.fraction_train, Moment(settings.seed, 1)))
     rounds = settings.rounds * chosen / len(profiles)  # of each client, in the mean
+    once = _constants(exchange)
+    exchange.holding |= profiles.keys()  # the clients here find them in the server's own folder
     down, up, training = _asked(simulation, exchange, folder, rounds)
     learner = simulation.learner
     trained = sum(p.numel() for p in learner.parameters().values())
@@ -95,10 +98,19 @@ def _measured(simulation: Simulation, run: Run, folder: Path) -> Preview:
         total=learner.backbone.weights,
         down=down,
         up=up,
+        once=once,
         clients_a_round=chosen,
         seconds=training + _scoring(simulation, run),
         memory=peak_memory(),
     )
+
+
+def _constants(exchange: RoundExchange) -> int:
+    """The bytes of the adapter's constants in a request that has them."""
+    if not exchange.constants.digest:
+        return 0
+    with_them = exchange.encoded("train", next(iter(exchange.orders)))
+    return len(with_them.pack()) - len(replace(with_them, given={}).pack())
 
 
 def _asked(

@@ -8,29 +8,27 @@ evaluation measures; the journal records.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from hanse.composition import check
+from hanse.constants import FOLDER, ConstantStore
 from hanse.errors import UserError
 from hanse.exchange import RoundExchange
 from hanse.interfaces import Aggregator, Algorithm, Federation, Server, Task
 from hanse.journal import Checkpoint, Journal, Row, records
 from hanse.learner import Learner
 from hanse.messages import ClientProfile
-from hanse.pipeline import Codecs, Pipeline
+from hanse.pipeline import Pipeline
 from hanse.progress import ROUNDS, say
 from hanse.randomness import Moment
 from hanse.sampling import sample, taking_part
 from hanse.spending import spent
-from hanse.tensors import Tensors, digest, layout
-from hanse.values import Combined, Memory, Scores, State
+from hanse.standing import Standing, checkpoint, standing_of
+from hanse.tensors import digest, layout
+from hanse.values import Combined, Memory, Scores
 
 log = logging.getLogger(__name__)
-
-# Names of groups in a checkpoint; the transforms' states are beside them by their places.
-STATE = "algorithm."
-KEPT = "optimizer"
 
 
 @dataclass(frozen=True)
@@ -82,16 +80,6 @@ class Run:
         check(self.algorithm, self.upload.transforms, self.aggregator)
 
 
-@dataclass(frozen=True)
-class Standing:
-    """What the server knows between two rounds."""
-
-    state: State
-    codecs: Codecs
-    kept: Memory  # the optimizer's, for an algorithm that trains on the server
-    counted: Mapping[str, int]  # the last counted round of each client that remembers it
-
-
 def rounds(run: Run) -> Iterator[Row]:
     """The records of the rounds from where the journal stands; round 0 is before all training.
 
@@ -99,14 +87,14 @@ def rounds(run: Run) -> Iterator[Row]:
     may stop between two rounds, or the machine at any time.
     """
     profiles = {profile.name: profile for profile in run.federation.profiles()}
-    checkpoint = run.journal.restore()
+    former = run.journal.restore()
     say(ROUNDS, 0, run.schedule.rounds)
-    if checkpoint is None:
+    if former is None:
         standing = start(run, profiles)
         yield _conclude(run, 0, standing, {}, profiles)
         done = 0
     else:
-        standing, done = standing_of(checkpoint), checkpoint.round
+        standing, done = _restored(run, former), former.round
         for record in records(run.journal.folder):
             _tell(run, record)
     for number in range(done + 1, run.schedule.rounds + 1):
@@ -147,15 +135,32 @@ def conversation(
         run.journal.ledger,
         run.schedule.deadline,
         enough,
+        standing.constants,
+        standing.holding,
     )
 
 
 def start(run: Run, profiles: Mapping[str, ClientProfile]) -> Standing:
     """What the server knows before the first round."""
     kept: Memory = {}
-    state = run.algorithm.init(_server(run, 0, len(profiles), kept))
+    server = _server(run, 0, len(profiles), kept)
+    constants = server.learner.constants()
+    _store(run).keep(constants)
+    state = run.algorithm.init(server)
     expected = layout(run.algorithm.model(state))
-    return Standing(state, run.upload.init(expected) | run.download.init(expected), kept, {})
+    codecs = run.upload.init(expected) | run.download.init(expected)
+    return Standing(state, codecs, kept, {}, constants)
+
+
+def _store(run: Run) -> ConstantStore:
+    return ConstantStore(run.journal.folder / FOLDER)
+
+
+def _restored(run: Run, former: Checkpoint) -> Standing:
+    """What the server knew at a checkpoint, with the same constants in its learner."""
+    constants = _store(run).read(former.constants)
+    run.learner(Moment(run.schedule.seed), {}).put_constants(constants)
+    return standing_of(former, constants)
 
 
 def _round(
@@ -171,7 +176,8 @@ def _round(
         server = _server(run, number, len(profiles), kept)
         state = run.algorithm.step(standing.state, combined, server)
     counted = exchange.counting(combined.clients)
-    after = Standing(state, {**standing.codecs, **codecs}, kept, counted)
+    codecs = {**standing.codecs, **codecs}
+    after = replace(standing, state=state, codecs=codecs, kept=kept, counted=counted)
     record = {"clients": list(combined.clients), "weight": combined.weight}
     return after, {**record, "train": dict(combined.numbers)}
 
@@ -231,7 +237,7 @@ def _conclude(
         "time": time.time(),
     }
     say("saving the round")
-    run.journal.commit(_checkpoint(number, standing), record)
+    run.journal.commit(checkpoint(number, standing), record)
     _tell(run, record)
     return record
 
@@ -267,21 +273,6 @@ def _evaluated(run: Run, number: int, standing: Standing, split: str) -> Row:
 def _server(run: Run, number: int, num_clients: int, kept: Memory) -> Server:
     moment = Moment(run.schedule.seed, number)
     return Server(run.learner(moment, kept), num_clients, moment)
-
-
-def _checkpoint(number: int, standing: Standing) -> Checkpoint:
-    groups: dict[str, Tensors] = {f"{STATE}{name}": t for name, t in standing.state.items()}
-    groups |= {**standing.codecs, KEPT: standing.kept}
-    return Checkpoint(number, groups, dict(standing.counted))
-
-
-def standing_of(checkpoint: Checkpoint) -> Standing:
-    """What the server knew at a checkpoint."""
-    groups = dict(checkpoint.groups)
-    kept = dict(groups.pop(KEPT, {}))
-    state = {n[len(STATE) :]: t for n, t in groups.items() if n.startswith(STATE)}
-    codecs = {n: t for n, t in groups.items() if not n.startswith(STATE)}
-    return Standing(state, codecs, kept, checkpoint.counted)
 
 
 def _too_few(number: int, combined: Combined, needed: int, rows: Sequence[Row]) -> str:

@@ -22,7 +22,8 @@ from hanse.journal import DEPLOYED, Journal, latest, records, refuse_taken
 from hanse.learners.precision import read
 from hanse.progress import say
 from hanse.report import write_report
-from hanse.server import Run, rounds, standing_of
+from hanse.server import Run, rounds
+from hanse.standing import standing_of
 from hanse.tracking import following, refuse_missing
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,14 @@ def _finish(simulation: Simulation, folder: Path) -> None:
         learner.save(aside)
         card = model_card(simulation.experiment, records(folder), aside)
         (aside / "README.md").write_text(card, encoding="utf-8")
+        say("opening the adapter again")
+        try:
+            learner.reopen(aside)
+        except UserError as error:
+            raise UserError(
+                f"{error} What was learned is kept in {folder / 'state'}, and `hanse resume "
+                f"{folder}` tries again."
+            ) from error
     say("writing the report")
     write_report(folder)
 

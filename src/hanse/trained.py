@@ -1,10 +1,11 @@
 """A trained adapter beside its base model, found in a run's folder or in a PEFT folder."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hanse import loading
+from hanse.constants import FOLDER, Constants, ConstantStore
 from hanse.errors import UserError
 from hanse.experiment import AnyAdapter, Experiment, build_algorithm
 from hanse.held import Machine
@@ -12,7 +13,7 @@ from hanse.journal import latest
 from hanse.learners import adapter_files
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.randomness import Moment
-from hanse.server import standing_of
+from hanse.standing import standing_of
 from hanse.tensors import Tensors
 from hanse.values import Example
 
@@ -22,11 +23,13 @@ class Trained:
     """An adapter and the experiment that says what it belongs to.
 
     rounds: after how many an unfinished run left it; None if it is finished.
+    constants: what an unfinished run's adapter has beside its trained tensors.
     """
 
     experiment: Experiment
     tensors: Tensors
     rounds: int | None = None
+    constants: Constants = field(default_factory=Constants)
 
     def learner(self, machine: Machine, splits: Mapping[str, Sequence[Example]]) -> AdaptedModel:
         """A learner over these splits, with the adapter at work."""
@@ -40,6 +43,7 @@ class Trained:
 
         A head that is new belongs to the adapter; without it there is only the one it began with.
         """
+        learner.put_constants(self.constants)
         if base and learner.backbone.fresh:
             learner.load(learner.initial())
             return
@@ -75,7 +79,8 @@ def _unfinished(folder: Path, experiment: Experiment) -> Trained:
             f"{folder} has no adapter and no checkpoint yet; run `hanse resume {folder}` first."
         )
     tensors = build_algorithm(experiment).model(standing_of(checkpoint).state)
-    return Trained(experiment, tensors, checkpoint.round)
+    constants = ConstantStore(folder / FOLDER).read(checkpoint.constants)
+    return Trained(experiment, tensors, checkpoint.round, constants)
 
 
 def _plain(folder: Path, overrides: Iterable[str]) -> Trained:

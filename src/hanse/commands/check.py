@@ -19,6 +19,8 @@ def check(file: File, overrides: Overrides = None) -> None:
     console.print(f"\ntrained    {found.trained:,} of {found.total:,} parameters ({share:.3f} %)")
     down, up = (_between(list(sizes.values())) for sizes in (found.down, found.up))
     console.print(f"a client   {down} bytes down and {up} bytes up in each round")
+    if found.once:
+        console.print(f"           {found.once:,} bytes more down the first time: what is frozen")
     size = (sum(found.down.values()) + sum(found.up.values())) / len(found.down)
     of = f"{found.clients_a_round} of {len(found.down)} clients"
     console.print(f"a round    {found.clients_a_round * size:,.0f} bytes with {of}")

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from hanse.constants import Constants
 from hanse.factors import RESIDUAL
 from hanse.learner import Learner, Objective
-from hanse.learners import adapter_files, attached
+from hanse.learners import adapter_files, attached, reopened
 from hanse.learners.backbone import Backbone
 from hanse.learners.batches import Batch, choice_scores, collate
 from hanse.learners.generation import Decoding, continued
@@ -66,6 +67,16 @@ class AdaptedModel(Learner):
 
     def initial(self) -> Tensors:
         return self.backbone.initial(self.adapter)
+
+    def constants(self) -> Constants:
+        return self.backbone.constants(self.adapter)
+
+    def has_constants(self, digest: str) -> bool:
+        return self.backbone.has_constants(self.adapter, digest)
+
+    def put_constants(self, constants: Constants) -> None:
+        if constants.digest:
+            self.backbone.put_constants(self.adapter, constants)
 
     def freeze(self, tensors: Tensors) -> None:
         self.frozen = dict(tensors)
@@ -180,3 +191,13 @@ class AdaptedModel(Learner):
         aside = self.backbone.aside(self.adapter)
         adapter_files.save(self.backbone.model, self.adapter, whole, folder, rank, aside)
         self.backbone.tokenizer.save_pretrained(str(folder))
+
+    @torch.no_grad()
+    def reopen(self, folder: Path) -> None:
+        """Raise UserError unless others can open what was saved there, and it says the same."""
+        rows = next((split[:2] for split in self.splits.values() if split), ())
+        # Of adapters of two kinds only one is saved.
+        compared = bool(rows) and not self.backbone.aside(self.adapter)
+        batch = self.batch(rows) if compared else None
+        wanted = None if batch is None else self.forward(batch)
+        reopened.check(folder, self.backbone, batch, wanted)

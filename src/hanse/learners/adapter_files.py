@@ -19,6 +19,7 @@ from hanse.errors import UserError
 from hanse.learners.adapter import Adapter
 from hanse.learners.attached import ENCODER
 from hanse.learners.tuners import lora_xs
+from hanse.messages import own_storage
 from hanse.tensors import Tensors
 
 FOLDER = "learners/adapters"  # where the package keeps the kinds of adapters
@@ -59,7 +60,7 @@ def save(
         for name, tensor in whole.items()
         if not name.startswith(ENCODER) and not any(part in name for part in aside)
     }
-    (folder / WEIGHTS).write_bytes(safetensors.torch.save(whole, {"format": "pt"}))
+    (folder / WEIGHTS).write_bytes(safetensors.torch.save(own_storage(whole), {"format": "pt"}))
 
 
 def read(folder: Path) -> tuple[Adapter, dict[str, Tensor]]:

@@ -52,8 +52,10 @@ def attach(
                 there = get_peft_model(model, config, adapter_name=name)
             else:
                 there.add_adapter(name, config)
+            first = there.peft_config[name]
             for other in settings.kinds[1:]:
                 inject_adapter_in_model(other.config(model), there.get_base_model(), name)
+            there.peft_config[name] = first  # PEFT puts the last one there, and would save that
         except settings.refusals as error:
             if isinstance(error, UserError) or is_shortage(error):
                 raise

@@ -12,8 +12,9 @@ from peft.functional import set_adapter
 from torch import Tensor
 from torch.nn import Parameter
 
+from hanse.constants import Constants
 from hanse.errors import UserError
-from hanse.learners import attached, prefix, quantization
+from hanse.learners import attached, constants, prefix, quantization
 from hanse.learners.activations import Activations
 from hanse.learners.adapter import Adapter
 from hanse.learners.batches import placed
@@ -49,6 +50,7 @@ class Backbone:
     _parameters: dict[str, dict[str, Parameter]] = field(default_factory=dict)
     _resting: dict[str, list[Parameter]] = field(default_factory=dict)  # in an adapter, not trained
     _aside: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _constants: dict[str, str] = field(default_factory=dict)  # hashes, where they are known
     _depths: dict[str, int] = field(default_factory=dict)  # layers below each adapter
     _prefixes: dict[int, Prefix | None] = field(default_factory=dict)  # by depth
     _kept: Activations = field(default_factory=Activations)
@@ -98,6 +100,7 @@ class Backbone:
         self.model = attached.detach(self.model, adapter)
         del self._parameters[adapter], self._initial[adapter]
         del self._resting[adapter], self._aside[adapter]
+        self._constants.pop(adapter, None)
         self._depths.pop(adapter, None)
         self._active, self._residual = "", None
 
@@ -114,6 +117,22 @@ class Backbone:
     def initial(self, adapter: str) -> Tensors:
         """An adapter's tensors before any training, on the CPU."""
         return {name: tensor.cpu() for name, tensor in self._initial[adapter].items()}
+
+    def constants(self, adapter: str) -> Constants:
+        """What one adapter has beside its parameters, on the CPU; computed if it is not there."""
+        live = constants.found(self.model, adapter)
+        whole = Constants.of({name: tensor.detach().cpu() for name, tensor in live.items()})
+        self._constants[adapter] = whole.digest
+        return whole
+
+    def has_constants(self, adapter: str, digest: str) -> bool:
+        """Whether these are known to be one adapter's constants."""
+        return self._constants.get(adapter) == digest
+
+    def put_constants(self, adapter: str, whole: Constants) -> None:
+        """Set one adapter's constants; raises UserError unless names and shapes are the same."""
+        constants.put(self.model, adapter, whole.tensors)
+        self._constants[adapter] = whole.digest
 
     def parameters(self, adapter: str) -> dict[str, Parameter]:
         """The live parameters of one adapter, by the names that PEFT gives them on disk."""

@@ -54,6 +54,7 @@ class Agreeing(Federation):
             if request.round != self._round.number:
                 self._round = _Round(request.round)
             self._round.asked.add(client)
+            self._round.told.discard(client)  # who is asked again states again
         self._inner.send(client, message)
 
     def gather(self, clients: Sequence[str], enough: int) -> bool:

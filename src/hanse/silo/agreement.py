@@ -6,9 +6,10 @@ signed with its own key. The server passes the statements of all on to all, and 
 if enough others, whose keys it has, were sent the same. This protocol is a reconstruction: the
 paper asks for such an agreement and leaves open how it is made.
 
-Digests cover what is the same for all: the job, the order with its numbers, and the server's state
-of the transforms. Where a client's share depends on its rank (HetLoRA, FlexLoRA), only silos of the
-same rank can compare. What an aggregator notes for one client alone is not covered.
+Digests cover what is the same for all: the job, the order with its numbers, the server's state of
+the transforms, and the hash of the adapter's constants. Where a client's share depends on its rank
+(HetLoRA, FlexLoRA), only silos of the same rank can compare. What an aggregator notes for one
+client alone is not covered.
 """
 
 import hashlib
@@ -56,7 +57,7 @@ def sent(request: Request, job: str) -> Sent:
     layout = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()
     told = [
         *(request.kind, request.round, hashlib.sha256(job.encode()).hexdigest(), layout),
-        *(sorted(request.order.numbers.items()), sorted(groups)),
+        *(sorted(request.order.numbers.items()), sorted(groups), request.constants),
         *(digest(tensors) for _, tensors in sorted(groups.items())),
     ]
     return Sent(layout, hashlib.sha256(json.dumps(told).encode()).hexdigest())

@@ -72,6 +72,15 @@ class LinearWithCore(Module, BaseTunerLayer):
         self.core_r[name] = Parameter(empty)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
+    def shapes(self, name: str) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Those of an adapter's B and A."""
+        base: Any = self.get_base_layer()
+        rows, columns = base.weight.shape
+        if isinstance(base, Conv1D):
+            rows, columns = columns, rows
+        rank = len(self.core_r[name])
+        return (rows, rank), (rank, columns)
+
     @torch.no_grad()
     def factors(self, name: str) -> Factors:
         """An adapter's B and A."""

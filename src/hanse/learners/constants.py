@@ -1,0 +1,55 @@
+"""An adapter's constants inside a model: what it has beside the parameters that are trained."""
+
+from collections.abc import Iterator
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from hanse.factors import Factors
+from hanse.learners.tuners.lora_xs import LinearWithCore
+from hanse.tensors import Tensors, refuse_unlike
+
+UP, DOWN = ".core_b", ".core_a"  # end the names of LoRA-XS's factors
+
+
+def found(model: PeftModel, adapter: str) -> dict[str, Tensor]:
+    """The live constants of one adapter by name; those that are not there yet are computed."""
+    tensors = _buffers(model, adapter)
+    for name, layer in _cores(model, adapter):
+        fixed = layer.factors(adapter)
+        tensors |= {name + UP: fixed.up, name + DOWN: fixed.down}
+    return {name: tensors[name] for name in sorted(tensors)}
+
+
+def put(model: PeftModel, adapter: str, tensors: Tensors) -> None:
+    """Set the constants of one adapter; raises UserError unless names and shapes are the same."""
+    buffers = _buffers(model, adapter)
+    cores = dict(_cores(model, adapter))
+    wanted = dict(buffers)
+    for name, layer in cores.items():
+        up, down = layer.shapes(adapter)
+        wanted |= {name + UP: torch.empty(up, device="meta")}
+        wanted |= {name + DOWN: torch.empty(down, device="meta")}
+    refuse_unlike(wanted, tensors)
+    for name, buffer in buffers.items():
+        buffer.copy_(tensors[name])
+    for name, layer in cores.items():
+        there = layer.core_r[adapter]
+        layer.fixed[adapter] = Factors(tensors[name + UP].to(there), tensors[name + DOWN].to(there))
+
+
+def _cores(model: PeftModel, adapter: str) -> Iterator[tuple[str, LinearWithCore]]:
+    for name, module in model.named_modules():
+        if isinstance(module, LinearWithCore) and adapter in module.core_r:
+            yield name, module
+
+
+def _buffers(model: PeftModel, adapter: str) -> dict[str, Tensor]:
+    """What stands in a model as an adapter's buffers, such as VeRA's random projections."""
+    named = ((name.split("."), buffer) for name, buffer in model.named_buffers())
+    return {
+        ".".join(part for part in path if part != adapter): buffer
+        for path, buffer in named
+        if adapter in path
+    }
