@@ -99,9 +99,12 @@ def _opened(folder: Path, bare: Module) -> PeftModel:
         warnings.simplefilter("ignore")  # what is missing is asked for below
         opened = PeftModel.from_pretrained(bare, str(folder), **how)
         found = opened.load_adapter(str(folder), DEFAULT, **how)
+    named, missing = _named(opened), set(found.missing_keys)
+    there = {id(tensor) for name, tensor in named.items() if name not in missing}
     # Read by other means, or written by PEFT under a name of its own, too.
     known = {PROMPT, *(name.replace(f".{DEFAULT}", "") for name in _twice(folder))}
-    strange = [*found.missing_keys, *(key for key in found.unexpected_keys if key not in known)]
+    strange = [name for name in found.missing_keys if id(named.get(name)) not in there]
+    strange += [name for name in found.unexpected_keys if name not in known]
     if strange:
         raise ValueError(f"PEFT and the file do not agree about {strange[0]}")
     return opened.eval()
