@@ -110,6 +110,7 @@ def test_resume_equals_no_stop_on_whatever_machine(tmp_path: Path, stop: int) ->
     go(tmp_path / "stopped", stop_after=stop)
     gone_on = go(tmp_path / "stopped", {"c0": 1.0, "c1": 2.0}, server=3.0)
     assert same(whole.standing, gone_on.standing)
+    assert [r.get("test") for r in gone_on.records] == [r.get("test") for r in whole.records]
     rows = [
         [(row["client"], row["kind"], row["down"]) for row in records(tmp_path / at, "ledger")]
         for at in ("whole", "stopped")
