@@ -34,24 +34,32 @@ def check(folder: Path, backbone: Backbone, batch: Batch | None, wanted: Tensor 
     base model is small, it is copied, and PEFT's outputs are compared with those of training.
     wanted: what the trained model makes of the batch; None: nothing is compared.
     """
-    small = backbone.weights <= SMALL
-    bare = partial(_copied if small else _empty, backbone.model)
+    bare = partial(_copied if backbone.weights <= SMALL else _empty, backbone.model)
+    try:
+        _empty(backbone.model)
+    except Exception as error:  # of code that may be anybody's, and says nothing of the adapter
+        _unchecked("its base model cannot be made without weights", error)
+        return
     try:
         opened = _opened(folder, bare())
         _read(folder, bare(), backbone)
     except NotImplementedError as error:  # of an operation that needs numbers
-        said = " ".join(str(error).split())
-        log.warning(
-            "the saved adapter was not opened again, which would take the base model twice: %.200s",
-            said,
-        )
+        _unchecked("that would take the base model twice", error)
         return
     except Exception as error:  # whatever it is, nobody else could use the adapter
-        said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        said = _line(error) or type(error).__name__
         raise UserError(f"the saved adapter cannot be opened again: {said:.400}.") from error
     whole = not any(tensor.is_meta for tensor in _named(opened).values())
     if batch is not None and wanted is not None and whole and not backbone.bf16:
         _refuse_other(opened, backbone, batch, wanted)
+
+
+def _unchecked(why: str, error: Exception) -> None:
+    log.warning("the saved adapter was not opened again: %s (%.200s)", why, _line(error))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _empty(model: PeftModel) -> Module:
