@@ -118,6 +118,10 @@ class ToyLearner(Learner):
     def parameters(self) -> Mapping[str, Parameter]:
         return {name: p for name, p in self._live.items() if name not in self._frozen}
 
+    @property
+    def scaling(self) -> float:
+        return self.toy.scale
+
     def initial(self) -> Mapping[str, Tensor]:
         return _initial(self._features, self.toy)
 
