@@ -51,8 +51,11 @@ class Algorithm(ABC):
     linear: ClassVar[bool] = True  # its updates may be summed unseen
     payload: ClassVar[str] = "change"  # what an update holds: change, factors, logits or scalars
     unequal: ClassVar[bool] = False  # clients' LoRA ranks may differ from the server's
-    plain_sgd: ClassVar[bool] = False  # clients must train by SGD without momentum
-    forgetful: ClassVar[bool] = False  # clients' optimizers must begin anew in every round
+    # What clients may train by: AdamW, SGD with momentum, SGD without.
+    optimizers: ClassVar[tuple[str, ...]] = ("adamw", "momentum", "sgd")
+    # Clients' optimizers begin anew in every round: the next round's tensors are no continuation of
+    # the last one's, or what is frozen beside them has changed.
+    forgetful: ClassVar[bool] = True
 
     def init(self, server: Server) -> State:
         """The state before the first round."""

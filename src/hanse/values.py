@@ -50,6 +50,9 @@ class Fit:
 
     loss: mean over all labelled items; tokens: without padding.
     spent: seconds by what was done (data, forward, backward, optimizer).
+    sum_clipped_lr: Σ of the rates, each times what clipping has left of its step's gradient.
+    sum_a: Σ aᵢ where the change is −Σ aᵢgᵢ over the gradients gᵢ that the steps have taken, as with
+        SGD, whose rates and momentum are in aᵢ (2007.07481); None where it is no such sum.
     """
 
     steps: int
@@ -58,6 +61,8 @@ class Fit:
     tokens: int
     loss: float
     spent: Mapping[str, float] = field(default_factory=dict)
+    sum_clipped_lr: float = 0.0
+    sum_a: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -66,9 +71,10 @@ class Fit:
 
     def numbers(self) -> dict[str, float]:
         """The plain numbers that a client reports with its update."""
-        names = ("steps", "sum_lr", "examples", "tokens", "loss", "seconds")
+        names = ("steps", "sum_lr", "sum_clipped_lr", "examples", "tokens", "loss", "seconds")
         spent = {f"{name}_seconds": seconds for name, seconds in self.spent.items()}
-        return {name: float(getattr(self, name)) for name in names} | spent
+        known = {} if self.sum_a is None else {"sum_a": self.sum_a}
+        return {name: float(getattr(self, name)) for name in names} | known | spent
 
 
 @dataclass(frozen=True)

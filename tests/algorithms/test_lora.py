@@ -207,10 +207,10 @@ def test_an_adapter_without_factors_is_refused(algorithm: Algorithm) -> None:
 
 @pytest.mark.parametrize("stop", [1, 2])
 def test_rolora_resumes_in_either_round(stop: int, tmp_path: Path) -> None:
-    keep = replace(TRAINING, optim="adamw", optimizer_state="keep")
+    adamw = replace(TRAINING, optim="adamw")
 
     def run(folder: Path, **more: Any) -> Outcome:
-        learners, server = silos(3, keep, rank=RANK), held_out(keep, rank=RANK)
+        learners, server = silos(3, adamw, rank=RANK), held_out(adamw, rank=RANK)
         return federate(RoLoRA(), learners, folder, server, rounds=4, **more)
 
     run(tmp_path / "stopped", stop_after=stop)

@@ -1,6 +1,7 @@
 """Every algorithm of the package with settings that suit a toy, found by listing the folder."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -45,12 +46,18 @@ CASES = [
     for name in parts.names("algorithms")
     for settings in SETTINGS.get(name, [{}])
 ]
-KEEP = Training(
-    learning_rate=0.05, per_device_train_batch_size=4, optim="adamw", optimizer_state="keep"
-)
 every_algorithm = pytest.mark.parametrize(
     "case", CASES, ids=lambda case: "-".join([case.name, *map(str, case.settings.values())])
 )
+
+
+def remembering(algorithm: Algorithm) -> Training:
+    """Training that keeps as much from round to round as the algorithm takes."""
+    training = Training(learning_rate=0.05, per_device_train_batch_size=4)
+    if "adamw" not in algorithm.optimizers:
+        momentum = 0.9 if "momentum" in algorithm.optimizers else 0.0
+        training = replace(training, optim="sgd", momentum=momentum)
+    return training if algorithm.forgetful else replace(training, optimizer_state="keep")
 
 
 def built(case: Case) -> Algorithm:

@@ -73,6 +73,8 @@ def compare(learners: list[AdaptedModel], penalty: Any = None, within: float = 1
     for one, other in zip(done, fits, strict=True):
         assert (one.steps, one.examples, one.tokens) == (other.steps, other.examples, other.tokens)
         assert one.sum_lr == pytest.approx(other.sum_lr)
+        assert one.sum_clipped_lr == pytest.approx(other.sum_clipped_lr, rel=1e-4)
+        assert one.sum_a == pytest.approx(other.sum_a)
         assert one.loss == pytest.approx(other.loss, abs=1e-5)
     for learner, state in zip(learners, states, strict=True):
         assert learner.kept.keys() == state.keys()
@@ -100,11 +102,12 @@ def test_unequal_ranks_and_scalings(backbone: Backbone) -> None:
     compare([client(backbone, f"c{n}", rows(n, 12), lora) for n, lora in enumerate(loras)])
 
 
-def test_sgd_with_momentum_and_kept_state(backbone: Backbone) -> None:
-    own = {"optim": "sgd", "momentum": 0.9, "optimizer_state": "keep"}
+@pytest.mark.parametrize("state", ["keep", "reset"])
+def test_sgd_with_momentum(backbone: Backbone, state: str) -> None:
+    own = {"optim": "sgd", "momentum": 0.9, "optimizer_state": state, "max_grad_norm": 0.01}
     learners = [client(backbone, f"c{n}", rows(n, 12), **own) for n in range(2)]
     compare(learners)
-    assert learners[0].kept
+    assert bool(learners[0].kept) == (state == "keep")
     compare(learners)
 
 

@@ -17,11 +17,12 @@ from hanse.learners.batches import Batch, joined
 from hanse.learners.member import Member
 from hanse.learners.pieces import Drop
 from hanse.learners.seat import Seat
+from hanse.learners.seen import Seen, told
 from hanse.learners.shortage import clear, is_shortage, refusal
 from hanse.learners.stack import Stack
 from hanse.learners.steps import Steps
 from hanse.learners.stopwatch import Stopwatch
-from hanse.learners.training import Seen, draw, share_done, told
+from hanse.learners.training import draw, share_done
 from hanse.packed import lengths
 from hanse.progress import track
 from hanse.values import Fit
@@ -90,7 +91,10 @@ class _Course:
     member: Member
     steps: list[list[list[int]]]
     dropping: torch.Generator
-    seen: Seen = field(default_factory=Seen)
+    seen: Seen = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seen = Seen(self.member.settings.momentum)
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of a step."""
@@ -168,9 +172,9 @@ class _Cohort:
                 total.backward()
             watch.lap("backward")
         rates = [course.rate(step) for course in active]
-        self.optimizer.step(rates)
-        for course, own, loss, rate in zip(active, parts, losses, rates, strict=True):
-            course.seen.add(own, loss, rate)
+        shares = self.optimizer.step(rates)
+        for course, own, loss, rate, left in zip(active, parts, losses, rates, shares, strict=True):
+            course.seen.add(own, loss, rate, left)
         watch.lap("optimizer")
 
     def _losses(
@@ -203,7 +207,8 @@ class _Cohort:
         for course in self.courses:
             share = course.seen.tokens / every
             own = {what: seconds * share for what, seconds in spent.items()}
-            found[id(course.member)] = course.seen.fit(len(course.steps), own)
+            sums = course.member.settings.sums_gradients
+            found[id(course.member)] = course.seen.fit(len(course.steps), own, sums)
         return [found[id(member)] for member in self.members]
 
 

@@ -12,7 +12,8 @@ Names = Annotated[tuple[str, ...], Field(min_length=1)]
 # What may be a part from outside the package.
 OUTSIDE = ("algorithms", "aggregators", "objectives", "tasks")
 
-TRAINING = ("steps", "sum_lr", "examples", "tokens", "loss", "seconds", "*_seconds")
+STEPS = ("steps", "sum_lr", "sum_clipped_lr", "sum_a")
+TRAINING = (*STEPS, "examples", "tokens", "loss", "seconds", "*_seconds")
 SCORES = ("accuracy", "accuracy_se", "macro_f1", "auc", "perplexity")
 
 
