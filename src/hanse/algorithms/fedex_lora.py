@@ -25,6 +25,7 @@ class FedExLoRA(FedAvg):
     """
 
     linear: ClassVar[bool] = False
+    forgetful: ClassVar[bool] = True  # the base below the adapter has changed
     payload: ClassVar[str] = "factors"
 
     def init(self, server: Server) -> State:

@@ -26,6 +26,7 @@ class FlexLoRA(FedAvg):
     """
 
     linear: ClassVar[bool] = False
+    forgetful: ClassVar[bool] = True  # the decomposition turns the factors about in every round
     payload: ClassVar[str] = "factors"
     unequal: ClassVar[bool] = True
 

@@ -25,7 +25,7 @@ class FLoRA(FlexLoRA):
     to every client in every round, since one need not have taken part in those before.
     """
 
-    forgetful: ClassVar[bool] = True
+    forgetful: ClassVar[bool] = True  # the adapter begins afresh
 
     def init(self, server: Server) -> State:
         began = super().init(server)["model"]
