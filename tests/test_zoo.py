@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from hanse import journal, parts, simulation
+from hanse import journal, parts, preview, simulation
 from hanse.assembly import simulate
 from hanse.errors import UserError
+from hanse.experiment import Experiment
 from hanse.factors import layers
 from hanse.held import Machine
 from hanse.loading import load
@@ -132,6 +134,33 @@ FORGETFUL = [n for n in parts.names("algorithms") if parts.find("algorithms", n)
 def test_some_want_optimizers_that_begin_anew(algorithm: str, experiment_file: Path) -> None:
     with pytest.raises(UserError, match=r"means nothing .* set train.optimizer_state=reset"):
         run(experiment_file, *words(algorithm), "train.optimizer_state=keep")
+
+
+RULE = """
+from dataclasses import dataclass
+from hanse.interfaces import Aggregator
+
+@dataclass(frozen=True)
+class Rule(Aggregator):
+    sums_only = {sums}
+
+    def aggregate(self, exchange):
+        raise AssertionError("clients were asked")
+"""
+
+
+@pytest.mark.parametrize("command", [preview.preview, simulation.run])
+@pytest.mark.parametrize("sums", [True, False])
+@pytest.mark.parametrize("algorithm", ["fednova", "hetlora"])
+def test_what_an_aggregator_does_not_give_is_refused_before_rows_are_read(
+    algorithm: str, sums: bool, command: Callable[[Experiment], object], experiment_file: Path
+) -> None:
+    rule = experiment_file.with_name("rule.py")
+    rule.write_text(RULE.format(sums=sums))
+    unread = experiment_file.with_name("nowhere.jsonl")
+    changes = [f"algorithm={algorithm}", f"aggregator={rule}:Rule", f"data.path={unread}"]
+    with pytest.raises(UserError, match=r"needs .*; choose the aggregator mean, or another"):
+        command(load(experiment_file, changes))
 
 
 def test_a_rank_above_the_matrices_is_refused(experiment_file: Path) -> None:

@@ -315,18 +315,18 @@ def federate(
 
     federation = network(InProcess(list(profiles.values()), site))
     journal = Journal(folder) if folder.exists() else Journal.create(folder, "")
-    run = Run(
-        Schedule(rounds, seed, fraction_train, quorum=quorum, over_selection=over_selection),
-        algorithm,
-        up,
-        down,
-        rule,
-        federation,
-        server or held_out(),
-        tasks,
-        journal,
-    )
     try:
+        run = Run(
+            Schedule(rounds, seed, fraction_train, quorum=quorum, over_selection=over_selection),
+            algorithm,
+            up,
+            down,
+            rule,
+            federation,
+            server or held_out(),
+            tasks,
+            journal,
+        )
         with patch("os.fsync"):  # a test's files need not outlive a power cut
             for record in loop(run):
                 if record["round"] == stop_after:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hanse import holders
 from hanse.client import Site
+from hanse.composition import check
 from hanse.division import Division
 from hanse.errors import UserError
 from hanse.experiment import (
@@ -162,6 +163,7 @@ def simulate(
     division: who has which rows, if not all of them are here.
     only: the clients that are made; the others are on other machines.
     """
+    check(build_algorithm(experiment), (), build_aggregator(experiment))
     machine = machine or Machine()
     machine.clear_adapters()  # what an earlier run has trained
     division = division or machine.division(experiment)

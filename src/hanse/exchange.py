@@ -111,6 +111,7 @@ class RoundExchange:
     ) -> Iterator[tuple[ClientProfile, Update]]:
         """Ask all of these, and yield the good answers in client order."""
         traffic = _Traffic(kind, request, deque(names), len(names))
+        needed = self.algorithm.numbers if kind == "train" else ()
         self._send(traffic)
         traffic.tell()
         for reply, size in self._in_order(names, traffic):
@@ -122,7 +123,7 @@ class RoundExchange:
                 self.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
                 continue
             try:
-                admit(reply.update, expected(reply.client))
+                admit(reply.update, expected(reply.client), needed)
             except MessageError as error:
                 log.warning("the update of %s was refused: %s", reply.client, error, extra=who)
                 self.ledger.received(reply.client, reply.kind, size, {}, error=str(error))

@@ -16,6 +16,7 @@ class FedAvg(Algorithm):
     nₖ counts the examples that a client has, not those that it saw in the round.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
     forgetful: ClassVar[bool] = False
 
     def train(self, order: Order, client: Client) -> Update:

@@ -9,7 +9,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from hanse.algorithms.fedavg import FedAvg
-from hanse.interfaces import Client, Server
+from hanse.interfaces import MEAN, Client, Server
 from hanse.messages import Order, Update
 from hanse.tensors import add, dot, each, scale, squared_distance, subtract
 from hanse.values import Combined, State
@@ -25,6 +25,7 @@ class FedDyn(FedAvg):
     shrink with the gradient, and α would mean nothing.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({MEAN})
     optimizers: ClassVar[tuple[str, ...]] = ("momentum", "sgd")
 
     alpha: PositiveFloat = 0.1  # how strongly clients are held together

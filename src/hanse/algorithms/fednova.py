@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hanse.algorithms.fedavg import FedAvg
-from hanse.interfaces import Client, Server
+from hanse.interfaces import MEAN, NUMBERS, Client, Server
 from hanse.messages import Order, Update
 from hanse.tensors import add, scale
 from hanse.values import Combined, State
@@ -21,6 +21,8 @@ class FedNova(FedAvg):
     say so. AdamW's changes are no such sum. With equal ‖aₖ‖₁ this is FedAvg.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({MEAN, NUMBERS})
+    numbers: ClassVar[tuple[str, ...]] = ("sum_a",)
     optimizers: ClassVar[tuple[str, ...]] = ("momentum", "sgd")
     forgetful: ClassVar[bool] = True
 

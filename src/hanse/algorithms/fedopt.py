@@ -1,7 +1,7 @@
 """FedOpt (Reddi et al. 2021, 2003.00295, alg. 2) and FedAvgM (Hsu et al. 2019, 1909.06335)."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -41,6 +41,7 @@ class FedOpt(FedAvg):
     bias correction; v starts at τ². A setting that the optimizer does not use is refused.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
     optimizer: Literal["adam", "yogi", "adagrad", "momentum"] = "adam"
     # η
     learning_rate: PositiveFloat | None = field(default=None, metadata=_shown("learning_rate"))

@@ -10,7 +10,7 @@ from hanse import factors
 from hanse.algorithms.fedavg import FedAvg
 from hanse.errors import UserError
 from hanse.factors import Factors, refuse_other_than_lora
-from hanse.interfaces import Client, Server
+from hanse.interfaces import UPDATES, Client, Server
 from hanse.messages import ClientProfile, Order, Update
 from hanse.randomness import Moment
 from hanse.tensors import Layout, RunningMean, Tensors, layout
@@ -31,7 +31,7 @@ class HetLoRA(FedAvg):
     pruning of ranks while training is left out.
     """
 
-    linear: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
     payload: ClassVar[str] = "factors"
     unequal: ClassVar[bool] = True
 

@@ -9,7 +9,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from hanse.algorithms.fedavg import FedAvg
-from hanse.interfaces import Client, Server
+from hanse.interfaces import MEAN, Client, Server
 from hanse.messages import ClientProfile, Order, Update
 from hanse.randomness import Moment
 from hanse.tensors import (
@@ -40,6 +40,7 @@ class Scaffold(FedAvg):
     corrected gradient as it is.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({MEAN})
     optimizers: ClassVar[tuple[str, ...]] = ("sgd",)
     learning_rate: PositiveFloat = 1.0  # η, of the server
 
