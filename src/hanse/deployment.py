@@ -165,7 +165,7 @@ def _unseen(experiment: Experiment) -> Division | None:
     """The division if the silos have all rows; the server sees none of them."""
     if not experiment.brings_own_data:
         return None
-    return Division([], [], {}, {}, experiment.data.labels, "")
+    return Division([], [], {}, {}, experiment.data.labels, "", division.unseen(experiment))
 
 
 def _journal(folder: Path, made: Simulation) -> Journal:
@@ -177,8 +177,7 @@ def _journal(folder: Path, made: Simulation) -> Journal:
         journal = Journal.create(folder, text)
         precision = {name: asdict(chosen) for name, chosen in made.machine.chosen.items()}
         machine.note(folder, made.division.digest, None, precision)
-        if made.division.train:
-            division.note(folder, made.division, made.experiment)
+        division.note(folder, made.division, made.experiment)
         log.info("run folder %s", folder)
         return journal
     if begun.read_text(encoding="utf-8") != text:

@@ -12,13 +12,12 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hanse
 from hanse.assembly import simulate
 from hanse.client import Site, respond
-from hanse.division import Division
 from hanse.errors import UserError
 from hanse.experiment import Experiment
 from hanse.held import Machine
@@ -203,7 +202,9 @@ def _site(silo: Silo, experiment: Experiment, letter: Letter, held: Machine) -> 
             f"the rows of {silo.name} are not those that the server divides among its silos; bring "
             "the same file, or give each silo its own in the experiment's clients."
         )
-    mine = Division([], [], division.train, division.held, division.labels, division.digest)
+    for remark in division.remarks:
+        log.warning("%s", remark)
+    mine = replace(division, validation=[], test=[])
     made = simulate(experiment, held, mine, only=(silo.name,))
     memories = silo.state / "runs" / letter.run
     return made.site(memories, silo.name, silo.checkpoint_seconds)

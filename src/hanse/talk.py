@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from hanse import division
+from hanse import gathering
 from hanse.data.formats import Row
 from hanse.data.passages import question
 from hanse.data.tagged import read_words
@@ -139,6 +139,6 @@ def _kind(folder: Path, trained: Trained) -> str:
     if not (folder / "experiment.yaml").is_file():
         return "messages"
     try:
-        return division.kind(trained.experiment)
+        return gathering.kind(trained.experiment)
     except UserError:  # the data are not here
         return "messages"

@@ -5,7 +5,7 @@ their text, their prompt or the messages before the last answer are equal up to 
 space.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -58,6 +58,12 @@ def hold_out(rows: Sequence[Row], share: float, moment: Moment) -> tuple[list[Ro
     chosen = [groups[i] for i in sorted(order[:count])]
     gone = {i for group in chosen for i in group}
     return [row for i, row in enumerate(rows) if i not in gone], [rows[g[0]] for g in chosen]
+
+
+def without(rows: Sequence[Row], held: Iterable[Row]) -> list[Row]:
+    """The rows that say something else than all those that are held out, in their order."""
+    gone = set(map(_key, held))
+    return [row for row in rows if _key(row) not in gone] if gone else list(rows)
 
 
 def _groups(rows: Sequence[Row]) -> list[list[int]]:
