@@ -361,9 +361,29 @@ def test_tokens_are_guessed_well_enough() -> None:
         assert counted / 2 <= tokens(text) <= counted * 2, text
 
 
+def test_what_is_marked_as_bad_is_left_out_and_said(
+    tmp_path: Path, hanse: Callable[..., Any], tiny_llama: Path
+) -> None:
+    rows = [{"prompt": f"Where is {n}?", "completion": "Go." if n % 2 else "Here.",
+             "label": n % 2 == 0} for n in range(60)]  # fmt: skip
+    (tmp_path / "kto.jsonl").write_bytes(lines(rows))
+    said = "30 of 60 rows of kto.jsonl are left out: label false marks a bad answer"
+    assert said in hanse("init", "--from", "kto.jsonl").out
+    file = tmp_path / "kto.yaml"
+    assert f"  # {said}" in file.read_text()
+    experiment = load(file, ours(tiny_llama))
+    found = divide(experiment)
+    train = [row for own in found.train.values() for row in own]
+    assert {row.completion for row in [*train, *found.test]} == {"Here."} and not found.labels
+    [remark] = found.remarks
+    assert remark.endswith("label false marks a bad answer, and nothing here learns from these.")
+    checked = hanse("check", file, *ours(tiny_llama))
+    assert "30 of 60 rows of" in " ".join(checked.out.split())
+
+
 def test_a_preference_is_refused_only_where_nothing_can_be_learned(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines([{"chosen": "a", "rejected": "b"}] * 4))
     found = look(str(tmp_path / "a.jsonl"), {})
-    assert found.rows[0].text == "a" and "preferences" in found.remark
+    assert found.rows[0].text == "a" and "preferences" in found.remarks[0]
     with pytest.raises(UserError, match="4 rows cannot be dealt to 5 silos"):
         plan({"": found}, 5)

@@ -5,6 +5,7 @@ code is not imported, except where the corpus is made by it.
 """
 
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,19 +19,25 @@ from hanse.data.turns import turn
 from hanse.errors import UserError
 from hanse.parts import suggestion
 
+log = logging.getLogger(__name__)
+
 PROBLEMS = 3000  # rows of gsm-symbolic, always the same
 
 
 def load(
-    path: str, homes: Iterable[Path] = (), columns: Mapping[str, str] | None = None
+    path: str,
+    homes: Iterable[Path] = (),
+    columns: Mapping[str, str] | None = None,
+    remark: Callable[[str], None] = log.warning,
 ) -> list[Row]:
     """The rows behind a short name, a path or a hub's name.
 
     homes: the folders in which a relative path is looked for, after the current one.
     columns: our names → the file's, as in `data.columns`, for what is not found by looking.
+    remark: is told which rows are left out, and why.
     Raises UserError in one sentence for whatever cannot be found or read.
     """
-    return rows(records(path, homes), path, columns or {})
+    return rows(records(path, homes), path, columns or {}, remark)
 
 
 def records(path: str, homes: Iterable[Path] = ()) -> Iterator[Record]:

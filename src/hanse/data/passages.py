@@ -7,9 +7,11 @@ from jinja2 import TemplateError
 
 from hanse.data.formats import Row
 from hanse.data.tokens import Tokenizer, encode, lead, shared, targets
+from hanse.data.turns import answers
 from hanse.errors import UserError
 from hanse.values import IGNORED, Example
 
+SAID = ("role", "content")  # what a chat template is given of a turn
 # For a tokenizer without a chat template: "role: content", a line each; the end-of-text token,
 # where there is one, closes what the assistant says.
 PLAIN = (
@@ -79,17 +81,12 @@ def question(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> lis
 
 def asked(row: Row, tokenizer: Tokenizer) -> str:
     """What stands before a conversation's last answer, and asks for it."""
-    return _written(row, _turns(row)[-1], tokenizer, ask=True)
+    return _written(row, answers(row.messages)[-1], tokenizer, ask=True)
 
 
 def last_answer(row: Row) -> str:
     """What the assistant said last in a conversation."""
-    return row.messages[_turns(row)[-1]]["content"]
-
-
-def _turns(row: Row) -> list[int]:
-    """Where the assistant answers; a turn that opens the conversation answers nothing."""
-    return [i for i, message in enumerate(row.messages) if i and message["role"] == "assistant"]
+    return row.messages[answers(row.messages)[-1]]["content"]
 
 
 def _edges(
@@ -157,10 +154,10 @@ def _conversation(row: Row, tokenizer: Tokenizer) -> Passage:
     for it. A turn that the template writes otherwise once others follow (as Qwen3 does with its
     thoughts) is read and not learned, except the last.
     """
-    turns = _turns(row)
+    turns = answers(row.messages)
     special = tuple(token for token in tokenizer.all_special_tokens if token)
     text = _written(row, turns[-1] + 1, tokenizer)
-    learned, answers = [], []
+    learned, texts = [], []
     for turn in turns:
         head = _written(row, turn, tokenizer, ask=True)
         said = _written(row, turn + 1, tokenizer) if turn < turns[-1] else text
@@ -168,14 +165,14 @@ def _conversation(row: Row, tokenizer: Tokenizer) -> Passage:
             # Generation stops at the end-of-turn token, so a line break after it says nothing.
             bare = said.rstrip()
             learned.append((len(head), len(bare if bare.endswith(special) else said)))
-            answers.append(row.messages[turn]["content"])
+            texts.append(row.messages[turn]["content"])
         elif turn == turns[-1]:
             raise UserError(
                 f"{row.place}: this tokenizer's chat template does not ask for an answer in the "
                 "way it writes one, so what to learn cannot be told; use prompt and completion."
             )
     own = bool(tokenizer.chat_template)
-    return Passage(text, tuple(learned), tuple(answers), open=not own, closed=False)
+    return Passage(text, tuple(learned), tuple(texts), open=not own, closed=False)
 
 
 def _written(row: Row, count: int, tokenizer: Tokenizer, ask: bool = False) -> str:
@@ -183,7 +180,7 @@ def _written(row: Row, count: int, tokenizer: Tokenizer, ask: bool = False) -> s
     try:
         return str(
             tokenizer.apply_chat_template(
-                [dict(message) for message in row.messages[:count]],
+                [{key: message[key] for key in SAID} for message in row.messages[:count]],
                 chat_template=None if tokenizer.chat_template else PLAIN,
                 tokenize=False,
                 add_generation_prompt=ask,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from hanse.data.formats import Row
+from hanse.data.turns import answers
 from hanse.errors import UserError
 from hanse.randomness import Moment
 
@@ -76,7 +77,7 @@ def _groups(rows: Sequence[Row]) -> list[list[int]]:
 
 def _key(row: Row) -> str:
     """What makes two rows one: what is read, whatever answer or label follows it."""
-    turns = [i for i, message in enumerate(row.messages) if message["role"] == "assistant"]
+    turns = answers(row.messages)
     # Of a preference, the messages are what comes before its two answers.
     read = row.messages if row.kind == "preference" else row.messages[: max(turns, default=0)]
     talk = "\n".join(f"{message['role']}: {message['content']}" for message in read)

@@ -8,6 +8,7 @@ from pathlib import Path
 from hanse.data import corpora, formats
 from hanse.data.formats import Reading, Record, Row
 from hanse.data.partition import ordered
+from hanse.data.turns import answers
 from hanse.errors import UserError
 
 # Columns whose values may well be silos; the likeliest first.
@@ -27,14 +28,14 @@ class Source:
     path: as an experiment names it: in full, so that it can be found from any folder.
     reading: what the columns of the first record were taken for.
     columns: what `data.columns` has to say for the rows to be read so.
-    remark: why, if it is not as the data ask for by themselves.
+    remarks: what is left out, and why it is not read as the data ask for by themselves.
     """
 
     path: str
     rows: list[Row]
     reading: Reading
     columns: Mapping[str, str]
-    remark: str = ""
+    remarks: Sequence[str] = ()
 
 
 def look(path: str, columns: Mapping[str, str]) -> Source:
@@ -43,13 +44,14 @@ def look(path: str, columns: Mapping[str, str]) -> Source:
     columns: part → the file's column, for what is not found by looking.
     """
     records = list(corpora.records(path))
-    remark = ""
+    remarks: list[str] = []
     try:
-        rows, reading = _read(records, path, columns)
-        other, remark = _otherwise(rows, reading)
+        rows, reading = _read(records, path, columns, remarks)
+        other, why = _otherwise(rows, reading)
         if other:
             columns = {**columns, **other}
-            rows, reading = _read(records, path, columns)
+            remarks = [f"{why}."]
+            rows, reading = _read(records, path, columns, remarks)
     except UserError as error:
         if "data.columns" not in str(error):
             raise
@@ -57,14 +59,17 @@ def look(path: str, columns: Mapping[str, str]) -> Source:
         raise UserError(f"{str(error).rstrip('.')}{hint}") from None
     named = path in corpora.CORPORA or not Path(path).exists()
     where = path if named else str(Path(path).resolve())
-    return Source(where, rows, reading, columns, remark)
+    return Source(where, rows, reading, columns, remarks)
 
 
 def _read(
-    records: Sequence[Record], path: str, columns: Mapping[str, str]
+    records: Sequence[Record], path: str, columns: Mapping[str, str], remarks: list[str]
 ) -> tuple[list[Row], Reading]:
-    """The rows of records, and what the columns of the first are taken for."""
-    rows = formats.rows(records, path, columns)
+    """The rows of records, and what the columns of the first are taken for.
+
+    remarks: gets what is left out.
+    """
+    rows = formats.rows(records, path, columns, remarks.append)
     place, first = records[0]
     return rows, formats.reading(first, columns, place)
 
@@ -111,8 +116,9 @@ def _likeliness(column: str) -> int:
 def parts(row: Row) -> tuple[str, str]:
     """What a row asks and what it answers, as text; a mere text is all answer."""
     if row.kind == "messages":
-        *before, last = [message["content"] for message in row.messages]
-        return "\n".join(before), last
+        said = [message["content"] for message in row.messages]
+        last = answers(row.messages)[-1]
+        return "\n".join(said[:last]), said[last]
     if row.kind == "labelled":
         return row.text, row.label or ""
     return row.prompt, row.completion or row.text

@@ -24,7 +24,7 @@ def page(file: Path, name: str, model: str, sources: Mapping[str, Source], plan:
     environment = Environment(  # noqa: S701 (YAML; every value of the user's passes a filter)
         undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"yaml": scalar, "note": note}
+    environment.filters |= {"yaml": scalar, "note": note, "line": line}
     first = next(iter(sources.values()))
     rouge = importlib.util.find_spec("rouge_score") is not None
     text = environment.from_string(template).render(
@@ -65,10 +65,15 @@ def scalar(value: Any) -> str:
     return text.strip()[1:-1]
 
 
+def line(value: object) -> str:
+    """A value in a comment, on one line."""
+    shown = "".join(sign if sign.isprintable() else " " for sign in str(value))
+    return " ".join(shown.split())
+
+
 def note(value: object) -> str:
     """A value in a comment: on one line, and not too long."""
-    shown = "".join(sign if sign.isprintable() else " " for sign in str(value))
-    words = " ".join(shown.split())
+    words = line(value)
     return words if len(words) <= 60 else f"{words[:59]}…"
 
 
