@@ -14,16 +14,17 @@ from hanse.data.labelled import label_words
 from hanse.data.tagged import tag_names
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_partitioner
-from hanse.gathering import gather
+from hanse.gathering import Gathered, gather
 from hanse.learners.encoder import embeddings
 from hanse.randomness import Moment
+from hanse.sections import Data
 
 log = logging.getLogger(__name__)
 
 FILE = "division.json"
 UNSEEN = (
-    "where silos keep their files on machines of their own, nobody sees whether rows that one silo "
-    "holds out are training rows of another."
+    "where silos keep their files on machines of their own, nobody sees whether rows that the "
+    "server or a silo holds out are training rows of another silo."
 )
 
 
@@ -69,20 +70,37 @@ def divide(experiment: Experiment) -> Division:
 
     What anybody holds out is nobody's training row.
     """
-    found, data = gather(experiment), experiment.data
+    found = gather(experiment)
     remarks = list(found.remarks)
-    train, validation, test = splits.split(found.rows, data.test, data.validation, data.split_seed)
-    copies = len(found.rows) - len(train) - len(validation) - len(test)
-    remarks += _left_out(copies, "that are held out for the test or for validation")
-    if found.owners is not None and not (validation or test):
-        # In which order a client has its rows must not hang on those of others.
-        train = found.rows
+    train, validation, test = _held_out(found, experiment.data, remarks)
     shares = _dealt(experiment, train, found.owners)
     kept, held = _own_tests(experiment, shares)
     copies = len(train) - sum(map(len, (*kept.values(), *held.values())))
-    remarks += _left_out(copies, "that clients hold out (data.client_test)")
-    labels = _labels(found.rows, kept, data.labels)
+    remarks += _left_out(copies, "training", "that clients hold out (data.client_test)")
+    labels = _labels(found.every, kept, experiment.data.labels)
     return Division(validation, test, kept, held, labels, found.digest, tuple(remarks))
+
+
+def _held_out(
+    found: Gathered, data: Data, remarks: list[str]
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """(train, validation, test): what files of their own hold, or what is held out of the rows."""
+    test, validation = found.test or [], splits.without(found.validation or [], found.test or [])
+    copies = len(found.validation or []) - len(validation)
+    remarks += _left_out(copies, "validation", "of the test file")
+    rows = splits.without(found.rows, [*validation, *test])
+    if not rows:
+        raise UserError(
+            f"every row to train on is in the files of data.test ({data.test}) or data.validation "
+            f"({data.validation}), too; name other files there, or how many rows to hold out."
+        )
+    amounts = [0 if isinstance(size, str) else size for size in (data.test, data.validation)]
+    train, *drawn = splits.split(rows, amounts[0], amounts[1], data.split_seed)
+    copies = len(found.rows) - len(train) - sum(map(len, drawn))
+    remarks += _left_out(copies, "training", "that are held out for the test or for validation")
+    if found.owners is not None and not any(drawn):
+        train = rows  # in which order a client has its rows must not hang on those of others
+    return train, validation or drawn[0], test or drawn[1]
 
 
 def _dealt(
@@ -125,12 +143,12 @@ def _own_tests(
     return kept, held
 
 
-def _left_out(copies: int, of: str) -> list[str]:
-    """A remark on rows that are trained on by nobody, if there are any."""
+def _left_out(copies: int, what: str, of: str) -> list[str]:
+    """A remark on rows that nobody uses, if there are any."""
     if not copies:
         return []
     rows = "1 row is" if copies == 1 else f"{copies:,} rows are"
-    return [f"{rows} left out of training: the text or prompt is the same as in rows {of}."]
+    return [f"{rows} left out of {what}: the text or prompt is the same as in rows {of}."]
 
 
 def _labels(rows: list[Row], train: dict[str, list[Row]], known: dict[str, str]) -> dict[str, str]:
@@ -143,8 +161,10 @@ def _labels(rows: list[Row], train: dict[str, list[Row]], known: dict[str, str])
 
 def unseen(experiment: Experiment) -> tuple[str, ...]:
     """A remark if nobody can see whether what one client holds out is another's training row."""
-    every = [experiment.for_client(name).data.client_test for name in experiment.client_names]
-    return (UNSEEN,) if experiment.brings_own_data and any(every) else ()
+    data = experiment.data
+    held = [experiment.for_client(name).data.client_test for name in experiment.client_names]
+    held += [1 for size in (data.test, data.validation) if isinstance(size, str)]
+    return (UNSEEN,) if experiment.brings_own_data and any(held) else ()
 
 
 def table(division: Division, experiment: Experiment) -> Table:

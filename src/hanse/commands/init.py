@@ -47,6 +47,8 @@ def tell_start(started: Start) -> None:
         _tell("columns", own + taken)
         for remark in source.remarks:
             _tell("", own + remark)
+    for split, source in started.held.items():
+        _tell(split, f"{len(source.rows):,} rows in {source.path}")
     plan = started.plan
     if plan.counts:
         labels = [f"{label} ({count:,})" for label, count in list(plan.counts.items())[:SHOWN]]

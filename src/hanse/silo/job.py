@@ -89,6 +89,11 @@ def _mine(told: Experiment, silo: Silo) -> dict[str, Any]:
         own["data"] = {**(own.get("data") or {}), **rows}
         safe = safe.model_copy(update={"participants": None})
     else:
+        if isinstance(told.data.test, str) or isinstance(told.data.validation, str):
+            raise UserError(
+                "data.test or data.validation names a file, and a silo opens no file that a server "
+                "names; hold out a number of rows."
+            )
         if "client_test" in rows:
             raise UserError(
                 f"{silo.name} has data.client_test of its own, but here one file is divided among "
@@ -97,7 +102,9 @@ def _mine(told: Experiment, silo: Silo) -> dict[str, Any]:
         if "template" in rows:
             own["data"] = {"template": rows.pop("template")}
     values = safe.resolved()
-    if not told.brings_own_data:
+    if told.brings_own_data:  # the server's test rows are its own affair, and so are their files
+        values["data"] |= {"test": 0, "validation": 0}
+    else:
         values["data"] |= rows
     if silo.model is not None:
         values["model"]["model_name_or_path"] = silo.model

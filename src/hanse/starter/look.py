@@ -5,18 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hanse.data import corpora, formats
+from hanse.data import corpora, files, formats
 from hanse.data.formats import Reading, Record, Row
 from hanse.data.partition import ordered
+from hanse.data.split_files import TEST, TRAIN, VALIDATION, is_piece
 from hanse.data.turns import answers
 from hanse.errors import UserError
 
+PLACES = ("folder", "file")  # which a folder's rows have of themselves
 # Columns whose values may well be silos; the likeliest first.
 OWNERS = (
     *("silo", "client", "client_id", "site", "hospital", "clinic", "bank", "institution"),
     *("organisation", "organization", "company", "branch", "department", "user", "user_id"),
     *("author", "speaker", "source", "domain", "topic", "region", "country", "language"),
-    *("folder", "file"),  # which a folder's rows have of themselves
+    *PLACES,
 )
 LETTERS = 40  # most of a label that is a word
 
@@ -38,12 +40,13 @@ class Source:
     remarks: Sequence[str] = ()
 
 
-def look(path: str, columns: Mapping[str, str]) -> Source:
+def look(path: str, columns: Mapping[str, str], split: str = TRAIN) -> Source:
     """Read what lies at a path, a short name or a hub's name.
 
     columns: part → the file's column, for what is not found by looking.
+    split: which of them, if files are named after splits.
     """
-    records = list(corpora.records(path))
+    records = list(corpora.records(path, split=split))
     remarks: list[str] = []
     try:
         rows, reading = _read(records, path, columns, remarks)
@@ -60,6 +63,16 @@ def look(path: str, columns: Mapping[str, str]) -> Source:
     named = path in corpora.CORPORA or not Path(path).exists()
     where = path if named else str(Path(path).resolve())
     return Source(where, rows, reading, columns, remarks)
+
+
+def held_files(path: str) -> dict[str, str]:
+    """The file, or else the folder, for test and for validation, of a folder that has splits."""
+    found = {} if path in corpora.CORPORA else files.splits(Path(path))
+    named = {split: found[split] for split in (TEST, VALIDATION) if split in found}
+    return {
+        split: str((own[0] if len(own) == 1 else Path(path)).resolve())
+        for split, own in named.items()
+    }
 
 
 def _read(
@@ -103,10 +116,17 @@ def owner(source: Source, silos: int) -> str | None:
     first, *_ = source.rows
     free = [name for name in first.fields if name not in source.reading.columns.values()]
     for name in sorted((n for n in free if n.casefold() in OWNERS), key=_likeliness):
-        values = {row.fields.get(name) for row in source.rows}
-        if len(values) == silos > 1 and None not in values:
+        if len(silo_names(source, name)) == silos > 1:
             return name
     return None
+
+
+def silo_names(source: Source, column: str) -> set[str]:
+    """The values of a column, if they may be silos: files named after splits are not."""
+    values = {row.fields.get(column) for row in source.rows}
+    known = {value for value in values if value is not None}
+    pieces = column in PLACES and all(map(is_piece, known))
+    return set() if len(known) < len(values) or pieces else known
 
 
 def _likeliness(column: str) -> int:

@@ -18,8 +18,18 @@ ASIDE = "\t# "  # a tab stands before a comment; no value that was filtered has 
 COLUMN = 34  # where comments begin
 
 
-def page(file: Path, name: str, model: str, sources: Mapping[str, Source], plan: Plan) -> str:
-    """The text of an experiment with one source that is divided, or with a source at each silo."""
+def page(
+    file: Path,
+    name: str,
+    model: str,
+    sources: Mapping[str, Source],
+    plan: Plan,
+    held: Mapping[str, str],
+) -> str:
+    """The text of an experiment with one source that is divided, or with a source at each silo.
+
+    held: the files for test or validation, if there are any, by the split.
+    """
     template = Path(__file__).with_name("page.yaml.jinja").read_text(encoding="utf-8")
     environment = Environment(  # noqa: S701 (YAML; every value of the user's passes a filter)
         undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
@@ -34,6 +44,7 @@ def page(file: Path, name: str, model: str, sources: Mapping[str, Source], plan:
         plan=plan,
         own=sources if len(sources) > 1 else {},
         source=first,
+        held=held,
         aside=ASIDE,
         time=duration(plan.seconds),
         cut=f"{100 * plan.cut:.0f} % of the rows are longer and are cut" if plan.cut else "all fit",
