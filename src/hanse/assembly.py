@@ -179,6 +179,8 @@ def simulate(
     holders.refuse_unfit(shares, division.labels)
     read = holders.read(shares, partial(machine.reader, labels=division.labels))
     learner = machine.learner(experiment, read[holders.SERVER], Moment(experiment.seed), {})
+    room = learner.backbone.max_length(experiment.model.max_length)
+    division = replace(division, remarks=(*division.remarks, *holders.cut(read, room)))
     if experiment.adapter.source is not None:
         _go_on_from(learner, experiment.adapter.source)
     silos = {}

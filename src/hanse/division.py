@@ -38,7 +38,7 @@ class Division:
     held: dict[str, list[Row]]  # each client's own test rows
     labels: dict[str, str]  # label → word, or tag → name; empty without either
     digest: str  # of all rows as they were loaded: other rows would be divided otherwise
-    remarks: tuple[str, ...] = ()  # which rows are left out, one sentence each
+    remarks: tuple[str, ...] = ()  # which rows are left out or cut, one sentence each
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Table:
 
     labels: the words of the labels; without labels the values of the column that rows were divided
         by; empty if there is none either.
-    remarks: which rows are left out, one sentence each.
+    remarks: which rows are left out or cut, one sentence each.
     """
 
     labels: list[str]

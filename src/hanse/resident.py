@@ -202,10 +202,10 @@ def _site(silo: Silo, experiment: Experiment, letter: Letter, held: Machine) -> 
             f"the rows of {silo.name} are not those that the server divides among its silos; bring "
             "the same file, or give each silo its own in the experiment's clients."
         )
-    for remark in division.remarks:
-        log.warning("%s", remark)
     mine = replace(division, validation=[], test=[])
     made = simulate(experiment, held, mine, only=(silo.name,))
+    for remark in made.division.remarks:
+        log.warning("%s", remark)
     memories = silo.state / "runs" / letter.run
     return made.site(memories, silo.name, silo.checkpoint_seconds)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from hanse import gathering
+from hanse.data.conversations import question
 from hanse.data.formats import Row
-from hanse.data.passages import question
 from hanse.data.tagged import read_words
 from hanse.data.tokens import encode, lead
 from hanse.errors import UserError

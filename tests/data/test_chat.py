@@ -211,7 +211,7 @@ def test_an_answer_that_is_cut_away_is_not_asked_for(chatml: PreTrainedTokenizer
         assert answer.startswith(example.answer[: len(answer)])
         assert example.answer == ("on" if "so" in asked else "yo")
     short = _example(talk, chatml, max_length=30)
-    assert short.answer == "yo"
+    assert short.answer == "on", "the last answer is what is learned"
 
 
 def test_a_template_that_rewrites_earlier_turns_asks_for_the_last(
@@ -296,9 +296,13 @@ def test_a_prompt_is_cut_from_its_left(
     assert _learned(_example(found, plain, max_length=max_length), plain) == expected
 
 
-def test_a_conversation_is_cut_from_its_left(chatml: PreTrainedTokenizerFast) -> None:
-    example = _example(_talk("question", "ok"), chatml, max_length=15)
-    assert _learned(example, chatml) == "<|im_start|>assistant\n[o][k][<|im_end|>]\n"
+def test_a_question_is_cut_from_its_left(chatml: PreTrainedTokenizerFast) -> None:
+    example = _example(_talk("question", "ok"), chatml, max_length=25)
+    assert _learned(example, chatml) == (
+        "<|im_start|>user\non<|im_end|>\n<|im_start|>assistant\n[o][k][<|im_end|>]\n"
+    )
+    with pytest.raises(UserError, match="f:1: with max_length 15 nothing is left to learn"):
+        _example(_talk("question", "ok"), chatml, max_length=15)
 
 
 def test_a_text_is_cut_from_its_end(plain: PreTrainedTokenizerFast) -> None:
