@@ -41,8 +41,10 @@ def check(folder: Path, backbone: Backbone, batch: Batch | None, wanted: Tensor 
         _unchecked("its base model cannot be made without weights", error)
         return
     try:
-        opened = _opened(folder, bare())
-        _read(folder, bare(), backbone)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it is about was said when training began
+            opened = _opened(folder, bare())
+            _read(folder, bare(), backbone)
     except NotImplementedError as error:  # of an operation that needs numbers
         _unchecked("that would take the base model twice", error)
         return
@@ -79,7 +81,7 @@ def _copied(model: PeftModel) -> Module:
     }
     copies: dict[int, Any] = {}  # by the original's identity, since embeddings may be the output
     for name, empty in _named(bare).items():
-        if name not in live or live[name].shape != empty.shape:
+        if name not in live or not _alike(live[name], empty):
             return _empty(model)
         place, _, own = name.rpartition(".")
         if (key := id(live[name])) not in copies:
@@ -87,6 +89,12 @@ def _copied(model: PeftModel) -> Module:
             copies[key] = Parameter(copy, False) if isinstance(empty, Parameter) else copy
         setattr(bare.get_submodule(place), own, copies[key])
     return bare
+
+
+def _alike(live: Tensor, empty: Tensor) -> bool:
+    """Whether a tensor is what it is in the base model as it was published: not quantized."""
+    plain = type(live.data) is Tensor and live.is_floating_point() == empty.is_floating_point()
+    return plain and live.shape == empty.shape
 
 
 def _named(model: Module) -> dict[str, Tensor]:
@@ -103,10 +111,8 @@ def _opened(folder: Path, bare: Module) -> PeftModel:
     """The adapter on this base model, by PEFT; raises ValueError if it lacks something."""
     how: dict[str, Any] = {"low_cpu_mem_usage": any(t.is_meta for t in _named(bare).values())}
     how |= {"torch_device": "cpu", "autocast_adapter_dtype": False}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is missing is asked for below
-        opened = PeftModel.from_pretrained(bare, str(folder), **how)
-        found = opened.load_adapter(str(folder), DEFAULT, **how)
+    opened = PeftModel.from_pretrained(bare, str(folder), **how)
+    found = opened.load_adapter(str(folder), DEFAULT, **how)
     named, missing = _named(opened), set(found.missing_keys)
     there = {id(tensor) for name, tensor in named.items() if name not in missing}
     # Read by other means, or written by PEFT under a name of its own, too.
