@@ -1,75 +1,99 @@
 """How little need be trained and sent? Every adapter on experiments/adapters.yaml, three seeds.
 
-Each is trained by the federation; by each silo alone, as long as it trains in the federation; and
-on all reviews in one place, as long as all silos together. After that come all weights but those of
-the first k layers, as FedNLP asked (Lin et al. 2022, 2104.08815). Learning rates are those of the
-federation with the highest accuracy on validation reviews, found with a seed of its own. What was
-stopped is gone on with. Writes benchmarks/results/adapters.json.
+Each is trained by the federation, by each silo alone, and on all reviews in one place. All have the
+same rounds, and so the same resets of the optimizer, and as many updates between two of them; in
+one place an update is on the batches of all silos. After that come all weights but those of the
+first k layers, as FedNLP asked (Lin et al. 2022, 2104.08815). How learning rates are chosen, by the
+federation's validation reviews, is said in rates.py. The base is the model before any training,
+with the head that the seed draws.
+
+Whatever is finished stands in benchmarks/results/adapters.json and is not done again. All of it
+takes two cores nearly two hours, so it is made in parts, each within 40 minutes by the seconds that
+a round took in earlier runs:
+
+    --only light     about 25 minutes    --only bottlenecks   about 15 minutes
+    --only words     about 30 minutes    --only weights       about 35 minutes
+
+Every further rate that a search tries adds a minute, with `weights` two.
 """
 
-import argparse
-import logging
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Any
+from pathlib import Path
 
-from many_runs import WORKERS, Task, finish
-from measured import ROOT, keep
+import protocol
+import spread
+from many_runs import WORKERS, Task, Workers
+from measured import ROOT
+from protocol import UNTRAINED, Kept, Row, fingerprint, pooled
+from rates import Family, Rates
 
 from hanse import journal, spending
 from hanse.assembly import simulate
-from hanse.evaluation.intervals import paired, student
 from hanse.held import Machine
 from hanse.loading import load
 
 EXPERIMENT = ROOT / "experiments" / "adapters.yaml"
 RUNS = ROOT / "runs" / "benchmark-adapters"
-BASELINE = "lora"
-TUNING = 0  # the seed with which learning rates are chosen
+BASE = "lora"  # whose untrained model is the base; any adapter's is
 SILOS = ("silo-1", "silo-2", "silo-3", "silo-4")
-ROUNDS, STEPS = 8, 10  # of the experiment; steps are a silo's in a round
 KINDS = ("alone", "federated", "centralised")
 
-SMALL, MIDDLE, LARGE = (3e-5, 1e-4, 3e-4), (1e-3, 3e-3, 1e-2), (1e-2, 3e-2, 1e-1)
+FAMILIES = {
+    "low rank": Family(3e-3, ("lora",)),
+    "scales": Family(3e-2, ("ia3",)),
+    "biases": Family(3e-3, ("bitfit",)),
+    "head": Family(3e-2, ("head",)),
+    "bottlenecks": Family(3e-3, ("houlsby", "pfeiffer")),
+    "vectors": Family(3e-2, ("prefix_tuning", "prompt_tuning")),
+    "made vectors": Family(3e-3, ("p_tuning",)),
+    "weights": Family(1e-4, ("full, embeddings frozen",)),
+}
 
 
 @dataclass(frozen=True)
 class Way:
-    """What is trained: the setting `adapter`, the learning rates tried, and the kinds compared.
+    """What is trained: the family, the setting `adapter`, and the kinds of training compared.
 
     frozen: how many of the encoder's parts, its embeddings and then its layers, do not move.
-    like: whose learning rate it takes; none: its own is looked for among `rates`.
     """
 
+    family: str
     adapter: str
-    rates: tuple[float, ...] = ()
     kinds: tuple[str, ...] = KINDS
     frozen: int | None = None
-    like: str = ""
 
 
 def _frozen(layers: int) -> Way:
     adapter = f"{{full: {{freeze_embeddings: true, freeze_layers: {layers}}}}}"
-    return Way(adapter, kinds=KINDS[1:], frozen=1 + layers, like="full")
+    return Way("weights", adapter, KINDS[1:], frozen=1 + layers)
 
 
-WAYS = {
-    BASELINE: Way("{lora: {r: 8}}", MIDDLE),
-    "ia3": Way("{ia3: {}}", LARGE),
-    "houlsby": Way("{houlsby: {}}", MIDDLE),
-    "pfeiffer": Way("{pfeiffer: {}}", MIDDLE),
-    "prefix_tuning": Way("{prefix_tuning: {num_virtual_tokens: 20}}", LARGE),
-    "prompt_tuning": Way("{prompt_tuning: {num_virtual_tokens: 20}}", LARGE),
-    "p_tuning": Way("{p_tuning: {num_virtual_tokens: 20}}", MIDDLE),
-    "bitfit": Way("{bitfit: {}}", MIDDLE),
-    "head": Way("{head: {}}", LARGE, frozen=7),
-    "full, top 2 layers": Way("{full: {top_layers: 2}}", SMALL),
-    "full": Way("{full: {}}", SMALL, KINDS[1:], frozen=0),  # alone it would take minutes for each
-    "full, embeddings frozen": _frozen(0),
-    **{f"full, {layers} layers frozen": _frozen(layers) for layers in (2, 4)},
+PARTS = {
+    "light": {
+        "lora": Way("low rank", "{lora: {r: 8}}"),
+        "ia3": Way("scales", "{ia3: {}}"),
+        "bitfit": Way("biases", "{bitfit: {}}"),
+        "head": Way("head", "{head: {}}", frozen=7),
+    },
+    "bottlenecks": {
+        "houlsby": Way("bottlenecks", "{houlsby: {}}"),
+        "pfeiffer": Way("bottlenecks", "{pfeiffer: {}}"),
+    },
+    "words": {
+        "prefix_tuning": Way("vectors", "{prefix_tuning: {num_virtual_tokens: 20}}"),
+        "prompt_tuning": Way("vectors", "{prompt_tuning: {num_virtual_tokens: 20}}"),
+        "p_tuning": Way("made vectors", "{p_tuning: {num_virtual_tokens: 20}}"),
+    },
+    "weights": {
+        "full, top 2 layers": Way("weights", "{full: {top_layers: 2}}"),
+        "full": Way("weights", "{full: {}}", KINDS[1:], frozen=0),  # alone it would take too long
+        "full, embeddings frozen": _frozen(0),
+        **{f"full, {layers} layers frozen": _frozen(layers) for layers in (2, 4)},
+    },
 }
+WAYS = {name: way for part in PARTS.values() for name, way in part.items()}
 
 
 def settings(kind: str) -> Iterator[tuple[str, ...]]:
@@ -77,66 +101,62 @@ def settings(kind: str) -> Iterator[tuple[str, ...]]:
     if kind == "federated":
         yield ()
     elif kind == "centralised":
-        yield "data.pooled=true", "rounds=1", f"train.max_steps={len(SILOS) * ROUNDS * STEPS}"
+        yield pooled(len(SILOS))
     else:
         for silo in SILOS:
-            yield f"participants=[{silo}]", "rounds=1", f"train.max_steps={ROUNDS * STEPS}"
+            yield (f"participants=[{silo}]",)
 
 
-def tuning(name: str, rate: float) -> Task:
-    """A run that a learning rate is judged by; it looks at no test review."""
-    own = (f"adapter={WAYS[name].adapter}", f"train.learning_rate={rate}", f"seed={TUNING}")
-    folder = RUNS / f"tuning-{_file(name)}-{rate:g}"
-    return Task(folder, EXPERIMENT, (*own, "evaluation.test=false"))
+@dataclass(frozen=True)
+class Runs:
+    """The runs of the comparison, in one folder; words: settings that are changed in all."""
 
+    home: Path
+    words: tuple[str, ...] = ()
 
-def compared(name: str, kind: str, seed: int, rate: float) -> list[Task]:
-    """The runs of one kind with one seed: four where silos are alone."""
-    own = (f"adapter={WAYS[name].adapter}", f"train.learning_rate={rate}", f"seed={seed}")
-    # Rates are chosen, so validation reviews would be scored for nothing.
-    return [
-        Task(
-            RUNS / f"{_file(name)}-{kind}-{seed}-{place}",
-            EXPERIMENT,
-            (*own, "data.validation=0", *words),
-        )
-        for place, words in enumerate(settings(kind))
-    ]
+    def tuning(self, name: str, rate: float, seed: int) -> Task:
+        """A run that a learning rate is judged by; it looks at no test review."""
+        words = (f"train.learning_rate={rate}", "evaluation.test=false")
+        return self._task(name, f"tuning-{_file(name)}-{rate:g}-{seed}", seed, *words)
+
+    def untrained(self, seed: int) -> Task:
+        """The model before any training, on the same reviews."""
+        folder = f"tuning-base-{seed}"
+        return self._task(BASE, folder, seed, "evaluation.test=false", last=UNTRAINED)
+
+    def base(self, seed: int) -> Task:
+        """The model before any training, on the test reviews."""
+        return self._task(BASE, f"base-{seed}", seed, "data.validation=0", last=UNTRAINED)
+
+    def compared(self, name: str, kind: str, seed: int, rate: float) -> list[Task]:
+        """The runs of one kind with one seed: one for each silo where silos are alone."""
+        # Rates are chosen, so validation reviews would be scored for nothing.
+        own = (f"train.learning_rate={rate}", "data.validation=0")
+        return [
+            self._task(name, f"{_file(name)}-{kind}-{seed}-{place}", seed, *own, *words)
+            for place, words in enumerate(settings(kind))
+        ]
+
+    def _task(
+        self, name: str, folder: str, seed: int, *words: str, last: tuple[str, ...] = ()
+    ) -> Task:
+        own = (f"adapter={WAYS[name].adapter}", f"seed={seed}", *words, *self.words, *last)
+        return Task(self.home / folder, EXPERIMENT, own)
 
 
 def _file(name: str) -> str:
     return name.replace(", ", "-").replace(" ", "-")
 
 
-def chosen(names: Iterable[str]) -> dict[str, float]:
-    """The learning rate of each way: of the highest accuracy on validation reviews."""
-
-    def validated(name: str, rate: float) -> tuple[float, float]:
-        scores = journal.records(tuning(name, rate).folder)[-1]["validation"]
-        return scores["accuracy"], -scores["loss"]
-
-    def best(name: str) -> float:
-        return max(WAYS[name].rates, key=lambda rate: validated(name, rate))
-
-    return {name: best(WAYS[name].like or name) for name in names}
-
-
 def scores(tasks: Sequence[Task]) -> list[float]:
     """Each test review's score, a mean over the runs."""
-    found = []
-    for task in tasks:
-        last = journal.records(task.folder)[-1]["round"]
-        found.append(journal.read_scores(task.folder, "test-classification", last)["items"])
-    return _means(found)
+    found = [protocol.items(task) for task in tasks]
+    return [statistics.fmean(same) for same in zip(*found, strict=True)]
 
 
-def _means(several: Sequence[Sequence[float]]) -> list[float]:
-    return [statistics.fmean(same) for same in zip(*several, strict=True)]
-
-
-def trained(name: str) -> tuple[int, float]:
+def trained(name: str, words: Sequence[str]) -> tuple[int, float]:
     """How many parameters are trained, and what share that is of the model's own."""
-    words = [f"adapter={WAYS[name].adapter}", "data.test=0", "data.validation=0"]
+    words = [f"adapter={WAYS[name].adapter}", "data.test=0", "data.validation=0", *words]
     learner = simulate(load(EXPERIMENT, words), _held).learner
     count = sum(parameter.numel() for parameter in learner.parameters().values())
     share = count / learner.backbone.weights
@@ -147,61 +167,110 @@ def trained(name: str) -> tuple[int, float]:
 _held = Machine()
 
 
-def line(name: str, rows: Mapping[str, list[list[float]]], runs: Sequence[Task]) -> dict[str, Any]:
+def line(name: str, runs: dict[str, list[list[Task]]], words: Sequence[str]) -> Row:
     """One way: its accuracy by kind, with intervals, and what it costs.
 
-    rows: the test reviews' scores, by kind, for each seed. runs: those of the federation.
+    runs: by kind, those of each seed.
     """
-    federated = _means(rows["federated"])
-    count, share = trained(name)
-    found: dict[str, Any] = {"trained": count, "share": share, "frozen": WAYS[name].frozen}
+    count, share = trained(name, words)
+    found: Row = {"family": WAYS[name].family, "trained": count, "share": share}
+    found["frozen"] = WAYS[name].frozen
+    rows = {kind: [scores(tasks) for tasks in by_seed] for kind, by_seed in runs.items()}
     for kind, by_seed in rows.items():
-        values = [statistics.fmean(one) for one in by_seed]
-        over_seeds = student(values)
-        ahead = paired(_means(by_seed), federated) if kind != "federated" else None
-        found[kind] = {
-            "accuracy": statistics.fmean(values),
-            "seeds": values,
-            "over_seeds": [over_seeds.low, over_seeds.high] if over_seeds else None,
-            "ahead_of_federated": [ahead.value, ahead.low, ahead.high] if ahead else None,
-        }
-    rounds = [record for run in runs for record in journal.records(run.folder) if record["round"]]
+        found[kind] = spread.standing(by_seed)
+        if kind != "federated":
+            ahead = spread.ahead(by_seed, rows["federated"])
+            found[kind]["ahead_of_federated"] = ahead["by_item"]
+            found[kind]["ahead_by_seed"] = ahead["by_seed"]
+    federated = [journal.records(task.folder) for tasks in runs["federated"] for task in tasks]
+    rounds = [record for records in federated for record in records if record["round"]]
     found["bytes"] = statistics.fmean(sum(record["bytes"].values()) for record in rounds)
     found["seconds"] = statistics.median(spending.training(row["seconds"]) for row in rounds)
     return found
 
 
+@dataclass
+class Comparison:
+    """The comparison as far as it is."""
+
+    runs: Runs
+    seeds: Sequence[int]
+    rates: Rates
+    kept: Kept
+    workers: Workers
+
+    def make(self, names: Sequence[str]) -> None:
+        """Choose rates, then finish the base and the lines of these ways."""
+        self._base()
+        plan: dict[str, dict[str, list[list[Task]]]] = {}
+        for name, row in self.rates.validated(names).items():
+            if row["no_result"]:
+                self._keep(name, {"no_result": row["no_result"]}, "")
+                continue
+            runs = {kind: self._each(name, kind, row["rate"]) for kind in WAYS[name].kinds}
+            if self.kept.row(fingerprint(*flat(runs)), "ways", name) is None:
+                plan[name] = runs
+        done: set[Task] = set()
+        for task in self.workers.each(task for runs in plan.values() for task in flat(runs)):
+            done.add(task)
+            for name, runs in plan.items():
+                if task in flat(runs) and done.issuperset(flat(runs)):
+                    self._conclude(name, runs)
+
+    def _each(self, name: str, kind: str, rate: float) -> list[list[Task]]:
+        return [self.runs.compared(name, kind, seed, rate) for seed in self.seeds]
+
+    def _base(self) -> None:
+        tasks = [self.runs.base(seed) for seed in self.seeds]
+        made = fingerprint(*tasks)
+        if self.kept.row(made, "base") is None:
+            self.workers.finish(tasks)
+            self.kept.put(spread.standing([scores([task]) for task in tasks]), made, "base")
+
+    def _conclude(self, name: str, runs: dict[str, list[list[Task]]]) -> None:
+        """Keep a line whose runs are done, or have diverged."""
+        if all(task.finished for task in flat(runs)):
+            self._keep(name, line(name, runs, self.runs.words), fingerprint(*flat(runs)))
+        else:
+            self._keep(name, {"no_result": "diverged on one of the deals"}, "")
+
+    def _keep(self, name: str, row: Row, made: str) -> None:
+        self.kept.put(row, made, "ways", name)
+        lines = self.kept.content["ways"]
+        self.kept.content["ways"] = {each: lines[each] for each in WAYS if each in lines}
+        self.kept.write()
+
+
+def flat(runs: dict[str, list[list[Task]]]) -> list[Task]:
+    """All runs of a way."""
+    return [task for by_seed in runs.values() for tasks in by_seed for task in tasks]
+
+
+def compare(
+    names: Sequence[str],
+    runs: Runs,
+    seeds: Sequence[int] = protocol.SEEDS,
+    deals: Sequence[int] = protocol.DEALS,
+    workers: int = WORKERS,
+) -> Row:
+    """Finish the lines of these ways; the content of the result file."""
+    family_of = {name: way.family for name, way in WAYS.items()}
+    kept = Kept("adapters", {"seeds": list(seeds), "deals": list(deals)})
+    with Workers(workers) as some:
+        rates = Rates(FAMILIES, family_of, runs.tuning, runs.untrained, deals, kept, some)
+        Comparison(runs, seeds, rates, kept, some).make(names)
+    return kept.content
+
+
 def main() -> None:
-    """Choose learning rates, run all, print a line for each way, keep the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), help="names, if not all")
-    asked = parser.parse_args()
-    logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
-    tuned = dict.fromkeys(WAYS[name].like or name for name in asked.ways)
-    finish(tuning(name, rate) for name in tuned for rate in WAYS[name].rates)
-    rates = chosen(asked.ways)
-    logging.info("learning rates: %s", rates)
-    runs = {
-        (name, kind, seed): compared(name, kind, seed, rates[name])
-        for name, seed in product(asked.ways, asked.seeds)
-        for kind in WAYS[name].kinds
-    }
-    finish(task for tasks in runs.values() for task in tasks)
-    lines = {}
-    for name in asked.ways:
-        kinds = WAYS[name].kinds
-        rows = {kind: [scores(runs[name, kind, seed]) for seed in asked.seeds] for kind in kinds}
-        federated = [task for seed in asked.seeds for task in runs[name, "federated", seed]]
-        row = lines[name] = line(name, rows, federated)
-        shown = ", ".join(f"{kind} {row[kind]['accuracy']:.3f}" for kind in kinds)
-        print(f"{name}: {row['trained']:,} trained, {row['bytes'] / 1e6:.2f} MB; {shown}")
-    done = [task for tasks in runs.values() for task in tasks]
-    records = [record for task in done for record in journal.records(task.folder)]
-    minutes = sum(sum(record["seconds"].values()) for record in records) / WORKERS / 60
-    items = len(scores(done[:1]))
-    made = {"test_items": items, "seeds": asked.seeds, "rates": rates, "workers": WORKERS}
-    print(keep("adapters", {**made, "minutes": minutes, "ways": lines}))
+    """Make what is asked for, and print a line for each way."""
+    asked = protocol.asked(__doc__)
+    names = protocol.wanted(PARTS, asked.only)
+    content = compare(names, Runs(asked.home(RUNS), asked.words), *asked.short)
+    print(f"base: {content['base']['accuracy']:.3f}")
+    for name, row in content["ways"].items():
+        shown = [f"{kind} {row[kind]['accuracy']:.3f}" for kind in KINDS if kind in row]
+        print(f"{name}: {row.get('no_result') or ', '.join(shown)}")
 
 
 if __name__ == "__main__":

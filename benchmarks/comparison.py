@@ -1,137 +1,95 @@
 """Which algorithm? All of them on experiments/comparison.yaml, dealt alike and unlike, three seeds.
 
-First each algorithm's learning rate is chosen by validation reviews, with a seed of its own and on
-the unlike deal. Runs take turns in two processes of one thread each; what a round takes is then
-measured with one at a time. What was stopped is gone on with. Writes
-benchmarks/results/comparison.json.
+Beside them stand the base model, and all reviews in one place with as many updates in a row, and
+the same resets of the optimizer, as a silo of mean size has. How learning rates are chosen is said
+in rates.py; the deals of the search are unlike. Runs take turns in two processes of one thread
+each; what a round takes is then measured with one at a time.
+
+Whatever is finished stands in benchmarks/results/comparison.json and is not done again. All of it
+takes two cores about two hours, so it is made in parts, each within 40 minutes by the seconds that
+earlier runs took (52 for a scored run beside another, about 35 for one of the search):
+
+    --only plain      about 30 minutes    --only sgd        about 20 minutes
+    --only factors    about 25 minutes    --only cores      about 10 minutes
+                                          --only personal   about 30 minutes
+
+Every further rate that a search tries adds a minute, `personal` three. Make `plain` first: it has
+the base model, which all are validated against, and the baseline.
 """
 
-import argparse
-import logging
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from many_runs import WORKERS, Task, finish
-from measured import ROOT, keep
+import protocol
+import spread
+from algorithm_ways import BASE, BASELINE, FAMILIES, PARTS, WAYS
+from many_runs import WORKERS, Task, Workers
+from measured import ROOT
+from protocol import UNTRAINED, Kept, Row, fingerprint
+from rates import Rates
 
 from hanse import journal, spending
-from hanse.evaluation.intervals import Interval, paired, student
 
 EXPERIMENT = ROOT / "experiments" / "comparison.yaml"
 RUNS = ROOT / "runs" / "benchmark-comparison"
-BASELINE = "fedavg"
-TUNING = 0  # the seed with which learning rates are chosen
 DEALS = {"alike": "data.partition=iid", "unlike": "data.partition.dirichlet.alpha=0.1"}
-ADAMW = (3e-4, 1e-3, 3e-3)
-SGD = (0.03, 0.1, 0.3)
-PLAIN = ["train.optim=sgd"]
-# The experiment's layers, as other adapters than LoRA are told them.
-LAYERS = r".*layers\.2[6-9]\."
-CORES = f"adapter={{lora_xs: {{r: 32, target_modules: '{LAYERS}.*_proj'}}}}"
-PAIR = (
-    f"adapter={{pfeiffer: {{target_modules: '{LAYERS}mlp.down_proj'}}, lora: {{r: 8, "
-    f"lora_alpha: 16, target_modules: '{LAYERS}.*(q|k|v|o|gate|up)_proj'}}}}"
-)
-RANKS = [f"clients.silo-{1 + place}.adapter.lora.r={r}" for place, r in enumerate((4, 8, 16, 16))]
-
-Settings = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Way:
-    """One line of the comparison.
+class Runs:
+    """The runs of the comparison, in one folder; words: settings that are changed in all."""
 
-    like: whose learning rate it takes; none: its own is looked for among `rates`. Where silos keep
-        models of their own, validation says little, since the server has none of these.
-    """
+    home: Path
+    words: tuple[str, ...] = ()
 
-    settings: tuple[str, ...]
-    rates: tuple[float, ...] = ADAMW
-    like: str = ""
+    def tuning(self, name: str, rate: float, seed: int) -> Task:
+        """A run that a learning rate is judged by; it looks at no test review."""
+        own = (*WAYS[name].settings, f"train.learning_rate={rate}", *self._unseen(seed))
+        return self._task(f"tuning-{_file(name)}-{rate:g}-{seed}", *own)
 
+    def untrained(self, seed: int) -> Task:
+        """The base model on the same reviews."""
+        return self._task(f"tuning-{BASE}-{seed}", *self._unseen(seed), last=UNTRAINED)
 
-WAYS = {
-    BASELINE: Way(("algorithm=fedavg",)),
-    "fedprox": Way(("algorithm.fedprox.mu=0.1",)),
-    "fedopt": Way(("algorithm.fedopt.optimizer=adam",)),
-    "fednova": Way(("algorithm=fednova",)),
-    "feddyn": Way(("algorithm=feddyn",)),
-    "fedavg, plain SGD": Way(("algorithm=fedavg", *PLAIN), SGD),
-    "scaffold": Way(("algorithm=scaffold", *PLAIN), SGD),
-    "ffa_lora": Way(("algorithm=ffa_lora",)),
-    "rolora": Way(("algorithm=rolora",)),
-    "flora": Way(("algorithm=flora",)),
-    "fedex_lora": Way(("algorithm=fedex_lora",)),
-    "flexlora": Way(("algorithm=flexlora",)),
-    "flexlora, ranks 4 to 16": Way(("algorithm=flexlora", "adapter.lora.r=16", *RANKS)),
-    "hetlora": Way(("algorithm=hetlora",)),
-    "lora_fair": Way(("algorithm=lora_fair",)),
-    "fed_sb": Way(("algorithm=fed_sb", CORES)),
-    "fedsa_lora": Way(("algorithm=fedsa_lora",), like=BASELINE),
-    "fedper": Way((r"algorithm.fedper.share=['layers\.2[67]\.']",), like=BASELINE),
-    "pftt": Way(("algorithm=pftt", PAIR), like=BASELINE),
-    "ditto": Way(("algorithm=ditto",), like=BASELINE),
-}
+    def _unseen(self, seed: int) -> tuple[str, ...]:
+        return f"seed={seed}", "evaluation.test=false", DEALS["unlike"]
 
+    def compared(self, name: str, deal: str, seed: int, rate: float) -> Task:
+        """A run that is compared with others; scoring is not to take longer than training."""
+        scored = (f"seed={seed}", DEALS[deal], "data.validation=0", "data.client_test=0.05")
+        folder = f"{_file(name)}-{deal}-{seed}"
+        if name == BASE:
+            return self._task(folder, *scored, last=UNTRAINED)
+        own = (*WAYS[name].settings, f"train.learning_rate={rate}")
+        return self._task(folder, *own, *scored)
 
-def tuning(name: str, rate: float) -> Task:
-    """A run that a learning rate is judged by; it looks at no test review."""
-    own = (*WAYS[name].settings, f"train.learning_rate={rate}", f"seed={TUNING}")
-    unseen = ("evaluation.test=false", "evaluation.clients=false", DEALS["unlike"])
-    return Task(RUNS / f"tuning-{_file(name)}-{rate:g}", EXPERIMENT, (*own, *unseen))
+    def timing(self, name: str, place: str = "") -> Task:
+        """A short run of silos of equal size, which has the processor to itself."""
+        own = (*WAYS[name].settings, f"seed={protocol.SEEDS[0]}", DEALS["alike"], "rounds=3")
+        unseen = ("data.validation=0", "evaluation.test=false", "evaluation.clients=false")
+        return self._task(f"timing-{_file(name)}{place}", *own, *unseen)
 
-
-def compared(name: str, deal: str, seed: int, rate: float) -> Task:
-    """A run that is compared with others; scoring is not to take longer than training."""
-    own = (*WAYS[name].settings, f"train.learning_rate={rate}", f"seed={seed}", DEALS[deal])
-    scored = ("data.validation=0", "data.client_test=0.05")
-    return Task(RUNS / f"{_file(name)}-{deal}-{seed}", EXPERIMENT, (*own, *scored))
-
-
-def timing(name: str, place: str = "") -> Task:
-    """A short run of silos that hold as much as each other, which has the processor to itself."""
-    own = (*WAYS[name].settings, f"seed={TUNING}", DEALS["alike"], "rounds=3")
-    unseen = ("data.validation=0", "evaluation.test=false", "evaluation.clients=false")
-    return Task(RUNS / f"timing-{_file(name)}{place}", EXPERIMENT, (*own, *unseen))
+    def _task(self, folder: str, *words: str, last: tuple[str, ...] = ()) -> Task:
+        return Task(self.home / folder, EXPERIMENT, (*words, *self.words, *last))
 
 
 def _file(name: str) -> str:
     return name.replace(", ", "-").replace(" ", "-")
 
 
-def chosen(names: Sequence[str]) -> dict[str, float]:
-    """The learning rate of each way: of the highest accuracy on validation reviews."""
-    own = [name for name in names if not WAYS[name].like]
-    finish(tuning(name, rate) for name in own for rate in WAYS[name].rates)
-
-    def validated(name: str, rate: float) -> tuple[float, float]:
-        scores = journal.records(tuning(name, rate).folder)[-1]["validation"]
-        return scores["accuracy"], -scores["loss"]
-
-    found = {name: max(WAYS[name].rates, key=lambda rate: validated(name, rate)) for name in own}
-    return {name: found[WAYS[name].like or name] for name in names}
-
-
-def outcome(task: Task) -> dict[str, Any]:
+def outcome(task: Task) -> Row:
     """What a run came to."""
     records = journal.records(task.folder)
     rounds = [record for record in records if record["round"]]
-    last = rounds[-1]
-    items = journal.read_scores(task.folder, "test-classification", last["round"])["items"]
-    asked = [
-        row
-        for row in journal.records(task.folder, "ledger")
-        if (row["round"], row["kind"]) == (last["round"], "evaluate") and row.get("weight")
-    ]
-    own = sum(last["client_test"][row["client"]]["accuracy"] * row["weight"] for row in asked)
+    right = protocol.items(task)
     return {
-        "run": task.folder.name,
-        "accuracy": statistics.fmean(items),
-        "items": items,
-        "own_accuracy": own / sum(row["weight"] for row in asked),
-        "own_items": round(sum(row["weight"] for row in asked)),
+        "accuracy": statistics.fmean(right),
+        "items": spread.packed(right),
+        "test_items": len(right),
+        "own_accuracy": protocol.own(task, "accuracy"),
+        "own_items": round(sum(protocol.held_out(task).values())),
         "up_bytes": sum(record["bytes"]["up"] for record in rounds) / len(rounds),
         "down_bytes": sum(record["bytes"]["down"] for record in rounds) / len(rounds),
         "seconds": sum(sum(record["seconds"].values()) for record in records),
@@ -147,77 +105,139 @@ def seconds(task: Task) -> dict[str, float]:
     }
 
 
-def bounds(interval: Interval | None) -> list[float] | None:
-    """As it is kept."""
-    return [interval.value, interval.low, interval.high] if interval else None
+def line(name: str, runs: Sequence[Row]) -> Row:
+    """All seeds of one way on one deal."""
+    way = WAYS.get(name)
+    means = {key: statistics.fmean(run[key] for run in runs) for key in runs[0] if key != "items"}
+    row: Row = {"family": way.family if way else None, **means, "seeds": list(runs)}
+    if way is None or way.one_place:
+        row |= {"up_bytes": None, "down_bytes": None}
+    return row
 
 
-def line(own: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """All seeds of one way on one deal, beside the baseline's.
+def beside(ways: dict[str, Row]) -> None:
+    """Note in each line of one deal how far it is ahead of the baseline's, if that has a result.
 
-    ahead: by how much on the test reviews, each review's mean over the seeds, paired; ahead_by_seed
-        and own_ahead: the same as a mean over seeds, for which the silos' deal differs, too.
+    ahead: on the test reviews, with an interval over these; ahead_by_seed: the same over seeds,
+    for which the silos' deal differs, too; own_ahead: on the silos' own reviews, over seeds. Where
+    silos keep models of their own, the server's scores are of none of these.
     """
-    ahead, over_seeds, own_ahead = None, None, None
-    if own is not baseline:
-        first, second = (
-            [statistics.fmean(same) for same in zip(*(run["items"] for run in runs), strict=True)]
-            for runs in (own, baseline)
+    baseline = ways.get(BASELINE, {}).get("seeds")
+    for name, row in ways.items():
+        row |= {"ahead": None, "ahead_by_seed": None, "own_ahead": None}
+        if not row.get("seeds") or not baseline or name == BASELINE:
+            continue
+        own, other = (
+            [spread.unpacked(run["items"]) for run in runs] for runs in (row["seeds"], baseline)
         )
-        ahead = paired(first, second)
-        over_seeds, own_ahead = (
-            student([a[key] - b[key] for a, b in zip(own, baseline, strict=True)])
-            for key in ("accuracy", "own_accuracy")
+        found = spread.ahead(own, other)
+        row |= {"ahead": found["by_item"], "ahead_by_seed": found["by_seed"]}
+        both = zip(row["seeds"], baseline, strict=True)
+        row["own_ahead"] = spread.over_seeds(
+            [a["own_accuracy"] - b["own_accuracy"] for a, b in both]
         )
-    means = {
-        key: statistics.fmean(run[key] for run in own)
-        for key in own[0]
-        if key not in ("run", "items")
-    }
-    return {
-        **means,
-        "ahead": bounds(ahead),
-        "ahead_by_seed": bounds(over_seeds),
-        "own_ahead": bounds(own_ahead),
-        "seeds": [{key: value for key, value in run.items() if key != "items"} for run in own],
-    }
+
+
+@dataclass
+class Comparison:
+    """The comparison as far as it is."""
+
+    runs: Runs
+    seeds: Sequence[int]
+    rates: Rates
+    kept: Kept
+    workers: Workers
+
+    def make(self, names: Sequence[str]) -> None:
+        """Choose rates, then finish the lines of these ways, base and baseline before them."""
+        names = list(dict.fromkeys([BASELINE, *names]))
+        found = self.rates.validated(names)
+        plan = {
+            key: tasks
+            for key, tasks in self._planned(found)
+            if self.kept.row(fingerprint(*tasks), "deals", *key[::-1]) is None
+        }
+        done: set[Task] = set()
+        for task in self.workers.each(task for tasks in plan.values() for task in tasks):
+            done.add(task)
+            for (name, deal), tasks in plan.items():
+                if task in tasks and done.issuperset(tasks):
+                    self._put(name, deal, tasks)
+        self._time([name for name in names if not found[name]["no_result"]])
+
+    def _planned(self, validated: dict[str, Row]) -> Iterator[tuple[tuple[str, str], list[Task]]]:
+        """The runs of every line; a way without a result at its rate has none."""
+        for name, row in {BASE: {"rate": 0.0, "no_result": None}, **validated}.items():
+            for deal in DEALS:
+                if row["no_result"]:
+                    self._refuse(name, deal, row["no_result"])
+                else:
+                    runs = [self.runs.compared(name, deal, s, row["rate"]) for s in self.seeds]
+                    yield (name, deal), runs
+
+    def _refuse(self, name: str, deal: str, why: str) -> None:
+        row = {"family": WAYS[name].family, "no_result": why}
+        self._keep(name, deal, row, "")
+
+    def _put(self, name: str, deal: str, tasks: Sequence[Task]) -> None:
+        """Keep a line whose runs are done, or have diverged."""
+        if all(task.finished for task in tasks):
+            self._keep(name, deal, line(name, [*map(outcome, tasks)]), fingerprint(*tasks))
+        else:
+            self._refuse(name, deal, "diverged on one of the deals")
+
+    def _keep(self, name: str, deal: str, row: Row, made: str) -> None:
+        """Keep a line, in the order in which ways are shown, and bring the others up to date."""
+        self.kept.put(row, made, "deals", deal, name)
+        lines = self.kept.content["deals"][deal]
+        order = [each for each in (BASE, *WAYS) if each in lines]
+        self.kept.content["deals"][deal] = {each: lines[each] for each in order}
+        beside(self.kept.content["deals"][deal])
+        self.kept.write()
+
+    def _time(self, names: Sequence[str]) -> None:
+        """Measure what rounds take, one run at a time."""
+        tasks = {name: self.runs.timing(name) for name in names if not WAYS[name].one_place}
+        left = {n: t for n, t in tasks.items() if not self.kept.row(fingerprint(t), "rounds", n)}
+        if not left:
+            return
+        with Workers(min(1, self.workers.number)) as one:
+            # All see the same reviews, which are new to the first run alone.
+            one.finish([self.runs.timing(BASELINE, "-first"), *left.values()])
+        for name, task in left.items():
+            self.kept.put(seconds(task), fingerprint(task), "rounds", name)
+
+
+def compare(
+    names: Sequence[str],
+    runs: Runs,
+    seeds: Sequence[int] = protocol.SEEDS,
+    deals: Sequence[int] = protocol.DEALS,
+    workers: int = WORKERS,
+) -> Row:
+    """Finish the lines of these ways; the content of the result file."""
+    family_of = {name: way.family for name, way in WAYS.items()}
+    kept = Kept("comparison", {"seeds": list(seeds), "deals": list(deals)})
+    with Workers(workers) as some:
+        rates = Rates(FAMILIES, family_of, runs.tuning, runs.untrained, deals, kept, some)
+        Comparison(runs, seeds, rates, kept, some).make(names)
+    return kept.content
 
 
 def main() -> None:
-    """Choose learning rates, run all, print a line for each, keep the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), help="names, if not all")
-    asked = parser.parse_args()
-    logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
-    names = [BASELINE, *(name for name in asked.ways if name != BASELINE)]
-    rates = chosen(names)
-    logging.info("learning rates: %s", rates)
-    tasks = {
-        (name, deal): [compared(name, deal, seed, rates[name]) for seed in asked.seeds]
-        for name in names
-        for deal in DEALS
-    }
-    finish(task for own in tasks.values() for task in own)
-    # All see the same reviews, which are new to the first run alone.
-    finish([timing(BASELINE, "-first"), *map(timing, names)], workers=1)
-    runs = {key: [outcome(task) for task in own] for key, own in tasks.items()}
-    lines = {
-        deal: {
-            name: {**line(runs[name, deal], runs[BASELINE, deal]), **seconds(timing(name))}
-            for name in names
-        }
-        for deal in DEALS
-    }
-    for deal, ways in lines.items():
+    """Make what is asked for, and print a line for each way."""
+    asked = protocol.asked(__doc__)
+    content = compare(
+        protocol.wanted(PARTS, asked.only), Runs(asked.home(RUNS), asked.words), *asked.short
+    )
+    for deal, ways in content["deals"].items():
         for name, row in ways.items():
             print(
-                f"{deal}  {name}  {row['accuracy']:.3f}  {row['ahead']}  {row['own_accuracy']:.3f}"
+                deal,
+                name,
+                row.get("no_result") or f"{row['accuracy']:.3f} {row['ahead']}",
+                sep="  ",
             )
-    spent = sum(run["seconds"] for own in runs.values() for run in own)
-    test = len(next(iter(runs.values()))[0]["items"])
-    made = {"test_items": test, "seeds": asked.seeds, "rates": rates, "workers": WORKERS}
-    print(keep("comparison", {**made, "minutes": spent / WORKERS / 60, "deals": lines}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Does federation pay on film reviews? The ladder of experiments/ladder.yaml over three seeds.
 
-A ladder that was stopped is gone on with; what is finished of it is not done again. Writes
-benchmarks/results/ladder.json.
+All rungs have the federation's rounds, and so as many resets of the optimizer. A seed takes two
+cores about a quarter of an hour, so three seeds do not fit into 40 minutes: stop it with Ctrl-C and
+call it again. A ladder that was stopped is gone on with; what is finished of it is not done again.
+Writes benchmarks/results/ladder.json.
 """
 
 import argparse

@@ -46,12 +46,15 @@ def cohorts(cases: list[dict[str, Any]]) -> Plot:
 
 def adapters(ways: dict[str, Any]) -> Plot:
     """What the federation reaches by what a round sends."""
-    shown = {name: way for name, way in ways.items() if not name.endswith("frozen")}
+    known = {name: way for name, way in ways.items() if "no_result" not in way}
+    shown = {name: way for name, way in known.items() if not name.endswith("frozen")}
 
     def paint(axes: Axes) -> None:
         for name, way in shown.items():
             sent, reached = way["bytes"] / 1e6, 100 * way["federated"]["accuracy"]
-            axes.plot(sent, reached, "o", markersize=5)
+            [point] = axes.plot(sent, reached, "o", markersize=5)
+            seeds = [100 * value for value in way["federated"]["seeds"]]
+            axes.vlines(sent, min(seeds), max(seeds), color=point.get_color(), linewidth=1)
             axes.annotate(name, (sent, reached), xytext=(4, 4), textcoords="offset points", size=7)
         axes.set_xscale("log")
         axes.margins(x=0.15, y=0.15)
@@ -63,7 +66,7 @@ def adapters(ways: dict[str, Any]) -> Plot:
 
 def frozen(ways: dict[str, Any]) -> Plot:
     """Accuracy by how much of the encoder is frozen: nothing, its embeddings, layer by layer."""
-    known = [way for way in ways.values() if way["frozen"] is not None]
+    known = [way for way in ways.values() if way.get("frozen") is not None]
     rows = sorted(known, key=lambda way: way["frozen"])
 
     def paint(axes: Axes) -> None:
@@ -73,13 +76,18 @@ def frozen(ways: dict[str, Any]) -> Plot:
             places = [way["frozen"] for way in rows]
             axes.plot(places, means, "o-", markersize=4, label=kind)
             axes.fill_between(places, [*map(min, reached)], [*map(max, reached)], alpha=0.15)
-        names = ["nothing", "E", *(f"E + {way['frozen'] - 1}" for way in rows[2:])]
+        names = [_left(way["frozen"]) for way in rows]
         axes.set_xticks([way["frozen"] for way in rows], names)
         axes.set_xlabel("frozen: embeddings (E) and so many of six layers")
         axes.set_ylabel("accuracy, %")
         legend(axes)
 
     return Plot("frozen", "", "", paint, [2.6])
+
+
+def _left(frozen: int) -> str:
+    """What so many of the encoder's parts are, embeddings and then layers."""
+    return {0: "nothing", 1: "E"}.get(frozen, f"E + {frozen - 1}")
 
 
 def put(plot: Plot) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from spread import over_seeds
+
 
 def quickstart(result: dict[str, Any]) -> list[str]:
     """Accuracy of the base model and of the federated one, by seed."""
@@ -55,72 +57,121 @@ def ladder(result: dict[str, Any]) -> list[str]:
 
 
 def comparison(result: dict[str, Any]) -> list[str]:
-    """Every algorithm on both deals, beside FedAvg."""
+    """Every algorithm on both deals, beside FedAvg and the base model."""
     lines = []
     for deal, title in (("alike", "reviews dealt alike"), ("unlike", "Dirichlet 0.1")):
-        ways = result["deals"][deal]
+        ways = result["deals"].get(deal, {})
         lines += [
-            f"| {title} | accuracy, ahead of `fedavg` in points | on the silos' own reviews | up, "
-            "down in a round | seconds of training, of the server |",
-            "|---|---|---|---|---|",
+            f"| {title} | accuracy of the server's model | ahead of `fedavg` in points, interval "
+            "over reviews | over seeds | on the silos' own reviews, ahead over seeds | up, down in "
+            "a round | seconds of training, of the server |",
+            "|---|---|---|---|---|---|---|",
         ]
         for name, row in ways.items():
-            up, down = row["up_bytes"] / 1e6, row["down_bytes"] / 1e6
-            lines.append(
-                f"| {_ticked(name)} | {100 * row['accuracy']:.1f} %{_ahead(row['ahead'])} "
-                f"| {100 * row['own_accuracy']:.1f} %{_ahead(row['own_ahead'])} "
-                f"| {up:.2f}, {down:.2f} MB "
-                f"| {row['training_seconds']:.1f} s, {row['server_seconds']:.2f} s |"
-            )
+            lines.append(_compared(name, {**row, **result.get("rounds", {}).get(name, {})}))
         lines.append("")
-    own = next(iter(result["deals"]["unlike"].values()))["own_items"]
+    some = [row for ways in result["deals"].values() for row in ways.values() if row.get("seeds")]
+    own = next((row["own_items"] for row in some if row.get("own_items")), 0)
     return [
         *lines,
-        f"Means over seeds {', '.join(map(str, result['seeds']))}: {result['test_items']:,} test "
-        "reviews, the same for all, with paired 95 % intervals over reviews; "
-        f"{own:,.0f} reviews that the silos held out, with what each silo keeps, and intervals "
-        "over seeds (Student's t). Learning rates by validation: "
-        + ", ".join(f"{_ticked(name)} {rate:g}" for name, rate in result["rates"].items())
-        + f". These runs took {result['minutes']:.0f} minutes, two at a time, without those that "
-        "rates were chosen by. Seconds are of a round, on the same reviews for all, one at a time.",
+        f"{_counted(result, some)} Intervals of 95 %: paired over reviews, each a mean over the "
+        "seeds, which holds for these deals of the reviews alone; over the seeds' differences "
+        "(Student's t), which holds for deals like these. Silos hold "
+        f"out {own:,.0f} reviews, which are scored with what each silo keeps; the server has none "
+        "of the models of methods that keep one at each silo, so it has no score of these. "
+        + _rates(result)
+        + " Seconds are of a round, on the same reviews for all, one at a time.",
     ]
+
+
+def _compared(name: str, row: dict[str, Any]) -> str:
+    if "no_result" in row:
+        return f"| {_ticked(name)} | no result: {row['no_result']} | | | | | |"
+    server = ["—", "—", "—"]
+    if row.get("family") != "personal":
+        server = [f"{100 * row['accuracy']:.1f} %"]
+        server += [_points(row["ahead"]), _points(row["ahead_by_seed"])]
+    own, sent, spent = "—", "—", "—"
+    if row["own_accuracy"] is not None:
+        ahead = _points(row["own_ahead"])
+        own = f"{100 * row['own_accuracy']:.1f} %" + (f", {ahead}" if ahead else "")
+    if row["up_bytes"] is not None:
+        sent = f"{row['up_bytes'] / 1e6:.2f}, {row['down_bytes'] / 1e6:.2f} MB"
+    if "training_seconds" in row:
+        spent = f"{row['training_seconds']:.1f} s, {row['server_seconds']:.2f} s"
+    return f"| {_ticked(name)} | {' | '.join(server)} | {own} | {sent} | {spent} |"
 
 
 def adapters(result: dict[str, Any]) -> list[str]:
     """Every adapter, trained by silos alone, together, and with all reviews in one place."""
     shown = {name: row for name, row in result["ways"].items() if not name.endswith("frozen")}
     lines = [
-        "| `adapter:` | trained | a round sends | silos alone, in points | federated | all in one "
-        "place, in points | seconds of training |",
-        "|---|---|---|---|---|---|---|",
+        "| `adapter:` | trained | a round sends | federated, over seeds | silos alone | ahead of "
+        "federated in points, interval over reviews; over seeds | all in one place | ahead of "
+        "federated, over reviews; over seeds | seconds of training |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, row in shown.items():
-        lines.append(
-            f"| {_ticked(name)} | {row['trained']:,} ({_percent(row['share'])} %) "
-            f"| {_size(row['bytes'])} "
-            f"| {_beside(row.get('alone'))} | {100 * row['federated']['accuracy']:.1f} % "
-            f"| {_beside(row['centralised'])} | {row['seconds']:.1f} s |"
-        )
+    base = result.get("base")
+    if base:
+        lines.append(f"| base: before any training | | | {_standing(base)} | | | | | |")
+    lines += [_adapter(name, row) for name, row in shown.items()]
     return [
         *lines,
         "",
-        f"Accuracy on {result['test_items']:,} test reviews, the same for all, means over seeds "
-        f"{', '.join(map(str, result['seeds']))}; in brackets what is ahead of the federation, "
-        "with paired 95 % intervals over reviews. A silo alone does as many steps as in the "
-        "federation, all in one place as many as the silos together. Bytes are those of all four "
-        "silos, both ways; the count has the classification head in it. Learning rates by "
-        "validation in the federation: "
-        + ", ".join(f"{_ticked(name)} {result['rates'][name]:g}" for name in shown)
-        + "; what freezes layers takes `full`'s. All runs took "
-        f"{result['minutes']:.0f} minutes, two at a time.",
+        f"{_counted(result, [base or {}])} Intervals of 95 %: paired over reviews, each a mean "
+        "over the seeds, which holds for these deals of the reviews alone; over the seeds "
+        "(Student's t), which holds for deals like these. Bytes are those of all four "
+        "silos, both ways; the count has the classification head in it. " + _rates(result),
     ]
 
 
-def _beside(kind: dict[str, Any] | None) -> str:
-    if kind is None:
-        return "—"
-    value, low, high = (100 * bound for bound in kind["ahead_of_federated"])
-    return f"{100 * kind['accuracy']:.1f} % ({value:+.1f}: {low:+.1f} to {high:+.1f})"
+def _adapter(name: str, row: dict[str, Any]) -> str:
+    if "no_result" in row:
+        return f"| {_ticked(name)} | | | no result: {row['no_result']} | | | | | |"
+    return (
+        f"| {_ticked(name)} | {row['trained']:,} ({_percent(row['share'])} %) "
+        f"| {_size(row['bytes'])} | {_standing(row['federated'])} | {_beside(row, 'alone')} "
+        f"| {_beside(row, 'centralised')} | {row['seconds']:.1f} s |"
+    )
+
+
+def _standing(kind: dict[str, Any]) -> str:
+    interval = kind["over_seeds"]
+    spread = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
+    return f"{100 * kind['accuracy']:.1f} %{spread}"
+
+
+def _beside(row: dict[str, Any], name: str) -> str:
+    """Two cells: a kind's accuracy, and how far it is ahead of the federation."""
+    if name not in row:
+        return "— | —"
+    kind, pairs = row[name], zip(row[name]["seeds"], row["federated"]["seeds"], strict=True)
+    by_seed = over_seeds([own - other for own, other in pairs])
+    both = "; ".join(filter(None, (_points(kind["ahead_of_federated"]), _points(by_seed))))
+    return f"{100 * kind['accuracy']:.1f} % | {both}"
+
+
+def _counted(result: dict[str, Any], some: list[dict[str, Any]]) -> str:
+    """On how many reviews, and over which seeds."""
+    seeds = result.get("protocol", result)["seeds"]
+    items = result.get("test_items") or next(row["test_items"] for row in some)
+    named = ", ".join(map(str, seeds))
+    return f"Means over seeds {named}; {items:,.0f} test reviews, the same for all."
+
+
+def _rates(result: dict[str, Any]) -> str:
+    """How learning rates were chosen, and which they are."""
+    if "families" not in result:  # measured by the former protocol
+        named = ", ".join(f"{_ticked(name)} {rate:g}" for name, rate in result["rates"].items())
+        return f"Learning rates, by 500 validation reviews of one seed's deal: {named}."
+    found = []
+    for name, family in result["families"].items():
+        tried = [float(rate) for rate in family["tried"]]
+        found.append(f"{name} {family['rate']:g} (tried {min(tried):g} to {max(tried):g})")
+    deals = len(result["protocol"]["deals"])
+    return f"Learning rates of families, by validation on {deals} further deals: " + (
+        "; ".join(found) + "."
+    )
 
 
 def _size(count: float) -> str:
@@ -132,11 +183,11 @@ def _ticked(name: str) -> str:
     return ", ".join([f"`{algorithm}`", *rest])
 
 
-def _ahead(bounds: list[float] | None) -> str:
+def _points(bounds: list[float] | None) -> str:
     if bounds is None:
         return ""
     value, low, high = (100 * bound for bound in bounds)
-    return f", {value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _percent(share: float) -> str:

@@ -62,6 +62,8 @@ def test_parts_lists_every_part_with_its_settings(hanse) -> None:
     shown = hanse("parts").out
     for expected in ("fedprox", "mu: float = 0.01", "dirichlet", "classification", "mean", "sft"):
         assert expected in shown
+    wide = " ".join(shown.split())
+    assert "float | None = 0.001 with adam, yogi, adagrad; 1.0 with momentum" in wide
 
 
 def _override(words: str, *expected: str) -> object:

@@ -1,8 +1,12 @@
 """Who holds which rows, in numbers, and what a partitioner is given to go by."""
 
+import html
 import json
+import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +14,16 @@ import numpy as np
 import pytest
 
 from hanse import division, simulation
-from hanse.division import Holding, Table, divide, table
+from hanse.data.formats import Row
+from hanse.division import UNSEEN, Division, Holding, Table, divide, table, unseen
+from hanse.errors import UserError
 from hanse.experiment import Experiment
 from hanse.loading import load
-from samples import write_lines
+from hanse.report import write_report
+from samples import reviews, write_lines
+
+_ASKED = {"user": "prompt", "assistant": "completion"}
+_ONE = {"a": [{"text": "one"}, {"text": "two"}], "b": [{"text": "one"}]}
 
 
 def _experiment(path: Path, data: dict[str, Any] | None = None, **settings: Any) -> Experiment:
@@ -96,6 +106,121 @@ def test_those_who_take_part_are_counted(labelled: Path) -> None:
     assert Counter(holding.train) == sum(
         (Counter(client.train) for client in whole.clients.values()), Counter[str]()
     )
+
+
+def _same(row: Row) -> str:
+    """What makes two of these tests' rows one, written apart from the package."""
+    read = row.prompt or row.text or "".join(m["content"] for m in row.messages[:-1])
+    return "".join(read.lower().split())
+
+
+def _copies(texts: int) -> list[dict[str, str]]:
+    """Every text four times, in other letters, with other spaces, and with another label."""
+    rows = [
+        {"text": f"This is text {number}", "label": "01"[number % 2]} for number in range(texts)
+    ]
+    upper = [{"text": row["text"].upper(), "label": "1"} for row in rows]
+    return rows + upper + [{**row, "text": f" {row['text']}\n"} for row in rows] + rows
+
+
+def _never_both(found: Division) -> None:
+    """No row that anybody holds out is a training row, or held out for anything else."""
+    trained = {_same(row) for rows in found.train.values() for row in rows}
+    held = {_same(row) for rows in found.held.values() for row in rows}
+    parts = [trained, held, set(map(_same, found.validation)), set(map(_same, found.test))]
+    assert all(parts)
+    for a, b in combinations(parts, 2):
+        assert not a & b
+
+
+def test_what_anybody_holds_out_is_nobodys_training_row(tmp_path: Path) -> None:
+    rows = _copies(60)
+    path = write_lines(tmp_path / "copies.jsonl", rows)
+    experiment = _experiment(path, num_clients=4, data={"client_test": 0.2})
+    found = divide(experiment)
+    _never_both(found)
+    assert found == divide(experiment)
+    server = 240 - 4 * (len(found.test) + len(found.validation))
+    left = server - sum(len(found.train[name]) + len(found.held[name]) for name in found.train)
+    said = [f"{3 * 12} rows are left out of training", f"{left} rows are left out of training"]
+    assert len(found.remarks) == 2
+    assert all(sentence in remark for sentence, remark in zip(said, found.remarks, strict=True))
+    for settings in ({"participants": ["silo-2"]}, {"data": {"pooled": True}}):
+        data = {"client_test": 0.2, **settings.pop("data", {})}
+        rung = _experiment(path, num_clients=4, data=data, **settings)
+        assert divide(rung) == found, "each rung of a ladder has the same rows"
+
+
+def test_the_same_prompt_with_other_answers_is_on_one_side(tmp_path: Path) -> None:
+    rows = [{"prompt": f"What is {n % 40}?", "completion": f" {n}."} for n in range(200)]
+    path = write_lines(tmp_path / "asked.jsonl", rows)
+    _never_both(divide(_experiment(path, num_clients=4, data={"client_test": 0.2})))
+    talks = [
+        {"messages": [{"role": r, "content": row[p]} for r, p in _ASKED.items()]} for row in rows
+    ]
+    path = write_lines(tmp_path / "talks.jsonl", talks)
+    _never_both(divide(_experiment(path, num_clients=4, data={"client_test": 0.2})))
+
+
+@pytest.mark.parametrize("held", [{"test": 0.1, "validation": 6}, {"test": 0, "validation": 0}])
+def test_files_of_clients_that_repeat_each_other(tmp_path: Path, held: dict[str, Any]) -> None:
+    rows = _copies(40)
+    own = {}
+    for number, name in enumerate("abc"):
+        path = write_lines(tmp_path / f"{name}.jsonl", rows[10 * number : 10 * number + 60])
+        own[name] = {"data": {"path": str(path)}}
+    found = divide(_experiment(path, clients=own, data={"client_test": 0.2, **held}))
+    if held["test"]:
+        _never_both(found)
+    trained = {_same(row) for rows in found.train.values() for row in rows}
+    assert not trained & {_same(row) for rows in found.held.values() for row in rows}
+    assert "that clients hold out (data.client_test)" in found.remarks[-1]
+
+
+def test_rows_that_do_not_repeat_are_all_there(topics: Path) -> None:
+    found = divide(_experiment(topics, num_clients=3))
+    both = (*found.train.values(), *found.held.values(), found.validation, found.test)
+    assert sum(map(len, both)) == 60 and not found.remarks
+
+
+def test_a_client_with_nothing_but_what_others_hold_out(tmp_path: Path) -> None:
+    files = {name: write_lines(tmp_path / f"{name}.jsonl", rows) for name, rows in _ONE.items()}
+    own = {name: {"data": {"path": str(path)}} for name, path in files.items()}
+    settings = {"client_test": 0.5, "test": 0, "validation": 0}
+    said = "every row that b would train on is held out by another client, too"
+    with pytest.raises(UserError, match=said):
+        for seed in range(9):
+            divide(_experiment(files["a"], clients=own, data=settings, seed=seed))
+
+
+def test_what_is_left_out_is_said(
+    tmp_path: Path,
+    experiment_file: Path,
+    hanse: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = [*reviews(60), *reviews(60)]
+    path = write_lines(tmp_path / "twice.jsonl", rows)
+    words = [f"data.path={path}", "data.partition=iid", "data.test=5", "rounds=1"]
+    experiment = load(experiment_file, words)
+    said = divide(experiment).remarks
+    assert said
+    shown = " ".join(hanse("check", experiment_file, *words).out.split())
+    with caplog.at_level(logging.WARNING):
+        folder = simulation.run(experiment)
+    page = write_report(folder).read_text()
+    for remark in said:
+        assert remark in shown and remark in caplog.text
+        assert html.escape(f"{remark[0].upper()}{remark[1:]}") in page
+
+
+def test_what_nobody_can_see_is_said(topics: Path) -> None:
+    own = {name: {"data": {"path": str(topics)}} for name in "ab"}
+    assert unseen(_experiment(topics, clients=own)) == (UNSEEN,)
+    assert unseen(_experiment(topics, clients=own, data={"client_test": 0})) == ()
+    assert unseen(_experiment(topics)) == ()
+    elsewhere = Division([], [], {}, {}, {}, "", (UNSEEN,))
+    assert table(elsewhere, _experiment(topics, clients=own)) == Table([], {}, 0, 0, (UNSEEN,))
 
 
 def test_cluster_goes_by_what_the_encoder_makes_of_the_rows(

@@ -118,3 +118,24 @@ def test_what_a_model_cannot_read_is_refused_before_training(experiment_file: Pa
     words = [f"data.template='{'very ' * 40}{{text}}'", "model.max_length=40"]
     with pytest.raises(UserError, match=r"reviews\.jsonl:\d+: the template .* leave no room"):
         simulate(load(experiment_file, words))
+
+
+def test_how_many_rows_lose_what_is_said(experiment_file: Path, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Film or plot?"}, {"role": "assistant", "content": "Plot"}]
+    long = [{"messages": turns * (3 if n % 4 == 0 else 1)} for n in range(40)]
+    system = [{"role": "system", "content": f"{n:02}"} for n in range(40)]
+    rows = [{"messages": [first, *r["messages"]]} for first, r in zip(system, long, strict=True)]
+    words = [f"data.path={write_lines(tmp_path / 'talks.jsonl', rows)}", "objective=sft"]
+    words += ["data.test=8", "data.validation=0", "data.client_test=0", "data.partition=iid"]
+    whole = simulate(load(experiment_file, words))
+    assert not whole.division.remarks
+    room = max(len(e) for s in whole.silos.values() for e in s.examples["train"]) - 1
+    found = simulate(load(experiment_file, [*words, f"model.max_length={room}"]))
+    trained = [row for own in found.division.train.values() for row in own]
+    cut = [sum(len(row.messages) > 3 for row in some) for some in (trained, found.division.test)]
+    assert sum(cut) == 10
+    assert list(found.division.remarks) == [
+        f"model.max_length ({room}) cuts {count} of {of} {what} rows: {count} lose earlier turns."
+        for count, of, what in zip(cut, (32, 8), ("training", "held-out"), strict=True)
+        if count
+    ]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from hanse import journal, simulation
+from hanse import journal, parts, preview, simulation
 from hanse.assembly import simulate
 from hanse.errors import UserError
+from hanse.experiment import Experiment
 from hanse.factors import layers
 from hanse.held import Machine
 from hanse.loading import load
@@ -24,15 +26,15 @@ SGD = ("train.optim=sgd", "train.learning_rate=0.5")
 RANKS = "clients={silo-1: {adapter: {lora: {r: 2}}}, silo-3: {adapter: {lora: {r: 8}}}}"
 ZOO = {
     "scaffold": SGD,
-    "fednova": (),
-    "feddyn": (),
+    "fednova": (*SGD, "train.momentum=0.5", "train.optimizer_state=reset"),
+    "feddyn": SGD,
     "ffa_lora": (),
-    "rolora": (),
+    "rolora": ("train.optimizer_state=reset",),
     "fedsa_lora": (),
     "fedper": ("algorithm.fedper.share=[layers.0]",),
-    "flexlora": (RANKS,),
+    "flexlora": (RANKS, "train.optimizer_state=reset"),
     "flora": (RANKS, "train.optimizer_state=reset"),
-    "fedex_lora": (),
+    "fedex_lora": ("train.optimizer_state=reset",),
     "hetlora": ("adapter.lora.r=8", RANKS),
     "lora_fair": (),
     "fed_sb": ("adapter=lora_xs",),
@@ -125,16 +127,40 @@ def test_unequal_ranks_want_an_algorithm_for_them(experiment_file: Path) -> None
         run(experiment_file, RANKS)
 
 
-@pytest.mark.parametrize("setting", ["train.optim=adamw", "train.momentum=0.9"])
-def test_scaffold_wants_plain_sgd(setting: str, experiment_file: Path) -> None:
-    with pytest.raises(UserError, match=r"Scaffold corrects gradients.* set train.optim=sgd"):
-        run(experiment_file, "algorithm=scaffold", *SGD, setting)
+FORGETFUL = [n for n in parts.names("algorithms") if parts.find("algorithms", n).forgetful]
 
 
-@pytest.mark.parametrize("algorithm", ["flora", "ditto"])
+@pytest.mark.parametrize("algorithm", FORGETFUL)
 def test_some_want_optimizers_that_begin_anew(algorithm: str, experiment_file: Path) -> None:
     with pytest.raises(UserError, match=r"means nothing .* set train.optimizer_state=reset"):
-        run(experiment_file, f"algorithm={algorithm}", "train.optimizer_state=keep")
+        run(experiment_file, *words(algorithm), "train.optimizer_state=keep")
+
+
+RULE = """
+from dataclasses import dataclass
+from hanse.interfaces import Aggregator
+
+@dataclass(frozen=True)
+class Rule(Aggregator):
+    sums_only = {sums}
+
+    def aggregate(self, exchange):
+        raise AssertionError("clients were asked")
+"""
+
+
+@pytest.mark.parametrize("command", [preview.preview, simulation.run])
+@pytest.mark.parametrize("sums", [True, False])
+@pytest.mark.parametrize("algorithm", ["fednova", "hetlora"])
+def test_what_an_aggregator_does_not_give_is_refused_before_rows_are_read(
+    algorithm: str, sums: bool, command: Callable[[Experiment], object], experiment_file: Path
+) -> None:
+    rule = experiment_file.with_name("rule.py")
+    rule.write_text(RULE.format(sums=sums))
+    unread = experiment_file.with_name("nowhere.jsonl")
+    changes = [f"algorithm={algorithm}", f"aggregator={rule}:Rule", f"data.path={unread}"]
+    with pytest.raises(UserError, match=r"needs .*; choose the aggregator mean, or another"):
+        command(load(experiment_file, changes))
 
 
 def test_a_rank_above_the_matrices_is_refused(experiment_file: Path) -> None:

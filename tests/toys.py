@@ -118,6 +118,10 @@ class ToyLearner(Learner):
     def parameters(self) -> Mapping[str, Parameter]:
         return {name: p for name, p in self._live.items() if name not in self._frozen}
 
+    @property
+    def scaling(self) -> float:
+        return self.toy.scale
+
     def initial(self) -> Mapping[str, Tensor]:
         return _initial(self._features, self.toy)
 
@@ -312,25 +316,25 @@ def federate(
 
     federation = network(InProcess(list(profiles.values()), site))
     journal = Journal(folder) if folder.exists() else Journal.create(folder, "")
-    run = Run(
-        Schedule(
-            rounds,
-            seed,
-            fraction_train,
-            quorum=quorum,
-            over_selection=over_selection,
-            max_norm_ratio=max_norm_ratio,
-        ),
-        algorithm,
-        up,
-        down,
-        rule,
-        federation,
-        server or held_out(),
-        tasks,
-        journal,
-    )
     try:
+        run = Run(
+            Schedule(
+                rounds,
+                seed,
+                fraction_train,
+                quorum=quorum,
+                over_selection=over_selection,
+                max_norm_ratio=max_norm_ratio,
+            ),
+            algorithm,
+            up,
+            down,
+            rule,
+            federation,
+            server or held_out(),
+            tasks,
+            journal,
+        )
         with patch("os.fsync"):  # a test's files need not outlive a power cut
             for record in loop(run):
                 if record["round"] == stop_after:

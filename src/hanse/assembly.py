@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hanse import holders
 from hanse.client import Site
+from hanse.composition import check
 from hanse.division import Division
 from hanse.errors import UserError
 from hanse.experiment import (
@@ -36,6 +37,8 @@ from hanse.tensors import refuse_unlike
 from hanse.values import Example, Fit, Memory
 
 RUNS = Path("runs")
+# What an algorithm's `optimizers` are called.
+OPTIMIZERS = {"adamw": "AdamW", "momentum": "SGD with momentum", "sgd": "SGD without momentum"}
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,7 @@ def simulate(
     division: who has which rows, if not all of them are here.
     only: the clients that are made; the others are on other machines.
     """
+    check(build_algorithm(experiment), (), build_aggregator(experiment))
     machine = machine or Machine()
     machine.clear_adapters()  # what an earlier run has trained
     division = division or machine.division(experiment)
@@ -176,6 +180,8 @@ def simulate(
     holders.refuse_unfit(shares, division.labels)
     read = holders.read(shares, partial(machine.reader, labels=division.labels))
     learner = machine.learner(experiment, read[holders.SERVER], Moment(experiment.seed), {})
+    room = learner.backbone.max_length(experiment.model.max_length)
+    division = replace(division, remarks=(*division.remarks, *holders.cut(read, room)))
     if experiment.adapter.source is not None:
         _go_on_from(learner, experiment.adapter.source)
     silos = {}
@@ -213,22 +219,33 @@ def _refuse_optimizers(
     algorithm: Algorithm, experiment: Experiment, own: Mapping[str, Experiment]
 ) -> None:
     """Refuse what would quietly turn an algorithm into another one."""
-    name = type(algorithm).__name__
+    name, allowed = type(algorithm).__name__, algorithm.optimizers
     for client, settings in own.items():
         train = settings.train
-        whose = "train" if settings is experiment else f"clients.{client}.train"
-        if algorithm.plain_sgd and (train.optim != "sgd" or train.momentum):
-            how = train.optim + (f" with momentum {train.momentum}" if train.momentum else "")
+        whose = "train" if train == experiment.train else f"clients.{client}.train"
+        if train.optimizer not in allowed:
+            sgd = f"{whose}.optim=sgd" if "sgd" in allowed else f"{whose}.optim=adamw"
+            plain = "" if "momentum" in allowed else f" and {whose}.momentum=0"
             raise UserError(
-                f"{name} corrects gradients, which only plain SGD follows as they are, but {whose} "
-                f"has {how}; set {whose}.optim=sgd and {whose}.momentum=0, with a learning rate "
-                "that suits it."
+                f"{name} is defined for clients that train by {_named(allowed)} only, but {whose} "
+                f"has {OPTIMIZERS[train.optimizer]}; set {sgd}{plain}, with a learning rate that "
+                "suits it."
+            )
+        if "adamw" not in allowed and train.weight_decay and train.max_grad_norm:
+            raise UserError(
+                f"{name} takes changes for sums of gradients, but {whose} clips these "
+                f"(max_grad_norm {train.max_grad_norm}) without their weight_decay; set "
+                f"{whose}.max_grad_norm=0 or {whose}.weight_decay=0."
             )
         if algorithm.forgetful and train.optimizer_state == "keep":
             raise UserError(
-                f"with {name} the training before was of something else, so an optimizer's state "
-                f"from it means nothing to the next; set {whose}.optimizer_state=reset."
+                f"with {name} an optimizer's state from the round before means nothing in the "
+                f"next one; set {whose}.optimizer_state=reset."
             )
+
+
+def _named(optimizers: Sequence[str]) -> str:
+    return " or ".join(OPTIMIZERS[name] for name in optimizers)
 
 
 def _go_on_from(learner: AdaptedModel, source: str) -> None:

@@ -3,27 +3,55 @@
 from collections.abc import Sequence
 
 from hanse.errors import UserError
-from hanse.interfaces import Aggregator, Algorithm, Transform
+from hanse.interfaces import (
+    EVERYTHING,
+    MEAN,
+    NUMBERS,
+    UPDATES,
+    Aggregator,
+    Algorithm,
+    Transform,
+)
+
+WORDS = {
+    UPDATES: "each client's update",
+    MEAN: "the mean of all updates by their weights",
+    NUMBERS: "the means of the numbers that clients report",
+}
 
 
 def check(algorithm: Algorithm, upload: Sequence[Transform], aggregator: Aggregator) -> None:
     """Refuse a combination that cannot work: raise UserError with the offender and a way out."""
+    _check_rule(algorithm, aggregator)
     rule = type(aggregator).__name__
-    if aggregator.sums_only:
-        parts: list[Algorithm | Transform] = [algorithm, *upload]
-        for part in parts:
-            if not part.linear or (part is algorithm and algorithm.combines):
-                raise UserError(
-                    f"{rule} sees only sums, but {type(part).__name__} needs each client's "
-                    f"update; choose the aggregator mean, or another {_sort(part)}."
-                )
     for transform in upload:
+        name = type(transform).__name__
+        if aggregator.sums_only and not transform.linear:
+            raise UserError(
+                f"{rule} sees only sums, but {name} needs each client's update; choose the "
+                "aggregator mean, or another transform."
+            )
         if algorithm.payload not in transform.payloads:
             raise UserError(
-                f"{type(transform).__name__} takes {' or '.join(transform.payloads)}, but "
+                f"{name} takes {' or '.join(transform.payloads)}, but "
                 f"{type(algorithm).__name__} sends {algorithm.payload}; leave the transform out."
             )
 
 
-def _sort(part: Algorithm | Transform) -> str:
-    return "algorithm" if isinstance(part, Algorithm) else "transform"
+def _check_rule(algorithm: Algorithm, aggregator: Aggregator) -> None:
+    """Whether the aggregator gives what the algorithm needs of it."""
+    name, rule = type(algorithm).__name__, type(aggregator).__name__
+    needed = {*algorithm.needs, *([UPDATES] if algorithm.combines else [])}
+    needed |= {NUMBERS} if algorithm.numbers else set()
+    given = aggregator.gives - ({UPDATES} if aggregator.sums_only else set())
+    lacking = [words for what, words in WORDS.items() if what in needed - given]
+    if not lacking:
+        return
+    other = "another algorithm"
+    if algorithm.needs == EVERYTHING:
+        other = f"declare what {name} needs, if it is less"
+    lacks = " and ".join(lacking)
+    why = f"{name} needs {lacks}, which {rule} does not give"
+    if aggregator.sums_only:
+        why = f"{rule} sees only sums, but {name} needs {lacks}"
+    raise UserError(f"{why}; choose the aggregator mean, or {other}.")

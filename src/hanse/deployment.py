@@ -11,8 +11,10 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hanse import division, loading, machine, settings, simulation, storage
+from hanse import division, gathering, loading, machine, settings, simulation, storage
 from hanse.assembly import RUNS, Simulation, simulate
+from hanse.data import splits
+from hanse.data.split_files import TEST, VALIDATION
 from hanse.division import Division
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_objective, build_trackers
@@ -148,11 +150,18 @@ def _refuse_unfit(experiment: Experiment) -> None:
     data = experiment.data
     if data.pooled:
         raise UserError("data.pooled puts all rows in one place, which silos would not do.")
-    if experiment.brings_own_data and (data.test or data.validation):
+    named = [split for split in (TEST, VALIDATION) if isinstance(getattr(data, split), str)]
+    if named and not experiment.brings_own_data:
+        raise UserError(
+            f"data.{named[0]} names a file, and every silo would need a copy of it beside that of "
+            "data.path; set how many rows to hold out, or give each silo a file of its own."
+        )
+    drawn = [data.test, data.validation]
+    if experiment.brings_own_data and any(size and not isinstance(size, str) for size in drawn):
         raise UserError(
             "every client has its own data here, so the server has no rows that it could hold "
-            "out; set data.test=0 and data.validation=0, and let each silo score its own rows: "
-            "data.client_test."
+            "out; name files of its own in data.test and data.validation, or set them to 0 and let "
+            "each silo score its own rows: data.client_test."
         )
     labelled = build_objective(experiment).needs == "choices"
     if experiment.brings_own_data and labelled and not data.labels:
@@ -164,10 +173,17 @@ def _refuse_unfit(experiment: Experiment) -> None:
 
 
 def _unseen(experiment: Experiment) -> Division | None:
-    """The division if the silos have all rows; the server sees none of them."""
+    """The division if the silos have all rows; the server sees those of its own test files."""
     if not experiment.brings_own_data:
         return None
-    return Division([], [], {}, {}, experiment.data.labels, "")
+    remarks = list(division.unseen(experiment))
+    validation, test = (
+        gathering.official(experiment.data, split, remarks.append) for split in (VALIDATION, TEST)
+    )
+    found = gathering.Gathered([], validation, test, None, remarks)
+    held = splits.without(validation or [], test or []), test or []
+    digest = found.digest if found.every else ""
+    return Division(*held, {}, {}, experiment.data.labels, digest, tuple(remarks))
 
 
 def _journal(folder: Path, made: Simulation) -> Journal:
@@ -179,8 +195,7 @@ def _journal(folder: Path, made: Simulation) -> Journal:
         journal = Journal.create(folder, text)
         precision = {name: asdict(chosen) for name, chosen in made.machine.chosen.items()}
         machine.note(folder, made.division.digest, None, precision)
-        if made.division.train:
-            division.note(folder, made.division, made.experiment)
+        division.note(folder, made.division, made.experiment)
         log.info("run folder %s", folder)
         return journal
     if former != text.encode():

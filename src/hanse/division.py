@@ -1,23 +1,31 @@
 """From an experiment to the rows of the server and of each client."""
 
-import hashlib
 import json
+import logging
 from array import array
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hanse import storage
-from hanse.data import corpora, partition, splits
+from hanse.data import partition, splits
 from hanse.data.formats import Row
 from hanse.data.labelled import label_words
 from hanse.data.tagged import tag_names
 from hanse.errors import UserError
 from hanse.experiment import Experiment, build_partitioner
+from hanse.gathering import Gathered, gather
 from hanse.learners.encoder import embeddings
 from hanse.randomness import Moment
+from hanse.sections import Data
+
+log = logging.getLogger(__name__)
 
 FILE = "division.json"
+UNSEEN = (
+    "where silos keep their files on machines of their own, nobody sees whether rows that the "
+    "server or a silo holds out are training rows of another silo."
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Division:
     held: dict[str, list[Row]]  # each client's own test rows
     labels: dict[str, str]  # label → word, or tag → name; empty without either
     digest: str  # of all rows as they were loaded: other rows would be divided otherwise
+    remarks: tuple[str, ...] = ()  # which rows are left out or cut, one sentence each
 
 
 @dataclass(frozen=True)
@@ -46,42 +55,100 @@ class Table:
 
     labels: the words of the labels; without labels the values of the column that rows were divided
         by; empty if there is none either.
+    remarks: which rows are left out or cut, one sentence each.
     """
 
     labels: list[str]
     clients: dict[str, Holding]
     validation: int
     test: int
+    remarks: tuple[str, ...] = ()
 
 
 def divide(experiment: Experiment) -> Division:
-    """Load, hold out, partition; nothing of the model is needed yet."""
-    if experiment.brings_own_data:
-        rows, owners = _own_rows(experiment)
-    else:
-        rows = _rows(experiment)
-        owners = None
-    data = experiment.data
-    train, validation, test = splits.split(rows, data.test, data.validation, data.split_seed)
-    if owners is not None and not (validation or test):
+    """Load, hold out, partition; nothing of the model is needed yet.
+
+    What anybody holds out is nobody's training row.
+    """
+    found = gather(experiment)
+    remarks = list(found.remarks)
+    train, validation, test = _held_out(found, experiment.data, remarks)
+    shares = _dealt(experiment, train, found.owners)
+    kept, held = _own_tests(experiment, shares)
+    copies = len(train) - sum(map(len, (*kept.values(), *held.values())))
+    remarks += _left_out(copies, "training", "that clients hold out (data.client_test)")
+    labels = _labels(found.every, kept, experiment.data.labels)
+    return Division(validation, test, kept, held, labels, found.digest, tuple(remarks))
+
+
+def _held_out(
+    found: Gathered, data: Data, remarks: list[str]
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """(train, validation, test): what files of their own hold, or what is held out of the rows."""
+    test, validation = found.test or [], splits.without(found.validation or [], found.test or [])
+    copies = len(found.validation or []) - len(validation)
+    remarks += _left_out(copies, "validation", "of the test file")
+    rows = splits.without(found.rows, [*validation, *test])
+    if not rows:
+        raise UserError(
+            f"every row to train on is in the files of data.test ({data.test}) or data.validation "
+            f"({data.validation}), too; name other files there, or how many rows to hold out."
+        )
+    amounts = [0 if isinstance(size, str) else size for size in (data.test, data.validation)]
+    train, *drawn = splits.split(rows, amounts[0], amounts[1], data.split_seed)
+    copies = len(found.rows) - len(train) - sum(map(len, drawn))
+    remarks += _left_out(copies, "training", "that are held out for the test or for validation")
+    if found.owners is not None and not any(drawn):
         train = rows  # in which order a client has its rows must not hang on those of others
+    return train, validation or drawn[0], test or drawn[1]
+
+
+def _dealt(
+    experiment: Experiment, rows: list[Row], owners: dict[str, str] | None
+) -> dict[str, list[Row]]:
+    """Each client's rows: its own, or those that the partitioner gives it."""
     names = experiment.client_names
-    moment = Moment(experiment.seed)
     if owners is None:
         partitioner = build_partitioner(experiment)
-        encoded = _encoded(train, partitioner.encoder)
-        shares = partition.partition(encoded, len(names), partitioner, moment)
+        encoded = _encoded(rows, partitioner.encoder)
+        shares = partition.partition(encoded, len(names), partitioner, Moment(experiment.seed))
     else:
-        shares = [[row for row in train if owners[row.place] == name] for name in names]
-    kept, held = {}, {}
-    for name, share in zip(names, shares, strict=True):
+        shares = [[row for row in rows if owners[row.place] == name] for name in names]
+    found = dict(zip(names, shares, strict=True))
+    for name, share in found.items():
         if not share:
             raise UserError(
                 f"{name} has no rows left to train on; hold out fewer, or give it more."
             )
+    return found
+
+
+def _own_tests(
+    experiment: Experiment, shares: dict[str, list[Row]]
+) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
+    """What each client trains on, and what it holds out for itself: a training row of nobody."""
+    kept, held = {}, {}
+    for name, share in shares.items():
         part = experiment.for_client(name).data.client_test
-        kept[name], held[name] = splits.hold_out(share, part, replace(moment, client=name))
-    return Division(validation, test, kept, held, _labels(rows, kept, data.labels), _digest(rows))
+        moment = Moment(experiment.seed, client=name)
+        kept[name], held[name] = splits.hold_out(share, part, moment)
+    every = [row for own in held.values() for row in own]
+    for name, own in kept.items():
+        kept[name] = splits.without(own, every)
+        if not kept[name]:
+            raise UserError(
+                f"every row that {name} would train on is held out by another client, too; set "
+                "data.client_test to 0, or remove repeated rows from the data."
+            )
+    return kept, held
+
+
+def _left_out(copies: int, what: str, of: str) -> list[str]:
+    """A remark on rows that nobody uses, if there are any."""
+    if not copies:
+        return []
+    rows = "1 row is" if copies == 1 else f"{copies:,} rows are"
+    return [f"{rows} left out of {what}: the text or prompt is the same as in rows {of}."]
 
 
 def _labels(rows: list[Row], train: dict[str, list[Row]], known: dict[str, str]) -> dict[str, str]:
@@ -92,8 +159,19 @@ def _labels(rows: list[Row], train: dict[str, list[Row]], known: dict[str, str])
     return label_words(labelled, known) if labelled else {}
 
 
+def unseen(experiment: Experiment) -> tuple[str, ...]:
+    """A remark if nobody can see whether what one client holds out is another's training row."""
+    data = experiment.data
+    held = [experiment.for_client(name).data.client_test for name in experiment.client_names]
+    held += [1 for size in (data.test, data.validation) if isinstance(size, str)]
+    return (UNSEEN,) if experiment.brings_own_data and any(held) else ()
+
+
 def table(division: Division, experiment: Experiment) -> Table:
     """The division in numbers, as those who take part in the experiment hold it."""
+    held = len(division.validation), len(division.test)
+    if not division.train:  # all of it is on other machines
+        return Table([], {}, *held, division.remarks)
     column = _column(division, experiment)
     words = division.labels if column == partition.LABEL else {}
     clients, found = {}, set(words)
@@ -104,22 +182,15 @@ def table(division: Division, experiment: Experiment) -> Table:
         train = Counter(words.get(value, value) for value in values)
         clients[name] = Holding(dict(train), sum(len(division.held[owner]) for owner in owners))
     labels = dict.fromkeys(words.get(value, value) for value in partition.ordered(found))
-    return Table(
-        list(labels) if column else [], clients, len(division.validation), len(division.test)
-    )
+    return Table(list(labels) if column else [], clients, *held, division.remarks)
 
 
 def note(folder: Path, division: Division, experiment: Experiment) -> None:
-    """Write the table of a division down in a run folder."""
+    """Write the table of a division down in a run folder, and say what is left out."""
+    for remark in division.remarks:
+        log.warning("%s", remark)
     said = json.dumps(asdict(table(division, experiment)), ensure_ascii=False, indent=2)
     storage.write(folder / FILE, said.encode())
-
-
-def kind(experiment: Experiment) -> str:
-    """The kind of an experiment's rows: messages, completion, labelled, text."""
-    own = experiment.brings_own_data
-    first = experiment.for_client(experiment.client_names[0]) if own else experiment
-    return _rows(first)[0].kind
 
 
 def _column(division: Division, experiment: Experiment) -> str | None:
@@ -155,42 +226,3 @@ def _said(row: Row) -> str:
     turns = [turn["content"] for turn in row.messages if turn["role"] != "system"]
     parts = (*turns, row.prompt, row.completion, row.chosen, row.text)
     return "\n".join(part for part in parts if part)
-
-
-def _digest(rows: list[Row]) -> str:
-    """A hash of what the rows say, wherever their file is."""
-    found = hashlib.sha256()
-    for row in rows:
-        said = (row.messages, row.prompt, row.completion, row.text, row.label)
-        pair: tuple[object, ...] = (row.words, row.tags) if row.kind == "tagged" else ()
-        pair = (row.chosen, row.rejected) if row.kind == "preference" else pair
-        found.update(repr(((*said, *pair), sorted(row.fields.items()))).encode())
-    return found.hexdigest()
-
-
-def _rows(experiment: Experiment) -> list[Row]:
-    """The rows of one data source that pass its filter."""
-    data = experiment.data
-    rows = corpora.load(data.path, columns=data.columns)
-    for column, value in data.where.items():
-        if not any(column in row.fields for row in rows):
-            known = sorted({name for row in rows[:100] for name in row.fields})
-            raise UserError(
-                f"data.where: {data.path} has no column {column!r}; it has {', '.join(known)}."
-            )
-        rows = [row for row in rows if row.fields.get(column) == value]
-        if not rows:
-            raise UserError(f"data.where: no row of {data.path} has {column} {value!r}.")
-    return rows
-
-
-def _own_rows(experiment: Experiment) -> tuple[list[Row], dict[str, str]]:
-    """The rows of all clients that bring their own file, and whose each is, by its place."""
-    rows: list[Row] = []
-    owners: dict[str, str] = {}
-    for name in experiment.client_names:
-        for row in _rows(experiment.for_client(name)):
-            mine = replace(row, place=f"{name}: {row.place}")
-            owners[mine.place] = name
-            rows.append(mine)
-    return rows, owners

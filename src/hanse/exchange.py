@@ -128,8 +128,7 @@ class RoundExchange:
                 self.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
                 continue
             try:
-                most = self.algorithm.max_weight(self.profiles[reply.client])
-                admit(reply.update, expected(reply.client), most if kind == "train" else 1e12)
+                self._admit(kind, reply, expected(reply.client))
             except MessageError as error:
                 self._refuse_update(reply.client, str(error), size)
                 continue
@@ -143,6 +142,13 @@ class RoundExchange:
             yield self.profiles[reply.client], reply.update
             del reply  # or it would stay in memory while the next client trains
         say("combining the answers")
+
+    def _admit(self, kind: str, reply: Reply, expected: Layout) -> None:
+        """Raise MessageError unless an answer is what was asked for, and not too heavy."""
+        if kind != "train":
+            return admit(reply.update, expected)
+        most = self.algorithm.max_weight(self.profiles[reply.client])
+        return admit(reply.update, expected, self.algorithm.numbers, most)
 
     def _refuse_update(self, name: str, why: str, size: int = 0) -> None:
         """Say that a client's update is not used, in the log and in the ledger."""

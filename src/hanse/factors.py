@@ -62,17 +62,27 @@ def beside(tensors: Tensors) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if not name.endswith((A, B))}
 
 
-def refuse_other_than_lora(tensors: Tensors, algorithm: str) -> None:
+def refuse_other_than_lora(tensors: Tensors, algorithm: str, products: bool = True) -> None:
     """Raise UserError unless there are factors A and B of LoRA, and no other parts of it.
 
     What else is trained, such as a head, is averaged as it is.
+    products: whether the algorithm looks at B·A. Fused experts have the factors of many matrices in
+        one pair, whose product means nothing.
     """
+    own = layers(tensors)
     strange = [name for name in beside(tensors) if ".lora_" in name]
-    if strange or not layers(tensors):
+    if strange or not own:
         name = next(iter(strange or tensors), "nothing")
         raise UserError(
             f"{algorithm} learns LoRA's factors A and B, but the adapter has {name}; choose the "
             "adapter lora in its plain form, or another algorithm such as fedavg."
+        )
+    fused = [name for name in own if "experts" in name.split(".")]
+    if products and fused:
+        raise UserError(
+            f"{algorithm} learns the products of LoRA's factors, and those of {fused[0]} are the "
+            "factors of many experts; name target_modules without experts, or choose another "
+            "algorithm such as fedavg."
         )
 
 

@@ -5,14 +5,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 
+import numpy as np
+
+from hanse import packed
 from hanse.data import chat
 from hanse.data.formats import Row
 from hanse.data.tokenized import Tokenized
 from hanse.division import Division
 from hanse.experiment import Experiment, build_objective
 from hanse.learners.base_model import Model
-from hanse.values import Example
+from hanse.values import Example, Lost
 
+LOSSES = {
+    Lost.TURNS: "earlier turns",
+    Lost.SYSTEM: "the end of the system turn",
+    Lost.PROMPT: "the beginning of what is asked",
+    Lost.TEXT: "the end of the text",
+    Lost.ANSWER: "the end of the answer",
+}
 SERVER = ""  # who holds the rows that no client does
 
 
@@ -85,3 +95,23 @@ def read(
         pieces = [known[by][place] for _, by, place in same]
         result[holder][split] = pieces[0] if len(pieces) == 1 else [*chain(*pieces)]
     return dict(result)
+
+
+def cut(read: Mapping[str, Mapping[str, Sequence[Example]]], max_length: int) -> Iterator[str]:
+    """How many training rows, and how many others, lose what since they are too long."""
+    for what, chosen in (("training", True), ("held-out", False)):
+        some = [
+            examples
+            for own in read.values()
+            for split, examples in own.items()
+            if (split == "train") == chosen
+        ]
+        lost = np.concatenate([np.zeros(0, np.uint8), *map(packed.lost, some)])
+        parts = [
+            f"{count:,} lose {words}"
+            for part, words in LOSSES.items()
+            if (count := int(np.count_nonzero(lost & np.uint8(part))))
+        ]
+        if parts:
+            rows = f"{np.count_nonzero(lost):,} of {len(lost):,} {what} rows"
+            yield f"model.max_length ({max_length:,}) cuts {rows}: {', '.join(parts)}."

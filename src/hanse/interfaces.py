@@ -20,6 +20,18 @@ from hanse.tensors import (
 )
 from hanse.values import Combined, Memory, Scores, State
 
+# What an algorithm's step may need of the aggregate, and what an aggregator may give.
+MEAN = "mean"  # the tensors are the mean of all updates, by the weights that clients give
+NUMBERS = "numbers"  # so are the numbers that clients report
+UPDATES = "updates"  # the algorithm's `combine` is given each update
+EVERYTHING = frozenset({MEAN, NUMBERS, UPDATES})
+
+
+def _withdraw(part: type, declaration: str, closed: Any, *methods: str) -> None:
+    """Fail closed: what a base class declares of a method does not hold for one in its place."""
+    if declaration not in vars(part) and any(method in vars(part) for method in methods):
+        setattr(part, declaration, closed)
+
 
 @dataclass
 class Client:
@@ -48,11 +60,21 @@ class Algorithm(ABC):
     Client half: train, personal.
     """
 
-    linear: ClassVar[bool] = True  # its updates may be summed unseen
+    # What `step` needs beside tensors that stand for the round's; a class with another `step` or
+    # `combine` says it anew, or is taken to need everything.
+    needs: ClassVar[frozenset[str]] = EVERYTHING
+    numbers: ClassVar[tuple[str, ...]] = ()  # those that every client must report
     payload: ClassVar[str] = "change"  # what an update holds: change, factors, logits or scalars
     unequal: ClassVar[bool] = False  # clients' LoRA ranks may differ from the server's
-    plain_sgd: ClassVar[bool] = False  # clients must train by SGD without momentum
-    forgetful: ClassVar[bool] = False  # clients' optimizers must begin anew in every round
+    # What clients may train by: AdamW, SGD with momentum, SGD without.
+    optimizers: ClassVar[tuple[str, ...]] = ("adamw", "momentum", "sgd")
+    # Clients' optimizers begin anew in every round: the next round's tensors are no continuation of
+    # the last one's, or what is frozen beside them has changed.
+    forgetful: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _withdraw(cls, "needs", EVERYTHING, "step", "combine")
 
     def init(self, server: Server) -> State:
         """The state before the first round."""
@@ -108,6 +130,10 @@ class Transform(ABC):
 
     linear: ClassVar[bool] = False  # encode commutes with sums
     payloads: ClassVar[tuple[str, ...]] = ("change",)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _withdraw(cls, "linear", False, "encode", "decode")
 
     def init(self, expected: Layout) -> Tensors:
         """The server's state before the first round."""
@@ -195,7 +221,13 @@ class Exchange(Protocol):
 class Aggregator(ABC):
     """How a round's updates become one."""
 
-    sums_only: ClassVar[bool] = False  # it never sees a single update, so all parts must be linear
+    # It never sees a single update, so transforms must be linear, and no algorithm gets updates.
+    sums_only: ClassVar[bool] = False
+    gives: ClassVar[frozenset[str]] = frozenset()  # beside tensors that stand for the round's
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _withdraw(cls, "gives", frozenset(), "aggregate")
 
     @abstractmethod
     def aggregate(self, exchange: Exchange) -> Combined:

@@ -10,7 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from hanse import claims, parts, renaming, settings, trust
+from hanse.data import files
 from hanse.data.corpora import CORPORA
+from hanse.data.split_files import TEST, VALIDATION
 from hanse.errors import UserError
 from hanse.experiment import (
     Experiment,
@@ -30,6 +32,11 @@ from hanse.settings import Change, Place, Values
 # What one client may have otherwise; of its data, all but how they are held out and divided.
 OVERRIDABLE = ("model", "adapter", "data", "train")
 SHARED_DATA = ("test", "validation", "split_seed", "partition", "labels")
+
+LOCAL = (  # settings that may name a local file or folder
+    *(("data", "path"), ("data", "test"), ("data", "validation")),
+    *(("model", "model_name_or_path"), ("adapter", "from")),
+)
 
 BUILDERS: dict[Place, Callable[[Experiment], Any]] = {  # of the parts, by where they are named
     ("data", "partition"): build_partitioner,
@@ -130,7 +137,8 @@ def _at_fault(error: SettingError, values: Values, changes: list[Change], path: 
 def _built(values: Values, path: Path) -> Experiment:
     """The experiment that these settings are, every part of it built once; raises SettingError."""
     try:
-        experiment = Experiment.model_validate(_absolute(values, path.resolve().parent))
+        whole = _with_splits(_absolute(values, path.resolve().parent))
+        experiment = Experiment.model_validate(whole)
     except ValidationError as error:
         raise explain(error, Experiment) from None
     for place, build in BUILDERS.items():
@@ -230,7 +238,7 @@ def _trained(adapter: Adapter | None, unequal: bool) -> tuple[Any, ...]:
 def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
     """Local files by their full path, so that the resolved YAML works from any folder."""
     result = dict(values)
-    for section, key in (("data", "path"), ("model", "model_name_or_path"), ("adapter", "from")):
+    for section, key in LOCAL:
         inner = result.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(key), str):
             result[section] = {**inner, key: _found(inner[key], home)}
@@ -252,6 +260,17 @@ def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
             for name, over in clients.items()
         }
     return result
+
+
+def _with_splits(values: Values) -> Values:
+    """The settings with a folder's own files for test and validation, if they say nothing else."""
+    data = values.get("data")
+    path = data.get("path") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(path, str) or path in CORPORA:
+        return values
+    found = files.splits(Path(path))
+    own = {name: path for name in (TEST, VALIDATION) if name in found and name not in data}
+    return {**values, "data": {**data, **own}} if own else values
 
 
 def _part_found(spec: Any, home: Path) -> Any:

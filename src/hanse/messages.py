@@ -9,7 +9,7 @@ reading one executes nothing.
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -193,12 +193,18 @@ def unpack(
     return header, dict(zip(names, values.tolist(), strict=True)), groups
 
 
-def admit(update: Update, expected: Layout, most: float = 1e12) -> None:
+def admit(
+    update: Update, expected: Layout, numbers: Iterable[str] = (), most: float = 1e12
+) -> None:
     """The schema gate: raise MessageError unless `update` has exactly the expected tensors.
 
     Names, shapes and dtypes must be those of `expected`; every value and number must be finite,
     and the weight between 0 and `most`.
+
+    numbers: the names of those that it must have.
     """
+    if lacking := sorted({*numbers} - update.numbers.keys()):
+        raise MessageError(f"the number {lacking[0]} is missing, which the algorithm needs")
     if update.tensors.keys() != expected.keys():
         strange = sorted(update.tensors.keys() ^ expected.keys())[:3]
         raise MessageError(f"tensors missing or not asked for: {', '.join(strange)}")

@@ -8,7 +8,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from hanse.values import IGNORED, Example
+from hanse.values import IGNORED, Example, Lost
 
 Choices = tuple[tuple[int, ...], ...]
 Numbers = NDArray[np.int64]
@@ -24,6 +24,7 @@ class Packed:
     choice, prompt: (examples,) as in `Example`.
     text, cuts: (bytes,) all answers as UTF-8, and (examples + 1,) where in it each begins.
     tags: (tokens,) those of all examples, or none at all if the words are not tagged.
+    lost: (examples,) as in `Example`.
     choices, classes: those of every example; empty if they have none.
     """
 
@@ -35,6 +36,7 @@ class Packed:
     text: NDArray[np.uint8]
     cuts: Numbers
     tags: NDArray[np.int32]
+    lost: NDArray[np.uint8]
     choices: Choices = ()
     classes: tuple[str, ...] = ()
 
@@ -52,7 +54,17 @@ class Packed:
         answer = self.text[slice(*self.cuts[index : index + 2])].tobytes().decode()
         choice, prompt = int(self.choice[index]), int(self.prompt[index])
         tags = tuple(self.tags[start:stop].tolist())
-        return Example(ids, tuple(labels), self.choices, choice, prompt, answer, tags, self.classes)
+        return Example(
+            ids=ids,
+            labels=tuple(labels),
+            choices=self.choices,
+            choice=choice,
+            prompt=prompt,
+            answer=answer,
+            tags=tags,
+            classes=self.classes,
+            lost=Lost(int(self.lost[index])),
+        )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All of it as arrays, for a file."""
@@ -100,6 +112,14 @@ def lengths(examples: Sequence[Any]) -> list[int]:
     return examples.lengths if isinstance(examples, Examples) else list(map(len, examples))
 
 
+def lost(examples: Sequence[Any]) -> NDArray[np.uint8]:
+    """What each example lacks, without making those that are packed."""
+    if isinstance(examples, Examples):
+        found: NDArray[np.uint8] = examples.packed.lost[examples.places]
+        return found
+    return np.array([example.lost for example in examples], np.uint8)
+
+
 def pack(examples: Sequence[Example]) -> Packed:
     """Examples in arrays; all have the same choices and classes, or none."""
     choices, classes = _shared({(example.choices, example.classes) for example in examples})
@@ -116,6 +136,7 @@ def pack(examples: Sequence[Example]) -> Packed:
         text=np.frombuffer(b"".join(texts), np.uint8),
         cuts=_ends(list(map(len, texts))),
         tags=np.array([tag for example in examples for tag in example.tags], np.int32),
+        lost=np.array([example.lost for example in examples], np.uint8),
         choices=choices,
         classes=classes,
     )
@@ -138,6 +159,7 @@ def join(parts: Sequence[Packed]) -> Packed:
         text=np.concatenate([part.text for part in parts]),
         cuts=np.concatenate([*cuts, written[-1:]]),
         tags=np.concatenate([part.tags for part in parts]),
+        lost=np.concatenate([part.lost for part in parts]),
         choices=choices,
         classes=classes,
     )

@@ -164,6 +164,8 @@ def settings(part: type) -> list[Setting]:
         default = "" if field.default is MISSING else repr(field.default)
         if field.default_factory is not MISSING:
             default = repr(field.default_factory())
+        # A default that depends on another setting is described. (Pydantic reads this key, too.)
+        default = field.metadata.get("description", default)
         result.append(Setting(field.name, kind, default))
     return result
 

@@ -15,6 +15,7 @@ from hanse.assembly import Silo, Simulation, simulate
 from hanse.client import Site, respond
 from hanse.data import chat, corpora
 from hanse.data.formats import Reading, reading
+from hanse.data.split_files import TEST, TRAIN, VALIDATION
 from hanse.errors import UserError
 from hanse.exchange import RoundExchange
 from hanse.experiment import Experiment, build_objective
@@ -253,12 +254,15 @@ def _lengths(simulation: Simulation) -> Lengths:
 
 def _readings(experiment: Experiment) -> list[tuple[str, Reading]]:
     """Each data source, and what the columns of its first record were taken for."""
+    named = [experiment]
     if experiment.brings_own_data:
-        sources = [experiment.for_client(name).data for name in experiment.client_names]
-    else:
-        sources = [experiment.data]
+        named = [experiment.for_client(name) for name in experiment.client_names]
+    sources = [(TRAIN, own.data.path, own.data) for own in named]
+    for split in (VALIDATION, TEST):
+        path = getattr(experiment.data, split)
+        sources += [(split, path, experiment.data)] if isinstance(path, str) else []
     found = []
-    for data in sources:
-        place, record = next(iter(corpora.records(data.path)))
-        found.append((data.path, reading(record, data.columns, place)))
+    for split, path, data in sources:
+        place, record = next(iter(corpora.records(path, split=split)))
+        found.append((path, reading(record, data.columns, place)))
     return found

@@ -66,7 +66,8 @@ def compare(
 def _rows(run: Path, experiment: Experiment, data: str | None, split: str) -> list[Row]:
     """The rows to score; the run's own data are not needed, and may not be here, if others are."""
     if data is not None:
-        return corpora.load(str(Path(data).expanduser()), columns=experiment.data.columns)
+        columns = experiment.data.columns
+        return corpora.load(str(Path(data).expanduser()), columns=columns, split="test")
     division = divide(experiment)
     same_data(run, division.digest)
     rows: list[Row] = getattr(division, split)

@@ -18,7 +18,6 @@ from typing import Any
 import hanse
 from hanse.assembly import simulate
 from hanse.client import Site, respond
-from hanse.division import Division
 from hanse.errors import UserError
 from hanse.experiment import Experiment
 from hanse.held import Machine
@@ -208,8 +207,10 @@ def _site(
             f"the rows of {silo.name} are not those that the server divides among its silos; bring "
             "the same file, or give each silo its own in the experiment's clients."
         )
-    mine = Division([], [], division.train, division.held, division.labels, division.digest)
+    mine = replace(division, validation=[], test=[])
     made = simulate(experiment, held, mine, only=(silo.name,))
+    for remark in made.division.remarks:
+        log.warning("%s", remark)
     memories = silo.state / "runs" / letter.run
     site = made.site(memories, silo.name, silo.checkpoint_seconds)
     splits = made.silos[silo.name].examples

@@ -11,6 +11,7 @@ Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
 Share = Annotated[float, Field(ge=0, lt=1)]
 Word = Annotated[str, Field(pattern=VISIBLE)]  # what a model answers
 Amount = Annotated[int, Field(ge=0, strict=True)] | Share  # a count, or a share below 1
+Held = Amount | Annotated[str, Field(min_length=1, strict=True)]  # or a file of its own
 
 
 class Section(BaseModel):
@@ -29,7 +30,9 @@ class Data(Section):
     where: keep only rows whose columns have these values.
     template: what a labelled row is asked; {text} stands for its text.
     labels: the label's value in the data → the word that the model answers; empty: the values.
-    test, validation: rows held out before partitioning, a count or a share.
+    test, validation: rows held out before partitioning, a count or a share; or a file or folder
+        that holds them. Of a folder whose files are named after splits (train.jsonl, test.jsonl),
+        `path` means those for training, `test` and `validation` those of that name.
     split_seed: draws them; not the run's seed, so that runs with other seeds share their test.
     client_test: share of each client's rows that it holds out for itself.
     pooled: after the division, put all clients' rows together with one client, "pooled".
@@ -40,8 +43,8 @@ class Data(Section):
     where: dict[str, str] = {}
     template: str = "{text}\nLabel:"
     labels: dict[str, Word] = {}
-    test: Amount = 0.1
-    validation: Amount = 0.1
+    test: Held = 0.1
+    validation: Held = 0.1
     split_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     client_test: Share = 0.1
     partition: Spec = "iid"

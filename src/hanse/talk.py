@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from hanse import division
+from hanse import gathering
+from hanse.data.conversations import question
 from hanse.data.formats import Row
-from hanse.data.passages import question
 from hanse.data.tagged import read_words
 from hanse.data.tokens import encode, lead
 from hanse.errors import UserError
@@ -141,6 +141,6 @@ def _kind(folder: Path, trained: Trained) -> str:
     if not (folder / "experiment.yaml").is_file():
         return "messages"
     try:
-        return division.kind(trained.experiment)
+        return gathering.kind(trained.experiment)
     except UserError:  # the data are not here
         return "messages"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import IntFlag
 
 from torch import Tensor
 
@@ -13,6 +14,17 @@ Memory = dict[str, Tensor]  # what one part keeps at a client from round to roun
 Penalty = Callable[[Mapping[str, Tensor]], Tensor]  # trained tensors → scalar added to the loss
 
 IGNORED = -100  # the label of a token that is read but not learned
+
+
+class Lost(IntFlag):
+    """The parts of a row that an example lacks since it would be longer than max_length."""
+
+    NOTHING = 0
+    TURNS = 1  # earlier turns of a conversation
+    SYSTEM = 2  # the end of the system turn
+    PROMPT = 4  # the beginning of what is asked
+    TEXT = 8  # the end of a text
+    ANSWER = 16  # the end of an answer
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,7 @@ class Example:
     tags: for an example whose words are tagged, the class of each token that begins a word, IGNORED
         elsewhere; as long as `ids`, and the labels are then all IGNORED.
     classes: their names, the same for all examples.
+    lost: what had to be left out.
     """
 
     ids: tuple[int, ...]
@@ -39,6 +52,7 @@ class Example:
     answer: str = ""
     tags: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
+    lost: Lost = Lost.NOTHING
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -50,6 +64,9 @@ class Fit:
 
     loss: mean over all labelled items; tokens: without padding.
     spent: seconds by what was done (data, forward, backward, optimizer).
+    sum_clipped_lr: Σ of the rates, each times what clipping has left of its step's gradient.
+    sum_a: Σ aᵢ where the change is −Σ aᵢgᵢ over the gradients gᵢ that the steps have taken, as with
+        SGD, whose rates and momentum are in aᵢ (2007.07481); None where it is no such sum.
     """
 
     steps: int
@@ -58,6 +75,8 @@ class Fit:
     tokens: int
     loss: float
     spent: Mapping[str, float] = field(default_factory=dict)
+    sum_clipped_lr: float = 0.0
+    sum_a: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -66,9 +85,10 @@ class Fit:
 
     def numbers(self) -> dict[str, float]:
         """The plain numbers that a client reports with its update."""
-        names = ("steps", "sum_lr", "examples", "tokens", "loss", "seconds")
+        names = ("steps", "sum_lr", "sum_clipped_lr", "examples", "tokens", "loss", "seconds")
         spent = {f"{name}_seconds": seconds for name, seconds in self.spent.items()}
-        return {name: float(getattr(self, name)) for name in names} | spent
+        known = {} if self.sum_a is None else {"sum_a": self.sum_a}
+        return {name: float(getattr(self, name)) for name in names} | known | spent
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ class Parabola(Objective):
 class Quadratic:
     """Settings of a client; called with a moment and the optimizer's memory, it makes a learner.
 
-    curve, centre: of its loss ½·Σ curve·(w − centre)². steps: those of a round.
+    curve, centre: of its loss ½·Σ curve·(w − centre)². steps: those of a round. more: settings of
+    its training, by default plain SGD without clipping. rounds: of the run, for a schedule.
     """
 
     curve: Sequence[float]
@@ -47,6 +48,8 @@ class Quadratic:
     steps: int = 10
     rate: float = 0.05
     examples: int = 4
+    more: Mapping[str, Any] = field(default_factory=dict)
+    rounds: int = 1
     splits: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __call__(self, moment: Moment, kept: Memory) -> "QuadraticLearner":
@@ -54,7 +57,7 @@ class Quadratic:
 
 
 class QuadraticLearner(Learner):
-    """Full gradients, plain SGD without clipping; it starts at zero."""
+    """Full gradients, by default plain SGD without clipping; it starts at zero."""
 
     def __init__(self, own: Quadratic, moment: Moment, kept: Memory) -> None:
         self.own, self.moment, self.kept = own, moment, kept
@@ -79,14 +82,11 @@ class QuadraticLearner(Learner):
         objective: Objective | None = None,
         split: str = "train",
     ) -> Fit:
-        settings = Training(
-            learning_rate=self.own.rate,
-            per_device_train_batch_size=1,
-            max_steps=self.own.steps,
-            optim="sgd",
-            max_grad_norm=0,
-        )
-        return fit(self, split, settings, Parabola(), self.moment, 1, penalty, self.kept)
+        own = self.own
+        settings: dict[str, Any] = {"optim": "sgd", "max_grad_norm": 0, "max_steps": own.steps}
+        settings |= {"learning_rate": own.rate, "per_device_train_batch_size": 1, **own.more}
+        moment, kept = self.moment, self.kept
+        return fit(self, split, Training(**settings), Parabola(), moment, own.rounds, penalty, kept)
 
     def save(self, folder: Path) -> None:
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,15 @@ from torch.nn import Parameter
 from hanse.algorithms.fedavg import FedAvg
 from hanse.algorithms.fedopt import FedOpt
 from hanse.algorithms.fedprox import FedProx
+from hanse.errors import UserError
 from hanse.interfaces import Client, Server
 from hanse.learner import Learner, Objective
 from hanse.learners.training import Training
+from hanse.loading import load
 from hanse.messages import ClientProfile, Order
+from hanse.parts import build
 from hanse.randomness import Moment
+from hanse.settings import dump
 from hanse.tensors import Tensors
 from hanse.values import Combined
 from toys import Batch, federate, held_out, same, silos
@@ -138,7 +143,9 @@ def stepped(algorithm: FedOpt, server: Server, changes: list[dict[str, Tensor]])
 @pytest.mark.parametrize("second_moment", [adam, yogi, adagrad])
 def test_adaptive_steps(second_moment: Callable[[Array, Array], Array], steps: int) -> None:
     eta, beta, tau = 0.3, 0.7, 0.01
-    settings = {"learning_rate": eta, "beta_1": beta, "beta_2": 0.8, "tau": tau}
+    settings = {"learning_rate": eta, "beta_1": beta, "tau": tau}
+    if second_moment is not adagrad:
+        settings["beta_2"] = 0.8
     algorithm = FedOpt(optimizer=second_moment.__name__, **settings)  # type: ignore[arg-type]
     server = double_server()
     changes = deltas(server, steps)
@@ -166,6 +173,41 @@ def test_momentum_steps(steps: int) -> None:
             v = beta * v + change[name].numpy()
             x = x + eta * v
         np.testing.assert_allclose(found[name].numpy(), x, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "learning_rate", "beta_2", "tau"),
+    [
+        ("adam", 1e-3, 0.99, 1e-3),
+        ("yogi", 1e-3, 0.99, 1e-3),
+        ("adagrad", 1e-3, None, 1e-3),
+        ("momentum", 1.0, None, None),
+    ],
+)
+def test_the_servers_optimizer_decides_the_defaults(
+    optimizer: str, learning_rate: float, beta_2: float | None, tau: float | None, tmp_path: Path
+) -> None:
+    (tmp_path / "x.yaml").write_text(f"algorithm: {{fedopt: {{optimizer: {optimizer}}}}}\n")
+    written = load(tmp_path / "x.yaml").resolved()
+    own = {"learning_rate": learning_rate, "beta_1": 0.9, "beta_2": beta_2, "tau": tau}
+    assert written["algorithm"] == {"fedopt": {"optimizer": optimizer, **own}}
+    (tmp_path / "again.yaml").write_text(dump(written))
+    assert load(tmp_path / "again.yaml").resolved()["algorithm"] == written["algorithm"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "momentum", "tau": 0.1},
+        {"optimizer": "momentum", "beta_2": 0.9},
+        {"optimizer": "adagrad", "beta_2": 0.9},
+    ],
+)
+def test_a_setting_that_the_servers_optimizer_does_not_use_is_refused(
+    settings: dict[str, Any],
+) -> None:
+    with pytest.raises(UserError, match=f"the optimizer {settings['optimizer']} has none; leave"):
+        build("algorithms", {"fedopt": settings})
 
 
 # ---- FedProx's gradient

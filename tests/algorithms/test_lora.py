@@ -29,7 +29,7 @@ from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Reply, Request, Update
 from hanse.randomness import Moment
 from hanse.tensors import Tensors
-from toys import LAYER, Meddler, Outcome, federate, held_out, same, silos
+from toys import LAYER, Meddler, Outcome, Toy, federate, held_out, same, silos
 
 RANK = 2
 TRAINING = Training(learning_rate=0.1, per_device_train_batch_size=4, optim="sgd")
@@ -207,10 +207,10 @@ def test_an_adapter_without_factors_is_refused(algorithm: Algorithm) -> None:
 
 @pytest.mark.parametrize("stop", [1, 2])
 def test_rolora_resumes_in_either_round(stop: int, tmp_path: Path) -> None:
-    keep = replace(TRAINING, optim="adamw", optimizer_state="keep")
+    adamw = replace(TRAINING, optim="adamw")
 
     def run(folder: Path, **more: Any) -> Outcome:
-        learners, server = silos(3, keep, rank=RANK), held_out(keep, rank=RANK)
+        learners, server = silos(3, adamw, rank=RANK), held_out(adamw, rank=RANK)
         return federate(RoLoRA(), learners, folder, server, rounds=4, **more)
 
     run(tmp_path / "stopped", stop_after=stop)
@@ -229,9 +229,13 @@ def mixed(
     server: int = 3,
     training: Training = TRAINING,
     algorithm: Algorithm = FlexLoRA(),  # noqa: B008 (frozen)
+    public: Toy | None = None,
     **more: Any,
 ) -> tuple[Outcome, Meddler]:
-    """Clients of unequal ranks and scalings."""
+    """Clients of unequal ranks and scalings.
+
+    server: the rank of the server's adapter; public: what makes its learner, if not the usual one.
+    """
     taps: list[Meddler] = []
 
     def tapped(inner: Any) -> Meddler:
@@ -243,7 +247,7 @@ def mixed(
         for name, toy in silos(3, training).items()
     }
     numbers = {name: {"rank": RANKS[name], "scaling": SCALES[name]} for name in RANKS}
-    public = held_out(training, rank=server)
+    public = public or held_out(training, rank=server)
     more = {"numbers": numbers, "network": tapped, "rounds": rounds, **more}
     return federate(algorithm, learners, folder, public, **more), taps[0]
 
@@ -358,17 +362,25 @@ def test_clients_are_told_of_the_residual(algorithm: Algorithm, tmp_path: Path) 
         assert torch.equal(sent[f"residual/{name}"], tensor)
 
 
-def test_hetlora_fills_up_with_zeros_and_weighs_by_norms(tmp_path: Path) -> None:
-    """The formula, naively; c2, of rank 4, needs a server of that rank."""
-    before = mixed(tmp_path / "before", 1, server=4, algorithm=HetLoRA())[0].standing.state["model"]
-    outcome, tap = mixed(tmp_path / "run", 2, server=4, algorithm=HetLoRA())
-    up, down = (torch.zeros(before[n].shape, dtype=torch.float64) for n in (UP, DOWN))
+def test_hetlora_averages_what_has_the_root_of_s_in_it(tmp_path: Path) -> None:
+    """The formula, naively; c2, of rank 4, needs a server of that rank, whose s is 3."""
+    server = replace(held_out(TRAINING, rank=4), scale=3.0)
+    before = mixed(tmp_path / "before", 1, algorithm=HetLoRA(), public=server)[0]
+    outcome, tap = mixed(tmp_path / "run", 2, algorithm=HetLoRA(), public=server)
+    start = before.standing.state["model"]
+    asked = [r for r in map(Request.parse, tap.requests) if (r.kind, r.round) == ("train", 2)]
+    for request, (name, rank) in zip(asked, RANKS.items(), strict=True):
+        own = request.order.tensors
+        part = 3.0 * start[UP][:, :rank].double() @ start[DOWN][:rank].double()
+        torch.testing.assert_close(SCALES[name] * product(own), part, atol=1e-6, rtol=0)
+        torch.testing.assert_close(own[DOWN], start[DOWN][:rank] * (3.0 / SCALES[name]) ** 0.5)
+    up, down = (torch.zeros(start[n].shape, dtype=torch.float64) for n in (UP, DOWN))
     sent = updates(tap, 2)
     norms = {n: SCALES[n] * float(product(own).norm()) for n, (_, own) in sent.items()}
     for name, (_, own) in sent.items():
         share, rank = norms[name] / sum(norms.values()), RANKS[name]
-        up[:, :rank] += share * own[UP]
-        down[:rank] += share * own[DOWN]
+        up[:, :rank] += share * (SCALES[name] / 3.0) ** 0.5 * own[UP]
+        down[:rank] += share * (SCALES[name] / 3.0) ** 0.5 * own[DOWN]
     model = outcome.standing.state["model"]
     torch.testing.assert_close(model[UP].double(), up, atol=1e-6, rtol=0)
     torch.testing.assert_close(model[DOWN].double(), down, atol=1e-6, rtol=0)
@@ -388,11 +400,13 @@ def test_hetlora_with_equal_ranks_and_norms_is_fedit() -> None:
 
 
 def test_hetlora_leaves_rows_that_nobody_trained(tmp_path: Path) -> None:
-    """Of the server's five rows the largest client has four."""
-    outcome, _ = mixed(tmp_path / "run", 2, server=5, algorithm=HetLoRA())
+    """Of the server's five rows the largest client has four, of another s."""
+    server = replace(held_out(TRAINING, rank=5), scale=3.0)
+    outcome, _ = mixed(tmp_path / "run", 4, algorithm=HetLoRA(), public=server)
     initial = held_out(rank=5)(Moment(0), {}).initial()
     model = outcome.standing.state["model"]
     assert torch.equal(model[DOWN][4], initial[DOWN][4])
+    assert torch.equal(model[UP][:, 4], initial[UP][:, 4])
     assert not torch.equal(model[DOWN][3], initial[DOWN][3])
 
 

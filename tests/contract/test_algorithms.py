@@ -1,19 +1,18 @@
 """What every algorithm promises, whatever it is; a new file in algorithms/ is found by itself."""
 
 import importlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from contract.cases import PERSONAL, Case, built, every_algorithm, remembering
 from hanse import parts
 from hanse.interfaces import Algorithm, Client, Server
 from hanse.journal import records
 from hanse.learner import Learner
-from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Update, admit, unpack
 from hanse.randomness import Moment
 from hanse.tensors import zeros
@@ -21,54 +20,6 @@ from hanse.values import Combined, State
 from toys import federate, held_out, same, silos, told
 
 LEARNED = 0.75  # the loss after five rounds, as a share of that before the first, is below this
-
-
-class Case(NamedTuple):
-    """An algorithm with settings that suit the toy, where the defaults suit large models."""
-
-    name: str
-    settings: Mapping[str, Any]
-
-    @property
-    def adapter(self) -> dict[str, Any]:
-        """What the toys train; most algorithms do as well without LoRA."""
-        return {"rank": 2 if self.name in LORA else 0, "beside": BESIDE.get(self.name, "")}
-
-
-# Variants of one algorithm that its defaults do not reach. An algorithm without a line here is
-# tested with its defaults.
-SETTINGS: dict[str, list[dict[str, Any]]] = {
-    "fedprox": [{"mu": 0.1}],
-    "fedper": [{"share": ("weight",)}],
-    "fedopt": [
-        {"optimizer": "adam", "learning_rate": 0.1},
-        {"optimizer": "yogi", "learning_rate": 0.1},
-        {"optimizer": "adagrad", "learning_rate": 0.3},
-        {"optimizer": "momentum", "learning_rate": 0.5, "beta_1": 0.5},
-    ],
-}
-LORA = {  # those that are about LoRA's factors
-    *("fedit", "ffa_lora", "rolora", "fedsa_lora", "flexlora", "flora", "fedex_lora"),
-    *("hetlora", "lora_fair", "pftt", "fed_sb"),
-}
-BESIDE = {"pftt": "layer.bottleneck_up.bias", "fed_sb": "layer.core_r"}  # what they look for
-PERSONAL = {"fedper", "fedsa_lora", "pftt"}  # those whose clients keep what the server never sees
-CASES = [
-    Case(name, settings)
-    for name in parts.names("algorithms")
-    for settings in SETTINGS.get(name, [{}])
-]
-KEEP = Training(
-    learning_rate=0.05, per_device_train_batch_size=4, optim="adamw", optimizer_state="keep"
-)
-every_algorithm = pytest.mark.parametrize(
-    "case", CASES, ids=lambda case: "-".join([case.name, *map(str, case.settings.values())])
-)
-
-
-def built(case: Case) -> Algorithm:
-    """The algorithm, as an experiment would name it."""
-    return parts.build("algorithms", {case.name: dict(case.settings)})
 
 
 def server_half(case: Case, number: int = 0) -> tuple[Learner, Server]:
@@ -106,9 +57,11 @@ def test_learns(case: Case, tmp_path: Path) -> None:
 
 @every_algorithm
 def test_resume_equals_no_stop(case: Case, tmp_path: Path) -> None:
+    training = remembering(built(case))
+
     def go(folder: str, stop: int | None = None) -> Any:
         settings: dict[str, Any] = {"rounds": 4, "fraction_train": 0.5, "stop_after": stop}
-        learners, server = silos(4, KEEP, run=4, **case.adapter), held_out(**case.adapter)
+        learners, server = silos(4, training, run=4, **case.adapter), held_out(**case.adapter)
         return federate(built(case), learners, tmp_path / folder, server, **settings)
 
     whole = go("whole")
@@ -122,7 +75,8 @@ def test_resume_equals_no_stop(case: Case, tmp_path: Path) -> None:
         assert memories(tmp_path / f"stopped {stop}") == memories(tmp_path / "whole")
         rows = [len(records(tmp_path / at, "ledger")) for at in (f"stopped {stop}", "whole")]
         assert rows[0] == rows[1]
-    assert memories(tmp_path / "whole")  # something was kept, so that it could have been lost
+    # Something was kept, so that it could have been lost.
+    assert memories(tmp_path / "whole") or training.optimizer_state == "reset"
 
 
 def memories(folder: Path) -> dict[str, list[float]]:

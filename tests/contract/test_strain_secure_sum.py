@@ -18,7 +18,7 @@ from torch import Tensor
 from hanse.algorithms.fedavg import FedAvg
 from hanse.composition import check
 from hanse.errors import UserError
-from hanse.interfaces import Aggregator, Client, Exchange
+from hanse.interfaces import MEAN, Aggregator, Client, Exchange
 from hanse.learners.training import Training
 from hanse.messages import ClientProfile, Numbers, Order, Reply, Update
 from hanse.tensors import Layout, Tensors
@@ -37,6 +37,7 @@ class SecureSum(Aggregator):
     """Keys, shares, masked inputs, unmasking: Σ wₖ·Δₖ / Σ wₖ of those whose input arrived."""
 
     sums_only: ClassVar[bool] = True
+    gives: ClassVar[frozenset[str]] = frozenset({MEAN})
     threshold: int = 3
     grid: float = 2.0**-16
 

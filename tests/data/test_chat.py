@@ -66,6 +66,30 @@ def test_a_turn_that_opens_the_conversation_is_read_only(chatml: PreTrainedToken
     assert _learned(_example(talk, chatml), chatml).count("[") == 2  # c and the end of its turn
 
 
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"loss_mask": 0}])
+def test_an_answer_marked_so_is_read_only(
+    chatml: PreTrainedTokenizerFast, mark: dict[str, Any]
+) -> None:
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "BAD", **mark},
+        {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "d"},
+        {"role": "user", "content": "e"},
+        {"role": "assistant", "content": "WORSE", **mark},
+    ]
+    example = _example(row({"messages": turns}, "f:1"), chatml)
+    assert _learned(example, chatml) == (
+        "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nBAD<|im_end|>\n"
+        "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n[d][<|im_end|>]\n"
+    )
+    assert example.answer == "d" and chatml.decode(example.ids[example.prompt]) == "d"
+    [pair] = render([row({"messages": turns}, "f:1")], chatml, "pairs", {}, TEMPLATE, 200)
+    assert pair.answer == "d"
+    assert chatml.decode(pair.ids[pair.prompt :]) == "d<|im_end|>"
+    assert chatml.decode(pair.ids[: pair.prompt]).endswith("c<|im_end|>\n<|im_start|>assistant\n")
+
+
 def test_a_tokenizer_without_template_gets_a_plain_one(plain: PreTrainedTokenizerFast) -> None:
     assert _learned(_example(_talk("hi", "yo"), plain), plain) == (
         "<s>user: hi\nassistant:[ ][y][o][<|im_end|>]\n"
@@ -187,7 +211,7 @@ def test_an_answer_that_is_cut_away_is_not_asked_for(chatml: PreTrainedTokenizer
         assert answer.startswith(example.answer[: len(answer)])
         assert example.answer == ("on" if "so" in asked else "yo")
     short = _example(talk, chatml, max_length=30)
-    assert short.answer == "yo"
+    assert short.answer == "on", "the last answer is what is learned"
 
 
 def test_a_template_that_rewrites_earlier_turns_asks_for_the_last(
@@ -272,9 +296,13 @@ def test_a_prompt_is_cut_from_its_left(
     assert _learned(_example(found, plain, max_length=max_length), plain) == expected
 
 
-def test_a_conversation_is_cut_from_its_left(chatml: PreTrainedTokenizerFast) -> None:
-    example = _example(_talk("question", "ok"), chatml, max_length=15)
-    assert _learned(example, chatml) == "<|im_start|>assistant\n[o][k][<|im_end|>]\n"
+def test_a_question_is_cut_from_its_left(chatml: PreTrainedTokenizerFast) -> None:
+    example = _example(_talk("question", "ok"), chatml, max_length=25)
+    assert _learned(example, chatml) == (
+        "<|im_start|>user\non<|im_end|>\n<|im_start|>assistant\n[o][k][<|im_end|>]\n"
+    )
+    with pytest.raises(UserError, match="f:1: with max_length 15 nothing is left to learn"):
+        _example(_talk("question", "ok"), chatml, max_length=15)
 
 
 def test_a_text_is_cut_from_its_end(plain: PreTrainedTokenizerFast) -> None:

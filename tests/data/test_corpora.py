@@ -47,7 +47,7 @@ def test_what_is_missing_names_the_places_and_near_short_names(tmp_path: Path) -
 def test_what_is_no_hub_name_is_not_looked_for_there(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "records", lambda _: pytest.fail("asked the hub"))
+    monkeypatch.setattr(hub, "records", lambda *_: pytest.fail("asked the hub"))
     monkeypatch.chdir(Path(__file__).parent)
     with pytest.raises(UserError, match="there is no data") as caught:
         load(name)
@@ -55,8 +55,9 @@ def test_what_is_no_hub_name_is_not_looked_for_there(
 
 
 def test_what_is_no_file_may_be_a_hub_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "records", lambda path: iter([(path, {"text": path})]))
-    assert load("owner/name:config")[0].text == "owner/name:config"
+    monkeypatch.setattr(hub, "records", lambda path, split: iter([(path, {"text": path + split})]))
+    assert load("owner/name:config")[0].text == "owner/name:configtrain"
+    assert load("owner/name", split="test")[0].text == "owner/nametest"
 
 
 def test_a_pipe_is_neither_file_nor_folder(tmp_path: Path) -> None:

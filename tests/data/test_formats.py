@@ -6,6 +6,7 @@ import pytest
 
 from hanse.data.columns import ALIASES, FORMATS
 from hanse.data.formats import Row, reading, row, rows
+from hanse.data.turns import answers
 from hanse.errors import UserError
 
 USER = {"role": "user", "content": "hi"}
@@ -31,6 +32,95 @@ def test_each_format_is_found_by_its_own_columns() -> None:
     assert (found[1].prompt, found[1].completion) == ("a", "b")
     assert found[3].place == "f:4"
     assert (found[4].prompt, found[4].chosen, found[4].rejected) == ("a", "b", "c")
+
+
+ASKED = {"prompt": "Where?", "completion": " Here."}
+TALK = {"messages": [USER, ANSWER]}
+ALPACA = {"instruction": "Where?", "output": "Here."}
+
+
+@pytest.mark.parametrize("record", [ASKED, TALK, ALPACA, {"prompt": [USER], "completion": "a"}])
+@pytest.mark.parametrize(
+    ("column", "good", "bad"),
+    [
+        ("label", True, False),  # TRL, ms-swift
+        ("label", "True", "False"),  # a table of the same
+        ("Label", "true", "false"),
+        ("kto_tag", True, False),  # LLaMA-Factory
+    ],
+)
+def test_answers_marked_as_bad_are_left_out_and_said(
+    record: dict[str, Any], column: str, good: Any, bad: Any
+) -> None:
+    records = [(f"f:{at}", {**record, column: bad if at % 3 else good}) for at in range(9)]
+    said: list[str] = []
+    found = rows(records, "f", {}, said.append)
+    assert [row.place for row in found] == ["f:0", "f:3", "f:6"]
+    assert {row.label for row in found} == {None}, "what judges an answer is no class"
+    assert len(said) == 1 and said[0].startswith("6 of 9 rows of f are left out: ")
+    assert f"{column} false marks a bad answer" in said[0]
+    with pytest.raises(UserError, match=r"f has nothing to learn: .* marks a bad answer"):
+        rows([(place, {**found, column: bad}) for place, found in records], "f", {}, said.append)
+
+
+@pytest.mark.parametrize(
+    ("record", "label"),
+    [
+        ({**ASKED, "label": 0}, "0"),
+        ({**TALK, "label": "no"}, "no"),
+        ({"text": "a", "label": False}, "false"),
+    ],
+)
+def test_labels_that_judge_no_answer_stay_labels(record: dict[str, Any], label: str) -> None:
+    [found] = rows([("f:1", record)], "f", {})
+    assert (found.label, found.left_out) == (label, "")
+
+
+MARKS = [
+    *[{"weight": 0}, {"weight": 0.0}, {"train": False}, {"training": False}, {"loss": False}],
+    *[{"loss_mask": 0}, {"loss_scale": 0.0}, {"loss_weight": 0}, {"train": "false"}],
+    {"weight": 1, "train": False},
+]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("keys", [("role", "content"), ("from", "value")])
+def test_a_marked_answer_is_read_and_not_learned(
+    mark: dict[str, Any], keys: tuple[str, str]
+) -> None:
+    who, what = keys
+    talk = [
+        {who: "user", what: "a", **mark},
+        {who: "assistant", what: "b", **mark},
+        {who: "user", what: "c"},
+        {who: "assistant", what: "d", **dict.fromkeys(mark, 1)},
+        {who: "user", what: "e"},
+        {who: "assistant", what: "f", "weight": None},
+    ]
+    [found] = rows([("f:1", {"conversations": talk})], "f", {})
+    assert answers(found.messages) == [3, 5]
+    assert [content for _, content in _said(found)] == list("abcdef")
+    said: list[str] = []
+    talks = [talk, talk[:2], talk[:2] + talk[2:3], talk]
+    records = [(f"f:{at}", {"conversations": some}) for at, some in enumerate(talks)]
+    assert [row.place for row in rows(records, "f", {}, said.append)] == ["f:0", "f:3"]
+    assert said == [
+        "2 of 4 rows of f are left out: every answer in them is marked as not to be learned."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        ({"weight": 0.5}, "f:7: message 2 has weight 0.5, but a turn is learned as a whole or not"),
+        ({"loss_mask": [0, 1]}, r"f:7: message 2 has loss_mask \[0, 1\], but"),
+        ({"train": "no"}, "f:7: message 2 has train 'no', but"),
+        ({"train_detail": [{"begin_offset": 0}]}, "f:7: message 2 has train_detail, but a turn is"),
+    ],
+)
+def test_marks_that_are_no_yes_or_no(mark: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        row({"messages": [USER, {**ANSWER, **mark}]}, "f:7")
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """Each row is tokenized once, and the examples are the same with and without what is kept."""
 
+import ast
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
+import hanse
 from hanse.data import tokenized
 from hanse.data.formats import Row
 from hanse.data.tokenized import Rendering, Tokenized
@@ -17,6 +20,9 @@ from hanse.values import Example
 from samples import reviews
 
 WORDS = {"negative": "negative", "positive": "positive"}
+SRC = Path(str(hanse.__file__)).parent.parent
+# What rendering imports and no example depends on: errors, log lines, files.
+OTHER = {"errors", "messages", "parts", "progress", "storage", "tensors"}
 KEPT = 20  # rows that are worth a file in these tests
 
 
@@ -113,6 +119,74 @@ def test_another_tokenizer_has_its_own(
     assert rendering.digest() == digest, "what its last caller asked of it does not count"
     rendering.tokenizer.add_tokens(["film"])
     assert rendering.digest() != digest
+
+
+def _imported(file: Path) -> Iterator[Path]:
+    """The package's files that a file of it imports, by its text alone."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            found = SRC.joinpath(*name.split(".")).with_suffix(".py")
+            if name.startswith("hanse.") and found.is_file():
+                yield found
+
+
+def test_whatever_renders_is_in_the_key() -> None:
+    begin = Path(str(tokenized.__file__))
+    reached, left = set(), [begin]
+    while left:
+        file = left.pop()
+        if file not in reached and file not in {SRC / "hanse" / f"{name}.py" for name in OTHER}:
+            reached.add(file)
+            left += _imported(file)
+    assert {"classes.py", "turns.py", "packed.py", "values.py"} <= {file.name for file in reached}
+    assert reached <= set(tokenized.sources())
+
+
+def test_a_changed_source_is_another_rendering(
+    rendering: Rendering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rendering.digest()
+    files = [tmp_path / f"{at}-{file.name}" for at, file in enumerate(tokenized.sources())]
+    for copy, file in zip(files, tokenized.sources(), strict=True):
+        copy.write_bytes(file.read_bytes())
+    monkeypatch.setattr(tokenized, "sources", lambda: files)
+    tokenized._code.cache_clear()
+    assert rendering.digest() == before
+    for file in files:
+        content = file.read_bytes()
+        file.write_bytes(content + b"# changed")
+        tokenized._code.cache_clear()
+        assert rendering.digest() != before
+        file.write_bytes(content)
+    tokenized._code.cache_clear()
+
+
+def test_a_template_that_writes_the_date_has_its_own_each_day(
+    rendering: Rendering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tomorrow(date):
+        @classmethod
+        def today(cls) -> date:
+            return date(2031, 1, 2)
+
+    def digests() -> list[bytes | None]:
+        found = [rendering.digest()]
+        with monkeypatch.context() as patch:
+            patch.setattr(tokenized, "date", Tomorrow)
+            return [*found, rendering.digest()]
+
+    monkeypatch.setattr(rendering.tokenizer, "chat_template", "{{ messages }}")
+    plain = digests()
+    monkeypatch.setattr(rendering.tokenizer, "chat_template", "{{ strftime_now('%d') }}")
+    dated = digests()
+    assert plain[0] == plain[1] and dated[0] != dated[1]
+    monkeypatch.setattr(rendering.tokenizer, "truncation_side", "left")
+    assert rendering.digest() not in dated, "what is cut is cut elsewhere"
 
 
 def test_what_is_damaged_is_made_again(

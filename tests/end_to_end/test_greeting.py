@@ -2,7 +2,7 @@
 
 import pytest
 
-from hanse.data.passages import question
+from hanse.data.conversations import question
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.base_model import Model, load
 from hanse.learners.generation import Decoding, continued

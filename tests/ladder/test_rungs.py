@@ -27,14 +27,14 @@ def test_a_ladder_has_every_rung_with_its_steps(experiment_file: Path) -> None:
     ]
     # 3 rounds of 3 steps at 3 silos
     for names, steps, micro in (
-        (silos, 9, 1),
-        (longer, 27, 1),
-        (["centralised"], 9, 3),
-        (["centralised-small-batch"], 27, 1),
+        (silos, 3, 1),
+        (longer, 9, 1),
+        (["centralised"], 3, 3),
+        (["centralised-small-batch"], 9, 1),
     ):
         for name in names:
             settings = found[name].experiment
-            assert (settings.rounds, settings.train.max_steps) == (1, steps)
+            assert (settings.rounds, settings.train.max_steps) == (3, steps)
             assert settings.train.gradient_accumulation_steps == micro
             assert settings.train.per_device_train_batch_size == 4
             assert settings.algorithm == "fedavg", "alone, there is nothing to combine"
@@ -51,7 +51,7 @@ def test_a_ladder_has_every_rung_with_its_steps(experiment_file: Path) -> None:
 
 def test_where_a_round_is_a_pass_as_many_examples_are_seen(experiment_file: Path) -> None:
     found = _rungs(experiment_file, "train.max_steps=null", "train.num_train_epochs=0.5")
-    federated = {"silo-1": 3 * 25, "silo-2": 3 * 15, "silo-3": 3 * 5}
+    federated = {"silo-1": 25, "silo-2": 15, "silo-3": 5}  # in each round
     total = sum(federated.values())
     seen = {n: r.experiment.train.seen(SIZES.get(r.client or "", 90)) for n, r in found.items()}
     for silo, examples in federated.items():
@@ -65,11 +65,11 @@ def test_where_a_round_is_a_pass_as_many_examples_are_seen(experiment_file: Path
 
 def test_where_some_silos_take_part_in_a_round_they_count(experiment_file: Path) -> None:
     found = _rungs(experiment_file, "fraction_train=0.67")  # 2 of 3
-    assert found["alone-silo-1"].experiment.train.max_steps == 9
-    assert found["alone-silo-1-longer"].experiment.train.max_steps == 18
-    assert found["centralised"].experiment.train.max_steps == 9
+    assert found["alone-silo-1"].experiment.train.max_steps == 3
+    assert found["alone-silo-1-longer"].experiment.train.max_steps == 6
+    assert found["centralised"].experiment.train.max_steps == 3
     assert found["centralised"].experiment.train.gradient_accumulation_steps == 2
-    assert found["centralised-small-batch"].experiment.train.max_steps == 18
+    assert found["centralised-small-batch"].experiment.train.max_steps == 6
 
 
 def test_a_silo_alone_keeps_its_own_settings(experiment_file: Path) -> None:
@@ -78,11 +78,11 @@ def test_a_silo_alone_keeps_its_own_settings(experiment_file: Path) -> None:
     experiment_file.write_text(text + f"clients: {{silo-2: {{train: {own}}}}}\n")
     found = _rungs(experiment_file)
     alone = found["alone-silo-2"].experiment.for_client("silo-2").train
-    assert (alone.max_steps, alone.per_device_train_batch_size) == (3, 2)
-    together = 3 * (3 * 8 + 1 * 2 + 3 * 8)
+    assert (alone.max_steps, alone.per_device_train_batch_size) == (1, 2)
+    together = 3 * 8 + 1 * 2 + 3 * 8
     longer = found["alone-silo-2-longer"].experiment.for_client("silo-2").train
     assert longer.max_steps == together / 2
-    assert found["alone-silo-1"].experiment.train.max_steps == 9
+    assert found["alone-silo-1"].experiment.train.max_steps == 3
 
 
 def test_participants_hold_the_rows_that_they_hold_in_the_federation(experiment_file: Path) -> None:

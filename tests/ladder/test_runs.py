@@ -24,17 +24,27 @@ from hanse.randomness import Moment
 from samples import reviews, write_lines
 
 
-def test_alone_is_plain_training_from_a_fresh_adapter(experiment_file: Path) -> None:
+@pytest.mark.parametrize(
+    ("rung", "client"), [("alone-silo-2", "silo-2"), ("centralised", "pooled")]
+)
+def test_other_rungs_reset_the_optimizer_as_the_federation_does(
+    experiment_file: Path, rung: str, client: str
+) -> None:
+    """As many updates in a row as a client of the federation, each row with a fresh Adam."""
     folder = runs.run(load(experiment_file), [4])
-    alone = load(folder / "seed-4" / "alone-silo-2" / "experiment.yaml")
-    simulated = simulate(alone)
-    silo = simulated.silos["silo-2"]
-    machine, moment = simulated.machine, Moment(4, 1, "silo-2")
-    learner = machine.learner(silo.experiment, silo.examples, moment, {})
-    assert learner.fit().steps == 9
-    left = load_file(folder / "seed-4" / "alone-silo-2" / "adapter" / "adapter_model.safetensors")
-    for name, tensor in learner.tensors().items():
-        torch.testing.assert_close(left[name], tensor, rtol=0, atol=1e-6)
+    simulated = simulate(load(folder / "seed-4" / rung / "experiment.yaml"))
+    silo, tensors = simulated.silos[client], None
+    for number in (1, 2, 3):
+        moment = Moment(4, number, client)
+        learner = simulated.machine.learner(silo.experiment, silo.examples, moment, {})
+        if tensors is not None:
+            learner.load(tensors)
+        assert learner.fit().steps == 3  # Adam begins afresh with each fit
+        tensors = {name: tensor.clone() for name, tensor in learner.tensors().items()}
+    left = load_file(folder / "seed-4" / rung / "adapter" / "adapter_model.safetensors")
+    assert tensors is not None
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(left[name], tensor, rtol=0, atol=1e-5)
 
 
 def test_clients_with_their_own_files_climb_too(experiment_file: Path, tmp_path: Path) -> None:
@@ -85,7 +95,11 @@ def test_a_killed_ladder_goes_on_where_it_was(
 
 @pytest.mark.parametrize(
     ("logger", "line", "finished"),
-    [("ladder.runs", "alone-silo-1, ", 1), ("exchange", "round 1: pooled answered train", 8)],
+    [
+        ("ladder.runs", "alone-silo-1, ", 1),
+        ("exchange", "round 1: pooled answered train", 7),
+        ("exchange", "round 3: pooled answered train", 8),
+    ],
 )
 def test_ctrl_c_stops_when_a_round_is_saved(
     experiment_file: Path, tmp_path: Path, logger: str, line: str, finished: int

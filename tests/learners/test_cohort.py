@@ -15,6 +15,7 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.base_model import Model, load
 from hanse.learners.member import Member
+from hanse.learners.pieces import Drop
 from hanse.objectives.classify import Classify
 from hanse.tensors import squared_distance
 from hanse.values import Fit
@@ -72,6 +73,8 @@ def compare(learners: list[AdaptedModel], penalty: Any = None, within: float = 1
     for one, other in zip(done, fits, strict=True):
         assert (one.steps, one.examples, one.tokens) == (other.steps, other.examples, other.tokens)
         assert one.sum_lr == pytest.approx(other.sum_lr)
+        assert one.sum_clipped_lr == pytest.approx(other.sum_clipped_lr, rel=1e-4)
+        assert one.sum_a == pytest.approx(other.sum_a)
         assert one.loss == pytest.approx(other.loss, abs=1e-5)
     for learner, state in zip(learners, states, strict=True):
         assert learner.kept.keys() == state.keys()
@@ -99,11 +102,12 @@ def test_unequal_ranks_and_scalings(backbone: Backbone) -> None:
     compare([client(backbone, f"c{n}", rows(n, 12), lora) for n, lora in enumerate(loras)])
 
 
-def test_sgd_with_momentum_and_kept_state(backbone: Backbone) -> None:
-    own = {"optim": "sgd", "momentum": 0.9, "optimizer_state": "keep"}
+@pytest.mark.parametrize("state", ["keep", "reset"])
+def test_sgd_with_momentum(backbone: Backbone, state: str) -> None:
+    own = {"optim": "sgd", "momentum": 0.9, "optimizer_state": state, "max_grad_norm": 0.01}
     learners = [client(backbone, f"c{n}", rows(n, 12), **own) for n in range(2)]
     compare(learners)
-    assert learners[0].kept
+    assert bool(learners[0].kept) == (state == "keep")
     compare(learners)
 
 
@@ -148,10 +152,20 @@ def test_choices(backbone: Backbone, words: tuple[tuple[int, ...], ...]) -> None
     compare(learners)
 
 
-def test_dropout_is_each_clients_own(backbone: Backbone) -> None:
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {},
+        {"gradient_accumulation_steps": 3},
+        {"per_device_train_batch_size": 2, "max_steps": 5},
+        {"per_device_train_batch_size": 7, "max_steps": 1},
+    ],
+)
+def test_dropout_is_each_clients_own(backbone: Backbone, beside: dict[str, Any]) -> None:
     """As alone with the same random numbers, whoever else is there."""
     lora = Lora(r=4, lora_dropout=0.4)
-    learners = [client(backbone, f"c{n}", rows(n, 12), lora) for n in range(3)]
+    others = [client(backbone, f"c{n}", rows(n, 12, 24 + n), lora, **beside) for n in (1, 2)]
+    learners = [client(backbone, "c0", rows(0, 12), lora), *others]
     starts = [moved(learner, index) for index, learner in enumerate(learners)]
     joint, _ = together(learners, starts)
     for index in range(3):
@@ -161,6 +175,21 @@ def test_dropout_is_each_clients_own(backbone: Backbone) -> None:
     undropped = replace(learners[0], adapter=backbone.attach(Lora(r=4), 0))
     plain, _ = together([undropped], starts[:1])
     assert not torch.allclose(plain[0][name], joint[0][name], atol=1e-4)
+
+
+def test_dropout_does_not_depend_on_how_rows_are_laid_out() -> None:
+    """OPT's feed-forward layers see all tokens in one row, a pooler sees one thing of each row."""
+    drop = Drop(shares=(0.5, 0.0, 0.3), seeds=(3, 4, 5), shapes=((2, 5), (3, 7), (1, 4)))
+    inputs = torch.rand(9, 7, 6) + 1  # (K·R, T, H)
+    found = drop(inputs, layer=2)
+    torch.testing.assert_close(drop(inputs.flatten(0, 1), layer=2), found.flatten(0, 1))
+    factors = (found / inputs).view(3, 3, 7, 6)
+    own = torch.empty(2, 5, 6).bernoulli_(0.5, generator=torch.Generator().manual_seed(5)) * 2
+    torch.testing.assert_close(factors[0, :2, :5], own)
+    assert 0 < (factors[2, :1, :4] == 0).float().mean() < 0.6
+    assert (factors[1] == 1).all() and (factors[2, 1:] == 1).all() and (factors[0, 2] == 1).all()
+    whole = drop(inputs[:, 0], layer=2) / inputs[:, 0]
+    assert (whole.view(3, 3, 6)[0, :2] == 0).any() and (whole.view(3, 3, 6)[1] == 1).all()
 
 
 def test_a_frozen_prefix_is_skipped_together(backbone: Backbone) -> None:

@@ -148,17 +148,18 @@ def test_prompt_and_answer_have_room_of_their_own(folder: Path) -> None:
         {"role": "user", "content": "film " * 20},
         {"role": "assistant", "content": "plot " * 20},
     )
-    long, said = "film plot " * 10, "actor scene " * 10
+    long, said = "film plot " * 20, "actor scene " * 20
     rows = [Row(prompt=long, completion=said), Row(messages=talk), Row(text=long, label="dull")]
-    ends = paired(rows, tokenizer, {"dull": "dull"}, "Review: {text} Label:", 12)
+    ends = paired(rows, tokenizer, {"dull": "dull"}, "Review: {text} Label:", 20)
     for example in ends:
-        assert example.prompt == 12 and len(example) - example.prompt <= 12
-        assert example.ids[11] == tokenizer.eos_token_id
-    assert ends[0].ids[:11] == tuple(tokenizer(long)["input_ids"][:11])
-    assert tokenizer.decode(ends[1].ids[:11]).endswith("assistant\n")
-    label = tokenizer.decode(ends[2].ids[:11])
+        assert 18 <= example.prompt <= 20 and len(example) - example.prompt <= 20
+        assert example.ids[example.prompt - 1] == tokenizer.eos_token_id
+    assert ends[0].ids[:19] == tuple(tokenizer(long)["input_ids"][:19])
+    asked = tokenizer.decode(ends[1].ids[: ends[1].prompt - 1])
+    assert asked.startswith("<|start|>user\n") and asked.endswith("assistant\n")
+    label = tokenizer.decode(ends[2].ids[:19])
     assert label.startswith("Review:") and label.endswith("Label:")
-    assert ends[2].ids[12:] == tuple(tokenizer("dull")["input_ids"])
+    assert ends[2].ids[20:] == tuple(tokenizer("dull")["input_ids"])
 
 
 def test_a_text_without_a_question_is_refused(folder: Path) -> None:

@@ -21,7 +21,8 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.decoder import decoder_layers
 from hanse.learners.prefix import Prefix
-from hanse.learners.training import Seen, Training
+from hanse.learners.seen import Seen
+from hanse.learners.training import Training
 from hanse.objectives.classify import Classify
 from hanse.objectives.sft import Sft
 from hanse.randomness import Moment
@@ -56,7 +57,7 @@ class Copies(TorchDispatchMode):
 def left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes after the last step, and what the meta device does not have."""
     monkeypatch.setattr(steps.Steps, "leave", lambda self: None)
-    monkeypatch.setattr(Seen, "fit", lambda self, steps, spent: Fit(steps, 0, 0, 0, 0))
+    monkeypatch.setattr(Seen, "fit", lambda self, steps, spent, sums: Fit(steps, 0, 0, 0, 0))
     monkeypatch.setattr(Backbone, "autocast", lambda self: nullcontext())
     plain = torch.optim.AdamW
     monkeypatch.setattr(steps, "AdamW", lambda groups, lr, fused: plain(groups, lr=lr))

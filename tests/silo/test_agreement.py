@@ -1,5 +1,6 @@
 """Agreement: a server that sends silos different models gets updates without it, and none with."""
 
+import shutil
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from hanse.messages import AGREED, ClientProfile, Order, Reply, Request, Update
 from hanse.runtimes.agreeing import Agreeing
 from hanse.silo.agreement import Disagreement, Witness, sent
 from hanse.silo.signatures import sign, verify
+from test_constants import go as with_constants
 from toys import Outcome, federate, held_out, same, silos
 
 NAMES = ("c0", "c1", "c2", "c3")
@@ -417,3 +419,14 @@ def test_an_honest_statement_is_passed_on(tmp_path: Path) -> None:
     network = {"network": lambda inner: Agreeing(Silos(inner, tmp_path / "s", honest, 3), JOB)}
     got = plain(tmp_path / "a", **network)
     assert [record["clients"] for record in got.records[1:]] == [[*NAMES]] * 3
+
+
+def test_a_silo_that_has_lost_the_constants_states_again(tmp_path: Path) -> None:
+    """It is sent them with the same request, which it has stated something about already."""
+    whole = with_constants(tmp_path / "whole")
+    network = agreeing(tmp_path / "s", needed=2)
+    with_constants(tmp_path / "run", stop_after=1, **network)
+    shutil.rmtree(tmp_path / "run" / "clients" / "constants")
+    gone_on = with_constants(tmp_path / "run", {"c0": 1.0, "c1": 2.0}, **network)
+    assert same(gone_on.standing, whole.standing)
+    assert all(record["clients"] == ["c0", "c1", "c2"] for record in gone_on.records[1:])

@@ -210,6 +210,11 @@ def test_a_policy_that_names_a_file_that_is_not_there(tmp_path: Path) -> None:
             "3,000 examples in a round, more than 80",
         ),
         ("{algorithms: [fedprox]}", {}, "the algorithm fedavg is not among fedprox"),
+        (
+            "{metrics: [loss]}",
+            {"algorithm": "fednova"},
+            "the algorithm fednova needs the number sum_a, which it keeps",
+        ),
         ("{objectives: [sft]}", {}, "the objective classify is not among sft"),
         ("{aggregators: [secagg]}", {}, "the aggregator mean is not among secagg"),
         ("{adapters: [ia3]}", {}, "the adapter lora is not among ia3"),
@@ -341,7 +346,7 @@ def test_only_allowed_numbers_leave(tmp_path: Path) -> None:
 
 
 def test_what_training_reports_may_leave_by_default(tmp_path: Path) -> None:
-    numbers = Fit(1, 1.0, 10, 10, 1.0, {"data": 1.0, "forward": 2.0}).numbers()
+    numbers = Fit(1, 1.0, 10, 10, 1.0, {"data": 1.0, "forward": 2.0}, 1.0, 1.0).numbers()
     reply = Reply("silo-1", "train", 1, Update({}, numbers))
     assert law(silo(tmp_path / "a")).outgoing(reply) == reply
 

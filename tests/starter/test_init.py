@@ -361,9 +361,79 @@ def test_tokens_are_guessed_well_enough() -> None:
         assert counted / 2 <= tokens(text) <= counted * 2, text
 
 
+SPLITS = {"train": 60, "test": 9, "validation": 5}
+
+
+@pytest.mark.parametrize("name", ["{}.jsonl", "{}-00000-of-00001.jsonl", "{}/part.jsonl"])
+def test_files_named_after_splits_are_no_silos(
+    tmp_path: Path, hanse: Callable[..., Any], tiny_llama: Path, name: str
+) -> None:
+    for split, count in SPLITS.items():
+        file = tmp_path / "data" / name.format(split)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        rows = [{"text": f"{split} {n}", "label": WORDS[n % 2]} for n in range(count)]
+        rows[0] |= {"label": "neutral"} if split == "test" else {}
+        file.write_bytes(lines(rows))
+    said = hanse("init", "--from", "data").out
+    assert "classify, 4 silos, " in said and "9 rows for the test and 5 for validation" in said
+    experiment = load(tmp_path / "data.yaml", ours(tiny_llama))
+    assert experiment.default_names == ["silo-1", "silo-2", "silo-3", "silo-4"]
+    assert str(experiment.data.test).endswith(name.format("test"))
+    assert set(experiment.data.labels) == {*WORDS, "neutral"}, "all that are scored"
+    found = divide(experiment)
+    own = [row for rows in (*found.train.values(), *found.held.values()) for row in rows]
+    parts = {"train": own, "test": found.test, "validation": found.validation}
+    assert {split: len(rows) for split, rows in parts.items()} == SPLITS
+    assert all(row.text.startswith(split) for split, rows in parts.items() for row in rows)
+
+
+def test_pieces_of_a_training_file_are_no_silos(tmp_path: Path) -> None:
+    for number in range(3):
+        file = tmp_path / f"train-{number:05d}-of-00003.jsonl"
+        file.write_bytes(lines([{"text": f"text {number} {n}"} for n in range(20)]))
+    started = start([str(tmp_path)], None, sources.DEFAULT, tmp_path / "e.yaml", {})
+    assert (started.plan.silos, started.plan.owner, started.plan.rows) == (4, None, 60)
+
+
+def test_silos_inside_a_training_folder_are_silos(tmp_path: Path) -> None:
+    for split, count in SPLITS.items():
+        for name in ("north", "south"):
+            (tmp_path / "data" / split).mkdir(parents=True, exist_ok=True)
+            rows = [{"text": f"{split} {name} {n}"} for n in range(count)]
+            (tmp_path / "data" / split / f"{name}.jsonl").write_bytes(lines(rows))
+    out = tmp_path / "e.yaml"
+    started = start([str(tmp_path / "data")], None, sources.DEFAULT, out, {})
+    assert (started.plan.silos, started.plan.owner) == (2, "file")
+    assert (started.plan.test, started.plan.validation, started.plan.rows) == (18, 10, 120)
+    again = [str(tmp_path / "data"), str(tmp_path / "data" / "train")]
+    own = start(again, None, sources.DEFAULT, tmp_path / "f.yaml", {}).sources
+    said = "only files named for training are read, not those for test and validation."
+    assert [list(source.remarks) for source in own.values()] == [[said], []]
+
+
+def test_what_is_marked_as_bad_is_left_out_and_said(
+    tmp_path: Path, hanse: Callable[..., Any], tiny_llama: Path
+) -> None:
+    rows = [{"prompt": f"Where is {n}?", "completion": "Go." if n % 2 else "Here.",
+             "label": n % 2 == 0} for n in range(60)]  # fmt: skip
+    (tmp_path / "kto.jsonl").write_bytes(lines(rows))
+    said = "30 of 60 rows of kto.jsonl are left out: label false marks a bad answer"
+    assert said in hanse("init", "--from", "kto.jsonl").out
+    file = tmp_path / "kto.yaml"
+    assert f"  # {said}" in file.read_text()
+    experiment = load(file, ours(tiny_llama))
+    found = divide(experiment)
+    train = [row for own in found.train.values() for row in own]
+    assert {row.completion for row in [*train, *found.test]} == {"Here."} and not found.labels
+    [remark] = found.remarks
+    assert remark.endswith("label false marks a bad answer, and nothing here learns from these.")
+    checked = hanse("check", file, *ours(tiny_llama))
+    assert "30 of 60 rows of" in " ".join(checked.out.split())
+
+
 def test_a_preference_is_refused_only_where_nothing_can_be_learned(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines([{"chosen": "a", "rejected": "b"}] * 4))
     found = look(str(tmp_path / "a.jsonl"), {})
-    assert found.rows[0].text == "a" and "preferences" in found.remark
+    assert found.rows[0].text == "a" and "preferences" in found.remarks[0]
     with pytest.raises(UserError, match="4 rows cannot be dealt to 5 silos"):
         plan({"": found}, 5)

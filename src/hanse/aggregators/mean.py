@@ -3,8 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from hanse.interfaces import Aggregator, Exchange
+from hanse.interfaces import EVERYTHING, Aggregator, Exchange
 from hanse.messages import ClientProfile, Update
 from hanse.tensors import RunningMean
 from hanse.values import Combined
@@ -13,6 +14,8 @@ from hanse.values import Combined
 @dataclass(frozen=True)
 class Mean(Aggregator):
     """Σ wₖ·Δₖ / Σ wₖ over the clients that answered (McMahan et al. 2017, 1602.05629, alg. 1)."""
+
+    gives: ClassVar[frozenset[str]] = EVERYTHING
 
     def aggregate(self, exchange: Exchange) -> Combined:
         if exchange.algorithm.combines:

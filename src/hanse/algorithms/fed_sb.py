@@ -12,9 +12,11 @@ from hanse.values import State
 class FedSB(FedAvg):
     """R ← R + Σ pₖ(Rₖ − R), B and A being one and the same at all clients: r² numbers a matrix.
 
-    Exact, and linear in what is sent: sums without single updates keep their meaning. The paper
-    takes B and A from the first gradient, which would have to leave a client; here they are W's
-    own, as the adapter lora_xs has them.
+    Exact, and linear in what is sent: sums without single updates keep their meaning. The server
+    computes B and A from W's singular vectors, as the adapter lora_xs has them, and sends them to
+    each client once. The paper's start (LoRA-SB: the singular vectors of the averaged first full
+    gradient) is another one: it would need gradients as large as the model, and may be made from
+    public data only.
     """
 
     def init(self, server: Server) -> State:

@@ -1,6 +1,7 @@
 """FedAvg (McMahan et al. 2017, 1602.05629): local training, then the weighted mean of changes."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hanse.interfaces import Algorithm, Client, Server
 from hanse.messages import Order, Update
@@ -14,6 +15,9 @@ class FedAvg(Algorithm):
 
     nₖ counts the examples that a client has, not those that it saw in the round.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    forgetful: ClassVar[bool] = False
 
     def train(self, order: Order, client: Client) -> Update:
         change, fit = client.learner.change(order.tensors)

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
 from hanse.algorithms.fedavg import FedAvg
-from hanse.interfaces import Client, Server
+from hanse.interfaces import MEAN, Client, Server
 from hanse.messages import Order, Update
 from hanse.tensors import add, dot, each, scale, squared_distance, subtract
 from hanse.values import Combined, State
@@ -20,8 +21,12 @@ class FedDyn(FedAvg):
 
     The server keeps h ← h − (α/N)·Σ(yₖ − x) over the clients of the round, and x becomes the mean
     of their yₖ, all of equal weight, less h/α. Where all agree in the end, the mean loss is
-    stationary.
+    stationary. gₖ takes α(yₖ − x) for a gradient, as it is after steps of SGD; AdamW's steps do not
+    shrink with the gradient, and α would mean nothing.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({MEAN})
+    optimizers: ClassVar[tuple[str, ...]] = ("momentum", "sgd")
 
     alpha: PositiveFloat = 0.1  # how strongly clients are held together
 

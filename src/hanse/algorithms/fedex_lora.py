@@ -9,7 +9,7 @@ import torch
 from hanse import factors
 from hanse.algorithms.fedavg import FedAvg
 from hanse.factors import RESIDUAL, refuse_other_than_lora
-from hanse.interfaces import Client, Server
+from hanse.interfaces import UPDATES, Client, Server
 from hanse.messages import ClientProfile, Order, Update
 from hanse.randomness import Moment
 from hanse.tensors import RunningMean, Tensors, below, prefixed, without
@@ -24,7 +24,8 @@ class FedExLoRA(FedAvg):
     FLoRA the adapter stays warm. The mean is weighted as FedAvg's; the paper's is not.
     """
 
-    linear: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
+    forgetful: ClassVar[bool] = True  # the base below the adapter has changed
     payload: ClassVar[str] = "factors"
 
     def init(self, server: Server) -> State:

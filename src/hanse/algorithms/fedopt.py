@@ -1,18 +1,35 @@
 """FedOpt (Reddi et al. 2021, 2003.00295, alg. 2) and FedAvgM (Hsu et al. 2019, 1909.06335)."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from hanse.algorithms.fedavg import FedAvg
+from hanse.errors import UserError
 from hanse.interfaces import Server
 from hanse.tensors import each
 from hanse.values import Combined, State
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+# What each optimizer takes beside beta_1, with its default.
+DEFAULTS: dict[str, dict[str, float]] = {
+    "adam": {"learning_rate": 1e-3, "beta_2": 0.99, "tau": 1e-3},
+    "yogi": {"learning_rate": 1e-3, "beta_2": 0.99, "tau": 1e-3},
+    "adagrad": {"learning_rate": 1e-3, "tau": 1e-3},
+    "momentum": {"learning_rate": 1.0},
+}
+
+
+def _shown(name: str) -> dict[str, str]:
+    """For a setting whose default depends on the optimizer: the text that says so."""
+    optimizers: dict[float, list[str]] = {}
+    for optimizer, own in DEFAULTS.items():
+        if name in own:
+            optimizers.setdefault(own[name], []).append(optimizer)
+    return {"description": "; ".join(f"{v} with {', '.join(o)}" for v, o in optimizers.items())}
 
 
 @dataclass(frozen=True)
@@ -21,40 +38,53 @@ class FedOpt(FedAvg):
 
     momentum: m ← β₁m + Δ, x ← x + ηm; with β₁ = 0 and η = 1 this is FedAvg. The others keep
     m ← β₁m + (1 − β₁)Δ and the second moment v of Δ (not of m), and step by ηm/(√v + τ) without
-    bias correction; v starts at τ².
+    bias correction; v starts at τ². A setting that the optimizer does not use is refused.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
     optimizer: Literal["adam", "yogi", "adagrad", "momentum"] = "adam"
-    learning_rate: PositiveFloat = 1e-3  # η; for momentum 1.0 is the natural choice
+    # η
+    learning_rate: PositiveFloat | None = field(default=None, metadata=_shown("learning_rate"))
     beta_1: Decay = 0.9
-    beta_2: Decay = 0.99  # adam and yogi only
-    tau: PositiveFloat = 1e-3  # how much the steps adapt; larger is nearer to plain momentum
+    beta_2: Decay | None = field(default=None, metadata=_shown("beta_2"))
+    # How much the steps adapt; larger is nearer to plain momentum.
+    tau: PositiveFloat | None = field(default=None, metadata=_shown("tau"))
+
+    def __post_init__(self) -> None:
+        own = DEFAULTS[self.optimizer]
+        for name in ("learning_rate", "beta_2", "tau"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, own.get(name))
+            elif name not in own:
+                raise UserError(
+                    f"fedopt.{name} came as {getattr(self, name)}, but the optimizer "
+                    f"{self.optimizer} has none; leave it out, or choose another optimizer."
+                )
 
     def init(self, server: Server) -> State:
         model = server.learner.tensors()
         state: State = {"model": model, "m": each(torch.zeros_like, model)}
-        if self.optimizer == "momentum":
+        if self.tau is None:
             return state
-        return {**state, "v": each(lambda x: torch.full_like(x, self.tau**2), model)}
+        start = self.tau**2
+        return {**state, "v": each(lambda x: torch.full_like(x, start), model)}
 
     def step(self, state: State, combined: Combined, server: Server) -> State:
-        delta = combined.tensors
-        if self.optimizer == "momentum":
+        delta, rate = combined.tensors, self.learning_rate
+        assert rate is not None  # set in __post_init__
+        if self.tau is None:
             m = each(lambda m, d: self.beta_1 * m + d, state["m"], delta)
-            model = each(lambda x, m: x + self.learning_rate * m, state["model"], m)
-            return {"model": model, "m": m}
+            return {"model": each(lambda x, m: x + rate * m, state["model"], m), "m": m}
+        tau = self.tau
         m = each(lambda m, d: self.beta_1 * m + (1 - self.beta_1) * d, state["m"], delta)
         v = each(self._second_moment, state["v"], delta)
-        model = each(self._moved, state["model"], m, v)
+        model = each(lambda x, m, v: x + rate * m / (v.sqrt() + tau), state["model"], m, v)
         return {"model": model, "m": m, "v": v}
 
     def _second_moment(self, v: Tensor, d: Tensor) -> Tensor:
         square = d.square()
-        if self.optimizer == "adagrad":
+        if self.beta_2 is None:  # adagrad
             return v + square
         if self.optimizer == "yogi":
             return v - (1 - self.beta_2) * square * torch.sign(v - square)
         return self.beta_2 * v + (1 - self.beta_2) * square
-
-    def _moved(self, x: Tensor, m: Tensor, v: Tensor) -> Tensor:
-        return x + self.learning_rate * m / (v.sqrt() + self.tau)

@@ -15,5 +15,5 @@ class FedSALoRA(FedPer):
     share: Patterns = (A,)
 
     def init(self, server: Server) -> State:
-        refuse_other_than_lora(server.learner.tensors(), type(self).__name__)
+        refuse_other_than_lora(server.learner.tensors(), type(self).__name__, products=False)
         return super().init(server)

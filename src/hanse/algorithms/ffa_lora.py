@@ -20,7 +20,7 @@ class FFALoRA(FedAvg):
     """
 
     def init(self, server: Server) -> State:
-        refuse_other_than_lora(server.learner.tensors(), type(self).__name__)
+        refuse_other_than_lora(server.learner.tensors(), type(self).__name__, products=False)
         return super().init(server)
 
     def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:

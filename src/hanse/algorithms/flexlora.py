@@ -7,7 +7,7 @@ from typing import ClassVar
 from hanse import factors
 from hanse.algorithms.fedavg import FedAvg
 from hanse.factors import Factors, refuse_other_than_lora
-from hanse.interfaces import Client, Server
+from hanse.interfaces import UPDATES, Client, Server
 from hanse.messages import ClientProfile, Order, Update
 from hanse.randomness import Moment
 from hanse.tensors import Layout, RunningMean, Tensors, layout, without
@@ -25,7 +25,8 @@ class FlexLoRA(FedAvg):
     both would be zero, and never learn (this filling up is ours; the paper is silent).
     """
 
-    linear: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
+    forgetful: ClassVar[bool] = True  # the decomposition turns the factors about in every round
     payload: ClassVar[str] = "factors"
     unequal: ClassVar[bool] = True
 

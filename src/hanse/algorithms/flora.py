@@ -9,7 +9,7 @@ from torch import Tensor
 from hanse import factors
 from hanse.algorithms.flexlora import FlexLoRA
 from hanse.factors import RESIDUAL, A, B
-from hanse.interfaces import Client, Server
+from hanse.interfaces import UPDATES, Client, Server
 from hanse.messages import ClientProfile, Order, Update
 from hanse.randomness import Moment
 from hanse.tensors import Tensors, prefixed, without
@@ -25,7 +25,8 @@ class FLoRA(FlexLoRA):
     to every client in every round, since one need not have taken part in those before.
     """
 
-    forgetful: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
+    forgetful: ClassVar[bool] = True  # the adapter begins afresh
 
     def init(self, server: Server) -> State:
         began = super().init(server)["model"]

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from hanse import factors
 from hanse.algorithms.fedavg import FedAvg
 from hanse.errors import UserError
 from hanse.factors import Factors, refuse_other_than_lora
-from hanse.interfaces import Client, Server
+from hanse.interfaces import UPDATES, Client, Server
 from hanse.messages import ClientProfile, Order, Update
 from hanse.randomness import Moment
 from hanse.tensors import Layout, RunningMean, Tensors, layout
@@ -22,22 +24,25 @@ class HetLoRA(FedAvg):
     """Client k trains the first rₖ rows of A and columns of B; means are of what is filled up.
 
     They are weighted by ‖sₖBₖAₖ‖, so that clients that say more count for more; what is trained
-    beside the factors, by their examples.
+    beside the factors, by their examples. Each factor has √sₖ in it when it is averaged, and √s of
+    whoever is sent it is taken out again: only products with their s are compared and averaged.
     Inexact, as FedIT is, with which it agrees where ranks and norms are equal. The norms are those
     of all layers together. Clients keep the ranks that their settings give them: the paper's
     pruning of ranks while training is left out.
     """
 
-    linear: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
     payload: ClassVar[str] = "factors"
     unequal: ClassVar[bool] = True
 
     def init(self, server: Server) -> State:
         refuse_other_than_lora(server.learner.tensors(), type(self).__name__)
-        return super().init(server)
+        own = torch.tensor(server.learner.scaling, dtype=torch.float64)
+        return {**super().init(server), "scaling": {"server": own}}
 
     def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
-        return Order(_first(state["model"], profile))
+        ratio = float(state["scaling"]["server"]) / _scaling(profile)
+        return Order(_scaled(_first(state["model"], profile), ratio))
 
     def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
         return layout(_first(state["model"], profile))
@@ -47,22 +52,22 @@ class HetLoRA(FedAvg):
         return Update(ended, fit.numbers(), weight=client.profile.examples)
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
-        own = [factors.layers(update.tensors) for _, update in updates]
+        own = [factors.layers(_scaled(u.tensors, _scaling(profile))) for profile, u in updates]
         rank = max(next(iter(one.values())).rank for one in own)
         mean, other = RunningMean(), RunningMean()
-        for (profile, update), one in zip(updates, own, strict=True):
+        for (_, update), one in zip(updates, own, strict=True):
             wide = {name: factors.padded(part, rank) for name, part in one.items()}
             other.add(factors.beside(update.tensors), update.weight)
-            size = profile.numbers.get("scaling", 1.0) * _norm(one)
-            mean.add(factors.tensors(wide), size + SMALLEST)
+            mean.add(factors.tensors(wide), _norm(one) + SMALLEST)
         clients = tuple(profile.name for profile, _ in updates)
         return Combined({**mean.value(), **other.value()}, {}, other.weight, clients)
 
     def step(self, state: State, combined: Combined, server: Server) -> State:
         """Rows beyond the ranks of the round's clients stay as they were."""
-        before, after = factors.layers(state["model"]), factors.layers(combined.tensors)
+        own = _scaled(combined.tensors, 1 / server.learner.scaling)
+        before, after = factors.layers(state["model"]), factors.layers(own)
         whole = {name: factors.over(after[name], one) for name, one in before.items()}
-        return {"model": {**factors.tensors(whole), **factors.beside(combined.tensors)}}
+        return {**state, "model": {**factors.tensors(whole), **factors.beside(own)}}
 
 
 def _first(model: Tensors, profile: ClientProfile) -> Tensors:
@@ -78,6 +83,17 @@ def _first(model: Tensors, profile: ClientProfile) -> Tensors:
     return {**factors.tensors(cut), **factors.beside(model)}
 
 
+def _scaling(profile: ClientProfile) -> float:
+    """A client's s = α/r."""
+    return profile.numbers.get("scaling", 1.0)
+
+
+def _scaled(adapter: Tensors, by: float) -> Tensors:
+    """The adapter with its products times a number, and what is beside the factors as it is."""
+    own = {name: factors.scaled(one, by) for name, one in factors.layers(adapter).items()}
+    return {**factors.tensors(own), **factors.beside(adapter)}
+
+
 def _norm(layers: dict[str, Factors]) -> float:
-    """‖B·A‖ over all layers."""
+    """The norm of the products of all layers together."""
     return float(sum(factors.norm(one) ** 2 for one in layers.values()) ** 0.5)

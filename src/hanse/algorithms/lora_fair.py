@@ -10,7 +10,7 @@ from pydantic import PositiveFloat
 from hanse import factors
 from hanse.algorithms.fedavg import FedAvg
 from hanse.factors import Factors, refuse_other_than_lora
-from hanse.interfaces import Client, Server
+from hanse.interfaces import UPDATES, Client, Server
 from hanse.messages import ClientProfile, Order, Update
 from hanse.tensors import RunningMean
 from hanse.values import Combined, State
@@ -26,7 +26,7 @@ class LoRAFAIR(FedAvg):
     becomes FedIT.
     """
 
-    linear: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
     payload: ClassVar[str] = "factors"
     strength: PositiveFloat = 0.01  # λ, how strongly B is held to its mean
 

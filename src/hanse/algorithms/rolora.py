@@ -1,6 +1,7 @@
 """RoLoRA (Chen et al. 2024, 2502.01755): A and B are learned in turn, a round each."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hanse.algorithms.fedavg import FedAvg
 from hanse.factors import A, B, refuse_other_than_lora
@@ -20,8 +21,10 @@ class RoLoRA(FedAvg):
     factors go down, since a client need not have taken part in the round before.
     """
 
+    forgetful: ClassVar[bool] = True  # the other factor has changed since this one was trained
+
     def init(self, server: Server) -> State:
-        refuse_other_than_lora(server.learner.tensors(), type(self).__name__)
+        refuse_other_than_lora(server.learner.tensors(), type(self).__name__, products=False)
         return super().init(server)
 
     def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:

@@ -9,7 +9,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from hanse.algorithms.fedavg import FedAvg
-from hanse.interfaces import Client, Server
+from hanse.interfaces import MEAN, Client, Server
 from hanse.messages import ClientProfile, Order, Update
 from hanse.randomness import Moment
 from hanse.tensors import (
@@ -33,12 +33,15 @@ MODEL, CONTROL = "model/", "control/"
 class Scaffold(FedAvg):
     """Every client corrects its gradients by how its data differ from all clients' data.
 
-    Client k steps along g − cₖ + c, then cₖ⁺ = cₖ − c + (x − yₖ)/Ση over its steps' rates. The
-    server steps x ← x + η·mean(yₖ − x) and c ← c + |S|/N·mean(cₖ⁺ − cₖ) over the clients S of the
-    round, all of equal weight. While all c are zero it is FedAvg with equal weights.
+    Client k steps along g − cₖ + c, then cₖ⁺ = cₖ − c + (x − yₖ)/Ση over its steps' rates; a step
+    whose gradient was clipped counts as one of a smaller rate. The server steps
+    x ← x + η·mean(yₖ − x) and c ← c + |S|/N·mean(cₖ⁺ − cₖ) over the clients S of the round, all of
+    equal weight. While all c are zero it is FedAvg with equal weights. Only plain SGD follows a
+    corrected gradient as it is.
     """
 
-    plain_sgd: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({MEAN})
+    optimizers: ClassVar[tuple[str, ...]] = ("sgd",)
     learning_rate: PositiveFloat = 1.0  # η, of the server
 
     def init(self, server: Server) -> State:
@@ -60,8 +63,8 @@ class Scaffold(FedAvg):
             return dot(correction, trained)  # its gradient is the correction
 
         change, fit = client.learner.change(start, penalty)
-        if fit.sum_lr:
-            moved = subtract(scale(change, -1 / fit.sum_lr), control)  # cₖ⁺ − cₖ
+        if fit.sum_clipped_lr:
+            moved = subtract(scale(change, -1 / fit.sum_clipped_lr), control)  # cₖ⁺ − cₖ
         else:  # a warm-up's first step has moved nothing, and says nothing of the gradient
             moved = each(torch.zeros_like, control)
         client.memory.update(add(own, moved))

@@ -6,6 +6,8 @@ from hanse import loading, preview
 from hanse.commands.picture import picture
 from hanse.commands.words import File, Overrides, Trust, console
 from hanse.data.formats import Reading
+from hanse.division import unseen
+from hanse.experiment import Experiment
 
 
 def check(file: File, overrides: Overrides = None, trust: Trust = False) -> None:
@@ -15,6 +17,7 @@ def check(file: File, overrides: Overrides = None, trust: Trust = False) -> None
     _show_data(found)
     console.print("\nThe training rows of each client:", style="bold")
     console.print(picture(found.table, console.width))
+    _show_remarks(found, chosen)
     share = 100 * found.trained / found.total
     console.print(f"\ntrained    {found.trained:,} of {found.total:,} parameters ({share:.3f} %)")
     down, up = (_between(list(sizes.values())) for sizes in (found.down, found.up))
@@ -45,6 +48,13 @@ def _show_data(found: preview.Preview) -> None:
         f"\n{lengths.mean:,.0f} tokens in the mean, 95 % have at most {lengths.most:,.0f}; "
         f"max_length {lengths.limit:,} cuts {100 * lengths.cut:.1f} % of the examples"
     )
+
+
+def _show_remarks(found: preview.Preview, chosen: Experiment) -> None:
+    """Which rows are left out or cut, and what cannot be known here."""
+    remarks = (*found.table.remarks, *unseen(chosen))
+    for remark in remarks:
+        console.print(f"note: {remark}", soft_wrap=True)
 
 
 def _taken(reading: Reading) -> str:

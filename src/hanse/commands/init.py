@@ -45,8 +45,10 @@ def tell_start(started: Start) -> None:
         taken = ", ".join(f"{part} from {name!r}" for part, name in source.reading.columns.items())
         _tell("found", f"{own}{len(source.rows):,} rows of {sort} in {source.path}")
         _tell("columns", own + taken)
-        if source.remark:
-            _tell("", own + source.remark)
+        for remark in source.remarks:
+            _tell("", own + remark)
+    for split, source in started.held.items():
+        _tell(split, f"{len(source.rows):,} rows in {source.path}")
     plan = started.plan
     if plan.counts:
         labels = [f"{label} ({count:,})" for label, count in list(plan.counts.items())[:SHOWN]]

@@ -40,8 +40,8 @@ def render(
         outputs, to which the template is nothing; "tags", to choose one for each word.
     labels: the word of each label; if empty, the labels of these rows, sorted, are the words.
     template: holds {text}; a label word follows it after a space.
-    max_length: most tokens of an example, with its answer. Prompts lose their beginning, texts
-        and answers their end.
+    max_length: most tokens of an example, with its answer. Conversations lose their earlier turns,
+        other prompts their beginning, texts and answers their end.
     Raises UserError for rows that do not fit, with their place.
     """
     refuse_unfit(rows, needs, labels, template)
@@ -169,13 +169,14 @@ def _labelled(
     choices = tuple(known.values())
     longest = max(map(len, choices))
     result = []
-    asked = prompts(rows, tokenizer, template, max_length - longest)
-    for ids, index in zip(asked, right, strict=True):
+    asked, lost = prompts(rows, tokenizer, template, max_length - longest)
+    for ids, index, gone in zip(asked, right, lost, strict=True):
         if needs == "choices":
-            result.append(Example(tuple(ids), (IGNORED,) * len(ids), choices, index))
+            nothing = (IGNORED,) * len(ids)
+            result.append(Example(tuple(ids), nothing, choices, index, lost=gone))
         else:
             whole = (*ids, *choices[index])
-            learned = [False] * len(ids) + [True] * len(choices[index])
+            learned = targets(whole, [False] * len(ids) + [True] * len(choices[index]))
             word = list(words.values())[index]
-            result.append(Example(whole, targets(whole, learned), prompt=len(ids), answer=word))
+            result.append(Example(whole, learned, prompt=len(ids), answer=word, lost=gone))
     return result

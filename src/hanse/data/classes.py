@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from hanse.data.formats import Row
-from hanse.data.tokens import Tokenizer
-from hanse.values import IGNORED, Example
+from hanse.data.tokens import Tokenizer, overlong
+from hanse.values import IGNORED, Example, Lost
 
 
 def classed(
@@ -19,7 +19,9 @@ def classed(
         return []
     places = {label: index for index, label in enumerate(words)}
     choices = tuple((index,) for index in range(len(words)))
-    encoded = tokenizer([row.text for row in rows], truncation=True, max_length=room)
+    texts = [row.text for row in rows]
+    encoded = tokenizer(texts, truncation=True, max_length=room)["input_ids"]
+    long = overlong(tokenizer, texts, encoded, room)
     return [
         Example(
             tuple(ids),
@@ -27,6 +29,7 @@ def classed(
             choices,
             places[str(row.label)],
             answer=words[str(row.label)],
+            lost=Lost.TEXT if cut else Lost.NOTHING,
         )
-        for row, ids in zip(rows, encoded["input_ids"], strict=True)
+        for row, ids, cut in zip(rows, encoded, long, strict=True)
     ]

@@ -5,6 +5,7 @@ code is not imported, except where the corpus is made by it.
 """
 
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,26 +15,35 @@ import yaml
 
 from hanse.data import brown, files, hub
 from hanse.data.formats import Record, Row, rows
+from hanse.data.split_files import TRAIN
 from hanse.data.turns import turn
 from hanse.errors import UserError
 from hanse.parts import suggestion
+
+log = logging.getLogger(__name__)
 
 PROBLEMS = 3000  # rows of gsm-symbolic, always the same
 
 
 def load(
-    path: str, homes: Iterable[Path] = (), columns: Mapping[str, str] | None = None
+    path: str,
+    homes: Iterable[Path] = (),
+    columns: Mapping[str, str] | None = None,
+    remark: Callable[[str], None] = log.warning,
+    split: str = TRAIN,
 ) -> list[Row]:
     """The rows behind a short name, a path or a hub's name.
 
     homes: the folders in which a relative path is looked for, after the current one.
     columns: our names → the file's, as in `data.columns`, for what is not found by looking.
+    remark: is told which rows are left out, and why.
+    split: which is read of a folder or of a hub's data set that has several.
     Raises UserError in one sentence for whatever cannot be found or read.
     """
-    return rows(records(path, homes), path, columns or {})
+    return rows(records(path, homes, split), path, columns or {}, remark)
 
 
-def records(path: str, homes: Iterable[Path] = ()) -> Iterator[Record]:
+def records(path: str, homes: Iterable[Path] = (), split: str = TRAIN) -> Iterator[Record]:
     """What `load` makes its rows of: where each stands, and its columns."""
     if path in CORPORA:
         return CORPORA[path]()
@@ -43,9 +53,9 @@ def records(path: str, homes: Iterable[Path] = ()) -> Iterator[Record]:
     if found is not None:
         if not found.is_file() and not found.is_dir():
             raise UserError(f"{found} is neither a file nor a folder; give one of these.")
-        return files.records(found)
+        return files.records(found, split=split)
     if hub.is_name(path) and Path(path).suffix.lower() not in files.ENDINGS:
-        return hub.records(path)
+        return hub.records(path, split)
     folders = ", ".join(dict.fromkeys(str(place.absolute().parent) for place in places))
     raise UserError(
         f"there is no data {path!r:.200}{suggestion(path, CORPORA)} (looked in {folders:.500}); "

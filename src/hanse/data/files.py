@@ -2,11 +2,12 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePath
 
 from hanse.data.formats import Record
 from hanse.data.readers import csv, encoding, json, parquet, text
+from hanse.data.split_files import TRAIN, beside_splits, layout
 from hanse.errors import UserError
 from hanse.progress import track
 
@@ -23,17 +24,18 @@ TEXTUAL: dict[str, Callable[[str, str], Iterator[Record]]] = {
 ENDINGS = (*TEXTUAL, ".parquet")
 
 
-def records(path: Path, name: str = "") -> Iterator[Record]:
+def records(path: Path, name: str = "", split: str = TRAIN) -> Iterator[Record]:
     """The records of a file, or of all data files in a folder, each with its place.
 
     name: how to call the file in messages, if not by its path.
+    split: of a folder whose files are named after splits, those of this one are read.
     In a folder every record gets the fields `file`, the name without its ending, and `folder` if
     there are folders in it: `key` can deal by them, and pos/ and neg/ may be labels.
     Raises UserError with file and line for what cannot be read.
     """
     name = name or str(path)
     if path.is_dir():
-        yield from _folder(path)
+        yield from _folder(path, split)
         return
     former: list[str] = []
     try:
@@ -42,20 +44,24 @@ def records(path: Path, name: str = "") -> Iterator[Record]:
         _tell(former)
 
 
-def _folder(folder: Path) -> Iterator[Record]:
-    files = _below(folder)
-    if not files:
-        raise UserError(
-            f"{folder} holds no data: files that end in {', '.join(ENDINGS)} are looked for in it "
-            "and below; name another folder, or a file."
-        )
-    nested = any(file.parent != folder for file in files)
+def splits(folder: Path) -> Mapping[str | None, list[Path]]:
+    """The files of each split in a folder, under None those of no split; empty without splits."""
+    # Not Path.is_dir, which raises for a name that is too long.
+    return layout(folder, _below(folder)) if os.path.isdir(folder) else {}
+
+
+def _folder(folder: Path, split: str) -> Iterator[Record]:
+    files, named = _of_split(folder, split)
+    homes = {file: PurePath(file.relative_to(folder)).parent for file in files}
+    if named:
+        homes = {file: beside_splits(home) for file, home in homes.items()}
+    nested = any(home.parts for home in homes.values())
     former: list[str] = []
     try:
         for file in track(files, f"reading {folder}", len(files)):
             where = {"file": file.stem}
             if nested:
-                where["folder"] = file.parent.relative_to(folder).as_posix()
+                where["folder"] = homes[file].as_posix()
             empty = True
             for place, record in _file(file, str(file), former):
                 empty = False
@@ -64,6 +70,24 @@ def _folder(folder: Path) -> Iterator[Record]:
                 raise UserError(f"{file} holds no rows; take it out of {folder}.")
     finally:
         _tell(former)
+
+
+def _of_split(folder: Path, split: str) -> tuple[list[Path], bool]:
+    """A folder's files of one split, and whether they are named after splits at all."""
+    files = _below(folder)
+    if not files:
+        raise UserError(
+            f"{folder} holds no data: files that end in {', '.join(ENDINGS)} are looked for in it "
+            "and below; name another folder, or a file."
+        )
+    found = layout(folder, files)
+    if found and split not in found:
+        there = ", ".join(name for name in found if name)
+        raise UserError(
+            f"{folder} has no files of the split {split}, only of {there}; name another file or "
+            f"folder in data.{split}, or how many rows to hold out."
+        )
+    return (found[split], True) if found else (files, False)
 
 
 def _below(folder: Path) -> list[Path]:

@@ -5,7 +5,9 @@ where that is not enough. Every other plain column is kept beside the row, to pa
 by.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +16,15 @@ from hanse.data.columns import Reading as Reading
 from hanse.data.columns import check, parts_of
 from hanse.data.columns import reading as reading
 from hanse.data.contents import CONTENTS
+from hanse.data.turns import answers
 from hanse.errors import UserError
 from hanse.parts import suggestion
 
+log = logging.getLogger(__name__)
+
+ANSWERED = ("messages", "completion")  # the kinds of rows that ask and answer, and need no label
+VERDICTS = ("label", "kto_tag")  # columns that mark an answer as good or bad: TRL, LLaMA-Factory
+TRUTH = ("true", "false")
 Record = tuple[str, Mapping[str, Any]]  # where it stands ("file:line"), and its columns
 
 
@@ -30,6 +38,7 @@ class Row:
     fields: every other plain column as text, and the label if there is one.
     place: where it stands, "file:line", for error messages.
     vector: what a sentence encoder makes of it, for a partitioner that asks for one.
+    left_out: why nobody learns from it; empty for most.
     """
 
     messages: tuple[Mapping[str, str], ...] = ()
@@ -44,6 +53,7 @@ class Row:
     rejected: str = ""
     words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    left_out: str = ""
 
     @property
     def kind(self) -> str:
@@ -59,11 +69,17 @@ class Row:
         return "text" if self.label is None else "labelled"
 
 
-def rows(records: Iterable[Record], name: str, columns: Mapping[str, str]) -> list[Row]:
-    """The rows of one source of data, which must be of one kind.
+def rows(
+    records: Iterable[Record],
+    name: str,
+    columns: Mapping[str, str],
+    remark: Callable[[str], None] = log.warning,
+) -> list[Row]:
+    """The rows of one source of data, which must be of one kind, without those marked as bad.
 
     name: how to call the source in messages.
     columns: part → the file's column, for what is not found by looking.
+    remark: is told which rows are left out, and why.
     Raises UserError with file and line for what does not fit.
     """
     check(columns)
@@ -87,7 +103,20 @@ def rows(records: Iterable[Record], name: str, columns: Mapping[str, str]) -> li
                 f"data.columns: {name} has no column {theirs!r}{suggestion(theirs, there)}; it has "
                 f"{cells.listed(there)}."
             )
-    return result
+    return _learned(result, name, remark)
+
+
+def _learned(found: list[Row], name: str, remark: Callable[[str], None]) -> list[Row]:
+    """The rows that somebody may learn from; raises UserError if there are none."""
+    left = Counter(row.left_out for row in found if row.left_out)
+    for why, count in left.items():
+        rows = "row" if len(found) == 1 else "rows"
+        remark(f"{count:,} of {len(found):,} {rows} of {name} are left out: {why}.")
+    if left.total() == len(found):
+        raise UserError(
+            f"{name} has nothing to learn: {'; '.join(left)}; mend the marks, or give other data."
+        )
+    return [row for row in found if not row.left_out] if left else found
 
 
 def row(record: Mapping[str, Any], place: str, columns: Mapping[str, str] | None = None) -> Row:
@@ -104,4 +133,22 @@ def row(record: Mapping[str, Any], place: str, columns: Mapping[str, str] | None
             fields[name] = cells.whole(value, name, place)
     if "label" in content:  # under its own name, too, by which a file's owner knows it
         fields |= {label: content["label"], "label": content["label"]}
-    return Row(**{"label": fields.get("label"), **content}, fields=fields, place=place)
+    verdict = _verdict(fields) if found.kind in ANSWERED else ""
+    own = {"label": None if verdict else fields.get("label"), **content}
+    return Row(**own, fields=fields, place=place, left_out=_why(own, fields, verdict))
+
+
+def _verdict(fields: Mapping[str, str]) -> str:
+    """The column that says whether an answer is good, as KTO has it; "" if there is none."""
+    named = (name for name in fields if name.strip().casefold() in VERDICTS)
+    return next((name for name in named if fields[name].strip().lower() in TRUTH), "")
+
+
+def _why(content: Mapping[str, Any], fields: Mapping[str, str], verdict: str) -> str:
+    """Why nobody learns from a row; "" if there is no reason."""
+    if verdict and fields[verdict].strip().lower() == "false":
+        return f"{verdict} false marks a bad answer, and nothing here learns from these"
+    messages = content.get("messages", ())
+    if messages and "chosen" not in content and not answers(messages):
+        return "every answer in them is marked as not to be learned"
+    return ""

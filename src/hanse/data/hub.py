@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hanse.data.formats import Record
+from hanse.data.split_files import TRAIN
 from hanse.errors import UserError
 from hanse.progress import say
 
@@ -20,8 +21,8 @@ def is_name(path: str) -> bool:
     return NAME.fullmatch(path) is not None and not path.startswith((".", "-"))
 
 
-def records(path: str) -> Iterator[Record]:
-    """The rows of a data set's split "train"; labels that have names come by their names.
+def records(path: str, split: str = TRAIN) -> Iterator[Record]:
+    """The rows of one split of a data set; labels that have names come by their names.
 
     Raises UserError with what was tried and what to do, within seconds if there is no network.
     """
@@ -38,7 +39,7 @@ def records(path: str) -> Iterator[Record]:
     _refuse_unreachable(name)
     say(f"loading {path} from the hub")
     try:
-        rows = datasets.load_dataset(name, config, split="train", trust_remote_code=False)
+        rows = datasets.load_dataset(name, config, split=split, trust_remote_code=False)
         named = {
             column: feature
             for column, feature in rows.features.items()
@@ -51,8 +52,8 @@ def records(path: str) -> Iterator[Record]:
     except Exception as error:
         raise UserError(
             f"the data set {path!r} cannot be loaded from the hub: {_reason(error)}; a "
-            "configuration is named as owner/name:config, and the split must be called train; or "
-            "download the files, and give the folder."
+            "configuration is named as owner/name:config, and the split must be called "
+            f"{split}; or download the files, and give the folder."
         ) from None
 
 

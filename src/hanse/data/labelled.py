@@ -7,6 +7,7 @@ from string import Formatter
 from hanse.data.formats import Row
 from hanse.data.tokens import Tokenizer, encode, lead, shared
 from hanse.errors import UserError
+from hanse.values import Lost
 
 MARK = "\0text\0"  # stands for the text while a template is taken apart; no template holds it
 
@@ -63,8 +64,8 @@ def refuse_template(template: str) -> None:
 
 def prompts(
     rows: Sequence[Row], tokenizer: Tokenizer, template: str, room: int, bare: bool = False
-) -> list[list[int]]:
-    """The tokens of the template filled with each row's text, at most `room` of them.
+) -> tuple[list[list[int]], list[Lost]]:
+    """The tokens of the template filled with each row's text, at most `room`, and what is cut.
 
     bare: without a token that the tokenizer puts before every text.
     What is too long loses the end of its text, never a part of the template.
@@ -93,7 +94,10 @@ def prompts(
             f"{rows[result.index([])].place}: this tokenizer makes no tokens of the text; drop "
             "the row."
         )
-    return result
+    lost = [Lost.NOTHING] * len(rows)
+    for index in long:
+        lost[index] = Lost.TEXT
+    return result, lost
 
 
 def _parts(template: str) -> tuple[str, str]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from hanse.data.conversations import asked, last_answer
 from hanse.data.formats import Row
 from hanse.data.labelled import label_words, prompts
-from hanse.data.passages import asked, last_answer
+from hanse.data.shortening import Measure, shortened
 from hanse.data.tokens import Tokenizer, encode
 from hanse.errors import UserError
-from hanse.values import IGNORED, Example
+from hanse.values import IGNORED, Example, Lost
 
 
 def paired(
@@ -19,25 +20,27 @@ def paired(
 ) -> list[Example]:
     """The examples of rows: `prompt` tokens that are read, behind them those of the answer.
 
-    max_length: most tokens of the one, and of the other. Of a conversation that is too long the
-        beginning is cut, of other prompts and of answers the end.
+    max_length: most tokens of the one, and of the other. A conversation that is too long loses its
+        earlier turns, other prompts and answers their end.
     A conversation's last answer alone is learned. Raises UserError for a text without a prompt.
     """
     front, back = marks(tokenizer)
     room = max_length - len(front) - len(back)
     sources = _sources(rows, tokenizer, template, room)
     answers = [_answer(row, labels or label_words(rows, labels)) for row in rows]
-    targets = _targets(answers, tokenizer, max_length)
+    targets = _targets(answers, tokenizer)
     result = []
-    for row, ids, answer, target in zip(rows, sources, answers, targets, strict=True):
-        source = (*front, *ids, *back)
+    for row, (ids, lost), answer, whole in zip(rows, sources, answers, targets, strict=True):
+        source, target = (*front, *ids, *back), whole[:max_length]
         if not source or not target:
             raise UserError(
                 f"{row.place}: to this tokenizer the prompt or the answer is nothing at all; mend "
                 "the row, or drop it."
             )
         learned = (*(IGNORED for _ in source), *target)
-        result.append(Example((*source, *target), learned, prompt=len(source), answer=answer))
+        lost |= Lost.ANSWER if len(whole) > max_length else Lost.NOTHING
+        example = Example((*source, *target), learned, prompt=len(source), answer=answer, lost=lost)
+        result.append(example)
     return result
 
 
@@ -51,18 +54,40 @@ def marks(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _sources(
     rows: Sequence[Row], tokenizer: Tokenizer, template: str, room: int
-) -> list[list[int]]:
-    """The tokens of what each row asks, without the tokenizer's marks, at most `room`."""
-    found: dict[int, list[int]] = {}
+) -> list[tuple[list[int], Lost]]:
+    """The tokens of what each row asks, without the tokenizer's marks, and what of it is cut."""
+    found: dict[int, tuple[list[int], Lost]] = {}
     labelled = [index for index, row in enumerate(rows) if row.kind == "labelled"]
     filled = prompts([rows[index] for index in labelled], tokenizer, template, room, bare=True)
-    found.update(zip(labelled, filled, strict=True))
+    found.update(zip(labelled, zip(*filled, strict=True), strict=True))
     other = [index for index in range(len(rows)) if index not in found]
     texts = [_asked(rows[index], tokenizer) for index in other]
     for index, ids in zip(other, encode(tokenizer, texts), strict=True):
-        gone = max(len(ids) - room, 0)
-        found[index] = ids[gone:] if rows[index].messages else ids[: len(ids) - gone]
+        if len(ids) <= room:
+            found[index] = ids, Lost.NOTHING
+        elif rows[index].messages:
+            found[index] = _short(rows[index], tokenizer, room)
+        else:
+            found[index] = ids[:room], Lost.TEXT
     return [found[index] for index in range(len(rows))]
+
+
+def _short(row: Row, tokenizer: Tokenizer, room: int) -> tuple[list[int], Lost]:
+    """What a long conversation asks, in at most `room` tokens, and what is left out."""
+
+    def tokens(row: Row) -> list[int]:
+        return encode(tokenizer, [asked(row, tokenizer)])[0]
+
+    def size(row: Row) -> int:
+        return len(tokens(row))
+
+    short, lost = shortened(row, Measure(whole=size, asked=size), room)
+    if size(short) > room:
+        raise UserError(
+            f"{row.place}: max_length leaves {room} tokens to read, and the chat template alone "
+            f"takes {size(short)}; raise max_length, or drop the row."
+        )
+    return tokens(short), lost
 
 
 def _asked(row: Row, tokenizer: Tokenizer) -> str:
@@ -87,15 +112,13 @@ def _answer(row: Row, words: Mapping[str, str]) -> str:
     return row.completion.strip()
 
 
-def _targets(answers: Sequence[str], tokenizer: Tokenizer, room: int) -> list[tuple[int, ...]]:
-    """The tokens of each answer with the tokenizer's marks of an answer, at most `room`."""
+def _targets(answers: Sequence[str], tokenizer: Tokenizer) -> list[tuple[int, ...]]:
+    """The tokens of each answer with the tokenizer's marks of an answer."""
     if not answers:
         return []
     encoded = tokenizer(text_target=list(answers), verbose=False)["input_ids"]
     end = tokenizer.eos_token_id
-    result = []
-    for found in encoded:
-        # A tokenizer without marks of its own would never say that an answer ends.
-        ids = [*found] if end is None or found[-1:] == [end] else [*found, end]
-        result.append(tuple(ids if len(ids) <= room else ids[:room]))
-    return result
+    # A tokenizer without marks of its own would never say that an answer ends.
+    return [
+        tuple(found if end is None or found[-1:] == [end] else [*found, end]) for found in encoded
+    ]

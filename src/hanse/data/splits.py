@@ -5,11 +5,12 @@ their text, their prompt or the messages before the last answer are equal up to 
 space.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from hanse.data.formats import Row
+from hanse.data.turns import answers
 from hanse.errors import UserError
 from hanse.randomness import Moment
 
@@ -60,6 +61,12 @@ def hold_out(rows: Sequence[Row], share: float, moment: Moment) -> tuple[list[Ro
     return [row for i, row in enumerate(rows) if i not in gone], [rows[g[0]] for g in chosen]
 
 
+def without(rows: Sequence[Row], held: Iterable[Row]) -> list[Row]:
+    """The rows that say something else than all those that are held out, in their order."""
+    gone = set(map(_key, held))
+    return [row for row in rows if _key(row) not in gone] if gone else list(rows)
+
+
 def _groups(rows: Sequence[Row]) -> list[list[int]]:
     """The indices of equal rows, group by group in order of appearance."""
     groups: dict[str, list[int]] = {}
@@ -70,7 +77,7 @@ def _groups(rows: Sequence[Row]) -> list[list[int]]:
 
 def _key(row: Row) -> str:
     """What makes two rows one: what is read, whatever answer or label follows it."""
-    turns = [i for i, message in enumerate(row.messages) if message["role"] == "assistant"]
+    turns = answers(row.messages)
     # Of a preference, the messages are what comes before its two answers.
     read = row.messages if row.kind == "preference" else row.messages[: max(turns, default=0)]
     talk = "\n".join(f"{message['role']}: {message['content']}" for message in read)

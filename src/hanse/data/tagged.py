@@ -5,9 +5,9 @@ from itertools import accumulate
 from typing import Any
 
 from hanse.data.formats import Row
-from hanse.data.tokens import Tokenizer
+from hanse.data.tokens import Tokenizer, overlong
 from hanse.errors import UserError
-from hanse.values import IGNORED, Example
+from hanse.values import IGNORED, Example, Lost
 
 SPACE = " "
 NONE = -1  # what a space belongs to
@@ -68,8 +68,10 @@ def tagged(
     places = {tag: index for index, tag in enumerate(names)}
     classes = tuple(names.values())
     encoded = _encoded(rows, tokenizer, room)
+    long = overlong(tokenizer, [row.text for row in rows], encoded["input_ids"], room)
     result = []
-    for row, ids, spans in zip(rows, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+    columns = encoded["input_ids"], encoded["offset_mapping"], long
+    for row, ids, spans, cut in zip(rows, *columns, strict=True):
         tags = [IGNORED] * len(ids)
         for token, word in _first_tokens(row.words, spans):
             tags[token] = places[row.tags[word]]
@@ -79,7 +81,8 @@ def tagged(
                 f"{room} leaves none of them; drop the row."
             )
         nothing = (IGNORED,) * len(ids)
-        result.append(Example(tuple(ids), nothing, tags=tuple(tags), classes=classes))
+        lost = Lost.TEXT if cut else Lost.NOTHING
+        result.append(Example(tuple(ids), nothing, tags=tuple(tags), classes=classes, lost=lost))
     return result
 
 

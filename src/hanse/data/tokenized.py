@@ -8,14 +8,16 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
-from hanse import packed, storage
-from hanse.data import chat, labelled, pairs, passages, tagged, tokens
+from hanse import packed, storage, values
+from hanse.data import chat
 from hanse.data.formats import Row
 from hanse.data.tokens import Tokenizer, encode
 from hanse.errors import UserError
@@ -28,8 +30,12 @@ log = logging.getLogger(__name__)
 BLOCK = 1024  # rows that are tokenized at once, since as objects their tokens take much memory
 WORTH = 1000  # rows from which on the tokens are kept on disk: fewer are made as fast as read
 _KEY = 16  # bytes that tell one row from another
-# What an example depends on beside its row.
-_MADE_BY = (chat, labelled, pairs, passages, tagged, tokens, packed)
+# Attributes of a tokenizer that change tokens and are not in its tokenizer.json.
+_OWN = (
+    *("bos_token_id", "eos_token_id", "special_tokens_map", "chat_template", "truncation_side"),
+    *("split_special_tokens", "src_lang", "tgt_lang"),
+)
+_TODAY = "strftime_now"  # by this function a chat template writes the date
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,32 @@ class Rendering:
         if backend is None:
             return None
         encode(self.tokenizer, ["a"])  # puts back what others may have set: cutting and padding
-        own = [getattr(self.tokenizer, name, None) for name in ("bos_token_id", "eos_token_id")]
-        own += [self.tokenizer.chat_template, self.tokenizer.all_special_tokens]
+        template = str(self.tokenizer.chat_template)
+        own = [type(self.tokenizer).__qualname__, self.tokenizer.all_special_tokens]
+        own += [getattr(self.tokenizer, name, None) for name in _OWN]
+        own += [date.today().isoformat()] if _TODAY in template else []
         settings = [self.needs, list(self.labels.items()), self.template, self.max_length]
         libraries = [version(name) for name in ("tokenizers", "transformers", "jinja2")]
-        found = hashlib.sha256(json.dumps([own, settings, libraries]).encode())
+        told = json.dumps([own, settings, libraries], default=str)
+        found = hashlib.sha256(told.encode())
         found.update(backend.to_str().encode())
-        for module in _MADE_BY:  # so that nobody has to remember to raise a version
-            found.update(Path(str(module.__file__)).read_bytes())
+        found.update(_code())
         return found.digest()
+
+
+def sources() -> list[Path]:
+    """The files whose code decides what an example is: all of this folder, and what holds it."""
+    own = sorted(Path(__file__).parent.rglob("*.py"))
+    return [*own, *(Path(str(module.__file__)) for module in (packed, values))]
+
+
+@cache
+def _code() -> bytes:
+    """A hash of all sources, so that nobody has to remember to raise a version."""
+    found = hashlib.sha256()
+    for file in sources():
+        found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.digest()
 
 
 class Tokenized:

@@ -18,6 +18,16 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [list(ids) for ids in encoded["input_ids"]]
 
 
+def overlong(
+    tokenizer: Tokenizer, texts: Sequence[str], found: Sequence[Sequence[int]], room: int
+) -> list[bool]:
+    """Whether each text has more than the `room` tokens that were made of it."""
+    full = [at for at, ids in enumerate(found) if len(ids) >= room]
+    whole = tokenizer([texts[at] for at in full], verbose=False)["input_ids"] if full else []
+    long = {at for at, ids in zip(full, whole, strict=True) if len(ids) > room}
+    return [at in long for at in range(len(texts))]
+
+
 def lead(tokenizer: Tokenizer) -> list[int]:
     """The token that this tokenizer puts before every text, if it does so by itself."""
     start = tokenizer.bos_token_id

@@ -6,7 +6,9 @@ from typing import Any
 from hanse.data import cells
 from hanse.errors import UserError
 
-Turn = Mapping[str, str]  # {"role": …, "content": …}
+# {"role": …, "content": …}, and the key UNLEARNED if the data mark an answer as not to be learned.
+Turn = Mapping[str, str]
+UNLEARNED = "unlearned"
 
 ROLES = {  # what a file may call a role: what a chat template calls it
     "system": "system",
@@ -19,6 +21,12 @@ ROLES = {  # what a file may call a role: what a chat template calls it
     "bot": "assistant",
     "model": "assistant",
 }
+MARKS = (  # what other tools call the mark by which a turn is learned or not
+    *("weight", "train", "training"),  # OpenAI and Mistral; axolotl
+    *("loss", "loss_scale", "loss_weight", "loss_mask"),  # ms-swift; LLaMA-Factory; verl, UI-TARS
+)
+VALUES = {"0": False, "false": False, "1": True, "true": True}
+PARTIAL = "train_detail"  # axolotl's key for parts of a turn
 KEYS = (("role", "content"), ("from", "value"))  # who says what: OpenAI's keys, and ShareGPT's
 
 
@@ -42,9 +50,18 @@ def conversation(messages: Sequence[Turn], place: str) -> tuple[Turn, ...]:
     return tuple(messages)
 
 
-def turn(role: str, content: str) -> Turn:
+def turn(role: str, content: str, learned: bool = True) -> Turn:
     """One turn."""
-    return {"role": role, "content": content}
+    return {"role": role, "content": content} | ({} if learned else {UNLEARNED: "true"})
+
+
+def answers(messages: Sequence[Turn]) -> list[int]:
+    """Where the assistant answers and is learned; a turn that opens the talk answers nothing."""
+    return [
+        at
+        for at, message in enumerate(messages)
+        if at and message["role"] == "assistant" and UNLEARNED not in message
+    ]
 
 
 def are_turns(value: Any) -> bool:
@@ -78,7 +95,29 @@ def _turn(item: Any, index: int, place: str) -> Turn:
             f"{place}: {name} came as {cells.sort(content)}; write it as text in quotes."
         )
     # An empty system turn says something: some templates put one of their own where there is none.
-    return turn(role, cells.text(content, name, place, empty=role == "system"))
+    said = cells.text(content, name, place, empty=role == "system")
+    return turn(role, said, role != "assistant" or _learned(item, index, place))
+
+
+def _learned(item: Mapping[str, Any], index: int, place: str) -> bool:
+    """Whether an assistant turn is learned; raises UserError for a mark that is neither 0 nor 1."""
+    if item.get(PARTIAL) is not None:
+        raise UserError(
+            f"{place}: message {index} has {PARTIAL}, but a turn is learned as a whole or not at "
+            "all; remove it, or mark the turn with train: true or false."
+        )
+    found = True
+    for name in MARKS:
+        if not cells.missing(item.get(name)):
+            value = cells.plain(item[name])
+            mark = VALUES.get((value or "").strip().lower())
+            if mark is None:
+                raise UserError(
+                    f"{place}: message {index} has {name} {item[name]!r:.40}, but a turn is "
+                    "learned as a whole or not at all; write 1 or 0, or true or false."
+                )
+            found = found and mark
+    return found
 
 
 def _is_text(part: Any) -> bool:

@@ -1,7 +1,7 @@
 """The rungs of a ladder: every one an ordinary run, with settings derived from one experiment.
 
-All rungs have the experiment's division, model, adapter and learning rate, whose schedule has the
-same shape. What differs is whose rows are trained on, and how long:
+All rungs have the experiment's rounds, division, model, adapter, and learning rate with its
+schedule. What differs is whose rows are trained on, and how many examples a round has:
 
 federated                the experiment itself
 alone-<client>           one client, as long as it trains in the federation
@@ -10,9 +10,14 @@ centralised              all rows in one place, in as many steps as a client doe
                          batches of all clients of a round at once
 centralised-small-batch  all rows in one place, at the batch size of one client
 
+An optimizer begins afresh in each round unless `train.optimizer_state` is `keep`. Since all rungs
+have the same rounds, it is reset as often in each: between two resets a client alone and the
+centralised rung make as many updates as a client of the federation does. The longer rungs and the
+small batch make as many as all clients together, which is more updates in a row.
+
 How long is counted in examples, so that it means the same where a round is measured in steps and
-where it is measured in passes: with S steps in each of R rounds, a client alone does R·S steps, and
-n·R·S as long as all n together.
+where it is measured in passes: with S steps in each of R rounds, a client alone does S steps a
+round, and n·S as long as all n together. A round is rounded up to whole steps.
 """
 
 import math
@@ -71,7 +76,7 @@ def rungs(experiment: Experiment, sizes: Mapping[str, int], seed: int, home: Pat
     sizes: training rows of each client. home: the folder that holds the runs' folders.
     """
     trains = {name: experiment.for_client(name).train for name in sizes}
-    own = {name: experiment.rounds * trains[name].seen(rows) for name, rows in sizes.items()}
+    own = {name: trains[name].seen(rows) for name, rows in sizes.items()}  # examples of a round
     asked = taking_part(len(experiment.client_names), experiment.fraction_train)
     together = round(sum(own.values()) * asked / len(sizes))
     wide = experiment.train.gradient_accumulation_steps * asked
@@ -93,7 +98,7 @@ def rungs(experiment: Experiment, sizes: Mapping[str, int], seed: int, home: Pat
 
 
 def lasting(train: Training, examples: int, rows: int) -> Training:
-    """These settings for one round of so many examples, drawn from so many rows."""
+    """These settings for rounds of so many examples each, drawn from so many rows."""
     if train.max_steps is None:
         return replace(train, num_train_epochs=examples / rows)
     return replace(train, max_steps=math.ceil(examples / train.batch))
@@ -124,7 +129,7 @@ def refuse(experiment: Experiment) -> None:
 
 
 def _plain(values: dict[str, Any], train: Training, client: str | None) -> dict[str, Any]:
-    """Settings of plain fine-tuning: one client or all rows, one round, nothing combined.
+    """Settings of plain fine-tuning: one client or all rows, nothing combined.
 
     A federated algorithm has nothing to do there: a proximal term or a server's optimizer would
     only disturb what the rung stands for.
@@ -134,7 +139,6 @@ def _plain(values: dict[str, Any], train: Training, client: str | None) -> dict[
         clients[client].pop("train", None)  # is in `train` already
     return {
         **values,
-        "rounds": 1,
         "fraction_train": 1.0,
         "algorithm": "fedavg",
         "aggregator": "mean",

@@ -60,6 +60,8 @@ def save(
         for name, tensor in whole.items()
         if not name.startswith(ENCODER) and not any(part in name for part in aside)
     }
+    if aside:  # without what was around a layer, its adapter is at the layer's own name
+        whole = {name.replace(".base_layer.", "."): tensor for name, tensor in whole.items()}
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(own_storage(whole), {"format": "pt"}))
 
 

@@ -17,9 +17,11 @@ from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch.nn import LSTM, Dropout, Module, Parameter
 
 from hanse.errors import UserError
+from hanse.factors import A
 from hanse.learners.adapter import Adapter
 from hanse.learners.decoder import replaced
 from hanse.learners.shortage import is_shortage
+from hanse.tensors import Tensors
 
 # What a name in a model has that it has not on disk: a whole module's copy, a vector's own module.
 WITHOUT = re.compile(r"\.modules_to_save\b|(?<=lora_magnitude_vector)\.weight$")
@@ -137,6 +139,8 @@ def _quiet() -> Iterator[None]:
             "Unsupported layer type",
             "Already found a `peft_config`",
             "Model has `tie_word_embeddings=True`",
+            # It looks for modules alone, and these are parameters, which do get them.
+            "The following (rank|alpha)_pattern keys did not match any targeted module",
         ):
             warnings.filterwarnings("ignore", said)
         yield
@@ -187,32 +191,48 @@ def held(parameters: Iterable[Parameter]) -> Iterator[None]:
 
 
 def dropouts(model: PeftModel, adapter: str) -> list[Module]:
-    """The modules that drop inputs of one adapter while it is trained."""
+    """The modules that drop inputs of one adapter while it is trained, as its settings say.
+
+    What a copy of the model's own module has, such as a head, rests as in the model itself.
+    """
     named = ((name.split("."), module) for name, module in model.named_modules())
     kinds = Dropout, LSTM  # which drops between its layers, and on a GPU is trained no other way
-    return [module for path, module in named if adapter in path and isinstance(module, kinds)]
+    return [
+        module
+        for path, module in named
+        if adapter in path and "modules_to_save" not in path and isinstance(module, kinds)
+    ]
 
 
 def dropout(model: PeftModel, adapter: str) -> float:
-    """The share of inputs that LoRA drops in training."""
-    for module in model.modules():
-        if isinstance(module, LoraLayer) and adapter in module.lora_dropout:
-            return float(getattr(module.lora_dropout[adapter], "p", 0.0))
-    return 0.0
+    """The share of inputs that an adapter drops in training."""
+    drops = (layer.lora_dropout[adapter] for layer in _loras(model, adapter))
+    return max((float(getattr(drop, "p", 0.0)) for drop in drops), default=0.0)
 
 
 def rank(model: PeftModel, adapter: str) -> int:
     """An adapter's rank; 0 if it has none."""
-    found: int = getattr(model.peft_config[adapter], "r", 0)
-    return found
+    own: int = getattr(model.peft_config[adapter], "r", 0)
+    return own or min((layer.r[adapter] for layer in _loras(model, adapter)), default=0)
 
 
 def scaling(model: PeftModel, adapter: str) -> float:
     """What a LoRA adapter's products are multiplied by, the same in all layers; else 1."""
-    return next(iter(scalings(model, adapter).values()), 1.0)
+    return next((float(layer.scaling[adapter]) for layer in _loras(model, adapter)), 1.0)
 
 
-def scalings(model: PeftModel, adapter: str) -> dict[str, float]:
-    """What an adapter's low-rank products are multiplied by (α/r), by the name of the layer."""
-    layers = ((n, module) for n, module in model.named_modules() if isinstance(module, LoraLayer))
-    return {name: layer.scaling[adapter] for name, layer in layers if adapter in layer.scaling}
+def scalings(model: PeftModel, adapter: str, live: Tensors) -> dict[str, float]:
+    """What an adapter's low-rank products are multiplied by (α/r), by the name of the layer.
+
+    live: its parameters, by the names that layers have whatever was put into the model since.
+    """
+    names = {id(parameter): name.removesuffix(A) for name, parameter in live.items()}
+    layers = [layer for layer in _loras(model, adapter) if adapter in layer.lora_A]
+    found = {id(layer.lora_A[adapter].weight): layer.scaling[adapter] for layer in layers}
+    return {names[key]: float(value) for key, value in found.items() if key in names}
+
+
+def _loras(model: PeftModel, adapter: str) -> list[Any]:
+    """The layers that LoRA with this name is in."""
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    return [layer for layer in layers if adapter in layer.scaling]

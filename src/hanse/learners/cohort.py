@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hanse.learners import attached
+from hanse.learners import attached, places
 from hanse.learners.batches import Batch, joined
 from hanse.learners.member import Member
 from hanse.learners.pieces import Drop
 from hanse.learners.seat import Seat
+from hanse.learners.seen import Seen, told
 from hanse.learners.shortage import clear, is_shortage, refusal
 from hanse.learners.stack import Stack
 from hanse.learners.steps import Steps
 from hanse.learners.stopwatch import Stopwatch
-from hanse.learners.training import Seen, draw, share_done, told
+from hanse.learners.training import draw, share_done
 from hanse.packed import lengths
 from hanse.progress import track
 from hanse.values import Fit
@@ -90,13 +91,20 @@ class _Course:
     member: Member
     steps: list[list[list[int]]]
     dropping: torch.Generator
-    seen: Seen = field(default_factory=Seen)
+    seen: Seen = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seen = Seen(self.member.settings.momentum)
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of a step."""
         learner = self.member.learner
         examples = learner.examples(self.member.split)
         return [learner.batch([examples[index] for index in part]) for part in self.steps[step]]
+
+    def seed(self) -> int:
+        """What draws the dropout of its next batch."""
+        return int(torch.randint(2**31, (), generator=self.dropping))
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -113,11 +121,15 @@ class _Cohort:
         self.backbone = members[0].backbone
         self.courses = sorted(map(_course, members), key=lambda course: -len(course.steps))
         model, ordered = self.backbone.model, [course.member for course in self.courses]
+        starts, first = [member.whole for member in ordered], ordered[0].adapter
+        live = {member.adapter: self.backbone.parameters(member.adapter) for member in ordered}
+        found = places.found(model, first, live[first], starts)
+        assert found is not None  # clients whose adapters cannot be stacked do not come here
         self.stack = Stack(
-            model,
-            [member.whole for member in ordered],
+            found,
+            starts,
             ordered[0].tensors.keys(),
-            [attached.scalings(model, member.adapter) for member in ordered],
+            [attached.scalings(model, m.adapter, live[m.adapter]) for m in ordered],
             torch.bfloat16 if self.backbone.bf16 else torch.float32,
             self.backbone.device,
         )
@@ -160,9 +172,9 @@ class _Cohort:
                 total.backward()
             watch.lap("backward")
         rates = [course.rate(step) for course in active]
-        self.optimizer.step(rates)
-        for course, own, loss, rate in zip(active, parts, losses, rates, strict=True):
-            course.seen.add(own, loss, rate)
+        shares = self.optimizer.step(rates)
+        for course, own, loss, rate, left in zip(active, parts, losses, rates, shares, strict=True):
+            course.seen.add(own, loss, rate, left)
         watch.lap("optimizer")
 
     def _losses(
@@ -184,7 +196,8 @@ class _Cohort:
         if not any(shares):
             return None
         shapes = [(0, 0) if b is None else (b.ids.shape[0], b.ids.shape[1]) for b in batches]
-        seeds = [int(torch.randint(2**31, (), generator=course.dropping)) for course in active]
+        # Each draws for its own batches alone, however many others have in a step.
+        seeds = [0 if b is None else c.seed() for c, b in zip(active, batches, strict=True)]
         return Drop(shares, seeds, shapes)
 
     def _fits(self, spent: dict[str, float]) -> list[Fit]:
@@ -194,7 +207,8 @@ class _Cohort:
         for course in self.courses:
             share = course.seen.tokens / every
             own = {what: seconds * share for what, seconds in spent.items()}
-            found[id(course.member)] = course.seen.fit(len(course.steps), own)
+            sums = course.member.settings.sums_gradients
+            found[id(course.member)] = course.seen.fit(len(course.steps), own, sums)
         return [found[id(member)] for member in self.members]
 
 

@@ -46,10 +46,15 @@ def _cores(model: PeftModel, adapter: str) -> Iterator[tuple[str, LinearWithCore
 
 
 def _buffers(model: PeftModel, adapter: str) -> dict[str, Tensor]:
-    """What stands in a model as an adapter's buffers, such as VeRA's random projections."""
-    named = ((name.split("."), buffer) for name, buffer in model.named_buffers())
-    return {
-        ".".join(part for part in path if part != adapter): buffer
-        for path, buffer in named
-        if adapter in path
-    }
+    """What stands in a model as an adapter's buffers, such as VeRA's random projections.
+
+    Layers may share one, which is then named by the first of them.
+    """
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, buffer in model.named_buffers(remove_duplicate=False):
+        path = name.split(".")
+        if adapter in path and id(buffer) not in seen:
+            seen.add(id(buffer))
+            found[".".join(part for part in path if part != adapter)] = buffer
+    return found

@@ -62,4 +62,5 @@ class Member:
         drops = attached.dropout(self.backbone.model, self.adapter) > 0
         apart = self.backbone.head.splits and drops
         shared = self.objective.shared and not apart
-        return whole and shared and stackable(self.backbone.model, self.whole)
+        live = self.backbone.parameters(self.adapter)
+        return whole and shared and stackable(self.backbone.model, self.adapter, live, self.whole)

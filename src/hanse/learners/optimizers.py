@@ -1,12 +1,26 @@
 """A step of one client's optimizer, and its state as named tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from hanse.values import Memory
+
+
+def clip(parameters: Iterable[Parameter], limit: float) -> Tensor | float:
+    """Shorten the gradients together to a norm of `limit`, 0 for any; what is left, as a share."""
+    if not limit:
+        return 1.0
+    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+    return share(limit, norm)
+
+
+def share(limit: float | Tensor, norms: Tensor) -> Tensor:
+    """What clipping leaves of gradients of these norms, as torch's clip_grad_norm_ has it."""
+    return (limit / (norms + 1e-6)).clamp(max=1.0)
 
 
 def move(optimizer: Optimizer, rate: float) -> None:

@@ -44,25 +44,36 @@ class Drop:
     shapes: Sequence[tuple[int, int]]
 
     def __call__(self, x: Tensor, layer: int) -> Tensor:
-        """(K, R, T, H) inputs of an adapted layer, some of them zero and the rest scaled up."""
+        """(…, H) inputs of an adapted layer, some of them zero and the rest scaled up.
+
+        Whatever their shape, these are so many rows for each client, as many as the largest batch
+        has, and of each row its tokens, or one thing if the layer sees whole rows.
+        """
+        height = max(rows for rows, _ in self.shapes)
+        shared = x.reshape(len(self.shapes), height, -1, x.shape[-1])  # (K, R, T, H)
+        return (shared * self._mask(shared, layer)).view_as(x)
+
+    def _mask(self, x: Tensor, layer: int) -> Tensor:
+        """(K, R, T, H) numbers to multiply inputs with."""
         mask, generator = torch.ones_like(x), torch.Generator(x.device)
         for own, share, seed, (rows, tokens) in zip(
             mask, self.shares, self.seeds, self.shapes, strict=True
         ):
             if share and rows:
                 generator.manual_seed(seed + layer)
-                each = min(tokens, x.shape[2])  # one for a layer that sees whole rows
+                each = min(tokens, x.shape[2])
                 kept = torch.empty(rows, each, x.shape[-1], device=x.device)
                 kept.bernoulli_(1 - share, generator=generator).div_(1 - share)
                 own[:rows, :each] = kept
-        return x * mask
+        return mask
 
 
 @dataclass(frozen=True)
 class Piece(ABC):
     """One adapted layer.
 
-    name: of the module that PEFT has put there. base: the frozen layer within.
+    name: of its place. base: the layer that PEFT has put there. While the clients train it passes
+        its input on to the frozen layer within, or to another adapter's, and adds nothing.
     shapes: by suffix, what of it has room for every client's tensor.
     """
 
@@ -77,7 +88,7 @@ class Piece(ABC):
 
     @abstractmethod
     def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
-        """Put the clients' tensors to work in the base layer.
+        """Put the clients' tensors to work at the layer.
 
         scaling: (K, 1, 1) of LoRA; layer: the number of this piece, for dropout.
         """
@@ -92,8 +103,7 @@ class LowRank(Piece):
         def add(_: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
             x, members = inputs[0].to(down.dtype), len(down)
             if drop is not None:
-                rows = x if x.dim() == 3 else x[:, None]
-                x = drop(rows.view(members, -1, *rows.shape[1:]), layer)
+                x = drop(x, layer)
             low = torch.bmm(_shares(x, members), down.transpose(1, 2)) * scaling
             return torch.baddbmm(_shares(output, members), low, up.transpose(1, 2)).view_as(output)
 

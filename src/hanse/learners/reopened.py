@@ -34,24 +34,34 @@ def check(folder: Path, backbone: Backbone, batch: Batch | None, wanted: Tensor 
     base model is small, it is copied, and PEFT's outputs are compared with those of training.
     wanted: what the trained model makes of the batch; None: nothing is compared.
     """
-    small = backbone.weights <= SMALL
-    bare = partial(_copied if small else _empty, backbone.model)
+    bare = partial(_copied if backbone.weights <= SMALL else _empty, backbone.model)
     try:
-        opened = _opened(folder, bare())
-        _read(folder, bare(), backbone)
+        _empty(backbone.model)
+    except Exception as error:  # of code that may be anybody's, and says nothing of the adapter
+        _unchecked("its base model cannot be made without weights", error)
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it is about was said when training began
+            opened = _opened(folder, bare())
+            _read(folder, bare(), backbone)
     except NotImplementedError as error:  # of an operation that needs numbers
-        said = " ".join(str(error).split())
-        log.warning(
-            "the saved adapter was not opened again, which would take the base model twice: %.200s",
-            said,
-        )
+        _unchecked("that would take the base model twice", error)
         return
     except Exception as error:  # whatever it is, nobody else could use the adapter
-        said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        said = _line(error) or type(error).__name__
         raise UserError(f"the saved adapter cannot be opened again: {said:.400}.") from error
     whole = not any(tensor.is_meta for tensor in _named(opened).values())
     if batch is not None and wanted is not None and whole and not backbone.bf16:
         _refuse_other(opened, backbone, batch, wanted)
+
+
+def _unchecked(why: str, error: Exception) -> None:
+    log.warning("the saved adapter was not opened again: %s (%.200s)", why, _line(error))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _empty(model: PeftModel) -> Module:
@@ -71,7 +81,7 @@ def _copied(model: PeftModel) -> Module:
     }
     copies: dict[int, Any] = {}  # by the original's identity, since embeddings may be the output
     for name, empty in _named(bare).items():
-        if name not in live or live[name].shape != empty.shape:
+        if name not in live or not _alike(live[name], empty):
             return _empty(model)
         place, _, own = name.rpartition(".")
         if (key := id(live[name])) not in copies:
@@ -79,6 +89,12 @@ def _copied(model: PeftModel) -> Module:
             copies[key] = Parameter(copy, False) if isinstance(empty, Parameter) else copy
         setattr(bare.get_submodule(place), own, copies[key])
     return bare
+
+
+def _alike(live: Tensor, empty: Tensor) -> bool:
+    """Whether a tensor is what it is in the base model as it was published: not quantized."""
+    plain = type(live.data) is Tensor and live.is_floating_point() == empty.is_floating_point()
+    return plain and live.shape == empty.shape
 
 
 def _named(model: Module) -> dict[str, Tensor]:
@@ -95,13 +111,14 @@ def _opened(folder: Path, bare: Module) -> PeftModel:
     """The adapter on this base model, by PEFT; raises ValueError if it lacks something."""
     how: dict[str, Any] = {"low_cpu_mem_usage": any(t.is_meta for t in _named(bare).values())}
     how |= {"torch_device": "cpu", "autocast_adapter_dtype": False}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is missing is asked for below
-        opened = PeftModel.from_pretrained(bare, str(folder), **how)
-        found = opened.load_adapter(str(folder), DEFAULT, **how)
+    opened = PeftModel.from_pretrained(bare, str(folder), **how)
+    found = opened.load_adapter(str(folder), DEFAULT, **how)
+    named, missing = _named(opened), set(found.missing_keys)
+    there = {id(tensor) for name, tensor in named.items() if name not in missing}
     # Read by other means, or written by PEFT under a name of its own, too.
     known = {PROMPT, *(name.replace(f".{DEFAULT}", "") for name in _twice(folder))}
-    strange = [*found.missing_keys, *(key for key in found.unexpected_keys if key not in known)]
+    strange = [name for name in found.missing_keys if id(named.get(name)) not in there]
+    strange += [name for name in found.unexpected_keys if name not in known]
     if strange:
         raise ValueError(f"PEFT and the file do not agree about {strange[0]}")
     return opened.eval()

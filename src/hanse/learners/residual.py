@@ -36,15 +36,15 @@ class Residual:
         for name, change in factors.layers(tensors).items():
             if name not in modules:
                 raise UserError(f"the model has no adapted layer {name}, which is to be changed.")
-            base = modules[name].get_base_layer()
+            layer = modules[name]
             there = Factors(change.up.to(device, dtype), change.down.to(device, dtype))
-            self._layers.append((base, there))
+            self._layers.append((layer, there))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within, the model's layers are changed; backward must be within, too."""
         handles = [
-            base.register_forward_hook(partial(_add, change)) for base, change in self._layers
+            layer.register_forward_hook(partial(_add, change)) for layer, change in self._layers
         ]
         try:
             yield
@@ -53,7 +53,7 @@ class Residual:
                 handle.remove()
 
 
-def _add(change: Factors, base: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+def _add(change: Factors, _: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
     x = inputs[0].to(change.down.dtype)
     low = torch.nn.functional.linear(x, change.down)
     return output + torch.nn.functional.linear(low, change.up)

@@ -15,33 +15,32 @@ from peft import PeftModel
 from torch import Tensor
 
 from hanse.learners import places
-from hanse.learners.pieces import Drop
+from hanse.learners.pieces import Drop, Piece
 from hanse.tensors import Tensors
 
 
-def stackable(model: PeftModel, parameters: Tensors) -> bool:
+def stackable(model: PeftModel, adapter: str, live: Tensors, parameters: Tensors) -> bool:
     """Whether a cohort can apply all of an adapter."""
-    return places.found(model, [parameters]) is not None
+    return places.found(model, adapter, live, [parameters]) is not None
 
 
 class Stack:
     """The adapters of K clients over one base model.
 
+    found: where in the model the clients have something of their own.
     starts: each client's tensors, all of the same names; trained: those names that are trained.
     scalings: α/r by client and adapted layer. dtype, device: those of the base model's products.
     """
 
     def __init__(
         self,
-        model: PeftModel,
+        found: Sequence[Piece],
         starts: Sequence[Tensors],
         trained: Collection[str],
         scalings: Sequence[Mapping[str, float]],
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        found = places.found(model, starts)
-        assert found is not None  # clients whose adapters cannot be stacked do not come here
         self._pieces, self._dtype = found, dtype
         self._shapes = {
             piece.name + suffix: shape for piece in found for suffix, shape in piece.shapes.items()

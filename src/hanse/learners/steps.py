@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
+from hanse.learners import optimizers
 from hanse.learners.member import STEP, Member
 from hanse.learners.stack import Stack
 
@@ -26,17 +27,18 @@ class Steps:
             if member.settings.optimizer_state == "keep" and member.kept:
                 self._optimizer.state[row] = self._restored(row, member)
 
-    def step(self, rates: Sequence[float]) -> None:
-        """One step of the first clients, with these learning rates; the others stay as they are."""
+    def step(self, rates: Sequence[float]) -> Tensor:
+        """One step of the first clients, with these learning rates; the others stay as they are.
+
+        Returns what clipping has left of each one's gradient, as a share.
+        """
         gradient = self._stack.rows.grad
         assert gradient is not None  # a step has at least one batch
         active = len(rates)
         for member, row, own in zip(self._members[:active], self._rows, gradient, strict=False):
             if member.penalty is not None:
                 self._penalize(member, row, own)
-        # As torch.nn.utils.clip_grad_norm_ does it for one client.
-        norms = gradient[:active].norm(dim=1)
-        share = self._limits[:active].div(norms + 1e-6).clamp(max=1.0)
+        share = optimizers.share(self._limits[:active], gradient[:active].norm(dim=1))
         gradient[:active].mul_(share[:, None])
         for index, (row, group) in enumerate(
             zip(self._rows, self._optimizer.param_groups, strict=True)
@@ -45,6 +47,7 @@ class Steps:
             group["lr"] = rates[index] if index < active else 0.0
         self._optimizer.step()
         self._stack.rows.grad = None
+        return share
 
     def leave(self) -> None:
         """Hand each client what it has trained, and its optimizer's state."""

@@ -37,6 +37,13 @@ def is_linear(module: Module) -> bool:
     return isinstance(module, (Linear, Conv1D)) or type(module).__name__.startswith("Linear")
 
 
+def innermost(module: Any) -> Any:
+    """The base model's own module, without what PEFT has put around it."""
+    if isinstance(module, ModulesToSaveWrapper):
+        return innermost(module.original_module)
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+
+
 def base_modules(model: Any) -> Iterator[tuple[str, Module]]:
     """The modules of a base model by their names, whatever adapters are around them.
 

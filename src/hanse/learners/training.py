@@ -1,9 +1,8 @@
 """The local training loop: any learner, any objective, one round's share of the schedule."""
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 import hanse
 from hanse.learner import Learner, Objective
 from hanse.learners import optimizers
+from hanse.learners.seen import Seen, told
 from hanse.learners.stopwatch import Stopwatch
 from hanse.learners.training_checkpoint import TrainingCheckpoint
 from hanse.packed import lengths
@@ -55,6 +55,11 @@ class Training:
                 "per_device_train_batch_size or gradient_accumulation_steps, whose product may be "
                 f"{LARGEST:,}."
             )
+        if self.momentum and self.optim != "sgd":
+            raise ValueError(
+                f"train.momentum is {self.momentum}, but {self.optim} has none to set; set "
+                "train.momentum=0, or train.optim=sgd."
+            )
 
     def steps(self, examples: int) -> int:
         """Optimizer steps of one round for a client with so many examples."""
@@ -70,6 +75,17 @@ class Training:
     def batch(self) -> int:
         """Examples of one optimizer step."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def optimizer(self) -> str:
+        """What an algorithm may ask for: "adamw", "momentum" (SGD with it) or "sgd" (without)."""
+        return "momentum" if self.momentum else self.optim
+
+    @property
+    def sums_gradients(self) -> bool:
+        """Whether a round's change is −Σ aᵢgᵢ over its own gradients, with aᵢ that `Seen` knows."""
+        kept = self.momentum > 0 and self.optimizer_state == "keep"  # older ones are in it, too
+        return self.optim == "sgd" and not kept
 
     def rate(self, progress: float) -> float:
         """The learning rate when the share `progress` of all steps of all rounds is done."""
@@ -161,11 +177,12 @@ def fit(
     optimizer.zero_grad()  # training that ran out of memory has left its gradients
     if settings.optimizer_state == "keep":
         optimizers.restore(optimizer, parameters, kept)
-    seen, done = Seen(), 0
+    seen, done = Seen(settings.momentum), 0
     if checkpoint is not None:
         checkpoint.begin(moment, _start(parameters, kept, settings, split, objective))
         if (found := checkpoint.restore(parameters, optimizer)) is not None:
-            done, seen = found[0], Seen.so_far(*found[1:])
+            done = found[0]
+            seen.go_on(*found[1:])
     left = list(enumerate(steps))[done:]
     what = f"training {moment.client or 'on the server'}"
     for number, step in track(left, what, len(left), numbers=lambda: told([seen])):
@@ -175,71 +192,20 @@ def fit(
         losses = _backward(learner, objective, batches, watch)
         if penalty is not None:
             penalty(parameters).backward()
-        if settings.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm)
+        share = optimizers.clip(parameters.values(), settings.max_grad_norm)
         optimizers.move(optimizer, rate)
-        seen.add(batches, losses, rate)
+        seen.add(batches, losses, rate, share)
         watch.lap("optimizer")
         if checkpoint is not None:
-            checkpoint.keep(number + 1, parameters, optimizer, seen.numbers, seen.losses)
+            checkpoint.keep(number + 1, parameters, optimizer, seen.numbers, seen.sums)
     if settings.optimizer_state == "keep":
         optimizers.keep(optimizer, parameters, kept)
-    return seen.fit(len(steps), watch.seconds())
+    return seen.fit(len(steps), watch.seconds(), settings.sums_gradients)
 
 
 def share_done(moment: Moment, step: int, steps: int, rounds: int) -> float:
     """The share of all steps of all rounds that is done before one step of a round."""
     return (max(1, moment.round) - 1 + step / steps) / rounds
-
-
-COUNTED = ("examples", "tokens", "items", "sum_lr")  # what `Seen` counts, beside the losses
-
-
-@dataclass
-class Seen:
-    """What training has seen so far."""
-
-    start: float = field(default_factory=time.perf_counter)
-    examples: int = 0
-    tokens: int = 0
-    items: int = 0
-    sum_lr: float = 0.0
-    # Σ over items; it stays on its device, since reading it waits for all steps under way.
-    losses: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """All but the losses, as plain numbers."""
-        return {name: getattr(self, name) for name in COUNTED}
-
-    @staticmethod
-    def so_far(numbers: Mapping[str, float], losses: torch.Tensor) -> "Seen":
-        """What another process had seen of the same training, by its `numbers` and `losses`."""
-        counts = {name: int(numbers[name]) for name in COUNTED if name != "sum_lr"}
-        return Seen(**counts, sum_lr=numbers["sum_lr"], losses=losses)
-
-    def add(self, batches: Sequence[Any], losses: torch.Tensor, rate: float) -> None:
-        """Count a step."""
-        self.losses = losses + self.losses  # the zero at first may lie on the host
-        self.sum_lr += rate
-        self.examples += sum(batch.examples for batch in batches)
-        self.tokens += sum(batch.tokens for batch in batches)
-        self.items += sum(batch.items for batch in batches)
-
-    def fit(self, steps: int, spent: Mapping[str, float]) -> Fit:
-        """All of it, when training is done; spent: seconds by what was done."""
-        loss = float(self.losses) / max(1, self.items)
-        return Fit(steps, self.sum_lr, self.examples, self.tokens, loss, spent)
-
-
-def told(seen: Sequence[Seen]) -> dict[str, float]:
-    """What can be said on the way of those that train at the same time."""
-    items = sum(own.items for own in seen)
-    if not items:
-        return {}
-    loss = sum(float(own.losses) for own in seen) / items
-    seconds = time.perf_counter() - min(own.start for own in seen)
-    return {"loss": loss, "tokens_per_second": sum(own.tokens for own in seen) / seconds}
 
 
 def _backward(

@@ -16,6 +16,7 @@ from hanse import storage
 from hanse.learners import optimizers
 from hanse.messages import Numbers, pack, unpack, whole
 from hanse.randomness import Moment
+from hanse.tensors import Tensors
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class TrainingCheckpoint:
 
     def restore(
         self, parameters: Mapping[str, Parameter], optimizer: Optimizer
-    ) -> tuple[int, Numbers, Tensor] | None:
+    ) -> tuple[int, Numbers, Tensors] | None:
         """Steps that are done, and what `keep` was told of them; None if there is no whole file.
 
         Raises UserError if the system refuses to read it.
@@ -71,7 +72,7 @@ class TrainingCheckpoint:
         _set_random(groups["others"], parameters)
         done = whole(numbers, "done")
         log.info("%s: going on with the training after step %d", self._file.name[:11], done)
-        return done, numbers, groups["others"]["losses"]
+        return done, numbers, groups["sums"]
 
     def keep(
         self,
@@ -79,18 +80,19 @@ class TrainingCheckpoint:
         parameters: Mapping[str, Parameter],
         optimizer: Optimizer,
         numbers: Numbers,
-        losses: Tensor,
+        sums: Tensors,
     ) -> None:
         """Write it all down if it is time to.
 
-        done: steps. numbers, losses: what has been seen so far.
+        done: steps. numbers, sums: what has been seen so far.
         """
         if time.monotonic() < self._due:
             return
         groups = {
             "parameters": {name: p.detach().cpu() for name, p in parameters.items()},
             "optimizer": optimizers.state_of(optimizer, parameters),
-            "others": {**_random(parameters), "losses": losses.cpu()},
+            "others": _random(parameters),
+            "sums": {name: value.cpu() for name, value in sums.items()},
         }
         header = {"message": SAVED, "kind": "client"}
         content = pack(header, {**numbers, "done": done}, groups)

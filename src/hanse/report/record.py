@@ -96,6 +96,7 @@ class Division:
     clients: dict[str, Share]
     validation: int = 0
     test: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -98,13 +98,21 @@ def _mine(told: Experiment, silo: Silo) -> dict[str, Any]:
     rows = _rows(told, own.pop("data", {}), silo)
     if told.brings_own_data:
         safe = safe.model_copy(update={"participants": None})
-    elif silo.data.client_test is not None:
-        raise UserError(
-            f"{silo.name} has data.client_test of its own, but here one file is divided among all "
-            "silos, which hold out alike; leave it out."
-        )
+    else:
+        if isinstance(told.data.test, str) or isinstance(told.data.validation, str):
+            raise UserError(
+                "data.test or data.validation names a file, and a silo opens no file that a server "
+                "names; hold out a number of rows."
+            )
+        if silo.data.client_test is not None:
+            raise UserError(
+                f"{silo.name} has data.client_test of its own, but here one file is divided among "
+                "all silos, which hold out alike; leave it out."
+            )
     values = settings.merge(safe.resolved(), own)
     values["data"] |= rows
+    if told.brings_own_data:  # the server's test rows are its own affair, and so are their files
+        values["data"] |= {"test": 0, "validation": 0}
     if silo.model is not None:
         values["model"]["model_name_or_path"] = silo.model
     refuse_texts(values)

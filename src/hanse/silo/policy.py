@@ -16,7 +16,8 @@ ROW_SETTINGS: tuple[RowSetting, ...] = get_args(RowSetting)
 # What may be a part from outside the package.
 OUTSIDE = ("algorithms", "aggregators", "objectives", "tasks")
 
-TRAINING = ("steps", "sum_lr", "examples", "tokens", "loss", "seconds", "*_seconds")
+STEPS = ("steps", "sum_lr", "sum_clipped_lr", "sum_a")
+TRAINING = (*STEPS, "examples", "tokens", "loss", "seconds", "*_seconds")
 SCORES = ("accuracy", "accuracy_se", "macro_f1", "auc", "perplexity")
 
 

@@ -5,17 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hanse.data import corpora, formats
+from hanse.data import corpora, files, formats
 from hanse.data.formats import Reading, Record, Row
 from hanse.data.partition import ordered
+from hanse.data.split_files import TEST, TRAIN, VALIDATION, is_piece
+from hanse.data.turns import answers
 from hanse.errors import UserError
 
+PLACES = ("folder", "file")  # which a folder's rows have of themselves
 # Columns whose values may well be silos; the likeliest first.
 OWNERS = (
     *("silo", "client", "client_id", "site", "hospital", "clinic", "bank", "institution"),
     *("organisation", "organization", "company", "branch", "department", "user", "user_id"),
     *("author", "speaker", "source", "domain", "topic", "region", "country", "language"),
-    *("folder", "file"),  # which a folder's rows have of themselves
+    *PLACES,
 )
 LETTERS = 40  # most of a label that is a word
 
@@ -27,29 +30,31 @@ class Source:
     path: as an experiment names it: in full, so that it can be found from any folder.
     reading: what the columns of the first record were taken for.
     columns: what `data.columns` has to say for the rows to be read so.
-    remark: why, if it is not as the data ask for by themselves.
+    remarks: what is left out, and why it is not read as the data ask for by themselves.
     """
 
     path: str
     rows: list[Row]
     reading: Reading
     columns: Mapping[str, str]
-    remark: str = ""
+    remarks: Sequence[str] = ()
 
 
-def look(path: str, columns: Mapping[str, str]) -> Source:
+def look(path: str, columns: Mapping[str, str], split: str = TRAIN) -> Source:
     """Read what lies at a path, a short name or a hub's name.
 
     columns: part → the file's column, for what is not found by looking.
+    split: which of them, if files are named after splits.
     """
-    records = list(corpora.records(path))
-    remark = ""
+    records = list(corpora.records(path, split=split))
+    remarks: list[str] = []
     try:
-        rows, reading = _read(records, path, columns)
-        other, remark = _otherwise(rows, reading)
+        rows, reading = _read(records, path, columns, remarks)
+        other, why = _otherwise(rows, reading)
         if other:
             columns = {**columns, **other}
-            rows, reading = _read(records, path, columns)
+            remarks = [f"{why}."]
+            rows, reading = _read(records, path, columns, remarks)
     except UserError as error:
         if "data.columns" not in str(error):
             raise
@@ -57,14 +62,27 @@ def look(path: str, columns: Mapping[str, str]) -> Source:
         raise UserError(f"{str(error).rstrip('.')}{hint}") from None
     named = path in corpora.CORPORA or not Path(path).exists()
     where = path if named else str(Path(path).resolve())
-    return Source(where, rows, reading, columns, remark)
+    return Source(where, rows, reading, columns, remarks)
+
+
+def held_files(path: str) -> dict[str, str]:
+    """The file, or else the folder, for test and for validation, of a folder that has splits."""
+    found = {} if path in corpora.CORPORA else files.splits(Path(path))
+    named = {split: found[split] for split in (TEST, VALIDATION) if split in found}
+    return {
+        split: str((own[0] if len(own) == 1 else Path(path)).resolve())
+        for split, own in named.items()
+    }
 
 
 def _read(
-    records: Sequence[Record], path: str, columns: Mapping[str, str]
+    records: Sequence[Record], path: str, columns: Mapping[str, str], remarks: list[str]
 ) -> tuple[list[Row], Reading]:
-    """The rows of records, and what the columns of the first are taken for."""
-    rows = formats.rows(records, path, columns)
+    """The rows of records, and what the columns of the first are taken for.
+
+    remarks: gets what is left out.
+    """
+    rows = formats.rows(records, path, columns, remarks.append)
     place, first = records[0]
     return rows, formats.reading(first, columns, place)
 
@@ -98,10 +116,17 @@ def owner(source: Source, silos: int) -> str | None:
     first, *_ = source.rows
     free = [name for name in first.fields if name not in source.reading.columns.values()]
     for name in sorted((n for n in free if n.casefold() in OWNERS), key=_likeliness):
-        values = {row.fields.get(name) for row in source.rows}
-        if len(values) == silos > 1 and None not in values:
+        if len(silo_names(source, name)) == silos > 1:
             return name
     return None
+
+
+def silo_names(source: Source, column: str) -> set[str]:
+    """The values of a column, if they may be silos: files named after splits are not."""
+    values = {row.fields.get(column) for row in source.rows}
+    known = {value for value in values if value is not None}
+    pieces = column in PLACES and all(map(is_piece, known))
+    return set() if len(known) < len(values) or pieces else known
 
 
 def _likeliness(column: str) -> int:
@@ -111,8 +136,9 @@ def _likeliness(column: str) -> int:
 def parts(row: Row) -> tuple[str, str]:
     """What a row asks and what it answers, as text; a mere text is all answer."""
     if row.kind == "messages":
-        *before, last = [message["content"] for message in row.messages]
-        return "\n".join(before), last
+        said = [message["content"] for message in row.messages]
+        last = answers(row.messages)[-1]
+        return "\n".join(said[:last]), said[last]
     if row.kind == "labelled":
         return row.text, row.label or ""
     return row.prompt, row.completion or row.text

@@ -18,13 +18,23 @@ ASIDE = "\t# "  # a tab stands before a comment; no value that was filtered has 
 COLUMN = 34  # where comments begin
 
 
-def page(file: Path, name: str, model: str, sources: Mapping[str, Source], plan: Plan) -> str:
-    """The text of an experiment with one source that is divided, or with a source at each silo."""
+def page(
+    file: Path,
+    name: str,
+    model: str,
+    sources: Mapping[str, Source],
+    plan: Plan,
+    held: Mapping[str, str],
+) -> str:
+    """The text of an experiment with one source that is divided, or with a source at each silo.
+
+    held: the files for test or validation, if there are any, by the split.
+    """
     template = Path(__file__).with_name("page.yaml.jinja").read_text(encoding="utf-8")
     environment = Environment(  # noqa: S701 (YAML; every value of the user's passes a filter)
         undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"yaml": scalar, "note": note}
+    environment.filters |= {"yaml": scalar, "note": note, "line": line}
     first = next(iter(sources.values()))
     rouge = importlib.util.find_spec("rouge_score") is not None
     text = environment.from_string(template).render(
@@ -34,6 +44,7 @@ def page(file: Path, name: str, model: str, sources: Mapping[str, Source], plan:
         plan=plan,
         own=sources if len(sources) > 1 else {},
         source=first,
+        held=held,
         aside=ASIDE,
         time=duration(plan.seconds),
         cut=f"{100 * plan.cut:.0f} % of the rows are longer and are cut" if plan.cut else "all fit",
@@ -65,10 +76,15 @@ def scalar(value: Any) -> str:
     return text.strip()[1:-1]
 
 
+def line(value: object) -> str:
+    """A value in a comment, on one line."""
+    shown = "".join(sign if sign.isprintable() else " " for sign in str(value))
+    return " ".join(shown.split())
+
+
 def note(value: object) -> str:
     """A value in a comment: on one line, and not too long."""
-    shown = "".join(sign if sign.isprintable() else " " for sign in str(value))
-    words = " ".join(shown.split())
+    words = line(value)
     return words if len(words) <= 60 else f"{words[:59]}…"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-from hanse.data import splits
+from hanse.data import split_files, splits
 from hanse.data.formats import Row
 from hanse.errors import UserError
 from hanse.starter.look import Source, label_counts, owner, parts, tag_counts, tokens
@@ -78,26 +78,34 @@ class Plan:
         return any(word != label for label, word in self.labels.items())
 
 
-def plan(sources: Mapping[str, Source], silos: int) -> Plan:
+def plan(
+    sources: Mapping[str, Source], silos: int, given: Mapping[str, Source] | None = None
+) -> Plan:
     """The settings for one source that is divided, or for a source at each silo.
 
+    given: what files of their own hold for test or validation.
     Raises UserError if there are too few rows.
     """
+    given = given or {}
     rows = [row for source in sources.values() for row in source.rows]
+    every = [*rows, *(row for source in given.values() for row in source.rows)]
     _refuse_few(len(rows), silos)
     kinds = {row.kind for row in rows}
-    counts = label_counts(rows) if kinds == {"labelled"} else {}
+    counts = label_counts(every) if kinds == {"labelled"} else {}
     labels = _classes(counts)
     if kinds == {"tagged"}:
         # All of them, since a rare one may be in rows alone that are held out.
-        counts = tag_counts(rows)
+        counts = tag_counts(every)
         labels = {tag: tag for tag in counts}
     lengths = list(map(_length, _some(rows)))
     max_length = _max_length(lengths, READ if kinds == {"labelled"} else LENGTHS[-1])
     step = _step_seconds([min(length, max_length) for length in lengths])
     column = owner(next(iter(sources.values())), silos) if len(sources) == 1 else None
-    test, validation = _held_out(_owned(sources, column), silos, step / BATCH / FORWARD)
-    left = len(rows) - test - validation
+    sizes = {split: len(source.rows) for split, source in given.items()}
+    drawn = _held_out(_owned(sources, column), silos, step / BATCH / FORWARD, sizes)
+    left = len(rows) - sum(drawn)
+    test = sizes.get(split_files.TEST, drawn[0])
+    validation = sizes.get(split_files.VALIDATION, drawn[1])
     passes = min(PASSES, TRAINING / step * BATCH / left)
     rounds = 6 if left >= 16 * silos else 3
     fraction = 1.0 if silos <= MANY else _rounded(MANY / 2 / silos)
@@ -188,15 +196,18 @@ def _owned(sources: Mapping[str, Source], column: str | None) -> list[tuple[str,
     ]
 
 
-def _held_out(owned: Sequence[tuple[str, Row]], silos: int, score: float) -> tuple[int, int]:
+def _held_out(
+    owned: Sequence[tuple[str, Row]], silos: int, score: float, given: Mapping[str, int]
+) -> tuple[int, int]:
     """Rows for test and validation, of which every silo can spare its part.
 
-    score: seconds to score one row; the test is scored twice.
+    score: seconds to score one row; the test is scored twice. given: what files of their own hold.
     """
     share, most = TEST
-    test = min(share * len(owned), most, TESTING / score / 2)
+    test = 0 if split_files.TEST in given else min(share * len(owned), most, TESTING / score / 2)
     share, most = VALIDATION
     validation = min(share * len(owned), most, VALIDATING / score / LOOKS)
+    validation = 0 if split_files.VALIDATION in given else validation
     names = {id(row): name for name, row in owned}
     had = Counter(names.values())
     for part in (1, 0.5, 0.2, 0.1):

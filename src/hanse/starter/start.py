@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from hanse.errors import UserError
 from hanse.learners.sources import DEFAULT as DEFAULT_MODEL
 from hanse.learners.sources import PACKAGED, locate
 from hanse.loading import default_name
-from hanse.starter.look import Source, look
+from hanse.starter.look import PLACES, Source, held_files, look, silo_names
 from hanse.starter.page import page
 from hanse.starter.plan import MANY, Plan, plan
 
@@ -27,6 +27,7 @@ class Start:
     file: Path
     sources: Mapping[str, Source]  # by the silo's name, if each has its own
     plan: Plan
+    held: Mapping[str, Source]  # files of their own for test or validation, by the split
 
 
 def start(
@@ -45,24 +46,54 @@ def start(
     file = out or Path(f"{_name(paths[0]) if len(paths) == 1 else 'silos'}.yaml")
     if os.path.exists(file):  # not Path.exists, which raises for a name that is too long
         raise UserError(f"{file} is there already; name another with --out, or remove it.")
-    if silos is not None and silos < 1:
-        raise UserError(f"--silos is {silos}; there must be at least one.")
-    if len(paths) > 1 and silos not in (None, len(paths)):
-        raise UserError(
-            f"--from names {len(paths)} places, each of which is a silo, but --silos is {silos}; "
-            "leave --silos out, or put the files into one folder and name that."
-        )
+    _refuse_number(silos, len(paths))
     if model not in PACKAGED and not model.endswith(".gguf"):
         locate(model)
     found = [look(path, columns) for path in paths]
+    if len(paths) == 1:
+        held = _held(paths[0], found[0].columns)
+    else:
+        held, found = {}, list(map(_unheld, paths, found))
     sources = dict(zip(_silo_names(paths), found, strict=True))
     if model == DEFAULT_MODEL and all(row.kind == "tagged" for own in found for row in own.rows):
         model = ENCODER
-    chosen = plan(sources, silos or (len(paths) if len(paths) > 1 else _as_stored(found[0])))
+    silos = silos or (len(paths) if len(paths) > 1 else _as_stored(found[0]))
+    chosen = plan(sources, silos, held)
     where = str(Path(model).resolve()) if os.path.exists(model) else model
-    text = page(file, default_name(file), where, sources, chosen)
+    text = page(
+        file,
+        default_name(file),
+        where,
+        sources,
+        chosen,
+        {split: source.path for split, source in held.items()},
+    )
     storage.write(file, text.encode())
-    return Start(file, sources, chosen)
+    return Start(file, sources, chosen, held)
+
+
+def _refuse_number(silos: int | None, paths: int) -> None:
+    """Raise UserError for a number of silos that cannot be, or that is not that of the places."""
+    if silos is not None and silos < 1:
+        raise UserError(f"--silos is {silos}; there must be at least one.")
+    if paths > 1 and silos not in (None, paths):
+        raise UserError(
+            f"--from names {paths} places, each of which is a silo, but --silos is {silos}; "
+            "leave --silos out, or put the files into one folder and name that."
+        )
+
+
+def _held(path: str, columns: Mapping[str, str]) -> dict[str, Source]:
+    """What a folder holds for test and validation."""
+    return {split: look(file, columns, split) for split, file in held_files(path).items()}
+
+
+def _unheld(path: str, source: Source) -> Source:
+    """One silo's source, with a remark on files for test and validation: they are not read."""
+    if unused := " and ".join(held_files(path)):
+        remark = f"only files named for training are read, not those for {unused}."
+        return replace(source, remarks=[*source.remarks, remark])
+    return source
 
 
 def _name(path: str) -> str:
@@ -83,8 +114,7 @@ def _silo_names(paths: Sequence[str]) -> list[str]:
 
 def _as_stored(source: Source) -> int:
     """As many silos as a folder has folders or files, if these are a few; else the usual number."""
-    for column in ("folder", "file"):
-        values = {row.fields.get(column) for row in source.rows}
-        if None not in values and 1 < len(values) <= MANY:
-            return len(values)
+    for column in PLACES:
+        if 1 < len(silo_names(source, column)) <= MANY:
+            return len(silo_names(source, column))
     return min(SILOS, len(source.rows))

@@ -38,6 +38,10 @@ class IA3(Adapter):
             targets = matching(model, targets or USUAL[kind], self.layers_to_transform)
             scaled = set(whole(model, inner)) if inner else set()
             inner = [name for name in targets if name in scaled]
+        elif inner is None and isinstance(targets, list) and kind in USUAL_INNER:
+            # PEFT would save its whole choice, and refuse it: they must be among the targets.
+            usual = USUAL_INNER[kind]
+            inner = [name for name in targets if any(f".{name}".endswith(f".{u}") for u in usual)]
         return IA3Config(target_modules=targets, feedforward_modules=inner)
 
     def refused(self, model: Any, error: Exception) -> str:

@@ -1,11 +1,13 @@
 """LoRA (Hu et al. 2021, 2106.09685): a low-rank change beside frozen matrices."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar
 
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from pydantic import ConfigDict, Field, PositiveFloat
 from torch.nn import Linear
 from transformers.pytorch_utils import Conv1D
@@ -35,6 +37,8 @@ class Lora(Adapter):
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # Names of modules, or a regular expression; none: PEFT's choice for the architecture.
     target_modules: Targets = None
+    # Names of parameters, such as those that hold all experts of a layer; all-linear has them too.
+    target_parameters: tuple[str, ...] | None = None
     # The layers that have them, counted from 0; none: all. What lies below is computed once.
     layers_to_transform: Layers | None = None
     use_rslora: bool = False
@@ -53,6 +57,9 @@ class Lora(Adapter):
             values["target_modules"] = in_layers(
                 model, self.target_modules, self.layers_to_transform
             )
+        parameters = self.target_parameters
+        values["target_parameters"] = None if parameters is None else list(parameters)
+        values |= _doubled(self.r, self.lora_alpha, parameters or ())
         return LoraConfig(**values)
 
     def refused(self, model: Any, error: Exception) -> str:
@@ -71,9 +78,16 @@ class Lora(Adapter):
             )
 
     def check(self, model: PeftModel, name: str) -> None:
-        """A rank above the size of every adapted matrix only costs."""
+        """A rank above the size of every adapted matrix only costs; experts are in all layers."""
         layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
         pairs = [(own.lora_A[name], own.lora_B[name]) for own in layers if name in own.lora_A]
+        if self.layers_to_transform is not None and any(
+            isinstance(o, ParamWrapper) for o in layers
+        ):
+            raise UserError(
+                "adapter.lora.layers_to_transform does not go with fused experts, which PEFT "
+                "adapts in all layers; leave it out, or name target_modules without experts."
+            )
         most = max((min(a.in_features, b.out_features) for a, b in pairs), default=self.r)
         if self.r > most:
             raise UserError(
@@ -86,4 +100,25 @@ class Lora(Adapter):
         layers = written.get("layers_to_transform")
         if isinstance(layers, int):
             layers = [layers]
-        return super().read({**written, "layers_to_transform": layers or None})
+        named = written.get("target_parameters")
+        parameters = tuple(sorted(named)) if named else None
+        own = {**written, "layers_to_transform": layers or None, "target_parameters": parameters}
+        if parameters:
+            for pattern, usual in _doubled(own["r"], own["lora_alpha"], parameters).items():
+                if own.get(pattern) == usual:
+                    del own[pattern]
+        return super().read(own)
+
+
+def _doubled(r: int, alpha: float, parameters: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Ranks and α of the parameters that two matrices are in: each has a rank of its own.
+
+    PEFT does the same where it finds such parameters by itself.
+    """
+    both = [rf".*\.{re.escape(name)}" for name in parameters if name.endswith("gate_up_proj")]
+    if not both:
+        return {}
+    return {
+        "rank_pattern": dict.fromkeys(both, 2 * r),
+        "alpha_pattern": dict.fromkeys(both, 2 * alpha),
+    }

@@ -1,0 +1,65 @@
+"""Every algorithm of the package with settings that suit a toy, found by listing the folder."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pytest
+
+from hanse import parts
+from hanse.interfaces import Algorithm
+from hanse.learners.training import Training
+
+
+class Case(NamedTuple):
+    """An algorithm with settings that suit the toy, where the defaults suit large models."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+    @property
+    def adapter(self) -> dict[str, Any]:
+        """What the toys train; most algorithms do as well without LoRA."""
+        return {"rank": 2 if self.name in LORA else 0, "beside": BESIDE.get(self.name, "")}
+
+
+# Variants of one algorithm that its defaults do not reach. An algorithm without a line here is
+# tested with its defaults.
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "fedprox": [{"mu": 0.1}],
+    "fedper": [{"share": ("weight",)}],
+    "fedopt": [
+        {"optimizer": "adam", "learning_rate": 0.1},
+        {"optimizer": "yogi", "learning_rate": 0.1},
+        {"optimizer": "adagrad", "learning_rate": 0.3},
+        {"optimizer": "momentum", "learning_rate": 0.5, "beta_1": 0.5},
+    ],
+}
+LORA = {  # those that are about LoRA's factors
+    *("fedit", "ffa_lora", "rolora", "fedsa_lora", "flexlora", "flora", "fedex_lora"),
+    *("hetlora", "lora_fair", "pftt", "fed_sb"),
+}
+BESIDE = {"pftt": "layer.bottleneck_up.bias", "fed_sb": "layer.core_r"}  # what they look for
+PERSONAL = {"fedper", "fedsa_lora", "pftt"}  # those whose clients keep what the server never sees
+CASES = [
+    Case(name, settings)
+    for name in parts.names("algorithms")
+    for settings in SETTINGS.get(name, [{}])
+]
+every_algorithm = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: "-".join([case.name, *map(str, case.settings.values())])
+)
+
+
+def remembering(algorithm: Algorithm) -> Training:
+    """Training that keeps as much from round to round as the algorithm takes."""
+    training = Training(learning_rate=0.05, per_device_train_batch_size=4)
+    if "adamw" not in algorithm.optimizers:
+        momentum = 0.9 if "momentum" in algorithm.optimizers else 0.0
+        training = replace(training, optim="sgd", momentum=momentum)
+    return training if algorithm.forgetful else replace(training, optimizer_state="keep")
+
+
+def built(case: Case) -> Algorithm:
+    """The algorithm, as an experiment would name it."""
+    return parts.build("algorithms", {case.name: dict(case.settings)})

@@ -1,0 +1,200 @@
+"""Every algorithm under every aggregator: refused before anybody is asked, or a run that works."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from contract.cases import Case, built, every_algorithm
+from hanse import parts
+from hanse.aggregators.mean import Mean
+from hanse.algorithms.fedavg import FedAvg
+from hanse.algorithms.fednova import FedNova
+from hanse.composition import check
+from hanse.errors import UserError
+from hanse.interfaces import MEAN, Aggregator, Client, Exchange, Server, Transform
+from hanse.journal import records
+from hanse.messages import Order, Reply, Update
+from hanse.randomness import Moment
+from hanse.tensors import Layout, Tensors, scale
+from hanse.values import Combined, Memory, State
+from toys import Meddler, Outcome, federate, held_out, silos
+
+WEIGHT = "#weight"
+
+
+@dataclass(frozen=True)
+class Sums(Aggregator):
+    """Sees weighted tensors only, and adds them up."""
+
+    sums_only: ClassVar[bool] = True
+    gives: ClassVar[frozenset[str]] = frozenset({MEAN})
+
+    def layout(self, expected: Layout) -> Layout:
+        return {**expected, WEIGHT: torch.empty((), device="meta")}
+
+    def seal(self, update: Update, note: Order, client: Client) -> Update:
+        sealed = scale(update.tensors, update.weight)
+        return Update({**sealed, WEIGHT: torch.tensor(float(update.weight))})
+
+    def aggregate(self, exchange: Exchange) -> Combined:
+        total: dict[str, torch.Tensor] = {}
+        clients = []
+        for profile, update in exchange.train():
+            clients.append(profile.name)
+            total = {name: total.get(name, 0.0) + t for name, t in update.tensors.items()}
+        weight = float(total.pop(WEIGHT))
+        return Combined(exchange.decode("", scale(total, 1 / weight)), {}, weight, tuple(clients))
+
+
+@dataclass(frozen=True)
+class Median(Aggregator):
+    """Each coordinate's median: no mean, no numbers, and nothing for `combine`."""
+
+    def aggregate(self, exchange: Exchange) -> Combined:
+        updates = {
+            profile.name: exchange.decode(profile.name, update.tensors)
+            for profile, update in exchange.train()
+        }
+        first = next(iter(updates.values()))
+        found = {
+            name: torch.stack([own[name] for own in updates.values()]).median(dim=0).values
+            for name in first
+        }
+        return Combined(found, {}, float(len(updates)), tuple(updates))
+
+
+RULES: dict[str, Aggregator] = {
+    **{name: parts.build("aggregators", name) for name in parts.names("aggregators")},
+    "sums": Sums(),
+    "median": Median(),
+}
+
+
+def run(case: Case, rule: Aggregator, folder: Path, taps: list[Meddler]) -> Outcome:
+    def tapped(inner: Any) -> Meddler:
+        taps.append(Meddler(inner))
+        return taps[-1]
+
+    own = case.adapter
+    return federate(
+        built(case),
+        silos(4, **own),
+        folder,
+        held_out(**own),
+        rounds=2,
+        aggregator=rule,
+        network=tapped,
+    )
+
+
+def refused(case: Case, rule: Aggregator) -> bool:
+    try:
+        check(built(case), (), rule)
+    except UserError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", RULES)
+@every_algorithm
+def test_a_combination_is_refused_or_works(case: Case, name: str, tmp_path: Path) -> None:
+    taps: list[Meddler] = []
+    if refused(case, RULES[name]):
+        assert name != "mean" and case.name != "fedavg"
+        with pytest.raises(UserError, match="choose the aggregator mean"):
+            run(case, RULES[name], tmp_path / "run", taps)
+        assert not any(tap.requests for tap in taps)
+        return
+    outcome = run(case, RULES[name], tmp_path / "run", taps)
+    assert [len(record.get("clients", ())) for record in outcome.records] == [0, 4, 4]
+    algorithm = outcome.run.algorithm
+    model = algorithm.model(outcome.standing.state)
+    assert all(bool(tensor.isfinite().all()) for tensor in model.values())
+    if RULES[name].sums_only:  # sums of updates come to what the mean of them does
+        plain = run(case, Mean(), tmp_path / "plain", taps)
+        for key, tensor in algorithm.model(plain.standing.state).items():
+            torch.testing.assert_close(model[key], tensor, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rule", [Sums(), Median()])
+@pytest.mark.parametrize("name", ["fednova", "flexlora", "flora", "fedex_lora", "hetlora"])
+def test_what_needs_more_than_a_rule_gives_is_refused(name: str, rule: Aggregator) -> None:
+    with pytest.raises(UserError, match=r"needs .*; choose the aggregator mean, or another algo"):
+        check(parts.build("algorithms", name), (), rule)
+
+
+@dataclass(frozen=True)
+class Weighing(FedAvg):
+    """Has a step of its own that looks at a number, and does not say so."""
+
+    def step(self, state: State, combined: Combined, server: Server) -> State:
+        change = scale(combined.tensors, 1 / combined.numbers["loss"])
+        return super().step(state, replace(combined, tensors=change), server)
+
+
+@pytest.mark.parametrize("rule", [Sums(), Median()])
+def test_an_algorithm_that_declares_nothing_is_taken_to_need_everything(rule: Aggregator) -> None:
+    check(Weighing(), (), Mean())
+    check(FedAvg(), (), rule)
+    with pytest.raises(UserError, match="or declare what Weighing needs, if it is less"):
+        check(Weighing(), (), rule)
+
+
+class Tripled(Mean):
+    """A rule of its own below one that gives everything."""
+
+    def aggregate(self, exchange: Exchange) -> Combined:
+        return super().aggregate(exchange)
+
+
+def test_an_aggregator_that_declares_nothing_gives_nothing() -> None:
+    with pytest.raises(UserError, match=r"FedNova needs .*, which Tripled does not give"):
+        check(FedNova(), (), Tripled())
+
+
+class Halved(Transform):
+    """Linear, and says so."""
+
+    linear: ClassVar[bool] = True
+
+    def encode(self, tensors: Tensors, memory: Memory, state: Tensors, moment: Moment) -> Tensors:
+        return scale(tensors, 0.5)
+
+    def decode(self, tensors: Tensors, state: Tensors, moment: Moment) -> Tensors:
+        return scale(tensors, 2.0)
+
+
+class Rounded(Halved):
+    """Encodes otherwise, and does not say how."""
+
+    def encode(self, tensors: Tensors, memory: Memory, state: Tensors, moment: Moment) -> Tensors:
+        return {name: tensor.round() for name, tensor in tensors.items()}
+
+
+def test_a_transform_that_declares_nothing_is_not_linear() -> None:
+    check(FedAvg(), [Halved()], Sums())
+    with pytest.raises(UserError, match="Sums sees only sums, but Rounded needs each client's"):
+        check(FedAvg(), [Rounded()], Sums())
+
+
+def test_a_client_that_withholds_a_needed_number_is_not_counted(tmp_path: Path) -> None:
+    def withheld(reply: Reply) -> Reply:
+        if reply.client != "c1" or reply.kind != "train":
+            return reply
+        numbers = {n: v for n, v in reply.update.numbers.items() if n != "sum_a"}
+        return replace(reply, update=replace(reply.update, numbers=numbers))
+
+    outcome = federate(
+        FedNova(),
+        silos(3),
+        tmp_path / "run",
+        held_out(),
+        rounds=1,
+        network=lambda inner: Meddler(inner, changed=withheld),
+    )
+    assert outcome.records[-1]["clients"] == ["c0", "c2"]
+    errors = [row["error"] for row in records(tmp_path / "run", "ledger") if "error" in row]
+    assert errors == ["the number sum_a is missing, which the algorithm needs"]

@@ -1,0 +1,189 @@
+"""Constants of an adapter: made by the server, sent to each client once, the same everywhere."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hanse.algorithms.fedavg import FedAvg
+from hanse.constants import Constants, ConstantStore
+from hanse.errors import UserError
+from hanse.interfaces import Federation
+from hanse.journal import records
+from hanse.messages import MessageError, Order, Reply, Request
+from hanse.randomness import Moment
+from hanse.silo.agreement import sent
+from hanse.values import Memory
+from toys import Batch, Meddler, Outcome, Toy, ToyLearner, federate, held_out, same, silos
+
+
+class Place:
+    """A process on some machine: it makes learners, and computes constants in a way of its own.
+
+    error: what its processor makes of rounding.
+    """
+
+    def __init__(self, toy: Toy, error: float) -> None:
+        self.toy, self.error = toy, error
+        self.there: Constants | None = None  # what this process has in memory
+
+    def __call__(self, moment: Moment, kept: Memory) -> "Bent":
+        return Bent(self, moment, kept)
+
+
+class Bent(ToyLearner):
+    """Softmax regression on features that are multiplied by constants."""
+
+    def __init__(self, place: Place, moment: Moment, kept: Memory) -> None:
+        super().__init__(place.toy, moment, kept)
+        self.place = place
+
+    def constants(self) -> Constants:
+        if self.place.there is None:
+            drawn = torch.randn(4, generator=torch.Generator().manual_seed(7))
+            self.place.there = Constants.of({"bend": drawn + self.place.error})
+        return self.place.there
+
+    def has_constants(self, digest: str) -> bool:
+        return self.place.there is not None and self.place.there.digest == digest
+
+    def put_constants(self, constants: Constants) -> None:
+        self.place.there = constants
+
+    def forward(self, batch: Batch) -> Tensor:
+        return super().forward(replace(batch, x=batch.x * self.constants().tensors["bend"]))
+
+
+def go(
+    folder: Path, errors: Mapping[str, float] | None = None, server: float = 0.0, **settings: Any
+) -> Outcome:
+    """Three rounds of FedAvg; each machine errs in its own way. New processes each time."""
+    learners = {name: Place(toy, (errors or {}).get(name, 0.0)) for name, toy in silos(3).items()}
+    return federate(FedAvg(), learners, folder, Place(held_out(), server), **settings)
+
+
+def test_all_have_the_servers(tmp_path: Path) -> None:
+    alike = go(tmp_path / "alike")
+    unlike = go(tmp_path / "unlike", {"c0": 0.3, "c1": -0.2, "c2": 0.1})
+    assert same(alike.standing, unlike.standing)
+    assert alike.records[-1]["client_test"].keys() == {"c0", "c1", "c2"}
+    for a, b in zip(alike.records, unlike.records, strict=True):
+        assert a.get("test") == b.get("test") and a["bytes"] == b["bytes"]
+    assert not same(alike.standing, go(tmp_path / "other", server=0.3).standing)
+
+
+def test_they_are_sent_once(tmp_path: Path) -> None:
+    seen: list[Meddler] = []
+
+    def network(inner: Federation) -> Meddler:
+        seen.append(Meddler(inner))
+        return seen[0]
+
+    go(tmp_path / "run", network=network)
+    requests = [Request.parse(message) for message in seen[0].requests]
+    assert [(r.round, bool(r.given)) for r in requests if r.kind == "train"] == [
+        *[(1, True)] * 3,
+        *[(2, False)] * 3,
+        *[(3, False)] * 3,
+    ]
+    assert len({r.constants for r in requests}) == 1 and len(requests[0].constants) == 64
+    rows = records(tmp_path / "run", "ledger")
+    sizes = [row["down"] for row in rows if row["kind"] == "train"]
+    first = requests[0]
+    assert sizes[0] - sizes[3] == len(first.pack()) - len(replace(first, given={}).pack()) > 16
+
+
+def test_who_joins_later_is_sent_them_then(tmp_path: Path) -> None:
+    whole = go(tmp_path / "run", fraction_train=0.34, rounds=4)
+    assert whole.standing.holding <= {"c0", "c1", "c2"}
+    assert [r["client_test"].keys() for r in whole.records[-1:]] == [{"c0", "c1", "c2"}]
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_resume_equals_no_stop_on_whatever_machine(tmp_path: Path, stop: int) -> None:
+    whole = go(tmp_path / "whole")
+    go(tmp_path / "stopped", stop_after=stop)
+    gone_on = go(tmp_path / "stopped", {"c0": 1.0, "c1": 2.0}, server=3.0)
+    assert same(whole.standing, gone_on.standing)
+    assert [r.get("test") for r in gone_on.records] == [r.get("test") for r in whole.records]
+    rows = [
+        [(row["client"], row["kind"], row["down"]) for row in records(tmp_path / at, "ledger")]
+        for at in ("whole", "stopped")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_a_client_that_has_lost_them_is_sent_them_again(tmp_path: Path) -> None:
+    whole = go(tmp_path / "whole")
+    go(tmp_path / "run", stop_after=1)
+    shutil.rmtree(tmp_path / "run" / "clients" / "constants")
+    gone_on = go(tmp_path / "run", {"c0": 1.0, "c1": 2.0, "c2": 3.0})
+    assert same(whole.standing, gone_on.standing)
+    rows = [row for row in records(tmp_path / "run", "ledger") if row["kind"] == "train"]
+    # One client's were the whole machine's, and it writes them down for all.
+    assert [row["round"] for row in rows] == [1, 1, 1, 2, 2, 2, 2, 3, 3, 3]
+    assert not any("error" in row for row in rows)
+
+
+def test_a_damaged_file_counts_as_lost(tmp_path: Path) -> None:
+    store, kept = ConstantStore(tmp_path), Constants.of({"bend": torch.ones(4)})
+    store.keep(kept)
+    assert (found := store.find(kept.digest)) and found.digest == kept.digest
+    [file] = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert store.find(kept.digest) is None
+    store.keep(kept)
+    assert store.read(kept.digest).digest == kept.digest
+
+
+def test_a_server_without_its_file_does_not_go_on(tmp_path: Path) -> None:
+    go(tmp_path / "run", stop_after=1)
+    shutil.rmtree(tmp_path / "run" / "constants")
+    with pytest.raises(UserError, match=r"is missing or damaged.*begin a new run"):
+        go(tmp_path / "run")
+
+
+def test_changed_on_the_way_they_are_refused(tmp_path: Path) -> None:
+    class Altering(Meddler):
+        def send(self, client: str, message: bytes) -> None:
+            request = Request.parse(message)
+            if client == "c1" and request.given:
+                request = replace(request, given={"bend": request.given["bend"] + 1})
+            super().send(client, request.pack())
+
+    outcome = go(tmp_path / "run", network=Altering)
+    assert outcome.records[1]["clients"] == ["c0", "c2"]
+    errors = [row for row in records(tmp_path / "run", "ledger") if "error" in row]
+    assert errors[0]["client"] == "c1" and "other constants" in errors[0]["error"]
+
+
+def test_a_client_cannot_ask_for_ever(tmp_path: Path) -> None:
+    digest = go(tmp_path / "plain").standing.constants.digest
+
+    def always(reply: Reply) -> Reply:
+        mine = reply.client == "c1" and reply.round > 1
+        return replace(reply, error="it lacks them.", lacks=digest) if mine else reply
+
+    outcome = go(tmp_path / "run", network=lambda inner: Meddler(inner, changed=always))
+    assert outcome.records[2]["clients"] == ["c0", "c2"]
+
+
+def test_a_hash_is_no_path() -> None:
+    with pytest.raises(MessageError, match="hash"):
+        Request.parse(Request("train", 1, constants="../" * 20 + "aaaa").pack())
+
+
+def test_silos_agree_on_the_constants_whoever_is_sent_them() -> None:
+    def request(word: str, **given: Any) -> Request:
+        return Request("train", 1, order=Order({"w": torch.ones(2)}), constants=word * 64, **given)
+
+    first, held = (
+        sent(request("a", given={"bend": torch.ones(4)}), "job"),
+        sent(request("a"), "job"),
+    )
+    assert first == held != sent(request("b"), "job")
