@@ -189,12 +189,17 @@ def simulate(
         mine = learner
         if settings is not experiment:
             mine = machine.learner(settings, {}, learner.moment, {})
-            alike = mine.parameters().keys() == learner.parameters().keys()
-            if mine.rank == learner.rank or not (algorithm.unequal and alike):
-                _refuse_unlike(name, mine, learner)
-                mine.backbone.begin(mine.adapter, learner.initial())
+            _fit_to(learner, name, mine, algorithm.unequal)
         silos[name] = Silo(settings, replace(mine, splits=read[name]))
     return Simulation(experiment, machine, division, learner, silos)
+
+
+def _fit_to(server: AdaptedModel, name: str, mine: AdaptedModel, unequal: bool) -> None:
+    """Have a client's own model begin as the server's, unless its rank may be another."""
+    alike = mine.parameters().keys() == server.parameters().keys()
+    if mine.rank == server.rank or not (unequal and alike):
+        _refuse_unlike(name, mine, server)
+        mine.backbone.begin(mine.adapter, server.initial())
 
 
 def _labelled(experiment: Experiment, labels: dict[str, str]) -> Experiment:

@@ -414,10 +414,11 @@ def test_silos_inside_a_training_folder_are_silos(tmp_path: Path) -> None:
 def test_what_is_marked_as_bad_is_left_out_and_said(
     tmp_path: Path, hanse: Callable[..., Any], tiny_llama: Path
 ) -> None:
-    rows = [{"prompt": f"Where is {n}?", "completion": "Go." if n % 2 else "Here.",
-             "label": n % 2 == 0} for n in range(60)]  # fmt: skip
+    good = [number % 8 != 3 for number in range(60)]
+    rows = [{"prompt": f"Where is {n}?", "completion": "Here." if fine else "Go.", "label": fine}
+            for n, fine in enumerate(good)]  # fmt: skip
     (tmp_path / "kto.jsonl").write_bytes(lines(rows))
-    said = "30 of 60 rows of kto.jsonl are left out: label false marks a bad answer"
+    said = "8 of 60 rows of kto.jsonl are left out: label false marks a bad answer"
     assert said in hanse("init", "--from", "kto.jsonl").out
     file = tmp_path / "kto.yaml"
     assert f"  # {said}" in file.read_text()
@@ -428,7 +429,7 @@ def test_what_is_marked_as_bad_is_left_out_and_said(
     [remark] = found.remarks
     assert remark.endswith("label false marks a bad answer, and nothing here learns from these.")
     checked = hanse("check", file, *ours(tiny_llama))
-    assert "30 of 60 rows of" in " ".join(checked.out.split())
+    assert "8 of 60 rows of" in " ".join(checked.out.split())
 
 
 def test_a_preference_is_refused_only_where_nothing_can_be_learned(tmp_path: Path) -> None:
