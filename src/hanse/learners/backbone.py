@@ -1,6 +1,5 @@
 """A frozen base model with its tokenizer, and the adapters that were put into it."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from torch.nn import Parameter
 
 from hanse.constants import Constants
 from hanse.errors import UserError
-from hanse.learners import attached, constants, prefix, quantization
+from hanse.learners import attached, constants, prefix, quantization, virtual_tokens
 from hanse.learners.activations import Activations
 from hanse.learners.adapter import Adapter
 from hanse.learners.batches import placed
@@ -81,6 +80,9 @@ class Backbone:
         self._remember(name)
         self._active = ""
         self.model.eval()  # a fresh adapter's dropout is at work, and scores would be random
+        if virtual_tokens.are_cached(self.model, name):
+            with self.autocast():
+                virtual_tokens.refuse_unread(self.activate(name), settings)
         if self.activation_cache and not self.model.config.is_encoder_decoder:
             self._depths[name] = depth = frozen_depth(self.model, self.parameters(name).values())
             if depth and depth not in self._prefixes:
@@ -217,10 +219,8 @@ class Backbone:
         if adapter is None:
             with self.bare():
                 yield self.model.get_base_model()
-        elif self.model.peft_config[adapter].is_prompt_learning:
-            with warnings.catch_warnings():  # it says that it does without positions
-                warnings.filterwarnings("ignore", "Position ids are not supported")
-                yield self.activate(adapter)  # only PEFT's own model puts vectors before the text
+        elif virtual_tokens.are_cached(self.model, adapter):
+            yield self.activate(adapter)  # PEFT's own model puts them into the cache
         else:
             yield self.activate(adapter).get_base_model()
 
