@@ -156,6 +156,11 @@ class Backbone:
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     @property
+    def vocabulary(self) -> int | None:
+        """Of how many tokens the model has embeddings, if it has any."""
+        return getattr(self.model.config.get_text_config(), "vocab_size", None)
+
+    @property
     def weights(self) -> int:
         """How many there are in the base model."""
         trained = (p for own in self._parameters.values() for p in own.values())

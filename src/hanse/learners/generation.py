@@ -11,6 +11,7 @@ from transformers import TextStreamer
 from hanse.errors import UserError
 from hanse.learners import virtual_tokens
 from hanse.learners.backbone import Backbone
+from hanse.vocabulary import refuse_beyond
 
 Hear = Callable[[str], None]  # gets the pieces of an answer as they are said
 
@@ -38,8 +39,11 @@ def continued(
 
     adapter: none for the base model alone. hear: told of a single prompt's answer word by word.
     A prompt that leaves no room for the answer loses its left; an encoder's has room of its own.
-    Raises UserError if the answer alone would be longer than what the model can read.
+    Raises UserError if the answer alone would be longer than what the model can read, or for a
+    token that it has no embedding of.
     """
+    for prompt in prompts:
+        refuse_beyond(prompt, backbone.tokenizer, backbone.vocabulary, "the prompt")
     room = _room(backbone, adapter, decoding)
     rows = [_last(prompt, room, backbone.tokenizer) for prompt in prompts]
     said: dict[int, str] = {}
