@@ -40,6 +40,7 @@ CAUSAL: dict[str, dict[str, Any]] = {  # by how they know places, and whether th
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
     "falcon": {},
     "bloom": {"n_layer": 2, "n_head": 4},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64},
 }
 VIRTUAL: dict[str, Adapter] = {
     "prompt_tuning": PromptTuning(3),
@@ -120,7 +121,7 @@ def test_an_answer_is_the_same_in_any_batch(kind: str, adapter: str) -> None:
     try:
         name = _adapted(backbone, ADAPTERS[adapter])
     except UserError:
-        assert (kind, adapter) in {("falcon", "prefix_tuning"), ("falcon", "cartridge")}
+        assert kind in ("falcon", "mpt") and adapter in ("prefix_tuning", "cartridge")
         return
     _check_answers(backbone, name)
 
@@ -154,7 +155,7 @@ def test_so_it_is_with_every_method_of_peft(method: str) -> None:
 def test_scores_are_the_same_in_any_batch(kind: str, adapter: str) -> None:
     """Padding stands on the right there, and nothing looks at it."""
     backbone, rows = _causal(kind), _prompts()[:12]
-    settings = {"ia3": IA3(), **ADAPTERS}[adapter]
+    settings = {"ia3": IA3(), **ADAPTERS}[adapter]  # of whose defaults PEFT knows few models
     try:
         name = _adapted(backbone, settings)
     except UserError:

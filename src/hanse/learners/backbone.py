@@ -68,7 +68,9 @@ class Backbone:
         """Put an adapter beside those already there; its name."""
         self.model, name = attached.attach(self.model, settings, seed, self.head.task, self.fresh)
         inside = attached.parameters(self.model, name)
-        resting = [key for key in inside if not self._is_fresh(key) and not settings.trains(key)]
+        head = tuple(f".{module}." for module in attached.head_of(self.model, self.fresh))
+        mine = {key for key in inside if settings.trains(key) or any(own in key for own in head)}
+        resting = [key for key in inside if key not in mine]
         self._resting[name] = [inside.pop(key) for key in resting]
         self._parameters[name] = inside
         for parameter in self._parameters[name].values():
@@ -93,9 +95,6 @@ class Backbone:
     def aside(self, adapter: str) -> tuple[str, ...]:
         """What stands in the names of those tensors that are not of an adapter's main kind."""
         return self._aside[adapter]
-
-    def _is_fresh(self, name: str) -> bool:
-        return any(f".{module}." in name for module in self.fresh)
 
     def detach(self, adapter: str) -> None:
         """Take an adapter out and free its memory."""

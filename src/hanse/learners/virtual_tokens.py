@@ -13,6 +13,19 @@ from hanse.learners.shortage import is_shortage
 EMBEDDED = (PeftType.PROMPT_TUNING, PeftType.P_TUNING)  # embeddings; others are in the cache
 
 
+def sizes(model: Any) -> dict[str, Any]:
+    """What PEFT would look for in a model's configuration, under names that not all have.
+
+    A virtual token is as wide as an embedding, which in some models is narrower than a layer.
+    """
+    config, words = model.config.get_text_config(), model.get_input_embeddings()
+    return {
+        "token_dim": getattr(words, "base_layer", words).embedding_dim,
+        "num_layers": config.num_hidden_layers,
+        "num_attention_heads": getattr(config, "num_attention_heads", 1),  # of no use to embeddings
+    }
+
+
 def count(model: PeftModel, adapter: str | None) -> int:
     """How many virtual tokens an adapter has; none: the base model alone."""
     if adapter is None or not model.peft_config[adapter].is_prompt_learning:
