@@ -170,6 +170,8 @@ def simulate(
     division = division or machine.division(experiment)
     experiment = _labelled(experiment, division.labels)
     tasks, algorithm = build_tasks(experiment), build_algorithm(experiment)
+    for task in tasks.values():
+        task.require()
     if only is None:
         _refuse_unmeasured(tasks, bool(experiment.evaluation.test and division.test))
     asked = next(iter(tasks.values())).needs

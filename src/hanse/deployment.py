@@ -25,6 +25,7 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.precision import read
 from hanse.logs import LogFormat, structured
 from hanse.parts import names
+from hanse.runtimes import flower_home
 from hanse.runtimes.agreeing import Agreeing
 from hanse.runtimes.deployed import Deployed
 from hanse.runtimes.flower_children import refuse_busy, terminable
@@ -64,6 +65,7 @@ def serve(
 
     status_port: where on this machine /healthz and /metrics are.
     """
+    flower_home.refuse_missing()  # before the model is loaded
     refuse_missing(build_trackers(experiment))
     _refuse_unfit(experiment)
     _refuse_open(address)

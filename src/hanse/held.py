@@ -135,7 +135,8 @@ def _rendering(
     backbone: Backbone, model: Model, needs: str, labels: Mapping[str, str], template: str
 ) -> Rendering:
     length = backbone.max_length(model.max_length)
-    return Rendering(backbone.tokenizer, backbone.head.reads[needs], labels, template, length)
+    reads = backbone.head.reads[needs]
+    return Rendering(backbone.tokenizer, reads, labels, template, length, backbone.vocabulary)
 
 
 def adapter_settings(experiment: Experiment) -> Adapter:

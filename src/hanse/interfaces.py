@@ -254,6 +254,9 @@ class Task(ABC):
     costly: bool = False
     limit: int | None = None  # most examples of one evaluation, a split's first; None for all
 
+    def require(self) -> None:  # noqa: B027 (most need nothing)
+        """Raise UserError if a package that it needs is not installed."""
+
     @abstractmethod
     def evaluate(self, learner: Learner, split: str) -> Scores:
         """Metrics, and one value per item in the order of the split."""

@@ -11,6 +11,7 @@ from hanse import storage
 from hanse.learners.sources import CACHE
 from hanse.logs import LogFormat, structured
 from hanse.resident import Resident
+from hanse.runtimes import flower_home
 from hanse.runtimes.flower_children import listens, terminable
 from hanse.runtimes.flower_node import FlowerNode
 from hanse.runtimes.frames import Door, Line, door
@@ -30,6 +31,7 @@ def join(silo: Silo, status_port: int | None = None, logs: LogFormat = LogFormat
 
     status_port: where on this machine /healthz and /metrics are.
     """
+    flower_home.refuse_missing()
     kit = open_silo(silo.kit, silo.name) if silo.kit else None
     if kit is None:
         log.warning("without a kit nothing is encrypted or signed: for trying out on one machine")

@@ -18,7 +18,7 @@ from hanse.data.formats import Reading, reading
 from hanse.data.split_files import TEST, TRAIN, VALIDATION
 from hanse.errors import UserError
 from hanse.exchange import RoundExchange
-from hanse.experiment import Experiment, build_objective
+from hanse.experiment import Experiment, build_objective, build_trackers
 from hanse.held import examples
 from hanse.interfaces import Task
 from hanse.journal import Journal, peak_memory
@@ -29,6 +29,7 @@ from hanse.packed import lengths
 from hanse.randomness import Moment
 from hanse.sampling import sample
 from hanse.server import Run, conversation, start
+from hanse.tracking import refuse_missing
 from hanse.values import Example, Memory
 
 PROBED = 4  # optimizer steps that are really done, the first on the longest examples
@@ -68,6 +69,7 @@ class Preview:
 
 def preview(experiment: Experiment) -> Preview:
     """Load everything, train a few steps and score a few rows in a folder that is then removed."""
+    refuse_missing(build_trackers(experiment))
     simulation = simulate(experiment)
     with tempfile.TemporaryDirectory(prefix="hanse-check-") as folder:
         journal = Journal(Path(folder))

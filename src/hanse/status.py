@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from hanse.errors import UserError
+from hanse.extras import refuse_missing
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -43,6 +44,7 @@ def shown(port: int | None, status: Callable[[], Status]) -> Iterator[None]:
     if port is None:
         yield
         return
+    refuse_missing("--status-port", "flower", ["prometheus_client"], "leave it out")
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), _handler(status))
     except OSError as error:

@@ -24,6 +24,7 @@ from hanse.errors import UserError
 from hanse.packed import Examples, Packed, join, pack
 from hanse.progress import say
 from hanse.values import Example
+from hanse.vocabulary import refuse_beyond
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +41,32 @@ _TODAY = "strftime_now"  # by this function a chat template writes the date
 
 @dataclass(frozen=True)
 class Rendering:
-    """How rows become examples; see `chat.render`."""
+    """How rows become examples; see `chat.render`.
+
+    vocabulary: of how many tokens the model has embeddings, if it has any.
+    """
 
     tokenizer: Tokenizer
     needs: str
     labels: Mapping[str, str]
     template: str
     max_length: int
+    vocabulary: int | None = None
 
     def render(self, rows: Sequence[Row]) -> list[Example]:
-        """The examples of rows, in their order."""
-        return chat.render(
+        """The examples of rows, in their order; raises UserError for what cannot be read."""
+        found = chat.render(
             rows, self.tokenizer, self.needs, self.labels, self.template, self.max_length
         )
+        for row, example in zip(rows, found, strict=True):
+            self._refuse_beyond(example.ids, row.place)
+        if self.needs == "choices" and found:
+            for choice in found[0].choices:
+                self._refuse_beyond(choice, "a label's word")
+        return found
+
+    def _refuse_beyond(self, ids: Sequence[int], place: str) -> None:
+        refuse_beyond(ids, self.tokenizer, self.vocabulary, place)
 
     def digest(self) -> bytes | None:
         """What tells this rendering from all others; None if the tokenizer cannot be written."""
@@ -65,6 +79,7 @@ class Rendering:
         own += [getattr(self.tokenizer, name, None) for name in _OWN]
         own += [date.today().isoformat()] if _TODAY in template else []
         settings = [self.needs, list(self.labels.items()), self.template, self.max_length]
+        settings.append(self.vocabulary)
         libraries = [version(name) for name in ("tokenizers", "transformers", "jinja2")]
         told = json.dumps([own, settings, libraries], default=str)
         found = hashlib.sha256(told.encode())

@@ -34,12 +34,15 @@ class Generation(Task):
     batch_size: PositiveInt = 16
     costly: bool = True  # false: also on validation rows, and at each client on its own
 
+    def require(self) -> None:
+        for name in self.metrics:
+            JUDGES[name]("", "")
+
     def evaluate(self, learner: Learner, split: str) -> Scores:
         examples: Sequence[Example] = learner.examples(split)[: self.limit]
         self._refuse_unanswered(examples, split)
+        self.require()  # rather than after minutes
         judges = {name: self._judge(name) for name in self.metrics}
-        for judge in judges.values():
-            judge("", "")  # what is not installed shows now rather than after minutes
         said = self._said(learner, examples, split)
         metrics: dict[str, float] = {}
         items: dict[str, list[float]] = {}

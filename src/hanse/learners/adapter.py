@@ -32,7 +32,7 @@ class Adapter(ABC):
     told: ClassVar[tuple[str, ...]] = ()
     own: ClassVar[tuple[str, ...]] = ()
     sizes: ClassVar[tuple[str, ...]] = ()
-    refusals: ClassVar[tuple[type[Exception], ...]] = (ValueError, re.error)
+    refusals: ClassVar[tuple[type[Exception], ...]] = (ValueError, TypeError, re.error)
 
     @abstractmethod
     def config(self, model: Any) -> PeftConfig:

@@ -21,6 +21,7 @@ from hanse.factors import A
 from hanse.learners.adapter import Adapter
 from hanse.learners.decoder import replaced
 from hanse.learners.shortage import is_shortage
+from hanse.learners.targets import targeted
 from hanse.tensors import Tensors
 
 # What a name in a model has that it has not on disk: a whole module's copy, a vector's own module.
@@ -47,14 +48,16 @@ def attach(
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
         try:
-            config = _headed(settings.config(model), task, fresh)
+            head = head_of(model, fresh)
+            config = _headed(settings.config(model), model, task, head)
             if there is None:
                 there = get_peft_model(model, config, adapter_name=name)
             else:
                 there.add_adapter(name, config)
             first = there.peft_config[name]
             for other in settings.kinds[1:]:
-                inject_adapter_in_model(other.config(model), there.get_base_model(), name)
+                beside = _outside(other.config(model), model, head)
+                inject_adapter_in_model(beside, there.get_base_model(), name)
             there.peft_config[name] = first  # PEFT puts the last one there, and would save that
         except settings.refusals as error:
             if isinstance(error, UserError) or is_shortage(error):
@@ -117,15 +120,41 @@ def _keep_precise(lstm: LSTM) -> None:
     lstm.forward = torch.autocast("cpu", enabled=False)(whole)  # type: ignore[method-assign]
 
 
-def _headed(config: Any, task: str, fresh: Sequence[str]) -> Any:
-    """A configuration for a model with this head, of which these modules are new."""
+def head_of(model: Any, fresh: Sequence[str]) -> list[str]:
+    """The modules of a classifier's head, which every adapter trains whole, new or not.
+
+    fresh: those that have no weights yet; what stands behind the transformer is head in any case.
+    """
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    inner = base.base_model_prefix
+    if base.get_output_embeddings() is not None or not hasattr(base, inner):
+        return [*fresh]
+    behind = [name for name, own in base.named_children() if any(True for _ in own.parameters())]
+    return sorted({*fresh, *behind} - {inner})
+
+
+def _headed(config: Any, model: Any, task: str, head: Sequence[str]) -> Any:
+    """A configuration for a model whose head has these modules."""
     config.task_type = task
-    if fresh:
-        new = {name.rpartition(".")[2] for name in fresh}
-        config.modules_to_save = sorted(new.union(config.modules_to_save or ()))
-        if isinstance(listed := getattr(config, "target_modules", None), list | set):
-            rest = [name for name in listed if not name.startswith(tuple(fresh))]
-            config.target_modules = rest or DUMMY_TARGET_MODULES
+    if head:
+        whole = {name.rpartition(".")[2] for name in head}
+        config.modules_to_save = sorted(whole.union(config.modules_to_save or ()))
+    return _outside(config, model, head)
+
+
+def _outside(config: Any, model: Any, head: Sequence[str]) -> Any:
+    """A configuration that puts nothing into the modules of a head."""
+    targets = getattr(config, "target_modules", None)
+    if not head or not targets:
+        return config
+    if getattr(config, "layers_to_transform", None) is None:
+        found = targeted(model, targets)
+    else:
+        found = [*targets]  # in layers, among which a head is not, unless it is named
+    inside = tuple(f"{name}." for name in head)
+    if any(f"{name}.".startswith(inside) for name in found):
+        outside = [name for name in found if not f"{name}.".startswith(inside)]
+        config.target_modules = outside or DUMMY_TARGET_MODULES
     return config
 
 
@@ -138,7 +167,8 @@ def _quiet() -> Iterator[None]:
             "fan_in_fan_out",  # which matrices are transposed, it finds out by itself
             "Unsupported layer type",
             "Already found a `peft_config`",
-            "Model has `tie_word_embeddings=True`",
+            # Of LN tuning, whose two copies are tied here; LoRA's is another sentence, and true.
+            "Model has `tie_word_embeddings=True`.*no implementation exists",
             # It looks for modules alone, and these are parameters, which do get them.
             "The following (rank|alpha)_pattern keys did not match any targeted module",
         ):

@@ -1,6 +1,5 @@
 """A frozen base model with its tokenizer, and the adapters that were put into it."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from torch.nn import Parameter
 
 from hanse.constants import Constants
 from hanse.errors import UserError
-from hanse.learners import attached, constants, prefix, quantization
+from hanse.learners import attached, constants, prefix, quantization, virtual_tokens
 from hanse.learners.activations import Activations
 from hanse.learners.adapter import Adapter
 from hanse.learners.batches import placed
@@ -69,7 +68,9 @@ class Backbone:
         """Put an adapter beside those already there; its name."""
         self.model, name = attached.attach(self.model, settings, seed, self.head.task, self.fresh)
         inside = attached.parameters(self.model, name)
-        resting = [key for key in inside if not self._is_fresh(key) and not settings.trains(key)]
+        head = tuple(f".{module}." for module in attached.head_of(self.model, self.fresh))
+        mine = {key for key in inside if settings.trains(key) or any(own in key for own in head)}
+        resting = [key for key in inside if key not in mine]
         self._resting[name] = [inside.pop(key) for key in resting]
         self._parameters[name] = inside
         for parameter in self._parameters[name].values():
@@ -81,6 +82,9 @@ class Backbone:
         self._remember(name)
         self._active = ""
         self.model.eval()  # a fresh adapter's dropout is at work, and scores would be random
+        if virtual_tokens.are_cached(self.model, name):
+            with self.autocast():
+                virtual_tokens.refuse_unread(self.activate(name), settings)
         if self.activation_cache and not self.model.config.is_encoder_decoder:
             self._depths[name] = depth = frozen_depth(self.model, self.parameters(name).values())
             if depth and depth not in self._prefixes:
@@ -91,9 +95,6 @@ class Backbone:
     def aside(self, adapter: str) -> tuple[str, ...]:
         """What stands in the names of those tensors that are not of an adapter's main kind."""
         return self._aside[adapter]
-
-    def _is_fresh(self, name: str) -> bool:
-        return any(f".{module}." in name for module in self.fresh)
 
     def detach(self, adapter: str) -> None:
         """Take an adapter out and free its memory."""
@@ -152,6 +153,11 @@ class Backbone:
     def positions(self) -> int | None:
         """Most tokens that the model can read at once, if it has a limit."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Of how many tokens the model has embeddings, if it has any."""
+        return getattr(self.model.config.get_text_config(), "vocab_size", None)
 
     @property
     def weights(self) -> int:
@@ -217,10 +223,8 @@ class Backbone:
         if adapter is None:
             with self.bare():
                 yield self.model.get_base_model()
-        elif self.model.peft_config[adapter].is_prompt_learning:
-            with warnings.catch_warnings():  # it says that it does without positions
-                warnings.filterwarnings("ignore", "Position ids are not supported")
-                yield self.activate(adapter)  # only PEFT's own model puts vectors before the text
+        elif virtual_tokens.are_cached(self.model, adapter):
+            yield self.activate(adapter)  # PEFT's own model puts them into the cache
         else:
             yield self.activate(adapter).get_base_model()
 

@@ -23,6 +23,7 @@ from hanse.errors import UserError
 from hanse.learners import pretrained
 from hanse.learners.sources import cache
 from hanse.progress import track
+from hanse.vocabulary import refuse_beyond
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,10 @@ def embeddings(name: str, texts: Sequence[str]) -> Vectors:
     file = cache() / "vectors" / f"{_digest(model, ids)}.vectors"
     found = _kept(file)
     if found is None:
-        found = _encoded(model, ids, tokenizer.pad_token_id or 0)
+        vocabulary = getattr(source.config, "vocab_size", None)
+        for row, text in zip(ids, distinct, strict=True):
+            refuse_beyond(row, tokenizer, vocabulary, f"{text!r:.60}")
+        found = _encoded(model, ids)
         held = io.BytesIO()
         np.save(held, found)
         storage.seal(file, held.getvalue())  # private: vectors tell of somebody's texts
@@ -55,7 +59,7 @@ def embeddings(name: str, texts: Sequence[str]) -> Vectors:
     return found[[place[text] for text in texts]]
 
 
-def _encoded(model: Any, ids: list[list[int]], pad: int) -> Vectors:
+def _encoded(model: Any, ids: list[list[int]]) -> Vectors:
     """The vector of each list of tokens."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
@@ -65,7 +69,7 @@ def _encoded(model: Any, ids: list[list[int]], pad: int) -> Vectors:
     with torch.inference_mode():
         for batch in track(batches, "embedding texts", len(ids), BATCH):
             tokens = [torch.tensor(ids[index]) for index in batch]
-            padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=pad)
+            padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
             lengths = torch.tensor([len(row) for row in tokens])
             mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()  # (batch, tokens)
             found[batch] = _means(model, padded.to(device), mask.to(device)).cpu()

@@ -11,11 +11,13 @@ import io
 import logging
 import os
 from pathlib import Path
+from struct import error as StructError  # noqa: N812 (a class)
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hanse import storage
 from hanse.errors import UserError
+from hanse.extras import refuse_missing
 from hanse.learners.vetting import vet
 from hanse.parts import suggestion
 from hanse.progress import say
@@ -104,13 +106,21 @@ def _converted(file: Path) -> Path:
 def convert(file: Path, folder: Path) -> None:
     """Write a GGUF file's model and tokenizer as a folder that loads fast, weights in float32."""
     home, name = str(file.parent), file.name
+    refuse_missing(f"{name}, a GGUF file,", "gguf", ["gguf"], "name a folder of safetensors")
     say(f"converting {name}")
     log.info("converting %s once; this takes about half a minute", name)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
             loaded = AutoModelForCausalLM.from_pretrained(home, gguf_file=name, dtype="float32")
             tokenizer = AutoTokenizer.from_pretrained(home, gguf_file=name)
-    except (ValueError, KeyError, OSError, ImportError, NotImplementedError) as error:
+    except (
+        ValueError,
+        LookupError,
+        OSError,
+        ImportError,
+        NotImplementedError,
+        StructError,
+    ) as error:
         raise UserError(f"{file} is no GGUF file that can be loaded: {error}") from None
     # A model read from GGUF refuses to be saved, so its weights move into a fresh one.
     values = loaded.config.to_dict()

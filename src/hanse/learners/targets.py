@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any
 
 from peft import PeftModel
@@ -44,10 +44,10 @@ def innermost(module: Any) -> Any:
     return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
-def base_modules(model: Any) -> Iterator[tuple[str, Module]]:
+def base_modules(model: Any, heads: bool = False) -> Iterator[tuple[str, Module]]:
     """The modules of a base model by their names, whatever adapters are around them.
 
-    Heads that adapters have copies of are left out.
+    heads: whether those are among them that adapters have copies of.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     inside: tuple[str, ...] = ()
@@ -56,6 +56,8 @@ def base_modules(model: Any) -> Iterator[tuple[str, Module]]:
             continue
         if isinstance(module, ModulesToSaveWrapper):
             inside = (*inside, f"{name}.")
+            if heads:
+                yield from module.original_module.named_modules(prefix=name)
         elif isinstance(module, BaseTunerLayer):
             inside = (*inside, f"{name}.")
             yield name, module.get_base_layer()
@@ -120,13 +122,30 @@ def matching(model: Any, targets: list[str] | str, layers: Layers) -> list[str]:
     return found
 
 
+def targeted(model: Any, targets: Collection[str] | str) -> list[str]:
+    """The whole names of all modules that PEFT would take, those of a head among them.
+
+    targets: ends of names, a regular expression, or all-linear.
+    """
+    found = base_modules(model, heads=True)
+    if targets == "all-linear":
+        return [name for name, module in found if is_linear(module)]
+    ends = _pattern(targets)
+    return [name for name, _ in found if re.fullmatch(ends, name)]
+
+
 def whole(model: Any, targets: list[str] | str) -> list[str]:
     """The whole names of all modules that targets stand for.
 
     targets: ends of names, or a regular expression for whole ones.
     """
-    ends = targets if isinstance(targets, str) else rf"(.*\.)?({'|'.join(map(re.escape, targets))})"
+    ends = _pattern(targets)
     return [name for name, _ in base_modules(model) if re.fullmatch(ends, name)]
+
+
+def _pattern(targets: Collection[str] | str) -> str:
+    """A regular expression for whole names."""
+    return targets if isinstance(targets, str) else rf"(.*\.)?({'|'.join(map(re.escape, targets))})"
 
 
 def _refuse_beyond(model: Any, layers: Layers) -> None:

@@ -10,8 +10,6 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 
-import uvicorn
-
 Values = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Values]]
 Send = Callable[[Values], Awaitable[None]]
@@ -23,6 +21,8 @@ SAID = b"other machines reach the Fleet API of this SuperLink alone\n"
 
 def keep_to_fleet() -> None:
     """Let every ASGI server that this process starts from now on show others its Fleet API only."""
+    import uvicorn  # comes with Flower, without which the rest of hanse works
+
     run = uvicorn.run
 
     def guarded(app: App, **settings: Any) -> None:

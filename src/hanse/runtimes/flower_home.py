@@ -8,11 +8,10 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-from hanse import storage
+from hanse import extras, storage
 from hanse.errors import UserError
 from hanse.learners.sources import cache
 from hanse.runtimes import flower_nursery, flower_program
@@ -54,6 +53,12 @@ QUIET = {
 PATIENCE = 120  # seconds for one of Flower's short commands
 
 
+def refuse_missing() -> None:
+    """Raise UserError if Flower is not installed."""
+    what = "carrying messages between machines"
+    extras.refuse_missing(what, "flower", ["flwr"], "use `hanse run`, all clients on this machine")
+
+
 @dataclass(frozen=True)
 class FlowerHome:
     """Flower's own folder, its programs as hanse lets them be started, and the app."""
@@ -63,11 +68,7 @@ class FlowerHome:
     @staticmethod
     def prepare(folder: Path, program: str) -> "FlowerHome":
         """The folder, filled for one long-running program and all that this may start."""
-        if find_spec("flwr") is None:
-            raise UserError(
-                "Flower is missing, which carries messages between machines; "
-                "install it with `pip install 'hanse[flower]'`."
-            )
+        refuse_missing()
         home = FlowerHome(folder.resolve())  # its programs run in it
         storage.make(folder, private=True)
         for made in (home.app, home.apps, home.programs):

@@ -8,6 +8,7 @@ from peft import PromptEncoderConfig
 from pydantic import ConfigDict, Field, PositiveInt
 
 from hanse.errors import UserError
+from hanse.learners import virtual_tokens
 from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 
@@ -46,7 +47,8 @@ class PTuning(Adapter):
                 "adapter.p_tuning: encoder_dropout works between the layers of an LSTM, and there "
                 "is one; set encoder_num_layers to 2 or more, or leave encoder_dropout out."
             )
-        return PromptEncoderConfig(num_transformer_submodules=1, **asdict(self))
+        sizes = virtual_tokens.sizes(model)
+        return PromptEncoderConfig(num_transformer_submodules=1, **sizes, **asdict(self))
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> Adapter:

@@ -19,6 +19,8 @@ from hanse.parts import NAMES, ServerText, plain_names, suggestion
 UNFIT = {
     "adalora": "has to move its ranks between the steps of training",
     "cpt": "has a loss of its own, over tokens whose kind it has to be told",
+    "lily": "mixes its factors by a mean over all tokens of a batch, so that what it says of a row "
+    "depends on the rows beside it and on the tokens behind",
     "multitask_prompt_tuning": "has to be told the task of every row",
     "poly": "has to be told the task of every row",
     "xlora": "mixes adapters that were trained before",

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from peft import PromptTuningConfig
 from pydantic import ConfigDict, PositiveInt
 
+from hanse.learners import virtual_tokens
 from hanse.learners.adapter import Adapter
 
 
@@ -21,5 +22,7 @@ class PromptTuning(Adapter):
     def config(self, model: Any) -> PromptTuningConfig:
         # One prompt: an encoder's, where there is a decoder, too.
         return PromptTuningConfig(
-            num_virtual_tokens=self.num_virtual_tokens, num_transformer_submodules=1
+            num_virtual_tokens=self.num_virtual_tokens,
+            num_transformer_submodules=1,
+            **virtual_tokens.sizes(model),
         )
