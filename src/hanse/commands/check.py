@@ -6,6 +6,7 @@ from hanse import loading, preview
 from hanse.commands.picture import picture
 from hanse.commands.words import File, Overrides, console
 from hanse.data.formats import Reading
+from hanse.texts import cleaned
 
 
 def check(file: File, overrides: Overrides = None) -> None:
@@ -32,7 +33,7 @@ def _show_data(found: preview.Preview) -> None:
         alike.setdefault(_taken(reading), []).append(path)
     for taken, (first, *others) in alike.items():
         more = f" and {len(others)} more are" if others else " is"
-        console.print(f"{first}{more} read as {taken}", soft_wrap=True)
+        console.print(cleaned(f"{first}{more} read as {taken}"), soft_wrap=True)
     console.print("\nOne training example; what is learned is underlined:", style="bold")
     text = Text()
     for piece, learned in found.example:
