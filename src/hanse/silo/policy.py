@@ -40,8 +40,9 @@ class Policy(Section):
     max_tries: how many different requests to train in one round are done, or to evaluate; a server
         that was killed or paused asks for the same again, which is not counted.
     min_cohort: fewest silos of a round, this one counted.
-    agreement: whether silos must agree on what they were sent before this one trains; auto: if its
-        kit knows other silos.
+    agreement: whether silos must agree on what they were sent before this one trains; require: yes,
+        and it does not join if its kit knows no others (`always` is the former word for it); auto:
+        if its kit knows others, and it says at its start if not.
     privacy: the least differential privacy.
     metrics: the numbers that may leave, as names or patterns such as *_seconds; others are dropped.
     reasons: whether the text of a failure may leave, which may quote a row. Else the server hears
@@ -59,7 +60,7 @@ class Policy(Section):
     max_rounds: PositiveInt = 1_000
     max_tries: PositiveInt = 3
     min_cohort: PositiveInt = 2
-    agreement: Literal["auto", "always", "never"] = "auto"
+    agreement: Literal["auto", "require", "always", "never"] = "auto"
     privacy: Privacy = Privacy()
     metrics: tuple[str, ...] = (*TRAINING, *SCORES)
     reasons: bool = False
