@@ -3,7 +3,7 @@
 Importing torch, transformers and PEFT takes a command longer than most of what tests let it do. So
 one process imports them once, and is forked for each command. What a test starts is the small
 program ASK: it hands over its words, folder, environment, limit and output, ends as the fork does,
-passes SIGTERM on, and has the fork killed with it if it is killed itself.
+passes SIGTERM and SIGINT on, and has the fork killed with it if it is killed itself.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ ASK = """import json, os, resource, signal, socket, sys
 line = socket.socket(socket.AF_UNIX)
 line.connect({door!r})
 signal.signal(signal.SIGTERM, lambda *_: line.send(b"t"))
+signal.signal(signal.SIGINT, lambda *_: line.send(b"i"))
 socket.send_fds(line, [b"f"], [0, 1, 2])
 about = [sys.argv[1:], os.getcwd(), dict(os.environ), resource.getrlimit(resource.RLIMIT_FSIZE)]
 with line.makefile("w") as words:
@@ -114,8 +115,7 @@ def _be(line: socket.socket, command: object) -> None:
 def _follow(line: socket.socket) -> None:
     """Get the signals that who asked has got."""
     while said := line.recv(1):
-        assert said == b"t"
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), {b"t": signal.SIGTERM, b"i": signal.SIGINT}[said])
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -9,7 +9,7 @@ def main() -> None:
         from hanse import cli
     except KeyboardInterrupt:
         print("hanse: stopped before anything was begun.", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(130)
     cli.main()
 
 

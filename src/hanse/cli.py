@@ -1,6 +1,7 @@
 """The command line: one file in commands/ for each word after `hanse`, imported when it is said."""
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,10 +15,16 @@ from typer.core import TyperGroup
 
 from hanse.commands.words import console
 from hanse.errors import UserError
+from hanse.stops import StoppedError, terminable
+from hanse.texts import cleaned
+from hanse.view.output import guard
+from hanse.view.screen import LEAST, USUAL
 
 WATCHED = ("init", "run", "resume", "check", "evaluate", "ladder", "server")  # with their progress
 PLAIN = ("chat", "parts", "report", "compare", "doctor", "join", "kit")
 PATIENCE = 3.0  # seconds of imports after which it is said that they go on
+NAMED = 400  # characters of a file's name in a sentence
+UNBEGUN = "stopped before anything was begun."
 
 
 class _Commands(TyperGroup):
@@ -29,6 +36,17 @@ class _Commands(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """All commands, in the order of the help page."""
         return [*WATCHED, *PLAIN]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; one that is stopped, and has not said so itself, says it here."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as by:  # typer would end without a word
+            raise StoppedError(
+                f"stopped before `hanse {ctx.invoked_subcommand}` was done; the files that it has "
+                "written are whole, and the same command begins again.",
+                by,
+            ) from None
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of that name, or None."""
@@ -76,17 +94,48 @@ def _hanse() -> None:
 
 
 def main() -> None:
-    """Run the command line: exit code 2 and one sentence for a mistake of the user's."""
+    """Run the command line: a mistake of the user's is one sentence and exit code 2."""
+    _prepare()
+    code = _code()
+    if code:
+        sys.exit(code)
+
+
+def _prepare() -> None:
+    """Be ready for a terminal that has no width, or cannot write all letters."""
+    columns = os.environ.get("COLUMNS", str(USUAL))
+    if not columns.isdecimal() or int(columns) < LEAST:
+        del os.environ["COLUMNS"]
+    guard()
     logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("hanse").setLevel(logging.INFO)
+
+
+def _code() -> int:
+    """The exit code, when a command has ended and said how."""
     try:
-        app(standalone_mode=False)
+        with terminable():
+            ended = app(standalone_mode=False)
+            sys.stdout.flush()
     except click.ClickException as error:  # a word that is no command or option
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except UserError as error:
-        print("hanse:", " ".join(str(error).splitlines()), file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        print("hanse: stopped before anything was begun.", file=sys.stderr)
-        sys.exit(2)
+        return _said(error)
+    except (KeyboardInterrupt, click.Abort) as by:
+        return _said(StoppedError(UNBEGUN, by))
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        name = cleaned(os.fsdecode(error.filename), NAMED)
+        return _said(UserError(f"{name} cannot be used ({error.strerror}); mend that."))
+    if ended == StoppedError().code:  # by Ctrl-C, while typer read the words
+        return _said(StoppedError(UNBEGUN))
+    return ended if isinstance(ended, int) else 0
+
+
+def _said(error: UserError) -> int:
+    """The exit code of an error, which is said unless it has no words."""
+    if str(error):
+        print("hanse:", error, file=sys.stderr)
+    return error.code

@@ -28,7 +28,7 @@ from hanse.parts import names
 from hanse.runtimes import flower_home
 from hanse.runtimes.agreeing import Agreeing
 from hanse.runtimes.deployed import Deployed
-from hanse.runtimes.flower_children import refuse_busy, terminable
+from hanse.runtimes.flower_children import refuse_busy
 from hanse.runtimes.flower_link import FlowerLink, Tls
 from hanse.runtimes.frames import door
 from hanse.runtimes.letters import NUMBERS, Letter, Letters, Open, RefusedError, Sign
@@ -37,6 +37,7 @@ from hanse.silo.models import hash_of
 from hanse.silo.settings import is_loopback
 from hanse.silo.signatures import Inbox, Outbox, Untrusted
 from hanse.status import shown
+from hanse.stops import terminable
 from hanse.tracking import refuse_missing
 from hanse.watch import Watch
 
@@ -44,6 +45,9 @@ log = logging.getLogger(__name__)
 
 SEEN = "answers-seen.json"  # which signed answers have come, so that none is taken twice
 FLOWER = "flower"  # the folder of Flower's own files
+# What a silo may send at once, in bytes: for each trained number, as of four tensors of float32
+# (SCAFFOLD sends two, masks for secure sums take two); and for all else.
+WIDEST, ROOM = 16, 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -77,30 +81,41 @@ def serve(
     if simulation.finished(folder):
         log.info("%s is finished; choose another output_dir for a new run", folder)
         return folder
-    held = Machine()
+    watch = Watch(folder, experiment.rounds, wanted)
+    structured(logs, watch.about)
+    with shown(status_port, watch.status), terminable():
+        return _serve(experiment, address, kit, watch)
+
+
+def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watch: Watch) -> Path:
+    """Load what the server needs, and let the run go on in its folder."""
+    folder, wanted, held = watch.folder, experiment.participant_names, Machine()
     if (folder / "experiment.yaml").is_file():
         held.chosen |= read(machine.follow(folder))
     made = simulate(experiment, held, _unseen(experiment), only=())
     journal = _journal(folder, made)
     plan = experiment.deployment
-    with terminable(), closing(journal), _engine(folder / FLOWER, address, kit) as engine:
+    most = ROOM + WIDEST * sum(each.numel() for each in made.learner.parameters().values())
+    with closing(journal), _engine(folder / FLOWER, address, kit, most) as engine:
         sign, opened = _signed(kit, folder) if kit else (None, None)
         letters = Letters(_letter(folder, made), sign, opened, _adapters(made))
         silos = Deployed(engine, wanted, letters, plan.needed(len(wanted)), plan.deadline)
-        watch = Watch(folder, letters.letter.run, experiment.rounds, silos)
-        structured(logs, watch.about)
+        watch.silos = silos
         federation = Agreeing(silos, letters.letter.settings) if kit is not None else silos
         run = made.run(journal, federation)
-        with shown(status_port, watch.status):
-            return simulation.go(made, run, again="the same command")
+        with simulation.stoppable() as stop:
+            silos.stop = stop.is_set
+            return simulation.go(made, run, stop, again="the same command")
 
 
 @contextmanager
-def _engine(folder: Path, address: Address, kit: ServerKit | None) -> Iterator[FlowerLink]:
+def _engine(
+    folder: Path, address: Address, kit: ServerKit | None, most: int
+) -> Iterator[FlowerLink]:
     tls = Tls(*kit.certificates) if kit else None
     keys = [public.node for public in kit.silos.values()] if kit else []
     with door() as entrance:
-        engine = FlowerLink(folder, address.host, address.port, entrance, tls, keys)
+        engine = FlowerLink(folder, address.host, address.port, entrance, tls, keys, most)
         try:
             engine.start()
             yield engine

@@ -8,16 +8,18 @@ import time
 from huggingface_hub import constants
 
 from hanse import storage
+from hanse.errors import UserError
 from hanse.learners.sources import CACHE
 from hanse.logs import LogFormat, structured
 from hanse.resident import Resident
 from hanse.runtimes import flower_home
-from hanse.runtimes.flower_children import listens, terminable
+from hanse.runtimes.flower_children import listens
 from hanse.runtimes.flower_node import FlowerNode
 from hanse.runtimes.frames import Door, Line, door
 from hanse.silo.identity import SiloKit, open_silo
 from hanse.silo.settings import Silo
 from hanse.status import Status, shown
+from hanse.stops import StoppedError, terminable
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ def join(silo: Silo, status_port: int | None = None, logs: LogFormat = LogFormat
     kit = open_silo(silo.kit, silo.name) if silo.kit else None
     if kit is None:
         log.warning("without a kit nothing is encrypted or signed: for trying out on one machine")
+    _tell_agreement(silo, kit)
     if not silo.hub:
         _offline()
     if silo.cache is not None:
@@ -52,33 +55,67 @@ def _offline() -> None:
     constants.HF_HUB_OFFLINE = True  # which was read from the environment when it was imported
 
 
+def _tell_agreement(silo: Silo, kit: SiloKit | None) -> None:
+    """Say whether this silo trains only what others were sent, too; raises UserError if it cannot.
+
+    Without an agreement nothing shows that a server sends each silo another model.
+    """
+    wanted, known = silo.policy.agreement, len(kit.silos) if kit else 0
+    needed = silo.policy.min_cohort - 1
+    if wanted == "never":
+        log.warning("the agreement is off, by policy.agreement: the server alone says what is sent")
+    elif known == 0 and wanted != "auto":
+        raise UserError(
+            f"{silo.name} requires an agreement, and its kit knows no other silo; run `hanse kit "
+            "trust members.pub` with the file that the server's administrator sends."
+        )
+    elif known == 0:
+        log.warning(
+            "the agreement is off, since the kit knows no other silo: the server alone says what "
+            "is sent; `hanse kit trust members.pub` lets it know them, and policy.agreement: "
+            "require lets nothing be trained without"
+        )
+    elif known < needed:
+        log.warning(
+            "policy.min_cohort asks %d others to agree, and the kit knows %d", needed, known
+        )
+    else:
+        log.info("the agreement is on: %d others of %d must have been sent the same", needed, known)
+
+
 def _join(silo: Silo, kit: SiloKit | None, status_port: int | None, logs: LogFormat) -> None:
     resident = Resident(silo, kit)
     structured(logs, resident.about)
+    node: FlowerNode | None = None
+
+    def status() -> Status:
+        well = node is None or node.alive
+        facts = {**resident.about(), "starting": node is None, "node": node is not None and well}
+        return Status(facts, well, [*resident.figures()])
+
     tls = (kit.authority, kit.node_key) if kit else ()
-    with door() as entrance:
-        node = FlowerNode(silo.state / "flower", silo.server, entrance, *tls)
-
-        def status() -> Status:
-            return Status(
-                {**resident.about(), "node": node.alive}, node.alive, [*resident.figures()]
-            )
-
+    with shown(status_port, status), door() as entrance:
         try:
-            with shown(status_port, status):
-                _serve(resident, node, entrance)
-        except KeyboardInterrupt:
-            log.info("stopped")
+            made = FlowerNode(silo.state / "flower", silo.server, entrance, *tls)
+            made.start()
+            node = made
+            _serve(resident, node, entrance)
+        except KeyboardInterrupt as by:
+            raise StoppedError(
+                f"stopped; what {silo.name} remembers is in {silo.state}, and the same command "
+                "takes part again.",
+                by,
+            ) from None
         finally:
-            node.stop()
+            if node is not None:
+                node.stop()
 
 
 def _serve(resident: Resident, node: FlowerNode, entrance: Door) -> None:
     silo, heard, again = resident.silo, time.monotonic(), 0.0
     while True:
         if not node.alive and time.monotonic() >= again:
-            if again:
-                log.warning("Flower's node has ended (%s); it is started again", node.last())
+            log.warning("Flower's node has ended (%s); it is started again", node.last())
             node.start()
             # Not all at once, when a server comes back.
             again = time.monotonic() + REST[0] + REST[1] * secrets.randbelow(1000) / 1000

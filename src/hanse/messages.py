@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hanse.tensors import Layout, Tensors, below
+from hanse.texts import cleaned
 
 Numbers = Mapping[str, float]
 Groups = Mapping[str, Tensors]
@@ -31,7 +32,13 @@ MAX_HEADER = 16 * 2**20  # bytes; a longer header is refused before it is parsed
 
 
 class MessageError(ValueError):
-    """Bytes that are not a message, or a message that is not what was asked for."""
+    """Bytes that are not a message, or a message that is not what was asked for.
+
+    The sentence may quote what came, so it is cleaned.
+    """
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(cleaned(sentence))
 
 
 @dataclass(frozen=True)
@@ -162,7 +169,10 @@ def pack(header: Mapping[str, str], numbers: Numbers, groups: Groups) -> bytes:
 def unpack(
     data: bytes, message: str
 ) -> tuple[dict[str, str], dict[str, float], dict[str, dict[str, Tensor]]]:
-    """Header, numbers and groups of a message of the given sort; the inverse of `pack`."""
+    """Header, numbers and groups of a message of the given sort; the inverse of `pack`.
+
+    Texts and names of numbers are cleaned: they go on to logs, the terminal and reports.
+    """
     header = _header(data)
     if header.get("format") != FORMAT or header.get("message") != message:
         raise MessageError(f"these bytes are not a {message} in the format {FORMAT}")
@@ -190,7 +200,10 @@ def unpack(
         if not slash or group not in groups:
             raise MessageError(f"the tensor {key!r} belongs to no group")
         groups[group][name] = tensor
-    return header, dict(zip(names, values.tolist(), strict=True)), groups
+    told = dict(zip(map(cleaned, names), values.tolist(), strict=True))
+    if len(told) < len(names):
+        raise MessageError(f"this {message} has two numbers of one name")
+    return {key: cleaned(value) for key, value in header.items()}, told, groups
 
 
 def admit(

@@ -28,18 +28,20 @@ class Step:
     what: the work in a few words ("training silo-2", "loading smollm2-135m").
     done, total: in units of the work; total is 0 if it is not known.
     numbers: what can be said on the way (loss, tokens_per_second, bytes …).
+    detail: more words, which may change while the work is the same.
     """
 
     what: str
     done: int = 0
     total: int = 0
     numbers: dict[str, float] = field(default_factory=dict)
+    detail: str = ""
 
 
-def say(what: str, done: int = 0, total: int = 0, **numbers: float) -> None:
+def say(what: str, done: int = 0, total: int = 0, detail: str = "", **numbers: float) -> None:
     """Report a step of some work; a handler finds it as `record.step`."""
     if watched():
-        log.debug("%s", what, extra={"step": Step(what, done, total, numbers)})
+        log.debug("%s", what, extra={"step": Step(what, done, total, numbers, detail)})
 
 
 def track(
@@ -57,11 +59,11 @@ def track(
     due = 0.0
     for index, item in enumerate(items):
         if watched() and time.monotonic() >= due:
-            say(what, index * each, total, **numbers())
+            say(what, index * each, total, "", **numbers())
             due = time.monotonic() + EVERY
         yield item
     if watched():
-        say(what, total, total, **numbers())
+        say(what, total, total, "", **numbers())
 
 
 def watched() -> bool:

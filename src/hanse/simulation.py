@@ -25,13 +25,10 @@ from hanse.progress import say
 from hanse.report import write_report
 from hanse.server import Run, rounds
 from hanse.standing import standing_of
+from hanse.stops import StoppedError as StoppedError
 from hanse.tracking import following, refuse_missing
 
 log = logging.getLogger(__name__)
-
-
-class StoppedError(UserError):
-    """The user has stopped a run; what is saved can be gone on with."""
 
 
 def run(
@@ -124,9 +121,9 @@ def go(
                 if stop.is_set() and record["round"] < simulation.experiment.rounds:
                     raise _stopped(record["round"], again)
         _finish(simulation, journal.folder)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as by:
         checkpoint = latest(journal.folder)
-        raise _stopped(checkpoint.round if checkpoint else None, again) from None
+        raise _stopped(checkpoint.round if checkpoint else None, again, by) from None
     finally:
         journal.close()
     return journal.folder
@@ -192,7 +189,7 @@ def stoppable() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _stopped(round: int | None, again: str) -> StoppedError:
+def _stopped(round: int | None, again: str, by: BaseException | None = None) -> StoppedError:
     if round is None:
-        return StoppedError(f"stopped before anything was saved; begin again: `{again}`.")
-    return StoppedError(f"stopped after round {round} was saved; go on with `{again}`.")
+        return StoppedError(f"stopped before anything was saved; begin again: `{again}`.", by)
+    return StoppedError(f"stopped after round {round} was saved; go on with `{again}`.", by)

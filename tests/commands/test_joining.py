@@ -1,10 +1,16 @@
 """hanse server and hanse join: what they refuse before anything is started."""
 
+import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from hanse import joining
+from hanse.errors import UserError
+from hanse.silo import bundle, identity, settings
 
 Hanse = Callable[..., Any]
 
@@ -70,3 +76,52 @@ def test_deployed_run_is_not_resumed_as_a_simulated_one(hanse: Hanse, tmp_path: 
     (tmp_path / "run" / "deployed-as").write_text("abc")
     done = hanse("resume", "run")
     assert done.code == 2 and "`hanse server` command that began it" in done.err
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Path:
+    """The kit of the silo a, which knows the server and nobody else."""
+    identity.init(tmp_path / "hub", [], 30)
+    for name in ("a", "b"):
+        identity.enrol(tmp_path / "hub", identity.make_keys(tmp_path / name, name))
+    for file in ("ca.crt", "server.pub"):
+        shutil.copy(tmp_path / "hub" / file, tmp_path / "a" / file)
+    (tmp_path / "members.pub").write_text(bundle.written(identity.open_server(tmp_path / "hub")))
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
+    return tmp_path / "a"
+
+
+@pytest.mark.parametrize(
+    ("policy", "knows", "said"),
+    [
+        ("{}", False, "the agreement is off, since the kit knows no other silo"),
+        ("{}", True, "the agreement is on: 1 others of 1"),
+        ("{min_cohort: 4}", True, "asks 3 others to agree, and the kit knows 1"),
+        ("{agreement: never}", True, "the agreement is off, by policy.agreement"),
+        ("{agreement: require}", True, "the agreement is on"),
+        ("{agreement: require}", False, "a requires an agreement, and its kit knows no other"),
+    ],
+)
+def test_a_silo_says_at_its_start_whether_it_agrees_with_others(
+    kit: Path,
+    policy: str,
+    knows: bool,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(joining, "_join", lambda *_: None)
+    if knows:
+        bundle.trust(kit, kit.parent / "members.pub")
+    file = kit.parent / "silo.yaml"
+    file.write_text(
+        "name: a\nserver: far.example:8000\nkit: a\ndata: {path: rows.jsonl}\nstate: state\n"
+        f"policy: {policy}\n"
+    )
+    if said.startswith("a requires"):
+        with pytest.raises(UserError, match=said):
+            joining.join(settings.load(file))
+    else:
+        joining.join(settings.load(file))
+        assert said in caplog.text

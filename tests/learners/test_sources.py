@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,14 @@ def test_a_configuration_larger_than_the_weights(
 def test_a_header_that_claims_more_than_the_file(model: Path) -> None:
     (model / "model.safetensors").write_bytes((2**40).to_bytes(8, "little") + b"{}")
     assert "its header would have 1,099,511,627,776 bytes" in _refused(model)
+
+
+@pytest.mark.parametrize("size", [4, 8, 17, 23, 24, 60])
+def test_a_gguf_file_that_was_cut_is_said_to_be_none(tmp_path: Path, size: int) -> None:
+    """Version 3, no tensors, three values of which the first is a text of 2⁴⁰ letters."""
+    pytest.importorskip("gguf")
+    whole = b"GGUF" + struct.pack("<IQQ", 3, 0, 3) + struct.pack("<Q", 7) + b"general"
+    whole += struct.pack("<IQ", 8, 2**40) + bytes(20)
+    (tmp_path / "cut.gguf").write_bytes(whole[:size])
+    with pytest.raises(UserError, match=r"cut.gguf is no GGUF file that can be loaded"):
+        sources.convert(tmp_path / "cut.gguf", tmp_path / "out")

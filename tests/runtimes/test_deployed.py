@@ -2,18 +2,22 @@
 
 import itertools
 import logging
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hanse.messages import ClientProfile, Request
 from hanse.runtimes import deployed
 from hanse.runtimes.deployed import Deployed
 from hanse.runtimes.frames import Frame, pack
 from hanse.runtimes.letters import WHO, Answer, Letter, Letters, RefusedError
+from hanse.silo.signatures import Stamp, Untrusted, sign, verify
 
+REST = ("server", "reply", 0.0)  # of a stamp
 LETTER = Letter("run1", "rounds: 1")
 
 
@@ -183,7 +187,91 @@ def test_who_is_waited_for_is_said_by_name(caplog: pytest.LogCaptureFixture) -> 
     del engine.nodes[2]
     engine.show()
     assert silos.receive(100) is None
-    assert "waiting for 2 of 2: a, b; b last seen" in caplog.text
+    assert "waiting for 2 of 2: a, b (a training for 11 s; b gone, last seen" in caplog.text
+
+
+@pytest.mark.usefixtures("time")
+def test_a_view_is_told_the_same_words_until_somebody_comes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So it knows for how long they have been true; what changes each second stands beside."""
+    caplog.set_level(logging.INFO)
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(deployed, "watched", lambda: True)
+    monkeypatch.setattr(deployed, "say", lambda what, detail="": told.append((what, detail)))
+    engine = Engine(n1=Node("a"))
+    silos = Deployed(engine, ("a", "b"), Letters(LETTER), enough=1, patience=60)
+    silos.profiles()
+    engine.silent = {1}
+    silos.send("a", REQUEST)
+    assert silos.receive(30) is None
+    words = list(dict.fromkeys(what for what, _ in told))
+    # In the first moment nobody has said anything.
+    assert words[-2:] == ["waiting for 1 of 2: b", "waiting for 1 of 2: a"]
+    assert ("waiting for 1 of 2: b", "b never seen") in told
+    assert re.fullmatch(r"a training for \d\d s", told[-1][1])
+    assert "waiting for" not in caplog.text, "or it would be said twice"
+
+
+@pytest.mark.usefixtures("time")
+def test_a_server_that_only_waits_stops_at_once() -> None:
+    """For silos that never came, that are gone, or that a paused round needs."""
+    asked = False
+    engine = Engine(n1=Node("a"))
+    silos = Deployed(engine, ("a", "b"), Letters(LETTER), enough=1, stop=lambda: asked)
+    asked = True
+    with pytest.raises(KeyboardInterrupt):
+        silos.profiles()
+    asked = False
+    silos.patience = 5.0
+    silos.profiles()
+    engine.silent = {1}
+    silos.send("a", REQUEST)
+    asked = True
+    assert silos.receive(30) is None, "a silo that trains is waited for: the round is saved first"
+    engine.nodes.clear()
+    engine.show()
+    with pytest.raises(KeyboardInterrupt):
+        silos.receive(30)
+    for needed in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            silos.gather(["a", "b"], needed)
+
+
+def test_fifty_nodes_in_the_name_of_silos_change_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They say that they are silos, and sign with keys that nobody knows."""
+    keys = {name: Ed25519PrivateKey.generate() for name in "ab"}
+
+    class Signing(Node):
+        def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
+            super().__init__(name)
+            self.key = key
+
+        def answer(self, body: bytes) -> bytes:
+            said = super().answer(body)
+            return (
+                said if body == WHO else sign(said, Stamp("run1", 0, 0, self.name, *REST), self.key)
+            )
+
+    def opened(data: bytes, run: str) -> tuple[str, int, bytes]:
+        try:
+            stamp, body = verify(data, {name: key.public_key() for name, key in keys.items()})
+        except Untrusted as error:
+            raise RefusedError(str(error)) from None
+        return stamp.sender, stamp.sequence, body
+
+    fake = [Signing("ab"[number % 2], Ed25519PrivateKey.generate()) for number in range(50)]
+    engine = Engine(**{f"n{number}": node for number, node in enumerate(fake)})
+    engine.nodes |= {50: Signing("a", keys["a"]), 51: Signing("b", keys["b"])}
+    engine.show()
+    letters = Letters(LETTER, lambda body, run, round, name: (body, 0), opened)
+    silos = Deployed(engine, ("a", "b"), letters, enough=2)
+    assert [profile.name for profile in silos.profiles()] == ["a", "b"]
+    assert {name: seat.node for name, seat in silos.seats.items()} == {"a": 50, "b": 51}
+    refused = [line for line in caplog.messages if "not signed by" in line]
+    assert len(refused) >= 50
 
 
 @pytest.mark.usefixtures("time")

@@ -15,7 +15,7 @@ import pytest
 
 from hanse.runtimes.flower_asking import NURSERY
 from hanse.runtimes.flower_children import Child, await_port, free_port
-from hanse.runtimes.flower_fleet import fleet_only
+from hanse.runtimes.flower_fleet import App, Receive, Send, fleet_only
 from hanse.runtimes.flower_home import FlowerHome
 from hanse.runtimes.flower_program import SERVER
 from hanse.silo import identity
@@ -37,10 +37,10 @@ def _answered(path: str, client: tuple[str, int] | None, kind: str = "http") -> 
         said.append(message)
 
     async def receive() -> dict[str, Any]:
-        return {}
+        return {"type": "http.request"}
 
-    scope = {"type": kind, "path": path, "client": client, "server": SERVES}
-    asyncio.run(fleet_only(app)(scope, receive, send))
+    scope = {"type": kind, "path": path, "client": client, "server": SERVES, "headers": []}
+    asyncio.run(fleet_only(app, lambda headers: True, 0)(scope, receive, send))
     return said[0].get("status", said[0].get("type"))
 
 
@@ -55,6 +55,52 @@ def test_others_reach_what_nodes_need_alone(client: tuple[str, int] | None) -> N
     for path in (ANY, "/v1/runtime/pull-task", "/docs", "/v1/fleetx", "/v1/Control/start-run", ""):
         assert _answered(path, client) == 403
     assert _answered("/v1/fleet/", client, "websocket") == "websocket.close"
+
+
+def _sent(
+    parts: list[bytes], told: int | None = None, known: bool = True, gone: bool = False
+) -> tuple[int, int, bytes]:
+    """What comes of a body in parts, at most 100 bytes: a status, the parts read, what got in."""
+    got, status, left = b"", 0, list(parts)
+    guarded = fleet_only(_reading(got_in := []), lambda headers: known, 100)
+
+    async def receive() -> dict[str, Any]:
+        if gone and not left[1:]:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    async def send(message: Any) -> None:
+        nonlocal status
+        status = message.get("status", status)
+
+    headers = [] if told is None else [(b"content-length", str(told).encode())]
+    scope = {"type": "http", "path": "/v1/fleet/x", "client": ELSEWHERE, "server": SERVES}
+    asyncio.run(guarded({**scope, "headers": headers}, receive, send))
+    return status, len(parts) - len(left), got.join(got_in)
+
+
+def _reading(into: list[bytes]) -> App:
+    """An app that reads a body to its end, as Flower's does."""
+
+    async def app(scope: object, receive: Receive, send: Send) -> None:
+        more = True
+        while more:
+            message = await receive()
+            into.append(message["body"])
+            more = message["more_body"]
+        await send({"type": "http.response.start", "status": 200})
+
+    return app
+
+
+def test_a_body_is_read_when_it_is_known_whose_it_is_and_no_further_than_is_due() -> None:
+    part = bytes(60)
+    assert _sent([part, b"end"]) == (200, 2, part + b"end")
+    assert _sent([part] * 9) == (413, 2, b"")
+    assert _sent([part] * 9, told=540) == (413, 0, b"")
+    assert _sent([part] * 9, known=False) == (401, 0, b"")
+    assert _sent([part, part, part], gone=True) == (413, 2, b"")
+    assert _sent([part, part], gone=True) == (0, 1, b""), "half of a body is none"
 
 
 @pytest.fixture(scope="module")

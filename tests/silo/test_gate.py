@@ -164,9 +164,10 @@ def test_a_silo_that_knows_others_states_before_it_trains(world: World) -> None:
     assert world.trained == [] and "trains only if 1 silos" in world.log()[-1]
 
 
-def test_a_silo_that_must_agree_and_knows_nobody_refuses(world: World) -> None:
+@pytest.mark.parametrize("word", ["require", "always"])
+def test_a_silo_that_must_agree_and_knows_nobody_refuses(world: World, word: str) -> None:
     with pytest.raises(Refused, match=r"run `hanse kit trust members.pub`"):
-        world.gate("{agreement: always}").accept(world.job(), lambda experiment: RowCounts(100, 0))
+        world.gate(f"{{agreement: {word}}}").accept(world.job(), lambda _: RowCounts(100, 0))
 
 
 def test_a_server_on_this_machine_needs_no_kit(world: World) -> None:

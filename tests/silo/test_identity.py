@@ -1,5 +1,6 @@
 """Kits: keys are born private, names and keys are enrolled once, certificates hold or say why."""
 
+import base64
 import os
 import re
 import shutil
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA384
 
 from hanse.errors import UserError
 from hanse.silo import bundle, certificates, identity, keys
@@ -98,6 +102,21 @@ def test_somebody_elses_keys_cannot_be_enrolled(tmp_path: Path, kit: ServerKit) 
     for changed in (text.replace("silo-a", "silo-c"), "\n".join(swapped)):
         with pytest.raises(UserError, match="does not hold the keys"):
             keys.parse(changed, "silo.pub")
+
+
+def test_each_of_the_two_keys_is_proven_by_its_own_private_half(tmp_path: Path) -> None:
+    """Who wrote a file with one key of his own and one of somebody else's has proofs of his own."""
+    mine = [ec.generate_private_key(ec.SECP384R1()), Ed25519PrivateKey.generate()]
+    theirs = [ec.generate_private_key(ec.SECP384R1()), Ed25519PrivateKey.generate()]
+    assert keys.parse(keys.written("silo-a", *mine), "").name == "silo-a"  # type: ignore[arg-type]
+    for at in (0, 1):
+        shown = [theirs[each] if each == at else mine[each] for each in (0, 1)]
+        public = [f"{keys.line(key.public_key())} silo-a" for key in shown]
+        claim = "\n".join(["hanse-silo/1 silo-a", *public])
+        proofs = [mine[0].sign(claim.encode(), ec.ECDSA(SHA384())), mine[1].sign(claim.encode())]  # type: ignore[call-arg, arg-type]
+        written = [claim, *(f"proof {base64.b64encode(proof).decode()}" for proof in proofs), ""]
+        with pytest.raises(UserError, match="does not hold the keys"):
+            keys.parse("\n".join(written), "silo-a.pub")
 
 
 @pytest.mark.parametrize("damage", ["", "hanse-silo/1 a\n", "x" * 70_000, "\x00\n\n\n\n\n"])

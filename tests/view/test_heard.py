@@ -111,6 +111,21 @@ def test_work_has_lasted_since_it_began() -> None:
     assert heard.since == 12.0
 
 
+def test_work_that_is_said_again_and_again_has_lasted_since_it_was_said_first() -> None:
+    heard = Heard(0.0, 0.0)
+    for now in range(10, 60):
+        heard.hear(Step("waiting for 1 of 2: b", detail=f"b gone, last seen {now} s ago"), now)
+    assert heard.since == 10
+    told = phrases.line(heard, 59.0).replace("\N{NBSP}", " ")
+    assert told == "waiting for 1 of 2: b (b gone, last seen 59 s ago) (49 s)"
+    heard.hear(Step("waiting for 2 of 2: a, b"), 120.0)
+    assert heard.since == 120
+    for done in (0, 5, 9, 0):  # the same loop begins anew
+        heard.hear(Step("training a", done, 9), 130.0 + done)
+    heard.hear(Step("training a", 0, 9), 150.0)
+    assert heard.since == 130.0
+
+
 def test_a_line_says_where_it_is() -> None:
     training = Step("training silo-2", 12, 29, {"loss": 0.6123, "tokens_per_second": 1234.0})
     told = [*BEGUN, (30.0, _answered(0)), (40.0, training)]

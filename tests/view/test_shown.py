@@ -143,6 +143,20 @@ def test_no_line_where_others_are_printed(log_lines: io.StringIO) -> None:
     assert log_lines.getvalue().splitlines() == 4 * ["a line"]
 
 
+def test_a_server_that_waits_for_days_says_so_more_and_more_rarely(
+    log_lines: io.StringIO,
+) -> None:
+    heard = Heard(time.monotonic(), time.monotonic())
+    heard.hear(Step("waiting for 1 of 2: b"), time.monotonic())
+    with lines.beating(heard, silence=0.04):
+        time.sleep(1.2)  # 30 silences; lines after 1, 2, 4, 8 … of them
+        waited = len(log_lines.getvalue().splitlines())
+        heard.hear(Step("training b", 1, 9), time.monotonic())
+        time.sleep(0.4)
+    assert 3 <= waited <= 6
+    assert "training b" in log_lines.getvalue(), "news is told after the first silence"
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 @pytest.mark.parametrize("live", [True, False])
 def test_nothing_is_left_behind(

@@ -9,7 +9,9 @@ import typer
 from hanse.commands.words import Folder, Overrides, Trust, console
 from hanse.errors import UserError
 from hanse.learners.generation import Decoding
+from hanse.stops import StoppedError
 from hanse.talk import Talk, open_talk
+from hanse.texts import cleaned
 from hanse.view.watching import watched
 
 HELP = (
@@ -78,8 +80,10 @@ def _converse(talk: Talk, base: bool, decoding: Decoding) -> None:
     while True:
         try:
             line = input("\n> " if person else "").strip()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             break
+        except KeyboardInterrupt as by:
+            raise StoppedError("stopped; a conversation is not kept.", by) from None
         except UnicodeDecodeError:
             raise _not_text("a line of the input") from None
         if line == "/quit":
@@ -114,14 +118,19 @@ def _greet(talk: Talk, base: bool) -> None:
 def _say(talk: Talk, prompt: str, decoding: Decoding) -> None:
     """Print an answer: to a terminal word by word, otherwise when it is whole."""
     if talk.tags_words:
-        print(" ".join(f"{word}/{tag}" for word, tag in talk.tags(prompt)))
+        _show(" ".join(f"{word}/{tag}" for word, tag in talk.tags(prompt)), end="\n")
     elif talk.labels:
         chosen = talk.choose(prompt)
         width = max(len(word) for word, _ in chosen)
         for word, probability in chosen:
-            print(f"{word:<{width}}  {probability:.4f}")
+            _show(f"{word:<{width}}  {probability:.4f}", end="\n")
     elif sys.stdout.isatty():
-        talk.answer(prompt, decoding, lambda piece: print(piece, end="", flush=True))
-        print()
+        talk.answer(prompt, decoding, _show)
+        _show("", end="\n")
     else:
-        print(talk.answer(prompt, decoding).strip(), flush=True)
+        _show(talk.answer(prompt, decoding).strip(), end="\n")
+
+
+def _show(text: str, end: str = "") -> None:
+    """Print what a model or its labels say, which may be anything."""
+    print(cleaned(text, most=None, lines=True), end=end, flush=True)

@@ -8,6 +8,7 @@ from hanse.commands.words import File, Overrides, Trust, console
 from hanse.data.formats import Reading
 from hanse.division import unseen
 from hanse.experiment import Experiment
+from hanse.texts import cleaned
 
 
 def check(file: File, overrides: Overrides = None, trust: Trust = False) -> None:
@@ -37,7 +38,7 @@ def _show_data(found: preview.Preview) -> None:
         alike.setdefault(_taken(reading), []).append(path)
     for taken, (first, *others) in alike.items():
         more = f" and {len(others)} more are" if others else " is"
-        console.print(f"{first}{more} read as {taken}", soft_wrap=True)
+        console.print(cleaned(f"{first}{more} read as {taken}"), soft_wrap=True)
     console.print("\nOne training example; what is learned is underlined:", style="bold")
     text = Text()
     for piece, learned in found.example:

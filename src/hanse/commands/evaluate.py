@@ -10,6 +10,7 @@ from hanse.commands.ending import shown
 from hanse.commands.words import Folder, Overrides, Trust, console
 from hanse.errors import UserError
 from hanse.rescore import Comparison
+from hanse.texts import cleaned
 
 SAMPLES = 3  # that are shown
 PROMPT = 400  # most characters of a prompt, its last
@@ -30,10 +31,10 @@ def evaluate(
         for column in ("metric", "base", "adapter"):
             table.add_column(column, justify="left" if column == "metric" else "right")
         for metric, value in found.base.metrics.items():
-            table.add_row(metric, f"{value:.4f}", f"{found.adapted.metrics[metric]:.4f}")
+            table.add_row(cleaned(metric), f"{value:.4f}", f"{found.adapted.metrics[metric]:.4f}")
         console.print(table)
         metric, said = next(iter(found.base.metrics)), shown(found.difference)
-        console.print(f"difference in the rows' {metric}: {said}", soft_wrap=True)
+        console.print(f"difference in the rows' {cleaned(metric)}: {said}", soft_wrap=True)
         _show_samples(found)
 
 
@@ -45,4 +46,9 @@ def _show_samples(found: Comparison) -> None:
         cut = "…" if len(base.prompt) > PROMPT else ""
         console.print(f"{cut}{base.prompt[-PROMPT:].strip()}", style="dim", soft_wrap=True)
         for who, text in (("data", base.answer), ("base", base.said), ("adapter", adapted.said)):
-            console.print(f"{who:<8} {text.strip()}", soft_wrap=True)
+            console.print(f"{who:<8} {_indented(text.strip())}", soft_wrap=True)
+
+
+def _indented(text: str) -> str:
+    """A text whose further lines do not look like lines of the command's own."""
+    return text.replace("\n", f"\n{'':<9}")

@@ -13,6 +13,7 @@ from hanse.errors import UserError
 from hanse.learners.sources import DEFAULT
 from hanse.starter.page import duration
 from hanse.starter.start import Start, start
+from hanse.texts import cleaned
 
 SHOWN = 12  # most labels that are listed
 
@@ -65,7 +66,8 @@ def tell_start(started: Start) -> None:
 
 
 def _tell(what: str, words: str) -> None:
-    console.print(f"{what:<8} {words}", soft_wrap=True)
+    """One line, whatever the names of columns, labels and files are."""
+    console.print(f"{what:<8} {cleaned(words)}", soft_wrap=True)
 
 
 def _mapping(text: str) -> dict[str, str]:

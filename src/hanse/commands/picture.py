@@ -10,6 +10,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from hanse.division import Table
+from hanse.texts import cleaned
 
 CLIENTS = 20  # most that are shown one by one
 LARGEST, SMALLEST = 10, 5  # how many are shown if there are more
@@ -145,5 +146,6 @@ def _height(count: int, most: int) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    """The text in at most `width` characters."""
+    """The text in at most `width` characters of one line."""
+    text = cleaned(text)
     return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from hanse.logs import LogFormat
+from hanse.view.screen import Screen
 
-console = Console(highlight=False, markup=False)  # names of labels and folders are no markup
+console = Screen(highlight=False, markup=False)  # names of labels and folders are no markup
 
 File = Annotated[Path, typer.Argument(help="An experiment, such as experiments/quickstart.yaml.")]
 Folder = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickstart.")]

@@ -24,6 +24,7 @@ from hanse.ladder.figures import figures
 from hanse.ladder.rungs import Rung, refuse, rungs
 from hanse.progress import RUNS, say
 from hanse.report import write_ladder_report
+from hanse.stops import StoppedError
 
 log = logging.getLogger(__name__)
 
@@ -116,18 +117,19 @@ def _climb(ladder: Ladder) -> Path:
             for seed in ladder.seeds:
                 for rung in ladder.rungs(seed):
                     if stop.is_set():
-                        raise simulation.StoppedError
+                        raise StoppedError
                     if not _stands(rung):
                         say(RUNS, len(finished), ladder.planned)
                         log.info("%s, seed %d: %s", rung.name, seed, rung.what)
                         _train(rung, ladder.held, stop)
                         ladder.note([*finished, rung])
                     finished.append(rung)
-        except (simulation.StoppedError, KeyboardInterrupt):
+        except (StoppedError, KeyboardInterrupt) as by:
             write_ladder_report(ladder.folder)
-            raise UserError(
+            raise StoppedError(
                 f"stopped with {len(finished)} of {ladder.planned} rungs finished; go on with "
-                f"`hanse resume {ladder.folder}`."
+                f"`hanse resume {ladder.folder}`.",
+                by,
             ) from None
     ladder.note(finished)
     write_ladder_report(ladder.folder)

@@ -10,15 +10,16 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from hanse.interfaces import Federation
-from hanse.messages import ClientProfile
-from hanse.progress import say
-from hanse.runtimes.frames import Frame
+from hanse.messages import ClientProfile, Request
+from hanse.progress import say, watched
+from hanse.runtimes.engine import Engine
 from hanse.runtimes.letters import WHO, Answer, Letters, RefusedError
+from hanse.runtimes.seats import Seat, Sent, doing, longer
 
 log = logging.getLogger(__name__)
 
@@ -31,50 +32,6 @@ TELL = 10.0  # seconds between two lines that say who is waited for
 STEP = 0.5  # longest wait for one event, in seconds
 
 
-class Engine(Protocol):
-    """What carries bytes to nodes and back, and starts again by itself when it is killed."""
-
-    def send(self, node: int, ticket: int, body: bytes) -> None:
-        """Hand bytes over for a node; returns at once."""
-
-    def event(self, seconds: float) -> Frame | None:
-        """What has happened: "reply" or "failed" to a ticket, "nodes" there are, "anew"."""
-
-
-@dataclass
-class Seat:
-    """One silo, as far as it is known.
-
-    node: where it is, while it is there. session: its process; another one has forgotten what it
-        was asked. seen: when it last said anything. asked: when it was last asked.
-    request: what it has not answered yet.
-    """
-
-    name: str
-    node: int | None = None
-    session: str = ""
-    seen: float | None = None
-    asked: float = 0.0
-    again: float = math.inf  # when the request counts as lost, and is sent again
-    profile: ClientProfile | None = None
-    request: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Sent:
-    """What was sent to a node: for whom, its number, and the request in it.
-
-    Without a name, it asks who is there; without a request, for a silo's profile.
-    at: when.
-    """
-
-    node: int
-    name: str = ""
-    number: int = 0
-    request: bytes = b""
-    at: float = 0.0
-
-
 @dataclass
 class Deployed(Federation):
     """The silos of a federation, over an engine.
@@ -83,6 +40,7 @@ class Deployed(Federation):
     letters: writes what silos are asked, and reads their answers.
     enough: how many must be there for a run to begin when `patience` seconds are over; without
         patience it waits for all.
+    stop: whether somebody has asked to stop; what only waits ends at once then, as by Ctrl-C.
     """
 
     remote: ClassVar[bool] = True
@@ -92,6 +50,7 @@ class Deployed(Federation):
     letters: Letters
     enough: int
     patience: float | None = None
+    stop: Callable[[], bool] = lambda: False
     seats: dict[str, Seat] = field(init=False)
     _due: dict[int, float] = field(default_factory=dict)  # by node: when to greet it (again)
     _backoff: dict[int, float] = field(default_factory=dict)  # by node: seconds until then
@@ -114,16 +73,15 @@ class Deployed(Federation):
             late = self.patience is not None and time.monotonic() - begun > self.patience
             if late and len(self.seats) - len(unknown) >= self.enough:
                 break
-            self._awaited = unknown
-            self._step(STEP)
-            self._tell(unknown)
+            self._wait(unknown)
         self._awaited = ()
         self._step(0.0)
         return [seat.profile for seat in self.seats.values() if seat.profile is not None]
 
     def send(self, client: str, message: bytes) -> None:
         seat = self.seats[client]
-        seat.request = message
+        seat.request, seat.kind = message, Request.parse(message).kind
+        seat.since = time.monotonic()
         if seat.node is not None:
             self._ask(seat)
 
@@ -134,7 +92,9 @@ class Deployed(Federation):
             self._step(max(0.0, min(STEP, left)))  # what has come in time counts, if read late
             if left <= 0 and not self._replies:
                 return None
-            self._tell(self.waiting_for)
+            self._tell(owing := self.waiting_for)
+            if owing and all(self.seats[name].node is None for name in owing):
+                self._heed()
         return self._replies.popleft()
 
     @property
@@ -153,7 +113,7 @@ class Deployed(Federation):
         former = {seat.name: seat.session for seat in seats}
         pause = AGAIN
         if all(seat.request is None for seat in seats):
-            pause = _longer(self._pauses[self.letters.round], RARELY[1])
+            pause = longer(AGAIN, self._pauses[self.letters.round], RARELY[1])
             self._pauses[self.letters.round] += 1
         for seat in seats:
             if seat.request is not None:
@@ -162,16 +122,26 @@ class Deployed(Federation):
         self.paused, begun = True, time.monotonic()
         while (spent := time.monotonic() - begun) < pause:
             self._step(STEP)
+            self._heed()
             if spent > AGAIN and any(seat.session not in ("", former[seat.name]) for seat in seats):
                 break
         while away := [seat.name for seat in seats if seat.node is None]:
             if len(clients) - len(away) >= enough:
                 break
-            self._awaited = away
-            self._step(STEP)
-            self._tell(away, f"paused, since a round needs {enough}: ")
+            self._wait(away, f"paused, since a round needs {enough}: ")
         self.paused, self._awaited = False, ()
         return True
+
+    def _wait(self, names: Sequence[str], before: str = "") -> None:
+        """Wait a moment for silos that must come."""
+        self._awaited = names
+        self._step(STEP)
+        self._tell(names, before)
+        self._heed()
+
+    def _heed(self) -> None:
+        if self.stop():
+            raise KeyboardInterrupt
 
     def _step(self, seconds: float) -> None:
         """Greet who must be, and take what happens within so many seconds."""
@@ -290,7 +260,7 @@ class Deployed(Federation):
         if sent.name and self.seats[sent.name].node == sent.node:
             self._doubt(self.seats[sent.name])
         if sent.node in self._due:
-            pause = _longer(max(0, self._refusals[sent.node] - 1), RARELY[0])
+            pause = longer(AGAIN, max(0, self._refusals[sent.node] - 1), RARELY[0])
             self._due[sent.node] = time.monotonic() + pause
 
     def _doubt(self, seat: Seat) -> None:
@@ -319,23 +289,12 @@ class Deployed(Federation):
         self.engine.send(sent.node, self._ticket, body)
 
     def _tell(self, names: Sequence[str], before: str = "") -> None:
-        """Say who is waited for, at length when nothing has been heard for a while."""
-        if not names:
-            return
+        """Say who is waited for, and what each is doing; a view says it again after a silence."""
         now = time.monotonic()
-        who = f"{before}waiting for {len(names)} of {len(self.seats)}: {', '.join(names)}"
-        away = [seat for seat in map(self.seats.__getitem__, names) if seat.node is None]
-        said = "; ".join([who, *(f"{seat.name} {_ago(seat.seen, now)}" for seat in away)])
-        say(said)
-        if now - self._told > TELL:
+        said = f"{before}waiting for {len(names)} of {len(self.seats)}: {', '.join(names)}"
+        each = "; ".join(f"{name} {doing(self.seats[name], now)}" for name in names)
+        if names and watched():
+            say(said, detail=each)
+        elif names and now - self._told > TELL:
             self._told = now
-            log.info("%s", said)
-
-
-def _longer(times: int, most: float) -> float:
-    """Seconds to wait after so many waits: each is twice the last one, up to the most."""
-    return min(most, AGAIN * 2.0 ** min(times, 10))  # it may go on for days
-
-
-def _ago(seen: float | None, now: float) -> str:
-    return "never seen" if seen is None else f"last seen {now - seen:.0f} s ago"
+            log.info("%s (%s)", said, each)

@@ -6,12 +6,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Mapping, Sequence
 
 from hanse.errors import UserError
 from hanse.runtimes.flower_home import FlowerHome
+from hanse.texts import cleaned
 
 GRACE = 3.0  # seconds that a child has to end by itself
 READY = 90.0  # seconds until a program listens
@@ -51,21 +50,7 @@ class Child:
     def last(self) -> str:
         """The end of what it said."""
         said = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return " ".join(said.split())[-400:]
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM, by which services are stopped, do what Ctrl-C does: children are ended first."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return cleaned(" ".join(said.split())[-400:])
 
 
 def listens(host: str, port: int) -> bool:

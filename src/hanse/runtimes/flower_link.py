@@ -17,7 +17,7 @@ from hanse.errors import UserError
 from hanse.runtimes.flower_asking import COMMAND, NURSERY
 from hanse.runtimes.flower_children import Child, await_port, refuse_busy
 from hanse.runtimes.flower_home import FlowerHome
-from hanse.runtimes.flower_program import SERVER
+from hanse.runtimes.flower_program import KEYLESS, LARGEST, MOST, SERVER
 from hanse.runtimes.frames import Door, Frame, Line
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class FlowerLink:
     """An `Engine` over a SuperLink at a host and port.
 
     keys: public keys of the nodes that may join, in OpenSSH's format; without TLS any may.
+    most: bytes that a node may send at once.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class FlowerLink:
         door: Door,
         tls: Tls | None = None,
         keys: Sequence[str] = (),
+        most: int = MOST,
     ) -> None:
         self._host, self._port, self._door, self._tls, self._keys = host, port, door, tls, keys
         self._home = FlowerHome.prepare(folder, SERVER)
         self._home.install()
         self._more = {DOOR: str(door.path), NURSERY: str(door.path.with_name("nursery"))}
+        self._more |= {LARGEST: str(most), KEYLESS: "" if tls else "1"}
         self._superlink = Child(self._home, self._command(), self._more)
         self._line: Line | None = None
         self._events: queue.Queue[Frame] = queue.Queue()

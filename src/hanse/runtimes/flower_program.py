@@ -15,6 +15,9 @@ from typing import Any
 
 PARENT = "HANSE_PARENT"  # in the environment of what hanse starts itself: the process that did
 APPS = "HANSE_APPS"  # in the environment: the folder of apps, in which nothing new may appear
+LARGEST = "HANSE_LARGEST"  # in the environment: the bytes that a node may send at once
+KEYLESS = "HANSE_KEYLESS"  # in the environment, if nodes have no keys: on one machine alone
+MOST = 64 * 2**20  # bytes that a node may send, if the environment says nothing
 SERVER, NODE = "flower-superlink", "flower-supernode"  # those that hanse starts itself
 EXECUTOR, SERVERAPP, CLIENT = "flower-superexec", "flwr-serverapp", "flwr-clientapp"
 RUN_APPS = SERVERAPP, CLIENT  # those that run an app, which comes over the SuperLink

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from hanse.runtimes.flower_client import BYTES, DOOR, PART, content
 from hanse.runtimes.frames import Line, call
+from hanse.texts import cleaned
 
 PAUSE = 0.05  # seconds between two looks at what the loop wants
 # Seconds between two looks for one reply. A reply is seen before its bytes have arrived, and then
@@ -102,6 +103,6 @@ def _returned(grid: Grid, line: Line, asked: Asked, pause: float, pool: ThreadPo
 
 def _return(line: Line, ticket: int, reply: Message) -> None:
     if reply.has_error():
-        line.send({"is": "failed", "ticket": ticket, "why": str(reply.error.reason)})
+        line.send({"is": "failed", "ticket": ticket, "why": cleaned(str(reply.error.reason))})
     else:
         line.send({"is": "reply", "ticket": ticket}, content(reply))

@@ -15,6 +15,7 @@ import hanse
 from hanse.errors import UserError
 from hanse.messages import ClientProfile, Request
 from hanse.runtimes.frames import pack, unpack
+from hanse.texts import cleaned
 
 # Signs (body, run, round, name of the silo); what to send, and the number in the reply's stamp.
 Sign = Callable[[bytes, str, int, str], tuple[bytes, int]]
@@ -22,8 +23,10 @@ Sign = Callable[[bytes, str, int, str], tuple[bytes, int]]
 Open = Callable[[bytes, str], tuple[str, int, bytes]]
 WHO = b""  # asks who is there
 TEXTS = ("run", "settings", "rows", "model", "precision", "version")
+SAID = ("name", "session", "error")
 NUMBERS = ("rank", "scaling")
 MOST_EXAMPLES, MOST_RANK, MOST_SCALING = 10**12, 65_536, 10**6
+LONGEST = 64  # characters of a run's name
 
 
 class RefusedError(UserError):
@@ -59,8 +62,11 @@ class Letter:
         """The letter in `data`; raises RefusedError for anything else."""
         head, request = _opened(data)
         _check(head, dict.fromkeys(TEXTS, str))
-        if not (head["run"].isascii() and head["run"].isalnum()):  # it names a folder
-            raise RefusedError(f"a run is called by letters and digits, but {head['run']!r} came.")
+        run = head["run"]
+        if not (run.isascii() and run.isalnum() and len(run) <= LONGEST):  # it names a folder
+            raise RefusedError(
+                f"a run is called by at most {LONGEST} letters and digits, but {run!r:.80} came."
+            )
         return Letter(**{name: head[name] for name in TEXTS}, request=request)
 
 
@@ -90,7 +96,8 @@ class Answer:
     def parse(data: bytes) -> "Answer":
         """The answer in `data`; raises RefusedError for anything else."""
         head, body = _opened(data)
-        _check(head, {"name": str, "session": str, "error": str})
+        _check(head, dict.fromkeys(SAID, str))
+        head |= {name: cleaned(head[name]) for name in SAID}
         profile = None
         if "examples" in head:
             _check(head, {"examples": int, **dict.fromkeys(NUMBERS, float)})

@@ -53,8 +53,9 @@ class Policy(Section):
     max_requests_per_day: most different requests of all runs together in 24 hours.
     max_runs_per_day: most runs that begin in 24 hours, whatever they are called.
     min_cohort: fewest silos of a round, this one counted.
-    agreement: whether silos must agree on what they were sent before this one trains; auto: if its
-        kit knows other silos.
+    agreement: whether silos must agree on what they were sent before this one trains; require: yes,
+        and it does not join if its kit knows no others (`always` is the former word for it); auto:
+        if its kit knows others, and it says at its start if not.
     privacy: the least differential privacy.
     metrics: the numbers that may leave, as names or patterns such as *_seconds; others are dropped.
     reasons: whether the text of a failure may leave, which may quote a row. Else the server hears
@@ -78,7 +79,7 @@ class Policy(Section):
     max_requests_per_day: PositiveInt = 5_000
     max_runs_per_day: PositiveInt = 20
     min_cohort: PositiveInt = 2
-    agreement: Literal["auto", "always", "never"] = "auto"
+    agreement: Literal["auto", "require", "always", "never"] = "auto"
     privacy: Privacy = Privacy()
     metrics: tuple[str, ...] = (*TRAINING, *SCORES)
     reasons: bool = False

@@ -53,7 +53,8 @@ class Heard:
         elif step.what.startswith(CLIENTS):
             self._hear_clients(step, now)
         else:
-            if self.work is None or self.work.what != step.what or step.done == 0:
+            former = self.work
+            if former is None or former.what != step.what or step.done < former.done:
                 self.since = now
             self.work = step
             if step.what.startswith("training"):

@@ -13,22 +13,30 @@ from hanse.view.heard import Heard
 log = logging.getLogger(__name__)
 
 SILENCE = 8.0  # seconds without a line before one is due
+LONGEST = 600.0  # the same, while nothing goes on
 
 
 @contextmanager
 def beating(heard: Heard, silence: float = SILENCE) -> Iterator[None]:
     """Log what is being done after every silence, from a thread that long calls do not hold up.
 
-    The first line comes at once: what was imported before has taken seconds.
+    The first line comes at once: what was imported before has taken seconds. While nothing goes on,
+    as when a server waits for days, the silence before the same line is twice as long each time.
     """
     printed = _Printed()
     over = threading.Event()
 
     def beat() -> None:
+        said, pause = None, silence
         while not over.wait(min(0.5, silence / 4)):
-            now = time.monotonic()
-            if now - printed.last >= silence:
-                log.info("… %s", phrases.line(copy(heard), now))
+            now, seen = time.monotonic(), copy(heard)
+            doing = (seen.rounds, seen.clients, seen.work and (seen.work.what, seen.work.done))
+            if doing != said:
+                pause = silence
+            if now - printed.last >= pause:
+                log.info("… %s", phrases.line(seen, now))
+                pause = min(LONGEST, 2 * pause) if doing == said else silence
+                said = doing
 
     thread = threading.Thread(target=beat, daemon=True)
     logging.getLogger("hanse").addHandler(printed)

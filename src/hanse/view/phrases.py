@@ -65,7 +65,8 @@ def _work(heard: Heard) -> str:
         said.append(f"{unit}{count(heard.work)}")
     if "loss" in heard.work.numbers:
         said.append(f"loss {heard.work.numbers['loss']:.3g}")
-    return ", ".join(said)
+    detail = f" ({heard.work.detail})" if heard.work.detail else ""
+    return ", ".join(said) + detail
 
 
 def _rest(heard: Heard, now: float) -> str:

@@ -72,7 +72,8 @@ def drawn(heard: Heard, now: float) -> RenderableType:
     took = f"{phrases.seconds(now - heard.began)} so far"
     if heard.rounds is not None:
         took += f"   {phrases.left(heard, now)} left{' of this run' if heard.runs else ''}"
-    said = [text for text in (phrases.numbers(heard), took) if text]
+    detail = heard.work.detail if heard.work else ""
+    said = [text for text in (detail, phrases.numbers(heard), took) if text]
     foot = Text("\n".join(said), style="dim", no_wrap=True, overflow="ellipsis")
     return Constrain(Group(table, foot), WIDTH)
 
