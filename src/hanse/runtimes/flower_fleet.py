@@ -10,18 +10,18 @@ is, and how much it sends, is looked at here before.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 
-from hanse.runtimes.flower_nodes import Headers, registered
 from hanse.runtimes.flower_program import KEYLESS, LARGEST, MOST
 
 Values = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Values]]
 Send = Callable[[Values], Awaitable[None]]
 App = Callable[[Values, Receive, Send], Awaitable[None]]
+Headers = Mapping[bytes, bytes]
 Known = Callable[[Headers], bool]
 
 FLEET = "/v1/fleet/"
@@ -35,7 +35,10 @@ SAID = {
 
 def keep_to_fleet() -> None:
     """Let every ASGI server that this process starts from now on be guarded."""
-    import uvicorn  # comes with Flower, without which the rest of hanse works
+    # Both come with Flower, without which the rest of hanse works.
+    import uvicorn
+
+    from hanse.runtimes.flower_nodes import registered
 
     run = uvicorn.run
 
