@@ -176,3 +176,20 @@ def _check_batches(learner: AdaptedModel) -> None:
         together = learner.forward(learner.batch(examples))
         alone = torch.cat([learner.forward(learner.batch([own])) for own in examples])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("reads", AUTO)
+def test_a_row_that_only_fills_up_changes_nothing(tiny_bert: Path, reads: str, bf16: bool) -> None:
+    """A cohort has as many rows for each client as for the largest."""
+    needs = {"text": "choices", "tokens": "tags"}[reads]
+    backbone = load(Model(str(tiny_bert), bf16=bf16), classes=2, needs=needs)
+    name = backbone.attach(ADAPTERS["all-linear"], 0)
+    backbone.activate(name)
+    ids, at, gradients = torch.tensor([[5, 6, 7, 8], [0, 0, 0, 0]]), torch.tensor([3]), []
+    for rows, lengths in ((ids[:1], (4,)), (ids, (4, 0))):
+        backbone.logits(rows, at, lengths).square().sum().backward()
+        gradients.append([own.grad.clone() for own in backbone.parameters(name).values()])
+        backbone.model.zero_grad()
+    for alone, filled in zip(*gradients, strict=True):
+        torch.testing.assert_close(filled, alone, atol=0.02 if bf16 else 1e-5, rtol=0.02)
