@@ -7,6 +7,7 @@ from jinja2 import Environment, StrictUndefined
 from hanse import __version__
 from hanse.experiment import Experiment
 from hanse.journal import Row
+from hanse.learners import adapter_files
 from hanse.usage import usage
 
 
@@ -26,7 +27,8 @@ def model_card(experiment: Experiment, rounds: list[Row], adapter: Path) -> str:
         length=f"{train.max_steps} steps" if train.max_steps else epochs,
         data="each client's own file" if experiment.brings_own_data else experiment.data.path,
         algorithm=", ".join(experiment.resolved()["algorithm"]),
-        usage=usage(adapter, '"path/to/this/folder"', len(experiment.data.labels)),
+        usage=usage(adapter, '"path/to/this/folder"', experiment.data.labels),
+        outputs=list(adapter_files.labels(adapter).values()),
         version=__version__,
         before=rounds[0].get("test") or {} if rounds else {},
         after=rounds[-1].get("test") or {} if rounds else {},

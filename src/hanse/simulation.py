@@ -73,7 +73,7 @@ def resume(folder: Path, held: Machine | None = None, stop: threading.Event | No
     refuse_missing(build_trackers(experiment))
     held = held or Machine()
     held.chosen |= read(machine.follow(folder))
-    simulation = simulate(experiment, held)
+    simulation = simulate(experiment, held, begun=True)
     machine.same_data(folder, simulation.division.digest)
     return go(simulation, simulation.run(Journal(folder)), stop)
 

@@ -1,6 +1,7 @@
 """How a run's adapter is loaded without hanse, as Python to copy."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 AUTO = {  # for all others, a language model's
@@ -10,10 +11,11 @@ AUTO = {  # for all others, a language model's
 }
 
 
-def usage(adapter: Path, place: str, labels: int) -> str:
+def usage(adapter: Path, place: str, labels: Mapping[str, object]) -> str:
     """Python that loads an adapter with PEFT.
 
-    adapter: its folder. place: the folder as Python says it. labels: how many the run has.
+    adapter: its folder. place: the folder as Python says it. labels: a classifier's, and their
+    words, in the order of its outputs.
     """
     try:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
@@ -21,7 +23,10 @@ def usage(adapter: Path, place: str, labels: int) -> str:
     except (OSError, ValueError, AttributeError):  # a damaged folder's report still says what usual
         task, kind = None, None
     auto = AUTO.get(str(task), "AutoModelForCausalLM")
-    head = f", num_labels={labels}" if task in ("SEQ_CLS", "TOKEN_CLS") else ""
+    words = {at: str(word) for at, word in enumerate(labels.values())}
+    places = {word: at for at, word in words.items()}
+    named = f", id2label={words}, label2id={places}"
+    head = named if task in ("SEQ_CLS", "TOKEN_CLS") else ""
     extra = ["import hanse.learners.tuners.bottleneck  # PEFT has none of its own"]
     return "\n".join(
         [

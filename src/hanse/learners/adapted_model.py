@@ -183,7 +183,7 @@ class AdaptedModel(Learner):
         return self.backbone.text(ids)
 
     def save(self, folder: Path) -> None:
-        """A PEFT folder with the tokenizer."""
+        """A PEFT folder with the tokenizer, and a classifier's labels."""
         whole = {**self.frozen, **self.tensors()}
         rank = None
         if self.residual:
@@ -191,6 +191,8 @@ class AdaptedModel(Learner):
         aside = self.backbone.aside(self.adapter)
         adapter_files.save(self.backbone.model, self.adapter, whole, folder, rank, aside)
         self.backbone.tokenizer.save_pretrained(str(folder))
+        if self.backbone.labels:
+            adapter_files.save_labels(self.backbone.labels, folder)
 
     @torch.no_grad()
     def reopen(self, folder: Path) -> None:

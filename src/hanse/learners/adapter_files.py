@@ -1,7 +1,7 @@
 """Adapters on disk, as PEFT writes them: a configuration and the tensors."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from hanse.tensors import Tensors
 FOLDER = "learners/adapters"  # where the package keeps the kinds of adapters
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+LABELS = "labels.json"  # of a classifier; PEFT has no place for them
 
 
 def save(
@@ -63,6 +64,39 @@ def save(
     if aside:  # without what was around a layer, its adapter is at the layer's own name
         whole = {name.replace(".base_layer.", "."): tensor for name, tensor in whole.items()}
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(own_storage(whole), {"format": "pt"}))
+
+
+def save_labels(labels: Mapping[str, str], folder: Path) -> None:
+    """Write what a classifier's outputs stand for, in their order.
+
+    id2label: as transformers has it in a model's configuration. labels: each label in the data,
+    and its word.
+    """
+    told = {"id2label": {str(at): word for at, word in enumerate(labels.values())}}
+    text = json.dumps({**told, "labels": dict(labels)}, ensure_ascii=False, indent=2)
+    (folder / LABELS).write_text(text + "\n", encoding="utf-8")
+
+
+def labels(folder: Path) -> dict[str, str]:
+    """What the outputs of a classifier on disk stand for; empty if that is not said there."""
+    if not (folder / LABELS).is_file():
+        return {}
+    try:
+        told = json.loads((folder / LABELS).read_text(encoding="utf-8"))["labels"]
+        return {str(label): str(word) for label, word in told.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise UserError(
+            f"{folder / LABELS} does not say which labels the adapter's outputs stand for; bring "
+            "the file back, or remove it to have the labels in sorted order."
+        ) from None
+
+
+def task(folder: Path) -> str:
+    """What PEFT calls the task of an adapter on disk; empty if that is not said."""
+    try:
+        return str(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["task_type"] or "")
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def read(folder: Path) -> tuple[Adapter, dict[str, Tensor]]:

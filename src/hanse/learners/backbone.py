@@ -42,6 +42,7 @@ class Backbone:
     activation_cache: bool = True
     plain_attention: bool = False
     together: int | None = None  # most clients that memory was seen to hold; none: not found out
+    labels: dict[str, str] = field(default_factory=dict)  # of a classifier's outputs, in order
     _active: str = ""
     _residual: Residual | None = None  # the one that was at work last
     _correcting: bool = False
