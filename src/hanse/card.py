@@ -1,5 +1,6 @@
 """The model card of a run's adapter."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
@@ -11,10 +12,17 @@ from hanse.learners import adapter_files
 from hanse.usage import usage
 
 
-def model_card(experiment: Experiment, rounds: list[Row], adapter: Path) -> str:
+def model_card(
+    experiment: Experiment,
+    rounds: list[Row],
+    adapter: Path,
+    left: Sequence[str] = (),
+    personal: Sequence[str] = (),
+) -> str:
     """Markdown that tells what the adapter is, how it was made, how good it is, how to load it.
 
-    adapter: the folder where it is.
+    adapter: the folder where it is. left: kinds of adapters that each client keeps, and that are
+        not in the folder. personal: tensors in the folder of which each client keeps its own.
     """
     train = experiment.train
     epochs = f"{train.num_train_epochs or 1:g} epochs"
@@ -30,6 +38,8 @@ def model_card(experiment: Experiment, rounds: list[Row], adapter: Path) -> str:
         usage=usage(adapter, '"path/to/this/folder"', experiment.data.labels),
         outputs=list(adapter_files.labels(adapter).values()),
         version=__version__,
+        left=" and ".join(f"`{kind.lower()}`" for kind in left),
+        personal=personal,
         before=rounds[0].get("test") or {} if rounds else {},
         after=rounds[-1].get("test") or {} if rounds else {},
     )

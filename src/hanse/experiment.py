@@ -70,8 +70,8 @@ class AdapterChoice(Section):
 
 def _by_method(adapter: dict[str, Any]) -> dict[str, Any]:
     """PEFT's method by its own name, so that an override of its settings is laid upon them."""
-    own = adapter.get("peft") or {}
-    method = own.get("method")
+    own = adapter.get("peft", {})
+    method = str(own.get("method"))
     plain = method in methods() and method not in AnyAdapter.model_fields
     return {method: own["settings"]} if plain else adapter
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hanse import loading
+from hanse.adapter_layout import CONFIG, WEIGHTS
 from hanse.constants import FOLDER, Constants, ConstantStore
 from hanse.errors import UserError
 from hanse.experiment import AnyAdapter, Experiment, build_algorithm, build_objective
@@ -59,18 +60,18 @@ def find(folder: Path, overrides: Iterable[str] = ()) -> Trained:
     """What a run (finished or not) or a PEFT folder holds; no model is loaded yet."""
     if (folder / "experiment.yaml").is_file():
         experiment = loading.load(folder / "experiment.yaml", overrides)
-        if (folder / "adapter" / adapter_files.WEIGHTS).is_file():
+        if (folder / "adapter" / WEIGHTS).is_file():
             tensors = adapter_files.read(folder / "adapter")[1]
             there = AnyAdapter.model_validate({"from": str(folder / "adapter")})
             # As it is on disk: exact aggregation may have raised its rank.
             own = experiment.model_copy(update={"adapter": there})
             return Trained(_named(own, folder / "adapter"), tensors)
         return _unfinished(folder, experiment)
-    if (folder / adapter_files.CONFIG).is_file():
+    if (folder / CONFIG).is_file():
         return _plain(folder, overrides)
     raise UserError(
         f"{folder} holds neither a run (experiment.yaml) nor a PEFT adapter "
-        f"({adapter_files.CONFIG}); name the folder of one."
+        f"({CONFIG}); name the folder of one."
     )
 
 
@@ -90,7 +91,7 @@ def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
     """A PEFT adapter, with the base model that its configuration names."""
     base, tensors = adapter_files.base(folder), adapter_files.read(folder)[1]
     written = {"model": {"model_name_or_path": base}, "adapter": {"from": str(folder)}}
-    file, objective = folder / adapter_files.CONFIG, CLASSIFIES.get(adapter_files.task(folder))
+    file, objective = folder / CONFIG, CLASSIFIES.get(adapter_files.task(folder))
     if objective is None:
         return Trained(loading.compose(written, "", file, overrides), tensors)
     told = {"objective": objective, "data": {"labels": _labels(folder, base, objective)}}
