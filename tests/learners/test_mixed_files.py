@@ -106,7 +106,7 @@ def _logits(learner: AdaptedModel) -> Tensor:
 
 def _by_peft(folder: Path, base: Path, learner: AdaptedModel) -> Tensor:
     """The logits of what a card's Python loads, computed from plain inputs."""
-    code = usage(folder, repr(str(folder)), 3)
+    code = usage(folder, repr(str(folder)), {word: word for word in "abc"})
     found: dict[str, Any] = {"BASE": str(base)}
     exec(code, found)
     model, outputs = found["model"].eval(), []
