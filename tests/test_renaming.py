@@ -11,9 +11,10 @@ from hanse.aliases import ALIASES
 from hanse.errors import UserError
 from hanse.experiment import Experiment
 from hanse.faults import keys
+from hanse.learners.adapters.peft import Peft
 from hanse.loading import load
 from hanse.renaming import changed, line, settled
-from hanse.settings import change
+from hanse.settings import change, dump
 
 
 def at(place: str, value: Any) -> dict[str, Any]:
@@ -84,6 +85,10 @@ def test_every_alias_means_a_setting_that_there_is(name: str) -> None:
             "{rounds: {lr: 3}, seed: {num_rounds: 4}, unknown-name: 3, data: {labels: {}}}",
             "{algorithm: {fedopt: {lr: 3}}, model: {lr: 3}, train: {lora_r: 3}}",
             "{trian: {lr: 3}, Data: {dataset: x}}",  # ours, mistyped
+            # Settings of another adapter that are called as LoRA's are.
+            "{adapter: {vera: {r: 16, target_modules: [q]}}}",
+            "{adapter: {oft: {r: 8, lora_alpha: 3}, my-own: {r: 2}}, vera: {r: 3}, ia3: {r: 5}}",
+            "{clients: {a: {adapter: {loha: {r: 2}}}}}",
         )),
     ],
 )  # fmt: skip
@@ -109,6 +114,33 @@ def test_a_file_of_another_tool(came: str, meant: str) -> None:
 def test_an_override(word: str, place: str, value: Any) -> None:
     [found] = changed(change(word))
     assert found.place == tuple(place.split(".")) and found.value == value and found.word == word
+
+
+@pytest.mark.parametrize("written", ["{lora: {r: 4}}", "{vera: {r: 4, d_initial: 0.2}}", "null"])
+@pytest.mark.parametrize("word", ["adapter={vera: {r: 16}}", "adapter.vera.r=16"])
+def test_a_method_of_peft_replaces_another_adapter(tmp_path: Path, written: str, word: str) -> None:
+    file = tmp_path / "e.yaml"
+    lines = "data: {path: reasoning}\n" + f"adapter: {written}\n" * (written != "null")
+    file.write_text(lines, encoding="utf-8")
+    experiment = load(file, [word])
+    laid = "vera" in written and "." in word.partition("=")[0]  # upon the settings in the file
+    wanted = {"d_initial": 0.2, "r": 16} if laid else {"r": 16}
+    assert experiment.adapter.fresh == Peft("vera", wanted)
+    assert experiment.resolved()["adapter"] == {"vera": wanted}
+    again = tmp_path / "again.yaml"
+    again.write_text(dump(experiment.resolved()), encoding="utf-8")
+    assert load(again).adapter == experiment.adapter
+    assert load(again, ["adapter.vera.d_initial=0.5"]).adapter.fresh == Peft(
+        "vera", {**wanted, "d_initial": 0.5}
+    )
+
+
+@pytest.mark.parametrize("name", ["veraa", "VERA", "other"])
+def test_an_adapter_that_nobody_knows_is_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text("data: {path: reasoning}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"there is no setting '{name}'"):
+        load(file, [f"adapter.{name}.r=16"])
 
 
 def test_every_other_name_is_noted(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from hanse import cli, journal, simulation
+from hanse.adapter_layout import CONFIG
 from hanse.errors import UserError
-from hanse.learners import adapter_files
 from hanse.learners.generation import Decoding
 from hanse.loading import load
 from hanse.talk import Talk, open_talk
@@ -159,13 +159,13 @@ def test_what_cannot_be_talked_to(run: Run, tmp_path: Path) -> None:
         open_talk(tmp_path)
     folder = tmp_path / "peft"
     shutil.copytree(run("messages") / "adapter", folder)
-    config = json.loads((folder / adapter_files.CONFIG).read_text())
+    config = json.loads((folder / CONFIG).read_text())
     for name, expected in [
         (None, "does not say which base model"),
         ("absent", "no model 'absent'"),
     ]:
         config["base_model_name_or_path"] = name
-        (folder / adapter_files.CONFIG).write_text(json.dumps(config))
+        (folder / CONFIG).write_text(json.dumps(config))
         with pytest.raises(UserError, match=expected):
             open_talk(folder)
 

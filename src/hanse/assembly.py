@@ -1,5 +1,6 @@
 """Where the parts meet: from an experiment to learners, clients, and a run."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from hanse.experiment import (
     build_algorithm,
     build_tasks,
 )
-from hanse.held import Machine, adapter_folder
+from hanse.held import Machine, adapter_folder, outputs
 from hanse.interfaces import Aggregator, Algorithm, Federation, Task
 from hanse.journal import Journal
 from hanse.learner import Learner
@@ -25,6 +26,7 @@ from hanse.learners import adapter_files
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.cohort import train
 from hanse.learners.member import Member
+from hanse.learners.outputs import listed
 from hanse.learners.training_checkpoint import TrainingCheckpoint
 from hanse.memory import MemoryStore
 from hanse.messages import ClientProfile
@@ -35,6 +37,8 @@ from hanse.runtimes.rendezvous import Rendezvous
 from hanse.server import Run, Schedule
 from hanse.tensors import refuse_unlike
 from hanse.values import Example, Fit, Memory
+
+log = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 # What an algorithm's `optimizers` are called.
@@ -157,12 +161,14 @@ def simulate(
     machine: Machine | None = None,
     division: Division | None = None,
     only: Collection[str] | None = None,
+    begun: bool = False,
 ) -> Simulation:
     """Load what the experiment names and check that it fits together; nothing is written.
 
     machine: what is in memory already, when several runs follow each other.
     division: who has which rows, if not all of them are here.
     only: the clients that are made; the others are on other machines.
+    begun: whether the run has said before which of a classifier's outputs is which label.
     """
     check(build_algorithm(experiment), (), build_aggregator(experiment))
     machine = machine or Machine()
@@ -180,14 +186,20 @@ def simulate(
     own = {name: settings for name, settings in every.items() if only is None or name in only}
     shares = list(holders.shares(experiment, own, division, asked))
     holders.refuse_unfit(shares, division.labels)
+    if not (begun or only):  # a silo is told by the server
+        division = replace(division, labels=outputs(experiment, division.labels))
+        experiment = _labelled(experiment, division.labels)
     read = holders.read(shares, partial(machine.reader, labels=division.labels))
     learner = machine.learner(experiment, read[holders.SERVER], Moment(experiment.seed), {})
     room = learner.backbone.max_length(experiment.model.max_length)
     division = replace(division, remarks=(*division.remarks, *holders.cut(read, room)))
+    if learner.backbone.fresh:
+        log.info("outputs  %s, in a head that is new", listed(division.labels))
     if experiment.adapter.source is not None:
         _go_on_from(learner, experiment.adapter.source)
     silos = {}
-    for name, settings in own.items():
+    for name in own:
+        settings = experiment.for_client(name)
         mine = learner
         if settings is not experiment:
             mine = machine.learner(settings, {}, learner.moment, {})
@@ -206,7 +218,7 @@ def _fit_to(server: AdaptedModel, name: str, mine: AdaptedModel, unequal: bool) 
 
 def _labelled(experiment: Experiment, labels: dict[str, str]) -> Experiment:
     """The experiment with the labels that were found in its rows."""
-    if experiment.data.labels == labels:
+    if list(experiment.data.labels.items()) == list(labels.items()):  # in this order
         return experiment
     data = experiment.data.model_copy(update={"labels": labels})
     return experiment.model_copy(update={"data": data})

@@ -17,9 +17,10 @@ from hanse.data import splits
 from hanse.data.split_files import TEST, VALIDATION
 from hanse.division import Division
 from hanse.errors import UserError
-from hanse.experiment import Experiment, build_objective, build_trackers
+from hanse.experiment import Experiment, build_algorithm, build_objective, build_trackers
 from hanse.held import Machine, adapter_settings
 from hanse.journal import DEPLOYED, Journal
+from hanse.learners.adapter import Adapter
 from hanse.learners.adapter_files import FOLDER as ADAPTERS
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.precision import read
@@ -180,7 +181,7 @@ def _refuse_unfit(experiment: Experiment) -> None:
             "out; name files of its own in data.test and data.validation, or set them to 0 and let "
             "each silo score its own rows: data.client_test."
         )
-    labelled = build_objective(experiment).needs == "choices"
+    labelled = build_objective(experiment).needs in ("choices", "tags")
     if experiment.brings_own_data and labelled and not data.labels:
         raise UserError(
             "the server sees no rows, so it cannot find their labels; write them down in "
@@ -240,12 +241,9 @@ def _letter(folder: Path, made: Simulation) -> Letter:
     values = made.experiment.resolved()
     values |= {"output_dir": None, "report_to": [], "cohort": "off"}
     if made.experiment.adapter.source is not None:  # a folder of this machine's
-        kind = adapter_settings(made.experiment)
-        called = type(kind).__name__.lower()
-        found = [name for name in names(ADAPTERS) if name.replace("_", "") == called]
-        if not found:
-            raise UserError("adapter.from names an adapter of several kinds, which silos cannot.")
-        values["adapter"] = {found[0]: asdict(kind)}  # type: ignore[call-overload]
+        _refuse_afresh(made.experiment)
+        kinds = adapter_settings(made.experiment).kinds
+        values["adapter"] = {_part(kind): asdict(kind) for kind in kinds}  # type: ignore[call-overload]
     chosen = made.machine.chosen.get(made.experiment.model.noted)
     precision = json.dumps(asdict(chosen)) if chosen else ""
     model = _shared_model(made.experiment)
@@ -263,6 +261,23 @@ def _adapters(made: Simulation) -> dict[str, dict[str, float]]:
         elif isinstance(own, Lora):
             known[name] = (float(own.r), own.scaling)
     return {name: dict(zip(NUMBERS, numbers, strict=True)) for name, numbers in known.items()}
+
+
+def _refuse_afresh(experiment: Experiment) -> None:
+    """What clients keep to themselves is never sent, so it could not begin as the adapter is."""
+    algorithm = build_algorithm(experiment)
+    if algorithm.personalizes:
+        raise UserError(
+            f"with {type(algorithm).__name__} silos keep some tensors to themselves, which would "
+            f"begin afresh and not as in {experiment.adapter.source}; leave adapter.from out, or "
+            "choose an algorithm that shares all, such as fedavg."
+        )
+
+
+def _part(adapter: Adapter) -> str:
+    """The name by which an experiment chooses this kind of adapter."""
+    called = type(adapter).__name__.lower()
+    return next(name for name in names(ADAPTERS) if name.replace("_", "") == called)
 
 
 def _shared_model(experiment: Experiment) -> str:

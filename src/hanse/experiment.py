@@ -68,6 +68,14 @@ class AdapterChoice(Section):
         return Mixed.of(kinds) if len(kinds) > 1 else next(iter(kinds), None)
 
 
+def _by_method(adapter: dict[str, Any]) -> dict[str, Any]:
+    """PEFT's method by its own name, so that an override of its settings is laid upon them."""
+    own = adapter.get("peft", {})
+    method = str(own.get("method"))
+    plain = method in methods() and method not in AnyAdapter.model_fields
+    return {method: own["settings"]} if plain else adapter
+
+
 def _choices() -> type[AdapterChoice]:
     kinds = {name: parts.find(ADAPTERS, name) for name in parts.names(ADAPTERS)}
     own: dict[str, Any] = {name: (kind | None, None) for name, kind in kinds.items()}
@@ -185,7 +193,9 @@ class Experiment(Section):
     def resolved(self) -> dict[str, Any]:
         """All settings as plain values, defaults written out."""
         values = self.model_dump(by_alias=True, mode="json")
-        values["adapter"] = {k: v for k, v in values["adapter"].items() if v is not None}
+        values["adapter"] = _by_method(
+            {k: v for k, v in values["adapter"].items() if v is not None}
+        )
         values["objective"] = _written(self.objective, build_objective(self))
         values["algorithm"] = _written(self.algorithm, build_algorithm(self))
         values["aggregator"] = _written(self.aggregator, build_aggregator(self))

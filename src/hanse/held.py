@@ -1,6 +1,7 @@
 """What one machine holds once, however many learners look at it: models, adapters, rows."""
 
 import json
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +17,14 @@ from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
 from hanse.learners.backbone import Backbone
 from hanse.learners.base_model import Loaded, Model, load
+from hanse.learners.outputs import listed, names, ordered
 from hanse.learners.precision import Chosen
 from hanse.learners.sources import cache
 from hanse.progress import say
 from hanse.randomness import Moment
 from hanse.values import Example, Memory
+
+log = logging.getLogger(__name__)
 
 ANY_LENGTH = 1_000_000_000  # tokens: more than any text has
 
@@ -62,6 +66,7 @@ class Machine:
         if held is None or chosen not in (None, held.chosen) or not held.serves(needs, classes):
             held = self.backbones[settings.loaded] = load(settings, chosen, classes, needs)
             self.chosen[settings.noted] = held.chosen
+        held.labels = {} if held.head.speaks else dict(labels)
         return held
 
     def reader(self, share: Share, labels: Mapping[str, str]) -> Tokenized:
@@ -101,6 +106,36 @@ class Machine:
             experiment.rounds,
             kept,
         )
+
+
+def outputs(experiment: Experiment, labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels in the order of the outputs of the model, or of the adapter that is gone on from.
+
+    Where it has names for its outputs, these tell; otherwise the order is that of `labels`.
+    Raises UserError if the outputs are others than the labels, and cannot become theirs.
+    """
+    needs, source = build_objective(experiment).needs, experiment.adapter.source
+    if needs == "tokens" or not labels:
+        return dict(labels)
+    known = adapter_files.labels(adapter_folder(source)) if source else {}
+    whose = f"the adapter in {source}"
+    if not known:
+        whose = experiment.model.model_name_or_path
+        known = {name: name for name in names(whose, needs)}
+    found = ordered(labels, known)
+    if found is None and known and (source or len(known) != len(labels)):
+        raise UserError(
+            f"{whose} chooses between {', '.join(known.values())}, but the data have "
+            f"{', '.join(labels)}; say in data.labels which of the data's is which, such as "
+            f"{{{next(iter(labels))}: {next(iter(known.values()))}}}, or take a model without "
+            "outputs of its own."
+        )
+    if found:
+        log.info("outputs  %s, as %s calls them", listed(found), whose)
+    elif known:
+        theirs = listed(known)
+        log.warning("outputs  %s: %s calls them otherwise, %s", listed(labels), whose, theirs)
+    return found or dict(labels)
 
 
 def _refuse_crowded(backbone: Backbone, adapter: Adapter, wanted: int | None) -> None:

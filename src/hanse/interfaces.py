@@ -56,7 +56,8 @@ class Server:
 class Algorithm(ABC):
     """What is learned together: a frozen dataclass whose fields are its settings.
 
-    Server half: init, order, expects, step, model, and combine where a method needs each update.
+    Server half: init, order, expects, step, model, shared, and combine where a method needs each
+    update.
     Client half: train, personal.
     """
 
@@ -119,6 +120,15 @@ class Algorithm(ABC):
     def model(self, state: State) -> Tensors:
         """What the server's learner evaluates and saves."""
         return state["model"]
+
+    def shared(self, state: State) -> Tensors:
+        """What of `model` the clients train together; the rest stays with each of them."""
+        return self.model(state)
+
+    @property
+    def personalizes(self) -> bool:
+        """Whether it overrides `shared`: clients keep some tensors to themselves."""
+        return type(self).shared is not Algorithm.shared
 
 
 class Transform(ABC):

@@ -13,6 +13,7 @@ from hanse import parts, settings
 from hanse.aliases import ALIASES, Alias
 from hanse.experiment import Experiment
 from hanse.faults import SettingError, free, keys
+from hanse.learners.adapters.peft import methods
 from hanse.settings import CHOICES, Change, Place, Values
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,8 @@ def _meant(place: Place, key: Any, leaf: bool) -> tuple[Place, Alias | None]:
     if not exact and alias and not _foreign(section):
         leads = _dotted(section) + "." if section else ""
         alias = alias if alias.setting.startswith(leads) else None
+    if alias and _other_adapter(section, alias):
+        alias = None
     if found := exact or alias:
         return (*place[:home], *found.setting.split(".")), found
     return came, None
@@ -136,13 +139,28 @@ def _client(place: Place) -> int:
 
 
 def _foreign(section: Place) -> bool:
-    """Whether a section is another tool's, or lies in one; a mistyped one of ours is neither."""
+    """Whether a section is another tool's, or lies in one; a mistyped one of ours is neither.
+
+    Where a part is chosen, a section is the settings of the part that its name chooses.
+    """
     for depth, key in enumerate(section):
         known = keys(Experiment, section[:depth])
         if key not in known:
+            if section[:depth] in CHOICES:
+                return False
             near = difflib.get_close_matches(str(key).lower(), known, cutoff=0.8)
             return bool(known) and not near
     return False
+
+
+def _other_adapter(section: Place, alias: Alias) -> bool:
+    """Whether an alias means a setting of one kind of adapter, but stands in a section of another.
+
+    Names of LoRA's settings, such as r, are also those of other kinds and of PEFT's other methods.
+    """
+    kinds = {*keys(Experiment, ("adapter",)), *methods()} - {"from", "peft"}
+    meant = alias.setting.split(".")
+    return meant[0] == "adapter" and any(key in kinds and key not in meant for key in section)
 
 
 def _known(section: Place) -> list[str]:

@@ -82,7 +82,7 @@ def resume(
     refuse_missing(build_trackers(experiment))
     held = held or Machine()
     held.chosen |= read(machine.follow(folder))
-    simulation = simulate(experiment, held)
+    simulation = simulate(experiment, held, begun=True)
     machine.same_data(folder, simulation.division.digest)
     return go(simulation, simulation.run(Journal(folder)), stop)
 
@@ -134,11 +134,16 @@ def _finish(simulation: Simulation, folder: Path) -> None:
     checkpoint = latest(folder)
     if checkpoint is None:
         raise UserError(f"{folder} has no checkpoint that can be read.")
-    learner, algorithm = simulation.learner, build_algorithm(simulation.experiment)
-    learner.load(algorithm.model(standing_of(checkpoint).state))
+    experiment, learner = simulation.experiment, simulation.learner
+    algorithm, state = build_algorithm(experiment), standing_of(checkpoint).state
+    learner.load(algorithm.model(state))
+    shared = algorithm.shared(state)
+    # Where all begin afresh, what nobody has trained does nothing.
+    left = learner.unshared(shared) if experiment.adapter.source is None else []
     with storage.folder(folder / "adapter", replace=True) as aside:
-        learner.save(aside)
-        card = model_card(simulation.experiment, records(folder), aside)
+        learner.save(aside, left)
+        personal = learner.personal(shared, left)
+        card = model_card(experiment, records(folder), aside, left, personal)
         (aside / "README.md").write_text(card, encoding="utf-8")
         say("opening the adapter again")
         try:

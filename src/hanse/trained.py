@@ -5,17 +5,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hanse import loading
+from hanse.adapter_layout import CONFIG, WEIGHTS
 from hanse.constants import FOLDER, Constants, ConstantStore
 from hanse.errors import UserError
-from hanse.experiment import AnyAdapter, Experiment, build_algorithm
-from hanse.held import Machine
+from hanse.experiment import AnyAdapter, Experiment, build_algorithm, build_objective
+from hanse.held import Machine, outputs
 from hanse.journal import latest
 from hanse.learners import adapter_files
 from hanse.learners.adapted_model import AdaptedModel
+from hanse.learners.outputs import names
 from hanse.randomness import Moment
 from hanse.standing import standing_of
 from hanse.tensors import Tensors
 from hanse.values import Example
+
+CLASSIFIES = {"SEQ_CLS": "classify", "TOKEN_CLS": "tag"}  # the objective of PEFT's task
 
 
 @dataclass(frozen=True)
@@ -59,18 +63,18 @@ def find(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) -> 
     """
     if (folder / "experiment.yaml").is_file():
         experiment = loading.load_left(folder / "experiment.yaml", overrides, trusted)
-        if (folder / "adapter" / adapter_files.WEIGHTS).is_file():
+        if (folder / "adapter" / WEIGHTS).is_file():
             tensors = adapter_files.read(folder / "adapter")[1]
             there = AnyAdapter.model_validate({"from": str(folder / "adapter")})
             # As it is on disk: exact aggregation may have raised its rank.
             own = experiment.model_copy(update={"adapter": there})
-            return Trained(own, tensors)
+            return Trained(_named(own, folder / "adapter"), tensors)
         return _unfinished(folder, experiment)
-    if (folder / adapter_files.CONFIG).is_file():
+    if (folder / CONFIG).is_file():
         return _plain(folder, overrides)
     raise UserError(
         f"{folder} holds neither a run (experiment.yaml) nor a PEFT adapter "
-        f"({adapter_files.CONFIG}); name the folder of one."
+        f"({CONFIG}); name the folder of one."
     )
 
 
@@ -90,4 +94,30 @@ def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
     """A PEFT adapter, with the base model that its configuration names."""
     base, tensors = adapter_files.base(folder), adapter_files.read(folder)[1]
     written = {"model": {"model_name_or_path": base}, "adapter": {"from": str(folder)}}
-    return Trained(loading.compose(written, "", folder / adapter_files.CONFIG, overrides), tensors)
+    file, objective = folder / CONFIG, CLASSIFIES.get(adapter_files.task(folder))
+    if objective is None:
+        return Trained(loading.compose(written, "", file, overrides), tensors)
+    told = {"objective": objective, "data": {"labels": _labels(folder, base, objective)}}
+    experiment = loading.compose({**written, **told}, "", file, overrides)
+    if not experiment.data.labels:
+        raise UserError(
+            f"{file} is of a classifier, and neither {adapter_files.LABELS} beside it nor {base} "
+            "says which label each output is; name them all in their order, such as "
+            "'data.labels={0: negative, 1: positive}'."
+        )
+    return Trained(_named(experiment, folder), tensors)
+
+
+def _labels(folder: Path, base: str, objective: str) -> dict[str, str]:
+    """What the outputs of a PEFT adapter stand for, as it says, or else its base model."""
+    needs = build_objective(Experiment.model_validate({"objective": objective})).needs
+    return adapter_files.labels(folder) or {name: name for name in names(base, needs)}
+
+
+def _named(experiment: Experiment, folder: Path) -> Experiment:
+    """The experiment with its labels in the order of the adapter's outputs, if it says which."""
+    if not adapter_files.labels(folder):
+        return experiment
+    labels = outputs(experiment, experiment.data.labels or adapter_files.labels(folder))
+    data = experiment.data.model_copy(update={"labels": labels})
+    return experiment.model_copy(update={"data": data})

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hanse import journal, simulation
+from hanse.adapter_layout import WEIGHTS
 from hanse.division import divide
 from hanse.experiment import Experiment
-from hanse.learners.adapter_files import WEIGHTS
 from hanse.learners.sources import locate
 from hanse.loading import load
 

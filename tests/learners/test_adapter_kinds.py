@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from hanse.experiment import AnyAdapter
+from hanse.experiment import AnyAdapter, Experiment
 from hanse.factors import layers
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
@@ -36,6 +36,7 @@ from hanse.learners.tuners.lora_xs import as_lora
 from hanse.objectives.classify import Classify
 from hanse.objectives.sft import Sft
 from hanse.randomness import Moment
+from hanse.sections import Data
 from hanse.values import IGNORED, Example
 
 KINDS: dict[str, Adapter] = {
@@ -318,3 +319,7 @@ def test_a_name_of_peft_is_enough() -> None:
     found = AnyAdapter.model_validate({"vera": {"r": 2}}).fresh
     assert found == Peft("vera", {"r": 2})
     assert AnyAdapter.model_validate("ia3").fresh == IA3()
+    # PEFT's own LoRA is written as what it is, which is not ours.
+    choice = AnyAdapter.model_validate({"peft": {"method": "lora", "settings": {"r": 2}}})
+    written = Experiment(adapter=choice, data=Data(path="reasoning")).resolved()["adapter"]
+    assert AnyAdapter.model_validate(written).fresh == Peft("lora", {"r": 2})

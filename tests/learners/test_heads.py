@@ -25,6 +25,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+from hanse.learners import adapter_files
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.bitfit import BitFit
@@ -114,6 +115,7 @@ def _learner(folder: Path, reads: str, settings: Adapter) -> AdaptedModel:
     return AdaptedModel(backbone, adapter, splits, training, objective, moment, 1, {})
 
 
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # of several kinds
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
 @pytest.mark.filterwarnings("ignore:Unsupported layer type")
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -156,10 +158,9 @@ def _check(
     assert any(f".{name}." in own for name in head for own in moved)
     _check_batches(learner)
     learner.save(tmp_path / "adapter")
-    if settings.aside:  # PEFT loads the first kind of two alone
-        return
     again = AUTO[reads].from_pretrained(folder, dtype=torch.float32, num_labels=2)
-    loaded = PeftModel.from_pretrained(again, str(tmp_path / "adapter")).eval()
+    for place in adapter_files.kinds(tmp_path / "adapter"):
+        loaded = PeftModel.from_pretrained(again, str(place)).eval()
     ids = torch.tensor([_examples(reads)[0].ids])
     with torch.no_grad():
         told = loaded(input_ids=ids).logits
@@ -176,3 +177,20 @@ def _check_batches(learner: AdaptedModel) -> None:
         together = learner.forward(learner.batch(examples))
         alone = torch.cat([learner.forward(learner.batch([own])) for own in examples])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("reads", AUTO)
+def test_a_row_that_only_fills_up_changes_nothing(tiny_bert: Path, reads: str, bf16: bool) -> None:
+    """A cohort has as many rows for each client as for the largest."""
+    needs = {"text": "choices", "tokens": "tags"}[reads]
+    backbone = load(Model(str(tiny_bert), bf16=bf16), classes=2, needs=needs)
+    name = backbone.attach(ADAPTERS["all-linear"], 0)
+    backbone.activate(name)
+    ids, at, gradients = torch.tensor([[5, 6, 7, 8], [0, 0, 0, 0]]), torch.tensor([3]), []
+    for rows, lengths in ((ids[:1], (4,)), (ids, (4, 0))):
+        backbone.logits(rows, at, lengths).square().sum().backward()
+        gradients.append([own.grad.clone() for own in backbone.parameters(name).values()])
+        backbone.model.zero_grad()
+    for alone, filled in zip(*gradients, strict=True):
+        torch.testing.assert_close(filled, alone, atol=0.02 if bf16 else 1e-5, rtol=0.02)

@@ -4,15 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from clients import client, rows
-from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from hanse.factors import B
 from hanse.learners import attached, cohort, places
@@ -182,27 +179,6 @@ def test_loras_dropout_is_at_work_beside_another_kind(request: pytest.FixtureReq
         cohort.train([member])
         ended.append(member.tensors)
     assert not torch.allclose(*(own[next(iter(own))] for own in ended), atol=1e-4)
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
-@pytest.mark.parametrize("kinds", [("houlsby", "lora"), ("ia3", "lora"), ("ia3", "houlsby")])
-def test_peft_loads_the_first_kind_of_what_is_saved(
-    kinds: tuple[str, ...], request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    backbone = _backbone(request, "tiny_llama")
-    learner, _ = _clients(backbone, [Mixed.of([KINDS[k]("tiny_llama", 3) for k in kinds])] * 2)
-    learner.save(tmp_path)
-    # The second kind does nothing while its last factor is zero.
-    ends = ("lora_B.weight", "bottleneck_up.weight", "bottleneck_up.bias")
-    off = ends[:1] if "lora" in kinds else ends[1:]
-    learner.load({n: t * 0 if n.endswith(off) else t for n, t in learner.tensors().items()})
-    base = AutoModelForCausalLM.from_pretrained(request.getfixturevalue("tiny_llama"))
-    ids = torch.arange(20, 40)[None]
-    backbone.activate(learner.adapter)
-    with torch.no_grad():
-        wanted = backbone.logits(ids, torch.arange(20))
-        found = PeftModel.from_pretrained(base, str(tmp_path)).eval()(ids).logits[0]
-    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3)
 
 
 def test_a_residual_is_beside_lora_where_lora_is_around_another_kind(

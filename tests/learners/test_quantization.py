@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from hanse import simulation
+from hanse.adapter_layout import WEIGHTS
 from hanse.assembly import simulate
 from hanse.errors import UserError
-from hanse.learners import adapter_files, quantization
+from hanse.learners import quantization
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.bitfit import BitFit
@@ -241,9 +242,9 @@ def test_whole_runs(experiment_file: Path, tmp_path: Path) -> None:
         own = [*words, f"model.quantization={kind}", f"output_dir={tmp_path / kind}"]
         experiment = load_experiment(experiment_file, own)
         folder = simulation.run(experiment)
-        adapter = (folder / "adapter" / adapter_files.WEIGHTS).read_bytes()
+        adapter = (folder / "adapter" / WEIGHTS).read_bytes()
         assert simulation.resume(folder) == folder
-        assert (folder / "adapter" / adapter_files.WEIGHTS).read_bytes() == adapter
+        assert (folder / "adapter" / WEIGHTS).read_bytes() == adapter
         noted[kind] = json.loads((folder / "machine.json").read_text())["forward_flops_per_token"]
         weights[kind] = simulate(experiment).learner.backbone.weights
     assert noted["int8"] == noted["nf4"] == noted["none"]

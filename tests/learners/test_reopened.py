@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from test_adapter_kinds import ENCODERS, KINDS
 from transformers import AutoModelForCausalLM
 
+from hanse.adapter_layout import CONFIG, WEIGHTS
 from hanse.errors import UserError
 from hanse.learners import reopened
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapter import Adapter
-from hanse.learners.adapter_files import CONFIG, WEIGHTS
 from hanse.learners.adapters.head import Head
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3

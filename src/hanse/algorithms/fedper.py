@@ -37,10 +37,13 @@ class FedPer(FedAvg):
         return state
 
     def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
-        return Order(matching(state["model"], self.share))
+        return Order(self.shared(state))
 
     def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
-        return layout(matching(state["model"], self.share))
+        return layout(self.shared(state))
+
+    def shared(self, state: State) -> Tensors:
+        return matching(state["model"], self.share)
 
     def train(self, order: Order, client: Client) -> Update:
         change, fit = client.learner.change(self.personal(order, client))

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from hanse import packed, storage, values
+from hanse import packed, storage, values, vocabulary
 from hanse.data import chat
 from hanse.data.formats import Row
 from hanse.data.tokens import Tokenizer, encode
@@ -91,7 +91,7 @@ class Rendering:
 def sources() -> list[Path]:
     """The files whose code decides what an example is: all of this folder, and what holds it."""
     own = sorted(Path(__file__).parent.rglob("*.py"))
-    return [*own, *(Path(str(module.__file__)) for module in (packed, values))]
+    return [*own, *(Path(str(module.__file__)) for module in (packed, values, vocabulary))]
 
 
 @cache

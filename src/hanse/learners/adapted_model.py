@@ -1,6 +1,6 @@
 """A base model with one adapter, as a learner."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.batches import Batch, choice_scores, collate
 from hanse.learners.generation import Decoding, continued
 from hanse.learners.member import Member
+from hanse.learners.mixed import kind_of
 from hanse.learners.residual import merged
 from hanse.learners.shortage import refused
 from hanse.learners.training import Training, fit
@@ -182,22 +183,38 @@ class AdaptedModel(Learner):
     def text(self, ids: Sequence[int]) -> str:
         return self.backbone.text(ids)
 
-    def save(self, folder: Path) -> None:
-        """A PEFT folder with the tokenizer."""
+    def unshared(self, shared: Collection[str]) -> list[str]:
+        """The kinds, by PEFT's names, of which clients share no tensor, while they share others."""
+        kinds = [config.peft_type for config in self.backbone.configs(self.adapter)]
+        known = {kind_of(name, kinds) for name in shared}
+        return [kind for kind in kinds if kind not in known] if known & {*kinds} else []
+
+    def personal(self, shared: Collection[str], without: Collection[str]) -> list[str]:
+        """The tensors that clients do not share, but those of kinds that are not saved."""
+        return [n for n in self.tensors() if n not in shared and not kind_of(n, without)]
+
+    def save(self, folder: Path, without: Collection[str] = ()) -> None:
+        """A PEFT folder with the tokenizer, and a classifier's labels.
+
+        without: those of several kinds that are not saved, by PEFT's names.
+        """
         whole = {**self.frozen, **self.tensors()}
         rank = None
         if self.residual:
             whole, rank = merged(whole, self.scaling, self.residual)
-        aside = self.backbone.aside(self.adapter)
-        adapter_files.save(self.backbone.model, self.adapter, whole, folder, rank, aside)
+        configs = self.backbone.configs(self.adapter)
+        if len(configs) > 1:
+            adapter_files.save_mixed(configs, whole, folder, rank, without)
+        else:
+            adapter_files.save(self.backbone.model, self.adapter, whole, folder, rank)
         self.backbone.tokenizer.save_pretrained(str(folder))
+        if self.backbone.labels:
+            adapter_files.save_labels(self.backbone.labels, folder)
 
     @torch.no_grad()
     def reopen(self, folder: Path) -> None:
         """Raise UserError unless others can open what was saved there, and it says the same."""
         rows = next((split[:2] for split in self.splits.values() if split), ())
-        # Of adapters of two kinds only one is saved.
-        compared = bool(rows) and not self.backbone.aside(self.adapter)
-        batch = self.batch(rows) if compared else None
+        batch = self.batch(rows) if rows else None
         wanted = None if batch is None else self.forward(batch)
         reopened.check(folder, self.backbone, batch, wanted)

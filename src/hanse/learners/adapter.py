@@ -48,13 +48,8 @@ class Adapter(ABC):
 
     @property
     def kinds(self) -> "tuple[Adapter, ...]":
-        """All that is put into a model, first what PEFT finds in a run's folder."""
+        """All that is put into a model; in one layer each is around those before it."""
         return (self,)
-
-    @property
-    def aside(self) -> tuple[str, ...]:
-        """What stands in the names of tensors that are not of the first kind."""
-        return ()
 
     def trains(self, name: str) -> bool:
         """Whether this parameter, of those that PEFT has put into the model, is trained."""

@@ -36,8 +36,10 @@ def attach(
     seed: int,
     task: str = "CAUSAL_LM",
     fresh: Sequence[str] = (),
-) -> tuple[PeftModel, str]:
-    """Put an adapter into `model` (or beside those already in it); the model and its name there.
+) -> tuple[PeftModel, str, list[Any]]:
+    """Put an adapter into `model` (or beside those already in it).
+
+    The model, the adapter's name there, and PEFT's configuration of each of its kinds.
 
     seed: draws what the adapter begins with. task: what PEFT calls the model's head.
     fresh: modules that have no weights yet; each adapter has its own of them, trained whole.
@@ -54,15 +56,14 @@ def attach(
                 there = get_peft_model(model, config, adapter_name=name)
             else:
                 there.add_adapter(name, config)
-            first = there.peft_config[name]
-            for other in settings.kinds[1:]:
-                beside = _outside(other.config(model), model, head)
-                inject_adapter_in_model(beside, there.get_base_model(), name)
-            there.peft_config[name] = first  # PEFT puts the last one there, and would save that
         except settings.refusals as error:
-            if isinstance(error, UserError) or is_shortage(error):
-                raise
-            raise UserError(settings.refused(model, error)) from None
+            raise _refused(settings, model, error) from None
+        configs = [there.peft_config[name]]
+        for kind in settings.kinds[1:]:
+            try:
+                configs.append(_around(there, kind, name, head))
+            except kind.refusals as error:
+                raise _refused(kind, model, error) from None
         for place, module in there.named_modules():
             if isinstance(module, ModulesToSaveWrapper) and place.endswith(tuple(fresh)):
                 _draw(module.modules_to_save[name])
@@ -71,7 +72,24 @@ def attach(
                 _keep_precise(module)
         _tie(there.get_base_model(), name)
     settings.check(there, name)
-    return there, name
+    return there, name, configs
+
+
+def _around(model: PeftModel, kind: Adapter, name: str, head: Sequence[str]) -> Any:
+    """Put one more kind around what an adapter has in the model already; its configuration."""
+    first = model.peft_config[name]
+    config = _outside(kind.config(model), model, head)
+    config.base_model_name_or_path = first.base_model_name_or_path
+    inject_adapter_in_model(config, model.get_base_model(), name)
+    model.peft_config[name] = first  # PEFT puts the last one there
+    return config
+
+
+def _refused(kind: Adapter, model: Module, error: Exception) -> Exception:
+    """A sentence about an adapter that PEFT cannot put into a model; other errors as they are."""
+    if isinstance(error, UserError) or is_shortage(error):
+        return error
+    return UserError(kind.refused(model, error))
 
 
 def detach(model: PeftModel, adapter: str) -> Module:

@@ -42,13 +42,14 @@ class Backbone:
     activation_cache: bool = True
     plain_attention: bool = False
     together: int | None = None  # most clients that memory was seen to hold; none: not found out
+    labels: dict[str, str] = field(default_factory=dict)  # of a classifier's outputs, in order
     _active: str = ""
     _residual: Residual | None = None  # the one that was at work last
     _correcting: bool = False
     _initial: dict[str, Tensors] = field(default_factory=dict)  # each adapter before any training
     _parameters: dict[str, dict[str, Parameter]] = field(default_factory=dict)
     _resting: dict[str, list[Parameter]] = field(default_factory=dict)  # in an adapter, not trained
-    _aside: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _configs: dict[str, list[Any]] = field(default_factory=dict)  # PEFT's, of each kind
     _constants: dict[str, str] = field(default_factory=dict)  # hashes, where they are known
     _depths: dict[str, int] = field(default_factory=dict)  # layers below each adapter
     _prefixes: dict[int, Prefix | None] = field(default_factory=dict)  # by depth
@@ -66,7 +67,8 @@ class Backbone:
 
     def attach(self, settings: Adapter, seed: int) -> str:
         """Put an adapter beside those already there; its name."""
-        self.model, name = attached.attach(self.model, settings, seed, self.head.task, self.fresh)
+        how = self.head.task, self.fresh
+        self.model, name, self._configs[name] = attached.attach(self.model, settings, seed, *how)
         inside = attached.parameters(self.model, name)
         head = tuple(f".{module}." for module in attached.head_of(self.model, self.fresh))
         mine = {key for key in inside if settings.trains(key) or any(own in key for own in head)}
@@ -78,7 +80,6 @@ class Backbone:
         for parameter in self._resting[name]:
             if parameter.dim() == 1:  # a norm's weight must be of the kind that its bias is of
                 parameter.data = parameter.data.float()
-        self._aside[name] = settings.aside
         self._remember(name)
         self._active = ""
         self.model.eval()  # a fresh adapter's dropout is at work, and scores would be random
@@ -92,15 +93,15 @@ class Backbone:
                 self._prefixes[depth] = prefix.find(*what, masked=not self.head.causal)
         return name
 
-    def aside(self, adapter: str) -> tuple[str, ...]:
-        """What stands in the names of those tensors that are not of an adapter's main kind."""
-        return self._aside[adapter]
+    def configs(self, adapter: str) -> list[Any]:
+        """PEFT's configuration of each of an adapter's kinds; each is around those before it."""
+        return self._configs[adapter]
 
     def detach(self, adapter: str) -> None:
         """Take an adapter out and free its memory."""
         self.model = attached.detach(self.model, adapter)
         del self._parameters[adapter], self._initial[adapter]
-        del self._resting[adapter], self._aside[adapter]
+        del self._resting[adapter], self._configs[adapter]
         self._constants.pop(adapter, None)
         self._depths.pop(adapter, None)
         self._active, self._residual = "", None
@@ -179,7 +180,7 @@ class Backbone:
         model: PeftModel = self.model
         if self._active != adapter:
             model.set_adapter(adapter)
-            if self._aside[adapter]:
+            if len(self._configs[adapter]) > 1:
                 set_adapter(model, adapter)  # layers of all kinds
             for parameter in self._resting[adapter]:
                 parameter.requires_grad_(False)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -52,6 +53,15 @@ class Head(ABC):
         ids: (R, T) tokens, padded on the right; at: (N,) places in the flattened (R·T) positions;
         lengths: (R,) tokens of each row.
         """
+
+
+def read(ids: Tensor, lengths: Tensor) -> Tensor:
+    """(R, T): one where a row (R, T) has a token of its own.
+
+    A row without any, which only fills up, has one: attention to nothing is not finite in bfloat16.
+    """
+    places = torch.arange(ids.shape[1], device=ids.device)
+    return (places < lengths.clamp(min=1)[:, None]).long()
 
 
 def choose(name: str, config: Any, needs: str, classes: int) -> Head:

@@ -12,8 +12,9 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import Module, Parameter
 
+from hanse.adapter_layout import WEIGHTS
 from hanse.errors import UserError
-from hanse.learners.adapter_files import WEIGHTS, read
+from hanse.learners.adapter_files import kinds, read
 from hanse.learners.attached import PROMPT
 from hanse.learners.backbone import Backbone
 from hanse.learners.batches import Batch, placed
@@ -108,9 +109,17 @@ def _named(model: Module) -> dict[str, Tensor]:
 
 
 def _opened(folder: Path, bare: Module) -> PeftModel:
-    """The adapter on this base model, by PEFT; raises ValueError if it lacks something."""
+    """The adapter on this base model, by PEFT; raises ValueError if it lacks something.
+
+    Several kinds are loaded one after another, so that each is put around those before it.
+    """
     how: dict[str, Any] = {"low_cpu_mem_usage": any(t.is_meta for t in _named(bare).values())}
     how |= {"torch_device": "cpu", "autocast_adapter_dtype": False}
+    return [_loaded(place, bare, how) for place in kinds(folder)][-1].eval()
+
+
+def _loaded(folder: Path, bare: Module, how: dict[str, Any]) -> PeftModel:
+    """One kind, put into this base model by PEFT."""
     opened = PeftModel.from_pretrained(bare, str(folder), **how)
     found = opened.load_adapter(str(folder), DEFAULT, **how)
     named, missing = _named(opened), set(found.missing_keys)
@@ -121,7 +130,7 @@ def _opened(folder: Path, bare: Module) -> PeftModel:
     strange += [name for name in found.unexpected_keys if name not in known]
     if strange:
         raise ValueError(f"PEFT and the file do not agree about {strange[0]}")
-    return opened.eval()
+    return opened
 
 
 def _twice(folder: Path) -> list[str]:

@@ -65,7 +65,7 @@ def write_report(folder: Path) -> Path:
         spent=spent(found),
         computed=computed(record, found),
         samples=samples(record),
-        usage=usage(folder / "adapter", repr(f"{folder}/adapter"), len(_labels(record))),
+        usage=usage(folder / "adapter", repr(f"{folder}/adapter"), _labels(record)),
         clients=clients(record),
         open=OPEN,
         few=FEW,

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-from hanse.learners.head import Head, is_causal
+from hanse.learners.head import Head, is_causal, read
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,6 @@ class SequenceClassification(Head):
         return {"num_labels": self.classes}
 
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
-        mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
+        mask = read(ids, lengths)
         found: Tensor = model(input_ids=ids, attention_mask=mask).logits
         return found[at.div(ids.shape[1], rounding_mode="floor")]

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from transformers import AutoModelForTokenClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
 
-from hanse.learners.head import Head, is_causal
+from hanse.learners.head import Head, is_causal, read
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class TokenClassification(Head):
         return {"num_labels": self.classes}
 
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
-        mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
+        mask = read(ids, lengths)
         found: Tensor = model(input_ids=ids, attention_mask=mask).logits
         # Behind an adapter's own words, if it has any, which get outputs, too.
         return found[:, found.shape[1] - ids.shape[1] :].flatten(0, 1)[at]

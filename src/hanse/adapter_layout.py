@@ -1,0 +1,51 @@
+"""The files of a saved adapter: a PEFT folder, and one inside it for each further kind."""
+
+import json
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+METADATA, AROUND = "__metadata__", "around"  # the key of the other kinds' folders in there
+LONGEST = 1 << 27  # bytes of a header
+
+
+def marked(weights: bytes, around: Sequence[str]) -> bytes:
+    """A safetensors file whose metadata name the folders of the kinds around the one in it.
+
+    around: from the inside outwards. Written here, since safetensors shuffles its metadata, and the
+    same run is to leave the same bytes.
+    """
+    if not around:
+        return weights
+    header, size = _header(weights)
+    header.setdefault(METADATA, {})[AROUND] = ",".join(around)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors are aligned
+    return struct.pack("<Q", len(text)) + text + weights[8 + size :]
+
+
+def folders(adapter: Path) -> list[Path]:
+    """The folders of all kinds of a saved adapter, innermost first; raises OSError or ValueError.
+
+    PEFT's own folders may have others inside them, such as checkpoints, which do not belong to it.
+    """
+    with open(adapter / WEIGHTS, "rb") as file:
+        size = file.read(8)
+        length = struct.unpack("<Q", size)[0] if len(size) == 8 else 0
+        header, _ = _header(size + file.read(min(length, LONGEST)))
+    names = [name for name in header.get(METADATA, {}).get(AROUND, "").split(",") if name]
+    if not all(map(str.isidentifier, names)):  # a path would lead out of the adapter's folder
+        raise ValueError(f"{WEIGHTS} names folders that no kind of adapter has")
+    return [adapter, *(adapter / name for name in names)]
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    """What a safetensors file begins with, and its length; raises ValueError if there is none."""
+    try:
+        (size,) = struct.unpack_from("<Q", data)
+        return dict(json.loads(data[8 : 8 + size])), size
+    except (struct.error, ValueError, TypeError) as error:
+        raise ValueError(f"{WEIGHTS} has no header of safetensors: {error}") from None
