@@ -135,8 +135,8 @@ def test_a_silo_opens_no_file_that_a_server_names(folder: Path, tmp_path: Path) 
     )
     silo = settings.load(tmp_path / "silo.yaml")
     text = dump(Experiment.model_validate({**told, "clients": own}).resolved())
-    whole = received(text, silo).whole
-    assert (whole.data.test, whole.data.validation) == (0, 0)
+    data = received(text, silo).experiment.data
+    assert (data.test, data.validation) == (0, 0)
     alone = {**told, "num_clients": 1}
     text = dump(Experiment.model_validate(alone).resolved())
     silo = silo.model_copy(update={"name": "silo-1"})
