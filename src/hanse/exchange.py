@@ -75,7 +75,8 @@ class RoundExchange:
         updates = self._converse("train", names, request, self.expected)
         if self.max_norm_ratio is None:
             return updates
-        return NormBound(self.max_norm_ratio, self.decode).screen(updates, self._refuse_counted)
+        bound = NormBound(self.max_norm_ratio, self.decode, self.algorithm)
+        return bound.screen(updates, self._refuse_counted)
 
     def evaluate(self) -> Iterator[tuple[ClientProfile, Update]]:
         """Each client's scores on its own held-out rows; only numbers come back."""
@@ -128,10 +129,9 @@ class RoundExchange:
                 self.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
                 continue
             try:
-                most = self.algorithm.max_weight(self.profiles[reply.client])
-                admit(reply.update, expected(reply.client), most if kind == "train" else 1e12)
+                self._admit(reply, expected(reply.client))
             except MessageError as error:
-                self._refuse_update(reply.client, str(error), size)
+                self._refuse_update(reply.client, kind, str(error), size)
                 continue
             if self.constants.digest:
                 self.holding.add(reply.client)
@@ -144,16 +144,24 @@ class RoundExchange:
             del reply  # or it would stay in memory while the next client trains
         say("combining the answers")
 
-    def _refuse_update(self, name: str, why: str, size: int = 0) -> None:
+    def _admit(self, reply: Reply, expected: Layout) -> None:
+        """Raise MessageError for an answer that cannot be used."""
+        if reply.kind == "train":
+            most = self.algorithm.max_weight(self.profiles[reply.client])
+            admit(reply.update, expected, most, self.algorithm.reports)
+        else:
+            admit(reply.update, expected)
+
+    def _refuse_update(self, name: str, kind: str, why: str, size: int = 0) -> None:
         """Say that a client's update is not used, in the log and in the ledger."""
         who = {"silo": name, "round": self.moment.round}
-        log.warning("the update of %s was refused: %s", name, why, extra=who)
-        self.ledger.received(name, "train", size, {}, error=why)
+        log.warning("the answer of %s to %s was refused: %s", name, kind, why, extra=who)
+        self.ledger.received(name, kind, size, {}, error=why)
 
     def _refuse_counted(self, name: str, why: str) -> None:
         """Refuse an update that had passed the gate; its client must not remember the round."""
         self.remembering.discard(name)
-        self._refuse_update(name, why)
+        self._refuse_update(name, "train", why)
 
     def _send(self, traffic: "_Traffic") -> None:
         """Send clients their requests, as many as the federation takes."""

@@ -53,6 +53,9 @@ class Algorithm(ABC):
     unequal: ClassVar[bool] = False  # clients' LoRA ranks may differ from the server's
     plain_sgd: ClassVar[bool] = False  # clients must train by SGD without momentum
     forgetful: ClassVar[bool] = False  # clients' optimizers must begin anew in every round
+    # Numbers of an update that `step` uses. Each is there and at least 0, and is compared with the
+    # other clients' as the norm is.
+    reports: ClassVar[tuple[str, ...]] = ()
 
     def init(self, server: Server) -> State:
         """The state before the first round."""

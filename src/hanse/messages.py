@@ -9,7 +9,7 @@ reading one executes nothing.
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ FORMAT = "hanse/1"
 HEADER = "hanse"  # the key of the header in safetensors' metadata
 NUMBERS = "#"  # the key of the tensor that holds the numbers
 AGREE, AGREED = "agree", "agreed"  # kinds: what a client was sent, by its word and all others'
+LARGEST_NUMBER = 1e100  # far from where sums and products of numbers overflow
 MAX_HEADER = 16 * 2**20  # bytes; a longer header is refused before it is parsed
 
 
@@ -193,11 +194,15 @@ def unpack(
     return header, dict(zip(names, values.tolist(), strict=True)), groups
 
 
-def admit(update: Update, expected: Layout, most: float = 1e12) -> None:
+def admit(
+    update: Update, expected: Layout, most: float = 1e12, reports: Sequence[str] = ()
+) -> None:
     """The schema gate: raise MessageError unless `update` has exactly the expected tensors.
 
     Names, shapes and dtypes must be those of `expected`; every value and number must be finite,
     and the weight between 0 and `most`.
+
+    reports: numbers that must be there and at least 0, since the algorithm calculates with them.
     """
     if update.tensors.keys() != expected.keys():
         strange = sorted(update.tensors.keys() ^ expected.keys())[:3]
@@ -214,8 +219,14 @@ def admit(update: Update, expected: Layout, most: float = 1e12) -> None:
     if not 0 <= update.weight <= most:
         raise MessageError(f"the weight {update.weight:g} is not between 0 and {most:g}")
     for name, value in update.numbers.items():
-        if not math.isfinite(value):
-            raise MessageError(f"the number {name} is {value}")
+        if not abs(value) <= LARGEST_NUMBER:
+            raise MessageError(f"the number {name} is {value:g}")
+    for name in reports:
+        if not update.numbers.get(name, -1.0) >= 0:
+            said = f"is {update.numbers[name]:g}" if name in update.numbers else "is missing"
+            raise MessageError(
+                f"the number {name} {said}, which the algorithm needs, and which is at least 0"
+            )
 
 
 def whole(numbers: Numbers, name: str) -> int:

@@ -580,3 +580,15 @@ def test_what_is_kept_of_old_runs_is_removed(tmp_path: Path) -> None:
     Law(mine.name, mine.policy, "run3", mine.state).begin("rounds: 3")
     left = {folder.name for folder in (mine.state / "runs").iterdir()}
     assert left == {"run3", *(f"run{number}" for number in range(20, 40))}
+
+
+def test_an_algorithm_needs_numbers_that_the_policy_holds_back(
+    tmp_path: Path, told: dict[str, Any]
+) -> None:
+    """Each update without them is refused by the server: better no job than all of its rounds."""
+    told["algorithm"] = {"fednova": {}}
+    said = refuse(silo(tmp_path / "a", "{metrics: [loss]}"), told)
+    assert "fednova needs the number steps of each update, which policy.metrics does not" in said
+    free = silo(tmp_path / "b")
+    job = received(dump(told), free)
+    assert list(refusals(free.policy, job, "0" * 64, RowCounts(100, 10))) == []

@@ -1,6 +1,7 @@
 """FedNova (Wang et al. 2020, 2007.07481): clients that take more steps do not pull more."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hanse.algorithms.fedavg import FedAvg
 from hanse.interfaces import Client, Server
@@ -16,6 +17,8 @@ class FedNova(FedAvg):
     FedAvg's mean would be led by the clients with most steps, to an optimum that is not that of the
     weighted loss. With equal τₖ this is FedAvg.
     """
+
+    reports: ClassVar[tuple[str, ...]] = ("steps",)
 
     def train(self, order: Order, client: Client) -> Update:
         change, fit = client.learner.change(order.tensors)

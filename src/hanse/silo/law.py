@@ -11,7 +11,7 @@ from typing import Any
 
 from hanse import storage
 from hanse.errors import UserError
-from hanse.experiment import Experiment, build_tasks
+from hanse.experiment import Experiment, build_algorithm, build_tasks
 from hanse.messages import AGREED, Reply, Request, Update
 from hanse.sections import Spec
 from hanse.silo.activity import Activity, prune
@@ -170,11 +170,11 @@ def refusals(
 
 def leaving(policy: Policy, update: Update) -> dict[str, float]:
     """The numbers of an update that may leave."""
-    return {
-        name: value
-        for name, value in update.numbers.items()
-        if any(fnmatchcase(name, pattern) for pattern in policy.metrics)
-    }
+    return {name: value for name, value in update.numbers.items() if _leaves(policy, name)}
+
+
+def _leaves(policy: Policy, number: str) -> bool:
+    return any(fnmatchcase(number, pattern) for pattern in policy.metrics)
 
 
 def _model(policy: Policy, told: Experiment, model_hash: str | None) -> Iterator[str]:
@@ -194,6 +194,12 @@ def _parts(policy: Policy, told: Experiment) -> Iterator[str]:
     ):
         if allowed is not None and _name(spec) not in allowed:
             yield f"the {what} {_name(spec)} is not among {', '.join(allowed)}"
+    for number in build_algorithm(told).reports:
+        if not _leaves(policy, number):
+            yield (
+                f"the algorithm {_name(told.algorithm)} needs the number {number} of each update, "
+                "which policy.metrics does not let leave"
+            )
     for name in _adapters(told):
         if name == "from" and "from" not in (policy.adapters or ()):
             yield "the adapter is to go on from a folder of this machine that the server names"
