@@ -29,6 +29,7 @@ from hanse.silo.server_texts import refuse_texts
 from hanse.silo.settings import Silo
 
 LARGEST = 256 * 1024  # characters of an experiment
+DEEPEST = 64  # brackets within brackets in it; PyYAML's time grows with the square of them
 SHOWN = 500  # characters of its settings that a sentence repeats
 PLACE = "the server's experiment"
 USUAL = Data().model_dump(mode="json")
@@ -161,7 +162,9 @@ def _safe(told: Experiment, policy: Policy) -> Experiment:
 def _told_of(name: str, told: Experiment) -> dict[str, Any]:
     """What the server says of this one client, as far as a client may be different."""
     over = {key: own for key, own in told.clients.get(name, {}).items() if key in OVERRIDABLE}
-    if isinstance(over.get("data"), dict):
+    if not isinstance(over.get("data", {}), dict):
+        raise Refused(f"{PLACE} has clients.{name}.data {over['data']!r:.80}, which is no section.")
+    if "data" in over:
         kept = ("columns", "where", "template", "client_test")
         over["data"] = {key: own for key, own in over["data"].items() if key in kept}
     return {key: dict(own) if isinstance(own, dict) else own for key, own in over.items()}
@@ -170,6 +173,8 @@ def _told_of(name: str, told: Experiment) -> dict[str, Any]:
 def _parsed(text: str) -> settings.Values:
     if len(text) > LARGEST:
         raise Refused(f"{PLACE} has {len(text):,} characters, more than {LARGEST:,}.")
+    if _depth(text) > DEEPEST:
+        raise Refused(f"{PLACE} has brackets nested deeper than {DEEPEST}.")
     try:
         aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
     except settings.UNREADABLE:
@@ -180,6 +185,15 @@ def _parsed(text: str) -> settings.Values:
         return settings.parse(text, PLACE)
     except UserError as error:
         raise Refused(str(error)) from None
+
+
+def _depth(text: str) -> int:
+    """How deep brackets stand in brackets, those in quotes counted, too."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[][{}]", text):
+        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _own(spec: Spec, folder: str, allowed: Sequence[str]) -> Spec:
