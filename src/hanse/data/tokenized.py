@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
+from safetensors import SafetensorError
 
 from hanse import packed, storage
 from hanse.data import chat, labelled, pairs, passages, tagged, tokens
@@ -133,9 +134,12 @@ def _read(file: Path) -> tuple[list[bytes], Packed] | None:
     size = hashlib.sha256().digest_size
     if hashlib.sha256(content[size:]).digest() != content[:size]:
         return None
-    arrays = safetensors.numpy.load(content[size:])
-    keys = arrays.pop("keys").tobytes()
-    return [keys[at : at + _KEY] for at in range(0, len(keys), _KEY)], Packed.of(arrays)
+    try:
+        arrays = safetensors.numpy.load(content[size:])
+        keys = arrays.pop("keys").tobytes()
+        return [keys[at : at + _KEY] for at in range(0, len(keys), _KEY)], Packed.of(arrays)
+    except (SafetensorError, KeyError, ValueError):
+        return None
 
 
 def _write(file: Path, keys: Sequence[bytes], made: Packed) -> None:

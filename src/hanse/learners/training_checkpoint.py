@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from hanse import storage
 from hanse.learners import optimizers
-from hanse.messages import Numbers, pack, unpack, whole
+from hanse.messages import MessageError, Numbers, pack, unpack, whole
 from hanse.randomness import Moment
 
 log = logging.getLogger(__name__)
@@ -59,10 +59,13 @@ class TrainingCheckpoint:
             return None
         data = self._file.read_bytes()
         digest, content = data[:DIGEST], data[DIGEST:]
-        if hashlib.sha256(content).digest() != digest:
+        try:
+            if hashlib.sha256(content).digest() != digest:
+                raise MessageError("its content is not what its hash says")
+            _, numbers, groups = unpack(content, SAVED)
+        except MessageError:
             log.warning("%s is damaged; the round's training begins anew", self._file)
             return None
-        _, numbers, groups = unpack(content, SAVED)
         for name, parameter in parameters.items():
             parameter.data.copy_(groups["parameters"][name])
         optimizers.restore(optimizer, parameters, groups["optimizer"])
