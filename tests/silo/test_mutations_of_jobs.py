@@ -158,6 +158,11 @@ def forbid(text: str, draw: Draw) -> str:
     return dump(told)
 
 
+def _participants(number: int) -> str:
+    """The last ones of a million clients."""
+    return "".join(f"- silo-{1_000_000 - n:07d}\n" for n in range(number))
+
+
 HOSTILE = (
     lambda text: text + "\nx: " + "[" * 20_000,
     lambda text: text + "\nx: " + "{a: " * 3_000,
@@ -172,6 +177,11 @@ HOSTILE = (
     lambda text: text + "\n!!python/object/apply:os.system ['true']: 1",
     lambda text: text.replace("rounds: 3", "rounds: !!binary aaaa"),
     lambda text: text.replace("rounds: 3", "rounds: 2001-13-45"),
+    lambda text: (
+        text.replace("num_clients: 3", "num_clients: 1000000")
+        .replace("participants: null", "participants:")
+        .replace("report_to:", _participants(2_000) + "report_to:")
+    ),
     lambda text: text.encode("utf-16").decode("utf-16").replace("a", "\ud800"),
 )
 

@@ -462,6 +462,9 @@ def test_the_experiment_that_is_judged_is_the_one_that_runs(
         ("adapter", {"lora": {"target_modules": ["../x/y"]}}, "target_modules"),
         ("algorithm", {"fedper": {"share": ["(a+)+$"]}}, "share came as"),
         ("algorithm", {"fedper": {"share": ["a*a*a*b"]}}, "at most two repetitions"),
+        ("algorithm", {"fedper": {"share": [".?" * 40 + "#"]}}, "at most two repetitions"),
+        ("adapter", {"prompt_tuning": {"num_virtual_tokens": 10**9}}, "4096"),
+        ("adapter", {"prefix_tuning": {"num_virtual_tokens": 10**9}}, "4096"),
         ("adapter", {"p_tuning": {"encoder_hidden_size": 10**6}}, "16384"),
     ],
 )
@@ -592,3 +595,12 @@ def test_an_algorithm_needs_numbers_that_the_policy_holds_back(
     free = silo(tmp_path / "b")
     job = received(dump(told), free)
     assert list(refusals(free.policy, job, "0" * 64, RowCounts(100, 10))) == []
+
+
+@pytest.mark.parametrize("section", ["model", "train", "data"])
+def test_a_section_of_this_client_that_is_none(
+    tmp_path: Path, told: dict[str, Any], section: str
+) -> None:
+    told["clients"] = {"silo-1": {section: "text"}}
+    with pytest.raises(Refused, match=f"clients.silo-1.{section} 'text', which is no section"):
+        received(dump(told), silo(tmp_path / "a", more="model: own.jsonl\n"))

@@ -162,8 +162,11 @@ def _safe(told: Experiment, policy: Policy) -> Experiment:
 def _told_of(name: str, told: Experiment) -> dict[str, Any]:
     """What the server says of this one client, as far as a client may be different."""
     over = {key: own for key, own in told.clients.get(name, {}).items() if key in OVERRIDABLE}
-    if not isinstance(over.get("data", {}), dict):
-        raise Refused(f"{PLACE} has clients.{name}.data {over['data']!r:.80}, which is no section.")
+    for key in {*over} - {"adapter"}:  # which may be a name alone
+        if not isinstance(over[key], dict):
+            raise Refused(
+                f"{PLACE} has clients.{name}.{key} {over[key]!r:.80}, which is no section."
+            )
     if "data" in over:
         kept = ("columns", "where", "template", "client_test")
         over["data"] = {key: own for key, own in over["data"].items() if key in kept}
