@@ -13,10 +13,11 @@ from torch import Tensor
 
 from hanse import messages
 from hanse.algorithms.fedavg import FedAvg
+from hanse.algorithms.hetlora import HetLoRA
 from hanse.errors import UserError
 from hanse.journal import latest, records
-from hanse.messages import MessageError, Reply, Update
-from hanse.screening import outliers, refuse_large
+from hanse.messages import ClientProfile, MessageError, Reply, Update
+from hanse.screening import NormBound, outliers, refuse_large
 from toys import Meddler, Outcome, federate, same, silos, with_tensors
 
 Change = Callable[[Reply], Reply]
@@ -249,7 +250,42 @@ def test_a_small_reply_with_a_large_header_is_refused(tmp_path: Path) -> None:
 
 
 def test_norms_are_compared_with_the_others_alone() -> None:
-    assert not dict(outliers({"a": 1e30}, 50.0))
-    assert [*dict(outliers({"a": 1e30, "b": 1.0}, 50.0))] == ["a"]
-    assert [*dict(outliers({"a": 1.0, "b": 2.0, "c": 120.0}, 50.0))] == ["c"]
-    assert not dict(outliers({"a": 0.0, "b": 0.0, "c": 0.0}, 50.0))
+    def found(**norms: float) -> list[str]:
+        return [*dict(outliers({name: {"norm": own} for name, own in norms.items()}, 50.0))]
+
+    assert found(a=1e30) == []
+    assert found(a=1e30, b=1.0) == ["a"]
+    assert found(a=1.0, b=2.0, c=120.0) == ["c"]
+    assert found(a=0.0, b=0.0, c=0.0) == []
+    assert found(a=math.nan, b=1.0, c=2.0) == ["a"], "no comparison with it is ever true"
+    assert found(a=math.inf, b=math.inf, c=2.0) == ["a", "b"]
+
+
+def test_an_odd_score_of_a_client_that_did_not_train_ends_nothing(tmp_path: Path) -> None:
+    """Its refusal belongs to the request to evaluate: there is none to train in this round."""
+
+    def odd(reply: Reply) -> Reply:
+        return number("loss", math.nan)(reply) if reply.kind == "evaluate" else reply
+
+    network = lambda inner: Meddler(inner, changed=odd)  # noqa: E731
+    settings = {"rounds": 1, "fraction_train": 0.34, "network": network}
+    outcome = federate(FedAvg(), silos(3), tmp_path / "run", **settings)  # type: ignore[arg-type]
+    assert "client_test" not in outcome.records[-1] and len(outcome.records) == 2
+    rows = records(tmp_path / "run", "ledger")
+    assert [row["kind"] for row in rows if "error" in row] == ["evaluate"] * 3
+
+
+def test_a_product_far_beyond_the_others_is_refused() -> None:
+    """Two factors of ordinary norms may have a product that is far from it."""
+
+    def update(up: float) -> Update:
+        a, b = torch.full((2, 50), 10.0), torch.full((3, 2), up)
+        return Update({"x.lora_A.weight": a, "x.lora_B.weight": b}, {}, 1.0)
+
+    updates = [(ClientProfile(n, 9), update(up)) for n, up in [("a", 0.1), ("b", 0.1), ("c", 9.0)]]
+    for algorithm, left in ((FedAvg(), ["a", "b", "c"]), (HetLoRA(), ["a", "b"])):
+        refused: dict[str, str] = {}
+        bound = NormBound(50.0, lambda client, tensors: tensors, algorithm)
+        kept = bound.screen(updates, refused.__setitem__)
+        assert [profile.name for profile, _ in kept] == left
+        assert all("its norm of products" in why for why in refused.values())

@@ -75,7 +75,8 @@ class RoundExchange:
         updates = self._converse("train", names, request, self.expected)
         if self.max_norm_ratio is None:
             return updates
-        return NormBound(self.max_norm_ratio, self.decode).screen(updates, self._refuse_counted)
+        bound = NormBound(self.max_norm_ratio, self.decode, self.algorithm)
+        return bound.screen(updates, self._refuse_counted)
 
     def evaluate(self) -> Iterator[tuple[ClientProfile, Update]]:
         """Each client's scores on its own held-out rows; only numbers come back."""
@@ -130,7 +131,7 @@ class RoundExchange:
             try:
                 self._admit(kind, reply, expected(reply.client))
             except MessageError as error:
-                self._refuse_update(reply.client, str(error), size)
+                self._refuse_update(reply.client, kind, str(error), size)
                 continue
             if self.constants.digest:
                 self.holding.add(reply.client)
@@ -150,16 +151,16 @@ class RoundExchange:
         most = self.algorithm.max_weight(self.profiles[reply.client])
         return admit(reply.update, expected, self.algorithm.numbers, most)
 
-    def _refuse_update(self, name: str, why: str, size: int = 0) -> None:
+    def _refuse_update(self, name: str, kind: str, why: str, size: int = 0) -> None:
         """Say that a client's update is not used, in the log and in the ledger."""
         who = {"silo": name, "round": self.moment.round}
-        log.warning("the update of %s was refused: %s", name, why, extra=who)
-        self.ledger.received(name, "train", size, {}, error=why)
+        log.warning("the answer of %s to %s was refused: %s", name, kind, why, extra=who)
+        self.ledger.received(name, kind, size, {}, error=why)
 
     def _refuse_counted(self, name: str, why: str) -> None:
         """Refuse an update that had passed the gate; its client must not remember the round."""
         self.remembering.discard(name)
-        self._refuse_update(name, why)
+        self._refuse_update(name, "train", why)
 
     def _send(self, traffic: "_Traffic") -> None:
         """Send clients their requests, as many as the federation takes."""

@@ -147,8 +147,9 @@ class Experiment(Section):
                 "participants and data.pooled exclude each other: who holds all rows is one."
             )
         known = self.client_names
+        names = set(known)  # there may be a million
         for name in self.participants:
-            if name not in known:
+            if name not in names:
                 raise ValueError(
                     f"participants: {name} is no client{parts.suggestion(name, known)}; "
                     f"they are {known[0]} to {known[-1]}."
@@ -162,7 +163,8 @@ class Experiment(Section):
             return [POOLED]
         if self.participants is None:
             return self.client_names
-        return [name for name in self.client_names if name in self.participants]
+        chosen = set(self.participants)
+        return [name for name in self.client_names if name in chosen]
 
     @property
     def client_names(self) -> list[str]:

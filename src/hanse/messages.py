@@ -28,6 +28,7 @@ FORMAT = "hanse/1"
 HEADER = "hanse"  # the key of the header in safetensors' metadata
 NUMBERS = "#"  # the key of the tensor that holds the numbers
 AGREE, AGREED = "agree", "agreed"  # kinds: what a client was sent, by its word and all others'
+LARGEST_NUMBER = 1e100  # far from where sums and products of numbers overflow
 MAX_HEADER = 16 * 2**20  # bytes; a longer header is refused before it is parsed
 
 
@@ -214,7 +215,7 @@ def admit(
     Names, shapes and dtypes must be those of `expected`; every value and number must be finite,
     and the weight between 0 and `most`.
 
-    numbers: the names of those that it must have.
+    numbers: those that must be there and at least 0, since the algorithm calculates with them.
     """
     if lacking := sorted({*numbers} - update.numbers.keys()):
         raise MessageError(f"the number {lacking[0]} is missing, which the algorithm needs")
@@ -233,8 +234,13 @@ def admit(
     if not 0 <= update.weight <= most:
         raise MessageError(f"the weight {update.weight:g} is not between 0 and {most:g}")
     for name, value in update.numbers.items():
-        if not math.isfinite(value):
-            raise MessageError(f"the number {name} is {value}")
+        if not abs(value) <= LARGEST_NUMBER:
+            raise MessageError(f"the number {name} is {value:g}")
+    for name in numbers:
+        if update.numbers[name] < 0:
+            raise MessageError(
+                f"the number {name} is {update.numbers[name]:g}, and at least 0 is due"
+            )
 
 
 def whole(numbers: Numbers, name: str) -> int:

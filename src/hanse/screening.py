@@ -4,10 +4,13 @@ A client that lies can send a reply that is costly to read, or an update that ta
 The layout that is due bounds the one, the median of the others' norms the other.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from hanse import factors
+from hanse.interfaces import Algorithm
 from hanse.messages import ClientProfile, MessageError, Reply, Update
 from hanse.spool import Spool
 from hanse.tensors import Layout, Tensors, norm
@@ -35,42 +38,61 @@ def refuse_large(message: bytes, due: Layout) -> None:
 
 @dataclass(frozen=True)
 class NormBound:
-    """Refuses updates whose L2 norm is more than `ratio` times the median of the others' norms.
+    """Refuses updates of which a measure is more than `ratio` times the median of the others'.
 
-    All updates of the round wait on disk until each norm is known. A single update has no others,
-    and is not bounded.
+    Measures are the L2 norm; of LoRA's factors the norm of their products, too, which two factors
+    of ordinary norms may exceed; and the numbers that the algorithm calculates with. All updates of
+    the round wait on disk until each is measured. A single update has no others, and is not
+    bounded.
     """
 
     ratio: float
     decode: Decode
+    algorithm: Algorithm
 
     def screen(
         self, updates: Iterable[tuple[ClientProfile, Update]], refuse: Refuse
     ) -> Iterator[tuple[ClientProfile, Update]]:
         """The updates within the bound, in their order; `refuse` is told of each other one."""
-        norms: dict[str, float] = {}
+        measured: dict[str, Mapping[str, float]] = {}
         profiles: dict[str, ClientProfile] = {}
         with Spool() as spool:
             for profile, update in updates:
-                norms[profile.name] = norm(self.decode(profile.name, update.tensors))
+                measured[profile.name] = self._measures(profile.name, update)
                 profiles[profile.name] = profile
                 spool.put(profile.name, Reply(profile.name, "train", 0, update).pack())
                 del update  # or it would stay in memory while the next one is read
-            reasons = dict(outliers(norms, self.ratio))
+            reasons = dict(outliers(measured, self.ratio))
             for name, profile in profiles.items():
                 if name in reasons:
                     refuse(name, reasons[name])
                 else:
                     yield profile, Reply.parse(spool.take(name)).update
 
+    def _measures(self, client: str, update: Update) -> dict[str, float]:
+        tensors = self.decode(client, update.tensors)
+        found = {"norm": norm(tensors)}
+        if self.algorithm.payload == "factors":
+            products = map(factors.norm, factors.layers(tensors).values())
+            found["norm of products"] = math.hypot(*products)
+        return found | {f"number {name}": update.numbers[name] for name in self.algorithm.numbers}
 
-def outliers(norms: Mapping[str, float], ratio: float) -> Iterator[tuple[str, str]]:
-    """The clients whose norm is too large, each with the reason."""
-    for name, own in norms.items():
-        others = [value for other, value in norms.items() if other != name]
-        if others and own > ratio * (middle := median(others)):
-            yield (
-                name,
-                f"its norm is {own:.3g}, more than {ratio:g} times the others' median of "
-                f"{middle:.3g} (deployment.max_norm_ratio)",
-            )
+
+def outliers(
+    measured: Mapping[str, Mapping[str, float]], ratio: float
+) -> Iterator[tuple[str, str]]:
+    """The clients of whom a measure is too large or not finite, each with the reason."""
+    for name, measures in measured.items():
+        for what, own in measures.items():
+            if not math.isfinite(own):
+                yield name, f"its {what} is {own:g}"
+                break
+            others = [found[what] for other, found in measured.items() if other != name]
+            finite = [value for value in others if math.isfinite(value)]
+            if finite and own > ratio * (middle := median(finite)):
+                yield (
+                    name,
+                    f"its {what} is {own:.3g}, more than {ratio:g} times the others' median of "
+                    f"{middle:.3g} (deployment.max_norm_ratio)",
+                )
+                break

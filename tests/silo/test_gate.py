@@ -220,3 +220,71 @@ def test_only_its_owner_reads_what_a_silo_keeps(world: World) -> None:
     kept = {path.name.split("-")[0]: path.stat().st_mode & 0o777 for path in state.iterdir()}
     assert kept.keys() >= {"asked", "stated", "seen.json", "letters", "refusals.jsonl"}
     assert set(kept.values()) == {0o600} and state.stat().st_mode & 0o777 == 0o700
+
+
+def _merged(told: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    sections = {k: {**told[k], **v} if k in ("data", "train") else v for k, v in change.items()}
+    return {**told, **sections}
+
+
+HOSTILE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a forbidden model": (f"{{models: ['{'1' * 64}']}}", {}, "which it does not allow"),
+    "no differential privacy": ("{privacy: {epsilon: 8}}", {}, "the job has none"),
+    "too many rounds": ("{max_rounds: 50}", {"rounds": 51}, "51 rounds, more than 50"),
+    "steps a hundred times": (
+        "{max_steps: 3}",
+        {"train": {"max_steps": 300}},
+        "300 steps in a round, more than 3",
+    ),
+    "code": ("{}", {"algorithm": {"evil.py:Evil": {}}}, "runs no code that a server names"),
+    "raw answers on its rows": (
+        "{}",
+        {"objective": "sft", "evaluation": {"tasks": [{"generation": {"costly": False}}]}},
+        "the task generation is not among",
+    ),
+    "a query on rows": ("{}", {"data": {"where": {"name": "Ada"}}}, "takes the settings of its"),
+    "another experiment at the top": (
+        "{max_steps: 3}",
+        {
+            "adapter": {"from": "/home/private"},
+            "train": {"max_steps": 300},
+            "clients": {"silo-1": {"adapter": {"lora": {"r": 4}}, "data": {"template": "{text}"}}},
+        },
+        "300 steps in a round, more than 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_job_that_the_servers_own_key_has_signed_is_refused(world: World, what: str) -> None:
+    """The server is whom the silo knows, and nothing of its rows is read, trained or answered."""
+    policy, change, said = HOSTILE[what]
+
+    def rows(experiment: object) -> RowCounts:
+        raise AssertionError("rows are read")
+
+    world.told = _merged(world.told, change)
+    gate = world.gate(policy)
+    with pytest.raises(Refused, match=said):
+        gate.accept(world.job(), rows)
+    assert said in world.log()[-1] and "/home/private" not in world.log()[-1]
+    message = gate.answer(world.request(), world.respond)
+    assert message is not None and world.trained == []
+    inbox = Inbox("server", "reply", world.server.known, world.home / "replies.json")
+    reply = Reply.parse(inbox.open(message)[1])
+    assert "has taken no job" in reply.error and not reply.update.tensors
+
+
+def test_other_names_of_a_run_free_no_limit_at_the_gate(world: World) -> None:
+    policy = "{max_runs_per_day: 2, max_tries: 1}"
+    taken = 0
+    for run in ("a", "b", "c", "d"):
+        gate = Gate(world.silo(policy), world.kit, run)
+        job = world.outbox.request(dump(world.told).encode(), run, 0, "silo-1")[0]
+        try:
+            gate.accept(job, lambda experiment: RowCounts(100, 0))
+        except Refused as error:
+            refusal = str(error)
+            continue
+        taken += 1
+    assert taken == 2 and "2 others began in the last 24 hours" in refusal

@@ -470,6 +470,9 @@ def test_the_experiment_that_is_judged_is_the_one_that_runs(
         ("adapter", {"lora": {"target_modules": ["../x/y"]}}, "target_modules"),
         ("algorithm", {"fedper": {"share": ["(a+)+$"]}}, "share came as"),
         ("algorithm", {"fedper": {"share": ["a*a*a*b"]}}, "at most two repetitions"),
+        ("algorithm", {"fedper": {"share": [".?" * 40 + "#"]}}, "at most two repetitions"),
+        ("adapter", {"prompt_tuning": {"num_virtual_tokens": 10**9}}, "4096"),
+        ("adapter", {"prefix_tuning": {"num_virtual_tokens": 10**9}}, "4096"),
         ("adapter", {"p_tuning": {"encoder_hidden_size": 10**6}}, "16384"),
     ],
 )
@@ -588,3 +591,24 @@ def test_what_is_kept_of_old_runs_is_removed(tmp_path: Path) -> None:
     Law(mine.name, mine.policy, "run3", mine.state).begin("rounds: 3")
     left = {folder.name for folder in (mine.state / "runs").iterdir()}
     assert left == {"run3", *(f"run{number}" for number in range(20, 40))}
+
+
+def test_an_algorithm_needs_numbers_that_the_policy_holds_back(
+    tmp_path: Path, told: dict[str, Any]
+) -> None:
+    """Each update without them is refused by the server: better no job than all of its rounds."""
+    told["algorithm"] = {"fednova": {}}
+    said = refuse(silo(tmp_path / "a", "{metrics: [loss]}"), told)
+    assert "fednova needs the number steps of each update, which policy.metrics does not" in said
+    free = silo(tmp_path / "b")
+    job = received(dump(told), free)
+    assert list(refusals(free.policy, job, "0" * 64, RowCounts(100, 10))) == []
+
+
+@pytest.mark.parametrize("section", ["model", "train", "data"])
+def test_a_section_of_this_client_that_is_none(
+    tmp_path: Path, told: dict[str, Any], section: str
+) -> None:
+    told["clients"] = {"silo-1": {section: "text"}}
+    with pytest.raises(Refused, match=f"clients.silo-1.{section} 'text', which is no section"):
+        received(dump(told), silo(tmp_path / "a", more="model: own.jsonl\n"))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
+from safetensors import SafetensorError
 
 from hanse import packed, storage, values, vocabulary
 from hanse.data import chat
@@ -178,9 +179,12 @@ def _read(file: Path) -> tuple[list[bytes], Packed] | None:
         return None
     if content is None:
         return None
-    arrays = safetensors.numpy.load(content)
-    keys = arrays.pop("keys").tobytes()
-    return [keys[at : at + _KEY] for at in range(0, len(keys), _KEY)], Packed.of(arrays)
+    try:
+        arrays = safetensors.numpy.load(content)
+        keys = arrays.pop("keys").tobytes()
+        return [keys[at : at + _KEY] for at in range(0, len(keys), _KEY)], Packed.of(arrays)
+    except (SafetensorError, KeyError, ValueError):
+        return None
 
 
 def _write(file: Path, keys: Sequence[bytes], made: Packed) -> None:

@@ -4,10 +4,10 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftModel
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 # What PEFT writes about where an adapter comes from, and what it finds out by itself.
 CIRCUMSTANCES = {
@@ -16,6 +16,8 @@ CIRCUMSTANCES = {
     *("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules"),
     "encoder_hidden_size",  # of a reparametrization, if there is one
 }
+# Words of an adapter's own before a text; more would take memory before a model is asked.
+VirtualTokens = Annotated[int, Field(ge=1, le=4_096)]
 HEADED = ("SEQ_CLS", "TOKEN_CLS")  # tasks whose models have a head of their own
 
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from hanse import storage
 from hanse.learners import optimizers
-from hanse.messages import Numbers, pack, unpack, whole
+from hanse.messages import MessageError, Numbers, pack, unpack, whole
 from hanse.randomness import Moment
 from hanse.tensors import Tensors
 
@@ -60,12 +60,12 @@ class TrainingCheckpoint:
         """
         try:
             content = storage.unseal(self._file)
-        except storage.DamagedError as error:
+            if content is None:
+                return None
+            _, numbers, groups = unpack(content, SAVED)
+        except (storage.DamagedError, MessageError) as error:
             log.warning("%s; the round's training begins anew", error)
-            content = None
-        if content is None:
             return None
-        _, numbers, groups = unpack(content, SAVED)
         for name, parameter in parameters.items():
             parameter.data.copy_(groups["parameters"][name])
         optimizers.restore(optimizer, parameters, groups["optimizer"])

@@ -28,6 +28,7 @@ def vet(folder: Path) -> None:
     files = {path.name for path in folder.iterdir()}
     if "config.json" not in files:
         raise UserError(f"the model folder {folder} has no config.json.")
+    _refuse_references(folder / "config.json")
     for name in ("config.json", "tokenizer_config.json"):
         if name in files and _asks_for_code(folder / name):
             raise UserError(
@@ -52,16 +53,40 @@ def vet(folder: Path) -> None:
     _refuse_inflated(folder / "config.json", shapes)
 
 
+def _refuse_references(config: Path) -> None:
+    """Raise UserError for a configuration by which transformers would load something else.
+
+    `transformers_weights` names a file to take the weights from, a pickle or another folder's index
+    among them; an implementation of attention or experts may name code on a hub.
+    """
+    for name, value in _entries(config):
+        outside = name.endswith("_implementation") and "/" in json.dumps(value)
+        if name == "transformers_weights" or outside:
+            raise UserError(
+                f"{config} has {name} {value!r:.80}, by which something else than the weights of "
+                "this folder would be loaded; remove this setting."
+            )
+
+
 def _asks_for_code(file: Path) -> bool:
     """Whether a configuration names code of its own, at any depth."""
+    return any(name in ("auto_map", "trust_remote_code") for name, _ in _entries(file))
 
-    def found(value: object) -> bool:
+
+def _entries(file: Path) -> list[tuple[str, Any]]:
+    """All settings in a JSON file, at any depth, by name; raises UserError for another file."""
+
+    def found(value: object) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):
-            return any(k in ("auto_map", "trust_remote_code") or found(v) for k, v in value.items())
-        return isinstance(value, list) and any(found(item) for item in value)
+            for name, own in value.items():
+                yield name, own
+                yield from found(own)
+        elif isinstance(value, list):
+            for item in value:
+                yield from found(item)
 
     try:
-        return found(json.loads(file.read_text(encoding="utf-8")))
+        return [*found(json.loads(file.read_text(encoding="utf-8")))]
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}.") from None
 
@@ -105,7 +130,9 @@ def _shapes(file: Path) -> Iterator[tuple[int, ...]]:
 def _refuse_inflated(config: Path, shapes: list[tuple[int, ...]]) -> None:
     """Raise UserError for a configuration of a larger model than the weights are."""
     widest = max((side for shape in shapes for side in shape), default=0)
-    for name, value in _sizes(json.loads(config.read_text(encoding="utf-8"))):
+    for name, value in _entries(config):
+        if name not in (*LAYERS, *WIDTHS) or not isinstance(value, int):
+            continue
         layers = name in LAYERS
         if value > (len(shapes) if layers else PACKED * widest):
             have = f"{len(shapes):,} tensors" if layers else f"no side longer than {widest:,}"
@@ -113,16 +140,3 @@ def _refuse_inflated(config: Path, shapes: list[tuple[int, ...]]) -> None:
                 f"{config} declares {name} {value:,}, but the weights have {have}; bring the "
                 "configuration that belongs to them."
             )
-
-
-def _sizes(found: Any) -> Iterator[tuple[str, int]]:
-    """The sizes that a configuration declares, at any depth."""
-    if isinstance(found, dict):
-        for name, value in found.items():
-            if name in (*LAYERS, *WIDTHS) and isinstance(value, int):
-                yield name, value
-            else:
-                yield from _sizes(value)
-    elif isinstance(found, list):
-        for item in found:
-            yield from _sizes(item)

@@ -169,7 +169,12 @@ def _safe(told: Experiment, policy: Policy) -> Experiment:
 def _told_of(name: str, told: Experiment) -> dict[str, Any]:
     """What the server says of this one client, as far as a client may be different."""
     over = {key: own for key, own in told.clients.get(name, {}).items() if key in OVERRIDABLE}
-    if isinstance(over.get("data"), dict):
+    for key in {*over} - {"adapter"}:  # which may be a name alone
+        if not isinstance(over[key], dict):
+            raise Refused(
+                f"{PLACE} has clients.{name}.{key} {over[key]!r:.80}, which is no section."
+            )
+    if "data" in over:
         kept = ("columns", "where", "template", "client_test")
         over["data"] = {key: own for key, own in over["data"].items() if key in kept}
     return {key: dict(own) if isinstance(own, dict) else own for key, own in over.items()}

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from peft import PromptEncoderConfig
-from pydantic import ConfigDict, Field, PositiveInt
+from pydantic import ConfigDict, Field
 
 from hanse.errors import UserError
 from hanse.learners import virtual_tokens
-from hanse.learners.adapter import Adapter
+from hanse.learners.adapter import Adapter, VirtualTokens
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 
 LAYERS = 2  # of an MLP, whatever is asked for; an LSTM's unless it is told
@@ -29,7 +29,7 @@ class PTuning(Adapter):
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
     kind: ClassVar[str] = "P_TUNING"
 
-    num_virtual_tokens: PositiveInt = 20
+    num_virtual_tokens: VirtualTokens = 20
     encoder_reparameterization_type: Literal["MLP", "LSTM"] = "MLP"
     encoder_hidden_size: Annotated[int, Field(ge=1, le=16_384)] | None = None
     encoder_num_layers: Annotated[int, Field(ge=1, le=64)] = LAYERS

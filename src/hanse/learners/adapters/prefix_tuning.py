@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from peft import PrefixTuningConfig
-from pydantic import ConfigDict, PositiveInt
+from pydantic import ConfigDict
 
 from hanse.errors import UserError
-from hanse.learners.adapter import Adapter
+from hanse.learners.adapter import Adapter, VirtualTokens
 from hanse.learners.checkpointing import recomputed
 
 
@@ -21,7 +21,7 @@ class PrefixTuning(Adapter):
     __pydantic_config__ = ConfigDict(extra="forbid")
     kind: ClassVar[str] = "PREFIX_TUNING"
 
-    num_virtual_tokens: PositiveInt = 20
+    num_virtual_tokens: VirtualTokens = 20
 
     def config(self, model: Any) -> PrefixTuningConfig:
         if recomputed(model):

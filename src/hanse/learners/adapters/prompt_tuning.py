@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from peft import PromptTuningConfig
-from pydantic import ConfigDict, PositiveInt
+from pydantic import ConfigDict
 
 from hanse.learners import virtual_tokens
-from hanse.learners.adapter import Adapter
+from hanse.learners.adapter import Adapter, VirtualTokens
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class PromptTuning(Adapter):
     __pydantic_config__ = ConfigDict(extra="forbid")
     kind: ClassVar[str] = "PROMPT_TUNING"
 
-    num_virtual_tokens: PositiveInt = 20
+    num_virtual_tokens: VirtualTokens = 20
 
     def config(self, model: Any) -> PromptTuningConfig:
         # One prompt: an encoder's, where there is a decoder, too.
