@@ -133,9 +133,12 @@ class Federation:
         file.write_text(yaml.safe_dump({**values, "state": str(self.home / name), **settings}))
         return self._fork(name, lambda: _command(["join", file, *words]))
 
-    def proxy(self, name: str, weather: Weather, seed: int = 0) -> int:
-        """Start a bad network before the server; the port by which silos reach it."""
-        port, said = free_port(), str(self.home / f"{name}.faults")
+    def proxy(self, name: str, weather: Weather, seed: int = 0, port: int | None = None) -> int:
+        """Start a bad network before the server; the port by which silos reach it.
+
+        port: none: a free one.
+        """
+        port, said = port or free_port(), str(self.home / f"{name}.faults")
         work = Proxy(port, self.port, weather, seed, said).run
         self._fork(name, lambda: asyncio.run(work()))
         return port
