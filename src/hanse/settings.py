@@ -15,6 +15,7 @@ Place = tuple[str | int, ...]  # the keys that lead to a setting
 # What PyYAML raises for a text that is not YAML, or for a tag that does not fit its value.
 UNREADABLE = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
 
+LONGEST = 100  # characters of a whole number
 DEEPEST = 100  # mappings and lists within each other
 SPREAD = 4, 100_000  # what aliases may stand for: times the text's length, and so many signs more
 
@@ -108,6 +109,12 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > LONGEST:  # Python could not even write it in a sentence
+            problem = f"a whole number has more than {LONGEST} characters"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return int(super().construct_yaml_int(node))
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
@@ -116,6 +123,9 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _loaded(text: str) -> Any:

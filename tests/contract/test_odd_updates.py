@@ -21,7 +21,7 @@ from hanse.sections import Deployment
 from hanse.tensors import all_finite, norm
 from toys import Meddler, Outcome, federate, held_out, same, silos
 
-from .test_algorithms import CASES, Case, built, every_algorithm
+from .cases import CASES, Case, built, every_algorithm
 
 LIAR = "c1"
 RATIO = Deployment().max_norm_ratio

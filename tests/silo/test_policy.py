@@ -213,7 +213,7 @@ def test_a_policy_that_names_a_file_that_is_not_there(tmp_path: Path) -> None:
         (
             "{metrics: [loss]}",
             {"algorithm": "fednova"},
-            "the algorithm fednova needs the number sum_a, which it keeps",
+            "the algorithm fednova needs the number sum_a of each update",
         ),
         ("{objectives: [sft]}", {}, "the objective classify is not among sft"),
         ("{aggregators: [secagg]}", {}, "the aggregator mean is not among secagg"),
@@ -599,7 +599,7 @@ def test_an_algorithm_needs_numbers_that_the_policy_holds_back(
     """Each update without them is refused by the server: better no job than all of its rounds."""
     told["algorithm"] = {"fednova": {}}
     said = refuse(silo(tmp_path / "a", "{metrics: [loss]}"), told)
-    assert "fednova needs the number steps of each update, which policy.metrics does not" in said
+    assert "fednova needs the number sum_a of each update, which policy.metrics does not" in said
     free = silo(tmp_path / "b")
     job = received(dump(told), free)
     assert list(refusals(free.policy, job, "0" * 64, RowCounts(100, 10))) == []

@@ -195,7 +195,10 @@ def _parts(policy: Policy, told: Experiment) -> Iterator[str]:
             yield f"the {what} {_name(spec)} is not among {', '.join(allowed)}"
     for name in build_algorithm(told).numbers:
         if not _leaves(policy, name):
-            yield f"the algorithm {_name(told.algorithm)} needs the number {name}, which it keeps"
+            yield (
+                f"the algorithm {_name(told.algorithm)} needs the number {name} of each update, "
+                "which policy.metrics does not let leave"
+            )
     for name in _adapters(told):
         if name == "from" and "from" not in (policy.adapters or ()):
             yield "the adapter is to go on from a folder of this machine that the server names"

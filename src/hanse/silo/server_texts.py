@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from hanse import parts
 from hanse.errors import UserError
 from hanse.learners.adapter_files import FOLDER as ADAPTERS
+from hanse.learners.adapters.peft import methods
 from hanse.parts import ServerText
 
 PARTS = {  # by section and setting: the folder of the parts that are named there
@@ -46,8 +47,11 @@ def _named(values: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[tuple[
     for key in place:
         found = found.get(key) if isinstance(found, Mapping) else None
     for spec in found if isinstance(found, list) else [found]:
-        if isinstance(spec, Mapping):
-            yield from spec.items()
+        for name, settings in spec.items() if isinstance(spec, Mapping) else ():
+            if place == ("adapter",) and name in methods() and name not in parts.names(ADAPTERS):
+                yield "peft", {"method": name, "settings": settings}  # under PEFT's own name
+            else:
+                yield name, settings
 
 
 def _reasons(place: str, folder: str, name: str, settings: Any) -> Iterator[str]:
