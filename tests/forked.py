@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,15 +37,20 @@ sys.exit(end[0] if end else 1)
 
 
 @contextmanager
-def forks(folder: Path) -> Iterator[Path]:
-    """A program `hanse` in a folder; whatever it started has ended afterwards."""
+def forks(
+    folder: Path, before: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[Path]:
+    """A program `hanse` in a folder; whatever it started has ended afterwards.
+
+    before: words of a command in which all commands are run. environment: of it; none: this one's.
+    """
     door, program = folder / "door", folder / "hanse"
     asking = folder / "ask.py"
     asking.write_text(ASK.format(door=str(door)))
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -S -s {asking} "$@"\n')
     program.chmod(0o700)
-    words = [sys.executable, "-P", __file__, str(door)]  # -P: the tests are not to be imported
-    server = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    words = [*before, sys.executable, "-P", __file__, str(door)]  # -P: no test is to be imported
+    server = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=environment)
     try:
         while not door.exists():
             assert server.poll() is None, "it did not start"

@@ -31,12 +31,12 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
-def examined() -> dict[str, Finding]:
-    return {finding.what: finding for finding in doctor.findings()}
+def examined(hub: bool = False) -> dict[str, Finding]:
+    return {finding.what: finding for finding in doctor.findings(hub)}
 
 
 def test_a_whole_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    found = examined()
+    found = examined(hub=True)
     assert [finding.what for finding in found.values() if finding.state == "broken"] == []
     assert f"torch {torch.__version__}" in found["versions"].said
     assert f"torch uses {torch.get_num_threads()}" in found["cores"].said
@@ -161,3 +161,15 @@ def test_what_the_hub_answers(
 
     monkeypatch.setattr(urllib.request, "urlopen", answer)
     assert doctor._hub().state == state
+
+
+def test_the_hub_is_asked_for_those_alone_who_want_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(doctor, "_hub", lambda: asked.append(True) or Finding("hub", "answers"))
+    for words in ([], ["--hub"]):
+        monkeypatch.setattr(sys, "argv", ["hanse", "doctor", *words])
+        cli.main()
+        assert asked == [True] * len(words)
+    assert "not asked; `hanse doctor --hub` asks" in capsys.readouterr().out

@@ -42,8 +42,11 @@ class Finding:
     advice: str = ""
 
 
-def findings() -> Iterator[Finding]:
-    """What there is, one after the other as it is found out; takes a few seconds."""
+def findings(hub: bool = False) -> Iterator[Finding]:
+    """What there is, one after the other as it is found out; takes a few seconds.
+
+    hub: whether the hub is asked for an answer; without it, nobody outside is.
+    """
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
     yield from _versions()
     yield _cores()
@@ -55,7 +58,7 @@ def findings() -> Iterator[Finding]:
     yield from _models()
     yield from _data()
     yield from _extras()
-    yield _hub()
+    yield _hub() if hub else Finding("hub", "not asked; `hanse doctor --hub` asks")
 
 
 def recommendation(found: list[Finding]) -> str:

@@ -1,5 +1,8 @@
 """hanse doctor."""
 
+from typing import Annotated
+
+import typer
 from rich.text import Text
 
 from hanse import doctor as examination
@@ -8,10 +11,12 @@ from hanse.commands.words import console
 STYLES = {"ok": "green", "missing": "yellow", "broken": "bold red"}
 
 
-def doctor() -> None:
+def doctor(
+    hub: Annotated[bool, typer.Option("--hub", help="Ask the hub, too, if it answers.")] = False,
+) -> None:
     """Say what this machine can do and what is missing; exit code 1 if hanse cannot work."""
     found = []
-    for finding in examination.findings():
+    for finding in examination.findings(hub):
         found.append(finding)
         line = Text(f"{finding.state:<9}", STYLES[finding.state])
         line.append(f"{finding.what:<20} ", "default").append(finding.said, "default")
