@@ -100,7 +100,7 @@ def _trained(
     """What is trained, without numbers."""
     model = _model(config, auto)
     with torch.device("meta"):
-        model, name = attach(model, adapter, 0, task, heads)
+        model, name, _ = attach(model, adapter, 0, task, heads)
     return {key: p for key, p in parameters(model, name).items() if adapter.trains(key)}
 
 
