@@ -44,7 +44,7 @@ def test_silos_that_are_known_by_keys_agree_and_end_in_the_same_adapter(
     assert seen[1]["hanse_loads_total"] == 1  # whatever the number of rounds
     told = {(line["round"], line["silo"]) for line in lines if "answered train" in line["message"]}
     assert told == {(number, name) for number in (1, 2) for name in SILOS}
-    assert len({line["run"] for line in lines}) == 1
+    assert len({line["run"] for line in lines} - {""}) == 1  # none while the server starts
 
 
 def _figures(port: int) -> dict[str, float]:

@@ -65,6 +65,7 @@ class Deployed(Federation):
 
     def __post_init__(self) -> None:
         self.seats = {name: Seat(name) for name in self.names}
+        self._awaited = [*self.names]
 
     def profiles(self) -> list[ClientProfile]:
         """Those known so far; at first, wait for all, or for enough when patience is over."""
