@@ -36,7 +36,9 @@ def folders(adapter: Path) -> list[Path]:
         size = file.read(8)
         length = struct.unpack("<Q", size)[0] if len(size) == 8 else 0
         header, _ = _header(size + file.read(min(length, LONGEST)))
-    names = [name for name in header.get(METADATA, {}).get(AROUND, "").split(",") if name]
+    metadata = header.get(METADATA)
+    said = metadata.get(AROUND, "") if isinstance(metadata, dict) else ""
+    names = [name for name in str(said).split(",") if name]
     if not all(map(str.isidentifier, names)):  # a path would lead out of the adapter's folder
         raise ValueError(f"{WEIGHTS} names folders that no kind of adapter has")
     return [adapter, *(adapter / name for name in names)]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from peft import IA3Config, LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig, RobertaConfig, RobertaModel
 
 from hanse import factors
 from hanse.adapter_layout import CONFIG, WEIGHTS, folders
@@ -212,6 +213,47 @@ def test_a_kind_that_is_left_out_leaves_the_others_and_the_head(
 
 def kind_mark(kind: str) -> str:
     return {"BOTTLENECK": ".bottleneck_", "LORA": ".lora_"}[kind]
+
+
+def test_no_kind_reaches_into_a_head_that_is_trained_whole(tiny_bert: Path, tmp_path: Path) -> None:
+    """RoBERTa's head has layers that are called as those of its body are."""
+    base = tmp_path / "roberta"
+    shutil.copytree(tiny_bert, base)  # for its tokenizer
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    sizes |= {"vocab_size": BertConfig.from_pretrained(tiny_bert).vocab_size}
+    config = RobertaConfig(num_attention_heads=4, pad_token_id=0, **sizes)
+    torch.manual_seed(0)
+    RobertaModel(config).save_pretrained(base)
+    backbone = load(Model(str(base), bf16=False, device="cpu"), classes=3)
+    mixture = Mixed.of([Houlsby(4.0), Lora(r=2, target_modules=("dense", "out_proj"))])
+    learner = _moved(_learner(backbone, mixture))
+    assert not any("classifier" in name for name in factors.layers(learner.tensors()))
+    learner.save(tmp_path / "adapter")
+    learner.reopen(tmp_path / "adapter")
+    found = _by_peft(tmp_path / "adapter", base, learner)
+    torch.testing.assert_close(found, _logits(learner), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:20],
+        lambda data: data[:8] + b"[]" + data[10:],
+        lambda data: data.replace(b'"lora"', b'"../a"'),
+        lambda data: data.replace(b'"lora"', b"123456"),
+    ],
+)
+def test_damaged_weights_are_refused_in_a_sentence(
+    tiny_llama: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    backbone = load(Model(str(tiny_llama), bf16=False, device="cpu"))
+    _learner(backbone, Mixed.of([Lora(r=2), IA3()])).save(tmp_path)
+    file = tmp_path / WEIGHTS
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match="holds no adapter that can be read"):
+        read(tmp_path)
+    assert usage(tmp_path, "X", {}).endswith("PeftModel.from_pretrained(base, X)")
 
 
 def test_a_residual_goes_into_lora_alone(request: pytest.FixtureRequest, tmp_path: Path) -> None:
