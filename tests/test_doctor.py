@@ -70,12 +70,12 @@ def test_a_requirement_that_is_missing_is_broken(
 ) -> None:
     _without(monkeypatch, "jinja2")
     found = examined()["jinja2"]
-    assert (found.state, found.advice) == ("broken", 'pip install "jinja2>=3.1"')
+    assert (found.state, found.advice) == ("broken", 'pip install "jinja2>=3.1.6"')
     monkeypatch.setattr(sys, "argv", ["hanse", "doctor"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 1
-    assert 'mend jinja2 first: pip install "jinja2>=3.1"' in capsys.readouterr().out
+    assert 'mend jinja2 first: pip install "jinja2>=3.1.6"' in capsys.readouterr().out
 
 
 def test_the_command_ends_well(
