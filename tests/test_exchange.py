@@ -14,6 +14,7 @@ from torch import Tensor
 from hanse import messages
 from hanse.algorithms.fedavg import FedAvg
 from hanse.algorithms.hetlora import HetLoRA
+from hanse.algorithms.scaffold import Scaffold
 from hanse.errors import UserError
 from hanse.journal import latest, records
 from hanse.messages import ClientProfile, MessageError, Reply, Update
@@ -289,3 +290,18 @@ def test_a_product_far_beyond_the_others_is_refused() -> None:
         kept = bound.screen(updates, refused.__setitem__)
         assert [profile.name for profile, _ in kept] == left
         assert all("its norm of products" in why for why in refused.values())
+
+
+def test_a_control_variate_hides_no_change() -> None:
+    """It is many times as large as the change, whose norm beside it could be anything."""
+
+    def update(change: float) -> Update:
+        return Update({"model/w": torch.full((4,), change), "control/w": torch.full((4,), 100.0)})
+
+    updates = [(ClientProfile(n, 9), update(by)) for n, by in [("a", 1), ("b", 1), ("c", 4000)]]
+    for algorithm, left in ((FedAvg(), ["a", "b", "c"]), (Scaffold(), ["a", "b"])):
+        refused: dict[str, str] = {}
+        bound = NormBound(50.0, lambda client, tensors: tensors, algorithm)
+        kept = bound.screen(updates, refused.__setitem__)
+        assert [profile.name for profile, _ in kept] == left
+        assert all("its norm of the change is 8e+03" in why for why in refused.values())

@@ -92,9 +92,14 @@ class Algorithm(ABC):
     def max_weight(self, profile: ClientProfile) -> float:
         """The largest weight that this client's update may have; a larger one is refused.
 
-        By default the examples that the client has declared, so that no update takes over the mean.
+        By default the examples that the client has declared; an algorithm whose clients weigh alike
+        says so here, or one of them could take over the mean.
         """
         return max(1.0, profile.examples)
+
+    def measured(self, tensors: Tensors) -> Mapping[str, Tensors]:
+        """The parts of an update whose norms are each compared with the other clients', by name."""
+        return {"norm": tensors}
 
     @abstractmethod
     def train(self, order: Order, client: Client) -> Update:

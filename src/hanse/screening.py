@@ -71,7 +71,7 @@ class NormBound:
 
     def _measures(self, client: str, update: Update) -> dict[str, float]:
         tensors = self.decode(client, update.tensors)
-        found = {"norm": norm(tensors)}
+        found = {what: norm(own) for what, own in self.algorithm.measured(tensors).items()}
         if self.algorithm.payload == "factors":
             products = map(factors.norm, factors.layers(tensors).values())
             found["norm of products"] = math.hypot(*products)

@@ -90,6 +90,9 @@ REFUSED: dict[str, Change] = {
     "3e38 everywhere": tensors(lambda t: {n: torch.full_like(o, 3e38) for n, o in t.items()}),
     "weight -1": weight(-1.0),
     "weight 1e12": weight(1e12),
+    "twice the weight that is its own": lambda reply: replace(
+        reply, update=replace(reply.update, weight=2 * reply.update.weight)
+    ),
     "weight not a number": weight(math.nan),
     "a number not a number": number("loss", math.nan),
     "a number of 1e308": number("loss", 1e308),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hanse.algorithms.fedavg import FedAvg
 from hanse.interfaces import MEAN, Client, Server
-from hanse.messages import Order, Update
+from hanse.messages import ClientProfile, Order, Update
 from hanse.tensors import add, dot, each, scale, squared_distance, subtract
 from hanse.values import Combined, State
 
@@ -33,6 +33,9 @@ class FedDyn(FedAvg):
     def init(self, server: Server) -> State:
         model = server.learner.tensors()
         return {"model": model, "h": each(torch.zeros_like, model)}
+
+    def max_weight(self, profile: ClientProfile) -> float:
+        return 1.0
 
     def train(self, order: Order, client: Client) -> Update:
         start = order.tensors

@@ -54,6 +54,16 @@ class Scaffold(FedAvg):
     def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
         return layout(self.order(state, profile, moment).tensors)
 
+    def max_weight(self, profile: ClientProfile) -> float:
+        return 1.0
+
+    def measured(self, tensors: Tensors) -> dict[str, Tensors]:
+        """Control variates are 1/Ση times as large, and would hide a change that is too large."""
+        return {
+            "norm of the change": below(tensors, MODEL),
+            "norm of the control variate": below(tensors, CONTROL),
+        }
+
     def train(self, order: Order, client: Client) -> Update:
         start, control = below(order.tensors, MODEL), below(order.tensors, CONTROL)
         own = client.memory or each(torch.zeros_like, control)
