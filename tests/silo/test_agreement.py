@@ -430,3 +430,19 @@ def test_a_silo_that_has_lost_the_constants_states_again(tmp_path: Path) -> None
     gone_on = with_constants(tmp_path / "run", {"c0": 1.0, "c1": 2.0}, **network)
     assert same(gone_on.standing, whole.standing)
     assert all(record["clients"] == ["c0", "c1", "c2"] for record in gone_on.records[1:])
+
+
+def test_a_lie_of_a_silo_that_was_not_asked_is_not_passed_on(tmp_path: Path) -> None:
+    """It answers an older request with it: a word on this round, signed with a key all know."""
+    late = Late(tmp_path, clock=[0.0])
+    both = Agreeing(late, JOB, clock=lambda: late.clock[0])
+    for name in ("c0", "c1"):
+        both.send(name, REQUEST.pack())
+    lie = replace(REQUEST, order=Order({"another": torch.ones(1)})).pack()
+    late.replies.append(("c2", late.witnesses["c2"].answer(lie, bytes)))
+    found = both.receive(100.0)
+    assert found is not None and found[0] == "c2" and "not asked" in Reply.parse(found[1]).error
+    for name in ("c0", "c1"):
+        late.state(name)
+    assert both.receive(100.0) is None
+    assert [told[:2] for told in late.told] == [("c0", 2), ("c1", 2)]

@@ -120,9 +120,13 @@ class Agreeing(Federation):
         """
         body, message = content(statement), self._round.requests.get(client)
         theirs = None if body is None else stated(body)
+        if message is None:
+            return (
+                "it states what it was sent to train, and was not asked to: this is not passed on"
+            )
         if theirs is None:
             return "what it stated of the model that it was sent is no statement"
-        if message is not None and theirs != self._sent(message):
+        if theirs != self._sent(message):
             return "it states that it was sent another model than it was: this is not passed on"
         return ""
 
