@@ -4,10 +4,11 @@ import json
 import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel
+from transformers import AutoTokenizer, BertConfig, BertModel
 
 from hanse.errors import UserError
 from hanse.learners import sources
@@ -164,3 +165,40 @@ def test_a_gguf_file_that_was_cut_is_said_to_be_none(tmp_path: Path, size: int) 
     (tmp_path / "cut.gguf").write_bytes(whole[:size])
     with pytest.raises(UserError, match=r"cut.gguf is no GGUF file that can be loaded"):
         sources.convert(tmp_path / "cut.gguf", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fast_tokenizer_files", ["../elsewhere/tokenizer.0.1.json"]),
+        ("fast_tokenizer_files", ["tokenizer.0.1.json.bin"]),
+        ("vocab", "anything"),
+        ("vocab_file", "{elsewhere}/tokenizer.0.1.json"),
+    ],
+)
+def test_a_tokenizer_reads_no_files_elsewhere(
+    model: Path, tmp_path: Path, name: str, value: Any
+) -> None:
+    """Transformers would follow the first and the third wherever they lead."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    whole = json.loads((model / "tokenizer.json").read_text())
+    new = {**whole["added_tokens"][0], "id": 10**4, "content": "<other>"}
+    other = json.dumps({**whole, "added_tokens": [*whole["added_tokens"], new]})
+    (elsewhere / "tokenizer.0.1.json").write_text(other)
+    if isinstance(value, str):
+        value = value.format(elsewhere=elsewhere)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**config, name: value}))
+    if "../" in value[0]:
+        assert "<other>" in AutoTokenizer.from_pretrained(str(model)).get_vocab()
+    assert f"tokenizer_config.json has {name}" in _refused(model)
+
+
+def test_paths_that_a_tokenizer_was_saved_with_are_no_matter(model: Path) -> None:
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_file": None, "vocab_file": "/root/gone/vocab.json", "name_or_path": "a/b"}
+    config |= {"fast_tokenizer_files": ["tokenizer.json", "tokenizer.4.2.json"]}
+    shutil.copy(model / "tokenizer.json", model / "tokenizer.4.2.json")
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    load(Model(str(model), bf16=False))

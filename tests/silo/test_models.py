@@ -1,13 +1,16 @@
 """The hash of a base model: the same wherever it lies, another one for any other model."""
 
 import json
+import re
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import transformers
 
 from hanse.errors import UserError
-from hanse.silo.models import hash_of, model_hash
+from hanse.silo.models import LOADED, hash_of, model_hash
 
 
 @pytest.fixture
@@ -67,3 +70,14 @@ def test_every_file_that_is_loaded_is_hashed(copy: Path, tiny_llama: Path) -> No
     tokenizer = json.loads((copy / "tokenizer.json").read_text())
     (copy / "tokenizer.json").write_text(json.dumps({**tokenizer, "truncation": None, "a": 1}))
     assert len({*seen, model_hash(copy)}) == len(added) + 3
+
+
+def test_no_tokenizer_reads_a_file_that_is_not_hashed() -> None:
+    """As transformers' own sources name the files of all its tokenizers."""
+    named = re.compile(r"VOCAB_FILES_NAMES\s*=\s*\{(.*?)\}", re.DOTALL)
+    files = set()
+    for source in Path(transformers.__path__[0], "models").rglob("tokenization_*.py"):
+        for told in named.findall(source.read_text(encoding="utf-8")):
+            files |= set(re.findall(r':\s*"([^"]+)"', told))
+    assert {"vocab.txt", "source.spm", "tokenizer.json"} <= files
+    assert [file for file in files if not any(fnmatch(file, kind) for kind in LOADED)] == []

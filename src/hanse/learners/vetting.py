@@ -5,6 +5,8 @@ the missing weights are noticed; so the sizes that it declares are compared with
 """
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,10 @@ from hanse.errors import UserError
 
 ADAPTER = "adapter_config.json"
 INDEX = "model.safetensors.index.json"
+TOKENIZER = "tokenizer_config.json"
+# Settings of a tokenizer that it would read instead of the folder's files; others that end in _file
+# give way to them, unless its class has no such file.
+VOCABULARIES = ("vocab", "merges", "gguf_file")
 PACKED = 8  # numbers of 4 bits in one of 32, which shortens a side of quantized weights
 LARGEST_HEADER = 64 * 2**20  # bytes
 # Counts of layers: each has weights of its own. Widths: each is a side of some weight.
@@ -29,7 +35,9 @@ def vet(folder: Path) -> None:
     if "config.json" not in files:
         raise UserError(f"the model folder {folder} has no config.json.")
     _refuse_references(folder / "config.json")
-    for name in ("config.json", "tokenizer_config.json"):
+    if TOKENIZER in files:
+        _refuse_other_vocabulary(folder / TOKENIZER)
+    for name in ("config.json", TOKENIZER):
         if name in files and _asks_for_code(folder / name):
             raise UserError(
                 f"{folder / name} asks to run code that comes with the model (auto_map); "
@@ -65,6 +73,22 @@ def _refuse_references(config: Path) -> None:
             raise UserError(
                 f"{config} has {name} {value!r:.80}, by which something else than the weights of "
                 "this folder would be loaded; remove this setting."
+            )
+
+
+def _refuse_other_vocabulary(config: Path) -> None:
+    """Raise UserError for a tokenizer's configuration that names files to read in its place."""
+    for name, value in _entries(config):
+        versions = value if name == "fast_tokenizer_files" and isinstance(value, list) else []
+        elsewhere = name.endswith("_file") and isinstance(value, str) and os.path.isfile(value)
+        if (
+            (elsewhere and name != "special_tokens_map_file")  # which is never read
+            or (name in VOCABULARIES and isinstance(value, str))
+            or not all(re.fullmatch(r"tokenizer(\.[\w.]+)?\.json", str(file)) for file in versions)
+        ):
+            raise UserError(
+                f"{config} has {name} {value!r:.80}, by which another vocabulary than that of this "
+                "folder would be read; remove this setting."
             )
 
 

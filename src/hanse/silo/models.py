@@ -16,7 +16,8 @@ from hanse.learners.vetting import vet
 PASSING = ("transformers_version", "_name_or_path", "name_or_path")
 LOADED = (
     *("*.safetensors", "*.json", "*.jinja", "additional_chat_templates/*.jinja"),
-    *("*.model", "*.tiktoken", "vocab.txt", "merges.txt"),
+    *("*.model", "*.tiktoken", "*.spm", "*.tokenizer"),
+    *("vocab.txt", "merges.txt", "dict.txt", "bpe.codes"),
 )
 
 
