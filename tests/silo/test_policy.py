@@ -612,3 +612,28 @@ def test_a_section_of_this_client_that_is_none(
     told["clients"] = {"silo-1": {section: "text"}}
     with pytest.raises(Refused, match=f"clients.silo-1.{section} 'text', which is no section"):
         received(dump(told), silo(tmp_path / "a", more="model: own.jsonl\n"))
+
+
+def test_a_refusal_does_not_tell_how_many_rows_there_are(
+    tmp_path: Path, told: dict[str, Any]
+) -> None:
+    """One example a step, and a pass over all: its steps are the rows, and so is a limit met."""
+    told["train"] |= {"max_steps": None, "num_train_epochs": 1, "per_device_train_batch_size": 1}
+    said = set()
+    for rows in (61, 67):
+        mine = silo(tmp_path / str(rows), "{max_steps: 64}")
+        with pytest.raises(Refused) as caught:
+            law(mine).check(received(dump(told), mine), "0" * 64, RowCounts(rows, 10))
+        said.add(str(caught.value))
+    assert len(said) == 1 and "it has 70 steps in a round, more than 64" in said.pop()
+    exact = silo(tmp_path / "exact", "{max_steps: 64, count_rounding: 1}")
+    law(exact).check(received(dump(told), exact), "0" * 64, RowCounts(61, 10))
+
+
+def test_rows_are_scored_in_batches_that_the_policy_allows(
+    tmp_path: Path, told: dict[str, Any]
+) -> None:
+    told["evaluation"]["tasks"] = [{"classification": {"batch_size": 10**9}}]
+    assert "1,000,000,000 examples in a batch of a task, more than 256" in refuse(
+        silo(tmp_path / "home"), told
+    )

@@ -149,6 +149,11 @@ def rounded(count: float, step: int) -> int:
     return max(step, step * round(count / step))
 
 
+def above(count: int, step: int) -> int:
+    """A count rounded up, for what is judged and said of it: no limit tells the exact one."""
+    return step * -(-count // step)
+
+
 def refusals(
     policy: Policy, job: Job, model_hash: str | None, rows: RowCounts | None
 ) -> Iterator[str]:
@@ -156,7 +161,7 @@ def refusals(
     told = job.experiment
     yield from _model(policy, told, model_hash)
     yield from _parts(policy, told)
-    yield from _work(policy, told, rows.train if rows else 0)
+    yield from _work(policy, told, above(rows.train, policy.count_rounding) if rows else 0)
     if rows:
         yield from _few(policy, told, rows)
     if job.cohort < policy.min_cohort:
@@ -228,10 +233,17 @@ def _work(policy: Policy, told: Experiment, examples: int) -> Iterator[str]:
         ("steps in a round", told.train.steps(examples), policy.max_steps),
         ("examples in a round", told.train.seen(examples), policy.max_examples),
         ("examples in a batch", told.train.per_device_train_batch_size, policy.max_batch_size),
+        ("examples in a batch of a task", _widest(told), policy.max_batch_size),
         ("rounds", told.rounds, policy.max_rounds),
     ):
         if asked > most:
             yield f"it has {asked:,} {what}, more than {most:,}"
+
+
+def _widest(told: Experiment) -> int:
+    """Most examples of one pass in which this silo's rows are scored; 0 if none are."""
+    tasks = build_tasks(told).values() if told.evaluation.clients else ()
+    return max((getattr(task, "batch_size", 1) for task in tasks if not task.costly), default=0)
 
 
 def _adapters(told: Experiment) -> list[str]:
