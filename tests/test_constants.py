@@ -1,7 +1,9 @@
 """Constants of an adapter: made by the server, sent to each client once, the same everywhere."""
 
+import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,3 +189,37 @@ def test_silos_agree_on_the_constants_whoever_is_sent_them() -> None:
         sent(request("a"), "job"),
     )
     assert first == held != sent(request("b"), "job")
+
+
+def test_the_same_bytes_of_another_type_are_other_constants() -> None:
+    """A server could send one silo whole numbers of the same bytes, and all would agree."""
+    plain = torch.tensor([[1.0, 2.0]])
+    for other in (plain.view(torch.int32), plain.T):
+        assert Constants.of({"bend": plain}).digest != Constants.of({"bend": other}).digest
+
+
+def test_a_client_keeps_no_constants_that_are_not_its_learners(tmp_path: Path) -> None:
+    """Whatever a server sends would fill its disk; LoRA, as this learner, has none at all."""
+    sent: list[str] = []
+
+    class Flooding(Meddler):
+        def send(self, client: str, message: bytes) -> None:
+            request = Request.parse(message)
+            more = Constants.of({"more": torch.full((1000,), float(len(sent)))})
+            sent.append(more.digest)
+            flooded = replace(request, constants=more.digest, given=more.tensors)
+            super().send(client, flooded.pack())
+
+    with suppress(UserError, TypeError):
+        federate(FedAvg(), silos(2), tmp_path / "run", network=Flooding)
+    assert sent and not (tmp_path / "run" / "clients" / "constants").exists()
+
+
+def test_a_client_keeps_the_newest_constants_for_itself(tmp_path: Path) -> None:
+    store = ConstantStore(tmp_path / "constants", most=2)
+    whole = [Constants.of({"bend": torch.full((4,), float(number))}) for number in range(4)]
+    for number, one in enumerate(whole):
+        store.keep(one)
+        os.utime(tmp_path / "constants" / f"{one.digest}.safetensors", (number, number))
+    assert [store.find(one.digest) is not None for one in whole] == [False, False, True, True]
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "constants").iterdir()} == {0o600}

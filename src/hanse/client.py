@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hanse.constants import FOLDER, Constants, ConstantStore
+from hanse.constants import FOLDER, MOST, Constants, ConstantStore
 from hanse.errors import UserError
 from hanse.interfaces import Aggregator, Algorithm, Client, Task
 from hanse.learner import Learner
@@ -46,7 +46,7 @@ class Site:
     @property
     def constants(self) -> ConstantStore:
         """Where this machine keeps constants, for all its clients."""
-        return ConstantStore(self.store.folder.parent / FOLDER)
+        return ConstantStore(self.store.folder.parent / FOLDER, MOST)
 
 
 def respond(site: Site, message: bytes) -> bytes:
@@ -74,12 +74,12 @@ def _equip(site: Site, learner: Learner, request: Request) -> None:
             f"{site.profile.name} was sent other constants of the adapter than the request names; "
             "look after the connection to the server."
         )
-    site.constants.keep(given)
     if request.constants and not learner.has_constants(request.constants):
         there = given if given.digest else site.constants.find(request.constants)
         if there is None:
             raise Lacking(f"{site.profile.name} no longer has the constants of the adapter.")
         learner.put_constants(there)
+    site.constants.keep(given)  # not before the learner has found that they are its own
 
 
 def _answer(site: Site, request: Request) -> Update:

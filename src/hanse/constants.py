@@ -6,16 +6,18 @@ request names them by their hash, and a client that no longer has them says so, 
 again. Both sides keep them on disk, in files named by that hash.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hanse import storage
 from hanse.errors import UserError
 from hanse.messages import MessageError, pack, unpack
-from hanse.tensors import Tensors, digest
+from hanse.tensors import Tensors, digest, shapes
 
 KIND = "constants"
 FOLDER = "constants"  # below a run's folder, and below its clients' memories
+MOST = 8  # of a machine's clients; a run has one, and whoever lacks it is sent it again
 
 
 @dataclass(frozen=True)
@@ -27,22 +29,34 @@ class Constants:
 
     @staticmethod
     def of(tensors: Tensors) -> "Constants":
-        """These tensors and their hash."""
-        return Constants(tensors, digest(tensors)) if tensors else Constants()
+        """These tensors and their hash, which other shapes or types of the same bytes change."""
+        told = f"{shapes(tensors)} {digest(tensors)}"
+        return Constants(tensors, hashlib.sha256(told.encode()).hexdigest() if tensors else "")
 
 
 @dataclass(frozen=True)
 class ConstantStore:
-    """Constants on disk, each in a file that is named by its hash; a machine's clients share it."""
+    """Constants on disk, each in a file that is named by its hash; a machine's clients share it.
+
+    most: how many are kept, the newest; None: all. Then it is a client's, and nobody else's to read.
+    """
 
     folder: Path
+    most: int | None = None
 
     def keep(self, constants: Constants) -> None:
         """Write constants down, unless there are none or they are there already."""
         file = self._file(constants.digest)
         if constants.digest and not file.exists():
             header = {"message": KIND, "kind": KIND}
-            storage.write(file, pack(header, {}, {KIND: constants.tensors}))
+            private = self.most is not None
+            storage.write(file, pack(header, {}, {KIND: constants.tensors}), private=private)
+            for left in self._oldest_first()[: -self.most] if self.most else []:
+                left.unlink(missing_ok=True)
+
+    def _oldest_first(self) -> list[Path]:
+        files = [file for file in storage.listed(self.folder) if file.suffix == ".safetensors"]
+        return sorted(files, key=lambda file: file.stat().st_mtime_ns)
 
     def find(self, wanted: str) -> Constants | None:
         """The constants with this hash; None if they are not there. A damaged file is removed."""

@@ -20,6 +20,11 @@ def layout(tensors: Tensors) -> dict[str, Tensor]:
     return {name: torch.empty_like(t, device="meta") for name, t in tensors.items()}
 
 
+def shapes(tensors: Tensors) -> list[tuple[str, list[int], str]]:
+    """Names, shapes and dtypes as plain values, sorted by name."""
+    return [(name, list(t.shape), str(t.dtype)) for name, t in sorted(tensors.items())]
+
+
 def zeros(layout: Layout) -> dict[str, Tensor]:
     """Tensors of zeros as `layout` describes them, on the CPU."""
     return {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in layout.items()}

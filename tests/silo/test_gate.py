@@ -288,3 +288,12 @@ def test_other_names_of_a_run_free_no_limit_at_the_gate(world: World) -> None:
             continue
         taken += 1
     assert taken == 2 and "2 others began in the last 24 hours" in refusal
+
+
+def test_a_word_on_an_agreement_is_nothing_to_a_silo_without_one(world: World) -> None:
+    """It is not counted, so by it a silo could be made to work without end."""
+    gate = world.gate("{agreement: never}")
+    gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
+    message = gate.answer(world.request("agreed"), world.respond)
+    assert message is not None and world.trained == []
+    assert "silo-1 takes no part in an agreement in this run." in world.log()

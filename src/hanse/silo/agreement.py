@@ -28,7 +28,7 @@ from hanse import storage
 from hanse.errors import UserError
 from hanse.messages import AGREE, AGREED, Groups, Reply, Request, Update
 from hanse.silo.signatures import SKEW, Stamp, Untrusted, sign, unverified, verify
-from hanse.tensors import digest
+from hanse.tensors import digest, shapes
 
 ALL = "silos"  # the audience of a statement
 STATEMENT = "statement"  # the tensor that it travels as
@@ -49,18 +49,14 @@ class Sent(NamedTuple):
 def sent(request: Request, job: str) -> Sent:
     """What of a request is the same for all clients of like rank; job: the experiment's text."""
     groups: Groups = {"order": request.order.tensors, **request.codecs}
-    shapes = [
-        (group, name, list(tensor.shape), str(tensor.dtype))
-        for group, tensors in sorted(groups.items())
-        for name, tensor in sorted(tensors.items())
-    ]
-    layout = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()
-    told = [
+    told = [(group, *one) for group, tensors in sorted(groups.items()) for one in shapes(tensors)]
+    layout = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    whole = [
         *(request.kind, request.round, hashlib.sha256(job.encode()).hexdigest(), layout),
         *(sorted(request.order.numbers.items()), sorted(groups), request.constants),
         *(digest(tensors) for _, tensors in sorted(groups.items())),
     ]
-    return Sent(layout, hashlib.sha256(json.dumps(told).encode()).hexdigest())
+    return Sent(layout, hashlib.sha256(json.dumps(whole).encode()).hexdigest())
 
 
 @dataclass

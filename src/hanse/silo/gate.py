@@ -101,6 +101,10 @@ class Gate:
         try:
             if self._job is None:
                 raise self.law.refused(f"{self.silo.name} has taken no job in this run.")
+            if request.kind == AGREED and self._witness is None:
+                raise self.law.refused(
+                    f"{self.silo.name} takes no part in an agreement in this run."
+                )
             self.law.admit(request, self._job.experiment.rounds)
         except Refused as error:
             kind = "train" if request.kind == AGREED else request.kind  # what is waited for
