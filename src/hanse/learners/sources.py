@@ -10,6 +10,7 @@ import importlib.util
 import io
 import logging
 import os
+import re
 from pathlib import Path
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -37,6 +38,7 @@ PACKAGED = {
     ),
 }
 DEFAULT = "smollm2-135m"
+REPOSITORY = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")  # a hub's id: no address has this form
 
 
 def gguf(name: str) -> Path | None:
@@ -52,7 +54,7 @@ def locate(name: str) -> str:
     """
     place = _packaged(name) if name in PACKAGED else Path(name)
     if not os.path.exists(place):  # not Path.exists, which raises for a name that is too long
-        if name.count("/") == 1 and not name.startswith((".", "/")) and not name.endswith(".gguf"):
+        if REPOSITORY.fullmatch(name) and not name.endswith(".gguf"):
             return name  # a hub's id; whether it exists is known when it is loaded
         raise UserError(
             f"there is no model {name!r}{suggestion(name, PACKAGED)}; name a folder, a .gguf file, "

@@ -61,9 +61,9 @@ class Peft(Adapter):
     method: Annotated[str, NAMES]
     settings: Annotated[dict[str, Any], PEFT_SETTINGS] = field(default_factory=dict, hash=False)
 
-    # Its methods trip over settings and layers in many ways.
+    # Its methods trip over settings and layers in many ways; OSError: of a tokenizer to load.
     refusals: ClassVar[tuple[type[Exception], ...]] = (
-        *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, re.error),
+        *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, re.error, OSError),
     )
 
     def config(self, model: Any) -> PeftConfig:
