@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ from transformers import (
 )
 
 from hanse import cli
-from samples import BAD, GOOD, PLAIN, reviews, write_lines
+from samples import BAD, GOOD, PLAIN, Outcome, reviews, write_lines
 
 CHAT = (
     "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
@@ -231,14 +230,6 @@ output_dir: {tmp_path / "run"}
         encoding="utf-8",
     )
     return file
-
-
-class Outcome(NamedTuple):
-    """What a command left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,3 +63,11 @@ def some_rows(count: int = 600, labels: int = 6) -> list[Row]:
         )
         for i in range(count)
     ]
+
+
+class Outcome(NamedTuple):
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str

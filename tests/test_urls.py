@@ -15,7 +15,6 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
-from conftest import Outcome
 from federation import TRUSTING
 from hanse.division import divide
 from hanse.loading import load
@@ -23,7 +22,7 @@ from hanse.resident import Resident
 from hanse.runtimes.letters import Answer, Letter
 from hanse.settings import dump, merge
 from hanse.silo import settings
-from samples import reviews, write_lines
+from samples import Outcome, reviews, write_lines
 
 Hanse = Callable[..., Outcome]
 FORMS = (

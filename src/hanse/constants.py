@@ -38,7 +38,8 @@ class Constants:
 class ConstantStore:
     """Constants on disk, each in a file that is named by its hash; a machine's clients share it.
 
-    most: how many are kept, the newest; None: all. Then it is a client's, and nobody else's to read.
+    most: how many are kept, the newest; None: all. A store with a bound is a client's, and only its
+        owner may read it.
     """
 
     folder: Path

@@ -124,7 +124,9 @@ def build(folder: str, spec: str | Mapping[str, Any], homes: Iterable[Path] = ()
         if first["type"] == "missing":
             raise UserError(f"{name} needs its setting {first['loc'][0]!r}.") from None
         place = ".".join(str(item) for item in (name, *first["loc"]))
-        raise UserError(f"{place} came as {first['input']!r}: {first['msg'].lower()}.") from None
+        raise UserError(
+            f"{place} came as {first['input']!r:.200}: {first['msg'].lower()}."
+        ) from None
 
 
 def split(folder: str, spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -138,7 +140,9 @@ def split(folder: str, spec: str | Mapping[str, Any]) -> tuple[str, dict[str, An
         )
     [(name, settings)] = spec.items()
     if settings is not None and not isinstance(settings, Mapping):
-        raise UserError(f"the settings of {name} came as {settings!r}; write {{setting: value}}.")
+        raise UserError(
+            f"the settings of {name} came as {settings!r:.200}; write {{setting: value}}."
+        )
     return str(name), dict(settings or {})
 
 

@@ -31,7 +31,7 @@ POLICY = {
     "objectives": ["classify"],
     "max_rounds": 3,
     "max_steps": 20,
-    "max_batch_size": 8,
+    "max_batch_size": 32,
     "max_examples": 160,
 }
 OPEN = ("train", "data", "model")  # sections of which a single setting can be changed
@@ -54,14 +54,15 @@ FORBIDDEN: tuple[tuple[str, Any], ...] = (
     ("model", {"model_name_or_path": "someone/model"}),
     ("train", {"max_steps": 21}),
     ("train", {"max_steps": None, "num_train_epochs": 50}),
-    ("train", {"per_device_train_batch_size": 9}),
-    ("train", {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 30}),
+    ("train", {"per_device_train_batch_size": 33}),
+    ("train", {"per_device_train_batch_size": 32, "gradient_accumulation_steps": 30}),
     ("data", {"where": {"text": "this person"}}),
     ("data", {"columns": {"text": "name"}}),
     ("data", {"template": "{text}{text:>3000000000}"}),
     ("data", {"labels": {"good": "yes"}}),
     ("data", {"partition": {"cluster": {"encoder": SECRET}}}),
     ("evaluation", {"tasks": [{"generation": {"costly": False}}]}),
+    ("evaluation", {"tasks": [{"classification": {"batch_size": 33}}]}),
     ("evaluation", {"tasks": ["evil.py:Evil"]}),
     ("participants", ["silo-1"]),
     ("fraction_train", 0.01),
@@ -125,7 +126,8 @@ def offences(job: Job, silo: Silo, model: str) -> Iterator[str]:
     limits: dict[str, bool] = {
         "rounds": values["rounds"] <= 3,
         "steps": steps <= 20,
-        "batch": values["train"]["per_device_train_batch_size"] <= 8,
+        "batch": values["train"]["per_device_train_batch_size"] <= 32,
+        "scored": not run.evaluation.clients or max(_widths(values)) <= 32,
         "seen": run.train.seen(ROWS.train) <= 160,
         "algorithm": {*values["algorithm"]} <= {"fedavg", "fedprox"},
         "adapter": {*values["adapter"]} == {"lora"},
@@ -139,6 +141,12 @@ def offences(job: Job, silo: Silo, model: str) -> Iterator[str]:
         "place": SECRET not in dump(values) and "Evil" not in dump(values),
     }
     yield from (what for what, held in limits.items() if not held)
+
+
+def _widths(values: Any) -> list[int]:
+    """Batch sizes of the tasks; 32 where none is named."""
+    tasks = [task for task in values["evaluation"]["tasks"] or [] if isinstance(task, dict)]
+    return [32, *(inner.get("batch_size", 32) for task in tasks for inner in task.values())]
 
 
 def forbid(text: str, draw: Draw) -> str:

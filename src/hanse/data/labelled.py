@@ -110,7 +110,7 @@ def _parts(template: str) -> tuple[str, str]:
     # A width in a field, {text:>9999999}, would fill memory; an attribute would reach into objects.
     if fields != [("text", "", None)]:
         raise UserError(
-            f"the template came as {template!r}; it holds {{text}} exactly once and no other "
+            f"the template came as {template!r:.200}; it holds {{text}} exactly once and no other "
             "field; write {{ for a brace."
         )
     before, after = template.format(text=MARK).split(MARK)
