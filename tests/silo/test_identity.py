@@ -151,9 +151,13 @@ def test_names_that_are_no_names(tmp_path: Path, name: str) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path, kit: ServerKit) -> None:
     silo(tmp_path, kit, "silo-a")
+    for name in ("ca.crt", "server.pub"):  # as the silo is sent them
+        shutil.copy(kit.folder / name, tmp_path / "silo-a")
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     with pytest.raises(UserError, match="is a server's kit already"):
         identity.init(kit.folder, [], 30)
+    with pytest.raises(UserError, match=r"has ca.crt and server.pub already, as a silo's kit has"):
+        identity.init(tmp_path / "silo-a", [], 30)
     with pytest.raises(UserError, match="is there already"):
         identity.make_keys(tmp_path / "silo-a", "silo-a")
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before

@@ -20,6 +20,7 @@ from hanse.silo import certificates, keys
 from hanse.silo.keys import Public
 
 SERVER = "server"  # the name in which it signs
+OTHERS = ("ca.crt", "server.pub", "tls.crt", "tls.key")  # made with server.key and ca.key
 HERE = ("localhost", "127.0.0.1", "::1")  # every server certificate is for these
 RENEW = "run `hanse kit renew` where the server is; the silos keep what they have"
 ANEW = "the server's administrator makes a new kit with `hanse kit init`, and sends you its ca.crt"
@@ -84,6 +85,11 @@ def init(folder: Path, hosts: Sequence[str], days: int) -> ServerKit:
         raise UserError(
             f"{folder} has the ca.key of a kit and no server.key, as if `hanse kit init` was "
             "stopped half-way; move it away, or name another folder with --kit."
+        )
+    if taken := [name for name in OTHERS if (folder / name).exists()]:
+        raise UserError(
+            f"{folder} has {' and '.join(taken)} already, as a silo's kit has, by which it knows "
+            "its server; name another folder with --kit."
         )
     certificates.refuse_hosts(hosts)
     certificates.authority(folder)
