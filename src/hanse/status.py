@@ -16,6 +16,9 @@ from hanse.errors import UserError
 from hanse.extras import refuse_missing
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
+# What a browser on this machine calls this machine. A page from elsewhere whose name was made to
+# lead here (DNS rebinding) still asks for that name.
+HERE = ("127.0.0.1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,9 @@ def metrics(figures: list[Figure]) -> bytes:
 def _handler(status: Callable[[], Status]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path == "/healthz":
+            if self.headers.get("Host", HERE[0]).partition(":")[0] not in HERE:
+                self._say(403, "text/plain", f"this answers {' and '.join(HERE)} alone\n")
+            elif self.path == "/healthz":
                 now = status()
                 self._say(200 if now.well else 503, "application/json", json.dumps(now.facts))
             elif self.path == "/metrics":
@@ -98,6 +103,7 @@ def _handler(status: Callable[[], Status]) -> type[BaseHTTPRequestHandler]:
             self.send_response(code)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("X-Content-Type-Options", "nosniff")
             self.end_headers()
             self.wfile.write(body)
 

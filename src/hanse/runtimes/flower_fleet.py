@@ -4,6 +4,9 @@ A SuperLink has one port for all: its Fleet API, which asks nodes for their keys
 by which runs are started and nodes registered; and its Runtime API, which is for its own programs.
 The latter two ask nobody who they are (Flower 1.41), so they must answer this machine alone.
 
+No page in a browser is answered, on this machine either: it could ask in the name of somebody who
+looks at it there.
+
 Flower asks for a node's key when it has read what the node sends, however much that is. So who it
 is, and how much it sends, is looked at here before.
 """
@@ -25,10 +28,11 @@ Headers = Mapping[bytes, bytes]
 Known = Callable[[Headers], bool]
 
 FLEET = "/v1/fleet/"
+BROWSERS = (b"origin", b"sec-fetch-site")  # headers that pages cannot leave out, and nodes lack
 TAKEN, GONE = 200, 499  # the latter is nobody's to hear
 SAID = {
     401: b"this SuperLink takes what nodes that it knows have signed, and nothing else\n",
-    403: b"other machines reach the Fleet API of this SuperLink alone\n",
+    403: b"other machines reach the Fleet API of this SuperLink alone, and browsers nothing\n",
     413: b"this is longer than anything that is asked of a node\n",
 }
 
@@ -57,7 +61,9 @@ def fleet_only(app: App, known: Known, most: int) -> App:
     """
 
     async def guarded(scope: Values, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and str(scope["path"]).startswith(FLEET):
+        if not {name for name, _ in scope.get("headers", ())}.isdisjoint(BROWSERS):
+            await _close(scope, send)
+        elif scope["type"] == "http" and str(scope["path"]).startswith(FLEET):
             code, body = await _taken(scope, receive, known, most)
             if code == TAKEN:
                 await app(scope, _again(body, receive), send)
@@ -65,12 +71,17 @@ def fleet_only(app: App, known: Known, most: int) -> App:
                 await _refuse(send, code)
         elif scope["type"] == "lifespan" or _is_from_here(scope):
             await app(scope, receive, send)
-        elif scope["type"] == "http":
-            await _refuse(send, 403)
         else:
-            await send({"type": "websocket.close"})
+            await _close(scope, send)
 
     return guarded
+
+
+async def _close(scope: Values, send: Send) -> None:
+    if scope["type"] == "http":
+        await _refuse(send, 403)
+    else:
+        await send({"type": "websocket.close"})
 
 
 async def _taken(
