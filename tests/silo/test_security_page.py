@@ -33,3 +33,15 @@ def test_its_table_has_every_setting_with_its_default() -> None:
     assert rows["`tasks`"] == ", ".join(f"`{task}`" for task in policy.tasks)
     assert policy.metrics == (*TRAINING, *SCORES) and not policy.reasons and not policy.models
     assert f"more than {SKEW:.0f} seconds off" in PAGE
+
+
+def test_the_tests_that_it_names_exist() -> None:
+    rows = [line for line in PAGE.splitlines() if "`tests/" in line]
+    named = [name for row in rows for name in re.findall(r"`((?:tests/|::)[\w/.:]+)`", row)]
+    assert len(named) > 40
+    file = ""
+    for name in named:
+        place, _, test = name.partition("::")
+        file = place or file
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert not test or f"\ndef {test}(" in text, name
