@@ -53,7 +53,8 @@ APP = {  # the module of the app that is run
 def main() -> None:
     """Run the program that the first word names, with the other words, beside its nursery."""
     name, parent = sys.argv[1], int(os.environ[PARENT])
-    die_with_parent(parent, signal.SIGTERM if name == NODE else signal.SIGKILL)
+    if name != NODE:  # a node takes its leave first, see _end_with
+        die_with_parent(parent)
     import_module(APP[name])
     programs = {word: _program(word) for word in (name, *FORKED[name])}
     door = _door(Path(os.environ[NURSERY]))
@@ -80,12 +81,13 @@ def _end_with(parent: int, nursery: int, name: str) -> None:
     """End when who started this does, or the nursery with all that it forked.
 
     A node takes its leave of the SuperLink first, which would otherwise take it for alive, and let
-    nobody else in with its key, until it has missed its heartbeat for a minute.
+    nobody else in with its key, until it has missed its heartbeat for a minute. It does so at a
+    SIGTERM, and ends at once at a second one. So the parent's end is looked for here: Linux would
+    send a signal for each of the parent's threads that ends.
     """
     while os.getppid() == parent and not os.waitpid(nursery, os.WNOHANG)[0]:
         time.sleep(LOOK)
     if name == NODE:
-        # At a second one it would end at once.
         if signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None):
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(LEAVING)

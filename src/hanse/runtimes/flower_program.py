@@ -35,14 +35,13 @@ def main() -> None:
     program.load()()
 
 
-def die_with_parent(parent: int | None = None, number: signal.Signals = signal.SIGKILL) -> None:
+def die_with_parent(parent: int | None = None) -> None:
     """Be killed when the parent ends; where there is no such call, Flower's own watch must do.
 
     parent: who it is; if that has ended already, so does this process.
-    number: the signal that comes then.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent not in (None, os.getppid()):
         os._exit(1)
 
