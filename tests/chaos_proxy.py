@@ -5,6 +5,7 @@ import contextlib
 import random
 import socket
 import struct
+import time
 from dataclasses import dataclass
 
 CHUNK = 2**16
@@ -28,12 +29,14 @@ class Weather:
 class Proxy:
     """Passes on what comes to one port of this machine to another, as the weather lets it.
 
-    said: a file in which each fault is a line.
+    said: a file in which each fault is a line. visits: one in which each connection has its time.
     """
 
-    def __init__(self, port: int, target: int, weather: Weather, seed: int, said: str) -> None:
+    def __init__(
+        self, port: int, target: int, weather: Weather, seed: int, said: str, visits: str
+    ) -> None:
         self._port, self._target, self._weather = port, target, weather
-        self._draw, self._said = random.Random(seed), said
+        self._draw, self._said, self._visits = random.Random(seed), said, visits
         self._left = weather.faults
 
     async def run(self) -> None:
@@ -42,6 +45,8 @@ class Proxy:
         await server.serve_forever()
 
     async def _accept(self, silo: asyncio.StreamReader, to_silo: asyncio.StreamWriter) -> None:
+        with open(self._visits, "a") as file:
+            file.write(f"{time.time()}\n")
         try:
             server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:

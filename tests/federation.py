@@ -139,7 +139,8 @@ class Federation:
         port: none: a free one.
         """
         port, said = port or free_port(), str(self.home / f"{name}.faults")
-        work = Proxy(port, self.port, weather, seed, said).run
+        visits = str(self.home / f"{name}.visits")
+        work = Proxy(port, self.port, weather, seed, said, visits).run
         self._fork(name, lambda: asyncio.run(work()))
         return port
 
@@ -147,6 +148,11 @@ class Federation:
         """How many faults a proxy has made."""
         file = self.home / f"{name}.faults"
         return len(file.read_text().splitlines()) if file.exists() else 0
+
+    def visits(self, name: str) -> list[float]:
+        """When a connection to a proxy was made."""
+        file = self.home / f"{name}.visits"
+        return list(map(float, file.read_text().split())) if file.exists() else []
 
     def kill(self, name: str) -> None:
         """Kill a process as the machine would: without a word."""

@@ -11,14 +11,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+from torch import Tensor
+
 from federation import digest
 from hanse import loading, settings, simulation
 from hanse.assembly import simulate
+from hanse.client import respond
 from hanse.journal import Journal
-from hanse.messages import Request
+from hanse.messages import Order, Reply, Request
 from hanse.runtimes.inprocess import InProcess
 
 STATE = re.compile(r"(\d{5})-([0-9a-f]{64})\.safetensors")
+MODEL = "algorithm.model/"  # how the names of its tensors begin in a checkpoint
 
 Row = dict[str, Any]
 
@@ -114,6 +119,33 @@ def replayed(
     federation.counted = counted
     journal = Journal.create(folder, settings.dump(made.experiment.resolved()))
     return digest(simulation.go(made, made.run(journal, federation)))
+
+
+def mean_of(
+    experiment: Path, folder: Path, before: bytes, number: int, clients: Sequence[str], *words: str
+) -> dict[str, Tensor]:
+    """A checkpoint's model moved by the weighted mean of what these clients train in a round.
+
+    The mean is taken here, in float64. before: the checkpoint's content.
+    """
+    made = simulate(loading.load(experiment, words))
+    model = model_of(before)
+    request = Request("train", number, 0, Order(model)).pack()
+    updates = [Reply.parse(respond(made.site(folder, name), request)).update for name in clients]
+    whole = sum(update.weight for update in updates)
+    return {
+        name: tensor.double()
+        + sum(update.weight / whole * update.tensors[name].double() for update in updates)
+        for name, tensor in model.items()
+    }
+
+
+def model_of(checkpoint: bytes) -> dict[str, Tensor]:
+    """The global model in a checkpoint's content."""
+    found = safetensors.torch.load(checkpoint)
+    return {
+        name.removeprefix(MODEL): tensor for name, tensor in found.items() if name.startswith(MODEL)
+    }
 
 
 class _Chosen(InProcess):
