@@ -96,5 +96,5 @@ def written(row: Row, count: int, tokenizer: Tokenizer, ask: bool = False) -> st
     except (TemplateError, TypeError, ValueError) as error:
         raise UserError(
             f"{row.place}: this tokenizer's chat template refuses these messages: {error}; "
-            "change their roles or their order."
+            "change their roles or their order, or take a model with another template."
         ) from None

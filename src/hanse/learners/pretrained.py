@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from hanse.errors import UserError
+from hanse.learners.chat_templates import bound
 from hanse.learners.decoder import heads
 from hanse.learners.sources import locate
 from hanse.progress import say
@@ -43,7 +44,7 @@ class Found:
         options: what else transformers is told of how to hold the weights.
         """
         with _readable(self.name):
-            tokenizer = AutoTokenizer.from_pretrained(self.place, trust_remote_code=False)
+            tokenizer = bound(AutoTokenizer.from_pretrained(self.place, trust_remote_code=False))
             model, report = auto.from_pretrained(
                 self.place,
                 dtype=dtype,
