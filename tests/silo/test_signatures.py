@@ -242,3 +242,43 @@ def test_a_damaged_memory_of_messages_is_refused(pair: Pair) -> None:
 def test_a_refusal_is_a_message_error(pair: Pair) -> None:
     with pytest.raises(MessageError):
         pair.inbox().open(BODY)
+
+
+def test_what_is_remembered_of_runs_ends_with_time(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may invent as many names of runs as it likes."""
+    monkeypatch.setattr(signatures, "MOST_RUNS", 5)
+    inbox = pair.inbox()
+    first = pair.request(run="run-0")
+    inbox.open(first)
+    for number in range(1, 5):
+        inbox.open(pair.request(run=f"run-{number}"))
+    with pytest.raises(Untrusted, match="one run more than the 5 of the last 24 hours"):
+        inbox.open(pair.request(run="run-5"))
+    inbox.open(pair.request(run="run-0"))  # known ones go on
+    assert pair.inbox()._seen == inbox._seen
+    pair.clock.now += signatures.KEPT - 1
+    for known in (inbox, pair.inbox()):
+        with pytest.raises(Untrusted, match="came before|s ago"):
+            known.open(first)
+    pair.clock.now += 1
+    for number in range(50):
+        inbox.open(pair.request(run=f"later-{number}"))
+        pair.clock.now += signatures.KEPT / 4
+        assert len(inbox._seen) <= 5 and len((pair.home / "seen.json").read_bytes()) < 1000
+    with pytest.raises(Untrusted, match="s ago"):
+        inbox.open(first)
+
+
+def test_a_message_is_not_taken_again_however_the_clock_stands(pair: Pair) -> None:
+    """What is forgotten is so old that its time alone refuses it."""
+    inbox = pair.inbox()
+    messages = []
+    for step in range(40):
+        messages.append(pair.request(run=f"run-{step % 7}"))
+        inbox.open(messages[-1])
+        pair.clock.now += signatures.KEPT / 10
+        for message in messages:
+            with pytest.raises(Untrusted):
+                inbox.open(message)

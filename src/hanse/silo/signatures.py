@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -29,6 +29,8 @@ DOMAIN = b"hanse signed message 1\0"  # so that a signature means nothing elsewh
 SIGNATURE = 64  # bytes
 MAX_HEAD = 4096  # bytes; a longer one is refused before it is parsed
 SKEW = 300.0  # seconds that a message's clock and ours may differ
+KEPT = 86_400.0  # seconds after its last message in which a run is remembered: far more than SKEW
+MOST_RUNS = 1_000  # runs that are remembered; their names are the sender's to choose
 
 Direction = Literal["request", "reply", "statement"]
 
@@ -150,6 +152,13 @@ class Outbox:
         return sign(body, stamp, self.key)
 
 
+class Heard(NamedTuple):
+    """What was taken in one run: the highest sequence of each sender, and the last time."""
+
+    sequences: dict[str, int]
+    time: float
+
+
 @dataclass
 class Inbox:
     """Opens what one party receives, and each message once.
@@ -166,7 +175,7 @@ class Inbox:
     file: Path
     skew: float = SKEW
     clock: Callable[[], float] = time.time
-    _seen: dict[str, dict[str, int]] = field(init=False)  # run → sender → sequence
+    _seen: dict[str, Heard] = field(init=False)  # by run
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
@@ -199,26 +208,35 @@ class Inbox:
 
     def _count(self, stamp: Stamp) -> None:
         """Note a message as seen; raises Untrusted if it was, or a later one."""
+        now = self.clock()
         with self._lock:
-            senders = self._seen.setdefault(stamp.run, {})
-            if stamp.sequence <= senders.get(stamp.sender, -1):
+            former = self._seen.get(stamp.run, Heard({}, now))
+            if stamp.sequence <= former.sequences.get(stamp.sender, -1):
                 raise Untrusted(
                     f"the message of {stamp.sender} came before, or after a later one; it is not "
                     "taken again"
                 )
-            senders[stamp.sender] = stamp.sequence
+            # What came in a run that is forgotten is too old by now to be taken.
+            kept = {run: heard for run, heard in self._seen.items() if now - heard.time < KEPT}
+            if stamp.run not in kept and len(kept) >= MOST_RUNS:
+                raise Untrusted(
+                    f"the message of {stamp.sender} is of one run more than the {MOST_RUNS:,} of "
+                    "the last 24 hours"
+                )
+            sequences = {**former.sequences, stamp.sender: stamp.sequence}
+            self._seen = {**kept, stamp.run: Heard(sequences, max(now, stamp.time, former.time))}
             storage.write(self.file, json.dumps(self._seen).encode(), private=True)
 
 
-def _kept(file: Path) -> dict[str, dict[str, int]]:
+def _kept(file: Path) -> dict[str, Heard]:
     """The sequences in a file; a damaged one is refused, since forgetting would let replays in."""
     if (data := storage.read(file)) is None:
         return {}
     try:
         found = json.loads(data)
         return {
-            str(run): {str(sender): int(sequence) for sender, sequence in senders.items()}
-            for run, senders in found.items()
+            str(run): Heard({str(name): int(last) for name, last in senders.items()}, float(when))
+            for run, (senders, when) in found.items()
         }
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise UserError(
