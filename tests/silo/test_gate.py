@@ -297,3 +297,19 @@ def test_a_word_on_an_agreement_is_nothing_to_a_silo_without_one(world: World) -
     message = gate.answer(world.request("agreed"), world.respond)
     assert message is not None and world.trained == []
     assert "silo-1 takes no part in an agreement in this run." in world.log()
+
+
+def test_a_job_that_is_refused_costs_no_hash_of_the_model_and_is_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    monkeypatch.setattr("hanse.silo.gate.hash_of", lambda name: hashed.append(name))
+    policy = "{max_rounds: 1, max_requests_per_day: 7}"
+    for number in range(9):
+        gate = Gate(world.silo(policy), world.kit, f"run{number // 2}")
+        settings = dump(world.told if number % 3 else {**world.told, "rounds": "many"}).encode()
+        job = world.outbox.request(settings, gate.run, 0, "silo-1")[0]
+        with pytest.raises(Refused) as caught:
+            gate.accept(job, lambda experiment: RowCounts(100, 0))
+        assert ("refuses this job unread: 7 others came" in str(caught.value)) == (number >= 7)
+    assert hashed == []

@@ -1,10 +1,12 @@
 """The hash of a base model: the same wherever it lies, another one for any other model."""
 
 import json
+import os
 import re
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
@@ -81,3 +83,27 @@ def test_no_tokenizer_reads_a_file_that_is_not_hashed() -> None:
             files |= set(re.findall(r':\s*"([^"]+)"', told))
     assert {"vocab.txt", "source.spm", "tokenizer.json"} <= files
     assert [file for file in files if not any(fnmatch(file, kind) for kind in LOADED)] == []
+
+
+def test_a_file_is_read_again_only_if_it_has_changed(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of a model is the server's to choose, as often as it likes."""
+    copy = Path(shutil.copytree(tiny_llama, tmp_path / "copy"))
+    opened: list[str] = []
+    usual = Path.open
+
+    def counted(file: Path, *args: Any, **settings: Any) -> Any:
+        opened.append(file.name)
+        return usual(file, *args, **settings)
+
+    monkeypatch.setattr(Path, "open", counted)
+    first = hash_of(str(copy))
+    once = len([name for name in opened if name == "tokenizer.json"])
+    assert hash_of(str(copy)) == first
+    assert len([name for name in opened if name == "tokenizer.json"]) == once == 1
+    file = copy / "tokenizer.json"
+    before, text = file.stat(), file.read_text()
+    file.write_text(text.replace('"1.0"', '"1.1"'))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # of the same size and time
+    assert file.stat().st_size == before.st_size and hash_of(str(copy)) != first

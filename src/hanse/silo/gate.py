@@ -9,7 +9,7 @@ from hanse.messages import AGREED, MessageError, Reply, Request
 from hanse.silo.agreement import Witness
 from hanse.silo.identity import SiloKit
 from hanse.silo.job import Job, Refused, RowCounts, received
-from hanse.silo.law import Law
+from hanse.silo.law import UNHASHED, Law
 from hanse.silo.models import hash_of
 from hanse.silo.settings import Silo
 from hanse.silo.signatures import Inbox, Outbox, Stamp, Untrusted
@@ -51,9 +51,11 @@ class Gate:
         rows: how many rows this silo has for it.
         model: the hash of the server's base model, if it must be this silo's, too.
         Raises Untrusted for a message that is not the server's, and Refused for a job that the
-        policy does not allow; both are in the silo's log.
+        policy does not allow; both are in the silo's log. What takes longer is done later: the
+        model is hashed, and rows are read, only for a job that passed what comes before.
         """
         _, body = self._opened(message)
+        self.law.count_job()
         try:
             text = body.decode("utf-8")
         except UnicodeDecodeError:
@@ -62,6 +64,7 @@ class Gate:
             job = received(text, self.silo)
         except Refused as error:
             raise self.law.refused(str(error)) from None
+        self.law.check(job, UNHASHED, None)
         name = job.experiment.model.model_name_or_path
         held = self._model_hash(name)
         if model and held and model != held:
@@ -70,7 +73,6 @@ class Gate:
                 f"{held[:16]}… here, and {model[:16]}… there; bring the same files, or name "
                 "them by `model` in its silo.yaml."
             )
-        # Rows are read only for a job whose model is allowed.
         self.law.check(job, held, None)
         self.law.begin(text)
         self.law.check(job, held, rows(job.experiment))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from hanse.silo.job import Job, Refused, RowCounts
 from hanse.silo.policy import Policy
 
 COUNTS = {"examples", "tokens"}  # numbers that tell how many rows a silo has, and how long
+UNHASHED = ""  # in place of a base model's hash that is not known yet
 LARGEST = 16 * 2**20  # bytes of the log, after which it is begun anew beside the old one
 WITHHELD = "it could not do what was asked; the reason is in its own log"
 
@@ -45,6 +47,18 @@ class Law:
         self._asked = _kept(self.file("asked"))
         self._activity = Activity(self.folder / "activity.json", self.clock)
 
+    def count_job(self) -> None:
+        """Raise Refused if too many jobs came in 24 hours.
+
+        Refused ones count, and so does the same again: each must be read, and may be loaded.
+        """
+        most = self.policy.max_requests_per_day
+        if not self._activity.admit("jobs", secrets.token_hex(8), most):
+            raise self.refused(
+                f"{self.name} refuses this job unread: {most} others came in the last 24 hours; "
+                "its policy has max_requests_per_day."
+            )
+
     def begin(self, settings: str) -> None:
         """Raise Refused if too many jobs began in 24 hours; the run's name does not matter.
 
@@ -62,7 +76,8 @@ class Law:
     def check(self, job: Job, model_hash: str | None, rows: RowCounts | None) -> None:
         """Raise Refused, with all reasons, unless the policy allows a job.
 
-        model_hash: of the base model as it lies here; None if it does not.
+        model_hash: of the base model as it lies here; None if it does not, UNHASHED if it is not
+            known yet, of which nothing is said then.
         rows: how many this silo has; None before any is read.
         """
         reasons = list(refusals(self.policy, job, model_hash, rows))
@@ -185,7 +200,7 @@ def _model(policy: Policy, told: Experiment, model_hash: str | None) -> Iterator
     name = told.model.model_name_or_path
     if model_hash is None:
         yield f"the base model {name!r:.80} is not on its machine"
-    elif policy.models and model_hash not in policy.models:
+    elif policy.models and model_hash not in (*policy.models, UNHASHED):
         yield f"the base model {name!r:.80} has the hash {model_hash}, which it does not allow"
 
 

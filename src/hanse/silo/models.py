@@ -6,6 +6,7 @@ generation settings. A .gguf file holds all of these and is hashed as it is.
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 
 from hanse.errors import UserError
@@ -36,6 +37,13 @@ def model_hash(folder: Path) -> str:
 
 
 def _content(file: Path) -> str:
+    """The SHA-256 of a file, which is read again only if it has changed: it may have gigabytes."""
+    now = file.stat()
+    return _read(file, (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns))
+
+
+@lru_cache(maxsize=1024)
+def _read(file: Path, state: tuple[int, ...]) -> str:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -50,7 +50,8 @@ class Policy(Section):
     max_rounds: most rounds of a run.
     max_tries: how many different requests to train in one round are done, or to evaluate; a server
         that was killed or paused asks for the same again, which is not counted.
-    max_requests_per_day: most different requests of all runs together in 24 hours.
+    max_requests_per_day: most different requests of all runs together in 24 hours, and most jobs
+        that are looked at, refused ones among them.
     max_runs_per_day: most runs that begin in 24 hours, whatever they are called.
     min_cohort: fewest silos of a round, this one counted.
     agreement: whether silos must agree on what they were sent before this one trains; require: yes,
