@@ -66,6 +66,7 @@ def source(file: Path) -> bytes:
 def refuse_writable(path: Path, harm: str, bits: int = GROUP | EVERYBODY) -> None:
     """Refuse a file or folder that other users of the machine can change; a missing one passes.
 
+    Behind a symbolic link, that is what it leads to, and the folder in which this lies.
     harm: what they could do then. bits: which of them may not write.
     """
     try:
@@ -78,11 +79,23 @@ def refuse_writable(path: Path, harm: str, bits: int = GROUP | EVERYBODY) -> Non
     if me and found.st_uid not in (0, me):  # root in a container has files of the host's users
         raise UserError(f"{path} belongs to another user, who could {harm}; make it your own.")
     mode = stat.S_IMODE(found.st_mode)
-    if mode & bits:
+    if mode & bits and not _is_sealed(path, found):
         raise UserError(
             f"{path} has mode {mode:04o}, so other users could {harm}; run `chmod go-w {path}`, "
             "and look whether one of them has changed it."
         )
+    if path.is_symlink():
+        refuse_writable(path.resolve().parent, harm, bits)
+
+
+def _is_sealed(path: Path, found: os.stat_result) -> bool:
+    """Whether a folder is a mount of secrets, as Kubernetes makes them.
+
+    It has mode 1777 and is mounted read-only: nobody here adds files to it, and whoever mounts it
+    elsewhere removes none of others' files.
+    """
+    sticky = stat.S_ISDIR(found.st_mode) and bool(found.st_mode & stat.S_ISVTX)
+    return sticky and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _read(file: Path) -> bytes:

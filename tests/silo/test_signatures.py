@@ -260,7 +260,7 @@ def test_what_is_remembered_of_runs_ends_with_time(
     assert pair.inbox()._seen == inbox._seen
     pair.clock.now += signatures.KEPT - 1
     for known in (inbox, pair.inbox()):
-        with pytest.raises(Untrusted, match="came before|s ago"):
+        with pytest.raises(Untrusted, match=r"came before|s ago"):
             known.open(first)
     pair.clock.now += 1
     for number in range(50):

@@ -8,6 +8,7 @@ that whoever wrote the file holds the private half.
 import base64
 import binascii
 import hashlib
+import os
 import re
 import stat
 from collections.abc import Callable
@@ -91,12 +92,16 @@ def read_signing(file: Path) -> Ed25519PrivateKey:
 
 
 def refuse_readable(file: Path) -> None:
-    """Refuse a private key that is missing, or that other users of the machine can read."""
+    """Refuse a private key that is missing, or that other users of the machine can read.
+
+    A key of root's may be read by its group, by which a container's user is given a secret.
+    """
     try:
-        mode = stat.S_IMODE(file.stat().st_mode)
+        found = file.stat()
     except OSError as error:
         raise UserError(f"the key {file} cannot be read: {error.strerror}.") from None
-    if mode & 0o077:
+    mode, given = stat.S_IMODE(found.st_mode), found.st_uid == 0 != os.geteuid()
+    if mode & (0o037 if given else 0o077):
         raise UserError(
             f"the private key {file} has mode {mode:04o}, so other users can reach it; "
             f"run `chmod 600 {file}`, and make new keys if one of them may have read it."
