@@ -305,3 +305,21 @@ def test_a_control_variate_hides_no_change() -> None:
         kept = bound.screen(updates, refused.__setitem__)
         assert [profile.name for profile, _ in kept] == left
         assert all("its norm of the change is 8e+03" in why for why in refused.values())
+
+
+def test_a_client_that_outweighs_all_others_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """How many examples it has is its own word."""
+
+    def said(*weights: float) -> list[str]:
+        caplog.clear()
+        updates = [
+            (ClientProfile(f"c{place}", 10**12), Update({"w": torch.ones(2)}, {}, weight))
+            for place, weight in enumerate(weights)
+        ]
+        bound = NormBound(50.0, lambda client, tensors: tensors, FedAvg())
+        assert len([*bound.screen(updates, lambda name, why: None)]) == len(weights)
+        return [record.getMessage() for record in caplog.records]
+
+    assert said(10, 10, 20) == said(10, 20) == said(5) == said() == []
+    (line,) = said(10, 1e12, 20)
+    assert "c1 has the weight 1e+12, and those of all others together 30" in line

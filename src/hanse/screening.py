@@ -4,6 +4,7 @@ A client that lies can send a reply that is costly to read, or an update that ta
 The layout that is due bounds the one, the median of the others' norms the other.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from hanse.interfaces import Algorithm
 from hanse.messages import ClientProfile, MessageError, Reply, Update
 from hanse.spool import Spool
 from hanse.tensors import Layout, Tensors, norm
+
+log = logging.getLogger(__name__)
 
 SLACK = 64 * 1024  # bytes of a reply beside its tensors: numbers, names, the text of an error
 EACH = 256  # bytes of the header for one tensor, beside its name
@@ -56,13 +59,15 @@ class NormBound:
         """The updates within the bound, in their order; `refuse` is told of each other one."""
         measured: dict[str, Mapping[str, float]] = {}
         profiles: dict[str, ClientProfile] = {}
+        weights: dict[str, float] = {}
         with Spool() as spool:
             for profile, update in updates:
                 measured[profile.name] = self._measures(profile.name, update)
-                profiles[profile.name] = profile
+                profiles[profile.name], weights[profile.name] = profile, update.weight
                 spool.put(profile.name, Reply(profile.name, "train", 0, update).pack())
                 del update  # or it would stay in memory while the next one is read
             reasons = dict(outliers(measured, self.ratio))
+            _tell_dominant({name: own for name, own in weights.items() if name not in reasons})
             for name, profile in profiles.items():
                 if name in reasons:
                     refuse(name, reasons[name])
@@ -76,6 +81,18 @@ class NormBound:
             products = map(factors.norm, factors.layers(tensors).values())
             found["norm of products"] = math.hypot(*products)
         return found | {f"number {name}": update.numbers[name] for name in self.algorithm.numbers}
+
+
+def _tell_dominant(weights: Mapping[str, float]) -> None:
+    """Name a client that outweighs all others: how many examples it has is its own word."""
+    heaviest = max(weights, key=weights.__getitem__, default="")
+    others = sum(own for name, own in weights.items() if name != heaviest)
+    if len(weights) > 2 and weights[heaviest] > others:
+        log.warning(
+            "the update of %s has the weight %g, and those of all others together %g, so it alone "
+            "decides the result; whether it has so many examples is its own word",
+            *(heaviest, weights[heaviest], others),
+        )
 
 
 def outliers(
