@@ -20,6 +20,7 @@ from hanse.held import Machine
 from hanse.loading import load
 from hanse.messages import Reply, Request
 from hanse.trained import find
+from hanse.values import Example
 from stopping import ctrl_c
 
 SGD = ("train.optim=sgd", "train.learning_rate=0.5")
@@ -104,6 +105,28 @@ def test_what_is_left_is_a_peft_adapter_that_scores_the_same(
     learner.backbone.activate(learner.adapter)
     own = learner.backbone.logits(ids, torch.arange(20))
     torch.testing.assert_close(own, loaded(ids).logits[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("algorithm", [*ZOO, "fedavg"])
+def test_the_last_checkpoint_says_what_the_adapter_does(
+    algorithm: str, experiment_file: Path
+) -> None:
+    folder = run(experiment_file, *(words(algorithm) if algorithm in ZOO else ()))
+    ids, machine = torch.arange(20, 40)[None], Machine()
+
+    def said(base: bool) -> torch.Tensor:
+        found = find(folder)
+        learner = found.learner(machine, {})
+        found.use(learner, base)
+        with torch.no_grad():
+            outputs = learner.forward(learner.batch([Example((*ids[0].tolist(),), (20,) * 20)]))
+        machine.clear_adapters()
+        return outputs
+
+    whole, base = said(False), said(True)
+    (folder / "adapter").rename(folder / "aside")
+    torch.testing.assert_close(said(False), whole, atol=1e-4, rtol=0)
+    torch.testing.assert_close(said(True), base, atol=1e-5, rtol=0)
 
 
 def test_ffa_halves_what_is_sent(experiment_file: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hanse.adapter_layout import CONFIG, WEIGHTS
 from hanse.constants import FOLDER, Constants, ConstantStore
 from hanse.errors import UserError
 from hanse.experiment import AnyAdapter, Experiment, build_algorithm, build_objective
+from hanse.factors import RESIDUAL
 from hanse.held import Machine, outputs
 from hanse.journal import latest
 from hanse.learners import adapter_files
@@ -53,7 +54,10 @@ class Trained:
             return
         learner.bare = base
         # PEFT may keep more on disk than what is trained; the settings draw that again.
-        learner.load({n: t for n, t in self.tensors.items() if n in learner.parameters()})
+        own = {n: t for n, t in self.tensors.items() if n in learner.parameters()}
+        # An unfinished run's change of the base's weights is not in the adapter yet.
+        change = {n: t for n, t in self.tensors.items() if n.startswith(RESIDUAL)}
+        learner.load(own if base else {**own, **change})
 
 
 def find(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Trained:
