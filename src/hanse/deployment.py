@@ -264,13 +264,13 @@ def _adapters(made: Simulation) -> dict[str, dict[str, float]]:
 
 
 def _refuse_afresh(experiment: Experiment) -> None:
-    """What clients keep to themselves is never sent, so it could not begin as the adapter is."""
+    """What silos are never sent could not begin as the adapter is."""
     algorithm = build_algorithm(experiment)
-    if algorithm.personalizes:
+    if algorithm.personalizes or algorithm.redraws:
         raise UserError(
-            f"with {type(algorithm).__name__} silos keep some tensors to themselves, which would "
-            f"begin afresh and not as in {experiment.adapter.source}; leave adapter.from out, or "
-            "choose an algorithm that shares all, such as fedavg."
+            f"with {type(algorithm).__name__} silos are never sent some tensors, which would begin "
+            f"afresh and not as in {experiment.adapter.source}; leave adapter.from out, or choose "
+            "an algorithm that sends all, such as fedavg."
         )
 
 

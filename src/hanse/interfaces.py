@@ -72,6 +72,9 @@ class Algorithm(ABC):
     # Clients' optimizers begin anew in every round: the next round's tensors are no continuation of
     # the last one's, or what is frozen beside them has changed.
     forgetful: ClassVar[bool] = True
+    # Clients are never sent some tensors that all share, and take them as their own settings draw
+    # them: silos elsewhere could not go on from an adapter that only the server has.
+    redraws: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -1,6 +1,7 @@
 """FFA-LoRA (Sun et al. 2024, 2403.12313): A stays as it began, and only B is learned and sent."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hanse.algorithms.fedavg import FedAvg
 from hanse.factors import A, refuse_other_than_lora
@@ -18,6 +19,8 @@ class FFALoRA(FedAvg):
     Half of LoRA's bytes both ways, since every client draws the same A for itself. What is sent is
     linear in the product: sums without single updates, and noise for privacy, keep their meaning.
     """
+
+    redraws: ClassVar[bool] = True  # A
 
     def init(self, server: Server) -> State:
         refuse_other_than_lora(server.learner.tensors(), type(self).__name__, products=False)

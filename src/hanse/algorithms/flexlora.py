@@ -33,7 +33,9 @@ class FlexLoRA(FedAvg):
     def init(self, server: Server) -> State:
         model = server.learner.tensors()
         refuse_other_than_lora(model, type(self).__name__)
-        return {"model": model, "product": {}}
+        begun = gone_on_from(model, server.learner.scaling)
+        short = {name: factors.shortened(own)[0] for name, own in begun.items()}
+        return {"model": model, "product": factors.tensors(short)}
 
     def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
         rank, scaling = _own(profile)
@@ -75,6 +77,12 @@ class FlexLoRA(FedAvg):
         cut = factors.layers(_cut(product, rank, server.learner.scaling))
         model = {name: factors.padded(own, rank) for name, own in cut.items()}
         return {"model": {**factors.tensors(model), **other}, "product": product}
+
+
+def gone_on_from(model: Tensors, scaling: float) -> dict[str, Factors]:
+    """The products of an adapter that is gone on from; empty for one that changes nothing yet."""
+    scaled = {name: factors.scaled(own, scaling) for name, own in factors.layers(model).items()}
+    return scaled if any(bool(own.up.any()) for own in scaled.values()) else {}
 
 
 def _own(profile: ClientProfile) -> tuple[int, float]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hanse import factors
-from hanse.algorithms.flexlora import FlexLoRA
+from hanse.algorithms.flexlora import FlexLoRA, gone_on_from
 from hanse.factors import RESIDUAL, A, B
 from hanse.interfaces import UPDATES, Client, Server
 from hanse.messages import ClientProfile, Order, Update
@@ -30,11 +30,8 @@ class FLoRA(FlexLoRA):
 
     def init(self, server: Server) -> State:
         began = super().init(server)["model"]
-        scaled = {
-            n: factors.scaled(f, server.learner.scaling) for n, f in factors.layers(began).items()
-        }
-        gone_on = any(bool(one.up.any()) for one in scaled.values())  # from another adapter
-        return {"model": _emptied(began), "residual": factors.tensors(scaled) if gone_on else {}}
+        change = gone_on_from(began, server.learner.scaling)
+        return {"model": _emptied(began), "residual": factors.tensors(change)}
 
     def model(self, state: State) -> Tensors:
         return {**state["model"], **prefixed(RESIDUAL, state["residual"])}
