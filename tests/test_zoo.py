@@ -145,8 +145,7 @@ def test_silos_begin_with_the_adapter_that_the_server_goes_on_from(
     told = tmp_path / "told.yaml"
     try:
         told.write_text(deployment._letter(tmp_path, made).settings)
-    except UserError as error:
-        assert "would begin afresh" in str(error)
+    except UserError:
         assert algorithm in {"ffa_lora", "fedsa_lora", "fedper"}
         return
     there = simulate(load(told))

@@ -126,6 +126,30 @@ def test_a_head_is_trained_whole_and_saved(
     _check(kind, "text", ADAPTERS[adapter], new, tiny_bert, tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # of several kinds
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore:Unsupported layer type")
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+def test_a_new_head_begins_alike_whatever_the_adapter(
+    kind: str, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """`hanse evaluate` puts what was saved, such as LoRA of LoRA-XS, beside the head at first."""
+    folder = _folder(kind, "text", True, tiny_bert, tmp_path)
+    wanted: dict[str, torch.Tensor] = {}
+    for settings in (*ADAPTERS.values(), Lora(r=8, target_modules=ALL)):
+        learner = _learner(folder, "text", settings)
+        fresh = tuple(f".{name}." for name in learner.backbone.fresh)
+        own = {
+            name[name.index(mark) :]: tensor
+            for name, tensor in learner.initial().items()
+            for mark in fresh
+            if mark in name and "lora_" not in name
+        }
+        wanted = wanted or own
+        assert own and own.keys() == wanted.keys()
+        assert all(torch.equal(tensor, wanted[name]) for name, tensor in own.items())
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("adapter", ["all-linear", "prompt_tuning"])
 @pytest.mark.parametrize("reads", AUTO)

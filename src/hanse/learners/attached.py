@@ -64,6 +64,7 @@ def attach(
                 configs.append(_around(there, kind, name, head))
             except kind.refusals as error:
                 raise _refused(kind, model, error) from None
+        torch.manual_seed(seed ^ 1)  # or a head would begin by what its adapter has drawn before
         for place, module in there.named_modules():
             if isinstance(module, ModulesToSaveWrapper) and place.endswith(tuple(fresh)):
                 _draw(module.modules_to_save[name])
