@@ -11,18 +11,15 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from hanse import deployment, journal, parts, preview, simulation
+from hanse import journal, parts, preview, simulation
 from hanse.assembly import simulate
 from hanse.errors import UserError
-from hanse.experiment import Experiment, build_algorithm
+from hanse.experiment import Experiment
 from hanse.factors import layers
 from hanse.held import Machine
-from hanse.interfaces import Client, Server
 from hanse.loading import load
 from hanse.messages import Reply, Request
-from hanse.randomness import Moment
 from hanse.trained import find
-from hanse.values import Example
 from stopping import ctrl_c
 
 SGD = ("train.optim=sgd", "train.learning_rate=0.5")
@@ -107,62 +104,6 @@ def test_what_is_left_is_a_peft_adapter_that_scores_the_same(
     learner.backbone.activate(learner.adapter)
     own = learner.backbone.logits(ids, torch.arange(20))
     torch.testing.assert_close(own, loaded(ids).logits[0], atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("algorithm", [*ZOO, "fedavg"])
-def test_the_last_checkpoint_says_what_the_adapter_does(
-    algorithm: str, experiment_file: Path
-) -> None:
-    folder = run(experiment_file, *(words(algorithm) if algorithm in ZOO else ()))
-    ids, machine = torch.arange(20, 40)[None], Machine()
-
-    def said(base: bool) -> torch.Tensor:
-        found = find(folder)
-        learner = found.learner(machine, {})
-        found.use(learner, base)
-        with torch.no_grad():
-            outputs = learner.forward(learner.batch([Example((*ids[0].tolist(),), (20,) * 20)]))
-        machine.clear_adapters()
-        return outputs
-
-    whole, base = said(False), said(True)
-    (folder / "adapter").rename(folder / "aside")
-    torch.testing.assert_close(said(False), whole, atol=1e-4, rtol=0)
-    torch.testing.assert_close(said(True), base, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("algorithm", [*ZOO, "fedavg"])
-def test_silos_begin_with_the_adapter_that_the_server_goes_on_from(
-    algorithm: str, experiment_file: Path, tmp_path: Path
-) -> None:
-    """Or are refused: they know the server's adapter by its settings and by what they are sent."""
-    xs = ("adapter=lora_xs",) if algorithm == "fed_sb" else ()
-    first = run(
-        experiment_file, "train.learning_rate=0.05", *xs, f"output_dir={tmp_path / 'first'}"
-    )
-    own = [word for word in words(algorithm) if "adapter" not in word] if algorithm in ZOO else []
-    made = simulate(load(experiment_file, [*own, f"adapter={{from: {first}}}"]))
-    told = tmp_path / "told.yaml"
-    try:
-        told.write_text(deployment._letter(tmp_path, made).settings)
-    except UserError:
-        assert algorithm in {"ffa_lora", "fedsa_lora", "fedper"}
-        return
-    there = simulate(load(told))
-    part, moment = build_algorithm(made.experiment), Moment(made.experiment.seed, 1)
-    try:
-        state = part.init(Server(made.learner, 3, moment))
-    except UserError:
-        assert algorithm == "fed_sb"  # what it leaves is LoRA
-        return
-    silo, profile = there.silos["silo-1"].learner, made.profiles[0]
-    order = part.order(state, profile, moment)
-    assert order is not None
-    silo.load(part.personal(order, Client(profile, silo, {}, {}, moment)))
-    batch = made.learner.batch(made.learner.examples("test")[:4])
-    with torch.no_grad():
-        wanted = made.learner.forward(batch)
-        torch.testing.assert_close(silo.forward(batch), wanted, atol=1e-4, rtol=0)
 
 
 def test_ffa_halves_what_is_sent(experiment_file: Path, tmp_path: Path) -> None:

@@ -269,13 +269,15 @@ def _named(optimizers: Sequence[str]) -> str:
 
 def _go_on_from(learner: AdaptedModel, source: str) -> None:
     live = learner.parameters()
-    tensors = {n: t for n, t in adapter_files.read(adapter_folder(source))[1].items() if n in live}
+    whole = adapter_files.read(adapter_folder(source))[1]
+    tensors = {n: t for n, t in whole.items() if n in live}
     if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in live.items()}:
         raise UserError(
             f"the adapter in {source} does not fit {learner.backbone.name}; "
             "go on with the base model that it was trained for."
         )
     learner.backbone.begin(learner.adapter, tensors)
+    learner.backbone.read_constants(learner.adapter, whole)
 
 
 def _refuse_unlike(name: str, silo: AdaptedModel, server: AdaptedModel) -> None:

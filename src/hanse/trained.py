@@ -41,6 +41,7 @@ class Trained:
         moment = Moment(self.experiment.seed)
         learner = machine.learner(self.experiment, splits, moment, {})
         self.use(learner)
+        learner.backbone.read_constants(learner.adapter, self.tensors)
         return learner
 
     def use(self, learner: AdaptedModel, base: bool = False) -> None:
@@ -53,7 +54,7 @@ class Trained:
             learner.load(learner.initial())
             return
         learner.bare = base
-        # PEFT may keep more on disk than what is trained; the settings draw that again.
+        # PEFT may keep more on disk than what is trained.
         own = {n: t for n, t in self.tensors.items() if n in learner.parameters()}
         # An unfinished run's change of the base's weights is not in the adapter yet.
         change = {n: t for n, t in self.tensors.items() if n.startswith(RESIDUAL)}

@@ -136,6 +136,12 @@ class Backbone:
         constants.put(self.model, adapter, whole.tensors)
         self._constants[adapter] = whole.digest
 
+    @torch.no_grad()
+    def read_constants(self, adapter: str, tensors: Tensors) -> None:
+        """Take over those of an adapter on disk that is in place; raises UserError if it cannot."""
+        constants.read(self.model, adapter, tensors)
+        self._constants.pop(adapter, None)
+
     def parameters(self, adapter: str) -> dict[str, Parameter]:
         """The live parameters of one adapter, by the names that PEFT gives them on disk."""
         return self._parameters[adapter]

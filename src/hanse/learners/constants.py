@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from torch import Tensor
 
+from hanse.errors import UserError
 from hanse.factors import Factors
+from hanse.learners.attached import parameters
 from hanse.learners.tuners.lora_xs import LinearWithCore
 from hanse.tensors import Tensors, refuse_unlike
 
@@ -39,6 +41,26 @@ def put(model: PeftModel, adapter: str, tensors: Tensors) -> None:
         layer.fixed[adapter] = Factors(tensors[name + UP].to(there), tensors[name + DOWN].to(there))
 
 
+def read(model: PeftModel, adapter: str, tensors: Tensors) -> None:
+    """Set the constants that a PEFT file has; raises UserError if one of another kind differs.
+
+    tensors: all of the file; those that are trained are in the adapter already.
+    """
+    for name, buffer in _named_buffers(model, adapter):
+        if name in tensors and tensors[name].shape == buffer.shape:
+            buffer.copy_(tensors[name])
+    live = parameters(model, adapter)
+    if tensors.keys() <= live.keys():
+        return
+    there = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    for name in sorted(tensors.keys() & there.keys() - live.keys()):
+        if not torch.equal(there[name].cpu(), tensors[name].to(there[name].dtype)):
+            raise UserError(
+                f"the adapter has {name} of its own, which its settings do not tell; an adapter of "
+                "this kind can be gone on with only if it was made here."
+            )
+
+
 def _cores(model: PeftModel, adapter: str) -> Iterator[tuple[str, LinearWithCore]]:
     for name, module in model.named_modules():
         if isinstance(module, LinearWithCore) and adapter in module.core_r:
@@ -52,9 +74,16 @@ def _buffers(model: PeftModel, adapter: str) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
+    for name, buffer in _named_buffers(model, adapter):
+        if id(buffer) not in seen:
+            seen.add(id(buffer))
+            found[name] = buffer
+    return found
+
+
+def _named_buffers(model: PeftModel, adapter: str) -> Iterator[tuple[str, Tensor]]:
+    """An adapter's buffers by all the names that they have on disk."""
     for name, buffer in model.named_buffers(remove_duplicate=False):
         path = name.split(".")
-        if adapter in path and id(buffer) not in seen:
-            seen.add(id(buffer))
-            found[".".join(part for part in path if part != adapter)] = buffer
-    return found
+        if adapter in path:
+            yield ".".join(part for part in path if part != adapter), buffer
