@@ -29,10 +29,10 @@ from measured import ROOT
 from protocol import UNTRAINED, Kept, Row, fingerprint, pooled
 from rates import Family, Rates
 
-from hanse import journal, spending
-from hanse.assembly import simulate
-from hanse.held import Machine
-from hanse.loading import load
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.loading import load
+from hanse.journal import round_costs, run_folder
 
 EXPERIMENT = ROOT / "experiments" / "adapters.yaml"
 RUNS = ROOT / "runs" / "benchmark-adapters"
@@ -182,10 +182,10 @@ def line(name: str, runs: dict[str, list[list[Task]]], words: Sequence[str]) -> 
             ahead = spread.ahead(by_seed, rows["federated"])
             found[kind]["ahead_of_federated"] = ahead["by_item"]
             found[kind]["ahead_by_seed"] = ahead["by_seed"]
-    federated = [journal.records(task.folder) for tasks in runs["federated"] for task in tasks]
+    federated = [run_folder.records(task.folder) for tasks in runs["federated"] for task in tasks]
     rounds = [record for records in federated for record in records if record["round"]]
     found["bytes"] = statistics.fmean(sum(record["bytes"].values()) for record in rounds)
-    found["seconds"] = statistics.median(spending.training(row["seconds"]) for row in rounds)
+    found["seconds"] = statistics.median(round_costs.training(row["seconds"]) for row in rounds)
     return found
 
 

@@ -4,7 +4,7 @@ Ten clients of rank 16 for one matrix of 4,096 × 4,096, cut to rank 16 again, i
 
 dense     Σ pₖBₖAₖ as a whole matrix, and its full singular value decomposition
 factored  the clients' factors stacked, both sides brought into triangular form, and the small
-          product between them decomposed (hanse.factors)
+          product between them decomposed (hanse.tensors.low_rank)
 
 Seconds, medians over repeats; the dense way takes a minute each time, so the factored one, which
 takes a fraction of a second, is repeated ten times as often. Extra memory is what the process has
@@ -24,8 +24,8 @@ import torch
 from measured import clock, keep
 from torch import Tensor
 
-from hanse import factors
-from hanse.factors import Factors
+from hanse.tensors import low_rank
+from hanse.tensors.low_rank import Factors
 
 SIZE, CLIENTS, RANK = 4096, 10, 16
 STACKED = 4 * CLIENTS * RANK * 2 * SIZE  # bytes of all clients' factors
@@ -55,7 +55,7 @@ def dense(own: list[tuple[float, Factors]]) -> Factors:
 
 def factored(own: list[tuple[float, Factors]]) -> Factors:
     """By the factors alone."""
-    return factors.shortened(factors.stacked(own), RANK)[0]
+    return low_rank.shortened(low_rank.stacked(own), RANK)[0]
 
 
 WAYS: dict[str, Callable[[list[tuple[float, Factors]]], Factors]] = {
@@ -99,7 +99,7 @@ def main() -> None:
     for _ in range(repeats):
         seconds["dense"].append(clock(lambda: dense(own)))
         seconds["factored"] += [clock(lambda: factored(own)) for _ in range(10)]
-    exact = factors.shortened(factors.stacked(own))[0].product()
+    exact = low_rank.shortened(low_rank.stacked(own))[0].product()
     whole = torch.stack([weight * part.product() for weight, part in own]).sum(dim=0)
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         memory = {name: pool.apply(extra, (name, size)) for name in WAYS}

@@ -22,9 +22,9 @@ from measured import clock, keep, ratio, results
 from shapes import Case, alone, together
 
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.cohort_size import best
-from hanse.learners.training import draw
-from hanse.tensors import Tensors
+from hanse.learners.batched_clients.size import best
+from hanse.learners.training.batch_sampling import draw
+from hanse.tensors.named import Tensors
 
 STEPS = {"toy": 4, "gpt2-small": 2}  # optimizer steps of each client
 SIZES = {4: (1, 2, 4), 8: (1, 2, 4, 8), 16: (1, 2, 4, 8, 16), 64: (1, 4, 16, 32, 64)}  # by clients

@@ -30,7 +30,7 @@ from measured import ROOT
 from protocol import UNTRAINED, Kept, Row, fingerprint
 from rates import Rates
 
-from hanse import journal, spending
+from hanse.journal import round_costs, run_folder
 
 EXPERIMENT = ROOT / "experiments" / "comparison.yaml"
 RUNS = ROOT / "runs" / "benchmark-comparison"
@@ -81,7 +81,7 @@ def _file(name: str) -> str:
 
 def outcome(task: Task) -> Row:
     """What a run came to."""
-    records = journal.records(task.folder)
+    records = run_folder.records(task.folder)
     rounds = [record for record in records if record["round"]]
     right = protocol.items(task)
     return {
@@ -98,9 +98,9 @@ def outcome(task: Task) -> Row:
 
 def seconds(task: Task) -> dict[str, float]:
     """What a round takes of a run that is timed."""
-    later = [record["seconds"] for record in journal.records(task.folder) if record["round"]]
+    later = [record["seconds"] for record in run_folder.records(task.folder) if record["round"]]
     return {
-        "training_seconds": statistics.median(spending.training(row) for row in later),
+        "training_seconds": statistics.median(round_costs.training(row) for row in later),
         "server_seconds": statistics.median(row["aggregation"] for row in later),
     }
 

@@ -38,14 +38,18 @@ from scale import experiment as scaled
 from scale import prepare
 from transformers import AutoConfig, LlamaForCausalLM
 
-from hanse import deployment, joining, loading, simulation
-from hanse.experiment import Experiment
-from hanse.journal import records
-from hanse.logs import LogFormat
-from hanse.runtimes.flower_children import free_port
-from hanse.silo import bundle, identity
-from hanse.silo.policy import ROW_SETTINGS, Policy
-from hanse.silo.settings import Rows, Silo
+from hanse.deployment.flower.processes import free_port
+from hanse.deployment.server import serve
+from hanse.deployment.silo import join
+from hanse.deployment.silo.policy import ROW_SETTINGS, Policy
+from hanse.deployment.silo.settings import Rows, Silo
+from hanse.experiment import loading
+from hanse.experiment.schema import Experiment
+from hanse.journal.run_folder import records
+from hanse.observability.json_logs import LogFormat
+from hanse.security import kits as identity
+from hanse.security import members as bundle
+from hanse.simulation import run as simulation
 
 DEMO = ROOT / "experiments" / "quickstart.yaml"
 DEMO_ROUNDS = 2
@@ -113,9 +117,9 @@ def deploy(home: Path, settings: Experiment, trust: str = NONE) -> int:
     kits = home / "kits" if trust != NONE else None
     if kits:
         know_each_other(home, names)
-    address = deployment.Address(port=port, kit=kits and kits / "server")
+    address = serve.Address(port=port, kit=kits and kits / "server")
     server = started(
-        lambda: deployment.serve(settings, address, logs=LogFormat.JSON), home / "server.log"
+        lambda: serve.serve(settings, address, logs=LogFormat.JSON), home / "server.log"
     )
     processes = [server]
     try:
@@ -133,7 +137,7 @@ def deploy(home: Path, settings: Experiment, trust: str = NONE) -> int:
                 ),
             )
             log = home / f"{name}.log"
-            processes.append(started(partial(joining.join, silo, logs=LogFormat.JSON), log))
+            processes.append(started(partial(join.join, silo, logs=LogFormat.JSON), log))
         peak, end = 0, time.monotonic() + PATIENCE
         while server.is_alive() and time.monotonic() < end:
             peak = max(peak, of_server(server.pid))

@@ -25,10 +25,10 @@ from pathlib import Path
 
 from process_tree import PROC, Cost, measure
 
-from hanse.assembly import Simulation
-from hanse.held import adapter_settings
+from hanse.experiment.assembly.assemble import Simulation
+from hanse.experiment.assembly.resources import adapter_settings
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.sources import locate
+from hanse.learners.models.model_files import locate
 
 ROOT = Path(__file__).parent.parent
 APP = ROOT / "benchmarks" / "peers" / "flower" / "simulate.py"

@@ -24,12 +24,12 @@ import torch
 from measured import clock, keep, ratio, results
 from shapes import Case, alone, together
 
-from hanse.learners import attention, precision
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.backbone import Backbone
-from hanse.learners.cohort_size import best
-from hanse.learners.decoder import decoder_layers
-from hanse.learners.shortage import clear
+from hanse.learners.batched_clients.size import best
+from hanse.learners.models import precision, short_attention
+from hanse.learners.models.layers import decoder_layers
+from hanse.learners.training.out_of_memory import clear
 
 STEPS = 4  # optimizer steps of each client
 LONG = 1_000_000  # steps of a run that is long enough to measure as much as auto likes
@@ -63,7 +63,7 @@ def prepared(case: Case, device: torch.device) -> Sequence[AdaptedModel]:
     """The clients of a case, on a model in bfloat16 that attends as hanse would let it."""
     base = shapes.backbone(case.shape, device.type, bf16=True)
     if precision.choose(True, base.model.config, device).plain_attention:
-        attention.use(base.model)
+        short_attention.use(base.model)
     return shapes.clients(base, case.clients, case.batch, case.tokens, STEPS)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from measured import keep
 
-from hanse import journal
-from hanse.ladder import runs
-from hanse.loading import load
+from hanse.experiment.loading import load
+from hanse.journal import run_folder
+from hanse.simulation.baselines import runs
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,7 +42,7 @@ def main() -> None:
 def minutes(folder: Path, figures: dict[str, Any]) -> float:
     """How long the runs took in all, however often they were interrupted."""
     done = [outcome["run"] for rung in figures["rungs"] for outcome in rung["seeds"]]
-    rounds = [record for run in done for record in journal.records(folder / run)]
+    rounds = [record for run in done for record in run_folder.records(folder / run)]
     return sum(sum(record["seconds"].values()) for record in rounds) / 60
 
 

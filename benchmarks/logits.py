@@ -11,8 +11,8 @@ from operator import truediv
 from measured import keep
 from overhead import JOB, QUICKSTART, steps_a_second
 
-from hanse.assembly import simulate
-from hanse.loading import load
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.loading import load
 
 SETTINGS = ["model.bf16=false", "adapter.lora.target_modules=[q_proj, v_proj]"]
 

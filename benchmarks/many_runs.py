@@ -17,11 +17,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from hanse import simulation
 from hanse.errors import UserError
-from hanse.experiment import Experiment
-from hanse.held import Machine
-from hanse.loading import load
+from hanse.experiment.assembly import execute
+from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.loading import load
+from hanse.experiment.schema import Experiment
+from hanse.simulation import run as simulation
 
 WORKERS = 2
 
@@ -43,7 +44,7 @@ class Task:
     @property
     def finished(self) -> bool:
         """Whether the run has ended; one that diverged never does."""
-        return simulation.finished(self.folder)
+        return execute.finished(self.folder)
 
 
 class Workers:

@@ -21,19 +21,22 @@ import torch
 from measured import keep
 from torch.nn.functional import cross_entropy
 
-from hanse import settings
-from hanse.assembly import Simulation, simulate
-from hanse.experiment import Experiment
-from hanse.journal import Journal, latest
+from hanse.data.example import IGNORED, Example
+from hanse.experiment.assembly.assemble import Simulation, simulate
+from hanse.experiment.loading import load
+from hanse.experiment.schema import Experiment
+from hanse.federation.server import rounds
+from hanse.journal import yaml_text
+from hanse.journal.checkpoints import latest
+from hanse.journal.run_folder import Journal
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.batches import collate
-from hanse.learners.training import Training, draw
-from hanse.loading import load
-from hanse.objectives.sft import Sft
+from hanse.learners.objectives.sft import Sft
+from hanse.learners.training.batch_sampling import draw
+from hanse.learners.training.batches import collate
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.server import rounds
-from hanse.tensors import Tensors, norm, subtract
-from hanse.values import IGNORED, Example
+from hanse.simulation.in_process import in_process
+from hanse.tensors.named import Tensors, norm, subtract
 
 QUICKSTART = Path(__file__).parent.parent / "experiments" / "quickstart.yaml"
 JOB = [
@@ -55,7 +58,7 @@ def ours(simulation: Simulation, start: Tensors) -> Tensors:
     simulation.learner.load(start)
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder))
-        for _ in rounds(simulation.run(journal)):
+        for _ in rounds(simulation.run(journal, in_process(simulation, journal.folder))):
             pass
         journal.close()
         checkpoint = latest(Path(folder))
@@ -191,7 +194,7 @@ def main() -> None:
         "steps_a_second_4x128": speed,
         "labels_only_speedup": statistics.median(faster),
     }
-    print(settings.dump({**ratios, "labels_only_speedup": statistics.median(faster)}))
+    print(yaml_text.dump({**ratios, "labels_only_speedup": statistics.median(faster)}))
     print(keep("overhead", result))
 
 

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from measured import ROOT, results
 
-from hanse.report import figure
-from hanse.report.drawing import GREY, Plot, draw, legend
+from hanse.reports.plotting import GREY, Plot, draw, legend
+from hanse.reports.run.page import figure
 
 
 def cohorts(cases: list[dict[str, Any]]) -> Plot:

@@ -19,13 +19,14 @@ from measured import keep
 from overhead import JOB, QUICKSTART
 from torch import Tensor
 
-from hanse.assembly import simulate
-from hanse.held import adapter_settings
+from hanse.data.example import Example
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.assembly.resources import adapter_settings
+from hanse.experiment.loading import load as experiment_of
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.base_model import Model, load
-from hanse.learners.precision import Chosen
-from hanse.loading import load as experiment_of
-from hanse.values import Example
+from hanse.learners.load import load
+from hanse.learners.models.precision import Chosen
+from hanse.learners.models.settings import Model
 
 BATCH = 8
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from measured import keep
 
-from hanse import journal
+from hanse.journal import run_folder
 
 QUICKSTART = Path(__file__).parent.parent / "experiments" / "quickstart.yaml"
 PREVIEW = """
 import json, sys
 from pathlib import Path
-from hanse.loading import load
-from hanse.preview import preview
+from hanse.experiment.loading import load
+from hanse.planning.estimate import preview
 found = preview(load(Path(sys.argv[1]), sys.argv[2:]))
 size = sum(found.down.values()) + sum(found.up.values())
 print(json.dumps({"seconds": found.seconds, "memory": found.memory, "bytes": size}))
@@ -35,8 +35,8 @@ def main() -> None:
         folder = Path(home) / "run"
         command = [sys.executable, "-m", "hanse", "run", str(QUICKSTART), *words]
         subprocess.run([*command, f"output_dir={folder}"], check=True)
-        records = journal.records(folder)
-        ledger = journal.records(folder, "ledger")
+        records = run_folder.records(folder)
+        ledger = run_folder.records(folder, "ledger")
     trained = [row for row in ledger if row["kind"] == "train" and row["round"] == 1]
     measured = {
         "seconds": sum(sum(record["seconds"].values()) for record in records),

@@ -17,10 +17,10 @@ import torch
 from measured import keep
 from overhead import QUICKSTART, plain_loss
 
-from hanse.assembly import simulate
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.loading import load
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.training import draw
-from hanse.loading import load
+from hanse.learners.training.batch_sampling import draw
 from hanse.randomness import Moment
 
 SETTINGS = [

@@ -12,7 +12,7 @@ from typing import Any
 from many_runs import Task
 from measured import keep, results
 
-from hanse import journal
+from hanse.journal import run_folder
 
 DEALS = (101, 102, 103)  # the seeds of the deals with which learning rates are chosen
 SEEDS = (1, 2, 3)  # those of the deals on which methods are compared
@@ -38,15 +38,15 @@ def pooled(clients: int) -> tuple[str, ...]:
 
 def held_out(task: Task) -> dict[str, float]:
     """How many reviews each silo held out for itself."""
-    last = journal.records(task.folder)[-1]["round"]
-    ledger = journal.records(task.folder, "ledger")
+    last = run_folder.records(task.folder)[-1]["round"]
+    ledger = run_folder.records(task.folder, "ledger")
     asked = [row for row in ledger if (row["round"], row["kind"]) == (last, "evaluate")]
     return {row["client"]: row["weight"] for row in asked if row.get("weight")}
 
 
 def own(task: Task, metric: str) -> float:
     """The score on the reviews that silos hold out, each with what it keeps, over all reviews."""
-    scored = journal.records(task.folder)[-1]["client_test"]
+    scored = run_folder.records(task.folder)[-1]["client_test"]
     weights = held_out(task)
     total = sum(scored[name][metric] * weight for name, weight in weights.items())
     return float(total / sum(weights.values()))
@@ -54,8 +54,8 @@ def own(task: Task, metric: str) -> float:
 
 def items(task: Task) -> list[float]:
     """Whether each test review was right in the end."""
-    last = journal.records(task.folder)[-1]["round"]
-    found: list[float] = journal.read_scores(task.folder, "test-classification", last)["items"]
+    last = run_folder.records(task.folder)[-1]["round"]
+    found: list[float] = run_folder.read_scores(task.folder, "test-classification", last)["items"]
     return found
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from measured import keep
 
-from hanse import journal, simulation, spending
-from hanse.evaluation.intervals import paired, student
-from hanse.loading import load
+from hanse.evaluation.metrics.confidence import paired, student
+from hanse.experiment.loading import load
+from hanse.journal import round_costs, run_folder
+from hanse.simulation import run as simulation
 
 ROOT = Path(__file__).parent.parent
 LONGER = "train.num_train_epochs=0.03"
@@ -45,10 +46,10 @@ def main() -> None:
     rows = []
     for seed in chosen.seeds:
         folder = finished(seed, chosen.reviews, chosen.settings)
-        records = journal.records(folder)
+        records = run_folder.records(folder)
         task, last = "test-classification", records[-1]["round"]
-        before = journal.read_scores(folder, task, 0)
-        after = journal.read_scores(folder, task, last)
+        before = run_folder.read_scores(folder, task, 0)
+        after = run_folder.read_scores(folder, task, last)
         gain = paired(after["items"], before["items"])
         assert gain is not None  # there are two reviews or more
         row = {
@@ -58,7 +59,7 @@ def main() -> None:
             "gain": gain.value,
             "interval": [gain.low, gain.high],
             "megabytes": sum(sum(r["bytes"].values()) for r in records) / 1e6,
-            "training_seconds": sum(spending.training(r["seconds"]) for r in records),
+            "training_seconds": sum(round_costs.training(r["seconds"]) for r in records),
             "wall_seconds": records[-1]["time"] - records[0]["time"],
         }
         rows.append(row)

@@ -15,7 +15,7 @@ import protocol
 from many_runs import Task, Workers
 from protocol import Kept, Row, fingerprint
 
-from hanse import journal
+from hanse.journal import run_folder
 
 WIDENED = 4  # rates that are tried beyond either end before the search gives up
 
@@ -76,7 +76,7 @@ def validated(task: Task, personal: bool) -> Score:
         return WORST
     if personal:
         return protocol.own(task, "accuracy"), -protocol.own(task, "loss")
-    scores = journal.records(task.folder)[-1]["validation"]
+    scores = run_folder.records(task.folder)[-1]["validation"]
     return scores["accuracy"], -scores["loss"]
 
 

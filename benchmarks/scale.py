@@ -30,18 +30,22 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import Parameter
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from hanse import division, server, settings, spending
-from hanse.aggregators.mean import Mean
-from hanse.algorithms.fedavg import FedAvg
-from hanse.assembly import simulate
-from hanse.cohorts import decided
-from hanse.experiment import Experiment
-from hanse.interfaces import Federation
-from hanse.journal import Journal
-from hanse.learner import Learner
-from hanse.messages import ClientProfile, Reply, Update
-from hanse.pipeline import Pipeline
-from hanse.server import Run, Schedule
+from hanse.experiment.assembly import federated_dataset
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.schema import Experiment
+from hanse.federation import server
+from hanse.federation.aggregators.mean import Mean
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.transport import Federation
+from hanse.federation.messages import ClientProfile, Reply, Update
+from hanse.federation.pipeline import Pipeline
+from hanse.federation.schedule import Schedule
+from hanse.federation.server import Run
+from hanse.journal import round_costs, yaml_text
+from hanse.journal.run_folder import Journal
+from hanse.simulation.clients_per_pass import decided
+from hanse.simulation.in_process import in_process
 
 ROWS = 40_000
 A_ROUND = 100  # clients
@@ -117,7 +121,7 @@ def startup(home: Path, clients: int) -> float:
     start = time.process_time()
     simulation = simulate(experiment(home, clients, 1))
     with tempfile.TemporaryDirectory(dir=home) as folder:
-        division.note(Path(folder), simulation.division, simulation.experiment)
+        federated_dataset.note(Path(folder), simulation.division, simulation.experiment)
     return time.process_time() - start
 
 
@@ -140,15 +144,15 @@ def startups(home: Path, sizes: list[int], repeats: int) -> dict[str, dict[int, 
 def run(home: Path, clients: int, rounds: int, cohort: str | int) -> dict[str, Any]:
     """Resident bytes after each round, and each round's seconds a client beyond its training."""
     chosen = decided(simulate(experiment(home, clients, rounds, cohort)))
-    log = Journal.create(home / f"run-{cohort}", settings.dump(chosen.experiment.resolved()))
+    log = Journal.create(home / f"run-{cohort}", yaml_text.dump(chosen.experiment.resolved()))
     memory, beyond = [], []
     start, worked = time.perf_counter(), time.process_time()
     before = start
-    for record in server.rounds(chosen.run(log)):
+    for record in server.rounds(chosen.run(log, in_process(chosen, log.folder))):
         now = time.perf_counter()
         memory.append(resident())
         if record["round"]:
-            trained = spending.training(record["seconds"]) + record["seconds"]["evaluation"]
+            trained = round_costs.training(record["seconds"]) + record["seconds"]["evaluation"]
             beyond.append((now - before - trained) / len(record["clients"]))
         before = time.perf_counter()
     log.close()

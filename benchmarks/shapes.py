@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from hanse.learners import cohort
+from hanse.data.example import Example
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
-from hanse.learners.training import Training
-from hanse.objectives.sft import Sft
+from hanse.learners.batched_clients import train
+from hanse.learners.objectives.sft import Sft
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.tensors import Tensors
-from hanse.values import Example
+from hanse.tensors.named import Tensors
 
 EXAMPLES = 16  # of each client
 WORDS = 1000  # tokens are drawn from these
@@ -107,4 +107,4 @@ def together(learners: Sequence[AdaptedModel], start: Tensors, size: int) -> Non
     learners[0].load(start)
     members = [learner.member() for learner in learners]
     for first in range(0, len(members), size):
-        cohort.train(members[first : first + size])
+        train.train(members[first : first + size])

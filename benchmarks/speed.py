@@ -27,12 +27,13 @@ from measured import clock, keep, ratio
 from overhead import JOB, QUICKSTART, Order, ours, plain
 from whole_runs import FLOAT32, compare
 
-from hanse.assembly import Simulation, simulate
-from hanse.cohorts import decided
-from hanse.learners.training import Training, draw
-from hanse.loading import load
-from hanse.packed import lengths
+from hanse.data.packed import lengths
+from hanse.experiment.assembly.assemble import Simulation, simulate
+from hanse.experiment.loading import load
+from hanse.learners.training.batch_sampling import draw
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
+from hanse.simulation.clients_per_pass import decided
 
 OWN = {
     "float32": [FLOAT32, "cohort=off"],

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from hanse.evaluation.intervals import Interval, paired, student
+from hanse.evaluation.metrics.confidence import Interval, paired, student
 
 Row = dict[str, Any]
 

@@ -24,8 +24,8 @@ from flower_peer import SILENT, prepare, simulated
 from overhead import QUICKSTART
 from process_tree import Cost, measure
 
-from hanse.assembly import simulate
-from hanse.loading import load
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.loading import load
 
 FLOAT32 = "model.bf16=false"
 ONCE = "hanse in float32"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from pydantic import PositiveFloat
 
-from hanse.interfaces import Algorithm, Client, Server
-from hanse.messages import Order, Update
-from hanse.tensors import add, scale
-from hanse.values import Combined, State
+from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
+from hanse.federation.interfaces.results import Combined, State
+from hanse.federation.messages import Order, Update
+from hanse.tensors.named import add, scale
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from hanse import cli
+from hanse.cli import main as cli
 from samples import BAD, GOOD, PLAIN, Outcome, reviews, write_lines
 
 CHAT = (
@@ -61,14 +61,14 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "report.html").write_text("")
         return folder / "report.html"
 
-    monkeypatch.setattr("hanse.simulation.write_report", written)
+    monkeypatch.setattr("hanse.experiment.assembly.execute.write_report", written)
 
 
 @pytest.fixture(autouse=True)
 def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Each test is a user of its own, who has let no code run yet."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-    monkeypatch.setattr("hanse.trust._granted", {})
+    monkeypatch.setattr("hanse.security.trusted_code._granted", {})
 
 
 @pytest.fixture(scope="session")

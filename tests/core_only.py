@@ -67,7 +67,7 @@ def hide() -> None:
 
 def called(words: Sequence[str]) -> tuple[int, str]:
     """The exit code of a command, and all that it printed."""
-    from hanse import cli
+    from hanse.cli import main as cli
 
     sys.argv = ["hanse", *words]
     said = io.StringIO()

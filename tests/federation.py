@@ -18,9 +18,12 @@ from pathlib import Path
 import yaml
 
 from chaos_proxy import Proxy, Weather
-from hanse import cli, loading, simulation
-from hanse.commands import words
-from hanse.silo import bundle, identity
+from hanse.cli import main as cli
+from hanse.cli import options
+from hanse.experiment import loading
+from hanse.security import kits
+from hanse.security import members as bundle
+from hanse.simulation import run as simulation
 
 PATIENCE = 200.0  # seconds until a server must be done
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -96,11 +99,11 @@ class Federation:
     def know_each_other(self, names: Sequence[str]) -> None:
         """Make kits for the server and these silos, as their administrators would."""
         self.kit = self.home / "kit"
-        identity.init(self.kit, [], 30)
+        kits.init(self.kit, [], 30)
         for name in names:
-            identity.enrol(self.kit, identity.make_keys(self.home / f"kit-{name}", name))
+            kits.enrol(self.kit, kits.make_keys(self.home / f"kit-{name}", name))
         members = self.home / "members.pub"
-        members.write_text(bundle.written(identity.open_server(self.kit)))
+        members.write_text(bundle.written(kits.open_server(self.kit)))
         for name in names:
             for file in ("ca.crt", "server.pub"):
                 shutil.copy(self.kit / file, self.home / f"kit-{name}" / file)
@@ -236,7 +239,7 @@ def _as_new() -> None:
             number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         )
     logging.getLogger().handlers.clear()
-    words.console.file = sys.stdout
+    options.console.file = sys.stdout
     warnings.resetwarnings()
 
 

@@ -63,9 +63,12 @@ def forks(
 
 def main() -> None:
     """Fork a command for each that asks."""
-    for name in ("aliases", "loading", "simulation", "starter.start", "deployment", "joining"):
+    for name in (
+        *("experiment.aliases", "experiment.loading", "simulation.run"),
+        *("planning.first_experiment.start", "deployment.server.serve", "deployment.silo.join"),
+    ):
         importlib.import_module(f"hanse.{name}")
-    from hanse import cli
+    from hanse.cli import main as cli
 
     assert threading.active_count() == 1, "only a process of one thread may fork"
     door = socket.socket(socket.AF_UNIX)
@@ -85,7 +88,7 @@ def main() -> None:
 
 def _be(line: socket.socket, command: object) -> None:
     """Be a command, as if it had been started where it was asked for."""
-    from hanse.runtimes.flower_program import die_with_parent
+    from hanse.deployment.flower.launcher import die_with_parent
 
     die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

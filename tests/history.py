@@ -15,12 +15,14 @@ import safetensors.torch
 from torch import Tensor
 
 from federation import digest
-from hanse import loading, settings, simulation
-from hanse.assembly import simulate
-from hanse.client import respond
-from hanse.journal import Journal
-from hanse.messages import Order, Reply, Request
-from hanse.runtimes.inprocess import InProcess
+from hanse.experiment import loading
+from hanse.experiment.assembly import execute
+from hanse.experiment.assembly.assemble import simulate
+from hanse.federation.client import respond
+from hanse.federation.messages import Order, Reply, Request
+from hanse.journal import yaml_text
+from hanse.journal.run_folder import Journal
+from hanse.simulation.in_process import InProcess
 
 STATE = re.compile(r"(\d{5})-([0-9a-f]{64})\.safetensors")
 MODEL = "algorithm.model/"  # how the names of its tensors begin in a checkpoint
@@ -117,8 +119,8 @@ def replayed(
     made = simulate(loading.load(experiment, words))
     federation = _Chosen(made.profiles, lambda name: made.site(folder / "clients", name))
     federation.counted = counted
-    journal = Journal.create(folder, settings.dump(made.experiment.resolved()))
-    return digest(simulation.go(made, made.run(journal, federation)))
+    journal = Journal.create(folder, yaml_text.dump(made.experiment.resolved()))
+    return digest(execute.go(made, made.run(journal, federation)))
 
 
 def mean_of(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hanse.data.formats import Row
+from hanse.data.formats.row import Row
 
 GOOD = ("great", "lovely", "bright", "moving", "funny", "warm")
 BAD = ("dull", "awful", "flat", "boring", "cold", "clumsy")

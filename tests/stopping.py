@@ -17,7 +17,7 @@ def ctrl_c(line: str, presses: int) -> Iterator[None]:
             os.kill(os.getpid(), left.pop())
         return True
 
-    log = logging.getLogger("hanse.exchange")
+    log = logging.getLogger("hanse.federation.round")
     log.setLevel(logging.INFO)
     log.addFilter(press)
     try:

@@ -19,13 +19,14 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from hanse.deployment import sockets
+from hanse.deployment.envelopes import Answer, Letter, RefusedError
+from hanse.deployment.silo.agreement import content, stated
 from hanse.errors import UserError
-from hanse.messages import ClientProfile, MessageError, Order, Reply, Request, Update
-from hanse.runtimes import frames
-from hanse.runtimes.letters import Answer, Letter, RefusedError
-from hanse.screening import refuse_large
-from hanse.silo.agreement import content, stated
-from hanse.silo.signatures import MAGIC, Outbox, Untrusted, verify
+from hanse.federation.messages import ClientProfile, Order, Reply, Request, Update
+from hanse.federation.screening import refuse_large
+from hanse.security.signatures import MAGIC, Outbox, Untrusted, verify
+from hanse.tensors.serialization import MessageError
 
 Refusals = (MessageError, RefusedError, Untrusted, UserError)
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -41,9 +42,9 @@ def a_reply(data: bytes) -> Reply:
     return Reply.parse(data)
 
 
-def a_frame(data: bytes) -> frames.Frame:
+def a_frame(data: bytes) -> sockets.Frame:
     try:
-        return frames.unpack(data)
+        return sockets.unpack(data)
     except ValueError as error:
         raise RefusedError(str(error)) from None
 
@@ -80,7 +81,7 @@ def valid() -> dict[str, bytes]:
     found = {"request": request, "reply": reply, "letter": letter, "answer": answer}
     return (
         found
-        | {"frame": frames.pack({"is": "nodes"}, b"x"), "signed": signed}
+        | {"frame": sockets.pack({"is": "nodes"}, b"x"), "signed": signed}
         | {"statement": statement}
     )
 
@@ -108,7 +109,7 @@ def mutations(whole: bytes, draw: Random) -> bytes:
 
 def head(text: bytes) -> bytes:
     """A frame with this head."""
-    return frames.HEAD.pack(len(text), 0) + text
+    return sockets.HEAD.pack(len(text), 0) + text
 
 
 def header(text: bytes) -> bytes:
@@ -142,7 +143,7 @@ def bombs() -> Iterator[tuple[str, str, bytes]]:
     yield "32 MiB where 48 bytes are due", "reply", bytes(32 * MIB)
     for reader in ("letter", "answer", "frame"):
         yield f"a deep head of a {reader}", reader, head(deep)
-        yield f"a head of 4 GB of a {reader}", reader, frames.HEAD.pack(2**32 - 1, 2**63)
+        yield f"a head of 4 GB of a {reader}", reader, sockets.HEAD.pack(2**32 - 1, 2**63)
         yield f"a head of 2 MiB of a {reader}", reader, head(b'"' + b"a" * 2 * MIB + b'"')
     yield "a stamp of 4 GB", "signed", MAGIC + b"\xff" * 4 + bytes(100)
     yield "a deep stamp", "signed", MAGIC + (4000).to_bytes(4, "little") + deep

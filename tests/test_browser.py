@@ -14,10 +14,13 @@ import yaml
 
 from federation import free_port
 from folders import divided, finished, ladder_folder
+from hanse.deployment.flower.fleet_only import fleet_only
 from hanse.errors import UserError
-from hanse.report import compare, write_comparison, write_ladder_report, write_report
-from hanse.runtimes.flower_fleet import fleet_only
-from hanse.status import Status, shown
+from hanse.observability.metrics_endpoint import Status, shown
+from hanse.reports.baselines.page import write_ladder_report
+from hanse.reports.comparison.comparison import compare
+from hanse.reports.comparison.page import write_comparison
+from hanse.reports.run.page import write_report
 
 EVIL = (
     """'\"><img src=x onerror=alert(1)></title></style><script>alert(1)</script>[x](javascript:y)"""

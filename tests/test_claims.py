@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hanse import claims
-from hanse.claims import TakenError
 from hanse.errors import UserError
-from hanse.journal import Journal
+from hanse.journal import claims
+from hanse.journal.claims import TakenError
+from hanse.journal.run_folder import Journal
 
 TOGETHER = 6  # processes that begin at once
 
@@ -21,7 +21,8 @@ TOGETHER = 6  # processes that begin at once
 BEGIN = """
 import os, sys, time
 from pathlib import Path
-from hanse import claims, storage
+from hanse import atomic_files as storage
+from hanse.journal import claims
 from hanse.errors import UserError
 home, numbered = Path(sys.argv[1]), sys.argv[2] == "numbered"
 print("ready", flush=True)
@@ -104,7 +105,7 @@ def test_what_is_there_is_never_removed(tmp_path: Path) -> None:
 HELD = """
 import sys, time
 from pathlib import Path
-from hanse import claims
+from hanse.journal import claims
 with claims.reserved(lambda number: Path(sys.argv[1])):
     print("reserved", flush=True)
     time.sleep(60)

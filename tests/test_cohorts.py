@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hanse import journal, settings, simulation
-from hanse.assembly import simulate
-from hanse.cohorts import decided
-from hanse.learners import cohort_size
-from hanse.loading import load
-from hanse.server import rounds
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.loading import load
+from hanse.federation.server import rounds
+from hanse.journal import run_folder, yaml_text
+from hanse.learners.batched_clients import size as cohort_size
+from hanse.simulation import run as simulation
+from hanse.simulation.clients_per_pass import decided
+from hanse.simulation.in_process import in_process
 
 TRAIN = "train={learning_rate: 0.01, max_steps: 2, lr_scheduler_type: cosine}"
 
@@ -59,7 +61,7 @@ def test_the_same_as_one_after_another(
 
 def test_auto_is_decided_once_and_written_down(experiment_file: Path, tmp_path: Path) -> None:
     folder = run(experiment_file, tmp_path / "first", "cohort=auto")
-    written, _ = settings.read(folder / "experiment.yaml")
+    written, _ = yaml_text.read(folder / "experiment.yaml")
     assert isinstance(written["cohort"], int)
     again = run(folder / "experiment.yaml", tmp_path / "again")
     assert digest(again) == digest(folder)
@@ -70,8 +72,8 @@ def test_a_resumed_run_ends_the_same(experiment_file: Path, tmp_path: Path) -> N
     whole = run(experiment_file, tmp_path / "whole", *words)
     experiment = load(experiment_file, [*words, f"output_dir={tmp_path / 'cut'}"])
     made = decided(simulate(experiment))
-    cut = journal.Journal.create(tmp_path / "cut", settings.dump(made.experiment.resolved()))
-    for record in rounds(made.run(cut)):
+    cut = run_folder.Journal.create(tmp_path / "cut", yaml_text.dump(made.experiment.resolved()))
+    for record in rounds(made.run(cut, in_process(made, cut.folder))):
         if record["round"] == 1:
             break
     cut.close()
@@ -94,7 +96,7 @@ def test_a_cohort_is_no_larger_than_the_memory(
 def test_what_a_cohort_cannot_do_is_done_one_by_one(
     experiment_file: Path, tmp_path: Path, asked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hanse.objectives.classify.Classify.shared", False)
+    monkeypatch.setattr("hanse.learners.objectives.classify.Classify.shared", False)
     made = decided(simulate(load(experiment_file, [f"cohort={asked}"])))
     assert made.experiment.cohort == "off"
 
@@ -102,7 +104,7 @@ def test_what_a_cohort_cannot_do_is_done_one_by_one(
 def test_the_round_says_where_its_time_went(experiment_file: Path, tmp_path: Path) -> None:
     for cohort in ("off", "2"):
         folder = run(experiment_file, tmp_path / cohort, f"cohort={cohort}")
-        rows = [row for row in journal.records(folder, "ledger") if row["kind"] == "train"]
+        rows = [row for row in run_folder.records(folder, "ledger") if row["kind"] == "train"]
         for row in rows:
             parts = [
                 row[f"{name}_seconds"] for name in ("data", "forward", "backward", "optimizer")

@@ -10,7 +10,8 @@ import pytest
 
 from folders import EVIL, finished, ladder_folder, record, run_folder
 from hanse.errors import UserError
-from hanse.report import compare, table, write_comparison
+from hanse.reports.comparison.comparison import compare
+from hanse.reports.comparison.page import table, write_comparison
 from test_report import Page, words
 
 OLD = [1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0]

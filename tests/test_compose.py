@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from typer.main import get_command
 
-from hanse.cli import app
+from hanse.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 

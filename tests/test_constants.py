@@ -12,15 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from hanse.algorithms.fedavg import FedAvg
-from hanse.constants import Constants, ConstantStore
+from hanse.deployment.silo.agreement import sent
 from hanse.errors import UserError
-from hanse.interfaces import Federation
-from hanse.journal import records
-from hanse.messages import MessageError, Order, Reply, Request
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.constants import Constants, ConstantStore
+from hanse.federation.interfaces.results import Memory
+from hanse.federation.interfaces.transport import Federation
+from hanse.federation.messages import Order, Reply, Request
+from hanse.journal.run_folder import records
 from hanse.randomness import Moment
-from hanse.silo.agreement import sent
-from hanse.values import Memory
+from hanse.tensors.serialization import MessageError
 from toys import Batch, Meddler, Outcome, Toy, ToyLearner, federate, held_out, same, silos
 
 

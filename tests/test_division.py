@@ -13,13 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse import division, simulation
-from hanse.data.formats import Row
-from hanse.division import UNSEEN, Division, Holding, Table, divide, table, unseen
+from hanse.data.formats.row import Row
 from hanse.errors import UserError
-from hanse.experiment import Experiment
-from hanse.loading import load
-from hanse.report import write_report
+from hanse.experiment.assembly import federated_dataset
+from hanse.experiment.assembly.federated_dataset import (
+    UNSEEN,
+    Division,
+    Holding,
+    Table,
+    divide,
+    table,
+    unseen,
+)
+from hanse.experiment.loading import load
+from hanse.experiment.schema import Experiment
+from hanse.reports.run.page import write_report
+from hanse.simulation import run as simulation
 from samples import reviews, write_lines
 
 _ASKED = {"user": "prompt", "assistant": "completion"}
@@ -239,7 +248,7 @@ def test_cluster_goes_by_what_the_encoder_makes_of_the_rows(
         read.extend(texts)
         return np.array([[float(text[-1] in "01"), 1.0] for text in texts], dtype=np.float32)
 
-    monkeypatch.setattr(division, "embeddings", embeddings)
+    monkeypatch.setattr(federated_dataset, "embeddings", embeddings)
     experiment = _experiment(
         write_lines(tmp_path / "talks.jsonl", rows),
         num_clients=2,

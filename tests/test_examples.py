@@ -9,11 +9,12 @@ from types import ModuleType
 import pytest
 import torch
 
-from hanse import assembly, simulation
-from hanse.learners.adapter_files import read
-from hanse.learners.training import draw
-from hanse.loading import load
+from hanse.experiment.assembly import assemble
+from hanse.experiment.loading import load
+from hanse.learners.injection.adapter_files import read
+from hanse.learners.training.batch_sampling import draw
 from hanse.randomness import Moment
+from hanse.simulation import run as simulation
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -45,7 +46,7 @@ def test_the_naive_twin_ends_in_the_same_adapter(
         "data.partition=iid",
     ]
     experiment = load(experiment_file, words)
-    prepared = assembly.simulate(experiment)
+    prepared = assemble.simulate(experiment)
     net = prepared.learner.backbone.activate(prepared.learner.adapter)
 
     def same_batches(silo: list, round: int, name: str) -> Iterator[list]:

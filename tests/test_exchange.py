@@ -11,14 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from hanse import messages
-from hanse.algorithms.fedavg import FedAvg
-from hanse.algorithms.hetlora import HetLoRA
-from hanse.algorithms.scaffold import Scaffold
 from hanse.errors import UserError
-from hanse.journal import latest, records
-from hanse.messages import ClientProfile, MessageError, Reply, Update
-from hanse.screening import NormBound, outliers, refuse_large
+from hanse.federation import messages
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.algorithms.hetlora import HetLoRA
+from hanse.federation.algorithms.scaffold import Scaffold
+from hanse.federation.messages import ClientProfile, Reply, Update
+from hanse.federation.screening import NormBound, outliers, refuse_large
+from hanse.journal.checkpoints import latest
+from hanse.journal.run_folder import records
+from hanse.tensors import serialization
+from hanse.tensors.serialization import MessageError
 from toys import Meddler, Outcome, federate, same, silos, with_tensors
 
 Change = Callable[[Reply], Reply]
@@ -232,7 +235,7 @@ def test_a_reply_that_is_costly_to_read_is_refused_unread(
             return ("c1", message) if mine else found
 
     parsed: list[int] = []
-    real = messages.unpack
+    real = serialization.unpack
     monkeypatch.setattr(
         messages, "unpack", lambda data, sort: parsed.append(len(data)) or real(data, sort)
     )

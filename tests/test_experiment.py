@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from hanse.algorithms.fedprox import FedProx
 from hanse.errors import UserError
-from hanse.experiment import build_algorithm, build_partitioner, build_tasks
-from hanse.loading import load
-from hanse.settings import dump
+from hanse.experiment.loading import load
+from hanse.experiment.schema import build_algorithm, build_partitioner, build_tasks
+from hanse.federation.algorithms.fedprox import FedProx
+from hanse.journal.yaml_text import dump
 
 QUICKSTART = Path(__file__).parents[1] / "experiments" / "quickstart.yaml"
 
@@ -116,7 +116,7 @@ def test_parts_are_found_beside_the_experiment(
 ) -> None:
     (tmp_path / "mine.py").write_text(
         "from dataclasses import dataclass\n"
-        "from hanse.algorithms.fedavg import FedAvg\n"
+        "from hanse.federation.algorithms.fedavg import FedAvg\n"
         "from hanse.data.partitioners.iid import Iid\n"
         "from hanse.evaluation.perplexity import Perplexity\n"
         + "".join(

@@ -1,7 +1,7 @@
 """Which settings there are, by looking at their types."""
 
-from hanse.experiment import Experiment
-from hanse.faults import free, keys, leaves
+from hanse.experiment.schema import Experiment
+from hanse.experiment.validation import free, keys, leaves
 
 
 def test_the_settings_at_a_place() -> None:

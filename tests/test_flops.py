@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.nn import Linear
 
-from hanse import flops, simulation
-from hanse.assembly import simulate
-from hanse.loading import load
-from hanse.objectives.sft import Sft
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.loading import load
+from hanse.learners import flops
+from hanse.learners.objectives.sft import Sft
 from hanse.randomness import Moment
+from hanse.simulation import run as simulation
 from toys import CLASSES, FEATURES, silos
 
 CPU = torch.device("cpu")

@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from hanse.assembly import simulate
-from hanse.deployment import _refuse_unfit, _unseen
-from hanse.division import Division, divide
+from hanse.deployment.server.serve import _refuse_unfit, _unseen
+from hanse.deployment.silo import settings
+from hanse.deployment.silo.job import Refused, received
 from hanse.errors import UserError
-from hanse.experiment import Experiment
-from hanse.held import Machine
-from hanse.loading import load
-from hanse.rescore import _rows
-from hanse.settings import dump
-from hanse.silo import settings
-from hanse.silo.job import Refused, received
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.assembly.federated_dataset import Division, divide
+from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.loading import load
+from hanse.experiment.schema import Experiment
+from hanse.journal.yaml_text import dump
+from hanse.serving.evaluate import _rows
 from samples import write_lines
 
 SIZES = {"train": 40, "test": 12, "validation": 7}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from folders import write_lines
-from hanse import loading, simulation
+from hanse.experiment import loading
+from hanse.simulation import run as simulation
 from history import History, replayed
 
 NAMES = ["a", "b", "c"]

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from hanse import held
-from hanse.assembly import simulate
-from hanse.data.tokenized import Rendering
+from hanse.data.tokenization.token_cache import Rendering
 from hanse.errors import UserError
-from hanse.held import Machine
-from hanse.loading import load
+from hanse.experiment.assembly import resources
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.loading import load
 from samples import reviews, write_lines
 
 
@@ -105,7 +105,7 @@ def test_what_no_model_could_read_is_refused_before_one_is_loaded(
     def never(*_: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(held, "load", never)
+    monkeypatch.setattr(resources, "load", never)
     first = next(iter(row))
     rows = [{**row, first: f"{row[first]} {number}"} for number in range(30)]
     file = write_lines(tmp_path / "odd.jsonl", rows)

@@ -10,18 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse import storage
+from hanse import atomic_files
 from hanse.errors import UserError
-from hanse.journal import (
-    Checkpoint,
-    Journal,
-    Ledger,
-    checkpoints,
-    latest,
-    peak_memory,
-    read_scores,
-    records,
-)
+from hanse.journal.checkpoints import Checkpoint, checkpoints, latest
+from hanse.journal.environment import peak_memory
+from hanse.journal.ledger import Ledger
+from hanse.journal.run_folder import Journal, read_scores, records
 
 
 def checkpoint(number: int) -> Checkpoint:
@@ -131,7 +125,7 @@ def test_lines_of_a_round_without_its_state_are_taken_back(
         raise UserError("the disk is full")
 
     with monkeypatch.context() as broken, pytest.raises(UserError):
-        broken.setattr(storage, "write", full)
+        broken.setattr(atomic_files, "write", full)
         commit(journal, 3)
     assert [row["round"] for row in records(run)] == [0, 1, 2, 3]
     found = journal.restore()
@@ -194,7 +188,7 @@ def test_a_lock_or_a_log_that_is_a_link_changes_nothing_elsewhere(
         with pytest.raises(UserError, match=r"symbolic link"):
             Journal(run)
         with pytest.raises(UserError, match="symbolic link"):
-            storage.append(place, b"more")
+            atomic_files.append(place, b"more")
         place.unlink()
         if there:
             aside.rename(place)
@@ -210,7 +204,7 @@ def test_a_lock_or_a_log_that_is_a_link_changes_nothing_elsewhere(
 def test_a_lock_file_is_not_emptied(run: Path) -> None:
     (run / ".lock").write_bytes(b"kept")
     Journal(run).close()
-    with storage.alone(run / "x"):
+    with atomic_files.alone(run / "x"):
         pass
     assert (run / ".lock").read_bytes() == b"kept"
 

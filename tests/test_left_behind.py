@@ -8,16 +8,16 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from hanse import deployment
-from hanse.assembly import simulate
+from hanse.data.example import Example
+from hanse.deployment.server import serve
 from hanse.errors import UserError
-from hanse.experiment import build_algorithm
-from hanse.held import Machine
-from hanse.interfaces import Client, Server
-from hanse.loading import load
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.loading import load
+from hanse.experiment.schema import build_algorithm
+from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.randomness import Moment
-from hanse.trained import find
-from hanse.values import Example
+from hanse.serving.trained_adapter import find
 from test_zoo import ZOO, run, words
 
 
@@ -87,7 +87,7 @@ def test_silos_begin_with_the_adapter_that_the_server_goes_on_from(
     made = simulate(load(experiment_file, [*own, f"adapter={{from: {first}}}"]))
     told = tmp_path / "told.yaml"
     try:
-        told.write_text(deployment._letter(tmp_path, made).settings)
+        told.write_text(serve._letter(tmp_path, made).settings)
     except UserError:
         assert algorithm in {"ffa_lora", "fedsa_lora", "fedper"}
         return

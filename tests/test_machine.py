@@ -8,47 +8,48 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse import machine, simulation
 from hanse.errors import UserError
-from hanse.held import Machine
-from hanse.learners import precision
-from hanse.learners.base_model import Model
-from hanse.learners.precision import Chosen
-from hanse.loading import load
+from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.loading import load
+from hanse.journal import environment
+from hanse.learners.models import precision
+from hanse.learners.models.precision import Chosen
+from hanse.learners.models.settings import Model
+from hanse.simulation import run as simulation
 
 
 def test_speed_is_noted_beside_what_resume_keeps_to(tmp_path: Path) -> None:
-    machine.note(tmp_path, "abc", {"peak_flops": 2.0})
+    environment.note(tmp_path, "abc", {"peak_flops": 2.0})
     noted = json.loads((tmp_path / "machine.json").read_text())
     assert (noted["data"], noted["peak_flops"]) == ("abc", 2.0)
     assert noted["threads"] == torch.get_num_threads()
-    machine.same_data(tmp_path, "abc")
+    environment.same_data(tmp_path, "abc")
 
 
 def test_without_a_gpu_nothing_is_said_of_it() -> None:
-    assert torch.cuda.is_initialized() or machine.gpu() == {}
+    assert torch.cuda.is_initialized() or environment.gpu() == {}
 
 
 def test_the_gpu_is_asked_for_memory_and_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 10**9)
     monkeypatch.setattr(torch.cuda, "utilization", lambda: 75)
-    assert machine.gpu() == {"gpu_memory": 3e9, "gpu_use": 0.75}
+    assert environment.gpu() == {"gpu_memory": 3e9, "gpu_use": 0.75}
 
     def missing() -> int:
         raise ModuleNotFoundError("pynvml does not seem to be installed")
 
     monkeypatch.setattr(torch.cuda, "utilization", missing)
-    assert machine.gpu() == {"gpu_memory": 3e9}
+    assert environment.gpu() == {"gpu_memory": 3e9}
 
 
 def test_what_was_noted_of_the_precision_is_told(tmp_path: Path) -> None:
-    machine.note(tmp_path, "abc", precision={"m": {"bf16": True}})
-    assert machine.follow(tmp_path) == {"m": {"bf16": True}}
+    environment.note(tmp_path, "abc", precision={"m": {"bf16": True}})
+    assert environment.follow(tmp_path) == {"m": {"bf16": True}}
     noted = json.loads((tmp_path / "machine.json").read_text())
     for damaged in ({**noted, "precision": 3}, {k: noted[k] for k in noted if k != "precision"}):
         (tmp_path / "machine.json").write_text(json.dumps(damaged))
-        assert machine.follow(tmp_path) == {}
+        assert environment.follow(tmp_path) == {}
 
 
 def test_resume_computes_as_the_run_did(

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from hanse.algorithms.fedavg import FedAvg
-from hanse.learners.training import Training
-from hanse.memory import LostMemory, MemoryStore
-from hanse.messages import Reply
-from hanse.values import Memory
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.client_memory import LostMemory, MemoryStore
+from hanse.federation.interfaces.results import Memory
+from hanse.federation.messages import Reply
+from hanse.learners.training.settings import Training
 from toys import Meddler, Outcome, federate, same, silos
 
 

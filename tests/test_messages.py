@@ -11,20 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse.messages import (
-    MAX_HEADER,
-    MessageError,
-    Order,
-    Reply,
-    Request,
-    Update,
-    admit,
-    below,
-    pack,
-    unpack,
-    whole,
-)
-from hanse.tensors import layout
+from hanse.federation.messages import Order, Reply, Request, Update, admit, below
+from hanse.tensors.named import layout
+from hanse.tensors.serialization import MAX_HEADER, MessageError, pack, unpack, whole
 
 TENSORS = {
     "half": torch.tensor([[1.5, -2.25], [float("inf"), 1e-30]], dtype=torch.bfloat16),
@@ -235,7 +224,8 @@ def test_a_reply_without_a_weight_is_refused() -> None:
 AUDIT = """
 import sys
 from pathlib import Path
-from hanse.messages import MessageError, Reply, Request
+from hanse.federation.messages import Reply, Request
+from hanse.tensors.serialization import MessageError
 seen = []
 def hook(event, arguments):
     risky = ("pickle", "marshal", "exec", "compile", "import", "subprocess", "os")

@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse import deployment, journal, rescore, simulation
-from hanse.adapter_layout import folders
-from hanse.assembly import simulate
+from hanse.deployment.server import serve
 from hanse.errors import UserError
-from hanse.learners.adapter_files import read
-from hanse.loading import load
-from hanse.report import write_report
-from hanse.talk import open_talk
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.loading import load
+from hanse.journal import run_folder
+from hanse.learners.injection.adapter_files import read
+from hanse.learners.injection.adapter_layout import folders
+from hanse.reports.run.page import write_report
+from hanse.serving import evaluate
+from hanse.serving.chat import open_talk
+from hanse.simulation import run as simulation
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # of PEFT's own calls
@@ -32,13 +35,13 @@ def _run(experiment_file: Path, folder: Path, *words: str) -> Path:
 
 
 def _losses(folder: Path, round: int) -> list[float]:
-    found: list[float] = journal.read_scores(folder, "test-perplexity", round)["items"]
+    found: list[float] = run_folder.read_scores(folder, "test-perplexity", round)["items"]
     return found
 
 
 def _adapted(folder: Path) -> list[float]:
     """The test rows' losses with what `hanse evaluate` reads."""
-    return list(rescore.compare(folder)["perplexity"].adapted.items)
+    return list(evaluate.compare(folder)["perplexity"].adapted.items)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_evaluate_scores_what_the_run_scored(
 ) -> None:
     folder = _run(experiment_file, tmp_path / "run", adapter, f"algorithm={algorithm}")
     assert len(folders(folder / "adapter")) == adapter.count(": {")
-    found = rescore.compare(folder)["perplexity"]
+    found = evaluate.compare(folder)["perplexity"]
     assert found.base.items == pytest.approx(_losses(folder, 0), abs=1e-5)
     assert found.adapted.items == pytest.approx(_losses(folder, 2), abs=1e-4)
 
@@ -138,7 +141,7 @@ def test_silos_are_told_of_all_kinds(experiment_file: Path, tmp_path: Path) -> N
     words = [*LOSSES, f"adapter={{from: {first}}}"]
     made = simulate(load(experiment_file, words))
     told = tmp_path / "told.yaml"
-    told.write_text(deployment._letter(tmp_path, made).settings)
+    told.write_text(serve._letter(tmp_path, made).settings)
     there = simulate(load(told))
     assert there.learner.parameters().keys() == made.learner.parameters().keys()
     there.learner.load(made.learner.tensors())
@@ -147,7 +150,7 @@ def test_silos_are_told_of_all_kinds(experiment_file: Path, tmp_path: Path) -> N
         torch.testing.assert_close(there.learner.forward(batch), made.learner.forward(batch))
     personal = simulate(load(experiment_file, [*words, "algorithm=pftt"]))
     with pytest.raises(UserError, match="would begin afresh"):
-        deployment._letter(tmp_path, personal)
+        serve._letter(tmp_path, personal)
 
 
 def test_what_needs_lora_is_refused_before_any_client_is_asked(
@@ -156,4 +159,4 @@ def test_what_needs_lora_is_refused_before_any_client_is_asked(
     folder, words = tmp_path / "run", ("adapter={houlsby: {}, ia3: {}}", "algorithm=fedex_lora")
     with pytest.raises(UserError, match="learns LoRA's factors A and B, but the adapter has"):
         _run(experiment_file, folder, *words)
-    assert journal.records(folder, "ledger") == []
+    assert run_folder.records(folder, "ledger") == []

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from hanse import loading, preview
-from hanse.data import corpora
-from hanse.data.formats import Record
-from hanse.division import divide
-from hanse.experiment import Experiment
-from hanse.starter.start import start
+from hanse.data.formats.row import Record
+from hanse.data.sources import corpora
+from hanse.experiment import loading
+from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.schema import Experiment
+from hanse.planning import estimate
+from hanse.planning.first_experiment.start import start
 from samples import reviews, write_lines
 
 ROOT = Path(__file__).parent.parent
@@ -193,7 +194,7 @@ def check(hanse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: 
         divide(experiment)
         raise ReachedTheModelError
 
-    monkeypatch.setattr(preview, "preview", stop_there)
+    monkeypatch.setattr(estimate, "preview", stop_there)
 
     def call(text: str) -> tuple[int, str]:
         (tmp_path / "mutant.yaml").write_text(text, encoding="utf-8")

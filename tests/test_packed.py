@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse.packed import Examples, Packed, join, lengths, pack
-from hanse.values import IGNORED, Example
+from hanse.data.example import IGNORED, Example
+from hanse.data.packed import Examples, Packed, join, lengths, pack
 
 CHOICES = ((70_000,), (5, 6))
 

@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 import hanse
-from hanse import trust
-from hanse.algorithms.fedavg import FedAvg
-from hanse.algorithms.fedprox import FedProx
 from hanse.errors import UserError
-from hanse.parts import FOLDERS, build, find, names, settings, suggestion
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.algorithms.fedprox import FedProx
+from hanse.registry import FOLDERS, build, find, names, settings, suggestion
+from hanse.security import trusted_code
 
 ALL = [(folder, name) for folder in FOLDERS for name in names(folder)]
 
 MINE = """
 from dataclasses import dataclass, field
-from hanse.algorithms.fedavg import FedAvg
-from hanse.interfaces import Algorithm
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.interfaces.algorithm import Algorithm
 
 @dataclass(frozen=True)
 class Mine(FedAvg):
@@ -51,16 +51,18 @@ def test_the_folders_are_the_registry() -> None:
         home = Path(hanse.__path__[0]) / folder
         files = {file.stem for file in home.glob("*.py")} - {"__init__"}
         assert set(names(folder)) <= files and names(folder) == sorted(names(folder))
-    assert {"fedavg", "fedprox"} <= set(names("algorithms"))
+    assert {"fedavg", "fedprox"} <= set(names("federation/algorithms"))
     # A file without a class of its own name helps the parts, and is none.
-    assert "intervals" not in names("evaluation")
-    assert (Path(hanse.__path__[0]) / "evaluation/intervals.py").exists()
+    assert "metrics" not in names("evaluation")
+    assert (Path(hanse.__path__[0]) / "evaluation/metrics").exists()
 
 
 def test_settings_come_from_the_spec() -> None:
-    assert build("algorithms", {"fedprox": {"mu": 0.25}}) == FedProx(mu=0.25)
-    assert build("algorithms", {"fedprox": {"mu": "1e-3"}}) == FedProx(mu=0.001)  # YAML's 1e-3
-    assert type(build("algorithms", "fedavg")) is FedAvg
+    assert build("federation/algorithms", {"fedprox": {"mu": 0.25}}) == FedProx(mu=0.25)
+    assert build("federation/algorithms", {"fedprox": {"mu": "1e-3"}}) == FedProx(
+        mu=0.001
+    )  # YAML's 1e-3
+    assert type(build("federation/algorithms", "fedavg")) is FedAvg
 
 
 def test_a_settings_type_is_shown_as_a_person_would_write_it() -> None:
@@ -93,21 +95,21 @@ def test_a_settings_type_is_shown_as_a_person_would_write_it() -> None:
 )
 def test_a_wrong_spec_is_a_sentence(spec: object, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        build("algorithms", spec)  # type: ignore[arg-type]
+        build("federation/algorithms", spec)  # type: ignore[arg-type]
 
 
 def test_a_part_may_live_outside_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.py").write_text(MINE)
-    trust.grant(tmp_path / "mine.py")
-    found = build("algorithms", {f"{tmp_path}/mine.py:Mine": {"pull": 0.75}})
+    trusted_code.grant(tmp_path / "mine.py")
+    found = build("federation/algorithms", {f"{tmp_path}/mine.py:Mine": {"pull": 0.75}})
     assert isinstance(found, FedAvg) and found.pull == 0.75  # type: ignore[attr-defined]
-    assert build("algorithms", "mine.py:Mine", [tmp_path]).pull == 0.5
+    assert build("federation/algorithms", "mine.py:Mine", [tmp_path]).pull == 0.5
     monkeypatch.chdir(tmp_path)
-    assert build("algorithms", "mine.py:Mine").pull == 0.5
+    assert build("federation/algorithms", "mine.py:Mine").pull == 0.5
     with pytest.raises(UserError, match=r"no setting 'pul' \(did you mean 'pull'\?\)"):
-        build("algorithms", {"mine.py:Mine": {"pul": 1}})
+        build("federation/algorithms", {"mine.py:Mine": {"pul": 1}})
 
 
 @pytest.mark.parametrize(
@@ -140,8 +142,8 @@ def test_a_wrong_part_from_outside_is_a_sentence(
     tmp_path: Path, text: str, name: str, said: str
 ) -> None:
     (tmp_path / "mine.py").write_text(text)
-    with trust.granting(), pytest.raises(UserError, match=said):
-        build("algorithms", name, [tmp_path])
+    with trusted_code.granting(), pytest.raises(UserError, match=said):
+        build("federation/algorithms", name, [tmp_path])
 
 
 def test_suggestions_are_near_or_none() -> None:

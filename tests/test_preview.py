@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from hanse import preview
-from hanse.assembly import simulate
-from hanse.division import divide
-from hanse.interfaces import Task
-from hanse.journal import Journal
-from hanse.learner import Learner
-from hanse.loading import load
-from hanse.messages import Request
-from hanse.server import conversation, start
-from hanse.values import Scores
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.loading import load
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.results import Scores
+from hanse.federation.interfaces.task import Task
+from hanse.federation.messages import Request
+from hanse.federation.server import conversation, start
+from hanse.journal.run_folder import Journal
+from hanse.planning import estimate
+from hanse.simulation.in_process import in_process
 from samples import reviews, write_lines
 
 
@@ -25,7 +26,7 @@ def test_lengths_are_those_before_the_cut(
     experiment_file: Path, tiny_llama: Path, limit: int
 ) -> None:
     experiment = load(experiment_file, [f"model.max_length={limit}", "data.client_test=0"])
-    found = preview.preview(experiment).lengths
+    found = estimate.preview(experiment).lengths
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     answer = max(len(tokenizer(f" {word}")["input_ids"]) for word in ("negative", "positive"))
     sizes = sorted(
@@ -49,7 +50,7 @@ def test_an_encoders_texts_are_cut_where_they_are_too_long(
     words = ["adapter.lora.target_modules=[query]", "data.client_test=0"]
     for limit in (8, 64):
         experiment = load(experiment_file, [*words, f"model.max_length={limit}"])
-        found = preview.preview(experiment)
+        found = estimate.preview(experiment)
         sizes = [
             len(tokenizer(row.text)["input_ids"])
             for rows in divide(experiment).train.values()
@@ -62,14 +63,14 @@ def test_an_encoders_texts_are_cut_where_they_are_too_long(
 def test_readings_say_what_the_columns_were_taken_for(
     experiment_file: Path, review_file: Path, tmp_path: Path
 ) -> None:
-    [(path, reading)] = preview.preview(load(experiment_file)).readings
+    [(path, reading)] = estimate.preview(load(experiment_file)).readings
     assert path == str(review_file)
     assert (reading.kind, reading.columns) == ("labelled", {"text": "text", "label": "label"})
     odd = [{"body": row["text"], "verdict": row["label"]} for row in reviews(80)]
     files = [write_lines(tmp_path / f"{name}.jsonl", odd) for name in ("north", "south")]
     words = [f"clients.{file.stem}.data.path={file}" for file in files]
     words += ["data.columns={text: body, label: verdict}", "data.path=none"]
-    found = preview.preview(load(experiment_file, [*words, "data.partition=iid"])).readings
+    found = estimate.preview(load(experiment_file, [*words, "data.partition=iid"])).readings
     assert [path for path, _ in found] == [str(file) for file in files]
     assert all(reading.columns == {"text": "body", "label": "verdict"} for _, reading in found)
 
@@ -87,7 +88,7 @@ def test_many_clients_are_not_asked_one_by_one(
     words = ["num_clients=40", "data.partition=iid", "data.client_test=0"]
     text = "clients: {silo-07: {train: {max_steps: 1}}}\n"
     experiment_file.write_text(experiment_file.read_text() + text)
-    found = preview.preview(load(experiment_file, words))
+    found = estimate.preview(load(experiment_file, words))
     assert len(found.down) == len(found.up) == 40
     assert len(packed) == 4, "for each of two kinds of clients one to be answered, one to be sized"
 
@@ -101,16 +102,16 @@ def test_known_rows_take_the_time_of_known_rows(
     rounds: int,
 ) -> None:
     """Two seconds a token that is read for the first time, half a second for one that is known."""
-    probe = preview._probe
-    monkeypatch.setattr(preview, "_probe", lambda *asked: (probe(*asked)[0], 2.0, 0.5))
+    probe = estimate._probe
+    monkeypatch.setattr(estimate, "_probe", lambda *asked: (probe(*asked)[0], 2.0, 0.5))
     words = ["train.max_steps=null", f"train.num_train_epochs={epochs}", f"rounds={rounds}"]
     words += ["train.per_device_train_batch_size=1", "data.client_test=0"]
     simulation = simulate(load(experiment_file, words))
     journal = Journal(tmp_path)
-    run = simulation.run(journal)
+    run = simulation.run(journal, in_process(simulation, journal.folder))
     profiles = {profile.name: profile for profile in simulation.profiles}
     exchange = conversation(run, 1, start(run, profiles), profiles)
-    seconds = preview._asked(simulation, exchange, tmp_path, rounds)[2]
+    seconds = estimate._asked(simulation, exchange, tmp_path, rounds)[2]
     journal.close()
     wanted = 0.0
     for silo in simulation.silos.values():
@@ -153,9 +154,11 @@ def test_scoring_takes_as_long_as_its_splits_are(
     journal = Journal(tmp_path)
     clock = [0.0]
     task = Slow(clock, costly, limit)
-    run = replace(simulation.run(journal), tasks={"slow": task})
-    monkeypatch.setattr(preview.time, "perf_counter", lambda: clock[0])
-    predicted = preview._scoring(simulation, run)
+    run = replace(
+        simulation.run(journal, in_process(simulation, journal.folder)), tasks={"slow": task}
+    )
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: clock[0])
+    predicted = estimate._scoring(simulation, run)
     journal.close()
 
     def spent(split: Any) -> int:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hanse import progress, simulation
-from hanse.loading import load
-from hanse.progress import Step, say, track
+from hanse.experiment.loading import load
+from hanse.observability import progress
+from hanse.observability.progress import Step, say, track
+from hanse.simulation import run as simulation
 
 
 class Listener(logging.Handler):

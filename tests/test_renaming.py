@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
-from hanse.aliases import ALIASES
 from hanse.errors import UserError
-from hanse.experiment import Experiment
-from hanse.faults import keys
+from hanse.experiment.aliases import ALIASES
+from hanse.experiment.loading import load
+from hanse.experiment.overrides import change
+from hanse.experiment.renaming import changed, line, settled
+from hanse.experiment.schema import Experiment
+from hanse.experiment.validation import keys
+from hanse.journal.yaml_text import dump
 from hanse.learners.adapters.peft import Peft
-from hanse.loading import load
-from hanse.renaming import changed, line, settled
-from hanse.settings import change, dump
 
 
 def at(place: str, value: Any) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from folders import EVIL, divided, finished, record, run_folder
-from hanse import simulation
 from hanse.errors import UserError
-from hanse.report import figure, write_report
-from hanse.report.quality_plots import _bounds
+from hanse.experiment.assembly import execute
+from hanse.reports.run.page import figure, write_report
+from hanse.reports.run.quality_plots import _bounds
 
 VOID = {"meta", "br", "path", "use", "rect", "line"}
 
@@ -259,6 +259,6 @@ def test_few_rows_have_wide_intervals() -> None:
 def test_a_report_does_not_make_a_run_finished(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", [record(0), record(1)])
     write_report(run)
-    assert not simulation.finished(run)
+    assert not execute.finished(run)
     (run / "adapter").mkdir()
-    assert simulation.finished(run)
+    assert execute.finished(run)

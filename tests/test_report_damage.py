@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from folders import divided, finished
 from hanse.errors import UserError
-from hanse.report import write_report
+from hanse.reports.run.page import write_report
 from test_report import words
 
 FILES = [

@@ -6,8 +6,8 @@ import pytest
 
 from folders import EVIL, ladder_folder, record, write_lines
 from hanse.errors import UserError
-from hanse.report import write_ladder_report
-from hanse.report.ladder_record import Ladder, Line, Span, own_scores, read
+from hanse.reports.baselines.baselines_data import Ladder, Line, Span, own_scores, read
+from hanse.reports.baselines.page import write_ladder_report
 from test_report import Page, words
 
 VALUES = {

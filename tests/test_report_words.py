@@ -2,12 +2,12 @@
 
 import pytest
 
-from hanse.report import words
+from hanse.reports import formatting
 
 
 def plain(text: str) -> str:
     """With ordinary spaces and signs."""
-    return text.replace(words.NO_BREAK, " ").replace(words.MINUS, "-")
+    return text.replace(formatting.NO_BREAK, " ").replace(formatting.MINUS, "-")
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def plain(text: str) -> str:
     ],
 )
 def test_bytes(value: float, said: str) -> None:
-    assert plain(words.bytes_(value)) == said
+    assert plain(formatting.bytes_(value)) == said
 
 
 @pytest.mark.parametrize(
@@ -37,28 +37,28 @@ def test_bytes(value: float, said: str) -> None:
     ],
 )
 def test_seconds(value: float, said: str) -> None:
-    assert plain(words.seconds(value)) == said
+    assert plain(formatting.seconds(value)) == said
 
 
 def test_scores_and_changes() -> None:
-    assert plain(words.score(0.8125, "accuracy")) == "81.2 %"
-    assert plain(words.score(0.8125, "macro_f1")) == "0.8125"
-    assert plain(words.change(-0.021, "accuracy")) == "-2.1 points"
-    assert plain(words.change(0.5, "loss")) == "+0.5"
-    assert plain(words.interval(-0.01, 0.02, "exact_match")) == "[-1.0, +2.0]"
-    assert plain(words.tick(0.8, "accuracy")) == "80 %"
-    assert [plain(words.step(v, "accuracy")) for v in (-0.03, 0, 0.015)] == ["-3", "0", "+1.5"]
+    assert plain(formatting.score(0.8125, "accuracy")) == "81.2 %"
+    assert plain(formatting.score(0.8125, "macro_f1")) == "0.8125"
+    assert plain(formatting.change(-0.021, "accuracy")) == "-2.1 points"
+    assert plain(formatting.change(0.5, "loss")) == "+0.5"
+    assert plain(formatting.interval(-0.01, 0.02, "exact_match")) == "[-1.0, +2.0]"
+    assert plain(formatting.tick(0.8, "accuracy")) == "80 %"
+    assert [plain(formatting.step(v, "accuracy")) for v in (-0.03, 0, 0.015)] == ["-3", "0", "+1.5"]
 
 
 @pytest.mark.parametrize("length", [5, 18, 40])
 def test_names_keep_their_ends(length: int) -> None:
     name = "university-hospital-of-luebeck"
-    cut = words.middle(name, length)
+    cut = formatting.middle(name, length)
     assert len(cut) == min(length, len(name))
     assert cut[:2] == name[:2] and cut[-2:] == name[-2:]
 
 
 def test_texts_are_cut_at_a_word() -> None:
-    assert words.short("a few words", 40) == "a few words"
-    assert words.short("some words that go on", 13) == "some words…"
-    assert words.short("x" * 50, 10) == "x" * 9 + "…"
+    assert formatting.short("a few words", 40) == "a few words"
+    assert formatting.short("some words that go on", 13) == "some words…"
+    assert formatting.short("x" * 50, 10) == "x" * 9 + "…"

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from hanse import journal, rescore, simulation
 from hanse.errors import UserError
-from hanse.loading import load
+from hanse.experiment.loading import load
+from hanse.journal import run_folder
+from hanse.serving import evaluate as rescore
+from hanse.simulation import run as simulation
 from samples import reviews, write_lines
 
 BRIEF = "{metrics: [chrf, exact_match], max_new_tokens: 6, limit: 9, samples: 4}"
@@ -35,7 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
 
 
 def test_generation_is_measured_on_the_test_rows_before_and_after(home: Path) -> None:
-    first, middle, last = journal.records(home / "run")
+    first, middle, last = run_folder.records(home / "run")
     for record in (first, last):
         assert list(record["test"]) == [
             *("loss", "perplexity", "chrf", "chrf_se", "exact_match", "exact_match_se")
@@ -47,7 +49,7 @@ def test_generation_is_measured_on_the_test_rows_before_and_after(home: Path) ->
 
 
 def test_some_answers_are_kept_to_be_read(home: Path) -> None:
-    before, after = (journal.read_scores(home / "run", "test-generation", n) for n in (0, 2))
+    before, after = (run_folder.read_scores(home / "run", "test-generation", n) for n in (0, 2))
     for scores in (before, after):
         assert len(scores["items"]) == 9
         assert [list(sample) for sample in scores["samples"]] == [["prompt", "answer", "said"]] * 4
@@ -59,13 +61,13 @@ def test_some_answers_are_kept_to_be_read(home: Path) -> None:
     by_prompt = {row["prompt"]: row["completion"] for row in rows}
     assert all(by_prompt[s["prompt"]] == s["answer"] for s in before["samples"])
     assert [s["said"] for s in before["samples"]] != [s["said"] for s in after["samples"]]
-    assert journal.read_scores(home / "run", "test-perplexity", 0)["samples"] == []
+    assert run_folder.read_scores(home / "run", "test-perplexity", 0)["samples"] == []
 
 
 def test_the_same_rows_score_the_same_again(home: Path) -> None:
     found = rescore.compare(home / "run")["generation"]
     for round, scores in ((0, found.base), (2, found.adapted)):
-        kept = journal.read_scores(home / "run", "test-generation", round)
+        kept = run_folder.read_scores(home / "run", "test-generation", round)
         assert scores.items == pytest.approx(kept["items"])
         assert [vars(sample) for sample in scores.samples] == kept["samples"]
 
@@ -73,7 +75,7 @@ def test_the_same_rows_score_the_same_again(home: Path) -> None:
 def test_costly_may_be_turned_off(home: Path, tmp_path: Path) -> None:
     words = [f"evaluation.tasks=[generation: {BRIEF[:-1]}, costly: false}}]", "rounds=1"]
     folder = simulation.run(load(home / "asked.yaml", [*words, f"output_dir={tmp_path / 'run'}"]))
-    record = journal.records(folder)[-1]
+    record = run_folder.records(folder)[-1]
     assert "chrf" in record["validation"]
     assert all("chrf" in own for own in record["client_test"].values())
 
@@ -84,7 +86,7 @@ def test_a_run_measured_by_generation_alone(home: Path, tmp_path: Path) -> None:
         "rounds=1",
         f"output_dir={tmp_path / 'run'}",
     ]
-    records = journal.records(simulation.run(load(home / "asked.yaml", words)))
+    records = run_folder.records(simulation.run(load(home / "asked.yaml", words)))
     assert not {"validation", "client_test"} & {key for record in records for key in record}
     assert all("chrf" in record["test"] for record in records)
 
@@ -122,7 +124,7 @@ def evaluate(home: Path, hanse: Callable[..., Any]) -> Callable[..., tuple[int, 
 def test_answers_are_shown_beside_each_other(home: Path, evaluate) -> None:
     code, out = evaluate()
     assert code == 0
-    kept = journal.read_scores(home / "run", "test-generation", 2)["samples"]
+    kept = run_folder.read_scores(home / "run", "test-generation", 2)["samples"]
     for number, sample in enumerate(kept[:3], 1):
         assert f"sample {number}\n{sample['prompt']}\n" in out
         assert f"adapter  {sample['said']}".strip() in out

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 import hanse
-from hanse.assembly import Simulation, simulate
-from hanse.loading import load
-from hanse.messages import Order, Reply, Request
-from hanse.resident import Resident
-from hanse.runtimes.letters import WHO, Answer, Letter, Letters, RefusedError
-from hanse.settings import dump
-from hanse.silo import identity
-from hanse.silo.identity import ServerKit, SiloKit
-from hanse.silo.models import hash_of
-from hanse.silo.policy import Policy
-from hanse.silo.settings import Rows, Silo
-from hanse.silo.signatures import Inbox, Outbox, Untrusted
+from hanse.deployment.envelopes import WHO, Answer, Letter, Letters, RefusedError
+from hanse.deployment.silo.policy import Policy
+from hanse.deployment.silo.settings import Rows, Silo
+from hanse.deployment.silo.worker import Resident
+from hanse.experiment.assembly.assemble import Simulation, simulate
+from hanse.experiment.loading import load
+from hanse.federation.messages import Order, Reply, Request
+from hanse.journal.yaml_text import dump
+from hanse.learners.models.model_hash import hash_of
+from hanse.security import kits as identity
+from hanse.security.kits import ServerKit, SiloKit
+from hanse.security.signatures import Inbox, Outbox, Untrusted
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_request_that_breaks_the_training_does_not_end_the_silo(
         raise RuntimeError("the row 'a secret' is in this text")
 
     with monkeypatch.context() as patch:
-        patch.setattr("hanse.resident.respond", broken)
+        patch.setattr("hanse.deployment.silo.worker.respond", broken)
         reply = Reply.parse(Answer.parse(resident.answer(asked)).body)
         assert reply.error and "secret" not in reply.error
         patch.setattr(resident, "_engagement", broken)

@@ -9,21 +9,24 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from hanse import simulation, trained
-from hanse.assembly import Simulation, simulate
-from hanse.client import respond
+from hanse import errors
 from hanse.errors import UserError
-from hanse.exchange import RoundExchange
-from hanse.held import Machine
-from hanse.journal import Journal, records
+from hanse.experiment.assembly.assemble import Simulation, simulate
+from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.loading import load
+from hanse.federation.client import respond
+from hanse.federation.messages import Reply, Request
+from hanse.federation.round import RoundExchange
+from hanse.federation.server import conversation, start
+from hanse.journal.run_folder import Journal, records
 from hanse.learners.adapters.peft import Peft
-from hanse.learners.base_model import Model
-from hanse.learners.base_model import load as load_model
-from hanse.learners.tuners import lora_xs
-from hanse.loading import load
-from hanse.messages import Reply, Request
-from hanse.preview import preview
-from hanse.server import conversation, start
+from hanse.learners.injection.tuners import lora_xs
+from hanse.learners.load import load as load_model
+from hanse.learners.models.settings import Model
+from hanse.planning.estimate import preview
+from hanse.serving import trained_adapter
+from hanse.simulation import run as simulation
+from hanse.simulation.in_process import in_process
 
 XS = "adapter={lora_xs: {r: 8}}"
 VERA = "adapter={peft: {method: vera, settings: {r: 4}}}"
@@ -36,7 +39,7 @@ def _never(matrix: torch.Tensor, rank: int) -> NoReturn:
 def _exchange(made: Simulation, folder: Path) -> RoundExchange:
     """The first round of a federation, as its server begins it."""
     journal = Journal(folder)
-    run = made.run(journal)
+    run = made.run(journal, in_process(made, journal.folder))
     profiles = {profile.name: profile for profile in made.profiles}
     exchange = conversation(run, 1, start(run, profiles), profiles)
     journal.close()
@@ -114,10 +117,10 @@ def test_a_run_goes_on_with_the_factors_that_it_began_with(
 
     whole, stop = go("whole"), threading.Event()
     stop.set()
-    with pytest.raises(simulation.StoppedError):
+    with pytest.raises(errors.StoppedError):
         go("stopped", stop)
     monkeypatch.setattr(lora_xs, "first_vectors", _never)
-    unfinished = trained.find(tmp_path / "stopped")
+    unfinished = trained_adapter.find(tmp_path / "stopped")
     learner = unfinished.learner(Machine(), {})
     assert learner.constants().digest == unfinished.constants.digest != ""
     assert digest(simulation.resume(tmp_path / "stopped")) == digest(whole)
@@ -128,9 +131,9 @@ def test_an_unfinished_run_without_its_factors_is_not_read(
 ) -> None:
     stop = threading.Event()
     stop.set()
-    with pytest.raises(simulation.StoppedError):
+    with pytest.raises(errors.StoppedError):
         simulation.run(load(experiment_file, [XS]), stop=stop)
     [file] = (tmp_path / "run" / "constants").iterdir()
     file.unlink()
     with pytest.raises(UserError, match="is missing or damaged"):
-        trained.find(tmp_path / "run")
+        trained_adapter.find(tmp_path / "run")

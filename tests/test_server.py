@@ -10,18 +10,20 @@ from typing import Any
 import pytest
 import torch
 
-from hanse.algorithms.fedavg import FedAvg
 from hanse.errors import UserError
 from hanse.evaluation.perplexity import Perplexity
-from hanse.interfaces import Federation, Server
-from hanse.journal import checkpoints, read_scores, records
-from hanse.learner import Learner
-from hanse.learners.training import Training
-from hanse.messages import ClientProfile, Order, Reply, Request
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.client_sampling import sample
+from hanse.federation.interfaces.algorithm import Server
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.results import Combined, Memory, Scores, State
+from hanse.federation.interfaces.transport import Federation
+from hanse.federation.messages import ClientProfile, Order, Reply, Request
+from hanse.federation.server import conversation
+from hanse.journal.checkpoints import checkpoints
+from hanse.journal.run_folder import read_scores, records
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.sampling import sample
-from hanse.server import conversation
-from hanse.values import Combined, Memory, Scores, State
 from toys import Meddler, Outcome, Toy, ToyLearner, federate, same, silos, with_tensors
 
 KEEP = Training(learning_rate=0.05, per_device_train_batch_size=4, optimizer_state="keep")

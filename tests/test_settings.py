@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from hanse.errors import UserError
-from hanse.settings import change, dump, merge, override, read
+from hanse.experiment.overrides import change, merge, override
+from hanse.journal.yaml_text import dump, read
 
 
 def test_a_file_is_read_with_its_text(tmp_path: Path) -> None:

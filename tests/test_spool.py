@@ -2,7 +2,7 @@
 
 import pytest
 
-from hanse.spool import Spool
+from hanse.federation.spool import Spool
 
 
 def test_each_comes_back_as_it_was_whatever_was_taken_between() -> None:

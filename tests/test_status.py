@@ -10,8 +10,8 @@ import pytest
 
 from federation import free_port
 from hanse.errors import UserError
-from hanse.logs import Lines
-from hanse.status import Figure, Status, metrics, shown
+from hanse.observability.json_logs import Lines
+from hanse.observability.metrics_endpoint import Figure, Status, metrics, shown
 
 FIGURES = [
     Figure("hanse_round", "The round", 3, {}),

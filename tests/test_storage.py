@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from hanse import storage
+from hanse import atomic_files
 from hanse.errors import UserError
 
 
 def test_a_written_file_is_whole_and_alone(tmp_path: Path) -> None:
-    storage.write(tmp_path / "new" / "file", b"one")
-    storage.write(tmp_path / "new" / "file", b"two")
+    atomic_files.write(tmp_path / "new" / "file", b"one")
+    atomic_files.write(tmp_path / "new" / "file", b"two")
     assert (tmp_path / "new" / "file").read_bytes() == b"two"
     assert os.listdir(tmp_path / "new") == ["file"]
 
@@ -26,14 +26,14 @@ def test_a_written_file_is_whole_and_alone(tmp_path: Path) -> None:
 def test_a_failure_in_the_middle_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    storage.write(tmp_path / "file", b"old")
+    atomic_files.write(tmp_path / "file", b"old")
 
     def fail(*arguments: object) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, step, fail)
     with pytest.raises(UserError, match="Input/output error"):
-        storage.write(tmp_path / "file", b"new")
+        atomic_files.write(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 
@@ -41,14 +41,14 @@ def test_a_failure_in_the_middle_leaves_the_old_file(
 def test_other_exceptions_pass_and_leave_no_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage.write(tmp_path / "file", b"old")
+    atomic_files.write(tmp_path / "file", b"old")
 
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", stop)
     with pytest.raises(KeyboardInterrupt):
-        storage.write(tmp_path / "file", b"new")
+        atomic_files.write(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 
@@ -57,7 +57,7 @@ def test_other_exceptions_pass_and_leave_no_part(
 FULL = """
 import resource, sys
 from pathlib import Path
-from hanse import storage
+from hanse import atomic_files as storage
 from hanse.errors import UserError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 home = Path(sys.argv[1])
@@ -96,21 +96,21 @@ def test_a_full_disk_is_a_sentence_and_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_append_adds_at_the_end(tmp_path: Path) -> None:
-    storage.append(tmp_path / "lines", b"one\n")
-    storage.append(tmp_path / "lines", b"two\n")
+    atomic_files.append(tmp_path / "lines", b"one\n")
+    atomic_files.append(tmp_path / "lines", b"two\n")
     assert (tmp_path / "lines").read_bytes() == b"one\ntwo\n"
 
 
 def test_a_folder_replaces_the_old_one_as_a_whole(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        with storage.folder(tmp_path / "home", replace=True) as aside:
+        with atomic_files.folder(tmp_path / "home", replace=True) as aside:
             (aside / name).touch()
     assert os.listdir(tmp_path / "home") == ["second"]
     assert os.listdir(tmp_path) == ["home"]
 
 
 def test_a_folder_leaves_nothing_when_its_block_fails(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), storage.folder(tmp_path / "home") as aside:
+    with pytest.raises(ZeroDivisionError), atomic_files.folder(tmp_path / "home") as aside:
         (aside / "half").touch()
         raise ZeroDivisionError
     assert os.listdir(tmp_path) == []
@@ -119,9 +119,9 @@ def test_a_folder_leaves_nothing_when_its_block_fails(tmp_path: Path) -> None:
 def test_a_place_that_is_no_folder_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"could not be written .*make it writable"):
-        storage.write(tmp_path / "file" / "inner", b"")
+        atomic_files.write(tmp_path / "file" / "inner", b"")
     with pytest.raises(UserError, match="could not be written"):
-        storage.append(tmp_path / "file" / "inner", b"")
+        atomic_files.append(tmp_path / "file" / "inner", b"")
 
 
 def test_what_several_processes_make_is_made_once(tmp_path: Path) -> None:
@@ -134,10 +134,10 @@ def test_what_several_processes_make_is_made_once(tmp_path: Path) -> None:
 
 
 def _make(path: Path) -> bool:
-    with storage.alone(path):
+    with atomic_files.alone(path):
         if path.exists():
             return False
-        with storage.folder(path) as aside:
+        with atomic_files.folder(path) as aside:
             time.sleep(0.3)
             (aside / "file").write_text("whole")
     return True
@@ -153,7 +153,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
     running.mkdir()
     other = tmp_path / f".home.of.{int(gone.stdout)}.part"  # beside a folder of another name
     other.mkdir()
-    with storage.folder(tmp_path / "home"):
+    with atomic_files.folder(tmp_path / "home"):
         pass
     assert other.exists()
     assert not left.exists()
@@ -166,27 +166,27 @@ def test_damage_at_any_of_a_hundred_places_of_what_was_sealed_is_found(
 ) -> None:
     """Training checkpoints, tokens and vectors are kept in this way."""
     file, draw = tmp_path / "file", random.Random(0)
-    storage.seal(file, draw.randbytes(300))
+    atomic_files.seal(file, draw.randbytes(300))
     whole = file.read_bytes()
-    assert storage.unseal(file) == whole[32:]
+    assert atomic_files.unseal(file) == whole[32:]
     for place in draw.sample(range(len(whole)), 100):
         changed = bytearray(whole)
         changed[place] ^= 1 << draw.randrange(8)
         file.write_bytes(changed if damage == "flip" else whole[:place])
-        with pytest.raises(storage.DamagedError, match="is damaged"):
-            storage.unseal(file)
+        with pytest.raises(atomic_files.DamagedError, match="is damaged"):
+            atomic_files.unseal(file)
     file.unlink()
-    assert storage.unseal(file) is None
+    assert atomic_files.unseal(file) is None
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o027, 0o077, 0o777])
 def test_modes_do_not_hang_on_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        storage.write(tmp_path / "a" / "b" / "write", b"", private=True)
-        storage.append(tmp_path / "a" / "c" / "append", b"", private=True)
-        storage.seal(tmp_path / "a" / "seal", b"")
-        storage.write(tmp_path / "p" / "q" / "public", b"", public=True)
+        atomic_files.write(tmp_path / "a" / "b" / "write", b"", private=True)
+        atomic_files.append(tmp_path / "a" / "c" / "append", b"", private=True)
+        atomic_files.seal(tmp_path / "a" / "seal", b"")
+        atomic_files.write(tmp_path / "p" / "q" / "public", b"", public=True)
     finally:
         os.umask(before)
     found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
@@ -196,7 +196,7 @@ def test_modes_do_not_hang_on_the_umask(tmp_path: Path, umask: int) -> None:
 
 def test_a_log_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
     (tmp_path / "log").touch(0o644)
-    storage.append(tmp_path / "log", b"line", private=True)
+    atomic_files.append(tmp_path / "log", b"line", private=True)
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
 
 
@@ -207,6 +207,6 @@ def test_parts_in_a_folder_of_several_machines_are_left_for_a_day(tmp_path: Path
     old, new = (tmp_path / f".{name}.{int(gone.stdout)}.part" for name in ("old", "new"))
     for file in (old, new):
         file.touch()
-    os.utime(old, times=(time.time() - storage.DAY - 60,) * 2)
-    storage.sweep(tmp_path, age=storage.DAY)
+    os.utime(old, times=(time.time() - atomic_files.DAY - 60,) * 2)
+    atomic_files.sweep(tmp_path, age=atomic_files.DAY)
     assert new.exists() and not old.exists()

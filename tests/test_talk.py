@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse import cli, journal, simulation
-from hanse.adapter_layout import CONFIG
-from hanse.errors import UserError
+from hanse.cli import main as cli
+from hanse.errors import UserError, cleaned
+from hanse.experiment.loading import load
+from hanse.journal import checkpoints, run_folder
 from hanse.learners.generation import Decoding
-from hanse.loading import load
-from hanse.talk import Talk, open_talk
-from hanse.texts import cleaned
+from hanse.learners.injection.adapter_layout import CONFIG
+from hanse.serving.chat import Talk, open_talk
+from hanse.simulation import run as simulation
 from samples import reviews, write_lines
 
 SHORT = Decoding(8)
@@ -108,7 +109,7 @@ def test_after_a_completion_nothing_is_said(run: Run) -> None:
 
 def test_a_label_is_chosen_as_the_task_chooses_it(run: Run) -> None:
     folder = run("labelled")
-    right = journal.read_scores(folder, "test-classification", 2)["items"]
+    right = run_folder.read_scores(folder, "test-classification", 2)["items"]
     talk = open_talk(folder)
     rows = _held_out(folder)
     chosen = [talk.choose(text) for text, _ in rows]
@@ -120,7 +121,7 @@ def test_a_label_is_chosen_as_the_task_chooses_it(run: Run) -> None:
 
 
 def _held_out(folder: Path) -> Sequence[tuple[str, str | None]]:
-    from hanse.division import divide
+    from hanse.experiment.assembly.federated_dataset import divide
 
     return [(row.text, row.label) for row in divide(load(folder / "experiment.yaml")).test]
 
@@ -140,7 +141,7 @@ def test_an_unfinished_run_speaks_by_its_newest_checkpoint(run: Run, tmp_path: P
     talk = open_talk(folder)
     assert talk.trained.rounds == 2
     assert talk.answer("great film", SHORT) == finished
-    max(journal.checkpoints(folder)).unlink()
+    max(checkpoints.checkpoints(folder)).unlink()
     assert open_talk(folder).trained.rounds == 1
     shutil.rmtree(folder / "state")
     with pytest.raises(UserError, match="no checkpoint yet; run `hanse resume"):

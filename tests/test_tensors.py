@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hanse.tensors import (
+from hanse.tensors.named import (
     RunningMean,
     add,
     each,

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse.errors import LONGEST, UserError
-from hanse.messages import MessageError, Reply, Update, admit
-from hanse.runtimes.frames import pack as framed
-from hanse.runtimes.letters import Answer, Letter, RefusedError
-from hanse.silo.law import note
-from hanse.tensors import layout
-from hanse.texts import MOST, cleaned
+from hanse.deployment.envelopes import Answer, Letter, RefusedError
+from hanse.deployment.silo.enforcement import note
+from hanse.deployment.sockets import pack as framed
+from hanse.errors import LONGEST, MOST, UserError, cleaned
+from hanse.federation.messages import Reply, Update, admit
+from hanse.tensors.named import layout
+from hanse.tensors.serialization import MessageError
 
 EVIL = "x\x1b[2Jy\nhanse: all is well\r\x9b1m \u202egnp.\u2066 \ud800 \x07"
 

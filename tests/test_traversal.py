@@ -10,18 +10,20 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from hanse import storage
-from hanse.constants import Constants, ConstantStore
+from hanse import atomic_files
+from hanse.deployment import sockets
+from hanse.deployment.envelopes import TEXTS, Letter, RefusedError
+from hanse.deployment.silo import settings
+from hanse.deployment.silo.enforcement import Law, refusals
+from hanse.deployment.silo.job import Refused, RowCounts, received
+from hanse.deployment.silo.policy import Policy
+from hanse.deployment.silo.settings import Silo
 from hanse.errors import UserError
-from hanse.experiment import Experiment
-from hanse.messages import MessageError, Request, pack
-from hanse.runtimes import frames
-from hanse.runtimes.letters import TEXTS, Letter, RefusedError
-from hanse.silo import identity, settings
-from hanse.silo.job import Refused, RowCounts, received
-from hanse.silo.law import Law, refusals
-from hanse.silo.policy import Policy
-from hanse.silo.settings import Silo
+from hanse.experiment.schema import Experiment
+from hanse.federation.constants import Constants, ConstantStore
+from hanse.federation.messages import Request
+from hanse.security import kits
+from hanse.tensors.serialization import MessageError, pack
 
 PAYLOADS = (
     *("..", "../x", "../../x", "a/../../x", "/x", "/tmp/x", "//x", "./x", ".", "", "~", "~/x"),
@@ -41,7 +43,7 @@ def test_a_runs_name(name: str) -> None:
     """It is that of a folder below the silo's state."""
     head = {**dict.fromkeys(TEXTS, ""), "run": name}
     with pytest.raises(RefusedError):
-        Letter.parse(frames.pack(head, b""))
+        Letter.parse(sockets.pack(head, b""))
 
 
 @every_payload
@@ -66,7 +68,7 @@ def test_a_clients_and_an_experiments_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValidationError):
         Silo.model_validate(values)
     with pytest.raises(UserError):
-        identity.make_keys(tmp_path / "kit", name)
+        kits.make_keys(tmp_path / "kit", name)
     assert not any(path.suffix in (".key", ".pub", ".ssh") for path in tmp_path.rglob("*"))
 
 
@@ -152,6 +154,6 @@ def test_a_link_under_a_files_name_is_not_written_through(tmp_path: Path) -> Non
     (tmp_path / "state").mkdir()
     (tmp_path / "precious").write_text("precious")
     os.symlink(tmp_path / "precious", tmp_path / "state" / "asked.json")
-    storage.write(tmp_path / "state" / "asked.json", b"{}")
+    atomic_files.write(tmp_path / "state" / "asked.json", b"{}")
     assert (tmp_path / "precious").read_text() == "precious"
     assert not (tmp_path / "state" / "asked.json").is_symlink()

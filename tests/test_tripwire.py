@@ -18,20 +18,23 @@ from safetensors.torch import load_file, save_file
 from torch.nn import Parameter
 from torch.optim import SGD
 
-from hanse.constants import ConstantStore
-from hanse.data import files, tokenized
+from hanse.data.sources import files
+from hanse.data.tokenization import token_cache as tokenized
+from hanse.deployment.envelopes import Answer, Letter, RefusedError
+from hanse.deployment.sockets import unpack
 from hanse.errors import UserError
-from hanse.journal import latest
-from hanse.learners import adapter_files
-from hanse.learners.base_model import Model, load
-from hanse.learners.training_checkpoint import TrainingCheckpoint
-from hanse.memory import LostMemory, MemoryStore
-from hanse.messages import MessageError, Reply, Request
+from hanse.federation.client_memory import LostMemory, MemoryStore
+from hanse.federation.constants import ConstantStore
+from hanse.federation.messages import Reply, Request
+from hanse.journal.checkpoints import latest
+from hanse.learners.injection import adapter_files
+from hanse.learners.load import load
+from hanse.learners.models.model_hash import model_hash
+from hanse.learners.models.settings import Model
+from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.randomness import Moment
-from hanse.runtimes.frames import unpack
-from hanse.runtimes.letters import Answer, Letter, RefusedError
-from hanse.silo import keys
-from hanse.silo.models import model_hash
+from hanse.security import keys
+from hanse.tensors.serialization import MessageError
 
 RISKY = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn")
 Refusals = (UserError, MessageError, LostMemory, RefusedError, ValueError)

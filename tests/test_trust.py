@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from hanse import parts, settings, trust
+from hanse import registry
 from hanse.errors import UserError
-from hanse.loading import load, load_left
+from hanse.experiment.loading import load, load_left
+from hanse.journal import yaml_text
+from hanse.security import trusted_code
 
 MINE = """
 from dataclasses import dataclass
@@ -26,12 +28,12 @@ class Mine({base}):
     'The same under another name.'
 """
 PLACES = {
-    "algorithm": ("algorithms.fedavg", "FedAvg"),
-    "aggregator": ("aggregators.mean", "Mean"),
-    "objective": ("objectives.classify", "Classify"),
+    "algorithm": ("federation.algorithms.fedavg", "FedAvg"),
+    "aggregator": ("federation.aggregators.mean", "Mean"),
+    "objective": ("learners.objectives.classify", "Classify"),
     "partition": ("data.partitioners.iid", "Iid"),
     "task": ("evaluation.classification", "Classification"),
-    "tracker": ("trackers.tensorboard", "TensorBoard"),
+    "tracker": ("journal.trackers.tensorboard", "TensorBoard"),
 }
 Hanse = Callable[..., Any]
 
@@ -57,7 +59,7 @@ def planted(folder: Path, name: str, place: str) -> None:
             values["data"]["partition"] = {name: {}}
         else:
             values[place] = {name: {}}
-        file.write_text(settings.dump(values))
+        file.write_text(yaml_text.dump(values))
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ def test_it_runs_if_the_user_says_so(
     said = [word.format(foreign) for word in WORDS[words]]
     assert hanse(*said, "--trust").code == 0
     assert marker.exists()
-    trust._granted.clear()
+    trusted_code._granted.clear()
     marker.unlink()
     assert hanse(*said).code == 0 and marker.exists()
 
@@ -125,11 +127,11 @@ def test_ones_own_run_goes_on_without_a_word(
 ) -> None:
     marker, name = tmp_path / "marker", code(tmp_path / "mine.py", tmp_path / "marker")
     assert hanse("run", experiment_file, f"algorithm={name}", "rounds=1").code == 0
-    trust._granted.clear()  # as in another process
+    trusted_code._granted.clear()  # as in another process
     marker.unlink()
     assert hanse("resume", tmp_path / "run").code == 0 and marker.exists()
     (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "# changed\n")
-    trust._granted.clear()
+    trusted_code._granted.clear()
     marker.unlink()
     done = hanse("evaluate", tmp_path / "run")
     assert "mine.py is Python code that has changed since you ran it" in done.err
@@ -137,7 +139,7 @@ def test_ones_own_run_goes_on_without_a_word(
     assert (
         hanse("run", experiment_file, f"algorithm={name}", f"output_dir={tmp_path / 'b'}").code == 0
     )
-    trust._granted.clear()
+    trusted_code._granted.clear()
     assert hanse("evaluate", tmp_path / "run").code == 0
 
 
@@ -164,18 +166,18 @@ def test_what_python_has_compiled_is_not_run(tmp_path: Path) -> None:
     compiled = tmp_path / "__pycache__" / tag.replace("evil", "mine")
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     py_compile.compile(str(tmp_path / "evil.py"), str(compiled), invalidation_mode=mode)
-    trust.grant(tmp_path / "mine.py")
-    parts.build("algorithms", name)
+    trusted_code.grant(tmp_path / "mine.py")
+    registry.build("federation/algorithms", name)
     assert other.exists() and not marker.exists()
 
 
 def test_a_file_that_changes_during_a_run_stays_as_it_was(tmp_path: Path) -> None:
     marker, other = tmp_path / "marker", tmp_path / "other"
     name = code(tmp_path / "mine.py", other)
-    with trust.granting():
-        parts.build("algorithms", name)
+    with trusted_code.granting():
+        registry.build("federation/algorithms", name)
     code(tmp_path / "mine.py", marker)
-    parts.build("algorithms", name)
+    registry.build("federation/algorithms", name)
     assert not marker.exists()
 
 
@@ -185,26 +187,26 @@ def record() -> Path:
 
 def test_the_list_is_the_users_alone(tmp_path: Path) -> None:
     name = code(tmp_path / "mine.py", tmp_path / "marker")
-    trust.grant(tmp_path / "mine.py")
+    trusted_code.grant(tmp_path / "mine.py")
     assert record().stat().st_mode & 0o777 == 0o600
     assert record().parent.stat().st_mode & 0o777 == 0o700
     assert [*json.loads(record().read_text())] == [str(tmp_path / "mine.py")]
-    trust._granted.clear()
-    parts.build("algorithms", name)
+    trusted_code._granted.clear()
+    registry.build("federation/algorithms", name)
     for place in (record(), record().parent):
-        trust._granted.clear()
+        trusted_code._granted.clear()
         mode = place.stat().st_mode
         place.chmod(mode | 0o020)
         with pytest.raises(UserError, match="add --trust"):
-            parts.build("algorithms", name)
+            registry.build("federation/algorithms", name)
         place.chmod(mode)
     record().write_text("[")
     with pytest.raises(UserError, match="add --trust"):
-        parts.build("algorithms", name)
+        registry.build("federation/algorithms", name)
     (tmp_path / "gone.py").touch()
-    trust.grant(tmp_path / "gone.py")
+    trusted_code.grant(tmp_path / "gone.py")
     (tmp_path / "gone.py").unlink()
-    trust.grant(tmp_path / "mine.py")
+    trusted_code.grant(tmp_path / "mine.py")
     assert [*json.loads(record().read_text())] == [str(tmp_path / "mine.py")]
 
 
@@ -214,8 +216,8 @@ def test_without_a_list_a_run_goes_on(
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     name = code(tmp_path / "mine.py", tmp_path / "marker")
-    trust.grant(tmp_path / "mine.py")
-    assert parts.build("algorithms", name)
+    trusted_code.grant(tmp_path / "mine.py")
+    assert registry.build("federation/algorithms", name)
     assert "to go on with this run, add --trust" in caplog.text
 
 

@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse import machine, storage
+from hanse import atomic_files
+from hanse.deployment.silo.agreement import Witness
+from hanse.deployment.silo.enforcement import Law
+from hanse.deployment.silo.policy import Policy
 from hanse.errors import UserError
-from hanse.journal import Journal, checkpoints, latest, records
-from hanse.learners.training_checkpoint import TrainingCheckpoint
-from hanse.memory import MemoryStore
+from hanse.federation.client_memory import MemoryStore
+from hanse.journal import environment
+from hanse.journal.checkpoints import checkpoints, latest
+from hanse.journal.run_folder import Journal, records
+from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.randomness import Moment
-from hanse.silo import identity
-from hanse.silo.agreement import Witness
-from hanse.silo.law import Law
-from hanse.silo.policy import Policy
-from hanse.silo.signatures import Inbox
+from hanse.security import kits
+from hanse.security.signatures import Inbox
 from test_journal import commit
 from unprivileged import as_nobody, give, home
 
@@ -216,7 +218,7 @@ def test_what_a_silo_must_not_forget_is_not_begun_anew(kind: str) -> None:
         folder = place / "state"
         law = Law("a", Policy(), "run", folder)
         file = {"seen": folder / "seen.json"}.get(kind, law.file(kind))
-        storage.write(file, b"{}")
+        atomic_files.write(file, b"{}")
         give(place)
         opened: dict[str, Callable[[], object]] = {
             "asked": lambda: Law("a", Policy(), "run", folder),
@@ -234,22 +236,22 @@ def test_what_a_silo_must_not_forget_is_not_begun_anew(kind: str) -> None:
 def test_a_part_of_a_kit_that_cannot_be_listed_is_not_empty(hidden: str) -> None:
     """Else whoever was revoked would be known again, and nobody would have to agree."""
     with home() as place:
-        kit = identity.init(place / "kit", [], 30)
+        kit = kits.init(place / "kit", [], 30)
         for name in ("a", "b"):
-            identity.enrol(kit.folder, identity.make_keys(place / name, name))
+            kits.enrol(kit.folder, kits.make_keys(place / name, name))
         file = kit.folder / "silos" / "a.pub"
         text = file.read_bytes()
-        identity.revoke(kit.folder, "a")
+        kits.revoke(kit.folder, "a")
         file.write_bytes(text)  # it came back
         give(place)
-        assert as_nobody(lambda: [*identity.open_server(kit.folder).silos]) == "['b']"
+        assert as_nobody(lambda: [*kits.open_server(kit.folder).silos]) == "['b']"
         (kit.folder / hidden).chmod(0)
-        assert "could not be read" in as_nobody(lambda: identity.open_server(kit.folder))
+        assert "could not be read" in as_nobody(lambda: kits.open_server(kit.folder))
 
 
 def test_what_a_run_noted_of_its_machine_is_not_left_out() -> None:
     with home() as place:
-        machine.note(place, "one hash")
+        environment.note(place, "one hash")
         give(place)
-        said = unreadable(place / machine.FILE, lambda: machine.same_data(place, "another"))
+        said = unreadable(place / environment.FILE, lambda: environment.same_data(place, "another"))
         assert said.startswith("UserError: ") and "could not be read" in said

@@ -16,12 +16,13 @@ import yaml
 from huggingface_hub import constants
 
 from federation import TRUSTING
-from hanse.division import divide
-from hanse.loading import load
-from hanse.resident import Resident
-from hanse.runtimes.letters import Answer, Letter
-from hanse.settings import dump, merge
-from hanse.silo import settings
+from hanse.deployment.envelopes import Answer, Letter
+from hanse.deployment.silo import settings
+from hanse.deployment.silo.worker import Resident
+from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.loading import load
+from hanse.experiment.overrides import merge
+from hanse.journal.yaml_text import dump
 from samples import Outcome, reviews, write_lines
 
 Hanse = Callable[..., Outcome]

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from hanse import loading
-from hanse.assembly import simulate
 from hanse.errors import UserError
-from hanse.learners import encoder
-from hanse.learners.base_model import Model, load
+from hanse.experiment import loading
+from hanse.experiment.assembly.assemble import simulate
 from hanse.learners.generation import Decoding, continued
+from hanse.learners.load import load
+from hanse.learners.models import sentence_encoder
+from hanse.learners.models.settings import Model
 
 SAID = (
     r"the tokenizer knows token (\d+) '<patient>', which is in .*, but the model has \1 rows; "
@@ -101,6 +102,6 @@ def test_so_is_a_text_that_is_to_be_embedded(
 ) -> None:
     monkeypatch.setenv("HANSE_CACHE", str(tmp_path / "cache"))
     model = _beyond(tiny_bert, tmp_path / "model", pad_token="<pad>")
-    assert len(encoder.embeddings(str(model), ["a text", "a longer text of words"])) == 2
+    assert len(sentence_encoder.embeddings(str(model), ["a text", "a longer text of words"])) == 2
     with pytest.raises(UserError, match=SAID):
-        encoder.embeddings(str(model), ["the <patient>"])
+        sentence_encoder.embeddings(str(model), ["the <patient>"])

@@ -11,15 +11,18 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from hanse import journal, parts, preview, simulation
-from hanse.assembly import simulate
+from hanse import registry
 from hanse.errors import UserError
-from hanse.experiment import Experiment
-from hanse.factors import layers
-from hanse.held import Machine
-from hanse.loading import load
-from hanse.messages import Reply, Request
-from hanse.trained import find
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.loading import load
+from hanse.experiment.schema import Experiment
+from hanse.federation.messages import Reply, Request
+from hanse.journal import run_folder
+from hanse.planning import estimate
+from hanse.serving.trained_adapter import find
+from hanse.simulation import run as simulation
+from hanse.tensors.low_rank import layers
 from stopping import ctrl_c
 
 SGD = ("train.optim=sgd", "train.learning_rate=0.5")
@@ -80,7 +83,7 @@ def test_a_run_in_cohorts_ends_as_one_by_one_and_as_if_stopped(
     single = run(experiment_file, *own, "cohort=off", f"output_dir={tmp_path / 'single'}")
     for name, tensor in products(single).items():
         torch.testing.assert_close(products(together)[name], tensor, atol=1e-5, rtol=0)
-    scores = [journal.records(folder)[-1]["client_test"] for folder in (together, single)]
+    scores = [run_folder.records(folder)[-1]["client_test"] for folder in (together, single)]
     for name, metrics in scores[0].items():
         assert metrics["loss"] == pytest.approx(scores[1][name]["loss"], abs=1e-4)
     stopped = tmp_path / "stopped"
@@ -117,7 +120,7 @@ def test_ffa_halves_what_is_sent(experiment_file: Path, tmp_path: Path) -> None:
             "adapter.lora.target_modules=[q_proj, o_proj]",
             f"output_dir={tmp_path / algorithm}",
         )
-        sent[algorithm] = journal.records(folder)[1]["bytes"]
+        sent[algorithm] = run_folder.records(folder)[1]["bytes"]
     for way in ("up", "down"):
         assert sent["ffa_lora"][way] / sent["fedit"][way] == pytest.approx(0.5, abs=0.05)
 
@@ -127,7 +130,11 @@ def test_unequal_ranks_want_an_algorithm_for_them(experiment_file: Path) -> None
         run(experiment_file, RANKS)
 
 
-FORGETFUL = [n for n in parts.names("algorithms") if parts.find("algorithms", n).forgetful]
+FORGETFUL = [
+    n
+    for n in registry.names("federation/algorithms")
+    if registry.find("federation/algorithms", n).forgetful
+]
 
 
 @pytest.mark.parametrize("algorithm", FORGETFUL)
@@ -138,7 +145,7 @@ def test_some_want_optimizers_that_begin_anew(algorithm: str, experiment_file: P
 
 RULE = """
 from dataclasses import dataclass
-from hanse.interfaces import Aggregator
+from hanse.federation.interfaces.aggregator import Aggregator
 
 @dataclass(frozen=True)
 class Rule(Aggregator):
@@ -149,7 +156,7 @@ class Rule(Aggregator):
 """
 
 
-@pytest.mark.parametrize("command", [preview.preview, simulation.run])
+@pytest.mark.parametrize("command", [estimate.preview, simulation.run])
 @pytest.mark.parametrize("sums", [True, False])
 @pytest.mark.parametrize("algorithm", ["fednova", "hetlora"])
 def test_what_an_aggregator_does_not_give_is_refused_before_rows_are_read(

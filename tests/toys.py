@@ -11,24 +11,32 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from hanse.aggregators.mean import Mean
-from hanse.client import Site
 from hanse.evaluation.perplexity import Perplexity
-from hanse.factors import A, B, Factors, layers
-from hanse.interfaces import Aggregator, Algorithm, Federation, Transform
-from hanse.journal import Journal, Row, latest, records
-from hanse.learner import Learner, Objective
-from hanse.learners.training import Training, fit
-from hanse.memory import MemoryStore
-from hanse.messages import ClientProfile, MessageError, Reply, Request
-from hanse.objectives.sft import Sft
-from hanse.pipeline import Pipeline
+from hanse.federation.aggregators.mean import Mean
+from hanse.federation.client import Site
+from hanse.federation.client_memory import MemoryStore
+from hanse.federation.interfaces.aggregator import Aggregator
+from hanse.federation.interfaces.algorithm import Algorithm
+from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.results import Fit, Memory, Penalty
+from hanse.federation.interfaces.transform import Transform
+from hanse.federation.interfaces.transport import Federation
+from hanse.federation.messages import ClientProfile, Reply, Request
+from hanse.federation.pipeline import Pipeline
+from hanse.federation.schedule import Schedule
+from hanse.federation.server import Run
+from hanse.federation.server import rounds as loop
+from hanse.federation.server_state import Standing, standing_of
+from hanse.journal.checkpoints import latest
+from hanse.journal.ledger import Row
+from hanse.journal.run_folder import Journal, records
+from hanse.learners.objectives.sft import Sft
+from hanse.learners.training.loop import fit
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.runtimes.inprocess import InProcess
-from hanse.server import Run, Schedule
-from hanse.server import rounds as loop
-from hanse.standing import Standing, standing_of
-from hanse.values import Fit, Memory, Penalty
+from hanse.simulation.in_process import InProcess
+from hanse.tensors.low_rank import A, B, Factors, layers
+from hanse.tensors.serialization import MessageError
 
 CLASSES, FEATURES = 3, 4
 LAYER = "layer"  # what a toy's LoRA adapter is put around

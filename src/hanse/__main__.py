@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line."""
     try:
-        from hanse import cli
+        from hanse.cli import main as cli
     except KeyboardInterrupt:
         print("hanse: stopped before anything was begun.", file=sys.stderr)
         sys.exit(130)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from hanse.learner import Learner, Objective
-from hanse.learners.training import Training, fit
+from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.results import Fit, Memory, Penalty
+from hanse.learners.training.loop import fit
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.values import Fit, Memory, Penalty
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from algorithms.quadratic import Quadratic, optimum
-from hanse.algorithms.fedavg import FedAvg
-from hanse.algorithms.feddyn import FedDyn
-from hanse.algorithms.fednova import FedNova
-from hanse.algorithms.scaffold import Scaffold
-from hanse.interfaces import Algorithm
-from hanse.learners.training import Training
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.algorithms.feddyn import FedDyn
+from hanse.federation.algorithms.fednova import FedNova
+from hanse.federation.algorithms.scaffold import Scaffold
+from hanse.federation.interfaces.algorithm import Algorithm
+from hanse.learners.training.settings import Training
 from toys import federate, same, silos
 
 CLIENTS = {

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from hanse.algorithms.fedavg import FedAvg
-from hanse.algorithms.fedopt import FedOpt
-from hanse.algorithms.fedprox import FedProx
 from hanse.errors import UserError
-from hanse.interfaces import Client, Server
-from hanse.learner import Learner, Objective
-from hanse.learners.training import Training
-from hanse.loading import load
-from hanse.messages import ClientProfile, Order
-from hanse.parts import build
+from hanse.experiment.loading import load
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.algorithms.fedopt import FedOpt
+from hanse.federation.algorithms.fedprox import FedProx
+from hanse.federation.interfaces.algorithm import Client, Server
+from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.results import Combined
+from hanse.federation.messages import ClientProfile, Order
+from hanse.journal.yaml_text import dump
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.settings import dump
-from hanse.tensors import Tensors
-from hanse.values import Combined
+from hanse.registry import build
+from hanse.tensors.named import Tensors
 from toys import Batch, federate, held_out, same, silos
 
 ADAMW = Training(learning_rate=0.05, per_device_train_batch_size=4, optimizer_state="keep")
@@ -207,7 +207,7 @@ def test_a_setting_that_the_servers_optimizer_does_not_use_is_refused(
     settings: dict[str, Any],
 ) -> None:
     with pytest.raises(UserError, match=f"the optimizer {settings['optimizer']} has none; leave"):
-        build("algorithms", {"fedopt": settings})
+        build("federation/algorithms", {"fedopt": settings})
 
 
 # ---- FedProx's gradient

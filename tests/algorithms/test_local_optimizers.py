@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from algorithms.quadratic import Quadratic, optimum
-from hanse.algorithms.fednova import FedNova
-from hanse.algorithms.scaffold import Scaffold
-from hanse.assembly import simulate
 from hanse.errors import UserError
-from hanse.loading import load
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.loading import load
+from hanse.federation.algorithms.fednova import FedNova
+from hanse.federation.algorithms.scaffold import Scaffold
 from hanse.randomness import Moment
 from toys import federate
 

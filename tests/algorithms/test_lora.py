@@ -9,26 +9,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from hanse.algorithms.ditto import Ditto
-from hanse.algorithms.fedavg import FedAvg
-from hanse.algorithms.fedex_lora import FedExLoRA
-from hanse.algorithms.fedit import FedIT
-from hanse.algorithms.fedper import FedPer
-from hanse.algorithms.fedsa_lora import FedSALoRA
-from hanse.algorithms.ffa_lora import FFALoRA
-from hanse.algorithms.flexlora import FlexLoRA
-from hanse.algorithms.flora import FLoRA
-from hanse.algorithms.hetlora import HetLoRA
-from hanse.algorithms.lora_fair import LoRAFAIR
-from hanse.algorithms.rolora import RoLoRA
 from hanse.errors import UserError
 from hanse.evaluation.perplexity import Perplexity
-from hanse.factors import A, B, Factors, stacked
-from hanse.interfaces import Algorithm, Server
-from hanse.learners.training import Training
-from hanse.messages import ClientProfile, Reply, Request, Update
+from hanse.federation.algorithms.ditto import Ditto
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.algorithms.fedex_lora import FedExLoRA
+from hanse.federation.algorithms.fedit import FedIT
+from hanse.federation.algorithms.fedper import FedPer
+from hanse.federation.algorithms.fedsa_lora import FedSALoRA
+from hanse.federation.algorithms.ffa_lora import FFALoRA
+from hanse.federation.algorithms.flexlora import FlexLoRA
+from hanse.federation.algorithms.flora import FLoRA
+from hanse.federation.algorithms.hetlora import HetLoRA
+from hanse.federation.algorithms.lora_fair import LoRAFAIR
+from hanse.federation.algorithms.rolora import RoLoRA
+from hanse.federation.interfaces.algorithm import Algorithm, Server
+from hanse.federation.messages import ClientProfile, Reply, Request, Update
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.tensors import Tensors
+from hanse.tensors.low_rank import A, B, Factors, stacked
+from hanse.tensors.named import Tensors
 from toys import LAYER, Meddler, Outcome, Toy, federate, held_out, same, silos
 
 RANK = 2

@@ -14,10 +14,11 @@ import rates
 from many_runs import Task
 from rates import Choice
 
-from hanse import journal, simulation
 from hanse.errors import UserError
-from hanse.learners import training
-from hanse.loading import load
+from hanse.experiment.loading import load
+from hanse.journal import run_folder
+from hanse.learners.training import loop
+from hanse.simulation import run as simulation
 
 WORDS = ("rounds=2", "train.max_steps=3")
 
@@ -48,7 +49,7 @@ def test_a_comparison_has_base_and_centralised_rows(
         assert list(ways) == ["base", "fedavg", "centralised"], content["validated"]
         assert not [row for row in ways.values() if "no_result" in row], content["validated"]
         untrained = simulation.run(load(quick, [*WORDS, f"output_dir={tmp_path / deal}"]))
-        first = journal.read_scores(untrained, "test-classification", 0)["items"]
+        first = run_folder.read_scores(untrained, "test-classification", 0)["items"]
         assert ways["base"]["seeds"][0]["items"] == "".join(f"{item:.0f}" for item in first)
         row = ways["centralised"]
         both = [
@@ -86,7 +87,7 @@ def test_in_one_place_there_are_as_many_updates_in_a_row_and_the_same_resets(
     quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
-    fresh, move = training._optimizer, training.optimizers.move
+    fresh, move = loop._optimizer, loop.optimizer_state.move
 
     def begin(*words: Any) -> Any:
         made.append(0)
@@ -96,13 +97,13 @@ def test_in_one_place_there_are_as_many_updates_in_a_row_and_the_same_resets(
         made[-1] += 1
         move(*words)
 
-    monkeypatch.setattr(training, "_optimizer", begin)
-    monkeypatch.setattr(training.optimizers, "move", count)
+    monkeypatch.setattr(loop, "_optimizer", begin)
+    monkeypatch.setattr(loop.optimizer_state, "move", count)
     words = ["cohort=off", f"output_dir={tmp_path / 'pooled'}", *protocol.pooled(3)]
     folder = simulation.run(load(quick, words))
     # 3 rounds of 3 steps, as a silo does them
     assert made == [3, 3, 3]
-    ledger = journal.records(folder, "ledger")
+    ledger = run_folder.records(folder, "ledger")
     assert [row["examples"] for row in ledger if row["kind"] == "train"] == [3 * 3 * 8] * 3
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.cli import PLAIN, WATCHED
+from hanse.cli.main import PLAIN, WATCHED
 
 CORE_ONLY = Path(__file__).parent.parent / "core_only.py"
 SILO = """name: silo-1

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hanse import joining
+from hanse.deployment.silo import join, settings
 from hanse.errors import UserError
-from hanse.silo import bundle, identity, settings
+from hanse.security import kits, members
 
 Hanse = Callable[..., Any]
 
@@ -81,12 +81,12 @@ def test_deployed_run_is_not_resumed_as_a_simulated_one(hanse: Hanse, tmp_path: 
 @pytest.fixture
 def kit(tmp_path: Path) -> Path:
     """The kit of the silo a, which knows the server and nobody else."""
-    identity.init(tmp_path / "hub", [], 30)
+    kits.init(tmp_path / "hub", [], 30)
     for name in ("a", "b"):
-        identity.enrol(tmp_path / "hub", identity.make_keys(tmp_path / name, name))
+        kits.enrol(tmp_path / "hub", kits.make_keys(tmp_path / name, name))
     for file in ("ca.crt", "server.pub"):
         shutil.copy(tmp_path / "hub" / file, tmp_path / "a" / file)
-    (tmp_path / "members.pub").write_text(bundle.written(identity.open_server(tmp_path / "hub")))
+    (tmp_path / "members.pub").write_text(members.written(kits.open_server(tmp_path / "hub")))
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
     return tmp_path / "a"
 
@@ -111,9 +111,9 @@ def test_a_silo_says_at_its_start_whether_it_agrees_with_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(joining, "_join", lambda *_: None)
+    monkeypatch.setattr(join, "_join", lambda *_: None)
     if knows:
-        bundle.trust(kit, kit.parent / "members.pub")
+        members.trust(kit, kit.parent / "members.pub")
     file = kit.parent / "silo.yaml"
     file.write_text(
         "name: a\nserver: far.example:8000\nkit: a\ndata: {path: rows.jsonl}\nstate: state\n"
@@ -121,7 +121,7 @@ def test_a_silo_says_at_its_start_whether_it_agrees_with_others(
     )
     if said.startswith("a requires"):
         with pytest.raises(UserError, match=said):
-            joining.join(settings.load(file))
+            join.join(settings.load(file))
     else:
-        joining.join(settings.load(file))
+        join.join(settings.load(file))
         assert said in caplog.text

@@ -7,8 +7,8 @@ from itertools import product
 import pytest
 from rich.console import Console
 
-from hanse.commands.picture import EIGHTHS, HEIGHTS, picture, skew
-from hanse.division import Holding, Table
+from hanse.cli.row_table import EIGHTHS, HEIGHTS, picture, skew
+from hanse.experiment.assembly.federated_dataset import Holding, Table
 
 
 def _table(rows: dict[str, dict[str, int]], labels: list[str] | None = None) -> Table:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from hanse import parts
-from hanse.interfaces import Algorithm
-from hanse.learners.training import Training
+from hanse import registry
+from hanse.federation.interfaces.algorithm import Algorithm
+from hanse.learners.training.settings import Training
 
 
 class Case(NamedTuple):
@@ -43,7 +43,7 @@ BESIDE = {"pftt": "layer.bottleneck_up.bias", "fed_sb": "layer.core_r"}  # what 
 PERSONAL = {"fedper", "fedsa_lora", "pftt"}  # those whose clients keep what the server never sees
 CASES = [
     Case(name, settings)
-    for name in parts.names("algorithms")
+    for name in registry.names("federation/algorithms")
     for settings in SETTINGS.get(name, [{}])
 ]
 every_algorithm = pytest.mark.parametrize(
@@ -62,4 +62,4 @@ def remembering(algorithm: Algorithm) -> Training:
 
 def built(case: Case) -> Algorithm:
     """The algorithm, as an experiment would name it."""
-    return parts.build("algorithms", {case.name: dict(case.settings)})
+    return registry.build("federation/algorithms", {case.name: dict(case.settings)})

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from contract.cases import CASES, Case
-from hanse.interfaces import Algorithm, Client, Server
-from hanse.messages import ClientProfile, Update
+from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
+from hanse.federation.interfaces.results import Combined, Fit, Memory, State
+from hanse.federation.messages import ClientProfile, Update
 from hanse.randomness import Moment
-from hanse.tensors import RunningMean
-from hanse.values import Combined, Fit, Memory, State
+from hanse.tensors.named import RunningMean
 from toys import QUICK, Toy, ToyLearner, held_out, points, silos
 
 # Algorithms whose step is a mean with these settings only.

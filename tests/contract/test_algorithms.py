@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from contract.cases import PERSONAL, Case, built, every_algorithm, remembering
-from hanse import parts
-from hanse.interfaces import Algorithm, Client, Server
-from hanse.journal import records
-from hanse.learner import Learner
-from hanse.messages import ClientProfile, Update, admit, unpack
+from hanse import registry
+from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.results import Combined, State
+from hanse.federation.messages import ClientProfile, Update, admit
+from hanse.journal.run_folder import records
 from hanse.randomness import Moment
-from hanse.tensors import zeros
-from hanse.values import Combined, State
+from hanse.tensors.named import zeros
+from hanse.tensors.serialization import unpack
 from toys import federate, held_out, same, silos, told
 
 LEARNED = 0.75  # the loss after five rounds, as a share of that before the first, is below this
@@ -137,10 +138,10 @@ def test_state_holds_what_the_server_learner_loads(case: Case) -> None:
     learner.load(algorithm.model(algorithm.init(server)))
 
 
-@pytest.mark.parametrize("name", parts.names("algorithms"))
+@pytest.mark.parametrize("name", registry.names("federation/algorithms"))
 def test_first_docstring_lines_are_there(name: str) -> None:
-    module = importlib.import_module(f"hanse.algorithms.{name}")
-    for documented in (module, parts.find("algorithms", name)):
+    module = importlib.import_module(f"hanse.federation.algorithms.{name}")
+    for documented in (module, registry.find("federation/algorithms", name)):
         # A dataclass without a docstring of its own gets its signature, as in "FedAvg()".
         first = (vars(documented).get("__doc__") or "").strip().splitlines()[:1]
         assert first, f"{documented} has no docstring"

@@ -8,18 +8,21 @@ import pytest
 import torch
 
 from contract.cases import Case, built, every_algorithm
-from hanse import parts
-from hanse.aggregators.mean import Mean
-from hanse.algorithms.fedavg import FedAvg
-from hanse.algorithms.fednova import FedNova
-from hanse.composition import check
+from hanse import registry
 from hanse.errors import UserError
-from hanse.interfaces import MEAN, Aggregator, Client, Exchange, Server, Transform
-from hanse.journal import records
-from hanse.messages import Order, Reply, Update
+from hanse.federation.aggregators.mean import Mean
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.algorithms.fednova import FedNova
+from hanse.federation.compatibility import check
+from hanse.federation.interfaces.aggregator import Aggregator, Exchange
+from hanse.federation.interfaces.algorithm import Client, Server
+from hanse.federation.interfaces.declarations import MEAN
+from hanse.federation.interfaces.results import Combined, Memory, State
+from hanse.federation.interfaces.transform import Transform
+from hanse.federation.messages import Order, Reply, Update
+from hanse.journal.run_folder import records
 from hanse.randomness import Moment
-from hanse.tensors import Layout, Tensors, scale
-from hanse.values import Combined, Memory, State
+from hanse.tensors.named import Layout, Tensors, scale
 from toys import Meddler, Outcome, federate, held_out, silos
 
 WEIGHT = "#weight"
@@ -67,7 +70,10 @@ class Median(Aggregator):
 
 
 RULES: dict[str, Aggregator] = {
-    **{name: parts.build("aggregators", name) for name in parts.names("aggregators")},
+    **{
+        name: registry.build("federation/aggregators", name)
+        for name in registry.names("federation/aggregators")
+    },
     "sums": Sums(),
     "median": Median(),
 }
@@ -123,7 +129,7 @@ def test_a_combination_is_refused_or_works(case: Case, name: str, tmp_path: Path
 @pytest.mark.parametrize("name", ["fednova", "flexlora", "flora", "fedex_lora", "hetlora"])
 def test_what_needs_more_than_a_rule_gives_is_refused(name: str, rule: Aggregator) -> None:
     with pytest.raises(UserError, match=r"needs .*; choose the aggregator mean, or another algo"):
-        check(parts.build("algorithms", name), (), rule)
+        check(registry.build("federation/algorithms", name), (), rule)
 
 
 @dataclass(frozen=True)

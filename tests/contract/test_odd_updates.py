@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hanse.journal import records
-from hanse.messages import Reply, Update
-from hanse.sections import Deployment
-from hanse.tensors import all_finite, norm
+from hanse.experiment.sections import Deployment
+from hanse.federation.messages import Reply, Update
+from hanse.journal.run_folder import records
+from hanse.tensors.named import all_finite, norm
 from toys import Meddler, Outcome, federate, held_out, same, silos
 
 from .cases import CASES, Case, built, every_algorithm

@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hanse.algorithms.fedavg import FedAvg
-from hanse.interfaces import Client, Transform
-from hanse.journal import records
-from hanse.messages import Order, Update
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.interfaces.algorithm import Client
+from hanse.federation.interfaces.results import Combined, Memory
+from hanse.federation.interfaces.transform import Transform
+from hanse.federation.messages import Order, Update
+from hanse.journal.run_folder import records
 from hanse.randomness import Moment
-from hanse.tensors import Layout, Tensors
-from hanse.values import Combined, Memory
+from hanse.tensors.named import Layout, Tensors
 from toys import Meddler, Outcome, federate, held_out, same, silos
 
 FEATURES, RANK, COLLECTED, ROUNDS = 200, 3, 4, 9

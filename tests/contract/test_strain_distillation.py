@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from hanse.evaluation.perplexity import Perplexity
-from hanse.interfaces import Algorithm, Client, Server
-from hanse.learner import Learner, Objective
-from hanse.learners.training import Training
-from hanse.messages import ClientProfile, Order, Update
+from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
+from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.results import Combined, State
+from hanse.federation.messages import ClientProfile, Order, Update
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.tensors import Layout, Tensors, layout
-from hanse.values import Combined, State
+from hanse.tensors.named import Layout, Tensors, layout
 from toys import Meddler, Toy, federate, held_out, same, silos
 
 TRAINING = Training(

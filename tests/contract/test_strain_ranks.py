@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from hanse.errors import UserError
-from hanse.interfaces import Algorithm, Client, Server
-from hanse.journal import records
-from hanse.learners.training import Training
-from hanse.messages import ClientProfile, Numbers, Order, Reply, Update
+from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
+from hanse.federation.interfaces.results import Combined, State
+from hanse.federation.messages import ClientProfile, Order, Reply, Update
+from hanse.journal.run_folder import records
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.tensors import Layout, Tensors, layout
-from hanse.values import Combined, State
+from hanse.tensors.named import Layout, Tensors, layout
+from hanse.tensors.serialization import Numbers
 from toys import CLASSES, FEATURES, Batch, Meddler, Outcome, Toy, ToyLearner, federate, same, silos
 from toys import held_out as public
 

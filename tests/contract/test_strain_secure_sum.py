@@ -15,14 +15,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from hanse.algorithms.fedavg import FedAvg
-from hanse.composition import check
 from hanse.errors import UserError
-from hanse.interfaces import MEAN, Aggregator, Client, Exchange
-from hanse.learners.training import Training
-from hanse.messages import ClientProfile, Numbers, Order, Reply, Update
-from hanse.tensors import Layout, Tensors
-from hanse.values import Combined
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.compatibility import check
+from hanse.federation.interfaces.aggregator import Aggregator, Exchange
+from hanse.federation.interfaces.algorithm import Client
+from hanse.federation.interfaces.declarations import MEAN
+from hanse.federation.interfaces.results import Combined
+from hanse.federation.messages import ClientProfile, Order, Reply, Update
+from hanse.learners.training.settings import Training
+from hanse.tensors.named import Layout, Tensors
+from hanse.tensors.serialization import Numbers
 from toys import Meddler, Outcome, federate, held_out, silos
 
 PRIME = 2**61 - 1  # of the key exchange and of the shares; a value fits into one int64

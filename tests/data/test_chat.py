@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from hanse.data.chat import render, show
-from hanse.data.formats import Row, row
-from hanse.data.labelled import label_words
+from hanse.data.example import IGNORED, Example
+from hanse.data.formats.row import Row, row
+from hanse.data.tokenization.label_words import label_words
+from hanse.data.tokenization.render import render, show
 from hanse.errors import UserError
-from hanse.values import IGNORED, Example
 
 WORDS = {"0": "negative", "1": "positive"}
 TEMPLATE = "Review: {text}\nIt is"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hanse.data import corpora, hub
-from hanse.data.corpora import load
 from hanse.data.partitioners.key import Key
+from hanse.data.sources import corpora, hub
+from hanse.data.sources.corpora import load
 from hanse.errors import UserError
 from hanse.randomness import Moment
 

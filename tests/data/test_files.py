@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from hanse.data import files
-from hanse.data.formats import Row, rows
+from hanse.data.formats.row import Row, rows
+from hanse.data.sources import files
 from hanse.errors import UserError
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from hanse.data.columns import ALIASES, FORMATS
-from hanse.data.formats import Row, reading, row, rows
-from hanse.data.turns import answers
+from hanse.data.formats.columns import ALIASES, FORMATS
+from hanse.data.formats.row import Row, reading, row, rows
+from hanse.data.formats.turns import answers
 from hanse.errors import UserError
 
 USER = {"role": "user", "content": "hi"}

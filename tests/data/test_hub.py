@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hanse.data.corpora import load
+from hanse.data.sources.corpora import load
 from hanse.errors import UserError
 
 datasets = pytest.importorskip("datasets")

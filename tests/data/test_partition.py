@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse import parts
-from hanse.data.formats import Row
-from hanse.data.partition import Partitioner, groups, ordered, partition, proportional
+from hanse import registry
+from hanse.data.formats.row import Row
+from hanse.data.partitioning import Partitioner, groups, ordered, partition, proportional
 from hanse.errors import UserError
 from hanse.randomness import Moment
 from samples import some_rows
@@ -34,13 +34,13 @@ UNDRAWN = {"key", "natural_id"}  # they go by a column alone
 
 
 def _build(spec: Any) -> Partitioner:
-    found = parts.build("data/partitioners", spec)
+    found = registry.build("data/partitioners", spec)
     assert isinstance(found, Partitioner)
     return found
 
 
 def test_every_partitioner_is_tried_here() -> None:
-    assert set(SPECS) == set(parts.names("data/partitioners"))
+    assert set(SPECS) == set(registry.names("data/partitioners"))
 
 
 @pytest.mark.parametrize("name", SPECS)

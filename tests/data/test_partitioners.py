@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse import parts
-from hanse.data.formats import Row
-from hanse.data.partition import Partitioner, partition
+from hanse import registry
+from hanse.data.formats.row import Row
+from hanse.data.partitioning import Partitioner, partition
 from hanse.errors import UserError
 from hanse.randomness import Moment
 from samples import some_rows
 
 
 def _build(spec: Any) -> Partitioner:
-    found = parts.build("data/partitioners", spec)
+    found = registry.build("data/partitioners", spec)
     assert isinstance(found, Partitioner)
     return found
 

@@ -6,11 +6,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from hanse.data.chat import render
-from hanse.data.formats import Row, row
-from hanse.data.shortening import most
+from hanse.data.example import IGNORED, Example, Lost
+from hanse.data.formats.row import Row, row
+from hanse.data.tokenization.render import render
+from hanse.data.tokenization.shortening import most
 from hanse.errors import UserError
-from hanse.values import IGNORED, Example, Lost
 
 SMOLLM2 = (  # its first token is the one that begins every turn; it adds a system turn
     "{% for m in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"

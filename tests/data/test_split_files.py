@@ -4,9 +4,9 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from hanse.data import files
-from hanse.data.corpora import load
-from hanse.data.split_files import is_piece, split_of
+from hanse.data.sources import files
+from hanse.data.sources.corpora import load
+from hanse.data.sources.split_files import is_piece, split_of
 from hanse.errors import UserError
 from samples import write_lines
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hanse.data.formats import Row
-from hanse.data.splits import hold_out, split
+from hanse.data.formats.row import Row
+from hanse.data.holdout import hold_out, split
 from hanse.errors import UserError
 from hanse.randomness import Moment
 

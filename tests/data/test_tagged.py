@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from hanse.data.formats import Row
-from hanse.data.tagged import read_words, tag_names, tagged
+from hanse.data.example import IGNORED
+from hanse.data.formats.row import Row
+from hanse.data.tokenization.tags import read_words, tag_names, tagged
 from hanse.errors import UserError
-from hanse.learners.sources import locate
-from hanse.values import IGNORED
+from hanse.learners.models.model_files import locate
 from samples import sentences
 
 

@@ -12,17 +12,17 @@ import pytest
 from transformers import AutoTokenizer
 
 import hanse
-from hanse.data import tokenized
-from hanse.data.formats import Row
-from hanse.data.tokenized import Rendering, Tokenized
+from hanse.data.example import Example
+from hanse.data.formats.row import Row
+from hanse.data.tokenization import token_cache
+from hanse.data.tokenization.token_cache import Rendering, Tokenized
 from hanse.errors import UserError
-from hanse.values import Example
 from samples import reviews
 
 WORDS = {"negative": "negative", "positive": "positive"}
 SRC = Path(str(hanse.__file__)).parent.parent
 # What rendering imports and no example depends on: errors, log lines, files.
-OTHER = {"errors", "messages", "parts", "progress", "storage", "tensors"}
+OTHER = {"errors", "registry", "atomic_files", "observability/progress", "security/trusted_code"}
 KEPT = 20  # rows that are worth a file in these tests
 
 
@@ -43,8 +43,8 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return render(self, rows)
 
     monkeypatch.setattr(Rendering, "render", counted)
-    monkeypatch.setattr(tokenized, "WORTH", KEPT)
-    monkeypatch.setattr(tokenized, "BLOCK", 16)
+    monkeypatch.setattr(token_cache, "WORTH", KEPT)
+    monkeypatch.setattr(token_cache, "BLOCK", 16)
     return calls
 
 
@@ -136,34 +136,36 @@ def _imported(file: Path) -> Iterator[Path]:
 
 
 def test_whatever_renders_is_in_the_key() -> None:
-    begin = Path(str(tokenized.__file__))
+    begin = Path(str(token_cache.__file__))
     reached, left = set(), [begin]
     while left:
         file = left.pop()
         if file not in reached and file not in {SRC / "hanse" / f"{name}.py" for name in OTHER}:
             reached.add(file)
             left += _imported(file)
-    assert {"classes.py", "turns.py", "packed.py", "values.py"} <= {file.name for file in reached}
-    assert reached <= set(tokenized.sources())
+    assert {"class_labels.py", "turns.py", "packed.py", "example.py"} <= {
+        file.name for file in reached
+    }
+    assert reached <= set(token_cache.sources())
 
 
 def test_a_changed_source_is_another_rendering(
     rendering: Rendering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = rendering.digest()
-    files = [tmp_path / f"{at}-{file.name}" for at, file in enumerate(tokenized.sources())]
-    for copy, file in zip(files, tokenized.sources(), strict=True):
+    files = [tmp_path / f"{at}-{file.name}" for at, file in enumerate(token_cache.sources())]
+    for copy, file in zip(files, token_cache.sources(), strict=True):
         copy.write_bytes(file.read_bytes())
-    monkeypatch.setattr(tokenized, "sources", lambda: files)
-    tokenized._code.cache_clear()
+    monkeypatch.setattr(token_cache, "sources", lambda: files)
+    token_cache._code.cache_clear()
     assert rendering.digest() == before
     for file in files:
         content = file.read_bytes()
         file.write_bytes(content + b"# changed")
-        tokenized._code.cache_clear()
+        token_cache._code.cache_clear()
         assert rendering.digest() != before
         file.write_bytes(content)
-    tokenized._code.cache_clear()
+    token_cache._code.cache_clear()
 
 
 def test_a_template_that_writes_the_date_has_its_own_each_day(
@@ -177,7 +179,7 @@ def test_a_template_that_writes_the_date_has_its_own_each_day(
     def digests() -> list[bytes | None]:
         found = [rendering.digest()]
         with monkeypatch.context() as patch:
-            patch.setattr(tokenized, "date", Tomorrow)
+            patch.setattr(token_cache, "date", Tomorrow)
             return [*found, rendering.digest()]
 
     monkeypatch.setattr(rendering.tokenizer, "chat_template", "{{ messages }}")

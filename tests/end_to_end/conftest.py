@@ -10,7 +10,7 @@ import pytest
 
 from forked import forks
 from hanse.errors import UserError
-from hanse.learners.sources import locate
+from hanse.learners.models.model_files import locate
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ from federation import (
     simulated,
     with_memory,
 )
-from hanse.journal import checkpoints, records
+from hanse.journal.checkpoints import checkpoints
+from hanse.journal.run_folder import records
 from history import mean_of, model_of
 
 pytestmark = pytest.mark.end_to_end

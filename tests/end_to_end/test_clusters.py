@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
-from hanse.data import corpora
-from hanse.division import divide
-from hanse.experiment import Experiment
-from hanse.learners.encoder import embeddings
+from hanse.data.sources import corpora
+from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.schema import Experiment
+from hanse.learners.models.sentence_encoder import embeddings
 from samples import write_lines
 
 pytestmark = [

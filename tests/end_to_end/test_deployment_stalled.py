@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from federation import ALONE, SILOS, federation
-from hanse.journal import records
+from hanse.journal.run_folder import records
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.chaos]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.journal import latest
+from hanse.journal.checkpoints import latest
 
 pytestmark = pytest.mark.end_to_end
 

@@ -2,10 +2,11 @@
 
 import pytest
 
-from hanse.data.conversations import question
+from hanse.data.tokenization.conversations import question
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.base_model import Model, load
 from hanse.learners.generation import Decoding, continued
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("smollm2")]
 

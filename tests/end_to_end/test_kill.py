@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.journal import records
+from hanse.journal.run_folder import records
 
 pytestmark = pytest.mark.end_to_end
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from folders import divided, finished, ladder_folder, record, run_folder
-from hanse.report import compare, write_comparison, write_ladder_report, write_report
+from hanse.reports.baselines.page import write_ladder_report
+from hanse.reports.comparison.comparison import compare
+from hanse.reports.comparison.page import write_comparison
+from hanse.reports.run.page import write_report
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hanse import journal, simulation
-from hanse.adapter_layout import WEIGHTS
-from hanse.division import divide
-from hanse.experiment import Experiment
-from hanse.learners.sources import locate
-from hanse.loading import load
+from hanse import errors
+from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.loading import load
+from hanse.experiment.schema import Experiment
+from hanse.journal import run_folder
+from hanse.learners.injection.adapter_layout import WEIGHTS
+from hanse.learners.models.model_files import locate
+from hanse.simulation import run as simulation
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("smollm2")]
 
@@ -75,8 +77,8 @@ def _scored_by_peft(folder: Path, experiment: Experiment) -> list[float]:
 def test_its_adapter_scores_the_same_in_plain_peft(tmp_path: Path) -> None:
     experiment = _experiment(tmp_path / "run")
     folder = simulation.run(experiment)
-    kept = journal.read_scores(folder, "test-classification", 1)["items"]
-    assert kept != journal.read_scores(folder, "test-classification", 0)["items"]
+    kept = run_folder.read_scores(folder, "test-classification", 1)["items"]
+    assert kept != run_folder.read_scores(folder, "test-classification", 0)["items"]
     assert _scored_by_peft(folder, experiment) == kept
 
 
@@ -85,11 +87,11 @@ def test_unequal_ranks_end_in_one_adapter_whether_stopped_or_not(tmp_path: Path)
     words.append("algorithm=flora")
     experiment = _experiment(tmp_path / "whole", *words)
     folder = simulation.run(experiment)
-    with pytest.raises(simulation.StoppedError, match="after round 1"):
+    with pytest.raises(errors.StoppedError, match="after round 1"):
         simulation.run(_experiment(tmp_path / "stopped", *words), stop=Second())
     again = simulation.resume(tmp_path / "stopped")
     adapters = [(run / "adapter" / WEIGHTS).read_bytes() for run in (folder, again)]
     assert adapters[0] == adapters[1]
-    kept = journal.read_scores(folder, "test-classification", 2)["items"]
-    assert kept != journal.read_scores(folder, "test-classification", 0)["items"]
+    kept = run_folder.read_scores(folder, "test-classification", 2)["items"]
+    assert kept != run_folder.read_scores(folder, "test-classification", 0)["items"]
     assert _scored_by_peft(folder, experiment) == kept

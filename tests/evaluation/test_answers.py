@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from hanse.data.example import Example
 from hanse.errors import UserError
-from hanse.evaluation import answers
-from hanse.evaluation.answers import (
+from hanse.evaluation.generation import Generation
+from hanse.evaluation.metrics import text as answers
+from hanse.evaluation.metrics.text import (
     JUDGES,
     chrf,
     exact_match,
@@ -20,8 +22,7 @@ from hanse.evaluation.answers import (
     number_match,
     rouge_l,
 )
-from hanse.evaluation.generation import Generation
-from hanse.values import Example, Sample
+from hanse.federation.interfaces.results import Sample
 
 SENTENCES = ["The ship sails at noon.", "Grüße aus Lübeck, schöne Stadt", "船は正午に出る", "4"]
 

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from hanse.evaluation.intervals import Interval, standard_error, student
+from hanse.evaluation.metrics.confidence import Interval, standard_error, student
 
 
 def test_two_and_three_seeds_have_the_wide_intervals_that_student_found() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hanse.evaluation.classification import Classification
-from hanse.evaluation.intervals import paired
+from hanse.evaluation.metrics.confidence import paired
 from hanse.evaluation.perplexity import Perplexity
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from hanse.data.example import IGNORED, Example
 from hanse.errors import UserError
-from hanse.evaluation.spans import is_scheme, matches, spans
+from hanse.evaluation.metrics.entities import is_scheme, matches, spans
 from hanse.evaluation.tagging import Tagging
-from hanse.values import IGNORED, Example
 
 TAGS = ("O", "B-a", "I-a", "B-b", "I-b")
 

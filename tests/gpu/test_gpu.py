@@ -10,10 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hanse import journal, simulation
-from hanse.learners import cohort, training
-from hanse.learners.shortage import is_shortage
-from hanse.loading import load
+from hanse import errors
+from hanse.experiment.loading import load
+from hanse.journal import run_folder
+from hanse.learners.batched_clients import train
+from hanse.learners.training import loop
+from hanse.learners.training.out_of_memory import is_shortage
+from hanse.simulation import run as simulation
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for products that repeat bit for bit
 
@@ -54,7 +57,7 @@ def _adapter(folder: Path) -> dict[str, torch.Tensor]:
 
 def _losses(folder: Path) -> list[float]:
     """Of validation, round by round; the first is that of the base model."""
-    return [record["validation"]["loss"] for record in journal.records(folder)]
+    return [record["validation"]["loss"] for record in run_folder.records(folder)]
 
 
 def test_a_cohort_ends_where_one_after_another_does(run: Any) -> None:
@@ -78,7 +81,7 @@ def test_no_step_waits_for_the_gpu(
             yield item
         torch.cuda.set_sync_debug_mode("default")
 
-    for module in (cohort, training):
+    for module in (train, loop):
         monkeypatch.setattr(module, "track", steps)
     run("a", f"cohort={together}", "adapter.lora.lora_dropout=0.1", "algorithm.fedprox.mu=0.1")
     assert max(guarded) > 0
@@ -104,10 +107,10 @@ def test_resume_ends_in_the_same_adapter_bit_for_bit(run: Any, together: str) ->
     whole = run("whole", f"cohort={together}")
     stop = threading.Event()
     stop.set()
-    with pytest.raises(simulation.StoppedError):
+    with pytest.raises(errors.StoppedError):
         run("stopped", f"cohort={together}", stop=stop)
     folder = Path(whole).parent / "stopped"
-    assert len(journal.records(folder)) < len(journal.records(whole))
+    assert len(run_folder.records(folder)) < len(run_folder.records(whole))
     resumed = _adapter(simulation.resume(folder))
     for name, tensor in _adapter(whole).items():
         assert torch.equal(resumed[name], tensor)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from hanse import journal
-from hanse.division import divide
-from hanse.ladder import runs
-from hanse.ladder.verdict import verdict
-from hanse.loading import load
+from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.loading import load
+from hanse.journal import run_folder
+from hanse.simulation.baselines import runs
+from hanse.simulation.baselines.verdict import verdict
 
 
 def test_figures_are_those_of_the_runs(experiment_file: Path) -> None:
@@ -24,8 +24,8 @@ def test_figures_are_those_of_the_runs(experiment_file: Path) -> None:
     assert (figures["metric"], figures["clients"], figures["rounds"]) == ("accuracy", 3, 3)
 
     run = folder / "seed-1" / "federated"
-    before = journal.read_scores(run, "test-classification", 0)["items"]
-    after = journal.read_scores(run, "test-classification", 3)["items"]
+    before = run_folder.read_scores(run, "test-classification", 0)["items"]
+    after = run_folder.read_scores(run, "test-classification", 3)["items"]
     found = by_name["federated"][1]
     assert found["run"] == "seed-1/federated"
     assert found["value"] == pytest.approx(sum(after) / 30)
@@ -38,7 +38,7 @@ def test_figures_are_those_of_the_runs(experiment_file: Path) -> None:
     )
     assert (found["steps"], found["examples"]) == (27, 216)
     assert found["bytes"] > 0 == by_name["centralised"][1]["bytes"]
-    last = journal.records(run)[-1]["client_test"]
+    last = run_folder.records(run)[-1]["client_test"]
     held = {name: len(rows) for name, rows in divide(load(run / "experiment.yaml")).held.items()}
     right = sum(last[name]["accuracy"] * count for name, count in held.items())
     assert found["own"] == pytest.approx(right / sum(held.values()))

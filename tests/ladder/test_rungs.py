@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hanse.assembly import simulate
 from hanse.errors import UserError
-from hanse.ladder.rungs import Rung, refuse, rungs
-from hanse.loading import load
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.loading import load
+from hanse.simulation.baselines.variants import Rung, refuse, rungs
 
 SIZES = {"silo-1": 50, "silo-2": 30, "silo-3": 10}
 

@@ -14,13 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hanse import cli, simulation
-from hanse.assembly import simulate
-from hanse.commands.ladder import ladder
+from hanse.cli import main as cli
+from hanse.cli.commands.ladder import ladder
 from hanse.errors import UserError
-from hanse.ladder import runs
-from hanse.loading import load
+from hanse.experiment.assembly import execute
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.loading import load
 from hanse.randomness import Moment
+from hanse.simulation import run as simulation
+from hanse.simulation.baselines import runs
 from samples import reviews, write_lines
 
 
@@ -73,14 +75,14 @@ def test_a_killed_ladder_goes_on_where_it_was(
     experiment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _figures(runs.run(load(experiment_file, [f"output_dir={tmp_path / 'whole'}"]), [0, 1]))
-    finish, left = simulation._finish, iter(range(12))
+    finish, left = execute.finish, iter(range(12))
 
     def cut(*words: Any) -> None:
         if next(left) == 11:
             raise RuntimeError("power cut")
         finish(*words)
 
-    monkeypatch.setattr(simulation, "_finish", cut)
+    monkeypatch.setattr(execute, "finish", cut)
     with pytest.raises(RuntimeError):
         runs.run(load(experiment_file), [0, 1])
     monkeypatch.undo()
@@ -96,9 +98,9 @@ def test_a_killed_ladder_goes_on_where_it_was(
 @pytest.mark.parametrize(
     ("logger", "line", "finished"),
     [
-        ("ladder.runs", "alone-silo-1, ", 1),
-        ("exchange", "round 1: pooled answered train", 7),
-        ("exchange", "round 3: pooled answered train", 8),
+        ("simulation.baselines.runs", "alone-silo-1, ", 1),
+        ("federation.round", "round 1: pooled answered train", 7),
+        ("federation.round", "round 3: pooled answered train", 8),
     ],
 )
 def test_ctrl_c_stops_when_a_round_is_saved(

@@ -4,14 +4,14 @@ import random
 from dataclasses import replace
 from typing import Any
 
+from hanse.data.example import Example
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
-from hanse.learners.training import Training
-from hanse.objectives.sft import Sft
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.objectives.sft import Sft
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.values import Example
 
 SETTINGS = Training(learning_rate=0.01, per_device_train_batch_size=4, max_steps=3)
 

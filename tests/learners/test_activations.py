@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from hanse.learners import activations
-from hanse.learners.activations import Activations
+from hanse.learners.caching import activations
+from hanse.learners.caching.activations import Activations
 
 
 @pytest.fixture(autouse=True)

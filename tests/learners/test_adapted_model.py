@@ -11,16 +11,17 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from hanse.learner import Objective
+from hanse.data.example import IGNORED, Example
+from hanse.federation.interfaces.learner import Objective
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.base_model import Model, load
-from hanse.learners.batches import Batch
-from hanse.learners.training import Training
-from hanse.objectives.classify import Classify
-from hanse.objectives.sft import Sft
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.classify import Classify
+from hanse.learners.objectives.sft import Sft
+from hanse.learners.training.batches import Batch
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.values import IGNORED, Example
 
 MODELS = ["tiny_llama", "tiny_gpt2"]
 

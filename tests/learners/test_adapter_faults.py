@@ -6,9 +6,9 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from hanse.assembly import simulate
 from hanse.errors import UserError
-from hanse.learners.adapter import Adapter
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.loading import load as load_experiment
 from hanse.learners.adapters.bitfit import BitFit
 from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.houlsby import Houlsby
@@ -19,8 +19,9 @@ from hanse.learners.adapters.p_tuning import PTuning
 from hanse.learners.adapters.peft import Peft, methods
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
-from hanse.learners.base_model import Model, load
-from hanse.loading import load as load_experiment
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 

@@ -10,11 +10,10 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from hanse.experiment import AnyAdapter, Experiment
-from hanse.factors import layers
+from hanse.data.example import IGNORED, Example
+from hanse.experiment.schema import AnyAdapter, Experiment
+from hanse.experiment.sections import Data
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
-from hanse.learners.adapter_files import read
 from hanse.learners.adapters.bitfit import BitFit
 from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.head import Head
@@ -28,16 +27,18 @@ from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
-from hanse.learners.cohort import train
-from hanse.learners.mixed import Mixed
-from hanse.learners.training import Training
-from hanse.learners.tuners.lora_xs import as_lora
-from hanse.objectives.classify import Classify
-from hanse.objectives.sft import Sft
+from hanse.learners.batched_clients.train import train
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.adapter_files import read
+from hanse.learners.injection.mixed import Mixed
+from hanse.learners.injection.tuners.lora_xs import as_lora
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.classify import Classify
+from hanse.learners.objectives.sft import Sft
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.sections import Data
-from hanse.values import IGNORED, Example
+from hanse.tensors.low_rank import layers
 
 KINDS: dict[str, Adapter] = {
     "lora": Lora(r=2),

@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from hanse.errors import UserError
-from hanse.learners.adapter import Adapter
-from hanse.learners.adapter_files import read, save
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.lora_xs import LoraXS
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.adapter_files import read, save
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
 
 
 @pytest.fixture

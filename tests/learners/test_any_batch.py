@@ -11,7 +11,6 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from hanse.errors import UserError
-from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.p_tuning import PTuning
@@ -19,8 +18,10 @@ from hanse.learners.adapters.peft import Peft, methods
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
 from hanse.learners.generation import Decoding, continued
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
 
 COUNT = 4  # tokens of an answer
 TIED = 1e-4  # likelier by less than this, a token may be chosen or not, as rounding goes

@@ -9,11 +9,12 @@ import torch
 from clients import client, rows
 from torch import Tensor
 
-from hanse.learners import attention
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
-from hanse.learners.precision import Chosen
+from hanse.learners.load import load
+from hanse.learners.models import short_attention
+from hanse.learners.models.precision import Chosen
+from hanse.learners.models.settings import Model
 
 
 @pytest.fixture(params=["tiny_llama", "tiny_gpt2"])
@@ -27,13 +28,13 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     lengths: list[int] = []
 
     def note(name: str) -> None:
-        plain = getattr(attention, name)
+        plain = getattr(short_attention, name)
 
         def noted(query: Tensor, *others: Any) -> Tensor:
             lengths.append(query.shape[2])
             return plain(query, *others)  # type: ignore[no-any-return]
 
-        monkeypatch.setattr(attention, name, noted)
+        monkeypatch.setattr(short_attention, name, noted)
 
     note("causal")
     note("masked")
@@ -49,7 +50,7 @@ def test_each_token_takes_a_mean_of_what_came_before(group: int) -> None:
     draw = torch.Generator().manual_seed(0)
     query = torch.randn(2, 2 * group, 5, 4, generator=draw)
     key, value = (torch.randn(2, 2, 5, 4, generator=draw) for _ in "kv")
-    found = attention.causal(query, key, value, 0.3)
+    found = short_attention.causal(query, key, value, 0.3)
     for row in range(2):
         for head in range(2 * group):
             for token in range(5):
@@ -68,7 +69,7 @@ def test_each_token_takes_a_mean_of_what_it_sees(group: int, padded: bool) -> No
     lengths = (5, 3) if padded else (5, 5)
     seen = torch.tensor([[token < length for token in range(5)] for length in lengths])
     mask = seen[:, None, None, :].expand(2, 1, 5, 5) if padded else None
-    found = attention.masked(query, key, value, 0.3, mask)
+    found = short_attention.masked(query, key, value, 0.3, mask)
     for row in range(2):
         for head in range(2 * group):
             for token in range(5):
@@ -123,7 +124,7 @@ def test_logits_and_gradients_are_those_of_the_fused_kernel(folder: str, used: l
 def test_long_rows_take_the_fused_kernel(
     folder: str, used: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "LONGEST", 10)
+    monkeypatch.setattr(short_attention, "LONGEST", 10)
     backbone = model(folder, True)
     with torch.no_grad():
         for tokens in (10, 11):
@@ -141,5 +142,5 @@ def test_answers_are_the_same(folder: str) -> None:
 def test_models_that_choose_for_themselves_are_left_alone(tiny_llama: Path) -> None:
     backbone = model(str(tiny_llama), False)
     backbone.model.set_attn_implementation("eager")
-    attention.use(backbone.model)
+    short_attention.use(backbone.model)
     assert backbone.model.config._attn_implementation == "eager"

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from hanse.data.conversations import written
-from hanse.data.formats import row
+from hanse.data.formats.row import row
+from hanse.data.tokenization.conversations import written
 from hanse.errors import UserError
-from hanse.learners import chat_templates
-from hanse.learners.base_model import Model, load
-from hanse.learners.chat_templates import Renderer, bound
+from hanse.learners.load import load
+from hanse.learners.models import chat_templates
+from hanse.learners.models.chat_templates import Renderer, bound
+from hanse.learners.models.settings import Model
 
 TALK = [
     {"role": "system", "content": "Sei höflich. 🦀"},

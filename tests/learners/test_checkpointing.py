@@ -14,13 +14,14 @@ from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
 from hanse.errors import UserError
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.p_tuning import PTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
-from hanse.learners.checkpointing import recompute
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.load import load
+from hanse.learners.models.gradient_checkpointing import recompute
+from hanse.learners.models.settings import Model
 
 LORA = Lora(r=4, target_modules="all-linear")
 

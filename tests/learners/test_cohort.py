@@ -9,16 +9,17 @@ import torch
 from clients import choices, client, rows
 from torch import Tensor
 
-from hanse.learners import cohort
+from hanse.federation.interfaces.results import Fit
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
-from hanse.learners.member import Member
-from hanse.learners.pieces import Drop
-from hanse.objectives.classify import Classify
-from hanse.tensors import squared_distance
-from hanse.values import Fit
+from hanse.learners.batched_clients import train
+from hanse.learners.batched_clients.batched_layers import Drop
+from hanse.learners.batched_clients.member import Member
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.classify import Classify
+from hanse.tensors.named import squared_distance
 
 
 @pytest.fixture(params=["tiny_llama", "tiny_gpt2"])
@@ -43,7 +44,7 @@ def together(learners: list[AdaptedModel], starts: list[Mapping[str, Tensor]], p
         waiting = replace(learner, together=lambda m: members.append(m) or Fit(0, 0, 0, 0, 0))
         waiting.fit(penalty)
     assert len(members) == len(learners)
-    fits = cohort.train(members)
+    fits = train.train(members)
     return [dict(member.tensors) for member in members], fits
 
 

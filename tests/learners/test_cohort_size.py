@@ -8,9 +8,10 @@ import pytest
 import torch
 from clients import client, rows
 
-from hanse.learners import cohort_size
-from hanse.learners.base_model import Model, load
-from hanse.learners.cohort_size import best, choose, fitting
+from hanse.learners.batched_clients import size as cohort_size
+from hanse.learners.batched_clients.size import best, choose, fitting
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -22,10 +22,11 @@ from transformers import (
     T5Config,
 )
 
-from hanse.aggregators.mean import Mean
-from hanse.algorithms.fedavg import FedAvg
-from hanse.exchange import RoundExchange
-from hanse.learners.adapter import Adapter
+from hanse.federation.aggregators.mean import Mean
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.messages import Order, Reply, Update
+from hanse.federation.pipeline import Pipeline
+from hanse.federation.round import RoundExchange
 from hanse.learners.adapters.bitfit import BitFit
 from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.head import Head
@@ -37,10 +38,9 @@ from hanse.learners.adapters.p_tuning import PTuning
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
-from hanse.learners.attached import attach, parameters
-from hanse.messages import Order, Reply, Update
-from hanse.pipeline import Pipeline
-from hanse.preview import traffic
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.inject import attach, parameters
+from hanse.planning.estimate import traffic
 from hanse.randomness import Moment
 
 GPT2 = GPT2Config()

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.base_model import Model, load
-from hanse.learners.decoder import decoder_layers, frozen_depth, replaced
+from hanse.learners.load import load
+from hanse.learners.models.layers import decoder_layers, frozen_depth, replaced
+from hanse.learners.models.settings import Model
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from hanse.errors import UserError
-from hanse.learners import encoder
-from hanse.learners.encoder import embeddings
+from hanse.learners.models import sentence_encoder
+from hanse.learners.models.sentence_encoder import embeddings
 
 TEXTS = [f"{'a film and its music ' * (number % 7)}{number}" for number in range(80)]
 
@@ -58,7 +58,7 @@ def test_only_the_beginning_of_a_long_text_is_read(tiny_bert: Path) -> None:
 def test_vectors_are_computed_once(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = embeddings(str(tiny_bert), TEXTS)
     with monkeypatch.context() as patch:
-        patch.delattr(encoder, "_encoded")
+        patch.delattr(sentence_encoder, "_encoded")
         assert (embeddings(str(tiny_bert), TEXTS) == found).all()
         with pytest.raises(NameError):
             embeddings(str(tiny_bert), TEXTS[1:])  # another set of texts

@@ -19,14 +19,15 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from hanse import flops
 from hanse.errors import UserError
-from hanse.factors import refuse_other_than_lora
+from hanse.learners import flops
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter_files import read
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.base_model import Model, load
-from hanse.objectives.sft import Sft
+from hanse.learners.injection.adapter_files import read
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.sft import Sft
+from hanse.tensors.low_rank import refuse_other_than_lora
 
 LORA = Lora(r=4, lora_alpha=8, target_modules="all-linear")  # as `hanse init` writes it
 SIZES: dict[str, int] = {

@@ -16,24 +16,27 @@ from transformers import (
     RobertaConfig,
 )
 
-from hanse import messages, simulation
+from hanse.data.example import IGNORED, Example
 from hanse.errors import UserError
+from hanse.experiment.loading import load as load_experiment
+from hanse.federation import messages
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.head import Head
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.attached import attach
-from hanse.learners.base_model import Model, load
-from hanse.learners.cohort import train
-from hanse.learners.decoder import decoder_layers
-from hanse.learners.prefix import _first_suffices
-from hanse.learners.training import Training
-from hanse.loading import load as load_experiment
-from hanse.objectives.classify import Classify
+from hanse.learners.batched_clients.train import train
+from hanse.learners.caching.frozen_layers import _first_suffices
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.inject import attach
+from hanse.learners.load import load
+from hanse.learners.models.layers import decoder_layers
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.classify import Classify
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.values import IGNORED, Example
+from hanse.simulation import run as simulation
+from hanse.tensors import serialization
 
 CLASSES = ((0,), (1,), (2,))
 LORA = Lora(r=4, target_modules=("query", "value"), layers_to_transform=(1,))
@@ -132,7 +135,7 @@ def test_only_the_head_travels(
     text = experiment_file.read_text().replace(str(tiny_llama), str(tiny_bert))
     experiment_file.write_text(text)
     sent: set[str] = set()
-    pack = messages.pack
+    pack = serialization.pack
 
     def noting(header: Any, numbers: Any, groups: Any) -> bytes:
         sent.update(name for tensors in groups.values() for name in tensors)

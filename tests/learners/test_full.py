@@ -8,13 +8,14 @@ import torch
 from clients import client
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hanse.data.example import Example
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
-from hanse.learners.adapter_files import read
 from hanse.learners.adapters.full import Full
-from hanse.learners.base_model import Model, load
-from hanse.learners.training import Training
-from hanse.values import Example
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.adapter_files import read
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.training.settings import Training
 
 ROWS = [Example(tuple(range(k, k + 6)), tuple(range(k, k + 6))) for k in range(2, 10)]
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from hanse.data.example import IGNORED, Example
 from hanse.errors import UserError
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.base_model import Model, load
 from hanse.learners.generation import Decoding, continued
-from hanse.learners.training import Training
-from hanse.objectives.sft import Sft
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.sft import Sft
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.values import IGNORED, Example
 
 LENGTHS = (3, 17, 8, 1, 11)
 

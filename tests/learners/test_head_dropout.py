@@ -20,12 +20,13 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from hanse.learners import cohort
+from hanse.data.example import IGNORED, Example
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
-from hanse.objectives.classify import Classify
-from hanse.values import IGNORED, Example
+from hanse.learners.batched_clients import train
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.classify import Classify
 
 LORA = Lora(r=2, target_modules=("query", "value"))
 ENCODERS: dict[str, tuple[Any, Any]] = {
@@ -79,7 +80,7 @@ def test_a_heads_own_dropout_rests_as_the_rest_of_the_models_does(backbone: Back
     member = learner.member()
     others = replace(learner, splits={"train": examples[3:]}).member()
     assert member.joins
-    cohort.train([member, others])
+    train.train([member, others])
     for name, tensor in alone.items():
         assert not torch.equal(tensor, start[name])
         torch.testing.assert_close(member.tensors[name], tensor, atol=5e-5, rtol=1e-5)

@@ -25,9 +25,8 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from hanse.learners import adapter_files
+from hanse.data.example import IGNORED, Example
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.bitfit import BitFit
 from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.houlsby import Houlsby
@@ -35,12 +34,14 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.lora_xs import LoraXS
 from hanse.learners.adapters.peft import Peft
 from hanse.learners.adapters.prompt_tuning import PromptTuning
-from hanse.learners.base_model import Model, load
-from hanse.learners.mixed import Mixed
-from hanse.objectives.classify import Classify
-from hanse.objectives.tag import Tag
+from hanse.learners.injection import adapter_files
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.mixed import Mixed
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.classify import Classify
+from hanse.learners.objectives.tag import Tag
 from hanse.randomness import Moment
-from hanse.values import IGNORED, Example
 
 SIZES = {"vocab_size": 300, "max_position_embeddings": 64, "type_vocab_size": 1}
 WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}

@@ -8,21 +8,23 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from hanse import simulation
+from hanse.data.example import Example
 from hanse.errors import UserError
-from hanse.factors import layers
+from hanse.experiment.assembly import execute
+from hanse.experiment.loading import load as load_experiment
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
-from hanse.learners.adapter_files import read
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.lora_xs import LoraXS
-from hanse.learners.base_model import Model, load
-from hanse.learners.training import Training
-from hanse.learners.tuners.lora_xs import CORE
-from hanse.loading import load as load_experiment
-from hanse.objectives.sft import Sft
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.adapter_files import read
+from hanse.learners.injection.tuners.lora_xs import CORE
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.sft import Sft
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.values import Example
+from hanse.simulation import run as simulation
+from hanse.tensors.low_rank import layers
 
 ROWS = [Example(tuple(range(k, k + 6)), tuple(range(k, k + 6))) for k in range(2, 10)]
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
@@ -130,6 +132,6 @@ def test_what_cannot_be_opened_again_ends_a_run_that_keeps_its_tensors(
         with pytest.raises(UserError, match=r"cannot be opened again.*kept in .*state.*resume"):
             simulation.run(load_experiment(experiment_file, ["rounds=1"]))
     folder = Path(str(load_experiment(experiment_file).output_dir))
-    assert not (folder / "adapter").exists() and not simulation.finished(folder)
+    assert not (folder / "adapter").exists() and not execute.finished(folder)
     simulation.resume(folder)
     assert (folder / "adapter").is_dir()

@@ -16,25 +16,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, BertConfig, RobertaConfig, RobertaModel
 
-from hanse import factors
-from hanse.adapter_layout import CONFIG, WEIGHTS, folders
+from hanse.data.example import IGNORED, Example
 from hanse.errors import UserError
-from hanse.learners import reopened
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
-from hanse.learners.adapter_files import read
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
-from hanse.learners.mixed import Mixed
-from hanse.objectives.classify import Classify
-from hanse.objectives.sft import Sft
+from hanse.learners.injection import reopened
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.adapter_files import read
+from hanse.learners.injection.adapter_layout import CONFIG, WEIGHTS, folders
+from hanse.learners.injection.mixed import Mixed
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.classify import Classify
+from hanse.learners.objectives.sft import Sft
 from hanse.randomness import Moment
-from hanse.usage import usage
-from hanse.values import IGNORED, Example
+from hanse.reports.loading_snippet import usage
+from hanse.tensors import low_rank
 
 SIZE = 0.3  # of the factors: far from their start, where most of them do nothing
 # Linear layers that every kind is put into, in attention and in the feed-forward part.
@@ -227,7 +228,7 @@ def test_no_kind_reaches_into_a_head_that_is_trained_whole(tiny_bert: Path, tmp_
     backbone = load(Model(str(base), bf16=False, device="cpu"), classes=3)
     mixture = Mixed.of([Houlsby(4.0), Lora(r=2, target_modules=("dense", "out_proj"))])
     learner = _moved(_learner(backbone, mixture))
-    assert not any("classifier" in name for name in factors.layers(learner.tensors()))
+    assert not any("classifier" in name for name in low_rank.layers(learner.tensors()))
     learner.save(tmp_path / "adapter")
     learner.reopen(tmp_path / "adapter")
     found = _by_peft(tmp_path / "adapter", base, learner)
@@ -261,16 +262,16 @@ def test_a_residual_goes_into_lora_alone(request: pytest.FixtureRequest, tmp_pat
     mixture = Mixed.of([_kind(called, "tiny_llama") for called in ("houlsby", "lora")])
     learner = _moved(_learner(backbone, mixture))
     draw = torch.Generator().manual_seed(9)
-    own = factors.layers(learner.tensors())
+    own = low_rank.layers(learner.tensors())
     change = {
-        name: factors.Factors(
+        name: low_rank.Factors(
             0.1 * torch.randn(len(one.up), 4, generator=draw),
             0.1 * torch.randn(4, one.down.shape[1], generator=draw),
         )
         for name, one in own.items()
     }
     before = _logits(learner)
-    learner.correct(factors.tensors(change))
+    learner.correct(low_rank.tensors(change))
     wanted = _logits(learner)
     assert (wanted - before).abs().max() > 0.1
     learner.save(tmp_path)

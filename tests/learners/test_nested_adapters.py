@@ -11,10 +11,8 @@ import torch
 from clients import client, rows
 from torch import Tensor
 
-from hanse.factors import B
-from hanse.learners import attached, cohort, places
+from hanse.data.example import IGNORED, Example
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
@@ -24,12 +22,16 @@ from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
-from hanse.learners.batches import joined
-from hanse.learners.mixed import Mixed
-from hanse.learners.stack import Stack
-from hanse.objectives.classify import Classify
-from hanse.values import IGNORED, Example
+from hanse.learners.batched_clients import adapted_layers, train
+from hanse.learners.batched_clients.stacked_adapters import Stack
+from hanse.learners.injection import inject
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.mixed import Mixed
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.classify import Classify
+from hanse.learners.training.batches import joined
+from hanse.tensors.low_rank import B
 
 SIZE = 0.3  # of the factors: far from their start, where most of them do nothing
 # Linear layers that every kind below is put into: two in attention, two in the feed-forward part.
@@ -89,10 +91,10 @@ def _stacked(learners: list[AdaptedModel]) -> Iterator[None]:
     backbone, first = learners[0].backbone, learners[0]
     live = [backbone.parameters(own.adapter) for own in learners]
     starts = [own.tensors() for own in learners]
-    pieces = places.found(backbone.model, first.adapter, live[0], starts)
+    pieces = adapted_layers.found(backbone.model, first.adapter, live[0], starts)
     assert pieces is not None
     scalings = [
-        attached.scalings(backbone.model, own.adapter, one)
+        inject.scalings(backbone.model, own.adapter, one)
         for own, one in zip(learners, live, strict=True)
     ]
     stack = Stack(pieces, starts, starts[0], scalings, torch.float32, backbone.device)
@@ -171,12 +173,12 @@ def test_loras_dropout_is_at_work_beside_another_kind(request: pytest.FixtureReq
     ]
     learners = _clients(backbone, mixtures)
     for learner, share in zip(learners, shares, strict=True):
-        assert attached.dropout(backbone.model, learner.adapter) == share
+        assert inject.dropout(backbone.model, learner.adapter) == share
         assert (learner.rank, learner.scaling) == (3, 16 / 3)
     start, ended = learners[0].tensors(), []
     for learner in learners:
         member = replace(learner.member(), learner=learners[0], tensors=start)
-        cohort.train([member])
+        train.train([member])
         ended.append(member.tensors)
     assert not torch.allclose(*(own[next(iter(own))] for own in ended), atol=1e-4)
 

@@ -15,14 +15,16 @@ from transformers import (
     AutoTokenizer,
 )
 
-from hanse import journal, loading, simulation
-from hanse.assembly import simulate
 from hanse.errors import UserError
-from hanse.learners.adapter_files import labels as read_labels
-from hanse.learners.outputs import listed, ordered
-from hanse.rescore import compare
-from hanse.talk import open_talk
-from hanse.trained import find
+from hanse.experiment import loading
+from hanse.experiment.assembly.assemble import simulate
+from hanse.journal import run_folder
+from hanse.learners.injection.adapter_files import labels as read_labels
+from hanse.learners.models.label_outputs import listed, ordered
+from hanse.serving.chat import open_talk
+from hanse.serving.evaluate import compare
+from hanse.serving.trained_adapter import find
+from hanse.simulation import run as simulation
 
 
 def same(*names: str) -> dict[str, str]:
@@ -115,7 +117,7 @@ def _experiment(
 
 
 def _before(folder: Path, task: str = "classification") -> float:
-    found = journal.read_scores(folder, f"test-{task}", 0)
+    found = run_folder.read_scores(folder, f"test-{task}", 0)
     accuracy: float = found["metrics"]["accuracy"]
     return accuracy
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from hanse.learners.training import Training, draw
+from hanse.learners.training.batch_sampling import draw
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
 from toys import ToyLearner, held_out
 

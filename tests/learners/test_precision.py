@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import GPT2Config, LlamaConfig
 
-from hanse.learners import precision
-from hanse.learners.precision import Chosen, Shape, choose, read, shape
+from hanse.learners.models import precision
+from hanse.learners.models.precision import Chosen, Shape, choose, read, shape
 
 CPU = torch.device("cpu")
 SMALL = LlamaConfig(hidden_size=32, intermediate_size=64, num_attention_heads=4)

@@ -13,19 +13,21 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from hanse import journal, simulation
-from hanse.learners import activations
+from hanse.data.example import IGNORED, Example
+from hanse.experiment.loading import load as load_experiment
+from hanse.journal import run_folder
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
-from hanse.learners.decoder import decoder_layers
-from hanse.learners.prefix import FEWEST
-from hanse.learners.training import Training
-from hanse.loading import load as load_experiment
-from hanse.objectives.sft import Sft
+from hanse.learners.caching import activations
+from hanse.learners.caching.frozen_layers import FEWEST
+from hanse.learners.load import load
+from hanse.learners.models.layers import decoder_layers
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.sft import Sft
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.values import IGNORED, Example
+from hanse.simulation import run as simulation
 
 TOP = Lora(r=4, layers_to_transform=(1,))  # of the two layers of the tiny models
 LONGEST = 25
@@ -313,7 +315,7 @@ def test_a_whole_run_with_and_without(experiment_file: Path, tmp_path: Path) -> 
     for cache in ("true", "false"):
         own = [f"model.activation_cache={cache}", f"output_dir={tmp_path / cache}"]
         folder = simulation.run(load_experiment(experiment_file, [*words, *own]))
-        records.append(journal.records(folder))
+        records.append(run_folder.records(folder))
     assert len(records[0]) == 4
     for cached, plain in zip(*records, strict=True):
         assert cached["validation"] == pytest.approx(plain["validation"], abs=1e-5)

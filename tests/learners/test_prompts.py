@@ -6,17 +6,19 @@ import pytest
 import torch
 from clients import client, rows
 
-from hanse import journal, simulation
+from hanse.data.example import Example
+from hanse.experiment.loading import load as load_experiment
+from hanse.journal import run_folder
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
-from hanse.learners.adapter_files import read
 from hanse.learners.adapters.p_tuning import PTuning
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
-from hanse.learners.base_model import Model, load
-from hanse.loading import load as load_experiment
-from hanse.rescore import compare
-from hanse.values import Example
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.adapter_files import read
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.serving.evaluate import compare
+from hanse.simulation import run as simulation
 
 
 @pytest.fixture(params=["tiny_llama", "tiny_gpt2"])
@@ -77,7 +79,7 @@ def test_a_run_goes_on_from_what_p_tuning_has_made(experiment_file: Path, tmp_pa
     made = run("made", "adapter.p_tuning.num_virtual_tokens=3", "train.learning_rate=0.1")
     on = run("on", f"adapter.from={made}")
     after, before = (
-        journal.read_scores(folder, "test-classification", at)
+        run_folder.read_scores(folder, "test-classification", at)
         for folder, at in ((made, 1), (on, 0))
     )
     assert after["items"] == before["items"]

@@ -15,21 +15,22 @@ from torch.nn import Linear, Module
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from hanse import simulation
-from hanse.adapter_layout import WEIGHTS
-from hanse.assembly import simulate
 from hanse.errors import UserError
-from hanse.learners import quantization
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.loading import load as load_experiment
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.bitfit import BitFit
 from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.lora_xs import LoraXS
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
-from hanse.learners.batches import Batch
-from hanse.loading import load as load_experiment
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.adapter_layout import WEIGHTS
+from hanse.learners.load import load
+from hanse.learners.models import quantization
+from hanse.learners.models.settings import Model
+from hanse.learners.training.batches import Batch
+from hanse.simulation import run as simulation
 
 functional = pytest.importorskip("bitsandbytes.functional")
 pytest.importorskip("torchao")

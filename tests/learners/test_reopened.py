@@ -11,22 +11,23 @@ from safetensors.torch import load_file, save_file
 from test_adapter_kinds import ENCODERS, KINDS
 from transformers import AutoModelForCausalLM
 
-from hanse.adapter_layout import CONFIG, WEIGHTS
+from hanse.data.example import Example
 from hanse.errors import UserError
-from hanse.learners import reopened
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.head import Head
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.peft import UNFIT, Peft, methods
-from hanse.learners.base_model import Model, load
-from hanse.learners.mixed import Mixed
-from hanse.learners.training import Training
-from hanse.objectives.sft import Sft
+from hanse.learners.injection import reopened
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.adapter_layout import CONFIG, WEIGHTS
+from hanse.learners.injection.mixed import Mixed
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.sft import Sft
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.values import Example
 
 ROWS = [Example(tuple(range(k, k + 6)), tuple(range(k, k + 6))) for k in range(2, 10)]
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])

@@ -10,14 +10,15 @@ from test_cohort import compare, moved
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from hanse import factors
-from hanse.factors import RESIDUAL
-from hanse.learners import cohort
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
-from hanse.learners.residual import merged
-from hanse.tensors import Tensors, prefixed
+from hanse.learners.batched_clients import train
+from hanse.learners.load import load
+from hanse.learners.models.residual import merged
+from hanse.learners.models.settings import Model
+from hanse.tensors import low_rank
+from hanse.tensors.low_rank import RESIDUAL
+from hanse.tensors.named import Tensors, prefixed
 
 
 @pytest.fixture(params=["tiny_llama", "tiny_gpt2"])
@@ -29,13 +30,13 @@ def drawn(learner: AdaptedModel, seed: int = 0) -> dict[str, Tensor]:
     """A change of every adapted layer, of a rank of its own."""
     draw = torch.Generator().manual_seed(seed)
     found = {}
-    for number, (name, own) in enumerate(factors.layers(learner.tensors()).items()):
+    for number, (name, own) in enumerate(low_rank.layers(learner.tensors()).items()):
         rank = 1 + number % 3
-        found[name] = factors.Factors(
+        found[name] = low_rank.Factors(
             0.1 * torch.randn(len(own.up), rank, generator=draw),
             0.3 * torch.randn(rank, own.down.shape[1], generator=draw),
         )
-    return factors.tensors(found)
+    return low_rank.tensors(found)
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def changed(learner: AdaptedModel, residual: Tensors) -> Iterator[None]:
     """The weights themselves changed."""
     modules = dict(learner.backbone.model.named_modules())
     kept = {}
-    for name, change in factors.layers(residual).items():
+    for name, change in low_rank.layers(residual).items():
         base = modules[name].get_base_layer()
         product = change.product().T if isinstance(base, Conv1D) else change.product()
         kept[base] = base.weight.data.clone()
@@ -98,7 +99,7 @@ def test_cohorts_train_over_it(
 def test_training_in_a_cohort_leaves_it(backbone: Backbone) -> None:
     learner = client(backbone, "c", rows(0, 12))
     residual = drawn(learner)
-    learner.together = lambda member: cohort.train([member])[0]
+    learner.together = lambda member: train.train([member])[0]
     learner.load({**learner.tensors(), **prefixed(RESIDUAL, residual)})
     learner.fit()
     assert learner.residual.keys() == residual.keys()
@@ -108,9 +109,9 @@ def test_merged_is_their_sum(backbone: Backbone) -> None:
     learner = client(backbone, "c", rows(0, 12))
     own, residual = moved(learner, 1), drawn(learner)
     whole, rank = merged(own, learner.scaling, residual)
-    assert rank == 4 + max(one.rank for one in factors.layers(residual).values())
-    for name, one in factors.layers(whole).items():
-        parts = factors.layers(own)[name], factors.layers(residual)[name]
+    assert rank == 4 + max(one.rank for one in low_rank.layers(residual).values())
+    for name, one in low_rank.layers(whole).items():
+        parts = low_rank.layers(own)[name], low_rank.layers(residual)[name]
         wanted = learner.scaling * parts[0].product() + parts[1].product()
         torch.testing.assert_close(one.product(), wanted, atol=1e-6, rtol=1e-5)
         assert one.rank == rank

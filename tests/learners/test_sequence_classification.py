@@ -7,12 +7,16 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hanse import journal, rescore, simulation
-from hanse.division import divide
+from hanse import errors
 from hanse.errors import UserError
+from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.loading import load as load_experiment
+from hanse.journal import run_folder
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.base_model import Model, load
-from hanse.loading import load as load_experiment
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.serving import evaluate
+from hanse.simulation import run as simulation
 from stopping import ctrl_c
 
 LORA = "adapter.lora.target_modules=[query, value]"
@@ -62,7 +66,7 @@ def test_a_federation_learns_and_transformers_says_the_same(
 ) -> None:
     words = [f"algorithm={algorithm}", f"cohort={cohort}", "rounds=4", "train.max_steps=8"]
     folder = _run(file, "run", LORA, *words)
-    before, after = (journal.read_scores(folder, "test-classification", at) for at in (0, 4))
+    before, after = (run_folder.read_scores(folder, "test-classification", at) for at in (0, 4))
     assert after["metrics"]["loss"] != before["metrics"]["loss"]
     if algorithm == "fedavg":  # others want rates of their own
         assert after["metrics"]["loss"] < before["metrics"]["loss"]
@@ -81,9 +85,9 @@ def test_a_federation_learns_and_transformers_says_the_same(
 def test_every_adapter_brings_its_head(file: Path, tiny_bert: Path, adapter: str) -> None:
     words = ["model.max_length=64", "rounds=2", "train.max_steps=4"]
     folder = _run(file, "run", f"adapter={adapter}", *words)
-    items = journal.read_scores(folder, "test-classification", 2)["items"]
+    items = run_folder.read_scores(folder, "test-classification", 2)["items"]
     assert _by_transformers(folder, tiny_bert) == items
-    assert rescore.compare(folder)["classification"].adapted.items == items
+    assert evaluate.compare(folder)["classification"].adapted.items == items
 
 
 def _by_transformers(folder: Path, tiny_bert: Path) -> list[float]:
@@ -107,7 +111,7 @@ def _by_transformers(folder: Path, tiny_bert: Path) -> list[float]:
 def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path, adapter: str) -> None:
     words = [adapter, "rounds=3", "train.max_steps=2"]
     whole = _run(file, "whole", *words)
-    with ctrl_c("round 2", 1), pytest.raises(simulation.StoppedError):
+    with ctrl_c("round 2", 1), pytest.raises(errors.StoppedError):
         _run(file, "again", *words)
     again = simulation.resume(file.parent / "again")
     weights = [(run / "adapter/adapter_model.safetensors").read_bytes() for run in (whole, again)]
@@ -116,9 +120,11 @@ def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path, adapter: st
 
 def test_a_run_is_scored_again_as_it_was(file: Path) -> None:
     folder = _run(file, "run", LORA)
-    found = rescore.compare(folder)["classification"]
-    last = journal.records(folder)[-1]["round"]
-    assert found.adapted.items == journal.read_scores(folder, "test-classification", last)["items"]
+    found = evaluate.compare(folder)["classification"]
+    last = run_folder.records(folder)[-1]["round"]
+    assert (
+        found.adapted.items == run_folder.read_scores(folder, "test-classification", last)["items"]
+    )
 
 
 def test_an_adapters_own_words_need_room(file: Path) -> None:

@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from hanse import journal, rescore, simulation
-from hanse.data.formats import Row
-from hanse.data.pairs import paired
+from hanse import errors
+from hanse.data.example import IGNORED, Example
+from hanse.data.formats.row import Row
+from hanse.data.tokenization.prompt_answer import paired
 from hanse.errors import UserError
+from hanse.experiment.loading import load as load_experiment
+from hanse.journal import run_folder
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
@@ -27,15 +29,17 @@ from hanse.learners.adapters.lora_xs import LoraXS
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
-from hanse.learners.base_model import Model, load
-from hanse.learners.cohort import train
+from hanse.learners.batched_clients.train import train
 from hanse.learners.generation import Decoding
-from hanse.learners.training import Training
-from hanse.loading import load as load_experiment
-from hanse.objectives.sft import Sft
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.sft import Sft
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.talk import open_talk
-from hanse.values import IGNORED, Example
+from hanse.serving import evaluate
+from hanse.serving.chat import open_talk
+from hanse.simulation import run as simulation
 from samples import GOOD, PLAIN
 from stopping import ctrl_c
 
@@ -270,10 +274,10 @@ def test_dropout_trains_alone(folder: Path) -> None:
 def test_a_federation_learns_to_answer(file: Path, cohort: str) -> None:
     words = ["rounds=4", "train.max_steps=10", "train.learning_rate=0.01", f"cohort={cohort}"]
     run = _run(file, "run", "adapter.lora.target_modules=all-linear", *words)
-    before, after = (journal.read_scores(run, "test-perplexity", at) for at in (0, 4))
+    before, after = (run_folder.read_scores(run, "test-perplexity", at) for at in (0, 4))
     assert after["metrics"]["loss"] < before["metrics"]["loss"] - 1
-    said = journal.read_scores(run, "test-generation", 4)
-    assert rescore.compare(run)["generation"].adapted.items == said["items"]
+    said = run_folder.read_scores(run, "test-generation", 4)
+    assert evaluate.compare(run)["generation"].adapted.items == said["items"]
     asked, answer = said["samples"][0]["prompt"], said["samples"][0]["said"]
     heard: list[str] = []
     assert open_talk(run).answer(asked, Decoding(8), heard.append).strip() == answer
@@ -294,7 +298,7 @@ def test_labels_are_written_and_not_chosen(file: Path, review_file: Path) -> Non
 def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path) -> None:
     words = ["rounds=3", "train.max_steps=2"]
     whole = _run(file, "whole", *words)
-    with ctrl_c("round 2", 1), pytest.raises(simulation.StoppedError):
+    with ctrl_c("round 2", 1), pytest.raises(errors.StoppedError):
         _run(file, "again", *words)
     again = simulation.resume(file.parent / "again")
     weights = [(run / "adapter/adapter_model.safetensors").read_bytes() for run in (whole, again)]

@@ -14,14 +14,15 @@ from clients import client, rows
 from torch import Tensor
 
 from hanse.errors import UserError
-from hanse.learners import cohort, cohort_size
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
-from hanse.learners.member import Member
-from hanse.learners.shortage import is_shortage
-from hanse.learners.stack import Stack
+from hanse.learners.batched_clients import size, train
+from hanse.learners.batched_clients.member import Member
+from hanse.learners.batched_clients.stacked_adapters import Stack
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.training.out_of_memory import is_shortage
 
 BATCH = 4  # rows of each client
 Limit = Callable[..., list[int]]
@@ -74,7 +75,7 @@ def members(backbone: Backbone, count: int) -> list[Member]:
 
 
 def outcome(them: list[Member]) -> list[dict[str, Tensor]]:
-    cohort.train(them)
+    train.train(them)
     return [{**member.tensors, **member.kept} for member in them]
 
 
@@ -128,7 +129,7 @@ def test_even_if_memory_runs_out_while_results_are_handed_over(
     them = members(backbone, 2)
     copies = [Member(**{**vars(member), "kept": dict(member.kept)}) for member in them]
     expected = outcome(copies)
-    leave, calls = cohort.Steps.leave, []
+    leave, calls = train.Steps.leave, []
 
     def failing(self: Any) -> None:
         leave(self)
@@ -137,7 +138,7 @@ def test_even_if_memory_runs_out_while_results_are_handed_over(
             self._members[1].kept.clear()
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(cohort.Steps, "leave", failing)
+    monkeypatch.setattr(train.Steps, "leave", failing)
     near(outcome(them), expected)
     assert len(calls) == 3
 
@@ -167,12 +168,12 @@ def test_the_failed_cohort_is_gone_before_the_next_begins(
 def test_one_client_that_does_not_fit_is_refused(backbone: Backbone, limit: Limit) -> None:
     learner: AdaptedModel = client(backbone, "a", rows(1, 12))
     limit(0)
-    for work in (learner.fit, lambda: cohort.train([learner.member()])):
+    for work in (learner.fit, lambda: train.train([learner.member()])):
         with pytest.raises(UserError, match=r"20\.00 GiB.*per_device_train_batch_size") as raised:
             work()
         assert raised.value.__suppress_context__
     with pytest.raises(UserError, match="gradient_checkpointing"):
-        cohort_size.best([learner.member() for _ in range(2)], 10_000)
+        size.best([learner.member() for _ in range(2)], 10_000)
 
 
 def test_a_refused_client_leaves_no_gradient_to_the_next(backbone: Backbone, limit: Limit) -> None:
@@ -192,17 +193,17 @@ def test_other_errors_pass(backbone: Backbone, limit: Limit) -> None:
     limit(0, error=RuntimeError("shapes do not fit"))
     for number in (1, 2):
         with pytest.raises(RuntimeError, match="shapes do not fit"):
-            cohort.train([client(backbone, "a", rows(1, 12)).member() for _ in range(number)])
+            train.train([client(backbone, "a", rows(1, 12)).member() for _ in range(number)])
     assert backbone.together is None
 
 
 def test_measuring_takes_the_largest_size_that_memory_held(
     backbone: Backbone, limit: Limit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cohort_size, "GAIN", 1e-9)  # whatever is larger is faster
+    monkeypatch.setattr(size, "GAIN", 1e-9)  # whatever is larger is faster
     them = [client(backbone, f"c{n}", rows(n, 12)).member() for n in range(8)]
     asked = limit(3)
-    assert cohort_size.best(them, 1_000_000) == 2
+    assert size.best(them, 1_000_000) == 2
     assert asked == [4]
     assert backbone.together is None
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hanse.learners.singular import first_vectors
+from hanse.tensors.singular_vectors import first_vectors
 
 DRAW = torch.Generator().manual_seed(3)
 FLAT = torch.randn(500, 700, generator=DRAW)  # the hardest: no value stands out

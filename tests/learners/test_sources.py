@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from hanse.errors import UserError
-from hanse.learners import sources
-from hanse.learners.base_model import Model, load
+from hanse.learners.load import load
+from hanse.learners.models import model_files
+from hanse.learners.models.settings import Model
 
 
 @pytest.fixture
@@ -100,7 +101,9 @@ def test_a_spoiled_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sources.PACKAGED, "absent", ("no_such_module", "x.gguf", "pip install it"))
+    monkeypatch.setitem(
+        model_files.PACKAGED, "absent", ("no_such_module", "x.gguf", "pip install it")
+    )
     assert "absent is not installed: pip install it" in _refused("absent")
 
 
@@ -164,7 +167,7 @@ def test_a_gguf_file_that_was_cut_is_said_to_be_none(tmp_path: Path, size: int) 
     whole += struct.pack("<IQ", 8, 2**40) + bytes(20)
     (tmp_path / "cut.gguf").write_bytes(whole[:size])
     with pytest.raises(UserError, match=r"cut.gguf is no GGUF file that can be loaded"):
-        sources.convert(tmp_path / "cut.gguf", tmp_path / "out")
+        model_files.convert(tmp_path / "cut.gguf", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -9,27 +9,31 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from hanse import journal, rescore, simulation
-from hanse.data.formats import Row
-from hanse.data.tagged import tag_names, tagged
-from hanse.division import divide
+from hanse import errors
+from hanse.data.example import IGNORED
+from hanse.data.formats.row import Row
+from hanse.data.tokenization.tags import tag_names, tagged
 from hanse.errors import UserError
+from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.loading import load as load_experiment
+from hanse.journal import run_folder
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.adapter import Adapter
 from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
-from hanse.learners.base_model import Model, load
-from hanse.learners.cohort import train
-from hanse.learners.training import Training
-from hanse.loading import load as load_experiment
-from hanse.objectives.tag import Tag
+from hanse.learners.batched_clients.train import train
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.tag import Tag
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.talk import open_talk
-from hanse.values import IGNORED
+from hanse.serving import evaluate
+from hanse.serving.chat import open_talk
+from hanse.simulation import run as simulation
 from samples import sentences
 from stopping import ctrl_c
 
@@ -157,7 +161,7 @@ def test_a_federation_learns_and_transformers_says_the_same(
     file: Path, tiny_bert: Path, cohort: str
 ) -> None:
     folder = _run(file, "run", f"cohort={cohort}", "rounds=4", "train.max_steps=12")
-    before, after = (journal.read_scores(folder, "test-tagging", at) for at in (0, 4))
+    before, after = (run_folder.read_scores(folder, "test-tagging", at) for at in (0, 4))
     for name in ("accuracy", "f1"):
         assert after["metrics"][name] > before["metrics"][name] + 0.2
     assert after["metrics"]["loss"] < before["metrics"]["loss"]
@@ -186,7 +190,7 @@ def test_a_federation_learns_and_transformers_says_the_same(
 def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path) -> None:
     words = ["rounds=3", "train.max_steps=2"]
     whole = _run(file, "whole", *words)
-    with ctrl_c("round 2", 1), pytest.raises(simulation.StoppedError):
+    with ctrl_c("round 2", 1), pytest.raises(errors.StoppedError):
         _run(file, "again", *words)
     again = simulation.resume(file.parent / "again")
     weights = [(run / "adapter/adapter_model.safetensors").read_bytes() for run in (whole, again)]
@@ -195,9 +199,9 @@ def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path) -> None:
 
 def test_a_run_is_scored_again_as_it_was(file: Path) -> None:
     folder = _run(file, "run")
-    found = rescore.compare(folder)["tagging"]
-    last = journal.records(folder)[-1]["round"]
-    assert found.adapted.items == journal.read_scores(folder, "test-tagging", last)["items"]
+    found = evaluate.compare(folder)["tagging"]
+    last = run_folder.records(folder)[-1]["round"]
+    assert found.adapted.items == run_folder.read_scores(folder, "test-tagging", last)["items"]
 
 
 def test_a_talk_tags_the_words_of_a_text(file: Path) -> None:
@@ -207,7 +211,7 @@ def test_a_talk_tags_the_words_of_a_text(file: Path) -> None:
     assert [word for word, _ in words] == ["film", "great", "film", "dull"]
     # What is said is what the run's test found, word by word.
     experiment = load_experiment(folder / "experiment.yaml")
-    test, found = divide(experiment).test, journal.read_scores(folder, "test-tagging", 4)
+    test, found = divide(experiment).test, run_folder.read_scores(folder, "test-tagging", 4)
     accuracy, mean = found["metrics"]["accuracy"], sum(len(row.words) for row in test) / len(test)
     for row, item in zip(test, found["items"], strict=True):
         pairs = zip(talk.tags(row.text), row.tags, strict=True)
@@ -253,7 +257,7 @@ def test_a_tag_that_training_has_not_seen_is_refused_with_a_way_out(file: Path) 
     with pytest.raises(
         UserError, match=r"other.jsonl:1: the tag 'B-new' is none of the 5 .*labels"
     ):
-        rescore.compare(folder, data=str(other))
+        evaluate.compare(folder, data=str(other))
     # The row is held out by some seed; then its tag is in no training row.
     data.write_text(data.read_text() + json.dumps(strange) + "\n")
     seeds = (f"data.split_seed={seed}" for seed in range(40))

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from hanse.learners.training import WINDOW, Training, draw
+from hanse.learners.training.batch_sampling import WINDOW, draw
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
 
 

@@ -8,15 +8,16 @@ import pytest
 import torch
 from clients import client, rows
 
+from hanse.federation.interfaces.results import Fit
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
-from hanse.learners.base_model import Model, load
-from hanse.learners.training_checkpoint import TrainingCheckpoint
-from hanse.objectives.sft import Sft
+from hanse.learners.load import load
+from hanse.learners.models.settings import Model
+from hanse.learners.objectives.sft import Sft
+from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.randomness import Moment
-from hanse.tensors import Tensors
-from hanse.values import Fit
+from hanse.tensors.named import Tensors
 
 STEPS = 6
 

@@ -15,19 +15,20 @@ from clients import choices, rows
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from hanse.learners import batches, cohort, steps
+from hanse.federation.interfaces.results import Fit
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
-from hanse.learners.decoder import decoder_layers
-from hanse.learners.prefix import Prefix
-from hanse.learners.seen import Seen
-from hanse.learners.training import Training
-from hanse.objectives.classify import Classify
-from hanse.objectives.sft import Sft
+from hanse.learners.batched_clients import optimizer, train
+from hanse.learners.caching.frozen_layers import Prefix
+from hanse.learners.models.layers import decoder_layers
+from hanse.learners.objectives.classify import Classify
+from hanse.learners.objectives.sft import Sft
+from hanse.learners.training import batches
+from hanse.learners.training.settings import Training
+from hanse.learners.training.training_progress import Seen
 from hanse.randomness import Moment
-from hanse.tensors import squared_distance
-from hanse.values import Fit
+from hanse.tensors.named import squared_distance
 
 META = torch.device("meta")
 TOP = Lora(r=4, layers_to_transform=(1,))
@@ -56,11 +57,11 @@ class Copies(TorchDispatchMode):
 @pytest.fixture(autouse=True)
 def left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes after the last step, and what the meta device does not have."""
-    monkeypatch.setattr(steps.Steps, "leave", lambda self: None)
+    monkeypatch.setattr(optimizer.Steps, "leave", lambda self: None)
     monkeypatch.setattr(Seen, "fit", lambda self, steps, spent, sums: Fit(steps, 0, 0, 0, 0))
     monkeypatch.setattr(Backbone, "autocast", lambda self: nullcontext())
     plain = torch.optim.AdamW
-    monkeypatch.setattr(steps, "AdamW", lambda groups, lr, fused: plain(groups, lr=lr))
+    monkeypatch.setattr(optimizer, "AdamW", lambda groups, lr, fused: plain(groups, lr=lr))
 
 
 def _backbone(kind: str = "llama", lora: Lora | None = None) -> Backbone:
@@ -102,12 +103,12 @@ def _together(backbone: Backbone, number: int, **own: Any) -> None:
         learner = _learner(backbone, name, number - (index == 0), **own)
         start = {n: torch.zeros(p.shape) for n, p in learner.parameters().items()}
         template = replace(learner, together=lambda m: members.append(m) or Fit(0, 0, 0, 0, 0))
-        member = cohort.Member(
+        member = train.Member(
             template, backbone, "adapter0", "train", learner.training, learner.objective,
             learner.moment, 3, _penalty(backbone), start, {},
         )  # fmt: skip
         members.append(member)
-    cohort.train(members)
+    train.train(members)
 
 
 def _penalty(backbone: Backbone) -> Any:

@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hanse.messages import ClientProfile, Request
-from hanse.runtimes import deployed
-from hanse.runtimes.deployed import Deployed
-from hanse.runtimes.frames import Frame, pack
-from hanse.runtimes.letters import WHO, Answer, Letter, Letters, RefusedError
-from hanse.silo.signatures import Stamp, Untrusted, sign, verify
+from hanse.deployment.envelopes import WHO, Answer, Letter, Letters, RefusedError
+from hanse.deployment.server import remote_clients
+from hanse.deployment.server.remote_clients import Deployed
+from hanse.deployment.sockets import Frame, pack
+from hanse.federation.messages import ClientProfile, Request
+from hanse.security.signatures import Stamp, Untrusted, sign, verify
 
 REST = ("server", "reply", 0.0)  # of a stamp
 LETTER = Letter("run1", "rounds: 1")
@@ -76,7 +76,7 @@ class Engine:
 def time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
     """A clock that goes on by a second whenever it is looked at."""
     ticks = itertools.count()
-    monkeypatch.setattr(deployed.time, "monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr(remote_clients.time, "monotonic", lambda: float(next(ticks)))
     return lambda: float(next(ticks))
 
 
@@ -197,8 +197,8 @@ def test_a_view_is_told_the_same_words_until_somebody_comes(
     """So it knows for how long they have been true; what changes each second stands beside."""
     caplog.set_level(logging.INFO)
     told: list[tuple[str, str]] = []
-    monkeypatch.setattr(deployed, "watched", lambda: True)
-    monkeypatch.setattr(deployed, "say", lambda what, detail="": told.append((what, detail)))
+    monkeypatch.setattr(remote_clients, "watched", lambda: True)
+    monkeypatch.setattr(remote_clients, "say", lambda what, detail="": told.append((what, detail)))
     engine = Engine(n1=Node("a"))
     silos = Deployed(engine, ("a", "b"), Letters(LETTER), enough=1, patience=60)
     silos.profiles()

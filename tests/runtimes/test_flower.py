@@ -13,15 +13,17 @@ from pathlib import Path
 import pytest
 
 from federation import flower_of
+from hanse.deployment import sockets
+from hanse.deployment.flower import launcher, supernode
+from hanse.deployment.flower import superlink as flower_link
+from hanse.deployment.flower.fork_client import COMMAND, NURSERY
+from hanse.deployment.flower.home import FlowerHome
+from hanse.deployment.flower.launcher import NODE, SERVER
+from hanse.deployment.flower.processes import Child, free_port, refuse_busy
+from hanse.deployment.flower.superlink import FlowerLink
+from hanse.deployment.flower.supernode import FlowerNode
+from hanse.deployment.sockets import door
 from hanse.errors import UserError
-from hanse.runtimes import flower_link, flower_node, flower_program, frames
-from hanse.runtimes.flower_asking import COMMAND, NURSERY
-from hanse.runtimes.flower_children import Child, free_port, refuse_busy
-from hanse.runtimes.flower_home import FlowerHome
-from hanse.runtimes.flower_link import FlowerLink
-from hanse.runtimes.flower_node import FlowerNode
-from hanse.runtimes.flower_program import NODE, SERVER
-from hanse.runtimes.frames import door
 
 
 def _run(code: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +34,7 @@ def _run(code: str, *words: str) -> subprocess.CompletedProcess[str]:
 def test_app_that_is_not_installed_here_is_not_run(tmp_path: Path) -> None:
     code = """
 import sys, pathlib
-from hanse.runtimes.flower_program import refuse_apps
+from hanse.deployment.flower.launcher import refuse_apps
 apps = pathlib.Path(sys.argv[1])
 if sys.argv[2] == "guarded": refuse_apps(str(apps))
 (apps / "evil.app.1.0.0.abc").mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,7 @@ def test_a_superlink_that_is_on_its_way_out_is_started_again(
         link = FlowerLink(tmp_path / "flower", "127.0.0.1", free_port(), entrance)
         monkeypatch.setattr(link, "_superlink", superlink)
         monkeypatch.setattr(FlowerHome, "call", call)
-        with closing(frames.call(str(entrance.path))):
+        with closing(sockets.call(str(entrance.path))):
             if dies:
                 link.start()
             else:  # another fault is not tried again
@@ -156,7 +158,7 @@ def test_a_node_whose_port_somebody_took_is_started_at_another(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with monkeypatch.context() as patch:
-            patch.setattr(flower_node, "free_port", lambda: taken.getsockname()[1])
+            patch.setattr(supernode, "free_port", lambda: taken.getsockname()[1])
             node.start()
         _await(lambda: not node.alive)
         assert "failed to start" in node.last()
@@ -189,7 +191,7 @@ def test_a_command_ends_as_what_was_forked_for_it_did(tmp_path: Path) -> None:
     words = [SERVER, "--insecure", "--host", "127.0.0.1", "--port", str(free_port())]
     home = FlowerHome.prepare(tmp_path / "flower", SERVER)
     asking = home.programs / "ask.py"  # nothing is started but by the nursery
-    asking.write_text(asking.read_text().replace(flower_program.__name__, "no.such.module"))
+    asking.write_text(asking.read_text().replace(launcher.__name__, "no.such.module"))
     link = Child(home, words, nursery)
     link.start()
     try:

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from hanse.runtimes.flower_asking import NURSERY
-from hanse.runtimes.flower_children import Child, await_port, free_port
-from hanse.runtimes.flower_fleet import App, Receive, Send, fleet_only
-from hanse.runtimes.flower_home import FlowerHome
-from hanse.runtimes.flower_program import SERVER
-from hanse.silo import identity
-from hanse.silo.identity import ServerKit
+from hanse.deployment.flower.fleet_only import App, Receive, Send, fleet_only
+from hanse.deployment.flower.fork_client import NURSERY
+from hanse.deployment.flower.home import FlowerHome
+from hanse.deployment.flower.launcher import SERVER
+from hanse.deployment.flower.processes import Child, await_port, free_port
+from hanse.security import kits
+from hanse.security.kits import ServerKit
 
 SERVES = ("192.0.2.1", 8000)
 ELSEWHERE = ("203.0.113.9", 4000)
@@ -105,7 +105,7 @@ def test_a_body_is_read_when_it_is_known_whose_it_is_and_no_further_than_is_due(
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> ServerKit:
-    return identity.init(tmp_path_factory.mktemp("hub") / "kit", [], 30)
+    return kits.init(tmp_path_factory.mktemp("hub") / "kit", [], 30)
 
 
 @pytest.fixture(params=["--insecure"])
@@ -162,7 +162,7 @@ def test_a_superlink_with_keys_takes_nothing_that_is_not_signed(
         plain.request("POST", "/v1/fleet/pull-messages", body=b"")
         plain.getresponse()
     plain.close()
-    another = identity.init(tmp_path / "another", [], 30)
+    another = kits.init(tmp_path / "another", [], 30)
     for context in (ssl.create_default_context(cafile=another.certificates[0]), _old()):
         with (
             socket.create_connection(("127.0.0.1", superlink), timeout=30) as bare,

@@ -38,11 +38,11 @@ from flwr.superlink.main import create_app
 from google.protobuf.message import Message
 
 from federation import flower_of
-from hanse.runtimes.flower_children import await_port, free_port
-from hanse.runtimes.flower_fleet import SAID
-from hanse.runtimes.flower_link import FlowerLink, Tls
-from hanse.runtimes.frames import door
-from hanse.silo import identity
+from hanse.deployment.flower.fleet_only import SAID
+from hanse.deployment.flower.processes import await_port, free_port
+from hanse.deployment.flower.superlink import FlowerLink, Tls
+from hanse.deployment.sockets import door
+from hanse.security import kits
 
 ELSEWHERE = {"X-Forwarded-For": "203.0.113.9"}
 MOST = 2**20  # bytes that a node may send to this SuperLink
@@ -120,7 +120,7 @@ class SuperLink:
             number
             for number, words in flower_of(self.home).items()
             if Path(f"/proc/{number}/comm").read_text().startswith("flower-superlin")
-            and "nursery" in words
+            and "fork_server" in words
         ]
         status = Path(f"/proc/{process}/status").read_text()
         return 1024 * int(re.findall(r"VmHWM:\s+(\d+)", status)[0])
@@ -130,11 +130,11 @@ class SuperLink:
 def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
     home = tmp_path_factory.mktemp("link")
     kit = home / "kit"
-    identity.init(kit, [], 30)
+    kits.init(kit, [], 30)
     for name in ("a", "b", "c"):
-        identity.enrol(kit, identity.make_keys(home / name, name))
-    identity.revoke(kit, "c")
-    hub = identity.open_server(kit)
+        kits.enrol(kit, kits.make_keys(home / name, name))
+    kits.revoke(kit, "c")
+    hub = kits.open_server(kit)
     keys = {name: _load(home / name / f"{name}.ssh") for name in ("a", "b", "c")}
     with door() as entrance:
         link = FlowerLink(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from hanse.runtimes import flower_nursery
-from hanse.runtimes.flower_home import FlowerHome
-from hanse.runtimes.flower_nursery import COMMAND, EXECUTOR
-from hanse.runtimes.flower_program import APPS, NODE, PARENT, RUN_APPS
+from hanse.deployment.flower import fork_server
+from hanse.deployment.flower.fork_server import COMMAND, EXECUTOR
+from hanse.deployment.flower.home import FlowerHome
+from hanse.deployment.flower.launcher import APPS, NODE, PARENT, RUN_APPS
 
 # Tells of an event as Flower does when one of its programs begins, and says where that connects to.
 TELLING = """
@@ -83,7 +83,7 @@ def test_what_the_nursery_forks_to_run_an_app_lets_no_other_one_in(
     sent = apps / "evil.app.1.0.0.abc"
     here, there = socket.socketpair()
     with here, there:
-        work = flower_nursery._run
+        work = fork_server._run
         code = _forked(lambda: work([program], sent.mkdir, there))
     runs = program in RUN_APPS
     assert sent.exists() is not runs, "another program may, which is not asked to run any"
@@ -97,7 +97,7 @@ def test_what_is_started_to_run_an_app_lets_no_other_one_in(tmp_path: Path) -> N
     sent = apps / "evil.app.1.0.0.abc"
     code = f"""
 import pathlib, sys
-from hanse.runtimes import flower_program
+from hanse.deployment.flower import launcher as flower_program
 class Entry:
     def load(self):
         return pathlib.Path({str(sent)!r}).mkdir

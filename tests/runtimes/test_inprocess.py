@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from hanse.algorithms.fedavg import FedAvg
-from hanse.client import Site
-from hanse.interfaces import Client, Federation
-from hanse.journal import records
-from hanse.messages import Order, Reply, Update
-from hanse.runtimes.inprocess import InProcess
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.client import Site
+from hanse.federation.interfaces.algorithm import Client
+from hanse.federation.interfaces.transport import Federation
+from hanse.federation.messages import Order, Reply, Update
+from hanse.journal.run_folder import records
+from hanse.simulation.in_process import InProcess
 from toys import Outcome, federate, same, silos
 
 

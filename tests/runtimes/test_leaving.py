@@ -29,7 +29,7 @@ time.sleep(60)
 NODE = """
 import os, signal, sys, time
 from pathlib import Path
-from hanse.runtimes import flower_nursery
+from hanse.deployment.flower import fork_server as flower_nursery
 home = Path(sys.argv[1])
 
 def leave(number, frame):

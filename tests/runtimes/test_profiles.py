@@ -2,8 +2,8 @@
 
 import pytest
 
-from hanse.messages import ClientProfile
-from hanse.runtimes.letters import Answer, Letter, Letters, RefusedError
+from hanse.deployment.envelopes import Answer, Letter, Letters, RefusedError
+from hanse.federation.messages import ClientProfile
 
 LETTER = Letter("run1", "rounds: 1")
 DUE = {"a": {"rank": 8.0, "scaling": 2.0}}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from hanse.runtimes.rendezvous import Rendezvous
+from hanse.simulation.rendezvous import Rendezvous
 
 
 class Bench:

@@ -11,16 +11,16 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hanse.algorithms.fedavg import FedAvg
-from hanse.algorithms.hetlora import HetLoRA
-from hanse.algorithms.scaffold import Scaffold
+from hanse.deployment.server.agreement_relay import Agreeing
+from hanse.deployment.silo.agreement import Disagreement, Witness, sent
 from hanse.errors import UserError
-from hanse.interfaces import Federation
-from hanse.journal import records
-from hanse.messages import AGREED, ClientProfile, Order, Reply, Request, Update
-from hanse.runtimes.agreeing import Agreeing
-from hanse.silo.agreement import Disagreement, Witness, sent
-from hanse.silo.signatures import sign, verify
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.algorithms.hetlora import HetLoRA
+from hanse.federation.algorithms.scaffold import Scaffold
+from hanse.federation.interfaces.transport import Federation
+from hanse.federation.messages import AGREED, ClientProfile, Order, Reply, Request, Update
+from hanse.journal.run_folder import records
+from hanse.security.signatures import sign, verify
 from test_constants import go as with_constants
 from toys import Outcome, federate, held_out, same, silos
 

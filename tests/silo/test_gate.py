@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
-from hanse.loading import load
-from hanse.messages import Reply, Request, Update
-from hanse.resident import Resident
-from hanse.settings import dump
-from hanse.silo import bundle, identity, settings
-from hanse.silo.gate import Gate
-from hanse.silo.identity import ServerKit, SiloKit
-from hanse.silo.job import Refused, RowCounts
-from hanse.silo.models import hash_of
-from hanse.silo.settings import Silo
-from hanse.silo.signatures import Inbox, Outbox, Untrusted
+from hanse.deployment.silo import settings
+from hanse.deployment.silo.guard import Gate
+from hanse.deployment.silo.job import Refused, RowCounts
+from hanse.deployment.silo.settings import Silo
+from hanse.deployment.silo.worker import Resident
+from hanse.experiment.loading import load
+from hanse.federation.messages import Reply, Request, Update
+from hanse.journal.yaml_text import dump
+from hanse.learners.models.model_hash import hash_of
+from hanse.security import kits, members
+from hanse.security.kits import ServerKit, SiloKit
+from hanse.security.signatures import Inbox, Outbox, Untrusted
 
 TEMPLATE = r'template: "Review: {text}\nSentiment:"'  # what the experiment has, too
 
@@ -32,9 +33,9 @@ class World:
     trained: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        identity.init(self.home / "kit", [], 30)
+        kits.init(self.home / "kit", [], 30)
         for name in ("silo-1", "silo-2"):
-            identity.enrol(self.home / "kit", identity.make_keys(self.home / name, name))
+            kits.enrol(self.home / "kit", kits.make_keys(self.home / name, name))
             for file in ("ca.crt", "server.pub"):
                 (self.home / name / file).write_bytes((self.home / "kit" / file).read_bytes())
         self.outbox = Outbox("server", self.server.signing)
@@ -42,15 +43,15 @@ class World:
 
     @property
     def server(self) -> ServerKit:
-        return identity.open_server(self.home / "kit")
+        return kits.open_server(self.home / "kit")
 
     @property
     def kit(self) -> SiloKit:
-        return identity.open_silo(self.home / "silo-1", "silo-1")
+        return kits.open_silo(self.home / "silo-1", "silo-1")
 
     def trust(self) -> None:
-        (self.home / "members.pub").write_text(bundle.written(self.server))
-        bundle.trust(self.home / "silo-1", self.home / "members.pub")
+        (self.home / "members.pub").write_text(members.written(self.server))
+        members.trust(self.home / "silo-1", self.home / "members.pub")
 
     def silo(self, policy: str = "{}") -> Silo:
         file = self.home / "silo.yaml"
@@ -303,7 +304,7 @@ def test_a_job_that_is_refused_costs_no_hash_of_the_model_and_is_counted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[str] = []
-    monkeypatch.setattr("hanse.silo.gate.hash_of", lambda name: hashed.append(name))
+    monkeypatch.setattr("hanse.deployment.silo.guard.hash_of", lambda name: hashed.append(name))
     policy = "{max_rounds: 1, max_requests_per_day: 7}"
     for number in range(9):
         gate = Gate(world.silo(policy), world.kit, f"run{number // 2}")

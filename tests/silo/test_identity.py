@@ -16,24 +16,25 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA384
 
 from hanse.errors import UserError
-from hanse.silo import bundle, certificates, identity, keys
-from hanse.silo.identity import ServerKit
-from hanse.silo.keys import Public
+from hanse.security import certificates, keys, kits
+from hanse.security import members as bundle
+from hanse.security.keys import Public
+from hanse.security.kits import ServerKit
 
 
 @pytest.fixture
 def kit(tmp_path: Path) -> ServerKit:
     """A server's kit."""
-    return identity.init(tmp_path / "kit", ["fl.example.org", "10.0.0.7"], 30)
+    return kits.init(tmp_path / "kit", ["fl.example.org", "10.0.0.7"], 30)
 
 
 def silo(home: Path, kit: ServerKit, name: str, *, enrolled: bool = True) -> Public:
     """A silo with a kit of its own, which has what the server sends."""
-    public = identity.make_keys(home / name, name)
+    public = kits.make_keys(home / name, name)
     for file in ("ca.crt", "server.pub"):
         (home / name / file).write_bytes((kit.folder / file).read_bytes())
     if enrolled:
-        identity.enrol(kit.folder, public)
+        kits.enrol(kit.folder, public)
     return public
 
 
@@ -47,7 +48,7 @@ def test_private_keys_are_their_owners_alone(tmp_path: Path, kit: ServerKit) -> 
 
 
 def test_ssh_keygen_reads_the_keys_alike(tmp_path: Path) -> None:
-    public = identity.make_keys(tmp_path, "silo-a")
+    public = kits.make_keys(tmp_path, "silo-a")
     for file, kind, mine in zip(
         ("silo-a.ssh", "silo-a.key"), ("ECDSA", "ED25519"), public.fingerprints, strict=True
     ):
@@ -61,10 +62,10 @@ def test_ssh_keygen_reads_the_keys_alike(tmp_path: Path) -> None:
 
 def test_what_was_enrolled_is_known(tmp_path: Path, kit: ServerKit) -> None:
     public = silo(tmp_path, kit, "silo-a")
-    assert not identity.enrol(kit.folder, public)  # known by now
-    opened = identity.open_server(kit.folder)
+    assert not kits.enrol(kit.folder, public)  # known by now
+    opened = kits.open_server(kit.folder)
     assert opened.known == {"silo-a": public.signing}
-    mine = identity.open_silo(tmp_path / "silo-a", "silo-a")
+    mine = kits.open_silo(tmp_path / "silo-a", "silo-a")
     assert mine.known == {"server": kit.signing.public_key()} and mine.silos == {}
     assert mine.signing.public_key() == public.signing
 
@@ -78,20 +79,20 @@ def test_one_key_is_one_silo(tmp_path: Path, kit: ServerKit) -> None:
     )
     twice = keys.parse(keys.written("silo-b", node, signing), "silo-b.pub")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="a key of silo-b is enrolled already, as silo-a"):
-        identity.enrol(kit.folder, twice)
+        kits.enrol(kit.folder, twice)
     fresh = keys.Ed25519PrivateKey.generate()  # one key of two is enough to be told
     half = keys.parse(keys.written("silo-b", node, fresh), "silo-b.pub")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="a key of silo-b is enrolled already, as silo-a"):
-        identity.enrol(kit.folder, half)
-    assert list(identity.members(kit.folder)) == ["silo-a"]
+        kits.enrol(kit.folder, half)
+    assert list(kits.members(kit.folder)) == ["silo-a"]
 
 
 def test_a_name_is_one_silos(tmp_path: Path, kit: ServerKit) -> None:
     silo(tmp_path, kit, "silo-a")
     for name in ("silo-a", "Silo-A"):
-        other = identity.make_keys(tmp_path / "thief" / name, name)
+        other = kits.make_keys(tmp_path / "thief" / name, name)
         with pytest.raises(UserError, match=r"with other keys|capitals alone"):
-            identity.enrol(kit.folder, other)
+            kits.enrol(kit.folder, other)
 
 
 def test_somebody_elses_keys_cannot_be_enrolled(tmp_path: Path, kit: ServerKit) -> None:
@@ -127,7 +128,7 @@ def test_what_is_no_public_file_is_refused(tmp_path: Path, damage: str) -> None:
 
 
 def test_every_changed_byte_of_a_public_file_is_found(tmp_path: Path) -> None:
-    public = identity.make_keys(tmp_path, "silo-a")
+    public = kits.make_keys(tmp_path, "silo-a")
     for at in range(0, len(public.text) - 1, 7):
         sign = "B" if public.text[at] == "A" else "A"
         changed = public.text[:at] + sign + public.text[at + 1 :]
@@ -145,7 +146,7 @@ def test_every_changed_byte_of_a_public_file_is_found(tmp_path: Path) -> None:
 )
 def test_names_that_are_no_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="is no name for a silo"):
-        identity.make_keys(tmp_path / "kit", name)
+        kits.make_keys(tmp_path / "kit", name)
     assert not (tmp_path / "kit").exists()
 
 
@@ -155,24 +156,24 @@ def test_nothing_is_overwritten(tmp_path: Path, kit: ServerKit) -> None:
         shutil.copy(kit.folder / name, tmp_path / "silo-a")
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     with pytest.raises(UserError, match="is a server's kit already"):
-        identity.init(kit.folder, [], 30)
+        kits.init(kit.folder, [], 30)
     with pytest.raises(UserError, match=r"has ca.crt and server.pub already, as a silo's kit has"):
-        identity.init(tmp_path / "silo-a", [], 30)
+        kits.init(tmp_path / "silo-a", [], 30)
     with pytest.raises(UserError, match="is there already"):
-        identity.make_keys(tmp_path / "silo-a", "silo-a")
+        kits.make_keys(tmp_path / "silo-a", "silo-a")
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 def test_a_revoked_key_stays_out(tmp_path: Path, kit: ServerKit) -> None:
     public = silo(tmp_path, kit, "silo-a")
-    identity.revoke(kit.folder, "silo-a")
-    assert identity.open_server(kit.folder).known == {}
+    kits.revoke(kit.folder, "silo-a")
+    assert kits.open_server(kit.folder).known == {}
     with pytest.raises(UserError, match="was revoked"):
-        identity.enrol(kit.folder, public)
-    fresh = identity.make_keys(tmp_path / "new", "silo-a")
-    assert identity.enrol(kit.folder, fresh)
+        kits.enrol(kit.folder, public)
+    fresh = kits.make_keys(tmp_path / "new", "silo-a")
+    assert kits.enrol(kit.folder, fresh)
     with pytest.raises(UserError, match="silo-z is not enrolled"):
-        identity.revoke(kit.folder, "silo-z")
+        kits.revoke(kit.folder, "silo-z")
 
 
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path, kit: ServerKit) -> None:
@@ -181,21 +182,21 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path, kit: ServerKit) -
         file = tmp_path / "silo-a" / f"silo-a.{ending}"
         file.chmod(0o640)
         with pytest.raises(UserError, match=rf"{ending} has mode 0640.*`chmod 600"):
-            identity.open_silo(tmp_path / "silo-a", "silo-a")
+            kits.open_silo(tmp_path / "silo-a", "silo-a")
         file.chmod(0o600)
     (kit.folder / "ca.key").chmod(0o644)
     with pytest.raises(UserError, match="mode 0644"):
-        identity.open_server(kit.folder)
+        kits.open_server(kit.folder)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
 def test_a_kit_is_made_so_that_nobody_else_can_change_it(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        kit = identity.init(tmp_path / "hub" / "kit", [], 30)
-        identity.enrol(kit.folder, identity.make_keys(tmp_path / "a" / "kit", "a"))
-        identity.enrol(kit.folder, identity.make_keys(tmp_path / "b" / "kit", "b"))
-        identity.revoke(kit.folder, "b")
+        kit = kits.init(tmp_path / "hub" / "kit", [], 30)
+        kits.enrol(kit.folder, kits.make_keys(tmp_path / "a" / "kit", "a"))
+        kits.enrol(kit.folder, kits.make_keys(tmp_path / "b" / "kit", "b"))
+        kits.revoke(kit.folder, "b")
     finally:
         os.umask(before)
     for home in (tmp_path / "hub", tmp_path / "a"):
@@ -204,7 +205,7 @@ def test_a_kit_is_made_so_that_nobody_else_can_change_it(tmp_path: Path, umask: 
             private = path.suffix in (".key", ".ssh")
             assert mode == (0o600 if private else 0o644) or path.is_dir()
             assert not mode & 0o022
-    assert identity.open_server(kit.folder).silos.keys() == {"a"}
+    assert kits.open_server(kit.folder).silos.keys() == {"a"}
 
 
 @pytest.mark.parametrize("mode", [0o020, 0o002])
@@ -229,44 +230,42 @@ def test_a_kit_that_others_can_change_is_refused(
             continue
         place.chmod(place.stat().st_mode | mode)
         with pytest.raises(UserError, match=r"has mode \d+, so other users could change whom"):
-            identity.open_server(folder) if folder == kit.folder else identity.open_silo(
-                folder, "silo-a"
-            )
+            kits.open_server(folder) if folder == kit.folder else kits.open_silo(folder, "silo-a")
         if folder == mine:
             with pytest.raises(UserError, match="so other users could"):
                 bundle.trust(mine, bundled)
         place.chmod(place.stat().st_mode & ~mode)
         opened.append(folder)
     assert opened
-    identity.open_server(kit.folder)
-    identity.open_silo(mine, "silo-a")
+    kits.open_server(kit.folder)
+    kits.open_silo(mine, "silo-a")
 
 
 def test_a_kit_of_another_user_is_refused(kit: ServerKit, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() == 0:
         os.chown(kit.folder / "server.pub", 4711, -1)
-        identity.open_server(kit.folder)  # root in a container has files of the host's users
+        kits.open_server(kit.folder)  # root in a container has files of the host's users
     monkeypatch.setattr(os, "geteuid", lambda: 4712)
     with pytest.raises(UserError, match="belongs to another user, who could change whom"):
-        identity.open_server(kit.folder)
+        kits.open_server(kit.folder)
 
 
 def test_certificates_hold_for_a_time(tmp_path: Path, kit: ServerKit) -> None:
     silo(tmp_path, kit, "silo-a")
     now = datetime.now(UTC)
     with pytest.raises(UserError, match=r"tls.crt expired on .*; run `hanse kit renew`"):
-        identity.open_server(kit.folder, now + timedelta(days=31))
-    identity.renew(kit.folder, [], 90)
-    identity.open_server(kit.folder, now + timedelta(days=31))
+        kits.open_server(kit.folder, now + timedelta(days=31))
+    kits.renew(kit.folder, [], 90)
+    kits.open_server(kit.folder, now + timedelta(days=31))
     with pytest.raises(UserError, match=r"holds only from .* set the clock"):
-        identity.open_server(kit.folder, now - timedelta(days=1))
+        kits.open_server(kit.folder, now - timedelta(days=1))
     with pytest.raises(UserError, match=r"ca.crt expired on .*administrator makes a new kit"):
-        identity.open_silo(tmp_path / "silo-a", "silo-a", now + timedelta(days=4000))
+        kits.open_silo(tmp_path / "silo-a", "silo-a", now + timedelta(days=4000))
 
 
 def test_renewing_keeps_hosts_and_the_authority(kit: ServerKit) -> None:
     authority = (kit.folder / "ca.crt").read_bytes()
-    hosts = identity.renew(kit.folder, ["fl2.example.org"], 60)
+    hosts = kits.renew(kit.folder, ["fl2.example.org"], 60)
     assert hosts == [
         *("fl.example.org", "10.0.0.7", "localhost", "127.0.0.1", "::1", "fl2.example.org"),
     ]
@@ -274,15 +273,15 @@ def test_renewing_keeps_hosts_and_the_authority(kit: ServerKit) -> None:
 
 
 def test_a_certificate_of_another_authority_or_key_is_found(tmp_path: Path, kit: ServerKit) -> None:
-    other = identity.init(tmp_path / "other", [], 30)
+    other = kits.init(tmp_path / "other", [], 30)
     mine, kept = kit.folder / "tls.crt", (kit.folder / "tls.crt").read_bytes()
     mine.write_bytes((other.folder / "tls.crt").read_bytes())
     with pytest.raises(UserError, match="was not issued by the authority"):
-        identity.open_server(kit.folder)
+        kits.open_server(kit.folder)
     mine.write_bytes(kept)
     (kit.folder / "tls.key").write_bytes((other.folder / "tls.key").read_bytes())
     with pytest.raises(UserError, match="is not the key of"):
-        identity.open_server(kit.folder)
+        kits.open_server(kit.folder)
 
 
 def test_openssl_takes_the_certificate(kit: ServerKit) -> None:
@@ -295,71 +294,71 @@ def test_openssl_takes_the_certificate(kit: ServerKit) -> None:
 
 def test_no_host(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'fl example' is no host"):
-        identity.init(tmp_path / "kit", ["fl example"], 30)
-    assert identity.init(tmp_path / "kit", ["fl.example"], 30).silos == {}
+        kits.init(tmp_path / "kit", ["fl example"], 30)
+    assert kits.init(tmp_path / "kit", ["fl.example"], 30).silos == {}
 
 
 def test_half_a_kit_is_said_to_be_one(tmp_path: Path) -> None:
     certificates.authority(tmp_path / "kit")
     with pytest.raises(UserError, match="stopped half-way; move it away"):
-        identity.init(tmp_path / "kit", [], 30)
+        kits.init(tmp_path / "kit", [], 30)
 
 
 def test_of_a_bundle_that_is_refused_no_silo_is_taken(tmp_path: Path) -> None:
     """The first in it could be taken, but not the second."""
     hub, own = tmp_path / "hub", tmp_path / "own"
-    identity.init(hub, [], 30)
+    kits.init(hub, [], 30)
     for name in ("north", "south"):
-        identity.enrol(hub, identity.make_keys(tmp_path / name, name))
+        kits.enrol(hub, kits.make_keys(tmp_path / name, name))
     own.mkdir()
     shutil.copy(hub / "server.pub", own / "server.pub")
-    identity.enrol(own, keys.read(hub / "silos" / "south.pub"))
-    identity.revoke(own, "south")
+    kits.enrol(own, keys.read(hub / "silos" / "south.pub"))
+    kits.revoke(own, "south")
     members = tmp_path / "members.pub"
-    members.write_text(bundle.written(identity.open_server(hub)))
+    members.write_text(bundle.written(kits.open_server(hub)))
     with pytest.raises(UserError, match="a key of south was revoked"):
         bundle.trust(own, members)
-    assert identity.members(own) == {}
+    assert kits.members(own) == {}
 
 
 def test_a_revoked_silo_is_not_known_although_its_file_came_back(tmp_path: Path) -> None:
     kit = tmp_path / "kit"
-    identity.init(kit, [], 30)
-    public = identity.make_keys(tmp_path / "north", "north")
-    identity.enrol(kit, public)
-    identity.revoke(kit, "north")
+    kits.init(kit, [], 30)
+    public = kits.make_keys(tmp_path / "north", "north")
+    kits.enrol(kit, public)
+    kits.revoke(kit, "north")
     (kit / "silos" / "north.pub").write_text(public.text)
-    assert identity.open_server(kit).silos == {}
+    assert kits.open_server(kit).silos == {}
 
 
 @pytest.mark.parametrize("file", ["ca.crt", "tls.crt", "tls.key", "server.key"])
 def test_a_damaged_kit_is_said_by_its_file(kit: ServerKit, file: str) -> None:
     (kit.folder / file).write_bytes(b"damaged")
     with pytest.raises(UserError, match=file):
-        identity.open_server(kit.folder)
+        kits.open_server(kit.folder)
 
 
 def test_silos_know_each_other_by_a_signed_file(tmp_path: Path, kit: ServerKit) -> None:
     for name in ("silo-a", "silo-b", "silo-c"):
         silo(tmp_path, kit, name)
     file = tmp_path / "members.pub"
-    file.write_text(bundle.written(identity.open_server(kit.folder)))
+    file.write_text(bundle.written(kits.open_server(kit.folder)))
     assert [public.name for public in bundle.trust(tmp_path / "silo-a", file)] == [
         *("silo-b", "silo-c"),
     ]
     assert bundle.trust(tmp_path / "silo-a", file) == []
-    assert list(identity.open_silo(tmp_path / "silo-a", "silo-a").silos) == ["silo-b", "silo-c"]
+    assert list(kits.open_silo(tmp_path / "silo-a", "silo-a").silos) == ["silo-b", "silo-c"]
 
 
 def test_a_file_of_members_from_elsewhere_is_refused(tmp_path: Path, kit: ServerKit) -> None:
     silo(tmp_path, kit, "silo-a")
     silo(tmp_path, kit, "silo-b")
-    text, file = bundle.written(identity.open_server(kit.folder)), tmp_path / "members.pub"
-    other = identity.init(tmp_path / "other", [], 30)
-    identity.enrol(other.folder, identity.make_keys(tmp_path / "x", "silo-x"))
+    text, file = bundle.written(kits.open_server(kit.folder)), tmp_path / "members.pub"
+    other = kits.init(tmp_path / "other", [], 30)
+    kits.enrol(other.folder, kits.make_keys(tmp_path / "x", "silo-x"))
     lines = text.split("\n")
     for changed in (
-        bundle.written(identity.open_server(other.folder)),  # another server's
+        bundle.written(kits.open_server(other.folder)),  # another server's
         "\n".join([lines[0], *lines[6:]]),  # one silo left out
         text.replace("silo-b", "silo-x"),
     ):
@@ -374,11 +373,11 @@ def test_other_keys_for_a_known_silo_are_refused(tmp_path: Path, kit: ServerKit)
     silo(tmp_path, kit, "silo-a")
     silo(tmp_path, kit, "silo-b")
     file = tmp_path / "members.pub"
-    file.write_text(bundle.written(identity.open_server(kit.folder)))
+    file.write_text(bundle.written(kits.open_server(kit.folder)))
     bundle.trust(tmp_path / "silo-a", file)
     for name in ("silo-a", "silo-b"):
         forged = ServerKit(
-            kit.folder, kit.signing, {name: identity.make_keys(tmp_path / f"forged-{name}", name)}
+            kit.folder, kit.signing, {name: kits.make_keys(tmp_path / f"forged-{name}", name)}
         )
         file.write_text(bundle.written(forged))
         with pytest.raises(UserError, match=f"has other keys for {name} than this kit"):
@@ -396,7 +395,7 @@ def test_commands(hanse: Callable[..., Any], tmp_path: Path) -> None:
             shutil.copy(tmp_path / "kit" / file, tmp_path / name)
     assert hanse("kit", "bundle").code == 0
     assert "silo-b   node SHA256:" in hanse("kit", "trust", "members.pub", "--kit", "silo-a").out
-    assert list(identity.open_silo(tmp_path / "silo-a", "silo-a").silos) == ["silo-b"]
+    assert list(kits.open_silo(tmp_path / "silo-a", "silo-a").silos) == ["silo-b"]
     assert hanse("kit", "revoke", "silo-b").code == 0
     refused = hanse("kit", "enrol", "silo-b/silo-b.pub")
     assert refused.code == 2 and "was revoked" in refused.err

@@ -12,7 +12,7 @@ import pytest
 import transformers
 
 from hanse.errors import UserError
-from hanse.silo.models import LOADED, hash_of, model_hash
+from hanse.learners.models.model_hash import LOADED, hash_of, model_hash
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
+from hanse.deployment.silo import settings
+from hanse.deployment.silo.enforcement import refusals
+from hanse.deployment.silo.job import Job, Refused, RowCounts, received
+from hanse.deployment.silo.settings import Silo
 from hanse.errors import UserError
-from hanse.experiment import Experiment
-from hanse.loading import load
-from hanse.settings import dump
-from hanse.silo import settings
-from hanse.silo.job import Job, Refused, RowCounts, received
-from hanse.silo.law import refusals
-from hanse.silo.settings import Silo
+from hanse.experiment.loading import load
+from hanse.experiment.schema import Experiment
+from hanse.journal.yaml_text import dump
 from test_mutations import Draw, holder, mutant, places
 
 JOBS, SILOS = 1000, 200

@@ -9,21 +9,22 @@ from typing import Annotated, Any, Literal
 import pytest
 import torch
 
-from hanse import parts, trust
-from hanse.data.labelled import refuse_template
+from hanse import registry
+from hanse.data.tokenization.label_words import refuse_template
+from hanse.deployment.silo import settings
+from hanse.deployment.silo.activity import DAY
+from hanse.deployment.silo.enforcement import WITHHELD, Law, refusals
+from hanse.deployment.silo.job import LARGEST, Refused, RowCounts, received
+from hanse.deployment.silo.server_texts import takes_text
+from hanse.deployment.silo.settings import Silo
 from hanse.errors import UserError
-from hanse.experiment import Experiment
-from hanse.loading import load
-from hanse.messages import Order, Reply, Request, Update
-from hanse.settings import dump
-from hanse.silo import settings
-from hanse.silo.activity import DAY
-from hanse.silo.job import LARGEST, Refused, RowCounts, received
-from hanse.silo.law import WITHHELD, Law, refusals
-from hanse.silo.models import model_hash
-from hanse.silo.server_texts import takes_text
-from hanse.silo.settings import Silo
-from hanse.values import Fit
+from hanse.experiment.loading import load
+from hanse.experiment.schema import Experiment
+from hanse.federation.interfaces.results import Fit
+from hanse.federation.messages import Order, Reply, Request, Update
+from hanse.journal.yaml_text import dump
+from hanse.learners.models.model_hash import model_hash
+from hanse.security import trusted_code
 
 SPY = """\
 from dataclasses import dataclass
@@ -105,8 +106,11 @@ def test_code_that_a_server_names_is_not_run(
     tmp_path: Path, told: dict[str, Any], place: str
 ) -> None:
     marker, evil = tmp_path / "marker", tmp_path / "evil.py"
-    base = {"aggregator": "Aggregator", "task": "Task"}.get(place, "Algorithm")
-    evil.write_text(SPY.format(module="interfaces", base=base, marker=str(marker)))
+    role = place if place in ("aggregator", "task") else "algorithm"
+    base = role.title()
+    evil.write_text(
+        SPY.format(module=f"federation.interfaces.{role}", base=base, marker=str(marker))
+    )
     name = f"{evil}:Mine"
     if place == "task":
         told["evaluation"]["tasks"] = [name]
@@ -117,8 +121,8 @@ def test_code_that_a_server_names_is_not_run(
     else:
         told[place] = {name: {}}
     # Without the law, and trusted, it runs, and then is no whole part.
-    with trust.granting(), pytest.raises(UserError):
-        parts.build("algorithms", name)
+    with trusted_code.granting(), pytest.raises(UserError):
+        registry.build("federation/algorithms", name)
     assert marker.exists()
     marker.unlink()
     if place == "client":  # no client may have other parts, so this is only left out
@@ -131,7 +135,9 @@ def test_code_that_a_server_names_is_not_run(
 
 def test_what_only_the_server_builds_is_left_out(tmp_path: Path, told: dict[str, Any]) -> None:
     marker, evil = tmp_path / "marker", tmp_path / "evil.py"
-    evil.write_text(SPY.format(module="interfaces", base="Algorithm", marker=str(marker)))
+    evil.write_text(
+        SPY.format(module="federation.interfaces.algorithm", base="Algorithm", marker=str(marker))
+    )
     told["report_to"] = [f"{evil}:Mine"]
     job = received(dump(told), silo(tmp_path / "a"))
     assert not marker.exists() and job.experiment.report_to == []
@@ -178,7 +184,9 @@ def test_an_outside_part_that_the_policy_names_is_the_silos_own(
     tmp_path: Path, told: dict[str, Any]
 ) -> None:
     marker, evil = tmp_path / "marker", tmp_path / "mine.py"
-    evil.write_text(SPY.format(module="algorithms.fedavg", base="FedAvg", marker=str(marker)))
+    evil.write_text(
+        SPY.format(module="federation.algorithms.fedavg", base="FedAvg", marker=str(marker))
+    )
     (tmp_path / "a").mkdir()
     own = evil.read_text().replace(str(marker), str(tmp_path / "own-marker"))
     (tmp_path / "a" / "mine.py").write_text(own)
@@ -365,7 +373,7 @@ def test_the_text_of_an_error_stays_here_unless_it_may_leave(tmp_path: Path) -> 
 
 
 def test_the_log_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hanse.silo.law.LARGEST", 1000)
+    monkeypatch.setattr("hanse.deployment.silo.enforcement.LARGEST", 1000)
     mine = silo(tmp_path / "a")
     for number in range(100):
         law(mine).note("refused", f"reason {number}")

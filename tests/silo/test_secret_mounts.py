@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hanse.silo import identity
+from hanse.security import kits
 
 # Mounts a kit, changes one thing in it, and opens it as root or as another user of the group 2000.
 SCRIPT = """
 import os, shutil, subprocess, sys
 from pathlib import Path
 from hanse.errors import UserError
-from hanse.silo import identity
+from hanse.security import kits as identity
 
 source, mount, user, changed, mode = sys.argv[1:]
 subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", mount], check=True)
@@ -56,9 +56,9 @@ def kit(tmp_path: Path) -> Path:
     done = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False)
     if done.returncode:
         pytest.skip("this machine lets nobody mount anything here")
-    server = identity.init(tmp_path / "hub", [], 30)
+    server = kits.init(tmp_path / "hub", [], 30)
     for name in ("a", "b"):
-        identity.enrol(server.folder, identity.make_keys(tmp_path / name, name))
+        kits.enrol(server.folder, kits.make_keys(tmp_path / name, name))
     for file in ("ca.crt", "server.pub"):
         shutil.copy(server.folder / file, tmp_path / "a" / file)
     (tmp_path / "a" / "silos").mkdir()

@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 
 from federation import free_port
-from hanse.assembly import simulate
+from hanse.deployment.envelopes import WHO, Letter
+from hanse.deployment.silo.policy import Policy
+from hanse.deployment.silo.settings import Rows, Silo
+from hanse.deployment.silo.worker import Resident
 from hanse.errors import UserError
-from hanse.loading import load
-from hanse.messages import Order, Request
-from hanse.resident import Resident
-from hanse.runtimes.letters import WHO, Letter
-from hanse.settings import dump
-from hanse.silo import bundle, identity
-from hanse.silo.models import hash_of
-from hanse.silo.policy import Policy
-from hanse.silo.settings import Rows, Silo
-from hanse.silo.signatures import Outbox
-from hanse.status import Status, shown
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.loading import load
+from hanse.federation.messages import Order, Request
+from hanse.journal.yaml_text import dump
+from hanse.learners.models.model_hash import hash_of
+from hanse.observability.metrics_endpoint import Status, shown
+from hanse.security import kits, members
+from hanse.security.signatures import Outbox
 from samples import reviews, write_lines
 
 ROW, ENVIRONMENT = "Ada-has-the-rare-disease-7341", "token-in-the-environment-9917"
@@ -56,8 +56,8 @@ def world(tmp_path: Path, experiment_file: Path, monkeypatch: pytest.MonkeyPatch
     file = write_lines(tmp_path / "secret.jsonl", rows)
     told = load(experiment_file, ["cohort=off", f"data.path={file}"])
     hub, own = tmp_path / "hub", tmp_path / "own"
-    identity.init(hub, [], 30)
-    identity.enrol(hub, identity.make_keys(own, "silo-1"))
+    kits.init(hub, [], 30)
+    kits.enrol(hub, kits.make_keys(own, "silo-1"))
     for name in ("ca.crt", "server.pub"):
         shutil.copy(hub / name, own / name)
     policy = Policy(data_settings=("template", "labels"), min_examples=1)
@@ -77,8 +77,8 @@ def world(tmp_path: Path, experiment_file: Path, monkeypatch: pytest.MonkeyPatch
         "silo": silo,
         "order": Order(server.learner.initial()),
         "letter": Letter("a1", dump(values), server.division.digest, model),
-        "outbox": Outbox("server", identity.open_server(hub).signing),
-        "late": Outbox("server", identity.open_server(hub).signing, lambda: time.time() - 999),
+        "outbox": Outbox("server", kits.open_server(hub).signing),
+        "late": Outbox("server", kits.open_server(hub).signing, lambda: time.time() - 999),
     }
 
 
@@ -93,7 +93,7 @@ def test_no_secret_leaves(
 ) -> None:
     """Good answers, refusals of every kind, a failure whose text quotes a row, metrics, bundles."""
     caplog.set_level(logging.DEBUG)
-    resident = Resident(world["silo"], identity.open_silo(world["own"], "silo-1"))
+    resident = Resident(world["silo"], kits.open_silo(world["own"], "silo-1"))
     train, score = (Request(kind, 1, 0, world["order"]) for kind in ("train", "evaluate"))
     said = [resident.answer(WHO), resident.answer(_asked(world, train))]
     said.append(resident.answer(_asked(world, score)))
@@ -110,9 +110,9 @@ def test_no_secret_leaves(
         )
 
     for error in (broken, lambda *_: 1 / 0):
-        monkeypatch.setattr("hanse.resident.respond", error)
+        monkeypatch.setattr("hanse.deployment.silo.worker.respond", error)
         said.append(resident.answer(_asked(world, replace(train, counted=1))))
-    world["members"] = bundle.written(identity.open_server(world["hub"])).encode()
+    world["members"] = members.written(kits.open_server(world["hub"])).encode()
     handed_on = [
         *said,
         _metrics(resident),
@@ -159,7 +159,7 @@ def test_the_probe_finds_a_row_that_may_leave(
 
     policy = world["silo"].policy.model_copy(update={"reasons": True})
     silo = world["silo"].model_copy(update={"policy": policy})
-    resident = Resident(silo, identity.open_silo(world["own"], "silo-1"))
-    monkeypatch.setattr("hanse.resident.respond", broken)
+    resident = Resident(silo, kits.open_silo(world["own"], "silo-1"))
+    monkeypatch.setattr("hanse.deployment.silo.worker.respond", broken)
     answer = resident.answer(_asked(world, Request("train", 1, 0, world["order"])))
     assert any(form in answer for form in spoken(ROW.encode()))

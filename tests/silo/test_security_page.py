@@ -4,9 +4,9 @@ import re
 import shutil
 from pathlib import Path
 
-from hanse.silo.policy import SCORES, TRAINING, Policy
-from hanse.silo.settings import load
-from hanse.silo.signatures import SKEW
+from hanse.deployment.silo.policy import SCORES, TRAINING, Policy
+from hanse.deployment.silo.settings import load
+from hanse.security.signatures import SKEW
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")

@@ -8,9 +8,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hanse.errors import UserError
-from hanse.messages import MessageError, Reply, Request
-from hanse.silo import signatures
-from hanse.silo.signatures import Inbox, Outbox, Stamp, Untrusted, sign, verify
+from hanse.federation.messages import Reply, Request
+from hanse.security import signatures
+from hanse.security.signatures import Inbox, Outbox, Stamp, Untrusted, sign, verify
+from hanse.tensors.serialization import MessageError
 
 BODY = Request("train", 3).pack()
 

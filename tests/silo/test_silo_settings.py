@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from hanse.deployment.silo.settings import Silo, is_loopback, load
 from hanse.errors import UserError
-from hanse.silo.settings import Silo, is_loopback, load
 
 GOOD = """\
 name: silo-a

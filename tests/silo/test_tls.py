@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from hanse.silo import certificates, identity
+from hanse.security import certificates, kits
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A server's kit."""
-    return identity.init(tmp_path / "kit", ["fl.example.org"], 30).folder
+    return kits.init(tmp_path / "kit", ["fl.example.org"], 30).folder
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def test_an_old_version_of_tls_is_refused(folder: Path) -> None:
 
 
 def test_another_authority_is_refused(folder: Path, tmp_path: Path) -> None:
-    other = identity.init(tmp_path / "other", ["fl.example.org"], 30).folder
+    other = kits.init(tmp_path / "other", ["fl.example.org"], 30).folder
     with (
         serving(other) as port,
         pytest.raises(ssl.SSLCertVerificationError, match=r"certificate verify failed"),

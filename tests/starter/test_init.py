@@ -12,14 +12,14 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from hanse.division import divide
 from hanse.errors import UserError
-from hanse.learners import sources
-from hanse.loading import load
-from hanse.starter.look import look, tokens
-from hanse.starter.page import COLUMN, scalar
-from hanse.starter.plan import label_words, plan
-from hanse.starter.start import start
+from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.loading import load
+from hanse.learners.models import model_files
+from hanse.planning.first_experiment.data_summary import look, tokens
+from hanse.planning.first_experiment.defaults import label_words, plan
+from hanse.planning.first_experiment.start import start
+from hanse.planning.first_experiment.yaml_page import COLUMN, scalar
 
 WORDS = ("positive", "negative")
 ODD = ("a: b", 'say "x"', "it's", "naïve – ü ☃", "line\nbreak", "# no comment", "{text}", "null")
@@ -282,7 +282,7 @@ def test_every_line_behind_a_sign_may_be_taken_instead(tmp_path: Path) -> None:
     taken = 0
     for name in ("texts", "labelled.jsonl", "chat.jsonl"):
         file = tmp_path / f"{name}.yaml"
-        start([str(tmp_path / name)], 2, sources.DEFAULT, file, {})
+        start([str(tmp_path / name)], 2, model_files.DEFAULT, file, {})
         text = file.read_text()
         before = load(file)
         for line in text.splitlines():
@@ -312,7 +312,7 @@ def test_held_out_rows_leave_every_silo_enough(tmp_path: Path) -> None:
         ]
         (tmp_path / "a.jsonl").write_bytes(lines(rows))
         file = tmp_path / "a.yaml"
-        started = start([str(tmp_path / "a.jsonl")], 3, sources.DEFAULT, file, {})
+        started = start([str(tmp_path / "a.jsonl")], 3, model_files.DEFAULT, file, {})
         assert started.plan.owner == "silo"
         divided = divide(load(file))
         kept = [len(divided.train[name]) + len(divided.held[name]) for name in divided.train]
@@ -321,7 +321,7 @@ def test_held_out_rows_leave_every_silo_enough(tmp_path: Path) -> None:
         file.unlink()
     # Rows that all say the same cannot be held out at all.
     (tmp_path / "a.jsonl").write_bytes(lines(labelled(1) * 9))
-    assert start([str(tmp_path / "a.jsonl")], 3, sources.DEFAULT, file, {}).plan.test == 0
+    assert start([str(tmp_path / "a.jsonl")], 3, model_files.DEFAULT, file, {}).plan.test == 0
 
 
 def test_label_words_cannot_begin_one_another() -> None:
@@ -342,7 +342,7 @@ def test_a_scalar_reads_back_on_one_line(value: Any) -> None:
 
 def test_the_page_is_aligned_and_not_too_wide(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines(labelled(40)))
-    start([str(tmp_path / "a.jsonl")], 2, sources.DEFAULT, tmp_path / "a.yaml", {})
+    start([str(tmp_path / "a.jsonl")], 2, model_files.DEFAULT, tmp_path / "a.yaml", {})
     for line in (tmp_path / "a.yaml").read_text().splitlines():
         assert len(line) <= 100 and line == line.rstrip() and "\t" not in line
         code, sign, _ = line.partition("  # ")
@@ -391,7 +391,7 @@ def test_pieces_of_a_training_file_are_no_silos(tmp_path: Path) -> None:
     for number in range(3):
         file = tmp_path / f"train-{number:05d}-of-00003.jsonl"
         file.write_bytes(lines([{"text": f"text {number} {n}"} for n in range(20)]))
-    started = start([str(tmp_path)], None, sources.DEFAULT, tmp_path / "e.yaml", {})
+    started = start([str(tmp_path)], None, model_files.DEFAULT, tmp_path / "e.yaml", {})
     assert (started.plan.silos, started.plan.owner, started.plan.rows) == (4, None, 60)
 
 
@@ -402,11 +402,11 @@ def test_silos_inside_a_training_folder_are_silos(tmp_path: Path) -> None:
             rows = [{"text": f"{split} {name} {n}"} for n in range(count)]
             (tmp_path / "data" / split / f"{name}.jsonl").write_bytes(lines(rows))
     out = tmp_path / "e.yaml"
-    started = start([str(tmp_path / "data")], None, sources.DEFAULT, out, {})
+    started = start([str(tmp_path / "data")], None, model_files.DEFAULT, out, {})
     assert (started.plan.silos, started.plan.owner) == (2, "file")
     assert (started.plan.test, started.plan.validation, started.plan.rows) == (18, 10, 120)
     again = [str(tmp_path / "data"), str(tmp_path / "data" / "train")]
-    own = start(again, None, sources.DEFAULT, tmp_path / "f.yaml", {}).sources
+    own = start(again, None, model_files.DEFAULT, tmp_path / "f.yaml", {}).sources
     said = "only files named for training are read, not those for test and validation."
     assert [list(source.remarks) for source in own.values()] == [[said], []]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse.journal import Checkpoint, Journal
+from hanse.journal.checkpoints import Checkpoint
+from hanse.journal.run_folder import Journal
 
 EXPERIMENT = "name: tiny\nrounds: 3\ntrain:\n  learning_rate: 0.001\nalgorithm:\n  fedavg: {}\n"
 

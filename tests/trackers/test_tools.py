@@ -6,20 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from hanse.parts import build
-from hanse.tracking import following
+from hanse.journal.tracking import following
+from hanse.registry import build
 
 Commit = Callable[[int], None]
 
 
 def _follow(name: str, folder: Path, commit: Commit) -> None:
     """A run of rounds 0 to 3 that is stopped after round 1, and is untold about round 1."""
-    with pytest.raises(KeyboardInterrupt), following({name: build("trackers", name)}, folder) as on:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        following({name: build("journal/trackers", name)}, folder) as on,
+    ):
         commit(0)
         on()
         commit(1)
         raise KeyboardInterrupt
-    with following({name: build("trackers", name)}, folder) as tell:
+    with following({name: build("journal/trackers", name)}, folder) as tell:
         commit(2)
         tell()
         commit(3)
@@ -67,7 +70,7 @@ def test_an_mlflow_server_that_is_gone_stops_nothing(
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    tracker = build("trackers", "mlflow")
+    tracker = build("journal/trackers", "mlflow")
     assert tracker.packages == ("mlflow",), "no store of its own is needed"
     with following({"mlflow": tracker}, folder) as tell:
         commit(0)

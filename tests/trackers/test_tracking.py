@@ -7,12 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from hanse import simulation
 from hanse.errors import UserError
-from hanse.experiment import Experiment
-from hanse.journal import records
-from hanse.loading import load
-from hanse.tracking import Following, Metrics, Tracked, Tracker, flat, following, refuse_missing
+from hanse.experiment.assembly import execute
+from hanse.experiment.loading import load
+from hanse.experiment.schema import Experiment
+from hanse.journal.run_folder import records
+from hanse.journal.tracking import (
+    Following,
+    Metrics,
+    Tracked,
+    Tracker,
+    flat,
+    following,
+    refuse_missing,
+)
+from hanse.simulation import run as simulation
 
 Told = tuple[int, Metrics, float]
 
@@ -62,7 +71,7 @@ def test_every_round_is_told_once_with_all_its_numbers(
     experiment_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes = Notes()
-    monkeypatch.setattr(simulation, "build_trackers", lambda _: {"notes": notes})
+    monkeypatch.setattr(execute, "build_trackers", lambda _: {"notes": notes})
     run = simulation.run(load(experiment_file))
     assert [number for number, _, _ in notes.memo.told] == [0, 1, 2, 3]
     assert notes.memo.ended == [True]

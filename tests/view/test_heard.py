@@ -2,9 +2,9 @@
 
 import pytest
 
-from hanse.progress import Step
-from hanse.view import phrases
-from hanse.view.heard import Heard, Sent
+from hanse.cli.progress import phrases
+from hanse.cli.progress.state import Heard, Sent
+from hanse.observability.progress import Step
 
 
 def _heard(*told: tuple[float, Step]) -> Heard:

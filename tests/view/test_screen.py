@@ -6,10 +6,10 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from hanse.progress import Step
-from hanse.view.heard import Heard
-from hanse.view.screen import Screen
-from hanse.view.terminal import drawn
+from hanse.cli.console import Screen
+from hanse.cli.progress.state import Heard
+from hanse.cli.progress.terminal import drawn
+from hanse.observability.progress import Step
 
 EVIL = "a\x1b[1A\x1b[2Kb\rc\x9b2J\u202ed\x07 \ud800"
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from hanse import progress
-from hanse.progress import Step, say
-from hanse.view import lines, terminal
-from hanse.view.heard import Heard
-from hanse.view.terminal import drawn
-from hanse.view.watching import watched
+from hanse.cli.progress import lines, terminal
+from hanse.cli.progress.state import Heard
+from hanse.cli.progress.terminal import drawn
+from hanse.cli.progress.watch import watched
+from hanse.observability import progress
+from hanse.observability.progress import Step, say
 
 log = logging.getLogger("hanse.something")
 TOLD = [

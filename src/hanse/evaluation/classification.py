@@ -11,9 +11,9 @@ from sklearn.metrics import f1_score, roc_auc_score
 from torch.nn.functional import cross_entropy
 
 from hanse.errors import UserError
-from hanse.interfaces import Task
-from hanse.learner import Learner
-from hanse.values import Scores
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.results import Scores
+from hanse.federation.interfaces.task import Task
 
 
 @dataclass(frozen=True)

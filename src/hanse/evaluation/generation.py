@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from hanse.data.example import Example
 from hanse.errors import UserError
-from hanse.evaluation.answers import JUDGES, Judge, Metric, last_number, number_match
-from hanse.evaluation.intervals import standard_error
-from hanse.interfaces import Task
-from hanse.learner import Learner
-from hanse.progress import track
-from hanse.values import Example, Sample, Scores
+from hanse.evaluation.metrics.confidence import standard_error
+from hanse.evaluation.metrics.text import JUDGES, Judge, Metric, last_number, number_match
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.results import Sample, Scores
+from hanse.federation.interfaces.task import Task
+from hanse.observability.progress import track
 
 
 @dataclass(frozen=True)

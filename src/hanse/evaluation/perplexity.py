@@ -7,9 +7,9 @@ import torch
 from pydantic import PositiveInt
 from torch.nn.functional import cross_entropy
 
-from hanse.interfaces import Task
-from hanse.learner import Learner
-from hanse.values import Scores
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.results import Scores
+from hanse.federation.interfaces.task import Task
 
 
 @dataclass(frozen=True)

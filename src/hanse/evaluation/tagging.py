@@ -7,11 +7,11 @@ from pydantic import PositiveInt
 from torch.nn.functional import cross_entropy
 
 from hanse.errors import UserError
-from hanse.evaluation.intervals import standard_error
-from hanse.evaluation.spans import is_scheme, matches
-from hanse.interfaces import Task
-from hanse.learner import Learner
-from hanse.values import Scores
+from hanse.evaluation.metrics.confidence import standard_error
+from hanse.evaluation.metrics.entities import is_scheme, matches
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.results import Scores
+from hanse.federation.interfaces.task import Task
 
 
 @dataclass(frozen=True)

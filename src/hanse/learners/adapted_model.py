@@ -9,22 +9,24 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from hanse.constants import Constants
-from hanse.factors import RESIDUAL
-from hanse.learner import Learner, Objective
-from hanse.learners import adapter_files, attached, reopened
+from hanse.data.example import Example
+from hanse.federation.constants import Constants
+from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.results import Fit, Memory, Penalty
 from hanse.learners.backbone import Backbone
-from hanse.learners.batches import Batch, choice_scores, collate
+from hanse.learners.batched_clients.member import Member
 from hanse.learners.generation import Decoding, continued
-from hanse.learners.member import Member
-from hanse.learners.mixed import kind_of
-from hanse.learners.residual import merged
-from hanse.learners.shortage import refused
-from hanse.learners.training import Training, fit
-from hanse.learners.training_checkpoint import TrainingCheckpoint
+from hanse.learners.injection import adapter_files, inject, reopened
+from hanse.learners.injection.mixed import kind_of
+from hanse.learners.models.residual import merged
+from hanse.learners.training.batches import Batch, choice_scores, collate
+from hanse.learners.training.checkpoint import TrainingCheckpoint
+from hanse.learners.training.loop import fit
+from hanse.learners.training.out_of_memory import refused
+from hanse.learners.training.settings import Training
 from hanse.randomness import Moment
-from hanse.tensors import Tensors, prefixed
-from hanse.values import Example, Fit, Memory, Penalty
+from hanse.tensors.low_rank import RESIDUAL
+from hanse.tensors.named import Tensors, prefixed
 
 
 @dataclass
@@ -59,12 +61,12 @@ class AdaptedModel(Learner):
 
     @property
     def scaling(self) -> float:
-        return attached.scaling(self.backbone.model, self.adapter)
+        return inject.scaling(self.backbone.model, self.adapter)
 
     @property
     def rank(self) -> int:
         """That of its adapter."""
-        return attached.rank(self.backbone.model, self.adapter)
+        return inject.rank(self.backbone.model, self.adapter)
 
     def initial(self) -> Tensors:
         return self.backbone.initial(self.adapter)
@@ -136,7 +138,7 @@ class AdaptedModel(Learner):
             refused(),
             torch.random.fork_rng(),
             self.backbone.dropping(self.adapter),
-            attached.held(live[name] for name in self.frozen),
+            inject.held(live[name] for name in self.frozen),
             self.backbone.corrected(self.residual),
         ):
             torch.manual_seed(self.moment.derive("dropout"))

@@ -11,19 +11,21 @@ from peft.functional import set_adapter
 from torch import Tensor
 from torch.nn import Parameter
 
-from hanse.constants import Constants
 from hanse.errors import UserError
-from hanse.learners import attached, constants, prefix, quantization, virtual_tokens
-from hanse.learners.activations import Activations
-from hanse.learners.adapter import Adapter
-from hanse.learners.batches import placed
-from hanse.learners.decoder import frozen_depth
-from hanse.learners.head import Head
-from hanse.learners.heads.language_model import LanguageModel
-from hanse.learners.precision import Chosen
-from hanse.learners.prefix import Prefix
-from hanse.learners.residual import Residual
-from hanse.tensors import Tensors
+from hanse.federation.constants import Constants
+from hanse.learners.caching import frozen_layers
+from hanse.learners.caching.activations import Activations
+from hanse.learners.caching.frozen_layers import Prefix
+from hanse.learners.injection import constants, inject, virtual_tokens
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.models import quantization
+from hanse.learners.models.head import Head
+from hanse.learners.models.heads.language_model import LanguageModel
+from hanse.learners.models.layers import frozen_depth
+from hanse.learners.models.precision import Chosen
+from hanse.learners.models.residual import Residual
+from hanse.learners.training.batches import placed
+from hanse.tensors.named import Tensors
 
 DEFAULT_LENGTH = 512  # tokens
 
@@ -68,9 +70,9 @@ class Backbone:
     def attach(self, settings: Adapter, seed: int) -> str:
         """Put an adapter beside those already there; its name."""
         how = self.head.task, self.fresh
-        self.model, name, self._configs[name] = attached.attach(self.model, settings, seed, *how)
-        inside = attached.parameters(self.model, name)
-        head = tuple(f".{module}." for module in attached.head_of(self.model, self.fresh))
+        self.model, name, self._configs[name] = inject.attach(self.model, settings, seed, *how)
+        inside = inject.parameters(self.model, name)
+        head = tuple(f".{module}." for module in inject.head_of(self.model, self.fresh))
         mine = {key for key in inside if settings.trains(key) or any(own in key for own in head)}
         resting = [key for key in inside if key not in mine]
         self._resting[name] = [inside.pop(key) for key in resting]
@@ -90,7 +92,7 @@ class Backbone:
             self._depths[name] = depth = frozen_depth(self.model, self.parameters(name).values())
             if depth and depth not in self._prefixes:
                 what = self.model, depth, self.autocast, self.positions, self._kept
-                self._prefixes[depth] = prefix.find(*what, masked=not self.head.causal)
+                self._prefixes[depth] = frozen_layers.find(*what, masked=not self.head.causal)
         return name
 
     def configs(self, adapter: str) -> list[Any]:
@@ -99,7 +101,7 @@ class Backbone:
 
     def detach(self, adapter: str) -> None:
         """Take an adapter out and free its memory."""
-        self.model = attached.detach(self.model, adapter)
+        self.model = inject.detach(self.model, adapter)
         del self._parameters[adapter], self._initial[adapter]
         del self._resting[adapter], self._configs[adapter]
         self._constants.pop(adapter, None)
@@ -219,7 +221,7 @@ class Backbone:
     def bare(self) -> Iterator[None]:
         """The model without any adapter of its own at work."""
         try:
-            with attached.disabled(self.model):
+            with inject.disabled(self.model):
                 yield
         finally:
             self._active = ""
@@ -238,7 +240,7 @@ class Backbone:
     @contextmanager
     def dropping(self, adapter: str) -> Iterator[None]:
         """An adapter's dropout at work. The frozen base stays as it is in use, without its own."""
-        dropouts = attached.dropouts(self.activate(adapter), adapter)
+        dropouts = inject.dropouts(self.activate(adapter), adapter)
         for module in dropouts:
             module.train()
         try:

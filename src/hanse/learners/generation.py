@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from transformers import TextStreamer
 
+from hanse.data.tokenization.vocabulary import refuse_beyond
 from hanse.errors import UserError
-from hanse.learners import virtual_tokens
 from hanse.learners.backbone import Backbone
-from hanse.vocabulary import refuse_beyond
+from hanse.learners.injection import virtual_tokens
 
 Hear = Callable[[str], None]  # gets the pieces of an answer as they are said
 

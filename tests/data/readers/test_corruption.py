@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from hanse.data import files
-from hanse.data.formats import rows
+from hanse.data.formats.row import rows
+from hanse.data.sources import files
 from hanse.errors import UserError
 
 pa = pytest.importorskip("pyarrow")

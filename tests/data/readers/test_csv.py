@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hanse.data.readers.csv import records
+from hanse.data.sources.readers.csv import records
 from hanse.errors import UserError
 
 

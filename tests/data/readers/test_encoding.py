@@ -4,7 +4,7 @@ import codecs
 
 import pytest
 
-from hanse.data.readers.encoding import decode
+from hanse.data.sources.readers.encoding import decode
 from hanse.errors import UserError
 
 TEXT = "naïve — “quoted” 5 €\nline"

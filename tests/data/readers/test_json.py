@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from hanse.data.formats import Record
-from hanse.data.readers.json import lines, records
+from hanse.data.formats.row import Record
+from hanse.data.sources.readers.json import lines, records
 from hanse.errors import UserError
 
 Reader = Callable[[str, str], Iterator[Record]]

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from hanse.data.formats import rows
-from hanse.data.readers.parquet import records
+from hanse.data.formats.row import rows
+from hanse.data.sources.readers.parquet import records
 from hanse.errors import UserError
 
 pa = pytest.importorskip("pyarrow")

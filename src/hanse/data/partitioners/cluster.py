@@ -13,9 +13,9 @@ from pydantic import PositiveInt
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from hanse.data.formats import Row
-from hanse.data.partition import Partitioner
+from hanse.data.formats.row import Row
 from hanse.data.partitioners.dirichlet import Alpha, Dirichlet
+from hanse.data.partitioning import Partitioner
 from hanse.errors import UserError
 from hanse.randomness import Moment
 

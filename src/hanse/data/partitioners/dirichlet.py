@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from hanse.data.formats import Row
-from hanse.data.partition import LABEL, Column, Partitioner, groups, name
+from hanse.data.formats.row import Row
+from hanse.data.partitioning import LABEL, Column, Partitioner, groups, name
 from hanse.errors import UserError
 from hanse.randomness import Moment
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import NonNegativeFloat
 
-from hanse.data.formats import Row
-from hanse.data.partition import LABEL, Column, Partitioner, cut, groups, proportional
+from hanse.data.formats.row import Row
+from hanse.data.partitioning import LABEL, Column, Partitioner, cut, groups, proportional
 from hanse.errors import UserError
 from hanse.randomness import Moment
 

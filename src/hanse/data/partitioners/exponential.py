@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hanse.data.formats import Row
-from hanse.data.partition import Partitioner, deal, proportional
+from hanse.data.formats.row import Row
+from hanse.data.partitioning import Partitioner, deal, proportional
 from hanse.randomness import Moment
 
 

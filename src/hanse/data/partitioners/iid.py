@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from hanse.data.formats import Row
-from hanse.data.partition import Partitioner
+from hanse.data.formats.row import Row
+from hanse.data.partitioning import Partitioner
 from hanse.randomness import Moment
 
 

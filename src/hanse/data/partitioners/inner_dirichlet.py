@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hanse.data.formats import Row
-from hanse.data.partition import LABEL, Column, Partitioner, groups, proportional
+from hanse.data.formats.row import Row
 from hanse.data.partitioners.dirichlet import Alpha
 from hanse.data.partitioners.size import Sizes, fitted
+from hanse.data.partitioning import LABEL, Column, Partitioner, groups, proportional
 from hanse.randomness import Moment
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hanse.data.formats import Row
-from hanse.data.partition import Column, Partitioner, groups
+from hanse.data.formats.row import Row
+from hanse.data.partitioning import Column, Partitioner, groups
 from hanse.errors import UserError
 from hanse.randomness import Moment
 

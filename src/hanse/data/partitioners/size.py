@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hanse.data.formats import Row
-from hanse.data.partition import Partitioner, deal, name, proportional
+from hanse.data.formats.row import Row
+from hanse.data.partitioning import Partitioner, deal, name, proportional
 from hanse.errors import UserError
 from hanse.randomness import Moment
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hanse.data.formats import Row
-from hanse.data.partition import Partitioner, deal, proportional
+from hanse.data.formats.row import Row
+from hanse.data.partitioning import Partitioner, deal, proportional
 from hanse.randomness import Moment
 
 

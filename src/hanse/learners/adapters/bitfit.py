@@ -7,9 +7,9 @@ from peft import LNTuningConfig
 from pydantic import ConfigDict
 
 from hanse.errors import UserError
-from hanse.learners.adapter import Adapter
-from hanse.learners.quantization import refuse_copies
-from hanse.learners.targets import base_modules
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.target_modules import base_modules
+from hanse.learners.models.quantization import refuse_copies
 
 
 @dataclass(frozen=True)

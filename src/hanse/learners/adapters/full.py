@@ -7,10 +7,10 @@ from peft import LNTuningConfig
 from pydantic import ConfigDict, NonNegativeInt, PositiveInt
 
 from hanse.errors import UserError
-from hanse.learners.adapter import Adapter
-from hanse.learners.decoder import decoder_layers
-from hanse.learners.quantization import refuse_copies
-from hanse.learners.targets import base_modules
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.target_modules import base_modules
+from hanse.learners.models.layers import decoder_layers
+from hanse.learners.models.quantization import refuse_copies
 
 
 @dataclass(frozen=True)

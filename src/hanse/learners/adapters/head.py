@@ -8,8 +8,8 @@ from peft.utils.constants import DUMMY_TARGET_MODULES
 from pydantic import ConfigDict
 
 from hanse.errors import UserError
-from hanse.learners.adapter import Adapter
-from hanse.learners.decoder import heads
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.models.layers import heads
 
 
 @dataclass(frozen=True)

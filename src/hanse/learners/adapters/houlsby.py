@@ -7,10 +7,17 @@ from pydantic import ConfigDict, PositiveFloat
 from transformers.activations import ACT2FN
 
 from hanse.errors import UserError
-from hanse.learners.adapter import Adapter
-from hanse.learners.targets import Layers, Targets, matching, plain, sublayers, unmatched
-from hanse.learners.tuners.bottleneck import KIND, BottleneckConfig
-from hanse.parts import NAMES, suggestion
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.target_modules import (
+    Layers,
+    Targets,
+    matching,
+    plain,
+    sublayers,
+    unmatched,
+)
+from hanse.learners.injection.tuners.bottleneck import KIND, BottleneckConfig
+from hanse.registry import NAMES, suggestion
 
 
 @dataclass(frozen=True)

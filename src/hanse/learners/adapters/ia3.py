@@ -11,8 +11,15 @@ from peft.utils.constants import (
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as USUAL
 from pydantic import ConfigDict
 
-from hanse.learners.adapter import Adapter
-from hanse.learners.targets import Layers, Targets, matching, plain, unmatched, whole
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.target_modules import (
+    Layers,
+    Targets,
+    matching,
+    plain,
+    unmatched,
+    whole,
+)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,15 @@ from torch.nn import Linear
 from transformers.pytorch_utils import Conv1D
 
 from hanse.errors import UserError
-from hanse.learners.adapter import Adapter
-from hanse.learners.targets import Layers, Targets, base_modules, in_layers, plain, unmatched
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.target_modules import (
+    Layers,
+    Targets,
+    base_modules,
+    in_layers,
+    plain,
+    unmatched,
+)
 
 
 @dataclass(frozen=True)

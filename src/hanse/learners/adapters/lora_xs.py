@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar
 from peft import PeftModel
 from pydantic import ConfigDict, Field, PositiveFloat
 
-from hanse.learners.adapter import Adapter
-from hanse.learners.targets import Layers, Targets, in_layers, plain, unmatched
-from hanse.learners.tuners.lora_xs import KIND, CoreConfig, LinearWithCore
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.target_modules import Layers, Targets, in_layers, plain, unmatched
+from hanse.learners.injection.tuners.lora_xs import KIND, CoreConfig, LinearWithCore
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from peft import PromptEncoderConfig
 from pydantic import ConfigDict, Field
 
 from hanse.errors import UserError
-from hanse.learners import virtual_tokens
-from hanse.learners.adapter import Adapter, VirtualTokens
 from hanse.learners.adapters.prompt_tuning import PromptTuning
+from hanse.learners.injection import virtual_tokens
+from hanse.learners.injection.adapter import Adapter, VirtualTokens
 
 LAYERS = 2  # of an MLP, whatever is asked for; an LSTM's unless it is told
 

@@ -10,10 +10,10 @@ from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftModel, PeftType
 from pydantic import ConfigDict
 
 from hanse.errors import UserError
-from hanse.learners import attached
-from hanse.learners.adapter import CIRCUMSTANCES, Adapter
-from hanse.learners.targets import linears
-from hanse.parts import NAMES, ServerText, plain_names, suggestion
+from hanse.learners.injection import inject
+from hanse.learners.injection.adapter import CIRCUMSTANCES, Adapter
+from hanse.learners.injection.target_modules import linears
+from hanse.registry import NAMES, ServerText, plain_names, suggestion
 
 # What PEFT has, but a federation of learners that only minimize a loss could not train rightly.
 UNFIT = {
@@ -105,7 +105,7 @@ class Peft(Adapter):
     def check(self, model: PeftModel, name: str) -> None:
         """Some methods do nothing, and say nothing, until their settings are right."""
         model.set_adapter(name)
-        found = attached.parameters(model, name).values()
+        found = inject.parameters(model, name).values()
         if not any(parameter.requires_grad and parameter.numel() for parameter in found):
             raise UserError(self.refused(model, ValueError("nothing would be trained")))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from hanse.learners.adapters.houlsby import Houlsby
-from hanse.parts import NAMES
+from hanse.registry import NAMES
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from peft import PrefixTuningConfig
 from pydantic import ConfigDict
 
 from hanse.errors import UserError
-from hanse.learners.adapter import Adapter, VirtualTokens
-from hanse.learners.checkpointing import recomputed
+from hanse.learners.injection.adapter import Adapter, VirtualTokens
+from hanse.learners.models.gradient_checkpointing import recomputed
 
 
 @dataclass(frozen=True)

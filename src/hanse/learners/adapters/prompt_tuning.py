@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from peft import PromptTuningConfig
 from pydantic import ConfigDict
 
-from hanse.learners import virtual_tokens
-from hanse.learners.adapter import Adapter, VirtualTokens
+from hanse.learners.injection import virtual_tokens
+from hanse.learners.injection.adapter import Adapter, VirtualTokens
 
 
 @dataclass(frozen=True)

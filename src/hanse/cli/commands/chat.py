@@ -1,0 +1,134 @@
+"""hanse chat."""
+
+import contextlib
+import sys
+from typing import Annotated
+
+import typer
+
+from hanse.cli.options import Folder, Overrides, Trust, console
+from hanse.cli.progress.watch import watched
+from hanse.errors import StoppedError, UserError, cleaned
+from hanse.learners.generation import Decoding
+from hanse.serving.chat import Talk, open_talk
+
+HELP = (
+    "/base changes between the adapter and its base model, /reset forgets the conversation, "
+    "/quit ends."
+)
+
+
+def chat(
+    folder: Folder,
+    overrides: Overrides = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Answer this, print the answer alone, and end.")
+    ] = None,
+    base: Annotated[bool, typer.Option("--base", help="The base model, untouched.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Both, one after the other.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of one answer.")] = 256,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="0: always the likeliest word; 1: as often as likely.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of what a temperature above 0 draws.")] = 0,
+    trust: Trust = False,
+) -> None:
+    """Talk with what a run (or a PEFT folder) has learned, beside its base model."""
+    if compare and (base or prompt is None):
+        raise UserError(
+            "--compare shows both models' answers to one --prompt, without --base; in a "
+            "conversation, /base changes between the two."
+        )
+    if prompt is not None and not prompt.strip():
+        raise UserError("--prompt is empty; write something between the quotes.")
+    if prompt is not None and any("\ud800" <= sign <= "\udfff" for sign in prompt):
+        raise _not_text("--prompt")
+    with watched(console):  # until the model is loaded
+        talk = open_talk(folder, overrides or (), trust)
+    decoding = Decoding(max_new_tokens, temperature, seed)
+    talk.speak_as(base)
+    if compare and prompt is not None:
+        _both(talk, prompt, decoding)
+    elif prompt is not None:
+        _say(talk, prompt, decoding)
+    else:
+        _converse(talk, base, decoding)
+
+
+def _not_text(what: str) -> UserError:
+    return UserError(f"{what} is not UTF-8 text; write it in UTF-8.")
+
+
+def _both(talk: Talk, prompt: str, decoding: Decoding) -> None:
+    """The base model's answer and the adapter's."""
+    for base in (True, False):
+        console.print("base model" if base else "\nadapter", style="bold")
+        talk.speak_as(base)
+        talk.forget()
+        _say(talk, prompt, decoding)
+
+
+def _converse(talk: Talk, base: bool, decoding: Decoding) -> None:
+    """Answer line by line until the input ends; commands begin with a slash."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (gives input() its arrow keys)
+    person = sys.stdin.isatty()
+    if person:
+        _greet(talk, base)
+    while True:
+        try:
+            line = input("\n> " if person else "").strip()
+        except EOFError:
+            break
+        except KeyboardInterrupt as by:
+            raise StoppedError("stopped; a conversation is not kept.", by) from None
+        except UnicodeDecodeError:
+            raise _not_text("a line of the input") from None
+        if line == "/quit":
+            break
+        if line == "/base":
+            base = not base
+            talk.speak_as(base)
+            console.print("now the base model" if base else "now the adapter", style="dim")
+        elif line == "/reset":
+            talk.forget()
+            console.print("forgotten", style="dim")
+        elif line.startswith("/"):
+            console.print(HELP, style="dim", soft_wrap=True)
+        elif line:
+            try:
+                _say(talk, line, decoding)
+            except KeyboardInterrupt:
+                console.print("\nstopped; the conversation goes on without it", style="dim")
+
+
+def _greet(talk: Talk, base: bool) -> None:
+    """Who is there, and how to talk."""
+    name = talk.trained.experiment.model.model_name_or_path
+    console.print(f"{name}{'' if base else ' with the adapter'}", style="bold", soft_wrap=True)
+    if talk.labels:
+        console.print("it answers a text with a label; each text stands alone", style="dim")
+    if talk.tags_words:
+        console.print("it answers a text with a tag for each word", style="dim")
+    console.print(HELP, style="dim", soft_wrap=True)
+
+
+def _say(talk: Talk, prompt: str, decoding: Decoding) -> None:
+    """Print an answer: to a terminal word by word, otherwise when it is whole."""
+    if talk.tags_words:
+        _show(" ".join(f"{word}/{tag}" for word, tag in talk.tags(prompt)), end="\n")
+    elif talk.labels:
+        chosen = talk.choose(prompt)
+        width = max(len(word) for word, _ in chosen)
+        for word, probability in chosen:
+            _show(f"{word:<{width}}  {probability:.4f}", end="\n")
+    elif sys.stdout.isatty():
+        talk.answer(prompt, decoding, _show)
+        _show("", end="\n")
+    else:
+        _show(talk.answer(prompt, decoding).strip(), end="\n")
+
+
+def _show(text: str, end: str = "") -> None:
+    """Print what a model or its labels say, which may be anything."""
+    print(cleaned(text, most=None, lines=True), end=end, flush=True)

@@ -1,0 +1,28 @@
+"""hanse doctor."""
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from hanse.cli.options import console
+from hanse.planning import doctor as examination
+
+STYLES = {"ok": "green", "missing": "yellow", "broken": "bold red"}
+
+
+def doctor(
+    hub: Annotated[bool, typer.Option("--hub", help="Ask the hub, too, if it answers.")] = False,
+) -> None:
+    """Say what this machine can do and what is missing; exit code 1 if hanse cannot work."""
+    found = []
+    for finding in examination.findings(hub):
+        found.append(finding)
+        line = Text(f"{finding.state:<9}", STYLES[finding.state])
+        line.append(f"{finding.what:<20} ", "default").append(finding.said, "default")
+        if finding.advice:
+            line.append(f"; {finding.advice}", "bold")
+        console.print(line, soft_wrap=True)
+    console.print(examination.recommendation(found), style="bold", soft_wrap=True)
+    if any(finding.state == "broken" for finding in found):
+        raise SystemExit(1)

@@ -1,0 +1,53 @@
+"""hanse evaluate."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from hanse.cli.options import Folder, Overrides, Trust, console
+from hanse.cli.summary import shown
+from hanse.errors import UserError, cleaned
+from hanse.serving import evaluate as rescore
+from hanse.serving.evaluate import Comparison
+
+SAMPLES = 3  # that are shown
+PROMPT = 400  # most characters of a prompt, its last
+
+
+def evaluate(
+    folder: Folder,
+    overrides: Overrides = None,
+    data: Annotated[str | None, typer.Option(help="Score all rows of this file instead.")] = None,
+    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    trust: Trust = False,
+) -> None:
+    """Score a finished run's adapter beside its base model, on the same rows."""
+    if split not in ("test", "validation"):
+        raise UserError(f"--split is {split!r}; it can be test or validation.")
+    for name, found in rescore.compare(folder, data, split, overrides or (), trust).items():
+        table = Table(title=f"{name}, {len(found.base.items):,} rows")
+        for column in ("metric", "base", "adapter"):
+            table.add_column(column, justify="left" if column == "metric" else "right")
+        for metric, value in found.base.metrics.items():
+            table.add_row(cleaned(metric), f"{value:.4f}", f"{found.adapted.metrics[metric]:.4f}")
+        console.print(table)
+        metric, said = next(iter(found.base.metrics)), shown(found.difference)
+        console.print(f"difference in the rows' {cleaned(metric)}: {said}", soft_wrap=True)
+        _show_samples(found)
+
+
+def _show_samples(found: Comparison) -> None:
+    """A few prompts with the answer in the data, the base model's and the adapter's."""
+    pairs = list(zip(found.base.samples, found.adapted.samples, strict=True))[:SAMPLES]
+    for number, (base, adapted) in enumerate(pairs, 1):
+        console.print(f"\nsample {number}", style="bold")
+        cut = "…" if len(base.prompt) > PROMPT else ""
+        console.print(f"{cut}{base.prompt[-PROMPT:].strip()}", style="dim", soft_wrap=True)
+        for who, text in (("data", base.answer), ("base", base.said), ("adapter", adapted.said)):
+            console.print(f"{who:<8} {_indented(text.strip())}", soft_wrap=True)
+
+
+def _indented(text: str) -> str:
+    """A text whose further lines do not look like lines of the command's own."""
+    return text.replace("\n", f"\n{'':<9}")

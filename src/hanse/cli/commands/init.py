@@ -1,0 +1,83 @@
+"""hanse init."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from hanse.cli.options import console
+from hanse.data.formats.columns import parts_of
+from hanse.errors import UserError, cleaned
+from hanse.learners.models.model_files import DEFAULT
+from hanse.planning.first_experiment.start import Start, start
+from hanse.planning.first_experiment.yaml_page import duration
+
+SHOWN = 12  # most labels that are listed
+
+
+def init(
+    path: Annotated[
+        list[str],
+        typer.Option("--from", help="A file, a folder, a hub's owner/name; once for each silo."),
+    ],
+    silos: Annotated[
+        int | None, typer.Option(help="How many silos; 4, or as many as the folder has files.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The base model.")] = DEFAULT,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; NAME.yaml, by the data.")
+    ] = None,
+    columns: Annotated[
+        str, typer.Option(help="Which column is which, such as {text: review_body, label: stars}.")
+    ] = "{}",
+) -> None:
+    """Write a commented experiment for your own data."""
+    tell_start(start(path, silos, model, out, _mapping(columns)))
+
+
+def tell_start(started: Start) -> None:
+    """Say what was found and chosen, and what to do next."""
+    for name, source in started.sources.items():
+        own = f"{name}: " if len(started.sources) > 1 else ""
+        sort = parts_of(source.rows[0].kind)
+        taken = ", ".join(f"{part} from {name!r}" for part, name in source.reading.columns.items())
+        _tell("found", f"{own}{len(source.rows):,} rows of {sort} in {source.path}")
+        _tell("columns", own + taken)
+        for remark in source.remarks:
+            _tell("", own + remark)
+    for split, source in started.held.items():
+        _tell(split, f"{len(source.rows):,} rows in {source.path}")
+    plan = started.plan
+    if plan.counts:
+        labels = [f"{label} ({count:,})" for label, count in list(plan.counts.items())[:SHOWN]]
+        more = f" and {len(plan.counts) - SHOWN} more" if len(plan.counts) > SHOWN else ""
+        _tell("labels", ", ".join(labels) + more)
+    whose = f" (by {plan.owner})" if plan.owner else ""
+    _tell("chosen", f"{plan.objective}, {plan.silos} silos{whose}, {plan.rounds} rounds")
+    _tell("", f"{plan.test:,} rows for the test and {plan.validation:,} for validation")
+    _tell("", f"by rule of thumb {duration(plan.seconds)} on two cores")
+    file = shlex.quote(str(started.file))
+    _tell("written", str(started.file))
+    _tell("next", f"hanse check {file}")
+    _tell("", f"hanse run {file}")
+
+
+def _tell(what: str, words: str) -> None:
+    """One line, whatever the names of columns, labels and files are."""
+    console.print(f"{what:<8} {cleaned(words)}", soft_wrap=True)
+
+
+def _mapping(text: str) -> dict[str, str]:
+    """The mapping {ours: theirs} that a word of the command line writes."""
+    try:
+        found: Any = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise UserError(
+            f"--columns is {text!r:.80}; write {{ours: theirs}}, such as "
+            "'{text: review_body, label: stars}'."
+        )
+    return {part: str(column) for part, column in found.items()}

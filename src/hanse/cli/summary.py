@@ -1,0 +1,48 @@
+"""What is said when a run has ended: how, where its results are, and what to do next."""
+
+import shlex
+from pathlib import Path
+from statistics import fmean
+
+from hanse.cli.options import console
+from hanse.errors import UserError
+from hanse.evaluation.metrics.confidence import Interval, paired
+from hanse.journal import checkpoints, run_folder
+
+
+def tell(folder: Path) -> None:
+    """Say how a finished run ended, where its results are, and what to do next."""
+    checkpoint = checkpoints.latest(folder)
+    last = checkpoint.round if checkpoint else 0
+    files = sorted((folder / "scores").glob(f"test-*-{last:05d}.json"))
+    for file in files:
+        task = file.name[len("test-") : -len(f"-{last:05d}.json")]
+        try:
+            console.print(_outcome(folder, task, last), style="bold", soft_wrap=True)
+        except (OSError, UserError, ValueError):
+            console.print(f"the scores in {file.parent} cannot be read", soft_wrap=True)
+    console.print(f"adapter  {folder / 'adapter'}", soft_wrap=True)
+    console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
+    again = f"hanse evaluate {shlex.quote(str(folder))}"
+    console.print(f"next     {again if files else f'{again} --data FILE'}", soft_wrap=True)
+
+
+def _outcome(folder: Path, task: str, last: int) -> str:
+    """What a task found on the test rows; before training, too, unless evaluation.test is last."""
+    after = run_folder.read_scores(folder, f"test-{task}", last)
+    name = "accuracy" if "accuracy" in after["metrics"] else next(iter(after["metrics"]))
+    found = f"mean {name} of {len(after['items']):,} held-out rows: "
+    new = fmean(after["items"])
+    if not (folder / "scores" / f"test-{task}-00000.json").exists():
+        return f"{found}{new:.4f}"
+    before = run_folder.read_scores(folder, f"test-{task}", 0)
+    change = shown(paired(after["items"], before["items"]))
+    return f"{found}{fmean(before['items']):.4f} → {new:.4f}, change {change}"
+
+
+def shown(interval: Interval | None) -> str:
+    """A difference with its interval, in words."""
+    if interval is None:
+        return "of one row, which is too few for an interval"
+    low, high = f"{interval.low:+.4f}", f"{interval.high:+.4f}"
+    return f"{interval.value:+.4f} (paired 95 % interval {low} to {high})"

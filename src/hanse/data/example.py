@@ -1,0 +1,48 @@
+"""An example: one tokenized row, and the parts of the row that it lacks."""
+
+from dataclasses import dataclass
+from enum import IntFlag
+
+IGNORED = -100  # the label of a token that is read but not learned
+
+
+class Lost(IntFlag):
+    """The parts of a row that an example lacks since it would be longer than max_length."""
+
+    NOTHING = 0
+    TURNS = 1  # earlier turns of a conversation
+    SYSTEM = 2  # the end of the system turn
+    PROMPT = 4  # the beginning of what is asked
+    TEXT = 8  # the end of a text
+    ANSWER = 16  # the end of an answer
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenized example; len(example) is the number of its tokens.
+
+    ids: the tokens that are read.
+    labels: for each token the id to learn there (the token itself), or IGNORED; as long as `ids`.
+    choices: for an example that is answered by one of several label words: their tokens, each of
+        which would follow `ids`; the labels are then all IGNORED.
+    choice: the index of the right one among `choices`.
+    prompt: how many of `ids` stand before the last answer; 0 if there is none.
+    answer: that answer as it was written, uncut; "" if there is none.
+    tags: for an example whose words are tagged, the class of each token that begins a word, IGNORED
+        elsewhere; as long as `ids`, and the labels are then all IGNORED.
+    classes: their names, the same for all examples.
+    lost: what had to be left out.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    choices: tuple[tuple[int, ...], ...] = ()
+    choice: int = IGNORED
+    prompt: int = 0
+    answer: str = ""
+    tags: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
+    lost: Lost = Lost.NOTHING
+
+    def __len__(self) -> int:
+        return len(self.ids)

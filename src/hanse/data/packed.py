@@ -1,0 +1,188 @@
+"""Many examples in a few arrays: some bytes a token, where tuples of numbers take about fifty."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hanse.data.example import IGNORED, Example, Lost
+
+Choices = tuple[tuple[int, ...], ...]
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Examples one behind the other.
+
+    ids: (tokens,) those of all examples, in as few bytes as hold them.
+    starts: (examples + 1,) where in `ids` each example begins; the last is the end of all.
+    learned: (spans, 2) where in `ids` what is learned begins and ends, in order.
+    choice, prompt: (examples,) as in `Example`.
+    text, cuts: (bytes,) all answers as UTF-8, and (examples + 1,) where in it each begins.
+    tags: (tokens,) those of all examples, or none at all if the words are not tagged.
+    lost: (examples,) as in `Example`.
+    choices, classes: those of every example; empty if they have none.
+    """
+
+    ids: NDArray[Any]
+    starts: Numbers
+    learned: Numbers
+    choice: NDArray[np.int32]
+    prompt: NDArray[np.int32]
+    text: NDArray[np.uint8]
+    cuts: Numbers
+    tags: NDArray[np.int32]
+    lost: NDArray[np.uint8]
+    choices: Choices = ()
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.choice)
+
+    def example(self, index: int) -> Example:
+        """One of the examples, as it was before it was packed."""
+        start, stop = self.starts[index : index + 2]
+        ids = tuple(self.ids[start:stop].tolist())
+        labels = [IGNORED] * len(ids)
+        first, last = np.searchsorted(self.learned[:, 0], (start, stop))
+        for begin, end in (self.learned[first:last] - start).tolist():
+            labels[begin:end] = ids[begin:end]
+        answer = self.text[slice(*self.cuts[index : index + 2])].tobytes().decode()
+        choice, prompt = int(self.choice[index]), int(self.prompt[index])
+        tags = tuple(self.tags[start:stop].tolist())
+        return Example(
+            ids=ids,
+            labels=tuple(labels),
+            choices=self.choices,
+            choice=choice,
+            prompt=prompt,
+            answer=answer,
+            tags=tags,
+            classes=self.classes,
+            lost=Lost(int(self.lost[index])),
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it as arrays, for a file."""
+        names = ("choices", "classes")
+        said = {n: np.frombuffer(json.dumps(getattr(self, n)).encode(), np.uint8) for n in names}
+        return {**vars(self), **said}
+
+    @staticmethod
+    def of(arrays: Mapping[str, NDArray[Any]]) -> "Packed":
+        """The inverse of `arrays`."""
+        found: dict[str, Any] = dict(arrays)
+        choices, classes = (json.loads(found.pop(n).tobytes()) for n in ("choices", "classes"))
+        return Packed(**found, choices=tuple(map(tuple, choices)), classes=tuple(classes))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Examples(Sequence[Example]):
+    """Some of the packed examples by their places; each is made when it is asked for."""
+
+    packed: Packed
+    places: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Examples": ...
+    def __getitem__(self, index: int | slice) -> "Example | Examples":
+        if isinstance(index, slice):
+            return Examples(self.packed, self.places[index])
+        return self.packed.example(int(self.places[index]))
+
+    @property
+    def lengths(self) -> list[int]:
+        """The tokens of each."""
+        starts = self.packed.starts
+        found: list[int] = (starts[self.places + 1] - starts[self.places]).tolist()
+        return found
+
+
+def lengths(examples: Sequence[Any]) -> list[int]:
+    """The tokens of each example, without making those that are packed."""
+    return examples.lengths if isinstance(examples, Examples) else list(map(len, examples))
+
+
+def lost(examples: Sequence[Any]) -> NDArray[np.uint8]:
+    """What each example lacks, without making those that are packed."""
+    if isinstance(examples, Examples):
+        found: NDArray[np.uint8] = examples.packed.lost[examples.places]
+        return found
+    return np.array([example.lost for example in examples], np.uint8)
+
+
+def pack(examples: Sequence[Example]) -> Packed:
+    """Examples in arrays; all have the same choices and classes, or none."""
+    choices, classes = _shared({(example.choices, example.classes) for example in examples})
+    ids = np.array([token for example in examples for token in example.ids], np.uint32)
+    labels = np.array([label for example in examples for label in example.labels], np.int64)
+    texts = [example.answer.encode() for example in examples]
+    starts = _ends(list(map(len, examples)))
+    return Packed(
+        ids=ids.astype(np.min_scalar_type(ids.max(initial=0))),
+        starts=starts,
+        learned=_spans(labels != IGNORED, starts),
+        choice=np.array([example.choice for example in examples], np.int32),
+        prompt=np.array([example.prompt for example in examples], np.int32),
+        text=np.frombuffer(b"".join(texts), np.uint8),
+        cuts=_ends(list(map(len, texts))),
+        tags=np.array([tag for example in examples for tag in example.tags], np.int32),
+        lost=np.array([example.lost for example in examples], np.uint8),
+        choices=choices,
+        classes=classes,
+    )
+
+
+def join(parts: Sequence[Packed]) -> Packed:
+    """Packed examples behind each other, at least one part; with the same choices and classes."""
+    choices, classes = _shared({(part.choices, part.classes) for part in parts if len(part)})
+    before = _ends([len(part.ids) for part in parts])
+    written = _ends([len(part.text) for part in parts])
+    starts = [part.starts[:-1] + start for part, start in zip(parts, before, strict=False)]
+    cuts = [part.cuts[:-1] + start for part, start in zip(parts, written, strict=False)]
+    learned = [part.learned + start for part, start in zip(parts, before, strict=False)]
+    return Packed(
+        ids=np.concatenate([part.ids for part in parts]),
+        starts=np.concatenate([*starts, before[-1:]]),
+        learned=np.concatenate(learned),
+        choice=np.concatenate([part.choice for part in parts]),
+        prompt=np.concatenate([part.prompt for part in parts]),
+        text=np.concatenate([part.text for part in parts]),
+        cuts=np.concatenate([*cuts, written[-1:]]),
+        tags=np.concatenate([part.tags for part in parts]),
+        lost=np.concatenate([part.lost for part in parts]),
+        choices=choices,
+        classes=classes,
+    )
+
+
+def _shared(found: set[tuple[Choices, tuple[str, ...]]]) -> tuple[Choices, tuple[str, ...]]:
+    """The one pair of choices and classes that all examples have."""
+    if len(found) > 1:
+        raise ValueError("examples with different choices or classes cannot be packed together")
+    return found.pop() if found else ((), ())
+
+
+def _ends(sizes: Sequence[int]) -> Numbers:
+    """(sizes + 1,) where each of consecutive pieces begins; the last is the end of all."""
+    return np.cumsum([0, *sizes], dtype=np.int64)
+
+
+def _spans(flags: NDArray[np.bool_], starts: Numbers) -> Numbers:
+    """(spans, 2) where the flags are up without a gap; a span ends with its example."""
+    edges = np.zeros(len(flags) + 1, np.bool_)
+    edges[starts] = True
+    edges[1:-1] |= flags[1:] != flags[:-1]
+    places = np.flatnonzero(edges)  # between two of them all flags are alike
+    begins = places[:-1][flags[places[:-1]]]
+    ends = places[1:][flags[places[:-1]]]
+    return np.stack([begins, ends], axis=1)

@@ -1,0 +1,131 @@
+"""Deals the training rows to simulated clients.
+
+The partitioners and their settings have the names of flwr-datasets 0.6.1
+(https://flower.ai/docs/datasets) where it has them. Ours deal every row: where flwr-datasets leaves
+rows out, they either deal those, too, or say why they cannot.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hanse.data.formats.row import Row
+from hanse.errors import UserError
+from hanse.randomness import Moment
+from hanse.registry import COLUMN
+
+LABEL = "label"
+Column = Annotated[str, COLUMN]
+
+
+class Partitioner(ABC):
+    """A rule for who holds which row: a frozen dataclass whose fields are its settings.
+
+    encoder: the sentence encoder whose vectors it goes by; then every row comes with its `vector`.
+    """
+
+    encoder: str | None = None
+
+    @abstractmethod
+    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+        """The indices of each client's rows, sorted; every row goes to exactly one client."""
+
+    def goes_by(self) -> str | None:
+        """The column whose values decide, if one does: its setting `partition_by`, if it has it."""
+        found: str | None = getattr(self, "partition_by", None)
+        return found
+
+
+def partition(
+    rows: Sequence[Row], num_clients: int, partitioner: Partitioner, moment: Moment
+) -> list[list[Row]]:
+    """Each client's rows.
+
+    Raises UserError if a client would be left without rows, or if the rows lack what the
+    partitioner goes by.
+    """
+    if not 1 <= num_clients <= len(rows):
+        raise UserError(
+            f"{len(rows)} examples cannot be dealt to {num_clients} clients, of which each needs "
+            "at least one; change the number of clients, or give more data."
+        )
+    assigned = partitioner.assign(rows, num_clients, moment)
+    if empty := sum(not indices for indices in assigned):
+        raise UserError(
+            f"the partitioner {name(partitioner)} leaves {empty} of {num_clients} clients without "
+            f"any of the {len(rows)} rows; ask for fewer clients, or change its settings."
+        )
+    return [[rows[index] for index in indices] for indices in assigned]
+
+
+def name(partitioner: Partitioner) -> str:
+    """What an experiment calls a partitioner, for error messages."""
+    return re.sub(r"\B([A-Z])", r"_\1", type(partitioner).__name__).lower()
+
+
+def groups(rows: Sequence[Row], partitioner: Partitioner) -> dict[str, list[int]]:
+    """The indices of the rows that share a value of the partitioner's column, by that value.
+
+    Values are `ordered`; raises UserError for a row that has none.
+    """
+    column = partitioner.goes_by()
+    found: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        value = row.label if column == LABEL else row.fields.get(str(column))
+        if value is None:
+            raise UserError(_without(row, partitioner))
+        found.setdefault(value, []).append(index)
+    return {value: found[value] for value in ordered(found)}
+
+
+def ordered(values: Iterable[str]) -> list[str]:
+    """The distinct values in order: by size if all are numbers, else as text."""
+    distinct = sorted(set(values))
+    try:
+        return sorted(distinct, key=float)
+    except ValueError:
+        return distinct
+
+
+def proportional(weights: Sequence[float] | NDArray[np.float64], total: int) -> list[int]:
+    """Whole numbers that add up to `total`, each within 1 of its weight's exact share of it.
+
+    The largest remainders are rounded up (Hamilton's method), the first of equal ones first.
+    """
+    exact = np.asarray(weights, dtype=np.float64) / np.sum(weights) * total
+    # What is whole but for the last digit is whole.
+    sizes = np.floor(exact + 1e-9).astype(np.int64)
+    short = total - int(sizes.sum())
+    sizes[np.argsort(sizes - exact, kind="stable")[:short]] += 1
+    return [int(size) for size in sizes]
+
+
+def cut(indices: Sequence[int] | NDArray[Any], sizes: Sequence[int]) -> list[list[int]]:
+    """The indices in consecutive pieces of these sizes."""
+    return [piece.tolist() for piece in np.split(np.asarray(indices), np.cumsum(sizes)[:-1])]
+
+
+def deal(rows: Sequence[Row], sizes: Sequence[int], moment: Moment) -> list[list[int]]:
+    """Shuffled rows in shares of these sizes, the indices of each share sorted."""
+    generator = np.random.default_rng(moment.derive("partition"))
+    return [sorted(share) for share in cut(generator.permutation(len(rows)), sizes)]
+
+
+def _without(row: Row, partitioner: Partitioner) -> str:
+    """What to say of a row that lacks the partitioner's column."""
+    if partitioner.goes_by() == LABEL:
+        return (
+            f"{row.place}: the partitioner {name(partitioner)} goes by label, but this row has "
+            "none; add a column `label`, name another column in partition_by, or use the "
+            "partitioner iid."
+        )
+    there = ", ".join(sorted(row.fields)) or "none"
+    return (
+        f"{row.place}: the partitioner {name(partitioner)} goes by the column "
+        f"{partitioner.goes_by()!r}, but the columns beside the text are: {there}; name one of "
+        "them."
+    )

@@ -1,0 +1,75 @@
+"""Tables as text: .csv and .tsv, whichever character stands between the cells."""
+
+import csv
+import io
+from collections.abc import Iterator
+
+from hanse.data.formats.cells import listed
+from hanse.data.formats.row import Record
+from hanse.errors import UserError
+
+LONGEST = 100  # characters of a column's name; what is longer is no name but a text
+BETWEEN = (",", ";", "\t", "|")  # what may separate cells; European Excel writes semicolons
+
+
+def records(text: str, name: str) -> Iterator[Record]:
+    """The rows below the header; columns without a name, as pandas writes its index, are left out.
+
+    Raises UserError with the line of a header or a row that is no such table.
+    """
+    header: list[str] = []
+    between = _between(text)
+    for number, cells in _lines(text, name, between):
+        place = f"{name}:{number}"
+        if header:
+            if len(cells) != len(header):
+                raise UserError(
+                    f"{place} has {len(cells)} columns, but the header has {len(header)}; put "
+                    f"quotes around cells that hold {between!r} or line breaks."
+                )
+            yield place, {key: cell for key, cell in zip(header, cells, strict=True) if key}
+        elif not cells[0].lower().startswith("sep="):  # which tells Excel what is in between
+            header = _header(cells, place)
+
+
+def _header(cells: list[str], place: str) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    twice = [key for key in dict.fromkeys(header) if key and header.count(key) > 1]
+    if twice:
+        raise UserError(f"{place}: two columns have the same name, {listed(twice)}; rename one.")
+    texts = [key for key in header if len(key) > LONGEST or "\n" in key]
+    if texts:
+        raise UserError(
+            f"{place} should name the columns, but holds the text {texts[0]!r:.40}; put a line "
+            "with the columns' names above it."
+        )
+    return header
+
+
+def _between(text: str) -> str:
+    """What separates the header's cells: what makes most of them."""
+    first = text.lstrip("\n").partition("\n")[0]
+    if first.lower().startswith("sep=") and first[4:5] in BETWEEN:
+        return first[4]
+    # Quotes are looked at only roughly; that a name in the header holds a separator is rare.
+    return max(BETWEEN, key=lambda mark: sum(part.count(mark) for part in first.split('"')[::2]))
+
+
+def _lines(text: str, name: str, between: str) -> Iterator[tuple[int, list[str]]]:
+    """The lines of cells that are not blank, each with the number of its first line of text."""
+    # The csv module refuses cells over 128 KiB unless told otherwise, for the whole process.
+    former = csv.field_size_limit(2**31 - 1)
+    # strict: otherwise a quote that is never closed swallows the rest of the file in silence.
+    reader = csv.reader(io.StringIO(text), delimiter=between, strict=True)
+    first = 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield first, cells
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(
+            f"{name}:{first} is not valid CSV: {error}; check the quotes from there on."
+        ) from None
+    finally:
+        csv.field_size_limit(former)

@@ -1,0 +1,182 @@
+"""Turns rows into examples: tokens, and which of them are learned."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+from hanse.data.example import IGNORED, Example
+from hanse.data.formats.columns import parts_of
+from hanse.data.formats.row import Row
+from hanse.data.tokenization.class_labels import classed
+from hanse.data.tokenization.label_words import (
+    answers,
+    label_words,
+    prompts,
+    refuse_alike,
+    refuse_template,
+    refuse_unknown,
+)
+from hanse.data.tokenization.prompt_answer import paired
+from hanse.data.tokenization.tags import refuse_names, tag_names, tagged
+from hanse.data.tokenization.tags import refuse_unknown as refuse_unknown_tags
+from hanse.data.tokenization.text import passages
+from hanse.data.tokenization.tokenizer import Tokenizer, targets
+from hanse.errors import UserError
+
+KINDS = ("tokens", "pairs", "choices", "classes", "tags")  # what rows become
+
+
+def render(
+    rows: Sequence[Row],
+    tokenizer: Tokenizer,
+    needs: str,
+    labels: Mapping[str, str],
+    template: str,
+    max_length: int,
+) -> list[Example]:
+    """The examples of `rows`, in their order.
+
+    needs: "tokens", to learn what is written; "pairs", to read a prompt and write its answer;
+        "choices", to answer with one of the label words; "classes", to choose one of a model's
+        outputs, to which the template is nothing; "tags", to choose one for each word.
+    labels: the word of each label; if empty, the labels of these rows, sorted, are the words.
+    template: holds {text}; a label word follows it after a space.
+    max_length: most tokens of an example, with its answer. Conversations lose their earlier turns,
+        other prompts their beginning, texts and answers their end.
+    Raises UserError for rows that do not fit, with their place.
+    """
+    refuse_unfit(rows, needs, labels, template)
+    if needs == "tags":
+        return tagged(rows, tokenizer, tag_names(rows, labels), max_length)
+    if needs == "pairs":
+        return paired(rows, tokenizer, labels, template, max_length)
+    labelled = [index for index, row in enumerate(rows) if row.kind == "labelled"]
+    other = [index for index, row in enumerate(rows) if row.kind != "labelled"]
+    chosen = [rows[index] for index in labelled]
+    examples = _labelled(chosen, tokenizer, needs, labels, template, max_length) if chosen else []
+    examples += passages([rows[index] for index in other], tokenizer, max_length)
+    placed = dict(zip(labelled + other, examples, strict=True))
+    return [placed[index] for index in range(len(rows))]
+
+
+def refuse_unfit(rows: Sequence[Row], needs: str, labels: Mapping[str, str], template: str) -> None:
+    """Raise UserError for rows that do not fit as far as it can be told without a tokenizer."""
+    if needs not in KINDS:
+        raise ValueError(f"rows become {', '.join(KINDS)}, not {needs!r}")
+    _refuse_preferences(rows)
+    _refuse_tagged(rows, needs, labels)
+    labelled = [row for row in rows if row.kind == "labelled"]
+    chosen = needs in ("choices", "classes")
+    if chosen and len(labelled) < len(rows):
+        odd = next(row for row in rows if row.kind != "labelled")
+        raise UserError(
+            f"objective classify needs text and label, but {odd.place} has {parts_of(odd.kind)}; "
+            "use objective: sft."
+        )
+    if not labelled:
+        return
+    words = label_words(labelled, labels)
+    if chosen and len(words) < 2:
+        raise UserError(
+            "objective classify chooses between labels, but there is only "
+            f"{', '.join(words)!r}; name all labels in `labels`, or use objective: sft."
+        )
+    refuse_unknown(labelled, words)
+    refuse_template(template)
+
+
+def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+    """The example as pieces of text, each with whether it is learned."""
+    if example.tags:
+        return _shown_tags(example, tokenizer)
+    ids = list(example.ids)
+    learned = [label != IGNORED for label in example.labels]
+    if example.choices and not example.answer:
+        ids += example.choices[example.choice]
+        learned += [True] * len(example.choices[example.choice])
+    pieces, start, shown = [], 0, ""
+    for flag, run in groupby(learned):
+        start += len(list(run))
+        # Decoded from the beginning: some tokenizers drop the space before a text's first word.
+        text = tokenizer.decode(ids[:start], clean_up_tokenization_spaces=False)
+        pieces.append((text[len(shown) :], flag))
+        shown = text
+    if example.choices and example.answer:
+        pieces.append((f" → {example.answer}", True))
+    return pieces
+
+
+def _shown_tags(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+    """The text with every tag before its word: its first token alone is known here."""
+    pieces, shown = [], ""
+    for place, tag in enumerate(example.tags):
+        text = tokenizer.decode(example.ids[: place + 1], clean_up_tokenization_spaces=False)
+        if tag != IGNORED:
+            pieces.append((f" {example.classes[tag]}:", True))
+        pieces.append((text[len(shown) :], False))
+        shown = text
+    return pieces
+
+
+def _refuse_tagged(rows: Sequence[Row], needs: str, labels: Mapping[str, str]) -> None:
+    """Words with tags are for one objective, and others' rows are not for it."""
+    row = next((row for row in rows if (row.kind == "tagged") != (needs == "tags")), None)
+    if row is not None and needs == "tags":
+        known = "classify" if row.kind == "labelled" else "sft"
+        raise UserError(
+            f"objective tag needs {parts_of('tagged')}, but {row.place} has {parts_of(row.kind)}; "
+            f"name their columns in data.columns, or use objective: {known}."
+        )
+    if row is not None:
+        raise UserError(
+            f"{row.place} has {parts_of(row.kind)}, which only objective: tag learns from, with an "
+            "encoder, such as minilm-l6; use it, or name another column in data.columns."
+        )
+    if needs == "tags" and rows:
+        names = tag_names(rows, labels)
+        refuse_names(names)
+        refuse_unknown_tags(rows, names)
+
+
+def _refuse_preferences(rows: Sequence[Row]) -> None:
+    """Nothing learns from pairs yet; say how to learn the better answers alone."""
+    row = next((row for row in rows if row.kind == "preference"), None)
+    if row is not None:
+        part = "completion" if row.prompt or row.messages else "text"
+        raise UserError(
+            f"{row.place} holds a preference (chosen, rejected), and no objective or task here "
+            f"learns from preferences; to learn the chosen answers alone, write data.columns: "
+            f"{{{part}: chosen}}."
+        )
+
+
+def _labelled(
+    rows: Sequence[Row],
+    tokenizer: Tokenizer,
+    needs: str,
+    labels: Mapping[str, str],
+    template: str,
+    max_length: int,
+) -> list[Example]:
+    """A prompt and its label word: as one of the choices, or as tokens to learn."""
+    words = label_words(rows, labels)
+    if needs == "classes":
+        return classed(rows, tokenizer, words, max_length)
+    known = answers(tokenizer, words)
+    if needs == "choices":
+        refuse_alike(words, known)
+    place = {label: index for index, label in enumerate(words)}
+    right = [place[str(row.label)] for row in rows]
+    choices = tuple(known.values())
+    longest = max(map(len, choices))
+    result = []
+    asked, lost = prompts(rows, tokenizer, template, max_length - longest)
+    for ids, index, gone in zip(asked, right, lost, strict=True):
+        if needs == "choices":
+            nothing = (IGNORED,) * len(ids)
+            result.append(Example(tuple(ids), nothing, choices, index, lost=gone))
+        else:
+            whole = (*ids, *choices[index])
+            learned = targets(whole, [False] * len(ids) + [True] * len(choices[index]))
+            word = list(words.values())[index]
+            result.append(Example(whole, learned, prompt=len(ids), answer=word, lost=gone))
+    return result

@@ -1,0 +1,86 @@
+"""What a server knows of its run just now, as `status` shows it."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hanse.deployment.server.remote_clients import Deployed
+from hanse.deployment.server.roster import Seat, doing
+from hanse.journal.run_folder import records
+from hanse.observability.metrics_endpoint import Figure, Status
+
+
+@dataclass
+class Watch:
+    """Looks at the run folder and at who is there.
+
+    names: of the silos that must come.
+    silos: none while the server still starts; it loads the model first.
+    """
+
+    folder: Path
+    rounds: int
+    names: Sequence[str]
+    silos: Deployed | None = None
+
+    def about(self) -> dict[str, Any]:
+        """Of which run and round a log line is."""
+        if self.silos is None:
+            return {"run": "", "round": 0}
+        letters = self.silos.letters
+        return {"run": letters.letter.run, "round": letters.round}
+
+    def status(self) -> Status:
+        """All of it; it is well while the run goes on, although it may be waiting for silos."""
+        rows = records(self.folder)
+        seats = [*self.silos.seats.values()] if self.silos else [*map(Seat, self.names)]
+        waiting = self.silos.waiting_for if self.silos else self.names
+        now = time.monotonic()
+        facts = {
+            "run": self.about()["run"],
+            "starting": self.silos is None,
+            "round": rows[-1]["round"] if rows else None,
+            "rounds": self.rounds,
+            "connected": [seat.name for seat in seats if seat.node is not None],
+            "waiting_for": [*waiting],
+            "silos": {seat.name: doing(seat, now) for seat in seats},
+            "paused": self._paused,
+        }
+        return Status(facts, True, [*self._progress(rows), *_seats(seats, now)])
+
+    @property
+    def _paused(self) -> bool:
+        return self.silos is not None and self.silos.paused
+
+    def _progress(self, rows: list[dict[str, Any]]) -> Iterator[Figure]:
+        done = rows[-1]["round"] if rows else 0
+        yield Figure("hanse_round", "The last round that is saved", done, {})
+        yield Figure("hanse_rounds", "How many rounds the run has", self.rounds, {})
+        said = "Whether too few silos are there for a round"
+        yield Figure("hanse_paused", said, self._paused, {})
+        for way in ("down", "up"):
+            total = sum(row["bytes"][way] for row in rows)
+            yield Figure("hanse_bytes", "Bytes of messages", total, {"direction": way}, True)
+        spent: dict[str, float] = {}
+        for row in rows:
+            for what, seconds in row["seconds"].items():
+                spent[what] = spent.get(what, 0.0) + seconds
+        for what, seconds in spent.items():
+            yield Figure("hanse_seconds", "Where time went", seconds, {"part": what}, True)
+        ledger = records(self.folder, "ledger")
+        late = sum("late" in row for row in ledger)
+        yield Figure("hanse_late_answers", "Answers that came too late or twice", late, {}, True)
+        failed = sum("error" in row for row in ledger)
+        yield Figure("hanse_failed_answers", "Answers that were no updates", failed, {}, True)
+
+
+def _seats(seats: Sequence[Seat], now: float) -> Iterator[Figure]:
+    for seat in seats:
+        own = {"silo": seat.name}
+        there = seat.node is not None
+        yield Figure("hanse_silo_connected", "Whether a silo is there", there, own)
+        if seat.seen is not None:
+            ago = now - seat.seen
+            yield Figure("hanse_silo_seen_seconds", "Since it last said anything", ago, own)

@@ -1,0 +1,283 @@
+"""A silo's policy applied: jobs, requests and replies, and a log of what was refused."""
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from hanse import atomic_files
+from hanse.deployment.silo.activity import Activity, prune
+from hanse.deployment.silo.job import Job, Refused, RowCounts
+from hanse.deployment.silo.policy import Policy
+from hanse.errors import UserError
+from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
+from hanse.experiment.sections import Spec
+from hanse.federation.messages import AGREED, Reply, Request, Update
+
+COUNTS = {"examples", "tokens"}  # numbers that tell how many rows a silo has, and how long
+UNHASHED = ""  # in place of a base model's hash that is not known yet
+LARGEST = 16 * 2**20  # bytes of the log, after which it is begun anew beside the old one
+WITHHELD = "it could not do what was asked; the reason is in its own log"
+
+
+@dataclass
+class Law:
+    """One silo's policy, at work in one run.
+
+    name: the silo's. run: which run, for the log and for counting what was asked in it.
+    folder: where the log (refusals.jsonl) and the counts are kept.
+    """
+
+    name: str
+    policy: Policy
+    run: str
+    folder: Path
+    clock: Callable[[], float] = time.time
+    _activity: Activity = field(init=False)
+    _asked: dict[str, list[str]] = field(init=False)  # hashes of the requests, by what they ask
+    _dropped: set[str] = field(default_factory=set)
+    _refused: set[str] = field(default_factory=set)  # sentences of its own, which may leave
+
+    def __post_init__(self) -> None:
+        self._asked = _kept(self.file("asked"))
+        self._activity = Activity(self.folder / "activity.json", self.clock)
+
+    def count_job(self) -> None:
+        """Raise Refused if too many jobs came in 24 hours.
+
+        Refused ones count, and so does the same again: each must be read, and may be loaded.
+        """
+        most = self.policy.max_requests_per_day
+        if not self._activity.admit("jobs", secrets.token_hex(8), most):
+            raise self.refused(
+                f"{self.name} refuses this job unread: {most} others came in the last 24 hours; "
+                "its policy has max_requests_per_day."
+            )
+
+    def begin(self, settings: str) -> None:
+        """Raise Refused if too many jobs began in 24 hours; the run's name does not matter.
+
+        settings: the experiment's text. The same run with other settings is another job.
+        """
+        job = hashlib.sha256(f"{self.run}\n{settings}".encode()).hexdigest()[:32]
+        most = self.policy.max_runs_per_day
+        if not self._activity.admit("runs", job, most):
+            raise self.refused(
+                f"{self.name} refuses this job: {most} others began in the last 24 hours; its "
+                "policy has max_runs_per_day."
+            )
+        prune(self.folder, {self.file("asked").stem.rpartition("-")[2], self.run}, self.clock)
+
+    def check(self, job: Job, model_hash: str | None, rows: RowCounts | None) -> None:
+        """Raise Refused, with all reasons, unless the policy allows a job.
+
+        model_hash: of the base model as it lies here; None if it does not, UNHASHED if it is not
+            known yet, of which nothing is said then.
+        rows: how many this silo has; None before any is read.
+        """
+        reasons = list(refusals(self.policy, job, model_hash, rows))
+        if reasons:
+            raise self.refused(f"{self.name} refuses this job: {'; '.join(reasons)}.")
+
+    def admit(self, request: Request, rounds: int) -> None:
+        """Raise Refused unless a request is one of the job that was agreed on.
+
+        rounds: how many the job has. That a request was asked for is durable before it is answered.
+        The same request again, by a server that was killed or paused, tells it nothing new and is
+        not counted; nor is the word that the others agree to one.
+        """
+        if not 0 <= request.round <= rounds:
+            raise self.refused(
+                f"{self.name} refuses round {request.round}: the job has {rounds} rounds."
+            )
+        if request.kind == AGREED:
+            return
+        made = hashlib.sha256(request.pack()).hexdigest()
+        former = self._asked.get(key := f"{request.kind} {request.round}", [])
+        if made in former:
+            return
+        if len(former) >= self.policy.max_tries:
+            raise self.refused(
+                f"{self.name} refuses to {request.kind} in round {request.round} once more, with "
+                f"something else; its policy has max_tries {self.policy.max_tries}."
+            )
+        most = self.policy.max_requests_per_day
+        if not self._activity.admit("requests", made[:32], most):
+            raise self.refused(
+                f"{self.name} refuses to {request.kind} in round {request.round}: {most} requests "
+                "came in the last 24 hours; its policy has max_requests_per_day."
+            )
+        self._asked[key] = [*former, made]
+        atomic_files.write(self.file("asked"), json.dumps(self._asked).encode(), private=True)
+
+    def outgoing(self, reply: Reply) -> Reply:
+        """A reply without what may not leave: numbers that are not allowed, and texts of errors."""
+        error = reply.error
+        if error and not self.policy.reasons and error not in self._refused:
+            self.note("withheld the text of an error", error)
+            error = WITHHELD
+        numbers, step = leaving(self.policy, reply.update), self.policy.count_rounding
+        numbers |= {name: rounded(numbers[name], step) for name in COUNTS & numbers.keys()}
+        weight = reply.update.weight
+        if reply.kind == "evaluate" and weight:  # the number of held-out rows
+            weight = float(rounded(weight, step))
+        for name in sorted(reply.update.numbers.keys() - numbers.keys() - self._dropped):
+            self._dropped.add(name)
+            self.note("dropped a number", f"{name} may not leave by policy.metrics")
+        update = replace(reply.update, numbers=numbers, weight=weight)
+        return replace(reply, error=error, update=update)
+
+    def refused(self, reason: str) -> Refused:
+        """A refusal, noted in the silo's log; its sentence may leave."""
+        self._refused.add(reason)
+        self.note("refused", reason)
+        return Refused(reason)
+
+    def note(self, what: str, reason: str) -> None:
+        """Append a line to the silo's log, durably."""
+        note(self.folder, self.run, what, reason, self.clock)
+
+    def file(self, kind: str) -> Path:
+        """Where something of that kind is kept about this run."""
+        run = hashlib.sha256(self.run.encode()).hexdigest()[:16]
+        return self.folder / f"{kind}-{run}.json"
+
+
+def note(
+    folder: Path, run: str, what: str, reason: str, clock: Callable[[], float] = time.time
+) -> None:
+    """Append a line to the log of the silo whose state is in a folder, durably."""
+    log = folder / "refusals.jsonl"
+    if log.exists() and log.stat().st_size > LARGEST:
+        log.replace(log.with_name("refusals.1.jsonl"))
+    line = {"time": clock(), "run": run, "what": what, "reason": reason}
+    atomic_files.append(log, json.dumps(line, ensure_ascii=False).encode() + b"\n", private=True)
+
+
+def rounded(count: float, step: int) -> int:
+    """A count as it leaves a silo: the nearest multiple of `step`, at least one `step`."""
+    return max(step, step * round(count / step))
+
+
+def above(count: int, step: int) -> int:
+    """A count rounded up, for what is judged and said of it: no limit tells the exact one."""
+    return step * -(-count // step)
+
+
+def refusals(
+    policy: Policy, job: Job, model_hash: str | None, rows: RowCounts | None
+) -> Iterator[str]:
+    """Every reason that a policy has against a job."""
+    told = job.experiment
+    yield from _model(policy, told, model_hash)
+    yield from _parts(policy, told)
+    yield from _work(policy, told, above(rows.train, policy.count_rounding) if rows else 0)
+    if rows:
+        yield from _few(policy, told, rows)
+    if job.cohort < policy.min_cohort:
+        yield f"{job.cohort} silos train in a round, and it asks for {policy.min_cohort}"
+    wanted = {key: value for key, value in policy.privacy if value is not None}
+    if wanted:
+        figures = ", ".join(f"{key} ≤ {value:g}" for key, value in wanted.items())
+        yield f"it asks for differential privacy ({figures}), and the job has none"
+
+
+def leaving(policy: Policy, update: Update) -> dict[str, float]:
+    """The numbers of an update that may leave."""
+    return {name: value for name, value in update.numbers.items() if _leaves(policy, name)}
+
+
+def _leaves(policy: Policy, number: str) -> bool:
+    return any(fnmatchcase(number, pattern) for pattern in policy.metrics)
+
+
+def _model(policy: Policy, told: Experiment, model_hash: str | None) -> Iterator[str]:
+    name = told.model.model_name_or_path
+    if model_hash is None:
+        yield f"the base model {name!r:.80} is not on its machine"
+    elif policy.models and model_hash not in (*policy.models, UNHASHED):
+        yield f"the base model {name!r:.80} has the hash {model_hash}, which it does not allow"
+
+
+def _parts(policy: Policy, told: Experiment) -> Iterator[str]:
+    """Parts that are not among those allowed; from outside, only allowed ones have come here."""
+    for what, spec, allowed in (
+        ("algorithm", told.algorithm, policy.algorithms),
+        ("aggregator", told.aggregator, policy.aggregators),
+        ("objective", told.objective, policy.objectives),
+    ):
+        if allowed is not None and _name(spec) not in allowed:
+            yield f"the {what} {_name(spec)} is not among {', '.join(allowed)}"
+    for name in build_algorithm(told).numbers:
+        if not _leaves(policy, name):
+            yield (
+                f"the algorithm {_name(told.algorithm)} needs the number {name} of each update, "
+                "which policy.metrics does not let leave"
+            )
+    for name in _adapters(told):
+        if name == "from" and "from" not in (policy.adapters or ()):
+            yield "the adapter is to go on from a folder of this machine that the server names"
+        elif policy.adapters is not None and name not in policy.adapters:
+            yield f"the adapter {name} is not among {', '.join(policy.adapters)}"
+    tasks = build_tasks(told)
+    names = map(_name, told.evaluation.tasks or tasks)
+    for name, task in zip(names, tasks.values(), strict=True):
+        if not task.costly and name not in policy.tasks:
+            yield f"the task {name} is not among {', '.join(policy.tasks) or 'those allowed'}"
+
+
+def _few(policy: Policy, told: Experiment, rows: RowCounts) -> Iterator[str]:
+    """Rows so few that an update or a score would speak of single ones."""
+    least = policy.min_examples
+    if rows.train < least:
+        yield f"it would train on fewer rows than policy.min_examples, which is {least}"
+    if told.evaluation.clients and 0 < rows.held_out < least:
+        yield (
+            f"it would score fewer held-out rows than policy.min_examples, which is {least}; "
+            "set evaluation.clients: false, or a larger data.client_test"
+        )
+
+
+def _work(policy: Policy, told: Experiment, examples: int) -> Iterator[str]:
+    for what, asked, most in (
+        ("steps in a round", told.train.steps(examples), policy.max_steps),
+        ("examples in a round", told.train.seen(examples), policy.max_examples),
+        ("examples in a batch", told.train.per_device_train_batch_size, policy.max_batch_size),
+        ("examples in a batch of a task", _widest(told), policy.max_batch_size),
+        ("rounds", told.rounds, policy.max_rounds),
+    ):
+        if asked > most:
+            yield f"it has {asked:,} {what}, more than {most:,}"
+
+
+def _widest(told: Experiment) -> int:
+    """Most examples of one pass in which this silo's rows are scored; 0 if none are."""
+    tasks = build_tasks(told).values() if told.evaluation.clients else ()
+    return max((getattr(task, "batch_size", 1) for task in tasks if not task.costly), default=0)
+
+
+def _adapters(told: Experiment) -> list[str]:
+    kinds = [key for key in type(told.adapter).model_fields if getattr(told.adapter, key)]
+    return ["from" if key == "source" else key for key in kinds]
+
+
+def _name(spec: Spec) -> str:
+    return spec if isinstance(spec, str) else next(iter(spec), "")
+
+
+def _kept(file: Path) -> dict[str, list[str]]:
+    if (data := atomic_files.read(file)) is None:
+        return {}
+    try:
+        found: Any = json.loads(data)
+        return {str(key): [str(made) for made in former] for key, former in found.items()}
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raise UserError(
+            f"{file} cannot be read, which says what this silo was asked; bring it back "
+            "from a copy, or remove it."
+        ) from None

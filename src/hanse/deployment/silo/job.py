@@ -1,0 +1,228 @@
+"""Turn the server's YAML into the experiment that this silo will run.
+
+The server's text is only settings. Before any part is built, parts from outside the package are
+refused or replaced by the silo's own file of that name, and texts that a server may not give are
+refused (`server_texts`): nothing that a server names is imported, opened or matched as a pattern.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import ValidationError
+
+from hanse.deployment.silo.policy import ROW_SETTINGS, Policy
+from hanse.deployment.silo.server_texts import refuse_texts
+from hanse.deployment.silo.settings import Silo
+from hanse.errors import UserError
+from hanse.experiment import overrides
+from hanse.experiment.loading import OVERRIDABLE
+from hanse.experiment.schema import Experiment, build_tasks
+from hanse.experiment.sections import Data, Spec
+from hanse.experiment.validation import explain
+from hanse.federation.client_sampling import taking_part
+from hanse.journal import yaml_text
+from hanse.journal.yaml_text import Values
+from hanse.registry import names, split
+
+LARGEST = 256 * 1024  # characters of an experiment
+SHOWN = 500  # characters of its settings that a sentence repeats
+PLACE = "the server's experiment"
+USUAL = Data().model_dump(mode="json")
+
+# Where parts are named → their folder, and what of a policy says which.
+NAMED = {
+    "algorithm": ("federation/algorithms", "algorithms"),
+    "aggregator": ("federation/aggregators", "aggregators"),
+    "objective": ("learners/objectives", "objectives"),
+}
+
+
+class Refused(UserError):  # noqa: N818 (said of a job)
+    """What a server asked for and this silo does not do; the sentence may go to the server."""
+
+
+class RowCounts(NamedTuple):
+    """How many rows a silo trains on, and how many it holds out to score."""
+
+    train: int
+    held_out: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a server asks of a silo.
+
+    experiment: the experiment with this silo's own rows, model and settings at the top. The policy
+        judges this object, and the same object is run.
+    cohort: how many clients train in each round, by the server's word.
+    """
+
+    experiment: Experiment
+    cohort: int
+
+
+def received(text: str, silo: Silo) -> Job:
+    """The server's settings with this silo's own data and model.
+
+    Raises Refused for what cannot be read, is not valid here, or names parts from outside the
+    package that `silo.policy` does not allow. What else the policy says,
+    `enforcement.Law` finds out.
+    """
+    values = _parsed(text)
+    try:
+        told = Experiment.model_validate(values)
+        if silo.name not in told.participant_names and not told.data.pooled:
+            raise Refused(f"{PLACE} has no client {silo.name}.")
+        experiment = Experiment.model_validate(_mine(told, silo))
+        build_tasks(experiment)
+    except ValidationError as error:
+        raise Refused(f"{PLACE} is not valid here: {explain(error, Experiment)}") from None
+    except Refused:
+        raise
+    except UserError as error:
+        raise Refused(f"{PLACE} is not valid here: {error}") from None
+    return Job(experiment, taking_part(len(told.participant_names), told.fraction_train))
+
+
+def _mine(told: Experiment, silo: Silo) -> dict[str, Any]:
+    """The settings as they hold for this silo; of other clients nothing is kept.
+
+    What the server says of this client is laid upon the top level, so that no setting stands in
+    two places. Only the path of the rows stays in `clients`, which tells that each client brings
+    its own; if one file is divided among all, `silo.yaml` has this silo's copy of it.
+    """
+    own, safe = _told_of(silo.name, told), _safe(told, silo.policy)
+    rows = _rows(told, own.pop("data", {}), silo)
+    if told.brings_own_data:
+        safe = safe.model_copy(update={"participants": None})
+    else:
+        if isinstance(told.data.test, str) or isinstance(told.data.validation, str):
+            raise UserError(
+                "data.test or data.validation names a file, and a silo opens no file that a server "
+                "names; hold out a number of rows."
+            )
+        if silo.data.client_test is not None:
+            raise UserError(
+                f"{silo.name} has data.client_test of its own, but here one file is divided among "
+                "all silos, which hold out alike; leave it out."
+            )
+    values = overrides.merge(safe.resolved(), own)
+    values["data"] |= rows
+    if told.brings_own_data:  # the server's test rows are its own affair, and so are their files
+        values["data"] |= {"test": 0, "validation": 0}
+    if silo.model is not None:
+        values["model"]["model_name_or_path"] = silo.model
+    refuse_texts(values)
+    path = {"data": {"path": rows["path"]}}
+    return {**values, "clients": {silo.name: path} if told.brings_own_data else {}}
+
+
+def _rows(told: Experiment, over: Values, silo: Silo) -> dict[str, Any]:
+    """Where this silo's rows lie and how they are read: by silo.yaml, never merged with the server.
+
+    over: what the server says of this client's data. Raises Refused for a setting that only the
+    server gives, unless the policy lists it: by such settings a server could ask about single rows.
+    """
+    asked = overrides.merge(told.data.model_dump(mode="json"), over)
+    rows: dict[str, Any] = {"path": silo.data.path, "client_test": asked["client_test"]}
+    if silo.data.client_test is not None:
+        rows["client_test"] = silo.data.client_test
+    refused = []
+    for key in ROW_SETTINGS:
+        theirs, own = asked[key], getattr(silo.data, key)
+        if own is None and theirs != USUAL[key] and key not in silo.policy.data_settings:
+            refused.append(f"{key}: {json.dumps(theirs, ensure_ascii=False)}")
+        rows[key] = theirs if own is None else own
+    if refused:
+        raise Refused(
+            f"{silo.name} takes the settings of its rows from its own silo.yaml, and the "
+            f"experiment has data: {{{', '.join(refused)[:SHOWN]}}}; write them there under data, "
+            "or list their names in policy.data_settings."
+        )
+    words = [dict.fromkeys(labels.values()) for labels in (asked["labels"], rows["labels"])]
+    if words[0] and [*words[0]] != [*words[1]]:
+        raise Refused(
+            f"{silo.name} has other label words in its silo.yaml than the experiment, which has "
+            f"{', '.join(words[0])[:SHOWN]} in this order; give its labels the same words."
+        )
+    return rows
+
+
+def _safe(told: Experiment, policy: Policy) -> Experiment:
+    """An experiment without what only the server builds, and with own files for outside parts."""
+    update: dict[str, Any] = {
+        key: _own(getattr(told, key), folder, getattr(policy, allowed) or ())
+        for key, (folder, allowed) in NAMED.items()
+    }
+    if told.evaluation.tasks is not None:
+        tasks = [_own(task, "evaluation", policy.tasks) for task in told.evaluation.tasks]
+        update["evaluation"] = told.evaluation.model_copy(update={"tasks": tasks})
+    partition = _own(told.data.partition, "data/partitioners", ())
+    update["data"] = told.data.model_copy(update={"partition": partition})
+    update |= {"clients": {}, "report_to": [], "output_dir": None}
+    return told.model_copy(update=update)
+
+
+def _told_of(name: str, told: Experiment) -> dict[str, Any]:
+    """What the server says of this one client, as far as a client may be different."""
+    over = {key: own for key, own in told.clients.get(name, {}).items() if key in OVERRIDABLE}
+    for key in {*over} - {"adapter"}:  # which may be a name alone
+        if not isinstance(over[key], dict):
+            raise Refused(
+                f"{PLACE} has clients.{name}.{key} {over[key]!r:.80}, which is no section."
+            )
+    if "data" in over:
+        kept = ("columns", "where", "template", "client_test")
+        over["data"] = {key: own for key, own in over["data"].items() if key in kept}
+    return {key: dict(own) if isinstance(own, dict) else own for key, own in over.items()}
+
+
+def _parsed(text: str) -> yaml_text.Values:
+    if len(text) > LARGEST:
+        raise Refused(f"{PLACE} has {len(text):,} characters, more than {LARGEST:,}.")
+    try:
+        aliases = _has_aliases(text)
+    except yaml_text.UNREADABLE:
+        aliases = False  # it is not YAML, which is said below
+    if aliases:  # a few lines of them may stand for gigabytes
+        raise Refused(f"{PLACE} has YAML aliases (*name), which are not taken from a network.")
+    try:
+        return yaml_text.parse(text, PLACE)
+    except UserError as error:
+        raise Refused(str(error)) from None
+
+
+def _has_aliases(text: str) -> bool:
+    """Whether a YAML text has aliases; what comes below the greatest depth is not looked at."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            return True
+        if depth > yaml_text.DEEPEST:  # which is refused
+            return False
+    return False
+
+
+def _own(spec: Spec, folder: str, allowed: Sequence[str]) -> Spec:
+    """A part's spec, one from outside the package with this silo's own file."""
+    name, _ = split(folder, spec)
+    if ":" not in name:
+        if not re.fullmatch(r"\w+", name) or name not in names(folder):
+            raise Refused(f"{PLACE} names {name!r:.80}, which this hanse does not have.")
+        return spec
+    file, _, wanted = name.partition(":")
+    for mine in allowed:
+        path, colon, known = mine.partition(":")
+        if colon and (Path(path).name, known) == (Path(file).name, wanted):
+            return {mine: spec[name]} if isinstance(spec, dict) else mine
+    raise Refused(
+        f"{PLACE} names {name!r:.80}, a part from outside the package; this silo runs no code "
+        "that a server names, unless its own policy lists the part."
+    )

@@ -1,0 +1,86 @@
+"""A silo's own law: what it does for a server, whatever the server asks for."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from hanse.experiment.sections import Section
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+
+# Settings of `data` that say which rows are read, and how: by them a server could ask about rows.
+RowSetting = Literal["where", "columns", "template", "labels"]
+ROW_SETTINGS: tuple[RowSetting, ...] = get_args(RowSetting)
+
+# What may be a part from outside the package.
+OUTSIDE = ("algorithms", "aggregators", "objectives", "tasks")
+
+STEPS = ("steps", "sum_lr", "sum_clipped_lr", "sum_a")
+TRAINING = (*STEPS, "examples", "tokens", "loss", "seconds", "*_seconds")
+SCORES = ("accuracy", "accuracy_se", "macro_f1", "auc", "perplexity")
+
+
+class Privacy(Section):
+    """The least differential privacy under which a silo trains; none: it asks for none.
+
+    clip: largest L2 norm of what one update changes.
+    epsilon: largest ε of the whole run.
+    """
+
+    clip: PositiveFloat | None = None
+    epsilon: PositiveFloat | None = None
+
+
+class Policy(Section):
+    """What a silo does for a server, and what it refuses.
+
+    models: hashes of the base models it trains; none: any that is on this machine.
+    adapters, algorithms, aggregators, objectives: names of parts; none: any of the package's own.
+        A part from outside the package (`file.py:Class`) is refused unless it is named here, and
+        then this silo's own file is used. An adapter to go on from is called `from`.
+    tasks: what may be measured on this silo's own rows.
+    data_settings: settings of `data` that the server may choose where silo.yaml does not: where,
+        columns, template, labels. All others come from silo.yaml alone.
+    min_examples: fewest rows that are trained on, and fewest held-out rows that are scored.
+    count_rounding: example counts that leave this silo, the weight of its updates among them, are
+        rounded to a multiple of it; 1: exact counts.
+    max_steps: most optimizer steps of a round; max_examples: most examples that pass in one.
+    max_batch_size: most examples of one forward pass.
+    max_rounds: most rounds of a run.
+    max_tries: how many different requests to train in one round are done, or to evaluate; a server
+        that was killed or paused asks for the same again, which is not counted.
+    max_requests_per_day: most different requests of all runs together in 24 hours, and most jobs
+        that are looked at, refused ones among them.
+    max_runs_per_day: most runs that begin in 24 hours, whatever they are called.
+    min_cohort: fewest silos of a round, this one counted.
+    agreement: whether silos must agree on what they were sent before this one trains; require: yes,
+        and it does not join if its kit knows no others (`always` is the former word for it); auto:
+        if its kit knows others, and it says at its start if not.
+    privacy: the least differential privacy.
+    metrics: the numbers that may leave, as names or patterns such as *_seconds; others are dropped.
+    reasons: whether the text of a failure may leave, which may quote a row. Else the server hears
+        that there was one, and this silo's log has the text.
+    """
+
+    models: tuple[Hash, ...] = ()
+    adapters: Names | None = None
+    algorithms: Names | None = None
+    aggregators: Names | None = None
+    objectives: Names | None = None
+    tasks: tuple[str, ...] = ("classification", "perplexity")
+    data_settings: tuple[RowSetting, ...] = ()
+    min_examples: PositiveInt = 10
+    count_rounding: PositiveInt = 10
+    max_steps: PositiveInt = 1_000
+    max_examples: PositiveInt = 1_000_000
+    max_batch_size: PositiveInt = 256
+    max_rounds: PositiveInt = 1_000
+    max_tries: PositiveInt = 3
+    max_requests_per_day: PositiveInt = 5_000
+    max_runs_per_day: PositiveInt = 20
+    min_cohort: PositiveInt = 2
+    agreement: Literal["auto", "require", "always", "never"] = "auto"
+    privacy: Privacy = Privacy()
+    metrics: tuple[str, ...] = (*TRAINING, *SCORES)
+    reasons: bool = False

@@ -1,0 +1,89 @@
+"""Refuse text that a server may not give: an allow-list over the settings of every part.
+
+Numbers, switches and choices among listed words are free. A setting that takes text is refused
+unless its part marks it with the text that a server may give (`parts.ServerText`), so that a part
+that says nothing is closed: text could name a file, a tokenizer, a host, or a pattern that is
+never done.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from hanse import registry
+from hanse.errors import UserError
+from hanse.learners.adapters.peft import methods
+from hanse.learners.injection.adapter_files import FOLDER as ADAPTERS
+from hanse.registry import ServerText
+
+PARTS = {  # by section and setting: the folder of the parts that are named there
+    ("algorithm",): "federation/algorithms",
+    ("aggregator",): "federation/aggregators",
+    ("objective",): "learners/objectives",
+    ("adapter",): ADAPTERS,
+    ("data", "partition"): "data/partitioners",
+    ("evaluation", "tasks"): "evaluation",
+}
+
+
+def refuse_texts(values: Mapping[str, Any]) -> None:
+    """Raise UserError, naming all of them, for settings of parts that a server may not give.
+
+    values: a resolved experiment, in which every part is {name: {setting: value}}.
+    """
+    reasons = [
+        reason
+        for place, folder in PARTS.items()
+        for name, settings in _named(values, place)
+        for reason in _reasons(".".join(place), folder, name, settings)
+    ]
+    if reasons:
+        raise UserError("; ".join(reasons) + ".")
+
+
+def _named(values: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """The parts that are named at a place: each name with its settings."""
+    found: Any = values
+    for key in place:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    for spec in found if isinstance(found, list) else [found]:
+        for name, settings in spec.items() if isinstance(spec, Mapping) else ():
+            if place == ("adapter",) and name in methods() and name not in registry.names(ADAPTERS):
+                yield "peft", {"method": name, "settings": settings}  # under PEFT's own name
+            else:
+                yield name, settings
+
+
+def _reasons(place: str, folder: str, name: str, settings: Any) -> Iterator[str]:
+    if not isinstance(settings, Mapping):  # a name alone, or `from`, which the policy judges
+        return
+    part = registry.find(folder, name)
+    hints = get_type_hints(part, include_extras=True)
+    usual = {setting.name: setting.default for setting in registry.settings(part)}
+    for setting, value in settings.items():
+        mark = _mark(hints.get(setting))
+        if repr(value) == usual.get(setting) or not takes_text(hints.get(setting)):
+            continue
+        if mark is None:
+            yield (
+                f"{place}.{name}.{setting} came as {value!r:.80}, and a server may not set it: it "
+                "would be read on the silo's machine"
+            )
+        elif not mark.fits(value):
+            yield (
+                f"{place}.{name}.{setting} came as {value!r:.80}; a server may give {mark.wanted}"
+            )
+
+
+def _mark(hint: Any) -> ServerText | None:
+    found = [one for one in getattr(hint, "__metadata__", ()) if isinstance(one, ServerText)]
+    return found[0] if found else None
+
+
+def takes_text(hint: Any) -> bool:
+    """Whether a type may let text in, at any depth; numbers and listed words do not."""
+    if get_origin(hint) is Annotated:
+        return takes_text(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType, tuple, list, dict):
+        return any(takes_text(inner) for inner in get_args(hint) if inner is not Ellipsis)
+    return get_origin(hint) is not Literal and hint not in (bool, int, float, NoneType)

@@ -1,0 +1,190 @@
+"""silo.yaml: what a data owner says of itself, its data, and what it lets a server ask for."""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeFloat, ValidationError, field_validator, model_validator
+
+from hanse.data.sources import hub
+from hanse.data.sources.corpora import CORPORA
+from hanse.deployment.silo.policy import OUTSIDE, Policy
+from hanse.errors import UserError
+from hanse.experiment.schema import ClientName
+from hanse.experiment.sections import Section, Share, Word
+from hanse.experiment.validation import SettingError, explain
+from hanse.journal import yaml_text
+from hanse.learners.models.model_files import PACKAGED
+from hanse.registry import suggestion
+from hanse.security import trusted_code
+
+WHOLE = "a silo"  # what a file of these settings is
+
+
+class Rows(Section):
+    """Where a silo's rows lie and how they are read.
+
+    The settings are those of an experiment's `data` that concern one client. A server's own value
+    of columns, where, template or labels is refused unless the policy lists it in `data_settings`.
+    How rows are held out for the server and divided is the same for all, and so the experiment's.
+    """
+
+    path: str
+    columns: dict[str, str] | None = None
+    where: dict[str, str] | None = None
+    template: str | None = None
+    labels: dict[str, Word] | None = None
+    client_test: Share | None = None
+
+    @model_validator(mode="after")
+    def _asks_for_text(self) -> "Rows":
+        if self.template is not None and "{text}" not in self.template:
+            raise ValueError(f"data.template {self.template!r} has no {{text}} in it.")
+        return self
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What is given, as it would stand in an experiment's `clients.<name>.data`."""
+        return self.model_dump(exclude_none=True)
+
+
+class Silo(Section):
+    """One silo. Paths are full ones once the file is loaded.
+
+    name: the client's name in the federation.
+    server: host:port of the server's SuperLink.
+    kit: the folder with this silo's keys and what the server's administrator sent; none only for a
+        server on this machine.
+    state: where this silo keeps client memory, checkpoints and logs.
+    model: where this silo has the base model; none: where the experiment says.
+    cache: for converted models and tokens; none: where they always are.
+    hub: whether a model or data may be asked for on the network; else `hanse join` works offline.
+    checkpoint_seconds: of training between two notes on disk, from which a killed silo goes on.
+    """
+
+    name: ClientName
+    server: str
+    kit: Path | None = None
+    data: Rows
+    state: Path
+    model: str | None = None
+    cache: Path | None = None
+    hub: bool = False
+    checkpoint_seconds: NonNegativeFloat = 60.0
+    policy: Annotated[Policy, Field(default_factory=Policy)]
+
+    @field_validator("kit", "model", "cache", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return None if value == "none" else value
+
+    @field_validator("server")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+            raise ValueError(
+                f"server is {value!r}; write the host and the port of the server, "
+                "such as 127.0.0.1:8000."
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _known_unless_here(self) -> "Silo":
+        if self.kit is None and not self.loopback:
+            raise ValueError(
+                f"server is {self.server}, which is not this machine, and without kit neither "
+                "side could tell who the other is; run `hanse kit key` and name its folder in kit."
+            )
+        return self
+
+    @property
+    def host(self) -> str:
+        """The server's host, an IPv6 address without its brackets."""
+        return self.server.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The server's port."""
+        return int(self.server.rpartition(":")[2])
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the server is on this machine."""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine alone, by its address or as "localhost"; asks no network."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def load(path: Path) -> Silo:
+    """The silo that a YAML file describes, paths relative to the file made full.
+
+    Raises UserError for anything wrong, with the line that is at fault.
+    """
+    values, text = yaml_text.read(path, "silo's settings")
+    try:
+        silo = _built(values, path.resolve().parent)
+    except SettingError as error:
+        line = yaml_text.line(text, error.place)
+        raise UserError(f"{path}:{line}: {error}" if line else f"{path}: {error}") from None
+    if silo.kit is not None:  # a group may well write its law together
+        trusted_code.refuse_writable(
+            path, "change what this silo lets a server do", trusted_code.EVERYBODY
+        )
+    return silo
+
+
+def _built(values: yaml_text.Values, home: Path) -> Silo:
+    try:
+        silo = Silo.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, Silo, whole=WHOLE) from None
+    full = {key: home / value for key in ("kit", "state", "cache") if (value := getattr(silo, key))}
+    rows = silo.data.model_copy(update={"path": _rows_found(silo.data.path, home)})
+    model = silo.model and _beside(silo.model, home, PACKAGED)
+    update = {**full, "data": rows, "model": model, "policy": _policy_found(silo.policy, home)}
+    return silo.model_copy(update=update)
+
+
+def _policy_found(policy: Policy, home: Path) -> Policy:
+    """A policy in which the files of parts from outside the package have their full paths."""
+    full = {}
+    for setting in OUTSIDE:
+        allowed = getattr(policy, setting) or ()
+        for name in allowed:
+            file, colon, _ = name.partition(":")
+            if colon and not (home / file).is_file():
+                raise SettingError(
+                    f"policy.{setting} names {name!r:.80}, but there is no file {home / file}.",
+                    ("policy", setting),
+                )
+            if colon:  # the owner's own word; what a server names grants nothing
+                trusted_code.grant((home / file).resolve(), lasting=False)
+        if allowed:
+            full[setting] = tuple(str(home / name) if ":" in name else name for name in allowed)
+    return policy.model_copy(update=full)
+
+
+def _rows_found(path: str, home: Path) -> str:
+    """The full path of a silo's rows, or a name that is no path; what is not there is refused."""
+    found = _beside(path, home, CORPORA)
+    if found in CORPORA or os.path.exists(found) or hub.is_name(path):
+        return found
+    raise SettingError(
+        f"data.path: there is no {path!r:.200}{suggestion(path, CORPORA)} in {home}; give a file "
+        "or a folder of files.",
+        ("data", "path"),
+    )
+
+
+def _beside(path: str, home: Path, names: Any) -> str:
+    """The full path of what lies beside the file; short names and what is not there as it came."""
+    place = str(home / Path(path).expanduser())
+    return place if path and path not in names and os.path.exists(place) else path

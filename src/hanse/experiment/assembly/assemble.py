@@ -1,0 +1,287 @@
+"""Where the parts meet: from an experiment to learners, clients, and a run."""
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+from hanse.data.example import Example
+from hanse.errors import UserError
+from hanse.experiment.assembly import client_examples
+from hanse.experiment.assembly.federated_dataset import Division
+from hanse.experiment.assembly.resources import Machine, adapter_folder, outputs
+from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm, build_tasks
+from hanse.federation.client import Site
+from hanse.federation.client_memory import MemoryStore
+from hanse.federation.compatibility import check
+from hanse.federation.interfaces.aggregator import Aggregator
+from hanse.federation.interfaces.algorithm import Algorithm
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.results import Fit, Memory
+from hanse.federation.interfaces.task import Task
+from hanse.federation.interfaces.transport import Federation
+from hanse.federation.messages import ClientProfile
+from hanse.federation.pipeline import Pipeline
+from hanse.federation.schedule import Schedule
+from hanse.federation.server import Run
+from hanse.journal.run_folder import Journal
+from hanse.learners.adapted_model import AdaptedModel
+from hanse.learners.batched_clients.member import Member
+from hanse.learners.batched_clients.train import train
+from hanse.learners.injection import adapter_files
+from hanse.learners.models.label_outputs import listed
+from hanse.learners.training.checkpoint import TrainingCheckpoint
+from hanse.randomness import Moment
+from hanse.tensors.named import refuse_unlike
+
+log = logging.getLogger(__name__)
+
+RUNS = Path("runs")
+# What an algorithm's `optimizers` are called.
+OPTIMIZERS = {"adamw": "AdamW", "momentum": "SGD with momentum", "sgd": "SGD without momentum"}
+
+
+@dataclass(frozen=True)
+class Silo:
+    """One simulated client: its settings, and what its learners are copies of."""
+
+    experiment: Experiment
+    learner: AdaptedModel
+
+    @property
+    def examples(self) -> Mapping[str, Sequence[Example]]:
+        """Its examples by split."""
+        return self.learner.splits
+
+    def profile(self, name: str) -> ClientProfile:
+        """What the server knows of it."""
+        numbers = {"rank": float(self.learner.rank), "scaling": self.learner.scaling}
+        return ClientProfile(name, len(self.examples["train"]), numbers)
+
+
+@dataclass
+class Simulation:
+    """All that a simulated run is made of, before the journal is opened."""
+
+    experiment: Experiment
+    machine: Machine
+    division: Division
+    learner: AdaptedModel
+    silos: dict[str, Silo]
+
+    @property
+    def profiles(self) -> list[ClientProfile]:
+        """What the server knows of the clients, in client order."""
+        return [silo.profile(name) for name, silo in self.silos.items()]
+
+    def run(self, journal: Journal, federation: Federation) -> Run:
+        """The run, with the clients that a transport reaches."""
+        experiment = self.experiment
+        settings, rounds = experiment.evaluation, experiment.deployment
+        schedule = Schedule(
+            rounds=experiment.rounds,
+            seed=experiment.seed,
+            fraction_train=experiment.fraction_train,
+            validate_every=settings.validate_every,
+            test=settings.test,
+            evaluate_clients=settings.clients and experiment.data.client_test > 0,
+            deadline=rounds.deadline if federation.remote else None,
+            quorum=rounds.needed(len(experiment.participant_names)) if federation.remote else 1,
+            over_selection=rounds.over_selection if federation.remote else 1.0,
+            max_norm_ratio=rounds.max_norm_ratio if federation.remote else None,
+        )
+        return Run(
+            schedule,
+            build_algorithm(experiment),
+            Pipeline("upload"),
+            Pipeline("download"),
+            build_aggregator(experiment),
+            federation,
+            self._server_learner,
+            build_tasks(experiment),
+            journal,
+        )
+
+    def _server_learner(self, moment: Moment, kept: Memory) -> AdaptedModel:
+        return replace(self.learner, moment=moment, kept=kept)
+
+    @cached_property
+    def _halves(self) -> tuple[Algorithm, Aggregator, dict[str, Task]]:
+        """The parts whose client halves every site has."""
+        experiment = self.experiment
+        return build_algorithm(experiment), build_aggregator(experiment), build_tasks(experiment)
+
+    def site(
+        self,
+        memories: Path,
+        name: str,
+        checkpoint_seconds: float | None = None,
+        together: Callable[[Member], Fit] | None = None,
+    ) -> Site:
+        """One client's own side, with its memory in a folder below `memories`.
+
+        checkpoint_seconds: of training between two notes of how far it is; None: it notes nothing.
+        together: trains it in a batch with others; None: it trains by itself.
+        """
+        silo = self.silos[name]
+        algorithm, aggregator, tasks = self._halves
+        if together is None and self.experiment.cohort != "off":
+            together = _alone  # in a batch of its own, which computes as any other batch does
+        model = replace(silo.learner, together=together)
+
+        def learner(moment: Moment, kept: Memory) -> Learner:
+            noted = None
+            if checkpoint_seconds is not None:
+                noted = TrainingCheckpoint(memories / name / "training", checkpoint_seconds)
+            return replace(model, moment=moment, kept=kept, checkpoint=noted)
+
+        return Site(
+            profile=silo.profile(name),
+            learner=learner,
+            # Copies, so that nothing but bytes can pass between one half and another.
+            algorithm=copy(algorithm),
+            upload=Pipeline("upload"),
+            download=Pipeline("download"),
+            aggregator=copy(aggregator),
+            tasks={name: copy(task) for name, task in tasks.items()},
+            store=MemoryStore(memories / name),
+            seed=self.experiment.seed,
+        )
+
+
+def _alone(member: Member) -> Fit:
+    return train([member])[0]
+
+
+def simulate(
+    experiment: Experiment,
+    machine: Machine | None = None,
+    division: Division | None = None,
+    only: Collection[str] | None = None,
+    begun: bool = False,
+) -> Simulation:
+    """Load what the experiment names and check that it fits together; nothing is written.
+
+    machine: what is in memory already, when several runs follow each other.
+    division: who has which rows, if not all of them are here.
+    only: the clients that are made; the others are on other machines.
+    begun: whether the run has said before which of a classifier's outputs is which label.
+    """
+    check(build_algorithm(experiment), (), build_aggregator(experiment))
+    machine = machine or Machine()
+    machine.clear_adapters()  # what an earlier run has trained
+    division = division or machine.division(experiment)
+    experiment = _labelled(experiment, division.labels)
+    tasks, algorithm = build_tasks(experiment), build_algorithm(experiment)
+    for task in tasks.values():
+        task.require()
+    if only is None:
+        _refuse_unmeasured(tasks, bool(experiment.evaluation.test and division.test))
+    asked = next(iter(tasks.values())).needs
+    every = {name: experiment.for_client(name) for name in experiment.participant_names}
+    _refuse_optimizers(algorithm, experiment, every)
+    own = {name: settings for name, settings in every.items() if only is None or name in only}
+    shares = list(client_examples.shares(experiment, own, division, asked))
+    client_examples.refuse_unfit(shares, division.labels)
+    if not (begun or only):  # a silo is told by the server
+        division = replace(division, labels=outputs(experiment, division.labels))
+        experiment = _labelled(experiment, division.labels)
+    read = client_examples.read(shares, partial(machine.reader, labels=division.labels))
+    learner = machine.learner(experiment, read[client_examples.SERVER], Moment(experiment.seed), {})
+    room = learner.backbone.max_length(experiment.model.max_length)
+    division = replace(division, remarks=(*division.remarks, *client_examples.cut(read, room)))
+    if learner.backbone.fresh:
+        log.info("outputs  %s, in a head that is new", listed(division.labels))
+    if experiment.adapter.source is not None:
+        _go_on_from(learner, experiment.adapter.source)
+    silos = {}
+    for name in own:
+        settings = experiment.for_client(name)
+        mine = learner
+        if settings is not experiment:
+            mine = machine.learner(settings, {}, learner.moment, {})
+            _fit_to(learner, name, mine, algorithm.unequal)
+        silos[name] = Silo(settings, replace(mine, splits=read[name]))
+    return Simulation(experiment, machine, division, learner, silos)
+
+
+def _fit_to(server: AdaptedModel, name: str, mine: AdaptedModel, unequal: bool) -> None:
+    """Have a client's own model begin as the server's, unless its rank may be another."""
+    alike = mine.parameters().keys() == server.parameters().keys()
+    if mine.rank == server.rank or not (unequal and alike):
+        _refuse_unlike(name, mine, server)
+        mine.backbone.begin(mine.adapter, server.initial())
+
+
+def _labelled(experiment: Experiment, labels: dict[str, str]) -> Experiment:
+    """The experiment with the labels that were found in its rows."""
+    if list(experiment.data.labels.items()) == list(labels.items()):  # in this order
+        return experiment
+    data = experiment.data.model_copy(update={"labels": labels})
+    return experiment.model_copy(update={"data": data})
+
+
+def _refuse_unmeasured(tasks: Mapping[str, Task], tested: bool) -> None:
+    """A costly task in a run without test rows would be silently left out."""
+    for name, task in tasks.items():
+        if task.costly and not tested:
+            raise UserError(
+                f"the task {name} takes so long that it is measured on test rows only, and here "
+                "are none; hold some out with data.test, and set evaluation.test: true."
+            )
+
+
+def _refuse_optimizers(
+    algorithm: Algorithm, experiment: Experiment, own: Mapping[str, Experiment]
+) -> None:
+    """Refuse what would quietly turn an algorithm into another one."""
+    name, allowed = type(algorithm).__name__, algorithm.optimizers
+    for client, settings in own.items():
+        train = settings.train
+        whose = "train" if train == experiment.train else f"clients.{client}.train"
+        if train.optimizer not in allowed:
+            sgd = f"{whose}.optim=sgd" if "sgd" in allowed else f"{whose}.optim=adamw"
+            plain = "" if "momentum" in allowed else f" and {whose}.momentum=0"
+            raise UserError(
+                f"{name} is defined for clients that train by {_named(allowed)} only, but {whose} "
+                f"has {OPTIMIZERS[train.optimizer]}; set {sgd}{plain}, with a learning rate that "
+                "suits it."
+            )
+        if "adamw" not in allowed and train.weight_decay and train.max_grad_norm:
+            raise UserError(
+                f"{name} takes changes for sums of gradients, but {whose} clips these "
+                f"(max_grad_norm {train.max_grad_norm}) without their weight_decay; set "
+                f"{whose}.max_grad_norm=0 or {whose}.weight_decay=0."
+            )
+        if algorithm.forgetful and train.optimizer_state == "keep":
+            raise UserError(
+                f"with {name} an optimizer's state from the round before means nothing in the "
+                f"next one; set {whose}.optimizer_state=reset."
+            )
+
+
+def _named(optimizers: Sequence[str]) -> str:
+    return " or ".join(OPTIMIZERS[name] for name in optimizers)
+
+
+def _go_on_from(learner: AdaptedModel, source: str) -> None:
+    live = learner.parameters()
+    whole = adapter_files.read(adapter_folder(source))[1]
+    tensors = {n: t for n, t in whole.items() if n in live}
+    if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in live.items()}:
+        raise UserError(
+            f"the adapter in {source} does not fit {learner.backbone.name}; "
+            "go on with the base model that it was trained for."
+        )
+    learner.backbone.begin(learner.adapter, tensors)
+    learner.backbone.read_constants(learner.adapter, whole)
+
+
+def _refuse_unlike(name: str, silo: AdaptedModel, server: AdaptedModel) -> None:
+    """A client that trains other tensors would be left out of every round; better to say so now."""
+    try:
+        refuse_unlike(server.parameters(), silo.parameters())
+    except UserError as error:
+        raise UserError(f"clients.{name}: {error}") from None

@@ -1,0 +1,131 @@
+"""Runs an assembled experiment from where its journal stands to its finished folder."""
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+
+from hanse import atomic_files
+from hanse.errors import StoppedError as StoppedError
+from hanse.errors import UserError
+from hanse.experiment.assembly.assemble import RUNS, Simulation
+from hanse.experiment.schema import build_algorithm, build_trackers
+from hanse.federation.server import Run, rounds
+from hanse.federation.server_state import standing_of
+from hanse.journal import claims
+from hanse.journal.checkpoints import latest
+from hanse.journal.claims import Claim
+from hanse.journal.run_folder import records
+from hanse.journal.tracking import following
+from hanse.observability.progress import say
+from hanse.reports.model_card import model_card
+from hanse.reports.run.page import write_report
+
+log = logging.getLogger(__name__)
+
+
+def go(
+    simulation: Simulation,
+    run: Run,
+    stop: threading.Event | None = None,
+    again: str = "hanse resume {folder}",
+) -> Path:
+    """Let a run go to its end, from where its journal stands; its folder, finished.
+
+    again: the command that goes on with one that is stopped.
+    """
+    journal = run.journal
+    again = again.format(folder=journal.folder)
+    try:
+        trackers = build_trackers(simulation.experiment)
+        with (
+            nullcontext(stop) if stop else stoppable() as stop,
+            following(trackers, journal.folder) as tell,
+        ):
+            for record in rounds(run):
+                tell()
+                if stop.is_set() and record["round"] < simulation.experiment.rounds:
+                    raise stopped(record["round"], again)
+        finish(simulation, journal.folder)
+    except KeyboardInterrupt as by:
+        checkpoint = latest(journal.folder)
+        raise stopped(checkpoint.round if checkpoint else None, again, by) from None
+    finally:
+        journal.close()
+    return journal.folder
+
+
+def finish(simulation: Simulation, folder: Path) -> None:
+    """Leave the adapter with its card, and the report."""
+    checkpoint = latest(folder)
+    if checkpoint is None:
+        raise UserError(f"{folder} has no checkpoint that can be read.")
+    experiment, learner = simulation.experiment, simulation.learner
+    algorithm, state = build_algorithm(experiment), standing_of(checkpoint).state
+    learner.load(algorithm.model(state))
+    shared = algorithm.shared(state)
+    # Where all begin afresh, what nobody has trained does nothing.
+    left = learner.unshared(shared) if experiment.adapter.source is None else []
+    with atomic_files.folder(folder / "adapter", replace=True) as aside:
+        learner.save(aside, left)
+        personal = learner.personal(shared, left)
+        clients = len(experiment.participant_names)
+        card = model_card(experiment.resolved(), clients, records(folder), aside, left, personal)
+        (aside / "README.md").write_text(card, encoding="utf-8")
+        say("opening the adapter again")
+        try:
+            learner.reopen(aside)
+        except UserError as error:
+            raise UserError(
+                f"{error} What was learned is kept in {folder / 'state'}, and `hanse resume "
+                f"{folder}` tries again."
+            ) from error
+    say("writing the report")
+    write_report(folder)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run folder has all that a run leaves; a report may come before the end."""
+    return (folder / "adapter").is_dir() and (folder / "report.html").is_file()
+
+
+def reserved(output_dir: str | None, name: str) -> AbstractContextManager[Claim]:
+    """Where results go: the folder that was asked for, or the first free one of this name."""
+
+    def named(number: int) -> Path:
+        if output_dir is not None:
+            return Path(output_dir).expanduser()
+        return RUNS / f"{name}{f'-{number}' if number > 1 else ''}"
+
+    return claims.reserved(named)
+
+
+@contextmanager
+def stoppable() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second one stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        log.warning("stopping when this round is saved; press Ctrl-C again to stop at once")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def stopped(round: int | None, again: str, by: BaseException | None = None) -> StoppedError:
+    """The error of a run that is stopped: which round is saved, and how to go on."""
+    if round is None:
+        return StoppedError(f"stopped before anything was saved; begin again: `{again}`.", by)
+    return StoppedError(f"stopped after round {round} was saved; go on with `{again}`.", by)

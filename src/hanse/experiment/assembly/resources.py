@@ -1,0 +1,191 @@
+"""What one machine holds once, however many learners look at it: models, adapters, rows."""
+
+import json
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hanse.data.example import Example
+from hanse.data.formats.row import Row
+from hanse.data.tokenization.token_cache import Rendering, Tokenized
+from hanse.errors import UserError
+from hanse.experiment.assembly.client_examples import Share
+from hanse.experiment.assembly.federated_dataset import Division, divide
+from hanse.experiment.schema import Experiment, build_objective
+from hanse.federation.interfaces.results import Memory
+from hanse.learners.adapted_model import AdaptedModel
+from hanse.learners.backbone import Backbone
+from hanse.learners.injection import adapter_files
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.load import load
+from hanse.learners.models.label_outputs import listed, names, ordered
+from hanse.learners.models.model_files import cache
+from hanse.learners.models.precision import Chosen
+from hanse.learners.models.settings import Loaded, Model
+from hanse.observability.progress import say
+from hanse.randomness import Moment
+
+log = logging.getLogger(__name__)
+
+ANY_LENGTH = 1_000_000_000  # tokens: more than any text has
+
+
+@dataclass
+class Machine:
+    """Models, adapters and rows, each made when it is first asked for."""
+
+    backbones: dict[Loaded, Backbone] = field(default_factory=dict)
+    chosen: dict[str, Chosen] = field(default_factory=dict)  # how models compute, by their settings
+    attached: dict[tuple[Loaded, Adapter, int], str] = field(default_factory=dict)
+    divided: tuple[str, Division] | None = None  # the last division, and what it was made from
+    tokenized: dict[Hashable, Tokenized] = field(default_factory=dict)
+
+    def division(self, experiment: Experiment) -> Division:
+        """The experiment's division; runs of one seed that follow each other have the same."""
+        own = {name: over.get("data") for name, over in experiment.clients.items()}
+        data = experiment.data.model_dump(mode="json", exclude={"pooled"})
+        told = json.dumps([experiment.seed, experiment.num_clients, data, own], default=str)
+        if self.divided is None or self.divided[0] != told:
+            say("reading and dividing the data")
+            self.divided = (told, divide(experiment))
+        return self.divided[1]
+
+    def clear_adapters(self) -> None:
+        """Take all adapters out again, so that the next run begins with fresh ones."""
+        for (loaded, _, _), name in self.attached.items():
+            self.backbones[loaded].detach(name)
+        self.attached.clear()
+
+    def backbone(self, settings: Model, needs: str, labels: Mapping[str, str]) -> Backbone:
+        """The base model that these settings mean, loaded when first asked for.
+
+        needs: how rows become examples. labels: the choices, or the tags, if it is these; an
+            encoder has an output for each of them.
+        """
+        classes = 0 if needs == "tokens" else len(labels)
+        chosen, held = self.chosen.get(settings.noted), self.backbones.get(settings.loaded)
+        if held is None or chosen not in (None, held.chosen) or not held.serves(needs, classes):
+            held = self.backbones[settings.loaded] = load(settings, chosen, classes, needs)
+            self.chosen[settings.noted] = held.chosen
+        held.labels = {} if held.head.speaks else dict(labels)
+        return held
+
+    def reader(self, share: Share, labels: Mapping[str, str]) -> Tokenized:
+        """What makes examples of a share's rows, and of all others that are read alike."""
+        model, needs, template = share.model, share.needs, share.template
+        key = (model.loaded, model.max_length, needs, template, *labels.items())
+        if key not in self.tokenized:
+            rendering = _rendering(
+                self.backbone(model, needs, labels), model, needs, labels, template
+            )
+            self.tokenized[key] = Tokenized(rendering, cache() / "tokens")
+        return self.tokenized[key]
+
+    def learner(
+        self,
+        experiment: Experiment,
+        examples: Mapping[str, Sequence[Example]],
+        moment: Moment,
+        kept: Memory,
+    ) -> AdaptedModel:
+        """A learner with the experiment's model and adapter over these splits."""
+        objective = build_objective(experiment)
+        backbone = self.backbone(experiment.model, objective.needs, experiment.data.labels)
+        adapter = adapter_settings(experiment)
+        _refuse_crowded(backbone, adapter, experiment.model.max_length)
+        key = (experiment.model.loaded, adapter, experiment.seed)
+        if key not in self.attached:
+            seed = Moment(experiment.seed).derive("adapter")
+            self.attached[key] = backbone.attach(adapter, seed)
+        return AdaptedModel(
+            backbone,
+            self.attached[key],
+            examples,
+            experiment.train,
+            objective,
+            moment,
+            experiment.rounds,
+            kept,
+        )
+
+
+def outputs(experiment: Experiment, labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels in the order of the outputs of the model, or of the adapter that is gone on from.
+
+    Where it has names for its outputs, these tell; otherwise the order is that of `labels`.
+    Raises UserError if the outputs are others than the labels, and cannot become theirs.
+    """
+    needs, source = build_objective(experiment).needs, experiment.adapter.source
+    if needs == "tokens" or not labels:
+        return dict(labels)
+    known = adapter_files.labels(adapter_folder(source)) if source else {}
+    whose = f"the adapter in {source}"
+    if not known:
+        whose = experiment.model.model_name_or_path
+        known = {name: name for name in names(whose, needs)}
+    found = ordered(labels, known)
+    if found is None and known and (source or len(known) != len(labels)):
+        raise UserError(
+            f"{whose} chooses between {', '.join(known.values())}, but the data have "
+            f"{', '.join(labels)}; say in data.labels which of the data's is which, such as "
+            f"{{{next(iter(labels))}: {next(iter(known.values()))}}}, or take a model without "
+            "outputs of its own."
+        )
+    if found:
+        log.info("outputs  %s, as %s calls them", listed(found), whose)
+    elif known:
+        theirs = listed(known)
+        log.warning("outputs  %s: %s calls them otherwise, %s", listed(labels), whose, theirs)
+    return found or dict(labels)
+
+
+def _refuse_crowded(backbone: Backbone, adapter: Adapter, wanted: int | None) -> None:
+    """Words of an adapter's own take places that a text then cannot have."""
+    own, limit = getattr(adapter, "num_virtual_tokens", 0), backbone.positions
+    length = backbone.max_length(wanted)
+    if own and limit is not None and own + length > limit:
+        raise UserError(
+            f"the adapter puts {own} tokens of its own before {length} of text, but "
+            f"{backbone.name} reads at most {limit}; set model.max_length to {limit - own} or less."
+        )
+
+
+def examples(
+    experiment: Experiment,
+    rows: Sequence[Row],
+    labels: dict[str, str],
+    needs: str,
+    backbone: Backbone,
+    whole: bool = False,
+) -> list[Example]:
+    """Rows as the experiment's model reads them; whole: as if it could read any length."""
+    if not rows:
+        return []
+    say("tokenizing rows", 0, len(rows))
+    template = experiment.data.template
+    rendering = _rendering(backbone, experiment.model, needs, labels, template)
+    return (replace(rendering, max_length=ANY_LENGTH) if whole else rendering).render(rows)
+
+
+def _rendering(
+    backbone: Backbone, model: Model, needs: str, labels: Mapping[str, str], template: str
+) -> Rendering:
+    length = backbone.max_length(model.max_length)
+    reads = backbone.head.reads[needs]
+    return Rendering(backbone.tokenizer, reads, labels, template, length, backbone.vocabulary)
+
+
+def adapter_settings(experiment: Experiment) -> Adapter:
+    """The adapter's settings, its own or those of the adapter it goes on from."""
+    if experiment.adapter.fresh is not None:
+        return experiment.adapter.fresh
+    return adapter_files.read(adapter_folder(str(experiment.adapter.source)))[0]
+
+
+def adapter_folder(source: str) -> Path:
+    """The PEFT folder that a run folder or a PEFT folder stands for."""
+    folder = Path(source)
+    if not folder.is_dir():
+        raise UserError(f"adapter.from: there is no folder {source}; name a run or a PEFT folder.")
+    return folder / "adapter" if (folder / "adapter").is_dir() else folder

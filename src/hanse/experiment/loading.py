@@ -1,0 +1,306 @@
+"""From a YAML file to an experiment: overrides, local paths, checks that need more than a type."""
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hanse import registry
+from hanse.data.sources import files
+from hanse.data.sources.corpora import CORPORA
+from hanse.data.sources.split_files import TEST, VALIDATION
+from hanse.errors import UserError
+from hanse.experiment import renaming
+from hanse.experiment.overrides import Change, change, override
+from hanse.experiment.schema import (
+    Experiment,
+    build_aggregator,
+    build_algorithm,
+    build_objective,
+    build_partitioner,
+    build_tasks,
+    build_trackers,
+)
+from hanse.experiment.validation import SettingError, explain
+from hanse.journal import claims, yaml_text
+from hanse.journal.yaml_text import Place, Values
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.models.model_files import PACKAGED
+from hanse.registry import suggestion
+from hanse.security import trusted_code
+
+# What one client may have otherwise; of its data, all but how they are held out and divided.
+OVERRIDABLE = ("model", "adapter", "data", "train")
+SHARED_DATA = ("test", "validation", "split_seed", "partition", "labels")
+
+LOCAL = (  # settings that may name a local file or folder
+    *(("data", "path"), ("data", "test"), ("data", "validation")),
+    *(("model", "model_name_or_path"), ("adapter", "from")),
+)
+
+BUILDERS: dict[Place, Callable[[Experiment], Any]] = {  # of the parts, by where they are named
+    ("data", "partition"): build_partitioner,
+    ("objective",): build_objective,
+    ("algorithm",): build_algorithm,
+    ("aggregator",): build_aggregator,
+    ("evaluation", "tasks"): build_tasks,
+    ("report_to",): build_trackers,
+}
+
+
+def load(path: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Experiment:
+    """The experiment in a YAML file that the user names, with overrides.
+
+    trusted: whether all code that it names may run, although a run has left the file; one that the
+        user wrote may name what it likes.
+    Raises UserError for anything wrong, with the line in the file or the override that is at fault.
+    """
+    return _load(path, overrides, trusted or not claims.is_left(path))
+
+
+def load_left(path: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Experiment:
+    """The experiment that a run or a ladder has left in its folder, with overrides.
+
+    The folder may come from somebody else, so it may run only code that this user has named by hand
+    before; trusted: or any.
+    """
+    return _load(path, overrides, trusted)
+
+
+def _load(path: Path, overrides: Iterable[str], by_hand: bool) -> Experiment:
+    written, text = yaml_text.read(path)
+    with trusted_code.granting(by_hand):
+        return compose(written, text, path, overrides)
+
+
+def compose(written: Values, text: str, path: Path, overrides: Iterable[str]) -> Experiment:
+    """The experiment of settings that stand in a file of this text, or stem from one (no text)."""
+    changes = [found for word in overrides for found in _changes(word)]
+    for found in changes:
+        _grant_named(found.value)
+    try:
+        values = renaming.settled({"name": default_name(path), **written})
+    except SettingError as error:
+        raise _in_file(error, path, text) from None
+    try:
+        return _built(override(values, changes), path)
+    except SettingError as error:
+        if at_fault := _at_fault(error, values, changes, path):
+            raise _in_word(error, at_fault) from None
+        raise _in_file(error, path, text) from None
+
+
+def _changes(word: str) -> list[Change]:
+    """What a word of the command line changes, under our names."""
+    try:
+        return renaming.changed(change(word))
+    except SettingError as error:
+        raise _in_word(error, word) from None
+
+
+def _grant_named(value: Any) -> None:
+    """Let code run that a word of the command line names by a path from the current folder."""
+    if isinstance(value, dict | list):
+        for inner in value:
+            _grant_named(inner)
+    elif isinstance(value, str):
+        path, colon, _ = value.partition(":")
+        if colon and path.endswith(".py") and os.path.isfile(path):
+            trusted_code.grant(Path(path).resolve())
+
+
+def _in_word(error: SettingError, word: str) -> UserError:
+    return UserError(f"the override {word!r}: {error}")
+
+
+def _in_file(error: SettingError, path: Path, text: str) -> UserError:
+    line = renaming.line(text, error.place)
+    return UserError(f"{path}:{line}: {error}" if line else f"{path}: {error}")
+
+
+def default_name(path: Path) -> str:
+    """What an experiment in a file of this name is called unless it says so itself."""
+    return re.sub(r"[^\w.-]+", "-", path.stem).lstrip(".-") or "run"
+
+
+def _at_fault(error: SettingError, values: Values, changes: list[Change], path: Path) -> str | None:
+    """The first override with which this is wrong; none if it is wrong in the file."""
+    for count in range(len(changes)):
+        try:
+            _built(override(values, changes[:count]), path)
+        except SettingError as earlier:
+            if str(earlier) == str(error):
+                return changes[count - 1].word if count else None
+    return changes[-1].word if changes else None
+
+
+def _built(values: Values, path: Path) -> Experiment:
+    """The experiment that these settings are, every part of it built once; raises SettingError."""
+    try:
+        whole = _with_splits(_absolute(values, path.resolve().parent))
+        experiment = Experiment.model_validate(whole)
+    except ValidationError as error:
+        raise explain(error, Experiment) from None
+    for place, build in BUILDERS.items():
+        try:
+            build(experiment)
+        except UserError as error:
+            raise SettingError(str(error), place) from None
+    _check_clients(experiment)
+    return experiment
+
+
+def refuse_foreign(experiment: Experiment) -> None:
+    """Raise UserError for a part from outside the package: code does not travel to silos."""
+    told = (experiment.algorithm, experiment.aggregator, experiment.objective)
+    tasks = experiment.evaluation.tasks or []
+    for spec in (*told, experiment.data.partition, *tasks):
+        name = spec if isinstance(spec, str) else next(iter(spec), "")
+        if ":" in name:
+            raise UserError(
+                f"{name} is a part from outside the package, and code does not travel to silos; "
+                "take one of the package's own."
+            )
+
+
+def _check_clients(experiment: Experiment) -> None:
+    known = experiment.client_names
+    for name, over in experiment.clients.items():
+        place = ("clients", name)
+        if name not in known:
+            raise SettingError(
+                f"clients.{name} is no client{suggestion(name, known)}; they are "
+                f"{known[0]} to {known[-1]}, or give every named client its own data.path.",
+                place,
+            )
+        for key in over:
+            if key not in OVERRIDABLE:
+                raise SettingError(
+                    f"clients.{name} cannot override {key!r}{suggestion(key, OVERRIDABLE)}; "
+                    f"it can override {', '.join(OVERRIDABLE)}.",
+                    (*place, key),
+                )
+        try:
+            own = experiment.for_client(name)
+        except ValidationError as error:
+            raise explain(error, Experiment, place) from None
+        _check_own_data(experiment, name, over.get("data") or {})
+        _check_own_adapter(experiment, own, name)
+
+
+def _check_own_data(experiment: Experiment, name: str, data: dict[str, Any]) -> None:
+    """Refuse what of a client's own data settings would be ignored."""
+    alone = experiment.brings_own_data
+    if "path" in data and (not alone or name in experiment.default_names):
+        raise SettingError(
+            f"clients.{name} brings its own data.path, so every client must: give each one a name "
+            "of its own and a path, or leave the paths out.",
+            ("clients", name, "data", "path"),
+        )
+    for key in data:
+        if key in SHARED_DATA or (not alone and key != "template"):
+            raise SettingError(
+                f"clients.{name}.data.{key} would change nothing: rows are loaded, held out and "
+                "divided once for all clients; set it in data.",
+                ("clients", name, "data", key),
+            )
+
+
+def _check_own_adapter(experiment: Experiment, own: Experiment, name: str) -> None:
+    """Refuse an adapter that cannot be combined with those of the other clients."""
+    mine, theirs = own.adapter, experiment.adapter
+    unequal = build_algorithm(experiment).unequal
+    alike = mine.source == theirs.source
+    if not alike or _trained(mine.fresh, unequal) != _trained(theirs.fresh, unequal):
+        rest = ""
+        if not unequal:
+            known = registry.names("federation/algorithms")
+            found = [(n, registry.find("federation/algorithms", n)) for n in known]
+            able = [n for n, part in found if getattr(part, "unequal", False)]
+            sizes = " and ".join(theirs.fresh.sizes) if theirs.fresh else ""
+            rest = f", and {sizes} with an algorithm for that: {', '.join(able)}" if sizes else ""
+        own_settings = theirs.fresh.own if theirs.fresh else ()
+        may = f"only {', '.join(own_settings)} may differ" if own_settings else "leave it out"
+        raise SettingError(
+            f"clients.{name}.adapter trains another adapter than the other clients', and a "
+            f"mean of the two means nothing; {may}{rest}.",
+            ("clients", name, "adapter"),
+        )
+
+
+def _trained(adapter: Adapter | None, unequal: bool) -> tuple[Any, ...]:
+    """The adapter's settings without what may differ between clients."""
+    if adapter is None:
+        return ()
+    differ = (*adapter.own, *(adapter.sizes if unequal else ()))
+    kept = [f.name for f in fields(adapter) if f.name not in differ]  # type: ignore[arg-type]
+    return type(adapter), *(getattr(adapter, name) for name in kept)
+
+
+def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
+    """Local files by their full path, so that the resolved YAML works from any folder."""
+    result = dict(values)
+    for section, key in LOCAL:
+        inner = result.get(section)
+        if isinstance(inner, dict) and isinstance(inner.get(key), str):
+            result[section] = {**inner, key: _found(inner[key], home)}
+    for key in ("algorithm", "aggregator", "objective"):
+        if key in result:
+            result[key] = _part_found(result[key], home)
+    data, evaluation = result.get("data"), result.get("evaluation")
+    if isinstance(data, dict) and "partition" in data:
+        result["data"] = {**data, "partition": _part_found(data["partition"], home)}
+    if isinstance(evaluation, dict) and isinstance(evaluation.get("tasks"), list):
+        tasks = [_part_found(task, home) for task in evaluation["tasks"]]
+        result["evaluation"] = {**evaluation, "tasks": tasks}
+    if isinstance(result.get("report_to"), list):
+        result["report_to"] = [_part_found(tracker, home) for tracker in result["report_to"]]
+    clients = result.get("clients")
+    if isinstance(clients, dict):
+        result["clients"] = {
+            name: _absolute(over, home) if isinstance(over, dict) else over
+            for name, over in clients.items()
+        }
+    return result
+
+
+def _with_splits(values: Values) -> Values:
+    """The settings with a folder's own files for test and validation, if they say nothing else."""
+    data = values.get("data")
+    path = data.get("path") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(path, str) or path in CORPORA:
+        return values
+    found = files.splits(Path(path))
+    own = {name: path for name in (TEST, VALIDATION) if name in found and name not in data}
+    return {**values, "data": {**data, **own}} if own else values
+
+
+def _part_found(spec: Any, home: Path) -> Any:
+    """A part's spec with the full path of its file, if it is one from outside the package."""
+    if isinstance(spec, dict):
+        return {_part_found(n, home): _encoder_found(own, home) for n, own in spec.items()}
+    if not isinstance(spec, str):
+        return spec
+    path, colon, name = spec.partition(":")
+    return f"{_found(path, home)}:{name}" if colon else spec
+
+
+def _encoder_found(own: Any, home: Path) -> Any:
+    """A part's settings with the full path of its encoder, if that is a folder."""
+    encoder = own.get("encoder") if isinstance(own, dict) else None
+    return {**own, "encoder": _found(encoder, home)} if isinstance(encoder, str) else own
+
+
+def _found(path: str, home: Path) -> str:
+    """The full path of a file or folder, here or beside the experiment; else as it came."""
+    if path in CORPORA or path in PACKAGED:
+        return path
+    places = [Path.cwd() / Path(path).expanduser(), home / path]
+    try:
+        return next((str(place.resolve()) for place in places if path and place.exists()), path)
+    except (OSError, ValueError, RuntimeError):  # too long for a file's name, or not one at all
+        return path

@@ -1,0 +1,278 @@
+"""Every choice of a run, as typed settings, and the parts that they name."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, create_model, field_validator, model_validator
+
+from hanse import registry
+from hanse.data.partitioning import Partitioner
+from hanse.errors import UserError
+from hanse.experiment import overrides
+from hanse.experiment.sections import Data, Deployment, Evaluation, Section, Spec
+from hanse.experiment.validation import NAME
+from hanse.federation.interfaces.aggregator import Aggregator
+from hanse.federation.interfaces.algorithm import Algorithm
+from hanse.federation.interfaces.learner import Objective
+from hanse.federation.interfaces.task import Task
+from hanse.journal.tracking import Tracker
+from hanse.learners.adapters.lora import Lora
+from hanse.learners.adapters.peft import methods
+from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.adapter_files import FOLDER as ADAPTERS
+from hanse.learners.injection.mixed import Mixed
+from hanse.learners.models.settings import Model
+from hanse.learners.training.settings import Training
+
+# By what an objective needs, the task that is measured if none is named.
+MEASURED = {"tokens": "perplexity", "choices": "classification", "tags": "tagging"}
+POOLED = "pooled"  # the one client that holds all rows
+ClientName = Annotated[str, Field(pattern=NAME)]
+
+
+class AdapterChoice(Section):
+    """What is trained: a fresh adapter, or one from a run or a PEFT folder to go on with.
+
+    Beside `from`, it has a setting for every file of learners/adapters, of which one is given.
+    """
+
+    source: str | None = Field(default=None, alias="from")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {value: {}}
+        if not isinstance(value, dict) or len(value) != 1:
+            return value
+        [(name, own)] = value.items()
+        if name not in cls.model_fields and name in methods():  # of PEFT, without a file of ours
+            return {"peft": {"method": name, "settings": own or {}}}
+        return {name: {} if own is None and name != "from" else own}
+
+    @model_validator(mode="after")
+    def _one(self) -> "AdapterChoice":
+        if (self.source is None) != bool(self._kinds):
+            raise ValueError(
+                "adapter takes either one kind, such as lora: {…}, or from: a run or PEFT folder, "
+                "not both or neither."
+            )
+        self.fresh  # noqa: B018 (raises for kinds that do not go together)
+        return self
+
+    @property
+    def _kinds(self) -> list[Adapter]:
+        return [own for _, own in self if isinstance(own, Adapter)]
+
+    @property
+    def fresh(self) -> Adapter | None:
+        """The settings of a fresh adapter; none if one is gone on with."""
+        kinds = self._kinds
+        return Mixed.of(kinds) if len(kinds) > 1 else next(iter(kinds), None)
+
+
+def _by_method(adapter: dict[str, Any]) -> dict[str, Any]:
+    """PEFT's method by its own name, so that an override of its settings is laid upon them."""
+    own = adapter.get("peft", {})
+    method = str(own.get("method"))
+    plain = method in methods() and method not in AnyAdapter.model_fields
+    return {method: own["settings"]} if plain else adapter
+
+
+def _choices() -> type[AdapterChoice]:
+    kinds = {name: registry.find(ADAPTERS, name) for name in registry.names(ADAPTERS)}
+    own: dict[str, Any] = {name: (kind | None, None) for name, kind in kinds.items()}
+    return create_model("AdapterChoice", __base__=AdapterChoice, **own)
+
+
+if TYPE_CHECKING:
+    AnyAdapter = AdapterChoice
+else:
+    AnyAdapter = _choices()
+
+
+class Experiment(Section):
+    """One run. `clients.<name>` overrides model, adapter, data or train for one client.
+
+    participants: only these clients take part; the rows are divided among all as ever.
+    cohort: how many simulated clients train in one forward pass; auto: what is fastest here; off:
+        each by itself, through PEFT's own layers. A run folder holds the number that was chosen.
+    report_to: trackers that show the run; also one name alone, or none.
+    """
+
+    name: Annotated[str, Field(pattern=NAME)] = "run"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 3
+    num_clients: Annotated[int, Field(ge=1, le=1_000_000)] = 4
+    fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
+    cohort: Annotated[int, Field(ge=1, le=65_536, strict=True)] | Literal["off", "auto"] = "auto"
+    output_dir: str | None = None  # none: runs/<name>, numbered if it is taken
+    model: Model = Model()
+    adapter: AnyAdapter = AnyAdapter(lora=Lora())  # type: ignore[call-arg]
+    data: Data = Data()
+    objective: Spec = "sft"
+    train: Training = Training()
+    algorithm: Spec = "fedavg"
+    aggregator: Spec = "mean"
+    evaluation: Evaluation = Evaluation()
+    deployment: Deployment = Deployment()
+    clients: dict[ClientName, dict[str, Any]] = Field(default={})
+    participants: Annotated[list[ClientName], Field(min_length=1)] | None = None
+    report_to: list[Spec] = Field(default=[])
+
+    @field_validator("cohort", mode="before")
+    @classmethod
+    def _written_without_quotes(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads off as false
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if value is None or value == "none":
+            return []
+        return [value] if isinstance(value, str | dict) else value
+
+    @model_validator(mode="after")
+    def _one_length_of_a_round(self) -> "Experiment":
+        if self.train.max_steps is not None and self.train.num_train_epochs is not None:
+            raise ValueError(
+                "train has both max_steps and num_train_epochs; one of them measures a round: "
+                "set the other to null."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _participants_are_clients(self) -> "Experiment":
+        if self.participants is None:
+            return self
+        if self.data.pooled:
+            raise ValueError(
+                "participants and data.pooled exclude each other: who holds all rows is one."
+            )
+        known = self.client_names
+        names = set(known)  # there may be a million
+        for name in self.participants:
+            if name not in names:
+                raise ValueError(
+                    f"participants: {name} is no client{registry.suggestion(name, known)}; "
+                    f"they are {known[0]} to {known[-1]}."
+                )
+        return self
+
+    @property
+    def participant_names(self) -> list[str]:
+        """The names of those that train, in client order."""
+        if self.data.pooled:
+            return [POOLED]
+        if self.participants is None:
+            return self.client_names
+        chosen = set(self.participants)
+        return [name for name in self.client_names if name in chosen]
+
+    @property
+    def client_names(self) -> list[str]:
+        """The names of those among whom the rows are divided, in client order."""
+        return sorted(self.clients) if self.brings_own_data else self.default_names
+
+    @property
+    def default_names(self) -> list[str]:
+        """The names of clients that nobody named."""
+        width = len(str(self.num_clients))
+        return [f"silo-{number:0{width}d}" for number in range(1, self.num_clients + 1)]
+
+    @property
+    def brings_own_data(self) -> bool:
+        """Whether every client names its own file, so that nothing is partitioned."""
+        own = [over.get("data") for over in self.clients.values()]
+        paths = [isinstance(data, dict) and "path" in data for data in own]
+        return bool(paths) and all(paths)
+
+    def for_client(self, name: str) -> "Experiment":
+        """The experiment as one client sees it."""
+        over = self.clients.get(name)
+        if not over:
+            return self
+        alone = self.model_copy(update={"clients": {}, "participants": None})
+        return Experiment.model_validate(overrides.merge(alone.resolved(), over))
+
+    def resolved(self) -> dict[str, Any]:
+        """All settings as plain values, defaults written out."""
+        values = self.model_dump(by_alias=True, mode="json")
+        values["adapter"] = _by_method(
+            {k: v for k, v in values["adapter"].items() if v is not None}
+        )
+        values["objective"] = _written(self.objective, build_objective(self))
+        values["algorithm"] = _written(self.algorithm, build_algorithm(self))
+        values["aggregator"] = _written(self.aggregator, build_aggregator(self))
+        partition = _written(self.data.partition, build_partitioner(self))
+        values["data"]["partition"] = partition
+        trackers = build_trackers(self).values()
+        values["report_to"] = [
+            _written(spec, part) for spec, part in zip(self.report_to, trackers, strict=True)
+        ]
+        return values
+
+
+def build_algorithm(experiment: Experiment) -> Algorithm:
+    """The algorithm, with its settings."""
+    part: Algorithm = _build("federation/algorithms", experiment.algorithm, Algorithm)
+    return part
+
+
+def build_aggregator(experiment: Experiment) -> Aggregator:
+    """The aggregator, with its settings."""
+    part: Aggregator = _build("federation/aggregators", experiment.aggregator, Aggregator)
+    return part
+
+
+def build_objective(experiment: Experiment) -> Objective:
+    """What clients minimize."""
+    part: Objective = _build("learners/objectives", experiment.objective, Objective)
+    return part
+
+
+def build_partitioner(experiment: Experiment) -> Partitioner:
+    """How rows are divided among the clients."""
+    part: Partitioner = _build("data/partitioners", experiment.data.partition, Partitioner)
+    return part
+
+
+def build_tasks(experiment: Experiment) -> dict[str, Task]:
+    """What is measured, by name; by default what fits the objective."""
+    specs = experiment.evaluation.tasks
+    if specs is None:
+        specs = [MEASURED[build_objective(experiment).needs]]
+    tasks = {_name(spec).rpartition(":")[2]: _build("evaluation", spec, Task) for spec in specs}
+    if len(tasks) < len(specs):
+        raise UserError(f"evaluation.tasks names a task twice; it has {', '.join(tasks)}.")
+    if len({task.needs for task in tasks.values()}) > 1:
+        raise UserError(
+            f"the tasks {', '.join(tasks)} need examples of different kinds; "
+            "measure one of them in this run, the other with `hanse evaluate`."
+        )
+    return tasks
+
+
+def build_trackers(experiment: Experiment) -> dict[str, Tracker]:
+    """What shows the run, by name."""
+    specs = experiment.report_to
+    trackers = {_name(spec): _build("journal/trackers", spec, Tracker) for spec in specs}
+    if len(trackers) < len(specs):
+        raise UserError(f"report_to names a tracker twice; it has {', '.join(trackers)}.")
+    return trackers
+
+
+def _build(folder: str, spec: Spec, role: type[Any]) -> Any:
+    part = registry.build(folder, spec)
+    if not isinstance(part, role):
+        raise UserError(f"{_name(spec)} is no {role.__name__.lower()}; derive it from that role.")
+    return part
+
+
+def _written(spec: Spec, part: Any) -> dict[str, Any]:
+    """A part's spec with all its settings."""
+    return {_name(spec): asdict(part)}
+
+
+def _name(spec: Spec) -> str:
+    return spec if isinstance(spec, str) else next(iter(spec), "")

@@ -1,0 +1,68 @@
+"""The weighted mean: one update at a time, so that memory does not grow with the clients."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from hanse.federation.interfaces.aggregator import Aggregator, Exchange
+from hanse.federation.interfaces.declarations import EVERYTHING
+from hanse.federation.interfaces.results import Combined
+from hanse.federation.messages import ClientProfile, Update
+from hanse.tensors.named import RunningMean
+
+
+@dataclass(frozen=True)
+class Mean(Aggregator):
+    """Σ wₖ·Δₖ / Σ wₖ over the clients that answered (McMahan et al. 2017, 1602.05629, alg. 1)."""
+
+    gives: ClassVar[frozenset[str]] = EVERYTHING
+
+    def aggregate(self, exchange: Exchange) -> Combined:
+        if exchange.algorithm.combines:
+            return self._combined(exchange)
+        mean, numbers, clients = RunningMean(), _Numbers(), []
+        for profile, update in _decoded(exchange):
+            if update.weight > 0:  # a client without examples has nothing to say
+                mean.add(update.tensors, update.weight)
+                numbers.add(update)
+                clients.append(profile.name)
+            del update  # or it would stay in memory while the next client trains
+        if not clients:
+            return Combined({}, {}, 0.0, ())
+        return Combined(mean.value(), numbers.value(), mean.weight, tuple(clients))
+
+    def _combined(self, exchange: Exchange) -> Combined:
+        """What an algorithm that needs each update makes of them, all in memory at once."""
+        updates = [(profile, update) for profile, update in _decoded(exchange) if update.weight > 0]
+        if not updates:
+            return Combined({}, {}, 0.0, ())
+        numbers = _Numbers()
+        for _, update in updates:
+            numbers.add(update)
+        combined = exchange.algorithm.combine(updates)
+        return replace(combined, numbers={**numbers.value(), **combined.numbers})
+
+
+class _Numbers:
+    """Weighted means of what clients report; not all report every number."""
+
+    def __init__(self) -> None:
+        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._weights: defaultdict[str, float] = defaultdict(float)
+
+    def add(self, update: Update) -> None:
+        for name, value in update.numbers.items():
+            self._sums[name] += update.weight * value
+            self._weights[name] += update.weight
+
+    def value(self) -> dict[str, float]:
+        return {name: total / self._weights[name] for name, total in self._sums.items()}
+
+
+def _decoded(exchange: Exchange) -> Iterator[tuple[ClientProfile, Update]]:
+    """The round's updates with the transforms undone."""
+    for profile, update in exchange.train():
+        tensors = exchange.decode(profile.name, update.tensors)
+        yield profile, Update(tensors, update.numbers, update.weight)
+        del update, tensors  # as above

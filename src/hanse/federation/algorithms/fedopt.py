@@ -1,0 +1,90 @@
+"""FedOpt (Reddi et al. 2021, 2003.00295, alg. 2) and FedAvgM (Hsu et al. 2019, 1909.06335)."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
+from hanse.errors import UserError
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.interfaces.algorithm import Server
+from hanse.federation.interfaces.results import Combined, State
+from hanse.tensors.named import each
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+# What each optimizer takes beside beta_1, with its default.
+DEFAULTS: dict[str, dict[str, float]] = {
+    "adam": {"learning_rate": 1e-3, "beta_2": 0.99, "tau": 1e-3},
+    "yogi": {"learning_rate": 1e-3, "beta_2": 0.99, "tau": 1e-3},
+    "adagrad": {"learning_rate": 1e-3, "tau": 1e-3},
+    "momentum": {"learning_rate": 1.0},
+}
+
+
+def _shown(name: str) -> dict[str, str]:
+    """For a setting whose default depends on the optimizer: the text that says so."""
+    optimizers: dict[float, list[str]] = {}
+    for optimizer, own in DEFAULTS.items():
+        if name in own:
+            optimizers.setdefault(own[name], []).append(optimizer)
+    return {"description": "; ".join(f"{v} with {', '.join(o)}" for v, o in optimizers.items())}
+
+
+@dataclass(frozen=True)
+class FedOpt(FedAvg):
+    """The mean change Δ is the server optimizer's gradient, with its sign turned.
+
+    momentum: m ← β₁m + Δ, x ← x + ηm; with β₁ = 0 and η = 1 this is FedAvg. The others keep
+    m ← β₁m + (1 − β₁)Δ and the second moment v of Δ (not of m), and step by ηm/(√v + τ) without
+    bias correction; v starts at τ². A setting that the optimizer does not use is refused.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    optimizer: Literal["adam", "yogi", "adagrad", "momentum"] = "adam"
+    # η
+    learning_rate: PositiveFloat | None = field(default=None, metadata=_shown("learning_rate"))
+    beta_1: Decay = 0.9
+    beta_2: Decay | None = field(default=None, metadata=_shown("beta_2"))
+    # How much the steps adapt; larger is nearer to plain momentum.
+    tau: PositiveFloat | None = field(default=None, metadata=_shown("tau"))
+
+    def __post_init__(self) -> None:
+        own = DEFAULTS[self.optimizer]
+        for name in ("learning_rate", "beta_2", "tau"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, own.get(name))
+            elif name not in own:
+                raise UserError(
+                    f"fedopt.{name} came as {getattr(self, name)}, but the optimizer "
+                    f"{self.optimizer} has none; leave it out, or choose another optimizer."
+                )
+
+    def init(self, server: Server) -> State:
+        model = server.learner.tensors()
+        state: State = {"model": model, "m": each(torch.zeros_like, model)}
+        if self.tau is None:
+            return state
+        start = self.tau**2
+        return {**state, "v": each(lambda x: torch.full_like(x, start), model)}
+
+    def step(self, state: State, combined: Combined, server: Server) -> State:
+        delta, rate = combined.tensors, self.learning_rate
+        assert rate is not None  # set in __post_init__
+        if self.tau is None:
+            m = each(lambda m, d: self.beta_1 * m + d, state["m"], delta)
+            return {"model": each(lambda x, m: x + rate * m, state["model"], m), "m": m}
+        tau = self.tau
+        m = each(lambda m, d: self.beta_1 * m + (1 - self.beta_1) * d, state["m"], delta)
+        v = each(self._second_moment, state["v"], delta)
+        model = each(lambda x, m, v: x + rate * m / (v.sqrt() + tau), state["model"], m, v)
+        return {"model": model, "m": m, "v": v}
+
+    def _second_moment(self, v: Tensor, d: Tensor) -> Tensor:
+        square = d.square()
+        if self.beta_2 is None:  # adagrad
+            return v + square
+        if self.optimizer == "yogi":
+            return v - (1 - self.beta_2) * square * torch.sign(v - square)
+        return self.beta_2 * v + (1 - self.beta_2) * square

@@ -1,0 +1,28 @@
+"""FedProx (Li et al. 2020, 1812.06127): FedAvg whose clients are held near the global model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.interfaces.algorithm import Client
+from hanse.federation.messages import Order, Update
+from hanse.tensors.named import squared_distance
+
+
+@dataclass(frozen=True)
+class FedProx(FedAvg):
+    """Clients minimize their loss + (μ/2)‖w − x‖², x being the global model (eq. 2)."""
+
+    mu: NonNegativeFloat = 0.01  # how strongly; 0 is FedAvg
+
+    def train(self, order: Order, client: Client) -> Update:
+        start = client.learner.beside(order.tensors)
+
+        def penalty(trained: Mapping[str, Tensor]) -> Tensor:
+            return self.mu / 2 * squared_distance(trained, start)
+
+        change, fit = client.learner.change(order.tensors, penalty)
+        return Update(change, fit.numbers(), weight=client.profile.examples)

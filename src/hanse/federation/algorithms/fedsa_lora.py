@@ -1,0 +1,19 @@
+"""FedSA-LoRA (Guo et al. 2024, 2410.01463): A is shared, and each client keeps its own B."""
+
+from dataclasses import dataclass
+
+from hanse.federation.algorithms.fedper import FedPer, Patterns
+from hanse.federation.interfaces.algorithm import Server
+from hanse.federation.interfaces.results import State
+from hanse.tensors.low_rank import A, refuse_other_than_lora
+
+
+@dataclass(frozen=True)
+class FedSALoRA(FedPer):
+    """A ← A + Σ pₖ(Aₖ − A); Bₖ never leaves client k. A is where clients were seen to agree."""
+
+    share: Patterns = (A,)
+
+    def init(self, server: Server) -> State:
+        refuse_other_than_lora(server.learner.tensors(), type(self).__name__, products=False)
+        return super().init(server)

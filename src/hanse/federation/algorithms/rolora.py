@@ -1,0 +1,42 @@
+"""RoLoRA (Chen et al. 2024, 2502.01755): A and B are learned in turn, a round each."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.interfaces.algorithm import Client, Server
+from hanse.federation.interfaces.results import State
+from hanse.federation.messages import ClientProfile, Order, Update
+from hanse.randomness import Moment
+from hanse.tensors.low_rank import A, B, refuse_other_than_lora
+from hanse.tensors.named import Layout, Tensors, layout, without
+
+
+@dataclass(frozen=True)
+class RoLoRA(FedAvg):
+    """In odd rounds all learn B with A as it is, in even ones A with B as it is.
+
+    One factor is the same at all clients, so the mean of the other gives exactly the mean product,
+    and, other than with FFA-LoRA, A is learned, too. Clients send half of LoRA's bytes; both
+    factors go down, since a client need not have taken part in the round before.
+    """
+
+    forgetful: ClassVar[bool] = True  # the other factor has changed since this one was trained
+
+    def init(self, server: Server) -> State:
+        refuse_other_than_lora(server.learner.tensors(), type(self).__name__, products=False)
+        return super().init(server)
+
+    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
+        return layout(_learned(state["model"], moment))
+
+    def train(self, order: Order, client: Client) -> Update:
+        learned = _learned(order.tensors, client.moment)
+        client.learner.freeze(without(order.tensors, learned))
+        return super().train(Order(learned), client)
+
+
+def _learned(model: Tensors, moment: Moment) -> Tensors:
+    """All but the factor that rests: A first, since with B at zero it would get no gradient."""
+    resting = A if moment.round % 2 else B
+    return {name: tensor for name, tensor in model.items() if not name.endswith(resting)}

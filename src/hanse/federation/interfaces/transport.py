@@ -1,0 +1,37 @@
+"""The role of a transport: carries messages to the clients and back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from hanse.federation.messages import ClientProfile
+
+
+class Federation(ABC):
+    """The clients, wherever they run; messages pass as bytes.
+
+    ahead: how many requests it holds before there must be a reply; None for any number.
+    remote: whether messages travel, so that waiting for a reply takes time of its own.
+    """
+
+    ahead: int | None = None
+    remote: ClassVar[bool] = True
+
+    @abstractmethod
+    def profiles(self) -> list[ClientProfile]:
+        """The clients there are, in client order."""
+
+    @abstractmethod
+    def send(self, client: str, message: bytes) -> None:
+        """Hand over a request; returns at once."""
+
+    @abstractmethod
+    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+        """Who replied next, and the reply; None if none came in `timeout` seconds, or can come."""
+
+    def gather(self, clients: Sequence[str], enough: int) -> bool:
+        """Wait until enough of these clients can be asked again, of which too few have answered.
+
+        False where nothing would change by waiting.
+        """
+        return False

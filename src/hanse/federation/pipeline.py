@@ -1,0 +1,70 @@
+"""A list of transforms as one: encoded in order, decoded and finished in reverse."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hanse.federation.interfaces.results import Combined, Memory
+from hanse.federation.interfaces.transform import Transform
+from hanse.randomness import Moment
+from hanse.tensors.named import Layout, Tensors
+
+Codecs = Mapping[str, Tensors]  # the server's state of each transform, by its place
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The transforms of one direction ("upload" or "download")."""
+
+    direction: str
+    transforms: tuple[Transform, ...] = ()
+
+    def place(self, index: int) -> str:
+        """The name under which the state and memory of the transform at `index` are kept."""
+        return f"{self.direction}.{index}"
+
+    def init(self, expected: Layout) -> dict[str, Tensors]:
+        """The state of every transform before the first round."""
+        states: dict[str, Tensors] = {}
+        for index, transform in enumerate(self.transforms):
+            states[self.place(index)] = transform.init(expected)
+            expected = transform.layout(expected, states[self.place(index)])
+        return states
+
+    def layout(self, expected: Layout, states: Codecs) -> Layout:
+        """What `encode` makes of tensors of this layout."""
+        for index, transform in enumerate(self.transforms):
+            expected = transform.layout(expected, states.get(self.place(index), {}))
+        return expected
+
+    def broadcast(self, states: Codecs) -> dict[str, Tensors]:
+        """What clients are told of the states, by place."""
+        return {
+            self.place(index): transform.broadcast(states.get(self.place(index), {}))
+            for index, transform in enumerate(self.transforms)
+        }
+
+    def encode(
+        self, tensors: Tensors, memory: dict[str, Memory], states: Codecs, moment: Moment
+    ) -> Tensors:
+        """At the sender; `memory` holds each transform's own, by place, and is updated."""
+        for index, transform in enumerate(self.transforms):
+            place = self.place(index)
+            kept: dict[str, Tensor] = memory.setdefault(place, {})
+            tensors = transform.encode(tensors, kept, states.get(place, {}), moment)
+        return tensors
+
+    def decode(self, tensors: Tensors, states: Codecs, moment: Moment) -> Tensors:
+        """At the receiver."""
+        for index, transform in reversed(list(enumerate(self.transforms))):
+            tensors = transform.decode(tensors, states.get(self.place(index), {}), moment)
+        return tensors
+
+    def finish(self, combined: Combined, states: Codecs) -> tuple[Combined, dict[str, Tensors]]:
+        """On the server, after combining: the result, and every transform's next state."""
+        following: dict[str, Tensors] = {}
+        for index, transform in reversed(list(enumerate(self.transforms))):
+            place = self.place(index)
+            combined, following[place] = transform.finish(combined, states.get(place, {}))
+        return combined, following

@@ -1,0 +1,280 @@
+"""The federated loop: a generator of rounds.
+
+The server sends a request to each client of the federation; its learner trains as the algorithm
+says; the update passes compression and privacy; the aggregator combines; the algorithm steps;
+evaluation measures; the journal records.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+from hanse.errors import UserError
+from hanse.federation.client_sampling import sample, taking_part
+from hanse.federation.compatibility import check
+from hanse.federation.constants import FOLDER, ConstantStore
+from hanse.federation.interfaces.aggregator import Aggregator
+from hanse.federation.interfaces.algorithm import Algorithm, Server
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.results import Combined, Memory, Scores, State
+from hanse.federation.interfaces.task import Task
+from hanse.federation.interfaces.transport import Federation
+from hanse.federation.messages import ClientProfile
+from hanse.federation.pipeline import Pipeline
+from hanse.federation.round import RoundExchange
+from hanse.federation.schedule import Schedule
+from hanse.federation.server_state import Standing, checkpoint, standing_of
+from hanse.journal.checkpoints import Checkpoint
+from hanse.journal.ledger import Row
+from hanse.journal.round_costs import spent
+from hanse.journal.run_folder import Journal, records
+from hanse.observability.progress import ROUNDS, say
+from hanse.randomness import Moment
+from hanse.tensors.named import all_finite, digest, layout
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """The parts of a run, put together; `rounds` makes them go.
+
+    learner: makes the server's learner for a round; it gets the moment, and the optimizer's
+        memory for an algorithm that trains on the server.
+    scored: by split, the digest of the model that was scored last, and each task's scores.
+    """
+
+    schedule: Schedule
+    algorithm: Algorithm
+    upload: Pipeline
+    download: Pipeline
+    aggregator: Aggregator
+    federation: Federation
+    learner: Callable[[Moment, Memory], Learner]
+    tasks: Mapping[str, Task]
+    journal: Journal
+    scored: dict[str, tuple[str, dict[str, Scores]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(self.algorithm, self.upload.transforms, self.aggregator)
+
+
+def rounds(run: Run) -> Iterator[Row]:
+    """The records of the rounds from where the journal stands; round 0 is before all training.
+
+    Each record is durable, together with the state behind it, before it is yielded; so the caller
+    may stop between two rounds, or the machine at any time.
+    """
+    profiles = {profile.name: profile for profile in run.federation.profiles()}
+    former = run.journal.restore()
+    say(ROUNDS, 0, run.schedule.rounds)
+    if former is None:
+        standing = start(run, profiles)
+        yield _conclude(run, 0, standing, {}, profiles)
+        done = 0
+    else:
+        standing, done = _restored(run, former), former.round
+        for record in records(run.journal.folder):
+            _tell(run, record)
+    for number in range(done + 1, run.schedule.rounds + 1):
+        profiles = {profile.name: profile for profile in run.federation.profiles()}
+        standing, record = _round(run, number, standing, profiles)
+        yield _conclude(run, number, standing, record, profiles)
+
+
+def conversation(
+    run: Run,
+    number: int,
+    standing: Standing,
+    profiles: Mapping[str, ClientProfile],
+    enough: int | None = None,
+) -> RoundExchange:
+    """The exchange with the clients of one round, ordered in client order.
+
+    enough: how many answers to training are waited for; None: all.
+    """
+    moment = Moment(run.schedule.seed, number)
+    orders = {}
+    for name, profile in profiles.items():
+        order = run.algorithm.order(standing.state, profile, moment)
+        if order is not None:
+            orders[name] = order
+    return RoundExchange(
+        run.federation,
+        run.algorithm,
+        run.upload,
+        run.download,
+        run.aggregator,
+        standing.state,
+        standing.codecs,
+        {name: profiles[name] for name in orders},
+        orders,
+        standing.counted,
+        moment,
+        run.journal.ledger,
+        run.schedule.deadline,
+        enough,
+        run.schedule.max_norm_ratio,
+        standing.constants,
+        standing.holding,
+    )
+
+
+def start(run: Run, profiles: Mapping[str, ClientProfile]) -> Standing:
+    """What the server knows before the first round."""
+    kept: Memory = {}
+    server = _server(run, 0, len(profiles), kept)
+    constants = server.learner.constants()
+    _store(run).keep(constants)
+    state = run.algorithm.init(server)
+    expected = layout(run.algorithm.model(state))
+    codecs = run.upload.init(expected) | run.download.init(expected)
+    return Standing(state, codecs, kept, {}, constants)
+
+
+def _store(run: Run) -> ConstantStore:
+    return ConstantStore(run.journal.folder / FOLDER)
+
+
+def _restored(run: Run, former: Checkpoint) -> Standing:
+    """What the server knew at a checkpoint, with the same constants in its learner."""
+    constants = _store(run).read(former.constants)
+    run.learner(Moment(run.schedule.seed), {}).put_constants(constants)
+    return standing_of(former, constants)
+
+
+def _round(
+    run: Run, number: int, standing: Standing, profiles: Mapping[str, ClientProfile]
+) -> tuple[Standing, Row]:
+    """One round up to the algorithm's step: the next standing, and what there is to record."""
+    ledger = run.journal.ledger
+    exchange, combined = _combined(run, number, standing, profiles)
+    with ledger.time("round"):
+        combined, codecs = run.upload.finish(combined, standing.codecs)
+    with ledger.time("step"):
+        kept = dict(standing.kept)
+        server = _server(run, number, len(profiles), kept)
+        state = run.algorithm.step(standing.state, combined, server)
+    _refuse_infinite(state, number, combined.clients)
+    counted = exchange.counting(combined.clients)
+    codecs = {**standing.codecs, **codecs}
+    after = replace(standing, state=state, codecs=codecs, kept=kept, counted=counted)
+    record = {"clients": list(combined.clients), "weight": combined.weight}
+    return after, {**record, "train": dict(combined.numbers)}
+
+
+def _refuse_infinite(state: State, number: int, clients: Sequence[str]) -> None:
+    """Raise UserError for a model that a restart could not go on with; nothing is committed."""
+    if not all(map(all_finite, state.values())):
+        raise UserError(
+            f"the model after round {number} would hold values that are not finite, made of the "
+            f"updates of {', '.join(clients)}; the round is not saved. Lower train.learning_rate "
+            "(or the algorithm's own), or look after these clients' data."
+        )
+
+
+def _combined(
+    run: Run, number: int, standing: Standing, profiles: Mapping[str, ClientProfile]
+) -> tuple[RoundExchange, Combined]:
+    """A round's updates, combined; below the quorum they are dropped, and the round asked again."""
+    plan, ledger = run.schedule, run.journal.ledger
+    enough = taking_part(len(profiles), plan.fraction_train)
+    wider = min(1.0, plan.fraction_train * plan.over_selection)
+    chosen = sample(profiles, wider, Moment(plan.seed, number))
+    needed = min(plan.quorum, enough)
+    while True:
+        exchange = conversation(run, number, standing, chosen, enough)
+        former = len(ledger.rows)
+        with ledger.time("round"):
+            combined = run.aggregator.aggregate(exchange)
+        if len(combined.clients) >= needed:
+            return exchange, combined
+        said = _too_few(number, combined, needed, ledger.rows[former:])
+        if not combined.clients and not exchange.silent:  # all have said why not
+            raise UserError(said)
+        log.warning("%s The run is paused.", said)
+        with ledger.time("round"), ledger.time("clients"):
+            if not run.federation.gather(list(exchange.orders), needed):
+                raise UserError(said)
+
+
+def _conclude(
+    run: Run,
+    number: int,
+    standing: Standing,
+    record: Row,
+    profiles: Mapping[str, ClientProfile],
+) -> Row:
+    """Evaluate, record and commit a round."""
+    last = number == run.schedule.rounds
+    ledger = run.journal.ledger
+    with ledger.time("evaluation"):
+        every = run.schedule.validate_every
+        if last or (every and number % every == 0):
+            record = {**record, **_evaluated(run, number, standing, "validation")}
+        if (last and run.schedule.test) or (number == 0 and run.schedule.test is True):
+            record = {**record, **_evaluated(run, number, standing, "test")}
+    if last and run.schedule.evaluate_clients:
+        exchange = conversation(run, number, standing, profiles)
+        with ledger.time("round"):
+            answers = {profile.name: update for profile, update in exchange.evaluate()}
+        scored = {name: dict(u.numbers) for name, u in answers.items() if u.weight}
+        if scored:
+            record = {**record, "client_test": scored}
+    record = {
+        "round": number,
+        **record,
+        **spent(run.journal.ledger, run.federation.remote),
+        "time": time.time(),
+    }
+    say("saving the round")
+    run.journal.commit(checkpoint(number, standing), record)
+    _tell(run, record)
+    return record
+
+
+def _tell(run: Run, record: Row) -> None:
+    """Tell whoever watches what a finished round took."""
+    took = sum(record["seconds"].values())
+    say(ROUNDS, record["round"], run.schedule.rounds, seconds=took, **record["bytes"])
+
+
+def _evaluated(run: Run, number: int, standing: Standing, split: str) -> Row:
+    """The global model's scores on one of the server's splits."""
+    learner = run.learner(Moment(run.schedule.seed, number), {})
+    tasks = {n: task for n, task in run.tasks.items() if split == "test" or not task.costly}
+    if not tasks or not learner.examples(split):
+        return {}
+    model = run.algorithm.model(standing.state)
+    known = digest(model)
+    if run.scored.get(split, ("", {}))[0] != known:  # an unchanged model is not scored again
+        learner.load(model)
+        run.scored[split] = known, {n: task.evaluate(learner, split) for n, task in tasks.items()}
+    metrics: dict[str, float] = {}
+    for name, scores in run.scored[split][1].items():
+        metrics |= scores.metrics
+        if split == "test":
+            samples = [asdict(sample) for sample in scores.samples]
+            run.journal.scores(f"{split}-{name}", number, scores.metrics, scores.items, samples)
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    log.info("round %d: %s %s", number, split, shown)
+    return {split: metrics}
+
+
+def _server(run: Run, number: int, num_clients: int, kept: Memory) -> Server:
+    moment = Moment(run.schedule.seed, number)
+    return Server(run.learner(moment, kept), num_clients, moment)
+
+
+def _too_few(number: int, combined: Combined, needed: int, rows: Sequence[Row]) -> str:
+    few = f"only {len(combined.clients)} of {needed} clients' updates could be used"
+    said = few if combined.clients else "no client's update could be used"
+    return f"{said} in round {number}: {_reasons(rows)}"
+
+
+def _reasons(rows: Sequence[Row]) -> str:
+    """Why the clients of a round have nothing to say, each in a sentence of its own."""
+    said = [f"{row['client']}: {row['error']}" for row in rows if "error" in row]
+    weightless = any(row.get("weight") == 0 for row in rows)
+    return " ".join(said) or ("all weights are 0." if weightless else "none answered.")

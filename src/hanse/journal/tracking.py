@@ -1,0 +1,191 @@
+"""What a tracker is, and how those that `report_to` names follow a run: from its journal alone."""
+
+import importlib.util
+import json
+import logging
+import uuid
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hanse import atomic_files
+from hanse.errors import UserError
+from hanse.journal.ledger import Row
+from hanse.observability.progress import say
+
+log = logging.getLogger(__name__)
+
+ID = "tracking-id"  # the file in a run folder that keeps what trackers know the run by
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A run as trackers know it.
+
+    id: its own from the first day on, so that a tool finds the run again when it is resumed.
+    settings: the resolved experiment, flat: {"train.learning_rate": 0.001}.
+    text: the same as YAML.
+    """
+
+    folder: Path
+    id: str
+    settings: dict[str, Any]
+    text: str
+
+    @property
+    def name(self) -> str:
+        """What a person sees."""
+        return self.folder.resolve().name
+
+
+class Following(ABC):
+    """One run in one tool, open.
+
+    last: the newest round that the tool has from before; -1 if it has none.
+    """
+
+    last: int = -1
+
+    @abstractmethod
+    def log(self, round: int, metrics: Metrics, time: float) -> None:
+        """Show what was measured in a round that ended at `time`, in seconds since 1970."""
+
+    @abstractmethod
+    def close(self, finished: bool) -> None:
+        """The run is finished, or was stopped."""
+
+
+class Tracker(ABC):
+    """A tool that shows how runs go: a frozen dataclass whose fields are its settings."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What must be installed, by the names under which Python imports it."""
+        return ()
+
+    @abstractmethod
+    def open(self, run: Tracked) -> Following:
+        """Begin to show a run, or go on with one that was shown before."""
+
+
+def refuse_missing(trackers: Mapping[str, Tracker]) -> None:
+    """Raise UserError if a tracker needs a package that is not installed."""
+    for name, tracker in trackers.items():
+        for package in tracker.packages:
+            if importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"report_to names {name}, for which the package {package} is missing; run "
+                    f'pip install "hanse[{name}]", or leave {name} out.'
+                )
+
+
+@contextmanager
+def following(trackers: Mapping[str, Tracker], folder: Path) -> Iterator[Callable[[], None]]:
+    """Open a run's trackers; call what is yielded whenever the journal has another round.
+
+    A tracker that fails is given up with a warning, and the run goes on.
+    """
+    if not trackers:
+        yield lambda: None
+        return
+    run, news = _tracked(folder), _News(folder)
+    opened: dict[str, Following] = {}
+    for name, tracker in trackers.items():
+        say(f"opening {name}")
+        with _given_up(name, opened):
+            opened[name] = tracker.open(run)
+
+    def tell() -> None:
+        rounds = news.rounds()
+        for name in list(opened):
+            with _given_up(name, opened):
+                _tell(opened[name], rounds)
+
+    finished = False
+    try:
+        yield tell
+        tell()  # what a run that was killed had no time to tell
+        finished = True
+    finally:
+        for name in list(opened):
+            say(f"closing {name}")
+            with _given_up(name, opened):
+                opened[name].close(finished)
+
+
+@contextmanager
+def _given_up(name: str, opened: dict[str, Following]) -> Iterator[None]:
+    """Take a tracker out if the block fails, whatever it raises when its server is gone."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s no longer follows this run, which goes on: %s", name, _brief(error))
+        opened.pop(name, None)
+
+
+def _brief(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def _tell(opened: Following, rounds: list[tuple[int, Metrics, float]]) -> None:
+    for number, metrics, time in rounds:
+        if number > opened.last:
+            opened.log(number, metrics, time)
+
+
+def _tracked(folder: Path) -> Tracked:
+    file = folder / ID
+    if (name := atomic_files.read(file)) is None:
+        atomic_files.write(file, name := uuid.uuid4().hex[:12].encode())
+    text = (folder / "experiment.yaml").read_text(encoding="utf-8")
+    return Tracked(folder, name.decode().strip(), flat(yaml.safe_load(text)), text)
+
+
+def flat(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """Nested values by one name each; what is empty stays as it is."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            inner = flat(value, separator)
+            result |= {f"{name}{separator}{key}": found for key, found in inner.items()}
+        else:
+            result[str(name)] = value
+    return result
+
+
+@dataclass
+class _News:
+    """What the journal has recorded since it was asked last."""
+
+    folder: Path
+    _read: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # bytes, by file
+
+    def rounds(self) -> list[tuple[int, Metrics, float]]:
+        """New rounds: their number, their numbers by name, and when they ended."""
+        losses: defaultdict[int, Metrics] = defaultdict(dict)
+        for row in self._rows("ledger.jsonl"):
+            if row["kind"] == "train" and "loss" in row:
+                losses[row["round"]][f"clients/{row['client']}/loss"] = row["loss"]
+        result = []
+        for record in self._rows("metrics.jsonl"):
+            number, time = record.pop("round"), record.pop("time")
+            found = {k: v for k, v in flat(record, "/").items() if isinstance(v, int | float)}
+            result.append((number, found | losses[number], time))
+        return result
+
+    def _rows(self, name: str) -> list[Row]:
+        if not (self.folder / name).exists():
+            return []
+        with (self.folder / name).open("rb") as file:
+            file.seek(self._read[name])
+            lines = file.readlines()
+            self._read[name] = file.tell()
+        return [json.loads(line) for line in lines]

@@ -1,0 +1,147 @@
+"""YAML text to a mapping and back, within bounds of size and depth."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hanse.errors import UserError
+
+Values = dict[str, Any]
+Place = tuple[str | int, ...]  # the keys that lead to a setting
+# What PyYAML raises for a text that is not YAML, or for a tag that does not fit its value.
+UNREADABLE = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
+LONGEST = 100  # characters of a whole number
+DEEPEST = 100  # mappings and lists within each other
+SPREAD = 4, 100_000  # what aliases may stand for: times the text's length, and so many signs more
+
+
+def read(path: Path, what: str = "experiment") -> tuple[Values, str]:
+    """The mapping in a YAML file, and its text; raises UserError with the line that is wrong.
+
+    what: what the file describes.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UserError(f"the {what} {path} cannot be read: {reason}.") from None
+    return parse(text, str(path)), text
+
+
+def parse(text: str, place: str) -> Values:
+    """The mapping that a YAML text is; raises UserError with the line that is wrong.
+
+    place: what the text is, or where it is from.
+    """
+    try:
+        values = _loaded(text)
+    except UNREADABLE as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise UserError(f"{place}{line} is not valid YAML: {problem}.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{place} holds no settings; write `key: value` lines.")
+    return values
+
+
+def line(text: str, place: Place, named: Callable[..., Place] | None = None) -> int | None:
+    """The line of a YAML text on which a setting stands, or the nearest one.
+
+    named: the place that is meant by a key at a place, and whether its value is a plain one; by
+        default the key below that place.
+    """
+    found: dict[Place, int] = {}
+    _find(yaml.compose(text), (), named or _as_written, found)
+    place = tuple(map(str, place))
+    above = [place[:length] for length in range(len(place), 0, -1)]
+    below = [there for there in found if place and there[: len(place)] == place]
+    return next((found[there] for there in above + below if there in found), None)
+
+
+def _find(node: Any, place: Place, named: Callable[..., Place], found: dict[Place, int]) -> None:
+    """Note the line of every key below a node."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            there = named(place, key.value, not isinstance(value, yaml.MappingNode))
+            found.setdefault(there, key.start_mark.line + 1)
+            _find(value, there, named, found)
+
+
+def _as_written(place: Place, key: Any, leaf: bool) -> Place:
+    return (*place, key)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key that is given twice, and what is nested deep."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:  # its time grows with the square of the depth
+            problem = f"it is nested more than {DEEPEST} deep"
+            raise yaml.composer.ComposerError(None, None, problem, self.get_mark())
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > LONGEST:  # Python could not even write it in a sentence
+            problem = f"a whole number has more than {LONGEST} characters"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return int(super().construct_yaml_int(node))
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
+                problem = f"the key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
+def _loaded(text: str) -> Any:
+    """What a YAML text says, if its aliases stand for no more than a person would write out."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        times, more = SPREAD
+        if _size(node, {}) > (most := times * len(text) + more):
+            problem = f"its aliases (*name) stand for more than {most:,} signs; write them out"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
+    """The length of what a node stands for, every alias written out.
+
+    sizes: of the nodes seen so far; None while a node is being measured.
+    """
+    if id(node) in sizes:
+        found = sizes[id(node)]
+        if found is None:
+            problem = "an alias contains itself"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return found
+    sizes[id(node)] = None
+    below: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        below = [inner for pair in node.value for inner in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        below = node.value
+    own = len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+    sizes[id(node)] = size = 1 + own + sum(_size(inner, sizes) for inner in below)
+    return size
+
+
+def dump(values: Values) -> str:
+    """The mapping as YAML, in its own order."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,66 @@
+"""One client's training as a cohort is asked to do it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.results import Memory, Penalty
+from hanse.learners.backbone import Backbone
+from hanse.learners.batched_clients.stacked_adapters import stackable
+from hanse.learners.injection import inject
+from hanse.learners.training.settings import Training
+from hanse.randomness import Moment
+from hanse.tensors.named import Tensors, digest
+
+STEP = "step"  # the optimizer's count of its steps; its other state is as large as the tensors
+
+
+@dataclass
+class Member:
+    """One client's training; `train` leaves the trained tensors in `tensors`.
+
+    kept: the optimizer's state from the last round, if the settings keep it; it is updated.
+    frozen: the rest of the adapter, which is not trained. residual: of the base's weights.
+    """
+
+    learner: Learner
+    backbone: Backbone
+    adapter: str
+    split: str
+    settings: Training
+    objective: Objective
+    moment: Moment
+    rounds: int
+    penalty: Penalty | None
+    tensors: Tensors
+    kept: Memory
+    frozen: Tensors = field(default_factory=dict)
+    residual: Tensors = field(default_factory=dict)
+
+    @property
+    def alike(self) -> tuple[Any, ...]:
+        """What clients must share to train together."""
+        changed = digest(self.residual) if self.residual else ""
+        names = tuple(self.tensors), tuple(self.frozen)
+        return id(self.backbone), *names, self.settings.optim, changed
+
+    @property
+    def whole(self) -> Tensors:
+        """The adapter, trained and frozen tensors."""
+        return {**self.frozen, **self.tensors}
+
+    @property
+    def joins(self) -> bool:
+        """Whether a cohort can do what this client asks for; if not, it trains by itself."""
+        states = ((*key.rpartition(":")[::2], value) for key, value in self.kept.items())
+        whole = all(
+            name in self.frozen
+            or (name in self.tensors and (state == STEP or value.shape == self.tensors[name].shape))
+            for name, state, value in states
+        )
+        # Dropout is drawn for a row's own length, which a part of it does not have in a cohort.
+        drops = inject.dropout(self.backbone.model, self.adapter) > 0
+        apart = self.backbone.head.splits and drops
+        shared = self.objective.shared and not apart
+        live = self.backbone.parameters(self.adapter)
+        return whole and shared and stackable(self.backbone.model, self.adapter, live, self.whole)

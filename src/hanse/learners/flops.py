@@ -1,0 +1,122 @@
+"""How many floating-point operations a token takes, and how many a second this machine can do."""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+from hanse.data.packed import lengths
+from hanse.federation.interfaces.learner import Learner, Objective
+
+log = logging.getLogger(__name__)
+
+SIZES = (256, 512, 1024, 2048, 4096, 8192)  # rows of the matrices, in turn
+REPEATS = 2
+BUDGET = 1.2  # seconds; a size that would take longer is left out
+ATTENTION = ("efficient_attention", "flash_attention", "cudnn_attention", "flash_attention_for_cpu")
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Of attention, as if each head of the queries had keys and values of its own."""
+    key, value = ((rows, query[1], *rest) for rows, _, *rest in (key, value))
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward(out: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """The same, on the way back; out: of the gradient that comes in."""
+    key, value = ((rows, query[1], *rest) for rows, _, *rest in (key, value))
+    return int(sdpa_backward_flop_count(out, query, key, value))
+
+
+def _rules() -> dict[Any, Any]:
+    """What torch's counter does not know by itself.
+
+    Of attention, it has no rules for processors, and its own stop at heads that share their keys
+    before torch 2.13.
+    """
+    rules: dict[Any, Any] = {}
+    for kind in ATTENTION:
+        name = f"_scaled_dot_product_{kind}"
+        rules[getattr(torch.ops.aten, name)] = _attention
+        rules[getattr(torch.ops.aten, f"{name}_backward")] = _attention_backward
+    if not hasattr(torch.ops.bitsandbytes, "gemm_4bit"):
+        return rules
+    # Inputs (…, K) by packed weights that stand for the matrix (N, K).
+    return rules | {
+        torch.ops.bitsandbytes.gemm_4bit: (
+            lambda inputs, _, shape, *__, **___: 2 * math.prod(inputs) * shape[0]
+        )
+    }
+
+
+@cache  # once a process: several runs follow each other in a ladder
+def peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the fastest square matrix product, found within about a second."""
+    generator = torch.Generator(device).manual_seed(0)  # the global one is a run's own
+    best, fastest, start = 0.0, 0.0, time.perf_counter()
+    with torch.no_grad():
+        for size in SIZES:
+            # The fastest, not the last: other programs may have held one of them up.
+            if time.perf_counter() - start + 8 * fastest * REPEATS > BUDGET:
+                break
+            shape = (2, size, size)
+            left, right = torch.rand(shape, generator=generator, device=device).to(dtype)
+            fastest = min(_seconds(left, right) for _ in range(REPEATS))
+            best = max(best, 2 * size**3 / fastest)
+    if device.type == "cuda":  # a run's own peak of memory is to be seen
+        del left, right
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    return best
+
+
+def per_token(learner: Learner, objective: Objective, examples: Sequence[Any]) -> dict[str, float]:
+    """FLOPs a token of training and of the forward pass alone, by torch's own counter.
+
+    The example of middle length passes forward and backward; no gradient, no state and no random
+    number of the run is touched. Nothing is returned if it cannot be counted.
+    """
+    sizes = lengths(examples)
+    middle = sorted(range(len(sizes)), key=sizes.__getitem__)[len(sizes) // 2]
+    batch = learner.batch([examples[middle]])
+    counter = FlopCounterMode(display=False, custom_mapping=_rules())
+    try:
+        with torch.random.fork_rng(), counter:
+            loss = objective.loss(learner, batch)
+            forward = counter.get_total_flops()
+            # Not loss.backward(), which would leave gradients behind.
+            torch.autograd.grad(loss, list(learner.parameters().values()), allow_unused=True)
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # an operator without such a rule must not stop a run
+        log.warning("the operations of training could not be counted: %s", error)
+        return {}
+    return {
+        "train_flops_per_token": counter.get_total_flops() / batch.tokens,
+        "forward_flops_per_token": forward / batch.tokens,
+    }
+
+
+def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
+    """How long one matrix product takes."""
+    _finish(left.device)
+    start = time.perf_counter()
+    torch.mm(left, right)
+    _finish(left.device)
+    return time.perf_counter() - start
+
+
+def _finish(device: torch.device) -> None:
+    """Wait for a GPU, which works on its own."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,195 @@
+"""Which modules of a model an adapter may be put into, by name."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any
+
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from pydantic import Field, NonNegativeInt
+from torch.nn import Linear, Module
+from transformers.pytorch_utils import Conv1D
+
+from hanse.errors import UserError
+from hanse.registry import NAMES
+
+# Names of modules, or a regular expression, which a silo does not take from a server.
+Targets = Annotated[tuple[str, ...] | str | None, NAMES]
+Layers = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]  # counted from 0
+
+
+def linears(model: Module, spare: Module | None = None) -> Counter[str]:
+    """How many linear layers have which name; those within adapters and `spare` do not count."""
+    return Counter(
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if is_linear(module)
+        if module is not spare
+        if not re.search(r"\.(base_layer|lora_[AB]\..*)$", name)
+    )
+
+
+def is_linear(module: Module) -> bool:
+    """Whether it is a linear layer, or what PEFT has put around one."""
+    # PEFT calls its own layers after what they are put around: Linear, Linear8bitLt.
+    return isinstance(module, (Linear, Conv1D)) or type(module).__name__.startswith("Linear")
+
+
+def innermost(module: Any) -> Any:
+    """The base model's own module, without what PEFT has put around it."""
+    if isinstance(module, ModulesToSaveWrapper):
+        return innermost(module.original_module)
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+
+
+def base_modules(model: Any, heads: bool = False) -> Iterator[tuple[str, Module]]:
+    """The modules of a base model by their names, whatever adapters are around them.
+
+    heads: whether those are among them that adapters have copies of.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    inside: tuple[str, ...] = ()
+    for name, module in base.named_modules():
+        if name.startswith(inside):
+            continue
+        if isinstance(module, ModulesToSaveWrapper):
+            inside = (*inside, f"{name}.")
+            if heads:
+                yield from module.original_module.named_modules(prefix=name)
+        elif isinstance(module, BaseTunerLayer):
+            inside = (*inside, f"{name}.")
+            yield name, module.get_base_layer()
+        else:
+            yield name, module
+
+
+def plain(targets: Targets) -> list[str] | str | None:
+    """As PEFT takes them."""
+    return list(targets) if isinstance(targets, tuple) else targets
+
+
+NOT_FOUND = ("not found in the base model", "No modules were targeted")  # in PEFT's words
+
+
+def unmatched(model: Module, targets: Targets, error: Exception, where: str, method: str) -> str:
+    """Which modules there are, when those that were asked for are not among them.
+
+    where: what was searched, such as "this model". method: whose modules, as PEFT's users call it.
+    """
+    names = ", ".join(name for name, _ in linears(model).most_common())
+    if targets is None:
+        return f"PEFT has no default target_modules for this model; name some of: {names}."
+    if any(words in str(error) for words in NOT_FOUND):
+        return f"target_modules {targets!r} are not in {where}; it has {names}."
+    said = str(error).rstrip(".")
+    return (
+        f"{method} cannot be put into this model: {said}; name others as target_modules, such as "
+        f"some of {names}, or choose another adapter."
+    )
+
+
+def in_layers(model: Any, targets: Targets, layers: Layers) -> list[str] | None:
+    """Target modules as a list of names: PEFT takes nothing else for some of the layers.
+
+    Raises UserError for layers that there are not, and for a regular expression.
+    """
+    _refuse_beyond(model, layers)
+    if targets == "all-linear":
+        return list(linears(model, spare=model.get_output_embeddings()))
+    if isinstance(targets, str):
+        raise UserError(
+            f"layers_to_transform cannot go with the regular expression {targets!r}; let the "
+            "expression choose the layers, or write target_modules as a list of names."
+        )
+    return None if targets is None else list(targets)
+
+
+def matching(model: Any, targets: list[str] | str, layers: Layers) -> list[str]:
+    """The whole names of the modules in some of the layers that targets stand for.
+
+    Raises UserError for layers that there are not, and if there is no such module in them.
+    """
+    _refuse_beyond(model, layers)
+    places = ((name, re.search(r"\.(\d+)\.", name)) for name in whole(model, targets))
+    found = [name for name, place in places if place and int(place[1]) in layers]
+    if not found:
+        names = ", ".join(name for name, _ in linears(model).most_common())
+        raise UserError(
+            f"target_modules {targets!r} are not in the model's layers {layers}; it has {names}."
+        )
+    return found
+
+
+def targeted(model: Any, targets: Collection[str] | str) -> list[str]:
+    """The whole names of all modules that PEFT would take, those of a head among them.
+
+    targets: ends of names, a regular expression, or all-linear.
+    """
+    found = base_modules(model, heads=True)
+    if targets == "all-linear":
+        return [name for name, module in found if is_linear(module)]
+    ends = _pattern(targets)
+    return [name for name, _ in found if re.fullmatch(ends, name)]
+
+
+def whole(model: Any, targets: list[str] | str) -> list[str]:
+    """The whole names of all modules that targets stand for.
+
+    targets: ends of names, or a regular expression for whole ones.
+    """
+    ends = _pattern(targets)
+    return [name for name, _ in base_modules(model) if re.fullmatch(ends, name)]
+
+
+def _pattern(targets: Collection[str] | str) -> str:
+    """A regular expression for whole names."""
+    return targets if isinstance(targets, str) else rf"(.*\.)?({'|'.join(map(re.escape, targets))})"
+
+
+def _refuse_beyond(model: Any, layers: Layers) -> None:
+    count = model.config.get_text_config().num_hidden_layers
+    if (last := max(layers)) >= count:
+        raise UserError(
+            f"layers_to_transform names {last}, but the model's layers are 0 to {count - 1}; "
+            "choose among these."
+        )
+
+
+# What attention and the feed-forward part of a layer end with, by architecture.
+SUBLAYERS = {
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "smollm3"),
+        (r"self_attn\.o_proj", r"mlp\.down_proj"),
+    ),
+    **dict.fromkeys(("gpt2", "gpt_bigcode"), (r"attn\.c_proj", r"mlp\.c_proj")),
+    **dict.fromkeys(("gpt_neox",), (r"attention\.dense", r"mlp\.dense_4h_to_h")),
+    **dict.fromkeys(("opt",), (r"self_attn\.out_proj", r"fc2")),
+    **dict.fromkeys(
+        ("bert", "roberta", "xlm-roberta", "electra", "camembert"),
+        (r"attention\.output\.dense", r"layer\.\d+\.output\.dense"),
+    ),
+    **dict.fromkeys(("distilbert",), (r"attention\.out_lin", r"ffn\.lin2")),
+    **dict.fromkeys(
+        ("t5", "mt5"), (r"(?:SelfAttention|EncDecAttention)\.o", r"DenseReluDense\.wo")
+    ),
+    **dict.fromkeys(("bart", "mbart"), (r"(?:self_attn|encoder_attn)\.out_proj", r"fc2")),
+}
+
+
+def sublayers(model: Any, attention: bool = True) -> str:
+    """The linear layers whose output is added to a layer's stream, as a regular expression.
+
+    attention: whether those that end attention are meant, too. Raises UserError for an
+    architecture that is not known.
+    """
+    kind = model.config.get_text_config().model_type
+    if kind not in SUBLAYERS:
+        names = ", ".join(name for name, _ in linears(model).most_common())
+        raise UserError(
+            f"it is not known where the parts of a {kind} layer end; name the linear layers that "
+            f"a bottleneck should follow in target_modules: some of {names}."
+        )
+    ends = SUBLAYERS[kind] if attention else SUBLAYERS[kind][1:]
+    return rf".*\.(?:{'|'.join(ends)})"

@@ -1,0 +1,82 @@
+"""Bottleneck adapters for PEFT, which knows them once this module is imported.
+
+Once `hanse.learners.injection.tuners.bottleneck` is imported, `PeftModel.from_pretrained` loads
+what a run with such adapters has saved.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor
+from torch.nn import Linear, Module, ModuleDict
+from transformers.activations import ACT2FN
+from transformers.pytorch_utils import Conv1D
+
+from hanse.learners.injection.tuners.tuner import OwnConfig, OwnModel, register
+
+KIND = "BOTTLENECK"  # its peft_type in adapter_config.json
+
+
+@dataclass
+class BottleneckConfig(OwnConfig):
+    """How narrow the bottlenecks behind the target modules are, and what bends them."""
+
+    kind: ClassVar[str] = KIND
+
+    reduction_factor: float = 16.0
+    non_linearity: str = "swish"
+
+
+class BottleneckLayer(Module, BaseTunerLayer):
+    """A frozen linear layer, and behind it the bottleneck of the adapter that is at work.
+
+    h + W₂·f(W₁h + b₁) + b₂, with W₂ and b₂ zero at first, so that it begins as h.
+    """
+
+    adapter_layer_names = ("bottleneck_down", "bottleneck_up")
+
+    def __init__(self, base_layer: Module, name: str, config: BottleneckConfig) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.bottleneck_down, self.bottleneck_up = ModuleDict(), ModuleDict()
+        self.bends: dict[str, Any] = {}  # f by adapter
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        self._active_adapter = name
+        self.update_layer(name, config)
+
+    def update_layer(self, name: str, config: BottleneckConfig) -> None:
+        """Put an adapter beside those already here."""
+        base: Any = self.get_base_layer()
+        width = base.nf if isinstance(base, Conv1D) else base.out_features
+        inner = max(1, int(width / config.reduction_factor))
+        down, up = Linear(width, inner), Linear(inner, width)
+        torch.nn.init.normal_(down.weight, std=0.02)
+        for zero in (down.bias, up.weight, up.bias):
+            torch.nn.init.zeros_(zero)
+        self.bottleneck_down[name], self.bottleneck_up[name] = down, up
+        self.bends[name] = ACT2FN[config.non_linearity]
+        self._move_adapter_to_device_of_base_layer(name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        found: Tensor = self.base_layer(x, *args, **kwargs)
+        for name in () if self.disable_adapters else self.active_adapters:
+            if name in self.bottleneck_down:
+                down: Any = self.bottleneck_down[name]
+                up = self.bottleneck_up[name]
+                inner = down(found.to(down.weight.dtype))
+                found = found + up(self.bends[name](inner)).to(found.dtype)
+        return found
+
+
+class BottleneckModel(OwnModel):
+    """A model with bottlenecks behind the layers that a configuration names."""
+
+    prefix = "bottleneck_"
+    tuner_layer_cls = BottleneckLayer
+
+
+register(BottleneckConfig, BottleneckModel)

@@ -1,0 +1,34 @@
+"""The next token: what causal language models say."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from hanse.learners.models import short_attention
+from hanse.learners.models.head import Head, is_causal
+from hanse.learners.models.label_logits import labels_only
+
+
+class LanguageModel(Head):
+    """(N, vocabulary) logits, of the places alone whose next token is labelled."""
+
+    task: ClassVar[str] = "CAUSAL_LM"
+    auto: ClassVar[type[Any]] = AutoModelForCausalLM
+    reads: ClassVar[Mapping[str, str]] = {"tokens": "tokens", "choices": "choices"}
+    lacking: ClassVar[Mapping[str, str]] = {
+        "tokens": "does not generate text; choose a causal language model, such as smollm2-135m, "
+        "or objective: classify"
+    }
+    speaks: ClassVar[bool] = True
+    causal: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, config: Any, classes: int) -> Head | None:
+        return cls() if is_causal(config) else None
+
+    def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
+        with labels_only(model, at, ids.shape[1]), short_attention.unpacked():
+            found: Tensor = model(input_ids=ids, use_cache=False).logits
+        return found[0]

@@ -1,0 +1,42 @@
+"""One of several classes for each word of a text: an encoder with an output at every token."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+from transformers import AutoModelForTokenClassification
+from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
+
+from hanse.learners.models.head import Head, is_causal, read
+
+
+@dataclass(frozen=True)
+class TokenClassification(Head):
+    """(N, classes) logits, those of words' first tokens. The head is new, and always trained."""
+
+    task: ClassVar[str] = "TOKEN_CLS"
+    auto: ClassVar[type[Any]] = AutoModelForTokenClassification
+    reads: ClassVar[Mapping[str, str]] = {"tags": "tags"}
+    lacking: ClassVar[Mapping[str, str]] = {
+        "tags": "has no output for each word of a text that it has read whole; choose an encoder, "
+        "such as minilm-l6, or an objective other than tag"
+    }
+
+    classes: int
+
+    @classmethod
+    def of(cls, config: Any, classes: int) -> Head | None:
+        if is_causal(config) or getattr(config, "is_encoder_decoder", False):
+            return None
+        return cls(classes) if type(config) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING else None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"num_labels": self.classes}
+
+    def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
+        mask = read(ids, lengths)
+        found: Tensor = model(input_ids=ids, attention_mask=mask).logits
+        # Behind an adapter's own words, if it has any, which get outputs, too.
+        return found[:, found.shape[1] - ids.shape[1] :].flatten(0, 1)[at]

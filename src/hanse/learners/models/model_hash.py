@@ -1,0 +1,68 @@
+"""The hash of a base model, the same wherever the same model lies.
+
+It covers every file that is loaded: weights, configuration, tokenizer with its chat template, and
+generation settings. A .gguf file holds all of these and is hashed as it is.
+"""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from hanse.errors import UserError
+from hanse.learners.models import model_files
+from hanse.learners.models.vetting import vet
+
+# Settings that say who wrote a file, and nothing of the model.
+PASSING = ("transformers_version", "_name_or_path", "name_or_path")
+LOADED = (
+    *("*.safetensors", "*.json", "*.jinja", "additional_chat_templates/*.jinja"),
+    *("*.model", "*.tiktoken", "*.spm", "*.tokenizer"),
+    *("vocab.txt", "merges.txt", "dict.txt", "bpe.codes"),
+)
+
+
+def model_hash(folder: Path) -> str:
+    """SHA-256 of the names and contents of all files of a model folder that are loaded, as hex.
+
+    JSON files of settings are read, so that their layout and the version that wrote them do not
+    matter. Raises UserError for a folder that hanse would not load.
+    """
+    vet(folder)
+    found = hashlib.sha256()
+    for file in sorted({file for pattern in LOADED for file in folder.glob(pattern)}):
+        content = _settings(file) if file.name.endswith("config.json") else _content(file)
+        found.update(f"{file.relative_to(folder)} {content}\n".encode())
+    return found.hexdigest()
+
+
+def _content(file: Path) -> str:
+    """The SHA-256 of a file, which is read again only if it has changed: it may have gigabytes."""
+    now = file.stat()
+    return _read(file, (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns))
+
+
+@lru_cache(maxsize=1024)
+def _read(file: Path, state: tuple[int, ...]) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _settings(file: Path) -> str:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in values.items() if key not in PASSING}
+    except (ValueError, AttributeError, RecursionError):
+        raise UserError(f"{file} holds no settings; bring back the file.") from None
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def hash_of(name: str) -> str | None:
+    """The hash of the model that a name means; None for a hub's id, which is not on this machine.
+
+    Raises UserError if there is no such model.
+    """
+    if file := model_files.gguf(name):
+        return _content(file)
+    place = Path(model_files.locate(name))
+    return model_hash(place) if place.is_dir() else None

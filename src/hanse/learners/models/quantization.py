@@ -1,0 +1,148 @@
+"""Base weights of 8 or 4 bits: a quarter or an eighth of float32's memory; adapters stay whole.
+
+int8: a scale for each row of a matrix (torchao). nf4: four bits that are spaced like a normal
+distribution, a scale for each 64 weights, itself quantized (Dettmers et al. 2023, 2305.14314;
+bitsandbytes). Products are done in the model's precision, with weights unpacked on the way.
+"""
+
+import importlib.util
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+from transformers import BitsAndBytesConfig, TorchAoConfig
+
+from hanse.errors import UserError
+from hanse.learners.models.head import Head
+from hanse.learners.models.pretrained import Found, Held
+
+Quantization = Literal["none", "int8", "nf4"]
+
+LIBRARIES = {"int8": ("torchao", "accelerate"), "nf4": ("bitsandbytes", "accelerate")}
+EXACT = 0.1  # how far a gradient may be off in relation: bfloat16 is far nearer
+
+
+def load(
+    found: Found, head: Head, wanted: Quantization, dtype: torch.dtype, device: torch.device
+) -> Held:
+    """The model with its weights held so, and adapters able to train through; its tokenizer.
+
+    Raises UserError if that cannot be, with what to do.
+    """
+    options = {} if wanted == "none" else _options(found, wanted, dtype, device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the libraries' own calls
+        held = found.load(head.auto, dtype, fresh=not head.speaks, **head.options, **options)
+    model = held.model
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    if getattr(model, "hf_quantizer", None) is not None:
+        _let_gradients_through(model, found.name, wanted)
+    return held
+
+
+def count(weight: Tensor) -> int:
+    """How many numbers a tensor stands for; packed ones hold several in a byte."""
+    state = getattr(weight, "quant_state", None)
+    return weight.numel() if state is None else math.prod(state.shape)
+
+
+def packed(layer: Module) -> bool:
+    """Whether a layer's weights are quantized; the libraries mark these by classes of their own."""
+    weight = getattr(layer, "weight", None)
+    return isinstance(weight, Tensor) and type(weight) not in (Tensor, Parameter)
+
+
+def refuse_copies(adapter: str, layers: Iterable[Module]) -> None:
+    """Raise UserError if any of these layers, of which an adapter has copies, is quantized."""
+    if any(map(packed, layers)):
+        raise UserError(
+            f"adapter.{adapter} trains copies of whole layers, which are quantized here; set "
+            "model.quantization: none, or choose another adapter, such as lora."
+        )
+
+
+def _options(
+    found: Found, wanted: Quantization, dtype: torch.dtype, device: torch.device
+) -> dict[str, Any]:
+    """What transformers is told; raises UserError if a library is missing."""
+    if getattr(found.config, "quantization_config", None):
+        raise UserError(
+            f"model.quantization is {wanted}, but the weights of {found.name} are quantized "
+            "already; set it to none, or take the model as it was before."
+        )
+    lacking = [library for library in LIBRARIES[wanted] if not importlib.util.find_spec(library)]
+    if lacking:
+        raise UserError(
+            f"model.quantization {wanted} needs {' and '.join(lacking)}; "
+            'run pip install "hanse[quantized]", or set it to none.'
+        )
+    held = _int8() if wanted == "int8" else _nf4(dtype)
+    return {"quantization_config": held, "device_map": {"": str(device)}}
+
+
+def _let_gradients_through(model: Any, name: str, wanted: Quantization) -> None:
+    """Raises UserError if quantized layers cannot, or if there are none."""
+    layers = list(_quantized(model))
+    if wanted != "none" and not layers:
+        other = "to nf4 or none" if wanted == "int8" else "to none"
+        raise UserError(
+            f"model.quantization is {wanted}, but {name} keeps its matrices in a form that "
+            f"{LIBRARIES[wanted][0]} leaves as it is; set it {other}."
+        )
+    for layer in layers:
+        # Where the processor multiplies bfloat16, bitsandbytes packs a layer for use when it
+        # first meets inputs without gradient, as in evaluation; packed, it passes none on.
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+    kinds = {(type(layer), type(layer.weight)): layer for layer in layers}
+    trains = all(_passes_gradients(layer, model.dtype) for layer in kinds.values())
+    if not model.hf_quantizer.is_trainable or not trains:
+        raise UserError(
+            f"the weights of {name} are quantized in a way that lets no gradient through here, so "
+            "adapters below the top could not learn; take the model in full precision, with "
+            "model.quantization int8 or nf4 if memory is short."
+        )
+
+
+def _int8() -> TorchAoConfig:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from torchao.quantization import Int8WeightOnlyConfig
+
+    return TorchAoConfig(quant_type=Int8WeightOnlyConfig())
+
+
+def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _quantized(model: Module) -> Iterator[Any]:
+    """The layers whose weights are packed."""
+    return filter(packed, model.modules())
+
+
+def _passes_gradients(layer: Any, dtype: torch.dtype) -> bool:
+    """Whether a linear layer's gradient is its own: y = Wx, so that ⟨Wᵀy, x⟩ = ⟨y, y⟩."""
+    generator = torch.Generator().manual_seed(0)  # the global one is a run's own
+    x = torch.randn(2, layer.in_features, generator=generator)
+    x = x.to(layer.weight.device, dtype).requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of operators without a gradient, which is found out
+        y = layer(x) - layer(torch.zeros_like(x)).detach()
+        if not y.requires_grad:
+            return False
+        (gradient,) = torch.autograd.grad(y, x, y.detach(), allow_unused=True)
+    if gradient is None:
+        return False
+    ratio = (gradient * x.detach()).sum() / y.detach().square().sum()
+    return abs(float(ratio) - 1) < EXACT

@@ -1,0 +1,78 @@
+"""A change of the frozen base's weights, as factors: y ← y + x·downᵀ·upᵀ beside each layer.
+
+Algorithms that aggregate exactly put into it what a trained adapter cannot hold. It is the same for
+all clients of a round, and costs by its rank, not by the size of the weights.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn import Module
+
+from hanse.errors import UserError
+from hanse.tensors import low_rank
+from hanse.tensors.low_rank import Factors
+from hanse.tensors.named import Tensors
+
+
+class Residual:
+    """The change that some tensors mean, ready for a model.
+
+    tensors: up and down of each layer, named as LoRA's B and A are, any scaling put into them.
+    dtype, device: those of the model's products.
+    """
+
+    def __init__(
+        self, model: PeftModel, tensors: Tensors, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.tensors = tensors
+        modules: dict[str, Any] = dict(model.named_modules())
+        self._layers: list[tuple[Module, Factors]] = []
+        for name, change in low_rank.layers(tensors).items():
+            if name not in modules:
+                raise UserError(f"the model has no adapted layer {name}, which is to be changed.")
+            layer = modules[name]
+            there = Factors(change.up.to(device, dtype), change.down.to(device, dtype))
+            self._layers.append((layer, there))
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within, the model's layers are changed; backward must be within, too."""
+        handles = [
+            layer.register_forward_hook(partial(_add, change)) for layer, change in self._layers
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _add(change: Factors, _: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    x = inputs[0].to(change.down.dtype)
+    low = torch.nn.functional.linear(x, change.down)
+    return output + torch.nn.functional.linear(low, change.up)
+
+
+def merged(tensors: Tensors, scaling: float, residual: Tensors) -> tuple[dict[str, Tensor], int]:
+    """Adapter and residual as one adapter whose α is its rank, and that rank.
+
+    Layers that need less are filled up with zeros, so that every reader of LoRA takes it.
+    """
+    own, change = low_rank.layers(tensors), low_rank.layers(residual)
+    whole = {
+        name: low_rank.shortened(
+            low_rank.stacked(
+                [(scaling, one), *((1.0, change[name]) for _ in range(name in change))]
+            )
+        )[0]
+        for name, one in own.items()
+    }
+    rank = max(one.rank for one in whole.values())
+    padded = {name: low_rank.padded(one, rank) for name, one in whole.items()}
+    return {**low_rank.tensors(padded), **low_rank.beside(tensors)}, rank

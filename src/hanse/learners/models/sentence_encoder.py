@@ -1,0 +1,118 @@
+"""Sentence embeddings: texts as vectors, the nearer the more alike the texts are.
+
+Sentence-BERT (Reimers & Gurevych 2019, arXiv:1908.10084): the mean of a text's token states.
+"""
+
+import hashlib
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import AutoModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from hanse import atomic_files
+from hanse.data.tokenization.vocabulary import refuse_beyond
+from hanse.errors import UserError
+from hanse.learners.models import pretrained
+from hanse.learners.models.model_files import cache
+from hanse.observability.progress import track
+
+log = logging.getLogger(__name__)
+
+LENGTH = 128  # tokens of a text that are read; all-MiniLM-L6-v2 was trained on as many
+BATCH = 32  # texts of like length
+
+Vectors = NDArray[np.float32]  # (texts, width), each of length 1
+
+
+def embeddings(name: str, texts: Sequence[str]) -> Vectors:
+    """The vector of each text by the encoder of that name.
+
+    What was once computed is kept, so that the next run, or its resumption, has the same vectors.
+    Raises UserError if there is no such encoder.
+    """
+    source = pretrained.find(name)
+    _refuse_decoders(name, source.config)
+    model, tokenizer, _ = source.load(AutoModel, torch.float32, spare="pooler")
+    distinct = sorted(set(texts))  # equal texts get equal vectors, whatever stands beside them
+    ids = tokenizer(distinct, truncation=True, max_length=LENGTH)["input_ids"]
+    file = cache() / "vectors" / f"{_digest(model, ids)}.vectors"
+    found = _kept(file)
+    if found is None:
+        vocabulary = getattr(source.config, "vocab_size", None)
+        for row, text in zip(ids, distinct, strict=True):
+            refuse_beyond(row, tokenizer, vocabulary, f"{text!r:.60}")
+        found = _encoded(model, ids)
+        held = io.BytesIO()
+        np.save(held, found)
+        atomic_files.seal(file, held.getvalue())  # private: vectors tell of somebody's texts
+        atomic_files.sweep(file.parent, age=atomic_files.DAY)
+    place = {text: index for index, text in enumerate(distinct)}
+    return found[[place[text] for text in texts]]
+
+
+def _encoded(model: Any, ids: list[list[int]]) -> Vectors:
+    """The vector of each list of tokens."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
+    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    found = torch.empty(len(ids), model.config.hidden_size)
+    with torch.inference_mode():
+        for batch in track(batches, "embedding texts", len(ids), BATCH):
+            tokens = [torch.tensor(ids[index]) for index in batch]
+            padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+            lengths = torch.tensor([len(row) for row in tokens])
+            mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()  # (batch, tokens)
+            found[batch] = _means(model, padded.to(device), mask.to(device)).cpu()
+    vectors: Vectors = found.numpy()
+    return vectors
+
+
+def _means(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    """(batch, width): the mean of each text's last states over its own tokens, of length 1."""
+    states = model(input_ids=ids, attention_mask=mask).last_hidden_state  # (batch, tokens, width)
+    return normalize((states * mask[..., None]).sum(dim=1), dim=-1)
+
+
+def _refuse_decoders(name: str, config: Any) -> None:
+    """The last states of a model that predicts the next token say little of the whole text."""
+    kinds = config.architectures or [type(config).__name__]
+    generates = set(kinds) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    if generates or getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"the model {name} is a {kinds[0]}, which is no sentence encoder; choose an encoder, "
+            "such as minilm-l6."
+        )
+
+
+def _digest(model: Any, ids: list[list[int]]) -> str:
+    """What tells the vectors of one encoder and these tokens from all others."""
+    found = hashlib.sha256(repr(ids).encode())
+    for parameter in model.parameters():
+        found.update(parameter.detach().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _kept(file: Path) -> Vectors | None:
+    """The vectors in a file, if they were computed before and are whole.
+
+    Raises UserError if the system refuses to read it: others might divide the rows otherwise.
+    """
+    try:
+        content = atomic_files.unseal(file)
+    except atomic_files.DamagedError as error:
+        log.warning("%s; the vectors are computed again", error)
+        content = None
+    if content is None:
+        return None
+    vectors: Vectors = np.load(io.BytesIO(content), allow_pickle=False)
+    return vectors

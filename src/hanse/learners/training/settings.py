@@ -1,0 +1,83 @@
+"""Settings of local training."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+LARGEST = 1_000_000  # examples of one optimizer step
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a client trains in each round; the names are those of Hugging Face's trainer.
+
+    A round is `max_steps` optimizer steps, or `num_train_epochs` passes (a fraction is allowed)
+    over the client's examples; the learning rate's schedule runs over all rounds.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    learning_rate: PositiveFloat = 1e-3
+    per_device_train_batch_size: PositiveInt = 8
+    gradient_accumulation_steps: PositiveInt = 1
+    max_steps: PositiveInt | None = None  # optimizer steps a round
+    num_train_epochs: PositiveFloat | None = None  # passes a round; 1 if neither is given
+    optim: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: NonNegativeFloat = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # sgd only
+    max_grad_norm: NonNegativeFloat = 1.0  # 0 for no clipping
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of all steps of all rounds
+    optimizer_state: Literal["reset", "keep"] = "reset"  # between rounds
+
+    def __post_init__(self) -> None:
+        if self.batch > LARGEST:
+            raise ValueError(
+                f"train asks for {self.batch:,} examples in a step; lower "
+                "per_device_train_batch_size or gradient_accumulation_steps, whose product may be "
+                f"{LARGEST:,}."
+            )
+        if self.momentum and self.optim != "sgd":
+            raise ValueError(
+                f"train.momentum is {self.momentum}, but {self.optim} has none to set; set "
+                "train.momentum=0, or train.optim=sgd."
+            )
+
+    def steps(self, examples: int) -> int:
+        """Optimizer steps of one round for a client with so many examples."""
+        return math.ceil(self.seen(examples) / self.batch)
+
+    def seen(self, examples: int) -> int:
+        """Examples that pass in one round at a client with so many."""
+        if self.max_steps is not None:
+            return self.max_steps * self.batch
+        return max(1, round(examples * (self.num_train_epochs or 1.0)))
+
+    @property
+    def batch(self) -> int:
+        """Examples of one optimizer step."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def optimizer(self) -> str:
+        """What an algorithm may ask for: "adamw", "momentum" (SGD with it) or "sgd" (without)."""
+        return "momentum" if self.momentum else self.optim
+
+    @property
+    def sums_gradients(self) -> bool:
+        """Whether a round's change is −Σ aᵢgᵢ over its own gradients, with aᵢ that `Seen` knows."""
+        kept = self.momentum > 0 and self.optimizer_state == "keep"  # older ones are in it, too
+        return self.optim == "sgd" and not kept
+
+    def rate(self, progress: float) -> float:
+        """The learning rate when the share `progress` of all steps of all rounds is done."""
+        if progress < self.warmup_ratio:
+            return self.learning_rate * progress / self.warmup_ratio
+        rest = (progress - self.warmup_ratio) / (1 - self.warmup_ratio)
+        if self.lr_scheduler_type == "linear":
+            return self.learning_rate * (1 - rest)
+        if self.lr_scheduler_type == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * rest)) / 2
+        return self.learning_rate

@@ -1,0 +1,275 @@
+"""What a run would do, found out before it does it: `hanse check`."""
+
+import json
+import tempfile
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hanse.data.example import Example
+from hanse.data.formats.row import Reading, reading
+from hanse.data.packed import lengths
+from hanse.data.sources import corpora
+from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
+from hanse.data.tokenization import render
+from hanse.errors import UserError
+from hanse.experiment.assembly import federated_dataset
+from hanse.experiment.assembly.assemble import Silo, Simulation, simulate
+from hanse.experiment.assembly.resources import examples
+from hanse.experiment.schema import Experiment, build_objective, build_trackers
+from hanse.federation.client import Site, respond
+from hanse.federation.client_sampling import sample
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.results import Memory
+from hanse.federation.interfaces.task import Task
+from hanse.federation.messages import Reply
+from hanse.federation.round import RoundExchange
+from hanse.federation.server import Run, conversation, start
+from hanse.journal.environment import peak_memory
+from hanse.journal.run_folder import Journal
+from hanse.journal.tracking import refuse_missing
+from hanse.learners.adapted_model import AdaptedModel
+from hanse.randomness import Moment
+from hanse.simulation.in_process import in_process
+
+PROBED = 4  # optimizer steps that are really done, the first on the longest examples
+TRIED = 1024  # most examples of such a step
+SCORED = 64  # examples that are really scored
+ANSWERED = 16  # examples that a costly task is tried on
+MEASURED = 1000  # rows whose length in tokens is looked at
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the training examples before any is cut, and the share that max_length cuts."""
+
+    mean: float
+    most: float  # 95 % are no longer
+    limit: int  # max_length
+    cut: float
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What `hanse check` shows."""
+
+    readings: list[tuple[str, Reading]]  # each data source, and what its columns were taken for
+    example: list[tuple[str, bool]]  # pieces of the first training example; True: learned
+    lengths: Lengths
+    table: federated_dataset.Table  # who holds which rows
+    trained: int  # parameters
+    total: int  # parameters of the base model
+    down: dict[str, int]  # client → bytes of a round's request
+    up: dict[str, int]  # client → bytes of its reply
+    once: int  # bytes more of the first request to a client: the adapter's constants
+    clients_a_round: int
+    seconds: float  # of the whole run, after the model is loaded
+    memory: int  # bytes at the peak
+
+
+def preview(experiment: Experiment) -> Preview:
+    """Load everything, train a few steps and score a few rows in a folder that is then removed."""
+    refuse_missing(build_trackers(experiment))
+    simulation = simulate(experiment)
+    with tempfile.TemporaryDirectory(prefix="hanse-check-") as folder:
+        journal = Journal(Path(folder))
+        try:
+            clients = in_process(simulation, Path(folder))
+            return _measured(simulation, simulation.run(journal, clients), Path(folder))
+        finally:
+            journal.close()
+
+
+def _measured(simulation: Simulation, run: Run, folder: Path) -> Preview:
+    settings = simulation.experiment
+    profiles = {profile.name: profile for profile in simulation.profiles}
+    exchange = conversation(run, 1, start(run, profiles), profiles)
+    chosen = len(sample(profiles, settings.fraction_train, Moment(settings.seed, 1)))
+    rounds = settings.rounds * chosen / len(profiles)  # of each client, in the mean
+    once = _constants(exchange)
+    exchange.holding |= profiles.keys()  # the clients here find them in the server's own folder
+    down, up, training = _asked(simulation, exchange, folder, rounds)
+    learner = simulation.learner
+    trained = sum(p.numel() for p in learner.parameters().values())
+    return Preview(
+        readings=_readings(settings),
+        example=render.show(
+            simulation.silos[next(iter(up))].examples["train"][0], learner.backbone.tokenizer
+        ),
+        lengths=_lengths(simulation),
+        table=federated_dataset.table(simulation.division, settings),
+        trained=trained,
+        total=learner.backbone.weights,
+        down=down,
+        up=up,
+        once=once,
+        clients_a_round=chosen,
+        seconds=training + _scoring(simulation, run),
+        memory=peak_memory(),
+    )
+
+
+def _constants(exchange: RoundExchange) -> int:
+    """The bytes of the adapter's constants in a request that has them."""
+    if not exchange.constants.digest:
+        return 0
+    with_them = exchange.encoded("train", next(iter(exchange.orders)))
+    return len(with_them.pack()) - len(replace(with_them, given={}).pack())
+
+
+def _asked(
+    simulation: Simulation, exchange: RoundExchange, folder: Path, rounds: float
+) -> tuple[dict[str, int], dict[str, int], float]:
+    """The bytes down to each client and up from it, and the seconds of training of them all.
+
+    rounds: in how many each takes part.
+
+    Clients with the same settings answer alike, so one of them is really asked. The size of a
+    message depends on the names and shapes in it, so it is packed once for all that share these.
+    """
+    down, up, training = {}, {}, 0.0
+    settings: dict[int, str] = {}  # as text, by the identity of what most clients share
+    probes: dict[str, tuple[Reply, float, float]] = {}
+    sizes: dict[Hashable, tuple[int, int]] = {}
+    for name, order in exchange.orders.items():
+        silo = simulation.silos[name]
+        if id(silo.experiment) not in settings:
+            settings[id(silo.experiment)] = silo.experiment.model_dump_json()
+        alike = settings[id(silo.experiment)]
+        if alike not in probes:
+            request = exchange.encoded("train", name).pack()
+            probes[alike] = _probe(simulation.site(folder, name), silo, request)
+        reply, first, again = probes[alike]
+        kind = (alike, id(order.tensors), *order.numbers, len(json.dumps(json.dumps(name))))
+        if kind not in sizes:
+            sizes[kind] = traffic(exchange, name, reply)
+        down[name], up[name] = sizes[kind]
+        tokens = _tokens_a_round(silo) * rounds
+        new = min(tokens, sum(lengths(silo.examples["train"])))
+        training += new * first + (tokens - new) * again
+    return down, up, training
+
+
+def traffic(exchange: RoundExchange, name: str, reply: Reply) -> tuple[int, int]:
+    """The bytes of a round's request to a client, and of an answer from it that is like `reply`."""
+    answer = replace(reply, client=name)
+    return len(exchange.encoded("train", name).pack()), len(answer.pack())
+
+
+def _probe(site: Site, silo: Silo, request: bytes) -> tuple[Reply, float, float]:
+    """A client's real answer after a few steps, and its seconds for a token that it reads.
+
+    The first time, and again: what frozen layers make of a row is kept. The first steps are on the
+    longest examples, so that the peak of memory is met, and are not timed: they also warm the
+    machine up.
+    """
+    train = silo.examples["train"]
+    size = silo.experiment.train.per_device_train_batch_size * PROBED
+    known = lengths(train)
+    longest = [train[at] for at in sorted(range(len(train)), key=known.__getitem__)[-size:]]
+    drawn = torch.randperm(len(train), generator=Moment(0).generator("probe"))[:size].tolist()
+    _answer(site, silo, request, longest)
+    replies = [_answer(site, silo, request, [train[at] for at in drawn]) for _ in range(2)]
+    told = [reply.update.numbers for reply in replies]
+    first, again = (numbers["seconds"] / numbers["tokens"] for numbers in told)
+    return replies[0], first, again
+
+
+def _answer(site: Site, silo: Silo, request: bytes, train: Sequence[Example]) -> Reply:
+    """The reply after a few steps on these examples."""
+    settings = silo.experiment.train
+    size = min(settings.per_device_train_batch_size, TRIED)
+    brief = replace(
+        settings,
+        max_steps=PROBED,
+        num_train_epochs=None,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=min(settings.gradient_accumulation_steps, TRIED // size),
+    )
+
+    def learner(moment: Moment, kept: Memory) -> Learner:
+        whole = site.learner(moment, kept)
+        assert isinstance(whole, AdaptedModel)  # what a simulation's silos hold
+        return replace(whole, splits={"train": train}, training=brief)
+
+    reply = Reply.parse(respond(replace(site, learner=learner), request))
+    if reply.error:
+        raise UserError(reply.error)
+    return reply
+
+
+def _tokens_a_round(silo: Silo) -> float:
+    """Tokens that a client trains on in one round, by the mean length of its examples."""
+    train, settings = silo.examples["train"], silo.experiment.train
+    return settings.steps(len(train)) * settings.batch * sum(lengths(train)) / len(train)
+
+
+def _scoring(simulation: Simulation, run: Run) -> float:
+    """Seconds that the run spends on evaluation."""
+    schedule, learner = run.schedule, simulation.learner
+    every = schedule.validate_every
+    looks = len({*(range(0, schedule.rounds, every) if every else ()), schedule.rounds})
+    tests = {True: 2, "last": 1, False: 0}[schedule.test]
+    held = [silo.examples["test"] for silo in simulation.silos.values()]
+    seconds = 0.0
+    for task in run.tasks.values():
+        splits = [learner.examples("test")] * tests
+        if not task.costly:
+            splits += [learner.examples("validation")] * looks
+            splits += held if schedule.evaluate_clients else []
+        splits = [split for split in splits if split]
+        if splits:
+            amount = sum(_amount(task, split) for split in splits)
+            seconds += amount * _seconds_each(task, simulation, splits[0])
+    return seconds
+
+
+def _amount(task: Task, split: Sequence[Example]) -> int:
+    """What the time of scoring a split grows with: answers to be generated, or else tokens."""
+    scored = split[: task.limit]
+    return len(scored) if task.costly else sum(lengths(scored))
+
+
+def _seconds_each(task: Task, simulation: Simulation, split: Sequence[Example]) -> float:
+    """Seconds for each unit of `_amount`, from scoring a few examples of every length."""
+    probe = split[:: max(1, len(split) // (ANSWERED if task.costly else SCORED))]
+    begin = time.perf_counter()
+    task.evaluate(replace(simulation.learner, splits={"test": probe}), "test")
+    return (time.perf_counter() - begin) / _amount(task, probe)
+
+
+def _lengths(simulation: Simulation) -> Lengths:
+    """How long the training examples are by the experiment's settings, from a part of the rows."""
+    settings, learner = simulation.experiment, simulation.learner
+    rows = [row for name in settings.client_names for row in simulation.division.train[name]]
+    rows = rows[:: max(1, len(rows) // MEASURED)]
+    labels, needs = simulation.division.labels, build_objective(settings).needs
+    cut = examples(settings, rows, labels, needs, learner.backbone)
+    whole = examples(settings, rows, labels, needs, learner.backbone, whole=True)
+    sizes = np.array([len(example) for example in whole])
+    return Lengths(
+        mean=float(sizes.mean()),
+        most=float(np.quantile(sizes, 0.95)),
+        limit=learner.backbone.max_length(settings.model.max_length),
+        cut=float(np.mean([len(a) < len(b) for a, b in zip(cut, whole, strict=True)])),
+    )
+
+
+def _readings(experiment: Experiment) -> list[tuple[str, Reading]]:
+    """Each data source, and what the columns of its first record were taken for."""
+    named = [experiment]
+    if experiment.brings_own_data:
+        named = [experiment.for_client(name) for name in experiment.client_names]
+    sources = [(TRAIN, own.data.path, own.data) for own in named]
+    for split in (VALIDATION, TEST):
+        path = getattr(experiment.data, split)
+        sources += [(split, path, experiment.data)] if isinstance(path, str) else []
+    found = []
+    for split, path, data in sources:
+        place, record = next(iter(corpora.records(path, split=split)))
+        found.append((path, reading(record, data.columns, place)))
+    return found

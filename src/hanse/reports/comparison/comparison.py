@@ -1,0 +1,183 @@
+"""Several runs beside each other: what they reached, what it cost, what was set otherwise."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hanse.errors import UserError
+from hanse.evaluation.metrics.confidence import Interval, paired
+from hanse.reports.run.costs import Costs, costs
+from hanse.reports.run.headline import measured
+from hanse.reports.run.run_data import Record, Scored, read
+
+SPLIT = ("test", "validation", "split_seed")  # what draws the test rows, beside the data
+IGNORED = ("name", "output_dir")
+PARTS = ("algorithm", "aggregator", "objective", "partition")  # chosen by name
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One run of a comparison.
+
+    score, se: of the comparison's metric after the last round that has it; None without.
+    difference: to the first run over the same test items; None without.
+    """
+
+    name: str
+    record: Record
+    costs: Costs
+    score: float | None
+    se: float | None
+    difference: Interval | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs, the first of which is what the others are compared with.
+
+    metric, split: what all scores are of; "" if no two runs have a metric in common.
+    unit: the metric of which the differences are. settings: by key, what each run has.
+    remarks: why something is left out.
+    """
+
+    runs: tuple[Contender, ...]
+    metric: str
+    split: str
+    unit: str
+    settings: dict[str, tuple[str, ...]]
+    remarks: tuple[str, ...]
+
+
+def compare(folders: Sequence[Path]) -> Comparison:
+    """Run folders beside each other; raises UserError if they are not two or more."""
+    found = [_read(folder) for folder in folders]
+    if len(found) < 2 or len({record.folder.resolve() for record in found}) < len(found):
+        raise UserError("a comparison takes two different runs or more; name their folders.")
+    names = [record.folder.resolve().name for record in found]
+    if len(set(names)) < len(names):
+        names = [str(record.folder) for record in found]
+    metric, split = _common(found)
+    remarks = [] if metric else [_nothing_common(names, found)]
+    first = _last(found[0], metric)
+    runs = []
+    for name, record in zip(names, found, strict=True):
+        scores = _scores(record, metric, split)
+        value, error = scores.get(metric), scores.get(f"{metric}_se")
+        reason, difference = "", None
+        if metric and value is None:
+            remarks.append(f"{name} has no {split} score to show: {_standing(record, metric)}.")
+        elif metric and record is not found[0]:
+            reason, difference = _difference(found[0], record, metric)
+            remarks += [f"{name} has no paired difference: {reason}."] if reason else []
+        runs.append(Contender(name, record, costs(record), value, error, difference))
+    unit = measured(first) if first else ""
+    settings = _otherwise([record.values for record in found])
+    return Comparison(tuple(runs), metric, split, unit, settings, tuple(remarks))
+
+
+def _read(folder: Path) -> Record:
+    if (folder / "ladder.json").is_file():
+        raise UserError(
+            f"{folder} is a ladder, which has a report of its own; name runs, such as those in "
+            f"{folder / 'seed-…'}."
+        )
+    return read(folder)
+
+
+def _common(found: Sequence[Record]) -> tuple[str, str]:
+    """The metric and split that most runs have been scored with after training."""
+    counts: dict[tuple[str, str], int] = {}
+    for split in ("test", "validation"):
+        for record in found:
+            names = {name for row in record.rounds if row.round for name in getattr(row, split)}
+            ordered = [n for row in record.rounds for n in getattr(row, split)]
+            for name in dict.fromkeys(ordered):
+                if name in names and not name.endswith("_se"):
+                    counts[name, split] = counts.get((name, split), 0) + 1
+    shared = [key for key, count in counts.items() if count > 1]
+    return max(shared, key=lambda key: (key[1] == "test", counts[key]), default=("", ""))
+
+
+def _scores(record: Record, metric: str, split: str) -> dict[str, float]:
+    """The scores of the last round after training that has the metric."""
+    for row in reversed(record.rounds):
+        scores: dict[str, float] = getattr(row, split) if split else {}
+        if row.round and metric in scores:
+            return scores
+    return {}
+
+
+def _last(record: Record, metric: str) -> Scored | None:
+    """The items of the last test after training, of the task that has the metric."""
+    for scored in record.tests.values():
+        last = max(scored)
+        if last > 0 and metric in scored[last].metrics:
+            return scored[last]
+    return None
+
+
+def _difference(first: Record, other: Record, metric: str) -> tuple[str, Interval | None]:
+    """Why two runs cannot be paired, or the mean difference of their items."""
+    old, new = _last(first, metric), _last(other, metric)
+    if old is None or new is None:
+        return "not both were scored on their test rows after training", None
+    if first.machine.data is None or other.machine.data is None:
+        return "whether both have the same test rows is not known", None
+    if _split(first) != _split(other) or len(old.items) != len(new.items):
+        return "its test rows are others", None
+    if len(old.items) < 2:
+        return "one test row is too few", None
+    return "", paired(new.items, old.items)
+
+
+def _split(record: Record) -> tuple[Any, ...]:
+    """What tells one set of test rows from another."""
+    data = record.values.get("data")
+    chosen = data if isinstance(data, dict) else {}
+    return (record.machine.data, *(chosen.get(key) for key in SPLIT))
+
+
+def _standing(record: Record, metric: str) -> str:
+    if not record.finished:
+        return f"{max(0, record.done)} of {record.planned} rounds are done"
+    return f"{metric} was not measured"
+
+
+def _nothing_common(names: Sequence[str], found: Sequence[Record]) -> str:
+    """What each run has, where no metric is common to two of them."""
+    said = []
+    for name, record in zip(names, found, strict=True):
+        scored = [n for row in record.rounds for n in (*row.test, *row.validation)]
+        kept = dict.fromkeys(n for n in scored if not n.endswith("_se"))
+        said.append(f"{name} has {', '.join(kept) or 'no scores'}")
+    return f"No scores after training can be compared: {'; '.join(said)}."
+
+
+def _otherwise(values: Sequence[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """The settings in which runs differ, by dotted key."""
+    flat = [_flat(some) for some in values]
+    keys = dict.fromkeys(key for some in flat for key in some if key not in IGNORED)
+    rows = {key: tuple(some.get(key, "–") for some in flat) for key in keys}
+    return {key: row for key, row in rows.items() if len(set(row)) > 1}
+
+
+def _flat(values: dict[str, Any], before: str = "") -> dict[str, str]:
+    """Settings by dotted key; a part is one setting, with its own in brackets."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if key in PARTS and isinstance(value, dict):
+            found[f"{before}{key}"] = ", ".join(_part(*chosen) for chosen in value.items())
+        elif isinstance(value, dict) and value:
+            found |= _flat(value, f"{before}{key}.")
+        else:
+            found[f"{before}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return found
+
+
+def _part(name: str, settings: Any) -> str:
+    """A part as one would call it: fedprox(mu=0.1)."""
+    chosen = settings.items() if isinstance(settings, dict) else ()
+    inner = ", ".join(f"{key}={json.dumps(value)}" for key, value in chosen)
+    return f"{name}({inner})" if inner else str(name)

@@ -1,0 +1,57 @@
+"""How a run's adapter is loaded without hanse, as Python to copy."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hanse.learners.injection.adapter_layout import CONFIG, folders
+
+AUTO = {  # for all others, a language model's
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+}
+BOTTLENECK = "import hanse.learners.injection.tuners.bottleneck  # PEFT has none of its own"
+SEVERAL = "# Into the same base, in this order, so that all work; PEFT warns of several adapters."
+
+
+def usage(adapter: Path, place: str, labels: Mapping[str, object]) -> str:
+    """Python that loads an adapter with PEFT.
+
+    adapter: its folder. place: the folder as Python says it. labels: a classifier's, and their
+    words, in the order of its outputs.
+    """
+    try:
+        _, *around = folders(adapter)
+        config, *others = [_config(folder) for folder in (adapter, *around)]
+    except (OSError, ValueError):  # a damaged folder's report still says what usual
+        config, others, around = {}, [], []
+    task = config.get("task_type")
+    auto = AUTO.get(str(task), "AutoModelForCausalLM")
+    words = {at: str(word) for at, word in enumerate(labels.values())}
+    numbers = {word: at for at, word in words.items()}
+    named = f", id2label={words}, label2id={numbers}"
+    head = named if task in ("SEQ_CLS", "TOKEN_CLS") else ""
+    own = "BOTTLENECK" in [one.get("peft_type") for one in (config, *others)]
+    places = [place, *(f"{place[:-1]}/{folder.name}{place[-1]}" for folder in around)]
+    first, *more = (f"model = PeftModel.from_pretrained(base, {there})" for there in places)
+    return "\n".join(
+        [
+            *([BOTTLENECK] if own else []),
+            "from peft import PeftModel",
+            f"from transformers import {auto}",
+            "",
+            f"base = {auto}.from_pretrained(BASE{head})",
+            first,
+            *([SEVERAL, *more] if more else []),
+        ]
+    )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """One kind's configuration; raises OSError or ValueError if there is none."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / CONFIG} is no mapping")
+    return config

@@ -1,0 +1,48 @@
+"""The model card of a run's adapter."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from hanse import __version__
+from hanse.journal.ledger import Row
+from hanse.learners.injection import adapter_files
+from hanse.reports.loading_snippet import usage
+
+
+def model_card(
+    settings: Mapping[str, Any],
+    clients: int,
+    rounds: list[Row],
+    adapter: Path,
+    left: Sequence[str] = (),
+    personal: Sequence[str] = (),
+) -> str:
+    """Markdown that tells what the adapter is, how it was made, how good it is, how to load it.
+
+    settings: the experiment, resolved. clients: how many took part.
+    adapter: the folder where it is. left: kinds of adapters that each client keeps, and that are
+        not in the folder. personal: tensors in the folder of which each client keeps its own.
+    """
+    train, rows = settings["train"], settings["data"]
+    epochs = f"{train['num_train_epochs'] or 1:g} epochs"
+    files = [(over.get("data") or {}).get("path") for over in settings["clients"].values()]
+    template = Path(__file__).with_name("model_card.md.jinja").read_text(encoding="utf-8")
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True)  # noqa: S701 (Markdown)
+    return environment.from_string(template).render(
+        experiment=settings,
+        base=settings["model"]["model_name_or_path"],
+        clients=clients,
+        length=f"{train['max_steps']} steps" if train["max_steps"] else epochs,
+        data="each client's own file" if files and all(files) else rows["path"],
+        algorithm=", ".join(settings["algorithm"]),
+        usage=usage(adapter, '"path/to/this/folder"', rows["labels"]),
+        outputs=list(adapter_files.labels(adapter).values()),
+        version=__version__,
+        left=" and ".join(f"`{kind.lower()}`" for kind in left),
+        personal=personal,
+        before=rounds[0].get("test") or {} if rounds else {},
+        after=rounds[-1].get("test") or {} if rounds else {},
+    )

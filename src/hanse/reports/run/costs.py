@@ -1,0 +1,87 @@
+"""Where a run's bytes, seconds and floating-point operations went."""
+
+from dataclasses import dataclass
+
+from hanse.journal import round_costs
+from hanse.reports import formatting
+from hanse.reports.run.run_data import Record
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Sums over the rounds there are; `share` is that of the machine's matrix peak, if known."""
+
+    down: float
+    up: float
+    seconds: dict[str, float]
+    tokens_per_second: float
+    peak_memory: float
+    gpu_memory: float
+    gpu_use: float | None
+    flops: float | None
+    flops_per_second: float | None
+    share: float | None
+
+    @property
+    def training(self) -> float:
+        """The seconds of local training."""
+        return round_costs.training(self.seconds)
+
+    @property
+    def total(self) -> float:
+        """All seconds."""
+        return sum(self.seconds.values())
+
+
+def costs(record: Record) -> Costs:
+    """What the run has cost so far."""
+    rounds, machine = record.rounds, record.machine
+    names = dict.fromkeys(name for row in rounds for name in row.seconds)
+    seconds = {name: sum(row.seconds.get(name, 0.0) for row in rounds) for name in names}
+    tokens = sum(row.tokens for row in record.ledger if row.kind == "train")
+    training = round_costs.training(seconds)
+    speed = tokens / training if training else 0.0
+    each, peak = machine.train_flops_per_token, machine.peak_flops
+    looks = [row.gpu_use for row in rounds if row.gpu_use is not None]
+    return Costs(
+        down=sum(row.bytes.down for row in rounds),
+        up=sum(row.bytes.up for row in rounds),
+        seconds=seconds,
+        tokens_per_second=speed,
+        peak_memory=max((row.peak_memory for row in rounds), default=0.0),
+        gpu_memory=max((row.gpu_memory for row in rounds), default=0.0),
+        gpu_use=sum(looks) / len(looks) if looks else None,
+        flops=each * tokens if each and tokens else None,
+        flops_per_second=each * speed if each and speed else None,
+        share=each * speed / peak if each and speed and peak else None,
+    )
+
+
+def spent(found: Costs) -> str:
+    """Where the time went, in one sentence."""
+    total = found.total
+    if not total:
+        return ""
+    parts = sorted(((value / total, name) for name, value in found.seconds.items()), reverse=True)
+    said = [f"{formatting.percent(share)} {name}" for share, name in parts if share > 0.01]
+    return f"{formatting.seconds(total)} in all: {', '.join(said)}."
+
+
+def computed(record: Record, found: Costs) -> str:
+    """Where the arithmetic went, in a few sentences; "" if it was not counted."""
+    machine = record.machine
+    if not machine.train_flops_per_token or not found.flops or not found.flops_per_second:
+        return ""
+    each = formatting.count(machine.train_flops_per_token, "FLOP")
+    text = f"Training takes {each} a token (forward and backward, by torch's own counter)"
+    if machine.forward_flops_per_token:
+        text += f", scoring {formatting.count(machine.forward_flops_per_token, 'FLOP')}"
+    text += f"; all training together took {formatting.count(found.flops, 'FLOP')}, "
+    text += f"at {formatting.count(found.flops_per_second, 'FLOP/s')}."
+    if found.share is None or not machine.peak_flops:
+        return text
+    peak = f"{formatting.count(machine.peak_flops, 'FLOP/s')} that this machine reached in large "
+    peak += "matrix products of the same precision when the run began"
+    if found.share > 1:
+        return f"{text} That is more than the {peak}: other programs were at work then."
+    return f"{text} That is {formatting.percent(found.share)} of the {peak}."

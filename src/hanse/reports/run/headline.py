@@ -1,0 +1,76 @@
+"""What a run achieved, in one sentence with its interval, and what must be said about it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hanse.evaluation.metrics.confidence import paired
+from hanse.reports import formatting
+from hanse.reports.run.quality_plots import metric
+from hanse.reports.run.run_data import Record, Scored
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The scores before and after, if there are two, the sentence about them, and a remark."""
+
+    sentence: str
+    remark: str = ""
+    before: str = ""
+    after: str = ""
+
+
+def headline(record: Record) -> Headline:
+    """What is to be said first of a run."""
+    tests = {row.round: row.test for row in record.rounds if row.test}
+    rounds = list(tests)
+    first = next(iter(tests[rounds[-1]])) if rounds else ""  # of the first task
+    for scored in sorted(record.tests.values(), key=lambda found: not _has(found, first)):
+        if len(rounds) > 1 and rounds[0] in scored and rounds[-1] in scored:
+            return _gained(scored[rounds[0]], scored[rounds[-1]])
+    validated = [row.validation for row in record.rounds if row.validation]
+    name = metric(record)
+    if rounds and rounds[-1] > 0:  # only the last round's model was scored
+        value = formatting.score(tests[rounds[-1]][first], first)
+        return Headline(f"Test {formatting.label(first)} after training: {value}.")
+    if not validated:
+        return Headline(f"Nothing has been scored{' since training began' if rounds else ''}.")
+    first, last = (formatting.score(scores[name], name) for scores in (validated[0], validated[-1]))
+    sentence = f"Validation {formatting.label(name)}: {first} at first, {last} at last."
+    remark = "The test split was not scored before and after, so there is no interval."
+    return Headline(sentence, remark)
+
+
+def measured(scored: Scored) -> str:
+    """The metric of which the items' values are the parts: their mean is the metric's value."""
+    mean = sum(scored.items) / max(1, len(scored.items))
+    alike = [name for name, v in scored.metrics.items() if math.isclose(v, mean, abs_tol=1e-9)]
+    # Perplexity's items are the examples' mean losses, whose mean is not the tokens' mean.
+    return next(iter([*alike, *scored.metrics]), "score")
+
+
+def _has(scored: Mapping[int, Scored], name: str) -> bool:
+    return any(name in found.metrics for found in scored.values())
+
+
+def _gained(before: Scored, after: Scored) -> Headline:
+    old, new = before.items, after.items
+    if len(old) != len(new) or len(old) < 2 or not all(map(math.isfinite, old + new)):
+        return Headline("The test scores cannot be compared: one item alone, or values not finite.")
+    name = measured(after)
+    mean, gain = sum(old) / len(old), paired(new, old)
+    assert gain is not None  # there are two items at least
+    verb = "rose" if gain.value > 0 else "fell" if gain.value < 0 else "went"
+    what = formatting.label(name).capitalize() if name != "loss" else "Mean loss"
+    old_score, new_score = formatting.score(mean, name), formatting.score(mean + gain.value, name)
+    sentence = (
+        f"{what} on {len(old):,} held-out examples {verb} from {old_score} to {new_score}: "
+        f"{formatting.change(gain.value, name)}, 95 % interval "
+        f"{formatting.interval(gain.low, gain.high, name)}, paired."
+    )
+    remark = ""
+    if gain.low <= 0 <= gain.high:
+        remark = "This run shows no clear change: the interval includes 0."
+    elif (gain.value > 0) == formatting.lower_is_better(name):
+        remark = "The model is worse than before training."
+    return Headline(sentence, remark, old_score, new_score)

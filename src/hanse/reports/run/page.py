@@ -1,0 +1,139 @@
+"""The report of one run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hanse import atomic_files
+from hanse.errors import UserError
+from hanse.reports import plotting
+from hanse.reports.html import render
+from hanse.reports.loading_snippet import usage
+from hanse.reports.plotting import Plot
+from hanse.reports.run.cost_plots import time, traffic
+from hanse.reports.run.costs import computed, costs, spent
+from hanse.reports.run.headline import headline
+from hanse.reports.run.partition_plot import partition
+from hanse.reports.run.quality_plots import loss, metric, own, quality
+from hanse.reports.run.run_data import Message, Record, read
+
+OPEN = 12  # clients; a longer table is folded
+FEW = 4  # samples that are shown at once
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One example of the test split before and after training."""
+
+    prompt: str
+    answer: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Served:
+    """What one client did: requests to train and answers, bytes, mean loss, rows, errors."""
+
+    name: str
+    asked: int
+    answered: int
+    down: float
+    up: float
+    loss: float | None
+    rows: float | None
+    errors: tuple[str, ...]
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.html and plots/ into a run folder, which may be in progress; the page's file.
+
+    Raises UserError if the folder holds no experiment.
+    """
+    record = read(folder)
+    plots = [draw(record) for draw in (quality, loss, own, partition, traffic, time)]
+    pictures = {plot.name: plotting.draw(plot) for plot in plots if plot}
+    if pictures:
+        plotting.keep(pictures.values(), folder / "plots")
+    found = costs(record)
+    page = render(
+        "run/run",
+        run=record,
+        headline=headline(record),
+        metric=metric(record),
+        pictures=pictures,
+        costs=found,
+        spent=spent(found),
+        computed=computed(record, found),
+        samples=samples(record),
+        usage=usage(folder / "adapter", repr(f"{folder}/adapter"), _labels(record)),
+        clients=clients(record),
+        open=OPEN,
+        few=FEW,
+    )
+    atomic_files.write(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _labels(record: Record) -> dict[str, object]:
+    """The labels that the run wrote down, if it did."""
+    data = record.values.get("data")
+    labels = data.get("labels") if isinstance(data, dict) else None
+    return labels if isinstance(labels, dict) else {}
+
+
+def figure(folder: Path, target: Path) -> None:
+    """Draw a run's quality and training loss by round into a .png or .svg file."""
+    if target.suffix not in (".png", ".svg"):
+        raise UserError(f"a figure ends in .png or .svg, but {target} was asked for.")
+    record = read(folder)
+    both = [plot for plot in (quality(record), loss(record)) if plot]
+    if not both:
+        raise UserError(f"{folder} has no finished round to draw.")
+
+    def paint(*axes: object) -> None:
+        for plot, one in zip(both, axes, strict=True):
+            plot.paint(one)
+
+    joint = Plot("quality", "", "", paint, [height for plot in both for height in plot.heights])
+    picture = plotting.draw(joint)
+    atomic_files.write(target, picture.png if target.suffix == ".png" else picture.svg)
+
+
+def samples(record: Record) -> list[Compared]:
+    """What the model said before and after, of the first task that kept it."""
+    for scored in record.tests.values():
+        first, last = scored[min(scored)], scored[max(scored)]
+        pairs = zip(first.samples, last.samples, strict=False)
+        found = [
+            Compared(new.prompt, new.answer, old.said if len(scored) > 1 else "", new.said)
+            for old, new in pairs
+            if old.prompt == new.prompt
+        ]
+        if found:
+            return found
+    return []
+
+
+def clients(record: Record) -> list[Served]:
+    """Every client that was sent anything, by name."""
+    by_name: dict[str, list[Message]] = {}
+    for message in record.ledger:
+        by_name.setdefault(message.client, []).append(message)
+    return [_served(name, by_name[name]) for name in sorted(by_name)]
+
+
+def _served(name: str, messages: list[Message]) -> Served:
+    asked = [m for m in messages if m.kind == "train"]
+    answered = [m for m in asked if m.up and not m.error]
+    losses = [m.loss for m in answered if m.loss is not None]
+    held = [m.weight for m in messages if m.kind == "evaluate" and m.weight is not None]
+    return Served(
+        name,
+        len(asked),
+        len(answered),
+        down=sum(m.down for m in messages),
+        up=sum(m.up for m in messages),
+        loss=sum(losses) / len(losses) if losses else None,
+        rows=held[-1] if held else None,
+        errors=tuple(f"Round {m.round}: {m.error}" for m in messages if m.error),
+    )

@@ -1,0 +1,138 @@
+"""Which files may run as code, and which files nobody else could have changed.
+
+A part from outside the package, `path/to/file.py:Class`, is code. A file runs if the user named it
+by hand: as an override, in an experiment that is given on the command line, or by --trust. From
+then on it runs for this user wherever an experiment names it, until it changes: a list of such
+files, by path and SHA-256, is kept in the user's state folder. An experiment.yaml in a run folder
+grants nothing, since the folder may come from somebody else.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from hanse import atomic_files
+from hanse.errors import UserError
+
+log = logging.getLogger(__name__)
+
+GROUP, EVERYBODY = stat.S_IWGRP, stat.S_IWOTH
+
+_granted: dict[Path, bytes] = {}  # what may run in this process, as it was when it was granted
+_by_hand: ContextVar[bool] = ContextVar("by_hand", default=False)
+
+
+@contextmanager
+def granting(by_hand: bool = True) -> Iterator[None]:
+    """Within the block, every file that a part is taken from is one that the user named by hand."""
+    token = _by_hand.set(by_hand)
+    try:
+        yield
+    finally:
+        _by_hand.reset(token)
+
+
+def grant(file: Path, lasting: bool = True) -> bytes:
+    """Let a file run as it is now; its content. lasting: beyond this process."""
+    source = _read(file)
+    _granted[file] = source
+    if lasting:
+        _remember(file, hashlib.sha256(source).hexdigest())
+    return source
+
+
+def source(file: Path) -> bytes:
+    """The content of a file that may run; raises UserError for one that may not."""
+    if _by_hand.get():
+        return grant(file)
+    if file in _granted:
+        return _granted[file]
+    found, known = _read(file), _known().get(str(file))
+    if known == hashlib.sha256(found).hexdigest():
+        return _granted.setdefault(file, found)
+    why = "has changed since you ran it" if known else "you have not named on a command line before"
+    raise UserError(
+        f"{file} is Python code that {why}, and the experiment is none that you wrote by hand; "
+        "read the code, and add --trust to run it."
+    )
+
+
+def refuse_writable(path: Path, harm: str, bits: int = GROUP | EVERYBODY) -> None:
+    """Refuse a file or folder that other users of the machine can change; a missing one passes.
+
+    Behind a symbolic link, that is what it leads to, and the folder in which this lies.
+    harm: what they could do then. bits: which of them may not write.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    me = os.geteuid()
+    if me and found.st_uid not in (0, me):  # root in a container has files of the host's users
+        raise UserError(f"{path} belongs to another user, who could {harm}; make it your own.")
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & bits and not _is_sealed(path, found):
+        raise UserError(
+            f"{path} has mode {mode:04o}, so other users could {harm}; run `chmod go-w {path}`, "
+            "and look whether one of them has changed it."
+        )
+    if path.is_symlink():
+        refuse_writable(path.resolve().parent, harm, bits)
+
+
+def _is_sealed(path: Path, found: os.stat_result) -> bool:
+    """Whether a folder is a mount of secrets, as Kubernetes makes them.
+
+    It has mode 1777 and is mounted read-only: nobody here adds files to it, and whoever mounts it
+    elsewhere removes none of others' files.
+    """
+    sticky = stat.S_ISDIR(found.st_mode) and bool(found.st_mode & stat.S_ISVTX)
+    return sticky and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def _read(file: Path) -> bytes:
+    if (found := atomic_files.read(file)) is None:
+        raise UserError(f"there is no file {file}.")
+    return found
+
+
+def _record() -> Path:
+    home = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    return Path(home) / "hanse" / "trusted.json"
+
+
+def _known() -> dict[str, str]:
+    """The SHA-256 of each file that may run, by its full path; nothing if the list is no good."""
+    record = _record()
+    try:
+        for place in (record, record.parent):
+            refuse_writable(place, "let their own code run as yours")
+        found = json.loads(atomic_files.read(record) or b"{}")
+        return {str(path): str(digest) for path, digest in found.items()}
+    except (UserError, ValueError, AttributeError, RecursionError) as error:
+        log.warning("the list of code that may run is not used: %s", error)
+        return {}
+
+
+def _remember(file: Path, digest: str) -> None:
+    """Add a file to the list; a run goes on without if that cannot be done."""
+    record = _record()
+    try:
+        if _known().get(str(file)) == digest:
+            return
+        with atomic_files.explained(record):
+            atomic_files.make(record.parent, private=True)
+        with atomic_files.alone(record):
+            kept = {path: d for path, d in _known().items() if os.path.exists(path)}
+            text = json.dumps({**kept, str(file): digest}, indent=2)
+            atomic_files.write(record, text.encode(), private=True)
+    except (UserError, RuntimeError) as error:  # without a home folder
+        log.warning("to go on with this run, add --trust: %s", error)

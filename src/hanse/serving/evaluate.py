@@ -1,0 +1,76 @@
+"""Score a run's adapter again beside its base model: `hanse evaluate`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hanse.data.formats.row import Row
+from hanse.data.sources import corpora
+from hanse.errors import UserError
+from hanse.evaluation.metrics.confidence import Interval, paired
+from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.resources import Machine, examples
+from hanse.experiment.schema import Experiment, build_tasks
+from hanse.federation.interfaces.results import Scores
+from hanse.journal.environment import same_data
+from hanse.serving import trained_adapter
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One task's scores of the base model and of the adapter, over the same rows."""
+
+    base: Scores
+    adapted: Scores
+    difference: Interval | None  # of the per-item scores, adapted − base; None for a single row
+
+
+def compare(
+    run: Path,
+    data: str | None = None,
+    split: str = "test",
+    overrides: Iterable[str] = (),
+    trusted: bool = False,
+) -> dict[str, Comparison]:
+    """Each task's comparison on a split of the run's own data, or on all rows of another file.
+
+    trusted: whether all code that the run names may run; see `loading.load_left`.
+    Raises UserError if the folder is no finished run, or if there is nothing to score.
+    """
+    if not (run / "experiment.yaml").is_file():
+        raise UserError(f"{run} is no run folder: it has no experiment.yaml.")
+    found = trained_adapter.find(run, overrides, trusted)
+    if found.rounds is not None:
+        raise UserError(
+            f"{run} has no finished adapter; run `hanse resume {run}` first, or name another run."
+        )
+    experiment, machine = found.experiment, Machine()
+    rows = _rows(run, experiment, data, split)
+    tasks = build_tasks(experiment)
+    needs = next(iter(tasks.values())).needs
+    labels = experiment.data.labels  # the run has written down those that it found
+    scored = examples(
+        experiment, rows, labels, needs, machine.backbone(experiment.model, needs, labels)
+    )
+    learner = found.learner(machine, {split: scored})
+    result = {}
+    for name, task in tasks.items():
+        found.use(learner, base=True)
+        base = task.evaluate(learner, split)
+        found.use(learner)
+        adapted = task.evaluate(learner, split)
+        result[name] = Comparison(base, adapted, paired(adapted.items, base.items))
+    return result
+
+
+def _rows(run: Path, experiment: Experiment, data: str | None, split: str) -> list[Row]:
+    """The rows to score; the run's own data are not needed, and may not be here, if others are."""
+    if data is not None:
+        columns = experiment.data.columns
+        return corpora.load(str(Path(data).expanduser()), columns=columns, split="test")
+    division = divide(experiment)
+    same_data(run, division.digest)
+    rows: list[Row] = getattr(division, split)
+    if not rows:
+        raise UserError(f"there are no {split} rows to score; name a file with --data.")
+    return rows
