@@ -14,7 +14,6 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from federation import digest
 from hanse.experiment import loading
 from hanse.experiment.assembly import execute
 from hanse.experiment.assembly.assemble import simulate
@@ -23,6 +22,7 @@ from hanse.federation.messages import Order, Reply, Request
 from hanse.journal import yaml_text
 from hanse.journal.run_folder import Journal
 from hanse.simulation.in_process import InProcess
+from real_federation import digest
 
 STATE = re.compile(r"(\d{5})-([0-9a-f]{64})\.safetensors")
 MODEL = "algorithm.model/"  # how the names of its tensors begin in a checkpoint

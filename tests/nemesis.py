@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from chaos_proxy import Weather
-from federation import Federation, flower_of
+from real_federation import Federation, flower_of
 
 CALM = Weather()
 

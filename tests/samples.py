@@ -9,6 +9,8 @@ import numpy as np
 
 from hanse.data.formats.row import Row
 
+ROOT = Path(__file__).parent.parent  # of the repository
+
 GOOD = ("great", "lovely", "bright", "moving", "funny", "warm")
 BAD = ("dull", "awful", "flat", "boring", "cold", "clumsy")
 PLAIN = ("film", "actor", "plot", "scene", "story", "music", "camera", "ending")

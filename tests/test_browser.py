@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from federation import free_port
 from folders import divided, finished, ladder_folder
 from hanse.deployment.flower.fleet_only import fleet_only
 from hanse.errors import UserError
@@ -21,6 +20,7 @@ from hanse.reports.baselines.page import write_ladder_report
 from hanse.reports.comparison.comparison import compare
 from hanse.reports.comparison.page import write_comparison
 from hanse.reports.run.page import write_report
+from real_federation import free_port
 
 EVIL = (
     """'\"><img src=x onerror=alert(1)></title></style><script>alert(1)</script>[x](javascript:y)"""

@@ -15,8 +15,9 @@ from hanse.learners.injection.adapter_files import read
 from hanse.learners.training.batch_sampling import draw
 from hanse.randomness import Moment
 from hanse.simulation import run as simulation
+from samples import ROOT
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture

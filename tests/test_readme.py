@@ -1,9 +1,8 @@
 """The README's tree names every file of the package, and none that is not there."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from samples import ROOT
 
 
 def _named() -> set[str]:

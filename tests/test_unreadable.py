@@ -21,7 +21,7 @@ from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.randomness import Moment
 from hanse.security import kits
 from hanse.security.signatures import Inbox
-from test_journal import commit
+from journal.test_run_folder import commit
 from unprivileged import as_nobody, give, home
 
 

@@ -15,7 +15,6 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
-from federation import TRUSTING
 from hanse.deployment.envelopes import Answer, Letter
 from hanse.deployment.silo import settings
 from hanse.deployment.silo.worker import Resident
@@ -23,6 +22,7 @@ from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.experiment.overrides import merge
 from hanse.journal.yaml_text import dump
+from real_federation import TRUSTING
 from samples import Outcome, reviews, write_lines
 
 Hanse = Callable[..., Outcome]

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from samples import ROOT
+
+sys.path.append(str(ROOT / "benchmarks"))
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pytest
 import quality_tables
 import tables
 
-ROOT = Path(__file__).parents[2]
+from samples import ROOT
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])

@@ -17,7 +17,10 @@ import pytest
 from torch import Tensor
 
 from chaos_proxy import Weather
-from federation import (
+from hanse.journal.checkpoints import checkpoints
+from hanse.journal.run_folder import records
+from history import mean_of, model_of
+from real_federation import (
     ALONE,
     SILOS,
     Federation,
@@ -27,9 +30,6 @@ from federation import (
     simulated,
     with_memory,
 )
-from hanse.journal.checkpoints import checkpoints
-from hanse.journal.run_folder import records
-from history import mean_of, model_of
 
 pytestmark = pytest.mark.end_to_end
 chaos = pytest.mark.chaos

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from federation import ALONE, SILOS, digest, federation, free_port, simulated, with_memory
+from real_federation import ALONE, SILOS, digest, federation, free_port, simulated, with_memory
 
 pytestmark = pytest.mark.end_to_end
 

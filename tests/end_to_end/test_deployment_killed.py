@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from federation import (
+from real_federation import (
     ALONE,
     PATIENCE,
     SILOS,

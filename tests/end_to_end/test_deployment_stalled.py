@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from federation import ALONE, SILOS, federation
 from hanse.journal.run_folder import records
+from real_federation import ALONE, SILOS, federation
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.chaos]
 

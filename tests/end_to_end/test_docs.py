@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from samples import ROOT
+
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
 

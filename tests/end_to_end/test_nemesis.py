@@ -15,9 +15,9 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from federation import SILOS, digest, federation
 from history import History, replayed
 from nemesis import Nemesis
+from real_federation import SILOS, digest, federation
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.chaos]
 

@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 import loopback
-from federation import TRUSTING, free_port
 from forked import forks
+from real_federation import TRUSTING, free_port
 from samples import reviews, write_lines
 
 pytestmark = pytest.mark.end_to_end

@@ -16,10 +16,10 @@ from hanse.journal import run_folder
 from hanse.learners.injection.adapter_layout import WEIGHTS
 from hanse.learners.models.model_files import locate
 from hanse.simulation import run as simulation
+from samples import ROOT
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("smollm2")]
 
-ROOT = Path(__file__).parents[2]
 PLAIN = """
 import json, sys, torch
 from peft import PeftModel

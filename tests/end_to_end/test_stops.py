@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from federation import free_port
+from real_federation import free_port
 
 pytestmark = pytest.mark.end_to_end
 
