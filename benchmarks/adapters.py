@@ -30,7 +30,7 @@ from protocol import UNTRAINED, Kept, Row, fingerprint, pooled
 from rates import Family, Rates
 
 from hanse.experiment.assembly.assemble import simulate
-from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
 from hanse.journal import round_costs, run_folder
 
@@ -164,7 +164,7 @@ def trained(name: str, words: Sequence[str]) -> tuple[int, float]:
     return count, share
 
 
-_held = Machine()
+_held = Resources()
 
 
 def line(name: str, runs: dict[str, list[list[Task]]], words: Sequence[str]) -> Row:

@@ -23,7 +23,7 @@ from shapes import Case, alone, together
 
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.batched_clients.size import best
-from hanse.learners.training.batch_sampling import draw
+from hanse.learners.training.batch_sampling import sample_batches
 from hanse.tensors.named import Tensors
 
 STEPS = {"toy": 4, "gpt2-small": 2}  # optimizer steps of each client
@@ -52,7 +52,7 @@ def plain(learners: Sequence[AdaptedModel], start: Tensors) -> None:
         optimizer = torch.optim.AdamW(live.values(), settings.learning_rate, weight_decay=0.0)
         rows = torch.tensor([example.ids for example in learner.examples("train")])
         model.train()
-        for step in draw([len(row) for row in rows], settings, learner.moment):
+        for step in sample_batches([len(row) for row in rows], settings, learner.context):
             ids = rows[step[0]]
             model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids).loss.backward()
             torch.nn.utils.clip_grad_norm_(live.values(), settings.max_grad_norm)

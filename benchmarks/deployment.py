@@ -42,7 +42,7 @@ from hanse.deployment.flower.processes import free_port
 from hanse.deployment.server import serve
 from hanse.deployment.silo import join
 from hanse.deployment.silo.policy import ROW_SETTINGS, Policy
-from hanse.deployment.silo.settings import Rows, Silo
+from hanse.deployment.silo.settings import Rows, SiloSettings
 from hanse.experiment import loading
 from hanse.experiment.schema import Experiment
 from hanse.journal.run_folder import records
@@ -124,7 +124,7 @@ def deploy(home: Path, settings: Experiment, trust: str = NONE) -> int:
     processes = [server]
     try:
         for name in names:
-            silo = Silo(
+            silo = SiloSettings(
                 name=name,
                 server=f"127.0.0.1:{port}",
                 data=Rows(path=settings.data.path),

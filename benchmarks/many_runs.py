@@ -19,7 +19,7 @@ import torch
 
 from hanse.errors import UserError
 from hanse.experiment.assembly import execute
-from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
 from hanse.simulation import run as simulation
@@ -99,7 +99,7 @@ class Workers:
         yield from self._pool.imap_unordered(_work, tasks)
 
 
-_held = Machine()
+_held = Resources()
 
 
 def _begin() -> None:

@@ -31,10 +31,10 @@ from hanse.journal.checkpoints import latest
 from hanse.journal.run_folder import Journal
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.objectives.sft import Sft
-from hanse.learners.training.batch_sampling import draw
+from hanse.learners.training.batch_sampling import sample_batches
 from hanse.learners.training.batches import collate
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.simulation.in_process import in_process
 from hanse.tensors.named import Tensors, norm, subtract
 
@@ -50,7 +50,9 @@ JOB = [
     "data.validation=0",
     "data.client_test=0",
 ]
-Order = Callable[[Sequence[int], Training, Moment], list[list[list[int]]]]  # as `draw`
+Order = Callable[
+    [Sequence[int], TrainingSettings, RoundContext], list[list[list[int]]]
+]  # as `sample_batches`
 
 
 def ours(simulation: Simulation, start: Tensors) -> Tensors:
@@ -67,7 +69,7 @@ def ours(simulation: Simulation, start: Tensors) -> Tensors:
 
 
 def plain(
-    simulation: Simulation, start: Tensors, labels_only: bool, order: Order = draw
+    simulation: Simulation, start: Tensors, labels_only: bool, order: Order = sample_batches
 ) -> Tensors:
     """The same steps by a loop of PyTorch and PEFT alone; its adapter.
 
@@ -85,10 +87,10 @@ def plain(
             for key, parameter in live.items():
                 parameter.data.copy_(world[key])
             optimizer = torch.optim.AdamW(live.values(), rate, weight_decay=0.0)
-            moment = Moment(experiment.seed, number, name)
+            context = RoundContext(experiment.seed, number, name)
             lengths = [len(example) for example in examples]
             model.train()
-            for step in order(lengths, experiment.train, moment):
+            for step in order(lengths, experiment.train, context):
                 batch = [examples[index] for index in step[0]]
                 with learner.backbone.autocast():
                     loss = plain_loss(model, batch, labels_only)
@@ -122,7 +124,7 @@ def plain_loss(model: Any, batch: list[Example], labels_only: bool) -> torch.Ten
 
 def steps_a_second(learner: AdaptedModel, labels_only: bool, steps: int) -> float:
     """Training steps of batch 4 × 128 of which the last 16 tokens of each row are labelled."""
-    ids = tuple(Moment(0).generator("ids").get_state()[:128].tolist())
+    ids = tuple(RoundContext(0).generator("ids").get_state()[:128].tolist())
     labels = (IGNORED,) * 112 + ids[112:]
     batch = collate([Example(ids, labels)] * 4, learner.backbone.device)
     model = learner.backbone.activate(learner.adapter)

@@ -25,18 +25,18 @@ from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.loading import load as experiment_of
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.load import load
-from hanse.learners.models.precision import Chosen
-from hanse.learners.models.settings import Model
+from hanse.learners.models.precision import ComputeMode
+from hanse.learners.models.settings import BaseModelSettings
 
 BATCH = 8
 
 
-def variants(chosen: Chosen) -> dict[str, tuple[Chosen, dict[str, Any]]]:
+def variants(chosen: ComputeMode) -> dict[str, tuple[ComputeMode, dict[str, Any]]]:
     """What is compared: how the model computes, and its settings."""
     return {
-        "float32": (Chosen(bf16=False), {}),
-        "bfloat16": (Chosen(bf16=True), {}),
-        "bfloat16, plain attention": (Chosen(bf16=True, plain_attention=True), {}),
+        "float32": (ComputeMode(bf16=False), {}),
+        "bfloat16": (ComputeMode(bf16=True), {}),
+        "bfloat16, plain attention": (ComputeMode(bf16=True, plain_attention=True), {}),
         "int8": (chosen, {"quantization": "int8"}),
         "nf4": (chosen, {"quantization": "nf4"}),
         "gradient checkpointing": (chosen, {"gradient_checkpointing": True}),
@@ -105,7 +105,7 @@ def main() -> None:
     learners: dict[str, AdaptedModel] = {}
     found: dict[str, dict[str, Any]] = {}
     for name, (chosen, own) in variants(first.backbone.chosen).items():
-        base = load(Model(**own), chosen)
+        base = load(BaseModelSettings(**own), chosen)
         bytes_ = sum(map(size, base.model.parameters()))
         learner = replace(
             first,

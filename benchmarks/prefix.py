@@ -20,8 +20,8 @@ from overhead import QUICKSTART, plain_loss
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.training.batch_sampling import draw
-from hanse.randomness import Moment
+from hanse.learners.training.batch_sampling import sample_batches
+from hanse.randomness import RoundContext
 
 SETTINGS = [
     "model.bf16=false",
@@ -42,8 +42,8 @@ def learner(cache: bool, reviews: int) -> AdaptedModel:
     simulation = simulate(load(QUICKSTART, [*SETTINGS, f"model.activation_cache={cache}"]))
     examples = simulation.silos["silo-2"].examples["train"]
     splits = {"train": examples[:reviews], "others": examples[reviews : 2 * reviews]}
-    moment = Moment(simulation.experiment.seed, 1, "silo-2")
-    return simulation.machine.learner(simulation.experiment, splits, moment, {})
+    context = RoundContext(simulation.experiment.seed, 1, "silo-2")
+    return simulation.machine.learner(simulation.experiment, splits, context, {})
 
 
 def fit(one: AdaptedModel) -> float:
@@ -57,7 +57,7 @@ def loop(one: AdaptedModel) -> float:
     optimizer = torch.optim.AdamW(live, one.training.learning_rate, weight_decay=0.0)
     examples, total = one.examples("train"), 0.0
     lengths = [len(example) for example in examples]
-    for step in draw(lengths, one.training, one.moment):
+    for step in sample_batches(lengths, one.training, one.context):
         batch = [examples[index] for index in step[0]]
         loss = plain_loss(model, batch, labels_only=False)
         loss.backward()
@@ -101,7 +101,7 @@ def main() -> None:
         for name, work in ways.items():
             for one in (without, cached):
                 one.load(own)
-                one.moment = Moment(0, number, "silo-2")
+                one.context = RoundContext(0, number, "silo-2")
             start = time.perf_counter()
             losses.append(work())
             seconds[name].append(time.perf_counter() - start)

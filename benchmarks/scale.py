@@ -37,7 +37,7 @@ from hanse.federation import server
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.learner import Learner
-from hanse.federation.interfaces.transport import Federation
+from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile, Reply, Update
 from hanse.federation.pipeline import Pipeline
 from hanse.federation.schedule import Schedule
@@ -201,10 +201,10 @@ class Large(Learner):
     batch = forward = fit = save = _none
 
 
-class Stored(Federation):
+class Stored(Transport):
     """Clients whose replies lie on disk, so that only the server's half is in memory."""
 
-    ahead = 1
+    max_in_flight = 1
 
     def __init__(self, folder: Path, update: Update) -> None:
         self._folder = folder
@@ -243,7 +243,7 @@ def serve(home: Path) -> dict[str, Any]:
     log = Journal.create(home / "served", "")
     schedule = Schedule(2, 0, validate_every=0, test=False, evaluate_clients=False)
     up, down = Pipeline("upload"), Pipeline("download")
-    make: Callable[..., Learner] = lambda moment, kept: learner  # noqa: E731
+    make: Callable[..., Learner] = lambda context, kept: learner  # noqa: E731
     whole = Run(schedule, FedAvg(), up, down, Mean(), clients, make, {}, log)
     rounds: Iterator[Any] = server.rounds(whole)
     next(rounds)

@@ -13,8 +13,8 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients import train
 from hanse.learners.objectives.sft import Sft
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors
 
 EXAMPLES = 16  # of each client
@@ -85,13 +85,13 @@ def clients(
     """Clients with random rows of one length, and LoRA of rank 8 on every linear layer."""
     draw = random.Random(0)
     adapter = base.attach(Lora(r=8, target_modules="all-linear"), 0)
-    training = Training(max_steps=steps, per_device_train_batch_size=batch)
+    training = TrainingSettings(max_steps=steps, per_device_train_batch_size=batch)
     found = []
     for index in range(number):
         rows = [tuple(draw.randrange(WORDS) for _ in range(tokens)) for _ in range(EXAMPLES)]
         examples = {"train": [Example(row, row) for row in rows]}
-        moment = Moment(0, 1, f"client-{index}")
-        found.append(AdaptedModel(base, adapter, examples, training, Sft(), moment, 1, {}))
+        context = RoundContext(0, 1, f"client-{index}")
+        found.append(AdaptedModel(base, adapter, examples, training, Sft(), context, 1, {}))
     return found
 
 

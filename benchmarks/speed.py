@@ -30,9 +30,9 @@ from whole_runs import FLOAT32, compare
 from hanse.data.packed import lengths
 from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.loading import load
-from hanse.learners.training.batch_sampling import draw
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.batch_sampling import sample_batches
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.simulation.clients_per_pass import decided
 
 OWN = {
@@ -42,12 +42,14 @@ OWN = {
 }
 
 
-def shuffled(sizes: Sequence[int], settings: Training, moment: Moment) -> list[list[list[int]]]:
+def shuffled(
+    sizes: Sequence[int], settings: TrainingSettings, context: RoundContext
+) -> list[list[list[int]]]:
     """The batches that hanse would draw if it knew nothing of lengths: random rows in each."""
-    return draw([0] * len(sizes), settings, moment)
+    return sample_batches([0] * len(sizes), settings, context)
 
 
-LOOPS: dict[str, Order] = {"plain": draw, "as written": shuffled}
+LOOPS: dict[str, Order] = {"plain": sample_batches, "as written": shuffled}
 
 
 def tokens(simulation: Simulation, order: Order) -> int:
@@ -55,7 +57,7 @@ def tokens(simulation: Simulation, order: Order) -> int:
     experiment, found = simulation.experiment, 0
     for name, silo in simulation.silos.items():
         sizes = lengths(silo.examples["train"])
-        steps = order(sizes, experiment.train, Moment(experiment.seed, 1, name))
+        steps = order(sizes, experiment.train, RoundContext(experiment.seed, 1, name))
         found += sum(sizes[index] for step in steps for batch in step for index in batch)
     return found
 
@@ -77,7 +79,7 @@ def in_process(words: Sequence[str], repeats: int) -> dict[str, Any]:
             if repeat:  # the first time, libraries prepare themselves
                 own.append(spent)
             print(f"repeat {repeat} of {repeats}: {name} {spent:.1f} seconds", flush=True)
-    read = {name: tokens(made["float32"], LOOPS.get(name, draw)) for name in seconds}
+    read = {name: tokens(made["float32"], LOOPS.get(name, sample_batches)) for name in seconds}
 
     def over(loop: str) -> dict[str, float]:
         return {

@@ -24,9 +24,9 @@ Draw = Callable[[Silo, int, str], Iterator[list[Example]]]
 
 def shuffled(silo: Silo, round: int, name: str, size: int = 4) -> Iterator[list[Example]]:
     """One pass over a silo in batches, in an order that depends on the round and the silo."""
-    order = random.Random(f"{round}/{name}").sample(silo, len(silo))  # noqa: S311 (no secret)
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    instruction = random.Random(f"{round}/{name}").sample(silo, len(silo))  # noqa: S311 (no secret)
+    for start in range(0, len(instruction), size):
+        yield instruction[start : start + size]
 
 
 def loss(model: torch.nn.Module, batch: list[Example]) -> torch.Tensor:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pydantic import PositiveFloat
 
 from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
-from hanse.federation.interfaces.results import Combined, State
-from hanse.federation.messages import Order, Update
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import Instruction, Update
 from hanse.tensors.named import add, scale
 
 
@@ -19,12 +19,12 @@ class Democracy(Algorithm):
 
     server_rate: PositiveFloat = 1.0  # how much of the mean change the server takes
 
-    def train(self, order: Order, client: Client) -> Update:
+    def train(self, instruction: Instruction, client: Client) -> Update:
         """At the client: train from what was sent, and send how it changed, with weight one."""
-        change, fit = client.learner.change(order.tensors)
+        change, fit = client.learner.change(instruction.tensors)
         return Update(change, fit.numbers(), weight=1.0)
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
         """At the server: take a part of the mean change."""
         change = scale(combined.tensors, self.server_rate)
         return {"model": add(state["model"], change)}

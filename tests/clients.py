@@ -10,10 +10,10 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.objectives.sft import Sft
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 
-SETTINGS = Training(learning_rate=0.01, per_device_train_batch_size=4, max_steps=3)
+SETTINGS = TrainingSettings(learning_rate=0.01, per_device_train_batch_size=4, max_steps=3)
 
 
 def rows(seed: int, number: int, longest: int = 24) -> list[Example]:
@@ -37,5 +37,5 @@ def client(
     objective = own.pop("objective", Sft())
     settings = replace(SETTINGS, **own)
     return AdaptedModel(
-        backbone, adapter, {"train": examples}, settings, objective, Moment(7, 2, name), 3, {}
+        backbone, adapter, {"train": examples}, settings, objective, RoundContext(7, 2, name), 3, {}
     )

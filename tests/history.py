@@ -18,7 +18,7 @@ from hanse.experiment import loading
 from hanse.experiment.assembly import execute
 from hanse.experiment.assembly.assemble import simulate
 from hanse.federation.client import respond
-from hanse.federation.messages import Order, Reply, Request
+from hanse.federation.messages import Instruction, Reply, Request
 from hanse.journal import yaml_text
 from hanse.journal.run_folder import Journal
 from hanse.simulation.in_process import InProcess
@@ -132,7 +132,7 @@ def mean_of(
     """
     made = simulate(loading.load(experiment, words))
     model = model_of(before)
-    request = Request("train", number, 0, Order(model)).pack()
+    request = Request("train", number, 0, Instruction(model)).pack()
     updates = [Reply.parse(respond(made.site(folder, name), request)).update for name in clients]
     whole = sum(update.weight for update in updates)
     return {

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse.deployment.envelopes import Answer, Letter, RefusedError
+from hanse.deployment.envelopes import Envelope, RefusedError, SiloReply
 from hanse.deployment.silo.enforcement import note
 from hanse.deployment.sockets import pack as framed
 from hanse.errors import LONGEST, MOST, UserError, cleaned
-from hanse.federation.messages import Reply, Update, admit
+from hanse.federation.messages import Reply, Update, validate_update
 from hanse.tensors.named import layout
 from hanse.tensors.serialization import MessageError
 
@@ -61,29 +61,29 @@ def test_a_reply_brings_no_raw_text() -> None:
 def test_what_is_said_of_a_bad_reply_is_no_raw_text() -> None:
     long = {EVIL + "z" * 10**6: torch.zeros(1)}
     with pytest.raises(MessageError) as said:
-        admit(Update(long), layout({"a": torch.zeros(1)}))
+        validate_update(Update(long), layout({"a": torch.zeros(1)}))
     assert _harmless(str(said.value)) and len(str(said.value)) <= MOST
 
 
 @pytest.mark.parametrize("field", ["name", "session", "error"])
 def test_an_answer_brings_no_raw_text(field: str) -> None:
     head = {"name": "a", "session": "s", "error": "", field: EVIL + "y" * 10**5}
-    answer = Answer.parse(framed(head, b""))
+    answer = SiloReply.parse(framed(head, b""))
     assert _harmless(getattr(answer, field)) and len(getattr(answer, field)) <= MOST
 
 
 @pytest.mark.parametrize("field", ["version", "run"])
 def test_what_is_said_of_a_letter_is_no_raw_text(field: str) -> None:
-    letter = Letter("run1", "rounds: 1")
+    letter = Envelope("run1", "rounds: 1")
     head = {name: getattr(letter, name) for name in ("run", "settings", "rows", "model")}
     head |= {"precision": "", "version": EVIL, field: EVIL}
     if field == "run":
         for name in (EVIL, "r" * 65, "r" * 10**6):
             with pytest.raises(RefusedError, match="at most 64 letters") as said:
-                Letter.parse(framed({**head, "run": name}, b""))
+                Envelope.parse(framed({**head, "run": name}, b""))
             assert _harmless(str(said.value)) and len(str(said.value)) < 300
     else:
-        version = Letter.parse(framed(head, b"")).version
+        version = Envelope.parse(framed(head, b"")).version
         assert _harmless(str(RefusedError(f"the server has hanse {version}")))
 
 

@@ -12,8 +12,8 @@ import torch
 from hanse.experiment.assembly import assemble
 from hanse.experiment.loading import load
 from hanse.learners.injection.adapter_files import read
-from hanse.learners.training.batch_sampling import draw
-from hanse.randomness import Moment
+from hanse.learners.training.batch_sampling import sample_batches
+from hanse.randomness import RoundContext
 from hanse.simulation import run as simulation
 from samples import ROOT
 
@@ -51,8 +51,8 @@ def test_the_naive_twin_ends_in_the_same_adapter(
     net = prepared.learner.backbone.activate(prepared.learner.adapter)
 
     def same_batches(silo: list, round: int, name: str) -> Iterator[list]:
-        moment = Moment(experiment.seed, round, name)
-        for step in draw([len(ids) for ids, _ in silo], experiment.train, moment):
+        context = RoundContext(experiment.seed, round, name)
+        for step in sample_batches([len(ids) for ids, _ in silo], experiment.train, context):
             yield [silo[index] for index in step[0]]
 
     silos = {

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from hanse import atomic_files
 from hanse.deployment import sockets
-from hanse.deployment.envelopes import TEXTS, Letter, RefusedError
+from hanse.deployment.envelopes import TEXTS, Envelope, RefusedError
 from hanse.deployment.silo import settings
-from hanse.deployment.silo.enforcement import Law, refusals
+from hanse.deployment.silo.enforcement import PolicyEnforcer, refusals
 from hanse.deployment.silo.job import Refused, RowCounts, received
 from hanse.deployment.silo.policy import Policy
-from hanse.deployment.silo.settings import Silo
+from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment.schema import Experiment
 from hanse.federation.constants import Constants, ConstantStore
@@ -43,14 +43,14 @@ def test_a_runs_name(name: str) -> None:
     """It is that of a folder below the silo's state."""
     head = {**dict.fromkeys(TEXTS, ""), "run": name}
     with pytest.raises(RefusedError):
-        Letter.parse(sockets.pack(head, b""))
+        Envelope.parse(sockets.pack(head, b""))
 
 
 @every_payload
 def test_what_a_silo_keeps_of_a_run_is_named_by_a_hash(tmp_path: Path, name: str) -> None:
     """Even where a run's name has come past the letter."""
     state = tmp_path / "a" / "state"
-    law = Law("silo-1", Policy(), name.encode("utf-8", "replace").decode(), state)
+    law = PolicyEnforcer("silo-1", Policy(), name.encode("utf-8", "replace").decode(), state)
     law.begin("rounds: 3")
     law.admit(Request("train", 1), rounds=3)
     law.note("refused", "a reason")
@@ -66,7 +66,7 @@ def test_a_clients_and_an_experiments_name(tmp_path: Path, name: str) -> None:
         Experiment.model_validate({"clients": {name: {}}})
     values = {"name": name, "server": "127.0.0.1:1", "data": {"path": "iid"}, "state": "state"}
     with pytest.raises(ValidationError):
-        Silo.model_validate(values)
+        SiloSettings.model_validate(values)
     with pytest.raises(UserError):
         kits.make_keys(tmp_path / "kit", name)
     assert not any(path.suffix in (".key", ".pub", ".ssh") for path in tmp_path.rglob("*"))
@@ -88,7 +88,7 @@ def test_constants_are_kept_by_what_they_are(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def mine(tmp_path: Path) -> Silo:
+def mine(tmp_path: Path) -> SiloSettings:
     home = tmp_path / "silo"
     home.mkdir()
     (home / "own.jsonl").write_text('{"text": "a film", "label": "good"}\n')
@@ -111,7 +111,7 @@ def _told(name: str) -> dict[str, dict[str, Any]]:
 
 
 @every_payload
-def test_paths_in_a_servers_experiment(mine: Silo, name: str) -> None:
+def test_paths_in_a_servers_experiment(mine: SiloSettings, name: str) -> None:
     """None is opened, and none is in the experiment that is run: rows are those of silo.yaml."""
     for what, told in _told(name).items():
         text = yaml.safe_dump({"num_clients": 3, **told})
@@ -129,7 +129,7 @@ def test_paths_in_a_servers_experiment(mine: Silo, name: str) -> None:
             assert any("go on from a folder" in reason for reason in _reasons(mine, job)), what
 
 
-def _reasons(mine: Silo, job: Any) -> list[str]:
+def _reasons(mine: SiloSettings, job: Any) -> list[str]:
     return list(refusals(mine.policy, job, "0" * 64, RowCounts(100, 20)))
 
 

@@ -20,7 +20,7 @@ from torch.optim import SGD
 
 from hanse.data.sources import files
 from hanse.data.tokenization import token_cache as tokenized
-from hanse.deployment.envelopes import Answer, Letter, RefusedError
+from hanse.deployment.envelopes import Envelope, RefusedError, SiloReply
 from hanse.deployment.sockets import unpack
 from hanse.errors import UserError
 from hanse.federation.client_memory import LostMemory, MemoryStore
@@ -30,9 +30,9 @@ from hanse.journal.checkpoints import latest
 from hanse.learners.injection import adapter_files
 from hanse.learners.load import load
 from hanse.learners.models.model_hash import model_hash
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.training.checkpoint import TrainingCheckpoint
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.security import keys
 from hanse.tensors.serialization import MessageError
 
@@ -121,7 +121,7 @@ def training_checkpoint(bomb: bytes, home: Path, ending: str) -> None:
     parameters = {"weight": Parameter(torch.zeros(2))}
     optimizer = SGD(parameters.values(), 0.1)
     note = TrainingCheckpoint(home, 0.0)
-    note.begin(Moment(0, 1, "c0"), "start")
+    note.begin(RoundContext(0, 1, "c0"), "start")
     note.keep(1, parameters, optimizer, {"tokens": 1.0}, {"seen": torch.zeros(())})
     [file] = home.iterdir()
     for content in (bomb, hashed(bomb)):
@@ -142,7 +142,7 @@ def token_cache(bomb: bytes, home: Path, ending: str) -> None:
 
 def over_the_network(bomb: bytes, home: Path, ending: str) -> None:
     parsers: tuple[Callable[[bytes], Any], ...] = (
-        *(Request.parse, Reply.parse, Letter.parse, Answer.parse, unpack),
+        *(Request.parse, Reply.parse, Envelope.parse, SiloReply.parse, unpack),
     )
     header = json.dumps({"__metadata__": {"hanse": bomb.decode("latin-1")}}).encode()
     for data in (bomb, len(header).to_bytes(8, "little") + header):
@@ -262,7 +262,7 @@ def test_a_spoiled_model_folder_is_refused_unread(
 ) -> None:
     model = Path(shutil.copytree(tiny_llama, tmp_path / "model"))
     spoil(model, pickles(tmp_path / "marker")[".pt"])
-    for use in (lambda: load(Model(str(model), bf16=False)), lambda: model_hash(model)):
+    for use in (lambda: load(BaseModelSettings(str(model), bf16=False)), lambda: model_hash(model)):
         with pytest.raises(UserError):
             use()
     assert wire.seen == [] and not (tmp_path / "marker").exists()
@@ -281,5 +281,5 @@ def test_pickles_beside_the_weights_are_left_alone(
     for name in names:
         (model / name).write_bytes(bomb[".pt"])
     (model / "transformers.py").write_text("raise SystemExit\n")
-    load(Model(str(model), bf16=False))
+    load(BaseModelSettings(str(model), bf16=False))
     assert wire.seen == [] and not (tmp_path / "marker").exists()

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hanse import atomic_files
-from hanse.deployment.silo.agreement import Witness
-from hanse.deployment.silo.enforcement import Law
+from hanse.deployment.silo.agreement import AgreementMember
+from hanse.deployment.silo.enforcement import PolicyEnforcer
 from hanse.deployment.silo.policy import Policy
 from hanse.errors import UserError
 from hanse.federation.client_memory import MemoryStore
@@ -18,7 +18,7 @@ from hanse.journal import environment
 from hanse.journal.checkpoints import checkpoints, latest
 from hanse.journal.run_folder import Journal, records
 from hanse.learners.training.checkpoint import TrainingCheckpoint
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.security import kits
 from hanse.security.signatures import Inbox
 from journal.test_run_folder import commit
@@ -204,7 +204,7 @@ def test_a_training_checkpoint_is_kept(tmp_path: Path) -> None:
     optimizer = torch.optim.SGD(parameters.values(), lr=0.1)
     with home() as place:
         kept = TrainingCheckpoint(place / "a", 0.0)
-        kept.begin(Moment(0, 1, "a"), "start")
+        kept.begin(RoundContext(0, 1, "a"), "start")
         kept.keep(1, parameters, optimizer, {}, {"seen": torch.zeros(1)})
         give(place)
         [file] = (place / "a").iterdir()
@@ -216,13 +216,13 @@ def test_a_training_checkpoint_is_kept(tmp_path: Path) -> None:
 def test_what_a_silo_must_not_forget_is_not_begun_anew(kind: str) -> None:
     with home() as place:
         folder = place / "state"
-        law = Law("a", Policy(), "run", folder)
+        law = PolicyEnforcer("a", Policy(), "run", folder)
         file = {"seen": folder / "seen.json"}.get(kind, law.file(kind))
         atomic_files.write(file, b"{}")
         give(place)
         opened: dict[str, Callable[[], object]] = {
-            "asked": lambda: Law("a", Policy(), "run", folder),
-            "stated": lambda: Witness("a", "run", "", None, {}, 1, file),  # type: ignore[arg-type]
+            "asked": lambda: PolicyEnforcer("a", Policy(), "run", folder),
+            "stated": lambda: AgreementMember("a", "run", "", None, {}, 1, file),  # type: ignore[arg-type]
             "seen": lambda: Inbox("a", "request", {}, file),
         }
         for hidden in (file, folder):

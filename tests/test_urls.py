@@ -15,9 +15,9 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
-from hanse.deployment.envelopes import Answer, Letter
+from hanse.deployment.envelopes import Envelope, SiloReply
 from hanse.deployment.silo import settings
-from hanse.deployment.silo.worker import Resident
+from hanse.deployment.silo.worker import SiloWorker
 from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.experiment.overrides import merge
@@ -186,14 +186,14 @@ def test_a_servers_url_is_refused_in_a_sentence(
     values = {"name": "silo-1", "server": "127.0.0.1:1", "data": {"path": str(review_file)}}
     values |= {"state": "state", "hub": True, "policy": LENIENT}
     (tmp_path / "silo.yaml").write_text(yaml.safe_dump(values))
-    resident = Resident(settings.load(tmp_path / "silo.yaml"))
+    resident = SiloWorker(settings.load(tmp_path / "silo.yaml"))
     told = load(experiment_file, ["cohort=off"]).resolved() | {"output_dir": None}
     asked = JOBS[what](form.format(port=canary.port))
     if for_it_alone:
         asked = {"clients": {"silo-1": asked}}
     elif "adapter" in asked:
         told["adapter"] = {}
-    answer = Answer.parse(resident.answer(Letter("a1", dump(merge(told, asked)), rows).pack()))
+    answer = SiloReply.parse(resident.answer(Envelope("a1", dump(merge(told, asked)), rows).pack()))
     if (what, for_it_alone) in UNREAD:
         assert answer.profile is not None
     else:

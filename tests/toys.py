@@ -13,35 +13,35 @@ from torch.nn import Parameter
 
 from hanse.evaluation.perplexity import Perplexity
 from hanse.federation.aggregators.mean import Mean
-from hanse.federation.client import Site
+from hanse.federation.client import ClientEndpoint
 from hanse.federation.client_memory import MemoryStore
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.learner import Learner, Objective
-from hanse.federation.interfaces.results import Fit, Memory, Penalty
+from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.federation.interfaces.transform import Transform
-from hanse.federation.interfaces.transport import Federation
+from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile, Reply, Request
 from hanse.federation.pipeline import Pipeline
 from hanse.federation.schedule import Schedule
 from hanse.federation.server import Run
 from hanse.federation.server import rounds as loop
-from hanse.federation.server_state import Standing, standing_of
+from hanse.federation.server_state import ServerState, standing_of
 from hanse.journal.checkpoints import latest
 from hanse.journal.ledger import Row
 from hanse.journal.run_folder import Journal, records
 from hanse.learners.objectives.sft import Sft
 from hanse.learners.training.loop import fit
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.simulation.in_process import InProcess
 from hanse.tensors.low_rank import A, B, Factors, layers
 from hanse.tensors.serialization import MessageError
 
 CLASSES, FEATURES = 3, 4
 LAYER = "layer"  # what a toy's LoRA adapter is put around
-QUICK = Training(learning_rate=0.1, per_device_train_batch_size=4, optim="sgd")
-Make = Callable[[Moment, Memory], Learner]
+QUICK = TrainingSettings(learning_rate=0.1, per_device_train_batch_size=4, optim="sgd")
+Make = Callable[[RoundContext, Memory], Learner]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Toy:
     """
 
     splits: Mapping[str, Sequence[Point]]
-    training: Training = QUICK
+    training: TrainingSettings = QUICK
     hidden: int = 0
     rank: int = 0
     scale: float = 1.0
@@ -109,15 +109,15 @@ class Toy:
     objective: Objective = field(default_factory=Sft)
     rounds: int = 3
 
-    def __call__(self, moment: Moment, kept: Memory) -> "ToyLearner":
-        return ToyLearner(self, moment, kept)
+    def __call__(self, context: RoundContext, kept: Memory) -> "ToyLearner":
+        return ToyLearner(self, context, kept)
 
 
 class ToyLearner(Learner):
     """Softmax regression, or a network with one hidden layer; it starts the same everywhere."""
 
-    def __init__(self, toy: Toy, moment: Moment, kept: Memory) -> None:
-        self.toy, self.moment, self.kept = toy, moment, kept
+    def __init__(self, toy: Toy, context: RoundContext, kept: Memory) -> None:
+        self.toy, self.context, self.kept = toy, context, kept
         features = len(next(iter(next(filter(None, toy.splits.values())))).x)
         self._live = {name: Parameter(t) for name, t in _initial(features, toy).items()}
         self._features, self._frozen = features, frozenset[str]()
@@ -165,10 +165,10 @@ class ToyLearner(Learner):
         penalty: Penalty | None = None,
         objective: Objective | None = None,
         split: str = "train",
-    ) -> Fit:
+    ) -> TrainResult:
         toy = self.toy
         goal = objective or toy.objective
-        return fit(self, split, toy.training, goal, self.moment, toy.rounds, penalty, self.kept)
+        return fit(self, split, toy.training, goal, self.context, toy.rounds, penalty, self.kept)
 
     def save(self, folder: Path) -> None:
         raise NotImplementedError
@@ -193,7 +193,7 @@ def _initial(features: int, toy: Toy) -> dict[str, Tensor]:
 
 def silos(
     number: int = 4,
-    training: Training = QUICK,
+    training: TrainingSettings = QUICK,
     features: int = FEATURES,
     run: int = 3,
     rank: int = 0,
@@ -212,7 +212,7 @@ def silos(
     return result
 
 
-def held_out(training: Training = QUICK, features: int = FEATURES, **settings: Any) -> Toy:
+def held_out(training: TrainingSettings = QUICK, features: int = FEATURES, **settings: Any) -> Toy:
     """What makes the server's learner: points of all classes, disjoint from the clients' own."""
     splits = {
         "train": points(1000, 30, features=features),
@@ -223,7 +223,7 @@ def held_out(training: Training = QUICK, features: int = FEATURES, **settings: A
     return Toy(splits, training, **settings)
 
 
-class Meddler(Federation):
+class Meddler(Transport):
     """A federation whose network loses, changes, reorders and repeats messages, and keeps a copy.
 
     lost: whether a request to (client, kind, round) never arrives.
@@ -233,7 +233,7 @@ class Meddler(Federation):
 
     def __init__(
         self,
-        inner: Federation,
+        inner: Transport,
         lost: Callable[[str, str, int], bool] = lambda client, kind, round: False,
         changed: Callable[[Reply], Reply] | None = None,
         rearranged: Callable[[list[bytes]], Iterable[bytes]] = list,
@@ -273,7 +273,7 @@ class Outcome(NamedTuple):
     """What a federation came to: its records, what the server knows, and the run."""
 
     records: list[Row]
-    standing: Standing
+    standing: ServerState
     run: Run
 
 
@@ -296,7 +296,7 @@ def federate(
     seed: int = 0,
     fraction_train: float = 1.0,
     numbers: Mapping[str, Mapping[str, float]] | None = None,
-    network: Callable[[Federation], Federation] = lambda inner: inner,
+    network: Callable[[Transport], Transport] = lambda inner: inner,
     stop_after: int | None = None,
     quorum: int = 1,
     over_selection: float = 1.0,
@@ -309,7 +309,9 @@ def federate(
     """
     profiles = {
         name: ClientProfile(
-            name, len(make(Moment(0), {}).examples("train")), (numbers or {}).get(name, told(make))
+            name,
+            len(make(RoundContext(0), {}).examples("train")),
+            (numbers or {}).get(name, told(make)),
         )
         for name, make in learners.items()
     }
@@ -317,10 +319,10 @@ def federate(
     up, down = Pipeline("upload", tuple(upload)), Pipeline("download", tuple(download))
     rule = aggregator or Mean()
 
-    def site(name: str) -> Site:
+    def site(name: str) -> ClientEndpoint:
         store = MemoryStore(folder / "clients" / name)
         profile, learner = profiles[name], learners[name]
-        return Site(profile, learner, algorithm, up, down, rule, tasks, store, seed)
+        return ClientEndpoint(profile, learner, algorithm, up, down, rule, tasks, store, seed)
 
     federation = network(InProcess(list(profiles.values()), site))
     journal = Journal(folder) if folder.exists() else Journal.create(folder, "")
@@ -354,7 +356,7 @@ def federate(
     return Outcome(records(folder), standing_of(checkpoint), run)
 
 
-def same(a: Standing, b: Standing) -> bool:
+def same(a: ServerState, b: ServerState) -> bool:
     """Whether two servers know the same, to the last bit."""
     left, right = ({**s.state, **s.codecs} for s in (a, b))
     left, right = ({k: v for k, v in groups.items() if v} for groups in (left, right))

@@ -7,8 +7,8 @@ import torch
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One place in a run: who draws random numbers, and in which round.
+class RoundContext:
+    """The context of a draw: the seed of the run, the round, and the client.
 
     Draws depend on nothing else: not on what was drawn before, not on the order of the clients,
     not on whether the run was stopped in between.
@@ -19,10 +19,10 @@ class Moment:
     client: str = ""
 
     def derive(self, purpose: str) -> int:
-        """A seed of 63 bits for one purpose at this moment."""
+        """A seed of 63 bits for one purpose in this context."""
         text = f"{self.seed}/{self.round}/{self.client}/{purpose}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     def generator(self, purpose: str) -> torch.Generator:
-        """A CPU generator seeded for one purpose at this moment."""
+        """A CPU generator seeded for one purpose in this context."""
         return torch.Generator().manual_seed(self.derive(purpose))

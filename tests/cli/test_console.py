@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hanse.cli.console import Screen
-from hanse.cli.progress.state import Heard
+from hanse.cli.progress.state import ProgressState
 from hanse.cli.progress.terminal import drawn
 from hanse.observability.progress import Step
 
@@ -26,7 +26,7 @@ def test_what_is_shown_has_no_control_characters(terminal: bool) -> None:
     table = Table(title=EVIL)
     table.add_column(EVIL)
     table.add_row(EVIL)
-    step = Heard(0.0, 0.0, work=Step(EVIL, detail=EVIL))
+    step = ProgressState(0.0, 0.0, work=Step(EVIL, detail=EVIL))
     for what in (EVIL, Text(EVIL), table, drawn(step, 1.0)):
         shown = _shown(what, terminal)
         assert not {*shown} & {"\x1b", "\x9b", "\r", "\x07", "\u202e", "\ud800"}

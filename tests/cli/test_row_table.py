@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from hanse.cli.row_table import EIGHTHS, HEIGHTS, picture, skew
-from hanse.experiment.assembly.federated_dataset import Holding, Table
+from hanse.experiment.assembly.federated_dataset import ClientRowCounts, Table
 
 
 def _table(rows: dict[str, dict[str, int]], labels: list[str] | None = None) -> Table:
-    held = {name: Holding(train, 7) for name, train in rows.items()}
+    held = {name: ClientRowCounts(train, 7) for name, train in rows.items()}
     known = (
         labels if labels is not None else sorted({key for train in rows.values() for key in train})
     )

@@ -8,7 +8,7 @@ import pytest
 
 from hanse import registry
 from hanse.federation.interfaces.algorithm import Algorithm
-from hanse.learners.training.settings import Training
+from hanse.learners.training.settings import TrainingSettings
 
 
 class Case(NamedTuple):
@@ -51,13 +51,13 @@ every_algorithm = pytest.mark.parametrize(
 )
 
 
-def remembering(algorithm: Algorithm) -> Training:
+def remembering(algorithm: Algorithm) -> TrainingSettings:
     """Training that keeps as much from round to round as the algorithm takes."""
-    training = Training(learning_rate=0.05, per_device_train_batch_size=4)
+    training = TrainingSettings(learning_rate=0.05, per_device_train_batch_size=4)
     if "adamw" not in algorithm.optimizers:
         momentum = 0.9 if "momentum" in algorithm.optimizers else 0.0
         training = replace(training, optim="sgd", momentum=momentum)
-    return training if algorithm.forgetful else replace(training, optimizer_state="keep")
+    return training if algorithm.resets_optimizer else replace(training, optimizer_state="keep")
 
 
 def built(case: Case) -> Algorithm:

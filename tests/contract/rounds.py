@@ -8,9 +8,9 @@ from torch import Tensor
 
 from contract.cases import CASES, Case
 from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
-from hanse.federation.interfaces.results import Combined, Fit, Memory, State
+from hanse.federation.interfaces.results import Aggregate, Memory, State, TrainResult
 from hanse.federation.messages import ClientProfile, Update
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.tensors.named import RunningMean
 from toys import QUICK, Toy, ToyLearner, held_out, points, silos
 
@@ -44,7 +44,7 @@ class Noting(ToyLearner):
 
     trainings: list[Training]
 
-    def fit(self, *args: Any, **settings: Any) -> Fit:
+    def fit(self, *args: Any, **settings: Any) -> TrainResult:
         start = copied(self.tensors())
         fixed = copied({n: p.data for n, p in self._live.items() if n not in start})
         if self._residual is not None:
@@ -60,8 +60,8 @@ class Noted(Toy):
 
     trainings: list[Training] = field(default_factory=list)
 
-    def __call__(self, moment: Moment, kept: Memory) -> Noting:
-        learner = Noting(self, moment, kept)
+    def __call__(self, context: RoundContext, kept: Memory) -> Noting:
+        learner = Noting(self, context, kept)
         learner.trainings = self.trainings
         return learner
 
@@ -104,17 +104,17 @@ def rounds(
         makes[name], memories[name] = Noted(**{**vars(toy), "scale": scale}), {}
         profiles[name] = ClientProfile(name, 8, {"rank": float(rank), "scaling": scale})
     found: list[Round] = []
-    state = algorithm.init(Server(serving(Moment(0), {}), clients, Moment(0)))
+    state = algorithm.init(Server(serving(RoundContext(0), {}), clients, RoundContext(0)))
     for number in range(1, count + 1):
         updates, begun = [], len(makes["c0"].trainings)
         for name, make in makes.items():
-            order = algorithm.order(state, profiles[name], Moment(0, number))
-            assert order is not None
-            moment = Moment(0, number, name)
-            client = Client(profiles[name], make(moment, {}), memories[name], {}, moment)
-            updates.append((profiles[name], algorithm.train(order, client)))
-        learner = serving(Moment(0, number), {})
-        server = Server(learner, clients, Moment(0, number))
+            instruction = algorithm.instruction(state, profiles[name], RoundContext(0, number))
+            assert instruction is not None
+            context = RoundContext(0, number, name)
+            client = Client(profiles[name], make(context, {}), memories[name], {}, context)
+            updates.append((profiles[name], algorithm.train(instruction, client)))
+        learner = serving(RoundContext(0, number), {})
+        server = Server(learner, clients, RoundContext(0, number))
         state = algorithm.step(state, combined(algorithm, updates), server)
         learner.load(algorithm.model(state))
         training = makes["c0"].trainings[begun]
@@ -122,7 +122,7 @@ def rounds(
     return found
 
 
-def combined(algorithm: Algorithm, updates: list[tuple[ClientProfile, Update]]) -> Combined:
+def combined(algorithm: Algorithm, updates: list[tuple[ClientProfile, Update]]) -> Aggregate:
     """The updates as the aggregator mean has them."""
     if algorithm.combines:
         return algorithm.combine(updates)
@@ -132,4 +132,4 @@ def combined(algorithm: Algorithm, updates: list[tuple[ClientProfile, Update]]) 
         own = {n: torch.tensor(v, dtype=torch.float64) for n, v in update.numbers.items()}
         numbers.add({n: own[n] for n in own if not n.endswith("seconds")}, update.weight)
     means = {name: float(value) for name, value in numbers.value().items()}
-    return Combined(mean.value(), means, mean.weight, tuple(p.name for p, _ in updates))
+    return Aggregate(mean.value(), means, mean.weight, tuple(p.name for p, _ in updates))

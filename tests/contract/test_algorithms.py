@@ -12,10 +12,10 @@ from contract.cases import PERSONAL, Case, built, every_algorithm, remembering
 from hanse import registry
 from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
 from hanse.federation.interfaces.learner import Learner
-from hanse.federation.interfaces.results import Combined, State
-from hanse.federation.messages import ClientProfile, Update, admit
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import ClientProfile, Update, validate_update
 from hanse.journal.run_folder import records
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.tensors.named import zeros
 from hanse.tensors.serialization import unpack
 from toys import federate, held_out, same, silos, told
@@ -25,8 +25,8 @@ LEARNED = 0.75  # the loss after five rounds, as a share of that before the firs
 
 def server_half(case: Case, number: int = 0) -> tuple[Learner, Server]:
     """A learner, and the server that holds it."""
-    learner = held_out(**case.adapter)(Moment(0, number), {})
-    return learner, Server(learner, 4, Moment(0, number))
+    learner = held_out(**case.adapter)(RoundContext(0, number), {})
+    return learner, Server(learner, 4, RoundContext(0, number))
 
 
 def first_updates(
@@ -36,12 +36,14 @@ def first_updates(
     result = []
     for name, toy in silos(2, **case.adapter).items():
         profile = ClientProfile(name, len(toy.splits["train"]), told(toy))
-        moment = Moment(0, 1, name)
-        order = algorithm.order(state, profile, moment)
-        assert order is not None
-        learner = toy(moment, {})
-        learner.configure(order.numbers)
-        result.append((profile, algorithm.train(order, Client(profile, learner, {}, {}, moment))))
+        context = RoundContext(0, 1, name)
+        instruction = algorithm.instruction(state, profile, context)
+        assert instruction is not None
+        learner = toy(context, {})
+        learner.configure(instruction.numbers)
+        result.append(
+            (profile, algorithm.train(instruction, Client(profile, learner, {}, {}, context)))
+        )
     return result
 
 
@@ -97,7 +99,7 @@ def test_updates_are_what_the_server_expects(case: Case) -> None:
     for profile, update in first_updates(case, algorithm, state):
         assert all(isinstance(t, Tensor) for t in update.tensors.values())
         assert all(isinstance(name, str) for name in update.tensors)
-        admit(update, algorithm.expects(state, profile, Moment(0, 1)))
+        validate_update(update, algorithm.update_layout(state, profile, RoundContext(0, 1)))
         assert update.weight > 0
 
 
@@ -113,10 +115,10 @@ def test_step_leaves_the_state_as_it_was(case: Case) -> None:
             combined = algorithm.combine(updates)
         else:
             draw = torch.Generator().manual_seed(1)
-            like = zeros(algorithm.expects(state, updates[0][0], Moment(0, 1)))
+            like = zeros(algorithm.update_layout(state, updates[0][0], RoundContext(0, 1)))
             noise = {n: torch.randn(t.shape, generator=draw).to(t.dtype) for n, t in like.items()}
             numbers = updates[0][1].numbers
-            combined = Combined(noise, numbers, 2.0, tuple(p.name for p, _ in updates))
+            combined = Aggregate(noise, numbers, 2.0, tuple(p.name for p, _ in updates))
         after = algorithm.step(state, combined, server)
         assert state.keys() == before.keys()
         for group, tensors in before.items():

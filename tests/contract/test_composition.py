@@ -17,11 +17,11 @@ from hanse.federation.compatibility import check
 from hanse.federation.interfaces.aggregator import Aggregator, Exchange
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import MEAN
-from hanse.federation.interfaces.results import Combined, Memory, State
+from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.interfaces.transform import Transform
-from hanse.federation.messages import Order, Reply, Update
+from hanse.federation.messages import Instruction, Reply, Update
 from hanse.journal.run_folder import records
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, scale
 from toys import Meddler, Outcome, federate, held_out, silos
 
@@ -38,25 +38,25 @@ class Sums(Aggregator):
     def layout(self, expected: Layout) -> Layout:
         return {**expected, WEIGHT: torch.empty((), device="meta")}
 
-    def seal(self, update: Update, note: Order, client: Client) -> Update:
+    def seal(self, update: Update, note: Instruction, client: Client) -> Update:
         sealed = scale(update.tensors, update.weight)
         return Update({**sealed, WEIGHT: torch.tensor(float(update.weight))})
 
-    def aggregate(self, exchange: Exchange) -> Combined:
+    def aggregate(self, exchange: Exchange) -> Aggregate:
         total: dict[str, torch.Tensor] = {}
         clients = []
         for profile, update in exchange.train():
             clients.append(profile.name)
             total = {name: total.get(name, 0.0) + t for name, t in update.tensors.items()}
         weight = float(total.pop(WEIGHT))
-        return Combined(exchange.decode("", scale(total, 1 / weight)), {}, weight, tuple(clients))
+        return Aggregate(exchange.decode("", scale(total, 1 / weight)), {}, weight, tuple(clients))
 
 
 @dataclass(frozen=True)
 class Median(Aggregator):
     """Each coordinate's median: no mean, no numbers, and nothing for `combine`."""
 
-    def aggregate(self, exchange: Exchange) -> Combined:
+    def aggregate(self, exchange: Exchange) -> Aggregate:
         updates = {
             profile.name: exchange.decode(profile.name, update.tensors)
             for profile, update in exchange.train()
@@ -66,7 +66,7 @@ class Median(Aggregator):
             name: torch.stack([own[name] for own in updates.values()]).median(dim=0).values
             for name in first
         }
-        return Combined(found, {}, float(len(updates)), tuple(updates))
+        return Aggregate(found, {}, float(len(updates)), tuple(updates))
 
 
 RULES: dict[str, Aggregator] = {
@@ -136,7 +136,7 @@ def test_what_needs_more_than_a_rule_gives_is_refused(name: str, rule: Aggregato
 class Weighing(FedAvg):
     """Has a step of its own that looks at a number, and does not say so."""
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
         change = scale(combined.tensors, 1 / combined.numbers["loss"])
         return super().step(state, replace(combined, tensors=change), server)
 
@@ -152,7 +152,7 @@ def test_an_algorithm_that_declares_nothing_is_taken_to_need_everything(rule: Ag
 class Tripled(Mean):
     """A rule of its own below one that gives everything."""
 
-    def aggregate(self, exchange: Exchange) -> Combined:
+    def aggregate(self, exchange: Exchange) -> Aggregate:
         return super().aggregate(exchange)
 
 
@@ -166,17 +166,21 @@ class Halved(Transform):
 
     linear: ClassVar[bool] = True
 
-    def encode(self, tensors: Tensors, memory: Memory, state: Tensors, moment: Moment) -> Tensors:
+    def encode(
+        self, tensors: Tensors, memory: Memory, state: Tensors, context: RoundContext
+    ) -> Tensors:
         return scale(tensors, 0.5)
 
-    def decode(self, tensors: Tensors, state: Tensors, moment: Moment) -> Tensors:
+    def decode(self, tensors: Tensors, state: Tensors, context: RoundContext) -> Tensors:
         return scale(tensors, 2.0)
 
 
 class Rounded(Halved):
     """Encodes otherwise, and does not say how."""
 
-    def encode(self, tensors: Tensors, memory: Memory, state: Tensors, moment: Moment) -> Tensors:
+    def encode(
+        self, tensors: Tensors, memory: Memory, state: Tensors, context: RoundContext
+    ) -> Tensors:
         return {name: tensor.round() for name, tensor in tensors.items()}
 
 

@@ -51,4 +51,4 @@ def test_state_is_kept_only_where_it_means_something(name: str) -> None:
     algorithm = built(case)
     alone = name in NO_MEAN or continues(rounds(algorithm, case, count=4))
     meaningful = alone and stays(rounds(algorithm, case, clients=3, count=4))
-    assert algorithm.forgetful == (not meaningful or name in OTHER_REASONS)
+    assert algorithm.resets_optimizer == (not meaningful or name in OTHER_REASONS)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client
-from hanse.federation.interfaces.results import Combined, Memory
+from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
-from hanse.federation.messages import Order, Update
+from hanse.federation.messages import Instruction, Update
 from hanse.journal.run_folder import records
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
 from toys import Meddler, Outcome, federate, held_out, same, silos
 
@@ -49,7 +49,9 @@ class Basis(Transform):
     def broadcast(self, state: Tensors) -> Tensors:
         return {name: tensor for name, tensor in state.items() if name != "seen"}
 
-    def encode(self, tensors: Tensors, memory: Memory, state: Tensors, moment: Moment) -> Tensors:
+    def encode(
+        self, tensors: Tensors, memory: Memory, state: Tensors, context: RoundContext
+    ) -> Tensors:
         if "basis" not in state:
             return tensors
         exact = state["basis"] @ flat(tensors)
@@ -60,7 +62,7 @@ class Basis(Transform):
             memory["error"] = exact - sent
         return {"coefficients": sent}
 
-    def decode(self, tensors: Tensors, state: Tensors, moment: Moment) -> Tensors:
+    def decode(self, tensors: Tensors, state: Tensors, context: RoundContext) -> Tensors:
         if "basis" not in state:
             return tensors
         shapes = {name[6:]: t.tolist() for name, t in state.items() if name.startswith("shape/")}
@@ -69,7 +71,7 @@ class Basis(Transform):
         parts = (tensors["coefficients"] @ state["basis"]).split(sizes)
         return {name: part.view(shapes[name]) for name, part in zip(names, parts, strict=True)}
 
-    def finish(self, combined: Combined, state: Tensors) -> tuple[Combined, Tensors]:
+    def finish(self, combined: Aggregate, state: Tensors) -> tuple[Aggregate, Tensors]:
         if "basis" in state:
             return combined, state
         new = flat(combined.tensors)[None]
@@ -90,13 +92,15 @@ def flat(tensors: Tensors) -> Tensor:
 class Planted(FedAvg):
     """Clients 'train' to changes within RANK fixed directions; from round 5 on always the same."""
 
-    def train(self, order: Order, client: Client) -> Update:
+    def train(self, instruction: Instruction, client: Client) -> Update:
         draw = torch.Generator().manual_seed(0)
-        moment = Moment(client.moment.seed, min(client.moment.round, 5), client.profile.name)
-        mix = torch.randn(RANK, generator=moment.generator("mix"))
+        context = RoundContext(
+            client.context.seed, min(client.context.round, 5), client.profile.name
+        )
+        mix = torch.randn(RANK, generator=context.generator("mix"))
         change = {
             name: (mix @ torch.randn(RANK, t.numel(), generator=draw)).view(t.shape) / 10
-            for name, t in sorted(order.tensors.items())
+            for name, t in sorted(instruction.tensors.items())
         }
         return Update(change, {}, weight=client.profile.examples)
 

@@ -15,14 +15,14 @@ from torch import Tensor
 from hanse.evaluation.perplexity import Perplexity
 from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
 from hanse.federation.interfaces.learner import Learner, Objective
-from hanse.federation.interfaces.results import Combined, State
-from hanse.federation.messages import ClientProfile, Order, Update
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, layout
 from toys import Meddler, Toy, federate, held_out, same, silos
 
-TRAINING = Training(
+TRAINING = TrainingSettings(
     learning_rate=0.03, per_device_train_batch_size=8, max_steps=25, max_grad_norm=0
 )
 WIDTHS = {"c0": 4, "c1": 7, "c2": 0, "c3": 9}
@@ -52,29 +52,31 @@ class Distillation(Algorithm):
         logits = {"public": public_logits(server.learner)}
         return {"model": server.learner.tensors(), "logits": logits, "taught": {"": torch.zeros(1)}}
 
-    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
-        return Order(state["logits"], {"taught": float(state["taught"][""])})
+    def instruction(
+        self, state: State, profile: ClientProfile, context: RoundContext
+    ) -> Instruction:
+        return Instruction(state["logits"], {"taught": float(state["taught"][""])})
 
-    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
         return layout(state["logits"])
 
-    def train(self, order: Order, client: Client) -> Update:
+    def train(self, instruction: Instruction, client: Client) -> Update:
         learner = client.learner
-        learner.load(self.personal(order, client))
+        learner.load(self.personal(instruction, client))
         fit = learner.fit()
-        if order.numbers["taught"]:  # before that the server's model knows nothing
+        if instruction.numbers["taught"]:  # before that the server's model knows nothing
             public = learner.batch(learner.examples("public"))
-            learner.fit(objective=Imitate(public, order.tensors["public"]))
+            learner.fit(objective=Imitate(public, instruction.tensors["public"]))
         client.memory.update(learner.tensors())
         return Update({"public": public_logits(learner)}, fit.numbers(), weight=fit.examples)
 
     def max_weight(self, profile: ClientProfile) -> float:
         return 1e12  # the examples that it has seen, more than once
 
-    def personal(self, order: Order, client: Client) -> Tensors:
+    def personal(self, instruction: Instruction, client: Client) -> Tensors:
         return dict(client.memory) or client.learner.tensors()
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
         learner = server.learner
         learner.load(state["model"])
         public = learner.batch(learner.examples("public"))
@@ -96,13 +98,13 @@ def clients() -> dict[str, Toy]:
 
 def alone(toy: Toy) -> float:
     """The held-out loss of a client that trains as often, by itself."""
-    learner = toy(Moment(0), {})
+    learner = toy(RoundContext(0), {})
     for number in range(1, ROUNDS + 1):
         start = learner.tensors()
-        learner = toy(Moment(0, number, "alone"), {})
+        learner = toy(RoundContext(0, number, "alone"), {})
         learner.load(start)
         learner.fit()
-    judged = held_out(hidden=toy.hidden)(Moment(0), {})
+    judged = held_out(hidden=toy.hidden)(RoundContext(0), {})
     judged.load(learner.tensors())
     return Perplexity().evaluate(judged, "test").metrics["loss"]
 
@@ -121,7 +123,7 @@ def test_clients_keep_and_are_judged_by_their_own_models(tmp_path: Path) -> None
     scored = outcome.records[-1]["client_test"]
     assert set(scored) == set(WIDTHS)
     for name, toy in clients().items():
-        untrained = Perplexity().evaluate(toy(Moment(0), {}), "test").metrics["loss"]
+        untrained = Perplexity().evaluate(toy(RoundContext(0), {}), "test").metrics["loss"]
         assert scored[name]["loss"] < untrained
 
 
@@ -134,8 +136,8 @@ def test_no_parameter_crosses_the_network(tmp_path: Path) -> None:
 
     server = held_out(TRAINING, hidden=SERVER_WIDTH)
     federate(Distillation(), clients(), tmp_path / "run", server, rounds=2, network=tapped)
-    models = [toy(Moment(0), {}).tensors() for toy in clients().values()] + [
-        server(Moment(0), {}).tensors()
+    models = [toy(RoundContext(0), {}).tensors() for toy in clients().values()] + [
+        server(RoundContext(0), {}).tensors()
     ]
     names = {name for model in models for name in model}
     shapes = {tensor.shape for model in models for tensor in model.values()}

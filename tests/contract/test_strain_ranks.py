@@ -16,11 +16,11 @@ from torch.nn import Parameter
 
 from hanse.errors import UserError
 from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
-from hanse.federation.interfaces.results import Combined, State
-from hanse.federation.messages import ClientProfile, Order, Reply, Update
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import ClientProfile, Instruction, Reply, Update
 from hanse.journal.run_folder import records
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, layout
 from hanse.tensors.serialization import Numbers
 from toys import CLASSES, FEATURES, Batch, Meddler, Outcome, Toy, ToyLearner, federate, same, silos
@@ -39,8 +39,8 @@ RANKS = {
 class Factored(ToyLearner):
     """Softmax regression with the weight B·A: B is (classes, rank), A is (rank, features)."""
 
-    def __init__(self, toy: Toy, moment: Moment, kept: dict[str, Tensor]) -> None:
-        super().__init__(toy, moment, kept)
+    def __init__(self, toy: Toy, context: RoundContext, kept: dict[str, Tensor]) -> None:
+        super().__init__(toy, context, kept)
         self.configure({"rank": FULL})
 
     def configure(self, numbers: Numbers) -> None:
@@ -58,8 +58,8 @@ class Make(Toy):
 
     stubborn: bool = False
 
-    def __call__(self, moment: Moment, kept: dict[str, Tensor]) -> Factored:
-        return Factored(self, moment, kept)
+    def __call__(self, context: RoundContext, kept: dict[str, Tensor]) -> Factored:
+        return Factored(self, context, kept)
 
 
 @dataclass(frozen=True)
@@ -72,31 +72,33 @@ class Ranks(Algorithm):
         factors = best(product(server.learner.tensors()))
         return {"model": factors}
 
-    def rank(self, profile: ClientProfile, moment: Moment) -> int:
-        """The client's rank in the round at `moment`."""
-        return int(profile.numbers["grown" if moment.round >= GROWTH else "rank"])
+    def rank(self, profile: ClientProfile, context: RoundContext) -> int:
+        """The client's rank in the round at `context`."""
+        return int(profile.numbers["grown" if context.round >= GROWTH else "rank"])
 
-    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
-        rank = self.rank(profile, moment)
-        return Order(truncated(state["model"], rank), {"rank": rank})
+    def instruction(
+        self, state: State, profile: ClientProfile, context: RoundContext
+    ) -> Instruction:
+        rank = self.rank(profile, context)
+        return Instruction(truncated(state["model"], rank), {"rank": rank})
 
-    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
-        return layout(truncated(state["model"], self.rank(profile, moment)))
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
+        return layout(truncated(state["model"], self.rank(profile, context)))
 
-    def train(self, order: Order, client: Client) -> Update:
-        client.learner.load(order.tensors)
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        client.learner.load(instruction.tensors)
         fit = client.learner.fit()
         return Update(client.learner.tensors(), fit.numbers(), weight=fit.examples)
 
-    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
         weight = sum(update.weight for _, update in updates)
         # Side by side, B's scaled by their shares: (classes, Σ ranks) · (Σ ranks, features)
         b = torch.cat([u.tensors["B"].double() * (u.weight / weight) for _, u in updates], dim=1)
         a = torch.cat([u.tensors["A"].double() for _, u in updates])
         clients = tuple(profile.name for profile, _ in updates)
-        return Combined({"A": a, "B": b}, {}, weight, clients)
+        return Aggregate({"A": a, "B": b}, {}, weight, clients)
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
         return {"model": best(product(combined.tensors))}
 
 
@@ -120,10 +122,10 @@ def truncated(factors: Tensors, rank: int) -> Tensors:
     }
 
 
-TRAINING = Training(learning_rate=0.05, per_device_train_batch_size=4)
+TRAINING = TrainingSettings(learning_rate=0.05, per_device_train_batch_size=4)
 
 
-def go(folder: Path, training: Training = TRAINING, **more: Any) -> Outcome:
+def go(folder: Path, training: TrainingSettings = TRAINING, **more: Any) -> Outcome:
     """A run of four rounds with the ranks above."""
     learners = {name: Make(toy.splits, training) for name, toy in silos(4).items()}
     server = Make(public().splits, training)
@@ -178,7 +180,7 @@ def test_a_wrong_rank_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_learner_of_another_rank_takes_no_factors() -> None:
-    learner = Make(public().splits)(Moment(0), {})
+    learner = Make(public().splits)(RoundContext(0), {})
     factors = learner.tensors()
     learner.configure({"rank": FULL})
     with pytest.raises(UserError, match="rank"):  # rank 1 would broadcast to any other

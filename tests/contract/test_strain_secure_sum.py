@@ -21,9 +21,9 @@ from hanse.federation.compatibility import check
 from hanse.federation.interfaces.aggregator import Aggregator, Exchange
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.declarations import MEAN
-from hanse.federation.interfaces.results import Combined
-from hanse.federation.messages import ClientProfile, Order, Reply, Update
-from hanse.learners.training.settings import Training
+from hanse.federation.interfaces.results import Aggregate
+from hanse.federation.messages import ClientProfile, Instruction, Reply, Update
+from hanse.learners.training.settings import TrainingSettings
 from hanse.tensors.named import Layout, Tensors
 from hanse.tensors.serialization import Numbers
 from toys import Meddler, Outcome, federate, held_out, silos
@@ -46,12 +46,12 @@ class SecureSum(Aggregator):
 
     # ---- on the server
 
-    def aggregate(self, exchange: Exchange) -> Combined:
+    def aggregate(self, exchange: Exchange) -> Aggregate:
         everyone = list(exchange.profiles)
         keys = self._enough(
             exchange.ask(
                 "keys",
-                {name: Order() for name in everyone},
+                {name: Instruction() for name in everyone},
                 {name: {"keys": whole(2)} for name in everyone},
             )
         )
@@ -59,19 +59,20 @@ class SecureSum(Aggregator):
         shares = self._enough(
             exchange.ask(
                 "shares",
-                dict.fromkeys(book, Order(book)),
+                dict.fromkeys(book, Instruction(book)),
                 {name: {other: whole(2) for other in book} for name in book},
             )
         )
         notes = {
-            name: Order({other: shares[other].tensors[name] for other in shares}) for name in shares
+            name: Instruction({other: shares[other].tensors[name] for other in shares})
+            for name in shares
         }
         inputs = self._enough(exchange.train(notes))
         arrived = {name: float(name in inputs) for name in shares}
         opened = self._enough(
             exchange.ask(
                 "unmask",
-                {name: Order(numbers=arrived) for name in inputs},
+                {name: Instruction(numbers=arrived) for name in inputs},
                 {name: {other: whole(1) for other in shares} for name in inputs},
             )
         )
@@ -84,7 +85,7 @@ class SecureSum(Aggregator):
         opened: Answers,
         book: Tensors,
         masked_with: Sequence[str],
-    ) -> Combined:
+    ) -> Aggregate:
         """Rebuild the secrets that are left in the sum of the inputs, and take them out."""
         places = {name: 1 + sorted(book).index(name) for name in book}
         total: dict[str, Tensor] = {}
@@ -102,7 +103,7 @@ class SecureSum(Aggregator):
         signed = {n: torch.where(t >= RING // 2, t - RING, t) for n, t in total.items()}
         weight = float(signed.pop(WEIGHT))
         mean = {n: (t.double() * self.grid / weight).float() for n, t in signed.items()}
-        return Combined(exchange.decode("", mean), {}, weight, tuple(inputs))
+        return Aggregate(exchange.decode("", mean), {}, weight, tuple(inputs))
 
     def _enough(self, answers: Iterable[tuple[ClientProfile, Update]]) -> dict[str, Update]:
         came = {profile.name: update for profile, update in answers}
@@ -121,19 +122,19 @@ class SecureSum(Aggregator):
 
     # ---- at the client
 
-    def handle(self, kind: str, order: Order, client: Client) -> Update:
+    def handle(self, kind: str, instruction: Instruction, client: Client) -> Update:
         if kind == "keys":
-            secrets = [client.moment.derive(name) % PRIME for name in ("seal", "mask", "self")]
+            secrets = [client.context.derive(name) % PRIME for name in ("seal", "mask", "self")]
             client.session.clear()
             client.session["secrets"] = secrets
             public = [pow(BASE, secret, PRIME) for secret in secrets[:2]]
             return Update({"keys": torch.tensor(public)})
         if kind == "shares":
-            client.session["book"] = order.tensors
+            client.session["book"] = instruction.tensors
             return Update(self._shares(client))
         if kind == "unmask":
-            return Update(self._revealed(order.numbers, client))
-        return super().handle(kind, order, client)
+            return Update(self._revealed(instruction.numbers, client))
+        return super().handle(kind, instruction, client)
 
     def _shares(self, client: Client) -> Tensors:
         """For every client its shares of the mask key and of the self mask, under a common key."""
@@ -150,7 +151,7 @@ class SecureSum(Aggregator):
             result[name] = sealed(torch.tensor(pair), key)
         return result
 
-    def seal(self, update: Update, note: Order, client: Client) -> Update:
+    def seal(self, update: Update, note: Instruction, client: Client) -> Update:
         client.session["received"] = note.tensors
         _, mask_key, self_mask = client.session["secrets"]
         me, book = client.profile.name, client.session["book"]
@@ -192,7 +193,7 @@ def agreed(secret: int, public: int, purpose: str) -> int:
 
 def share(secret: int, place: int, threshold: int, client: Client, purpose: str) -> int:
     """The value at `place` of a random polynomial that is `secret` at 0 (Shamir)."""
-    rest = [client.moment.derive(f"{purpose} {power}") % PRIME for power in range(1, threshold)]
+    rest = [client.context.derive(f"{purpose} {power}") % PRIME for power in range(1, threshold)]
     return sum(c * pow(place, power, PRIME) for power, c in enumerate([secret, *rest])) % PRIME
 
 
@@ -316,7 +317,7 @@ def test_masked_update_tells_nothing(tmp_path: Path) -> None:
 
 
 def test_clients_remember_through_all_phases(tmp_path: Path) -> None:
-    keep = Training(learning_rate=0.05, optim="sgd", momentum=0.9, optimizer_state="keep")
+    keep = TrainingSettings(learning_rate=0.05, optim="sgd", momentum=0.9, optimizer_state="keep")
     runs = [
         federate(
             FedAvg(), silos(4, keep), tmp_path / str(number), held_out(), rounds=3, aggregator=rule
@@ -332,8 +333,8 @@ def test_clients_remember_through_all_phases(tmp_path: Path) -> None:
 class Picky(FedAvg):
     """Wants to see each update."""
 
-    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
-        return Combined({}, {}, 0.0, ())
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
+        return Aggregate({}, {}, 0.0, ())
 
 
 def test_an_algorithm_that_combines_by_itself_is_refused() -> None:

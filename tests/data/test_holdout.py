@@ -5,7 +5,7 @@ import pytest
 from hanse.data.formats.row import Row
 from hanse.data.holdout import hold_out, split
 from hanse.errors import UserError
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 
 def _folded(rows: list[Row]) -> set[str]:
@@ -108,12 +108,12 @@ def test_sizes_out_of_range(size: int | float) -> None:
 
 def test_hold_out_keeps_order_and_drops_repetitions() -> None:
     rows = _repeating()
-    kept, held = hold_out(rows, 0.25, Moment(1, client="a"))
+    kept, held = hold_out(rows, 0.25, RoundContext(1, client="a"))
     assert len(held) == 15 == len(_folded(held))
     assert not _folded(kept) & _folded(held)
     assert len(_folded(kept)) == 45
     assert [row for row in rows if row in kept] == kept
-    assert hold_out(rows, 0.25, Moment(1, client="b"))[1] != held
+    assert hold_out(rows, 0.25, RoundContext(1, client="b"))[1] != held
 
 
 @pytest.mark.parametrize(
@@ -122,10 +122,10 @@ def test_hold_out_keeps_order_and_drops_repetitions() -> None:
 )
 def test_hold_out_keeps_at_least_one(count: int, share: float, sizes: tuple[int, int]) -> None:
     rows = [Row(text=f"t{i}") for i in range(count)]
-    kept, held = hold_out(rows, share, Moment(0))
+    kept, held = hold_out(rows, share, RoundContext(0))
     assert (len(kept), len(held)) == sizes
 
 
 def test_hold_out_refuses_a_share_out_of_range() -> None:
     with pytest.raises(UserError, match=r"came as 1.5; it is at least 0 and below 1"):
-        hold_out([Row(text="a")], 1.5, Moment(0))
+        hold_out([Row(text="a")], 1.5, RoundContext(0))

@@ -6,14 +6,14 @@ from hanse.data.tokenization.conversations import question
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.generation import Decoding, continued
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("smollm2")]
 
 
 @pytest.mark.parametrize("bf16", [False, "auto"])
 def test_a_greeting_is_answered_in_a_sentence_that_ends(bf16: bool | str) -> None:
-    backbone = load(Model("smollm2-135m", bf16=bf16))  # type: ignore[arg-type]
+    backbone = load(BaseModelSettings("smollm2-135m", bf16=bf16))  # type: ignore[arg-type]
     adapter = backbone.attach(Lora(), seed=0)
     asked = ["Hello! How are you?", "What is the capital of France?"]
     prompts = [question([{"role": "user", "content": text}], backbone.tokenizer) for text in asked]

@@ -20,10 +20,10 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hanse.deployment import sockets
-from hanse.deployment.envelopes import Answer, Letter, RefusedError
+from hanse.deployment.envelopes import Envelope, RefusedError, SiloReply
 from hanse.deployment.silo.agreement import content, stated
 from hanse.errors import UserError
-from hanse.federation.messages import ClientProfile, Order, Reply, Request, Update
+from hanse.federation.messages import ClientProfile, Instruction, Reply, Request, Update
 from hanse.federation.screening import refuse_large
 from hanse.security.signatures import MAGIC, Outbox, Untrusted, verify
 from hanse.tensors.serialization import MessageError
@@ -60,8 +60,8 @@ def a_statement(data: bytes) -> object:
 READERS: dict[str, Callable[[bytes], Any]] = {
     "request": Request.parse,
     "reply": a_reply,
-    "letter": Letter.parse,
-    "answer": Answer.parse,
+    "letter": Envelope.parse,
+    "answer": SiloReply.parse,
     "frame": a_frame,
     "signed": lambda data: verify(data, KNOWN),
     "statement": a_statement,
@@ -71,11 +71,13 @@ READERS: dict[str, Callable[[bytes], Any]] = {
 def valid() -> dict[str, bytes]:
     """One of each kind, which its reader takes."""
     tensors = {"weight": torch.ones(3, 4)}
-    request = Request("train", 1, 0, Order(tensors, {"mu": 0.1}), {"upload.0": tensors}).pack()
+    request = Request(
+        "train", 1, 0, Instruction(tensors, {"mu": 0.1}), {"upload.0": tensors}
+    ).pack()
     reply = Reply("c1", "train", 1, Update(tensors, {"loss": 1.0}, 2.0)).pack()
-    letter = Letter("run1", "rounds: 3\n", "rows", "model", "{}", request=request).pack()
+    letter = Envelope("run1", "rounds: 3\n", "rows", "model", "{}", request=request).pack()
     profile = ClientProfile("c1", 9, {"rank": 4.0, "scaling": 2.0})
-    answer = Answer("c1", "session", profile, body=reply).pack()
+    answer = SiloReply("c1", "session", profile, body=reply).pack()
     signed = Outbox("server", KEY).request(letter, "run1", 1, "c1")[0]
     statement = Outbox("c1", KEY).request(b'{"layout": "a", "digest": "b"}', "run1", 1, "silos")[0]
     found = {"request": request, "reply": reply, "letter": letter, "answer": answer}

@@ -13,7 +13,7 @@ from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.client_memory import LostMemory, MemoryStore
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.messages import Reply
-from hanse.learners.training.settings import Training
+from hanse.learners.training.settings import TrainingSettings
 from toys import Meddler, Outcome, federate, same, silos
 
 
@@ -93,7 +93,7 @@ def test_who_has_nothing_left_to_remember_says_so_on_disk(tmp_path: Path) -> Non
 
 
 def test_memory_that_is_gone_altogether_is_missed(tmp_path: Path) -> None:
-    keep = Training(learning_rate=0.05, optimizer_state="keep")
+    keep = TrainingSettings(learning_rate=0.05, optimizer_state="keep")
     found = federate(FedAvg(), silos(3, keep), tmp_path / "run", rounds=3, stop_after=1)
     assert found.standing.counted == dict.fromkeys(("c0", "c1", "c2"), 1)
     shutil.rmtree(tmp_path / "run" / "clients")
@@ -143,7 +143,7 @@ def test_only_its_owner_reads_a_memory(tmp_path: Path) -> None:
 
 
 def test_a_run_stops_rather_than_go_on_without_a_memory(tmp_path: Path) -> None:
-    keep = Training(learning_rate=0.05, optimizer_state="keep")
+    keep = TrainingSettings(learning_rate=0.05, optimizer_state="keep")
     federate(FedAvg(), silos(3, keep), tmp_path / "run", rounds=3, stop_after=1)
     for file in (tmp_path / "run" / "clients" / "c1").iterdir():
         file.unlink()
@@ -154,7 +154,7 @@ def test_a_run_stops_rather_than_go_on_without_a_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("round", [1, 2, 3])
 def test_a_lost_reply_is_as_good_as_no_request(tmp_path: Path, round: int) -> None:
     """The client has trained, and its optimizer has moved on: both must be forgotten."""
-    keep = Training(learning_rate=0.05, optim="adamw", optimizer_state="keep")
+    keep = TrainingSettings(learning_rate=0.05, optim="adamw", optimizer_state="keep")
 
     def go(folder: str, **settings: Any) -> Outcome:
         path = tmp_path / folder

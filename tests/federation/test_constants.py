@@ -17,10 +17,10 @@ from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.constants import Constants, ConstantStore
 from hanse.federation.interfaces.results import Memory
-from hanse.federation.interfaces.transport import Federation
-from hanse.federation.messages import Order, Reply, Request
+from hanse.federation.interfaces.transport import Transport
+from hanse.federation.messages import Instruction, Reply, Request
 from hanse.journal.run_folder import records
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.tensors.serialization import MessageError
 from toys import Batch, Meddler, Outcome, Toy, ToyLearner, federate, held_out, same, silos
 
@@ -35,15 +35,15 @@ class Place:
         self.toy, self.error = toy, error
         self.there: Constants | None = None  # what this process has in memory
 
-    def __call__(self, moment: Moment, kept: Memory) -> "Bent":
-        return Bent(self, moment, kept)
+    def __call__(self, context: RoundContext, kept: Memory) -> "Bent":
+        return Bent(self, context, kept)
 
 
 class Bent(ToyLearner):
     """Softmax regression on features that are multiplied by constants."""
 
-    def __init__(self, place: Place, moment: Moment, kept: Memory) -> None:
-        super().__init__(place.toy, moment, kept)
+    def __init__(self, place: Place, context: RoundContext, kept: Memory) -> None:
+        super().__init__(place.toy, context, kept)
         self.place = place
 
     def constants(self) -> Constants:
@@ -83,7 +83,7 @@ def test_all_have_the_servers(tmp_path: Path) -> None:
 def test_they_are_sent_once(tmp_path: Path) -> None:
     seen: list[Meddler] = []
 
-    def network(inner: Federation) -> Meddler:
+    def network(inner: Transport) -> Meddler:
         seen.append(Meddler(inner))
         return seen[0]
 
@@ -183,7 +183,9 @@ def test_a_hash_is_no_path() -> None:
 
 def test_silos_agree_on_the_constants_whoever_is_sent_them() -> None:
     def request(word: str, **given: Any) -> Request:
-        return Request("train", 1, order=Order({"w": torch.ones(2)}), constants=word * 64, **given)
+        return Request(
+            "train", 1, instruction=Instruction({"w": torch.ones(2)}), constants=word * 64, **given
+        )
 
     first, held = (
         sent(request("a", given={"bend": torch.ones(4)}), "job"),

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse.federation.messages import Order, Reply, Request, Update, admit, below
+from hanse.federation.messages import Instruction, Reply, Request, Update, below, validate_update
 from hanse.tensors.named import layout
-from hanse.tensors.serialization import MAX_HEADER, MessageError, pack, unpack, whole
+from hanse.tensors.serialization import MAX_HEADER, MessageError, pack, unpack, whole_number
 
 TENSORS = {
     "half": torch.tensor([[1.5, -2.25], [float("inf"), 1e-30]], dtype=torch.bfloat16),
@@ -27,12 +27,12 @@ TENSORS = {
 def request(scale: float = 1.0, round: int = 3) -> Request:
     """A request with everything in it."""
     tensors = {"a": torch.ones(4, 3) * scale, "b": torch.zeros(2, dtype=torch.bfloat16)}
-    note = Order({"mask": torch.ones(2)}, {"phase": 2.0 * scale})
+    note = Instruction({"mask": torch.ones(2)}, {"phase": 2.0 * scale})
     return Request(
         "train",
         round,
         1,
-        Order(tensors, {"mu": scale}),
+        Instruction(tensors, {"mu": scale}),
         {"upload.0": {"basis": torch.eye(2)}},
         note,
     )
@@ -47,9 +47,9 @@ def safetensors(header: object, data: bytes = b"") -> bytes:
 def test_a_request_survives_the_trip() -> None:
     found = Request.parse(request().pack())
     assert (found.kind, found.round, found.counted) == ("train", 3, 1)
-    assert found.order.numbers == {"mu": 1.0} and found.note.numbers == {"phase": 2.0}
-    assert torch.equal(found.order.tensors["a"], torch.ones(4, 3))
-    assert found.order.tensors["b"].dtype == torch.bfloat16
+    assert found.instruction.numbers == {"mu": 1.0} and found.note.numbers == {"phase": 2.0}
+    assert torch.equal(found.instruction.tensors["a"], torch.ones(4, 3))
+    assert found.instruction.tensors["b"].dtype == torch.bfloat16
     assert torch.equal(found.codecs["upload.0"]["basis"], torch.eye(2))
     assert found.note.tensors.keys() == {"mask"} and found.codecs.keys() == {"upload.0"}
 
@@ -275,10 +275,10 @@ def test_reading_a_message_runs_nothing(tmp_path: Path) -> None:
 )
 def test_the_gate_refuses_what_was_not_asked_for(change: dict[str, object], said: str) -> None:
     good = {"a": torch.zeros(2), "b": torch.zeros(2)}
-    admit(Update(good, {"loss": 1.0}), layout(good))
+    validate_update(Update(good, {"loss": 1.0}), layout(good))
     fields: dict[str, object] = {"tensors": good, **change}
     with pytest.raises(MessageError, match=said):
-        admit(Update(**fields), layout(good))  # type: ignore[arg-type]
+        validate_update(Update(**fields), layout(good))  # type: ignore[arg-type]
 
 
 def test_numbers_by_prefix_and_as_whole() -> None:
@@ -286,4 +286,4 @@ def test_numbers_by_prefix_and_as_whole() -> None:
         "a": 1.0,
         "b/c": 2.0,
     }
-    assert whole({"round": 2.0**53 - 1}, "round") == 2**53 - 1
+    assert whole_number({"round": 2.0**53 - 1}, "round") == 2**53 - 1

@@ -12,17 +12,17 @@ import torch
 from hanse import errors
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import Simulation, simulate
-from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
 from hanse.federation.client import respond
 from hanse.federation.messages import Reply, Request
 from hanse.federation.round import RoundExchange
-from hanse.federation.server import conversation, start
+from hanse.federation.server import open_round, start
 from hanse.journal.run_folder import Journal, records
 from hanse.learners.adapters.peft import Peft
 from hanse.learners.injection.tuners import lora_xs
 from hanse.learners.load import load as load_model
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.planning.estimate import preview
 from hanse.serving import trained_adapter
 from hanse.simulation import run as simulation
@@ -41,7 +41,7 @@ def _exchange(made: Simulation, folder: Path) -> RoundExchange:
     journal = Journal(folder)
     run = made.run(journal, in_process(made, journal.folder))
     profiles = {profile.name: profile for profile in made.profiles}
-    exchange = conversation(run, 1, start(run, profiles), profiles)
+    exchange = open_round(run, 1, start(run, profiles), profiles)
     journal.close()
     return exchange
 
@@ -60,7 +60,7 @@ def test_a_silo_uses_the_very_bytes_of_the_server(
     request = _exchange(server, tmp_path / "server").encoded("train", "silo-2")
     wanted = _answer(server, tmp_path / "beside", request)
     monkeypatch.setattr(lora_xs, "first_vectors", _never)
-    silo = simulate(experiment, Machine(), server.division, only=("silo-2",))
+    silo = simulate(experiment, Resources(), server.division, only=("silo-2",))
     found = _answer(silo, tmp_path / "silo", request)
     assert not found.error
     for name, tensor in wanted.update.tensors.items():
@@ -71,13 +71,13 @@ def test_a_silo_uses_the_very_bytes_of_the_server(
     # A process that comes after finds them on its disk; one that has lost it asks for them.
     later = replace(request, given={}, round=2)
     for memories, lacks in ((tmp_path / "silo", ""), (tmp_path / "anew", request.constants)):
-        again = simulate(experiment, Machine(), server.division, only=("silo-2",))
+        again = simulate(experiment, Resources(), server.division, only=("silo-2",))
         reply = _answer(again, memories, later)
         assert (reply.lacks, bool(reply.error)) == (lacks, bool(lacks))
 
 
 def test_adapters_that_share_constants_both_have_them(tiny_llama: Path) -> None:
-    backbone = load_model(Model(str(tiny_llama), bf16=False))
+    backbone = load_model(BaseModelSettings(str(tiny_llama), bf16=False))
     names = [backbone.attach(Peft("vera", {"r": 4}), seed) for seed in (0, 1)]
     first, second = (backbone.constants(name) for name in names)
     assert first.tensors.keys() == second.tensors.keys() and len(first.tensors) == 2
@@ -121,7 +121,7 @@ def test_a_run_goes_on_with_the_factors_that_it_began_with(
         go("stopped", stop)
     monkeypatch.setattr(lora_xs, "first_vectors", _never)
     unfinished = trained_adapter.find(tmp_path / "stopped")
-    learner = unfinished.learner(Machine(), {})
+    learner = unfinished.learner(Resources(), {})
     assert learner.constants().digest == unfinished.constants.digest != ""
     assert digest(simulation.resume(tmp_path / "stopped")) == digest(whole)
 

@@ -16,17 +16,17 @@ from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.client_sampling import sample
 from hanse.federation.interfaces.algorithm import Server
 from hanse.federation.interfaces.learner import Learner
-from hanse.federation.interfaces.results import Combined, Memory, Scores, State
-from hanse.federation.interfaces.transport import Federation
-from hanse.federation.messages import ClientProfile, Order, Reply, Request
-from hanse.federation.server import conversation
+from hanse.federation.interfaces.results import Aggregate, Memory, Scores, State
+from hanse.federation.interfaces.transport import Transport
+from hanse.federation.messages import ClientProfile, Instruction, Reply, Request
+from hanse.federation.server import open_round
 from hanse.journal.checkpoints import checkpoints
 from hanse.journal.run_folder import read_scores, records
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from toys import Meddler, Outcome, Toy, ToyLearner, federate, same, silos, with_tensors
 
-KEEP = Training(learning_rate=0.05, per_device_train_batch_size=4, optimizer_state="keep")
+KEEP = TrainingSettings(learning_rate=0.05, per_device_train_batch_size=4, optimizer_state="keep")
 
 
 def go(folder: Path, **settings: Any) -> Outcome:
@@ -40,16 +40,16 @@ def go(folder: Path, **settings: Any) -> Outcome:
 @pytest.mark.parametrize("seed", range(3))
 def test_order_of_arrival_does_not_matter(tmp_path: Path, seed: int) -> None:
     draw = random.Random(seed)
-    orders: list[tuple[str, ...]] = []
+    instructions: list[tuple[str, ...]] = []
 
     def shuffled(replies: list[bytes]) -> list[bytes]:
         draw.shuffle(replies)
-        orders.append(tuple(Reply.parse(message).client for message in replies))
+        instructions.append(tuple(Reply.parse(message).client for message in replies))
         return replies
 
     mixed = go(tmp_path / "mixed", network=lambda inner: Meddler(inner, rearranged=shuffled))
     assert same(mixed.standing, go(tmp_path / "plain").standing)
-    assert any(order != tuple(sorted(order)) for order in orders)
+    assert any(instruction != tuple(sorted(instruction)) for instruction in instructions)
     assert all(record["clients"] == sorted(record["clients"]) for record in mixed.records[1:])
 
 
@@ -82,10 +82,10 @@ def test_replies_that_nobody_asked_for_are_ignored(tmp_path: Path) -> None:
 class Broken(Toy):
     """A client whose machine cannot make a learner after the first round."""
 
-    def __call__(self, moment: Moment, kept: Memory) -> ToyLearner:
-        if moment.round > 1:
-            raise UserError(f"{moment.client} has no memory left.")
-        return super().__call__(moment, kept)
+    def __call__(self, context: RoundContext, kept: Memory) -> ToyLearner:
+        if context.round > 1:
+            raise UserError(f"{context.client} has no memory left.")
+        return super().__call__(context, kept)
 
 
 def test_a_client_that_fails_is_left_out(tmp_path: Path) -> None:
@@ -122,12 +122,14 @@ def test_a_round_without_updates_stops_with_the_reasons(tmp_path: Path) -> None:
 def test_sample_is_seeded_and_of_the_right_size() -> None:
     profiles = {f"c{i}": ClientProfile(f"c{i}", 1) for i in range(20)}
     for fraction, size in ((0.0, 1), (0.1, 2), (0.5, 10), (1.0, 20)):
-        assert len(sample(profiles, fraction, Moment(0, 1))) == size
-    drawn = [tuple(sample(profiles, 0.3, Moment(seed, r))) for seed in (0, 1) for r in (1, 2, 3)]
+        assert len(sample(profiles, fraction, RoundContext(0, 1))) == size
+    drawn = [
+        tuple(sample(profiles, 0.3, RoundContext(seed, r))) for seed in (0, 1) for r in (1, 2, 3)
+    ]
     assert len(set(drawn)) == 6
-    assert drawn[0] == tuple(sample(profiles, 0.3, Moment(0, 1)))
+    assert drawn[0] == tuple(sample(profiles, 0.3, RoundContext(0, 1)))
     assert all(list(names) == sorted(names, key=lambda n: int(n[1:])) for names in drawn)
-    often = [name for r in range(200) for name in sample(profiles, 0.5, Moment(0, r))]
+    often = [name for r in range(200) for name in sample(profiles, 0.5, RoundContext(0, r))]
     assert all(60 < often.count(name) < 140 for name in profiles)  # 100 ± 8 sigma of 7
 
 
@@ -135,7 +137,7 @@ def test_each_round_draws_its_own_clients(tmp_path: Path) -> None:
     outcome = go(tmp_path / "run", rounds=6, fraction_train=0.5)
     profiles = {profile.name: profile for profile in outcome.run.federation.profiles()}
     drawn = [record["clients"] for record in outcome.records[1:]]
-    assert drawn == [list(sample(profiles, 0.5, Moment(0, number))) for number in range(1, 7)]
+    assert drawn == [list(sample(profiles, 0.5, RoundContext(0, number))) for number in range(1, 7)]
     assert len(set(map(tuple, drawn))) > 1
 
 
@@ -143,15 +145,17 @@ def test_each_round_draws_its_own_clients(tmp_path: Path) -> None:
 class Fussy(FedAvg):
     """Leaves c1 out of every round."""
 
-    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order | None:
-        return None if profile.name == "c1" else super().order(state, profile, moment)
+    def instruction(
+        self, state: State, profile: ClientProfile, context: RoundContext
+    ) -> Instruction | None:
+        return None if profile.name == "c1" else super().instruction(state, profile, context)
 
 
 def test_a_client_without_an_order_is_not_of_the_round(tmp_path: Path) -> None:
     outcome = federate(Fussy(), silos(3), tmp_path / "run", rounds=1)
     assert outcome.records[-1]["clients"] == ["c0", "c2"]
     profiles = {profile.name: profile for profile in outcome.run.federation.profiles()}
-    exchange = conversation(outcome.run, 1, outcome.standing, profiles)
+    exchange = open_round(outcome.run, 1, outcome.standing, profiles)
     assert list(exchange.profiles) == ["c0", "c2"]
 
 
@@ -162,8 +166,8 @@ def test_a_client_without_an_order_is_not_of_the_round(tmp_path: Path) -> None:
 class Stubborn(FedAvg):
     """Moves in its first round, and never again."""
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
-        return super().step(state, combined, server) if server.moment.round == 1 else state
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
+        return super().step(state, combined, server) if server.context.round == 1 else state
 
 
 def test_an_unchanged_model_is_not_scored_again(
@@ -255,7 +259,7 @@ def test_round_zero_is_before_all_training(tmp_path: Path) -> None:
 class Away(Meddler):
     """A network in which some clients do not answer in some rounds, until they are waited for."""
 
-    def __init__(self, inner: Federation, away: dict[int, set[str]]) -> None:
+    def __init__(self, inner: Transport, away: dict[int, set[str]]) -> None:
         super().__init__(inner)
         self.away, self.gathered = away, list[tuple[list[str], int]]()
 
@@ -264,7 +268,7 @@ class Away(Meddler):
         if request.kind != "train" or client not in self.away.get(request.round, ()):
             super().send(client, message)
 
-    def gather(self, clients: Sequence[str], enough: int) -> bool:
+    def wait_for(self, clients: Sequence[str], enough: int) -> bool:
         self.gathered.append(([*clients], enough))
         self.away.clear()
         return True
@@ -273,7 +277,7 @@ class Away(Meddler):
 def test_round_below_its_quorum_is_asked_again_and_changes_nothing(tmp_path: Path) -> None:
     networks: list[Away] = []
 
-    def network(inner: Federation) -> Away:
+    def network(inner: Transport) -> Away:
         networks.append(Away(inner, {2: {"c1", "c3"}}))
         return networks[0]
 

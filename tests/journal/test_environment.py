@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from hanse.errors import UserError
-from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
 from hanse.journal import environment
 from hanse.learners.models import precision
-from hanse.learners.models.precision import Chosen
-from hanse.learners.models.settings import Model
+from hanse.learners.models.precision import ComputeMode
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.simulation import run as simulation
 
 
@@ -65,22 +65,22 @@ def test_resume_computes_as_the_run_did(
         tensors = (folder / "adapter" / "adapter_model.safetensors").read_bytes()
         return hashlib.sha256(tensors).hexdigest()
 
-    monkeypatch.setattr(precision, "measured", lambda *_: Chosen(True, plain_attention=True))
+    monkeypatch.setattr(precision, "measured", lambda *_: ComputeMode(True, plain_attention=True))
     whole, stop = digest(run("whole")), threading.Event()
     stop.set()
     with pytest.raises(UserError, match="stopped after round 0"):
         run("stopped", stop)
-    monkeypatch.setattr(precision, "measured", lambda *_: Chosen(False))
+    monkeypatch.setattr(precision, "measured", lambda *_: ComputeMode(False))
     assert digest(simulation.resume(tmp_path / "stopped")) == whole
     assert digest(run("otherwise")) != whole
 
 
 def test_a_model_that_computes_otherwise_is_loaded_anew(tiny_llama: Path) -> None:
     """As when runs that were made otherwise are gone on with, one after the other."""
-    held, settings = Machine(), Model(str(tiny_llama), bf16=False, device="cpu")
+    held, settings = Resources(), BaseModelSettings(str(tiny_llama), bf16=False, device="cpu")
     first = held.backbone(settings, "tokens", {})
     assert held.backbone(settings, "tokens", {}) is first and held.chosen == {
         settings.noted: first.chosen
     }
-    held.chosen[settings.noted] = Chosen(True)
-    assert held.backbone(settings, "tokens", {}).chosen == Chosen(True)
+    held.chosen[settings.noted] = ComputeMode(True)
+    assert held.backbone(settings, "tokens", {}).chosen == ComputeMode(True)

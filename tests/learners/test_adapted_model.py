@@ -16,12 +16,12 @@ from hanse.federation.interfaces.learner import Objective
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.classify import Classify
 from hanse.learners.objectives.sft import Sft
 from hanse.learners.training.batches import Batch
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 
 MODELS = ["tiny_llama", "tiny_gpt2"]
 
@@ -48,11 +48,11 @@ def _choices(words: tuple[tuple[int, ...], ...], count: int = 10) -> list[Exampl
 
 @pytest.fixture(params=MODELS)
 def learner(request: pytest.FixtureRequest) -> AdaptedModel:
-    backbone = load(Model(str(request.getfixturevalue(request.param)), bf16=False))
+    backbone = load(BaseModelSettings(str(request.getfixturevalue(request.param)), bf16=False))
     adapter = backbone.attach(Lora(r=4), seed=0)
-    training = Training(learning_rate=0.01, per_device_train_batch_size=4, max_steps=5)
+    training = TrainingSettings(learning_rate=0.01, per_device_train_batch_size=4, max_steps=5)
     splits = {"train": _examples(), "test": _examples()}
-    return AdaptedModel(backbone, adapter, splits, training, Sft(), Moment(0, 1, "a"), 1, {})
+    return AdaptedModel(backbone, adapter, splits, training, Sft(), RoundContext(0, 1, "a"), 1, {})
 
 
 def _folder(learner: AdaptedModel) -> str:
@@ -143,7 +143,7 @@ def test_accumulated_batches_equal_one_large_batch(learner: AdaptedModel) -> Non
     start = learner.tensors()
     results = []
     for size, micro in ((12, 1), (3, 4)):
-        learner.training = Training(
+        learner.training = TrainingSettings(
             learning_rate=0.01,
             per_device_train_batch_size=size,
             gradient_accumulation_steps=micro,
@@ -161,7 +161,7 @@ def test_same_moment_same_result_with_dropout(learner: AdaptedModel) -> None:
     first, _ = learner.change(start)
     torch.manual_seed(99)  # what the process drew before must not matter
     again, _ = learner.change(start)
-    learner.moment = replace(learner.moment, round=2)
+    learner.context = replace(learner.context, round=2)
     other, _ = learner.change(start)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)

@@ -21,7 +21,7 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.generation import Decoding, continued
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 
 COUNT = 4  # tokens of an answer
 TIED = 1e-4  # likelier by less than this, a token may be chosen or not, as rounding goes
@@ -132,7 +132,7 @@ def test_an_answer_is_the_same_in_any_batch(kind: str, adapter: str) -> None:
 def test_so_it_is_where_an_encoder_reads(
     request: pytest.FixtureRequest, folder: str, adapter: str
 ) -> None:
-    backbone = load(Model(str(request.getfixturevalue(folder)), bf16=False))
+    backbone = load(BaseModelSettings(str(request.getfixturevalue(folder)), bf16=False))
     settings = Lora(r=2) if adapter == "lora" else ADAPTERS[adapter]
     _check_answers(backbone, _adapted(backbone, settings, moved=1.0))
 
@@ -174,7 +174,7 @@ def test_scores_are_the_same_in_any_batch(kind: str, adapter: str) -> None:
 @pytest.mark.parametrize("adapter", VIRTUAL)
 def test_virtual_tokens_take_places(tiny_gpt2: Path, adapter: str) -> None:
     """A prompt gives way to them and to the answer; an index beyond the last place would crash."""
-    backbone = load(Model(str(tiny_gpt2), bf16=False))
+    backbone = load(BaseModelSettings(str(tiny_gpt2), bf16=False))
     name = _adapted(backbone, VIRTUAL[adapter])
     draw = random.Random(4)
     prompt = [draw.randrange(2, VOCABULARY) for _ in range(260)]

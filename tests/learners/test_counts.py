@@ -24,7 +24,7 @@ from transformers import (
 
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
-from hanse.federation.messages import Order, Reply, Update
+from hanse.federation.messages import Instruction, Reply, Update
 from hanse.federation.pipeline import Pipeline
 from hanse.federation.round import RoundExchange
 from hanse.learners.adapters.bitfit import BitFit
@@ -41,7 +41,7 @@ from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.inject import attach, parameters
 from hanse.planning.estimate import traffic
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 GPT2 = GPT2Config()
 GPT2_LARGE = GPT2Config(n_embd=1280, n_layer=36, n_head=20)
@@ -216,8 +216,10 @@ def test_what_hanse_check_says_of_their_traffic(
     trained = _trained(config, adapter, auto, task)
     tensors = {name: torch.zeros(parameter.shape) for name, parameter in trained.items()}
     parts: Any = (None, FedAvg(), Pipeline("upload"), Pipeline("download"), Mean())
-    orders = {"silo": Order(tensors)}
-    exchange = RoundExchange(*parts, {}, {}, {}, orders, {}, Moment(0, 1), ledger=cast(Any, None))
+    instructions = {"silo": Instruction(tensors)}
+    exchange = RoundExchange(
+        *parts, {}, {}, {}, instructions, {}, RoundContext(0, 1), ledger=cast(Any, None)
+    )
     reply = Reply("silo", "train", 1, Update(tensors, {"loss": 0.0}))
     sizes = traffic(exchange, "silo", reply)
     payload = 4 * sum(parameter.numel() for parameter in trained.values())

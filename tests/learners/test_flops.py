@@ -11,7 +11,7 @@ from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
 from hanse.learners import flops
 from hanse.learners.objectives.sft import Sft
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.simulation import run as simulation
 from toys import CLASSES, FEATURES, silos
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def test_softmax_regression_is_counted_by_hand() -> None:
-    learner = silos(1)["c0"](Moment(0), {})
+    learner = silos(1)["c0"](RoundContext(0), {})
     found = flops.per_token(learner, Sft(), learner.examples("train"))
     product = 2 * FEATURES * CLASSES  # one row; backward needs the weight's gradient alone
     assert found["forward_flops_per_token"] == product
@@ -82,7 +82,7 @@ def test_heads_that_share_their_keys_are_counted_as_if_they_did_not() -> None:
 def test_what_cannot_be_counted_stops_nothing(
     monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
-    learner = silos(1)["c0"](Moment(0), {})
+    learner = silos(1)["c0"](RoundContext(0), {})
 
     def loss(*_: object) -> None:
         raise kind("no rule for this operator")

@@ -14,10 +14,10 @@ from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.generation import Decoding, continued
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.sft import Sft
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 
 LENGTHS = (3, 17, 8, 1, 11)
 
@@ -43,12 +43,12 @@ def learner(request: pytest.FixtureRequest) -> AdaptedModel:
 
 def _learner(folder: Path) -> AdaptedModel:
     """A learner whose adapter is not zero, so that it counts."""
-    backbone = load(Model(str(folder), bf16=False))
+    backbone = load(BaseModelSettings(str(folder), bf16=False))
     adapter = backbone.attach(Lora(r=4), seed=0)
     draw = torch.Generator().manual_seed(5)
     for parameter in backbone.parameters(adapter).values():
         parameter.data.normal_(0, 0.3, generator=draw)
-    return AdaptedModel(backbone, adapter, {}, Training(), Sft(), Moment(0), 1, {})
+    return AdaptedModel(backbone, adapter, {}, TrainingSettings(), Sft(), RoundContext(0), 1, {})
 
 
 def _naive(

@@ -9,7 +9,7 @@ import pytest
 
 from hanse.experiment.loading import load
 from hanse.observability import progress
-from hanse.observability.progress import Step, say, track
+from hanse.observability.progress import Step, report, track
 from hanse.simulation import run as simulation
 
 
@@ -47,7 +47,7 @@ def test_a_step_is_no_log_line(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = Listener()
     monkeypatch.setattr(logging.getLogger(), "handlers", [lines])
     with _heard() as steps:
-        say("loading", 1, 2, loss=0.5)
+        report("loading", 1, 2, loss=0.5)
     assert steps == [Step("loading", 1, 2, {"loss": 0.5})]
     assert not lines.steps
 

@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from hanse.cli import main as cli
 from hanse.learners import flops
 from hanse.learners.models import model_files, precision
-from hanse.learners.models.precision import Chosen
+from hanse.learners.models.precision import ComputeMode
 from hanse.planning import doctor
 from hanse.planning.doctor import Finding
 
@@ -27,7 +27,7 @@ from hanse.planning.doctor import Finding
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is measured, asked or written outside."""
     monkeypatch.setattr(flops, "peak", lambda device, dtype: 2e11)
-    monkeypatch.setattr(precision, "measured", lambda *_: Chosen(True, plain_attention=True))
+    monkeypatch.setattr(precision, "measured", lambda *_: ComputeMode(True, plain_attention=True))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HANSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -14,7 +14,7 @@ from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Scores
 from hanse.federation.interfaces.task import Task
 from hanse.federation.messages import Request
-from hanse.federation.server import conversation, start
+from hanse.federation.server import open_round, start
 from hanse.journal.run_folder import Journal
 from hanse.planning import estimate
 from hanse.simulation.in_process import in_process
@@ -110,7 +110,7 @@ def test_known_rows_take_the_time_of_known_rows(
     journal = Journal(tmp_path)
     run = simulation.run(journal, in_process(simulation, journal.folder))
     profiles = {profile.name: profile for profile in simulation.profiles}
-    exchange = conversation(run, 1, start(run, profiles), profiles)
+    exchange = open_round(run, 1, start(run, profiles), profiles)
     seconds = estimate._asked(simulation, exchange, tmp_path, rounds)[2]
     journal.close()
     wanted = 0.0

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from hanse.federation.algorithms.fedavg import FedAvg
-from hanse.federation.client import Site
+from hanse.federation.client import ClientEndpoint
 from hanse.federation.interfaces.algorithm import Client
-from hanse.federation.interfaces.transport import Federation
-from hanse.federation.messages import Order, Reply, Update
+from hanse.federation.interfaces.transport import Transport
+from hanse.federation.messages import Instruction, Reply, Update
 from hanse.journal.run_folder import records
 from hanse.simulation.in_process import InProcess
 from toys import Outcome, federate, same, silos
@@ -24,7 +24,7 @@ class Watched:
         self.most = 0
         self.kept: set[str] = set()
 
-    def __call__(self, inner: Federation) -> Federation:
+    def __call__(self, inner: Transport) -> Transport:
         assert isinstance(inner, InProcess)
         watched = self
 
@@ -53,10 +53,10 @@ def test_requests_wait_until_there_is_room(tmp_path: Path, cohort: int) -> None:
 class Remembering(FedAvg):
     """Notes something for the session, at one client."""
 
-    def train(self, order: Order, client: Client) -> Update:
+    def train(self, instruction: Instruction, client: Client) -> Update:
         if client.profile.name == "c1":
             client.session["seen"] = client.session.get("seen", 0) + 1
-        return super().train(order, client)
+        return super().train(instruction, client)
 
 
 def test_sites_are_kept_for_their_session_alone(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_sites_are_kept_for_their_session_alone(tmp_path: Path) -> None:
     found = federate(Remembering(), silos(4), tmp_path / "with", network=watched)
     assert watched.kept == {"c1"}
     [site] = found.run.federation._sites.values()
-    assert isinstance(site, Site) and site.session == {"seen": 3}
+    assert isinstance(site, ClientEndpoint) and site.session == {"seen": 3}
 
 
 def test_replies_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_replies_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             alive.append(sum(update() is not None for update in updates))
             return super().receive(timeout)
 
-    def network(inner: Federation) -> Federation:
+    def network(inner: Transport) -> Transport:
         assert isinstance(inner, InProcess)
         return Counting(inner.profiles(), inner._make)
 

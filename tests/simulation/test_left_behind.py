@@ -16,7 +16,7 @@ from hanse.experiment.assembly.resources import Machine
 from hanse.experiment.loading import load
 from hanse.experiment.schema import build_algorithm
 from hanse.federation.interfaces.algorithm import Client, Server
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.serving.trained_adapter import find
 from simulation.test_zoo import ZOO, run, words
 
@@ -92,16 +92,16 @@ def test_silos_begin_with_the_adapter_that_the_server_goes_on_from(
         assert algorithm in {"ffa_lora", "fedsa_lora", "fedper"}
         return
     there = simulate(load(told))
-    part, moment = build_algorithm(made.experiment), Moment(made.experiment.seed, 1)
+    part, context = build_algorithm(made.experiment), RoundContext(made.experiment.seed, 1)
     try:
-        state = part.init(Server(made.learner, 3, moment))
+        state = part.init(Server(made.learner, 3, context))
     except UserError:
         assert algorithm == "fed_sb"  # what it leaves is LoRA
         return
     silo, profile = there.silos["silo-1"].learner, made.profiles[0]
-    order = part.order(state, profile, moment)
-    assert order is not None
-    silo.load(part.personal(order, Client(profile, silo, {}, {}, moment)))
+    instruction = part.instruction(state, profile, context)
+    assert instruction is not None
+    silo.load(part.personal(instruction, Client(profile, silo, {}, {}, context)))
     batch = made.learner.batch(made.learner.examples("test")[:4])
     with torch.no_grad():
         wanted = made.learner.forward(batch)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from hanse import registry
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
-from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
 from hanse.federation.messages import Reply, Request
@@ -103,7 +103,7 @@ def test_what_is_left_is_a_peft_adapter_that_scores_the_same(
     plain = base(ids).logits
     loaded = PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
     assert not torch.allclose(loaded(ids).logits, plain, atol=1e-3)
-    learner = find(folder).learner(Machine(), {})
+    learner = find(folder).learner(Resources(), {})
     learner.backbone.activate(learner.adapter)
     own = learner.backbone.logits(ids, torch.arange(20))
     torch.testing.assert_close(own, loaded(ids).logits[0], atol=1e-5, rtol=0)
@@ -133,7 +133,7 @@ def test_unequal_ranks_want_an_algorithm_for_them(experiment_file: Path) -> None
 FORGETFUL = [
     n
     for n in registry.names("federation/algorithms")
-    if registry.find("federation/algorithms", n).forgetful
+    if registry.find("federation/algorithms", n).resets_optimizer
 ]
 
 

@@ -7,8 +7,8 @@ import torch
 from hanse.tensors.named import (
     RunningMean,
     add,
-    each,
     layout,
+    map_tensors,
     norm,
     scale,
     squared_distance,
@@ -109,7 +109,7 @@ def test_groups_that_differ_are_refused_by_name() -> None:
     del b["b"]
     with pytest.raises(KeyError, match="differ in b"):
         add(a, b)
-    assert each(torch.neg, {}) == {}
+    assert map_tensors(torch.neg, {}) == {}
 
 
 def test_a_layout_has_no_values_and_makes_zeros() -> None:

@@ -12,7 +12,7 @@ import torch
 from hanse.data.formats.row import Row
 from hanse.data.formats.turns import answers
 from hanse.errors import UserError
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 
 def split(
@@ -33,7 +33,7 @@ def split(
             f"{len(groups)} distinct ones came ({len(rows)} rows), and at least 1 must remain to "
             "train on; hold out fewer, or give more data."
         )
-    generator = Moment(seed).generator("split")
+    generator = RoundContext(seed).generator("split")
     order = [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
     rest = [i for group in order[held:] for i in group]
     shuffled = torch.randperm(len(rest), generator=generator).tolist()
@@ -44,7 +44,9 @@ def split(
     )
 
 
-def hold_out(rows: Sequence[Row], share: float, moment: Moment) -> tuple[list[Row], list[Row]]:
+def hold_out(
+    rows: Sequence[Row], share: float, context: RoundContext
+) -> tuple[list[Row], list[Row]]:
     """(kept, held): a share of one client's distinct rows for its own test.
 
     A positive share holds out at least one row if another one is left; kept rows stay in order.
@@ -55,7 +57,7 @@ def hold_out(rows: Sequence[Row], share: float, moment: Moment) -> tuple[list[Ro
         return list(rows), []
     groups = _groups(rows)
     count = min(_count(float(share), len(groups), "share"), max(len(groups) - 1, 0))
-    order = torch.randperm(len(groups), generator=moment.generator("hold out")).tolist()
+    order = torch.randperm(len(groups), generator=context.generator("hold out")).tolist()
     chosen = [groups[i] for i in sorted(order[:count])]
     gone = {i for group in chosen for i in group}
     return [row for i, row in enumerate(rows) if i not in gone], [rows[g[0]] for g in chosen]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hanse.data.formats.row import Row
 from hanse.errors import UserError
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.registry import COLUMN
 
 LABEL = "label"
@@ -31,7 +31,9 @@ class Partitioner(ABC):
     encoder: str | None = None
 
     @abstractmethod
-    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+    def assign(
+        self, rows: Sequence[Row], num_clients: int, context: RoundContext
+    ) -> list[list[int]]:
         """The indices of each client's rows, sorted; every row goes to exactly one client."""
 
     def goes_by(self) -> str | None:
@@ -41,7 +43,7 @@ class Partitioner(ABC):
 
 
 def partition(
-    rows: Sequence[Row], num_clients: int, partitioner: Partitioner, moment: Moment
+    rows: Sequence[Row], num_clients: int, partitioner: Partitioner, context: RoundContext
 ) -> list[list[Row]]:
     """Each client's rows.
 
@@ -53,7 +55,7 @@ def partition(
             f"{len(rows)} examples cannot be dealt to {num_clients} clients, of which each needs "
             "at least one; change the number of clients, or give more data."
         )
-    assigned = partitioner.assign(rows, num_clients, moment)
+    assigned = partitioner.assign(rows, num_clients, context)
     if empty := sum(not indices for indices in assigned):
         raise UserError(
             f"the partitioner {name(partitioner)} leaves {empty} of {num_clients} clients without "
@@ -109,9 +111,9 @@ def cut(indices: Sequence[int] | NDArray[Any], sizes: Sequence[int]) -> list[lis
     return [piece.tolist() for piece in np.split(np.asarray(indices), np.cumsum(sizes)[:-1])]
 
 
-def deal(rows: Sequence[Row], sizes: Sequence[int], moment: Moment) -> list[list[int]]:
+def deal(rows: Sequence[Row], sizes: Sequence[int], context: RoundContext) -> list[list[int]]:
     """Shuffled rows in shares of these sizes, the indices of each share sorted."""
-    generator = np.random.default_rng(moment.derive("partition"))
+    generator = np.random.default_rng(context.derive("partition"))
     return [sorted(share) for share in cut(generator.permutation(len(rows)), sizes)]
 
 

@@ -33,7 +33,7 @@ class RefusedError(UserError):
 
 
 @dataclass(frozen=True)
-class Letter:
+class Envelope:
     """What a silo is sent.
 
     run: a name for the run that no other has.
@@ -57,7 +57,7 @@ class Letter:
         return pack({name: getattr(self, name) for name in TEXTS}, self.request)
 
     @staticmethod
-    def parse(data: bytes) -> "Letter":
+    def parse(data: bytes) -> "Envelope":
         """The letter in `data`; raises RefusedError for anything else."""
         head, request = _opened(data)
         _check(head, dict.fromkeys(TEXTS, str))
@@ -66,11 +66,11 @@ class Letter:
             raise RefusedError(
                 f"a run is called by at most {LONGEST} letters and digits, but {run!r:.80} came."
             )
-        return Letter(**{name: head[name] for name in TEXTS}, request=request)
+        return Envelope(**{name: head[name] for name in TEXTS}, request=request)
 
 
 @dataclass(frozen=True)
-class Answer:
+class SiloReply:
     """What a silo says.
 
     session: of its process, since another one has forgotten all.
@@ -92,7 +92,7 @@ class Answer:
         return pack(head, self.body)
 
     @staticmethod
-    def parse(data: bytes) -> "Answer":
+    def parse(data: bytes) -> "SiloReply":
         """The answer in `data`; raises RefusedError for anything else."""
         head, body = _opened(data)
         _check(head, dict.fromkeys(SAID, str))
@@ -103,11 +103,11 @@ class Answer:
             numbers = {name: head[name] for name in NUMBERS}
             _vet(head["examples"], numbers)
             profile = ClientProfile(head["name"], head["examples"], numbers)
-        return Answer(head["name"], head["session"], profile, head["error"], body)
+        return SiloReply(head["name"], head["session"], profile, head["error"], body)
 
 
 @dataclass
-class Letters:
+class Envelopes:
     """Writes a run's letters, and reads the answers.
 
     letter: without a request; what it says is the same for all.
@@ -116,7 +116,7 @@ class Letters:
         declares others is refused.
     """
 
-    letter: Letter
+    letter: Envelope
     sign: Sign | None = None
     open: Open | None = None
     adapters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Letters:
             return letter, next(self._numbers)
         return self.sign(letter, self.letter.run, self.round, name)
 
-    def read(self, data: bytes, name: str, number: int) -> Answer:
+    def read(self, data: bytes, name: str, number: int) -> SiloReply:
         """A silo's answer to the letter of this number; raises RefusedError for any other."""
         if self.open is not None:
             try:
@@ -140,7 +140,7 @@ class Letters:
                 raise RefusedError(_unsigned(data) or str(error)) from None
             if (sender, replied) != (name, number):
                 raise RefusedError(f"it is {sender}'s, or answers another letter.")
-        answer = Answer.parse(data)
+        answer = SiloReply.parse(data)
         if answer.name != name:
             raise RefusedError(f"it is in the name of {answer.name!r:.80}, but {name} was asked.")
         due = self.adapters.get(name)
@@ -171,7 +171,7 @@ def _vet(examples: int, numbers: Mapping[str, float]) -> None:
 def _unsigned(data: bytes) -> str:
     """The reason that somebody gives, unsigned, for not taking a letter; empty if nobody does."""
     try:
-        said = Answer.parse(data).error
+        said = SiloReply.parse(data).error
     except RefusedError:
         return ""
     return f"somebody says, unsigned, that our letter is refused: {said:.300}" if said else ""

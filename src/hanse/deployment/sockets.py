@@ -2,12 +2,13 @@
 
 import contextlib
 import json
-import select
+import os
 import socket
 import struct
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,21 @@ def unpack(data: bytes) -> Frame:
     return head, data[start:]
 
 
-class Line:
-    """One connection, over which frames pass both ways."""
+class Connection:
+    """One connection, over which frames pass both ways: a head, and a body if there is one.
+
+    `multiprocessing` frames the bytes; its own messages, which are pickled, are never read.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._bytes = connection.Connection(os.dup(sock.fileno()))
 
     def send(self, head: Mapping[str, Any], body: bytes = b"") -> None:
         """Send one frame; raises OSError if nobody is there any more."""
-        data = json.dumps(head).encode()
-        self._socket.sendall(HEAD.pack(len(data), len(body)) + data)
+        self._bytes.send_bytes(json.dumps([head, bool(body)]).encode())
         if body:  # nothing may be sent to who has heard all, and is gone
-            self._socket.sendall(body)
+            self._bytes.send_bytes(body)
 
     def cut(self) -> None:
         """Let whoever waits here see the end."""
@@ -60,37 +64,23 @@ class Line:
 
     def receive(self) -> Frame:
         """The next frame; raises EOFError when the other side is gone, or speaks otherwise."""
-        size, length = HEAD.unpack(self._exactly(HEAD.size))
-        if size > MOST:
-            raise EOFError("a head is too long")
         try:
-            head: dict[str, Any] = dict(json.loads(self._exactly(size)))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise EOFError(f"a head is no object of JSON: {error}") from None
-        return head, self._exactly(length)
+            head, more = json.loads(self._bytes.recv_bytes(MOST))
+            return dict(head), self._bytes.recv_bytes() if more else b""
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise EOFError(f"the other side is gone, or sends no frames: {error}") from None
 
     def waiting(self, seconds: float) -> bool:
         """Whether a frame, or the end, comes within so many seconds."""
-        return bool(select.select([self._socket], [], [], seconds)[0])
+        return self._bytes.poll(seconds)
 
     def close(self) -> None:
         """End the connection."""
+        self._bytes.close()
         self._socket.close()
 
-    def _exactly(self, count: int) -> bytes:
-        parts = bytearray()
-        while len(parts) < count:
-            try:
-                part = self._socket.recv(min(count - len(parts), 2**20))
-            except OSError as error:
-                raise EOFError(str(error)) from None
-            if not part:
-                raise EOFError("the other side is gone")
-            parts += part
-        return bytes(parts)
 
-
-class Door:
+class Listener:
     """Where lines come in; the path of its socket is this user's alone."""
 
     def __init__(self, folder: Path) -> None:
@@ -99,7 +89,7 @@ class Door:
         self._socket.bind(str(self.path))
         self._socket.listen()
 
-    def enter(self, seconds: float) -> Line | None:
+    def enter(self, seconds: float) -> Connection | None:
         """The next line that comes in within so many seconds."""
         self._socket.settimeout(seconds)
         try:
@@ -107,7 +97,7 @@ class Door:
         except TimeoutError:
             return None
         found.settimeout(None)
-        return Line(found)
+        return Connection(found)
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -115,17 +105,17 @@ class Door:
 
 
 @contextmanager
-def door() -> Iterator[Door]:
+def door() -> Iterator[Listener]:
     """A door in a folder of its own: the path of a socket must be short, 107 bytes at most."""
     with tempfile.TemporaryDirectory(prefix="hanse-") as folder:
-        opened = Door(Path(folder))
+        opened = Listener(Path(folder))
         try:
             yield opened
         finally:
             opened.close()
 
 
-def call(path: str) -> Line:
+def call(path: str) -> Connection:
     """A line to the door at a path; raises OSError if nobody opens."""
     found = socket.socket(socket.AF_UNIX)
     try:
@@ -133,4 +123,4 @@ def call(path: str) -> Line:
     except OSError:
         found.close()
         raise
-    return Line(found)
+    return Connection(found)

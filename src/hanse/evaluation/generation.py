@@ -11,7 +11,7 @@ from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import standard_error
 from hanse.evaluation.metrics.text import JUDGES, Judge, Metric, last_number, number_match
 from hanse.federation.interfaces.learner import Learner
-from hanse.federation.interfaces.results import Sample, Scores
+from hanse.federation.interfaces.results import GeneratedSample, Scores
 from hanse.federation.interfaces.task import Task
 from hanse.observability.progress import track
 
@@ -53,7 +53,7 @@ class Generation(Task):
             if len(examples) > 1:
                 metrics[f"{name}_se"] = standard_error(items[name])
         kept = zip(examples[: self.samples], said, strict=False)
-        samples = [Sample(learner.text(e.ids[: e.prompt]), e.answer, s) for e, s in kept]
+        samples = [GeneratedSample(learner.text(e.ids[: e.prompt]), e.answer, s) for e, s in kept]
         return Scores(metrics, items[self.metrics[0]], samples)
 
     def _said(self, learner: Learner, examples: Sequence[Example], split: str) -> list[str]:

@@ -9,7 +9,7 @@ from hanse import registry
 from hanse.data.partitioning import Partitioner
 from hanse.errors import UserError
 from hanse.experiment import overrides
-from hanse.experiment.sections import Data, Deployment, Evaluation, Section, Spec
+from hanse.experiment.sections import Data, Deployment, Evaluation, SettingsModel, Spec
 from hanse.experiment.validation import NAME
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
@@ -21,8 +21,8 @@ from hanse.learners.adapters.peft import methods
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.adapter_files import FOLDER as ADAPTERS
 from hanse.learners.injection.mixed import Mixed
-from hanse.learners.models.settings import Model
-from hanse.learners.training.settings import Training
+from hanse.learners.models.settings import BaseModelSettings
+from hanse.learners.training.settings import TrainingSettings
 
 # By what an objective needs, the task that is measured if none is named.
 MEASURED = {"tokens": "perplexity", "choices": "classification", "tags": "tagging"}
@@ -30,7 +30,7 @@ POOLED = "pooled"  # the one client that holds all rows
 ClientName = Annotated[str, Field(pattern=NAME)]
 
 
-class AdapterChoice(Section):
+class AdapterChoice(SettingsModel):
     """What is trained: a fresh adapter, or one from a run or a PEFT folder to go on with.
 
     Beside `from`, it has a setting for every file of learners/adapters, of which one is given.
@@ -91,7 +91,7 @@ else:
     AnyAdapter = _choices()
 
 
-class Experiment(Section):
+class Experiment(SettingsModel):
     """One run. `clients.<name>` overrides model, adapter, data or train for one client.
 
     participants: only these clients take part; the rows are divided among all as ever.
@@ -107,11 +107,11 @@ class Experiment(Section):
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
     cohort: Annotated[int, Field(ge=1, le=65_536, strict=True)] | Literal["off", "auto"] = "auto"
     output_dir: str | None = None  # none: runs/<name>, numbered if it is taken
-    model: Model = Model()
+    model: BaseModelSettings = BaseModelSettings()
     adapter: AnyAdapter = AnyAdapter(lora=Lora())  # type: ignore[call-arg]
     data: Data = Data()
     objective: Spec = "sft"
-    train: Training = Training()
+    train: TrainingSettings = TrainingSettings()
     algorithm: Spec = "fedavg"
     aggregator: Spec = "mean"
     evaluation: Evaluation = Evaluation()

@@ -14,7 +14,7 @@ Amount = Annotated[int, Field(ge=0, strict=True)] | Share  # a count, or a share
 Held = Amount | Annotated[str, Field(min_length=1, strict=True)]  # or a file of its own
 
 
-class Section(BaseModel):
+class SettingsModel(BaseModel):
     """Settings that refuse what they do not know."""
 
     model_config = ConfigDict(
@@ -22,7 +22,7 @@ class Section(BaseModel):
     )
 
 
-class Data(Section):
+class Data(SettingsModel):
     """Which rows, what they are asked, and how they are divided.
 
     path: a file, a folder of files, a hub's owner/name, or a short name such as movie-reviews.
@@ -57,7 +57,7 @@ class Data(Section):
         return self
 
 
-class Evaluation(Section):
+class Evaluation(SettingsModel):
     """What is measured, and when.
 
     tasks: names of tasks; none: what fits the objective.
@@ -72,7 +72,7 @@ class Evaluation(Section):
     clients: bool = True
 
 
-class Deployment(Section):
+class Deployment(SettingsModel):
     """When a round ends if clients are on other machines; a simulation waits for all.
 
     deadline: seconds that clients have for one answer; none: however long it takes.

@@ -13,9 +13,9 @@ from hanse.federation.interfaces.algorithm import Algorithm, Client
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.task import Task
-from hanse.federation.messages import ClientProfile, Order, Reply, Request, Update
+from hanse.federation.messages import ClientProfile, Instruction, Reply, Request, Update
 from hanse.federation.pipeline import Pipeline
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 
 class Lacking(UserError):  # noqa: N818 (said of what is not there)
@@ -27,15 +27,15 @@ ALGORITHM = "algorithm"
 
 
 @dataclass
-class Site:
+class ClientEndpoint:
     """One client's own side of the federation: its learner, its parts, its memory.
 
-    learner: makes the learner for one request; it gets the moment, and the optimizer's memory,
+    learner: makes the learner for one request; it gets the context, and the optimizer's memory,
         which it may read and change.
     """
 
     profile: ClientProfile
-    learner: Callable[[Moment, Memory], Learner]
+    learner: Callable[[RoundContext, Memory], Learner]
     algorithm: Algorithm
     upload: Pipeline
     download: Pipeline
@@ -51,7 +51,7 @@ class Site:
         return ConstantStore(self.store.folder.parent / FOLDER, MOST)
 
 
-def respond(site: Site, message: bytes) -> bytes:
+def respond(site: ClientEndpoint, message: bytes) -> bytes:
     """Answer one request; a mistake that the user can mend comes back as the reply's error.
 
     Raises LostMemory: a client that has forgotten what was counted must not go on as if it had not.
@@ -68,7 +68,7 @@ def respond(site: Site, message: bytes) -> bytes:
         return replace(reply, error=str(error)).pack()
 
 
-def _equip(site: Site, learner: Learner, request: Request) -> None:
+def _equip(site: ClientEndpoint, learner: Learner, request: Request) -> None:
     """Let the learner have the constants that the server has."""
     given = Constants.of(request.given)
     if given.digest not in ("", request.constants):
@@ -84,37 +84,37 @@ def _equip(site: Site, learner: Learner, request: Request) -> None:
     site.constants.keep(given)  # not before the learner has found that they are its own
 
 
-def _answer(site: Site, request: Request) -> Update:
-    moment = Moment(site.seed, request.round, site.profile.name)
+def _answer(site: ClientEndpoint, request: Request) -> Update:
+    context = RoundContext(site.seed, request.round, site.profile.name)
     # Other kinds may follow the round's training, whose draft must outlive them.
     store = site.store
     memory = (store.open if request.kind == "train" else store.look)(request.counted)
-    learner = site.learner(moment, memory.setdefault(OPTIMIZER, {}))
+    learner = site.learner(context, memory.setdefault(OPTIMIZER, {}))
     _equip(site, learner, request)
     own = memory.setdefault(ALGORITHM, {})
-    client = Client(site.profile, learner, own, site.session, moment)
+    client = Client(site.profile, learner, own, site.session, context)
     if request.kind not in ("train", "evaluate"):
-        return site.aggregator.handle(request.kind, request.order, client)
-    # The server encodes an order once for all clients, so no client's name is in its randomness.
-    everyone = replace(moment, client="")
-    tensors = site.download.decode(request.order.tensors, request.codecs, everyone)
-    order = Order(tensors, request.order.numbers)
-    learner.configure(order.numbers)
+        return site.aggregator.handle(request.kind, request.instruction, client)
+    # The server encodes an instruction once for all, so no client's name is in its randomness.
+    everyone = replace(context, client="")
+    tensors = site.download.decode(request.instruction.tensors, request.codecs, everyone)
+    instruction = Instruction(tensors, request.instruction.numbers)
+    learner.configure(instruction.numbers)
     if request.kind == "evaluate":
-        return _evaluated(site, order, client)
-    update = site.algorithm.train(order, client)
-    encoded = site.upload.encode(update.tensors, memory, request.codecs, moment)
+        return _evaluated(site, instruction, client)
+    update = site.algorithm.train(instruction, client)
+    encoded = site.upload.encode(update.tensors, memory, request.codecs, context)
     update = site.aggregator.seal(replace(update, tensors=encoded), request.note, client)
-    return replace(update, remembered=site.store.draft(request.round, memory))
+    return replace(update, keeps_memory=site.store.draft(request.round, memory))
 
 
-def _evaluated(site: Site, order: Order, client: Client) -> Update:
+def _evaluated(site: ClientEndpoint, instruction: Instruction, client: Client) -> Update:
     """The client's scores on its own held-out rows, of the model that it would keep."""
     tasks = [task for task in site.tasks.values() if not task.costly]
     if not tasks or not client.learner.examples("test"):
         return Update(weight=0.0)
     start = time.perf_counter()
-    client.learner.load(site.algorithm.personal(order, client))
+    client.learner.load(site.algorithm.personal(instruction, client))
     numbers: dict[str, float] = {}
     for task in tasks:
         numbers |= task.evaluate(client.learner, "test").metrics

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hanse.tensors.named import Layout, Tensors, below
-from hanse.tensors.serialization import Groups, MessageError, Numbers, pack, unpack, whole
+from hanse.tensors.named import Layout, Tensors, strip_prefix
+from hanse.tensors.serialization import Groups, MessageError, Numbers, pack, unpack, whole_number
 
 AGREE, AGREED = "agree", "agreed"  # kinds: what a client was sent, by its word and all others'
 LARGEST_NUMBER = 1e100  # far from where sums and products of numbers overflow
@@ -29,7 +29,7 @@ class ClientProfile:
 
 
 @dataclass(frozen=True)
-class Order:
+class Instruction:
     """What an algorithm sends one client: tensors, and numbers that configure this client."""
 
     tensors: Tensors = field(default_factory=dict)
@@ -40,13 +40,13 @@ class Order:
 class Update:
     """What comes back: tensors, numbers such as steps and loss, and the weight in the mean.
 
-    remembered: whether the client keeps anything from this round for its next one.
+    keeps_memory: whether the client keeps anything from this round for its next one.
     """
 
     tensors: Tensors = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
     weight: float = 1.0
-    remembered: bool = False
+    keeps_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Request:
     counted: the last round in which this client's update was counted; the client's memory is what
         it was after that round. 0: none yet, or the client remembers nothing of it.
     codecs: server state of the transforms, such as a basis, by place in the list ("upload.0").
-    note: what the aggregator tells this client along with the order.
+    note: what the aggregator tells this client along with the instruction.
     constants: the hash of what the adapter has beside its trained tensors; empty if nothing.
     given: these themselves, for a client that does not have them yet.
     """
@@ -65,9 +65,9 @@ class Request:
     kind: str
     round: int
     counted: int = 0
-    order: Order = field(default_factory=Order)
+    instruction: Instruction = field(default_factory=Instruction)
     codecs: Groups = field(default_factory=dict)
-    note: Order = field(default_factory=Order)
+    note: Instruction = field(default_factory=Instruction)
     constants: str = ""
     given: Tensors = field(default_factory=dict)
 
@@ -76,9 +76,9 @@ class Request:
         header = {"message": "request", "kind": self.kind}
         header |= {"constants": self.constants} if self.constants else {}
         numbers: dict[str, float] = {"round": self.round, "counted": self.counted}
-        numbers |= {f"order/{name}": value for name, value in self.order.numbers.items()}
+        numbers |= {f"order/{name}": value for name, value in self.instruction.numbers.items()}
         numbers |= {f"note/{name}": value for name, value in self.note.numbers.items()}
-        groups = {"order": self.order.tensors, "note": self.note.tensors, **self.codecs}
+        groups = {"order": self.instruction.tensors, "note": self.note.tensors, **self.codecs}
         groups |= {"constants": self.given} if self.given else {}
         return pack(header, numbers, groups)
 
@@ -86,13 +86,13 @@ class Request:
     def parse(data: bytes) -> "Request":
         """The request in `data`; raises MessageError for anything else."""
         header, numbers, groups = unpack(data, "request")
-        order = Order(groups.pop("order", {}), below(numbers, "order/"))
-        note = Order(groups.pop("note", {}), below(numbers, "note/"))
+        instruction = Instruction(groups.pop("order", {}), strip_prefix(numbers, "order/"))
+        note = Instruction(groups.pop("note", {}), strip_prefix(numbers, "note/"))
         constants = header.get("constants", ""), groups.pop("constants", {})
         if not re.fullmatch("([0-9a-f]{64})?", constants[0]):  # it becomes the name of a file
             raise MessageError("the hash of the adapter's constants is none")
-        round, counted = whole(numbers, "round"), whole(numbers, "counted")
-        return Request(header["kind"], round, counted, order, groups, note, *constants)
+        round, counted = whole_number(numbers, "round"), whole_number(numbers, "counted")
+        return Request(header["kind"], round, counted, instruction, groups, note, *constants)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Reply:
         header = {"message": "reply", "kind": self.kind, "client": self.client}
         header |= {name: said for name in ("error", "lacks") if (said := getattr(self, name))}
         numbers: dict[str, float] = {"round": self.round, "weight": self.update.weight}
-        numbers |= {"remembered": self.update.remembered}
+        numbers |= {"remembered": self.update.keeps_memory}
         numbers |= {f"update/{name}": value for name, value in self.update.numbers.items()}
         return pack(header, numbers, {"update": self.update.tensors})
 
@@ -125,13 +125,13 @@ class Reply:
         if "weight" not in numbers:
             raise MessageError("the reply has no weight")
         tensors = groups.get("update", {})
-        own, remembered = below(numbers, "update/"), numbers.get("remembered") != 0
+        own, remembered = strip_prefix(numbers, "update/"), numbers.get("remembered") != 0
         update = Update(tensors, own, numbers["weight"], remembered)
         client, error, lacks = (header.get(name, "") for name in ("client", "error", "lacks"))
-        return Reply(client, header["kind"], whole(numbers, "round"), update, error, lacks)
+        return Reply(client, header["kind"], whole_number(numbers, "round"), update, error, lacks)
 
 
-def admit(
+def validate_update(
     update: Update, expected: Layout, numbers: Iterable[str] = (), most: float = 1e12
 ) -> None:
     """The schema gate: raise MessageError unless `update` has exactly the expected tensors.

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hanse.federation.interfaces.results import Combined, Memory
+from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
 
 Codecs = Mapping[str, Tensors]  # the server's state of each transform, by its place
@@ -46,22 +46,22 @@ class Pipeline:
         }
 
     def encode(
-        self, tensors: Tensors, memory: dict[str, Memory], states: Codecs, moment: Moment
+        self, tensors: Tensors, memory: dict[str, Memory], states: Codecs, context: RoundContext
     ) -> Tensors:
         """At the sender; `memory` holds each transform's own, by place, and is updated."""
         for index, transform in enumerate(self.transforms):
             place = self.place(index)
             kept: dict[str, Tensor] = memory.setdefault(place, {})
-            tensors = transform.encode(tensors, kept, states.get(place, {}), moment)
+            tensors = transform.encode(tensors, kept, states.get(place, {}), context)
         return tensors
 
-    def decode(self, tensors: Tensors, states: Codecs, moment: Moment) -> Tensors:
+    def decode(self, tensors: Tensors, states: Codecs, context: RoundContext) -> Tensors:
         """At the receiver."""
         for index, transform in reversed(list(enumerate(self.transforms))):
-            tensors = transform.decode(tensors, states.get(self.place(index), {}), moment)
+            tensors = transform.decode(tensors, states.get(self.place(index), {}), context)
         return tensors
 
-    def finish(self, combined: Combined, states: Codecs) -> tuple[Combined, dict[str, Tensors]]:
+    def finish(self, combined: Aggregate, states: Codecs) -> tuple[Aggregate, dict[str, Tensors]]:
         """On the server, after combining: the result, and every transform's next state."""
         following: dict[str, Tensors] = {}
         for index, transform in reversed(list(enumerate(self.transforms))):

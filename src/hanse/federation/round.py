@@ -11,14 +11,21 @@ from hanse.federation.constants import Constants
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.results import State
-from hanse.federation.interfaces.transport import Federation
-from hanse.federation.messages import ClientProfile, Order, Reply, Request, Update, admit
+from hanse.federation.interfaces.transport import Transport
+from hanse.federation.messages import (
+    ClientProfile,
+    Instruction,
+    Reply,
+    Request,
+    Update,
+    validate_update,
+)
 from hanse.federation.pipeline import Codecs, Pipeline
 from hanse.federation.screening import NormBound, refuse_large
 from hanse.federation.spool import Spool
 from hanse.journal.ledger import Ledger
-from hanse.observability.progress import CLIENTS, say
-from hanse.randomness import Moment
+from hanse.observability.progress import CLIENTS, report
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
 from hanse.tensors.serialization import MessageError
 
@@ -40,7 +47,7 @@ class RoundExchange:
     silent: those that did not answer the last request in time.
     """
 
-    federation: Federation
+    federation: Transport
     algorithm: Algorithm
     upload: Pipeline
     download: Pipeline
@@ -48,9 +55,9 @@ class RoundExchange:
     state: State
     codecs: Codecs
     profiles: Mapping[str, ClientProfile]
-    orders: Mapping[str, Order]
+    instructions: Mapping[str, Instruction]
     counted: Mapping[str, int]
-    moment: Moment
+    context: RoundContext
     ledger: Ledger
     deadline: float | None = None
     enough: int | None = None
@@ -61,20 +68,22 @@ class RoundExchange:
     silent: list[str] = field(default_factory=list)
 
     def ask(
-        self, kind: str, orders: Mapping[str, Order], expected: Mapping[str, Layout]
+        self, kind: str, instructions: Mapping[str, Instruction], expected: Mapping[str, Layout]
     ) -> Iterator[tuple[ClientProfile, Update]]:
         def request(name: str) -> Request:
-            return self._request(kind, name, orders[name])
+            return self._request(kind, name, instructions[name])
 
-        return self._converse(kind, list(orders), request, expected.__getitem__)
+        return self._converse(kind, list(instructions), request, expected.__getitem__)
 
     def train(
-        self, notes: Mapping[str, Order] | None = None
+        self, notes: Mapping[str, Instruction] | None = None
     ) -> Iterator[tuple[ClientProfile, Update]]:
         def request(name: str) -> Request:
-            return replace(self.encoded("train", name), note=notes[name] if notes else Order())
+            return replace(
+                self.encoded("train", name), note=notes[name] if notes else Instruction()
+            )
 
-        names = [name for name in self.orders if notes is None or name in notes]
+        names = [name for name in self.instructions if notes is None or name in notes]
         updates = self._converse("train", names, request, self.expected)
         if self.max_norm_ratio is None:
             return updates
@@ -84,32 +93,34 @@ class RoundExchange:
     def evaluate(self) -> Iterator[tuple[ClientProfile, Update]]:
         """Each client's scores on its own held-out rows; only numbers come back."""
         request = partial(self.encoded, "evaluate")
-        return self._converse("evaluate", list(self.orders), request, lambda name: {})
+        return self._converse("evaluate", list(self.instructions), request, lambda name: {})
 
     def encoded(self, kind: str, name: str) -> Request:
-        """The algorithm's order to one client, encoded for its way down."""
-        order = self.orders[name]
-        tensors = self.download.encode(order.tensors, {}, self.codecs, self.moment)
+        """The algorithm's instruction to one client, encoded for its way down."""
+        instruction = self.instructions[name]
+        tensors = self.download.encode(instruction.tensors, {}, self.codecs, self.context)
         codecs = self.upload.broadcast(self.codecs) | self.download.broadcast(self.codecs)
-        return replace(self._request(kind, name, Order(tensors, order.numbers)), codecs=codecs)
+        return replace(
+            self._request(kind, name, Instruction(tensors, instruction.numbers)), codecs=codecs
+        )
 
     def expected(self, name: str) -> Layout:
         """What a client's sealed update must look like."""
-        layout = self.algorithm.expects(self.state, self.profiles[name], self.moment)
+        layout = self.algorithm.update_layout(self.state, self.profiles[name], self.context)
         return self.aggregator.layout(self.upload.layout(layout, self.codecs))
 
     def decode(self, client: str, tensors: Tensors) -> Tensors:
-        return self.upload.decode(tensors, self.codecs, replace(self.moment, client=client))
+        return self.upload.decode(tensors, self.codecs, replace(self.context, client=client))
 
     def counting(self, clients: Sequence[str]) -> dict[str, int]:
         """What `counted` becomes when the updates of these clients have been counted."""
         used = set(clients)
         others = {name: last for name, last in self.counted.items() if name not in used}
-        return others | dict.fromkeys(sorted(used & self.remembering), self.moment.round)
+        return others | dict.fromkeys(sorted(used & self.remembering), self.context.round)
 
-    def _request(self, kind: str, name: str, order: Order) -> Request:
+    def _request(self, kind: str, name: str, instruction: Instruction) -> Request:
         given = {} if name in self.holding else self.constants.tensors
-        told = Request(kind, self.moment.round, self.counted.get(name, 0), order)
+        told = Request(kind, self.context.round, self.counted.get(name, 0), instruction)
         return replace(told, constants=self.constants.digest, given=given)
 
     def _converse(
@@ -141,22 +152,22 @@ class RoundExchange:
             numbers = {**reply.update.numbers, "weight": reply.update.weight}
             self.ledger.received(reply.client, reply.kind, size, numbers)
             log.info("%s", _told(reply), extra=who)
-            if reply.update.remembered:
+            if reply.update.keeps_memory:
                 self.remembering.add(reply.client)
             yield self.profiles[reply.client], reply.update
             del reply  # or it would stay in memory while the next client trains
-        say("combining the answers")
+        report("combining the answers")
 
     def _admit(self, kind: str, reply: Reply, expected: Layout) -> None:
         """Raise MessageError unless an answer is what was asked for, and not too heavy."""
         if kind != "train":
-            return admit(reply.update, expected)
+            return validate_update(reply.update, expected)
         most = self.algorithm.max_weight(self.profiles[reply.client])
-        return admit(reply.update, expected, self.algorithm.numbers, most)
+        return validate_update(reply.update, expected, self.algorithm.numbers, most)
 
     def _refuse_update(self, name: str, kind: str, why: str, size: int = 0) -> None:
         """Say that a client's update is not used, in the log and in the ledger."""
-        who = {"silo": name, "round": self.moment.round}
+        who = {"silo": name, "round": self.context.round}
         log.warning("the answer of %s to %s was refused: %s", name, kind, why, extra=who)
         self.ledger.received(name, kind, size, {}, error=why)
 
@@ -167,8 +178,8 @@ class RoundExchange:
 
     def _send(self, traffic: "_Traffic") -> None:
         """Send clients their requests, as many as the federation takes."""
-        ahead = self.federation.ahead
-        while traffic.unsent and (ahead is None or traffic.under_way < ahead):
+        most = self.federation.max_in_flight
+        while traffic.unsent and (most is None or traffic.under_way < most):
             name = traffic.unsent.popleft()
             with self.ledger.time("serialization"):
                 message = traffic.request(name).pack()
@@ -216,7 +227,7 @@ class RoundExchange:
             sender, message = arrived
             due = traffic.expected(sender) if sender in missing else {}
             reply, message = self._read(sender, message, traffic.kind, due)
-            asked = reply.kind == traffic.kind and reply.round == self.moment.round
+            asked = reply.kind == traffic.kind and reply.round == self.context.round
             if sender not in missing or not asked:  # but answers an older request, or again
                 traffic.under_way += 1  # that request was none of these
                 self._refuse(reply, len(message))
@@ -258,7 +269,7 @@ class RoundExchange:
                 why = f"it is in the name of {reply.client!r:.80}"
             except MessageError as error:
                 why = str(error)
-        refused = Reply(sender, kind, self.moment.round, error=f"its reply was refused: {why}")
+        refused = Reply(sender, kind, self.context.round, error=f"its reply was refused: {why}")
         return refused, refused.pack()
 
 
@@ -284,7 +295,7 @@ class _Traffic:
 
     def tell(self) -> None:
         """Say it to whoever watches."""
-        say(f"{CLIENTS} {self.kind}", self.done, self.total, down=self.down, up=self.up)
+        report(f"{CLIENTS} {self.kind}", self.done, self.total, down=self.down, up=self.up)
 
 
 def _read_back(message: bytes) -> tuple[Reply, int]:

@@ -17,20 +17,20 @@ from hanse.federation.constants import FOLDER, ConstantStore
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm, Server
 from hanse.federation.interfaces.learner import Learner
-from hanse.federation.interfaces.results import Combined, Memory, Scores, State
+from hanse.federation.interfaces.results import Aggregate, Memory, Scores, State
 from hanse.federation.interfaces.task import Task
-from hanse.federation.interfaces.transport import Federation
+from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile
 from hanse.federation.pipeline import Pipeline
 from hanse.federation.round import RoundExchange
 from hanse.federation.schedule import Schedule
-from hanse.federation.server_state import Standing, checkpoint, standing_of
+from hanse.federation.server_state import ServerState, checkpoint, standing_of
 from hanse.journal.checkpoints import Checkpoint
 from hanse.journal.ledger import Row
 from hanse.journal.round_costs import spent
 from hanse.journal.run_folder import Journal, records
-from hanse.observability.progress import ROUNDS, say
-from hanse.randomness import Moment
+from hanse.observability.progress import ROUNDS, report
+from hanse.randomness import RoundContext
 from hanse.tensors.named import all_finite, digest, layout
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 class Run:
     """The parts of a run, put together; `rounds` makes them go.
 
-    learner: makes the server's learner for a round; it gets the moment, and the optimizer's
+    learner: makes the server's learner for a round; it gets the context, and the optimizer's
         memory for an algorithm that trains on the server.
     scored: by split, the digest of the model that was scored last, and each task's scores.
     """
@@ -50,8 +50,8 @@ class Run:
     upload: Pipeline
     download: Pipeline
     aggregator: Aggregator
-    federation: Federation
-    learner: Callable[[Moment, Memory], Learner]
+    federation: Transport
+    learner: Callable[[RoundContext, Memory], Learner]
     tasks: Mapping[str, Task]
     journal: Journal
     scored: dict[str, tuple[str, dict[str, Scores]]] = field(default_factory=dict)
@@ -68,10 +68,10 @@ def rounds(run: Run) -> Iterator[Row]:
     """
     profiles = {profile.name: profile for profile in run.federation.profiles()}
     former = run.journal.restore()
-    say(ROUNDS, 0, run.schedule.rounds)
+    report(ROUNDS, 0, run.schedule.rounds)
     if former is None:
         standing = start(run, profiles)
-        yield _conclude(run, 0, standing, {}, profiles)
+        yield _evaluate_and_commit(run, 0, standing, {}, profiles)
         done = 0
     else:
         standing, done = _restored(run, former), former.round
@@ -80,13 +80,13 @@ def rounds(run: Run) -> Iterator[Row]:
     for number in range(done + 1, run.schedule.rounds + 1):
         profiles = {profile.name: profile for profile in run.federation.profiles()}
         standing, record = _round(run, number, standing, profiles)
-        yield _conclude(run, number, standing, record, profiles)
+        yield _evaluate_and_commit(run, number, standing, record, profiles)
 
 
-def conversation(
+def open_round(
     run: Run,
     number: int,
-    standing: Standing,
+    standing: ServerState,
     profiles: Mapping[str, ClientProfile],
     enough: int | None = None,
 ) -> RoundExchange:
@@ -94,12 +94,12 @@ def conversation(
 
     enough: how many answers to training are waited for; None: all.
     """
-    moment = Moment(run.schedule.seed, number)
-    orders = {}
+    context = RoundContext(run.schedule.seed, number)
+    instructions = {}
     for name, profile in profiles.items():
-        order = run.algorithm.order(standing.state, profile, moment)
-        if order is not None:
-            orders[name] = order
+        instruction = run.algorithm.instruction(standing.state, profile, context)
+        if instruction is not None:
+            instructions[name] = instruction
     return RoundExchange(
         run.federation,
         run.algorithm,
@@ -108,10 +108,10 @@ def conversation(
         run.aggregator,
         standing.state,
         standing.codecs,
-        {name: profiles[name] for name in orders},
-        orders,
+        {name: profiles[name] for name in instructions},
+        instructions,
         standing.counted,
-        moment,
+        context,
         run.journal.ledger,
         run.schedule.deadline,
         enough,
@@ -121,7 +121,7 @@ def conversation(
     )
 
 
-def start(run: Run, profiles: Mapping[str, ClientProfile]) -> Standing:
+def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:
     """What the server knows before the first round."""
     kept: Memory = {}
     server = _server(run, 0, len(profiles), kept)
@@ -130,23 +130,23 @@ def start(run: Run, profiles: Mapping[str, ClientProfile]) -> Standing:
     state = run.algorithm.init(server)
     expected = layout(run.algorithm.model(state))
     codecs = run.upload.init(expected) | run.download.init(expected)
-    return Standing(state, codecs, kept, {}, constants)
+    return ServerState(state, codecs, kept, {}, constants)
 
 
 def _store(run: Run) -> ConstantStore:
     return ConstantStore(run.journal.folder / FOLDER)
 
 
-def _restored(run: Run, former: Checkpoint) -> Standing:
+def _restored(run: Run, former: Checkpoint) -> ServerState:
     """What the server knew at a checkpoint, with the same constants in its learner."""
     constants = _store(run).read(former.constants)
-    run.learner(Moment(run.schedule.seed), {}).put_constants(constants)
+    run.learner(RoundContext(run.schedule.seed), {}).put_constants(constants)
     return standing_of(former, constants)
 
 
 def _round(
-    run: Run, number: int, standing: Standing, profiles: Mapping[str, ClientProfile]
-) -> tuple[Standing, Row]:
+    run: Run, number: int, standing: ServerState, profiles: Mapping[str, ClientProfile]
+) -> tuple[ServerState, Row]:
     """One round up to the algorithm's step: the next standing, and what there is to record."""
     ledger = run.journal.ledger
     exchange, combined = _combined(run, number, standing, profiles)
@@ -175,16 +175,16 @@ def _refuse_infinite(state: State, number: int, clients: Sequence[str]) -> None:
 
 
 def _combined(
-    run: Run, number: int, standing: Standing, profiles: Mapping[str, ClientProfile]
-) -> tuple[RoundExchange, Combined]:
+    run: Run, number: int, standing: ServerState, profiles: Mapping[str, ClientProfile]
+) -> tuple[RoundExchange, Aggregate]:
     """A round's updates, combined; below the quorum they are dropped, and the round asked again."""
     plan, ledger = run.schedule, run.journal.ledger
     enough = taking_part(len(profiles), plan.fraction_train)
     wider = min(1.0, plan.fraction_train * plan.over_selection)
-    chosen = sample(profiles, wider, Moment(plan.seed, number))
+    chosen = sample(profiles, wider, RoundContext(plan.seed, number))
     needed = min(plan.quorum, enough)
     while True:
-        exchange = conversation(run, number, standing, chosen, enough)
+        exchange = open_round(run, number, standing, chosen, enough)
         former = len(ledger.rows)
         with ledger.time("round"):
             combined = run.aggregator.aggregate(exchange)
@@ -195,14 +195,14 @@ def _combined(
             raise UserError(said)
         log.warning("%s The run is paused.", said)
         with ledger.time("round"), ledger.time("clients"):
-            if not run.federation.gather(list(exchange.orders), needed):
+            if not run.federation.wait_for(list(exchange.instructions), needed):
                 raise UserError(said)
 
 
-def _conclude(
+def _evaluate_and_commit(
     run: Run,
     number: int,
-    standing: Standing,
+    standing: ServerState,
     record: Row,
     profiles: Mapping[str, ClientProfile],
 ) -> Row:
@@ -216,7 +216,7 @@ def _conclude(
         if (last and run.schedule.test) or (number == 0 and run.schedule.test is True):
             record = {**record, **_evaluated(run, number, standing, "test")}
     if last and run.schedule.evaluate_clients:
-        exchange = conversation(run, number, standing, profiles)
+        exchange = open_round(run, number, standing, profiles)
         with ledger.time("round"):
             answers = {profile.name: update for profile, update in exchange.evaluate()}
         scored = {name: dict(u.numbers) for name, u in answers.items() if u.weight}
@@ -228,7 +228,7 @@ def _conclude(
         **spent(run.journal.ledger, run.federation.remote),
         "time": time.time(),
     }
-    say("saving the round")
+    report("saving the round")
     run.journal.commit(checkpoint(number, standing), record)
     _tell(run, record)
     return record
@@ -237,12 +237,12 @@ def _conclude(
 def _tell(run: Run, record: Row) -> None:
     """Tell whoever watches what a finished round took."""
     took = sum(record["seconds"].values())
-    say(ROUNDS, record["round"], run.schedule.rounds, seconds=took, **record["bytes"])
+    report(ROUNDS, record["round"], run.schedule.rounds, seconds=took, **record["bytes"])
 
 
-def _evaluated(run: Run, number: int, standing: Standing, split: str) -> Row:
+def _evaluated(run: Run, number: int, standing: ServerState, split: str) -> Row:
     """The global model's scores on one of the server's splits."""
-    learner = run.learner(Moment(run.schedule.seed, number), {})
+    learner = run.learner(RoundContext(run.schedule.seed, number), {})
     tasks = {n: task for n, task in run.tasks.items() if split == "test" or not task.costly}
     if not tasks or not learner.examples(split):
         return {}
@@ -263,11 +263,11 @@ def _evaluated(run: Run, number: int, standing: Standing, split: str) -> Row:
 
 
 def _server(run: Run, number: int, num_clients: int, kept: Memory) -> Server:
-    moment = Moment(run.schedule.seed, number)
-    return Server(run.learner(moment, kept), num_clients, moment)
+    context = RoundContext(run.schedule.seed, number)
+    return Server(run.learner(context, kept), num_clients, context)
 
 
-def _too_few(number: int, combined: Combined, needed: int, rows: Sequence[Row]) -> str:
+def _too_few(number: int, combined: Aggregate, needed: int, rows: Sequence[Row]) -> str:
     few = f"only {len(combined.clients)} of {needed} clients' updates could be used"
     said = few if combined.clients else "no client's update could be used"
     return f"{said} in round {number}: {_reasons(rows)}"

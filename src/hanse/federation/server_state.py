@@ -15,7 +15,7 @@ KEPT = "optimizer"
 
 
 @dataclass(frozen=True)
-class Standing:
+class ServerState:
     """What the server knows between two rounds.
 
     constants: of the adapter. holding: the clients that have them, to which exchanges add.
@@ -29,7 +29,7 @@ class Standing:
     holding: set[str] = field(default_factory=set)
 
 
-def checkpoint(number: int, standing: Standing) -> Checkpoint:
+def checkpoint(number: int, standing: ServerState) -> Checkpoint:
     """What is written down after a round."""
     groups: dict[str, Tensors] = {f"{STATE}{name}": t for name, t in standing.state.items()}
     groups |= {**standing.codecs, KEPT: standing.kept}
@@ -37,11 +37,11 @@ def checkpoint(number: int, standing: Standing) -> Checkpoint:
     return Checkpoint(number, groups, dict(standing.counted), *known)
 
 
-def standing_of(checkpoint: Checkpoint, constants: Constants | None = None) -> Standing:
+def standing_of(checkpoint: Checkpoint, constants: Constants | None = None) -> ServerState:
     """What the server knew at a checkpoint; constants: those that it names, where they matter."""
     groups = dict(checkpoint.groups)
     kept = dict(groups.pop(KEPT, {}))
     state = {n[len(STATE) :]: t for n, t in groups.items() if n.startswith(STATE)}
     codecs = {n: t for n, t in groups.items() if not n.startswith(STATE)}
     known = constants or Constants(), set(checkpoint.holding)
-    return Standing(state, codecs, kept, checkpoint.counted, *known)
+    return ServerState(state, codecs, kept, checkpoint.counted, *known)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hanse import atomic_files
-from hanse.tensors.named import below
+from hanse.tensors.named import strip_prefix
 from hanse.tensors.serialization import Groups, MessageError, unpack
 
 KEPT = 2  # checkpoints: the newest, and the one before it in case that one is damaged
@@ -50,6 +50,6 @@ def read_checkpoint(file: Path) -> Checkpoint | None:
         header, numbers, groups = unpack(data, "checkpoint")
     except MessageError:
         return None
-    counted = {name: int(value) for name, value in below(numbers, "counted/").items()}
-    known = header.get("constants", ""), frozenset(below(numbers, "holding/"))
+    counted = {name: int(value) for name, value in strip_prefix(numbers, "counted/").items()}
+    known = header.get("constants", ""), frozenset(strip_prefix(numbers, "holding/"))
     return Checkpoint(int(numbers["round"]), groups, counted, *known)

@@ -17,7 +17,7 @@ import yaml
 from hanse import atomic_files
 from hanse.errors import UserError
 from hanse.journal.ledger import Row
-from hanse.observability.progress import say
+from hanse.observability.progress import report
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def following(trackers: Mapping[str, Tracker], folder: Path) -> Iterator[Callabl
     run, news = _tracked(folder), _News(folder)
     opened: dict[str, Following] = {}
     for name, tracker in trackers.items():
-        say(f"opening {name}")
+        report(f"opening {name}")
         with _given_up(name, opened):
             opened[name] = tracker.open(run)
 
@@ -115,7 +115,7 @@ def following(trackers: Mapping[str, Tracker], folder: Path) -> Iterator[Callabl
         finished = True
     finally:
         for name in list(opened):
-            say(f"closing {name}")
+            report(f"closing {name}")
             with _given_up(name, opened):
                 opened[name].close(finished)
 

@@ -12,7 +12,7 @@ from torch.nn import Parameter
 from hanse.data.example import Example
 from hanse.federation.constants import Constants
 from hanse.federation.interfaces.learner import Learner, Objective
-from hanse.federation.interfaces.results import Fit, Memory, Penalty
+from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.generation import Decoding, continued
@@ -23,10 +23,10 @@ from hanse.learners.training.batches import Batch, choice_scores, collate
 from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.learners.training.loop import fit
 from hanse.learners.training.out_of_memory import refused
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import RESIDUAL
-from hanse.tensors.named import Tensors, prefixed
+from hanse.tensors.named import Tensors, add_prefix
 
 
 @dataclass
@@ -44,12 +44,12 @@ class AdaptedModel(Learner):
     backbone: Backbone
     adapter: str
     splits: Mapping[str, Sequence[Example]]
-    training: Training
+    training: TrainingSettings
     objective: Objective
-    moment: Moment
+    context: RoundContext
     rounds: int
     kept: Memory
-    together: Callable[[Member], Fit] | None = None
+    together: Callable[[Member], TrainResult] | None = None
     frozen: Tensors = field(default_factory=dict)
     residual: Tensors = field(default_factory=dict)
     bare: bool = False
@@ -124,13 +124,13 @@ class AdaptedModel(Learner):
         penalty: Penalty | None = None,
         objective: Objective | None = None,
         split: str = "train",
-    ) -> Fit:
+    ) -> TrainResult:
         goal = objective or self.objective
         if self.together is not None:
             member = self.member(penalty, goal, split)
             if member.joins:
                 done = self.together(member)
-                self.load({**member.tensors, **prefixed(RESIDUAL, self.residual)})
+                self.load({**member.tensors, **add_prefix(RESIDUAL, self.residual)})
                 return done
         # Dropout draws from torch's global generator.
         live = self.backbone.parameters(self.adapter)
@@ -141,13 +141,13 @@ class AdaptedModel(Learner):
             inject.held(live[name] for name in self.frozen),
             self.backbone.corrected(self.residual),
         ):
-            torch.manual_seed(self.moment.derive("dropout"))
+            torch.manual_seed(self.context.derive("dropout"))
             return fit(
                 self,
                 split,
                 self.training,
                 goal,
-                self.moment,
+                self.context,
                 self.rounds,
                 penalty,
                 self.kept,
@@ -168,7 +168,7 @@ class AdaptedModel(Learner):
             split,
             self.training,
             objective or self.objective,
-            self.moment,
+            self.context,
             self.rounds,
             penalty,
             self.tensors(),

@@ -15,14 +15,14 @@ from hanse.errors import UserError
 from hanse.federation.constants import Constants
 from hanse.learners.caching import frozen_layers
 from hanse.learners.caching.activations import Activations
-from hanse.learners.caching.frozen_layers import Prefix
+from hanse.learners.caching.frozen_layers import FrozenLayers
 from hanse.learners.injection import constants, inject, virtual_tokens
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.models import quantization
 from hanse.learners.models.head import Head
 from hanse.learners.models.heads.language_model import LanguageModel
 from hanse.learners.models.layers import frozen_depth
-from hanse.learners.models.precision import Chosen
+from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.residual import Residual
 from hanse.learners.training.batches import placed
 from hanse.tensors.named import Tensors
@@ -54,13 +54,13 @@ class Backbone:
     _configs: dict[str, list[Any]] = field(default_factory=dict)  # PEFT's, of each kind
     _constants: dict[str, str] = field(default_factory=dict)  # hashes, where they are known
     _depths: dict[str, int] = field(default_factory=dict)  # layers below each adapter
-    _prefixes: dict[int, Prefix | None] = field(default_factory=dict)  # by depth
+    _prefixes: dict[int, FrozenLayers | None] = field(default_factory=dict)  # by depth
     _kept: Activations = field(default_factory=Activations)
 
     @property
-    def chosen(self) -> Chosen:
+    def chosen(self) -> ComputeMode:
         """How it computes."""
-        return Chosen(self.bf16, self.plain_attention)
+        return ComputeMode(self.bf16, self.plain_attention)
 
     def serves(self, needs: str, classes: int) -> bool:
         """Whether its head reads what is needed, and has as many outputs if it does not speak."""
@@ -92,7 +92,7 @@ class Backbone:
             self._depths[name] = depth = frozen_depth(self.model, self.parameters(name).values())
             if depth and depth not in self._prefixes:
                 what = self.model, depth, self.autocast, self.positions, self._kept
-                self._prefixes[depth] = frozen_layers.find(*what, masked=not self.head.causal)
+                self._prefixes[depth] = frozen_layers.detect(*what, masked=not self.head.causal)
         return name
 
     def configs(self, adapter: str) -> list[Any]:

@@ -10,12 +10,15 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.models import precision, pretrained, quantization, short_attention
 from hanse.learners.models.gradient_checkpointing import recompute
 from hanse.learners.models.head import Head, choose
-from hanse.learners.models.precision import Chosen
-from hanse.learners.models.settings import Model
+from hanse.learners.models.precision import ComputeMode
+from hanse.learners.models.settings import BaseModelSettings
 
 
 def load(
-    settings: Model, chosen: Chosen | None = None, classes: int = 0, needs: str = ""
+    settings: BaseModelSettings,
+    chosen: ComputeMode | None = None,
+    classes: int = 0,
+    needs: str = "",
 ) -> Backbone:
     """Load a base model and its tokenizer; raises UserError with what is wrong with them.
 

@@ -38,7 +38,7 @@ class Step:
     detail: str = ""
 
 
-def say(what: str, done: int = 0, total: int = 0, detail: str = "", **numbers: float) -> None:
+def report(what: str, done: int = 0, total: int = 0, detail: str = "", **numbers: float) -> None:
     """Report a step of some work; a handler finds it as `record.step`."""
     if watched():
         log.debug("%s", what, extra={"step": Step(what, done, total, numbers, detail)})
@@ -59,11 +59,11 @@ def track(
     due = 0.0
     for index, item in enumerate(items):
         if watched() and time.monotonic() >= due:
-            say(what, index * each, total, "", **numbers())
+            report(what, index * each, total, "", **numbers())
             due = time.monotonic() + EVERY
         yield item
     if watched():
-        say(what, total, total, "", **numbers())
+        report(what, total, total, "", **numbers())
 
 
 def watched() -> bool:

@@ -18,22 +18,22 @@ from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
 from hanse.data.tokenization import render
 from hanse.errors import UserError
 from hanse.experiment.assembly import federated_dataset
-from hanse.experiment.assembly.assemble import Silo, Simulation, simulate
+from hanse.experiment.assembly.assemble import SimulatedClient, Simulation, simulate
 from hanse.experiment.assembly.resources import examples
 from hanse.experiment.schema import Experiment, build_objective, build_trackers
-from hanse.federation.client import Site, respond
+from hanse.federation.client import ClientEndpoint, respond
 from hanse.federation.client_sampling import sample
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.task import Task
 from hanse.federation.messages import Reply
 from hanse.federation.round import RoundExchange
-from hanse.federation.server import Run, conversation, start
+from hanse.federation.server import Run, open_round, start
 from hanse.journal.environment import peak_memory
 from hanse.journal.run_folder import Journal
 from hanse.journal.tracking import refuse_missing
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.simulation.in_process import in_process
 
 PROBED = 4  # optimizer steps that are really done, the first on the longest examples
@@ -87,8 +87,8 @@ def preview(experiment: Experiment) -> Preview:
 def _measured(simulation: Simulation, run: Run, folder: Path) -> Preview:
     settings = simulation.experiment
     profiles = {profile.name: profile for profile in simulation.profiles}
-    exchange = conversation(run, 1, start(run, profiles), profiles)
-    chosen = len(sample(profiles, settings.fraction_train, Moment(settings.seed, 1)))
+    exchange = open_round(run, 1, start(run, profiles), profiles)
+    chosen = len(sample(profiles, settings.fraction_train, RoundContext(settings.seed, 1)))
     rounds = settings.rounds * chosen / len(profiles)  # of each client, in the mean
     once = _constants(exchange)
     exchange.holding |= profiles.keys()  # the clients here find them in the server's own folder
@@ -117,7 +117,7 @@ def _constants(exchange: RoundExchange) -> int:
     """The bytes of the adapter's constants in a request that has them."""
     if not exchange.constants.digest:
         return 0
-    with_them = exchange.encoded("train", next(iter(exchange.orders)))
+    with_them = exchange.encoded("train", next(iter(exchange.instructions)))
     return len(with_them.pack()) - len(replace(with_them, given={}).pack())
 
 
@@ -135,7 +135,7 @@ def _asked(
     settings: dict[int, str] = {}  # as text, by the identity of what most clients share
     probes: dict[str, tuple[Reply, float, float]] = {}
     sizes: dict[Hashable, tuple[int, int]] = {}
-    for name, order in exchange.orders.items():
+    for name, instruction in exchange.instructions.items():
         silo = simulation.silos[name]
         if id(silo.experiment) not in settings:
             settings[id(silo.experiment)] = silo.experiment.model_dump_json()
@@ -144,7 +144,12 @@ def _asked(
             request = exchange.encoded("train", name).pack()
             probes[alike] = _probe(simulation.site(folder, name), silo, request)
         reply, first, again = probes[alike]
-        kind = (alike, id(order.tensors), *order.numbers, len(json.dumps(json.dumps(name))))
+        kind = (
+            alike,
+            id(instruction.tensors),
+            *instruction.numbers,
+            len(json.dumps(json.dumps(name))),
+        )
         if kind not in sizes:
             sizes[kind] = traffic(exchange, name, reply)
         down[name], up[name] = sizes[kind]
@@ -160,7 +165,9 @@ def traffic(exchange: RoundExchange, name: str, reply: Reply) -> tuple[int, int]
     return len(exchange.encoded("train", name).pack()), len(answer.pack())
 
 
-def _probe(site: Site, silo: Silo, request: bytes) -> tuple[Reply, float, float]:
+def _probe(
+    site: ClientEndpoint, silo: SimulatedClient, request: bytes
+) -> tuple[Reply, float, float]:
     """A client's real answer after a few steps, and its seconds for a token that it reads.
 
     The first time, and again: what frozen layers make of a row is kept. The first steps are on the
@@ -171,7 +178,7 @@ def _probe(site: Site, silo: Silo, request: bytes) -> tuple[Reply, float, float]
     size = silo.experiment.train.per_device_train_batch_size * PROBED
     known = lengths(train)
     longest = [train[at] for at in sorted(range(len(train)), key=known.__getitem__)[-size:]]
-    drawn = torch.randperm(len(train), generator=Moment(0).generator("probe"))[:size].tolist()
+    drawn = torch.randperm(len(train), generator=RoundContext(0).generator("probe"))[:size].tolist()
     _answer(site, silo, request, longest)
     replies = [_answer(site, silo, request, [train[at] for at in drawn]) for _ in range(2)]
     told = [reply.update.numbers for reply in replies]
@@ -179,7 +186,9 @@ def _probe(site: Site, silo: Silo, request: bytes) -> tuple[Reply, float, float]
     return replies[0], first, again
 
 
-def _answer(site: Site, silo: Silo, request: bytes, train: Sequence[Example]) -> Reply:
+def _answer(
+    site: ClientEndpoint, silo: SimulatedClient, request: bytes, train: Sequence[Example]
+) -> Reply:
     """The reply after a few steps on these examples."""
     settings = silo.experiment.train
     size = min(settings.per_device_train_batch_size, TRIED)
@@ -191,8 +200,8 @@ def _answer(site: Site, silo: Silo, request: bytes, train: Sequence[Example]) ->
         gradient_accumulation_steps=min(settings.gradient_accumulation_steps, TRIED // size),
     )
 
-    def learner(moment: Moment, kept: Memory) -> Learner:
-        whole = site.learner(moment, kept)
+    def learner(context: RoundContext, kept: Memory) -> Learner:
+        whole = site.learner(context, kept)
         assert isinstance(whole, AdaptedModel)  # what a simulation's silos hold
         return replace(whole, splits={"train": train}, training=brief)
 
@@ -202,7 +211,7 @@ def _answer(site: Site, silo: Silo, request: bytes, train: Sequence[Example]) ->
     return reply
 
 
-def _tokens_a_round(silo: Silo) -> float:
+def _tokens_a_round(silo: SimulatedClient) -> float:
     """Tokens that a client trains on in one round, by the mean length of its examples."""
     train, settings = silo.examples["train"], silo.experiment.train
     return settings.steps(len(train)) * settings.batch * sum(lengths(train)) / len(train)

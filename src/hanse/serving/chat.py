@@ -13,10 +13,10 @@ from hanse.data.tokenization.tags import read_words
 from hanse.data.tokenization.tokenizer import encode, lead
 from hanse.errors import UserError
 from hanse.experiment.assembly import source_rows
-from hanse.experiment.assembly.resources import Machine, examples
+from hanse.experiment.assembly.resources import Resources, examples
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.generation import Decoding, Hear, continued
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.serving.trained_adapter import Trained, find
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Talk:
     def answer(self, prompt: str, decoding: Decoding, hear: Hear | None = None) -> str:
         """What the model says, word by word to `hear`; a conversation remembers both."""
         self.turns += 1
-        seed = Moment(decoding.seed, self.turns).derive("answer")
+        seed = RoundContext(decoding.seed, self.turns).derive("answer")
         asked = {"role": "user", "content": prompt}
         ids = self._asked(asked)
         backbone, adapter = self.learner.backbone, self.learner.speaking
@@ -131,7 +131,7 @@ def open_talk(folder: Path, overrides: Iterable[str] = (), trusted: bool = False
     trained = find(folder, overrides, trusted)
     if trained.rounds is not None:
         log.info("%s is not finished: this is what it knew after round %d", folder, trained.rounds)
-    return Talk(trained, trained.learner(Machine(), {}), _kind(folder, trained))
+    return Talk(trained, trained.learner(Resources(), {}), _kind(folder, trained))
 
 
 def _kind(folder: Path, trained: Trained) -> str:

@@ -9,7 +9,7 @@ from hanse.data.sources import corpora
 from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import Interval, paired
 from hanse.experiment.assembly.federated_dataset import divide
-from hanse.experiment.assembly.resources import Machine, examples
+from hanse.experiment.assembly.resources import Resources, examples
 from hanse.experiment.schema import Experiment, build_tasks
 from hanse.federation.interfaces.results import Scores
 from hanse.journal.environment import same_data
@@ -44,7 +44,7 @@ def compare(
         raise UserError(
             f"{run} has no finished adapter; run `hanse resume {run}` first, or name another run."
         )
-    experiment, machine = found.experiment, Machine()
+    experiment, machine = found.experiment, Resources()
     rows = _rows(run, experiment, data, split)
     tasks = build_tasks(experiment)
     needs = next(iter(tasks.values())).needs

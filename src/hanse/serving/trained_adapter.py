@@ -7,7 +7,7 @@ from pathlib import Path
 from hanse.data.example import Example
 from hanse.errors import UserError
 from hanse.experiment import loading
-from hanse.experiment.assembly.resources import Machine, outputs
+from hanse.experiment.assembly.resources import Resources, outputs
 from hanse.experiment.schema import AnyAdapter, Experiment, build_algorithm, build_objective
 from hanse.federation.constants import FOLDER, Constants, ConstantStore
 from hanse.federation.server_state import standing_of
@@ -16,7 +16,7 @@ from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.injection import adapter_files
 from hanse.learners.injection.adapter_layout import CONFIG, WEIGHTS
 from hanse.learners.models.label_outputs import names
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import RESIDUAL
 from hanse.tensors.named import Tensors
 
@@ -36,10 +36,10 @@ class Trained:
     rounds: int | None = None
     constants: Constants = field(default_factory=Constants)
 
-    def learner(self, machine: Machine, splits: Mapping[str, Sequence[Example]]) -> AdaptedModel:
+    def learner(self, machine: Resources, splits: Mapping[str, Sequence[Example]]) -> AdaptedModel:
         """A learner over these splits, with the adapter at work."""
-        moment = Moment(self.experiment.seed)
-        learner = machine.learner(self.experiment, splits, moment, {})
+        context = RoundContext(self.experiment.seed)
+        learner = machine.learner(self.experiment, splits, context, {})
         self.use(learner)
         learner.backbone.read_constants(learner.adapter, self.tensors)
         return learner

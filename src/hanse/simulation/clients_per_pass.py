@@ -12,8 +12,8 @@ from hanse.experiment.assembly.assemble import Simulation
 from hanse.federation.client_sampling import taking_part
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.batched_clients.size import MOST, best, fitting
-from hanse.observability.progress import say
-from hanse.randomness import Moment
+from hanse.observability.progress import report
+from hanse.randomness import RoundContext
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def decided(simulation: Simulation) -> Simulation:
         chosen = "off"
         log.info("clients train one by one: a cohort can do neither this adapter nor objective")
     elif asked == "auto":
-        say("measuring how many clients train best together")
+        report("measuring how many clients train best together")
         chosen = best(members, _steps(simulation, together))
         log.info("%s", f"{chosen} clients train together" if chosen > 1 else "clients train alone")
     else:
@@ -47,12 +47,12 @@ def _members(simulation: Simulation, number: int) -> Sequence[Member]:
     found: list[Member] = []
     starts: dict[str, Member] = {}
     for name, silo in list(simulation.silos.items())[:number]:
-        moment = Moment(simulation.experiment.seed, 0, name)
-        learner = replace(silo.learner, moment=moment, kept={})
+        context = RoundContext(simulation.experiment.seed, 0, name)
+        learner = replace(silo.learner, context=context, kept={})
         if learner.adapter not in starts:
             starts[learner.adapter] = learner.member()
         like = starts[learner.adapter]
-        found.append(replace(like, learner=learner, settings=learner.training, moment=moment))
+        found.append(replace(like, learner=learner, settings=learner.training, context=context))
     return found
 
 

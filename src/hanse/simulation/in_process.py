@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from hanse.experiment.assembly.assemble import Simulation
-from hanse.federation.client import Site, respond
-from hanse.federation.interfaces.transport import Federation
+from hanse.federation.client import ClientEndpoint, respond
+from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile
 from hanse.learners.batched_clients.train import train
 from hanse.simulation.rendezvous import Rendezvous
 
 
-class InProcess(Federation):
+class InProcess(Transport):
     """Simulated clients, made when they are asked; those with a session are kept.
 
     site: makes a client's side from its name. Clients with the same settings share one base model.
@@ -26,15 +26,15 @@ class InProcess(Federation):
     def __init__(
         self,
         profiles: Sequence[ClientProfile],
-        site: Callable[[str], Site],
+        site: Callable[[str], ClientEndpoint],
         rendezvous: Rendezvous[Any, Any] | None = None,
         cohort: int = 1,
     ) -> None:
         self._profiles = list(profiles)
         self._make = site
         self._rendezvous = rendezvous
-        self._cohort = self.ahead = cohort  # each waiting request is an adapter in memory
-        self._sites: dict[str, Site] = {}  # those with a session
+        self._cohort = self.max_in_flight = cohort  # each waiting request is an adapter in memory
+        self._sites: dict[str, ClientEndpoint] = {}  # those with a session
         self._queue: deque[tuple[str, bytes]] = deque()
         self._replies: deque[tuple[str, bytes]] = deque()
 

@@ -13,14 +13,14 @@ from hanse.experiment import loading
 from hanse.experiment.assembly import federated_dataset
 from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.assembly.execute import go, reserved
-from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment, build_trackers
 from hanse.journal import environment, yaml_text
 from hanse.journal.run_folder import DEPLOYED, Journal
 from hanse.journal.tracking import refuse_missing
 from hanse.learners import flops
 from hanse.learners.models.precision import read
-from hanse.observability.progress import say
+from hanse.observability.progress import report
 from hanse.simulation.clients_per_pass import decided
 from hanse.simulation.in_process import in_process
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    experiment: Experiment, held: Machine | None = None, stop: threading.Event | None = None
+    experiment: Experiment, held: Resources | None = None, stop: threading.Event | None = None
 ) -> Path:
     """Run an experiment in a new folder; the folder, finished.
 
@@ -54,7 +54,7 @@ def run(
 
 def resume(
     folder: Path,
-    held: Machine | None = None,
+    held: Resources | None = None,
     stop: threading.Event | None = None,
     trusted: bool = False,
 ) -> Path:
@@ -76,7 +76,7 @@ def resume(
         )
     experiment = loading.load_left(folder / "experiment.yaml", trusted=trusted)
     refuse_missing(build_trackers(experiment))
-    held = held or Machine()
+    held = held or Resources()
     held.chosen |= read(environment.follow(folder))
     simulation = simulate(experiment, held, begun=True)
     environment.same_data(folder, simulation.division.digest)
@@ -87,7 +87,7 @@ def resume(
 def _speed(simulation: Simulation) -> dict[str, float]:
     """What a token takes, and what this machine can do: a report says how near it came to that."""
     silo, learner = next(iter(simulation.silos.values())), simulation.learner
-    say("measuring this machine")
+    report("measuring this machine")
     dtype = torch.bfloat16 if learner.backbone.bf16 else torch.float32
     return {
         **flops.per_token(learner, learner.objective, silo.examples["train"]),

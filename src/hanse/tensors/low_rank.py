@@ -57,7 +57,7 @@ def tensors(layers: Mapping[str, Factors]) -> dict[str, Tensor]:
     return {name: found[name] for name in sorted(found)}
 
 
-def beside(tensors: Tensors) -> dict[str, Tensor]:
+def non_factor_tensors(tensors: Tensors) -> dict[str, Tensor]:
     """What is trained beside the factors, such as a head."""
     return {name: tensor for name, tensor in tensors.items() if not name.endswith((A, B))}
 
@@ -70,7 +70,7 @@ def refuse_other_than_lora(tensors: Tensors, algorithm: str, products: bool = Tr
         one pair, whose product means nothing.
     """
     own = layers(tensors)
-    strange = [name for name in beside(tensors) if ".lora_" in name]
+    strange = [name for name in non_factor_tensors(tensors) if ".lora_" in name]
     if strange or not own:
         name = next(iter(strange or tensors), "nothing")
         raise UserError(

@@ -30,7 +30,7 @@ def zeros(layout: Layout) -> dict[str, Tensor]:
     return {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in layout.items()}
 
 
-def each(function: Callable[..., Tensor], *groups: Tensors) -> dict[str, Tensor]:
+def map_tensors(function: Callable[..., Tensor], *groups: Tensors) -> dict[str, Tensor]:
     """Apply `function` name by name; all groups must have the same names."""
     first = groups[0]
     for other in groups[1:]:
@@ -42,15 +42,15 @@ def each(function: Callable[..., Tensor], *groups: Tensors) -> dict[str, Tensor]
 
 def add(a: Tensors, b: Tensors) -> dict[str, Tensor]:
     """a + b, name by name."""
-    return each(torch.add, a, b)
+    return map_tensors(torch.add, a, b)
 
 
 def subtract(a: Tensors, b: Tensors) -> dict[str, Tensor]:
     """a - b, name by name."""
-    return each(torch.sub, a, b)
+    return map_tensors(torch.sub, a, b)
 
 
-def moved(a: Tensors, by: Tensors) -> dict[str, Tensor]:
+def add_where_present(a: Tensors, by: Tensors) -> dict[str, Tensor]:
     """a + by for the names that are in `by`, all of which `a` must have, and a for the others."""
     return {**a, **add({name: a[name] for name in by}, by)}
 
@@ -60,12 +60,12 @@ def scale(a: Tensors, factor: float) -> dict[str, Tensor]:
     return {name: tensor * factor for name, tensor in a.items()}
 
 
-def prefixed(prefix: str, a: Tensors) -> dict[str, Tensor]:
+def add_prefix(prefix: str, a: Tensors) -> dict[str, Tensor]:
     """The same tensors, each name behind a prefix, so that several groups can travel as one."""
     return {prefix + name: tensor for name, tensor in a.items()}
 
 
-def below(a: Mapping[str, Value], prefix: str) -> dict[str, Value]:
+def strip_prefix(a: Mapping[str, Value], prefix: str) -> dict[str, Value]:
     """The tensors, or numbers, whose names begin with a prefix, without it."""
     start = len(prefix)
     return {name[start:]: value for name, value in a.items() if name.startswith(prefix)}
@@ -77,7 +77,7 @@ def matching(a: Tensors, patterns: Iterable[str]) -> dict[str, Tensor]:
     return {n: t for n, t in a.items() if any(pattern.search(n) for pattern in found)}
 
 
-def without(a: Tensors, others: Tensors) -> dict[str, Tensor]:
+def drop(a: Tensors, others: Tensors) -> dict[str, Tensor]:
     """The tensors of `a` whose names are not in `others`."""
     return {name: tensor for name, tensor in a.items() if name not in others}
 

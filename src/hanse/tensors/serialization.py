@@ -84,7 +84,7 @@ def unpack(
     return {key: cleaned(value) for key, value in header.items()}, told, groups
 
 
-def whole(numbers: Numbers, name: str) -> int:
+def whole_number(numbers: Numbers, name: str) -> int:
     """The number `name`, which must be there and be a whole one."""
     value = numbers.get(name, math.nan)
     if not 0 <= value < 2**53 or value != int(value):

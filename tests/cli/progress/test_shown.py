@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from hanse.cli.progress import lines, terminal
-from hanse.cli.progress.state import Heard
+from hanse.cli.progress.state import ProgressState
 from hanse.cli.progress.terminal import drawn
 from hanse.cli.progress.watch import watched
 from hanse.observability import progress
-from hanse.observability.progress import Step, say
+from hanse.observability.progress import Step, report
 
 log = logging.getLogger("hanse.something")
 TOLD = [
@@ -45,7 +45,7 @@ def log_lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     logger.setLevel(before)
 
 
-def _drawn(width: int, heard: Heard) -> list[str]:
+def _drawn(width: int, heard: ProgressState) -> list[str]:
     console = Console(width=width, file=io.StringIO(), color_system=None, force_terminal=True)
     console.print(drawn(heard, 30.0))
     return console.file.getvalue().replace("\N{NO-BREAK SPACE}", " ").splitlines()  # type: ignore[attr-defined]
@@ -53,7 +53,7 @@ def _drawn(width: int, heard: Heard) -> list[str]:
 
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_everything_is_on_the_screen(width: int) -> None:
-    heard = Heard(0.0, 0.0)
+    heard = ProgressState(0.0, 0.0)
     for step in TOLD:
         heard.hear(step, 20.0)
     shown = _drawn(width, heard)
@@ -73,7 +73,7 @@ def test_everything_is_on_the_screen(width: int) -> None:
 
 
 def test_what_has_no_length_has_no_bar() -> None:
-    heard = Heard(0.0, 0.0)
+    heard = ProgressState(0.0, 0.0)
     assert "starting" in _drawn(60, heard)[0]
     heard.hear(Step("loading [/model]"), 10.0)
     [work, took] = _drawn(60, heard)
@@ -86,7 +86,7 @@ def test_a_terminal_is_drawn_on_and_cleared(log_lines: io.StringIO) -> None:
     console = Console(file=screen, width=80, color_system=None, force_terminal=True)
     with watched(console):
         for step in TOLD:
-            say(step.what, step.done, step.total, **step.numbers)
+            report(step.what, step.done, step.total, **step.numbers)
         log.info("a line")
         console.print("a result")
         time.sleep(1.5 / terminal.A_SECOND)
@@ -120,12 +120,12 @@ def test_no_control_codes_where_they_mean_nothing(
         monkeypatch.setenv(name, value)
     file = Screen() if "TERM" in environment else io.StringIO()
     with watched(Console(file=file, width=80, force_terminal=True)):
-        say("loading")
+        report("loading")
     assert file.getvalue() == ""
 
 
 def test_a_silence_is_broken_while_a_call_lasts(log_lines: io.StringIO) -> None:
-    heard = Heard(time.monotonic(), time.monotonic())
+    heard = ProgressState(time.monotonic(), time.monotonic())
     heard.hear(Step("loading smollm2"), time.monotonic())
     with lines.beating(heard, silence=0.08):
         time.sleep(0.4)  # like a call into C
@@ -135,7 +135,7 @@ def test_a_silence_is_broken_while_a_call_lasts(log_lines: io.StringIO) -> None:
 
 
 def test_no_line_where_others_are_printed(log_lines: io.StringIO) -> None:
-    heard = Heard(time.monotonic(), time.monotonic())
+    heard = ProgressState(time.monotonic(), time.monotonic())
     with lines.beating(heard, silence=2.0):
         for _ in range(4):
             log.info("a line")
@@ -146,7 +146,7 @@ def test_no_line_where_others_are_printed(log_lines: io.StringIO) -> None:
 def test_a_server_that_waits_for_days_says_so_more_and_more_rarely(
     log_lines: io.StringIO,
 ) -> None:
-    heard = Heard(time.monotonic(), time.monotonic())
+    heard = ProgressState(time.monotonic(), time.monotonic())
     heard.hear(Step("waiting for 1 of 2: b"), time.monotonic())
     with lines.beating(heard, silence=0.04):
         time.sleep(1.2)  # 30 silences; lines after 1, 2, 4, 8 … of them
@@ -165,7 +165,7 @@ def test_nothing_is_left_behind(
     before = threading.active_count(), progress.log.handlers[:]
     file = Screen() if live else io.StringIO()
     with pytest.raises(error), watched(Console(file=file, width=80, force_terminal=live)):
-        say("loading")
+        report("loading")
         raise error
     time.sleep(1.5 / terminal.A_SECOND)
     assert (threading.active_count(), progress.log.handlers) == before

@@ -3,12 +3,12 @@
 import pytest
 
 from hanse.cli.progress import phrases
-from hanse.cli.progress.state import Heard, Sent
+from hanse.cli.progress.state import ProgressState, Sent
 from hanse.observability.progress import Step
 
 
-def _heard(*told: tuple[float, Step]) -> Heard:
-    heard = Heard(0.0, 0.0)
+def _heard(*told: tuple[float, Step]) -> ProgressState:
+    heard = ProgressState(0.0, 0.0)
     for now, step in told:
         heard.hear(step, now)
     return heard
@@ -112,7 +112,7 @@ def test_work_has_lasted_since_it_began() -> None:
 
 
 def test_work_that_is_said_again_and_again_has_lasted_since_it_was_said_first() -> None:
-    heard = Heard(0.0, 0.0)
+    heard = ProgressState(0.0, 0.0)
     for now in range(10, 60):
         heard.hear(Step("waiting for 1 of 2: b", detail=f"b gone, last seen {now} s ago"), now)
     assert heard.since == 10

@@ -11,7 +11,7 @@ from hanse import registry
 from hanse.data.formats.row import Row
 from hanse.data.partitioning import Partitioner, partition
 from hanse.errors import UserError
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from samples import some_rows
 
 
@@ -22,7 +22,7 @@ def _build(spec: Any) -> Partitioner:
 
 
 def _dealt(name: str, rows: Sequence[Row], clients: int, seed: int = 0, **settings: Any) -> Any:
-    return partition(rows, clients, _build({name: settings}), Moment(seed))
+    return partition(rows, clients, _build({name: settings}), RoundContext(seed))
 
 
 def _table(clients: list[list[Row]], labels: int) -> Any:
@@ -32,20 +32,20 @@ def _table(clients: list[list[Row]], labels: int) -> Any:
 
 
 def test_iid_clients_are_of_one_size_and_mixed() -> None:
-    clients = partition(some_rows(602), 4, _build("iid"), Moment(0))
+    clients = partition(some_rows(602), 4, _build("iid"), RoundContext(0))
     assert sorted(map(len, clients)) == [150, 150, 151, 151]
     assert all(set(Counter(row.label for row in client)) == set("012345") for client in clients)
 
 
 def test_dirichlet_with_a_large_alpha_is_near_uniform() -> None:
-    clients = partition(some_rows(), 4, _build({"dirichlet": {"alpha": 1e6}}), Moment(0))
+    clients = partition(some_rows(), 4, _build({"dirichlet": {"alpha": 1e6}}), RoundContext(0))
     for client in clients:
         assert all(24 <= n <= 26 for n in Counter(row.label for row in client).values())
         assert len(Counter(row.label for row in client)) == 6
 
 
 def test_dirichlet_with_a_small_alpha_gives_each_label_to_one_client() -> None:
-    clients = partition(some_rows(), 3, _build({"dirichlet": {"alpha": 1e-3}}), Moment(0))
+    clients = partition(some_rows(), 3, _build({"dirichlet": {"alpha": 1e-3}}), RoundContext(0))
     for label in "012345":
         shares = [sum(row.label == label for row in client) for client in clients]
         assert max(shares) >= 99
@@ -54,8 +54,10 @@ def test_dirichlet_with_a_small_alpha_gives_each_label_to_one_client() -> None:
 def test_dirichlet_redraws_until_each_client_has_enough() -> None:
     free = _build({"dirichlet": {"alpha": 0.2}})
     held = _build({"dirichlet": {"alpha": 0.2, "min_partition_size": 40}})
-    seed = next(s for s in range(99) if min(map(len, free.assign(some_rows(), 6, Moment(s)))) < 40)
-    assert min(map(len, held.assign(some_rows(), 6, Moment(seed)))) >= 40
+    seed = next(
+        s for s in range(99) if min(map(len, free.assign(some_rows(), 6, RoundContext(s)))) < 40
+    )
+    assert min(map(len, held.assign(some_rows(), 6, RoundContext(seed)))) >= 40
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_dirichlet_redraws_until_each_client_has_enough() -> None:
 )
 def test_dirichlet_gives_up_with_a_sentence(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"200 rows with 2 labels to 8 clients .*; raise alpha"):
-        partition(some_rows(200, labels=2), 8, _build({"dirichlet": settings}), Moment(0))
+        partition(some_rows(200, labels=2), 8, _build({"dirichlet": settings}), RoundContext(0))
 
 
 @pytest.mark.parametrize(
@@ -78,18 +80,18 @@ def test_settings_out_of_range(settings: dict[str, Any]) -> None:
 def test_dirichlet_needs_labels() -> None:
     rows = [*some_rows(5), Row(text="x", place="f:6")]
     with pytest.raises(UserError, match="f:6: the partitioner dirichlet goes by label"):
-        partition(rows, 2, _build("dirichlet"), Moment(0))
+        partition(rows, 2, _build("dirichlet"), RoundContext(0))
 
 
 def test_key_with_as_many_values_as_clients_follows_their_order() -> None:
-    clients = partition(some_rows(), 3, _build({"key": {"column": "source"}}), Moment(0))
+    clients = partition(some_rows(), 3, _build({"key": {"column": "source"}}), RoundContext(0))
     assert [{row.fields["source"] for row in client} for client in clients] == [{"a"}, {"b"}, {"c"}]
 
 
 def test_key_with_more_values_deals_the_largest_first_and_splits_none() -> None:
     sizes = {"p": 5, "q": 4, "r": 3, "s": 3, "t": 1}
     rows = [Row(text="x", fields={"k": value}) for value, n in sizes.items() for _ in range(n)]
-    clients = partition(rows, 2, _build({"key": {"column": "k"}}), Moment(0))
+    clients = partition(rows, 2, _build({"key": {"column": "k"}}), RoundContext(0))
     # p → 0 (5); q → 1 (4); r → 1 (7); s → 0 (8); t → 1 (8)
     assert [{row.fields["k"] for row in client} for client in clients] == [
         {"p", "s"},
@@ -99,14 +101,14 @@ def test_key_with_more_values_deals_the_largest_first_and_splits_none() -> None:
 
 def test_key_with_too_few_values() -> None:
     with pytest.raises(UserError, match="'source' has 3 values, too few for 4 clients; ask for at"):
-        partition(some_rows(), 4, _build({"key": {"column": "source"}}), Moment(0))
+        partition(some_rows(), 4, _build({"key": {"column": "source"}}), RoundContext(0))
 
 
 def test_key_with_a_missing_column() -> None:
     with pytest.raises(
         UserError, match=r"f:1: .* 'author', but the columns .* are: label, source;"
     ):
-        partition(some_rows(), 2, _build({"key": {"column": "author"}}), Moment(0))
+        partition(some_rows(), 2, _build({"key": {"column": "author"}}), RoundContext(0))
 
 
 def test_dirichlet_shares_have_the_mean_and_the_variance_of_the_distribution() -> None:
@@ -116,7 +118,7 @@ def test_dirichlet_shares_have_the_mean_and_the_variance_of_the_distribution() -
             [
                 len(held) / 1000
                 for held in _build({"dirichlet": {"alpha": alpha}}).assign(
-                    rows, clients, Moment(seed)
+                    rows, clients, RoundContext(seed)
                 )
             ]
             for seed in range(800)
@@ -243,7 +245,7 @@ def test_a_client_of_shard_holds_whole_shards(
     shard_of = {
         row: int(np.searchsorted(ends, at, side="right")) for at, row in enumerate(by_label)
     }
-    found = _build({"shard": settings}).assign(rows, clients, Moment(1))
+    found = _build({"shard": settings}).assign(rows, clients, RoundContext(1))
     numbers = []
     for held in found:
         shards = Counter(shard_of[index] for index in held)
@@ -368,10 +370,10 @@ def test_cluster_finds_what_belongs_together_the_largest_first() -> None:
 
 def test_cluster_with_alpha_deals_clusters_as_dirichlet_deals_labels() -> None:
     rows = _blobs([20, 70, 40])
-    found = _build({"cluster": {"num_clusters": 3, "alpha": 0.5}}).assign(rows, 2, Moment(4))
+    found = _build({"cluster": {"num_clusters": 3, "alpha": 0.5}}).assign(rows, 2, RoundContext(4))
     # The same rows with the clusters' numbers, the largest first, as labels.
     numbered = [Row(label={"1": "0", "2": "1", "0": "2"}[str(row.label)]) for row in rows]
-    assert found == _build({"dirichlet": {"alpha": 0.5}}).assign(numbered, 2, Moment(4))
+    assert found == _build({"dirichlet": {"alpha": 0.5}}).assign(numbered, 2, RoundContext(4))
 
 
 def test_cluster_says_what_cannot_be() -> None:

@@ -12,7 +12,7 @@ from hanse.data.partitioners.key import Key
 from hanse.data.sources import corpora, hub
 from hanse.data.sources.corpora import load
 from hanse.errors import UserError
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 
 def test_a_path_is_looked_for_here_and_then_in_the_homes(
@@ -160,7 +160,7 @@ def test_chatterbot_conversations_alternate_and_keep_their_topic(chatterbot: Pat
 def test_chatterbot_is_dealt_by_topic(chatterbot: Path) -> None:
     rows = load("chatterbot")
     assert [len(row.messages) for row in rows] == [2, 2, 2]
-    assert Key("topic").assign(rows, 2, Moment(0)) == [[0], [1, 2]]
+    assert Key("topic").assign(rows, 2, RoundContext(0)) == [[0], [1, 2]]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("chatterbot_corpus") is None, reason="not installed")

@@ -15,7 +15,7 @@ from hanse.experiment.assembly.assemble import simulate
 from hanse.learners.generation import Decoding, continued
 from hanse.learners.load import load
 from hanse.learners.models import sentence_encoder
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 
 SAID = (
     r"the tokenizer knows token (\d+) '<patient>', which is in .*, but the model has \1 rows; "
@@ -91,7 +91,7 @@ def test_one_that_stands_nowhere_does_no_harm(
 
 
 def test_a_prompt_that_is_typed_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
-    backbone = load(Model(str(_beyond(tiny_llama, tmp_path / "model")), bf16=False))
+    backbone = load(BaseModelSettings(str(_beyond(tiny_llama, tmp_path / "model")), bf16=False))
     ids = backbone.tokenizer("the <patient>")["input_ids"]
     with pytest.raises(UserError, match=SAID):
         continued(backbone, None, [ids], Decoding(3))

@@ -17,7 +17,7 @@ from hanse.deployment.flower.fleet_only import App, Receive, Send, fleet_only
 from hanse.deployment.flower.fork_client import NURSERY
 from hanse.deployment.flower.home import FlowerHome
 from hanse.deployment.flower.launcher import SERVER
-from hanse.deployment.flower.processes import Child, await_port, free_port
+from hanse.deployment.flower.processes import ManagedProcess, await_port, free_port
 from hanse.security import kits
 from hanse.security.kits import ServerKit
 
@@ -121,7 +121,7 @@ def superlink(request: pytest.FixtureRequest, tmp_path: Path, kit: ServerKit) ->
         for name, file in zip(names, kit.certificates, strict=True):
             words += [name, str(file)]
         words += ["--enable-supernode-auth"]
-    child = Child(home, words, {NURSERY: str(tmp_path / "nursery"), "HANSE_DOOR": ""})
+    child = ManagedProcess(home, words, {NURSERY: str(tmp_path / "nursery"), "HANSE_DOOR": ""})
     child.start()
     try:
         await_port(child, "127.0.0.1", port)

@@ -18,7 +18,7 @@ from hanse.deployment.flower import superlink as flower_link
 from hanse.deployment.flower.fork_client import COMMAND, NURSERY
 from hanse.deployment.flower.home import FlowerHome
 from hanse.deployment.flower.launcher import NODE, SERVER
-from hanse.deployment.flower.processes import Child, free_port, refuse_busy
+from hanse.deployment.flower.processes import ManagedProcess, free_port, refuse_busy
 from hanse.deployment.flower.superlink import FlowerLink
 from hanse.deployment.flower.supernode import FlowerNode
 from hanse.deployment.sockets import door
@@ -192,7 +192,7 @@ def test_a_command_ends_as_what_was_forked_for_it_did(tmp_path: Path) -> None:
     home = FlowerHome.prepare(tmp_path / "flower", SERVER)
     asking = home.programs / "ask.py"  # nothing is started but by the nursery
     asking.write_text(asking.read_text().replace(launcher.__name__, "no.such.module"))
-    link = Child(home, words, nursery)
+    link = ManagedProcess(home, words, nursery)
     link.start()
     try:
         _await(lambda: "nursery" in _named(tmp_path))

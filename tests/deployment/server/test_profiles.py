@@ -2,16 +2,16 @@
 
 import pytest
 
-from hanse.deployment.envelopes import Answer, Letter, Letters, RefusedError
+from hanse.deployment.envelopes import Envelope, Envelopes, RefusedError, SiloReply
 from hanse.federation.messages import ClientProfile
 
-LETTER = Letter("run1", "rounds: 1")
+LETTER = Envelope("run1", "rounds: 1")
 DUE = {"a": {"rank": 8.0, "scaling": 2.0}}
 
 
 def answer(examples: int = 12, rank: float = 8.0, scaling: float = 2.0) -> bytes:
     profile = ClientProfile("a", examples, {"rank": rank, "scaling": scaling})
-    return Answer("a", "first", profile).pack()
+    return SiloReply("a", "first", profile).pack()
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,11 @@ def answer(examples: int = 12, rank: float = 8.0, scaling: float = 2.0) -> bytes
 )
 def test_a_profile_that_would_end_a_run_is_refused(declared: dict[str, float], said: str) -> None:
     with pytest.raises(RefusedError, match=said):
-        Letters(LETTER).read(answer(**declared), "a", 0)  # type: ignore[arg-type]
+        Envelopes(LETTER).read(answer(**declared), "a", 0)  # type: ignore[arg-type]
 
 
 def test_an_adapter_that_the_experiment_does_not_give_is_refused() -> None:
-    letters = Letters(LETTER, adapters=DUE)
+    letters = Envelopes(LETTER, adapters=DUE)
     assert letters.read(answer(), "a", 0).profile
     with pytest.raises(
         RefusedError, match="of rank 16 and scaling 2; the experiment gives it rank 8"

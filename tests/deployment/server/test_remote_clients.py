@@ -10,15 +10,15 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hanse.deployment.envelopes import WHO, Answer, Letter, Letters, RefusedError
+from hanse.deployment.envelopes import WHO, Envelope, Envelopes, RefusedError, SiloReply
 from hanse.deployment.server import remote_clients
-from hanse.deployment.server.remote_clients import Deployed
+from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.sockets import Frame, pack
 from hanse.federation.messages import ClientProfile, Request
 from hanse.security.signatures import Stamp, Untrusted, sign, verify
 
 REST = ("server", "reply", 0.0)  # of a stamp
-LETTER = Letter("run1", "rounds: 1")
+LETTER = Envelope("run1", "rounds: 1")
 
 
 class Node:
@@ -30,12 +30,12 @@ class Node:
 
     def answer(self, body: bytes) -> bytes:
         if body == WHO:
-            return Answer(self.name, self.session).pack()
-        request = Letter.parse(body).request
+            return SiloReply(self.name, self.session).pack()
+        request = Envelope.parse(body).request
         if request:
             self.asked.append(request)
         profile = ClientProfile(self.signs_as, 7, {"rank": 4.0, "scaling": 2.0})
-        return Answer(
+        return SiloReply(
             self.signs_as, self.session, profile, body=request and b"re " + request
         ).pack()
 
@@ -80,8 +80,8 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
     return lambda: float(next(ticks))
 
 
-def seated(engine: Engine, *names: str, **settings: float) -> Deployed:
-    silos = Deployed(engine, names or ("a", "b"), Letters(LETTER), 1, **settings)  # type: ignore[arg-type]
+def seated(engine: Engine, *names: str, **settings: float) -> RemoteClients:
+    silos = RemoteClients(engine, names or ("a", "b"), Envelopes(LETTER), 1, **settings)  # type: ignore[arg-type]
     silos.profiles()
     return silos
 
@@ -170,7 +170,7 @@ def test_stranger_and_who_speaks_for_another_are_not_seated(
     liar = Node("a")
     liar.signs_as = "b"
     engine = Engine(n1=liar, n2=Node("b"), n3=Node("c"))
-    silos = Deployed(engine, ("a", "b"), Letters(LETTER), enough=1, patience=60)
+    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), enough=1, patience=60)
     assert [profile.name for profile in silos.profiles()] == ["b"]
     assert "'c' is no client of this experiment" in caplog.text
     assert "it is in the name of 'b', but a was asked" in caplog.text
@@ -200,7 +200,7 @@ def test_a_view_is_told_the_same_words_until_somebody_comes(
     monkeypatch.setattr(remote_clients, "watched", lambda: True)
     monkeypatch.setattr(remote_clients, "say", lambda what, detail="": told.append((what, detail)))
     engine = Engine(n1=Node("a"))
-    silos = Deployed(engine, ("a", "b"), Letters(LETTER), enough=1, patience=60)
+    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), enough=1, patience=60)
     silos.profiles()
     engine.silent = {1}
     silos.send("a", REQUEST)
@@ -218,7 +218,7 @@ def test_a_server_that_only_waits_stops_at_once() -> None:
     """For silos that never came, that are gone, or that a paused round needs."""
     asked = False
     engine = Engine(n1=Node("a"))
-    silos = Deployed(engine, ("a", "b"), Letters(LETTER), enough=1, stop=lambda: asked)
+    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), enough=1, stop=lambda: asked)
     asked = True
     with pytest.raises(KeyboardInterrupt):
         silos.profiles()
@@ -235,7 +235,7 @@ def test_a_server_that_only_waits_stops_at_once() -> None:
         silos.receive(30)
     for needed in (1, 2):
         with pytest.raises(KeyboardInterrupt):
-            silos.gather(["a", "b"], needed)
+            silos.wait_for(["a", "b"], needed)
 
 
 def test_fifty_nodes_in_the_name_of_silos_change_nothing(
@@ -266,8 +266,8 @@ def test_fifty_nodes_in_the_name_of_silos_change_nothing(
     engine = Engine(**{f"n{number}": node for number, node in enumerate(fake)})
     engine.nodes |= {50: Signing("a", keys["a"]), 51: Signing("b", keys["b"])}
     engine.show()
-    letters = Letters(LETTER, lambda body, run, round, name: (body, 0), opened)
-    silos = Deployed(engine, ("a", "b"), letters, enough=2)
+    letters = Envelopes(LETTER, lambda body, run, round, name: (body, 0), opened)
+    silos = RemoteClients(engine, ("a", "b"), letters, enough=2)
     assert [profile.name for profile in silos.profiles()] == ["a", "b"]
     assert {name: seat.node for name, seat in silos.seats.items()} == {"a": 50, "b": 51}
     refused = [line for line in caplog.messages if "not signed by" in line]
@@ -277,7 +277,7 @@ def test_fifty_nodes_in_the_name_of_silos_change_nothing(
 @pytest.mark.usefixtures("time")
 def test_run_begins_without_a_silo_that_does_not_come_and_takes_it_later() -> None:
     engine = Engine(n1=Node("a"))
-    silos = Deployed(engine, ("a", "b"), Letters(LETTER), enough=1, patience=30)
+    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), enough=1, patience=30)
     assert [profile.name for profile in silos.profiles()] == ["a"]
     engine.nodes[2] = Node("b")
     engine.show()
@@ -303,7 +303,7 @@ def test_gather_waits_until_enough_say_that_they_are_there() -> None:
         return inner(seconds)
 
     engine.event = event  # type: ignore[method-assign]
-    assert silos.gather(["a", "b"], 2)
+    assert silos.wait_for(["a", "b"], 2)
     assert next(asked) > 50
     assert silos.seats["a"].node == 5 and silos.seats["b"].node == 6
 
@@ -318,7 +318,7 @@ def test_who_answers_too_badly_for_a_round_is_asked_later_and_later(
         silos.send("a", REQUEST)
         assert silos.receive(60) is not None
         begun = time()
-        assert silos.gather(["a", "b"], 2)
+        assert silos.wait_for(["a", "b"], 2)
         took.append(time() - begun)
     assert all(later > 1.5 * former for former, later in itertools.pairwise(took))
 
@@ -340,7 +340,7 @@ def test_a_pause_ends_when_a_silo_was_started_anew(time: Callable[[], float]) ->
     del engine.nodes[1]
     engine.show()
     begun = time()
-    assert silos.gather(["a", "b"], 2)
+    assert silos.wait_for(["a", "b"], 2)
     assert time() - begun < 60
 
 
@@ -365,7 +365,7 @@ def test_who_is_missed_in_a_pause_is_shown() -> None:
         return inner(seconds)
 
     engine.event = event  # type: ignore[method-assign]
-    assert silos.gather(["a", "b"], 2)
+    assert silos.wait_for(["a", "b"], 2)
     assert (["b"], True) in seen
     assert (silos.waiting_for, silos.paused) == ([], False)
 
@@ -419,10 +419,12 @@ def test_a_silo_with_two_nodes_is_found_at_the_one_that_is_left() -> None:
 
 def test_letters_and_answers_are_what_they_were() -> None:
     letter = replace(LETTER, request=b"bytes", rows="ab", precision="{}")
-    assert Letter.parse(letter.pack()) == letter
-    answer = Answer("a", "s", ClientProfile("a", 3, {"rank": 1.0, "scaling": 0.5}), body=b"x")
-    assert Answer.parse(answer.pack()) == answer
-    assert Answer.parse(Answer("a", "s", error="no").pack()) == Answer("a", "s", error="no")
+    assert Envelope.parse(letter.pack()) == letter
+    answer = SiloReply("a", "s", ClientProfile("a", 3, {"rank": 1.0, "scaling": 0.5}), body=b"x")
+    assert SiloReply.parse(answer.pack()) == answer
+    assert SiloReply.parse(SiloReply("a", "s", error="no").pack()) == SiloReply(
+        "a", "s", error="no"
+    )
 
 
 @pytest.mark.parametrize(
@@ -438,11 +440,11 @@ def test_letters_and_answers_are_what_they_were() -> None:
 )
 def test_what_is_no_letter_is_refused(data: bytes) -> None:
     with pytest.raises(RefusedError):
-        Letter.parse(data)
+        Envelope.parse(data)
 
 
 @pytest.mark.parametrize("examples", [-1, 1.5, True, "7", 2**60])
 def test_what_is_no_answer_is_refused(examples: object) -> None:
     head = {"name": "a", "session": "s", "error": "", "rank": 1.0, "scaling": 1.0}
     with pytest.raises(RefusedError):
-        Answer.parse(pack({**head, "examples": examples}, b""))
+        SiloReply.parse(pack({**head, "examples": examples}, b""))

@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.test_constants import go as with_constants
 from hanse.deployment.server.agreement_relay import Agreeing
-from hanse.deployment.silo.agreement import Disagreement, Witness, sent
+from hanse.deployment.silo.agreement import AgreementMember, Disagreement, sent
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.hetlora import HetLoRA
 from hanse.federation.algorithms.scaffold import Scaffold
-from hanse.federation.interfaces.transport import Federation
-from hanse.federation.messages import AGREED, ClientProfile, Order, Reply, Request, Update
+from hanse.federation.interfaces.transport import Transport
+from hanse.federation.messages import AGREED, ClientProfile, Instruction, Reply, Request, Update
 from hanse.journal.run_folder import records
 from hanse.security.signatures import sign, verify
 from toys import Outcome, federate, held_out, same, silos
@@ -30,19 +30,19 @@ Meddling = Callable[[str, Request], Request | None]
 JOB = "rounds: 3"  # the experiment's text
 
 
-def witness(name: str, folder: Path, needed: int = 3, **other: Any) -> Witness:
+def witness(name: str, folder: Path, needed: int = 3, **other: Any) -> AgreementMember:
     """One of four silos that know each other."""
     known = {n: KEYS[n].public_key() for n in NAMES if n != name}
     file = folder / "stated" / f"{name}.json"
-    return Witness(name, "run", JOB, KEYS[name], known, needed, file, **other)
+    return AgreementMember(name, "run", JOB, KEYS[name], known, needed, file, **other)
 
 
-class Silos(Federation):
+class Silos(Transport):
     """Silos that state what they were sent; `meddle` is what a hostile server does to requests."""
 
-    ahead = None
+    max_in_flight = None
 
-    def __init__(self, inner: Federation, folder: Path, meddle: Meddling, needed: int) -> None:
+    def __init__(self, inner: Transport, folder: Path, meddle: Meddling, needed: int) -> None:
         self.inner, self.meddle = inner, meddle
         self.witnesses = {name: witness(name, folder, needed) for name in NAMES}
         self.replies: deque[tuple[str, bytes]] = deque()
@@ -88,8 +88,8 @@ def other_model(victim: str) -> Meddling:
     def meddle(client: str, request: Request) -> Request:
         if client != victim or request.kind != "train":
             return request
-        tensors = {name: tensor + 1 for name, tensor in request.order.tensors.items()}
-        return replace(request, order=replace(request.order, tensors=tensors))
+        tensors = {name: tensor + 1 for name, tensor in request.instruction.tensors.items()}
+        return replace(request, instruction=replace(request.instruction, tensors=tensors))
 
     return meddle
 
@@ -133,7 +133,7 @@ def test_a_server_cannot_hide_the_others_from_its_victim(tmp_path: Path) -> None
 
     def meddle(client: str, request: Request) -> Request:
         if client == "c2" and request.kind == AGREED:
-            return replace(request, order=Order())
+            return replace(request, instruction=Instruction())
         return other(client, request)
 
     with pytest.raises(UserError, match=r"c2 trains only if 3 silos .* 0 said so\."):
@@ -185,7 +185,7 @@ def test_silos_of_like_rank_compare(tmp_path: Path) -> None:
 REQUEST = Request(
     "train",
     1,
-    order=Order({"w": torch.tensor([1.0, 2.0]), "b": torch.zeros(2, 2)}, {"rank": 2.0}),
+    instruction=Instruction({"w": torch.tensor([1.0, 2.0]), "b": torch.zeros(2, 2)}, {"rank": 2.0}),
     codecs={"upload.0": {"basis": torch.ones(3)}},
 )
 
@@ -194,22 +194,25 @@ REQUEST = Request(
     "other",
     [
         replace(REQUEST, round=2),
-        replace(REQUEST, order=Order(REQUEST.order.tensors, {"rank": 3.0})),
+        replace(REQUEST, instruction=Instruction(REQUEST.instruction.tensors, {"rank": 3.0})),
         replace(
-            REQUEST, order=Order({**REQUEST.order.tensors, "b": torch.zeros(4)}, {"rank": 2.0})
+            REQUEST,
+            instruction=Instruction(
+                {**REQUEST.instruction.tensors, "b": torch.zeros(4)}, {"rank": 2.0}
+            ),
         ),
         replace(
             REQUEST,
-            order=Order(
-                {**REQUEST.order.tensors, "w": torch.tensor([1.0, 2.0000002])}, {"rank": 2.0}
+            instruction=Instruction(
+                {**REQUEST.instruction.tensors, "w": torch.tensor([1.0, 2.0000002])}, {"rank": 2.0}
             ),
         ),
         replace(REQUEST, codecs={"upload.0": {"basis": torch.zeros(3)}}),
         replace(REQUEST, codecs={"download.0": {"basis": torch.ones(3)}}),
         replace(
             REQUEST,
-            order=Order(
-                {**REQUEST.order.tensors, "w": torch.tensor([1.0, 2.0]).view(torch.int32)},
+            instruction=Instruction(
+                {**REQUEST.instruction.tensors, "w": torch.tensor([1.0, 2.0]).view(torch.int32)},
                 {"rank": 2.0},
             ),
         ),
@@ -222,7 +225,7 @@ def test_all_that_is_common_is_covered(other: Request) -> None:
 
 def test_the_job_is_covered_and_a_clients_own_notes_are_not() -> None:
     assert sent(REQUEST, JOB).digest != sent(REQUEST, "another job").digest
-    noted = replace(REQUEST, counted=3, note=Order({"mask": torch.ones(1)}))
+    noted = replace(REQUEST, counted=3, note=Instruction({"mask": torch.ones(1)}))
     assert sent(noted, JOB) == sent(REQUEST, JOB)
 
 
@@ -254,7 +257,8 @@ def test_strangers_and_old_statements_do_not_count(tmp_path: Path) -> None:
 def test_a_silo_says_one_thing_for_a_round_even_after_a_restart(tmp_path: Path) -> None:
     """Else its word on one model could be shown to others while it trains another."""
     other = replace(
-        REQUEST, order=Order({**REQUEST.order.tensors, "w": torch.ones(2)}, {"rank": 2.0})
+        REQUEST,
+        instruction=Instruction({**REQUEST.instruction.tensors, "w": torch.ones(2)}, {"rank": 2.0}),
     )
     witness("c0", tmp_path).statement(REQUEST)
     with pytest.raises(Disagreement, match="was sent another model for round 1 than before"):
@@ -284,7 +288,7 @@ class Late(Silos):
     def send(self, client: str, message: bytes) -> None:
         request = Request.parse(message)
         if request.kind == AGREED:
-            self.told.append((client, len(request.order.tensors), self.clock[0]))
+            self.told.append((client, len(request.instruction.tensors), self.clock[0]))
 
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         if self.replies:
@@ -315,7 +319,7 @@ def test_who_is_late_is_told_at_once(tmp_path: Path) -> None:
 
 def test_clients_that_are_asked_one_by_one_cannot_agree(tmp_path: Path) -> None:
     class OneByOne(Silos):
-        ahead = 1
+        max_in_flight = 1
 
     with pytest.raises(ValueError, match="only if all are asked"):
         Agreeing(OneByOne(None, tmp_path, honest, 1), JOB)  # type: ignore[arg-type]
@@ -339,14 +343,14 @@ def test_a_silo_that_was_killed_goes_on_with_what_it_has_stated(tmp_path: Path) 
         return Reply("c0", "train", 1).pack()
 
     words = [witness(name, tmp_path).statement(REQUEST) for name in NAMES[1:]]
-    told = Order({str(n): torch.tensor(list(word)).byte() for n, word in enumerate(words)})
-    agreed = Request(AGREED, 1, order=told).pack()
+    told = Instruction({str(n): torch.tensor(list(word)).byte() for n, word in enumerate(words)})
+    agreed = Request(AGREED, 1, instruction=told).pack()
     witness("c0", tmp_path).answer(REQUEST.pack(), respond)
     again = witness("c0", tmp_path)  # its process was started anew
     for _ in range(2):  # and the reply was lost on its way
         assert Reply.parse(again.answer(agreed, respond)).error == ""
     assert asked == [REQUEST.pack()]
-    later = Request(AGREED, 2, order=told).pack()
+    later = Request(AGREED, 2, instruction=told).pack()
     assert "was not asked to train in round 2" in Reply.parse(again.answer(later, respond)).error
 
 
@@ -370,11 +374,11 @@ def test_what_a_malicious_silo_states_harms_itself_alone(
     assert [record["clients"] for record in got.records[1:]] == [["c0", "c1", "c2"]] * 3
     errors = [row["error"] for row in records(tmp_path / "a", "ledger") if "error" in row]
     assert len(errors) == 3 and all("is no statement" in error for error in errors)
-    order = Order({"s": statement})
+    instruction = Instruction({"s": statement})
     mine = witness("c0", tmp_path / "t", needed=0)
     mine.answer(REQUEST.pack(), bytes)
     reply = mine.answer(
-        Request(AGREED, 1, order=order).pack(), lambda _: Reply("c0", "train", 1).pack()
+        Request(AGREED, 1, instruction=instruction).pack(), lambda _: Reply("c0", "train", 1).pack()
     )
     assert Reply.parse(reply).error == ""  # it is none, and was not needed
 
@@ -398,7 +402,7 @@ class Liar(Silos):
         request = Request.parse(message)
         if client == "c3" and request.kind == "train":
             lie = other_model("c3")(client, request)
-            return super().send(client, replace(lie, order=lie.order).pack())
+            return super().send(client, replace(lie, instruction=lie.instruction).pack())
         super().send(client, message)
 
 
@@ -438,7 +442,7 @@ def test_a_lie_of_a_silo_that_was_not_asked_is_not_passed_on(tmp_path: Path) -> 
     both = Agreeing(late, JOB, clock=lambda: late.clock[0])
     for name in ("c0", "c1"):
         both.send(name, REQUEST.pack())
-    lie = replace(REQUEST, order=Order({"another": torch.ones(1)})).pack()
+    lie = replace(REQUEST, instruction=Instruction({"another": torch.ones(1)})).pack()
     late.replies.append(("c2", late.witnesses["c2"].answer(lie, bytes)))
     found = both.receive(100.0)
     assert found is not None and found[0] == "c2" and "not asked" in Reply.parse(found[1]).error

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from hanse.deployment.silo import settings
-from hanse.deployment.silo.guard import Gate
+from hanse.deployment.silo.guard import Guard
 from hanse.deployment.silo.job import Refused, RowCounts
-from hanse.deployment.silo.settings import Silo
-from hanse.deployment.silo.worker import Resident
+from hanse.deployment.silo.settings import SiloSettings
+from hanse.deployment.silo.worker import SiloWorker
 from hanse.experiment.loading import load
 from hanse.federation.messages import Reply, Request, Update
 from hanse.journal.yaml_text import dump
@@ -53,7 +53,7 @@ class World:
         (self.home / "members.pub").write_text(members.written(self.server))
         members.trust(self.home / "silo-1", self.home / "members.pub")
 
-    def silo(self, policy: str = "{}") -> Silo:
+    def silo(self, policy: str = "{}") -> SiloSettings:
         file = self.home / "silo.yaml"
         file.write_text(
             "name: silo-1\nserver: fl.example.org:8000\nkit: silo-1\n"
@@ -61,8 +61,8 @@ class World:
         )
         return settings.load(file)
 
-    def gate(self, policy: str = "{}") -> Gate:
-        return Gate(self.silo(policy), self.kit, "run")
+    def gate(self, policy: str = "{}") -> Guard:
+        return Guard(self.silo(policy), self.kit, "run")
 
     def job(self) -> bytes:
         return self.outbox.request(dump(self.told).encode(), "run", 0, "silo-1")[0]
@@ -137,7 +137,7 @@ def test_what_is_not_the_servers_or_not_new_gets_no_reply(world: World) -> None:
     for bad in (message, stranger, other, noise, Request("train", 2).pack(), b""):
         assert gate.answer(bad, world.respond) is None
         # Nor does a restarted silo take it.
-        assert Gate(world.silo(), world.kit, "run").answer(bad, world.respond) is None
+        assert Guard(world.silo(), world.kit, "run").answer(bad, world.respond) is None
     assert world.trained == [1]
 
 
@@ -173,7 +173,7 @@ def test_a_silo_that_must_agree_and_knows_nobody_refuses(world: World, word: str
 
 def test_a_server_on_this_machine_needs_no_kit(world: World) -> None:
     silo = world.silo().model_copy(update={"kit": None, "server": "127.0.0.1:8000"})
-    gate = Gate(silo, None, "run")
+    gate = Guard(silo, None, "run")
     gate.accept(dump(world.told).encode(), lambda experiment: RowCounts(100, 0))
     message = gate.answer(Request("train", 1).pack(), world.respond)
     assert message is not None and Reply.parse(message).update.numbers == {"loss": 1.0}
@@ -208,7 +208,7 @@ def test_a_refusal_of_the_second_step_answers_the_first(world: World) -> None:
 def test_only_its_owner_reads_what_a_silo_keeps(world: World) -> None:
     """Whatever the umask says: which runs, which models, which messages, and why not."""
     world.trust()
-    gate, resident = world.gate(), Resident(world.silo(), world.kit)
+    gate, resident = world.gate(), SiloWorker(world.silo(), world.kit)
     before = os.umask(0)
     try:
         gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
@@ -280,7 +280,7 @@ def test_other_names_of_a_run_free_no_limit_at_the_gate(world: World) -> None:
     policy = "{max_runs_per_day: 2, max_tries: 1}"
     taken = 0
     for run in ("a", "b", "c", "d"):
-        gate = Gate(world.silo(policy), world.kit, run)
+        gate = Guard(world.silo(policy), world.kit, run)
         job = world.outbox.request(dump(world.told).encode(), run, 0, "silo-1")[0]
         try:
             gate.accept(job, lambda experiment: RowCounts(100, 0))
@@ -307,7 +307,7 @@ def test_a_job_that_is_refused_costs_no_hash_of_the_model_and_is_counted(
     monkeypatch.setattr("hanse.deployment.silo.guard.hash_of", lambda name: hashed.append(name))
     policy = "{max_rounds: 1, max_requests_per_day: 7}"
     for number in range(9):
-        gate = Gate(world.silo(policy), world.kit, f"run{number // 2}")
+        gate = Guard(world.silo(policy), world.kit, f"run{number // 2}")
         settings = dump(world.told if number % 3 else {**world.told, "rounds": "many"}).encode()
         job = world.outbox.request(settings, gate.run, 0, "silo-1")[0]
         with pytest.raises(Refused) as caught:

@@ -14,7 +14,7 @@ from experiment.test_mutations import Draw, holder, mutant, places
 from hanse.deployment.silo import settings
 from hanse.deployment.silo.enforcement import refusals
 from hanse.deployment.silo.job import Job, Refused, RowCounts, received
-from hanse.deployment.silo.settings import Silo
+from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
@@ -70,7 +70,7 @@ FORBIDDEN: tuple[tuple[str, Any], ...] = (
 
 
 @pytest.fixture
-def mine(tmp_path: Path) -> Silo:
+def mine(tmp_path: Path) -> SiloSettings:
     (tmp_path / "own.jsonl").write_text('{"text": "a film", "label": "good"}\n')
     values = {"name": "silo-1", "server": "127.0.0.1:8000", "state": "state", "policy": POLICY}
     values["data"] = {"path": "own.jsonl", "template": "Review: {text}\nSentiment:"}
@@ -97,7 +97,7 @@ def jobs(experiment_file: Path) -> list[str]:
     ]
 
 
-def accepted(text: str, silo: Silo, model: str) -> Job | None:
+def accepted(text: str, silo: SiloSettings, model: str) -> Job | None:
     """The job if a silo takes it; no other exception than Refused may come, and none late."""
     begun, said = time.process_time(), ""
     try:
@@ -112,7 +112,7 @@ def accepted(text: str, silo: Silo, model: str) -> Job | None:
         assert time.process_time() - begun < LONGEST, text
 
 
-def offences(job: Job, silo: Silo, model: str) -> Iterator[str]:
+def offences(job: Job, silo: SiloSettings, model: str) -> Iterator[str]:
     """What an accepted job would do against the policy, found apart from the law."""
     run = job.experiment
     if run.for_client(silo.name) is not run and run.for_client(silo.name).resolved() != {
@@ -194,7 +194,9 @@ HOSTILE = (
 )
 
 
-def test_the_jobs_are_within_the_policy(jobs: list[str], mine: Silo, tiny_llama: Path) -> None:
+def test_the_jobs_are_within_the_policy(
+    jobs: list[str], mine: SiloSettings, tiny_llama: Path
+) -> None:
     for text in jobs:
         job = accepted(text, mine, str(tiny_llama))
         assert job is not None
@@ -202,7 +204,7 @@ def test_the_jobs_are_within_the_policy(jobs: list[str], mine: Silo, tiny_llama:
 
 
 def test_a_mutated_job_is_refused_or_within_the_policy(
-    jobs: list[str], mine: Silo, tiny_llama: Path
+    jobs: list[str], mine: SiloSettings, tiny_llama: Path
 ) -> None:
     draw, model = random.Random(0), str(tiny_llama)
     kinds: tuple[Callable[[str], str], ...] = (
@@ -225,7 +227,7 @@ def test_a_mutated_job_is_refused_or_within_the_policy(
 
 @pytest.mark.parametrize("number", range(len(HOSTILE)))
 def test_a_hostile_job_is_refused_in_time(
-    jobs: list[str], mine: Silo, tiny_llama: Path, number: int
+    jobs: list[str], mine: SiloSettings, tiny_llama: Path, number: int
 ) -> None:
     assert accepted(HOSTILE[number](jobs[0]), mine, str(tiny_llama)) is None
 
@@ -233,7 +235,7 @@ def test_a_hostile_job_is_refused_in_time(
 @pytest.mark.parametrize("number", range(len(FORBIDDEN)))
 @pytest.mark.parametrize("place", ["top", "client", "top, and allowed for the client"])
 def test_each_forbidden_thing_alone(
-    jobs: list[str], mine: Silo, tiny_llama: Path, number: int, place: str
+    jobs: list[str], mine: SiloSettings, tiny_llama: Path, number: int, place: str
 ) -> None:
     """It is refused, or it does not reach the experiment that is run."""
     told, (key, value) = yaml.safe_load(jobs[0]), FORBIDDEN[number]

@@ -13,15 +13,15 @@ from hanse import registry
 from hanse.data.tokenization.label_words import refuse_template
 from hanse.deployment.silo import settings
 from hanse.deployment.silo.activity import DAY
-from hanse.deployment.silo.enforcement import WITHHELD, Law, refusals
+from hanse.deployment.silo.enforcement import WITHHELD, PolicyEnforcer, refusals
 from hanse.deployment.silo.job import LARGEST, Refused, RowCounts, received
 from hanse.deployment.silo.server_texts import takes_text
-from hanse.deployment.silo.settings import Silo
+from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
-from hanse.federation.interfaces.results import Fit
-from hanse.federation.messages import Order, Reply, Request, Update
+from hanse.federation.interfaces.results import TrainResult
+from hanse.federation.messages import Instruction, Reply, Request, Update
 from hanse.journal.yaml_text import dump
 from hanse.learners.models.model_hash import model_hash
 from hanse.security import trusted_code
@@ -50,7 +50,7 @@ def told(experiment_file: Path) -> dict[str, Any]:
 OWN = r'template: "Review: {text}\nSentiment:"'  # what the experiment has, too
 
 
-def silo(home: Path, policy: str = "{}", more: str = "", data: str = OWN) -> Silo:
+def silo(home: Path, policy: str = "{}", more: str = "", data: str = OWN) -> SiloSettings:
     """A silo with rows of its own."""
     home.mkdir(exist_ok=True)
     (home / "own.jsonl").write_text('{"text": "a film", "label": "good"}\n')
@@ -61,16 +61,16 @@ def silo(home: Path, policy: str = "{}", more: str = "", data: str = OWN) -> Sil
     return settings.load(home / "silo.yaml")
 
 
-def law(mine: Silo, run: str = "run-1") -> Law:
-    return Law(mine.name, mine.policy, run, mine.state)
+def law(mine: SiloSettings, run: str = "run-1") -> PolicyEnforcer:
+    return PolicyEnforcer(mine.name, mine.policy, run, mine.state)
 
 
-def logged(mine: Silo) -> list[dict[str, Any]]:
+def logged(mine: SiloSettings) -> list[dict[str, Any]]:
     log = mine.state / "refusals.jsonl"
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
-def refuse(mine: Silo, told: dict[str, Any], **asked: Any) -> str:
+def refuse(mine: SiloSettings, told: dict[str, Any], **asked: Any) -> str:
     """What a silo's law says to a job."""
     job = received(dump(told), mine)
     with pytest.raises(Refused) as caught:
@@ -319,7 +319,7 @@ def test_a_round_is_trained_from_a_few_models_even_after_restarts(tmp_path: Path
     """Else a job of one round could go on forever, each time with another model to probe with."""
 
     def asking(value: float, kind: str = "train") -> Request:
-        return Request(kind, 1, order=Order({"w": torch.tensor([value])}))
+        return Request(kind, 1, instruction=Instruction({"w": torch.tensor([value])}))
 
     mine = silo(tmp_path / "a")
     for model in (1.0, 2.0, 3.0):
@@ -348,13 +348,13 @@ def test_only_allowed_numbers_leave(tmp_path: Path) -> None:
     got = Reply.parse(mine_law.outgoing(Reply.parse(reply.pack())).pack())
     assert got.update.numbers == {"loss": 1.0, "data_seconds": 2.0}
     assert torch.equal(got.update.tensors["w"], tensors["w"])
-    assert (got.update.weight, got.update.remembered, got.round) == (7.0, True, 1)
+    assert (got.update.weight, got.update.keeps_memory, got.round) == (7.0, True, 1)
     mine_law.outgoing(reply)  # said once in a run, not in every round
     assert [line["reason"].split()[0] for line in logged(mine)] == ["accuracy", "secret"]
 
 
 def test_what_training_reports_may_leave_by_default(tmp_path: Path) -> None:
-    numbers = Fit(1, 1.0, 10, 10, 1.0, {"data": 1.0, "forward": 2.0}, 1.0, 1.0).numbers()
+    numbers = TrainResult(1, 1.0, 10, 10, 1.0, {"data": 1.0, "forward": 2.0}, 1.0, 1.0).numbers()
     reply = Reply("silo-1", "train", 1, Update({}, numbers))
     assert law(silo(tmp_path / "a")).outgoing(reply) == reply
 
@@ -572,8 +572,8 @@ def test_a_new_name_of_the_run_frees_no_limit(tmp_path: Path) -> None:
     mine = silo(tmp_path / "a", "{max_runs_per_day: 2, max_requests_per_day: 3}")
     now = [1e9]
 
-    def other(run: str) -> Law:
-        return Law(mine.name, mine.policy, run, mine.state, lambda: now[0])
+    def other(run: str) -> PolicyEnforcer:
+        return PolicyEnforcer(mine.name, mine.policy, run, mine.state, lambda: now[0])
 
     for run in ("a", "b", "a"):
         other(run).begin("rounds: 3")
@@ -596,7 +596,7 @@ def test_what_is_kept_of_old_runs_is_removed(tmp_path: Path) -> None:
         (mine.state / "runs" / f"run{number}").mkdir(parents=True)
         for folder in (mine.state / "runs" / f"run{number}",):
             os.utime(folder, (number, number))
-    Law(mine.name, mine.policy, "run3", mine.state).begin("rounds: 3")
+    PolicyEnforcer(mine.name, mine.policy, "run3", mine.state).begin("rounds: 3")
     left = {folder.name for folder in (mine.state / "runs").iterdir()}
     assert left == {"run3", *(f"run{number}" for number in range(20, 40))}
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from hanse.deployment.envelopes import WHO, Letter
+from hanse.deployment.envelopes import WHO, Envelope
 from hanse.deployment.silo.policy import Policy
-from hanse.deployment.silo.settings import Rows, Silo
-from hanse.deployment.silo.worker import Resident
+from hanse.deployment.silo.settings import Rows, SiloSettings
+from hanse.deployment.silo.worker import SiloWorker
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
-from hanse.federation.messages import Order, Request
+from hanse.federation.messages import Instruction, Request
 from hanse.journal.yaml_text import dump
 from hanse.learners.models.model_hash import hash_of
 from hanse.observability.metrics_endpoint import Status, shown
@@ -61,7 +61,7 @@ def world(tmp_path: Path, experiment_file: Path, monkeypatch: pytest.MonkeyPatch
     for name in ("ca.crt", "server.pub"):
         shutil.copy(hub / name, own / name)
     policy = Policy(data_settings=("template", "labels"), min_examples=1)
-    silo = Silo(
+    silo = SiloSettings(
         name="silo-1",
         server="127.0.0.1:1",
         data=Rows(path=str(file)),
@@ -75,8 +75,8 @@ def world(tmp_path: Path, experiment_file: Path, monkeypatch: pytest.MonkeyPatch
         "hub": hub,
         "own": own,
         "silo": silo,
-        "order": Order(server.learner.initial()),
-        "letter": Letter("a1", dump(values), server.division.digest, model),
+        "order": Instruction(server.learner.initial()),
+        "letter": Envelope("a1", dump(values), server.division.digest, model),
         "outbox": Outbox("server", kits.open_server(hub).signing),
         "late": Outbox("server", kits.open_server(hub).signing, lambda: time.time() - 999),
     }
@@ -93,7 +93,7 @@ def test_no_secret_leaves(
 ) -> None:
     """Good answers, refusals of every kind, a failure whose text quotes a row, metrics, bundles."""
     caplog.set_level(logging.DEBUG)
-    resident = Resident(world["silo"], kits.open_silo(world["own"], "silo-1"))
+    resident = SiloWorker(world["silo"], kits.open_silo(world["own"], "silo-1"))
     train, score = (Request(kind, 1, 0, world["order"]) for kind in ("train", "evaluate"))
     said = [resident.answer(WHO), resident.answer(_asked(world, train))]
     said.append(resident.answer(_asked(world, score)))
@@ -129,7 +129,7 @@ def test_no_secret_leaves(
         assert quoted or secret not in caplog.text.encode()
 
 
-def _metrics(resident: Resident) -> bytes:
+def _metrics(resident: SiloWorker) -> bytes:
     """All that /healthz and /metrics say."""
     port = free_port()
     status = Status(resident.about(), True, [*resident.figures()])
@@ -159,7 +159,7 @@ def test_the_probe_finds_a_row_that_may_leave(
 
     policy = world["silo"].policy.model_copy(update={"reasons": True})
     silo = world["silo"].model_copy(update={"policy": policy})
-    resident = Resident(silo, kits.open_silo(world["own"], "silo-1"))
+    resident = SiloWorker(silo, kits.open_silo(world["own"], "silo-1"))
     monkeypatch.setattr("hanse.deployment.silo.worker.respond", broken)
     answer = resident.answer(_asked(world, Request("train", 1, 0, world["order"])))
     assert any(form in answer for form in spoken(ROW.encode()))

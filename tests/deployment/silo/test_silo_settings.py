@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.deployment.silo.settings import Silo, is_loopback, load
+from hanse.deployment.silo.settings import SiloSettings, is_loopback, load
 from hanse.errors import UserError
 
 GOOD = """\
@@ -27,7 +27,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def loaded(home: Path, text: str) -> Silo:
+def loaded(home: Path, text: str) -> SiloSettings:
     (home / "silo.yaml").write_text(text)
     return load(home / "silo.yaml")
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import hanse
-from hanse.deployment.envelopes import WHO, Answer, Letter, Letters, RefusedError
+from hanse.deployment.envelopes import WHO, Envelope, Envelopes, RefusedError, SiloReply
 from hanse.deployment.silo.policy import Policy
-from hanse.deployment.silo.settings import Rows, Silo
-from hanse.deployment.silo.worker import Resident
+from hanse.deployment.silo.settings import Rows, SiloSettings
+from hanse.deployment.silo.worker import SiloWorker
 from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.loading import load
-from hanse.federation.messages import Order, Reply, Request
+from hanse.federation.messages import Instruction, Reply, Request
 from hanse.journal.yaml_text import dump
 from hanse.learners.models.model_hash import hash_of
 from hanse.security import kits as identity
@@ -31,36 +31,36 @@ def server(experiment_file: Path) -> Simulation:
 
 
 @pytest.fixture
-def letter(server: Simulation) -> Letter:
+def letter(server: Simulation) -> Envelope:
     values = server.experiment.resolved() | {"output_dir": None}
     model = hash_of(server.experiment.model.model_name_or_path)
-    return Letter("a1", dump(values), server.division.digest, model or "")
+    return Envelope("a1", dump(values), server.division.digest, model or "")
 
 
 @pytest.fixture
-def resident(review_file: Path, tmp_path: Path) -> Resident:
+def resident(review_file: Path, tmp_path: Path) -> SiloWorker:
     rows, state = Rows(path=str(review_file)), tmp_path / "state"
     policy = Policy(data_settings=("template", "labels"), count_rounding=1, min_examples=1)
-    return Resident(
-        Silo(name="silo-1", server="127.0.0.1:1", data=rows, state=state, policy=policy)
+    return SiloWorker(
+        SiloSettings(name="silo-1", server="127.0.0.1:1", data=rows, state=state, policy=policy)
     )
 
 
 def _train(server: Simulation) -> bytes:
-    return Request("train", 1, 0, Order(server.learner.initial())).pack()
+    return Request("train", 1, 0, Instruction(server.learner.initial())).pack()
 
 
-def test_who_is_there_is_said_before_anything_is_loaded(resident: Resident) -> None:
-    answer = Answer.parse(resident.answer(WHO))
+def test_who_is_there_is_said_before_anything_is_loaded(resident: SiloWorker) -> None:
+    answer = SiloReply.parse(resident.answer(WHO))
     assert (answer.name, answer.profile, resident.loaded) == ("silo-1", None, 0)
 
 
 def test_a_request_that_comes_again_is_answered_alike_and_trained_once(
-    resident: Resident, letter: Letter, server: Simulation, caplog: pytest.LogCaptureFixture
+    resident: SiloWorker, letter: Envelope, server: Simulation, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     asked = replace(letter, request=_train(server)).pack()
-    first, again = (Answer.parse(resident.answer(asked)) for _ in range(2))
+    first, again = (SiloReply.parse(resident.answer(asked)) for _ in range(2))
     assert first.error == ""
     assert Reply.parse(first.body).update.numbers["steps"] == 3
     assert again == first
@@ -78,21 +78,21 @@ def test_a_request_that_comes_again_is_answered_alike_and_trained_once(
     ],
 )
 def test_what_does_not_fit_is_refused_and_said(
-    resident: Resident, letter: Letter, changed: dict[str, str], said: str
+    resident: SiloWorker, letter: Envelope, changed: dict[str, str], said: str
 ) -> None:
-    answer = Answer.parse(resident.answer(replace(letter, **changed).pack()))
+    answer = SiloReply.parse(resident.answer(replace(letter, **changed).pack()))
     assert said in answer.error
     assert answer.profile is None
     assert resident.refused == 1
     assert said in (resident.silo.state / "refusals.jsonl").read_text()
 
 
-def test_what_is_no_letter_is_refused(resident: Resident) -> None:
-    assert Answer.parse(resident.answer(b"?")).error
+def test_what_is_no_letter_is_refused(resident: SiloWorker) -> None:
+    assert SiloReply.parse(resident.answer(b"?")).error
 
 
 def test_a_request_that_breaks_the_training_does_not_end_the_silo(
-    resident: Resident, letter: Letter, server: Simulation, monkeypatch: pytest.MonkeyPatch
+    resident: SiloWorker, letter: Envelope, server: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what went wrong once may go well when it is asked for again."""
     asked = replace(letter, request=_train(server)).pack()
@@ -102,11 +102,11 @@ def test_a_request_that_breaks_the_training_does_not_end_the_silo(
 
     with monkeypatch.context() as patch:
         patch.setattr("hanse.deployment.silo.worker.respond", broken)
-        reply = Reply.parse(Answer.parse(resident.answer(asked)).body)
+        reply = Reply.parse(SiloReply.parse(resident.answer(asked)).body)
         assert reply.error and "secret" not in reply.error
         patch.setattr(resident, "_engagement", broken)
-        assert "secret" not in Answer.parse(resident.answer(asked)).error != ""
-    assert Reply.parse(Answer.parse(resident.answer(asked)).body).error == ""
+        assert "secret" not in SiloReply.parse(resident.answer(asked)).error != ""
+    assert Reply.parse(SiloReply.parse(resident.answer(asked)).body).error == ""
 
 
 @pytest.fixture
@@ -121,10 +121,10 @@ def kits(tmp_path: Path) -> tuple[ServerKit, SiloKit]:
 
 
 def test_letters_that_are_not_the_servers_are_refused_noted_and_said(
-    resident: Resident, letter: Letter, server: Simulation, kits: tuple[ServerKit, SiloKit]
+    resident: SiloWorker, letter: Envelope, server: Simulation, kits: tuple[ServerKit, SiloKit]
 ) -> None:
     hub, own = kits
-    mine = Resident(resident.silo, own)
+    mine = SiloWorker(resident.silo, own)
     honest, thief = Outbox("server", hub.signing), Outbox("server", own.signing)
     early = Outbox("server", hub.signing, lambda: time.time() - 301)
     whole = replace(letter, request=_train(server)).pack()
@@ -132,7 +132,7 @@ def test_letters_that_are_not_the_servers_are_refused_noted_and_said(
     inbox = Inbox("server", "reply", hub.known, resident.silo.state / "replies.json")
     seen, body = inbox.open(mine.answer(good), "a1")
     assert (seen.sender, seen.sequence) == ("silo-1", stamp.sequence)
-    assert Reply.parse(Answer.parse(body).body).error == ""
+    assert Reply.parse(SiloReply.parse(body).body).error == ""
     changed = bytearray(honest.request(whole, "a1", 2, "silo-1")[0])
     changed[-1] ^= 1
     for bad, said in (
@@ -149,7 +149,7 @@ def test_letters_that_are_not_the_servers_are_refused_noted_and_said(
         assert mine.refused == refused + 1
         with suppress(Untrusted):
             data = inbox.open(data)[1]
-        answer = Answer.parse(data)
+        answer = SiloReply.parse(data)
         assert said in answer.error and answer.error and not answer.body
         told = (resident.silo.state / "refusals.jsonl").read_text().splitlines()[-1]
         assert answer.error.rstrip(".") in json.loads(told)["reason"]
@@ -157,7 +157,7 @@ def test_letters_that_are_not_the_servers_are_refused_noted_and_said(
 
 
 def test_a_server_hears_why_its_letter_is_not_believed(
-    resident: Resident, letter: Letter, kits: tuple[ServerKit, SiloKit]
+    resident: SiloWorker, letter: Envelope, kits: tuple[ServerKit, SiloKit]
 ) -> None:
     hub, own = kits
     outbox = Outbox("server", hub.signing, lambda: time.time() + 1000)
@@ -170,9 +170,9 @@ def test_a_server_hears_why_its_letter_is_not_believed(
             raise RefusedError(str(error)) from None
         return stamp.sender, stamp.sequence, body
 
-    letters = Letters(letter, None, opened)
+    letters = Envelopes(letter, None, opened)
     sent, _ = outbox.request(letter.pack(), "a1", 0, "silo-1")
-    answered = Resident(resident.silo, own).answer(sent)
+    answered = SiloWorker(resident.silo, own).answer(sent)
     with pytest.raises(RefusedError, match=r"unsigned, that our letter is refused: .*clock"):
         letters.read(answered, "silo-1", 0)
     with pytest.raises(RefusedError, match="not signed"):

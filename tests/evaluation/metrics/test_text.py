@@ -22,7 +22,7 @@ from hanse.evaluation.metrics.text import (
     number_match,
     rouge_l,
 )
-from hanse.federation.interfaces.results import Sample
+from hanse.federation.interfaces.results import GeneratedSample
 
 SENTENCES = ["The ship sails at noon.", "Grüße aus Lübeck, schöne Stadt", "船は正午に出る", "4"]
 
@@ -174,7 +174,8 @@ def test_answers_are_scored_in_the_order_of_the_split() -> None:
     assert list(found.metrics) == ["exact_match", "exact_match_se", "chrf", "chrf_se"]
     assert share < found.metrics["chrf"] < 1
     assert found.samples == [
-        Sample(" ".join([str(e.ids[0])] * e.prompt), e.answer, SAID[e.ids[0]]) for e in examples[:3]
+        GeneratedSample(" ".join([str(e.ids[0])] * e.prompt), e.answer, SAID[e.ids[0]])
+        for e in examples[:3]
     ]
     lengths = [length for batch in speaker.batches for length in batch]
     assert lengths == sorted((e.prompt for e in examples[:20]), reverse=True)

@@ -9,7 +9,7 @@ from hanse.data.tokenization.token_cache import Rendering
 from hanse.errors import UserError
 from hanse.experiment.assembly import resources
 from hanse.experiment.assembly.assemble import simulate
-from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
 from samples import reviews, write_lines
 
@@ -41,7 +41,7 @@ def test_all_clients_rows_are_tokenized_at_once(
 def test_runs_that_follow_each_other_tokenize_a_row_once(
     experiment_file: Path, asked: list[int]
 ) -> None:
-    machine = Machine()
+    machine = Resources()
     first = simulate(load(experiment_file, ["participants=[silo-2]"]), machine)
     alone = {split: list(some) for split, some in first.silos["silo-2"].examples.items()}
     for words in ([], ["data.pooled=true"], ["participants=[silo-1]"], ["seed=7"]):

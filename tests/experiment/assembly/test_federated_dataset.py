@@ -18,8 +18,8 @@ from hanse.errors import UserError
 from hanse.experiment.assembly import federated_dataset
 from hanse.experiment.assembly.federated_dataset import (
     UNSEEN,
-    Division,
-    Holding,
+    ClientRowCounts,
+    FederatedDataset,
     Table,
     divide,
     table,
@@ -89,7 +89,10 @@ def test_rows_without_labels_are_counted_by_what_divides_them(topics: Path) -> N
     assert kinds[0] | kinds[1] == {"a", "b", "c"} and not kinds[0] & kinds[1]
     plain = _experiment(topics, num_clients=2, data={"client_test": 0})
     assert table(divide(plain), plain) == Table(
-        [], {"silo-1": Holding({"rows": 24}, 0), "silo-2": Holding({"rows": 24}, 0)}, 6, 6
+        [],
+        {"silo-1": ClientRowCounts({"rows": 24}, 0), "silo-2": ClientRowCounts({"rows": 24}, 0)},
+        6,
+        6,
     )
 
 
@@ -132,7 +135,7 @@ def _copies(texts: int) -> list[dict[str, str]]:
     return rows + upper + [{**row, "text": f" {row['text']}\n"} for row in rows] + rows
 
 
-def _never_both(found: Division) -> None:
+def _never_both(found: FederatedDataset) -> None:
     """No row that anybody holds out is a training row, or held out for anything else."""
     trained = {_same(row) for rows in found.train.values() for row in rows}
     held = {_same(row) for rows in found.held.values() for row in rows}
@@ -228,7 +231,7 @@ def test_what_nobody_can_see_is_said(topics: Path) -> None:
     assert unseen(_experiment(topics, clients=own)) == (UNSEEN,)
     assert unseen(_experiment(topics, clients=own, data={"client_test": 0})) == ()
     assert unseen(_experiment(topics)) == ()
-    elsewhere = Division([], [], {}, {}, {}, "", (UNSEEN,))
+    elsewhere = FederatedDataset([], [], {}, {}, {}, "", (UNSEEN,))
     assert table(elsewhere, _experiment(topics, clients=own)) == Table([], {}, 0, 0, (UNSEEN,))
 
 

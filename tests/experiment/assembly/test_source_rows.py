@@ -10,8 +10,8 @@ from hanse.deployment.silo import settings
 from hanse.deployment.silo.job import Refused, received
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
-from hanse.experiment.assembly.federated_dataset import Division, divide
-from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.assembly.federated_dataset import FederatedDataset, divide
+from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
 from hanse.journal.yaml_text import dump
@@ -40,7 +40,7 @@ def _written(file: Path, data: str, more: str = "") -> Path:
     return file
 
 
-def _sides(found: Division) -> dict[str, set[str]]:
+def _sides(found: FederatedDataset) -> dict[str, set[str]]:
     """The first words of the rows of each part: the files they come from."""
     own = [row for rows in (*found.train.values(), *found.held.values()) for row in rows]
     parts = {"own": own, "test": found.test, "validation": found.validation}
@@ -155,6 +155,6 @@ def test_a_folder_is_scored_by_its_test_files(folder: Path) -> None:
 
 def test_a_run_learns_from_its_training_file_alone(folder: Path, tiny_llama: Path) -> None:
     model = f"model: {{model_name_or_path: {tiny_llama}, bf16: false}}\n"
-    made = simulate(load(_written(folder.parent / "e.yaml", "path: data", model)), Machine())
+    made = simulate(load(_written(folder.parent / "e.yaml", "path: data", model)), Resources())
     sizes = {split: len(made.learner.examples(split)) for split in ("test", "validation")}
     assert sizes == {"test": 12, "validation": 7}

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from hanse.federation.interfaces.learner import Learner, Objective
-from hanse.federation.interfaces.results import Fit, Memory, Penalty
+from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.learners.training.loop import fit
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,15 @@ class Quadratic:
     rounds: int = 1
     splits: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
-    def __call__(self, moment: Moment, kept: Memory) -> "QuadraticLearner":
-        return QuadraticLearner(self, moment, kept)
+    def __call__(self, context: RoundContext, kept: Memory) -> "QuadraticLearner":
+        return QuadraticLearner(self, context, kept)
 
 
 class QuadraticLearner(Learner):
     """Full gradients, by default plain SGD without clipping; it starts at zero."""
 
-    def __init__(self, own: Quadratic, moment: Moment, kept: Memory) -> None:
-        self.own, self.moment, self.kept = own, moment, kept
+    def __init__(self, own: Quadratic, context: RoundContext, kept: Memory) -> None:
+        self.own, self.context, self.kept = own, context, kept
         self._live = {"w": Parameter(torch.zeros(len(own.curve)))}
 
     def parameters(self) -> Mapping[str, Parameter]:
@@ -82,12 +82,21 @@ class QuadraticLearner(Learner):
         penalty: Penalty | None = None,
         objective: Objective | None = None,
         split: str = "train",
-    ) -> Fit:
+    ) -> TrainResult:
         own = self.own
         settings: dict[str, Any] = {"optim": "sgd", "max_grad_norm": 0, "max_steps": own.steps}
         settings |= {"learning_rate": own.rate, "per_device_train_batch_size": 1, **own.more}
-        moment, kept = self.moment, self.kept
-        return fit(self, split, Training(**settings), Parabola(), moment, own.rounds, penalty, kept)
+        context, kept = self.context, self.kept
+        return fit(
+            self,
+            split,
+            TrainingSettings(**settings),
+            Parabola(),
+            context,
+            own.rounds,
+            penalty,
+            kept,
+        )
 
     def save(self, folder: Path) -> None:
         raise NotImplementedError

@@ -13,7 +13,7 @@ from hanse.federation.algorithms.feddyn import FedDyn
 from hanse.federation.algorithms.fednova import FedNova
 from hanse.federation.algorithms.scaffold import Scaffold
 from hanse.federation.interfaces.algorithm import Algorithm
-from hanse.learners.training.settings import Training
+from hanse.learners.training.settings import TrainingSettings
 from toys import federate, same, silos
 
 CLIENTS = {
@@ -130,7 +130,9 @@ def test_fednova_is_nearer_to_the_optimum_than_fedavg_where_steps_are_unequal(
 
 
 def test_fednova_with_equal_steps_is_fedavg(tmp_path: Path) -> None:
-    three = Training(learning_rate=0.05, per_device_train_batch_size=4, max_steps=4, optim="sgd")
+    three = TrainingSettings(
+        learning_rate=0.05, per_device_train_batch_size=4, max_steps=4, optim="sgd"
+    )
     nova = federate(FedNova(), silos(4, three), tmp_path / "nova").standing.state["model"]
     average = federate(FedAvg(), silos(4, three), tmp_path / "average").standing.state["model"]
     for name, tensor in average.items():

@@ -18,16 +18,16 @@ from hanse.federation.algorithms.fedopt import FedOpt
 from hanse.federation.algorithms.fedprox import FedProx
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.learner import Learner, Objective
-from hanse.federation.interfaces.results import Combined
-from hanse.federation.messages import ClientProfile, Order
+from hanse.federation.interfaces.results import Aggregate
+from hanse.federation.messages import ClientProfile, Instruction
 from hanse.journal.yaml_text import dump
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.registry import build
 from hanse.tensors.named import Tensors
 from toys import Batch, federate, held_out, same, silos
 
-ADAMW = Training(learning_rate=0.05, per_device_train_batch_size=4, optimizer_state="keep")
+ADAMW = TrainingSettings(learning_rate=0.05, per_device_train_batch_size=4, optimizer_state="keep")
 Array = np.ndarray
 
 
@@ -56,9 +56,9 @@ def test_one_client_is_plain_training(tmp_path: Path, state: str) -> None:
     [(name, toy)] = silos(1, training).items()
     federated = federate(FedAvg(), {name: toy}, tmp_path / "run", seed=7, rounds=3)
     kept: dict[str, Tensor] = {}
-    model = toy(Moment(7), {}).tensors()
+    model = toy(RoundContext(7), {}).tensors()
     for number in (1, 2, 3):
-        learner = toy(Moment(7, number, name), kept)
+        learner = toy(RoundContext(7, number, name), kept)
         learner.load(model)
         learner.fit()
         model = learner.tensors()
@@ -69,7 +69,7 @@ def test_a_kept_optimizer_does_not_notice_the_rounds(tmp_path: Path) -> None:
     every = replace(ADAMW, per_device_train_batch_size=8, max_steps=2)  # all examples, each step
     [(name, toy)] = silos(1, every).items()
     assert len(toy.splits["train"]) == 8
-    learner = replace(toy, training=replace(every, max_steps=6))(Moment(0, 1, name), {})
+    learner = replace(toy, training=replace(every, max_steps=6))(RoundContext(0, 1, name), {})
     learner.fit()
     for state, alike in (("keep", True), ("reset", False)):
         training = replace(every, optimizer_state=state)
@@ -84,7 +84,7 @@ def test_mean_is_weighted_by_examples(tmp_path: Path) -> None:
     total = sum(len(toy.splits["train"]) for toy in toys.values())
     expected = {name: torch.zeros_like(t) for name, t in everyone.items()}
     for name, toy in toys.items():
-        learner = toy(Moment(0, 1, name), {})  # from zero, so that the change is the result
+        learner = toy(RoundContext(0, 1, name), {})  # from zero, so that the change is the result
         learner.fit()
         for at, tensor in learner.tensors().items():
             expected[at] += len(toy.splits["train"]) / total * tensor
@@ -109,13 +109,13 @@ def adagrad(v: Array, d: Array) -> Array:
 
 def double_server() -> Server:
     """A server whose model is in float64, and not all zeros."""
-    learner = held_out()(Moment(0), {})
+    learner = held_out()(RoundContext(0), {})
     draw = torch.Generator().manual_seed(3)
     learner._live = {
         name: Parameter(torch.randn(p.shape, generator=draw, dtype=torch.float64))
         for name, p in learner.parameters().items()
     }
-    return Server(learner, 4, Moment(0))
+    return Server(learner, 4, RoundContext(0))
 
 
 def deltas(server: Server, steps: int) -> list[dict[str, Tensor]]:
@@ -135,7 +135,7 @@ def stepped(algorithm: FedOpt, server: Server, changes: list[dict[str, Tensor]])
     """The model after a step along each of the mean changes."""
     state = algorithm.init(server)
     for change in changes:
-        state = algorithm.step(state, Combined(change, {}, 1.0, ("c0",)), server)
+        state = algorithm.step(state, Aggregate(change, {}, 1.0, ("c0",)), server)
     return algorithm.model(state)
 
 
@@ -226,12 +226,12 @@ class Quadratic(Objective):
 
 def test_fedprox_pulls_towards_the_global_model() -> None:
     rate, mu, target, start = 0.1, 0.5, 3.0, 1.0
-    training = Training(learning_rate=rate, optim="sgd", max_steps=3, max_grad_norm=0)
+    training = TrainingSettings(learning_rate=rate, optim="sgd", max_steps=3, max_grad_norm=0)
     toy = replace(silos(1)["c0"], training=training, objective=Quadratic(target))
-    moment, profile = Moment(0, 1, "c0"), ClientProfile("c0", 8)
-    learner = toy(moment, {})
+    context, profile = RoundContext(0, 1, "c0"), ClientProfile("c0", 8)
+    learner = toy(context, {})
     x = {name: torch.full_like(t, start) for name, t in learner.tensors().items()}
-    update = FedProx(mu=mu).train(Order(x), Client(profile, learner, {}, {}, moment))
+    update = FedProx(mu=mu).train(Instruction(x), Client(profile, learner, {}, {}, context))
     w = start  # the first step feels no pull, since w = x; the others do
     for _ in range(3):
         w = w - rate * ((w - target) + mu * (w - start))

@@ -13,7 +13,7 @@ from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
 from hanse.federation.algorithms.fednova import FedNova
 from hanse.federation.algorithms.scaffold import Scaffold
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from toys import federate
 
 SHARES = (0.2, 0.3, 0.5)
@@ -80,11 +80,11 @@ def test_the_weight_of_gradients_is_the_papers(steps: int) -> None:
     own = Quadratic(curve=(1.0,), centre=(1.0,), steps=steps, rate=0.01)
     rho = MOMENTUM
     wanted = 0.01 * (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)
-    heavy = replace(own, more={"momentum": rho})(Moment(0, 1, "c"), {}).fit()
+    heavy = replace(own, more={"momentum": rho})(RoundContext(0, 1, "c"), {}).fit()
     assert heavy.sum_a == pytest.approx(wanted, rel=1e-12)
-    assert own(Moment(0, 1, "c"), {}).fit().sum_a == pytest.approx(0.01 * steps, rel=1e-12)
+    assert own(RoundContext(0, 1, "c"), {}).fit().sum_a == pytest.approx(0.01 * steps, rel=1e-12)
     for more in ({"optim": "adamw"}, {"momentum": rho, "optimizer_state": "keep"}):
-        assert replace(own, more=more)(Moment(0, 1, "c"), {}).fit().sum_a is None
+        assert replace(own, more=more)(RoundContext(0, 1, "c"), {}).fit().sum_a is None
 
 
 def test_a_warm_up_that_moves_nothing_is_no_error(tmp_path: Path) -> None:

@@ -25,14 +25,14 @@ from hanse.federation.algorithms.lora_fair import LoRAFAIR
 from hanse.federation.algorithms.rolora import RoLoRA
 from hanse.federation.interfaces.algorithm import Algorithm, Server
 from hanse.federation.messages import ClientProfile, Reply, Request, Update
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import A, B, Factors, stacked
 from hanse.tensors.named import Tensors
 from toys import LAYER, Meddler, Outcome, Toy, federate, held_out, same, silos
 
 RANK = 2
-TRAINING = Training(learning_rate=0.1, per_device_train_batch_size=4, optim="sgd")
+TRAINING = TrainingSettings(learning_rate=0.1, per_device_train_batch_size=4, optim="sgd")
 DOWN, UP = LAYER + A, LAYER + B
 
 
@@ -110,8 +110,10 @@ def test_a_head_beside_the_factors_is_averaged_as_it_is(
     total = sum(weight for weight, _ in sent.values())
     mean = torch.stack([weight / total * own["head"] for weight, own in sent.values()]).sum(dim=0)
     if algorithm.payload == "change":
-        orders = [r for r in map(Request.parse, tap.requests) if (r.kind, r.round) == ("train", 3)]
-        mean += orders[0].order.tensors["head"]
+        instructions = [
+            r for r in map(Request.parse, tap.requests) if (r.kind, r.round) == ("train", 3)
+        ]
+        mean += instructions[0].instruction.tensors["head"]
     model = algorithm.model(outcome.standing.state)
     torch.testing.assert_close(model["head"], mean)
     assert model["head"].abs().max() > 0
@@ -139,18 +141,21 @@ def test_fedit_is_fedavg(tmp_path: Path) -> None:
 
 def test_ffa_sends_b_alone_both_ways_and_leaves_a(tmp_path: Path) -> None:
     outcome, tap = go(FFALoRA(), tmp_path / "run", 3)
-    ordered = [r.order.tensors for r in map(Request.parse, tap.requests)]
+    ordered = [r.instruction.tensors for r in map(Request.parse, tap.requests)]
     assert all(set(tensors) == {UP} for tensors in ordered)
     for round in (1, 2, 3):
         assert all(set(tensors) == {UP} for _, tensors in updates(tap, round).values())
-    model, initial = outcome.standing.state["model"], held_out(rank=RANK)(Moment(0), {}).initial()
+    model, initial = (
+        outcome.standing.state["model"],
+        held_out(rank=RANK)(RoundContext(0), {}).initial(),
+    )
     assert torch.equal(model[DOWN], initial[DOWN])
     assert not torch.equal(model[UP], initial[UP])
 
 
 def test_rolora_learns_b_and_a_in_turn(tmp_path: Path) -> None:
     models = [go(RoLoRA(), tmp_path / str(n), n)[0].standing.state["model"] for n in (1, 2, 3)]
-    initial = held_out(rank=RANK)(Moment(0), {}).initial()
+    initial = held_out(rank=RANK)(RoundContext(0), {}).initial()
     for before, after, name in zip((initial, *models), models, (UP, DOWN, UP), strict=False):
         other = DOWN if name == UP else UP
         assert not torch.equal(before[name], after[name])
@@ -162,7 +167,7 @@ def test_rolora_learns_b_and_a_in_turn(tmp_path: Path) -> None:
 
 def test_fedsa_never_sends_b_and_every_client_has_its_own(tmp_path: Path) -> None:
     outcome, tap = go(FedSALoRA(), tmp_path / "run", 3)
-    sent = [r.order.tensors for r in map(Request.parse, tap.requests)]
+    sent = [r.instruction.tensors for r in map(Request.parse, tap.requests)]
     sent += [r.update.tensors for r in map(Reply.parse, tap.replies)]
     assert {name for tensors in sent for name in tensors} == {DOWN}
     losses = [scores["loss"] for scores in outcome.records[-1]["client_test"].values()]
@@ -181,9 +186,9 @@ def test_fedper_clients_go_on_from_what_they_keep(tmp_path: Path) -> None:
     one = FedPer(share=("lora_A",))
     outcome, _ = go(one, tmp_path / "run", 2, clients=1)
     [(name, toy)] = silos(1, TRAINING, rank=RANK).items()
-    model = toy(Moment(0), {}).initial()
+    model = toy(RoundContext(0), {}).initial()
     for round in (1, 2):
-        learner = toy(Moment(0, round, name), {})
+        learner = toy(RoundContext(0, round, name), {})
         learner.load(model)
         learner.fit()
         model = learner.tensors()
@@ -191,16 +196,16 @@ def test_fedper_clients_go_on_from_what_they_keep(tmp_path: Path) -> None:
 
 
 def test_a_pattern_that_matches_nothing_is_refused() -> None:
-    learner = held_out(rank=RANK)(Moment(0), {})
+    learner = held_out(rank=RANK)(RoundContext(0), {})
     with pytest.raises(UserError, match=r"'bias' is in no tensor's name; there are layer.lora_A"):
-        FedPer(share=("lora_A", "bias")).init(Server(learner, 2, Moment(0)))
+        FedPer(share=("lora_A", "bias")).init(Server(learner, 2, RoundContext(0)))
 
 
 @pytest.mark.parametrize(
     "algorithm", [FFALoRA(), RoLoRA(), FedSALoRA(), FlexLoRA(), FLoRA(), FedExLoRA(), HetLoRA()]
 )
 def test_an_adapter_without_factors_is_refused(algorithm: Algorithm) -> None:
-    server = Server(held_out()(Moment(0), {}), 2, Moment(0))
+    server = Server(held_out()(RoundContext(0), {}), 2, RoundContext(0))
     with pytest.raises(UserError, match="learns LoRA's factors A and B, but the adapter has"):
         algorithm.init(server)
 
@@ -227,7 +232,7 @@ def mixed(
     folder: Path,
     rounds: int,
     server: int = 3,
-    training: Training = TRAINING,
+    training: TrainingSettings = TRAINING,
     algorithm: Algorithm = FlexLoRA(),  # noqa: B008 (frozen)
     public: Toy | None = None,
     **more: Any,
@@ -277,7 +282,7 @@ def test_flexlora_sends_each_client_the_best_of_its_rank(tmp_path: Path) -> None
     asked = [r for r in map(Request.parse, tap.requests) if (r.kind, r.round) == ("train", 3)]
     assert len(asked) == len(RANKS)
     for request, (name, rank) in zip(asked, RANKS.items(), strict=True):
-        sent = request.order.tensors
+        sent = request.instruction.tensors
         assert sent[DOWN].shape[0] == min(rank, 2)  # a softmax's gradients sum to zero
         away = (SCALES[name] * product(sent) - wanted).norm()
         assert float(away) == pytest.approx(float(values[rank:].square().sum().sqrt()), abs=1e-5)
@@ -357,7 +362,7 @@ def test_clients_are_told_of_the_residual(algorithm: Algorithm, tmp_path: Path) 
     """What a client evaluates is what the server does: the sum of adapter and residual."""
     outcome, tap = go(algorithm, tmp_path / "run", 2)
     asked = [r for r in map(Request.parse, tap.requests) if r.kind == "evaluate"]
-    sent = asked[0].order.tensors
+    sent = asked[0].instruction.tensors
     for name, tensor in outcome.standing.state["residual"].items():
         assert torch.equal(sent[f"residual/{name}"], tensor)
 
@@ -370,7 +375,7 @@ def test_hetlora_averages_what_has_the_root_of_s_in_it(tmp_path: Path) -> None:
     start = before.standing.state["model"]
     asked = [r for r in map(Request.parse, tap.requests) if (r.kind, r.round) == ("train", 2)]
     for request, (name, rank) in zip(asked, RANKS.items(), strict=True):
-        own = request.order.tensors
+        own = request.instruction.tensors
         part = 3.0 * start[UP][:, :rank].double() @ start[DOWN][:rank].double()
         torch.testing.assert_close(SCALES[name] * product(own), part, atol=1e-6, rtol=0)
         torch.testing.assert_close(own[DOWN], start[DOWN][:rank] * (3.0 / SCALES[name]) ** 0.5)
@@ -403,7 +408,7 @@ def test_hetlora_leaves_rows_that_nobody_trained(tmp_path: Path) -> None:
     """Of the server's five rows the largest client has four, of another s."""
     server = replace(held_out(TRAINING, rank=5), scale=3.0)
     outcome, _ = mixed(tmp_path / "run", 4, algorithm=HetLoRA(), public=server)
-    initial = held_out(rank=5)(Moment(0), {}).initial()
+    initial = held_out(rank=5)(RoundContext(0), {}).initial()
     model = outcome.standing.state["model"]
     assert torch.equal(model[DOWN][4], initial[DOWN][4])
     assert torch.equal(model[UP][:, 4], initial[UP][:, 4])
@@ -471,9 +476,9 @@ def test_ditto_without_strength_is_local_training_beside_fedavg(tmp_path: Path) 
         assert torch.equal(tensor, plain[name])
     scores = outcome.records[-1]["client_test"]
     for name, toy in silos(3, TRAINING, rank=RANK).items():
-        model = toy(Moment(0), {}).initial()
+        model = toy(RoundContext(0), {}).initial()
         for round in (1, 2, 3):
-            learner = toy(Moment(0, round, name), {})
+            learner = toy(RoundContext(0, round, name), {})
             learner.load(model)
             learner.fit()
             model = learner.tensors()

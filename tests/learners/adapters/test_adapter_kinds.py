@@ -33,11 +33,11 @@ from hanse.learners.injection.adapter_files import read
 from hanse.learners.injection.mixed import Mixed
 from hanse.learners.injection.tuners.lora_xs import as_lora
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.classify import Classify
 from hanse.learners.objectives.sft import Sft
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import layers
 
 KINDS: dict[str, Adapter] = {
@@ -71,11 +71,11 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 
 def _learner(folder: Path, settings: Adapter) -> AdaptedModel:
-    backbone = load(Model(str(folder), bf16=False))
+    backbone = load(BaseModelSettings(str(folder), bf16=False))
     adapter = backbone.attach(settings, 0)
-    training = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=4)
+    training = TrainingSettings(learning_rate=0.02, per_device_train_batch_size=4, max_steps=4)
     return AdaptedModel(
-        backbone, adapter, {"train": ROWS}, training, Sft(), Moment(0, 1, "a"), 1, {}
+        backbone, adapter, {"train": ROWS}, training, Sft(), RoundContext(0, 1, "a"), 1, {}
     )
 
 
@@ -227,13 +227,13 @@ def _classifier(
     folder: Path, kind: Adapter, bf16: bool, backbone: Backbone | None = None
 ) -> AdaptedModel:
     """An encoder that puts texts into three classes."""
-    backbone = backbone or load(Model(str(folder), bf16=bf16), classes=3)
+    backbone = backbone or load(BaseModelSettings(str(folder), bf16=bf16), classes=3)
     texts = [(tuple(range(k, k + 3 + k % 5)), k % 3) for k in range(2, 20)]
     classes = ((0,), (1,), (2,))
     rows = [Example(ids, (IGNORED,) * len(ids), classes, right) for ids, right in texts]
-    settings = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=3)
-    adapter, moment = backbone.attach(kind, 0), Moment(0, 1, "a")
-    return AdaptedModel(backbone, adapter, {"train": rows}, settings, Classify(), moment, 1, {})
+    settings = TrainingSettings(learning_rate=0.02, per_device_train_batch_size=4, max_steps=3)
+    adapter, context = backbone.attach(kind, 0), RoundContext(0, 1, "a")
+    return AdaptedModel(backbone, adapter, {"train": rows}, settings, Classify(), context, 1, {})
 
 
 def _same_together(learner: AdaptedModel, other: dict[str, Any]) -> None:
@@ -244,7 +244,7 @@ def _same_together(learner: AdaptedModel, other: dict[str, Any]) -> None:
         replace(
             learner,
             splits={"train": rows[index:]},
-            moment=Moment(0, 1, f"client {index}"),
+            context=RoundContext(0, 1, f"client {index}"),
             training=replace(learner.training, **change),
         )
         for index, change in enumerate(changes)
@@ -297,7 +297,7 @@ def test_answers_are_those_of_plain_peft_and_the_base_answers_alone(
 
 def test_kinds_follow_each_other_in_one_base_model(folder: Path) -> None:
     """What a run leaves in memory is the base model for the next one, whatever that trains."""
-    backbone = load(Model(str(folder), bf16=False))
+    backbone = load(BaseModelSettings(str(folder), bf16=False))
     with torch.no_grad():
         bare = backbone.model(input_ids=IDS).logits
     weights = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}

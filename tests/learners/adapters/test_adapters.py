@@ -18,12 +18,12 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.adapter_files import read, save
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 
 
 @pytest.fixture
 def backbone(tiny_llama: Path) -> Backbone:
-    return load(Model(str(tiny_llama), bf16=False))
+    return load(BaseModelSettings(str(tiny_llama), bf16=False))
 
 
 def test_everything_that_is_put_in_is_trained(backbone: Backbone) -> None:
@@ -36,7 +36,7 @@ def test_everything_that_is_put_in_is_trained(backbone: Backbone) -> None:
 
 def test_the_seed_draws_the_adapter(tiny_llama: Path) -> None:
     def drawn(seed: int) -> float:
-        backbone = load(Model(str(tiny_llama), bf16=False))
+        backbone = load(BaseModelSettings(str(tiny_llama), bf16=False))
         found = backbone.parameters(backbone.attach(Lora(r=2), seed))
         assert all(not p.any() for key, p in found.items() if "lora_B" in key)
         return float(sum(p.detach().sum() for p in found.values()))
@@ -45,7 +45,7 @@ def test_the_seed_draws_the_adapter(tiny_llama: Path) -> None:
 
 
 def test_nothing_is_dropped_where_nothing_is_trained(tiny_llama: Path) -> None:
-    backbone = load(Model(str(tiny_llama), bf16=False))
+    backbone = load(BaseModelSettings(str(tiny_llama), bf16=False))
     name = backbone.attach(Lora(r=4, lora_dropout=0.5), 0)
     for parameter in backbone.parameters(name).values():
         parameter.data.fill_(0.1)
@@ -96,14 +96,14 @@ def test_every_adapter_of_layers_can_be_put_into_the_upper_ones(
     request: pytest.FixtureRequest, model: str, adapter: Any, tmp_path: Path
 ) -> None:
     def names(settings: Adapter) -> set[str]:
-        backbone = load(Model(str(request.getfixturevalue(model)), bf16=False))
+        backbone = load(BaseModelSettings(str(request.getfixturevalue(model)), bf16=False))
         return set(backbone.parameters(backbone.attach(settings, 0)))
 
     everywhere, upper = names(adapter), replace(adapter, layers_to_transform=(1,))
     wanted = {name for name in everywhere if ".1." in name}
     assert names(upper) == wanted != everywhere
     # So it is as it is read again.
-    backbone = load(Model(str(request.getfixturevalue(model)), bf16=False))
+    backbone = load(BaseModelSettings(str(request.getfixturevalue(model)), bf16=False))
     name = backbone.attach(upper, 0)
     live = {key: p.detach() for key, p in backbone.parameters(name).items()}
     save(backbone.model, name, live, tmp_path)

@@ -14,14 +14,14 @@ from hanse.learners.adapters.full import Full
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.adapter_files import read
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
-from hanse.learners.training.settings import Training
+from hanse.learners.models.settings import BaseModelSettings
+from hanse.learners.training.settings import TrainingSettings
 
 ROWS = [Example(tuple(range(k, k + 6)), tuple(range(k, k + 6))) for k in range(2, 10)]
 
 
 def _learner(folder: Path, settings: Adapter) -> AdaptedModel:
-    return client(load(Model(str(folder), bf16=False)), "a", ROWS, settings)
+    return client(load(BaseModelSettings(str(folder), bf16=False)), "a", ROWS, settings)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_all_weights_move_as_in_plain_fine_tuning(
     plain.save_pretrained(tmp_path / "base")
     AutoTokenizer.from_pretrained(tiny_gpt2).save_pretrained(tmp_path / "base")
     learner = _learner(tmp_path / "base", Full())
-    sgd = Training(learning_rate=0.1, optim="sgd", max_grad_norm=0, max_steps=3)
+    sgd = TrainingSettings(learning_rate=0.1, optim="sgd", max_grad_norm=0, max_steps=3)
     learner.training = replace(sgd, per_device_train_batch_size=len(ROWS))
     learner.fit()
     ids = torch.tensor([row.ids for row in ROWS])

@@ -19,10 +19,10 @@ from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.adapter_files import read
 from hanse.learners.injection.tuners.lora_xs import CORE
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.sft import Sft
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.simulation import run as simulation
 from hanse.tensors.low_rank import layers
 
@@ -37,9 +37,9 @@ pytestmark = [  # of PEFT's own calls
 
 
 def _learner(folder: Path, settings: Adapter) -> AdaptedModel:
-    backbone = load(Model(str(folder), bf16=False))
-    training = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=3)
-    name, moment = backbone.attach(settings, 0), Moment(0, 1, "a")
+    backbone = load(BaseModelSettings(str(folder), bf16=False))
+    training = TrainingSettings(learning_rate=0.02, per_device_train_batch_size=4, max_steps=3)
+    name, moment = backbone.attach(settings, 0), RoundContext(0, 1, "a")
     return AdaptedModel(backbone, name, {"train": ROWS}, training, Sft(), moment, 1, {})
 
 

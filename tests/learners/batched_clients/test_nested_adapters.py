@@ -23,12 +23,12 @@ from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients import adapted_layers, train
-from hanse.learners.batched_clients.stacked_adapters import Stack
+from hanse.learners.batched_clients.stacked_adapters import StackedAdapters
 from hanse.learners.injection import inject
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.mixed import Mixed
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.classify import Classify
 from hanse.learners.training.batches import joined
 from hanse.tensors.low_rank import B
@@ -97,7 +97,7 @@ def _stacked(learners: list[AdaptedModel]) -> Iterator[None]:
         inject.scalings(backbone.model, own.adapter, one)
         for own, one in zip(learners, live, strict=True)
     ]
-    stack = Stack(pieces, starts, starts[0], scalings, torch.float32, backbone.device)
+    stack = StackedAdapters(pieces, starts, starts[0], scalings, torch.float32, backbone.device)
     with backbone.bare(), stack.applied(len(learners)):
         yield
 
@@ -120,7 +120,7 @@ def _alone(learner: AdaptedModel) -> Tensor:
 def _backbone(request: pytest.FixtureRequest, name: str) -> Backbone:
     classes = 3 if name == "tiny_bert" else 0
     path = str(request.getfixturevalue(name))
-    return load(Model(path, bf16=False, device="cpu"), classes=classes)
+    return load(BaseModelSettings(path, bf16=False, device="cpu"), classes=classes)
 
 
 @pytest.mark.parametrize("kinds", MIXTURES, ids="+".join)

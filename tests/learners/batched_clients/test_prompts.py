@@ -16,7 +16,7 @@ from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.adapter_files import read
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.serving.evaluate import compare
 from hanse.simulation import run as simulation
 
@@ -28,7 +28,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 
 def _learner(folder: Path, settings: Adapter) -> AdaptedModel:
-    return client(load(Model(str(folder), bf16=False)), "a", rows(0, 8), settings)
+    return client(load(BaseModelSettings(str(folder), bf16=False)), "a", rows(0, 8), settings)
 
 
 @pytest.mark.parametrize("settings", [PTuning(3), PTuning(3, "LSTM", encoder_hidden_size=16)])

@@ -11,7 +11,7 @@ from clients import client, rows
 from hanse.learners.batched_clients import size as cohort_size
 from hanse.learners.batched_clients.size import best, choose, fitting
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -56,7 +56,7 @@ def test_what_was_measured_counts_when_the_budget_ends() -> None:
 
 
 def test_memory_bounds_a_cohort(tiny_llama: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = load(Model(str(tiny_llama), bf16=False, device="cpu"))
+    backbone = load(BaseModelSettings(str(tiny_llama), bf16=False, device="cpu"))
     members = [client(backbone, f"c{n}", rows(n, 8)).member() for n in range(4)]
     assert fitting(members, 4) == 4
     one = cohort_size._bytes(members[0])
@@ -67,7 +67,7 @@ def test_memory_bounds_a_cohort(tiny_llama: object, monkeypatch: pytest.MonkeyPa
 
 
 def test_measuring_leaves_everything_as_it_was(tiny_llama: object) -> None:
-    backbone = load(Model(str(tiny_llama), bf16=False, device="cpu"))
+    backbone = load(BaseModelSettings(str(tiny_llama), bf16=False, device="cpu"))
     learners = [client(backbone, f"c{n}", rows(n, 8)) for n in range(3)]
     members = [learner.member() for learner in learners]
     before = learners[0].tensors()
@@ -81,7 +81,7 @@ def test_measuring_leaves_everything_as_it_was(tiny_llama: object) -> None:
 
 def test_saved_bytes_grow_with_the_batch(tiny_llama: object) -> None:
     """Against what one more row costs, counted by a larger batch."""
-    backbone = load(Model(str(tiny_llama), bf16=False, device="cpu"))
+    backbone = load(BaseModelSettings(str(tiny_llama), bf16=False, device="cpu"))
     small = client(backbone, "a", rows(1, 16, 20), per_device_train_batch_size=2).member()
     large = client(backbone, "b", rows(1, 16, 20), per_device_train_batch_size=8).member()
     per_token = cohort_size._saved(large)
@@ -93,7 +93,7 @@ def test_measuring_leaves_nothing_in_memory(
     tiny_llama: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A saved tensor that is given back as it is would hold its own graph, which holds it."""
-    backbone = load(Model(str(tiny_llama), bf16=False, device="cpu"))
+    backbone = load(BaseModelSettings(str(tiny_llama), bf16=False, device="cpu"))
     member, seen = client(backbone, "a", rows(0, 8, 6)).member(), list[weakref.ref[torch.Tensor]]()
     places = cohort_size._places
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clients import choices, client, rows
-from hanse.federation.interfaces.results import Fit
+from hanse.federation.interfaces.results import TrainResult
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
@@ -17,14 +17,16 @@ from hanse.learners.batched_clients import train
 from hanse.learners.batched_clients.batched_layers import Drop
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.classify import Classify
 from hanse.tensors.named import squared_distance
 
 
 @pytest.fixture(params=["tiny_llama", "tiny_gpt2"])
 def backbone(request: pytest.FixtureRequest) -> Backbone:
-    return load(Model(str(request.getfixturevalue(request.param)), bf16=False, device="cpu"))
+    return load(
+        BaseModelSettings(str(request.getfixturevalue(request.param)), bf16=False, device="cpu")
+    )
 
 
 def moved(learner: AdaptedModel, seed: int) -> dict[str, Tensor]:
@@ -41,7 +43,9 @@ def together(learners: list[AdaptedModel], starts: list[Mapping[str, Tensor]], p
     members: list[Member] = []
     for learner, start in zip(learners, starts, strict=True):
         learner.load(start)
-        waiting = replace(learner, together=lambda m: members.append(m) or Fit(0, 0, 0, 0, 0))
+        waiting = replace(
+            learner, together=lambda m: members.append(m) or TrainResult(0, 0, 0, 0, 0)
+        )
         waiting.fit(penalty)
     assert len(members) == len(learners)
     fits = train.train(members)

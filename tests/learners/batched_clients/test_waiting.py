@@ -15,19 +15,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from clients import choices, rows
-from hanse.federation.interfaces.results import Fit
+from hanse.federation.interfaces.results import TrainResult
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients import optimizer, train
-from hanse.learners.caching.frozen_layers import Prefix
+from hanse.learners.caching.frozen_layers import FrozenLayers
 from hanse.learners.models.layers import decoder_layers
 from hanse.learners.objectives.classify import Classify
 from hanse.learners.objectives.sft import Sft
 from hanse.learners.training import batches
-from hanse.learners.training.settings import Training
-from hanse.learners.training.training_progress import Seen
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.learners.training.training_progress import TrainingProgress
+from hanse.randomness import RoundContext
 from hanse.tensors.named import squared_distance
 
 META = torch.device("meta")
@@ -58,7 +58,9 @@ class Copies(TorchDispatchMode):
 def left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes after the last step, and what the meta device does not have."""
     monkeypatch.setattr(optimizer.Steps, "leave", lambda self: None)
-    monkeypatch.setattr(Seen, "fit", lambda self, steps, spent, sums: Fit(steps, 0, 0, 0, 0))
+    monkeypatch.setattr(
+        TrainingProgress, "fit", lambda self, steps, spent, sums: TrainResult(steps, 0, 0, 0, 0)
+    )
     monkeypatch.setattr(Backbone, "autocast", lambda self: nullcontext())
     plain = torch.optim.AdamW
     monkeypatch.setattr(optimizer, "AdamW", lambda groups, lr, fused: plain(groups, lr=lr))
@@ -79,7 +81,7 @@ def _backbone(kind: str = "llama", lora: Lora | None = None) -> Backbone:
 
 
 def _learner(backbone: Backbone, name: str, number: int, **own: Any) -> AdaptedModel:
-    settings = Training(
+    settings = TrainingSettings(
         learning_rate=0.01,
         per_device_train_batch_size=2,
         gradient_accumulation_steps=2,
@@ -88,8 +90,8 @@ def _learner(backbone: Backbone, name: str, number: int, **own: Any) -> AdaptedM
     classify = own.pop("classify", False)
     examples = choices(1, 12, ((5, 6), (9,))) if classify else rows(1, 12)
     goal = Classify() if classify else Sft()
-    moment = Moment(7, 2, name)
-    return AdaptedModel(backbone, "adapter0", {"train": examples}, settings, goal, moment, 3, {})
+    context = RoundContext(7, 2, name)
+    return AdaptedModel(backbone, "adapter0", {"train": examples}, settings, goal, context, 3, {})
 
 
 def _alone(backbone: Backbone, number: int, **own: Any) -> None:
@@ -102,10 +104,12 @@ def _together(backbone: Backbone, number: int, **own: Any) -> None:
     for index, name in enumerate("abc"):
         learner = _learner(backbone, name, number - (index == 0), **own)
         start = {n: torch.zeros(p.shape) for n, p in learner.parameters().items()}
-        template = replace(learner, together=lambda m: members.append(m) or Fit(0, 0, 0, 0, 0))
+        template = replace(
+            learner, together=lambda m: members.append(m) or TrainResult(0, 0, 0, 0, 0)
+        )
         member = train.Member(
             template, backbone, "adapter0", "train", learner.training, learner.objective,
-            learner.moment, 3, _penalty(backbone), start, {},
+            learner.context, 3, _penalty(backbone), start, {},
         )  # fmt: skip
         members.append(member)
     train.train(members)
@@ -141,7 +145,7 @@ def test_known_rows_do_not_wait(way: Any) -> None:
         backbone = _backbone(lora=TOP)
         decoder, layers = decoder_layers(backbone.model)
         longest = backbone.positions
-        prefix = Prefix(decoder, layers, 1, False, backbone.autocast, longest, backbone._kept)
+        prefix = FrozenLayers(decoder, layers, 1, False, backbone.autocast, longest, backbone._kept)
         backbone._depths["adapter0"], backbone._prefixes[1] = 1, prefix
         for row in rows(1, 12):
             key = (1, torch.tensor(row.ids, dtype=torch.int32).numpy().tobytes())

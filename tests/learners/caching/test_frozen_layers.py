@@ -23,10 +23,10 @@ from hanse.learners.caching import activations
 from hanse.learners.caching.frozen_layers import FEWEST
 from hanse.learners.load import load
 from hanse.learners.models.layers import decoder_layers
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.sft import Sft
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.simulation import run as simulation
 
 TOP = Lora(r=4, layers_to_transform=(1,))  # of the two layers of the tiny models
@@ -44,11 +44,15 @@ def _examples() -> list[Example]:
 
 
 def _learner(folder: Path, lora: Lora = TOP, cache: bool = True) -> AdaptedModel:
-    backbone = load(Model(str(folder), bf16=False, activation_cache=cache))
+    backbone = load(BaseModelSettings(str(folder), bf16=False, activation_cache=cache))
     adapter = backbone.attach(lora, seed=0)
-    training = Training(learning_rate=0.01, per_device_train_batch_size=4, num_train_epochs=3)
+    training = TrainingSettings(
+        learning_rate=0.01, per_device_train_batch_size=4, num_train_epochs=3
+    )
     splits = {"train": _examples()}
-    learner = AdaptedModel(backbone, adapter, splits, training, Sft(), Moment(0, 1, "a"), 1, {})
+    learner = AdaptedModel(
+        backbone, adapter, splits, training, Sft(), RoundContext(0, 1, "a"), 1, {}
+    )
     generator = torch.Generator().manual_seed(5)
     for parameter in learner.parameters().values():  # B is zero at first
         parameter.data.normal_(0, 0.2, generator=generator)
@@ -283,7 +287,7 @@ def test_other_architectures(kind: str, own: dict[str, Any]) -> None:
 
 
 def test_a_model_whose_layers_depend_on_each_other_goes_the_plain_way(tiny_llama: Path) -> None:
-    backbone = load(Model(str(tiny_llama), bf16=False))
+    backbone = load(BaseModelSettings(str(tiny_llama), bf16=False))
     first, last = decoder_layers(backbone.model)[1]
     left: list[Tensor] = []  # for the last layer, by the first, in one pass
     backbone.model.get_input_embeddings().register_forward_hook(lambda *_: left.clear())

@@ -21,7 +21,7 @@ from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 
@@ -49,7 +49,7 @@ IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 )
 def test_what_cannot_be_is_refused(tiny_llama: Path, settings: Adapter, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        load(Model(str(tiny_llama), bf16=False)).attach(settings, 0)
+        load(BaseModelSettings(str(tiny_llama), bf16=False)).attach(settings, 0)
 
 
 NOWHERE: list[Adapter] = [
@@ -73,7 +73,9 @@ def test_modules_that_are_not_there(
     request: pytest.FixtureRequest, model: str, names: str, settings: Adapter
 ) -> None:
     classes = 2 if model == "tiny_bert" else 0
-    backbone = load(Model(str(request.getfixturevalue(model)), bf16=False), classes=classes)
+    backbone = load(
+        BaseModelSettings(str(request.getfixturevalue(model)), bf16=False), classes=classes
+    )
     with pytest.raises(UserError, match=rf"k_porj.* are not in .*; it has .*{names}"):
         backbone.attach(settings, 0)
 
@@ -91,7 +93,7 @@ def test_modules_that_are_not_there(
 def test_an_architecture_that_nobody_knows(
     tiny_llama: Path, settings: Adapter, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backbone = load(Model(str(tiny_llama), bf16=False))
+    backbone = load(BaseModelSettings(str(tiny_llama), bf16=False))
     for config in (backbone.model.config, type(backbone.model.config)):
         monkeypatch.setattr(config, "model_type", "strange")
     with pytest.raises(UserError, match=said):
@@ -99,7 +101,7 @@ def test_an_architecture_that_nobody_knows(
 
 
 def test_prefixes_cannot_be_computed_again(tiny_llama: Path) -> None:
-    backbone = load(Model(str(tiny_llama), bf16=False, gradient_checkpointing=True))
+    backbone = load(BaseModelSettings(str(tiny_llama), bf16=False, gradient_checkpointing=True))
     with pytest.raises(UserError, match=r"set model\.gradient_checkpointing: false, or choose"):
         backbone.attach(PrefixTuning(3), 0)
 
@@ -111,7 +113,7 @@ def test_each_method_of_peft_is_put_in_or_refused(
     request: pytest.FixtureRequest, model: str, method: str
 ) -> None:
     """No setting is given, which few of them like; a learner without gradients would be worse."""
-    backbone = load(Model(str(request.getfixturevalue(model)), bf16=False))
+    backbone = load(BaseModelSettings(str(request.getfixturevalue(model)), bf16=False))
     try:
         name = backbone.attach(Peft(method), 0)
     except UserError:

@@ -30,10 +30,10 @@ from hanse.learners.injection.adapter_files import read
 from hanse.learners.injection.adapter_layout import CONFIG, WEIGHTS, folders
 from hanse.learners.injection.mixed import Mixed
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.classify import Classify
 from hanse.learners.objectives.sft import Sft
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.reports.loading_snippet import usage
 from hanse.tensors import low_rank
 
@@ -79,7 +79,7 @@ def _kind(called: str, name: str) -> Adapter:
 def _backbone(request: pytest.FixtureRequest, name: str) -> Backbone:
     classes = 3 if name == "tiny_bert" else 0
     path = str(request.getfixturevalue(name))
-    return load(Model(path, bf16=False, device="cpu"), classes=classes)
+    return load(BaseModelSettings(path, bf16=False, device="cpu"), classes=classes)
 
 
 def _learner(backbone: Backbone, adapter: Adapter) -> AdaptedModel:
@@ -89,8 +89,8 @@ def _learner(backbone: Backbone, adapter: Adapter) -> AdaptedModel:
         ids = [example.ids for example in examples]
         examples = [Example(i, (IGNORED,) * len(i), ((0,), (1,), (2,)), i[0] % 3) for i in ids]
         objective = Classify()
-    own, moment = backbone.attach(adapter, 0), Moment(7, 2, "a")
-    return AdaptedModel(backbone, own, {"train": examples}, SETTINGS, objective, moment, 3, {})
+    own, context = backbone.attach(adapter, 0), RoundContext(7, 2, "a")
+    return AdaptedModel(backbone, own, {"train": examples}, SETTINGS, objective, context, 3, {})
 
 
 def _moved(learner: AdaptedModel) -> AdaptedModel:
@@ -144,7 +144,7 @@ def test_what_is_saved_has_the_function_that_was_trained(
 def test_each_folder_has_the_names_that_peft_gives_a_kind_alone(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
-    backbone = load(Model(str(tiny_llama), bf16=False, device="cpu"))
+    backbone = load(BaseModelSettings(str(tiny_llama), bf16=False, device="cpu"))
     _learner(backbone, Mixed.of([Lora(r=2), IA3()])).save(tmp_path)
     for folder, config in [
         (tmp_path, IA3Config(task_type="CAUSAL_LM")),
@@ -164,7 +164,7 @@ def test_a_kind_that_cannot_be_read_is_refused(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: int
 ) -> None:
     monkeypatch.setattr(reopened, "SMALL", small)
-    backbone = load(Model(str(tiny_llama), bf16=False, device="cpu"))
+    backbone = load(BaseModelSettings(str(tiny_llama), bf16=False, device="cpu"))
     learner = _moved(_learner(backbone, Mixed.of([Lora(r=2), IA3()])))
     learner.save(tmp_path)
     weights = tmp_path / "lora" / WEIGHTS
@@ -186,7 +186,7 @@ def test_what_else_lies_in_a_folder_is_no_part_of_its_adapter(
 ) -> None:
     """PEFT writes a model's further adapters, and trainers their checkpoints, into folders."""
     for settings, folder in [(IA3(), tmp_path), (Lora(r=2), tmp_path / "lora")]:
-        backbone = load(Model(str(tiny_llama), bf16=False, device="cpu"))
+        backbone = load(BaseModelSettings(str(tiny_llama), bf16=False, device="cpu"))
         _learner(backbone, settings).save(folder)
     assert [kind.kind for kind in read(tmp_path)[0].kinds] == ["IA3"]
 
@@ -225,7 +225,7 @@ def test_no_kind_reaches_into_a_head_that_is_trained_whole(tiny_bert: Path, tmp_
     config = RobertaConfig(num_attention_heads=4, pad_token_id=0, **sizes)
     torch.manual_seed(0)
     RobertaModel(config).save_pretrained(base)
-    backbone = load(Model(str(base), bf16=False, device="cpu"), classes=3)
+    backbone = load(BaseModelSettings(str(base), bf16=False, device="cpu"), classes=3)
     mixture = Mixed.of([Houlsby(4.0), Lora(r=2, target_modules=("dense", "out_proj"))])
     learner = _moved(_learner(backbone, mixture))
     assert not any("classifier" in name for name in low_rank.layers(learner.tensors()))
@@ -248,7 +248,7 @@ def test_no_kind_reaches_into_a_head_that_is_trained_whole(tiny_bert: Path, tmp_
 def test_damaged_weights_are_refused_in_a_sentence(
     tiny_llama: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    backbone = load(Model(str(tiny_llama), bf16=False, device="cpu"))
+    backbone = load(BaseModelSettings(str(tiny_llama), bf16=False, device="cpu"))
     _learner(backbone, Mixed.of([Lora(r=2), IA3()])).save(tmp_path)
     file = tmp_path / WEIGHTS
     file.write_bytes(damage(file.read_bytes()))

@@ -23,10 +23,10 @@ from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.adapter_layout import CONFIG, WEIGHTS
 from hanse.learners.injection.mixed import Mixed
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.sft import Sft
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from learners.adapters.test_adapter_kinds import ENCODERS, KINDS
 
 ROWS = [Example(tuple(range(k, k + 6)), tuple(range(k, k + 6))) for k in range(2, 10)]
@@ -46,10 +46,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # whatever PEFT says of its o
 
 
 def _learner(folder: Path, settings: Adapter) -> AdaptedModel:
-    backbone = load(Model(str(folder), bf16=False))
-    training = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=2)
-    name, moment = backbone.attach(settings, 0), Moment(0, 1, "a")
-    return AdaptedModel(backbone, name, {"train": ROWS}, training, Sft(), moment, 1, {})
+    backbone = load(BaseModelSettings(str(folder), bf16=False))
+    training = TrainingSettings(learning_rate=0.02, per_device_train_batch_size=4, max_steps=2)
+    name, context = backbone.attach(settings, 0), RoundContext(0, 1, "a")
+    return AdaptedModel(backbone, name, {"train": ROWS}, training, Sft(), context, 1, {})
 
 
 def _saved(learner: AdaptedModel, folder: Path) -> Path:
@@ -89,10 +89,12 @@ def test_every_method_of_peft_is_saved_and_opened_again(
 
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_with_an_encoders_head(tiny_bert: Path, tmp_path: Path, kind: str) -> None:
-    backbone = load(Model(str(tiny_bert), bf16=False), classes=3)
+    backbone = load(BaseModelSettings(str(tiny_bert), bf16=False), classes=3)
     rows = [Example(row.ids, row.labels, ((0,), (1,), (2,)), 1) for row in ROWS]
-    name, moment = backbone.attach(ENCODERS[kind], 0), Moment(0, 1, "a")
-    learner = AdaptedModel(backbone, name, {"test": rows}, Training(), Sft(), moment, 1, {})
+    name, context = backbone.attach(ENCODERS[kind], 0), RoundContext(0, 1, "a")
+    learner = AdaptedModel(
+        backbone, name, {"test": rows}, TrainingSettings(), Sft(), context, 1, {}
+    )
     learner.reopen(_saved(learner, tmp_path))
 
 
@@ -173,9 +175,9 @@ def test_what_says_other_things_is_refused(tiny_llama: Path, tmp_path: Path) -> 
 
 
 def test_a_new_head_must_be_there(tiny_bert: Path, tmp_path: Path) -> None:
-    backbone = load(Model(str(tiny_bert), bf16=False), classes=3)
+    backbone = load(BaseModelSettings(str(tiny_bert), bf16=False), classes=3)
     name = backbone.attach(Head(), 0)
-    learner = AdaptedModel(backbone, name, {}, Training(), Sft(), Moment(0), 1, {})
+    learner = AdaptedModel(backbone, name, {}, TrainingSettings(), Sft(), RoundContext(0), 1, {})
     _without(_saved(learner, tmp_path), "classifier")
     with pytest.raises(UserError, match="cannot be opened again"):
         learner.reopen(tmp_path)

@@ -14,7 +14,7 @@ from hanse.errors import UserError
 from hanse.learners.load import load
 from hanse.learners.models import chat_templates
 from hanse.learners.models.chat_templates import Renderer, bound
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 
 TALK = [
     {"role": "system", "content": "Sei höflich. 🦀"},
@@ -73,7 +73,7 @@ def test_it_is_what_transformers_writes(tiny_llama: Path, quick: Renderer, ask: 
 
 @pytest.mark.parametrize("template", [*ENDLESS, *LARGE])
 def test_a_template_without_end_is_ended(tiny_llama: Path, quick: Renderer, template: str) -> None:
-    tokenizer = load(Model(str(tiny_llama), bf16=False)).tokenizer
+    tokenizer = load(BaseModelSettings(str(tiny_llama), bf16=False)).tokenizer
     talk = row({"messages": TALK}, "talk.jsonl:7")
     usual = written(talk, 3, tokenizer)
     tokenizer.chat_template, own = template, tokenizer.chat_template

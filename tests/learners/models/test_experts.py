@@ -25,7 +25,7 @@ from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.injection.adapter_files import read
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.sft import Sft
 from hanse.tensors.low_rank import refuse_other_than_lora
 
@@ -72,7 +72,7 @@ def folder(request: pytest.FixtureRequest, tiny_llama: Path, tmp_path: Path) -> 
 
 
 def _learner(folder: Path, lora: Lora = LORA, **settings: Any) -> AdaptedModel:
-    backbone = load(Model(str(folder), bf16=False, device="cpu"))
+    backbone = load(BaseModelSettings(str(folder), bf16=False, device="cpu"))
     return client(backbone, "c0", rows(0, 8), lora, **settings)
 
 

@@ -31,10 +31,10 @@ from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.inject import attach
 from hanse.learners.load import load
 from hanse.learners.models.layers import decoder_layers
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.classify import Classify
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.simulation import run as simulation
 from hanse.tensors import serialization
 
@@ -49,11 +49,15 @@ def _rows(lengths: range) -> list[Example]:
 
 
 def _learner(folder: Path, adapter: Adapter, cache: bool = True) -> AdaptedModel:
-    backbone = load(Model(str(folder), bf16=False, activation_cache=cache), classes=3)
+    backbone = load(BaseModelSettings(str(folder), bf16=False, activation_cache=cache), classes=3)
     name = backbone.attach(adapter, 0)
-    training = Training(learning_rate=0.02, per_device_train_batch_size=4, num_train_epochs=3)
+    training = TrainingSettings(
+        learning_rate=0.02, per_device_train_batch_size=4, num_train_epochs=3
+    )
     splits = {"train": _rows(range(5, 17))}
-    return AdaptedModel(backbone, name, splits, training, Classify(), Moment(0, 1, "a"), 2, {})
+    return AdaptedModel(
+        backbone, name, splits, training, Classify(), RoundContext(0, 1, "a"), 2, {}
+    )
 
 
 def _graded(learner: AdaptedModel, rows: list[Example]) -> dict[str, Tensor]:
@@ -103,7 +107,7 @@ def test_the_encoder_sees_each_row_once_in_all_epochs_and_rounds(
     for layer in decoder_layers(learner.backbone.model)[1]:
         layer.attention.register_forward_hook(lambda _, __, output: passed.append(output[0]))
     for round in (1, 2):
-        learner.moment = Moment(0, round, "a")
+        learner.context = RoundContext(0, round, "a")
         if together:
             train([learner.member(), learner.member()])
         else:
@@ -198,6 +202,6 @@ def test_who_tells_every_token_a_class_looks_at_all() -> None:
 def test_a_language_model_has_no_head_of_classes(
     request: pytest.FixtureRequest, model: str
 ) -> None:
-    backbone = load(Model(str(request.getfixturevalue(model)), bf16=False))
+    backbone = load(BaseModelSettings(str(request.getfixturevalue(model)), bf16=False))
     with pytest.raises(UserError, match=r"trains a classifier's head, and a .* choose an encoder"):
         backbone.attach(Head(), 0)

@@ -20,7 +20,7 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.load import load
 from hanse.learners.models.gradient_checkpointing import recompute
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from learners.batched_clients.test_train import alone, compare, moved, together
 
 LORA = Lora(r=4, target_modules="all-linear")
@@ -32,7 +32,7 @@ def folder(request: pytest.FixtureRequest) -> str:
 
 
 def model(folder: str, on: bool) -> Backbone:
-    return load(Model(folder, bf16=False, device="cpu", gradient_checkpointing=on))
+    return load(BaseModelSettings(folder, bf16=False, device="cpu", gradient_checkpointing=on))
 
 
 @contextmanager

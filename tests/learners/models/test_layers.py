@@ -8,7 +8,7 @@ import torch
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.load import load
 from hanse.learners.models.layers import decoder_layers, frozen_depth, replaced
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 
 
 @pytest.mark.parametrize(
@@ -23,13 +23,13 @@ from hanse.learners.models.settings import Model
     ],
 )
 def test_how_many_layers_are_below_an_adapter(tiny_llama: Path, lora: Lora, depth: int) -> None:
-    backbone = load(Model(str(tiny_llama), bf16=False))
+    backbone = load(BaseModelSettings(str(tiny_llama), bf16=False))
     name = backbone.attach(lora, 0)
     assert frozen_depth(backbone.model, backbone.parameters(name).values()) == depth
 
 
 def test_a_model_without_a_list_of_layers_has_none(tiny_llama: Path) -> None:
-    model = load(Model(str(tiny_llama), bf16=False)).model
+    model = load(BaseModelSettings(str(tiny_llama), bf16=False)).model
     model.config.num_hidden_layers = 3  # not what the list holds
     assert decoder_layers(model)[1] == ()
     assert frozen_depth(model, model.parameters()) == 0

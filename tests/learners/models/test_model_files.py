@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from hanse.errors import UserError
 from hanse.learners.load import load
 from hanse.learners.models import model_files
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def model(tiny_llama: Path, tmp_path: Path) -> Path:
 
 def _refused(path: Path | str) -> str:
     with pytest.raises(UserError) as caught:
-        load(Model(str(path), bf16=False))
+        load(BaseModelSettings(str(path), bf16=False))
     return str(caught.value)
 
 
@@ -126,7 +126,7 @@ def test_an_index_names_files_of_the_folder_alone(model: Path, tmp_path: Path) -
         assert f"names {shard!r:.80}" in _refused(model)
     index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "model-1.safetensors")}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
-    load(Model(str(model), bf16=False))
+    load(BaseModelSettings(str(model), bf16=False))
 
 
 def test_an_adapter_beside_the_weights_is_refused(model: Path) -> None:
@@ -204,4 +204,4 @@ def test_paths_that_a_tokenizer_was_saved_with_are_no_matter(model: Path) -> Non
     config |= {"fast_tokenizer_files": ["tokenizer.json", "tokenizer.4.2.json"]}
     shutil.copy(model / "tokenizer.json", model / "tokenizer.4.2.json")
     (model / "tokenizer_config.json").write_text(json.dumps(config))
-    load(Model(str(model), bf16=False))
+    load(BaseModelSettings(str(model), bf16=False))

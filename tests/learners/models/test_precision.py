@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2Config, LlamaConfig
 
 from hanse.learners.models import precision
-from hanse.learners.models.precision import Chosen, Shape, choose, read, shape
+from hanse.learners.models.precision import ComputeMode, Shape, choose, read, shape
 
 CPU = torch.device("cpu")
 SMALL = LlamaConfig(hidden_size=32, intermediate_size=64, num_attention_heads=4)
@@ -41,7 +41,7 @@ def test_what_is_clearly_faster_is_taken(
     measured: Callable[..., None], ratio: float, bf16: bool | None, hardware: bool
 ) -> None:
     measured(1.0, ratio, hardware=hardware)
-    assert choose("auto", SMALL, CPU) == Chosen(hardware if bf16 is None else bf16, False)
+    assert choose("auto", SMALL, CPU) == ComputeMode(hardware if bf16 is None else bf16, False)
 
 
 @pytest.mark.parametrize(("ratio", "plain"), [(1.0, False), (2.0, True)])
@@ -49,16 +49,16 @@ def test_attention_is_measured_in_bfloat16(
     measured: Callable[..., None], ratio: float, plain: bool
 ) -> None:
     measured(ratio)
-    assert choose(True, SMALL, CPU) == Chosen(True, plain)
+    assert choose(True, SMALL, CPU) == ComputeMode(True, plain)
     measured(ratio, 2.0)
-    assert choose("auto", SMALL, CPU) == Chosen(True, plain)
+    assert choose("auto", SMALL, CPU) == ComputeMode(True, plain)
     measured(ratio, 0.5)
-    assert choose("auto", SMALL, CPU) == Chosen(False, False)
+    assert choose("auto", SMALL, CPU) == ComputeMode(False, False)
 
 
 def test_nothing_is_measured_that_is_known(measured: Callable[..., None]) -> None:
     measured()
-    assert choose(False, SMALL, CPU) == Chosen(False, False)
+    assert choose(False, SMALL, CPU) == ComputeMode(False, False)
     measured(1.0, 2.0)
     assert choose("auto", SMALL, CPU) == choose("auto", SMALL, CPU)
 
@@ -103,4 +103,4 @@ def test_what_was_noted_is_read_and_damage_left_out() -> None:
         "c": {"bf16": True},
         "d": 3,
     }
-    assert read(noted) == {"a": Chosen(True, False)}
+    assert read(noted) == {"a": ComputeMode(True, False)}

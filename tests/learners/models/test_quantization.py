@@ -27,7 +27,7 @@ from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.adapter_layout import WEIGHTS
 from hanse.learners.load import load
 from hanse.learners.models import quantization
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.training.batches import Batch
 from hanse.simulation import run as simulation
 from learners.batched_clients.test_train import compare
@@ -39,7 +39,7 @@ LORA = Lora(r=4, target_modules="all-linear")
 
 
 def model(folder: Path | str, kind: Any = "none", **own: Any) -> Backbone:
-    return load(Model(str(folder), bf16=False, device="cpu", quantization=kind, **own))
+    return load(BaseModelSettings(str(folder), bf16=False, device="cpu", quantization=kind, **own))
 
 
 @pytest.fixture(params=[("tiny_llama", "int8"), ("tiny_llama", "nf4"), ("tiny_gpt2", "nf4")])
@@ -154,7 +154,7 @@ def test_clients_train_together_as_alone(base: Backbone) -> None:
 
 def test_bfloat16(tiny_llama: Path) -> None:
     for kind in ("int8", "nf4"):
-        base = load(Model(str(tiny_llama), bf16=True, device="cpu", quantization=kind))
+        base = load(BaseModelSettings(str(tiny_llama), bf16=True, device="cpu", quantization=kind))
         learner = client(base, "a", rows(0, 8), LORA, max_steps=12)
         first = learner.fit().loss
         assert learner.fit().loss < 0.9 * first

@@ -14,16 +14,18 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients import train
 from hanse.learners.load import load
 from hanse.learners.models.residual import merged
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.tensors import low_rank
 from hanse.tensors.low_rank import RESIDUAL
-from hanse.tensors.named import Tensors, prefixed
+from hanse.tensors.named import Tensors, add_prefix
 from learners.batched_clients.test_train import compare, moved
 
 
 @pytest.fixture(params=["tiny_llama", "tiny_gpt2"])
 def backbone(request: pytest.FixtureRequest) -> Backbone:
-    return load(Model(str(request.getfixturevalue(request.param)), bf16=False, device="cpu"))
+    return load(
+        BaseModelSettings(str(request.getfixturevalue(request.param)), bf16=False, device="cpu")
+    )
 
 
 def drawn(learner: AdaptedModel, seed: int = 0) -> dict[str, Tensor]:
@@ -70,7 +72,7 @@ def test_it_is_as_if_the_weights_were_changed(backbone: Backbone) -> None:
         wanted = logits(learner)
         learner.fit()
         trained = learner.tensors()
-    learner.load({**start, **prefixed(RESIDUAL, residual)})
+    learner.load({**start, **add_prefix(RESIDUAL, residual)})
     torch.testing.assert_close(logits(learner), wanted, atol=1e-5, rtol=0)
     assert (wanted - plain).abs().max() > 0.01
     learner.fit()
@@ -84,7 +86,9 @@ def test_it_is_as_if_the_weights_were_changed(backbone: Backbone) -> None:
 def test_cohorts_train_over_it(
     request: pytest.FixtureRequest, recomputed: bool, tiny_llama: str
 ) -> None:
-    settings = Model(str(tiny_llama), bf16=False, device="cpu", gradient_checkpointing=recomputed)
+    settings = BaseModelSettings(
+        str(tiny_llama), bf16=False, device="cpu", gradient_checkpointing=recomputed
+    )
     backbone = load(settings)
     learners = [client(backbone, f"c{n}", rows(n, 12)) for n in range(3)]
     residuals = [drawn(learners[0], seed) for seed in (0, 0, 1)]  # two of a kind, and another
@@ -92,7 +96,7 @@ def test_cohorts_train_over_it(
         learner.correct(residual)
         own = learner.load
         # What `compare` loads has no residual of its own.
-        learner.load = lambda t, own=own, r=residual: own({**prefixed(RESIDUAL, r), **t})  # type: ignore[method-assign]
+        learner.load = lambda t, own=own, r=residual: own({**add_prefix(RESIDUAL, r), **t})  # type: ignore[method-assign]
     compare(learners)
 
 
@@ -100,7 +104,7 @@ def test_training_in_a_cohort_leaves_it(backbone: Backbone) -> None:
     learner = client(backbone, "c", rows(0, 12))
     residual = drawn(learner)
     learner.together = lambda member: train.train([member])[0]
-    learner.load({**learner.tensors(), **prefixed(RESIDUAL, residual)})
+    learner.load({**learner.tensors(), **add_prefix(RESIDUAL, residual)})
     learner.fit()
     assert learner.residual.keys() == residual.keys()
 

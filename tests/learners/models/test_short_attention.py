@@ -13,8 +13,8 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.load import load
 from hanse.learners.models import short_attention
-from hanse.learners.models.precision import Chosen
-from hanse.learners.models.settings import Model
+from hanse.learners.models.precision import ComputeMode
+from hanse.learners.models.settings import BaseModelSettings
 
 
 @pytest.fixture(params=["tiny_llama", "tiny_gpt2"])
@@ -42,7 +42,9 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def model(folder: str, plain: bool) -> Backbone:
-    return load(Model(folder, device="cpu"), Chosen(bf16=False, plain_attention=plain))
+    return load(
+        BaseModelSettings(folder, device="cpu"), ComputeMode(bf16=False, plain_attention=plain)
+    )
 
 
 @pytest.mark.parametrize("group", [1, 3])
@@ -85,7 +87,7 @@ def test_encoders_attend_so_too(tiny_bert: Path, used: list[int]) -> None:
     lora = Lora(r=2, target_modules=("query", "value"))
     found = []
     for plain in (False, True):
-        backbone = load(Model(str(tiny_bert)), Chosen(False, plain), classes=3)
+        backbone = load(BaseModelSettings(str(tiny_bert)), ComputeMode(False, plain), classes=3)
         adapter = backbone.attach(lora, 0)
         backbone.activate(adapter)
         live = list(backbone.parameters(adapter).values())

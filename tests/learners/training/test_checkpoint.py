@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from clients import client, rows
-from hanse.federation.interfaces.results import Fit
+from hanse.federation.interfaces.results import TrainResult
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.sft import Sft
 from hanse.learners.training.checkpoint import TrainingCheckpoint
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors
 
 STEPS = 6
@@ -54,7 +54,7 @@ Counting.__name__ = Dying.__name__ = Sft.__name__  # else it would be another tr
 
 @pytest.fixture(scope="module")
 def backbone(tiny_llama: object) -> Backbone:
-    return load(Model(str(tiny_llama), bf16=False, device="cpu"))
+    return load(BaseModelSettings(str(tiny_llama), bf16=False, device="cpu"))
 
 
 def learner(backbone: Backbone, folder: Path | None, **own: Any) -> AdaptedModel:
@@ -65,7 +65,7 @@ def learner(backbone: Backbone, folder: Path | None, **own: Any) -> AdaptedModel
     return replace(made, kept={}, checkpoint=noted)
 
 
-def trained(own: AdaptedModel, start: Tensors) -> tuple[Tensors, Fit]:
+def trained(own: AdaptedModel, start: Tensors) -> tuple[Tensors, TrainResult]:
     """What a whole training comes to, but for its seconds."""
     own.load(start)
     fit = own.fit()
@@ -134,7 +134,7 @@ def test_another_training_finds_nothing(backbone: Backbone, tmp_path: Path) -> N
     second.fit(objective=counted)
     assert counted.losses == STEPS
     assert len(list(tmp_path.iterdir())) == 3
-    later = replace(learner(backbone, tmp_path), moment=Moment(7, 3, "a"))
+    later = replace(learner(backbone, tmp_path), context=RoundContext(7, 3, "a"))
     later.load(start)
     later.fit()
     assert [file.name[:11] for file in tmp_path.iterdir()] == ["round-00003"]

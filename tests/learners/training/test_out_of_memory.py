@@ -19,9 +19,9 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients import size, train
 from hanse.learners.batched_clients.member import Member
-from hanse.learners.batched_clients.stacked_adapters import Stack
+from hanse.learners.batched_clients.stacked_adapters import StackedAdapters
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.training.out_of_memory import is_shortage
 
 BATCH = 4  # rows of each client
@@ -39,7 +39,7 @@ SHORTAGES = [
 
 @pytest.fixture
 def backbone(tiny_llama: Path) -> Backbone:
-    return load(Model(str(tiny_llama), bf16=False, device="cpu"))
+    return load(BaseModelSettings(str(tiny_llama), bf16=False, device="cpu"))
 
 
 @pytest.fixture
@@ -146,17 +146,17 @@ def test_even_if_memory_runs_out_while_results_are_handed_over(
 def test_the_failed_cohort_is_gone_before_the_next_begins(
     backbone: Backbone, limit: Limit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held: list[weakref.ref[Stack]] = []
-    begin = Stack.__init__
+    held: list[weakref.ref[StackedAdapters]] = []
+    begin = StackedAdapters.__init__
 
-    def noted(self: Stack, *args: Any) -> None:
+    def noted(self: StackedAdapters, *args: Any) -> None:
         assert all(stack() is None for stack in held)
         held.append(weakref.ref(self))
         begin(self, *args)
 
     limit(1)
     them = members(backbone, 2)
-    monkeypatch.setattr(Stack, "__init__", noted)
+    monkeypatch.setattr(StackedAdapters, "__init__", noted)
     gc.disable()
     try:
         outcome(them)

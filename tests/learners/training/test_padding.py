@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from hanse.learners.training.batch_sampling import draw
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.batch_sampling import sample_batches
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from toys import ToyLearner, held_out
 
 # Tokens of movie reviews (the package's, SmolLM2's tokenizer, cut at 512): every 20th of them.
@@ -29,10 +29,10 @@ def padding(batches: Sequence[Sequence[int]]) -> float:
 @pytest.mark.parametrize("size", [2, 4, 8])
 @pytest.mark.parametrize("steps", [1, 3, 12, 40])
 def test_training_reads_little_padding(size: int, steps: int) -> None:
-    settings = Training(per_device_train_batch_size=size, max_steps=steps)
+    settings = TrainingSettings(per_device_train_batch_size=size, max_steps=steps)
     own, found = lengths(1000, 0), []
     for seed in range(10):
-        drawn = draw(own, settings, Moment(seed, 1, "silo"))
+        drawn = sample_batches(own, settings, RoundContext(seed, 1, "silo"))
         found.append(padding([[own[at] for at in batch] for step in drawn for batch in step]))
     assert sum(found) / len(found) < 0.10
 
@@ -40,11 +40,13 @@ def test_training_reads_little_padding(size: int, steps: int) -> None:
 @pytest.mark.parametrize("steps", [10, 40])
 def test_clients_side_by_side_are_padded_little(steps: int) -> None:
     """Each step of a cohort is as wide as its longest row, whoever's it is."""
-    settings = Training(per_device_train_batch_size=4, max_steps=steps)
+    settings = TrainingSettings(per_device_train_batch_size=4, max_steps=steps)
     texts = {f"client-{number}": lengths(300 * number, number) for number in (1, 2, 3, 4)}
     found = []
     for seed in range(10):
-        drawn = {n: draw(own, settings, Moment(seed, 1, n)) for n, own in texts.items()}
+        drawn = {
+            n: sample_batches(own, settings, RoundContext(seed, 1, n)) for n, own in texts.items()
+        }
         for step in range(steps):
             rows = [texts[name][at] for name in texts for at in drawn[name][step][0]]
             found.append((max(rows) * len(rows), sum(rows)))
@@ -63,5 +65,5 @@ class Reader(ToyLearner):
 
 @pytest.mark.parametrize("size", [16, 32])
 def test_evaluation_reads_less(size: int) -> None:
-    learner = Reader(held_out(), Moment(0), {})
+    learner = Reader(held_out(), RoundContext(0), {})
     assert padding([batch for _, batch in learner.batches("test", size)]) < 0.05

@@ -20,7 +20,7 @@ from hanse.errors import UserError
 from hanse.experiment.assembly import execute
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.simulation import run as simulation
 from hanse.simulation.baselines import runs
 from samples import reviews, write_lines
@@ -37,8 +37,8 @@ def test_other_rungs_reset_the_optimizer_as_the_federation_does(
     simulated = simulate(load(folder / "seed-4" / rung / "experiment.yaml"))
     silo, tensors = simulated.silos[client], None
     for number in (1, 2, 3):
-        moment = Moment(4, number, client)
-        learner = simulated.machine.learner(silo.experiment, silo.examples, moment, {})
+        context = RoundContext(4, number, client)
+        learner = simulated.machine.learner(silo.experiment, silo.examples, context, {})
         if tensors is not None:
             learner.load(tensors)
         assert learner.fit().steps == 3  # Adam begins afresh with each fit

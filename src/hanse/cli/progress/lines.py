@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from copy import copy
 
 from hanse.cli.progress import phrases
-from hanse.cli.progress.state import Heard
+from hanse.cli.progress.state import ProgressState
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ LONGEST = 600.0  # the same, while nothing goes on
 
 
 @contextmanager
-def beating(heard: Heard, silence: float = SILENCE) -> Iterator[None]:
+def beating(heard: ProgressState, silence: float = SILENCE) -> Iterator[None]:
     """Log what is being done after every silence, from a thread that long calls do not hold up.
 
     The first line comes at once: what was imported before has taken seconds. While nothing goes on,

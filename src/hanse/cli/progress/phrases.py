@@ -1,6 +1,6 @@
 """What has been heard, in words."""
 
-from hanse.cli.progress.state import Heard
+from hanse.cli.progress.state import ProgressState
 from hanse.observability.progress import Step
 from hanse.reports import formatting
 
@@ -27,7 +27,7 @@ def seconds(value: float) -> str:
     return formatting.seconds(round(value))
 
 
-def left(heard: Heard, now: float) -> str:
+def left(heard: ProgressState, now: float) -> str:
     """How long the run will take, and a dash as long as that is not known."""
     value = heard.left(now)
     if value is None:
@@ -36,7 +36,7 @@ def left(heard: Heard, now: float) -> str:
     return f"about {seconds(round(value / grain) * grain)}"
 
 
-def numbers(heard: Heard) -> str:
+def numbers(heard: ProgressState) -> str:
     """The last loss, the speed, and what was sent."""
     said = []
     if "loss" in heard.numbers:
@@ -49,14 +49,14 @@ def numbers(heard: Heard) -> str:
     return "   ".join(said)
 
 
-def line(heard: Heard, now: float) -> str:
+def line(heard: ProgressState, now: float) -> str:
     """What is being done, in one line."""
     run = f"run {present(heard.runs)}, " if heard.runs else ""
     place = f"round {rounds(heard.rounds)}: " if heard.rounds else ""
     return f"{run}{place}{_work(heard)} ({seconds(now - heard.since)}){_rest(heard, now)}"
 
 
-def _work(heard: Heard) -> str:
+def _work(heard: ProgressState) -> str:
     if heard.work is None:
         return "working"
     said = [heard.work.what]
@@ -69,5 +69,5 @@ def _work(heard: Heard) -> str:
     return ", ".join(said) + detail
 
 
-def _rest(heard: Heard, now: float) -> str:
+def _rest(heard: ProgressState, now: float) -> str:
     return "" if heard.left(now) is None else f"; {left(heard, now)} left"

@@ -20,7 +20,7 @@ class Sent:
 
 
 @dataclass
-class Heard:
+class ProgressState:
     """All that has been said up to now; times are seconds of one monotonic clock.
 
     Nothing in it is changed in place: a copy stays as it is while others hear on.

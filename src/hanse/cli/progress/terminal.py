@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hanse.cli.progress import phrases
-from hanse.cli.progress.state import Heard
+from hanse.cli.progress.state import ProgressState
 from hanse.observability.progress import Step
 
 WIDTH = 88  # columns at most
@@ -23,7 +23,7 @@ A_SECOND = 2  # how often it is drawn
 
 
 @contextmanager
-def drawing(heard: Heard, console: Console) -> Iterator[None]:
+def drawing(heard: ProgressState, console: Console) -> Iterator[None]:
     """Draw what has been heard at the foot of the terminal until the block ends.
 
     What is printed meanwhile, log lines too, scrolls by above.
@@ -51,7 +51,7 @@ def drawing(heard: Heard, console: Console) -> Iterator[None]:
                 handler.setStream(errors)
 
 
-def drawn(heard: Heard, now: float) -> RenderableType:
+def drawn(heard: ProgressState, now: float) -> RenderableType:
     """The lines as they are now."""
     table = Table.grid(expand=True, padding=(0, 2, 0, 0))
     # Widths that most labels and counts fit into, so that bars keep their place.

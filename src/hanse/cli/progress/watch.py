@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from hanse.cli.progress.lines import beating
-from hanse.cli.progress.state import Heard
+from hanse.cli.progress.state import ProgressState
 from hanse.cli.progress.terminal import drawing
 from hanse.observability import progress
 
@@ -20,7 +20,7 @@ def watched(console: Console) -> Iterator[None]:
     console: where the command prints.
     """
     now = time.monotonic()
-    heard = Heard(now, now)
+    heard = ProgressState(now, now)
     steps = _Steps(heard)
     # A terminal may be feigned to have colours (FORCE_COLOR), which makes nothing of it move.
     terminal = console.is_interactive and console.file.isatty()
@@ -37,7 +37,7 @@ def watched(console: Console) -> Iterator[None]:
 class _Steps(logging.Handler):
     """Hears what `progress` reports."""
 
-    def __init__(self, heard: Heard) -> None:
+    def __init__(self, heard: ProgressState) -> None:
         super().__init__()
         self.heard = heard
 

@@ -17,7 +17,7 @@ from hanse.data.formats.row import Row
 from hanse.data.partitioners.dirichlet import Alpha, Dirichlet
 from hanse.data.partitioning import Partitioner
 from hanse.errors import UserError
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 STARTS = 4  # of k-means, of which the best counts
 
@@ -35,7 +35,9 @@ class Cluster(Partitioner):
     num_clusters: PositiveInt | None = None
     alpha: Alpha | None = None
 
-    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+    def assign(
+        self, rows: Sequence[Row], num_clients: int, context: RoundContext
+    ) -> list[list[int]]:
         """The indices of each client's rows, sorted."""
         count = self.num_clusters or num_clients
         if self.alpha is None and count != num_clients:
@@ -44,22 +46,22 @@ class Cluster(Partitioner):
                 "client unless alpha deals them; leave num_clusters out, or give alpha."
             )
         vectors = np.array([row.vector for row in rows], dtype=np.float64)
-        clusters = _clusters(vectors, count, moment)
+        clusters = _clusters(vectors, count, context)
         if self.alpha is None:
             return clusters
         names = {index: str(number) for number, found in enumerate(clusters) for index in found}
         labelled = [Row(label=names[index]) for index in range(len(rows))]
-        return Dirichlet(self.alpha).assign(labelled, num_clients, moment)
+        return Dirichlet(self.alpha).assign(labelled, num_clients, context)
 
 
-def _clusters(vectors: NDArray[np.float64], count: int, moment: Moment) -> list[list[int]]:
+def _clusters(vectors: NDArray[np.float64], count: int, context: RoundContext) -> list[list[int]]:
     """The indices of each cluster's vectors (rows, width), sorted; the largest cluster first."""
     distinct = len(np.unique(vectors, axis=0))
     if distinct < count:
         raise UserError(
             f"cluster cannot make {count} clusters of {distinct} different texts; ask for fewer."
         )
-    means = KMeans(count, n_init=STARTS, random_state=moment.derive("partition") % 2**32)
+    means = KMeans(count, n_init=STARTS, random_state=context.derive("partition") % 2**32)
     with threadpool_limits(1):  # several threads add up in any order, and ties fall otherwise
         found = means.fit_predict(vectors)
     clusters = [np.flatnonzero(found == number).tolist() for number in range(count)]

@@ -16,7 +16,7 @@ from pydantic import Field, PositiveInt
 from hanse.data.formats.row import Row
 from hanse.data.partitioning import LABEL, Column, Partitioner, groups, name
 from hanse.errors import UserError
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 TRIES = 1000  # a draw takes microseconds, and two labels over ten clients often need many
 
@@ -39,10 +39,12 @@ class Dirichlet(Partitioner):
     min_partition_size: PositiveInt = 1
     self_balancing: bool = False
 
-    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+    def assign(
+        self, rows: Sequence[Row], num_clients: int, context: RoundContext
+    ) -> list[list[int]]:
         """The indices of each client's rows, sorted; raises UserError for rows without label."""
         found = list(groups(rows, self).values())
-        generator = np.random.default_rng(moment.derive("partition"))
+        generator = np.random.default_rng(context.derive("partition"))
         cuts = self._cuts([len(group) for group in found], num_clients, generator)
         clients: list[list[int]] = [[] for _ in range(num_clients)]
         for group, ends in zip(found, cuts, strict=True):

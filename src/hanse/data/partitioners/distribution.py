@@ -13,7 +13,7 @@ from pydantic import NonNegativeFloat
 from hanse.data.formats.row import Row
 from hanse.data.partitioning import LABEL, Column, Partitioner, cut, groups, proportional
 from hanse.errors import UserError
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,13 @@ class Distribution(Partitioner):
     distribution_array: tuple[tuple[NonNegativeFloat, ...], ...]
     partition_by: Column = LABEL
 
-    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+    def assign(
+        self, rows: Sequence[Row], num_clients: int, context: RoundContext
+    ) -> list[list[int]]:
         """The indices of each client's rows, sorted; raises UserError for rows without label."""
         found = groups(rows, self)
         self._check(list(found), num_clients)
-        generator = np.random.default_rng(moment.derive("partition"))
+        generator = np.random.default_rng(context.derive("partition"))
         clients: list[list[int]] = [[] for _ in range(num_clients)]
         for line, indices in zip(self.distribution_array, found.values(), strict=True):
             shares = cut(generator.permutation(indices), proportional(line, len(indices)))

@@ -7,14 +7,16 @@ import torch
 
 from hanse.data.formats.row import Row
 from hanse.data.partitioning import Partitioner
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 
 @dataclass(frozen=True)
 class Iid(Partitioner):
     """Rows are shuffled and dealt in turn."""
 
-    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+    def assign(
+        self, rows: Sequence[Row], num_clients: int, context: RoundContext
+    ) -> list[list[int]]:
         """The indices of each client's rows, sorted."""
-        order = torch.randperm(len(rows), generator=moment.generator("partition")).tolist()
+        order = torch.randperm(len(rows), generator=context.generator("partition")).tolist()
         return [sorted(order[client::num_clients]) for client in range(num_clients)]

@@ -14,7 +14,7 @@ from hanse.data.formats.row import Row
 from hanse.data.partitioners.dirichlet import Alpha
 from hanse.data.partitioners.size import Sizes, fitted
 from hanse.data.partitioning import LABEL, Column, Partitioner, groups, proportional
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,16 @@ class InnerDirichlet(Partitioner):
     partition_sizes: Sizes | None = None
     partition_by: Column = LABEL
 
-    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+    def assign(
+        self, rows: Sequence[Row], num_clients: int, context: RoundContext
+    ) -> list[list[int]]:
         """The indices of each client's rows, sorted; raises UserError for rows without label."""
         found = list(groups(rows, self).values())
         if self.partition_sizes is None:
             sizes = proportional([1] * num_clients, len(rows))
         else:
             sizes = fitted(self.partition_sizes, num_clients, len(rows), self)
-        generator = np.random.default_rng(moment.derive("partition"))
+        generator = np.random.default_rng(context.derive("partition"))
         shares = generator.dirichlet(np.full(len(found), self.alpha), size=num_clients)
         stock = [generator.permutation(group).tolist() for group in found]
         clients: list[list[int]] = [[] for _ in range(num_clients)]

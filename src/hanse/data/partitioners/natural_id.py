@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hanse.data.formats.row import Row
 from hanse.data.partitioning import Column, Partitioner, groups
 from hanse.errors import UserError
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,9 @@ class NaturalId(Partitioner):
 
     partition_by: Column
 
-    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+    def assign(
+        self, rows: Sequence[Row], num_clients: int, context: RoundContext
+    ) -> list[list[int]]:
         """The indices of each client's rows, sorted; raises UserError for a column missing."""
         found = groups(rows, self)
         if len(found) != num_clients:

@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 from hanse.data.formats.row import Row
 from hanse.data.partitioning import LABEL, Column, Partitioner, cut, groups, proportional
 from hanse.errors import UserError
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 TRIES = 10_000  # draws of who holds which label, each of them microseconds
 
@@ -32,10 +32,12 @@ class Pathological(Partitioner):
     class_assignment_mode: Literal["random", "deterministic", "first-deterministic"] = "random"
     partition_by: Column = LABEL
 
-    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+    def assign(
+        self, rows: Sequence[Row], num_clients: int, context: RoundContext
+    ) -> list[list[int]]:
         """The indices of each client's rows, sorted; raises UserError for rows without label."""
         found = groups(rows, self)
-        generator = np.random.default_rng(moment.derive("partition"))
+        generator = np.random.default_rng(context.derive("partition"))
         held = self._held(list(found), num_clients, generator)
         clients: list[list[int]] = [[] for _ in range(num_clients)]
         for label, (value, indices) in enumerate(found.items()):

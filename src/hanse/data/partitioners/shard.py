@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from hanse.data.formats.row import Row
 from hanse.data.partitioning import LABEL, Column, Partitioner, cut, groups, proportional
 from hanse.errors import UserError
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Shard(Partitioner):
     shard_size: PositiveInt | None = None
     partition_by: Column = LABEL
 
-    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+    def assign(
+        self, rows: Sequence[Row], num_clients: int, context: RoundContext
+    ) -> list[list[int]]:
         """The indices of each client's rows, sorted; raises UserError for rows without label."""
         if self.num_shards_per_partition is not None and self.shard_size is not None:
             raise UserError(
@@ -38,7 +40,7 @@ class Shard(Partitioner):
             )
         indices = [index for group in groups(rows, self).values() for index in group]
         shards = cut(indices, self._sizes(len(rows), num_clients))
-        generator = np.random.default_rng(moment.derive("partition"))
+        generator = np.random.default_rng(context.derive("partition"))
         order = generator.permutation(len(shards))
         return [
             sorted(index for number in numbers for index in shards[number])

@@ -9,7 +9,7 @@ from pydantic import Field
 from hanse.data.formats.row import Row
 from hanse.data.partitioning import Partitioner, deal, name, proportional
 from hanse.errors import UserError
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 Sizes = tuple[Annotated[int | float, Field(gt=0)], ...]
 
@@ -23,9 +23,11 @@ class Size(Partitioner):
 
     partition_sizes: Sizes
 
-    def assign(self, rows: Sequence[Row], num_clients: int, moment: Moment) -> list[list[int]]:
+    def assign(
+        self, rows: Sequence[Row], num_clients: int, context: RoundContext
+    ) -> list[list[int]]:
         """The indices of each client's rows, sorted; raises UserError if the sizes do not fit."""
-        return deal(rows, fitted(self.partition_sizes, num_clients, len(rows), self), moment)
+        return deal(rows, fitted(self.partition_sizes, num_clients, len(rows), self), context)
 
 
 def fitted(sizes: Sizes, num_clients: int, total: int, partitioner: Partitioner) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any
 from hanse.data.formats.row import Record
 from hanse.data.sources.split_files import TRAIN
 from hanse.errors import UserError
-from hanse.observability.progress import say
+from hanse.observability.progress import report
 
 PATIENCE = 10  # seconds for the hub's first word; `datasets` alone would try for half a minute
 NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
@@ -37,7 +37,7 @@ def records(path: str, split: str = TRAIN) -> Iterator[Record]:
     assert found is not None  # is_name
     name, config = found.groups()
     _refuse_unreachable(name)
-    say(f"loading {path} from the hub")
+    report(f"loading {path} from the hub")
     try:
         rows = datasets.load_dataset(name, config, split=split, trust_remote_code=False)
         named = {

@@ -25,7 +25,7 @@ from hanse.data.tokenization import render
 from hanse.data.tokenization.tokenizer import Tokenizer, encode
 from hanse.data.tokenization.vocabulary import refuse_beyond
 from hanse.errors import UserError
-from hanse.observability.progress import say
+from hanse.observability.progress import report
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class Tokenized:
     def _rendered(self, rows: Sequence[Row]) -> Packed:
         parts = [pack([])]
         for start in range(0, len(rows), BLOCK):
-            say("tokenizing rows", start, len(rows))
+            report("tokenizing rows", start, len(rows))
             parts.append(pack(self.rendering.render(rows[start : start + BLOCK])))
         return join(parts)
 

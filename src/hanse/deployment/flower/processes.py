@@ -15,7 +15,7 @@ GRACE = 3.0  # seconds that a child has to end by itself
 READY = 90.0  # seconds until a program listens
 
 
-class Child:
+class ManagedProcess:
     """One program with all that it starts: the kernel ends it with this process."""
 
     def __init__(self, home: FlowerHome, words: Sequence[str], more: Mapping[str, str]) -> None:
@@ -75,7 +75,7 @@ def refuse_busy(host: str, port: int) -> None:
             ) from None
 
 
-def await_port(child: Child, host: str, port: int) -> None:
+def await_port(child: ManagedProcess, host: str, port: int) -> None:
     """Wait until a child listens; raises UserError if it ends before."""
     end = time.monotonic() + READY
     while not listens(host, port):

@@ -14,7 +14,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from hanse.deployment.flower.client_app import BYTES, DOOR, PART, content
-from hanse.deployment.sockets import Line, call
+from hanse.deployment.sockets import Connection, call
 from hanse.errors import cleaned
 
 PAUSE = 0.05  # seconds between two looks at what the loop wants
@@ -54,7 +54,7 @@ class Asked:
     due: float = 0.0
 
 
-def passing(grid: Grid, line: Line) -> None:
+def passing(grid: Grid, line: Connection) -> None:
     """Push what comes over the line, and send back the replies and which nodes there are."""
     asked: list[Asked] = []
     nodes: list[int] | None = None
@@ -76,7 +76,7 @@ def passing(grid: Grid, line: Line) -> None:
                     line.send({"is": "nodes", "nodes": nodes})
 
 
-def _pushed(grid: Grid, line: Line, head: dict[str, int], body: bytes) -> list[Asked]:
+def _pushed(grid: Grid, line: Connection, head: dict[str, int], body: bytes) -> list[Asked]:
     """Push one message."""
     content = RecordDict({PART: ConfigRecord({BYTES: body})})
     message = Message(content, dst_node_id=head["node"], message_type="query.ask")
@@ -87,7 +87,9 @@ def _pushed(grid: Grid, line: Line, head: dict[str, int], body: bytes) -> list[A
     return []
 
 
-def _returned(grid: Grid, line: Line, asked: Asked, pause: float, pool: ThreadPoolExecutor) -> bool:
+def _returned(
+    grid: Grid, line: Connection, asked: Asked, pause: float, pool: ThreadPoolExecutor
+) -> bool:
     """Look for a reply when it is time to, again after a pause; whether it has been sent back."""
     if asked.pull is None:
         if time.monotonic() >= asked.due:
@@ -101,7 +103,7 @@ def _returned(grid: Grid, line: Line, asked: Asked, pause: float, pool: ThreadPo
     return bool(replies)
 
 
-def _return(line: Line, ticket: int, reply: Message) -> None:
+def _return(line: Connection, ticket: int, reply: Message) -> None:
     if reply.has_error():
         line.send({"is": "failed", "ticket": ticket, "why": cleaned(str(reply.error.reason))})
     else:

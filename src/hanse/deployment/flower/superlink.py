@@ -16,8 +16,8 @@ from pathlib import Path
 from hanse.deployment.flower.fork_client import COMMAND, NURSERY
 from hanse.deployment.flower.home import FlowerHome
 from hanse.deployment.flower.launcher import KEYLESS, LARGEST, MOST, SERVER
-from hanse.deployment.flower.processes import Child, await_port, refuse_busy
-from hanse.deployment.sockets import Door, Frame, Line
+from hanse.deployment.flower.processes import ManagedProcess, await_port, refuse_busy
+from hanse.deployment.sockets import Connection, Frame, Listener
 from hanse.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class FlowerLink:
         folder: Path,
         host: str,
         port: int,
-        door: Door,
+        door: Listener,
         tls: Tls | None = None,
         keys: Sequence[str] = (),
         most: int = MOST,
@@ -59,8 +59,8 @@ class FlowerLink:
         self._home.install()
         self._more = {DOOR: str(door.path), NURSERY: str(door.path.with_name("nursery"))}
         self._more |= {LARGEST: str(most), KEYLESS: "" if tls else "1"}
-        self._superlink = Child(self._home, self._command(), self._more)
-        self._line: Line | None = None
+        self._superlink = ManagedProcess(self._home, self._command(), self._more)
+        self._line: Connection | None = None
         self._events: queue.Queue[Frame] = queue.Queue()
 
     def start(self) -> None:
@@ -155,7 +155,7 @@ class FlowerLink:
             self._call("supernode", "register", str(file), NAME)
 
 
-def _read(line: Line, events: "queue.Queue[Frame]") -> None:
+def _read(line: Connection, events: "queue.Queue[Frame]") -> None:
     """Put what comes over a line into a queue, and its end."""
     try:
         while True:

@@ -5,8 +5,8 @@ from pathlib import Path
 from hanse.deployment.flower.fork_client import NURSERY
 from hanse.deployment.flower.home import FlowerHome
 from hanse.deployment.flower.launcher import NODE
-from hanse.deployment.flower.processes import Child, free_port
-from hanse.deployment.sockets import Door
+from hanse.deployment.flower.processes import ManagedProcess, free_port
+from hanse.deployment.sockets import Listener
 
 DOOR = "HANSE_DOOR"
 
@@ -22,7 +22,7 @@ class FlowerNode:
         self,
         folder: Path,
         server: str,
-        door: Door,
+        door: Listener,
         authority: Path | None = None,
         key: Path | None = None,
     ) -> None:
@@ -47,9 +47,9 @@ class FlowerNode:
         self._node = self._fresh()
         self._node.start()
 
-    def _fresh(self) -> Child:
+    def _fresh(self) -> ManagedProcess:
         """The program, at a port that nobody has now: somebody may have taken the last one."""
-        return Child(self._home, [*self._words, "--port", str(free_port())], self._more)
+        return ManagedProcess(self._home, [*self._words, "--port", str(free_port())], self._more)
 
     def stop(self) -> None:
         """End it."""

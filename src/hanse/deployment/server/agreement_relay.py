@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from hanse.deployment.silo.agreement import LARGEST, Sent, content, sent, stated
-from hanse.federation.interfaces.transport import Federation
-from hanse.federation.messages import AGREE, AGREED, ClientProfile, Order, Reply, Request
+from hanse.federation.interfaces.transport import Transport
+from hanse.federation.messages import AGREE, AGREED, ClientProfile, Instruction, Reply, Request
 from hanse.tensors.serialization import MessageError
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class _Round:
     closes: float | None = None  # when it is no longer waited for more
 
 
-class Agreeing(Federation):
+class Agreeing(Transport):
     """A federation whose clients exchange statements.
 
     job: the experiment's text, as clients are sent it.
@@ -47,12 +47,12 @@ class Agreeing(Federation):
 
     def __init__(
         self,
-        inner: Federation,
+        inner: Transport,
         job: str,
         patience: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if inner.ahead is not None:
+        if inner.max_in_flight is not None:
             raise ValueError("clients can agree only if all are asked before any has to answer")
         self._inner, self._job, self._patience, self._clock = inner, job, patience, clock
         self._round = _Round(0)
@@ -70,14 +70,14 @@ class Agreeing(Federation):
             self._round.told.discard(client)  # who is asked again states again
         self._inner.send(client, message)
 
-    def gather(self, clients: Sequence[str], enough: int) -> bool:
+    def wait_for(self, clients: Sequence[str], enough: int) -> bool:
         self._round = _Round(0)  # it is asked again
-        return self._inner.gather(clients, enough)
+        return self._inner.wait_for(clients, enough)
 
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         end = None if timeout is None else self._clock() + timeout
         while True:
-            ends = [moment for moment in (end, self._round.closes) if moment is not None]
+            ends = [context for context in (end, self._round.closes) if context is not None]
             left = max(0.0, min(ends) - self._clock()) if ends else None
             found = self._inner.receive(left)
             if found is None:
@@ -144,8 +144,8 @@ class Agreeing(Federation):
         now = self._round
         waiting = [client for client in now.statements if client not in now.told]
         for client in waiting:
-            order = Order(dict(now.statements))
-            self._inner.send(client, Request(AGREED, now.number, order=order).pack())
+            instruction = Instruction(dict(now.statements))
+            self._inner.send(client, Request(AGREED, now.number, instruction=instruction).pack())
             now.told.add(client)
         now.closes = None
         return bool(waiting)

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from hanse.deployment.envelopes import WHO, Answer, Letters, RefusedError
+from hanse.deployment.envelopes import WHO, Envelopes, RefusedError, SiloReply
 from hanse.deployment.server.engine import Engine
-from hanse.deployment.server.roster import Seat, Sent, doing, longer
-from hanse.federation.interfaces.transport import Federation
+from hanse.deployment.server.roster import RemoteClient, Sent, doing, longer
+from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile, Request
-from hanse.observability.progress import say, watched
+from hanse.observability.progress import report, watched
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ STEP = 0.5  # longest wait for one event, in seconds
 
 
 @dataclass
-class Deployed(Federation):
+class RemoteClients(Transport):
     """The silos of a federation, over an engine.
 
     names: of those that take part, in client order.
@@ -47,11 +47,11 @@ class Deployed(Federation):
 
     engine: Engine
     names: Sequence[str]
-    letters: Letters
+    letters: Envelopes
     enough: int
     patience: float | None = None
     stop: Callable[[], bool] = lambda: False
-    seats: dict[str, Seat] = field(init=False)
+    seats: dict[str, RemoteClient] = field(init=False)
     _due: dict[int, float] = field(default_factory=dict)  # by node: when to greet it (again)
     _backoff: dict[int, float] = field(default_factory=dict)  # by node: seconds until then
     _refusals: Counter[int] = field(default_factory=Counter)  # by node, since it answered well
@@ -64,7 +64,7 @@ class Deployed(Federation):
     _awaited: Sequence[str] = ()  # who must come before a run or a round can begin
 
     def __post_init__(self) -> None:
-        self.seats = {name: Seat(name) for name in self.names}
+        self.seats = {name: RemoteClient(name) for name in self.names}
         self._awaited = [*self.names]
 
     def profiles(self) -> list[ClientProfile]:
@@ -104,7 +104,7 @@ class Deployed(Federation):
         owing = [seat.name for seat in self.seats.values() if seat.request is not None]
         return [*self._awaited] or owing
 
-    def gather(self, clients: Sequence[str], enough: int) -> bool:
+    def wait_for(self, clients: Sequence[str], enough: int) -> bool:
         """Wait until enough of these are there; who owes an answer must first say that it is.
 
         If all have answered, but not as was needed, they are asked later and later, or as soon as
@@ -207,7 +207,7 @@ class Deployed(Federation):
         self._hear(sent)
         try:
             if not sent.name:
-                self._meet(sent, Answer.parse(body))
+                self._meet(sent, SiloReply.parse(body))
                 return
             answer = self.letters.read(body, sent.name, sent.number)
             if answer.error or answer.profile is None:
@@ -233,7 +233,7 @@ class Deployed(Federation):
         elif fresh and seat.request is not None:
             self._ask(seat)
 
-    def _meet(self, sent: Sent, answer: Answer) -> None:
+    def _meet(self, sent: Sent, answer: SiloReply) -> None:
         """A node has said who it is, which it must prove by its answer to a letter."""
         seat = self.seats.get(answer.name)
         if seat is None:
@@ -264,19 +264,19 @@ class Deployed(Federation):
             pause = longer(AGAIN, max(0, self._refusals[sent.node] - 1), RARELY[0])
             self._due[sent.node] = time.monotonic() + pause
 
-    def _doubt(self, seat: Seat) -> None:
+    def _doubt(self, seat: RemoteClient) -> None:
         """Nobody knows whether a silo is there, until it answers again."""
         if seat.node in self._due:
             self._due[seat.node] = time.monotonic()
         seat.node, seat.session = None, ""
 
-    def _ask(self, seat: Seat) -> None:
+    def _ask(self, seat: RemoteClient) -> None:
         """Send a silo its request."""
         assert seat.node is not None and seat.request is not None
         seat.asked, seat.again = time.monotonic(), math.inf
         self._write(seat, seat.node, seat.request)
 
-    def _write(self, seat: Seat, node: int, request: bytes) -> None:
+    def _write(self, seat: RemoteClient, node: int, request: bytes) -> None:
         letter, number = self.letters.write(seat.name, request)
         self._post(Sent(node, seat.name, number, request), letter)
 
@@ -295,7 +295,7 @@ class Deployed(Federation):
         said = f"{before}waiting for {len(names)} of {len(self.seats)}: {', '.join(names)}"
         each = "; ".join(f"{name} {doing(self.seats[name], now)}" for name in names)
         if names and watched():
-            say(said, detail=each)
+            report(said, detail=each)
         elif names and now - self._told > TELL:
             self._told = now
             log.info("%s (%s)", said, each)

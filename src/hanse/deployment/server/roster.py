@@ -9,7 +9,7 @@ DOING = {"train": "training", AGREED: "training", "evaluate": "evaluating"}  # b
 
 
 @dataclass
-class Seat:
+class RemoteClient:
     """One silo, as far as it is known.
 
     node: where it is, while it is there. session: its process; another one has forgotten what it
@@ -44,7 +44,7 @@ class Sent:
     at: float = 0.0
 
 
-def doing(seat: Seat, now: float) -> str:
+def doing(seat: RemoteClient, now: float) -> str:
     """What a silo is doing, as far as the server can tell, and for how long."""
     if seat.node is None:
         return "never seen" if seat.seen is None else f"gone, last seen {now - seat.seen:.0f} s ago"

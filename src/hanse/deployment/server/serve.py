@@ -14,12 +14,12 @@ from pathlib import Path
 from hanse import atomic_files
 from hanse.data import holdout
 from hanse.data.sources.split_files import TEST, VALIDATION
-from hanse.deployment.envelopes import NUMBERS, Letter, Letters, Open, RefusedError, Sign
+from hanse.deployment.envelopes import NUMBERS, Envelope, Envelopes, Open, RefusedError, Sign
 from hanse.deployment.flower import home
 from hanse.deployment.flower.processes import refuse_busy
 from hanse.deployment.flower.superlink import FlowerLink, Tls
 from hanse.deployment.server.agreement_relay import Agreeing
-from hanse.deployment.server.remote_clients import Deployed
+from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.server.status import Watch
 from hanse.deployment.silo.settings import is_loopback
 from hanse.deployment.sockets import door
@@ -27,8 +27,8 @@ from hanse.errors import UserError, terminable
 from hanse.experiment import loading
 from hanse.experiment.assembly import execute, federated_dataset, source_rows
 from hanse.experiment.assembly.assemble import RUNS, Simulation, simulate
-from hanse.experiment.assembly.federated_dataset import Division
-from hanse.experiment.assembly.resources import Machine, adapter_settings
+from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.resources import Resources, adapter_settings
 from hanse.experiment.schema import Experiment, build_algorithm, build_objective, build_trackers
 from hanse.journal import environment, yaml_text
 from hanse.journal.run_folder import DEPLOYED, Journal
@@ -92,7 +92,7 @@ def serve(
 
 def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watch: Watch) -> Path:
     """Load what the server needs, and let the run go on in its folder."""
-    folder, wanted, held = watch.folder, experiment.participant_names, Machine()
+    folder, wanted, held = watch.folder, experiment.participant_names, Resources()
     if (folder / "experiment.yaml").is_file():
         held.chosen |= read(environment.follow(folder))
     made = simulate(experiment, held, _unseen(experiment), only=())
@@ -101,8 +101,8 @@ def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watc
     most = ROOM + WIDEST * sum(each.numel() for each in made.learner.parameters().values())
     with closing(journal), _engine(folder / FLOWER, address, kit, most) as engine:
         sign, opened = _signed(kit, folder) if kit else (None, None)
-        letters = Letters(_letter(folder, made), sign, opened, _adapters(made))
-        silos = Deployed(engine, wanted, letters, plan.needed(len(wanted)), plan.deadline)
+        letters = Envelopes(_letter(folder, made), sign, opened, _adapters(made))
+        silos = RemoteClients(engine, wanted, letters, plan.needed(len(wanted)), plan.deadline)
         watch.silos = silos
         federation = Agreeing(silos, letters.letter.settings) if kit is not None else silos
         run = made.run(journal, federation)
@@ -192,7 +192,7 @@ def _refuse_unfit(experiment: Experiment) -> None:
     loading.refuse_foreign(experiment)
 
 
-def _unseen(experiment: Experiment) -> Division | None:
+def _unseen(experiment: Experiment) -> FederatedDataset | None:
     """The division if the silos have all rows; the server sees those of its own test files."""
     if not experiment.brings_own_data:
         return None
@@ -203,7 +203,7 @@ def _unseen(experiment: Experiment) -> Division | None:
     found = source_rows.Gathered([], validation, test, None, remarks)
     held = holdout.without(validation or [], test or []), test or []
     digest = found.digest if found.every else ""
-    return Division(*held, {}, {}, experiment.data.labels, digest, tuple(remarks))
+    return FederatedDataset(*held, {}, {}, experiment.data.labels, digest, tuple(remarks))
 
 
 def _journal(folder: Path, made: Simulation) -> Journal:
@@ -238,7 +238,7 @@ def _name(folder: Path) -> str:
     return name.decode()
 
 
-def _letter(folder: Path, made: Simulation) -> Letter:
+def _letter(folder: Path, made: Simulation) -> Envelope:
     """What every silo is told: the settings, which rows are divided, how models compute."""
     values = made.experiment.resolved()
     values |= {"output_dir": None, "report_to": [], "cohort": "off"}
@@ -249,7 +249,7 @@ def _letter(folder: Path, made: Simulation) -> Letter:
     chosen = made.machine.chosen.get(made.experiment.model.noted)
     precision = json.dumps(asdict(chosen)) if chosen else ""
     model = _shared_model(made.experiment)
-    return Letter(_name(folder), yaml_text.dump(values), made.division.digest, model, precision)
+    return Envelope(_name(folder), yaml_text.dump(values), made.division.digest, model, precision)
 
 
 def _adapters(made: Simulation) -> dict[str, dict[str, float]]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hanse.deployment.server.remote_clients import Deployed
-from hanse.deployment.server.roster import Seat, doing
+from hanse.deployment.server.remote_clients import RemoteClients
+from hanse.deployment.server.roster import RemoteClient, doing
 from hanse.journal.run_folder import records
 from hanse.observability.metrics_endpoint import Figure, Status
 
@@ -23,7 +23,7 @@ class Watch:
     folder: Path
     rounds: int
     names: Sequence[str]
-    silos: Deployed | None = None
+    silos: RemoteClients | None = None
 
     def about(self) -> dict[str, Any]:
         """Of which run and round a log line is."""
@@ -35,7 +35,7 @@ class Watch:
     def status(self) -> Status:
         """All of it; it is well while the run goes on, although it may be waiting for silos."""
         rows = records(self.folder)
-        seats = [*self.silos.seats.values()] if self.silos else [*map(Seat, self.names)]
+        seats = [*self.silos.seats.values()] if self.silos else [*map(RemoteClient, self.names)]
         waiting = self.silos.waiting_for if self.silos else self.names
         now = time.monotonic()
         facts = {
@@ -76,7 +76,7 @@ class Watch:
         yield Figure("hanse_failed_answers", "Answers that were no updates", failed, {}, True)
 
 
-def _seats(seats: Sequence[Seat], now: float) -> Iterator[Figure]:
+def _seats(seats: Sequence[RemoteClient], now: float) -> Iterator[Figure]:
     for seat in seats:
         own = {"silo": seat.name}
         there = seat.node is not None

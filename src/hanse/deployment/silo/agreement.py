@@ -49,19 +49,19 @@ class Sent(NamedTuple):
 
 def sent(request: Request, job: str) -> Sent:
     """What of a request is the same for all clients of like rank; job: the experiment's text."""
-    groups: Groups = {"order": request.order.tensors, **request.codecs}
+    groups: Groups = {"order": request.instruction.tensors, **request.codecs}
     told = [(group, *one) for group, tensors in sorted(groups.items()) for one in shapes(tensors)]
     layout = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     whole = [
         *(request.kind, request.round, hashlib.sha256(job.encode()).hexdigest(), layout),
-        *(sorted(request.order.numbers.items()), sorted(groups), request.constants),
+        *(sorted(request.instruction.numbers.items()), sorted(groups), request.constants),
         *(digest(tensors) for _, tensors in sorted(groups.items())),
     ]
     return Sent(layout, hashlib.sha256(json.dumps(whole).encode()).hexdigest())
 
 
 @dataclass
-class Witness:
+class AgreementMember:
     """One silo's part in the agreement of one run.
 
     job: the experiment's text as the server sent it.
@@ -104,7 +104,7 @@ class Witness:
             asked = Request.parse(waiting) if waiting else None
             if asked is None or asked.round != request.round:
                 raise Disagreement(f"{self.name} was not asked to train in round {request.round}.")
-            self.check(asked, [*filter(None, map(content, request.order.tensors.values()))])
+            self.check(asked, [*filter(None, map(content, request.instruction.tensors.values()))])
             key = hashlib.sha256(waiting).hexdigest()
             if self._trained[0] != key:
                 reply = respond(waiting)

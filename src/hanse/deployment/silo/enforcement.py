@@ -26,7 +26,7 @@ WITHHELD = "it could not do what was asked; the reason is in its own log"
 
 
 @dataclass
-class Law:
+class PolicyEnforcer:
     """One silo's policy, at work in one run.
 
     name: the silo's. run: which run, for the log and for counting what was asked in it.

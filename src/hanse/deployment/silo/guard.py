@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hanse.deployment.silo.agreement import Witness
-from hanse.deployment.silo.enforcement import UNHASHED, Law
+from hanse.deployment.silo.agreement import AgreementMember
+from hanse.deployment.silo.enforcement import UNHASHED, PolicyEnforcer
 from hanse.deployment.silo.job import Job, Refused, RowCounts, received
-from hanse.deployment.silo.settings import Silo
+from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment.schema import Experiment
 from hanse.federation.messages import AGREED, Reply, Request
@@ -19,7 +19,7 @@ Respond = Callable[[bytes], bytes]
 
 
 @dataclass
-class Gate:
+class Guard:
     """One silo in one run.
 
     kit: none for a server on this machine, whose messages come unsigned.
@@ -27,19 +27,19 @@ class Gate:
     sealed: whether each message is signed by itself; else whoever hands it over has checked.
     """
 
-    silo: Silo
+    silo: SiloSettings
     kit: SiloKit | None
     run: str
     sealed: bool = True
-    law: Law = field(init=False)
+    law: PolicyEnforcer = field(init=False)
     _inbox: Inbox | None = field(init=False, default=None)
     _outbox: Outbox | None = field(init=False, default=None)
     _job: Job | None = field(init=False, default=None)
-    _witness: Witness | None = field(init=False, default=None)
+    _witness: AgreementMember | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         silo = self.silo
-        self.law = Law(silo.name, silo.policy, self.run, silo.state)
+        self.law = PolicyEnforcer(silo.name, silo.policy, self.run, silo.state)
         if self.kit is not None and self.sealed:
             self._inbox = Inbox(silo.name, "request", self.kit.known, silo.state / "seen.json")
             self._outbox = Outbox(silo.name, self.kit.signing)
@@ -133,7 +133,7 @@ class Gate:
                 "and `model` in its silo.yaml names the right one."
             ) from None
 
-    def _agreeing(self, text: str) -> Witness | None:
+    def _agreeing(self, text: str) -> AgreementMember | None:
         """This silo's part in the agreement; none if it takes no part in one."""
         wanted, kit = self.silo.policy.agreement, self.kit
         if wanted == "never" or (wanted == "auto" and (kit is None or not kit.silos)):
@@ -143,7 +143,7 @@ class Gate:
                 f"{self.silo.name} trains only if other silos say that they were sent the same, "
                 "and its kit knows none of them; there, run `hanse kit trust members.pub`."
             )
-        return Witness(
+        return AgreementMember(
             self.silo.name,
             self.run,
             text,

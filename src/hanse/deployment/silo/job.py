@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from hanse.deployment.silo.policy import ROW_SETTINGS, Policy
 from hanse.deployment.silo.server_texts import refuse_texts
-from hanse.deployment.silo.settings import Silo
+from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment import overrides
 from hanse.experiment.loading import OVERRIDABLE
@@ -66,7 +66,7 @@ class Job:
     cohort: int
 
 
-def received(text: str, silo: Silo) -> Job:
+def received(text: str, silo: SiloSettings) -> Job:
     """The server's settings with this silo's own data and model.
 
     Raises Refused for what cannot be read, is not valid here, or names parts from outside the
@@ -89,7 +89,7 @@ def received(text: str, silo: Silo) -> Job:
     return Job(experiment, taking_part(len(told.participant_names), told.fraction_train))
 
 
-def _mine(told: Experiment, silo: Silo) -> dict[str, Any]:
+def _mine(told: Experiment, silo: SiloSettings) -> dict[str, Any]:
     """The settings as they hold for this silo; of other clients nothing is kept.
 
     What the server says of this client is laid upon the top level, so that no setting stands in
@@ -122,7 +122,7 @@ def _mine(told: Experiment, silo: Silo) -> dict[str, Any]:
     return {**values, "clients": {silo.name: path} if told.brings_own_data else {}}
 
 
-def _rows(told: Experiment, over: Values, silo: Silo) -> dict[str, Any]:
+def _rows(told: Experiment, over: Values, silo: SiloSettings) -> dict[str, Any]:
     """Where this silo's rows lie and how they are read: by silo.yaml, never merged with the server.
 
     over: what the server says of this client's data. Raises Refused for a setting that only the

@@ -11,9 +11,9 @@ from hanse import atomic_files
 from hanse.deployment.flower import home
 from hanse.deployment.flower.processes import listens
 from hanse.deployment.flower.supernode import FlowerNode
-from hanse.deployment.silo.settings import Silo
-from hanse.deployment.silo.worker import Resident
-from hanse.deployment.sockets import Door, Line, door
+from hanse.deployment.silo.settings import SiloSettings
+from hanse.deployment.silo.worker import SiloWorker
+from hanse.deployment.sockets import Connection, Listener, door
 from hanse.errors import StoppedError, UserError, terminable
 from hanse.learners.models.model_files import CACHE
 from hanse.observability.json_logs import LogFormat, structured
@@ -27,7 +27,9 @@ REACH = 30.0  # seconds without a letter, after which it is tried whether the se
 REST = 2.0, 3.0  # seconds before a node is started again: at least, and at most so many more
 
 
-def join(silo: Silo, status_port: int | None = None, logs: LogFormat = LogFormat.TEXT) -> None:
+def join(
+    silo: SiloSettings, status_port: int | None = None, logs: LogFormat = LogFormat.TEXT
+) -> None:
     """Take part in a server's runs until somebody stops it.
 
     status_port: where on this machine /healthz and /metrics are.
@@ -54,7 +56,7 @@ def _offline() -> None:
     constants.HF_HUB_OFFLINE = True  # which was read from the environment when it was imported
 
 
-def _tell_agreement(silo: Silo, kit: SiloKit | None) -> None:
+def _tell_agreement(silo: SiloSettings, kit: SiloKit | None) -> None:
     """Say whether this silo trains only what others were sent, too; raises UserError if it cannot.
 
     Without an agreement nothing shows that a server sends each silo another model.
@@ -82,8 +84,10 @@ def _tell_agreement(silo: Silo, kit: SiloKit | None) -> None:
         log.info("the agreement is on: %d others of %d must have been sent the same", needed, known)
 
 
-def _join(silo: Silo, kit: SiloKit | None, status_port: int | None, logs: LogFormat) -> None:
-    resident = Resident(silo, kit)
+def _join(
+    silo: SiloSettings, kit: SiloKit | None, status_port: int | None, logs: LogFormat
+) -> None:
+    resident = SiloWorker(silo, kit)
     structured(logs, resident.about)
     node: FlowerNode | None = None
 
@@ -110,7 +114,7 @@ def _join(silo: Silo, kit: SiloKit | None, status_port: int | None, logs: LogFor
                 node.stop()
 
 
-def _serve(resident: Resident, node: FlowerNode, entrance: Door) -> None:
+def _serve(resident: SiloWorker, node: FlowerNode, entrance: Listener) -> None:
     silo, heard, again = resident.silo, time.monotonic(), 0.0
     while True:
         if not node.alive and time.monotonic() >= again:
@@ -128,7 +132,7 @@ def _serve(resident: Resident, node: FlowerNode, entrance: Door) -> None:
                 log.warning("the server %s cannot be reached; trying again", silo.server)
 
 
-def _answer(resident: Resident, line: Line) -> None:
+def _answer(resident: SiloWorker, line: Connection) -> None:
     try:
         _, data = line.receive()
         line.send({}, resident.answer(data))

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from hanse.experiment.sections import Section
+from hanse.experiment.sections import SettingsModel
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -21,7 +21,7 @@ TRAINING = (*STEPS, "examples", "tokens", "loss", "seconds", "*_seconds")
 SCORES = ("accuracy", "accuracy_se", "macro_f1", "auc", "perplexity")
 
 
-class Privacy(Section):
+class Privacy(SettingsModel):
     """The least differential privacy under which a silo trains; none: it asks for none.
 
     clip: largest L2 norm of what one update changes.
@@ -32,7 +32,7 @@ class Privacy(Section):
     epsilon: PositiveFloat | None = None
 
 
-class Policy(Section):
+class Policy(SettingsModel):
     """What a silo does for a server, and what it refuses.
 
     models: hashes of the base models it trains; none: any that is on this machine.

@@ -12,7 +12,7 @@ from hanse.data.sources.corpora import CORPORA
 from hanse.deployment.silo.policy import OUTSIDE, Policy
 from hanse.errors import UserError
 from hanse.experiment.schema import ClientName
-from hanse.experiment.sections import Section, Share, Word
+from hanse.experiment.sections import SettingsModel, Share, Word
 from hanse.experiment.validation import SettingError, explain
 from hanse.journal import yaml_text
 from hanse.learners.models.model_files import PACKAGED
@@ -22,7 +22,7 @@ from hanse.security import trusted_code
 WHOLE = "a silo"  # what a file of these settings is
 
 
-class Rows(Section):
+class Rows(SettingsModel):
     """Where a silo's rows lie and how they are read.
 
     The settings are those of an experiment's `data` that concern one client. A server's own value
@@ -49,7 +49,7 @@ class Rows(Section):
         return self.model_dump(exclude_none=True)
 
 
-class Silo(Section):
+class SiloSettings(SettingsModel):
     """One silo. Paths are full ones once the file is loaded.
 
     name: the client's name in the federation.
@@ -91,7 +91,7 @@ class Silo(Section):
         return value
 
     @model_validator(mode="after")
-    def _known_unless_here(self) -> "Silo":
+    def _known_unless_here(self) -> "SiloSettings":
         if self.kit is None and not self.loopback:
             raise ValueError(
                 f"server is {self.server}, which is not this machine, and without kit neither "
@@ -123,7 +123,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def load(path: Path) -> Silo:
+def load(path: Path) -> SiloSettings:
     """The silo that a YAML file describes, paths relative to the file made full.
 
     Raises UserError for anything wrong, with the line that is at fault.
@@ -141,11 +141,11 @@ def load(path: Path) -> Silo:
     return silo
 
 
-def _built(values: yaml_text.Values, home: Path) -> Silo:
+def _built(values: yaml_text.Values, home: Path) -> SiloSettings:
     try:
-        silo = Silo.model_validate(values)
+        silo = SiloSettings.model_validate(values)
     except ValidationError as error:
-        raise explain(error, Silo, whole=WHOLE) from None
+        raise explain(error, SiloSettings, whole=WHOLE) from None
     full = {key: home / value for key in ("kit", "state", "cache") if (value := getattr(silo, key))}
     rows = silo.data.model_copy(update={"path": _rows_found(silo.data.path, home)})
     model = silo.model and _beside(silo.model, home, PACKAGED)

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hanse
-from hanse.deployment.envelopes import WHO, Answer, Letter, RefusedError
+from hanse.deployment.envelopes import WHO, Envelope, RefusedError, SiloReply
 from hanse.deployment.silo.enforcement import WITHHELD, note, rounded
-from hanse.deployment.silo.guard import Gate
+from hanse.deployment.silo.guard import Guard
 from hanse.deployment.silo.job import Refused, RowCounts
-from hanse.deployment.silo.settings import Silo
+from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
-from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment
-from hanse.federation.client import Site, respond
+from hanse.federation.client import ClientEndpoint, respond
 from hanse.federation.client_memory import LostMemory
 from hanse.federation.messages import Reply, Request
 from hanse.journal.environment import peak_memory
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Engagement:
+class ActiveRun:
     """A silo's side of one run.
 
     last: the last request, as a hash, and what was replied: a server that asks again because it did
@@ -46,8 +46,8 @@ class Engagement:
     """
 
     settings: str
-    site: Site
-    gate: Gate
+    site: ClientEndpoint
+    gate: Guard
     round: int = 0  # of the last request
     last: tuple[str, bytes] = ("", b"")
 
@@ -84,20 +84,20 @@ class Engagement:
 
 
 @dataclass
-class Resident:
+class SiloWorker:
     """One silo in memory: its base models, its rows, and the run it is in.
 
     kit: by which it is known, and knows the server; none on one machine alone.
     """
 
-    silo: Silo
+    silo: SiloSettings
     kit: SiloKit | None = None
-    held: Machine = field(default_factory=Machine)
+    held: Resources = field(default_factory=Resources)
     session: str = field(default_factory=lambda: secrets.token_hex(8))
     requests: Counter[str] = field(default_factory=Counter)  # answered ones, by kind
     refused: int = 0
     loaded: int = 0  # how often a run was loaded
-    _engaged: Engagement | None = None
+    _engaged: ActiveRun | None = None
     _run: str = ""
 
     def __post_init__(self) -> None:
@@ -109,20 +109,20 @@ class Resident:
     def answer(self, data: bytes) -> bytes:
         """The answer to a letter, or to the question who is here."""
         if data == WHO:
-            return Answer(self.silo.name, self.session).pack()
+            return SiloReply(self.silo.name, self.session).pack()
         if self.kit is None:
             return self._answered(data, None).pack()
         try:
             stamp, body = self._inbox.open(data)
         except Untrusted as error:
             self._refuse(f"{error}.", "")
-            return Answer(self.silo.name, self.session, error=f"{error}.").pack()
+            return SiloReply(self.silo.name, self.session, error=f"{error}.").pack()
         return self._outbox.reply(self._answered(body, stamp.run).pack(), stamp)
 
-    def _answered(self, data: bytes, run: str | None) -> Answer:
+    def _answered(self, data: bytes, run: str | None) -> SiloReply:
         """The answer to a letter, which was signed for this run."""
         try:
-            letter = Letter.parse(data)
+            letter = Envelope.parse(data)
             if run not in (None, letter.run):
                 raise RefusedError("the letter is of another run than it was signed for.")
             engaged = self._engagement(letter)
@@ -130,15 +130,15 @@ class Resident:
             self.requests["round" if body else "profile"] += 1
         except Refused as error:  # which is noted where it is raised
             self._refuse(str(error))
-            return Answer(self.silo.name, self.session, error=str(error))
+            return SiloReply(self.silo.name, self.session, error=str(error))
         except UserError as error:
             self._refuse(str(error), run or "")
             tells = self.silo.policy.reasons or isinstance(error, RefusedError)
-            return Answer(self.silo.name, self.session, error=str(error) if tells else WITHHELD)
+            return SiloReply(self.silo.name, self.session, error=str(error) if tells else WITHHELD)
         except Exception:  # whatever a server sends, it does not end this process
             log.exception("a letter could not be answered")
-            return Answer(self.silo.name, self.session, error=WITHHELD)
-        return Answer(self.silo.name, self.session, engaged.site.profile, body=body)
+            return SiloReply(self.silo.name, self.session, error=WITHHELD)
+        return SiloReply(self.silo.name, self.session, engaged.site.profile, body=body)
 
     def _refuse(self, reason: str, run: str | None = None) -> None:
         """Count a refusal, and say it; run: of which it is, if it must be noted, too."""
@@ -147,7 +147,7 @@ class Resident:
         if run is not None:
             note(self.silo.state, run, "refused", reason)
 
-    def _engagement(self, letter: Letter) -> Engagement:
+    def _engagement(self, letter: Envelope) -> ActiveRun:
         """This silo's side of a run, made when the run or its settings are new."""
         if letter.version != hanse.__version__:
             raise RefusedError(
@@ -178,22 +178,22 @@ class Resident:
         yield Figure("hanse_loads", "How often a run was loaded", self.loaded, {}, True)
         yield Figure("hanse_memory_bytes", "The most memory it has held", peak_memory(), {})
 
-    def _engage(self, letter: Letter) -> Engagement:
-        made: list[Site] = []
+    def _engage(self, letter: Envelope) -> ActiveRun:
+        made: list[ClientEndpoint] = []
 
         def rows(experiment: Experiment) -> RowCounts:
             site, counts = _site(self.silo, experiment, letter, self.held)
             made.append(site)
             return counts
 
-        gate = Gate(self.silo, self.kit, letter.run, sealed=False)
+        gate = Guard(self.silo, self.kit, letter.run, sealed=False)
         gate.accept(letter.settings.encode(), rows, letter.model)
-        return Engagement(letter.settings, made[0], gate)
+        return ActiveRun(letter.settings, made[0], gate)
 
 
 def _site(
-    silo: Silo, experiment: Experiment, letter: Letter, held: Machine
-) -> tuple[Site, RowCounts]:
+    silo: SiloSettings, experiment: Experiment, letter: Envelope, held: Resources
+) -> tuple[ClientEndpoint, RowCounts]:
     """A silo's side of the run that a letter is about, and how many rows it has.
 
     Raises RefusedError for other rows than the server divides.

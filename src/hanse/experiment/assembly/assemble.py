@@ -10,18 +10,18 @@ from pathlib import Path
 from hanse.data.example import Example
 from hanse.errors import UserError
 from hanse.experiment.assembly import client_examples
-from hanse.experiment.assembly.federated_dataset import Division
-from hanse.experiment.assembly.resources import Machine, adapter_folder, outputs
+from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.resources import Resources, adapter_folder, outputs
 from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm, build_tasks
-from hanse.federation.client import Site
+from hanse.federation.client import ClientEndpoint
 from hanse.federation.client_memory import MemoryStore
 from hanse.federation.compatibility import check
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.learner import Learner
-from hanse.federation.interfaces.results import Fit, Memory
+from hanse.federation.interfaces.results import Memory, TrainResult
 from hanse.federation.interfaces.task import Task
-from hanse.federation.interfaces.transport import Federation
+from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile
 from hanse.federation.pipeline import Pipeline
 from hanse.federation.schedule import Schedule
@@ -33,7 +33,7 @@ from hanse.learners.batched_clients.train import train
 from hanse.learners.injection import adapter_files
 from hanse.learners.models.label_outputs import listed
 from hanse.learners.training.checkpoint import TrainingCheckpoint
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.tensors.named import refuse_unlike
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ OPTIMIZERS = {"adamw": "AdamW", "momentum": "SGD with momentum", "sgd": "SGD wit
 
 
 @dataclass(frozen=True)
-class Silo:
+class SimulatedClient:
     """One simulated client: its settings, and what its learners are copies of."""
 
     experiment: Experiment
@@ -66,17 +66,17 @@ class Simulation:
     """All that a simulated run is made of, before the journal is opened."""
 
     experiment: Experiment
-    machine: Machine
-    division: Division
+    machine: Resources
+    division: FederatedDataset
     learner: AdaptedModel
-    silos: dict[str, Silo]
+    silos: dict[str, SimulatedClient]
 
     @property
     def profiles(self) -> list[ClientProfile]:
         """What the server knows of the clients, in client order."""
         return [silo.profile(name) for name, silo in self.silos.items()]
 
-    def run(self, journal: Journal, federation: Federation) -> Run:
+    def run(self, journal: Journal, federation: Transport) -> Run:
         """The run, with the clients that a transport reaches."""
         experiment = self.experiment
         settings, rounds = experiment.evaluation, experiment.deployment
@@ -104,8 +104,8 @@ class Simulation:
             journal,
         )
 
-    def _server_learner(self, moment: Moment, kept: Memory) -> AdaptedModel:
-        return replace(self.learner, moment=moment, kept=kept)
+    def _server_learner(self, context: RoundContext, kept: Memory) -> AdaptedModel:
+        return replace(self.learner, context=context, kept=kept)
 
     @cached_property
     def _halves(self) -> tuple[Algorithm, Aggregator, dict[str, Task]]:
@@ -118,8 +118,8 @@ class Simulation:
         memories: Path,
         name: str,
         checkpoint_seconds: float | None = None,
-        together: Callable[[Member], Fit] | None = None,
-    ) -> Site:
+        together: Callable[[Member], TrainResult] | None = None,
+    ) -> ClientEndpoint:
         """One client's own side, with its memory in a folder below `memories`.
 
         checkpoint_seconds: of training between two notes of how far it is; None: it notes nothing.
@@ -131,13 +131,13 @@ class Simulation:
             together = _alone  # in a batch of its own, which computes as any other batch does
         model = replace(silo.learner, together=together)
 
-        def learner(moment: Moment, kept: Memory) -> Learner:
+        def learner(context: RoundContext, kept: Memory) -> Learner:
             noted = None
             if checkpoint_seconds is not None:
                 noted = TrainingCheckpoint(memories / name / "training", checkpoint_seconds)
-            return replace(model, moment=moment, kept=kept, checkpoint=noted)
+            return replace(model, context=context, kept=kept, checkpoint=noted)
 
-        return Site(
+        return ClientEndpoint(
             profile=silo.profile(name),
             learner=learner,
             # Copies, so that nothing but bytes can pass between one half and another.
@@ -151,14 +151,14 @@ class Simulation:
         )
 
 
-def _alone(member: Member) -> Fit:
+def _alone(member: Member) -> TrainResult:
     return train([member])[0]
 
 
 def simulate(
     experiment: Experiment,
-    machine: Machine | None = None,
-    division: Division | None = None,
+    machine: Resources | None = None,
+    division: FederatedDataset | None = None,
     only: Collection[str] | None = None,
     begun: bool = False,
 ) -> Simulation:
@@ -170,7 +170,7 @@ def simulate(
     begun: whether the run has said before which of a classifier's outputs is which label.
     """
     check(build_algorithm(experiment), (), build_aggregator(experiment))
-    machine = machine or Machine()
+    machine = machine or Resources()
     machine.clear_adapters()  # what an earlier run has trained
     division = division or machine.division(experiment)
     experiment = _labelled(experiment, division.labels)
@@ -189,7 +189,9 @@ def simulate(
         division = replace(division, labels=outputs(experiment, division.labels))
         experiment = _labelled(experiment, division.labels)
     read = client_examples.read(shares, partial(machine.reader, labels=division.labels))
-    learner = machine.learner(experiment, read[client_examples.SERVER], Moment(experiment.seed), {})
+    learner = machine.learner(
+        experiment, read[client_examples.SERVER], RoundContext(experiment.seed), {}
+    )
     room = learner.backbone.max_length(experiment.model.max_length)
     division = replace(division, remarks=(*division.remarks, *client_examples.cut(read, room)))
     if learner.backbone.fresh:
@@ -201,9 +203,9 @@ def simulate(
         settings = experiment.for_client(name)
         mine = learner
         if settings is not experiment:
-            mine = machine.learner(settings, {}, learner.moment, {})
+            mine = machine.learner(settings, {}, learner.context, {})
             _fit_to(learner, name, mine, algorithm.unequal)
-        silos[name] = Silo(settings, replace(mine, splits=read[name]))
+        silos[name] = SimulatedClient(settings, replace(mine, splits=read[name]))
     return Simulation(experiment, machine, division, learner, silos)
 
 
@@ -255,7 +257,7 @@ def _refuse_optimizers(
                 f"(max_grad_norm {train.max_grad_norm}) without their weight_decay; set "
                 f"{whose}.max_grad_norm=0 or {whose}.weight_decay=0."
             )
-        if algorithm.forgetful and train.optimizer_state == "keep":
+        if algorithm.resets_optimizer and train.optimizer_state == "keep":
             raise UserError(
                 f"with {name} an optimizer's state from the round before means nothing in the "
                 f"next one; set {whose}.optimizer_state=reset."

@@ -12,9 +12,9 @@ from hanse.data.example import Example, Lost
 from hanse.data.formats.row import Row
 from hanse.data.tokenization import render
 from hanse.data.tokenization.token_cache import Tokenized
-from hanse.experiment.assembly.federated_dataset import Division
+from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.schema import Experiment, build_objective
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 
 LOSSES = {
     Lost.TURNS: "earlier turns",
@@ -27,7 +27,7 @@ SERVER = ""  # who holds the rows that no client does
 
 
 @dataclass(frozen=True)
-class Share:
+class SplitRows:
     """Rows of one split that one holder reads in one way.
 
     holder: the client, or SERVER. needs, template: as `render.render` takes them.
@@ -38,12 +38,12 @@ class Share:
     rows: list[Row]
     needs: str
     template: str
-    model: Model
+    model: BaseModelSettings
 
 
 def shares(
-    experiment: Experiment, own: Mapping[str, Experiment], division: Division, asked: str
-) -> Iterator[Share]:
+    experiment: Experiment, own: Mapping[str, Experiment], division: FederatedDataset, asked: str
+) -> Iterator[SplitRows]:
     """What the participants hold, and what the server does.
 
     own: each participant's settings. asked: how tasks need their examples.
@@ -60,12 +60,12 @@ def shares(
         for split, reads, held in splits:
             for alike, some in groupby(owners, template):
                 rows = [row for owner in some for row in held[owner]]
-                yield Share(name, split, rows, reads, alike, settings.model)
+                yield SplitRows(name, split, rows, reads, alike, settings.model)
     for split, rows in (("validation", division.validation), ("test", division.test)):
-        yield Share(SERVER, split, rows, asked, experiment.data.template, experiment.model)
+        yield SplitRows(SERVER, split, rows, asked, experiment.data.template, experiment.model)
 
 
-def refuse_unfit(found: Sequence[Share], labels: Mapping[str, str]) -> None:
+def refuse_unfit(found: Sequence[SplitRows], labels: Mapping[str, str]) -> None:
     """Raise UserError for rows that no tokenizer could mend: a model is not loaded for them."""
     rows: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     for share in found:
@@ -75,7 +75,7 @@ def refuse_unfit(found: Sequence[Share], labels: Mapping[str, str]) -> None:
 
 
 def read(
-    found: Sequence[Share], reader: Callable[[Share], Tokenized]
+    found: Sequence[SplitRows], reader: Callable[[SplitRows], Tokenized]
 ) -> dict[str, dict[str, Sequence[Example]]]:
     """The examples of each holder by split; one row is one example.
 

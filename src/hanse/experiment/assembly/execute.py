@@ -20,7 +20,7 @@ from hanse.journal.checkpoints import latest
 from hanse.journal.claims import Claim
 from hanse.journal.run_folder import records
 from hanse.journal.tracking import following
-from hanse.observability.progress import say
+from hanse.observability.progress import report
 from hanse.reports.model_card import model_card
 from hanse.reports.run.page import write_report
 
@@ -75,7 +75,7 @@ def finish(simulation: Simulation, folder: Path) -> None:
         clients = len(experiment.participant_names)
         card = model_card(experiment.resolved(), clients, records(folder), aside, left, personal)
         (aside / "README.md").write_text(card, encoding="utf-8")
-        say("opening the adapter again")
+        report("opening the adapter again")
         try:
             learner.reopen(aside)
         except UserError as error:
@@ -83,7 +83,7 @@ def finish(simulation: Simulation, folder: Path) -> None:
                 f"{error} What was learned is kept in {folder / 'state'}, and `hanse resume "
                 f"{folder}` tries again."
             ) from error
-    say("writing the report")
+    report("writing the report")
     write_report(folder)
 
 

@@ -17,7 +17,7 @@ from hanse.experiment.assembly.source_rows import Gathered, gather
 from hanse.experiment.schema import Experiment, build_partitioner
 from hanse.experiment.sections import Data
 from hanse.learners.models.sentence_encoder import embeddings
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ UNSEEN = (
 
 
 @dataclass(frozen=True)
-class Division:
+class FederatedDataset:
     """An experiment's rows: the server's held-out ones, and each client's."""
 
     validation: list[Row]
@@ -42,7 +42,7 @@ class Division:
 
 
 @dataclass(frozen=True)
-class Holding:
+class ClientRowCounts:
     """How many rows one client trains on, by label or as "rows", and how many it holds out."""
 
     train: dict[str, int]
@@ -59,13 +59,13 @@ class Table:
     """
 
     labels: list[str]
-    clients: dict[str, Holding]
+    clients: dict[str, ClientRowCounts]
     validation: int
     test: int
     remarks: tuple[str, ...] = ()
 
 
-def divide(experiment: Experiment) -> Division:
+def divide(experiment: Experiment) -> FederatedDataset:
     """Load, hold out, partition; nothing of the model is needed yet.
 
     What anybody holds out is nobody's training row.
@@ -78,7 +78,7 @@ def divide(experiment: Experiment) -> Division:
     copies = len(train) - sum(map(len, (*kept.values(), *held.values())))
     remarks += _left_out(copies, "training", "that clients hold out (data.client_test)")
     labels = _labels(found.every, kept, experiment.data.labels)
-    return Division(validation, test, kept, held, labels, found.digest, tuple(remarks))
+    return FederatedDataset(validation, test, kept, held, labels, found.digest, tuple(remarks))
 
 
 def _held_out(
@@ -111,7 +111,9 @@ def _dealt(
     if owners is None:
         partitioner = build_partitioner(experiment)
         encoded = _encoded(rows, partitioner.encoder)
-        shares = partitioning.partition(encoded, len(names), partitioner, Moment(experiment.seed))
+        shares = partitioning.partition(
+            encoded, len(names), partitioner, RoundContext(experiment.seed)
+        )
     else:
         shares = [[row for row in rows if owners[row.place] == name] for name in names]
     found = dict(zip(names, shares, strict=True))
@@ -130,8 +132,8 @@ def _own_tests(
     kept, held = {}, {}
     for name, share in shares.items():
         part = experiment.for_client(name).data.client_test
-        moment = Moment(experiment.seed, client=name)
-        kept[name], held[name] = holdout.hold_out(share, part, moment)
+        context = RoundContext(experiment.seed, client=name)
+        kept[name], held[name] = holdout.hold_out(share, part, context)
     every = [row for own in held.values() for row in own]
     for name, own in kept.items():
         kept[name] = holdout.without(own, every)
@@ -167,7 +169,7 @@ def unseen(experiment: Experiment) -> tuple[str, ...]:
     return (UNSEEN,) if experiment.brings_own_data and any(held) else ()
 
 
-def table(division: Division, experiment: Experiment) -> Table:
+def table(division: FederatedDataset, experiment: Experiment) -> Table:
     """The division in numbers, as those who take part in the experiment hold it."""
     held = len(division.validation), len(division.test)
     if not division.train:  # all of it is on other machines
@@ -180,12 +182,14 @@ def table(division: Division, experiment: Experiment) -> Table:
         values = [_value(row, column) for owner in owners for row in division.train[owner]]
         found.update(values)
         train = Counter(words.get(value, value) for value in values)
-        clients[name] = Holding(dict(train), sum(len(division.held[owner]) for owner in owners))
+        clients[name] = ClientRowCounts(
+            dict(train), sum(len(division.held[owner]) for owner in owners)
+        )
     labels = dict.fromkeys(words.get(value, value) for value in partitioning.ordered(found))
     return Table(list(labels) if column else [], clients, *held, division.remarks)
 
 
-def note(folder: Path, division: Division, experiment: Experiment) -> None:
+def note(folder: Path, division: FederatedDataset, experiment: Experiment) -> None:
     """Write the table of a division down in a run folder, and say what is left out."""
     for remark in division.remarks:
         log.warning("%s", remark)
@@ -193,7 +197,7 @@ def note(folder: Path, division: Division, experiment: Experiment) -> None:
     atomic_files.write(folder / FILE, said.encode())
 
 
-def _column(division: Division, experiment: Experiment) -> str | None:
+def _column(division: FederatedDataset, experiment: Experiment) -> str | None:
     """What a division is best counted by: the label, or what the partitioner goes by."""
     rows = next(iter(division.train.values()))
     if division.labels and rows[0].kind != "tagged":

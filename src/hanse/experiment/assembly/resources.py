@@ -10,8 +10,8 @@ from hanse.data.example import Example
 from hanse.data.formats.row import Row
 from hanse.data.tokenization.token_cache import Rendering, Tokenized
 from hanse.errors import UserError
-from hanse.experiment.assembly.client_examples import Share
-from hanse.experiment.assembly.federated_dataset import Division, divide
+from hanse.experiment.assembly.client_examples import SplitRows
+from hanse.experiment.assembly.federated_dataset import FederatedDataset, divide
 from hanse.experiment.schema import Experiment, build_objective
 from hanse.federation.interfaces.results import Memory
 from hanse.learners.adapted_model import AdaptedModel
@@ -21,10 +21,10 @@ from hanse.learners.injection.adapter import Adapter
 from hanse.learners.load import load
 from hanse.learners.models.label_outputs import listed, names, ordered
 from hanse.learners.models.model_files import cache
-from hanse.learners.models.precision import Chosen
-from hanse.learners.models.settings import Loaded, Model
-from hanse.observability.progress import say
-from hanse.randomness import Moment
+from hanse.learners.models.precision import ComputeMode
+from hanse.learners.models.settings import BaseModelSettings, Loaded
+from hanse.observability.progress import report
+from hanse.randomness import RoundContext
 
 log = logging.getLogger(__name__)
 
@@ -32,22 +32,26 @@ ANY_LENGTH = 1_000_000_000  # tokens: more than any text has
 
 
 @dataclass
-class Machine:
+class Resources:
     """Models, adapters and rows, each made when it is first asked for."""
 
     backbones: dict[Loaded, Backbone] = field(default_factory=dict)
-    chosen: dict[str, Chosen] = field(default_factory=dict)  # how models compute, by their settings
+    chosen: dict[str, ComputeMode] = field(
+        default_factory=dict
+    )  # how models compute, by their settings
     attached: dict[tuple[Loaded, Adapter, int], str] = field(default_factory=dict)
-    divided: tuple[str, Division] | None = None  # the last division, and what it was made from
+    divided: tuple[str, FederatedDataset] | None = (
+        None  # the last division, and what it was made from
+    )
     tokenized: dict[Hashable, Tokenized] = field(default_factory=dict)
 
-    def division(self, experiment: Experiment) -> Division:
+    def division(self, experiment: Experiment) -> FederatedDataset:
         """The experiment's division; runs of one seed that follow each other have the same."""
         own = {name: over.get("data") for name, over in experiment.clients.items()}
         data = experiment.data.model_dump(mode="json", exclude={"pooled"})
         told = json.dumps([experiment.seed, experiment.num_clients, data, own], default=str)
         if self.divided is None or self.divided[0] != told:
-            say("reading and dividing the data")
+            report("reading and dividing the data")
             self.divided = (told, divide(experiment))
         return self.divided[1]
 
@@ -57,7 +61,9 @@ class Machine:
             self.backbones[loaded].detach(name)
         self.attached.clear()
 
-    def backbone(self, settings: Model, needs: str, labels: Mapping[str, str]) -> Backbone:
+    def backbone(
+        self, settings: BaseModelSettings, needs: str, labels: Mapping[str, str]
+    ) -> Backbone:
         """The base model that these settings mean, loaded when first asked for.
 
         needs: how rows become examples. labels: the choices, or the tags, if it is these; an
@@ -71,7 +77,7 @@ class Machine:
         held.labels = {} if held.head.speaks else dict(labels)
         return held
 
-    def reader(self, share: Share, labels: Mapping[str, str]) -> Tokenized:
+    def reader(self, share: SplitRows, labels: Mapping[str, str]) -> Tokenized:
         """What makes examples of a share's rows, and of all others that are read alike."""
         model, needs, template = share.model, share.needs, share.template
         key = (model.loaded, model.max_length, needs, template, *labels.items())
@@ -86,7 +92,7 @@ class Machine:
         self,
         experiment: Experiment,
         examples: Mapping[str, Sequence[Example]],
-        moment: Moment,
+        context: RoundContext,
         kept: Memory,
     ) -> AdaptedModel:
         """A learner with the experiment's model and adapter over these splits."""
@@ -96,7 +102,7 @@ class Machine:
         _refuse_crowded(backbone, adapter, experiment.model.max_length)
         key = (experiment.model.loaded, adapter, experiment.seed)
         if key not in self.attached:
-            seed = Moment(experiment.seed).derive("adapter")
+            seed = RoundContext(experiment.seed).derive("adapter")
             self.attached[key] = backbone.attach(adapter, seed)
         return AdaptedModel(
             backbone,
@@ -104,7 +110,7 @@ class Machine:
             examples,
             experiment.train,
             objective,
-            moment,
+            context,
             experiment.rounds,
             kept,
         )
@@ -162,14 +168,18 @@ def examples(
     """Rows as the experiment's model reads them; whole: as if it could read any length."""
     if not rows:
         return []
-    say("tokenizing rows", 0, len(rows))
+    report("tokenizing rows", 0, len(rows))
     template = experiment.data.template
     rendering = _rendering(backbone, experiment.model, needs, labels, template)
     return (replace(rendering, max_length=ANY_LENGTH) if whole else rendering).render(rows)
 
 
 def _rendering(
-    backbone: Backbone, model: Model, needs: str, labels: Mapping[str, str], template: str
+    backbone: Backbone,
+    model: BaseModelSettings,
+    needs: str,
+    labels: Mapping[str, str],
+    template: str,
 ) -> Rendering:
     length = backbone.max_length(model.max_length)
     reads = backbone.head.reads[needs]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from hanse.federation.interfaces.aggregator import Aggregator, Exchange
 from hanse.federation.interfaces.declarations import EVERYTHING
-from hanse.federation.interfaces.results import Combined
+from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import ClientProfile, Update
 from hanse.tensors.named import RunningMean
 
@@ -18,7 +18,7 @@ class Mean(Aggregator):
 
     gives: ClassVar[frozenset[str]] = EVERYTHING
 
-    def aggregate(self, exchange: Exchange) -> Combined:
+    def aggregate(self, exchange: Exchange) -> Aggregate:
         if exchange.algorithm.combines:
             return self._combined(exchange)
         mean, numbers, clients = RunningMean(), _Numbers(), []
@@ -29,14 +29,14 @@ class Mean(Aggregator):
                 clients.append(profile.name)
             del update  # or it would stay in memory while the next client trains
         if not clients:
-            return Combined({}, {}, 0.0, ())
-        return Combined(mean.value(), numbers.value(), mean.weight, tuple(clients))
+            return Aggregate({}, {}, 0.0, ())
+        return Aggregate(mean.value(), numbers.value(), mean.weight, tuple(clients))
 
-    def _combined(self, exchange: Exchange) -> Combined:
+    def _combined(self, exchange: Exchange) -> Aggregate:
         """What an algorithm that needs each update makes of them, all in memory at once."""
         updates = [(profile, update) for profile, update in _decoded(exchange) if update.weight > 0]
         if not updates:
-            return Combined({}, {}, 0.0, ())
+            return Aggregate({}, {}, 0.0, ())
         numbers = _Numbers()
         for _, update in updates:
             numbers.add(update)

@@ -10,7 +10,7 @@ from torch import Tensor
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.results import Memory
-from hanse.federation.messages import Order, Update
+from hanse.federation.messages import Instruction, Update
 from hanse.tensors.named import Tensors, squared_distance
 
 
@@ -23,13 +23,13 @@ class Ditto(FedAvg):
     twice, on the same batches.
     """
 
-    forgetful: ClassVar[bool] = True  # the two trainings of a round would share one state
+    resets_optimizer: ClassVar[bool] = True  # the two trainings of a round would share one state
     strength: NonNegativeFloat = 0.1  # λ, how strongly a client's own is held to the global
 
-    def train(self, order: Order, client: Client) -> Update:
-        own: Memory = dict(client.memory) or dict(order.tensors)
-        change, fit = client.learner.change(order.tensors)
-        centre = client.learner.beside(order.tensors)
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        own: Memory = dict(client.memory) or dict(instruction.tensors)
+        change, fit = client.learner.change(instruction.tensors)
+        centre = client.learner.beside(instruction.tensors)
 
         def penalty(trained: Mapping[str, Tensor]) -> Tensor:
             return self.strength / 2 * squared_distance(trained, centre)
@@ -38,5 +38,5 @@ class Ditto(FedAvg):
         client.memory.update(client.learner.tensors())
         return Update(change, fit.numbers(), weight=client.profile.examples)
 
-    def personal(self, order: Order, client: Client) -> Tensors:
-        return dict(client.memory) or order.tensors
+    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+        return dict(client.memory) or instruction.tensors

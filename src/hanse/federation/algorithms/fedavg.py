@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
-from hanse.federation.interfaces.results import Combined, State
-from hanse.federation.messages import Order, Update
-from hanse.tensors.named import moved
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import Instruction, Update
+from hanse.tensors.named import add_where_present
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class FedAvg(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    forgetful: ClassVar[bool] = False
+    resets_optimizer: ClassVar[bool] = False
 
-    def train(self, order: Order, client: Client) -> Update:
-        change, fit = client.learner.change(order.tensors)
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        change, fit = client.learner.change(instruction.tensors)
         return Update(change, fit.numbers(), weight=client.profile.examples)
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
-        return {**state, "model": moved(state["model"], combined.tensors)}
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
+        return {**state, "model": add_where_present(state["model"], combined.tensors)}

@@ -11,9 +11,9 @@ from torch import Tensor
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import MEAN
-from hanse.federation.interfaces.results import Combined, State
-from hanse.federation.messages import ClientProfile, Order, Update
-from hanse.tensors.named import add, dot, each, scale, squared_distance, subtract
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.tensors.named import add, dot, map_tensors, scale, squared_distance, subtract
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class FedDyn(FedAvg):
 
     def init(self, server: Server) -> State:
         model = server.learner.tensors()
-        return {"model": model, "h": each(torch.zeros_like, model)}
+        return {"model": model, "h": map_tensors(torch.zeros_like, model)}
 
     def max_weight(self, profile: ClientProfile) -> float:
         return 1.0
 
-    def train(self, order: Order, client: Client) -> Update:
-        start = order.tensors
-        own = dict(client.memory) or each(torch.zeros_like, start)
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        start = instruction.tensors
+        own = dict(client.memory) or map_tensors(torch.zeros_like, start)
         gradient, centre = client.learner.beside(own), client.learner.beside(start)
 
         def penalty(trained: Mapping[str, Tensor]) -> Tensor:
@@ -51,7 +51,7 @@ class FedDyn(FedAvg):
         client.memory.update(subtract(own, scale(change, self.alpha)))
         return Update(change, fit.numbers(), weight=1.0)
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
         share = len(combined.clients) / server.num_clients
         h = subtract(state["h"], scale(combined.tensors, self.alpha * share))
         mean = add(state["model"], combined.tensors)

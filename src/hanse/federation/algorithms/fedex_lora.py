@@ -9,12 +9,12 @@ import torch
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import UPDATES
-from hanse.federation.interfaces.results import Combined, State
-from hanse.federation.messages import ClientProfile, Order, Update
-from hanse.randomness import Moment
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.randomness import RoundContext
 from hanse.tensors import low_rank
 from hanse.tensors.low_rank import RESIDUAL, refuse_other_than_lora
-from hanse.tensors.named import RunningMean, Tensors, below, prefixed, without
+from hanse.tensors.named import RunningMean, Tensors, add_prefix, drop, strip_prefix
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class FedExLoRA(FedAvg):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
-    forgetful: ClassVar[bool] = True  # the base below the adapter has changed
+    resets_optimizer: ClassVar[bool] = True  # the base below the adapter has changed
     payload: ClassVar[str] = "factors"
 
     def init(self, server: Server) -> State:
@@ -35,16 +35,18 @@ class FedExLoRA(FedAvg):
         return {"model": model, "residual": {}}
 
     def model(self, state: State) -> Tensors:
-        return {**state["model"], **prefixed(RESIDUAL, state["residual"])}
+        return {**state["model"], **add_prefix(RESIDUAL, state["residual"])}
 
-    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
-        return Order(self.model(state))
+    def instruction(
+        self, state: State, profile: ClientProfile, context: RoundContext
+    ) -> Instruction:
+        return Instruction(self.model(state))
 
-    def train(self, order: Order, client: Client) -> Update:
-        ended, fit = client.learner.trained(order.tensors)
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        ended, fit = client.learner.trained(instruction.tensors)
         return Update(ended, fit.numbers(), weight=client.profile.examples)
 
-    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
         mean = RunningMean()
         for _, update in updates:
             mean.add(update.tensors, update.weight)
@@ -57,10 +59,10 @@ class FedExLoRA(FedAvg):
         }
         short = {n: low_rank.shortened(one)[0].to(torch.float32) for n, one in change.items()}
         clients = tuple(profile.name for profile, _ in updates)
-        tensors = {**middle, **prefixed(RESIDUAL, low_rank.tensors(short))}
-        return Combined(tensors, {}, mean.weight, clients)
+        tensors = {**middle, **add_prefix(RESIDUAL, low_rank.tensors(short))}
+        return Aggregate(tensors, {}, mean.weight, clients)
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
-        change = below(combined.tensors, RESIDUAL)
-        model = without(combined.tensors, prefixed(RESIDUAL, change))
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
+        change = strip_prefix(combined.tensors, RESIDUAL)
+        model = drop(combined.tensors, add_prefix(RESIDUAL, change))
         return {"model": model, "residual": low_rank.summed(state["residual"], change)}

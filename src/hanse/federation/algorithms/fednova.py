@@ -6,8 +6,8 @@ from typing import ClassVar
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import MEAN, NUMBERS
-from hanse.federation.interfaces.results import Combined, State
-from hanse.federation.messages import Order, Update
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import Instruction, Update
 from hanse.tensors.named import add, scale
 
 
@@ -25,16 +25,16 @@ class FedNova(FedAvg):
     needs: ClassVar[frozenset[str]] = frozenset({MEAN, NUMBERS})
     numbers: ClassVar[tuple[str, ...]] = ("sum_a",)
     optimizers: ClassVar[tuple[str, ...]] = ("momentum", "sgd")
-    forgetful: ClassVar[bool] = True
+    resets_optimizer: ClassVar[bool] = True
 
-    def train(self, order: Order, client: Client) -> Update:
-        change, fit = client.learner.change(order.tensors)
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        change, fit = client.learner.change(instruction.tensors)
         if fit.sum_a is None:
             raise TypeError("FedNova's clients report no sum_a: their changes sum no gradients")
         # A warm-up's first step has moved nothing, and says nothing of the gradient.
         share = 1 / fit.sum_a if fit.sum_a else 0.0
         return Update(scale(change, share), fit.numbers(), weight=client.profile.examples)
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
         mean = combined.numbers["sum_a"]  # Σ pₖ‖aₖ‖₁
         return {**state, "model": add(state["model"], scale(combined.tensors, mean))}

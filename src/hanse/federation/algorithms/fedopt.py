@@ -10,8 +10,8 @@ from torch import Tensor
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Server
-from hanse.federation.interfaces.results import Combined, State
-from hanse.tensors.named import each
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.tensors.named import map_tensors
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 # What each optimizer takes beside beta_1, with its default.
@@ -63,22 +63,22 @@ class FedOpt(FedAvg):
 
     def init(self, server: Server) -> State:
         model = server.learner.tensors()
-        state: State = {"model": model, "m": each(torch.zeros_like, model)}
+        state: State = {"model": model, "m": map_tensors(torch.zeros_like, model)}
         if self.tau is None:
             return state
         start = self.tau**2
-        return {**state, "v": each(lambda x: torch.full_like(x, start), model)}
+        return {**state, "v": map_tensors(lambda x: torch.full_like(x, start), model)}
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
         delta, rate = combined.tensors, self.learning_rate
         assert rate is not None  # set in __post_init__
         if self.tau is None:
-            m = each(lambda m, d: self.beta_1 * m + d, state["m"], delta)
-            return {"model": each(lambda x, m: x + rate * m, state["model"], m), "m": m}
+            m = map_tensors(lambda m, d: self.beta_1 * m + d, state["m"], delta)
+            return {"model": map_tensors(lambda x, m: x + rate * m, state["model"], m), "m": m}
         tau = self.tau
-        m = each(lambda m, d: self.beta_1 * m + (1 - self.beta_1) * d, state["m"], delta)
-        v = each(self._second_moment, state["v"], delta)
-        model = each(lambda x, m, v: x + rate * m / (v.sqrt() + tau), state["model"], m, v)
+        m = map_tensors(lambda m, d: self.beta_1 * m + (1 - self.beta_1) * d, state["m"], delta)
+        v = map_tensors(self._second_moment, state["v"], delta)
+        model = map_tensors(lambda x, m, v: x + rate * m / (v.sqrt() + tau), state["model"], m, v)
         return {"model": model, "m": m, "v": v}
 
     def _second_moment(self, v: Tensor, d: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.results import State
-from hanse.federation.messages import ClientProfile, Order, Update
-from hanse.randomness import Moment
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.randomness import RoundContext
 from hanse.registry import PATTERNS
-from hanse.tensors.named import Layout, Tensors, layout, matching, without
+from hanse.tensors.named import Layout, Tensors, drop, layout, matching
 
 Patterns = Annotated[tuple[str, ...], PATTERNS]
 
@@ -36,20 +36,22 @@ class FedPer(FedAvg):
                 )
         return state
 
-    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
-        return Order(self.shared(state))
+    def instruction(
+        self, state: State, profile: ClientProfile, context: RoundContext
+    ) -> Instruction:
+        return Instruction(self.shared(state))
 
-    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
         return layout(self.shared(state))
 
     def shared(self, state: State) -> Tensors:
         return matching(state["model"], self.share)
 
-    def train(self, order: Order, client: Client) -> Update:
-        change, fit = client.learner.change(self.personal(order, client))
-        client.memory.update(without(client.learner.tensors(), order.tensors))
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        change, fit = client.learner.change(self.personal(instruction, client))
+        client.memory.update(drop(client.learner.tensors(), instruction.tensors))
         shared = matching(change, self.share)
         return Update(shared, fit.numbers(), weight=client.profile.examples)
 
-    def personal(self, order: Order, client: Client) -> Tensors:
-        return {**client.learner.initial(), **client.memory, **order.tensors}
+    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+        return {**client.learner.initial(), **client.memory, **instruction.tensors}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client
-from hanse.federation.messages import Order, Update
+from hanse.federation.messages import Instruction, Update
 from hanse.tensors.named import squared_distance
 
 
@@ -18,11 +18,11 @@ class FedProx(FedAvg):
 
     mu: NonNegativeFloat = 0.01  # how strongly; 0 is FedAvg
 
-    def train(self, order: Order, client: Client) -> Update:
-        start = client.learner.beside(order.tensors)
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        start = client.learner.beside(instruction.tensors)
 
         def penalty(trained: Mapping[str, Tensor]) -> Tensor:
             return self.mu / 2 * squared_distance(trained, start)
 
-        change, fit = client.learner.change(order.tensors, penalty)
+        change, fit = client.learner.change(instruction.tensors, penalty)
         return Update(change, fit.numbers(), weight=client.profile.examples)

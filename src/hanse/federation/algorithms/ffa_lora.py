@@ -6,10 +6,10 @@ from typing import ClassVar
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.results import State
-from hanse.federation.messages import ClientProfile, Order, Update
-from hanse.randomness import Moment
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import A, refuse_other_than_lora
-from hanse.tensors.named import Layout, Tensors, layout, without
+from hanse.tensors.named import Layout, Tensors, drop, layout
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,20 @@ class FFALoRA(FedAvg):
         refuse_other_than_lora(server.learner.tensors(), type(self).__name__, products=False)
         return super().init(server)
 
-    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
-        return Order(_sent(state["model"]))
+    def instruction(
+        self, state: State, profile: ClientProfile, context: RoundContext
+    ) -> Instruction:
+        return Instruction(_sent(state["model"]))
 
-    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
         return layout(_sent(state["model"]))
 
-    def train(self, order: Order, client: Client) -> Update:
-        client.learner.freeze(without(client.learner.initial(), order.tensors))
-        return super().train(order, client)
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        client.learner.freeze(drop(client.learner.initial(), instruction.tensors))
+        return super().train(instruction, client)
 
-    def personal(self, order: Order, client: Client) -> Tensors:
-        return {**client.learner.initial(), **order.tensors}
+    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+        return {**client.learner.initial(), **instruction.tensors}
 
 
 def _sent(model: Tensors) -> Tensors:

@@ -7,12 +7,12 @@ from typing import ClassVar
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import UPDATES
-from hanse.federation.interfaces.results import Combined, State
-from hanse.federation.messages import ClientProfile, Order, Update
-from hanse.randomness import Moment
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.randomness import RoundContext
 from hanse.tensors import low_rank
 from hanse.tensors.low_rank import Factors, refuse_other_than_lora
-from hanse.tensors.named import Layout, RunningMean, Tensors, layout, without
+from hanse.tensors.named import Layout, RunningMean, Tensors, drop, layout
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class FlexLoRA(FedAvg):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
-    forgetful: ClassVar[bool] = True  # the decomposition turns the factors about in every round
+    resets_optimizer: ClassVar[bool] = (
+        True  # the decomposition turns the factors about in every round
+    )
     payload: ClassVar[str] = "factors"
     unequal: ClassVar[bool] = True
 
@@ -38,27 +40,32 @@ class FlexLoRA(FedAvg):
         short = {name: low_rank.shortened(own)[0] for name, own in begun.items()}
         return {"model": model, "product": low_rank.tensors(short)}
 
-    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
+    def instruction(
+        self, state: State, profile: ClientProfile, context: RoundContext
+    ) -> Instruction:
         rank, scaling = _own(profile)
-        other = low_rank.beside(state["model"])
-        return Order({**_cut(state["product"], rank, scaling), **other})
+        other = low_rank.non_factor_tensors(state["model"])
+        return Instruction({**_cut(state["product"], rank, scaling), **other})
 
-    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
         rank = _own(profile)[0]
         found = low_rank.layers(layout(state["model"]))
         sized = low_rank.tensors({n: low_rank.resized(own, rank) for n, own in found.items()})
-        return {**sized, **low_rank.beside(layout(state["model"]))}
+        return {**sized, **low_rank.non_factor_tensors(layout(state["model"]))}
 
-    def train(self, order: Order, client: Client) -> Update:
-        ended, fit = client.learner.trained(self.personal(order, client))
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        ended, fit = client.learner.trained(self.personal(instruction, client))
         return Update(ended, fit.numbers(), weight=client.profile.examples)
 
-    def personal(self, order: Order, client: Client) -> Tensors:
-        initial, sent = low_rank.layers(client.learner.initial()), low_rank.layers(order.tensors)
+    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+        initial, sent = (
+            low_rank.layers(client.learner.initial()),
+            low_rank.layers(instruction.tensors),
+        )
         filled = {name: low_rank.filled(sent.get(name), own) for name, own in initial.items()}
-        return {**low_rank.tensors(filled), **low_rank.beside(order.tensors)}
+        return {**low_rank.tensors(filled), **low_rank.non_factor_tensors(instruction.tensors)}
 
-    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
         parts: list[tuple[float, dict[str, Factors]]] = []
         for profile, update in updates:
             own, scaling = low_rank.layers(update.tensors), _own(profile)[1]
@@ -67,12 +74,12 @@ class FlexLoRA(FedAvg):
         whole = {n: low_rank.shortened(one)[0] for n, one in low_rank.mean(parts).items()}
         clients, other = tuple(profile.name for profile, _ in updates), RunningMean()
         for _, update in updates:
-            other.add(low_rank.beside(update.tensors), update.weight)
-        return Combined({**low_rank.tensors(whole), **other.value()}, {}, other.weight, clients)
+            other.add(low_rank.non_factor_tensors(update.tensors), update.weight)
+        return Aggregate({**low_rank.tensors(whole), **other.value()}, {}, other.weight, clients)
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
-        other = low_rank.beside(combined.tensors)
-        product = without(combined.tensors, other)
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
+        other = low_rank.non_factor_tensors(combined.tensors)
+        product = drop(combined.tensors, other)
         like = low_rank.layers(state["model"])
         rank = next(iter(like.values())).rank
         cut = low_rank.layers(_cut(product, rank, server.learner.scaling))

@@ -9,12 +9,12 @@ from torch import Tensor
 from hanse.federation.algorithms.flexlora import FlexLoRA, gone_on_from
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import UPDATES
-from hanse.federation.interfaces.results import Combined, State
-from hanse.federation.messages import ClientProfile, Order, Update
-from hanse.randomness import Moment
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.randomness import RoundContext
 from hanse.tensors import low_rank
 from hanse.tensors.low_rank import RESIDUAL, A, B
-from hanse.tensors.named import Tensors, prefixed, without
+from hanse.tensors.named import Tensors, add_prefix, drop
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class FLoRA(FlexLoRA):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
-    forgetful: ClassVar[bool] = True  # the adapter begins afresh
+    resets_optimizer: ClassVar[bool] = True  # the adapter begins afresh
 
     def init(self, server: Server) -> State:
         began = super().init(server)["model"]
@@ -35,25 +35,27 @@ class FLoRA(FlexLoRA):
         return {"model": _emptied(began), "residual": low_rank.tensors(change)}
 
     def model(self, state: State) -> Tensors:
-        return {**state["model"], **prefixed(RESIDUAL, state["residual"])}
+        return {**state["model"], **add_prefix(RESIDUAL, state["residual"])}
 
-    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
-        learned = prefixed(RESIDUAL, state["residual"])
-        return Order({**low_rank.beside(state["model"]), **learned})
+    def instruction(
+        self, state: State, profile: ClientProfile, context: RoundContext
+    ) -> Instruction:
+        learned = add_prefix(RESIDUAL, state["residual"])
+        return Instruction({**low_rank.non_factor_tensors(state["model"]), **learned})
 
-    def train(self, order: Order, client: Client) -> Update:
-        draw = client.moment.generator("fresh adapter")
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        draw = client.context.generator("fresh adapter")
         empty = _emptied(client.learner.initial())
         start = {name: _drawn(t, draw) if name.endswith(A) else t for name, t in empty.items()}
-        ended, fit = client.learner.trained({**start, **order.tensors})
+        ended, fit = client.learner.trained({**start, **instruction.tensors})
         return Update(ended, fit.numbers(), weight=client.profile.examples)
 
-    def personal(self, order: Order, client: Client) -> Tensors:
-        return {**_emptied(client.learner.initial()), **order.tensors}
+    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+        return {**_emptied(client.learner.initial()), **instruction.tensors}
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
-        other = low_rank.beside(combined.tensors)
-        change = without(combined.tensors, other)
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
+        other = low_rank.non_factor_tensors(combined.tensors)
+        change = drop(combined.tensors, other)
         residual = low_rank.summed(state["residual"], change)
         return {"model": {**state["model"], **other}, "residual": residual}
 

@@ -10,9 +10,9 @@ from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import UPDATES
-from hanse.federation.interfaces.results import Combined, State
-from hanse.federation.messages import ClientProfile, Order, Update
-from hanse.randomness import Moment
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.randomness import RoundContext
 from hanse.tensors import low_rank
 from hanse.tensors.low_rank import Factors, refuse_other_than_lora
 from hanse.tensors.named import Layout, RunningMean, Tensors, layout
@@ -41,34 +41,36 @@ class HetLoRA(FedAvg):
         own = torch.tensor(server.learner.scaling, dtype=torch.float64)
         return {**super().init(server), "scaling": {"server": own}}
 
-    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
+    def instruction(
+        self, state: State, profile: ClientProfile, context: RoundContext
+    ) -> Instruction:
         ratio = float(state["scaling"]["server"]) / _scaling(profile)
-        return Order(_scaled(_first(state["model"], profile), ratio))
+        return Instruction(_scaled(_first(state["model"], profile), ratio))
 
-    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
         return layout(_first(state["model"], profile))
 
-    def train(self, order: Order, client: Client) -> Update:
-        ended, fit = client.learner.trained(order.tensors)
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        ended, fit = client.learner.trained(instruction.tensors)
         return Update(ended, fit.numbers(), weight=client.profile.examples)
 
-    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
         own = [low_rank.layers(_scaled(u.tensors, _scaling(profile))) for profile, u in updates]
         rank = max(next(iter(one.values())).rank for one in own)
         mean, other = RunningMean(), RunningMean()
         for (_, update), one in zip(updates, own, strict=True):
             wide = {name: low_rank.padded(part, rank) for name, part in one.items()}
-            other.add(low_rank.beside(update.tensors), update.weight)
+            other.add(low_rank.non_factor_tensors(update.tensors), update.weight)
             mean.add(low_rank.tensors(wide), _norm(one) + SMALLEST)
         clients = tuple(profile.name for profile, _ in updates)
-        return Combined({**mean.value(), **other.value()}, {}, other.weight, clients)
+        return Aggregate({**mean.value(), **other.value()}, {}, other.weight, clients)
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
         """Rows beyond the ranks of the round's clients stay as they were."""
         own = _scaled(combined.tensors, 1 / server.learner.scaling)
         before, after = low_rank.layers(state["model"]), low_rank.layers(own)
         whole = {name: low_rank.over(after[name], one) for name, one in before.items()}
-        return {**state, "model": {**low_rank.tensors(whole), **low_rank.beside(own)}}
+        return {**state, "model": {**low_rank.tensors(whole), **low_rank.non_factor_tensors(own)}}
 
 
 def _first(model: Tensors, profile: ClientProfile) -> Tensors:
@@ -81,7 +83,7 @@ def _first(model: Tensors, profile: ClientProfile) -> Tensors:
             f"server's, which has {most}; set adapter.lora.r to the largest rank of all clients."
         )
     cut = {name: low_rank.first(one, rank) for name, one in whole.items()}
-    return {**low_rank.tensors(cut), **low_rank.beside(model)}
+    return {**low_rank.tensors(cut), **low_rank.non_factor_tensors(model)}
 
 
 def _scaling(profile: ClientProfile) -> float:
@@ -92,7 +94,7 @@ def _scaling(profile: ClientProfile) -> float:
 def _scaled(adapter: Tensors, by: float) -> Tensors:
     """The adapter with its products times a number, and what is beside the factors as it is."""
     own = {name: low_rank.scaled(one, by) for name, one in low_rank.layers(adapter).items()}
-    return {**low_rank.tensors(own), **low_rank.beside(adapter)}
+    return {**low_rank.tensors(own), **low_rank.non_factor_tensors(adapter)}
 
 
 def _norm(layers: dict[str, Factors]) -> float:

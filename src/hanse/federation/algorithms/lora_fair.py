@@ -10,8 +10,8 @@ from pydantic import PositiveFloat
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import UPDATES
-from hanse.federation.interfaces.results import Combined, State
-from hanse.federation.messages import ClientProfile, Order, Update
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.tensors import low_rank
 from hanse.tensors.low_rank import Factors, refuse_other_than_lora
 from hanse.tensors.named import RunningMean
@@ -35,11 +35,11 @@ class LoRAFAIR(FedAvg):
         refuse_other_than_lora(server.learner.tensors(), type(self).__name__)
         return super().init(server)
 
-    def train(self, order: Order, client: Client) -> Update:
-        ended, fit = client.learner.trained(order.tensors)
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        ended, fit = client.learner.trained(instruction.tensors)
         return Update(ended, fit.numbers(), weight=client.profile.examples)
 
-    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
         mean = RunningMean()
         for _, update in updates:
             mean.add(update.tensors, update.weight)
@@ -52,9 +52,9 @@ class LoRAFAIR(FedAvg):
         }
         clients = tuple(profile.name for profile, _ in updates)
         whole = {**mean.value(), **low_rank.tensors(mended)}
-        return Combined(whole, {}, mean.weight, clients)
+        return Aggregate(whole, {}, mean.weight, clients)
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
         return {"model": combined.tensors}
 
     def _mended(self, middle: Factors, lacking: Factors) -> Factors:

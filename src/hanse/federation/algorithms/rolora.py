@@ -6,10 +6,10 @@ from typing import ClassVar
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.results import State
-from hanse.federation.messages import ClientProfile, Order, Update
-from hanse.randomness import Moment
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import A, B, refuse_other_than_lora
-from hanse.tensors.named import Layout, Tensors, layout, without
+from hanse.tensors.named import Layout, Tensors, drop, layout
 
 
 @dataclass(frozen=True)
@@ -21,22 +21,24 @@ class RoLoRA(FedAvg):
     factors go down, since a client need not have taken part in the round before.
     """
 
-    forgetful: ClassVar[bool] = True  # the other factor has changed since this one was trained
+    resets_optimizer: ClassVar[bool] = (
+        True  # the other factor has changed since this one was trained
+    )
 
     def init(self, server: Server) -> State:
         refuse_other_than_lora(server.learner.tensors(), type(self).__name__, products=False)
         return super().init(server)
 
-    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
-        return layout(_learned(state["model"], moment))
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
+        return layout(_learned(state["model"], context))
 
-    def train(self, order: Order, client: Client) -> Update:
-        learned = _learned(order.tensors, client.moment)
-        client.learner.freeze(without(order.tensors, learned))
-        return super().train(Order(learned), client)
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        learned = _learned(instruction.tensors, client.context)
+        client.learner.freeze(drop(instruction.tensors, learned))
+        return super().train(Instruction(learned), client)
 
 
-def _learned(model: Tensors, moment: Moment) -> Tensors:
+def _learned(model: Tensors, context: RoundContext) -> Tensors:
     """All but the factor that rests: A first, since with B at zero it would get no gradient."""
-    resting = A if moment.round % 2 else B
+    resting = A if context.round % 2 else B
     return {name: tensor for name, tensor in model.items() if not name.endswith(resting)}

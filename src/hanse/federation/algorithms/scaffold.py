@@ -11,19 +11,19 @@ from torch import Tensor
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import MEAN
-from hanse.federation.interfaces.results import Combined, State
-from hanse.federation.messages import ClientProfile, Order, Update
-from hanse.randomness import Moment
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.randomness import RoundContext
 from hanse.tensors.named import (
     Layout,
     Tensors,
     add,
-    below,
+    add_prefix,
     dot,
-    each,
     layout,
-    prefixed,
+    map_tensors,
     scale,
+    strip_prefix,
     subtract,
 )
 
@@ -47,13 +47,17 @@ class Scaffold(FedAvg):
 
     def init(self, server: Server) -> State:
         model = server.learner.tensors()
-        return {"model": model, "control": each(torch.zeros_like, model)}
+        return {"model": model, "control": map_tensors(torch.zeros_like, model)}
 
-    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order:
-        return Order(prefixed(MODEL, state["model"]) | prefixed(CONTROL, state["control"]))
+    def instruction(
+        self, state: State, profile: ClientProfile, context: RoundContext
+    ) -> Instruction:
+        return Instruction(
+            add_prefix(MODEL, state["model"]) | add_prefix(CONTROL, state["control"])
+        )
 
-    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
-        return layout(self.order(state, profile, moment).tensors)
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
+        return layout(self.instruction(state, profile, context).tensors)
 
     def max_weight(self, profile: ClientProfile) -> float:
         return 1.0
@@ -61,13 +65,16 @@ class Scaffold(FedAvg):
     def measured(self, tensors: Tensors) -> dict[str, Tensors]:
         """Control variates are 1/Ση times as large, and would hide a change that is too large."""
         return {
-            "norm of the change": below(tensors, MODEL),
-            "norm of the control variate": below(tensors, CONTROL),
+            "norm of the change": strip_prefix(tensors, MODEL),
+            "norm of the control variate": strip_prefix(tensors, CONTROL),
         }
 
-    def train(self, order: Order, client: Client) -> Update:
-        start, control = below(order.tensors, MODEL), below(order.tensors, CONTROL)
-        own = client.memory or each(torch.zeros_like, control)
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        start, control = (
+            strip_prefix(instruction.tensors, MODEL),
+            strip_prefix(instruction.tensors, CONTROL),
+        )
+        own = client.memory or map_tensors(torch.zeros_like, control)
         correction = client.learner.beside(subtract(control, own))
 
         def penalty(trained: Mapping[str, Tensor]) -> Tensor:
@@ -77,16 +84,16 @@ class Scaffold(FedAvg):
         if fit.sum_clipped_lr:
             moved = subtract(scale(change, -1 / fit.sum_clipped_lr), control)  # cₖ⁺ − cₖ
         else:  # a warm-up's first step has moved nothing, and says nothing of the gradient
-            moved = each(torch.zeros_like, control)
+            moved = map_tensors(torch.zeros_like, control)
         client.memory.update(add(own, moved))
-        tensors = prefixed(MODEL, change) | prefixed(CONTROL, moved)
+        tensors = add_prefix(MODEL, change) | add_prefix(CONTROL, moved)
         return Update(tensors, fit.numbers(), weight=1.0)
 
-    def personal(self, order: Order, client: Client) -> Tensors:
-        return below(order.tensors, MODEL)
+    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+        return strip_prefix(instruction.tensors, MODEL)
 
-    def step(self, state: State, combined: Combined, server: Server) -> State:
-        change, moved = (below(combined.tensors, prefix) for prefix in (MODEL, CONTROL))
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
+        change, moved = (strip_prefix(combined.tensors, prefix) for prefix in (MODEL, CONTROL))
         share = len(combined.clients) / server.num_clients
         return {
             "model": add(state["model"], scale(change, self.learning_rate)),

@@ -7,8 +7,8 @@ from typing import ClassVar, Protocol
 from hanse.errors import UserError
 from hanse.federation.interfaces.algorithm import Algorithm, Client
 from hanse.federation.interfaces.declarations import withdraw
-from hanse.federation.interfaces.results import Combined
-from hanse.federation.messages import ClientProfile, Order, Update
+from hanse.federation.interfaces.results import Aggregate
+from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.tensors.named import Layout, Tensors
 
 
@@ -24,12 +24,12 @@ class Exchange(Protocol):
         """The algorithm, for one that combines by itself."""
 
     def ask(
-        self, kind: str, orders: Mapping[str, Order], expected: Mapping[str, Layout]
+        self, kind: str, instructions: Mapping[str, Instruction], expected: Mapping[str, Layout]
     ) -> Iterator[tuple[ClientProfile, Update]]:
         """A phase of the aggregator's own: answers in client order, past the schema gate."""
 
     def train(
-        self, notes: Mapping[str, Order] | None = None
+        self, notes: Mapping[str, Instruction] | None = None
     ) -> Iterator[tuple[ClientProfile, Update]]:
         """The round's training: encoded and sealed updates in client order, past the gate.
 
@@ -52,17 +52,17 @@ class Aggregator(ABC):
         withdraw(cls, "gives", frozenset(), "aggregate")
 
     @abstractmethod
-    def aggregate(self, exchange: Exchange) -> Combined:
+    def aggregate(self, exchange: Exchange) -> Aggregate:
         """On the server: ask, and combine what comes back."""
 
     def layout(self, expected: Layout) -> Layout:
         """What `seal` makes of tensors of this layout."""
         return expected
 
-    def seal(self, update: Update, note: Order, client: Client) -> Update:
+    def seal(self, update: Update, note: Instruction, client: Client) -> Update:
         """At the client: the last thing that happens to an update."""
         return update
 
-    def handle(self, kind: str, order: Order, client: Client) -> Update:
+    def handle(self, kind: str, instruction: Instruction, client: Client) -> Update:
         """At the client: answer a phase of the aggregator's own."""
         raise UserError(f"this client knows no request of the kind {kind!r}.")

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from hanse.federation.interfaces.declarations import EVERYTHING, withdraw
 from hanse.federation.interfaces.learner import Learner
-from hanse.federation.interfaces.results import Combined, Memory, State
-from hanse.federation.messages import ClientProfile, Order, Update
-from hanse.randomness import Moment
+from hanse.federation.interfaces.results import Aggregate, Memory, State
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, layout
 
 
@@ -25,7 +25,7 @@ class Client:
     learner: Learner
     memory: Memory
     session: dict[str, Any]
-    moment: Moment
+    context: RoundContext
 
 
 @dataclass
@@ -34,14 +34,14 @@ class Server:
 
     learner: Learner
     num_clients: int
-    moment: Moment
+    context: RoundContext
 
 
 class Algorithm(ABC):
     """What is learned together: a frozen dataclass whose fields are its settings.
 
-    Server half: init, order, expects, step, model, shared, and combine where a method needs each
-    update.
+    Server half: init, instruction, update_layout, step, model, shared, and combine where a method
+    needs each update.
     Client half: train, personal.
     """
 
@@ -55,7 +55,7 @@ class Algorithm(ABC):
     optimizers: ClassVar[tuple[str, ...]] = ("adamw", "momentum", "sgd")
     # Clients' optimizers begin anew in every round: the next round's tensors are no continuation of
     # the last one's, or what is frozen beside them has changed.
-    forgetful: ClassVar[bool] = True
+    resets_optimizer: ClassVar[bool] = True
     # Clients are never sent some tensors that all share, and take them as their own settings draw
     # them: silos elsewhere could not go on from an adapter that only the server has.
     redraws: ClassVar[bool] = False
@@ -68,11 +68,13 @@ class Algorithm(ABC):
         """The state before the first round."""
         return {"model": server.learner.tensors()}
 
-    def order(self, state: State, profile: ClientProfile, moment: Moment) -> Order | None:
-        """What this client is sent in the round at `moment`; None leaves it out."""
-        return Order(state["model"])
+    def instruction(
+        self, state: State, profile: ClientProfile, context: RoundContext
+    ) -> Instruction | None:
+        """What this client is sent in the round at `context`; None leaves it out."""
+        return Instruction(state["model"])
 
-    def expects(self, state: State, profile: ClientProfile, moment: Moment) -> Layout:
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
         """The names, shapes and dtypes of this client's update before any transform."""
         return layout(state["model"])
 
@@ -89,14 +91,14 @@ class Algorithm(ABC):
         return {"norm": tensors}
 
     @abstractmethod
-    def train(self, order: Order, client: Client) -> Update:
-        """At the client: what it makes of an order."""
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        """At the client: what it makes of an instruction."""
 
-    def personal(self, order: Order, client: Client) -> Tensors:
+    def personal(self, instruction: Instruction, client: Client) -> Tensors:
         """At the client: the tensors that it evaluates and keeps for itself."""
-        return order.tensors
+        return instruction.tensors
 
-    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Combined:
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
         """Combine the updates itself; overridden only where a mean will not do."""
         raise TypeError(f"{type(self).__name__} leaves combining to the aggregator")
 
@@ -106,7 +108,7 @@ class Algorithm(ABC):
         return type(self).combine is not Algorithm.combine
 
     @abstractmethod
-    def step(self, state: State, combined: Combined, server: Server) -> State:
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
         """The state after a round; `state` itself is left as it was."""
 
     def model(self, state: State) -> Tensors:

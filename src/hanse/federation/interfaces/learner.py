@@ -10,10 +10,10 @@ from torch.nn import Parameter
 
 from hanse.data.packed import lengths
 from hanse.federation.constants import Constants
-from hanse.federation.interfaces.results import Fit, Penalty
+from hanse.federation.interfaces.results import Penalty, TrainResult
 from hanse.observability.progress import track
 from hanse.tensors.low_rank import RESIDUAL
-from hanse.tensors.named import Tensors, below, refuse_unlike, subtract
+from hanse.tensors.named import Tensors, refuse_unlike, strip_prefix, subtract
 from hanse.tensors.serialization import Numbers
 
 
@@ -45,8 +45,8 @@ class Learner(ABC):
         penalty: Penalty | None = None,
         objective: "Objective | None" = None,
         split: str = "train",
-    ) -> Fit:
-        """Train in place on a split, as the settings and the moment say."""
+    ) -> TrainResult:
+        """Train in place on a split, as the settings and the context say."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -74,8 +74,8 @@ class Learner(ABC):
             places = order[start : start + size]
             yield places, self.batch([examples[place] for place in places])
 
-    def configure(self, numbers: Numbers) -> None:  # noqa: B027 (an order may ask for nothing)
-        """Reshape what is trained, as an order's numbers ask (a rank); by default nothing."""
+    def configure(self, numbers: Numbers) -> None:  # noqa: B027 (an instruction may ask for nothing)
+        """Reshape what is trained, as an instruction's numbers ask (a rank); by default nothing."""
 
     @property
     def scaling(self) -> float:
@@ -129,15 +129,17 @@ class Learner(ABC):
         refuse_unlike(live, {n: t for n, t in tensors.items() if not n.startswith(RESIDUAL)})
         for name, parameter in live.items():
             parameter.data.copy_(tensors[name])
-        self.correct(below(tensors, RESIDUAL))
+        self.correct(strip_prefix(tensors, RESIDUAL))
 
-    def trained(self, start: Tensors, penalty: Penalty | None = None) -> tuple[Tensors, Fit]:
+    def trained(
+        self, start: Tensors, penalty: Penalty | None = None
+    ) -> tuple[Tensors, TrainResult]:
         """Train from `start`; what is trained as it ended, and what was done."""
         self.load(start)
         fit = self.fit(penalty)
         return self.tensors(), fit
 
-    def change(self, start: Tensors, penalty: Penalty | None = None) -> tuple[Tensors, Fit]:
+    def change(self, start: Tensors, penalty: Penalty | None = None) -> tuple[Tensors, TrainResult]:
         """Train from `start`; how what is trained moved, and what was done."""
         ended, fit = self.trained(start, penalty)
         return subtract(ended, {name: start[name] for name in ended}), fit

@@ -14,7 +14,7 @@ Penalty = Callable[[Mapping[str, Tensor]], Tensor]  # trained tensors → scalar
 
 
 @dataclass(frozen=True)
-class Fit:
+class TrainResult:
     """What local training did: optimizer steps, Σ of their rates, and what was seen on the way.
 
     loss: mean over all labelled items; tokens: without padding.
@@ -47,7 +47,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Combined:
+class Aggregate:
     """What the aggregator made of a round's updates: the means, their total weight, from whom."""
 
     tensors: Tensors
@@ -57,7 +57,7 @@ class Combined:
 
 
 @dataclass(frozen=True)
-class Sample:
+class GeneratedSample:
     """A prompt, the answer that the data have, and what the model said."""
 
     prompt: str
@@ -74,4 +74,4 @@ class Scores:
 
     metrics: dict[str, float]
     items: list[float] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[GeneratedSample] = field(default_factory=list)

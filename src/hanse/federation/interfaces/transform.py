@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from hanse.federation.interfaces.declarations import withdraw
-from hanse.federation.interfaces.results import Combined, Memory
-from hanse.randomness import Moment
+from hanse.federation.interfaces.results import Aggregate, Memory
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
 
 
@@ -36,13 +36,15 @@ class Transform(ABC):
         return state
 
     @abstractmethod
-    def encode(self, tensors: Tensors, memory: Memory, state: Tensors, moment: Moment) -> Tensors:
+    def encode(
+        self, tensors: Tensors, memory: Memory, state: Tensors, context: RoundContext
+    ) -> Tensors:
         """At the sender."""
 
     @abstractmethod
-    def decode(self, tensors: Tensors, state: Tensors, moment: Moment) -> Tensors:
+    def decode(self, tensors: Tensors, state: Tensors, context: RoundContext) -> Tensors:
         """At the receiver."""
 
-    def finish(self, combined: Combined, state: Tensors) -> tuple[Combined, Tensors]:
+    def finish(self, combined: Aggregate, state: Tensors) -> tuple[Aggregate, Tensors]:
         """On the server, after the updates were combined: the result, and the next state."""
         return combined, state

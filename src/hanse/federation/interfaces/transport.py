@@ -7,14 +7,14 @@ from typing import ClassVar
 from hanse.federation.messages import ClientProfile
 
 
-class Federation(ABC):
+class Transport(ABC):
     """The clients, wherever they run; messages pass as bytes.
 
-    ahead: how many requests it holds before there must be a reply; None for any number.
+    max_in_flight: how many requests it holds before there must be a reply; None for any number.
     remote: whether messages travel, so that waiting for a reply takes time of its own.
     """
 
-    ahead: int | None = None
+    max_in_flight: int | None = None
     remote: ClassVar[bool] = True
 
     @abstractmethod
@@ -29,7 +29,7 @@ class Federation(ABC):
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         """Who replied next, and the reply; None if none came in `timeout` seconds, or can come."""
 
-    def gather(self, clients: Sequence[str], enough: int) -> bool:
+    def wait_for(self, clients: Sequence[str], enough: int) -> bool:
         """Wait until enough of these clients can be asked again, of which too few have answered.
 
         False where nothing would change by waiting.

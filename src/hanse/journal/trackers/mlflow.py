@@ -69,8 +69,8 @@ class _Run(Following):
     def log(self, round: int, metrics: Metrics, time: float) -> None:
         from mlflow.entities import Metric
 
-        moment = int(1000 * time)
-        told = [Metric(_allowed(name), value, moment, round) for name, value in metrics.items()]
+        context = int(1000 * time)
+        told = [Metric(_allowed(name), value, context, round) for name, value in metrics.items()]
         for batch in _batches(told):
             self.client.log_batch(self.id, metrics=batch)
 

@@ -19,14 +19,14 @@ from hanse.learners.batched_clients.batched_layers import (
     NARROW,
     VECTOR,
     WEIGHT,
-    Core,
-    LowRank,
-    Narrow,
-    Piece,
-    Scaled,
-    Whole,
+    BatchedBottleneck,
+    BatchedIA3,
+    BatchedLayer,
+    BatchedLinear,
+    BatchedLora,
+    BatchedLoraXS,
 )
-from hanse.learners.batched_clients.prompts import MADE, MadePrompt, Past, Prompt
+from hanse.learners.batched_clients.prompts import MADE, BatchedPrefix, MadePrompt, Prompt
 from hanse.learners.injection.inject import PROMPT
 from hanse.learners.injection.target_modules import innermost, is_linear
 from hanse.learners.injection.tuners.bottleneck import BottleneckLayer
@@ -37,7 +37,7 @@ from hanse.tensors.named import Tensors
 
 def found(
     model: PeftModel, adapter: str, live: Tensors, starts: Sequence[Tensors]
-) -> list[Piece] | None:
+) -> list[BatchedLayer] | None:
     """The adapted layers in the order of the model; None if a cohort cannot apply all of them.
 
     adapter: the name of one of the clients' adapters in the model; the others are placed alike.
@@ -70,7 +70,7 @@ def _candidates(model: PeftModel, adapter: str) -> Iterator[tuple[Any, ...]]:
     elif type(encoder) is PromptEncoder and encoder.encoder_type == "MLP":
         yield encoder.embedding.weight, model, MadePrompt, MADE
     elif type(encoder) is PrefixEncoder and isinstance(model, PeftModelForCausalLM):
-        yield encoder.embedding.weight, model, Past, (PROMPT,)
+        yield encoder.embedding.weight, model, BatchedPrefix, (PROMPT,)
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
             yield from _copied(module, adapter)
@@ -83,16 +83,16 @@ def _beside(layer: Any, adapter: str) -> Iterator[tuple[Any, ...]]:
     if isinstance(layer, LoraLayer) and adapter in layer.lora_A:
         # A wrapped parameter is not a layer with an input, and variants compute something else.
         if not isinstance(layer, ParamWrapper) and adapter not in layer.lora_variant:
-            yield layer.lora_A[adapter].weight, layer, LowRank, (A, B)
+            yield layer.lora_A[adapter].weight, layer, BatchedLora, (A, B)
     elif isinstance(layer, IA3Layer) and adapter in layer.ia3_l:
-        yield layer.ia3_l[adapter], layer, Scaled, (VECTOR,)
+        yield layer.ia3_l[adapter], layer, BatchedIA3, (VECTOR,)
     elif isinstance(layer, BottleneckLayer) and adapter in layer.bends:
         down = layer.bottleneck_down[adapter]
-        yield down.weight, layer, Narrow, NARROW, layer.bends[adapter]
+        yield down.weight, layer, BatchedBottleneck, NARROW, layer.bends[adapter]
     elif isinstance(layer, LinearWithCore) and adapter in layer.core_r:
         fixed = layer.factors(adapter)
         up = fixed.up * layer.scaling[adapter]
-        yield layer.core_r[adapter], layer, Core, (CORE,), up, fixed.down
+        yield layer.core_r[adapter], layer, BatchedLoraXS, (CORE,), up, fixed.down
 
 
 def _copied(wrapper: Any, adapter: str) -> Iterator[tuple[Any, ...]]:
@@ -101,7 +101,12 @@ def _copied(wrapper: Any, adapter: str) -> Iterator[tuple[Any, ...]]:
         for name, layer in wrapper.original_module.named_modules():
             own = wrapper.modules_to_save[adapter].get_submodule(name)
             if isinstance(layer, Linear):
-                yield own.weight, layer, Whole, (WEIGHT, *([] if layer.bias is None else [BIAS]))
+                yield (
+                    own.weight,
+                    layer,
+                    BatchedLinear,
+                    (WEIGHT, *([] if layer.bias is None else [BIAS])),
+                )
 
 
 def _shapes(

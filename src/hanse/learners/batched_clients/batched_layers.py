@@ -69,7 +69,7 @@ class Drop:
 
 
 @dataclass(frozen=True)
-class Piece(ABC):
+class BatchedLayer(ABC):
     """One adapted layer.
 
     name: of its place. base: the layer that PEFT has put there. While the clients train it passes
@@ -94,7 +94,7 @@ class Piece(ABC):
         """
 
 
-class LowRank(Piece):
+class BatchedLora(BatchedLayer):
     """LoRA: y + s·B·A·x. Unequal ranks are padded with zeros, which get no gradient and stay."""
 
     def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
@@ -110,7 +110,7 @@ class LowRank(Piece):
         return _follow(self.base, add)
 
 
-class Scaled(Piece):
+class BatchedIA3(BatchedLayer):
     """IA3: what a layer gives, or what enters it, times a vector."""
 
     def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
@@ -129,7 +129,7 @@ class Scaled(Piece):
 
 
 @dataclass(frozen=True)
-class Narrow(Piece):
+class BatchedBottleneck(BatchedLayer):
     """A bottleneck: h + W₂·f(W₁h + b₁) + b₂. bend: f."""
 
     bend: Any
@@ -147,7 +147,7 @@ class Narrow(Piece):
 
 
 @dataclass(frozen=True)
-class Core(Piece):
+class BatchedLoraXS(BatchedLayer):
     """LoRA-XS: y + s·B·R·A·x, of which R is each client's own. up: s·B; down: A."""
 
     up: Tensor
@@ -165,7 +165,7 @@ class Core(Piece):
         return _follow(self.base, add)
 
 
-class Whole(Piece):
+class BatchedLinear(BatchedLayer):
     """A linear layer that every client has of its own, such as a head's."""
 
     def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:

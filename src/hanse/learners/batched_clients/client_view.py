@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from hanse.federation.interfaces.learner import Learner, Objective
-from hanse.federation.interfaces.results import Fit, Penalty
+from hanse.federation.interfaces.results import Penalty, TrainResult
 from hanse.learners.training.batches import Batch, choice_scores
 
 
-class Seat(Learner):
+class ClientView(Learner):
     """One client's place in a cohort, for one batch.
 
     learner: the client's own, for all that has nothing to do with the model's outputs.
@@ -40,7 +40,7 @@ class Seat(Learner):
 
     def fit(
         self, penalty: Penalty | None = None, objective: Objective | None = None, split: str = ""
-    ) -> Fit:
+    ) -> TrainResult:
         self._refuse("training")
 
     def save(self, folder: Path) -> None:

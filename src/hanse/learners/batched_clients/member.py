@@ -8,8 +8,8 @@ from hanse.federation.interfaces.results import Memory, Penalty
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.stacked_adapters import stackable
 from hanse.learners.injection import inject
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors, digest
 
 STEP = "step"  # the optimizer's count of its steps; its other state is as large as the tensors
@@ -27,9 +27,9 @@ class Member:
     backbone: Backbone
     adapter: str
     split: str
-    settings: Training
+    settings: TrainingSettings
     objective: Objective
-    moment: Moment
+    context: RoundContext
     rounds: int
     penalty: Penalty | None
     tensors: Tensors

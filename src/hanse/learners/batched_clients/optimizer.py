@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from hanse.learners.batched_clients.member import STEP, Member
-from hanse.learners.batched_clients.stacked_adapters import Stack
+from hanse.learners.batched_clients.stacked_adapters import StackedAdapters
 from hanse.learners.training import optimizer_state
 
 
@@ -17,7 +17,7 @@ class Steps:
     members: in the order of the stack's rows.
     """
 
-    def __init__(self, stack: Stack, members: Sequence[Member]) -> None:
+    def __init__(self, stack: StackedAdapters, members: Sequence[Member]) -> None:
         self._stack, self._members = stack, members
         self._rows = list(stack.rows.detach())
         self._optimizer = _optimizer(self._rows, members)

@@ -11,7 +11,7 @@ from torch.nn import Module
 from torch.nn.functional import relu
 from torch.utils.hooks import RemovableHandle
 
-from hanse.learners.batched_clients.batched_layers import BIAS, WEIGHT, Drop, Own, Piece
+from hanse.learners.batched_clients.batched_layers import BIAS, WEIGHT, BatchedLayer, Drop, Own
 from hanse.learners.injection.inject import EMBEDDING, ENCODER, PROMPT
 from hanse.learners.models.layers import replaced
 
@@ -21,7 +21,7 @@ MADE = (
 )
 
 
-class Prompt(Piece):
+class Prompt(BatchedLayer):
     """Prompt tuning: vectors before the words. base: PEFT's model, which passes on what it gets."""
 
     def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
@@ -58,7 +58,7 @@ class MadePrompt(Prompt):
         return x
 
 
-class Past(Prompt):
+class BatchedPrefix(Prompt):
     """Prefix tuning of a language model: keys and values in every layer, as of words before."""
 
     def behind(self, each: Tensor, named: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from hanse.data.packed import lengths
 from hanse.learners.batched_clients import train
 from hanse.learners.batched_clients.member import Member
-from hanse.learners.training.batch_sampling import draw
+from hanse.learners.training.batch_sampling import sample_batches
 from hanse.learners.training.out_of_memory import clear, is_shortage, refusal, refused
 
 MOST = 64  # clients; beyond that nothing was seen to gain
@@ -143,7 +143,7 @@ def _saved(member: Member) -> float:
     """Bytes that a token leaves in memory between the forward and the backward pass."""
     learner, settings = member.learner, member.settings
     examples = learner.examples(member.split)
-    indices = draw(lengths(examples), settings, member.moment)[0][0]
+    indices = sample_batches(lengths(examples), settings, member.context)[0][0]
     batch = learner.batch([examples[index] for index in indices])
     seen: dict[int, int] = {}
 

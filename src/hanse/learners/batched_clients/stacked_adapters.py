@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from hanse.learners.batched_clients import adapted_layers
-from hanse.learners.batched_clients.batched_layers import Drop, Piece
+from hanse.learners.batched_clients.batched_layers import BatchedLayer, Drop
 from hanse.tensors.named import Tensors
 
 
@@ -24,7 +24,7 @@ def stackable(model: PeftModel, adapter: str, live: Tensors, parameters: Tensors
     return adapted_layers.found(model, adapter, live, [parameters]) is not None
 
 
-class Stack:
+class StackedAdapters:
     """The adapters of K clients over one base model.
 
     found: where in the model the clients have something of their own.
@@ -34,7 +34,7 @@ class Stack:
 
     def __init__(
         self,
-        found: Sequence[Piece],
+        found: Sequence[BatchedLayer],
         starts: Sequence[Tensors],
         trained: Collection[str],
         scalings: Sequence[Mapping[str, float]],

@@ -13,26 +13,26 @@ import torch
 from torch import Tensor
 
 from hanse.data.packed import lengths
-from hanse.federation.interfaces.results import Fit
+from hanse.federation.interfaces.results import TrainResult
 from hanse.learners.batched_clients import adapted_layers
 from hanse.learners.batched_clients.batched_layers import Drop
-from hanse.learners.batched_clients.client_view import Seat
+from hanse.learners.batched_clients.client_view import ClientView
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.batched_clients.optimizer import Steps
-from hanse.learners.batched_clients.stacked_adapters import Stack
+from hanse.learners.batched_clients.stacked_adapters import StackedAdapters
 from hanse.learners.injection import inject
-from hanse.learners.training.batch_sampling import draw
+from hanse.learners.training.batch_sampling import sample_batches
 from hanse.learners.training.batches import Batch, joined
 from hanse.learners.training.loop import share_done
 from hanse.learners.training.out_of_memory import clear, is_shortage, refusal
 from hanse.learners.training.timer import Stopwatch
-from hanse.learners.training.training_progress import Seen, told
+from hanse.learners.training.training_progress import TrainingProgress, progress_numbers
 from hanse.observability.progress import track
 
 log = logging.getLogger(__name__)
 
 
-def train(members: Sequence[Member]) -> list[Fit]:
+def train(members: Sequence[Member]) -> list[TrainResult]:
     """Train all clients, those that are alike together; what each has done, in their order.
 
     Where memory does not hold as many, fewer at a time. Raises UserError if not even one fits.
@@ -40,23 +40,25 @@ def train(members: Sequence[Member]) -> list[Fit]:
     return _grouped(members, _in_memory)
 
 
-def attempt(members: Sequence[Member]) -> list[Fit]:
+def attempt(members: Sequence[Member]) -> list[TrainResult]:
     """The same, but never fewer at a time: what is raised when memory runs out is passed on."""
     return _grouped(members, lambda group: _Cohort(group).train())
 
 
-def _grouped(members: Sequence[Member], work: Callable[[list[Member]], list[Fit]]) -> list[Fit]:
+def _grouped(
+    members: Sequence[Member], work: Callable[[list[Member]], list[TrainResult]]
+) -> list[TrainResult]:
     """What `work` makes of each group of clients that are alike, in the order of the clients."""
     groups = defaultdict(list)
     for member in members:
         groups[member.alike].append(member)
-    fits: dict[int, Fit] = {}
+    fits: dict[int, TrainResult] = {}
     for group in groups.values():
         fits.update(zip(map(id, group), work(group), strict=True))
     return [fits[id(member)] for member in members]
 
 
-def _in_memory(group: list[Member]) -> list[Fit]:
+def _in_memory(group: list[Member]) -> list[TrainResult]:
     """Train clients that are alike, in halves once memory has not held them all."""
     backbone, count = group[0].backbone, len(group)
     most = backbone.together or count
@@ -87,16 +89,16 @@ def _in_memory(group: list[Member]) -> list[Fit]:
 
 
 @dataclass
-class _Course:
+class _ClientProgress:
     """A member's way through the round: the examples of each step's micro-batches, and its row."""
 
     member: Member
     steps: list[list[list[int]]]
     dropping: torch.Generator
-    seen: Seen = field(init=False)
+    seen: TrainingProgress = field(init=False)
 
     def __post_init__(self) -> None:
-        self.seen = Seen(self.member.settings.momentum)
+        self.seen = TrainingProgress(self.member.settings.momentum)
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of a step."""
@@ -111,7 +113,7 @@ class _Course:
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
         member = self.member
-        done = share_done(member.moment, step, len(self.steps), member.rounds)
+        done = share_done(member.context, step, len(self.steps), member.rounds)
         return member.settings.rate(done)
 
 
@@ -127,7 +129,7 @@ class _Cohort:
         live = {member.adapter: self.backbone.parameters(member.adapter) for member in ordered}
         found = adapted_layers.found(model, first, live[first], starts)
         assert found is not None  # clients whose adapters cannot be stacked do not come here
-        self.stack = Stack(
+        self.stack = StackedAdapters(
             found,
             starts,
             ordered[0].tensors.keys(),
@@ -138,12 +140,12 @@ class _Cohort:
         self.drops = [inject.dropout(model, member.adapter) for member in ordered]
         self.optimizer = Steps(self.stack, ordered)
 
-    def train(self) -> list[Fit]:
+    def train(self) -> list[TrainResult]:
         """Train all; what each has done, in the order of the members."""
         watch = Stopwatch(self.backbone.device)
         first = self.courses[0]
         count = len(self.courses)
-        what = "training " + (f"{count} clients" if count > 1 else first.member.moment.client)
+        what = "training " + (f"{count} clients" if count > 1 else first.member.context.client)
         steps = range(len(first.steps))
         with self.backbone.bare(), self.backbone.corrected(self.members[0].residual):
             for step in track(steps, what, len(steps), numbers=self._told):
@@ -152,7 +154,7 @@ class _Cohort:
         return self._fits(watch.seconds())
 
     def _told(self) -> dict[str, float]:
-        return told([course.seen for course in self.courses])
+        return progress_numbers([course.seen for course in self.courses])
 
     def _step(self, step: int, watch: Stopwatch) -> None:
         """One optimizer step of all who have one left."""
@@ -180,7 +182,7 @@ class _Cohort:
         watch.lap("optimizer")
 
     def _losses(
-        self, active: Sequence[_Course], batches: Sequence[Batch | None]
+        self, active: Sequence[_ClientProgress], batches: Sequence[Batch | None]
     ) -> Iterator[tuple[int, Tensor]]:
         """The loss of each client that has a batch, and the client's place."""
         together, adapter = joined(batches), self.members[0].adapter
@@ -189,10 +191,12 @@ class _Cohort:
         for index, own in enumerate(logits.split(together.counts)):
             batch, member = batches[index], active[index].member
             if batch is not None:
-                seat = Seat(member.learner, batch, own)
+                seat = ClientView(member.learner, batch, own)
                 yield index, member.objective.loss(seat, batch)
 
-    def _drop(self, active: Sequence[_Course], batches: Sequence[Batch | None]) -> Drop | None:
+    def _drop(
+        self, active: Sequence[_ClientProgress], batches: Sequence[Batch | None]
+    ) -> Drop | None:
         """Dropout for these batches, if any client has it."""
         shares = self.drops[: len(active)]
         if not any(shares):
@@ -202,7 +206,7 @@ class _Cohort:
         seeds = [0 if b is None else c.seed() for c, b in zip(active, batches, strict=True)]
         return Drop(shares, seeds, shapes)
 
-    def _fits(self, spent: dict[str, float]) -> list[Fit]:
+    def _fits(self, spent: dict[str, float]) -> list[TrainResult]:
         """What each member has done; the time is shared out by the tokens."""
         every = sum(course.seen.tokens for course in self.courses)
         found = {}
@@ -214,9 +218,9 @@ class _Cohort:
         return [found[id(member)] for member in self.members]
 
 
-def _course(member: Member) -> _Course:
+def _course(member: Member) -> _ClientProgress:
     sizes = lengths(member.learner.examples(member.split))
-    steps = draw(sizes, member.settings, member.moment)
+    steps = sample_batches(sizes, member.settings, member.context)
     dropping = torch.Generator()
-    dropping.manual_seed(member.moment.derive("dropout"))
-    return _Course(member, steps, dropping)
+    dropping.manual_seed(member.context.derive("dropout"))
+    return _ClientProgress(member, steps, dropping)

@@ -41,7 +41,7 @@ class _Left(Exception):  # noqa: N818 (no error)
 
 
 @dataclass
-class Prefix:
+class FrozenLayers:
     """The first layers of a transformer, none of them trained.
 
     decoder: runs `layers` on token ids, one after another.
@@ -153,21 +153,21 @@ class Prefix:
         return (hidden,) if self.in_tuples else hidden
 
 
-def find(
+def detect(
     model: Any,
     depth: int,
     autocast: Callable[[], AbstractContextManager[Any]],
     longest: int | None,
     kept: Activations,
     masked: bool = False,
-) -> Prefix | None:
+) -> FrozenLayers | None:
     """The first layers of a model, if it does the same without them: tried on a few tokens.
 
     No dropout may be at work.
     """
     inner, layers = decoder_layers(model)
     decoder = model.get_base_model().base_model if masked else inner
-    build = partial(Prefix, decoder, layers, depth, masked=masked)
+    build = partial(FrozenLayers, decoder, layers, depth, masked=masked)
     build = partial(build, autocast=autocast, longest=longest, kept=kept)
     ids, lengths = torch.arange(16).view(2, 8), (8, 5)
     given: list[Any] = []
@@ -175,7 +175,7 @@ def find(
     try:
         with torch.no_grad(), autocast():
             plain = build(in_tuples=False).states(ids, lengths)
-            prefix: Prefix = build(in_tuples=isinstance(given[0], tuple))
+            prefix: FrozenLayers = build(in_tuples=isinstance(given[0], tuple))
             with prefix.skipped(ids, lengths):
                 found = prefix.states(ids, lengths)
             pairs = [(found[row, :n], plain[row, :n]) for row, n in enumerate(lengths)]

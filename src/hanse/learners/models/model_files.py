@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from hanse import atomic_files
 from hanse.errors import UserError, refuse_missing
 from hanse.learners.models.vetting import vet
-from hanse.observability.progress import say
+from hanse.observability.progress import report
 from hanse.registry import suggestion
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _converted(file: Path) -> Path:
         if not target.is_dir():  # by another process meanwhile
             with atomic_files.folder(target) as aside:
                 convert(file, aside)
-    say(f"loading {file.stem}")
+    report(f"loading {file.stem}")
     return target
 
 
@@ -107,7 +107,7 @@ def convert(file: Path, folder: Path) -> None:
     """Write a GGUF file's model and tokenizer as a folder that loads fast, weights in float32."""
     home, name = str(file.parent), file.name
     refuse_missing(f"{name}, a GGUF file,", "gguf", ["gguf"], "name a folder of safetensors")
-    say(f"converting {name}")
+    report(f"converting {name}")
     log.info("converting %s once; this takes about half a minute", name)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off

@@ -26,7 +26,7 @@ Work = Callable[[], None]
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ComputeMode:
     """How a model computes on a machine; resume keeps to it.
 
     plain_attention: rows that are short attend by plain products, longer ones by torch's kernel.
@@ -47,18 +47,18 @@ class Shape:
     width: int = 64
 
 
-def choose(wanted: bool | Literal["auto"], config: Any, device: torch.device) -> Chosen:
+def choose(wanted: bool | Literal["auto"], config: Any, device: torch.device) -> ComputeMode:
     """The precision that was asked for, or the faster one for a model of this configuration."""
     if wanted is False:
-        return Chosen(bf16=False)
+        return ComputeMode(bf16=False)
     return measured(wanted is True, shape(config), device)
 
 
-def read(noted: Mapping[str, Any]) -> dict[str, Chosen]:
+def read(noted: Mapping[str, Any]) -> dict[str, ComputeMode]:
     """What was written down as plain values; what is damaged is left out."""
-    plain = asdict(Chosen(bf16=False))
+    plain = asdict(ComputeMode(bf16=False))
     return {
-        name: Chosen(**values)
+        name: ComputeMode(**values)
         for name, values in noted.items()
         if isinstance(values, dict) and values.keys() == plain.keys()
         if all(isinstance(value, bool) for value in values.values())
@@ -87,7 +87,7 @@ def shape(config: Any) -> Shape:
 
 
 @cache  # so that all models of a shape in this process compute alike
-def measured(bf16: bool, shape: Shape, device: torch.device) -> Chosen:
+def measured(bf16: bool, shape: Shape, device: torch.device) -> ComputeMode:
     """What is faster here for a layer of these sizes; bf16: it was asked for."""
     generator = torch.Generator(device).manual_seed(0)  # the global one is a run's own
     with torch.enable_grad():
@@ -98,7 +98,7 @@ def measured(bf16: bool, shape: Shape, device: torch.device) -> Chosen:
             half = _layer(shape, torch.bfloat16, plain, generator)
             ratio = _times_as_fast(whole, half, device)
             bf16 = ratio >= CLEAR or (ratio > 1 / CLEAR and has_bf16(device))
-    return Chosen(bf16, bf16 and plain)
+    return ComputeMode(bf16, bf16 and plain)
 
 
 def _times_as_fast(one: Work, other: Work, device: torch.device) -> float:

@@ -14,7 +14,7 @@ from hanse.errors import UserError
 from hanse.learners.models.chat_templates import bound
 from hanse.learners.models.layers import heads
 from hanse.learners.models.model_files import locate
-from hanse.observability.progress import say
+from hanse.observability.progress import report
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -79,7 +79,7 @@ def _within(name: str, keys: Iterable[str]) -> set[str]:
 
 def find(name: str) -> Found:
     """The model of a name that `model_files.locate` knows; raises UserError if there is none."""
-    say(f"loading {Path(name).name}")
+    report(f"loading {Path(name).name}")
     place = locate(name)
     with _readable(name):
         return Found(name, place, AutoConfig.from_pretrained(place, trust_remote_code=False))

@@ -75,4 +75,4 @@ def merged(tensors: Tensors, scaling: float, residual: Tensors) -> tuple[dict[st
     }
     rank = max(one.rank for one in whole.values())
     padded = {name: low_rank.padded(one, rank) for name, one in whole.items()}
-    return {**low_rank.tensors(padded), **low_rank.beside(tensors)}, rank
+    return {**low_rank.tensors(padded), **low_rank.non_factor_tensors(tensors)}, rank

@@ -12,7 +12,7 @@ Loaded = tuple[str | bool, ...]  # what tells one model in memory from another
 
 
 @dataclass(frozen=True)
-class Model:
+class BaseModelSettings:
     """Which base model, and how it is held."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import torch
 
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 
 WINDOW = 32  # batches within which examples are sorted by length, to spare padding
 
 
-def draw(sizes: Sequence[int], settings: Training, moment: Moment) -> list[list[list[int]]]:
+def sample_batches(
+    sizes: Sequence[int], settings: TrainingSettings, context: RoundContext
+) -> list[list[list[int]]]:
     """Which examples make up each micro-batch of each step: (steps, micro-batches, indices).
 
     Every example is drawn once before any is drawn again. Within a window of WINDOW batches they
@@ -24,8 +26,8 @@ def draw(sizes: Sequence[int], settings: Training, moment: Moment) -> list[list[
     """
     size, wanted = settings.per_device_train_batch_size, settings.seen(len(sizes))
     steps, micro = math.ceil(wanted / size), settings.gradient_accumulation_steps
-    own = moment.generator("examples")
-    keys = torch.rand(steps, generator=replace(moment, client="").generator("batches"))
+    own = context.generator("examples")
+    keys = torch.rand(steps, generator=replace(context, client="").generator("batches"))
     batches: list[list[int]] = []
     for window in _windows(len(sizes), WINDOW * size, size, own):
         if len(window) == size:

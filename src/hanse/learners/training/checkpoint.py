@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 
 from hanse import atomic_files
 from hanse.learners.training import optimizer_state
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors
-from hanse.tensors.serialization import MessageError, Numbers, pack, unpack, whole
+from hanse.tensors.serialization import MessageError, Numbers, pack, unpack, whole_number
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +39,15 @@ class TrainingCheckpoint:
     _file: Path = field(default=Path(), init=False)
     _due: float = field(default=0.0, init=False)
 
-    def begin(self, moment: Moment, start: str) -> None:
+    def begin(self, context: RoundContext, start: str) -> None:
         """A training begins; start: a hash of what it begins with."""
-        round = f"round-{moment.round:05d}-"
+        round = f"round-{context.round:05d}-"
         for file in atomic_files.listed(self.folder):
             if not file.name.startswith(round):
                 with atomic_files.explained(file):
                     file.unlink(missing_ok=True)
         self._trainings += 1
-        own = hashlib.sha256(f"{moment} {self._trainings} {start}".encode()).hexdigest()
+        own = hashlib.sha256(f"{context} {self._trainings} {start}".encode()).hexdigest()
         self._file = self.folder / f"{round}{own}.checkpoint"
         self._due = time.monotonic() + self.every
 
@@ -70,7 +70,7 @@ class TrainingCheckpoint:
             parameter.data.copy_(groups["parameters"][name])
         optimizer_state.restore(optimizer, parameters, groups["optimizer"])
         _set_random(groups["others"], parameters)
-        done = whole(numbers, "done")
+        done = whole_number(numbers, "done")
         log.info("%s: going on with the training after step %d", self._file.name[:11], done)
         return done, numbers, groups["sums"]
 

@@ -9,30 +9,30 @@ from torch.optim import SGD, AdamW, Optimizer
 import hanse
 from hanse.data.packed import lengths
 from hanse.federation.interfaces.learner import Learner, Objective
-from hanse.federation.interfaces.results import Fit, Memory, Penalty
+from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.learners.training import optimizer_state
-from hanse.learners.training.batch_sampling import draw
+from hanse.learners.training.batch_sampling import sample_batches
 from hanse.learners.training.checkpoint import TrainingCheckpoint
-from hanse.learners.training.settings import Training
+from hanse.learners.training.settings import TrainingSettings
 from hanse.learners.training.timer import Stopwatch
-from hanse.learners.training.training_progress import Seen, told
+from hanse.learners.training.training_progress import TrainingProgress, progress_numbers
 from hanse.observability.progress import track
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 from hanse.tensors.named import digest
 
 
 def fit(
     learner: Learner,
     split: str,
-    settings: Training,
+    settings: TrainingSettings,
     objective: Objective,
-    moment: Moment,
+    context: RoundContext,
     rounds: int,
     penalty: Penalty | None,
     kept: Memory,
     checkpoint: TrainingCheckpoint | None = None,
-) -> Fit:
-    """Train `learner` in place on a split for the round at `moment`, one of `rounds`.
+) -> TrainResult:
+    """Train `learner` in place on a split for the round at `context`, one of `rounds`.
 
     penalty: a scalar of the trained tensors, added to the loss of every step.
     kept: the optimizer's state from the last round, if the settings keep it; it is updated.
@@ -41,21 +41,21 @@ def fit(
     parameters = dict(learner.parameters())
     watch = Stopwatch(next(iter(parameters.values())).device)
     examples = learner.examples(split)
-    steps = draw(lengths(examples), settings, moment)
+    steps = sample_batches(lengths(examples), settings, context)
     optimizer = _optimizer(settings, list(parameters.values()))
     optimizer.zero_grad()  # training that ran out of memory has left its gradients
     if settings.optimizer_state == "keep":
         optimizer_state.restore(optimizer, parameters, kept)
-    seen, done = Seen(settings.momentum), 0
+    seen, done = TrainingProgress(settings.momentum), 0
     if checkpoint is not None:
-        checkpoint.begin(moment, _start(parameters, kept, settings, split, objective))
+        checkpoint.begin(context, _start(parameters, kept, settings, split, objective))
         if (found := checkpoint.restore(parameters, optimizer)) is not None:
             done = found[0]
             seen.go_on(*found[1:])
     left = list(enumerate(steps))[done:]
-    what = f"training {moment.client or 'on the server'}"
-    for number, step in track(left, what, len(left), numbers=lambda: told([seen])):
-        rate = settings.rate(share_done(moment, number, len(steps), rounds))
+    what = f"training {context.client or 'on the server'}"
+    for number, step in track(left, what, len(left), numbers=lambda: progress_numbers([seen])):
+        rate = settings.rate(share_done(context, number, len(steps), rounds))
         batches = [learner.batch([examples[index] for index in indices]) for indices in step]
         watch.lap("data")
         losses = _backward(learner, objective, batches, watch)
@@ -72,9 +72,9 @@ def fit(
     return seen.fit(len(steps), watch.seconds(), settings.sums_gradients)
 
 
-def share_done(moment: Moment, step: int, steps: int, rounds: int) -> float:
+def share_done(context: RoundContext, step: int, steps: int, rounds: int) -> float:
     """The share of all steps of all rounds that is done before one step of a round."""
-    return (max(1, moment.round) - 1 + step / steps) / rounds
+    return (max(1, context.round) - 1 + step / steps) / rounds
 
 
 def _backward(
@@ -94,7 +94,7 @@ def _backward(
     return total
 
 
-def _optimizer(settings: Training, parameters: list[torch.nn.Parameter]) -> Optimizer:
+def _optimizer(settings: TrainingSettings, parameters: list[torch.nn.Parameter]) -> Optimizer:
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optim == "sgd":
         return SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay)
@@ -104,7 +104,7 @@ def _optimizer(settings: Training, parameters: list[torch.nn.Parameter]) -> Opti
 def _start(
     parameters: Mapping[str, torch.nn.Parameter],
     kept: Memory,
-    settings: Training,
+    settings: TrainingSettings,
     split: str,
     objective: Objective,
 ) -> str:

@@ -34,7 +34,7 @@ def move(optimizer: Optimizer, rate: float) -> None:
 def restore(optimizer: Optimizer, parameters: Mapping[str, Parameter], kept: Memory) -> None:
     """Give the optimizer the state it had; keys are "tensor's name:state's name"."""
     states = [(*key.rpartition(":")[::2], value) for key, value in kept.items()]
-    # What an order has reshaped or taken away since starts afresh.
+    # What an instruction has reshaped or taken away since starts afresh.
     strange = {
         name
         for name, _, value in states

@@ -10,7 +10,7 @@ LARGEST = 1_000_000  # examples of one optimizer step
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSettings:
     """How a client trains in each round; the names are those of Hugging Face's trainer.
 
     A round is `max_steps` optimizer steps, or `num_train_epochs` passes (a fraction is allowed)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hanse.federation.interfaces.results import Fit
+from hanse.federation.interfaces.results import TrainResult
 
 WHOLE = ("examples", "tokens", "items")
 COUNTED = (*WHOLE, "sum_lr", "velocity", "sum_a")  # on the host
@@ -15,7 +15,7 @@ SUMMED = ("losses", "sum_clipped_lr")  # on the device: reading waits for all st
 
 
 @dataclass
-class Seen:
+class TrainingProgress:
     """What training has seen so far.
 
     velocity: SGD's, had every gradient been one; sum_a: how far that has moved.
@@ -63,12 +63,12 @@ class Seen:
         self.tokens += sum(batch.tokens for batch in batches)
         self.items += sum(batch.items for batch in batches)
 
-    def fit(self, steps: int, spent: Mapping[str, float], sums_gradients: bool) -> Fit:
+    def fit(self, steps: int, spent: Mapping[str, float], sums_gradients: bool) -> TrainResult:
         """All of it, when training is done.
 
         spent: seconds by what was done. sums_gradients: whether the change is −Σ aᵢgᵢ.
         """
-        return Fit(
+        return TrainResult(
             steps,
             self.sum_lr,
             self.examples,
@@ -80,7 +80,7 @@ class Seen:
         )
 
 
-def told(seen: Sequence[Seen]) -> dict[str, float]:
+def progress_numbers(seen: Sequence[TrainingProgress]) -> dict[str, float]:
     """What can be said on the way of those that train at the same time."""
     items = sum(own.items for own in seen)
     if not items:

@@ -31,7 +31,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Served:
+class ClientSummary:
     """What one client did: requests to train and answers, bytes, mean loss, rows, errors."""
 
     name: str
@@ -114,7 +114,7 @@ def samples(record: Record) -> list[Compared]:
     return []
 
 
-def clients(record: Record) -> list[Served]:
+def clients(record: Record) -> list[ClientSummary]:
     """Every client that was sent anything, by name."""
     by_name: dict[str, list[Message]] = {}
     for message in record.ledger:
@@ -122,12 +122,12 @@ def clients(record: Record) -> list[Served]:
     return [_served(name, by_name[name]) for name in sorted(by_name)]
 
 
-def _served(name: str, messages: list[Message]) -> Served:
+def _served(name: str, messages: list[Message]) -> ClientSummary:
     asked = [m for m in messages if m.kind == "train"]
     answered = [m for m in asked if m.up and not m.error]
     losses = [m.loss for m in answered if m.loss is not None]
     held = [m.weight for m in messages if m.kind == "evaluate" and m.weight is not None]
-    return Served(
+    return ClientSummary(
         name,
         len(asked),
         len(answered),

@@ -81,7 +81,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Share:
+class Fraction:
     """One client's rows: those it trains on by label (or all as "rows"), and those it holds out."""
 
     train: dict[str, NonNegativeInt]
@@ -93,7 +93,7 @@ class Division:
     """division.json: which rows lie where."""
 
     labels: tuple[str, ...]
-    clients: dict[str, Share]
+    clients: dict[str, Fraction]
     validation: int = 0
     test: int = 0
     remarks: tuple[str, ...] = ()

@@ -19,11 +19,11 @@ from hanse import atomic_files
 from hanse.errors import StoppedError, UserError
 from hanse.experiment import loading
 from hanse.experiment.assembly import execute
-from hanse.experiment.assembly.federated_dataset import Division
-from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment
 from hanse.journal import claims, environment, yaml_text
-from hanse.observability.progress import RUNS, say
+from hanse.observability.progress import RUNS, report
 from hanse.reports.baselines.page import write_ladder_report
 from hanse.simulation import run as simulation
 from hanse.simulation.baselines.figures import figures
@@ -41,7 +41,7 @@ class Ladder:
     experiment: Experiment
     seeds: list[int]
     folder: Path
-    held: Machine
+    held: Resources
 
     def rungs(self, seed: int) -> list[Rung]:
         """One seed's rungs; their lengths go by the division, which the seed draws."""
@@ -76,7 +76,7 @@ def run(experiment: Experiment, seeds: Sequence[int]) -> Path:
 
 def _begin(folder: Path, experiment: Experiment, seeds: Sequence[int]) -> Ladder:
     """A ladder of which nothing is trained yet, written down in its folder."""
-    held = Machine()
+    held = Resources()
     division = _division(experiment, seeds, held)
     resolved = experiment.resolved()
     resolved["data"]["labels"] = division.labels  # found by looking, now written down
@@ -102,13 +102,13 @@ def resume(folder: Path, trusted: bool = False) -> Path:
             "or begin a new ladder."
         ) from None
     environment.follow(folder)
-    held = Machine()
+    held = Resources()
     environment.same_data(folder, _division(experiment, seeds, held).digest)
     with closing(claims.claim(folder)):
         return _climb(Ladder(experiment, seeds, folder, held))
 
 
-def _division(experiment: Experiment, seeds: Sequence[int], held: Machine) -> Division:
+def _division(experiment: Experiment, seeds: Sequence[int], held: Resources) -> FederatedDataset:
     """The first seed's division; the rows of all are the same."""
     return held.division(experiment.model_copy(update={"seed": seeds[0]}))
 
@@ -122,7 +122,7 @@ def _climb(ladder: Ladder) -> Path:
                     if stop.is_set():
                         raise StoppedError
                     if not _stands(rung):
-                        say(RUNS, len(finished), ladder.planned)
+                        report(RUNS, len(finished), ladder.planned)
                         log.info("%s, seed %d: %s", rung.name, seed, rung.what)
                         _train(rung, ladder.held, stop)
                         ladder.note([*finished, rung])
@@ -146,7 +146,7 @@ def _stands(rung: Rung) -> bool:
     return execute.finished(rung.folder)
 
 
-def _train(rung: Rung, held: Machine, stop: threading.Event) -> None:
+def _train(rung: Rung, held: Resources, stop: threading.Event) -> None:
     """Run a rung, or go on with it."""
     if (rung.folder / "experiment.yaml").exists():
         simulation.resume(rung.folder, held, stop)

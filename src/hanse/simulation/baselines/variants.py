@@ -29,7 +29,7 @@ from typing import Any
 from hanse.errors import UserError
 from hanse.experiment.schema import Experiment
 from hanse.federation.client_sampling import taking_part
-from hanse.learners.training.settings import Training
+from hanse.learners.training.settings import TrainingSettings
 
 # The kinds of rungs, in the order in which a ladder is read, and what each is in one phrase.
 KINDS = {
@@ -81,7 +81,7 @@ def rungs(experiment: Experiment, sizes: Mapping[str, int], seed: int, home: Pat
     together = round(sum(own.values()) * asked / len(sizes))
     wide = experiment.train.gradient_accumulation_steps * asked
     joint = replace(experiment.train, gradient_accumulation_steps=wide)
-    plain: list[tuple[str, str | None, Training]] = [
+    plain: list[tuple[str, str | None, TrainingSettings]] = [
         *(("alone", n, lasting(trains[n], own[n], rows)) for n, rows in sizes.items()),
         *(("alone-longer", n, lasting(trains[n], together, rows)) for n, rows in sizes.items()),
     ]
@@ -97,7 +97,7 @@ def rungs(experiment: Experiment, sizes: Mapping[str, int], seed: int, home: Pat
     return found
 
 
-def lasting(train: Training, examples: int, rows: int) -> Training:
+def lasting(train: TrainingSettings, examples: int, rows: int) -> TrainingSettings:
     """These settings for rounds of so many examples each, drawn from so many rows."""
     if train.max_steps is None:
         return replace(train, num_train_epochs=examples / rows)
@@ -128,7 +128,7 @@ def refuse(experiment: Experiment) -> None:
         )
 
 
-def _plain(values: dict[str, Any], train: Training, client: str | None) -> dict[str, Any]:
+def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) -> dict[str, Any]:
     """Settings of plain fine-tuning: one client or all rows, nothing combined.
 
     A federated algorithm has nothing to do there: a proximal term or a server's optimizer would

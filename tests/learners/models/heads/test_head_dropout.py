@@ -25,7 +25,7 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients import train
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.classify import Classify
 
 LORA = Lora(r=2, target_modules=("query", "value"))
@@ -58,7 +58,7 @@ def backbone(request: pytest.FixtureRequest, tiny_bert: Path, tmp_path: Path) ->
     )
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    return load(Model(str(tmp_path), bf16=False, device="cpu"), classes=3)
+    return load(BaseModelSettings(str(tmp_path), bf16=False, device="cpu"), classes=3)
 
 
 def test_a_heads_own_dropout_rests_as_the_rest_of_the_models_does(backbone: Backbone) -> None:

@@ -38,10 +38,10 @@ from hanse.learners.injection import adapter_files
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.mixed import Mixed
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.classify import Classify
 from hanse.learners.objectives.tag import Tag
-from hanse.randomness import Moment
+from hanse.randomness import RoundContext
 
 SIZES = {"vocab_size": 300, "max_position_embeddings": 64, "type_vocab_size": 1}
 WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
@@ -107,13 +107,13 @@ def _examples(reads: str) -> list[Example]:
 
 def _learner(folder: Path, reads: str, settings: Adapter) -> AdaptedModel:
     needs = {"text": "choices", "tokens": "tags"}[reads]
-    backbone = load(Model(str(folder), bf16=False), classes=2, needs=needs)
+    backbone = load(BaseModelSettings(str(folder), bf16=False), classes=2, needs=needs)
     adapter = backbone.attach(settings, 0)
     objective: Any = Classify() if reads == "text" else Tag()
     splits: dict[str, Sequence[Example]] = {"train": _examples(reads)}
     training = replace(SETTINGS, learning_rate=0.02)
-    moment = Moment(0, 1, "a")
-    return AdaptedModel(backbone, adapter, splits, training, objective, moment, 1, {})
+    context = RoundContext(0, 1, "a")
+    return AdaptedModel(backbone, adapter, splits, training, objective, context, 1, {})
 
 
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # of several kinds
@@ -209,7 +209,7 @@ def _check_batches(learner: AdaptedModel) -> None:
 def test_a_row_that_only_fills_up_changes_nothing(tiny_bert: Path, reads: str, bf16: bool) -> None:
     """A cohort has as many rows for each client as for the largest."""
     needs = {"text": "choices", "tokens": "tags"}[reads]
-    backbone = load(Model(str(tiny_bert), bf16=bf16), classes=2, needs=needs)
+    backbone = load(BaseModelSettings(str(tiny_bert), bf16=bf16), classes=2, needs=needs)
     name = backbone.attach(ADAPTERS["all-linear"], 0)
     backbone.activate(name)
     ids, at, gradients = torch.tensor([[5, 6, 7, 8], [0, 0, 0, 0]]), torch.tensor([3]), []

@@ -14,7 +14,7 @@ from hanse.experiment.loading import load as load_experiment
 from hanse.journal import run_folder
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.serving import evaluate
 from hanse.simulation import run as simulation
 from stopping import ctrl_c
@@ -35,7 +35,7 @@ def _run(file: Path, name: str, *words: str) -> Path:
 
 
 def test_padding_changes_nothing(tiny_bert: Path) -> None:
-    backbone = load(Model(str(tiny_bert), bf16=False), classes=3)
+    backbone = load(BaseModelSettings(str(tiny_bert), bf16=False), classes=3)
     backbone.activate(backbone.attach(Lora(r=2, target_modules=("query",)), 0))
     ids = torch.tensor([[5, 6, 7, 0, 0], [8, 9, 10, 11, 12]])
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_padding_changes_nothing(tiny_bert: Path) -> None:
 
 
 def test_the_seed_draws_the_head(tiny_bert: Path) -> None:
-    backbone = load(Model(str(tiny_bert), bf16=False), classes=2)
+    backbone = load(BaseModelSettings(str(tiny_bert), bf16=False), classes=2)
     lora = Lora(r=2, target_modules=("query",))
     names = [backbone.attach(lora, seed) for seed in (1, 1, 2)]
     first, same, other = (

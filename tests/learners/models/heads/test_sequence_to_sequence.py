@@ -33,10 +33,10 @@ from hanse.learners.batched_clients.train import train
 from hanse.learners.generation import Decoding
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.sft import Sft
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.serving import evaluate
 from hanse.serving.chat import open_talk
 from hanse.simulation import run as simulation
@@ -108,12 +108,12 @@ def _rows(count: int = 24) -> list[Row]:
 
 
 def _learner(folder: Path, settings: Adapter, **own: Any) -> AdaptedModel:
-    backbone = load(Model(str(folder), bf16=False, **own))
+    backbone = load(BaseModelSettings(str(folder), bf16=False, **own))
     adapter = backbone.attach(settings, 0)
-    training = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=8)
+    training = TrainingSettings(learning_rate=0.02, per_device_train_batch_size=4, max_steps=8)
     splits = {"train": paired(_rows(), backbone.tokenizer, {}, "{text}", 64)}
-    moment = Moment(0, 1, "a")
-    return AdaptedModel(backbone, adapter, splits, training, Sft(), moment, 1, {})
+    context = RoundContext(0, 1, "a")
+    return AdaptedModel(backbone, adapter, splits, training, Sft(), context, 1, {})
 
 
 def _loss(learner: AdaptedModel) -> float:
@@ -232,7 +232,7 @@ def test_in_a_cohort_as_alone(folder: Path, kind: str) -> None:
         replace(
             learner,
             splits={"train": rows[index * 6 :]},
-            moment=Moment(0, 1, f"client {index}"),
+            context=RoundContext(0, 1, f"client {index}"),
             training=replace(learner.training, **change),
         )
         for index, change in enumerate(changes)

@@ -27,10 +27,10 @@ from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.batched_clients.train import train
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.load import load
-from hanse.learners.models.settings import Model
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.tag import Tag
-from hanse.learners.training.settings import Training
-from hanse.randomness import Moment
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
 from hanse.serving import evaluate
 from hanse.serving.chat import open_talk
 from hanse.simulation import run as simulation
@@ -80,12 +80,12 @@ def _learner(folder: Path, settings: Adapter) -> AdaptedModel:
         for row in sentences(24)
     ]
     names = tag_names(rows, {})
-    backbone = load(Model(str(folder), bf16=False), classes=len(names), needs="tags")
+    backbone = load(BaseModelSettings(str(folder), bf16=False), classes=len(names), needs="tags")
     adapter = backbone.attach(settings, 0)
-    training = Training(learning_rate=0.02, per_device_train_batch_size=4, max_steps=8)
+    training = TrainingSettings(learning_rate=0.02, per_device_train_batch_size=4, max_steps=8)
     splits = {"train": tagged(rows, backbone.tokenizer, names, 64)}
-    moment = Moment(0, 1, "a")
-    return AdaptedModel(backbone, adapter, splits, training, Tag(), moment, 1, {})
+    context = RoundContext(0, 1, "a")
+    return AdaptedModel(backbone, adapter, splits, training, Tag(), context, 1, {})
 
 
 def _loss(learner: AdaptedModel) -> float:
@@ -135,7 +135,7 @@ def test_in_a_cohort_as_alone(tiny_bert: Path, kind: str) -> None:
         replace(
             learner,
             splits={"train": rows[index:]},
-            moment=Moment(0, 1, f"client {index}"),
+            context=RoundContext(0, 1, f"client {index}"),
             training=replace(learner.training, **change),
         )
         for index, change in enumerate(changes)
