@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse.federation.messages import Instruction, Reply, Request, Update, below, validate_update
-from hanse.tensors.named import layout
+from hanse.federation.messages import Instruction, Reply, Request, Update, validate_update
+from hanse.tensors.named import layout, strip_prefix
 from hanse.tensors.serialization import MAX_HEADER, MessageError, pack, unpack, whole_number
 
 TENSORS = {
@@ -282,7 +282,7 @@ def test_the_gate_refuses_what_was_not_asked_for(change: dict[str, object], said
 
 
 def test_numbers_by_prefix_and_as_whole() -> None:
-    assert below({"order/a": 1.0, "order/b/c": 2.0, "note/a": 3.0}, "order/") == {
+    assert strip_prefix({"order/a": 1.0, "order/b/c": 2.0, "note/a": 3.0}, "order/") == {
         "a": 1.0,
         "b/c": 2.0,
     }

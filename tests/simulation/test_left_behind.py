@@ -12,7 +12,7 @@ from hanse.data.example import Example
 from hanse.deployment.server import serve
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
-from hanse.experiment.assembly.resources import Machine
+from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
 from hanse.experiment.schema import build_algorithm
 from hanse.federation.interfaces.algorithm import Client, Server
@@ -26,7 +26,7 @@ def test_the_last_checkpoint_says_what_the_adapter_does(
     algorithm: str, experiment_file: Path
 ) -> None:
     folder = run(experiment_file, *(words(algorithm) if algorithm in ZOO else ()))
-    ids, machine = torch.arange(20, 40)[None], Machine()
+    ids, machine = torch.arange(20, 40)[None], Resources()
 
     def said(base: bool) -> torch.Tensor:
         found = find(folder)
@@ -52,7 +52,7 @@ def test_what_a_folder_has_beside_trained_tensors_is_taken_as_peft_takes_it(
     """As of an adapter that others have made, with projections or places of their own."""
     own = f"adapter={{{method}: {{r: 4}}}}"
     folder = run(experiment_file, own, "train.learning_rate=0.05") / "adapter"
-    file, live = folder / "adapter_model.safetensors", find(folder).learner(Machine(), {})
+    file, live = folder / "adapter_model.safetensors", find(folder).learner(Resources(), {})
     tensors = load_file(file)
     for name in tensors.keys() - live.parameters().keys():
         whole = tensors[name].is_floating_point()
@@ -61,14 +61,14 @@ def test_what_a_folder_has_beside_trained_tensors_is_taken_as_peft_takes_it(
     ids = torch.arange(20, 40)[None]
     again = load(experiment_file, [f"adapter={{from: {folder}}}", "seed=5"])
     if method == "shira":
-        for opened in (lambda: find(folder).learner(Machine(), {}), lambda: simulate(again)):
+        for opened in (lambda: find(folder).learner(Resources(), {}), lambda: simulate(again)):
             with pytest.raises(UserError, match="shira_indices of its own"):
                 opened()
         return
     base = AutoModelForCausalLM.from_pretrained(tiny_llama)
     with torch.no_grad():
         wanted = PeftModel.from_pretrained(base, str(folder)).eval()(ids).logits[0]
-        for learner in (find(folder).learner(Machine(), {}), simulate(again).learner):
+        for learner in (find(folder).learner(Resources(), {}), simulate(again).learner):
             learner.backbone.activate(learner.adapter)
             found = learner.backbone.logits(ids, torch.arange(20))
             torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)

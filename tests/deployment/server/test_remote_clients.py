@@ -198,7 +198,9 @@ def test_a_view_is_told_the_same_words_until_somebody_comes(
     caplog.set_level(logging.INFO)
     told: list[tuple[str, str]] = []
     monkeypatch.setattr(remote_clients, "watched", lambda: True)
-    monkeypatch.setattr(remote_clients, "say", lambda what, detail="": told.append((what, detail)))
+    monkeypatch.setattr(
+        remote_clients, "report", lambda what, detail="": told.append((what, detail))
+    )
     engine = Engine(n1=Node("a"))
     silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), enough=1, patience=60)
     silos.profiles()
