@@ -1,12 +1,15 @@
 """The command line: one file in cli/commands/ for each word after `hanse`, imported when needed."""
 
+import ast
 import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -31,9 +34,18 @@ class _Commands(TyperGroup):
     Most need torch, transformers and peft, which take seconds; `kit` needs none of them.
     """
 
+    _named: Mapping[str, click.Command] = MappingProxyType({})  # commands of the help page
+
     def list_commands(self, ctx: Any) -> list[str]:
         """All commands, in the order of the help page."""
         return [*WATCHED, *PLAIN]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help page, for which no command is imported."""
+        self._named = {
+            name: click.Command(name, help=_summary(name)) for name in [*WATCHED, *PLAIN]
+        }
+        super().format_help(ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; one that is stopped, and has not said so itself, says it here."""
@@ -50,6 +62,8 @@ class _Commands(TyperGroup):
         """The command of that name, or None."""
         if cmd_name not in (*WATCHED, *PLAIN):
             return None
+        if cmd_name in self._named:
+            return self._named[cmd_name]
         with _patience():
             file = import_module(f"hanse.cli.commands.{cmd_name}")
         words: typer.Typer | None = getattr(file, "app", None)  # further words follow, as to kit
@@ -62,6 +76,17 @@ class _Commands(TyperGroup):
                 work = watched(console)(work)
             words.command(cmd_name)(work)
         return typer.main.get_command(words)
+
+
+def _summary(name: str) -> str:
+    """What a command says of itself, read from its file: the docstring, or the help of its app."""
+    file = Path(__file__).parent / "commands" / f"{name}.py"
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return ast.get_docstring(node) or ""
+        if isinstance(node, ast.keyword) and node.arg == "help":
+            return str(ast.literal_eval(node.value))
+    raise LookupError(name)
 
 
 @contextmanager

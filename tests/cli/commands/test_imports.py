@@ -23,7 +23,7 @@ def imported(*words: str) -> set[str]:
     return set(done.stdout.rpartition("|")[2].split())
 
 
-@pytest.mark.parametrize("words", [["kit", "--help"], ["nonsense"]])
+@pytest.mark.parametrize("words", [["--help"], [], ["kit", "--help"], ["nonsense"]])
 def test_words_that_need_no_model_import_none(words: list[str]) -> None:
     found = imported(*words)
     assert "hanse.cli.main" in found
