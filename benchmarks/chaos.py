@@ -1,7 +1,7 @@
 """Runs the long tests of federations under faults (`make chaos`), and keeps their figures.
 
 Links that come late, break and cut off; a server killed at 30 of its writes; a server that stands
-still for a minute, or is away; silos that die and stall; random faults by seed. Each test fails if a
+still for a minute, or is away; silos that die and stall; random faults by seed. A test fails if a
 round is lost, an update counts twice, or the adapter differs in a bit from that of a run without
 faults. Writes benchmarks/results/chaos.json.
 """
