@@ -252,12 +252,12 @@ def deployed(result: dict[str, Any]) -> list[str]:
 
 def chaos(result: dict[str, Any]) -> list[str]:
     """What federations under faults came to."""
-    lines = ["| what happened | how it went |", "|---|---|"]
+    lines = ["| what happened | how it went | measured by |", "|---|---|---|"]
     for test in result["tests"]:
         told = ", ".join(
             f"{name.replace('_', ' ')}: {value:.4g}"
             for name, value in test.items()
-            if name != "what"
+            if name not in ("what", "command")
         )
-        lines.append(f"| {test['what']} | {told} |")
+        lines.append(f"| {test['what']} | {told} | `{test['command']}` |")
     return lines
