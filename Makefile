@@ -1,7 +1,7 @@
 # make demo        fine-tune a real model across four silos (minutes)
 # make test        lint, types, layering, then every test but those of `make chaos`
 # make check       lint, types, layering
-# make chaos       real federations under faults, for more than half an hour; keeps the figures
+# make chaos       real federations under faults, for half an hour; keeps the figures
 # make docs-check  run every command of the guides
 # make bench       measure, and write benchmarks/results/ (hours)
 # make bench-short the benchmarks of speed in their short forms, into runs/benchmarks/ (minutes)

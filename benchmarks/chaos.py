@@ -19,13 +19,15 @@ from typing import Any
 
 from measured import ROOT, keep, results
 
+TESTS = "tests/end_to_end"
+
 
 def main() -> None:
     """Run the tests, and keep what they measured once all have passed."""
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder) / "figures.jsonl"
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-m", "chaos", "-rs", *sys.argv[1:]],
+            [sys.executable, "-m", "pytest", "-m", "chaos", "-rs", *(sys.argv[1:] or [TESTS])],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "CHAOS_FIGURES": str(lines)},
         )

@@ -10,6 +10,7 @@ import pytest
 
 from folders import write_lines
 from hanse.experiment import loading
+from hanse.experiment.assembly.assemble import simulate
 from hanse.simulation import run as simulation
 from history import History, replayed
 
@@ -137,3 +138,15 @@ def test_a_replay_tells_who_was_counted(experiment_file: Path, tmp_path: Path) -
     assert same == hashlib.sha256(file.read_bytes()).hexdigest()
     fewer = {**every, 2: every[2][:-1]}
     assert replayed(experiment_file, tmp_path / "fewer", fewer, *words) != same
+
+
+@pytest.mark.parametrize("silent", range(4))
+def test_a_replay_counts_all_but_those_who_are_silent(
+    experiment_file: Path, tmp_path: Path, silent: int
+) -> None:
+    words = ["cohort=off", "rounds=1", "num_clients=4"]
+    names = [profile.name for profile in simulate(loading.load(experiment_file, words)).profiles]
+    counted = [name for name in names if name != names[silent]]
+    replayed(experiment_file, tmp_path / "again", {1: counted}, *words)
+    rows = map(json.loads, (tmp_path / "again" / "metrics.jsonl").read_text().splitlines())
+    assert [row["clients"] for row in rows if row["round"]] == [counted]

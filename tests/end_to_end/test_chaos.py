@@ -10,7 +10,6 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from chaos_proxy import Weather
 from hanse.journal.checkpoints import checkpoints
 from hanse.journal.run_folder import records
 from history import mean_of, model_of
+from knocks import least_probability, share, share_by_chance
 from real_federation import (
     ALONE,
     SILOS,
@@ -43,7 +43,6 @@ MOST_TO_THE_NEXT_ROUND = 60.0
 MOST_UNTIL_BACK = 30.0
 AWAY = 40.0  # seconds for which a server is not there
 FIRST = 5.0  # seconds of these in which silos knock so often that they meet by chance
-IN_STEP = 0.05  # seconds between two connections that come at one moment
 
 
 def _counted_once(made: Federation, rounds: int, silos: Sequence[str] = SILOS) -> None:
@@ -246,20 +245,15 @@ def test_silos_that_wait_for_a_server_do_not_knock_in_step(
         assert [silo.code for silo in silos] == [None] * len(silos)
     assert digest(made.run) == expected
     assert min(map(len, knocks.values())) >= 5
-    in_step = statistics.mean(_in_step(*pair) for pair in combinations(knocks.values(), 2))
-    assert in_step <= 0.5  # nearly 1 if they knock together, about a tenth by chance
+    in_step, by_chance = share(knocks), share_by_chance(knocks)
+    assert in_step <= 0.2 + by_chance
+    assert least_probability(knocks) >= 1e-6
     figures(
         "server away",
         seconds_away=AWAY,
         silos_lost=0,
         knocks=sum(map(len, knocks.values())),
         in_step=in_step,
+        in_step_by_chance=by_chance,
         next_round_after_seconds=back,
     )
-
-
-def _in_step(some: Sequence[float], others: Sequence[float]) -> float:
-    """The share of the moments of both at which one of the other's is near."""
-    near = [any(abs(at - other) < IN_STEP for other in others) for at in some]
-    near += [any(abs(at - other) < IN_STEP for other in some) for at in others]
-    return statistics.mean(near)

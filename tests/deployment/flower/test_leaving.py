@@ -25,31 +25,31 @@ environment = {**os.environ, "HANSE_PARENT": str(os.getpid())}
 subprocess.Popen([sys.executable, "-c", sys.argv[1], *sys.argv[2:]], env=environment)
 time.sleep(60)
 """
-# A node as Flower's: at the first SIGTERM it takes its leave, at a second one it ends at once.
+# A node with Flower's own answer to SIGTERM; its leave takes a while, or does not end at all.
 NODE = """
-import os, signal, sys, time
+import os, sys, time
 from pathlib import Path
-from hanse.deployment.flower import fork_server as flower_nursery
-home = Path(sys.argv[1])
+from flwr.supercore.exit import register_signal_handlers
+from hanse.deployment.flower import fork_server
+home, seconds = Path(sys.argv[1]), float(sys.argv[2])
 
-def leave(number, frame):
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def leave():
     (home / "asked").touch()
-    time.sleep(0.5)
+    time.sleep(seconds)
     (home / "left").touch()
-    os._exit(0)
 
 def node():
-    signal.signal(signal.SIGTERM, leave)
-    (home / "ready").touch()
+    register_signal_handlers(None, exit_handlers=[leave])
+    (home / "ready").write_text(str(os.getpid()))
     while True:
         time.sleep(0.01)
 
-flower_nursery.import_module = lambda name: None
-flower_nursery._program = lambda name: node
-os.environ["HANSE_NURSERY"] = str(home / "nursery")
+fork_server.LEAVING = 3.0
+fork_server.import_module = lambda name: None
+fork_server._program = lambda name: node
+os.environ |= {"HANSE_NURSERY": str(home / "nursery"), "FLWR_TELEMETRY_ENABLED": "0"}
 sys.argv = ["", "flower-supernode"]
-flower_nursery.main()
+fork_server.main()
 """
 
 
@@ -60,18 +60,40 @@ def _wait(files: list[Path], seconds: float) -> bool:
     return all(file.exists() for file in files)
 
 
-def test_a_node_whose_parent_was_killed_leaves(tmp_path: Path) -> None:
-    """Linux sends the death signal once for each thread of the parent that ends."""
-    homes = [tmp_path / str(number) for number in range(TOGETHER)]
+def _orphaned(homes: list[Path], seconds: float) -> None:
+    """Start nodes, and kill who started them once they are at work."""
     parents = []
     for home in homes:
         home.mkdir()
-        words = [sys.executable, "-c", JOIN, NODE, str(home)]
+        words = [sys.executable, "-c", JOIN, NODE, str(home), str(seconds)]
         parents.append(subprocess.Popen(words))
     try:
-        assert _wait([home / "ready" for home in homes], 60)
+        assert _wait([home / "ready" for home in homes], 120)
     finally:
         for parent in parents:
             os.kill(parent.pid, signal.SIGKILL)
             parent.wait()
-    assert _wait([home / "left" for home in homes], 10)
+
+
+def _runs(process: int) -> bool:
+    """Whether it has not ended; one that nobody has waited for has."""
+    file = Path(f"/proc/{process}/stat")
+    return file.exists() and file.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_node_whose_parent_was_killed_leaves(tmp_path: Path) -> None:
+    """Linux sends the death signal once for each thread of the parent that ends."""
+    homes = [tmp_path / str(number) for number in range(TOGETHER)]
+    _orphaned(homes, 0.5)
+    assert _wait([home / "left" for home in homes], 60)
+
+
+def test_a_node_that_cannot_leave_ends(tmp_path: Path) -> None:
+    home = tmp_path / "node"
+    _orphaned([home], 600)
+    node = int((home / "ready").read_text())
+    end = time.monotonic() + 60
+    while _runs(node) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not _runs(node)
+    assert (home / "asked").exists() and not (home / "left").exists()

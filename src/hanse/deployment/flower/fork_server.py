@@ -38,7 +38,7 @@ from hanse.deployment.flower.launcher import (
 )
 
 LOOK = 0.2  # seconds between two looks at whether a program is still needed
-LEAVING = 2.5  # seconds that a node has to take its leave
+LEAVING = 10.0  # seconds that a node has to take its leave; Flower gives up after five
 
 FORKED = {  # what each program, or who talks to it, may want to be started
     NODE: (EXECUTOR, CLIENT),
@@ -68,6 +68,9 @@ def main() -> None:
         name_process("nursery")
         _tend(door, programs)
     door.close()
+    if name == NODE:
+        # Flower restores this at the first SIGTERM: a second one must not end it while it leaves.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent, nursery, name), daemon=True).start()
     name_process(name)
     if name == SERVER:
@@ -82,15 +85,15 @@ def _end_with(parent: int, nursery: int, name: str) -> None:
 
     A node takes its leave of the SuperLink first, which would otherwise take it for alive, and let
     nobody else in with its key, until it has missed its heartbeat for a minute. It does so at a
-    SIGTERM, and ends at once at a second one. So the parent's end is looked for here: Linux would
-    send a signal for each of the parent's threads that ends.
+    SIGTERM. The parent's end is looked for here, since Linux would send a death signal for each of
+    the parent's threads that ends.
     """
     while os.getppid() == parent and not os.waitpid(nursery, os.WNOHANG)[0]:
         time.sleep(LOOK)
-    if name == NODE:
-        if signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None):
-            os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(LEAVING)
+    end = time.monotonic() + LEAVING
+    while name == NODE and time.monotonic() < end:
+        os.kill(os.getpid(), signal.SIGTERM)  # again, since one is ignored until it has begun
+        time.sleep(LOOK)
     os._exit(1)
 
 
