@@ -3,18 +3,17 @@
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from hanse import registry
 from hanse.data.sources import files
 from hanse.data.sources.corpora import CORPORA
 from hanse.data.sources.split_files import TEST, VALIDATION
 from hanse.errors import UserError
 from hanse.experiment import renaming
+from hanse.experiment.client_settings import check_clients
 from hanse.experiment.overrides import Change, change, override
 from hanse.experiment.schema import (
     Experiment,
@@ -28,14 +27,8 @@ from hanse.experiment.schema import (
 from hanse.experiment.validation import SettingError, explain
 from hanse.journal import claims, yaml_text
 from hanse.journal.yaml_text import Place, Values
-from hanse.learners.injection.adapter import Adapter
 from hanse.learners.models.model_files import PACKAGED
-from hanse.registry import suggestion
 from hanse.security import trusted_code
-
-# What one client may have otherwise; of its data, all but how they are held out and divided.
-OVERRIDABLE = ("model", "adapter", "data", "train")
-SHARED_DATA = ("test", "validation", "split_seed", "partition", "labels")
 
 LOCAL = (  # settings that may name a local file or folder
     *(("data", "path"), ("data", "test"), ("data", "validation")),
@@ -150,7 +143,7 @@ def _built(values: Values, path: Path) -> Experiment:
             build(experiment)
         except UserError as error:
             raise SettingError(str(error), place) from None
-    _check_clients(experiment)
+    check_clients(experiment)
     return experiment
 
 
@@ -165,80 +158,6 @@ def refuse_foreign(experiment: Experiment) -> None:
                 f"{name} is a part from outside the package, and code does not travel to silos; "
                 "take one of the package's own."
             )
-
-
-def _check_clients(experiment: Experiment) -> None:
-    known = experiment.client_names
-    for name, over in experiment.clients.items():
-        place = ("clients", name)
-        if name not in known:
-            raise SettingError(
-                f"clients.{name} is no client{suggestion(name, known)}; they are "
-                f"{known[0]} to {known[-1]}, or give every named client its own data.path.",
-                place,
-            )
-        for key in over:
-            if key not in OVERRIDABLE:
-                raise SettingError(
-                    f"clients.{name} cannot override {key!r}{suggestion(key, OVERRIDABLE)}; "
-                    f"it can override {', '.join(OVERRIDABLE)}.",
-                    (*place, key),
-                )
-        try:
-            own = experiment.for_client(name)
-        except ValidationError as error:
-            raise explain(error, Experiment, place) from None
-        _check_own_data(experiment, name, over.get("data") or {})
-        _check_own_adapter(experiment, own, name)
-
-
-def _check_own_data(experiment: Experiment, name: str, data: dict[str, Any]) -> None:
-    """Refuse what of a client's own data settings would be ignored."""
-    alone = experiment.brings_own_data
-    if "path" in data and (not alone or name in experiment.default_names):
-        raise SettingError(
-            f"clients.{name} brings its own data.path, so every client must: give each one a name "
-            "of its own and a path, or leave the paths out.",
-            ("clients", name, "data", "path"),
-        )
-    for key in data:
-        if key in SHARED_DATA or (not alone and key != "template"):
-            raise SettingError(
-                f"clients.{name}.data.{key} would change nothing: rows are loaded, held out and "
-                "divided once for all clients; set it in data.",
-                ("clients", name, "data", key),
-            )
-
-
-def _check_own_adapter(experiment: Experiment, own: Experiment, name: str) -> None:
-    """Refuse an adapter that cannot be combined with those of the other clients."""
-    mine, theirs = own.adapter, experiment.adapter
-    unequal = build_algorithm(experiment).unequal
-    alike = mine.source == theirs.source
-    if not alike or _trained(mine.fresh, unequal) != _trained(theirs.fresh, unequal):
-        rest = ""
-        if not unequal:
-            known = registry.names("federation/algorithms")
-            found = [(n, registry.find("federation/algorithms", n)) for n in known]
-            able = [n for n, part in found if getattr(part, "unequal", False)]
-            sizes = " and ".join(theirs.fresh.sizes) if theirs.fresh else ""
-            rest = f", and {sizes} with an algorithm for that: {', '.join(able)}" if sizes else ""
-        own_settings = theirs.fresh.own if theirs.fresh else ()
-        may = f"only {', '.join(own_settings)} may differ" if own_settings else "leave it out"
-        raise SettingError(
-            f"clients.{name}.adapter trains another adapter than the other clients', and a "
-            f"mean of the two means nothing; {may}{rest}.",
-            ("clients", name, "adapter"),
-        )
-
-
-def _trained(adapter: Adapter | None, unequal: bool) -> tuple[Any, ...]:
-    """The adapter's settings without what may differ between clients."""
-    if adapter is None:
-        return ()
-    differ = (*adapter.own, *(adapter.sizes if unequal else ()))
-    kept = [f.name for f in fields(adapter) if f.name not in differ]  # type: ignore[arg-type]
-    return type(adapter), *(getattr(adapter, name) for name in kept)
 
 
 def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from hanse.federation.messages import (
 from hanse.federation.pipeline import Codecs, Pipeline
 from hanse.federation.screening import NormBound, refuse_large
 from hanse.federation.spool import Spool
+from hanse.federation.traffic import Traffic
 from hanse.journal.ledger import Ledger
-from hanse.observability.progress import CLIENTS, report
+from hanse.observability.progress import report
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
 from hanse.tensors.serialization import MessageError
@@ -34,9 +35,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class RoundExchange:
-    """The `Exchange` of one round; see the protocol in interfaces for what each method promises.
+    """The `Exchange` of one round; see the protocol in `interfaces` for what each method promises.
 
-    orders: what the algorithm sends each client, in client order.
+    instructions: what the algorithm sends each client, in client order.
     counted: the last counted round of each client that remembers it.
     deadline: seconds that the round's clients have to answer one request (None: no limit).
     enough: how many answers to training are waited for; None: those of all.
@@ -131,7 +132,7 @@ class RoundExchange:
         expected: Callable[[str], Layout],
     ) -> Iterator[tuple[ClientProfile, Update]]:
         """Ask all of these, and yield the good answers in client order."""
-        traffic = _Traffic(kind, request, expected, deque(names), len(names))
+        traffic = Traffic(kind, request, expected, deque(names), len(names))
         self._send(traffic)
         traffic.tell()
         for reply, size in self._in_order(names, traffic):
@@ -176,7 +177,7 @@ class RoundExchange:
         self.remembering.discard(name)
         self._refuse_update(name, "train", why)
 
-    def _send(self, traffic: "_Traffic") -> None:
+    def _send(self, traffic: Traffic) -> None:
         """Send clients their requests, as many as the federation takes."""
         most = self.federation.max_in_flight
         while traffic.unsent and (most is None or traffic.under_way < most):
@@ -187,7 +188,7 @@ class RoundExchange:
             self.federation.send(name, message)
             traffic.under_way, traffic.down = traffic.under_way + 1, traffic.down + len(message)
 
-    def _in_order(self, names: Sequence[str], traffic: "_Traffic") -> Iterator[tuple[Reply, int]]:
+    def _in_order(self, names: Sequence[str], traffic: Traffic) -> Iterator[tuple[Reply, int]]:
         """Replies in client order whatever order they come in; early ones wait on disk, encoded."""
         waiting, missing = deque(names), set(names)
         with Spool() as early:
@@ -207,7 +208,7 @@ class RoundExchange:
                 else:
                     log.warning("%s did not answer in time", name)
 
-    def _arriving(self, missing: set[str], traffic: "_Traffic") -> Iterator[tuple[Reply, bytes]]:
+    def _arriving(self, missing: set[str], traffic: Traffic) -> Iterator[tuple[Reply, bytes]]:
         """Each client's one answer as it comes, until enough are there or time is over.
 
         missing: who owes one; who has answered is taken out.
@@ -241,7 +242,7 @@ class RoundExchange:
             del arrived, message, reply  # else they stay here for as long as they are worked on
             yield ready.pop()
 
-    def _send_again(self, reply: Reply, size: int, traffic: "_Traffic") -> None:
+    def _send_again(self, reply: Reply, size: int, traffic: Traffic) -> None:
         """Ask a client that has lost the constants once more, and send them along."""
         log.warning("%s lacks the adapter's constants: sent again", reply.client)
         self.ledger.received(reply.client, reply.kind, size, {})
@@ -271,31 +272,6 @@ class RoundExchange:
                 why = str(error)
         refused = Reply(sender, kind, self.context.round, error=f"its reply was refused: {why}")
         return refused, refused.pack()
-
-
-@dataclass
-class _Traffic:
-    """How far a conversation is.
-
-    request: makes a client's request, when it is sent.
-    expected: what a client's answer must look like.
-    unsent: the clients that wait for theirs until those under way leave room.
-    down, up: bytes.
-    """
-
-    kind: str
-    request: Callable[[str], Request]
-    expected: Callable[[str], Layout]
-    unsent: deque[str]
-    total: int
-    under_way: int = 0
-    done: int = 0
-    down: int = 0
-    up: int = 0
-
-    def tell(self) -> None:
-        """Say it to whoever watches."""
-        report(f"{CLIENTS} {self.kind}", self.done, self.total, down=self.down, up=self.up)
 
 
 def _read_back(message: bytes) -> tuple[Reply, int]:

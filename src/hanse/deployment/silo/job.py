@@ -20,7 +20,7 @@ from hanse.deployment.silo.server_texts import refuse_texts
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment import overrides
-from hanse.experiment.loading import OVERRIDABLE
+from hanse.experiment.client_settings import OVERRIDABLE
 from hanse.experiment.schema import Experiment, build_tasks
 from hanse.experiment.sections import Data, Spec
 from hanse.experiment.validation import explain

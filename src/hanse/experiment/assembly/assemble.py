@@ -11,6 +11,7 @@ from hanse.data.example import Example
 from hanse.errors import UserError
 from hanse.experiment.assembly import client_examples
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.preconditions import refuse_unmet
 from hanse.experiment.assembly.resources import Resources, adapter_folder, outputs
 from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm, build_tasks
 from hanse.federation.client import ClientEndpoint
@@ -39,8 +40,6 @@ from hanse.tensors.named import refuse_unlike
 log = logging.getLogger(__name__)
 
 RUNS = Path("runs")
-# What an algorithm's `optimizers` are called.
-OPTIMIZERS = {"adamw": "AdamW", "momentum": "SGD with momentum", "sgd": "SGD without momentum"}
 
 
 @dataclass(frozen=True)
@@ -174,14 +173,9 @@ def simulate(
     machine.clear_adapters()  # what an earlier run has trained
     division = division or machine.division(experiment)
     experiment = _labelled(experiment, division.labels)
-    tasks, algorithm = build_tasks(experiment), build_algorithm(experiment)
-    for task in tasks.values():
-        task.require()
-    if only is None:
-        _refuse_unmeasured(tasks, bool(experiment.evaluation.test and division.test))
-    asked = next(iter(tasks.values())).needs
     every = {name: experiment.for_client(name) for name in experiment.participant_names}
-    _refuse_optimizers(algorithm, experiment, every)
+    refuse_unmet(experiment, division, every, only is None)
+    asked = next(iter(build_tasks(experiment).values())).needs
     own = {name: settings for name, settings in every.items() if only is None or name in only}
     shares = list(client_examples.shares(experiment, own, division, asked))
     client_examples.refuse_unfit(shares, division.labels)
@@ -201,12 +195,24 @@ def simulate(
     silos = {}
     for name in own:
         settings = experiment.for_client(name)
-        mine = learner
-        if settings is not experiment:
-            mine = machine.learner(settings, {}, learner.context, {})
-            _fit_to(learner, name, mine, algorithm.unequal)
+        mine = _client_learner(machine, learner, name, settings, experiment)
         silos[name] = SimulatedClient(settings, replace(mine, splits=read[name]))
     return Simulation(experiment, machine, division, learner, silos)
+
+
+def _client_learner(
+    machine: Resources,
+    server: AdaptedModel,
+    name: str,
+    settings: Experiment,
+    experiment: Experiment,
+) -> AdaptedModel:
+    """A client's learner: the server's, or one of its own that begins alike."""
+    if settings is experiment:
+        return server
+    mine = machine.learner(settings, {}, server.context, {})
+    _fit_to(server, name, mine, build_algorithm(experiment).unequal)
+    return mine
 
 
 def _fit_to(server: AdaptedModel, name: str, mine: AdaptedModel, unequal: bool) -> None:
@@ -223,49 +229,6 @@ def _labelled(experiment: Experiment, labels: dict[str, str]) -> Experiment:
         return experiment
     data = experiment.data.model_copy(update={"labels": labels})
     return experiment.model_copy(update={"data": data})
-
-
-def _refuse_unmeasured(tasks: Mapping[str, Task], tested: bool) -> None:
-    """A costly task in a run without test rows would be silently left out."""
-    for name, task in tasks.items():
-        if task.costly and not tested:
-            raise UserError(
-                f"the task {name} takes so long that it is measured on test rows only, and here "
-                "are none; hold some out with data.test, and set evaluation.test: true."
-            )
-
-
-def _refuse_optimizers(
-    algorithm: Algorithm, experiment: Experiment, own: Mapping[str, Experiment]
-) -> None:
-    """Refuse what would quietly turn an algorithm into another one."""
-    name, allowed = type(algorithm).__name__, algorithm.optimizers
-    for client, settings in own.items():
-        train = settings.train
-        whose = "train" if train == experiment.train else f"clients.{client}.train"
-        if train.optimizer not in allowed:
-            sgd = f"{whose}.optim=sgd" if "sgd" in allowed else f"{whose}.optim=adamw"
-            plain = "" if "momentum" in allowed else f" and {whose}.momentum=0"
-            raise UserError(
-                f"{name} is defined for clients that train by {_named(allowed)} only, but {whose} "
-                f"has {OPTIMIZERS[train.optimizer]}; set {sgd}{plain}, with a learning rate that "
-                "suits it."
-            )
-        if "adamw" not in allowed and train.weight_decay and train.max_grad_norm:
-            raise UserError(
-                f"{name} takes changes for sums of gradients, but {whose} clips these "
-                f"(max_grad_norm {train.max_grad_norm}) without their weight_decay; set "
-                f"{whose}.max_grad_norm=0 or {whose}.weight_decay=0."
-            )
-        if algorithm.resets_optimizer and train.optimizer_state == "keep":
-            raise UserError(
-                f"with {name} an optimizer's state from the round before means nothing in the "
-                f"next one; set {whose}.optimizer_state=reset."
-            )
-
-
-def _named(optimizers: Sequence[str]) -> str:
-    return " or ".join(OPTIMIZERS[name] for name in optimizers)
 
 
 def _go_on_from(learner: AdaptedModel, source: str) -> None:

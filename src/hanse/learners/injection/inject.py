@@ -64,16 +64,21 @@ def attach(
                 configs.append(_around(there, kind, name, head))
             except kind.refusals as error:
                 raise _refused(kind, model, error) from None
-        torch.manual_seed(seed ^ 1)  # or a head would begin by what its adapter has drawn before
-        for place, module in there.named_modules():
-            if isinstance(module, ModulesToSaveWrapper) and place.endswith(tuple(fresh)):
-                _draw(module.modules_to_save[name])
-        for module in there.modules():
-            if isinstance(module, LSTM):
-                _keep_precise(module)
+        _draw_heads(there, name, fresh, seed)
         _tie(there.get_base_model(), name)
     settings.check(there, name)
     return there, name, configs
+
+
+def _draw_heads(model: PeftModel, name: str, fresh: Sequence[str], seed: int) -> None:
+    """Draw heads that have no weights yet, and keep recurrent encoders in full precision."""
+    torch.manual_seed(seed ^ 1)  # or a head would begin by what its adapter has drawn before
+    for place, module in model.named_modules():
+        if isinstance(module, ModulesToSaveWrapper) and place.endswith(tuple(fresh)):
+            _draw(module.modules_to_save[name])
+    for module in model.modules():
+        if isinstance(module, LSTM):
+            _keep_precise(module)
 
 
 def _around(model: PeftModel, kind: Adapter, name: str, head: Sequence[str]) -> Any:
