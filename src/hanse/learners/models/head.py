@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -53,6 +54,28 @@ class Head(ABC):
         ids: (R, T) tokens, padded on the right; at: (N,) places in the flattened (R·T) positions;
         lengths: (R,) tokens of each row.
         """
+
+
+@dataclass(frozen=True)
+class EncoderHead(Head):
+    """A head that is new, and always trained: an encoder's outputs, one for each class.
+
+    known: transformers' models with such a head, by the type of their configuration.
+    """
+
+    known: ClassVar[Mapping[Any, Any]]
+
+    classes: int
+
+    @classmethod
+    def of(cls, config: Any, classes: int) -> Head | None:
+        if is_causal(config) or getattr(config, "is_encoder_decoder", False):
+            return None
+        return cls(classes) if type(config) in cls.known else None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"num_labels": self.classes}
 
 
 def read(ids: Tensor, lengths: Tensor) -> Tensor:

@@ -8,32 +8,21 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
 
-from hanse.learners.models.head import Head, is_causal, read
+from hanse.learners.models.head import EncoderHead, read
 
 
 @dataclass(frozen=True)
-class TokenClassification(Head):
-    """(N, classes) logits, those of words' first tokens. The head is new, and always trained."""
+class TokenClassification(EncoderHead):
+    """(N, classes) logits, those of words' first tokens."""
 
     task: ClassVar[str] = "TOKEN_CLS"
     auto: ClassVar[type[Any]] = AutoModelForTokenClassification
+    known: ClassVar[Mapping[Any, Any]] = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
     reads: ClassVar[Mapping[str, str]] = {"tags": "tags"}
     lacking: ClassVar[Mapping[str, str]] = {
         "tags": "has no output for each word of a text that it has read whole; choose an encoder, "
         "such as minilm-l6, or an objective other than tag"
     }
-
-    classes: int
-
-    @classmethod
-    def of(cls, config: Any, classes: int) -> Head | None:
-        if is_causal(config) or getattr(config, "is_encoder_decoder", False):
-            return None
-        return cls(classes) if type(config) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING else None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"num_labels": self.classes}
 
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
         mask = read(ids, lengths)
