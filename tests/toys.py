@@ -26,7 +26,7 @@ from hanse.federation.pipeline import Pipeline
 from hanse.federation.schedule import Schedule
 from hanse.federation.server import Run
 from hanse.federation.server import rounds as loop
-from hanse.federation.server_state import ServerState, standing_of
+from hanse.federation.server_state import ServerState
 from hanse.journal.checkpoints import latest
 from hanse.journal.ledger import Row
 from hanse.journal.run_folder import Journal, records
@@ -133,7 +133,7 @@ class ToyLearner(Learner):
     def initial(self) -> Mapping[str, Tensor]:
         return _initial(self._features, self.toy)
 
-    def correct(self, residual: Mapping[str, Tensor]) -> None:
+    def set_residual(self, residual: Mapping[str, Tensor]) -> None:
         self._residual = layers(residual).get(LAYER)
 
     def freeze(self, tensors: Mapping[str, Tensor]) -> None:
@@ -273,7 +273,7 @@ class Outcome(NamedTuple):
     """What a federation came to: its records, what the server knows, and the run."""
 
     records: list[Row]
-    standing: ServerState
+    server_state: ServerState
     run: Run
 
 
@@ -353,15 +353,15 @@ def federate(
         journal.close()
     checkpoint = latest(folder)
     assert checkpoint is not None  # round 0 is always recorded
-    return Outcome(records(folder), standing_of(checkpoint), run)
+    return Outcome(records(folder), ServerState.restored(checkpoint), run)
 
 
 def same(a: ServerState, b: ServerState) -> bool:
     """Whether two servers know the same, to the last bit."""
-    left, right = ({**s.state, **s.codecs} for s in (a, b))
+    left, right = ({**s.algorithm_state, **s.transform_states} for s in (a, b))
     left, right = ({k: v for k, v in groups.items() if v} for groups in (left, right))
     return (
-        dict(a.counted) == dict(b.counted)
+        dict(a.last_counted_rounds) == dict(b.last_counted_rounds)
         and left.keys() == right.keys()
         and all(left[group].keys() == right[group].keys() for group in left)
         and all(

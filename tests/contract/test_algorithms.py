@@ -71,7 +71,7 @@ def test_resume_equals_no_stop(case: Case, tmp_path: Path) -> None:
     for stop in range(4):
         go(f"stopped {stop}", stop)
         gone_on = go(f"stopped {stop}")
-        assert same(gone_on.standing, whole.standing)
+        assert same(gone_on.server_state, whole.server_state)
         assert [r["test"] for r in gone_on.records if "test" in r] == [
             r["test"] for r in whole.records if "test" in r
         ]

@@ -117,11 +117,11 @@ def test_a_combination_is_refused_or_works(case: Case, name: str, tmp_path: Path
     outcome = run(case, RULES[name], tmp_path / "run", taps)
     assert [len(record.get("clients", ())) for record in outcome.records] == [0, 4, 4]
     algorithm = outcome.run.algorithm
-    model = algorithm.model(outcome.standing.state)
+    model = algorithm.model(outcome.server_state.algorithm_state)
     assert all(bool(tensor.isfinite().all()) for tensor in model.values())
     if RULES[name].sums_only:  # sums of updates come to what the mean of them does
         plain = run(case, Mean(), tmp_path / "plain", taps)
-        for key, tensor in algorithm.model(plain.standing.state).items():
+        for key, tensor in algorithm.model(plain.server_state.algorithm_state).items():
             torch.testing.assert_close(model[key], tensor, atol=1e-5, rtol=1e-4)
 
 

@@ -184,7 +184,7 @@ def test_what_is_refused_leaves_no_trace(case: Case, tmp_path: Path) -> None:
     assert [what for number, what in enumerate(odd, 1) if not said[number]] == []
     assert not any("error" in row for row in rows if row["client"] != LIAR)
     assert all(record["clients"] == ["c0", "c2"] for record in outcome.records[1:])
-    assert same(outcome.standing, go(case, tmp_path / "without", None, len(odd)).standing)
+    assert same(outcome.server_state, go(case, tmp_path / "without", None, len(odd)).server_state)
 
 
 @every_algorithm
@@ -193,8 +193,8 @@ def test_what_is_not_refused_does_no_harm(case: Case, tmp_path: Path) -> None:
     outcome = go(case, tmp_path / "run", [*HARMLESS.values()], len(HARMLESS))
     assert len(outcome.records) == 1 + len(HARMLESS)
     assert all({"c0", "c2"} <= set(record["clients"]) for record in outcome.records[1:])
-    assert all(map(all_finite, outcome.standing.state.values()))
-    assert norm(outcome.run.algorithm.model(outcome.standing.state)) < 1e4
+    assert all(map(all_finite, outcome.server_state.algorithm_state.values()))
+    assert norm(outcome.run.algorithm.model(outcome.server_state.algorithm_state)) < 1e4
     assert math.isfinite(outcome.records[-1]["test"]["loss"])
 
 

@@ -125,13 +125,13 @@ def go(folder: Path, *codecs: Transform, stop: int | None = None, missing: int =
 
 def distance(a: Outcome, b: Outcome) -> float:
     """The largest difference between two runs' models."""
-    left, right = a.standing.state["model"], b.standing.state["model"]
+    left, right = a.server_state.algorithm_state["model"], b.server_state.algorithm_state["model"]
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
 def test_planted_directions_are_found_exactly(tmp_path: Path) -> None:
     plain, coded = go(tmp_path / "plain"), go(tmp_path / "coded", Basis())
-    moved = max(float(t.abs().max()) for t in plain.standing.state["model"].values())
+    moved = max(float(t.abs().max()) for t in plain.server_state.algorithm_state["model"].values())
     assert distance(plain, coded) < 1e-5 < moved
     # Too few directions cannot hold them: the test above sees what a codec loses.
     assert distance(plain, go(tmp_path / "short", Basis(rank=RANK - 1))) > 1e-2
@@ -152,8 +152,8 @@ def test_resume_equals_no_stop(tmp_path: Path, stop: int, missing: int) -> None:
     codec = Basis(grid=0.5)
     whole = go(tmp_path / "whole", codec, missing=missing)
     go(tmp_path / "stopped", codec, stop=stop, missing=missing)
-    assert same(go(tmp_path / "stopped", codec, missing=missing).standing, whole.standing)
-    assert "basis" in whole.standing.codecs["upload.0"]
+    assert same(go(tmp_path / "stopped", codec, missing=missing).server_state, whole.server_state)
+    assert "basis" in whole.server_state.transform_states["upload.0"]
 
 
 def test_client_that_missed_the_first_phase_can_encode(tmp_path: Path) -> None:
@@ -168,10 +168,12 @@ def test_what_rounding_loses_goes_with_the_next_update(tmp_path: Path) -> None:
     plain = go(tmp_path / "plain")
     kept = go(tmp_path / "kept", Basis(grid=grid))
     lost = go(tmp_path / "lost", Basis(grid=grid, feedback=False))
-    basis = kept.standing.codecs["upload.0"]["basis"]
+    basis = kept.server_state.transform_states["upload.0"]["basis"]
 
     def error(run: Outcome) -> float:
-        off = flat(run.standing.state["model"]) - flat(plain.standing.state["model"])
+        off = flat(run.server_state.algorithm_state["model"]) - flat(
+            plain.server_state.algorithm_state["model"]
+        )
         return float((basis @ off).abs().max())
 
     # With feedback at most the last round's rounding is missing, however many rounds there were.

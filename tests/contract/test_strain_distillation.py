@@ -62,7 +62,7 @@ class Distillation(Algorithm):
 
     def train(self, instruction: Instruction, client: Client) -> Update:
         learner = client.learner
-        learner.load(self.personal(instruction, client))
+        learner.load(self.personalized(instruction, client))
         fit = learner.fit()
         if instruction.numbers["taught"]:  # before that the server's model knows nothing
             public = learner.batch(learner.examples("public"))
@@ -73,7 +73,7 @@ class Distillation(Algorithm):
     def max_weight(self, profile: ClientProfile) -> float:
         return 1e12  # the examples that it has seen, more than once
 
-    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
         return dict(client.memory) or client.learner.tensors()
 
     def step(self, state: State, combined: Aggregate, server: Server) -> State:
@@ -155,7 +155,9 @@ def test_resume_equals_no_stop(tmp_path: Path) -> None:
     def go(folder: str, stop: int | None = None) -> Any:
         server = held_out(TRAINING, hidden=SERVER_WIDTH)
         path = tmp_path / folder
-        return federate(Distillation(), clients(), path, server, rounds=3, stop_after=stop).standing
+        return federate(
+            Distillation(), clients(), path, server, rounds=3, stop_after=stop
+        ).server_state
 
     go("stopped", 1)
     assert same(go("stopped"), go("whole"))

@@ -146,7 +146,7 @@ def test_aggregate_is_the_mean_of_products(tmp_path: Path) -> None:
     weight = sum(update.weight for update in last)
     dense = sum(update.weight / weight * product(update.tensors) for update in last)
     assert len({update.weight for update in last}) == 4  # a plain mean would be another
-    assert torch.allclose(product(outcome.standing.state["model"]), dense, atol=1e-6)
+    assert torch.allclose(product(outcome.server_state.algorithm_state["model"]), dense, atol=1e-6)
     came = {(r.client, r.round): r.update.tensors["A"].shape[0] for r in replies}
     for name, numbers in RANKS.items():
         grown = [came[name, number] for number in (1, 2, 3, 4)]
@@ -171,7 +171,7 @@ def test_a_wrong_rank_is_refused(tmp_path: Path) -> None:
 
     refused = go(tmp_path / "refused", network=lambda inner: Meddler(inner, changed=stuck))
     without = go(tmp_path / "without", network=lambda inner: Meddler(inner, lost=gone))
-    assert same(refused.standing, without.standing)
+    assert same(refused.server_state, without.server_state)
     assert refused.records[-1]["clients"] == ["c1", "c2", "c3"]
     rows = records(tmp_path / "refused", "ledger")
     refused_for = [row["error"] for row in rows if "error" in row]
@@ -190,11 +190,11 @@ def test_a_learner_of_another_rank_takes_no_factors() -> None:
 @pytest.mark.parametrize("stop", [1, GROWTH - 1, GROWTH])
 def test_resume_across_the_growth_equals_no_stop(tmp_path: Path, stop: int) -> None:
     go(tmp_path / "stopped", stop_after=stop)
-    assert same(go(tmp_path / "stopped").standing, go(tmp_path / "whole").standing)
+    assert same(go(tmp_path / "stopped").server_state, go(tmp_path / "whole").server_state)
 
 
 def test_optimizer_state_outlives_the_growth(tmp_path: Path) -> None:
     keep = replace(TRAINING, optimizer_state="keep")
     whole = go(tmp_path / "whole", keep)
     go(tmp_path / "stopped", keep, stop_after=GROWTH - 1)
-    assert same(go(tmp_path / "stopped", keep).standing, whole.standing)
+    assert same(go(tmp_path / "stopped", keep).server_state, whole.server_state)

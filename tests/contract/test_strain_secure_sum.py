@@ -256,7 +256,7 @@ def go(folder: Path, rule: Aggregator | None, leaving: Mapping[str, str], **more
 
 def near(a: Outcome, b: Outcome, tolerance: float) -> bool:
     """Whether two runs' models agree."""
-    left, right = a.standing.state["model"], b.standing.state["model"]
+    left, right = a.server_state.algorithm_state["model"], b.server_state.algorithm_state["model"]
     return all(float((left[name] - right[name]).abs().max()) <= tolerance for name in right)
 
 

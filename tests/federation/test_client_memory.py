@@ -80,7 +80,7 @@ def test_who_remembers_nothing_has_no_file_and_is_asked_for_none(tmp_path: Path)
     assert not (tmp_path / "c0").exists()
     outcome = federate(FedAvg(), silos(3), tmp_path / "run", rounds=3)
     assert not (tmp_path / "run" / "clients").exists()
-    assert outcome.standing.counted == {}
+    assert outcome.server_state.last_counted_rounds == {}
 
 
 def test_who_has_nothing_left_to_remember_says_so_on_disk(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_who_has_nothing_left_to_remember_says_so_on_disk(tmp_path: Path) -> Non
 def test_memory_that_is_gone_altogether_is_missed(tmp_path: Path) -> None:
     keep = TrainingSettings(learning_rate=0.05, optimizer_state="keep")
     found = federate(FedAvg(), silos(3, keep), tmp_path / "run", rounds=3, stop_after=1)
-    assert found.standing.counted == dict.fromkeys(("c0", "c1", "c2"), 1)
+    assert found.server_state.last_counted_rounds == dict.fromkeys(("c0", "c1", "c2"), 1)
     shutil.rmtree(tmp_path / "run" / "clients")
     with pytest.raises(LostMemory, match="c0"):
         federate(FedAvg(), silos(3, keep), tmp_path / "run", rounds=3)
@@ -169,6 +169,6 @@ def test_a_lost_reply_is_as_good_as_no_request(tmp_path: Path, round: int) -> No
 
     lost = go("lost reply", rearranged=dropped)
     never = go("no request", lost=lambda *request: request == ("c1", "train", round))
-    assert same(lost.standing, never.standing)
+    assert same(lost.server_state, never.server_state)
     assert "c1" not in lost.records[round]["clients"]
-    assert not same(lost.standing, go("all well").standing)
+    assert not same(lost.server_state, go("all well").server_state)

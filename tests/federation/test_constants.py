@@ -73,11 +73,11 @@ def go(
 def test_all_have_the_servers(tmp_path: Path) -> None:
     alike = go(tmp_path / "alike")
     unlike = go(tmp_path / "unlike", {"c0": 0.3, "c1": -0.2, "c2": 0.1})
-    assert same(alike.standing, unlike.standing)
+    assert same(alike.server_state, unlike.server_state)
     assert alike.records[-1]["client_test"].keys() == {"c0", "c1", "c2"}
     for a, b in zip(alike.records, unlike.records, strict=True):
         assert a.get("test") == b.get("test") and a["bytes"] == b["bytes"]
-    assert not same(alike.standing, go(tmp_path / "other", server=0.3).standing)
+    assert not same(alike.server_state, go(tmp_path / "other", server=0.3).server_state)
 
 
 def test_they_are_sent_once(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_they_are_sent_once(tmp_path: Path) -> None:
 
 def test_who_joins_later_is_sent_them_then(tmp_path: Path) -> None:
     whole = go(tmp_path / "run", fraction_train=0.34, rounds=4)
-    assert whole.standing.holding <= {"c0", "c1", "c2"}
+    assert whole.server_state.holding <= {"c0", "c1", "c2"}
     assert [r["client_test"].keys() for r in whole.records[-1:]] == [{"c0", "c1", "c2"}]
 
 
@@ -112,7 +112,7 @@ def test_resume_equals_no_stop_on_whatever_machine(tmp_path: Path, stop: int) ->
     whole = go(tmp_path / "whole")
     go(tmp_path / "stopped", stop_after=stop)
     gone_on = go(tmp_path / "stopped", {"c0": 1.0, "c1": 2.0}, server=3.0)
-    assert same(whole.standing, gone_on.standing)
+    assert same(whole.server_state, gone_on.server_state)
     assert [r.get("test") for r in gone_on.records] == [r.get("test") for r in whole.records]
     rows = [
         [(row["client"], row["kind"], row["down"]) for row in records(tmp_path / at, "ledger")]
@@ -126,7 +126,7 @@ def test_a_client_that_has_lost_them_is_sent_them_again(tmp_path: Path) -> None:
     go(tmp_path / "run", stop_after=1)
     shutil.rmtree(tmp_path / "run" / "clients" / "constants")
     gone_on = go(tmp_path / "run", {"c0": 1.0, "c1": 2.0, "c2": 3.0})
-    assert same(whole.standing, gone_on.standing)
+    assert same(whole.server_state, gone_on.server_state)
     rows = [row for row in records(tmp_path / "run", "ledger") if row["kind"] == "train"]
     # One client's were the whole machine's, and it writes them down for all.
     assert [row["round"] for row in rows] == [1, 1, 1, 2, 2, 2, 2, 3, 3, 3]
@@ -166,7 +166,7 @@ def test_changed_on_the_way_they_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_client_cannot_ask_for_ever(tmp_path: Path) -> None:
-    digest = go(tmp_path / "plain").standing.constants.digest
+    digest = go(tmp_path / "plain").server_state.constants.digest
 
     def always(reply: Reply) -> Reply:
         mine = reply.client == "c1" and reply.round > 1

@@ -46,12 +46,16 @@ def safetensors(header: object, data: bytes = b"") -> bytes:
 
 def test_a_request_survives_the_trip() -> None:
     found = Request.parse(request().pack())
-    assert (found.kind, found.round, found.counted) == ("train", 3, 1)
-    assert found.instruction.numbers == {"mu": 1.0} and found.note.numbers == {"phase": 2.0}
+    assert (found.kind, found.round, found.last_counted_round) == ("train", 3, 1)
+    assert found.instruction.numbers == {"mu": 1.0} and found.aggregator_note.numbers == {
+        "phase": 2.0
+    }
     assert torch.equal(found.instruction.tensors["a"], torch.ones(4, 3))
     assert found.instruction.tensors["b"].dtype == torch.bfloat16
-    assert torch.equal(found.codecs["upload.0"]["basis"], torch.eye(2))
-    assert found.note.tensors.keys() == {"mask"} and found.codecs.keys() == {"upload.0"}
+    assert torch.equal(found.transform_states["upload.0"]["basis"], torch.eye(2))
+    assert found.aggregator_note.tensors.keys() == {"mask"} and found.transform_states.keys() == {
+        "upload.0"
+    }
 
 
 def test_a_reply_survives_the_trip() -> None:

@@ -108,7 +108,7 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_refused_update_leaves_no_trace(tmp_path: Path, what: str, without: Outcome) -> None:
     outcome = go(tmp_path / "run", changed=only_c1(REFUSED[what]))
-    assert same(outcome.standing, without.standing)
+    assert same(outcome.server_state, without.server_state)
     assert outcome.records[-1]["clients"] == ["c0", "c2"]
     errors = [row for row in records(tmp_path / "run", "ledger") if "error" in row]
     assert [row["client"] for row in errors] == ["c1", "c1"]
@@ -129,7 +129,7 @@ def test_what_is_no_reply_of_its_sender_ends_the_wait_for_it(
             return ("c1", message) if mine else found
 
     outcome = federate(FedAvg(), silos(3), tmp_path / "run", rounds=2, network=Noise)
-    assert same(outcome.standing, without.standing)
+    assert same(outcome.server_state, without.server_state)
     errors = [row["error"] for row in records(tmp_path / "run", "ledger") if "error" in row]
     assert len(errors) == 2 and all(said in error for error in errors)
 
@@ -138,7 +138,7 @@ def test_what_is_no_reply_of_its_sender_ends_the_wait_for_it(
 def test_an_allowed_weight_is_used(tmp_path: Path, value: float, without: Outcome) -> None:
     outcome = go(tmp_path / "run", changed=only_c1(weight(value)))
     assert outcome.records[-1]["weight"] == 8 + value + 16
-    assert same(outcome.standing, without.standing) == (value == 0)
+    assert same(outcome.server_state, without.server_state) == (value == 0)
 
 
 @pytest.mark.parametrize("name", ["up", "down", "client", "kind", "error", "round"])
@@ -172,7 +172,7 @@ def test_replies_may_come_in_any_order(tmp_path: Path, seed: int) -> None:
         return federate(FedAvg(), silos(9), tmp_path / folder, rounds=2, network=network)
 
     as_asked, any_order = nine("as asked"), nine("any order", rearranged=shuffled)
-    assert same(as_asked.standing, any_order.standing)
+    assert same(as_asked.server_state, any_order.server_state)
     own, other = (records(tmp_path / name, "ledger") for name in ("as asked", "any order"))
     assert [row["client"] for row in own] == [row["client"] for row in other]
 
@@ -180,7 +180,7 @@ def test_replies_may_come_in_any_order(tmp_path: Path, seed: int) -> None:
 def test_a_weight_beyond_the_declared_examples_is_refused(tmp_path: Path, without: Outcome) -> None:
     """With a weight of 10¹², an update of 12 examples would make the mean its own."""
     outcome = go(tmp_path / "run", changed=only_c1(weight(13.0)))
-    assert same(outcome.standing, without.standing)
+    assert same(outcome.server_state, without.server_state)
     assert "the weight 13 is not between 0 and 12" in _errors(tmp_path / "run")[0]
 
 
@@ -195,15 +195,17 @@ def test_an_update_far_beyond_the_others_is_refused(
     change = only_c1(poked(value))
     if value < 1e38:
         taken = go(tmp_path / "taken", changed=change)
-        assert not same(taken.standing, without.standing), "the attack works without a bound"
+        assert not same(taken.server_state, without.server_state), (
+            "the attack works without a bound"
+        )
     outcome = go(tmp_path / "run", changed=change, max_norm_ratio=50.0)
-    assert same(outcome.standing, without.standing)
+    assert same(outcome.server_state, without.server_state)
     assert "times the others' median" in _errors(tmp_path / "run")[0]
 
 
 def test_a_bound_that_nobody_exceeds_changes_nothing(tmp_path: Path) -> None:
     bounded = go(tmp_path / "bounded", max_norm_ratio=50.0)
-    assert same(bounded.standing, go(tmp_path / "free").standing)
+    assert same(bounded.server_state, go(tmp_path / "free").server_state)
 
 
 def test_a_model_that_is_not_finite_is_not_committed(tmp_path: Path) -> None:
@@ -240,7 +242,7 @@ def test_a_reply_that_is_costly_to_read_is_refused_unread(
         messages, "unpack", lambda data, sort: parsed.append(len(data)) or real(data, sort)
     )
     outcome = federate(FedAvg(), silos(3), tmp_path / "run", rounds=2, network=Flood)
-    assert same(outcome.standing, without.standing)
+    assert same(outcome.server_state, without.server_state)
     assert len(message) not in parsed
     assert "are due" in _errors(tmp_path / "run")[0]
 

@@ -48,7 +48,7 @@ def test_order_of_arrival_does_not_matter(tmp_path: Path, seed: int) -> None:
         return replies
 
     mixed = go(tmp_path / "mixed", network=lambda inner: Meddler(inner, rearranged=shuffled))
-    assert same(mixed.standing, go(tmp_path / "plain").standing)
+    assert same(mixed.server_state, go(tmp_path / "plain").server_state)
     assert any(instruction != tuple(sorted(instruction)) for instruction in instructions)
     assert all(record["clients"] == sorted(record["clients"]) for record in mixed.records[1:])
 
@@ -74,7 +74,7 @@ def test_replies_that_nobody_asked_for_are_ignored(tmp_path: Path) -> None:
 
     noisy = go(tmp_path / "noisy", network=lambda inner: Meddler(inner, rearranged=repeated))
     plain = go(tmp_path / "plain")
-    assert same(noisy.standing, plain.standing)
+    assert same(noisy.server_state, plain.server_state)
     assert [r["bytes"] for r in noisy.records] == [r["bytes"] for r in plain.records]
 
 
@@ -97,7 +97,7 @@ def test_a_client_that_fails_is_left_out(tmp_path: Path) -> None:
 
     failed = federate(FedAvg(), learners, tmp_path / "failed")
     without = go(tmp_path / "without", network=lambda inner: Meddler(inner, silent))
-    assert same(failed.standing, without.standing)
+    assert same(failed.server_state, without.server_state)
     assert [r.get("weight") for r in failed.records] == [None, 8 + 12 + 16 + 20, 40, 40]
     assert failed.records[2]["clients"] == ["c0", "c1", "c3"]
     errors = [r["error"] for r in records(tmp_path / "failed", "ledger") if "error" in r]
@@ -113,7 +113,9 @@ def test_a_round_without_updates_stops_with_the_reasons(tmp_path: Path) -> None:
     assert [r["round"] for r in records(tmp_path / "run")] == [0, 1]
     # Once the machines are mended, the run goes on as if nothing had been.
     mended = federate(FedAvg(), silos(2, KEEP), tmp_path / "run")
-    assert same(mended.standing, federate(FedAvg(), silos(2, KEEP), tmp_path / "new").standing)
+    assert same(
+        mended.server_state, federate(FedAvg(), silos(2, KEEP), tmp_path / "new").server_state
+    )
 
 
 # ---- who takes part
@@ -155,7 +157,7 @@ def test_a_client_without_an_order_is_not_of_the_round(tmp_path: Path) -> None:
     outcome = federate(Fussy(), silos(3), tmp_path / "run", rounds=1)
     assert outcome.records[-1]["clients"] == ["c0", "c2"]
     profiles = {profile.name: profile for profile in outcome.run.federation.profiles()}
-    exchange = open_round(outcome.run, 1, outcome.standing, profiles)
+    exchange = open_round(outcome.run, 1, outcome.server_state, profiles)
     assert list(exchange.profiles) == ["c0", "c2"]
 
 
@@ -211,7 +213,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_used(tmp_path: Path) -
         newest = max(checkpoints(folder))
         newest.write_bytes(damaged(newest.read_bytes(), draw))
         gone_on = go(folder)
-        assert same(gone_on.standing, whole.standing)
+        assert same(gone_on.server_state, whole.server_state)
         assert [record["round"] for record in gone_on.records] == [0, 1, 2, 3]
         assert gone_on.records[-1]["test"] == whole.records[-1]["test"]
 
@@ -250,7 +252,7 @@ def test_round_zero_is_before_all_training(tmp_path: Path) -> None:
     assert not record.keys() & {"clients", "weight", "train", "client_test"}
     assert record["test"]["loss"] == pytest.approx(torch.tensor(3.0).log().item())
     assert record["validation"]["loss"] == pytest.approx(torch.tensor(3.0).log().item())
-    assert outcome.standing.counted == {}
+    assert outcome.server_state.last_counted_rounds == {}
 
 
 # ---- rounds that end
@@ -282,7 +284,7 @@ def test_round_below_its_quorum_is_asked_again_and_changes_nothing(tmp_path: Pat
         return networks[0]
 
     paused = go(tmp_path / "paused", network=network, quorum=3)
-    assert same(paused.standing, go(tmp_path / "plain").standing)
+    assert same(paused.server_state, go(tmp_path / "plain").server_state)
     assert networks[0].gathered == [(paused.records[1]["clients"], 3)]
 
 
@@ -301,7 +303,7 @@ def test_late_answers_are_not_used_and_counted(tmp_path: Path) -> None:
         yield from replies
 
     late = go(tmp_path / "late", network=lambda inner: Meddler(inner, rearranged=delayed))
-    assert same(late.standing, go(tmp_path / "plain").standing)
+    assert same(late.server_state, go(tmp_path / "plain").server_state)
     rows = [row for row in records(tmp_path / "late", "ledger") if "late" in row]
     assert {(row["round"], row["late"]) for row in rows} >= {(2, 1), (3, 2)}
     assert all(row["up"] == 0 and row["unused"] > 0 for row in rows)

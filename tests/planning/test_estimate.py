@@ -128,7 +128,11 @@ class Slow(Task):
     clock: list[float]
     costly: bool = False
     limit: int | None = None
-    needs = "choices"
+    example_kind = "choices"
+
+    @property
+    def test_only(self) -> bool:
+        return self.costly
 
     def evaluate(self, learner: Learner, split: str) -> Scores:
         scored = learner.examples(split)[: self.limit]

@@ -96,7 +96,7 @@ def test_a_cohort_is_no_larger_than_the_memory(
 def test_what_a_cohort_cannot_do_is_done_one_by_one(
     experiment_file: Path, tmp_path: Path, asked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hanse.learners.objectives.classify.Classify.shared", False)
+    monkeypatch.setattr("hanse.learners.objectives.classify.Classify.batchable", False)
     made = decided(simulate(load(experiment_file, [f"cohort={asked}"])))
     assert made.experiment.cohort == "off"
 

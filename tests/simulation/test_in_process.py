@@ -45,7 +45,9 @@ def test_requests_wait_until_there_is_room(tmp_path: Path, cohort: int) -> None:
     watched = Watched(cohort)
     found = federate(FedAvg(), silos(8), tmp_path / "watched", rounds=2, network=watched)
     assert watched.most == min(cohort, 8)
-    assert same(found.standing, federate(FedAvg(), silos(8), tmp_path / "all", rounds=2).standing)
+    assert same(
+        found.server_state, federate(FedAvg(), silos(8), tmp_path / "all", rounds=2).server_state
+    )
     asked = [row["client"] for row in records(tmp_path / "watched", "ledger") if row["round"] == 1]
     assert asked == [f"c{number}" for number in range(8)]
 

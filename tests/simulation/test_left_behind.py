@@ -101,7 +101,7 @@ def test_silos_begin_with_the_adapter_that_the_server_goes_on_from(
     silo, profile = there.silos["silo-1"].learner, made.profiles[0]
     instruction = part.instruction(state, profile, context)
     assert instruction is not None
-    silo.load(part.personal(instruction, Client(profile, silo, {}, {}, context)))
+    silo.load(part.personalized(instruction, Client(profile, silo, {}, {}, context)))
     batch = made.learner.batch(made.learner.examples("test")[:4])
     with torch.no_grad():
         wanted = made.learner.forward(batch)

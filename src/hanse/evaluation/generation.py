@@ -35,6 +35,10 @@ class Generation(Task):
     batch_size: PositiveInt = 16
     costly: bool = True  # false: also on validation rows, and at each client on its own
 
+    @property
+    def test_only(self) -> bool:
+        return self.costly
+
     def require(self) -> None:
         for name in self.metrics:
             JUDGES[name]("", "")

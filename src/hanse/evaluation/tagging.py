@@ -25,7 +25,7 @@ class Tagging(Task):
     (micro-averaged). Words that max_length cuts off count nowhere.
     """
 
-    needs = "tags"
+    example_kind = "tags"
     batch_size: PositiveInt = 32
 
     def evaluate(self, learner: Learner, split: str) -> Scores:

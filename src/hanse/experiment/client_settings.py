@@ -63,14 +63,14 @@ def _check_own_data(experiment: Experiment, name: str, data: dict[str, Any]) -> 
 def _check_own_adapter(experiment: Experiment, own: Experiment, name: str) -> None:
     """Refuse an adapter that cannot be combined with those of the other clients."""
     mine, theirs = own.adapter, experiment.adapter
-    unequal = build_algorithm(experiment).unequal
+    unequal = build_algorithm(experiment).clients_may_differ
     alike = mine.source == theirs.source
     if not alike or _trained(mine.fresh, unequal) != _trained(theirs.fresh, unequal):
         rest = ""
         if not unequal:
             known = registry.names("federation/algorithms")
             found = [(n, registry.find("federation/algorithms", n)) for n in known]
-            able = [n for n, part in found if getattr(part, "unequal", False)]
+            able = [n for n, part in found if getattr(part, "clients_may_differ", False)]
             sizes = " and ".join(theirs.fresh.sizes) if theirs.fresh else ""
             rest = f", and {sizes} with an algorithm for that: {', '.join(able)}" if sizes else ""
         own_settings = theirs.fresh.own if theirs.fresh else ()

@@ -241,11 +241,11 @@ def build_tasks(experiment: Experiment) -> dict[str, Task]:
     """What is measured, by name; by default what fits the objective."""
     specs = experiment.evaluation.tasks
     if specs is None:
-        specs = [MEASURED[build_objective(experiment).needs]]
+        specs = [MEASURED[build_objective(experiment).example_kind]]
     tasks = {_name(spec).rpartition(":")[2]: _build("evaluation", spec, Task) for spec in specs}
     if len(tasks) < len(specs):
         raise UserError(f"evaluation.tasks names a task twice; it has {', '.join(tasks)}.")
-    if len({task.needs for task in tasks.values()}) > 1:
+    if len({task.example_kind for task in tasks.values()}) > 1:
         raise UserError(
             f"the tasks {', '.join(tasks)} need examples of different kinds; "
             "measure one of them in this run, the other with `hanse evaluate`."

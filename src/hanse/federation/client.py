@@ -88,7 +88,7 @@ def _answer(site: ClientEndpoint, request: Request) -> Update:
     context = RoundContext(site.seed, request.round, site.profile.name)
     # Other kinds may follow the round's training, whose draft must outlive them.
     store = site.store
-    memory = (store.open if request.kind == "train" else store.look)(request.counted)
+    memory = (store.open if request.kind == "train" else store.look)(request.last_counted_round)
     learner = site.learner(context, memory.setdefault(OPTIMIZER, {}))
     _equip(site, learner, request)
     own = memory.setdefault(ALGORITHM, {})
@@ -97,24 +97,24 @@ def _answer(site: ClientEndpoint, request: Request) -> Update:
         return site.aggregator.handle(request.kind, request.instruction, client)
     # The server encodes an instruction once for all, so no client's name is in its randomness.
     everyone = replace(context, client="")
-    tensors = site.download.decode(request.instruction.tensors, request.codecs, everyone)
+    tensors = site.download.decode(request.instruction.tensors, request.transform_states, everyone)
     instruction = Instruction(tensors, request.instruction.numbers)
     learner.configure(instruction.numbers)
     if request.kind == "evaluate":
         return _evaluated(site, instruction, client)
     update = site.algorithm.train(instruction, client)
-    encoded = site.upload.encode(update.tensors, memory, request.codecs, context)
-    update = site.aggregator.seal(replace(update, tensors=encoded), request.note, client)
+    encoded = site.upload.encode(update.tensors, memory, request.transform_states, context)
+    update = site.aggregator.seal(replace(update, tensors=encoded), request.aggregator_note, client)
     return replace(update, keeps_memory=site.store.draft(request.round, memory))
 
 
 def _evaluated(site: ClientEndpoint, instruction: Instruction, client: Client) -> Update:
     """The client's scores on its own held-out rows, of the model that it would keep."""
-    tasks = [task for task in site.tasks.values() if not task.costly]
+    tasks = [task for task in site.tasks.values() if not task.test_only]
     if not tasks or not client.learner.examples("test"):
         return Update(weight=0.0)
     start = time.perf_counter()
-    client.learner.load(site.algorithm.personal(instruction, client))
+    client.learner.load(site.algorithm.personalized(instruction, client))
     numbers: dict[str, float] = {}
     for task in tasks:
         numbers |= task.evaluate(client.learner, "test").metrics

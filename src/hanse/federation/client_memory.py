@@ -14,7 +14,9 @@ from hanse.errors import UserError
 from hanse.federation.interfaces.results import Memory
 from hanse.tensors.serialization import MessageError, pack, unpack
 
-KEPT = 2  # counted memories kept: the server may fall back by one round after a damaged checkpoint
+MEMORIES_KEPT = (
+    2  # counted memories kept: the server may fall back by one round after a damaged checkpoint
+)
 _NAME = re.compile(r"round-(\d{5,})-([0-9a-f]{64})\.safetensors")
 
 
@@ -38,7 +40,7 @@ class MemoryStore:
         known = self.look(counted)  # first: nothing is removed if this one cannot be read
         files = self._files()
         kept = [round for round in sorted(files) if round <= counted]
-        for round in files.keys() - set(kept[-KEPT:]):
+        for round in files.keys() - set(kept[-MEMORIES_KEPT:]):
             with atomic_files.explained(files[round]):
                 files[round].unlink(missing_ok=True)
         return known

@@ -54,20 +54,21 @@ class Request:
     """The server's message to one client.
 
     kind: train, evaluate, or a phase of the aggregator.
-    counted: the last round in which this client's update was counted; the client's memory is what
-        it was after that round. 0: none yet, or the client remembers nothing of it.
-    codecs: server state of the transforms, such as a basis, by place in the list ("upload.0").
-    note: what the aggregator tells this client along with the instruction.
-    constants: the hash of what the adapter has beside its trained tensors; empty if nothing.
-    given: these themselves, for a client that does not have them yet.
+    last_counted_round: the last round that counted this client's update. The client continues from
+        its memory after that round. 0: no update was counted, or its memory was empty.
+    transform_states: the state that each transform broadcasts, such as a basis, by its place
+        ("upload.0").
+    aggregator_note: the aggregator's own message to this client, beside the instruction.
+    constants: the hash of the adapter's constants; empty if it has none.
+    given: the constants themselves, for a client that does not have them yet.
     """
 
     kind: str
     round: int
-    counted: int = 0
+    last_counted_round: int = 0
     instruction: Instruction = field(default_factory=Instruction)
-    codecs: Groups = field(default_factory=dict)
-    note: Instruction = field(default_factory=Instruction)
+    transform_states: Groups = field(default_factory=dict)
+    aggregator_note: Instruction = field(default_factory=Instruction)
     constants: str = ""
     given: Tensors = field(default_factory=dict)
 
@@ -75,10 +76,14 @@ class Request:
         """This request as bytes."""
         header = {"message": "request", "kind": self.kind}
         header |= {"constants": self.constants} if self.constants else {}
-        numbers: dict[str, float] = {"round": self.round, "counted": self.counted}
+        numbers: dict[str, float] = {"round": self.round, "counted": self.last_counted_round}
         numbers |= {f"order/{name}": value for name, value in self.instruction.numbers.items()}
-        numbers |= {f"note/{name}": value for name, value in self.note.numbers.items()}
-        groups = {"order": self.instruction.tensors, "note": self.note.tensors, **self.codecs}
+        numbers |= {f"note/{name}": value for name, value in self.aggregator_note.numbers.items()}
+        groups = {
+            "order": self.instruction.tensors,
+            "note": self.aggregator_note.tensors,
+            **self.transform_states,
+        }
         groups |= {"constants": self.given} if self.given else {}
         return pack(header, numbers, groups)
 

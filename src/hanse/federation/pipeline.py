@@ -10,7 +10,7 @@ from hanse.federation.interfaces.transform import Transform
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
 
-Codecs = Mapping[str, Tensors]  # the server's state of each transform, by its place
+TransformStates = Mapping[str, Tensors]  # the server's state of each transform, by its place
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Pipeline:
             expected = transform.layout(expected, states[self.place(index)])
         return states
 
-    def layout(self, expected: Layout, states: Codecs) -> Layout:
+    def layout(self, expected: Layout, states: TransformStates) -> Layout:
         """What `encode` makes of tensors of this layout."""
         for index, transform in enumerate(self.transforms):
             expected = transform.layout(expected, states.get(self.place(index), {}))
         return expected
 
-    def broadcast(self, states: Codecs) -> dict[str, Tensors]:
+    def broadcast(self, states: TransformStates) -> dict[str, Tensors]:
         """What clients are told of the states, by place."""
         return {
             self.place(index): transform.broadcast(states.get(self.place(index), {}))
@@ -46,7 +46,11 @@ class Pipeline:
         }
 
     def encode(
-        self, tensors: Tensors, memory: dict[str, Memory], states: Codecs, context: RoundContext
+        self,
+        tensors: Tensors,
+        memory: dict[str, Memory],
+        states: TransformStates,
+        context: RoundContext,
     ) -> Tensors:
         """At the sender; `memory` holds each transform's own, by place, and is updated."""
         for index, transform in enumerate(self.transforms):
@@ -55,13 +59,15 @@ class Pipeline:
             tensors = transform.encode(tensors, kept, states.get(place, {}), context)
         return tensors
 
-    def decode(self, tensors: Tensors, states: Codecs, context: RoundContext) -> Tensors:
+    def decode(self, tensors: Tensors, states: TransformStates, context: RoundContext) -> Tensors:
         """At the receiver."""
         for index, transform in reversed(list(enumerate(self.transforms))):
             tensors = transform.decode(tensors, states.get(self.place(index), {}), context)
         return tensors
 
-    def finish(self, combined: Aggregate, states: Codecs) -> tuple[Aggregate, dict[str, Tensors]]:
+    def finish(
+        self, combined: Aggregate, states: TransformStates
+    ) -> tuple[Aggregate, dict[str, Tensors]]:
         """On the server, after combining: the result, and every transform's next state."""
         following: dict[str, Tensors] = {}
         for index, transform in reversed(list(enumerate(self.transforms))):

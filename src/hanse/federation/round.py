@@ -20,7 +20,7 @@ from hanse.federation.messages import (
     Update,
     validate_update,
 )
-from hanse.federation.pipeline import Codecs, Pipeline
+from hanse.federation.pipeline import Pipeline, TransformStates
 from hanse.federation.screening import NormBound, refuse_large
 from hanse.federation.spool import Spool
 from hanse.federation.traffic import Traffic
@@ -54,7 +54,7 @@ class RoundExchange:
     download: Pipeline
     aggregator: Aggregator
     state: State
-    codecs: Codecs
+    transform_states: TransformStates
     profiles: Mapping[str, ClientProfile]
     instructions: Mapping[str, Instruction]
     counted: Mapping[str, int]
@@ -81,7 +81,7 @@ class RoundExchange:
     ) -> Iterator[tuple[ClientProfile, Update]]:
         def request(name: str) -> Request:
             return replace(
-                self.encoded("train", name), note=notes[name] if notes else Instruction()
+                self.encoded("train", name), aggregator_note=notes[name] if notes else Instruction()
             )
 
         names = [name for name in self.instructions if notes is None or name in notes]
@@ -99,19 +99,24 @@ class RoundExchange:
     def encoded(self, kind: str, name: str) -> Request:
         """The algorithm's instruction to one client, encoded for its way down."""
         instruction = self.instructions[name]
-        tensors = self.download.encode(instruction.tensors, {}, self.codecs, self.context)
-        codecs = self.upload.broadcast(self.codecs) | self.download.broadcast(self.codecs)
+        tensors = self.download.encode(instruction.tensors, {}, self.transform_states, self.context)
+        states = self.upload.broadcast(self.transform_states) | self.download.broadcast(
+            self.transform_states
+        )
         return replace(
-            self._request(kind, name, Instruction(tensors, instruction.numbers)), codecs=codecs
+            self._request(kind, name, Instruction(tensors, instruction.numbers)),
+            transform_states=states,
         )
 
     def expected(self, name: str) -> Layout:
         """What a client's sealed update must look like."""
         layout = self.algorithm.update_layout(self.state, self.profiles[name], self.context)
-        return self.aggregator.layout(self.upload.layout(layout, self.codecs))
+        return self.aggregator.layout(self.upload.layout(layout, self.transform_states))
 
     def decode(self, client: str, tensors: Tensors) -> Tensors:
-        return self.upload.decode(tensors, self.codecs, replace(self.context, client=client))
+        return self.upload.decode(
+            tensors, self.transform_states, replace(self.context, client=client)
+        )
 
     def counting(self, clients: Sequence[str]) -> dict[str, int]:
         """What `counted` becomes when the updates of these clients have been counted."""

@@ -24,7 +24,7 @@ from hanse.federation.messages import ClientProfile
 from hanse.federation.pipeline import Pipeline
 from hanse.federation.round import RoundExchange
 from hanse.federation.schedule import Schedule
-from hanse.federation.server_state import ServerState, checkpoint, standing_of
+from hanse.federation.server_state import ServerState
 from hanse.journal.checkpoints import Checkpoint
 from hanse.journal.ledger import Row
 from hanse.journal.round_costs import spent
@@ -70,23 +70,23 @@ def rounds(run: Run) -> Iterator[Row]:
     former = run.journal.restore()
     report(ROUNDS, 0, run.schedule.rounds)
     if former is None:
-        standing = start(run, profiles)
-        yield _evaluate_and_commit(run, 0, standing, {}, profiles)
+        server_state = start(run, profiles)
+        yield _evaluate_and_commit(run, 0, server_state, {}, profiles)
         done = 0
     else:
-        standing, done = _restored(run, former), former.round
+        server_state, done = _restored(run, former), former.round
         for record in records(run.journal.folder):
             _tell(run, record)
     for number in range(done + 1, run.schedule.rounds + 1):
         profiles = {profile.name: profile for profile in run.federation.profiles()}
-        standing, record = _round(run, number, standing, profiles)
-        yield _evaluate_and_commit(run, number, standing, record, profiles)
+        server_state, record = _round(run, number, server_state, profiles)
+        yield _evaluate_and_commit(run, number, server_state, record, profiles)
 
 
 def open_round(
     run: Run,
     number: int,
-    standing: ServerState,
+    server_state: ServerState,
     profiles: Mapping[str, ClientProfile],
     enough: int | None = None,
 ) -> RoundExchange:
@@ -97,7 +97,7 @@ def open_round(
     context = RoundContext(run.schedule.seed, number)
     instructions = {}
     for name, profile in profiles.items():
-        instruction = run.algorithm.instruction(standing.state, profile, context)
+        instruction = run.algorithm.instruction(server_state.algorithm_state, profile, context)
         if instruction is not None:
             instructions[name] = instruction
     return RoundExchange(
@@ -106,31 +106,31 @@ def open_round(
         run.upload,
         run.download,
         run.aggregator,
-        standing.state,
-        standing.codecs,
+        server_state.algorithm_state,
+        server_state.transform_states,
         {name: profiles[name] for name in instructions},
         instructions,
-        standing.counted,
+        server_state.last_counted_rounds,
         context,
         run.journal.ledger,
         run.schedule.deadline,
         enough,
         run.schedule.max_norm_ratio,
-        standing.constants,
-        standing.holding,
+        server_state.constants,
+        server_state.holding,
     )
 
 
 def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:
     """What the server knows before the first round."""
-    kept: Memory = {}
-    server = _server(run, 0, len(profiles), kept)
+    optimizer_state: Memory = {}
+    server = _server(run, 0, len(profiles), optimizer_state)
     constants = server.learner.constants()
     _store(run).keep(constants)
     state = run.algorithm.init(server)
     expected = layout(run.algorithm.model(state))
-    codecs = run.upload.init(expected) | run.download.init(expected)
-    return ServerState(state, codecs, kept, {}, constants)
+    transform_states = run.upload.init(expected) | run.download.init(expected)
+    return ServerState(state, transform_states, optimizer_state, {}, constants)
 
 
 def _store(run: Run) -> ConstantStore:
@@ -141,25 +141,31 @@ def _restored(run: Run, former: Checkpoint) -> ServerState:
     """What the server knew at a checkpoint, with the same constants in its learner."""
     constants = _store(run).read(former.constants)
     run.learner(RoundContext(run.schedule.seed), {}).put_constants(constants)
-    return standing_of(former, constants)
+    return ServerState.restored(former, constants)
 
 
 def _round(
-    run: Run, number: int, standing: ServerState, profiles: Mapping[str, ClientProfile]
+    run: Run, number: int, server_state: ServerState, profiles: Mapping[str, ClientProfile]
 ) -> tuple[ServerState, Row]:
-    """One round up to the algorithm's step: the next standing, and what there is to record."""
+    """One round up to the algorithm's step: the next server_state, and what there is to record."""
     ledger = run.journal.ledger
-    exchange, combined = _combined(run, number, standing, profiles)
+    exchange, combined = _combined(run, number, server_state, profiles)
     with ledger.time("round"):
-        combined, codecs = run.upload.finish(combined, standing.codecs)
+        combined, transform_states = run.upload.finish(combined, server_state.transform_states)
     with ledger.time("step"):
-        kept = dict(standing.kept)
-        server = _server(run, number, len(profiles), kept)
-        state = run.algorithm.step(standing.state, combined, server)
+        optimizer_state = dict(server_state.optimizer_state)
+        server = _server(run, number, len(profiles), optimizer_state)
+        state = run.algorithm.step(server_state.algorithm_state, combined, server)
     _refuse_infinite(state, number, combined.clients)
     counted = exchange.counting(combined.clients)
-    codecs = {**standing.codecs, **codecs}
-    after = replace(standing, state=state, codecs=codecs, kept=kept, counted=counted)
+    transform_states = {**server_state.transform_states, **transform_states}
+    after = replace(
+        server_state,
+        algorithm_state=state,
+        transform_states=transform_states,
+        optimizer_state=optimizer_state,
+        last_counted_rounds=counted,
+    )
     record = {"clients": list(combined.clients), "weight": combined.weight}
     return after, {**record, "train": dict(combined.numbers)}
 
@@ -175,7 +181,7 @@ def _refuse_infinite(state: State, number: int, clients: Sequence[str]) -> None:
 
 
 def _combined(
-    run: Run, number: int, standing: ServerState, profiles: Mapping[str, ClientProfile]
+    run: Run, number: int, server_state: ServerState, profiles: Mapping[str, ClientProfile]
 ) -> tuple[RoundExchange, Aggregate]:
     """A round's updates, combined; below the quorum they are dropped, and the round asked again."""
     plan, ledger = run.schedule, run.journal.ledger
@@ -184,7 +190,7 @@ def _combined(
     chosen = sample(profiles, wider, RoundContext(plan.seed, number))
     needed = min(plan.quorum, enough)
     while True:
-        exchange = open_round(run, number, standing, chosen, enough)
+        exchange = open_round(run, number, server_state, chosen, enough)
         former = len(ledger.rows)
         with ledger.time("round"):
             combined = run.aggregator.aggregate(exchange)
@@ -202,7 +208,7 @@ def _combined(
 def _evaluate_and_commit(
     run: Run,
     number: int,
-    standing: ServerState,
+    server_state: ServerState,
     record: Row,
     profiles: Mapping[str, ClientProfile],
 ) -> Row:
@@ -212,11 +218,11 @@ def _evaluate_and_commit(
     with ledger.time("evaluation"):
         every = run.schedule.validate_every
         if last or (every and number % every == 0):
-            record = {**record, **_evaluated(run, number, standing, "validation")}
+            record = {**record, **_evaluated(run, number, server_state, "validation")}
         if (last and run.schedule.test) or (number == 0 and run.schedule.test is True):
-            record = {**record, **_evaluated(run, number, standing, "test")}
+            record = {**record, **_evaluated(run, number, server_state, "test")}
     if last and run.schedule.evaluate_clients:
-        exchange = open_round(run, number, standing, profiles)
+        exchange = open_round(run, number, server_state, profiles)
         with ledger.time("round"):
             answers = {profile.name: update for profile, update in exchange.evaluate()}
         scored = {name: dict(u.numbers) for name, u in answers.items() if u.weight}
@@ -229,7 +235,7 @@ def _evaluate_and_commit(
         "time": time.time(),
     }
     report("saving the round")
-    run.journal.commit(checkpoint(number, standing), record)
+    run.journal.commit(server_state.checkpoint(number), record)
     _tell(run, record)
     return record
 
@@ -240,13 +246,13 @@ def _tell(run: Run, record: Row) -> None:
     report(ROUNDS, record["round"], run.schedule.rounds, seconds=took, **record["bytes"])
 
 
-def _evaluated(run: Run, number: int, standing: ServerState, split: str) -> Row:
+def _evaluated(run: Run, number: int, server_state: ServerState, split: str) -> Row:
     """The global model's scores on one of the server's splits."""
     learner = run.learner(RoundContext(run.schedule.seed, number), {})
-    tasks = {n: task for n, task in run.tasks.items() if split == "test" or not task.costly}
+    tasks = {n: task for n, task in run.tasks.items() if split == "test" or not task.test_only}
     if not tasks or not learner.examples(split):
         return {}
-    model = run.algorithm.model(standing.state)
+    model = run.algorithm.model(server_state.algorithm_state)
     known = digest(model)
     if run.scored.get(split, ("", {}))[0] != known:  # an unchanged model is not scored again
         learner.load(model)
@@ -262,9 +268,9 @@ def _evaluated(run: Run, number: int, standing: ServerState, split: str) -> Row:
     return {split: metrics}
 
 
-def _server(run: Run, number: int, num_clients: int, kept: Memory) -> Server:
+def _server(run: Run, number: int, num_clients: int, optimizer_state: Memory) -> Server:
     context = RoundContext(run.schedule.seed, number)
-    return Server(run.learner(context, kept), num_clients, context)
+    return Server(run.learner(context, optimizer_state), num_clients, context)
 
 
 def _too_few(number: int, combined: Aggregate, needed: int, rows: Sequence[Row]) -> str:

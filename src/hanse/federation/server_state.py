@@ -1,47 +1,65 @@
-"""What the server knows between two rounds, and how a checkpoint holds it."""
+"""The server's state between two rounds, and its form in a checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hanse.federation.constants import Constants
 from hanse.federation.interfaces.results import Memory, State
-from hanse.federation.pipeline import Codecs
+from hanse.federation.pipeline import TransformStates
 from hanse.journal.checkpoints import Checkpoint
 from hanse.tensors.named import Tensors
 
-# Names of groups in a checkpoint; the transforms' states are beside them by their places.
-STATE = "algorithm."
-KEPT = "optimizer"
+# Names of groups in a checkpoint. Each transform's state is a group named by its place.
+ALGORITHM = "algorithm."  # before the name of each of the algorithm's groups
+OPTIMIZER = "optimizer"
 
 
 @dataclass(frozen=True)
 class ServerState:
-    """What the server knows between two rounds.
+    """The server's state between two rounds.
 
-    constants: of the adapter. holding: the clients that have them, to which exchanges add.
+    optimizer_state: of an algorithm that trains on the server.
+    last_counted_rounds: of each client that keeps a memory, the last round that counted its update.
+    constants: of the adapter.
+    holding: the clients that have the constants; each exchange adds to it.
     """
 
-    state: State
-    codecs: Codecs
-    kept: Memory  # the optimizer's, for an algorithm that trains on the server
-    counted: Mapping[str, int]  # the last counted round of each client that remembers it
+    algorithm_state: State
+    transform_states: TransformStates
+    optimizer_state: Memory
+    last_counted_rounds: Mapping[str, int]
     constants: Constants = field(default_factory=Constants)
     holding: set[str] = field(default_factory=set)
 
+    def checkpoint(self, round: int) -> Checkpoint:
+        """The checkpoint of this state after a round."""
+        groups: dict[str, Tensors] = {
+            f"{ALGORITHM}{name}": tensors for name, tensors in self.algorithm_state.items()
+        }
+        groups |= {**self.transform_states, OPTIMIZER: self.optimizer_state}
+        return Checkpoint(
+            round,
+            groups,
+            dict(self.last_counted_rounds),
+            self.constants.digest,
+            frozenset(self.holding),
+        )
 
-def checkpoint(number: int, standing: ServerState) -> Checkpoint:
-    """What is written down after a round."""
-    groups: dict[str, Tensors] = {f"{STATE}{name}": t for name, t in standing.state.items()}
-    groups |= {**standing.codecs, KEPT: standing.kept}
-    known = standing.constants.digest, frozenset(standing.holding)
-    return Checkpoint(number, groups, dict(standing.counted), *known)
+    @staticmethod
+    def restored(checkpoint: Checkpoint, constants: Constants | None = None) -> "ServerState":
+        """The state in a checkpoint.
 
-
-def standing_of(checkpoint: Checkpoint, constants: Constants | None = None) -> ServerState:
-    """What the server knew at a checkpoint; constants: those that it names, where they matter."""
-    groups = dict(checkpoint.groups)
-    kept = dict(groups.pop(KEPT, {}))
-    state = {n[len(STATE) :]: t for n, t in groups.items() if n.startswith(STATE)}
-    codecs = {n: t for n, t in groups.items() if not n.startswith(STATE)}
-    known = constants or Constants(), set(checkpoint.holding)
-    return ServerState(state, codecs, kept, checkpoint.counted, *known)
+        constants: those that the checkpoint names; may be left out by who needs the model only.
+        """
+        groups = dict(checkpoint.groups)
+        optimizer_state = dict(groups.pop(OPTIMIZER, {}))
+        names = [name for name in groups if name.startswith(ALGORITHM)]
+        algorithm_state = {name.removeprefix(ALGORITHM): groups.pop(name) for name in names}
+        return ServerState(
+            algorithm_state,
+            groups,
+            optimizer_state,
+            checkpoint.counted,
+            constants or Constants(),
+            set(checkpoint.holding),
+        )

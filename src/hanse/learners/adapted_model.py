@@ -85,7 +85,7 @@ class AdaptedModel(Learner):
         self.frozen = dict(tensors)
         self._set_frozen()
 
-    def correct(self, residual: Tensors) -> None:
+    def set_residual(self, residual: Tensors) -> None:
         self.residual = residual
 
     def load(self, tensors: Tensors) -> None:

@@ -227,7 +227,7 @@ def _scoring(simulation: Simulation, run: Run) -> float:
     seconds = 0.0
     for task in run.tasks.values():
         splits = [learner.examples("test")] * tests
-        if not task.costly:
+        if not task.test_only:
             splits += [learner.examples("validation")] * looks
             splits += held if schedule.evaluate_clients else []
         splits = [split for split in splits if split]
@@ -240,12 +240,12 @@ def _scoring(simulation: Simulation, run: Run) -> float:
 def _amount(task: Task, split: Sequence[Example]) -> int:
     """What the time of scoring a split grows with: answers to be generated, or else tokens."""
     scored = split[: task.limit]
-    return len(scored) if task.costly else sum(lengths(scored))
+    return len(scored) if task.test_only else sum(lengths(scored))
 
 
 def _seconds_each(task: Task, simulation: Simulation, split: Sequence[Example]) -> float:
     """Seconds for each unit of `_amount`, from scoring a few examples of every length."""
-    probe = split[:: max(1, len(split) // (ANSWERED if task.costly else SCORED))]
+    probe = split[:: max(1, len(split) // (ANSWERED if task.test_only else SCORED))]
     begin = time.perf_counter()
     task.evaluate(replace(simulation.learner, splits={"test": probe}), "test")
     return (time.perf_counter() - begin) / _amount(task, probe)
@@ -256,7 +256,7 @@ def _lengths(simulation: Simulation) -> Lengths:
     settings, learner = simulation.experiment, simulation.learner
     rows = [row for name in settings.client_names for row in simulation.division.train[name]]
     rows = rows[:: max(1, len(rows) // MEASURED)]
-    labels, needs = simulation.division.labels, build_objective(settings).needs
+    labels, needs = simulation.division.labels, build_objective(settings).example_kind
     cut = examples(settings, rows, labels, needs, learner.backbone)
     whole = examples(settings, rows, labels, needs, learner.backbone, whole=True)
     sizes = np.array([len(example) for example in whole])

@@ -47,7 +47,7 @@ def compare(
     experiment, machine = found.experiment, Resources()
     rows = _rows(run, experiment, data, split)
     tasks = build_tasks(experiment)
-    needs = next(iter(tasks.values())).needs
+    needs = next(iter(tasks.values())).example_kind
     labels = experiment.data.labels  # the run has written down those that it found
     scored = examples(
         experiment, rows, labels, needs, machine.backbone(experiment.model, needs, labels)

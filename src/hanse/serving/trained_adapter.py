@@ -10,7 +10,7 @@ from hanse.experiment import loading
 from hanse.experiment.assembly.resources import Resources, outputs
 from hanse.experiment.schema import AnyAdapter, Experiment, build_algorithm, build_objective
 from hanse.federation.constants import FOLDER, Constants, ConstantStore
-from hanse.federation.server_state import standing_of
+from hanse.federation.server_state import ServerState
 from hanse.journal.checkpoints import latest
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.injection import adapter_files
@@ -90,7 +90,7 @@ def _unfinished(folder: Path, experiment: Experiment) -> Trained:
         raise UserError(
             f"{folder} has no adapter and no checkpoint yet; run `hanse resume {folder}` first."
         )
-    tensors = build_algorithm(experiment).model(standing_of(checkpoint).state)
+    tensors = build_algorithm(experiment).model(ServerState.restored(checkpoint).algorithm_state)
     constants = ConstantStore(folder / FOLDER).read(checkpoint.constants)
     return Trained(experiment, tensors, checkpoint.round, constants)
 
@@ -115,7 +115,7 @@ def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
 
 def _labels(folder: Path, base: str, objective: str) -> dict[str, str]:
     """What the outputs of a PEFT adapter stand for, as it says, or else its base model."""
-    needs = build_objective(Experiment.model_validate({"objective": objective})).needs
+    needs = build_objective(Experiment.model_validate({"objective": objective})).example_kind
     return adapter_files.labels(folder) or {name: name for name in names(base, needs)}
 
 

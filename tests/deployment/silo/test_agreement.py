@@ -113,7 +113,7 @@ def plain(folder: Path, **settings: Any) -> Outcome:
 def test_agreement_changes_nothing(tmp_path: Path, algorithm: Any) -> None:
     mine = federate(algorithm, silos(), tmp_path / "a", **agreeing(tmp_path / "s"))
     theirs = federate(algorithm, silos(), tmp_path / "b")
-    assert same(mine.standing, theirs.standing)
+    assert same(mine.server_state, theirs.server_state)
 
 
 def test_different_models_are_trained_without_it_and_refused_with_it(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ REQUEST = Request(
     "train",
     1,
     instruction=Instruction({"w": torch.tensor([1.0, 2.0]), "b": torch.zeros(2, 2)}, {"rank": 2.0}),
-    codecs={"upload.0": {"basis": torch.ones(3)}},
+    transform_states={"upload.0": {"basis": torch.ones(3)}},
 )
 
 
@@ -207,8 +207,8 @@ REQUEST = Request(
                 {**REQUEST.instruction.tensors, "w": torch.tensor([1.0, 2.0000002])}, {"rank": 2.0}
             ),
         ),
-        replace(REQUEST, codecs={"upload.0": {"basis": torch.zeros(3)}}),
-        replace(REQUEST, codecs={"download.0": {"basis": torch.ones(3)}}),
+        replace(REQUEST, transform_states={"upload.0": {"basis": torch.zeros(3)}}),
+        replace(REQUEST, transform_states={"download.0": {"basis": torch.ones(3)}}),
         replace(
             REQUEST,
             instruction=Instruction(
@@ -225,7 +225,9 @@ def test_all_that_is_common_is_covered(other: Request) -> None:
 
 def test_the_job_is_covered_and_a_clients_own_notes_are_not() -> None:
     assert sent(REQUEST, JOB).digest != sent(REQUEST, "another job").digest
-    noted = replace(REQUEST, counted=3, note=Instruction({"mask": torch.ones(1)}))
+    noted = replace(
+        REQUEST, last_counted_round=3, aggregator_note=Instruction({"mask": torch.ones(1)})
+    )
     assert sent(noted, JOB) == sent(REQUEST, JOB)
 
 
@@ -327,7 +329,9 @@ def test_clients_that_are_asked_one_by_one_cannot_agree(tmp_path: Path) -> None:
 
 def test_no_other_layout_gets_a_silo_to_state_twice(tmp_path: Path) -> None:
     """Else all could state one model, padded, train another, and lead a victim by their words."""
-    padded = replace(REQUEST, codecs={**REQUEST.codecs, "nobody's": {"pad": torch.zeros(1)}})
+    padded = replace(
+        REQUEST, transform_states={**REQUEST.transform_states, "nobody's": {"pad": torch.zeros(1)}}
+    )
     assert sent(padded, JOB).layout != sent(REQUEST, JOB).layout
     mine = witness("c0", tmp_path)
     mine.statement(padded)
@@ -432,7 +436,7 @@ def test_a_silo_that_has_lost_the_constants_states_again(tmp_path: Path) -> None
     with_constants(tmp_path / "run", stop_after=1, **network)
     shutil.rmtree(tmp_path / "run" / "clients" / "constants")
     gone_on = with_constants(tmp_path / "run", {"c0": 1.0, "c1": 2.0}, **network)
-    assert same(gone_on.standing, whole.standing)
+    assert same(gone_on.server_state, whole.server_state)
     assert all(record["clients"] == ["c0", "c1", "c2"] for record in gone_on.records[1:])
 
 

@@ -111,7 +111,7 @@ def test_no_secret_leaves(
 
     for error in (broken, lambda *_: 1 / 0):
         monkeypatch.setattr("hanse.deployment.silo.worker.respond", error)
-        said.append(resident.answer(_asked(world, replace(train, counted=1))))
+        said.append(resident.answer(_asked(world, replace(train, last_counted_round=1))))
     world["members"] = members.written(kits.open_server(world["hub"])).encode()
     handed_on = [
         *said,

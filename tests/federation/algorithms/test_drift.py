@@ -28,7 +28,7 @@ def ended(algorithm: Algorithm, folder: Path, rounds: int = 60, **more: object) 
     """Where a federation of the three ends."""
     clients = more.pop("clients", CLIENTS)
     outcome = federate(algorithm, clients, folder, CLIENTS["flat"], rounds=rounds, **more)  # type: ignore[arg-type]
-    return outcome.standing.state["model"]["w"].double()
+    return outcome.server_state.algorithm_state["model"]["w"].double()
 
 
 def test_fedavg_drifts_and_scaffold_does_not(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_scaffold_steps_as_the_paper_says(tmp_path: Path) -> None:
             ends.append(y)
         c = c + sum(fresh[name] - own[name] for name in CLIENTS) / 3
         x, own = x + 0.7 * (sum(ends) / 3 - x), fresh
-    state = outcome.standing.state
+    state = outcome.server_state.algorithm_state
     torch.testing.assert_close(state["model"]["w"].double(), x, atol=1e-5, rtol=0)
     torch.testing.assert_close(state["control"]["w"].double(), c, atol=1e-4, rtol=0)
 
@@ -86,7 +86,9 @@ def test_feddyn_steps_as_the_paper_says(tmp_path: Path) -> None:
             ends.append(y)
         h = h - alpha / 3 * sum(y - x for y in ends)
         x = sum(ends) / 3 - h / alpha
-    torch.testing.assert_close(outcome.standing.state["model"]["w"].double(), x, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        outcome.server_state.algorithm_state["model"]["w"].double(), x, atol=1e-5, rtol=0
+    )
 
 
 def test_scaffold_begins_as_fedavg_with_equal_weights(tmp_path: Path) -> None:
@@ -133,8 +135,12 @@ def test_fednova_with_equal_steps_is_fedavg(tmp_path: Path) -> None:
     three = TrainingSettings(
         learning_rate=0.05, per_device_train_batch_size=4, max_steps=4, optim="sgd"
     )
-    nova = federate(FedNova(), silos(4, three), tmp_path / "nova").standing.state["model"]
-    average = federate(FedAvg(), silos(4, three), tmp_path / "average").standing.state["model"]
+    nova = federate(FedNova(), silos(4, three), tmp_path / "nova").server_state.algorithm_state[
+        "model"
+    ]
+    average = federate(
+        FedAvg(), silos(4, three), tmp_path / "average"
+    ).server_state.algorithm_state["model"]
     for name, tensor in average.items():
         torch.testing.assert_close(nova[name], tensor, atol=1e-6, rtol=1e-5)
 
@@ -144,6 +150,6 @@ def test_lost_rounds_leave_the_clients_memory_as_it_was(
     algorithm: Algorithm, tmp_path: Path
 ) -> None:
     """A round that was begun and not counted is done again, to the same end."""
-    whole = federate(algorithm, silos(3), tmp_path / "whole", rounds=4).standing
+    whole = federate(algorithm, silos(3), tmp_path / "whole", rounds=4).server_state
     federate(algorithm, silos(3), tmp_path / "stopped", rounds=4, stop_after=2)
-    assert same(federate(algorithm, silos(3), tmp_path / "stopped", rounds=4).standing, whole)
+    assert same(federate(algorithm, silos(3), tmp_path / "stopped", rounds=4).server_state, whole)

@@ -38,15 +38,17 @@ def near(a: Tensors, b: Tensors, tolerance: float) -> bool:
 
 
 def test_fedprox_without_mu_is_fedavg(tmp_path: Path) -> None:
-    plain = federate(FedAvg(), silos(4, ADAMW), tmp_path / "fedavg").standing
-    assert same(federate(FedProx(mu=0), silos(4, ADAMW), tmp_path / "zero").standing, plain)
-    assert not same(federate(FedProx(mu=1), silos(4, ADAMW), tmp_path / "one").standing, plain)
+    plain = federate(FedAvg(), silos(4, ADAMW), tmp_path / "fedavg").server_state
+    assert same(federate(FedProx(mu=0), silos(4, ADAMW), tmp_path / "zero").server_state, plain)
+    assert not same(federate(FedProx(mu=1), silos(4, ADAMW), tmp_path / "one").server_state, plain)
 
 
 def test_fedopt_with_plain_steps_is_fedavg(tmp_path: Path) -> None:
     algorithm = FedOpt(optimizer="momentum", beta_1=0, learning_rate=1)
-    stepped = federate(algorithm, silos(4), tmp_path / "fedopt").standing.state["model"]
-    plain = federate(FedAvg(), silos(4), tmp_path / "fedavg").standing.state["model"]
+    stepped = federate(algorithm, silos(4), tmp_path / "fedopt").server_state.algorithm_state[
+        "model"
+    ]
+    plain = federate(FedAvg(), silos(4), tmp_path / "fedavg").server_state.algorithm_state["model"]
     assert near(stepped, plain, 1e-7)
 
 
@@ -62,7 +64,7 @@ def test_one_client_is_plain_training(tmp_path: Path, state: str) -> None:
         learner.load(model)
         learner.fit()
         model = learner.tensors()
-    assert near(federated.standing.state["model"], model, 1e-6)
+    assert near(federated.server_state.algorithm_state["model"], model, 1e-6)
 
 
 def test_a_kept_optimizer_does_not_notice_the_rounds(tmp_path: Path) -> None:
@@ -74,13 +76,15 @@ def test_a_kept_optimizer_does_not_notice_the_rounds(tmp_path: Path) -> None:
     for state, alike in (("keep", True), ("reset", False)):
         training = replace(every, optimizer_state=state)
         client = {name: replace(toy, training=training)}
-        rounds = federate(FedAvg(), client, tmp_path / state).standing.state["model"]
+        rounds = federate(FedAvg(), client, tmp_path / state).server_state.algorithm_state["model"]
         assert near(rounds, learner.tensors(), 1e-5) == alike
 
 
 def test_mean_is_weighted_by_examples(tmp_path: Path) -> None:
     toys = silos(3)
-    everyone = federate(FedAvg(), toys, tmp_path / "all", rounds=1).standing.state["model"]
+    everyone = federate(FedAvg(), toys, tmp_path / "all", rounds=1).server_state.algorithm_state[
+        "model"
+    ]
     total = sum(len(toy.splits["train"]) for toy in toys.values())
     expected = {name: torch.zeros_like(t) for name, t in everyone.items()}
     for name, toy in toys.items():

@@ -28,7 +28,7 @@ CLIENTS = {
 def ended(clients: dict[str, Quadratic], folder: Path, rounds: int) -> Tensor:
     """Where FedNova ends."""
     outcome = federate(FedNova(), clients, folder, CLIENTS["many"], rounds=rounds)
-    return outcome.standing.state["model"]["w"].double()
+    return outcome.server_state.algorithm_state["model"]["w"].double()
 
 
 def by_hand(own: Quadratic, rates: list[float]) -> tuple[Tensor, float]:
@@ -103,7 +103,7 @@ def test_scaffolds_variate_is_the_gradient_though_steps_are_clipped(tmp_path: Pa
     outcome = federate(Scaffold(), clients, tmp_path / "run", CLIENTS["many"], rounds=1)
     gradients = [-torch.tensor(own.curve) * torch.tensor(own.centre) for own in CLIENTS.values()]
     mean = torch.stack(gradients).mean(dim=0)
-    found = outcome.standing.state["control"]["w"]
+    found = outcome.server_state.algorithm_state["control"]["w"]
     torch.testing.assert_close(found, mean, atol=0.02, rtol=0.01)
 
 

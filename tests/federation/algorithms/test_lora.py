@@ -90,10 +90,10 @@ def test_whether_the_mean_of_products_is_met(
     algorithm: Algorithm, exact: bool, tmp_path: Path
 ) -> None:
     """From round 3 on both factors have moved, for those that move both."""
-    before = go(algorithm, tmp_path / "before", 2)[0].standing.state["model"]
+    before = go(algorithm, tmp_path / "before", 2)[0].server_state.algorithm_state["model"]
     after, tap = go(algorithm, tmp_path / "after", 3)
     wanted = dense(before, updates(tap, 3))
-    apart = (product(after.standing.state["model"]) - wanted).abs().max()
+    apart = (product(after.server_state.algorithm_state["model"]) - wanted).abs().max()
     assert (apart < 1e-6) == exact
 
 
@@ -114,7 +114,7 @@ def test_a_head_beside_the_factors_is_averaged_as_it_is(
             r for r in map(Request.parse, tap.requests) if (r.kind, r.round) == ("train", 3)
         ]
         mean += instructions[0].instruction.tensors["head"]
-    model = algorithm.model(outcome.standing.state)
+    model = algorithm.model(outcome.server_state.algorithm_state)
     torch.testing.assert_close(model["head"], mean)
     assert model["head"].abs().max() > 0
 
@@ -135,8 +135,8 @@ def test_fedit_is_exact_if_all_a_are_equal_and_not_otherwise() -> None:
 
 
 def test_fedit_is_fedavg(tmp_path: Path) -> None:
-    plain = go(FedAvg(), tmp_path / "fedavg", 3)[0].standing
-    assert same(go(FedIT(), tmp_path / "fedit", 3)[0].standing, plain)
+    plain = go(FedAvg(), tmp_path / "fedavg", 3)[0].server_state
+    assert same(go(FedIT(), tmp_path / "fedit", 3)[0].server_state, plain)
 
 
 def test_ffa_sends_b_alone_both_ways_and_leaves_a(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_ffa_sends_b_alone_both_ways_and_leaves_a(tmp_path: Path) -> None:
     for round in (1, 2, 3):
         assert all(set(tensors) == {UP} for _, tensors in updates(tap, round).values())
     model, initial = (
-        outcome.standing.state["model"],
+        outcome.server_state.algorithm_state["model"],
         held_out(rank=RANK)(RoundContext(0), {}).initial(),
     )
     assert torch.equal(model[DOWN], initial[DOWN])
@@ -154,7 +154,10 @@ def test_ffa_sends_b_alone_both_ways_and_leaves_a(tmp_path: Path) -> None:
 
 
 def test_rolora_learns_b_and_a_in_turn(tmp_path: Path) -> None:
-    models = [go(RoLoRA(), tmp_path / str(n), n)[0].standing.state["model"] for n in (1, 2, 3)]
+    models = [
+        go(RoLoRA(), tmp_path / str(n), n)[0].server_state.algorithm_state["model"]
+        for n in (1, 2, 3)
+    ]
     initial = held_out(rank=RANK)(RoundContext(0), {}).initial()
     for before, after, name in zip((initial, *models), models, (UP, DOWN, UP), strict=False):
         other = DOWN if name == UP else UP
@@ -176,9 +179,9 @@ def test_fedsa_never_sends_b_and_every_client_has_its_own(tmp_path: Path) -> Non
 
 
 def test_fedper_sharing_all_is_fedavg_and_sharing_some_is_not(tmp_path: Path) -> None:
-    plain = go(FedAvg(), tmp_path / "fedavg", 3)[0].standing
-    assert same(go(FedPer(share=("lora",)), tmp_path / "all", 3)[0].standing, plain)
-    assert not same(go(FedPer(share=("lora_B",)), tmp_path / "some", 3)[0].standing, plain)
+    plain = go(FedAvg(), tmp_path / "fedavg", 3)[0].server_state
+    assert same(go(FedPer(share=("lora",)), tmp_path / "all", 3)[0].server_state, plain)
+    assert not same(go(FedPer(share=("lora_B",)), tmp_path / "some", 3)[0].server_state, plain)
 
 
 def test_fedper_clients_go_on_from_what_they_keep(tmp_path: Path) -> None:
@@ -192,7 +195,7 @@ def test_fedper_clients_go_on_from_what_they_keep(tmp_path: Path) -> None:
         learner.load(model)
         learner.fit()
         model = learner.tensors()
-    torch.testing.assert_close(outcome.standing.state["model"][DOWN], model[DOWN])
+    torch.testing.assert_close(outcome.server_state.algorithm_state["model"][DOWN], model[DOWN])
 
 
 def test_a_pattern_that_matches_nothing_is_refused() -> None:
@@ -219,7 +222,7 @@ def test_rolora_resumes_in_either_round(stop: int, tmp_path: Path) -> None:
         return federate(RoLoRA(), learners, folder, server, rounds=4, **more)
 
     run(tmp_path / "stopped", stop_after=stop)
-    assert same(run(tmp_path / "stopped").standing, run(tmp_path / "whole").standing)
+    assert same(run(tmp_path / "stopped").server_state, run(tmp_path / "whole").server_state)
 
 
 # ---- unequal ranks
@@ -270,7 +273,7 @@ def weighted(tap: Meddler, round: int) -> Tensor:
 
 def test_flexlora_keeps_the_mean_of_scaled_products(tmp_path: Path) -> None:
     outcome, tap = mixed(tmp_path / "run", 3)
-    wanted, state = weighted(tap, 3), outcome.standing.state
+    wanted, state = weighted(tap, 3), outcome.server_state.algorithm_state
     assert (product(state["product"]) - wanted).abs().max() < 1e-5
     assert (product(state["model"]) - wanted).abs().max() < 1e-5  # rank 3 holds any 3 × 4
 
@@ -298,7 +301,7 @@ def test_a_rank_beyond_the_products_goes_on_learning(tmp_path: Path) -> None:
 
 def test_a_server_of_low_rank_evaluates_the_best_of_its_rank(tmp_path: Path) -> None:
     outcome, _ = mixed(tmp_path / "run", 2, server=1)
-    state = outcome.standing.state
+    state = outcome.server_state.algorithm_state
     away = float((product(state["model"]) - product(state["product"])).norm())
     tail = float(torch.linalg.svdvals(product(state["product"]))[1:].square().sum().sqrt())
     assert away == pytest.approx(tail, abs=1e-6)
@@ -309,7 +312,9 @@ def test_a_server_of_low_rank_evaluates_the_best_of_its_rank(tmp_path: Path) -> 
 def test_unequal_ranks_resume(algorithm: Algorithm, tmp_path: Path) -> None:
     def go_on(folder: str, **more: Any) -> Any:
         own = replace(TRAINING, optim="adamw")
-        return mixed(tmp_path / folder, 4, training=own, algorithm=algorithm, **more)[0].standing
+        return mixed(tmp_path / folder, 4, training=own, algorithm=algorithm, **more)[
+            0
+        ].server_state
 
     go_on("stopped", stop_after=2)
     assert same(go_on("stopped"), go_on("whole"))
@@ -318,7 +323,7 @@ def test_unequal_ranks_resume(algorithm: Algorithm, tmp_path: Path) -> None:
 def test_flora_adds_up_the_means_of_scaled_products(tmp_path: Path) -> None:
     outcome, tap = mixed(tmp_path / "run", 3, algorithm=FLoRA())
     wanted = weighted(tap, 1) + weighted(tap, 2) + weighted(tap, 3)
-    state = outcome.standing.state
+    state = outcome.server_state.algorithm_state
     assert (product(state["residual"]) - wanted).abs().max() < 1e-5
     # Seven columns came in each round; the rows of a softmax's gradient sum to zero.
     assert len(state["residual"][DOWN]) == 2
@@ -343,15 +348,15 @@ def test_fedex_is_exact_where_the_mean_of_factors_is_not(tmp_path: Path) -> None
         mean = {n: sum(w / whole * t[n].double() for w, t in sent.values()) for n in (UP, DOWN)}
         exact = sum(w / whole * product(t) for w, t in sent.values())
         total, before = total + exact - product(mean), product(mean)
-    state = outcome.standing.state
+    state = outcome.server_state.algorithm_state
     assert (product(state["model"]) - before).abs().max() < 1e-6
     assert (product(state["residual"]) - total).abs().max() < 1e-6
     assert total.abs().max() > 1e-3
 
 
 def test_fedex_of_one_client_is_fedit(tmp_path: Path) -> None:
-    state = go(FedExLoRA(), tmp_path / "run", 2, clients=1)[0].standing.state
-    plain = go(FedIT(), tmp_path / "fedit", 2, clients=1)[0].standing.state
+    state = go(FedExLoRA(), tmp_path / "run", 2, clients=1)[0].server_state.algorithm_state
+    plain = go(FedIT(), tmp_path / "fedit", 2, clients=1)[0].server_state.algorithm_state
     assert product(state["residual"]).abs().max() < 1e-6
     for name, tensor in plain["model"].items():
         torch.testing.assert_close(state["model"][name], tensor)
@@ -363,7 +368,7 @@ def test_clients_are_told_of_the_residual(algorithm: Algorithm, tmp_path: Path) 
     outcome, tap = go(algorithm, tmp_path / "run", 2)
     asked = [r for r in map(Request.parse, tap.requests) if r.kind == "evaluate"]
     sent = asked[0].instruction.tensors
-    for name, tensor in outcome.standing.state["residual"].items():
+    for name, tensor in outcome.server_state.algorithm_state["residual"].items():
         assert torch.equal(sent[f"residual/{name}"], tensor)
 
 
@@ -372,7 +377,7 @@ def test_hetlora_averages_what_has_the_root_of_s_in_it(tmp_path: Path) -> None:
     server = replace(held_out(TRAINING, rank=4), scale=3.0)
     before = mixed(tmp_path / "before", 1, algorithm=HetLoRA(), public=server)[0]
     outcome, tap = mixed(tmp_path / "run", 2, algorithm=HetLoRA(), public=server)
-    start = before.standing.state["model"]
+    start = before.server_state.algorithm_state["model"]
     asked = [r for r in map(Request.parse, tap.requests) if (r.kind, r.round) == ("train", 2)]
     for request, (name, rank) in zip(asked, RANKS.items(), strict=True):
         own = request.instruction.tensors
@@ -386,7 +391,7 @@ def test_hetlora_averages_what_has_the_root_of_s_in_it(tmp_path: Path) -> None:
         share, rank = norms[name] / sum(norms.values()), RANKS[name]
         up[:, :rank] += share * (SCALES[name] / 3.0) ** 0.5 * own[UP]
         down[:rank] += share * (SCALES[name] / 3.0) ** 0.5 * own[DOWN]
-    model = outcome.standing.state["model"]
+    model = outcome.server_state.algorithm_state["model"]
     torch.testing.assert_close(model[UP].double(), up, atol=1e-6, rtol=0)
     torch.testing.assert_close(model[DOWN].double(), down, atol=1e-6, rtol=0)
 
@@ -409,7 +414,7 @@ def test_hetlora_leaves_rows_that_nobody_trained(tmp_path: Path) -> None:
     server = replace(held_out(TRAINING, rank=5), scale=3.0)
     outcome, _ = mixed(tmp_path / "run", 4, algorithm=HetLoRA(), public=server)
     initial = held_out(rank=5)(RoundContext(0), {}).initial()
-    model = outcome.standing.state["model"]
+    model = outcome.server_state.algorithm_state["model"]
     assert torch.equal(model[DOWN][4], initial[DOWN][4])
     assert torch.equal(model[UP][:, 4], initial[UP][:, 4])
     assert not torch.equal(model[DOWN][3], initial[DOWN][3])
@@ -471,8 +476,8 @@ def test_lora_fair_lies_between_fedit_and_the_exact_mean() -> None:
 
 def test_ditto_without_strength_is_local_training_beside_fedavg(tmp_path: Path) -> None:
     outcome, _ = go(Ditto(strength=0), tmp_path / "run", 3)
-    plain = go(FedAvg(), tmp_path / "fedavg", 3)[0].standing.state["model"]
-    for name, tensor in outcome.standing.state["model"].items():
+    plain = go(FedAvg(), tmp_path / "fedavg", 3)[0].server_state.algorithm_state["model"]
+    for name, tensor in outcome.server_state.algorithm_state["model"].items():
         assert torch.equal(tensor, plain[name])
     scores = outcome.records[-1]["client_test"]
     for name, toy in silos(3, TRAINING, rank=RANK).items():

@@ -194,5 +194,5 @@ def test_a_residual_is_beside_lora_where_lora_is_around_another_kind(
     factors = {name: tensor for name, tensor in start.items() if ".lora_" in name}
     ups = {name for name in factors if name.endswith(B)}
     learner.load({n: t * 0 if n in ups else t for n, t in start.items()})
-    learner.correct({n: t * learner.scaling if n in ups else t for n, t in factors.items()})
+    learner.set_residual({n: t * learner.scaling if n in ups else t for n, t in factors.items()})
     torch.testing.assert_close(_alone(learner), wanted, atol=1e-3, rtol=1e-3)

@@ -118,7 +118,7 @@ def _together(backbone: Backbone, number: int, **own: Any) -> None:
 def _penalty(backbone: Backbone) -> Any:
     """FedProx's, of the server's tensors, which lie on the host."""
     host = {name: torch.zeros(p.shape) for name, p in backbone.parameters("adapter0").items()}
-    start = _learner(backbone, "a", 1).beside(host)
+    start = _learner(backbone, "a", 1).on_device(host)
     return lambda trained: squared_distance(trained, start)
 
 

@@ -271,7 +271,7 @@ def test_a_residual_goes_into_lora_alone(request: pytest.FixtureRequest, tmp_pat
         for name, one in own.items()
     }
     before = _logits(learner)
-    learner.correct(low_rank.tensors(change))
+    learner.set_residual(low_rank.tensors(change))
     wanted = _logits(learner)
     assert (wanted - before).abs().max() > 0.1
     learner.save(tmp_path)

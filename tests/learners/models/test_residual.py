@@ -93,7 +93,7 @@ def test_cohorts_train_over_it(
     learners = [client(backbone, f"c{n}", rows(n, 12)) for n in range(3)]
     residuals = [drawn(learners[0], seed) for seed in (0, 0, 1)]  # two of a kind, and another
     for learner, residual in zip(learners, residuals, strict=True):
-        learner.correct(residual)
+        learner.set_residual(residual)
         own = learner.load
         # What `compare` loads has no residual of its own.
         learner.load = lambda t, own=own, r=residual: own({**add_prefix(RESIDUAL, r), **t})  # type: ignore[method-assign]

@@ -49,7 +49,7 @@ class Sent(NamedTuple):
 
 def sent(request: Request, job: str) -> Sent:
     """What of a request is the same for all clients of like rank; job: the experiment's text."""
-    groups: Groups = {"order": request.instruction.tensors, **request.codecs}
+    groups: Groups = {"order": request.instruction.tensors, **request.transform_states}
     told = [(group, *one) for group, tensors in sorted(groups.items()) for one in shapes(tensors)]
     layout = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     whole = [

@@ -227,7 +227,7 @@ def _parts(policy: Policy, told: Experiment) -> Iterator[str]:
     tasks = build_tasks(told)
     names = map(_name, told.evaluation.tasks or tasks)
     for name, task in zip(names, tasks.values(), strict=True):
-        if not task.costly and name not in policy.tasks:
+        if not task.test_only and name not in policy.tasks:
             yield f"the task {name} is not among {', '.join(policy.tasks) or 'those allowed'}"
 
 
@@ -258,7 +258,7 @@ def _work(policy: Policy, told: Experiment, examples: int) -> Iterator[str]:
 def _widest(told: Experiment) -> int:
     """Most examples of one pass in which this silo's rows are scored; 0 if none are."""
     tasks = build_tasks(told).values() if told.evaluation.clients else ()
-    return max((getattr(task, "batch_size", 1) for task in tasks if not task.costly), default=0)
+    return max((getattr(task, "batch_size", 1) for task in tasks if not task.test_only), default=0)
 
 
 def _adapters(told: Experiment) -> list[str]:

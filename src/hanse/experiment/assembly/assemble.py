@@ -175,7 +175,7 @@ def simulate(
     experiment = _labelled(experiment, division.labels)
     every = {name: experiment.for_client(name) for name in experiment.participant_names}
     refuse_unmet(experiment, division, every, only is None)
-    asked = next(iter(build_tasks(experiment).values())).needs
+    asked = next(iter(build_tasks(experiment).values())).example_kind
     own = {name: settings for name, settings in every.items() if only is None or name in only}
     shares = list(client_examples.shares(experiment, own, division, asked))
     client_examples.refuse_unfit(shares, division.labels)
@@ -211,7 +211,7 @@ def _client_learner(
     if settings is experiment:
         return server
     mine = machine.learner(settings, {}, server.context, {})
-    _fit_to(server, name, mine, build_algorithm(experiment).unequal)
+    _fit_to(server, name, mine, build_algorithm(experiment).clients_may_differ)
     return mine
 
 

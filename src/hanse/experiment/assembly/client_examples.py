@@ -49,7 +49,7 @@ def shares(
     own: each participant's settings. asked: how tasks need their examples.
     Who holds all rows reads each as the client would to whom it was dealt.
     """
-    needs = build_objective(experiment).needs
+    needs = build_objective(experiment).example_kind
     splits = (("train", needs, division.train), ("test", asked, division.held))
 
     def template(owner: str) -> str:

@@ -14,7 +14,7 @@ from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import RUNS, Simulation
 from hanse.experiment.schema import build_algorithm, build_trackers
 from hanse.federation.server import Run, rounds
-from hanse.federation.server_state import standing_of
+from hanse.federation.server_state import ServerState
 from hanse.journal import claims
 from hanse.journal.checkpoints import latest
 from hanse.journal.claims import Claim
@@ -64,7 +64,7 @@ def finish(simulation: Simulation, folder: Path) -> None:
     if checkpoint is None:
         raise UserError(f"{folder} has no checkpoint that can be read.")
     experiment, learner = simulation.experiment, simulation.learner
-    algorithm, state = build_algorithm(experiment), standing_of(checkpoint).state
+    algorithm, state = build_algorithm(experiment), ServerState.restored(checkpoint).algorithm_state
     learner.load(algorithm.model(state))
     shared = algorithm.shared(state)
     # Where all begin afresh, what nobody has trained does nothing.

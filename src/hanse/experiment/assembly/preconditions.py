@@ -30,7 +30,7 @@ def refuse_unmet(
 def _refuse_unmeasured(tasks: Mapping[str, Task], tested: bool) -> None:
     """A costly task in a run without test rows would be silently left out."""
     for name, task in tasks.items():
-        if task.costly and not tested:
+        if task.test_only and not tested:
             raise UserError(
                 f"the task {name} takes so long that it is measured on test rows only, and here "
                 "are none; hold some out with data.test, and set evaluation.test: true."

@@ -97,7 +97,7 @@ class Resources:
     ) -> AdaptedModel:
         """A learner with the experiment's model and adapter over these splits."""
         objective = build_objective(experiment)
-        backbone = self.backbone(experiment.model, objective.needs, experiment.data.labels)
+        backbone = self.backbone(experiment.model, objective.example_kind, experiment.data.labels)
         adapter = adapter_settings(experiment)
         _refuse_crowded(backbone, adapter, experiment.model.max_length)
         key = (experiment.model.loaded, adapter, experiment.seed)
@@ -122,7 +122,7 @@ def outputs(experiment: Experiment, labels: Mapping[str, str]) -> dict[str, str]
     Where it has names for its outputs, these tell; otherwise the order is that of `labels`.
     Raises UserError if the outputs are others than the labels, and cannot become theirs.
     """
-    needs, source = build_objective(experiment).needs, experiment.adapter.source
+    needs, source = build_objective(experiment).example_kind, experiment.adapter.source
     if needs == "tokens" or not labels:
         return dict(labels)
     known = adapter_files.labels(adapter_folder(source)) if source else {}

@@ -29,7 +29,7 @@ class Ditto(FedAvg):
     def train(self, instruction: Instruction, client: Client) -> Update:
         own: Memory = dict(client.memory) or dict(instruction.tensors)
         change, fit = client.learner.change(instruction.tensors)
-        centre = client.learner.beside(instruction.tensors)
+        centre = client.learner.on_device(instruction.tensors)
 
         def penalty(trained: Mapping[str, Tensor]) -> Tensor:
             return self.strength / 2 * squared_distance(trained, centre)
@@ -38,5 +38,5 @@ class Ditto(FedAvg):
         client.memory.update(client.learner.tensors())
         return Update(change, fit.numbers(), weight=client.profile.examples)
 
-    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
         return dict(client.memory) or instruction.tensors

@@ -41,7 +41,7 @@ class FedDyn(FedAvg):
     def train(self, instruction: Instruction, client: Client) -> Update:
         start = instruction.tensors
         own = dict(client.memory) or map_tensors(torch.zeros_like, start)
-        gradient, centre = client.learner.beside(own), client.learner.beside(start)
+        gradient, centre = client.learner.on_device(own), client.learner.on_device(start)
 
         def penalty(trained: Mapping[str, Tensor]) -> Tensor:
             held = self.alpha / 2 * squared_distance(trained, centre)

@@ -48,10 +48,10 @@ class FedPer(FedAvg):
         return matching(state["model"], self.share)
 
     def train(self, instruction: Instruction, client: Client) -> Update:
-        change, fit = client.learner.change(self.personal(instruction, client))
+        change, fit = client.learner.change(self.personalized(instruction, client))
         client.memory.update(drop(client.learner.tensors(), instruction.tensors))
         shared = matching(change, self.share)
         return Update(shared, fit.numbers(), weight=client.profile.examples)
 
-    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
         return {**client.learner.initial(), **client.memory, **instruction.tensors}

@@ -19,7 +19,7 @@ class FedProx(FedAvg):
     mu: NonNegativeFloat = 0.01  # how strongly; 0 is FedAvg
 
     def train(self, instruction: Instruction, client: Client) -> Update:
-        start = client.learner.beside(instruction.tensors)
+        start = client.learner.on_device(instruction.tensors)
 
         def penalty(trained: Mapping[str, Tensor]) -> Tensor:
             return self.mu / 2 * squared_distance(trained, start)

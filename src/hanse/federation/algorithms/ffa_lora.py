@@ -38,7 +38,7 @@ class FFALoRA(FedAvg):
         client.learner.freeze(drop(client.learner.initial(), instruction.tensors))
         return super().train(instruction, client)
 
-    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
         return {**client.learner.initial(), **instruction.tensors}
 
 

@@ -31,7 +31,7 @@ class FlexLoRA(FedAvg):
         True  # the decomposition turns the factors about in every round
     )
     payload: ClassVar[str] = "factors"
-    unequal: ClassVar[bool] = True
+    clients_may_differ: ClassVar[bool] = True
 
     def init(self, server: Server) -> State:
         model = server.learner.tensors()
@@ -54,10 +54,10 @@ class FlexLoRA(FedAvg):
         return {**sized, **low_rank.non_factor_tensors(layout(state["model"]))}
 
     def train(self, instruction: Instruction, client: Client) -> Update:
-        ended, fit = client.learner.trained(self.personal(instruction, client))
+        ended, fit = client.learner.trained(self.personalized(instruction, client))
         return Update(ended, fit.numbers(), weight=client.profile.examples)
 
-    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
         initial, sent = (
             low_rank.layers(client.learner.initial()),
             low_rank.layers(instruction.tensors),

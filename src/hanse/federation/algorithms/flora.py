@@ -50,7 +50,7 @@ class FLoRA(FlexLoRA):
         ended, fit = client.learner.trained({**start, **instruction.tensors})
         return Update(ended, fit.numbers(), weight=client.profile.examples)
 
-    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
         return {**_emptied(client.learner.initial()), **instruction.tensors}
 
     def step(self, state: State, combined: Aggregate, server: Server) -> State:

@@ -34,7 +34,7 @@ class HetLoRA(FedAvg):
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
     payload: ClassVar[str] = "factors"
-    unequal: ClassVar[bool] = True
+    clients_may_differ: ClassVar[bool] = True
 
     def init(self, server: Server) -> State:
         refuse_other_than_lora(server.learner.tensors(), type(self).__name__)

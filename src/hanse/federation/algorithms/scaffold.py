@@ -75,7 +75,7 @@ class Scaffold(FedAvg):
             strip_prefix(instruction.tensors, CONTROL),
         )
         own = client.memory or map_tensors(torch.zeros_like, control)
-        correction = client.learner.beside(subtract(control, own))
+        correction = client.learner.on_device(subtract(control, own))
 
         def penalty(trained: Mapping[str, Tensor]) -> Tensor:
             return dot(correction, trained)  # its gradient is the correction
@@ -89,7 +89,7 @@ class Scaffold(FedAvg):
         tensors = add_prefix(MODEL, change) | add_prefix(CONTROL, moved)
         return Update(tensors, fit.numbers(), weight=1.0)
 
-    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
         return strip_prefix(instruction.tensors, MODEL)
 
     def step(self, state: State, combined: Aggregate, server: Server) -> State:

@@ -50,7 +50,7 @@ class Algorithm(ABC):
     needs: ClassVar[frozenset[str]] = EVERYTHING
     numbers: ClassVar[tuple[str, ...]] = ()  # those that every client must report
     payload: ClassVar[str] = "change"  # what an update holds: change, factors, logits or scalars
-    unequal: ClassVar[bool] = False  # clients' LoRA ranks may differ from the server's
+    clients_may_differ: ClassVar[bool] = False  # clients' LoRA ranks may differ from the server's
     # What clients may train by: AdamW, SGD with momentum, SGD without.
     optimizers: ClassVar[tuple[str, ...]] = ("adamw", "momentum", "sgd")
     # Clients' optimizers begin anew in every round: the next round's tensors are no continuation of
@@ -94,7 +94,7 @@ class Algorithm(ABC):
     def train(self, instruction: Instruction, client: Client) -> Update:
         """At the client: what it makes of an instruction."""
 
-    def personal(self, instruction: Instruction, client: Client) -> Tensors:
+    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
         """At the client: the tensors that it evaluates and keeps for itself."""
         return instruction.tensors
 

@@ -110,12 +110,12 @@ class Learner(ABC):
         """A copy of what is trained, on the CPU."""
         return {name: p.detach().cpu().clone() for name, p in self.parameters().items()}
 
-    def beside(self, tensors: Tensors) -> dict[str, Tensor]:
+    def on_device(self, tensors: Tensors) -> dict[str, Tensor]:
         """Such tensors where what is trained lies, for a penalty that needs them in every step."""
         device = next(iter(self.parameters().values())).device
         return {name: tensor.to(device) for name, tensor in tensors.items()}
 
-    def correct(self, residual: Tensors) -> None:
+    def set_residual(self, residual: Tensors) -> None:
         """Change the frozen base by up·down, layer by layer; the last change is gone."""
         if residual:
             raise TypeError(f"{type(self).__name__} cannot change its frozen base")
@@ -123,13 +123,13 @@ class Learner(ABC):
     def load(self, tensors: Tensors) -> None:
         """Set what is trained, in place; raises UserError unless names and shapes are the same.
 
-        What stands behind RESIDUAL goes to `correct`; without it, the base is as it was.
+        What stands behind RESIDUAL goes to `set_residual`; without it, the base is as it was.
         """
         live = self.parameters()
         refuse_unlike(live, {n: t for n, t in tensors.items() if not n.startswith(RESIDUAL)})
         for name, parameter in live.items():
             parameter.data.copy_(tensors[name])
-        self.correct(strip_prefix(tensors, RESIDUAL))
+        self.set_residual(strip_prefix(tensors, RESIDUAL))
 
     def trained(
         self, start: Tensors, penalty: Penalty | None = None
@@ -148,10 +148,10 @@ class Learner(ABC):
 class Objective(ABC):
     """What a learner minimizes."""
 
-    needs: ClassVar[str] = (
+    example_kind: ClassVar[str] = (
         "tokens"  # how rows become examples: "tokens" to learn, "choices", "tags"
     )
-    shared: ClassVar[bool] = True  # asks only for `forward` or `scores`, once: cohorts can do it
+    batchable: ClassVar[bool] = True  # asks only for `forward` or `scores`, once: cohorts can do it
 
     @abstractmethod
     def loss(self, learner: Learner, batch: Any) -> Tensor:

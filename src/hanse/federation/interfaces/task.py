@@ -10,10 +10,13 @@ from hanse.federation.interfaces.results import Scores
 class Task(ABC):
     """How a learner is judged on a split."""
 
-    needs: ClassVar[str] = "tokens"  # how rows become examples, as for objectives
-    # Measured on the server's test rows only, not on validation rows nor at the clients.
-    costly: bool = False
+    example_kind: ClassVar[str] = "tokens"  # how rows become examples, as for objectives
     limit: int | None = None  # most examples of one evaluation, a split's first; None for all
+
+    @property
+    def test_only(self) -> bool:
+        """Whether it is measured on the server's test rows only, since it takes long."""
+        return False
 
     def require(self) -> None:  # noqa: B027 (most need nothing)
         """Raise UserError if a package that it needs is not installed."""

@@ -49,5 +49,5 @@ class ClientView(Learner):
     def _refuse(self, what: str) -> NoReturn:
         raise TypeError(
             f"this objective asks for {what}, which a learner has only by itself; give the "
-            "objective `shared = False`."
+            "objective `batchable = False`."
         )

@@ -61,6 +61,6 @@ class Member:
         # Dropout is drawn for a row's own length, which a part of it does not have in a cohort.
         drops = inject.dropout(self.backbone.model, self.adapter) > 0
         apart = self.backbone.head.splits and drops
-        shared = self.objective.shared and not apart
+        shared = self.objective.batchable and not apart
         live = self.backbone.parameters(self.adapter)
         return whole and shared and stackable(self.backbone.model, self.adapter, live, self.whole)

@@ -13,7 +13,7 @@ from hanse.federation.interfaces.learner import Learner, Objective
 class Classify(Objective):
     """The mean over examples of −log p(right word), p normalized over the label words alone."""
 
-    needs = "choices"
+    example_kind = "choices"
 
     def loss(self, learner: Learner, batch: Any) -> Tensor:
         return cross_entropy(learner.scores(batch), batch.choice)

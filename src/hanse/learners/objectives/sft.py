@@ -13,7 +13,7 @@ from hanse.federation.interfaces.learner import Learner, Objective
 class Sft(Objective):
     """The mean over labelled tokens of −log p(token | what stands before it)."""
 
-    needs = "tokens"
+    example_kind = "tokens"
 
     def loss(self, learner: Learner, batch: Any) -> Tensor:
         return cross_entropy(learner.forward(batch), batch.targets)

@@ -13,7 +13,7 @@ from hanse.federation.interfaces.learner import Learner, Objective
 class Tag(Objective):
     """The mean over words of −log p(tag | the whole text); p is read at a word's first token."""
 
-    needs = "tags"
+    example_kind = "tags"
 
     def loss(self, learner: Learner, batch: Any) -> Tensor:
         return cross_entropy(learner.forward(batch), batch.targets)
