@@ -20,7 +20,7 @@ from hanse.federation.messages import ClientProfile, Request
 Sign = Callable[[bytes, str, int, str], tuple[bytes, int]]
 # Opens (what came, run); whose it is, the number of the letter that it answers, and the body.
 Open = Callable[[bytes, str], tuple[str, int, bytes]]
-WHO = b""  # asks who is there
+HELLO = b""  # asks who is there
 TEXTS = ("run", "settings", "rows", "model", "precision", "version")
 SAID = ("name", "session", "error")
 NUMBERS = ("rank", "scaling")
@@ -110,13 +110,13 @@ class SiloReply:
 class Envelopes:
     """Writes a run's letters, and reads the answers.
 
-    letter: without a request; what it says is the same for all.
+    envelope: without a request; its other fields are the same for all silos.
     sign, open: none where nothing is signed, which is for one machine alone.
     adapters: the numbers of the adapter that the experiment gives a silo, by name; a silo that
         declares others is refused.
     """
 
-    letter: Envelope
+    envelope: Envelope
     sign: Sign | None = None
     open: Open | None = None
     adapters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -125,17 +125,17 @@ class Envelopes:
 
     def write(self, name: str, request: bytes) -> tuple[bytes, int]:
         """A letter to a silo with this request, and the letter's number."""
-        letter = replace(self.letter, request=request).pack()
+        letter = replace(self.envelope, request=request).pack()
         self.round = Request.parse(request).round if request else self.round
         if self.sign is None:
             return letter, next(self._numbers)
-        return self.sign(letter, self.letter.run, self.round, name)
+        return self.sign(letter, self.envelope.run, self.round, name)
 
     def read(self, data: bytes, name: str, number: int) -> SiloReply:
         """A silo's answer to the letter of this number; raises RefusedError for any other."""
         if self.open is not None:
             try:
-                sender, replied, data = self.open(data, self.letter.run)
+                sender, replied, data = self.open(data, self.envelope.run)
             except RefusedError as error:
                 raise RefusedError(_unsigned(data) or str(error)) from None
             if (sender, replied) != (name, number):

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hanse.deployment.envelopes import WHO, Envelope, Envelopes, RefusedError, SiloReply
+from hanse.deployment.envelopes import HELLO, Envelope, Envelopes, RefusedError, SiloReply
 from hanse.deployment.server import remote_clients
 from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.sockets import Frame, pack
@@ -29,7 +29,7 @@ class Node:
         self.signs_as = name
 
     def answer(self, body: bytes) -> bytes:
-        if body == WHO:
+        if body == HELLO:
             return SiloReply(self.name, self.session).pack()
         request = Envelope.parse(body).request
         if request:
@@ -58,7 +58,7 @@ class Engine:
         self.events.append(({"is": "nodes", "nodes": sorted(self.nodes)}, b""))
 
     def send(self, node: int, ticket: int, body: bytes) -> None:
-        self.greeted += body == WHO
+        self.greeted += body == HELLO
         if node not in self.nodes:
             self.events.append(({"is": "failed", "ticket": ticket, "why": "no such node"}, b""))
         elif node not in self.silent:
@@ -254,7 +254,9 @@ def test_fifty_nodes_in_the_name_of_silos_change_nothing(
         def answer(self, body: bytes) -> bytes:
             said = super().answer(body)
             return (
-                said if body == WHO else sign(said, Stamp("run1", 0, 0, self.name, *REST), self.key)
+                said
+                if body == HELLO
+                else sign(said, Stamp("run1", 0, 0, self.name, *REST), self.key)
             )
 
     def opened(data: bytes, run: str) -> tuple[str, int, bytes]:
@@ -271,7 +273,10 @@ def test_fifty_nodes_in_the_name_of_silos_change_nothing(
     letters = Envelopes(LETTER, lambda body, run, round, name: (body, 0), opened)
     silos = RemoteClients(engine, ("a", "b"), letters, enough=2)
     assert [profile.name for profile in silos.profiles()] == ["a", "b"]
-    assert {name: seat.node for name, seat in silos.seats.items()} == {"a": 50, "b": 51}
+    assert {name: client.node for name, client in silos.roster.clients.items()} == {
+        "a": 50,
+        "b": 51,
+    }
     refused = [line for line in caplog.messages if "not signed by" in line]
     assert len(refused) >= 50
 
@@ -307,7 +312,7 @@ def test_gather_waits_until_enough_say_that_they_are_there() -> None:
     engine.event = event  # type: ignore[method-assign]
     assert silos.wait_for(["a", "b"], 2)
     assert next(asked) > 50
-    assert silos.seats["a"].node == 5 and silos.seats["b"].node == 6
+    assert silos.roster.clients["a"].node == 5 and silos.roster.clients["b"].node == 6
 
 
 @pytest.mark.usefixtures("time")
@@ -328,16 +333,16 @@ def test_who_answers_too_badly_for_a_round_is_asked_later_and_later(
 @pytest.mark.usefixtures("time")
 def test_a_node_may_refuse_for_days() -> None:
     silos = seated(Engine(n1=Node("a"), n2=Node("b"), n3=Node("stranger")))
-    silos._refusals[3], silos._due[3] = 5000, 0.0
+    silos._collector.timers.refusals[3], silos._collector.timers.due[3] = 5000, 0.0
     silos.receive(2)
-    assert silos._due[3] < 1000
+    assert silos._collector.timers.due[3] < 1000
 
 
 @pytest.mark.usefixtures("time")
 def test_a_pause_ends_when_a_silo_was_started_anew(time: Callable[[], float]) -> None:
     engine = Engine(n1=Node("a"), n2=Node("b"))
     silos = seated(engine)
-    silos._pauses[0] = 6
+    silos._pauses.counts[0] = 6
     engine.nodes[3] = Node("a", "second")
     del engine.nodes[1]
     engine.show()
@@ -387,7 +392,7 @@ def test_a_node_that_is_gone_is_not_where_a_silo_is() -> None:
     silos = seated(engine)
     engine.silent = {1}
     silos.send("a", REQUEST)
-    ticket = silos._ticket
+    ticket = silos._collector._ticket
     late = engine.nodes[1].answer(replace(LETTER, request=REQUEST).pack())
     engine.nodes = {2: engine.nodes[2], 3: Node("a", "second")}
     engine.show()
@@ -398,7 +403,7 @@ def test_a_node_that_is_gone_is_not_where_a_silo_is() -> None:
     assert silos.receive(5) == ("a", b"re " + REQUEST)
     silos.send("b", REQUEST)
     silos.receive(60)
-    assert silos.seats["a"].node in (3, None)
+    assert silos.roster.clients["a"].node in (3, None)
     silos.send("a", REQUEST)
     assert silos.receive(120) == ("a", b"re " + REQUEST)
 
@@ -408,7 +413,7 @@ def test_a_silo_with_two_nodes_is_found_at_the_one_that_is_left() -> None:
     engine = Engine(n1=Node("a"), n2=Node("b"), n3=Node("a", "second"))
     silos = seated(engine)
     silos.receive(20)
-    first = silos.seats["a"].node
+    first = silos.roster.clients["a"].node
     assert first is not None
     del engine.nodes[first]
     engine.show()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hanse.deployment.envelopes import WHO, Envelope
+from hanse.deployment.envelopes import HELLO, Envelope
 from hanse.deployment.silo.policy import Policy
 from hanse.deployment.silo.settings import Rows, SiloSettings
 from hanse.deployment.silo.worker import SiloWorker
@@ -95,7 +95,7 @@ def test_no_secret_leaves(
     caplog.set_level(logging.DEBUG)
     resident = SiloWorker(world["silo"], kits.open_silo(world["own"], "silo-1"))
     train, score = (Request(kind, 1, 0, world["order"]) for kind in ("train", "evaluate"))
-    said = [resident.answer(WHO), resident.answer(_asked(world, train))]
+    said = [resident.answer(HELLO), resident.answer(_asked(world, train))]
     said.append(resident.answer(_asked(world, score)))
     assert all(len(answer) > 100 for answer in said[1:]) and resident.requests["round"] == 2
     logged = caplog.text.encode()

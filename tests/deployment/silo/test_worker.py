@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hanse
-from hanse.deployment.envelopes import WHO, Envelope, Envelopes, RefusedError, SiloReply
+from hanse.deployment.envelopes import HELLO, Envelope, Envelopes, RefusedError, SiloReply
 from hanse.deployment.silo.policy import Policy
 from hanse.deployment.silo.settings import Rows, SiloSettings
 from hanse.deployment.silo.worker import SiloWorker
@@ -51,7 +51,7 @@ def _train(server: Simulation) -> bytes:
 
 
 def test_who_is_there_is_said_before_anything_is_loaded(resident: SiloWorker) -> None:
-    answer = SiloReply.parse(resident.answer(WHO))
+    answer = SiloReply.parse(resident.answer(HELLO))
     assert (answer.name, answer.profile, resident.loaded) == ("silo-1", None, 0)
 
 

@@ -1,58 +1,84 @@
-"""What a server knows of each silo: where it is, when it was heard of, what it is doing."""
+"""The silos of a federation as the server knows them: where each one is, and what it is doing."""
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from hanse.federation.messages import AGREED, ClientProfile
 
-DOING = {"train": "training", AGREED: "training", "evaluate": "evaluating"}  # by what is asked
+ACTIVITY = {"train": "training", AGREED: "training", "evaluate": "evaluating"}  # by kind of request
 
 
 @dataclass
 class RemoteClient:
-    """One silo, as far as it is known.
+    """One silo, as far as the server knows it.
 
-    node: where it is, while it is there. session: its process; another one has forgotten what it
-        was asked. seen: when it last said anything. asked: when it was last asked.
-    request: what it has not answered yet. kind: what that asks for. since: when it was sent first.
+    node: the node at which it is connected; None while it is not.
+    session: identifies its process. A silo with another session has forgotten its last request.
+    seen_at: when anything came from it last. asked_at: when its request was last sent.
+    resend_at: when its request counts as lost and is sent again.
+    request: the request that it has not answered yet. kind: the kind of that request.
+    requested_at: when that request was first sent.
     """
 
     name: str
     node: int | None = None
     session: str = ""
-    seen: float | None = None
-    asked: float = 0.0
-    again: float = math.inf  # when the request counts as lost, and is sent again
+    seen_at: float | None = None
+    asked_at: float = 0.0
+    resend_at: float = math.inf
     profile: ClientProfile | None = None
     request: bytes | None = None
     kind: str = ""
-    since: float = 0.0
+    requested_at: float = 0.0
+
+    def activity(self, now: float) -> str:
+        """What the silo is doing, as far as the server can tell, and for how long."""
+        if self.node is None:
+            if self.seen_at is None:
+                return "never seen"
+            return f"gone, last seen {now - self.seen_at:.0f} s ago"
+        if self.request is None:
+            return "there"
+        return f"{ACTIVITY.get(self.kind, f'at {self.kind}')} for {now - self.requested_at:.0f} s"
 
 
-@dataclass(frozen=True)
-class Sent:
-    """What was sent to a node: for whom, its number, and the request in it.
+class Roster:
+    """All silos that may take part, by name and in client order."""
 
-    Without a name, it asks who is there; without a request, for a silo's profile.
-    at: when.
-    """
+    def __init__(self, names: Sequence[str]) -> None:
+        self.clients = {name: RemoteClient(name) for name in names}
 
-    node: int
-    name: str = ""
-    number: int = 0
-    request: bytes = b""
-    at: float = 0.0
+    def __len__(self) -> int:
+        return len(self.clients)
 
+    def profiles(self) -> list[ClientProfile]:
+        """The profiles of the silos that have sent one."""
+        return [client.profile for client in self.clients.values() if client.profile is not None]
 
-def doing(seat: RemoteClient, now: float) -> str:
-    """What a silo is doing, as far as the server can tell, and for how long."""
-    if seat.node is None:
-        return "never seen" if seat.seen is None else f"gone, last seen {now - seat.seen:.0f} s ago"
-    if seat.request is None:
-        return "there"
-    return f"{DOING.get(seat.kind, f'at {seat.kind}')} for {now - seat.since:.0f} s"
+    def without_profile(self) -> list[str]:
+        """The silos that have not sent a profile yet."""
+        return [client.name for client in self.clients.values() if client.profile is None]
 
+    def owing(self) -> list[str]:
+        """The silos that have not answered their request yet."""
+        return [client.name for client in self.clients.values() if client.request is not None]
 
-def longer(first: float, times: int, most: float) -> float:
-    """Seconds to wait after so many waits: each is twice the last one, up to the most."""
-    return min(most, first * 2.0 ** min(times, 10))  # it may go on for days
+    def away(self, names: Sequence[str]) -> list[str]:
+        """Those of these silos that are not connected."""
+        return [name for name in names if self.clients[name].node is None]
+
+    def nodes(self) -> set[int]:
+        """The nodes at which silos are connected."""
+        return {client.node for client in self.clients.values() if client.node is not None}
+
+    def lost_with(self, nodes: Collection[int]) -> list[RemoteClient]:
+        """Disconnect the silos whose node is not among these, and return them."""
+        lost = [
+            client
+            for client in self.clients.values()
+            if client.node is not None and client.node not in nodes
+        ]
+        for client in lost:
+            client.node = None
+        return lost

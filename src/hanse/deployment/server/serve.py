@@ -101,10 +101,10 @@ def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watc
     most = ROOM + WIDEST * sum(each.numel() for each in made.learner.parameters().values())
     with closing(journal), _engine(folder / FLOWER, address, kit, most) as engine:
         sign, opened = _signed(kit, folder) if kit else (None, None)
-        letters = Envelopes(_letter(folder, made), sign, opened, _adapters(made))
-        silos = RemoteClients(engine, wanted, letters, plan.needed(len(wanted)), plan.deadline)
+        envelopes = Envelopes(_envelope(folder, made), sign, opened, _adapters(made))
+        silos = RemoteClients(engine, wanted, envelopes, plan.needed(len(wanted)), plan.deadline)
         watch.silos = silos
-        federation = Agreeing(silos, letters.letter.settings) if kit is not None else silos
+        federation = Agreeing(silos, envelopes.envelope.settings) if kit is not None else silos
         run = made.run(journal, federation)
         with execute.stoppable() as stop:
             silos.stop = stop.is_set
@@ -238,7 +238,7 @@ def _name(folder: Path) -> str:
     return name.decode()
 
 
-def _letter(folder: Path, made: Simulation) -> Envelope:
+def _envelope(folder: Path, made: Simulation) -> Envelope:
     """What every silo is told: the settings, which rows are divided, how models compute."""
     values = made.experiment.resolved()
     values |= {"output_dir": None, "report_to": [], "cohort": "off"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.deployment.server.remote_clients import RemoteClients
-from hanse.deployment.server.roster import RemoteClient, doing
+from hanse.deployment.server.roster import RemoteClient
 from hanse.journal.run_folder import records
 from hanse.observability.metrics_endpoint import Figure, Status
 
@@ -29,13 +29,14 @@ class Watch:
         """Of which run and round a log line is."""
         if self.silos is None:
             return {"run": "", "round": 0}
-        letters = self.silos.letters
-        return {"run": letters.letter.run, "round": letters.round}
+        envelopes = self.silos.envelopes
+        return {"run": envelopes.envelope.run, "round": envelopes.round}
 
     def status(self) -> Status:
         """All of it; it is well while the run goes on, although it may be waiting for silos."""
         rows = records(self.folder)
-        seats = [*self.silos.seats.values()] if self.silos else [*map(RemoteClient, self.names)]
+        known = self.silos.roster.clients.values() if self.silos else map(RemoteClient, self.names)
+        clients = [*known]
         waiting = self.silos.waiting_for if self.silos else self.names
         now = time.monotonic()
         facts = {
@@ -43,12 +44,12 @@ class Watch:
             "starting": self.silos is None,
             "round": rows[-1]["round"] if rows else None,
             "rounds": self.rounds,
-            "connected": [seat.name for seat in seats if seat.node is not None],
+            "connected": [client.name for client in clients if client.node is not None],
             "waiting_for": [*waiting],
-            "silos": {seat.name: doing(seat, now) for seat in seats},
+            "silos": {client.name: client.activity(now) for client in clients},
             "paused": self._paused,
         }
-        return Status(facts, True, [*self._progress(rows), *_seats(seats, now)])
+        return Status(facts, True, [*self._progress(rows), *_connections(clients, now)])
 
     @property
     def _paused(self) -> bool:
@@ -76,11 +77,11 @@ class Watch:
         yield Figure("hanse_failed_answers", "Answers that were no updates", failed, {}, True)
 
 
-def _seats(seats: Sequence[RemoteClient], now: float) -> Iterator[Figure]:
-    for seat in seats:
-        own = {"silo": seat.name}
-        there = seat.node is not None
-        yield Figure("hanse_silo_connected", "Whether a silo is there", there, own)
-        if seat.seen is not None:
-            ago = now - seat.seen
-            yield Figure("hanse_silo_seen_seconds", "Since it last said anything", ago, own)
+def _connections(clients: Sequence[RemoteClient], now: float) -> Iterator[Figure]:
+    for client in clients:
+        label = {"silo": client.name}
+        connected = client.node is not None
+        yield Figure("hanse_silo_connected", "Whether a silo is there", connected, label)
+        if client.seen_at is not None:
+            ago = now - client.seen_at
+            yield Figure("hanse_silo_seen_seconds", "Since it last said anything", ago, label)

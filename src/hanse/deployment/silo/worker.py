@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hanse
-from hanse.deployment.envelopes import WHO, Envelope, RefusedError, SiloReply
+from hanse.deployment.envelopes import HELLO, Envelope, RefusedError, SiloReply
 from hanse.deployment.silo.enforcement import WITHHELD, note, rounded
 from hanse.deployment.silo.guard import Guard
 from hanse.deployment.silo.job import Refused, RowCounts
@@ -108,7 +108,7 @@ class SiloWorker:
 
     def answer(self, data: bytes) -> bytes:
         """The answer to a letter, or to the question who is here."""
-        if data == WHO:
+        if data == HELLO:
             return SiloReply(self.silo.name, self.session).pack()
         if self.kit is None:
             return self._answered(data, None).pack()

@@ -1,0 +1,192 @@
+"""Requests to silos and their replies: sent again where one may be lost, each counted once.
+
+A request is sent again when its silo comes back at another node or with another process, when the
+engine that carries messages was restarted, or when the silo answers a hello, which it does between
+two requests only, and the reply still does not come. A silo may therefore answer twice; the round
+counts one of the two.
+"""
+
+import logging
+import math
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from hanse.deployment.envelopes import HELLO, Envelopes, RefusedError, SiloReply
+from hanse.deployment.server.engine import Engine
+from hanse.deployment.server.roster import RemoteClient, Roster
+from hanse.deployment.server.timers import QUIET_BEFORE_HELLO, REPLY_GRACE, NodeTimers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A message that was sent to a node and has no answer yet.
+
+    name: the silo that it is for; empty for a hello, which asks who is at the node.
+    number: the number of its envelope.
+    request: the request in it; empty if it asks for the silo's profile.
+    at: when it was sent.
+    """
+
+    node: int
+    name: str = ""
+    number: int = 0
+    request: bytes = b""
+    at: float = 0.0
+
+
+@dataclass
+class ReplyCollector:
+    """Sends hellos and requests to nodes over an engine, and collects the silos' replies.
+
+    replies: those that have come, with the silo's name, until they are taken out.
+    answered_at: when a silo last sent a valid answer.
+    """
+
+    engine: Engine
+    envelopes: Envelopes
+    roster: Roster
+    timers: NodeTimers = field(default_factory=NodeTimers)
+    replies: deque[tuple[str, bytes]] = field(default_factory=deque)
+    answered_at: float = 0.0
+    _under_way: dict[int, Sent] = field(default_factory=dict)  # by ticket
+    _ticket: int = 0
+
+    def ask(self, client: RemoteClient) -> None:
+        """Send a connected silo its request."""
+        assert client.node is not None and client.request is not None
+        client.asked_at, client.resend_at = time.monotonic(), math.inf
+        self._send(client, client.node, client.request)
+
+    def mark_unknown(self, client: RemoteClient) -> None:
+        """Take a silo for disconnected until it answers a hello, which is sent now."""
+        if client.node is not None:
+            self.timers.call(client.node, time.monotonic())
+        client.node, client.session = None, ""
+
+    def step(self, seconds: float) -> None:
+        """Send the hellos that are due, and handle the events of at most so many seconds."""
+        self._send_hellos()
+        while (event := self.engine.event(seconds)) is not None:
+            seconds = 0.0
+            head, body = event
+            if head["is"] == "nodes":
+                self._on_nodes(head["nodes"])
+            elif head["is"] == "anew":
+                self._on_restart()
+            elif sent := self._under_way.pop(head["ticket"], None):
+                if head["is"] == "reply":
+                    self._on_reply(sent, body)
+                else:
+                    self._on_failure(sent, head["why"])
+            self._send_hellos()
+
+    def _send_hellos(self) -> None:
+        """Greet new nodes and silent ones, and repeat requests that count as lost."""
+        now = time.monotonic()
+        for client in self.roster.clients.values():
+            if client.request is None or client.node is None:
+                continue
+            if client.resend_at <= now:
+                self.ask(client)
+            elif now - max(client.asked_at, client.seen_at or 0.0) > QUIET_BEFORE_HELLO:
+                self.timers.call_if_idle(client.node, now)
+        for node in self.timers.expired(now):
+            self._post(Sent(node), HELLO)
+
+    def _on_nodes(self, nodes: list[int]) -> None:
+        """Note which nodes are connected now.
+
+        When the node of a silo is gone, the nodes of no silo are greeted again: the silo may be at
+        one of them.
+        """
+        now = time.monotonic()
+        self.timers.set_nodes(nodes, now)
+        lost = self.roster.lost_with(nodes)
+        for client in lost:
+            log.warning("%s is gone", client.name, extra={"silo": client.name})
+        for node in {*nodes} - self.roster.nodes() if lost else ():
+            self.timers.call_if_idle(node, now)
+
+    def _on_restart(self) -> None:
+        """Forget all that was under way: the engine was restarted and has lost it."""
+        self._under_way.clear()
+        self.timers.forget_timeouts()
+        self._on_nodes([])
+
+    def _on_reply(self, sent: Sent, body: bytes) -> None:
+        """Handle an answer: a hello's, a profile, or the reply to a request."""
+        self._mark_alive(sent)
+        try:
+            if not sent.name:
+                self._on_hello(sent, SiloReply.parse(body))
+                return
+            answer = self.envelopes.read(body, sent.name, sent.number)
+            if answer.error or answer.profile is None:
+                raise RefusedError(answer.error or "it says nothing of itself")
+        except RefusedError as error:
+            self.timers.refusals[sent.node] += 1
+            self._on_failure(sent, str(error))
+            return
+        self.timers.refusals.pop(sent.node, None)
+        self._accept(self.roster.clients[sent.name], sent, answer)
+
+    def _accept(self, client: RemoteClient, sent: Sent, answer: SiloReply) -> None:
+        """Note where a silo is, and collect its reply."""
+        connected = sent.node in self.timers  # else its node has gone since it answered
+        came = connected and (client.node, client.session) != (sent.node, answer.session)
+        if connected:
+            client.node, client.session = sent.node, answer.session
+        client.profile, client.seen_at = answer.profile, time.monotonic()
+        self.answered_at = client.seen_at
+        if came:
+            log.info("%s is there", client.name, extra={"silo": client.name})
+        if sent.request:
+            if client.request is sent.request:  # and not a later one
+                client.request, client.resend_at = None, math.inf
+            self.replies.append((client.name, answer.body))
+        elif came and client.request is not None:
+            self.ask(client)
+
+    def _on_hello(self, sent: Sent, answer: SiloReply) -> None:
+        """Ask the silo that a node names for its profile, by which it proves who it is."""
+        client = self.roster.clients.get(answer.name)
+        if client is None:
+            raise RefusedError(f"{answer.name!r:.80} is no client of this experiment")
+        if (client.node, client.session) != (sent.node, answer.session):
+            self._send(client, sent.node, b"")
+            return
+        client.seen_at = time.monotonic()
+        # It answers requests in turn: it has answered its request, or never received it.
+        if client.request is not None and client.asked_at <= sent.at:
+            client.resend_at = min(client.resend_at, client.seen_at + REPLY_GRACE)
+
+    def _mark_alive(self, sent: Sent) -> None:
+        """Note that a node has answered; older hellos to it need no answer any more."""
+        for ticket, older in [*self._under_way.items()]:
+            if older.node == sent.node and older.at <= sent.at and not older.request:
+                del self._under_way[ticket]
+        self.timers.answered(sent.node)
+
+    def _on_failure(self, sent: Sent, reason: str) -> None:
+        """Log why there is no valid answer, and greet the node again later."""
+        extra = {"silo": sent.name} if sent.name else {}
+        log.warning("%s: %s", sent.name or f"node {sent.node}", reason, extra=extra)
+        if sent.name and self.roster.clients[sent.name].node == sent.node:
+            self.mark_unknown(self.roster.clients[sent.name])
+        self.timers.failed(sent.node, time.monotonic())
+
+    def _send(self, client: RemoteClient, node: int, request: bytes) -> None:
+        """Send an envelope to the silo at a node; without a request it asks for the profile."""
+        envelope, number = self.envelopes.write(client.name, request)
+        self._post(Sent(node, client.name, number, request), envelope)
+
+    def _post(self, sent: Sent, body: bytes) -> None:
+        now = time.monotonic()
+        self._ticket += 1
+        self._under_way[self._ticket] = replace(sent, at=now)
+        if not sent.request:
+            self.timers.hello_sent(sent.node, now)
+        self.engine.send(sent.node, self._ticket, body)
