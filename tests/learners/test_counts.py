@@ -39,7 +39,7 @@ from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.injection.adapter import Adapter
-from hanse.learners.injection.inject import attach, parameters
+from hanse.learners.injection.inject import attach
 from hanse.planning.estimate import traffic
 from hanse.randomness import RoundContext
 
@@ -100,8 +100,8 @@ def _trained(
     """What is trained, without numbers."""
     model = _model(config, auto)
     with torch.device("meta"):
-        model, name, _ = attach(model, adapter, 0, task, heads)
-    return {key: p for key, p in parameters(model, name).items() if adapter.trains(key)}
+        _, attached = attach(model, adapter, 0, task, heads)
+    return attached.parameters
 
 
 @pytest.mark.parametrize(

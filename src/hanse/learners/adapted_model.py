@@ -16,7 +16,8 @@ from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.generation import Decoding, continued
-from hanse.learners.injection import adapter_files, inject, reopened
+from hanse.learners.injection import adapter_files, reopened
+from hanse.learners.injection.attached_adapter import AttachedAdapter, without_gradients
 from hanse.learners.injection.mixed import kind_of
 from hanse.learners.models.residual import merged
 from hanse.learners.training.batches import Batch, choice_scores, collate
@@ -55,18 +56,23 @@ class AdaptedModel(Learner):
     bare: bool = False
     checkpoint: TrainingCheckpoint | None = None
 
+    @property
+    def attached(self) -> AttachedAdapter:
+        """The record of its adapter in the shared model."""
+        return self.backbone.adapters[self.adapter]
+
     def parameters(self) -> Mapping[str, Parameter]:
-        live = self.backbone.parameters(self.adapter)
+        live = self.attached.parameters
         return {n: p for n, p in live.items() if n not in self.frozen} if self.frozen else live
 
     @property
     def scaling(self) -> float:
-        return inject.scaling(self.backbone.model, self.adapter)
+        return self.attached.scaling
 
     @property
     def rank(self) -> int:
         """That of its adapter."""
-        return inject.rank(self.backbone.model, self.adapter)
+        return self.attached.rank
 
     def initial(self) -> Tensors:
         return self.backbone.initial(self.adapter)
@@ -93,7 +99,7 @@ class AdaptedModel(Learner):
         self._set_frozen()  # others may have used the same adapter
 
     def _set_frozen(self) -> None:
-        live = self.backbone.parameters(self.adapter)
+        live = self.attached.parameters
         for name, tensor in self.frozen.items():
             live[name].data.copy_(tensor)
 
@@ -133,12 +139,12 @@ class AdaptedModel(Learner):
                 self.load({**member.tensors, **add_prefix(RESIDUAL, self.residual)})
                 return done
         # Dropout draws from torch's global generator.
-        live = self.backbone.parameters(self.adapter)
+        live = self.attached.parameters
         with (
             refused(),
             torch.random.fork_rng(),
             self.backbone.dropping(self.adapter),
-            inject.held(live[name] for name in self.frozen),
+            without_gradients(live[name] for name in self.frozen),
             self.backbone.corrected(self.residual),
         ):
             torch.manual_seed(self.context.derive("dropout"))
@@ -187,7 +193,7 @@ class AdaptedModel(Learner):
 
     def unshared(self, shared: Collection[str]) -> list[str]:
         """The kinds, by PEFT's names, of which clients share no tensor, while they share others."""
-        kinds = [config.peft_type for config in self.backbone.configs(self.adapter)]
+        kinds = self.attached.kinds
         known = {kind_of(name, kinds) for name in shared}
         return [kind for kind in kinds if kind not in known] if known & {*kinds} else []
 
@@ -204,7 +210,7 @@ class AdaptedModel(Learner):
         rank = None
         if self.residual:
             whole, rank = merged(whole, self.scaling, self.residual)
-        configs = self.backbone.configs(self.adapter)
+        configs = self.attached.configs
         if len(configs) > 1:
             adapter_files.save_mixed(configs, whole, folder, rank, without)
         else:

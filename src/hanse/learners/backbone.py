@@ -18,6 +18,7 @@ from hanse.learners.caching.activations import Activations
 from hanse.learners.caching.frozen_layers import FrozenLayers
 from hanse.learners.injection import constants, inject, virtual_tokens
 from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.attached_adapter import AttachedAdapter
 from hanse.learners.models import quantization
 from hanse.learners.models.head import Head
 from hanse.learners.models.heads.language_model import LanguageModel
@@ -45,15 +46,10 @@ class Backbone:
     plain_attention: bool = False
     together: int | None = None  # most clients that memory was seen to hold; none: not found out
     labels: dict[str, str] = field(default_factory=dict)  # of a classifier's outputs, in order
+    adapters: dict[str, AttachedAdapter] = field(default_factory=dict)  # by name
     _active: str = ""
     _residual: Residual | None = None  # the one that was at work last
     _correcting: bool = False
-    _initial: dict[str, Tensors] = field(default_factory=dict)  # each adapter before any training
-    _parameters: dict[str, dict[str, Parameter]] = field(default_factory=dict)
-    _resting: dict[str, list[Parameter]] = field(default_factory=dict)  # in an adapter, not trained
-    _configs: dict[str, list[Any]] = field(default_factory=dict)  # PEFT's, of each kind
-    _constants: dict[str, str] = field(default_factory=dict)  # hashes, where they are known
-    _depths: dict[str, int] = field(default_factory=dict)  # layers below each adapter
     _prefixes: dict[int, FrozenLayers | None] = field(default_factory=dict)  # by depth
     _kept: Activations = field(default_factory=Activations)
 
@@ -69,84 +65,64 @@ class Backbone:
 
     def attach(self, settings: Adapter, seed: int) -> str:
         """Put an adapter beside those already there; its name."""
-        how = self.head.task, self.fresh
-        self.model, name, self._configs[name] = inject.attach(self.model, settings, seed, *how)
-        inside = inject.parameters(self.model, name)
-        head = tuple(f".{module}." for module in inject.head_of(self.model, self.fresh))
-        mine = {key for key in inside if settings.trains(key) or any(own in key for own in head)}
-        resting = [key for key in inside if key not in mine]
-        self._resting[name] = [inside.pop(key) for key in resting]
-        self._parameters[name] = inside
-        for parameter in self._parameters[name].values():
-            parameter.data = parameter.data.float()
-        for parameter in self._resting[name]:
-            if parameter.dim() == 1:  # a norm's weight must be of the kind that its bias is of
-                parameter.data = parameter.data.float()
-        self._remember(name)
+        self.model, attached = inject.attach(self.model, settings, seed, self.head.task, self.fresh)
+        name = attached.name
+        self.adapters[name] = attached
         self._active = ""
         self.model.eval()  # a fresh adapter's dropout is at work, and scores would be random
         if virtual_tokens.are_cached(self.model, name):
             with self.autocast():
                 virtual_tokens.refuse_unread(self.activate(name), settings)
         if self.activation_cache and not self.model.config.is_encoder_decoder:
-            self._depths[name] = depth = frozen_depth(self.model, self.parameters(name).values())
+            depth = frozen_depth(self.model, attached.parameters.values())
+            attached.frozen_depth = depth
             if depth and depth not in self._prefixes:
                 what = self.model, depth, self.autocast, self.positions, self._kept
                 self._prefixes[depth] = frozen_layers.detect(*what, masked=not self.head.causal)
         return name
 
-    def configs(self, adapter: str) -> list[Any]:
-        """PEFT's configuration of each of an adapter's kinds; each is around those before it."""
-        return self._configs[adapter]
-
     def detach(self, adapter: str) -> None:
         """Take an adapter out and free its memory."""
         self.model = inject.detach(self.model, adapter)
-        del self._parameters[adapter], self._initial[adapter]
-        del self._resting[adapter], self._configs[adapter]
-        self._constants.pop(adapter, None)
-        self._depths.pop(adapter, None)
+        del self.adapters[adapter]
         self._active, self._residual = "", None
 
     def begin(self, adapter: str, tensors: Tensors) -> None:
         """Let an adapter begin with these tensors."""
-        for name, parameter in self._parameters[adapter].items():
+        attached = self.adapters[adapter]
+        for name, parameter in attached.parameters.items():
             parameter.data.copy_(tensors[name])
-        self._remember(adapter)
-
-    def _remember(self, adapter: str) -> None:
-        live = self._parameters[adapter]
-        self._initial[adapter] = {name: p.detach().clone() for name, p in live.items()}
+        attached.remember_initial()
 
     def initial(self, adapter: str) -> Tensors:
         """An adapter's tensors before any training, on the CPU."""
-        return {name: tensor.cpu() for name, tensor in self._initial[adapter].items()}
+        return {name: tensor.cpu() for name, tensor in self.adapters[adapter].initial.items()}
 
     def constants(self, adapter: str) -> Constants:
         """What one adapter has beside its parameters, on the CPU; computed if it is not there."""
         live = constants.found(self.model, adapter)
         whole = Constants.of({name: tensor.detach().cpu() for name, tensor in live.items()})
-        self._constants[adapter] = whole.digest
+        self.adapters[adapter].constants_digest = whole.digest
         return whole
 
     def has_constants(self, adapter: str, digest: str) -> bool:
         """Whether these are known to be one adapter's constants."""
-        return self._constants.get(adapter) == digest
+        return self.adapters[adapter].constants_digest == digest
 
     def put_constants(self, adapter: str, whole: Constants) -> None:
         """Set one adapter's constants; raises UserError unless names and shapes are the same."""
         constants.put(self.model, adapter, whole.tensors)
-        self._constants[adapter] = whole.digest
+        self.adapters[adapter].constants_digest = whole.digest
 
     @torch.no_grad()
     def read_constants(self, adapter: str, tensors: Tensors) -> None:
         """Take over those of an adapter on disk that is in place; raises UserError if it cannot."""
-        constants.read(self.model, adapter, tensors)
-        self._constants.pop(adapter, None)
+        constants.read(self.model, self.adapters[adapter], tensors)
+        self.adapters[adapter].constants_digest = ""
 
     def parameters(self, adapter: str) -> dict[str, Parameter]:
         """The live parameters of one adapter, by the names that PEFT gives them on disk."""
-        return self._parameters[adapter]
+        return self.adapters[adapter].parameters
 
     def max_length(self, wanted: int | None) -> int:
         """Most tokens of an example; raises UserError if the model cannot read as many."""
@@ -171,9 +147,9 @@ class Backbone:
     @property
     def weights(self) -> int:
         """How many there are in the base model."""
-        trained = (p for own in self._parameters.values() for p in own.values())
-        resting = (p for own in self._resting.values() for p in own)
-        added = {id(p) for p in (*trained, *resting)}
+        each = self.adapters.values()
+        live = [own for attached in each for own in (attached.parameters, attached.untrained)]
+        added = {id(parameter) for own in live for parameter in own.values()}
         return sum(quantization.count(p) for p in self.model.parameters() if id(p) not in added)
 
     def text(self, ids: Sequence[int]) -> str:
@@ -188,9 +164,10 @@ class Backbone:
         model: PeftModel = self.model
         if self._active != adapter:
             model.set_adapter(adapter)
-            if len(self._configs[adapter]) > 1:
+            attached = self.adapters[adapter]
+            if len(attached.configs) > 1:
                 set_adapter(model, adapter)  # layers of all kinds
-            for parameter in self._resting[adapter]:
+            for parameter in attached.untrained.values():
                 parameter.requires_grad_(False)
             self._active = adapter
         return model
@@ -214,7 +191,7 @@ class Backbone:
         ids: (R, T) tokens on the host, padded on the right; lengths: of each row, 0 for one that
             has none.
         """
-        found = self._prefixes.get(self._depths.get(adapter, 0))
+        found = self._prefixes.get(self.adapters[adapter].frozen_depth)
         return found.skipped(ids, lengths) if found else nullcontext()
 
     @contextmanager
@@ -240,13 +217,14 @@ class Backbone:
     @contextmanager
     def dropping(self, adapter: str) -> Iterator[None]:
         """An adapter's dropout at work. The frozen base stays as it is in use, without its own."""
-        dropouts = inject.dropouts(self.activate(adapter), adapter)
-        for module in dropouts:
+        self.activate(adapter)
+        modules = self.adapters[adapter].dropout_modules
+        for module in modules:
             module.train()
         try:
             yield
         finally:
-            for module in dropouts:
+            for module in modules:
                 module.eval()
 
     @contextmanager

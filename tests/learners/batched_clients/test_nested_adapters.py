@@ -24,7 +24,6 @@ from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients import adapted_layers, train
 from hanse.learners.batched_clients.stacked_adapters import StackedAdapters
-from hanse.learners.injection import inject
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.mixed import Mixed
 from hanse.learners.load import load
@@ -89,14 +88,10 @@ def _clients(backbone: Backbone, adapters: list[Adapter]) -> list[AdaptedModel]:
 def _stacked(learners: list[AdaptedModel]) -> Iterator[None]:
     """The clients' adapters at work in one pass, as a cohort puts them to work."""
     backbone, first = learners[0].backbone, learners[0]
-    live = [backbone.parameters(own.adapter) for own in learners]
     starts = [own.tensors() for own in learners]
-    pieces = adapted_layers.found(backbone.model, first.adapter, live[0], starts)
+    pieces = adapted_layers.found(backbone.model, first.attached, starts)
     assert pieces is not None
-    scalings = [
-        inject.scalings(backbone.model, own.adapter, one)
-        for own, one in zip(learners, live, strict=True)
-    ]
+    scalings = [learner.attached.layer_scalings for learner in learners]
     stack = StackedAdapters(pieces, starts, starts[0], scalings, torch.float32, backbone.device)
     with backbone.bare(), stack.applied(len(learners)):
         yield
@@ -173,7 +168,7 @@ def test_loras_dropout_is_at_work_beside_another_kind(request: pytest.FixtureReq
     ]
     learners = _clients(backbone, mixtures)
     for learner, share in zip(learners, shares, strict=True):
-        assert inject.dropout(backbone.model, learner.adapter) == share
+        assert learner.attached.dropout == share
         assert (learner.rank, learner.scaling) == (3, 16 / 3)
     start, ended = learners[0].tensors(), []
     for learner in learners:

@@ -146,7 +146,7 @@ def test_known_rows_do_not_wait(way: Any) -> None:
         decoder, layers = decoder_layers(backbone.model)
         longest = backbone.positions
         prefix = FrozenLayers(decoder, layers, 1, False, backbone.autocast, longest, backbone._kept)
-        backbone._depths["adapter0"], backbone._prefixes[1] = 1, prefix
+        backbone.adapters["adapter0"].frozen_depth, backbone._prefixes[1] = 1, prefix
         for row in rows(1, 12):
             key = (1, torch.tensor(row.ids, dtype=torch.int32).numpy().tobytes())
             backbone._kept.put(key, torch.zeros(len(row), 32))

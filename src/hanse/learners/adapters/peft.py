@@ -10,8 +10,8 @@ from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftModel, PeftType
 from pydantic import ConfigDict
 
 from hanse.errors import UserError
-from hanse.learners.injection import inject
 from hanse.learners.injection.adapter import CIRCUMSTANCES, Adapter
+from hanse.learners.injection.attached_adapter import parameters
 from hanse.learners.injection.target_modules import linears
 from hanse.registry import NAMES, ServerText, plain_names, suggestion
 
@@ -105,8 +105,8 @@ class Peft(Adapter):
     def check(self, model: PeftModel, name: str) -> None:
         """Some methods do nothing, and say nothing, until their settings are right."""
         model.set_adapter(name)
-        found = inject.parameters(model, name).values()
-        if not any(parameter.requires_grad and parameter.numel() for parameter in found):
+        live = parameters(model, name).values()
+        if not any(parameter.requires_grad and parameter.numel() for parameter in live):
             raise UserError(self.refused(model, ValueError("nothing would be trained")))
 
     @classmethod

@@ -27,7 +27,7 @@ from hanse.learners.batched_clients.batched_layers import (
     BatchedLoraXS,
 )
 from hanse.learners.batched_clients.prompts import MADE, BatchedPrefix, MadePrompt, Prompt
-from hanse.learners.injection.inject import PROMPT
+from hanse.learners.injection.attached_adapter import PROMPT, AttachedAdapter
 from hanse.learners.injection.target_modules import innermost, is_linear
 from hanse.learners.injection.tuners.bottleneck import BottleneckLayer
 from hanse.learners.injection.tuners.lora_xs import CORE, LinearWithCore
@@ -36,16 +36,16 @@ from hanse.tensors.named import Tensors
 
 
 def found(
-    model: PeftModel, adapter: str, live: Tensors, starts: Sequence[Tensors]
+    model: PeftModel, attached: AttachedAdapter, starts: Sequence[Tensors]
 ) -> list[BatchedLayer] | None:
     """The adapted layers in the order of the model; None if a cohort cannot apply all of them.
 
-    adapter: the name of one of the clients' adapters in the model; the others are placed alike.
-    live: its parameters. starts: the clients' tensors, all of the same names.
+    attached: the adapter of one of the clients; those of the others are in the same layers.
+    starts: the clients' tensors, all of the same names.
     """
-    names = {id(parameter): name for name, parameter in live.items()}
+    names = {id(parameter): name for name, parameter in attached.parameters.items()}
     pieces = []
-    for tensor, base, piece, suffixes, *more in _candidates(model, adapter):
+    for tensor, base, piece, suffixes, *more in _candidates(model, attached.name):
         name = names.get(id(tensor), "")
         place = name.removesuffix(suffixes[0])
         # An expert sees some rows' tokens, and nobody knows whose they are.

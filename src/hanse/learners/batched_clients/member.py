@@ -7,7 +7,7 @@ from hanse.federation.interfaces.learner import Learner, Objective
 from hanse.federation.interfaces.results import Memory, Penalty
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.stacked_adapters import stackable
-from hanse.learners.injection import inject
+from hanse.learners.injection.attached_adapter import AttachedAdapter
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors, digest
@@ -38,6 +38,11 @@ class Member:
     residual: Tensors = field(default_factory=dict)
 
     @property
+    def attached(self) -> AttachedAdapter:
+        """The record of its adapter in the shared model."""
+        return self.backbone.adapters[self.adapter]
+
+    @property
     def alike(self) -> tuple[Any, ...]:
         """What clients must share to train together."""
         changed = digest(self.residual) if self.residual else ""
@@ -59,8 +64,7 @@ class Member:
             for name, state, value in states
         )
         # Dropout is drawn for a row's own length, which a part of it does not have in a cohort.
-        drops = inject.dropout(self.backbone.model, self.adapter) > 0
+        drops = self.attached.dropout > 0
         apart = self.backbone.head.splits and drops
         shared = self.objective.batchable and not apart
-        live = self.backbone.parameters(self.adapter)
-        return whole and shared and stackable(self.backbone.model, self.adapter, live, self.whole)
+        return whole and shared and stackable(self.backbone.model, self.attached, self.whole)

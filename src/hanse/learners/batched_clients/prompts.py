@@ -12,7 +12,7 @@ from torch.nn.functional import relu
 from torch.utils.hooks import RemovableHandle
 
 from hanse.learners.batched_clients.batched_layers import BIAS, WEIGHT, BatchedLayer, Drop, Own
-from hanse.learners.injection.inject import EMBEDDING, ENCODER, PROMPT
+from hanse.learners.injection.attached_adapter import EMBEDDING, ENCODER, PROMPT
 from hanse.learners.models.layers import replaced
 
 MADE = (

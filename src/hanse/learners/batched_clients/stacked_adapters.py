@@ -16,12 +16,13 @@ from torch import Tensor
 
 from hanse.learners.batched_clients import adapted_layers
 from hanse.learners.batched_clients.batched_layers import BatchedLayer, Drop
+from hanse.learners.injection.attached_adapter import AttachedAdapter
 from hanse.tensors.named import Tensors
 
 
-def stackable(model: PeftModel, adapter: str, live: Tensors, parameters: Tensors) -> bool:
+def stackable(model: PeftModel, attached: AttachedAdapter, tensors: Tensors) -> bool:
     """Whether a cohort can apply all of an adapter."""
-    return adapted_layers.found(model, adapter, live, [parameters]) is not None
+    return adapted_layers.found(model, attached, [tensors]) is not None
 
 
 class StackedAdapters:

@@ -20,7 +20,6 @@ from hanse.learners.batched_clients.client_view import ClientView
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.batched_clients.optimizer import Steps
 from hanse.learners.batched_clients.stacked_adapters import StackedAdapters
-from hanse.learners.injection import inject
 from hanse.learners.training.batch_sampling import sample_batches
 from hanse.learners.training.batches import Batch, joined
 from hanse.learners.training.loop import share_done
@@ -124,20 +123,19 @@ class _Cohort:
         self.members = members
         self.backbone = members[0].backbone
         self.courses = sorted(map(_course, members), key=lambda course: -len(course.steps))
-        model, ordered = self.backbone.model, [course.member for course in self.courses]
-        starts, first = [member.whole for member in ordered], ordered[0].adapter
-        live = {member.adapter: self.backbone.parameters(member.adapter) for member in ordered}
-        found = adapted_layers.found(model, first, live[first], starts)
+        ordered = [course.member for course in self.courses]
+        starts = [member.whole for member in ordered]
+        found = adapted_layers.found(self.backbone.model, ordered[0].attached, starts)
         assert found is not None  # clients whose adapters cannot be stacked do not come here
         self.stack = StackedAdapters(
             found,
             starts,
             ordered[0].tensors.keys(),
-            [inject.scalings(model, m.adapter, live[m.adapter]) for m in ordered],
+            [member.attached.layer_scalings for member in ordered],
             torch.bfloat16 if self.backbone.bf16 else torch.float32,
             self.backbone.device,
         )
-        self.drops = [inject.dropout(model, member.adapter) for member in ordered]
+        self.drops = [member.attached.dropout for member in ordered]
         self.optimizer = Steps(self.stack, ordered)
 
     def train(self) -> list[TrainResult]:

@@ -20,7 +20,7 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.injection import mixed
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.adapter_layout import CONFIG, WEIGHTS, folders, marked
-from hanse.learners.injection.inject import ENCODER
+from hanse.learners.injection.attached_adapter import ENCODER
 from hanse.learners.injection.mixed import Mixed
 from hanse.learners.injection.tuners import lora_xs
 from hanse.tensors.named import Tensors

@@ -7,7 +7,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from torch import Tensor
 
 from hanse.errors import UserError
-from hanse.learners.injection.inject import parameters
+from hanse.learners.injection.attached_adapter import AttachedAdapter
 from hanse.learners.injection.tuners.lora_xs import LinearWithCore
 from hanse.tensors.low_rank import Factors
 from hanse.tensors.named import Tensors, refuse_unlike
@@ -41,19 +41,21 @@ def put(model: PeftModel, adapter: str, tensors: Tensors) -> None:
         layer.fixed[adapter] = Factors(tensors[name + UP].to(there), tensors[name + DOWN].to(there))
 
 
-def read(model: PeftModel, adapter: str, tensors: Tensors) -> None:
+def read(model: PeftModel, attached: AttachedAdapter, tensors: Tensors) -> None:
     """Set the constants that a PEFT file has; raises UserError if one of another kind differs.
 
     tensors: all of the file; those that are trained are in the adapter already.
     """
-    for name, buffer in _named_buffers(model, adapter):
+    for name, buffer in _named_buffers(model, attached.name):
         if name in tensors and tensors[name].shape == buffer.shape:
             buffer.copy_(tensors[name])
-    live = parameters(model, adapter)
-    if tensors.keys() <= live.keys():
+    live = attached.parameters.keys() | attached.untrained.keys()
+    if tensors.keys() <= live:
         return
-    there = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
-    for name in sorted(tensors.keys() & there.keys() - live.keys()):
+    there = get_peft_model_state_dict(
+        model, adapter_name=attached.name, save_embedding_layers=False
+    )
+    for name in sorted(tensors.keys() & there.keys() - live):
         if not torch.equal(there[name].cpu(), tensors[name].to(there[name].dtype)):
             raise UserError(
                 f"the adapter has {name} of its own, which its settings do not tell; an adapter of "

@@ -16,7 +16,7 @@ from hanse.errors import UserError
 from hanse.learners.backbone import Backbone
 from hanse.learners.injection.adapter_files import kinds, read
 from hanse.learners.injection.adapter_layout import WEIGHTS
-from hanse.learners.injection.inject import PROMPT
+from hanse.learners.injection.attached_adapter import PROMPT
 from hanse.learners.training.batches import Batch, placed
 from hanse.tensors.named import refuse_unlike
 
