@@ -2,7 +2,7 @@
 # make test        lint, types, layering, then every test but those of `make chaos`
 # make check       lint, types, layering
 # make chaos       real federations under faults, for half an hour; keeps the figures
-# make docs-check  run every command of the guides
+# make docs-check  run every command of the guides on the real model
 # make bench       measure, and write benchmarks/results/ (hours)
 # make bench-short the benchmarks of speed in their short forms, into runs/benchmarks/ (minutes)
 # make test-gpu    the tests that need a GPU; "not run" without one
@@ -44,7 +44,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache
 
 docs-check: $(VENV)/.dev $(VENV)/.samples
-	$(BIN)/pytest -m "end_to_end" tests/end_to_end/test_docs.py
+	HANSE_DOCS_REAL=1 $(BIN)/pytest -m "end_to_end" tests/end_to_end/test_docs.py
 
 bench: $(VENV)/.demo $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py

@@ -101,6 +101,8 @@ def _be(line: socket.socket, command: object) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    folders = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [folder for folder in folders if folder and folder not in sys.path]
     resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     threading.Thread(target=_follow, args=(line,), daemon=True).start()
     sys.argv = ["hanse", *argv]

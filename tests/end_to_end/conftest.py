@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+import tiny_models
 from forked import forks
 from hanse.errors import UserError
-from hanse.learners.models.model_files import locate
+from hanse.learners.models.model_files import PACKAGED, locate
+from samples import ROOT
 
 
 @pytest.fixture
@@ -27,6 +29,25 @@ def hanse() -> Iterator[Path]:
     """The program, quick to start."""
     with tempfile.TemporaryDirectory(prefix="hanse-") as folder, forks(Path(folder)) as program:
         yield program
+
+
+@pytest.fixture(scope="session")
+def tiny_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PYTHONPATH in which the packages that carry models hold tiny random ones.
+
+    The tokenizers know the words of examples/tickets.jsonl, and its labels as one token each.
+    """
+    home = tmp_path_factory.mktemp("packages")
+    lines = (ROOT / "examples" / "tickets.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    texts = [" ".join([row["text"], *[row["label"]] * 20]) for row in rows]
+    save = {"smollm2-135m": tiny_models.save_llama, "minilm-l6": tiny_models.save_bert}
+    for name, (module, place, _) in PACKAGED.items():
+        package = home / module
+        package.mkdir()
+        (package / "__init__.py").touch()
+        save[name](package / place, texts)  # a folder, even where the package holds a GGUF file
+    return home
 
 
 @pytest.fixture
