@@ -7,11 +7,13 @@ import pytest
 
 import hanse
 from hanse.errors import UserError
+from hanse.experiment.part_kinds import PART_KINDS
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.fedprox import FedProx
-from hanse.registry import FOLDERS, build, find, names, settings, suggestion
+from hanse.registry import build, find, names, settings, suggestion
 from hanse.security import trusted_code
 
+FOLDERS = [kind.folder for kind in PART_KINDS]
 ALL = [(folder, name) for folder in FOLDERS for name in names(folder)]
 
 MINE = """

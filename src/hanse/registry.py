@@ -25,12 +25,6 @@ import hanse
 from hanse.errors import UserError
 from hanse.security import trusted_code
 
-# The folders whose files are parts that an experiment may name.
-FOLDERS = (
-    *("federation/algorithms", "federation/aggregators", "learners/objectives"),
-    *("learners/adapters", "data/partitioners", "evaluation", "journal/trackers"),
-)
-
 
 @dataclass(frozen=True)
 class ServerText:
@@ -164,6 +158,11 @@ def find(folder: str, name: str, homes: Iterable[Path] = ()) -> type:
     found = _class_in(folder, name)
     assert found is not None  # `names` lists only files that hold their class
     return found
+
+
+def name_of(part: Any) -> str:
+    """The name by which an experiment chooses a part of the package: that of its file."""
+    return type(part).__module__.rpartition(".")[2]
 
 
 def settings(part: type) -> list[Setting]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hanse import registry
+from hanse.experiment.part_kinds import ALGORITHM
 from hanse.experiment.schema import Experiment, build_algorithm
 from hanse.experiment.validation import SettingError, explain
 from hanse.learners.injection.adapter import Adapter
@@ -68,9 +68,10 @@ def _check_own_adapter(experiment: Experiment, own: Experiment, name: str) -> No
     if not alike or _trained(mine.fresh, unequal) != _trained(theirs.fresh, unequal):
         rest = ""
         if not unequal:
-            known = registry.names("federation/algorithms")
-            found = [(n, registry.find("federation/algorithms", n)) for n in known]
-            able = [n for n, part in found if getattr(part, "clients_may_differ", False)]
+            names = ALGORITHM.names()
+            able = [
+                name for name in names if getattr(ALGORITHM.find(name), "clients_may_differ", False)
+            ]
             sizes = " and ".join(theirs.fresh.sizes) if theirs.fresh else ""
             rest = f", and {sizes} with an algorithm for that: {', '.join(able)}" if sizes else ""
         own_settings = theirs.fresh.own if theirs.fresh else ()

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,11 @@ from hanse.errors import UserError
 from hanse.experiment import renaming
 from hanse.experiment.client_settings import check_clients
 from hanse.experiment.overrides import Change, change, override
-from hanse.experiment.schema import (
-    Experiment,
-    build_aggregator,
-    build_algorithm,
-    build_objective,
-    build_partitioner,
-    build_tasks,
-    build_trackers,
-)
+from hanse.experiment.part_kinds import AT_SILOS, NAMED, changed_at, spec_name
+from hanse.experiment.schema import Experiment, build_parts
 from hanse.experiment.validation import SettingError, explain
 from hanse.journal import claims, yaml_text
-from hanse.journal.yaml_text import Place, Values
+from hanse.journal.yaml_text import Values
 from hanse.learners.models.model_files import PACKAGED
 from hanse.security import trusted_code
 
@@ -34,15 +27,6 @@ LOCAL = (  # settings that may name a local file or folder
     *(("data", "path"), ("data", "test"), ("data", "validation")),
     *(("model", "model_name_or_path"), ("adapter", "from")),
 )
-
-BUILDERS: dict[Place, Callable[[Experiment], Any]] = {  # of the parts, by where they are named
-    ("data", "partition"): build_partitioner,
-    ("objective",): build_objective,
-    ("algorithm",): build_algorithm,
-    ("aggregator",): build_aggregator,
-    ("evaluation", "tasks"): build_tasks,
-    ("report_to",): build_trackers,
-}
 
 
 def load(path: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Experiment:
@@ -138,21 +122,15 @@ def _built(values: Values, path: Path) -> Experiment:
         experiment = Experiment.model_validate(whole)
     except ValidationError as error:
         raise explain(error, Experiment) from None
-    for place, build in BUILDERS.items():
-        try:
-            build(experiment)
-        except UserError as error:
-            raise SettingError(str(error), place) from None
+    build_parts(experiment)
     check_clients(experiment)
     return experiment
 
 
 def refuse_foreign(experiment: Experiment) -> None:
     """Raise UserError for a part from outside the package: code does not travel to silos."""
-    told = (experiment.algorithm, experiment.aggregator, experiment.objective)
-    tasks = experiment.evaluation.tasks or []
-    for spec in (*told, experiment.data.partition, *tasks):
-        name = spec if isinstance(spec, str) else next(iter(spec), "")
+    names = [spec_name(spec) for kind in AT_SILOS for spec in kind.specs(experiment)]
+    for name in names:
         if ":" in name:
             raise UserError(
                 f"{name} is a part from outside the package, and code does not travel to silos; "
@@ -163,21 +141,10 @@ def refuse_foreign(experiment: Experiment) -> None:
 def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
     """Local files by their full path, so that the resolved YAML works from any folder."""
     result = dict(values)
-    for section, key in LOCAL:
-        inner = result.get(section)
-        if isinstance(inner, dict) and isinstance(inner.get(key), str):
-            result[section] = {**inner, key: _found(inner[key], home)}
-    for key in ("algorithm", "aggregator", "objective"):
-        if key in result:
-            result[key] = _part_found(result[key], home)
-    data, evaluation = result.get("data"), result.get("evaluation")
-    if isinstance(data, dict) and "partition" in data:
-        result["data"] = {**data, "partition": _part_found(data["partition"], home)}
-    if isinstance(evaluation, dict) and isinstance(evaluation.get("tasks"), list):
-        tasks = [_part_found(task, home) for task in evaluation["tasks"]]
-        result["evaluation"] = {**evaluation, "tasks": tasks}
-    if isinstance(result.get("report_to"), list):
-        result["report_to"] = [_part_found(tracker, home) for tracker in result["report_to"]]
+    for place in LOCAL:
+        result = changed_at(result, place, lambda path: _found(path, home))
+    for kind in NAMED:
+        result = changed_at(result, kind.place, lambda specs: _parts_found(specs, home))
     clients = result.get("clients")
     if isinstance(clients, dict):
         result["clients"] = {
@@ -198,10 +165,12 @@ def _with_splits(values: Values) -> Values:
     return {**values, "data": {**data, **own}} if own else values
 
 
-def _part_found(spec: Any, home: Path) -> Any:
-    """A part's spec with the full path of its file, if it is one from outside the package."""
+def _parts_found(spec: Any, home: Path) -> Any:
+    """A spec, or a list of them, with the full path of each file from outside the package."""
+    if isinstance(spec, list):
+        return [_parts_found(item, home) for item in spec]
     if isinstance(spec, dict):
-        return {_part_found(n, home): _encoder_found(own, home) for n, own in spec.items()}
+        return {_parts_found(n, home): _encoder_found(own, home) for n, own in spec.items()}
     if not isinstance(spec, str):
         return spec
     path, colon, name = spec.partition(":")
@@ -214,9 +183,9 @@ def _encoder_found(own: Any, home: Path) -> Any:
     return {**own, "encoder": _found(encoder, home)} if isinstance(encoder, str) else own
 
 
-def _found(path: str, home: Path) -> str:
+def _found(path: Any, home: Path) -> Any:
     """The full path of a file or folder, here or beside the experiment; else as it came."""
-    if path in CORPORA or path in PACKAGED:
+    if not isinstance(path, str) or path in CORPORA or path in PACKAGED:
         return path
     places = [Path.cwd() / Path(path).expanduser(), home / path]
     try:

@@ -5,16 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hanse.errors import UserError
+from hanse.experiment.part_kinds import PART_KINDS
 from hanse.journal.yaml_text import UNREADABLE, Place, Values, _loaded, _Loader
 
-# Where a part is chosen by name: there, another name replaces the choice.
-CHOICES: set[Place] = {
-    ("algorithm",),
-    ("aggregator",),
-    ("objective",),
-    ("adapter",),
-    ("data", "partition"),
-}
+# Where one part is chosen by name: there, another name replaces the choice.
+CHOICES: set[Place] = {kind.place for kind in PART_KINDS if not kind.several}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 from hanse import registry
 from hanse.experiment.aliases import ALIASES, Alias
 from hanse.experiment.overrides import CHOICES, Change
+from hanse.experiment.part_kinds import NAMED, PartKind
 from hanse.experiment.schema import Experiment
 from hanse.experiment.validation import SettingError, free, keys
 from hanse.journal import yaml_text
@@ -20,14 +21,7 @@ from hanse.learners.adapters.peft import methods
 
 log = logging.getLogger(__name__)
 
-PARTS: dict[Place, str] = {  # where parts are named → the folder that has such parts
-    ("algorithm",): "federation/algorithms",
-    ("aggregator",): "federation/aggregators",
-    ("objective",): "learners/objectives",
-    ("data", "partition"): "data/partitioners",
-    ("evaluation", "tasks"): "evaluation",
-    ("report_to",): "journal/trackers",
-}
+KINDS: dict[Place, PartKind] = {kind.place: kind for kind in NAMED}
 
 
 @dataclass(frozen=True)
@@ -97,10 +91,10 @@ def _renamed(values: Mapping[Any, Any], place: Place, moved: list[Moved]) -> Val
 
 def _part_named(place: Place, value: Any, moved: list[Moved]) -> Any:
     """What names a part, or a list of parts, without dashes."""
-    folder = PARTS.get(place[_client(place) :])
-    if folder and isinstance(value, str) and (plain := value.replace("-", "_")) != value:
-        return plain if plain in registry.names(folder) else value
-    if folder and isinstance(value, list):
+    kind = KINDS.get(place[_client(place) :])
+    if kind and isinstance(value, str) and (plain := value.replace("-", "_")) != value:
+        return plain if plain in kind.names() else value
+    if kind and isinstance(value, list):
         return [
             _renamed(item, place, moved)
             if isinstance(item, Mapping)
@@ -167,14 +161,14 @@ def _other_adapter(section: Place, alias: Alias) -> bool:
 
 def _known(section: Place) -> list[str]:
     """The settings in a section; the parts, or the settings of a part, where parts are named."""
-    if section in PARTS:
-        return registry.names(PARTS[section])
-    folder = PARTS.get(section[:-1])
-    if folder is None:
+    if section in KINDS:
+        return KINDS[section].names()
+    kind = KINDS.get(section[:-1])
+    if kind is None:
         return keys(Experiment, section)
-    if section[-1] not in registry.names(folder):
+    if section[-1] not in kind.names():
         return []
-    return [setting.name for setting in registry.settings(registry.find(folder, str(section[-1])))]
+    return [setting.name for setting in registry.settings(kind.find(str(section[-1])))]
 
 
 def _placed(values: Values, item: Moved) -> Values:

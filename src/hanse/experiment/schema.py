@@ -1,16 +1,27 @@
 """Every choice of a run, as typed settings, and the parts that they name."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model, field_validator, model_validator
 
-from hanse import registry
 from hanse.data.partitioning import Partitioner
 from hanse.errors import UserError
 from hanse.experiment import overrides
+from hanse.experiment.part_kinds import (
+    ADAPTER,
+    AGGREGATOR,
+    ALGORITHM,
+    NAMED,
+    OBJECTIVE,
+    PARTITIONER,
+    TASK,
+    TRACKER,
+    PartKind,
+    changed_at,
+    spec_name,
+)
 from hanse.experiment.sections import Data, Deployment, Evaluation, SettingsModel, Spec
-from hanse.experiment.validation import NAME
+from hanse.experiment.validation import NAME, SettingError
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.learner import Objective
@@ -19,10 +30,10 @@ from hanse.journal.tracking import Tracker
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.peft import methods
 from hanse.learners.injection.adapter import Adapter
-from hanse.learners.injection.adapter_files import FOLDER as ADAPTERS
 from hanse.learners.injection.mixed import Mixed
 from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.training.settings import TrainingSettings
+from hanse.registry import suggestion
 
 # By what an objective needs, the task that is measured if none is named.
 MEASURED = {"tokens": "perplexity", "choices": "classification", "tags": "tagging"}
@@ -80,7 +91,7 @@ def _by_method(adapter: dict[str, Any]) -> dict[str, Any]:
 
 
 def _choices() -> type[AdapterChoice]:
-    kinds = {name: registry.find(ADAPTERS, name) for name in registry.names(ADAPTERS)}
+    kinds = {name: ADAPTER.find(name) for name in ADAPTER.names()}
     own: dict[str, Any] = {name: (kind | None, None) for name, kind in kinds.items()}
     return create_model("AdapterChoice", __base__=AdapterChoice, **own)
 
@@ -154,7 +165,7 @@ class Experiment(SettingsModel):
         for name in self.participants:
             if name not in names:
                 raise ValueError(
-                    f"participants: {name} is no client{registry.suggestion(name, known)}; "
+                    f"participants: {name} is no client{suggestion(name, known)}; "
                     f"they are {known[0]} to {known[-1]}."
                 )
         return self
@@ -201,39 +212,44 @@ class Experiment(SettingsModel):
         values["adapter"] = _by_method(
             {k: v for k, v in values["adapter"].items() if v is not None}
         )
-        values["objective"] = _written(self.objective, build_objective(self))
-        values["algorithm"] = _written(self.algorithm, build_algorithm(self))
-        values["aggregator"] = _written(self.aggregator, build_aggregator(self))
-        partition = _written(self.data.partition, build_partitioner(self))
-        values["data"]["partition"] = partition
-        trackers = build_trackers(self).values()
-        values["report_to"] = [
-            _written(spec, part) for spec, part in zip(self.report_to, trackers, strict=True)
-        ]
+        for kind in NAMED:
+            if kind is not TASK:  # of tasks a run keeps what the user has written
+                values = changed_at(values, kind.place, kind.resolved)
         return values
+
+
+def build_parts(experiment: Experiment) -> None:
+    """Build every part that is named, to check it; raises SettingError for the first wrong one."""
+    for kind in NAMED:
+        try:
+            _build_all(kind, kind.specs(experiment))
+            if kind is TASK:
+                build_tasks(experiment)
+        except UserError as error:
+            raise SettingError(str(error), kind.place) from None
 
 
 def build_algorithm(experiment: Experiment) -> Algorithm:
     """The algorithm, with its settings."""
-    part: Algorithm = _build("federation/algorithms", experiment.algorithm, Algorithm)
+    part: Algorithm = ALGORITHM.build(experiment.algorithm)
     return part
 
 
 def build_aggregator(experiment: Experiment) -> Aggregator:
     """The aggregator, with its settings."""
-    part: Aggregator = _build("federation/aggregators", experiment.aggregator, Aggregator)
+    part: Aggregator = AGGREGATOR.build(experiment.aggregator)
     return part
 
 
 def build_objective(experiment: Experiment) -> Objective:
     """What clients minimize."""
-    part: Objective = _build("learners/objectives", experiment.objective, Objective)
+    part: Objective = OBJECTIVE.build(experiment.objective)
     return part
 
 
 def build_partitioner(experiment: Experiment) -> Partitioner:
     """How rows are divided among the clients."""
-    part: Partitioner = _build("data/partitioners", experiment.data.partition, Partitioner)
+    part: Partitioner = PARTITIONER.build(experiment.data.partition)
     return part
 
 
@@ -242,9 +258,7 @@ def build_tasks(experiment: Experiment) -> dict[str, Task]:
     specs = experiment.evaluation.tasks
     if specs is None:
         specs = [MEASURED[build_objective(experiment).example_kind]]
-    tasks = {_name(spec).rpartition(":")[2]: _build("evaluation", spec, Task) for spec in specs}
-    if len(tasks) < len(specs):
-        raise UserError(f"evaluation.tasks names a task twice; it has {', '.join(tasks)}.")
+    tasks: dict[str, Task] = _build_all(TASK, specs)
     if len({task.example_kind for task in tasks.values()}) > 1:
         raise UserError(
             f"the tasks {', '.join(tasks)} need examples of different kinds; "
@@ -255,24 +269,12 @@ def build_tasks(experiment: Experiment) -> dict[str, Task]:
 
 def build_trackers(experiment: Experiment) -> dict[str, Tracker]:
     """What shows the run, by name."""
-    specs = experiment.report_to
-    trackers = {_name(spec): _build("journal/trackers", spec, Tracker) for spec in specs}
-    if len(trackers) < len(specs):
-        raise UserError(f"report_to names a tracker twice; it has {', '.join(trackers)}.")
-    return trackers
+    return _build_all(TRACKER, experiment.report_to)
 
 
-def _build(folder: str, spec: Spec, role: type[Any]) -> Any:
-    part = registry.build(folder, spec)
-    if not isinstance(part, role):
-        raise UserError(f"{_name(spec)} is no {role.__name__.lower()}; derive it from that role.")
-    return part
-
-
-def _written(spec: Spec, part: Any) -> dict[str, Any]:
-    """A part's spec with all its settings."""
-    return {_name(spec): asdict(part)}
-
-
-def _name(spec: Spec) -> str:
-    return spec if isinstance(spec, str) else next(iter(spec), "")
+def _build_all(kind: PartKind, specs: list[Spec]) -> dict[str, Any]:
+    """The parts of one kind that a list names, by name; raises UserError for one named twice."""
+    parts = {spec_name(spec).rpartition(":")[2]: kind.build(spec) for spec in specs}
+    if len(parts) < len(specs):
+        raise UserError(f"{kind.setting} names a {kind.noun} twice; it has {', '.join(parts)}.")
+    return parts

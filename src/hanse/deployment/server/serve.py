@@ -34,13 +34,11 @@ from hanse.journal import environment, yaml_text
 from hanse.journal.run_folder import DEPLOYED, Journal
 from hanse.journal.tracking import refuse_missing
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.injection.adapter import Adapter
-from hanse.learners.injection.adapter_files import FOLDER as ADAPTERS
 from hanse.learners.models.model_hash import hash_of
 from hanse.learners.models.precision import read
 from hanse.observability.json_logs import LogFormat, structured
 from hanse.observability.metrics_endpoint import shown
-from hanse.registry import names
+from hanse.registry import name_of
 from hanse.security.kits import SERVER, ServerKit, open_server
 from hanse.security.signatures import Inbox, Outbox, Untrusted
 
@@ -245,7 +243,7 @@ def _envelope(folder: Path, made: Simulation) -> Envelope:
     if made.experiment.adapter.source is not None:  # a folder of this machine's
         _refuse_afresh(made.experiment)
         kinds = adapter_settings(made.experiment).kinds
-        values["adapter"] = {_part(kind): asdict(kind) for kind in kinds}  # type: ignore[call-overload]
+        values["adapter"] = {name_of(kind): asdict(kind) for kind in kinds}  # type: ignore[call-overload]
     chosen = made.machine.chosen.get(made.experiment.model.noted)
     precision = json.dumps(asdict(chosen)) if chosen else ""
     model = _shared_model(made.experiment)
@@ -274,12 +272,6 @@ def _refuse_afresh(experiment: Experiment) -> None:
             f"afresh and not as in {experiment.adapter.source}; leave adapter.from out, or choose "
             "an algorithm that sends all, such as fedavg."
         )
-
-
-def _part(adapter: Adapter) -> str:
-    """The name by which an experiment chooses this kind of adapter."""
-    called = type(adapter).__name__.lower()
-    return next(name for name in names(ADAPTERS) if name.replace("_", "") == called)
 
 
 def _shared_model(experiment: Experiment) -> str:

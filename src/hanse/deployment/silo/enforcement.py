@@ -15,8 +15,8 @@ from hanse.deployment.silo.activity import Activity, prune
 from hanse.deployment.silo.job import Job, Refused, RowCounts
 from hanse.deployment.silo.policy import Policy
 from hanse.errors import UserError
+from hanse.experiment.part_kinds import AGGREGATOR, ALGORITHM, OBJECTIVE, spec_name
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
-from hanse.experiment.sections import Spec
 from hanse.federation.messages import AGREED, Reply, Request, Update
 
 COUNTS = {"examples", "tokens"}  # numbers that tell how many rows a silo has, and how long
@@ -206,18 +206,16 @@ def _model(policy: Policy, told: Experiment, model_hash: str | None) -> Iterator
 
 def _parts(policy: Policy, told: Experiment) -> Iterator[str]:
     """Parts that are not among those allowed; from outside, only allowed ones have come here."""
-    for what, spec, allowed in (
-        ("algorithm", told.algorithm, policy.algorithms),
-        ("aggregator", told.aggregator, policy.aggregators),
-        ("objective", told.objective, policy.objectives),
-    ):
-        if allowed is not None and _name(spec) not in allowed:
-            yield f"the {what} {_name(spec)} is not among {', '.join(allowed)}"
+    for kind in (ALGORITHM, AGGREGATOR, OBJECTIVE):
+        allowed = getattr(policy, str(kind.policy))
+        for name in map(spec_name, kind.specs(told)):
+            if allowed is not None and name not in allowed:
+                yield f"the {kind.setting} {name} is not among {', '.join(allowed)}"
     for name in build_algorithm(told).numbers:
         if not _leaves(policy, name):
             yield (
-                f"the algorithm {_name(told.algorithm)} needs the number {name} of each update, "
-                "which policy.metrics does not let leave"
+                f"the algorithm {spec_name(told.algorithm)} needs the number {name} of each "
+                "update, which policy.metrics does not let leave"
             )
     for name in _adapters(told):
         if name == "from" and "from" not in (policy.adapters or ()):
@@ -225,7 +223,7 @@ def _parts(policy: Policy, told: Experiment) -> Iterator[str]:
         elif policy.adapters is not None and name not in policy.adapters:
             yield f"the adapter {name} is not among {', '.join(policy.adapters)}"
     tasks = build_tasks(told)
-    names = map(_name, told.evaluation.tasks or tasks)
+    names = map(spec_name, told.evaluation.tasks or tasks)
     for name, task in zip(names, tasks.values(), strict=True):
         if not task.test_only and name not in policy.tasks:
             yield f"the task {name} is not among {', '.join(policy.tasks) or 'those allowed'}"
@@ -264,10 +262,6 @@ def _widest(told: Experiment) -> int:
 def _adapters(told: Experiment) -> list[str]:
     kinds = [key for key in type(told.adapter).model_fields if getattr(told.adapter, key)]
     return ["from" if key == "source" else key for key in kinds]
-
-
-def _name(spec: Spec) -> str:
-    return spec if isinstance(spec, str) else next(iter(spec), "")
 
 
 def _kept(file: Path) -> dict[str, list[str]]:

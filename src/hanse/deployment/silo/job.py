@@ -21,25 +21,19 @@ from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment import overrides
 from hanse.experiment.client_settings import OVERRIDABLE
+from hanse.experiment.part_kinds import NAMED, PartKind
 from hanse.experiment.schema import Experiment, build_tasks
 from hanse.experiment.sections import Data, Spec
 from hanse.experiment.validation import explain
 from hanse.federation.client_sampling import taking_part
 from hanse.journal import yaml_text
 from hanse.journal.yaml_text import Values
-from hanse.registry import names, split
+from hanse.registry import split
 
 LARGEST = 256 * 1024  # characters of an experiment
 SHOWN = 500  # characters of its settings that a sentence repeats
 PLACE = "the server's experiment"
 USUAL = Data().model_dump(mode="json")
-
-# Where parts are named → their folder, and what of a policy says which.
-NAMED = {
-    "algorithm": ("federation/algorithms", "algorithms"),
-    "aggregator": ("federation/aggregators", "aggregators"),
-    "objective": ("learners/objectives", "objectives"),
-}
 
 
 class Refused(UserError):  # noqa: N818 (said of a job)
@@ -155,17 +149,22 @@ def _rows(told: Experiment, over: Values, silo: SiloSettings) -> dict[str, Any]:
 
 def _safe(told: Experiment, policy: Policy) -> Experiment:
     """An experiment without what only the server builds, and with own files for outside parts."""
-    update: dict[str, Any] = {
-        key: _own(getattr(told, key), folder, getattr(policy, allowed) or ())
-        for key, (folder, allowed) in NAMED.items()
-    }
-    if told.evaluation.tasks is not None:
-        tasks = [_own(task, "evaluation", policy.tasks) for task in told.evaluation.tasks]
-        update["evaluation"] = told.evaluation.model_copy(update={"tasks": tasks})
-    partition = _own(told.data.partition, "data/partitioners", ())
-    update["data"] = told.data.model_copy(update={"partition": partition})
-    update |= {"clients": {}, "report_to": [], "output_dir": None}
-    return told.model_copy(update=update)
+    safe = told.model_copy(update={"clients": {}, "report_to": [], "output_dir": None})
+    for kind in NAMED:
+        allowed = getattr(policy, kind.policy) or () if kind.policy else ()
+        specs = [_own(spec, kind, allowed) for spec in kind.specs(safe)]
+        if specs:
+            safe = _replaced(safe, kind, specs)
+    return safe
+
+
+def _replaced(experiment: Experiment, kind: PartKind, specs: list[Spec]) -> Experiment:
+    """The experiment with these specs of one kind, which are checked already."""
+    *sections, setting = map(str, kind.place)
+    update: dict[str, Any] = {setting: specs if kind.several else specs[0]}
+    for section in reversed(sections):
+        update = {section: getattr(experiment, section).model_copy(update=update)}
+    return experiment.model_copy(update=update)
 
 
 def _told_of(name: str, told: Experiment) -> dict[str, Any]:
@@ -210,11 +209,11 @@ def _has_aliases(text: str) -> bool:
     return False
 
 
-def _own(spec: Spec, folder: str, allowed: Sequence[str]) -> Spec:
+def _own(spec: Spec, kind: PartKind, allowed: Sequence[str]) -> Spec:
     """A part's spec, one from outside the package with this silo's own file."""
-    name, _ = split(folder, spec)
+    name, _ = split(kind.folder, spec)
     if ":" not in name:
-        if not re.fullmatch(r"\w+", name) or name not in names(folder):
+        if not re.fullmatch(r"\w+", name) or name not in kind.names():
             raise Refused(f"{PLACE} names {name!r:.80}, which this hanse does not have.")
         return spec
     file, _, wanted = name.partition(":")

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from hanse.experiment.part_kinds import NAMED
 from hanse.experiment.sections import SettingsModel
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -14,7 +15,7 @@ RowSetting = Literal["where", "columns", "template", "labels"]
 ROW_SETTINGS: tuple[RowSetting, ...] = get_args(RowSetting)
 
 # What may be a part from outside the package.
-OUTSIDE = ("algorithms", "aggregators", "objectives", "tasks")
+OUTSIDE = tuple(kind.policy for kind in NAMED if kind.policy)
 
 STEPS = ("steps", "sum_lr", "sum_clipped_lr", "sum_a")
 TRAINING = (*STEPS, "examples", "tokens", "loss", "seconds", "*_seconds")

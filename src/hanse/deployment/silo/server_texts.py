@@ -12,18 +12,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from hanse import registry
 from hanse.errors import UserError
+from hanse.experiment.part_kinds import ADAPTER, AT_SILOS, PartKind
 from hanse.learners.adapters.peft import methods
-from hanse.learners.injection.adapter_files import FOLDER as ADAPTERS
 from hanse.registry import ServerText
-
-PARTS = {  # by section and setting: the folder of the parts that are named there
-    ("algorithm",): "federation/algorithms",
-    ("aggregator",): "federation/aggregators",
-    ("objective",): "learners/objectives",
-    ("adapter",): ADAPTERS,
-    ("data", "partition"): "data/partitioners",
-    ("evaluation", "tasks"): "evaluation",
-}
 
 
 def refuse_texts(values: Mapping[str, Any]) -> None:
@@ -33,31 +24,28 @@ def refuse_texts(values: Mapping[str, Any]) -> None:
     """
     reasons = [
         reason
-        for place, folder in PARTS.items()
-        for name, settings in _named(values, place)
-        for reason in _reasons(".".join(place), folder, name, settings)
+        for kind in AT_SILOS
+        for name, settings in _named(values, kind)
+        for reason in _reasons(kind, name, settings)
     ]
     if reasons:
         raise UserError("; ".join(reasons) + ".")
 
 
-def _named(values: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """The parts that are named at a place: each name with its settings."""
-    found: Any = values
-    for key in place:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    for spec in found if isinstance(found, list) else [found]:
+def _named(values: Mapping[str, Any], kind: PartKind) -> Iterator[tuple[str, Any]]:
+    """The parts of a kind that are named: each name with its settings."""
+    for spec in kind.specs(values):
         for name, settings in spec.items() if isinstance(spec, Mapping) else ():
-            if place == ("adapter",) and name in methods() and name not in registry.names(ADAPTERS):
+            if kind is ADAPTER and name in methods() and name not in ADAPTER.names():
                 yield "peft", {"method": name, "settings": settings}  # under PEFT's own name
             else:
                 yield name, settings
 
 
-def _reasons(place: str, folder: str, name: str, settings: Any) -> Iterator[str]:
+def _reasons(kind: PartKind, name: str, settings: Any) -> Iterator[str]:
     if not isinstance(settings, Mapping):  # a name alone, or `from`, which the policy judges
         return
-    part = registry.find(folder, name)
+    part = kind.find(name)
     hints = get_type_hints(part, include_extras=True)
     usual = {setting.name: setting.default for setting in registry.settings(part)}
     for setting, value in settings.items():
@@ -66,12 +54,13 @@ def _reasons(place: str, folder: str, name: str, settings: Any) -> Iterator[str]
             continue
         if mark is None:
             yield (
-                f"{place}.{name}.{setting} came as {value!r:.80}, and a server may not set it: it "
-                "would be read on the silo's machine"
+                f"{kind.setting}.{name}.{setting} came as {value!r:.80}, and a server may not set "
+                "it: it would be read on the silo's machine"
             )
         elif not mark.fits(value):
             yield (
-                f"{place}.{name}.{setting} came as {value!r:.80}; a server may give {mark.wanted}"
+                f"{kind.setting}.{name}.{setting} came as {value!r:.80}; a server may give "
+                f"{mark.wanted}"
             )
 
 
