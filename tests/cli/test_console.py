@@ -8,8 +8,8 @@ from rich.text import Text
 
 from hanse.cli.console import Screen
 from hanse.cli.progress.state import ProgressState
-from hanse.cli.progress.terminal import drawn
-from hanse.observability.progress import Step
+from hanse.cli.progress.terminal import render
+from hanse.observability.steps import Activity, SiloActivity, SiloState, WaitingForSilos, Work
 
 EVIL = "a\x1b[1A\x1b[2Kb\rc\x9b2J\u202ed\x07 \ud800"
 
@@ -26,8 +26,10 @@ def test_what_is_shown_has_no_control_characters(terminal: bool) -> None:
     table = Table(title=EVIL)
     table.add_column(EVIL)
     table.add_row(EVIL)
-    step = ProgressState(0.0, 0.0, work=Step(EVIL, detail=EVIL))
-    for what in (EVIL, Text(EVIL), table, drawn(step, 1.0)):
+    silos = (SiloActivity(EVIL, SiloState.IDLE),)
+    jobs = (Work(Activity.READING_FILE, EVIL), WaitingForSilos(silos, 1))
+    views = [render(ProgressState(0.0, 0.0, job=job), 1.0) for job in jobs]
+    for what in (EVIL, Text(EVIL), table, *views):
         shown = _shown(what, terminal)
         assert not {*shown} & {"\x1b", "\x9b", "\r", "\x07", "\u202e", "\ud800"}
         assert "\\x1b[1A" in shown or "\\x9b2J" in shown or "…" in shown

@@ -11,6 +11,7 @@ import pytest
 from hanse.errors import UserError
 from hanse.observability.json_logs import Lines
 from hanse.observability.metrics_endpoint import Figure, Status, metrics, shown
+from hanse.observability.steps import Activity, Training, Work, as_json
 from real_federation import free_port
 
 FIGURES = [
@@ -62,3 +63,14 @@ def test_log_line_is_json_with_run_round_and_silo() -> None:
         **{"time": "", "level": "info", "run": "r", "round": 3, "silo": "a"},
         "message": "a is\nthere",
     }
+
+
+def test_progress_in_a_log_line_is_fields_beside_the_text() -> None:
+    step = Training(("a", "b"), 3, 9, 0.5, 99.0)
+    record = logging.makeLogRecord({"msg": "… training 2 clients", "step": step})
+    line = json.loads(Lines(dict).format(record))
+    assert line["progress"] == {
+        **{"step": "Training", "clients": ["a", "b"], "done": 3, "total": 9},
+        **{"loss": 0.5, "tokens_per_second": 99.0},
+    }
+    assert as_json(Work(Activity.SCORING, "test"))["activity"] == "scoring"

@@ -14,6 +14,7 @@ from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import GeneratedSample, Scores
 from hanse.federation.interfaces.task import Task
 from hanse.observability.progress import track
+from hanse.observability.steps import Activity, Work
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Generation(Task):
         starts = range(0, len(order), self.batch_size)
         batches = [order[start : start + self.batch_size] for start in starts]
         said = [""] * len(examples)
-        for places in track(batches, f"generating {split}", len(examples), self.batch_size):
+        work = Work(Activity.GENERATING, split, total=len(examples))
+        for places in track(batches, work, self.batch_size):
             batch = [examples[place] for place in places]
             answers = learner.generate(batch, self.max_new_tokens)
             for place, answer in zip(places, answers, strict=True):

@@ -26,6 +26,7 @@ from hanse.federation.spool import Spool
 from hanse.federation.traffic import Traffic
 from hanse.journal.ledger import Ledger
 from hanse.observability.progress import report
+from hanse.observability.steps import Activity, Work
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
 from hanse.tensors.serialization import MessageError
@@ -162,7 +163,7 @@ class RoundExchange:
                 self.remembering.add(reply.client)
             yield self.profiles[reply.client], reply.update
             del reply  # or it would stay in memory while the next client trains
-        report("combining the answers")
+        report(Work(Activity.AGGREGATING))
 
     def _admit(self, kind: str, reply: Reply, expected: Layout) -> None:
         """Raise MessageError unless an answer is what was asked for, and not too heavy."""

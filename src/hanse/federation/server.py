@@ -29,7 +29,8 @@ from hanse.journal.checkpoints import Checkpoint
 from hanse.journal.ledger import Row
 from hanse.journal.round_costs import spent
 from hanse.journal.run_folder import Journal, records
-from hanse.observability.progress import ROUNDS, report
+from hanse.observability.progress import report
+from hanse.observability.steps import Activity, FinishedRound, Rounds, Work
 from hanse.randomness import RoundContext
 from hanse.tensors.named import all_finite, digest, layout
 
@@ -68,7 +69,7 @@ def rounds(run: Run) -> Iterator[Row]:
     """
     profiles = {profile.name: profile for profile in run.federation.profiles()}
     former = run.journal.restore()
-    report(ROUNDS, 0, run.schedule.rounds)
+    report(Rounds(0, run.schedule.rounds))
     if former is None:
         server_state = start(run, profiles)
         yield _evaluate_and_commit(run, 0, server_state, {}, profiles)
@@ -234,7 +235,7 @@ def _evaluate_and_commit(
         **spent(run.journal.ledger, run.federation.remote),
         "time": time.time(),
     }
-    report("saving the round")
+    report(Work(Activity.SAVING_ROUND))
     run.journal.commit(server_state.checkpoint(number), record)
     _tell(run, record)
     return record
@@ -242,8 +243,8 @@ def _evaluate_and_commit(
 
 def _tell(run: Run, record: Row) -> None:
     """Tell whoever watches what a finished round took."""
-    took = sum(record["seconds"].values())
-    report(ROUNDS, record["round"], run.schedule.rounds, seconds=took, **record["bytes"])
+    costs = FinishedRound(sum(record["seconds"].values()), **record["bytes"])
+    report(Rounds(record["round"], run.schedule.rounds, costs))
 
 
 def _evaluated(run: Run, number: int, server_state: ServerState, split: str) -> Row:

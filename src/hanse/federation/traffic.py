@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hanse.federation.messages import Request
-from hanse.observability.progress import CLIENTS, report
+from hanse.observability.progress import report
+from hanse.observability.steps import ClientReplies
 from hanse.tensors.named import Layout
 
 
@@ -31,4 +32,4 @@ class Traffic:
 
     def tell(self) -> None:
         """Say it to whoever watches."""
-        report(f"{CLIENTS} {self.kind}", self.done, self.total, down=self.down, up=self.up)
+        report(ClientReplies(self.kind, self.done, self.total, self.down, self.up))

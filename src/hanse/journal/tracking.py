@@ -18,6 +18,7 @@ from hanse import atomic_files
 from hanse.errors import UserError
 from hanse.journal.ledger import Row
 from hanse.observability.progress import report
+from hanse.observability.steps import Activity, Work
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def following(trackers: Mapping[str, Tracker], folder: Path) -> Iterator[Callabl
     run, news = _tracked(folder), _News(folder)
     opened: dict[str, Following] = {}
     for name, tracker in trackers.items():
-        report(f"opening {name}")
+        report(Work(Activity.OPENING_TRACKER, name))
         with _given_up(name, opened):
             opened[name] = tracker.open(run)
 
@@ -115,7 +116,7 @@ def following(trackers: Mapping[str, Tracker], folder: Path) -> Iterator[Callabl
         finished = True
     finally:
         for name in list(opened):
-            report(f"closing {name}")
+            report(Work(Activity.CLOSING_TRACKER, name))
             with _given_up(name, opened):
                 opened[name].close(finished)
 

@@ -1,4 +1,4 @@
-"""Log lines for machines: one JSON object a line, with run, round and silo."""
+"""Log lines for machines: one JSON object a line, with run, round, silo and progress."""
 
 import json
 import logging
@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+
+from hanse.observability.steps import as_json
 
 FIELDS = ("run", "round", "silo")
 
@@ -29,13 +31,15 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        own = {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
+        fields = {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
+        step = getattr(record, "step", None)
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             **self._about(),
-            **own,
+            **fields,
             "message": record.getMessage(),
+            **({"progress": as_json(step)} if step else {}),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

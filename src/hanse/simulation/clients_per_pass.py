@@ -13,6 +13,7 @@ from hanse.federation.client_sampling import taking_part
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.batched_clients.size import MOST, best, fitting
 from hanse.observability.progress import report
+from hanse.observability.steps import Activity, Work
 from hanse.randomness import RoundContext
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def decided(simulation: Simulation) -> Simulation:
         chosen = "off"
         log.info("clients train one by one: a cohort can do neither this adapter nor objective")
     elif asked == "auto":
-        report("measuring how many clients train best together")
+        report(Work(Activity.MEASURING_CLIENTS_PER_PASS))
         chosen = best(members, _steps(simulation, together))
         log.info("%s", f"{chosen} clients train together" if chosen > 1 else "clients train alone")
     else:

@@ -21,6 +21,7 @@ from hanse.journal.tracking import refuse_missing
 from hanse.learners import flops
 from hanse.learners.models.precision import read
 from hanse.observability.progress import report
+from hanse.observability.steps import Activity, Work
 from hanse.simulation.clients_per_pass import decided
 from hanse.simulation.in_process import in_process
 
@@ -87,7 +88,7 @@ def resume(
 def _speed(simulation: Simulation) -> dict[str, float]:
     """What a token takes, and what this machine can do: a report says how near it came to that."""
     silo, learner = next(iter(simulation.silos.values())), simulation.learner
-    report("measuring this machine")
+    report(Work(Activity.MEASURING_MACHINE))
     dtype = torch.bfloat16 if learner.backbone.bf16 else torch.float32
     return {
         **flops.per_token(learner, learner.objective, silo.examples["train"]),

@@ -11,19 +11,32 @@ from rich.console import Console
 
 from hanse.cli.progress import lines, terminal
 from hanse.cli.progress.state import ProgressState
-from hanse.cli.progress.terminal import drawn
+from hanse.cli.progress.terminal import render
 from hanse.cli.progress.watch import watched
 from hanse.observability import progress
-from hanse.observability.progress import Step, report
+from hanse.observability.progress import report
+from hanse.observability.steps import (
+    Activity,
+    ClientReplies,
+    FinishedRound,
+    Rounds,
+    SiloActivity,
+    SiloState,
+    Step,
+    Training,
+    WaitingForSilos,
+    Work,
+)
 
 log = logging.getLogger("hanse.something")
-TOLD = [
-    Step("rounds", 0, 6),
-    Step("rounds", 0, 6, {"seconds": 10.0, "down": 0.0, "up": 0.0}),
-    Step("clients train", 0, 4, {"down": 4e6}),
-    Step("clients train", 1, 4, {"down": 4e6, "up": 1e6}),
-    Step("training silo-with-quite-a-long-name", 12, 29, {"loss": 0.61, "tokens_per_second": 99.0}),
+STEPS: list[Step] = [
+    Rounds(0, 6),
+    Rounds(0, 6, FinishedRound(10.0, 0.0, 0.0)),
+    ClientReplies("train", 0, 4, 4e6),
+    ClientReplies("train", 1, 4, 4e6, 1e6),
+    Training(("silo-with-quite-a-long-name",), 12, 29, 0.61, 99.0),
 ]
+LOADING = Work(Activity.LOADING_MODEL, "smollm2")
 
 
 class Screen(io.StringIO):
@@ -45,18 +58,18 @@ def log_lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     logger.setLevel(before)
 
 
-def _drawn(width: int, heard: ProgressState) -> list[str]:
+def _drawn(width: int, state: ProgressState) -> list[str]:
     console = Console(width=width, file=io.StringIO(), color_system=None, force_terminal=True)
-    console.print(drawn(heard, 30.0))
+    console.print(render(state, 30.0))
     return console.file.getvalue().replace("\N{NO-BREAK SPACE}", " ").splitlines()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_everything_is_on_the_screen(width: int) -> None:
-    heard = ProgressState(0.0, 0.0)
-    for step in TOLD:
-        heard.hear(step, 20.0)
-    shown = _drawn(width, heard)
+    state = ProgressState(0.0, 0.0)
+    for step in STEPS:
+        state.update(step, 20.0)
+    shown = _drawn(width, state)
     assert len(shown) == 5 and max(map(len, shown)) <= min(width, terminal.WIDTH)
     for line, parts in zip(
         shown,
@@ -73,10 +86,10 @@ def test_everything_is_on_the_screen(width: int) -> None:
 
 
 def test_what_has_no_length_has_no_bar() -> None:
-    heard = ProgressState(0.0, 0.0)
-    assert "starting" in _drawn(60, heard)[0]
-    heard.hear(Step("loading [/model]"), 10.0)
-    [work, took] = _drawn(60, heard)
+    state = ProgressState(0.0, 0.0)
+    assert "starting" in _drawn(60, state)[0]
+    state.update(Work(Activity.LOADING_MODEL, "[/model]"), 10.0)
+    [work, took] = _drawn(60, state)
     assert work.split() == ["loading", "[/model]", "20", "s"]
     assert "left" not in took
 
@@ -85,8 +98,8 @@ def test_a_terminal_is_drawn_on_and_cleared(log_lines: io.StringIO) -> None:
     screen = Screen()
     console = Console(file=screen, width=80, color_system=None, force_terminal=True)
     with watched(console):
-        for step in TOLD:
-            report(step.what, step.done, step.total, **step.numbers)
+        for step in STEPS:
+            report(step)
         log.info("a line")
         console.print("a result")
         time.sleep(1.5 / terminal.A_SECOND)
@@ -120,14 +133,14 @@ def test_no_control_codes_where_they_mean_nothing(
         monkeypatch.setenv(name, value)
     file = Screen() if "TERM" in environment else io.StringIO()
     with watched(Console(file=file, width=80, force_terminal=True)):
-        report("loading")
+        report(LOADING)
     assert file.getvalue() == ""
 
 
 def test_a_silence_is_broken_while_a_call_lasts(log_lines: io.StringIO) -> None:
-    heard = ProgressState(time.monotonic(), time.monotonic())
-    heard.hear(Step("loading smollm2"), time.monotonic())
-    with lines.beating(heard, silence=0.08):
+    state = ProgressState(time.monotonic(), time.monotonic())
+    state.update(LOADING, time.monotonic())
+    with lines.log_lines(state, silence=0.08):
         time.sleep(0.4)  # like a call into C
     told = log_lines.getvalue().splitlines()
     assert 2 <= len(told) <= 5
@@ -135,8 +148,8 @@ def test_a_silence_is_broken_while_a_call_lasts(log_lines: io.StringIO) -> None:
 
 
 def test_no_line_where_others_are_printed(log_lines: io.StringIO) -> None:
-    heard = ProgressState(time.monotonic(), time.monotonic())
-    with lines.beating(heard, silence=2.0):
+    state = ProgressState(time.monotonic(), time.monotonic())
+    with lines.log_lines(state, silence=2.0):
         for _ in range(4):
             log.info("a line")
             time.sleep(0.3)
@@ -146,12 +159,12 @@ def test_no_line_where_others_are_printed(log_lines: io.StringIO) -> None:
 def test_a_server_that_waits_for_days_says_so_more_and_more_rarely(
     log_lines: io.StringIO,
 ) -> None:
-    heard = ProgressState(time.monotonic(), time.monotonic())
-    heard.hear(Step("waiting for 1 of 2: b"), time.monotonic())
-    with lines.beating(heard, silence=0.04):
+    state = ProgressState(time.monotonic(), time.monotonic())
+    state.update(WaitingForSilos((SiloActivity("b", SiloState.NEVER_SEEN),), 2), time.monotonic())
+    with lines.log_lines(state, silence=0.04):
         time.sleep(1.2)  # 30 silences; lines after 1, 2, 4, 8 … of them
         waited = len(log_lines.getvalue().splitlines())
-        heard.hear(Step("training b", 1, 9), time.monotonic())
+        state.update(Training(("b",), 1, 9), time.monotonic())
         time.sleep(0.4)
     assert 3 <= waited <= 6
     assert "training b" in log_lines.getvalue(), "news is told after the first silence"
@@ -165,7 +178,7 @@ def test_nothing_is_left_behind(
     before = threading.active_count(), progress.log.handlers[:]
     file = Screen() if live else io.StringIO()
     with pytest.raises(error), watched(Console(file=file, width=80, force_terminal=live)):
-        report("loading")
+        report(LOADING)
         raise error
     time.sleep(1.5 / terminal.A_SECOND)
     assert (threading.active_count(), progress.log.handlers) == before

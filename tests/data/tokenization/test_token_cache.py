@@ -22,7 +22,10 @@ from samples import reviews
 WORDS = {"negative": "negative", "positive": "positive"}
 SRC = Path(str(hanse.__file__)).parent.parent
 # What rendering imports and no example depends on: errors, log lines, files.
-OTHER = {"errors", "registry", "atomic_files", "observability/progress", "security/trusted_code"}
+OTHER = {
+    *("errors", "registry", "atomic_files", "security/trusted_code"),
+    *("observability/progress", "observability/steps"),
+}
 KEPT = 20  # rows that are worth a file in these tests
 
 

@@ -15,6 +15,8 @@ from hanse.deployment.server import remote_clients
 from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.sockets import Frame, pack
 from hanse.federation.messages import ClientProfile, Request
+from hanse.observability import step_text
+from hanse.observability.steps import SiloActivity, SiloState, WaitingForSilos
 from hanse.security.signatures import Stamp, Untrusted, sign, verify
 
 REST = ("server", "reply", 0.0)  # of a stamp
@@ -196,22 +198,20 @@ def test_a_view_is_told_the_same_words_until_somebody_comes(
 ) -> None:
     """So it knows for how long they have been true; what changes each second stands beside."""
     caplog.set_level(logging.INFO)
-    told: list[tuple[str, str]] = []
+    steps: list[WaitingForSilos] = []
     monkeypatch.setattr(remote_clients, "watched", lambda: True)
-    monkeypatch.setattr(
-        remote_clients, "report", lambda what, detail="": told.append((what, detail))
-    )
+    monkeypatch.setattr(remote_clients, "report", steps.append)
     engine = Engine(n1=Node("a"))
     silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), enough=1, patience=60)
     silos.profiles()
     engine.silent = {1}
     silos.send("a", REQUEST)
     assert silos.receive(30) is None
-    words = list(dict.fromkeys(what for what, _ in told))
+    titles = list(dict.fromkeys(step_text.title(step) for step in steps))
     # In the first moment nobody has said anything.
-    assert words[-2:] == ["waiting for 1 of 2: b", "waiting for 1 of 2: a"]
-    assert ("waiting for 1 of 2: b", "b never seen") in told
-    assert re.fullmatch(r"a training for \d\d s", told[-1][1])
+    assert titles[-2:] == ["waiting for 1 of 2: b", "waiting for 1 of 2: a"]
+    assert WaitingForSilos((SiloActivity("b", SiloState.NEVER_SEEN),), 2) in steps
+    assert re.fullmatch(r"a training for \d\d s", step_text.detail(steps[-1]))
     assert "waiting for" not in caplog.text, "or it would be said twice"
 
 

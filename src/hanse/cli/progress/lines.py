@@ -1,4 +1,4 @@
-"""Where there is no terminal: a plain line whenever nothing else was printed for some time."""
+"""The view without a terminal: a plain line whenever nothing else was printed for some time."""
 
 import logging
 import threading
@@ -13,46 +13,52 @@ from hanse.cli.progress.state import ProgressState
 log = logging.getLogger(__name__)
 
 SILENCE = 8.0  # seconds without a line before one is due
-LONGEST = 600.0  # the same, while nothing goes on
+LONGEST = 600.0  # the same, while nothing changes
 
 
 @contextmanager
-def beating(heard: ProgressState, silence: float = SILENCE) -> Iterator[None]:
-    """Log what is being done after every silence, from a thread that long calls do not hold up.
+def log_lines(state: ProgressState, silence: float = SILENCE) -> Iterator[None]:
+    """Log the state after every silence, from a thread that long calls do not hold up.
 
-    The first line comes at once: what was imported before has taken seconds. While nothing goes on,
-    as when a server waits for days, the silence before the same line is twice as long each time.
+    While nothing changes, as when a server waits for days, the silence before the same line is
+    twice as long each time.
     """
-    printed = _Printed()
-    over = threading.Event()
+    printed = _LastPrinted()
+    stop = threading.Event()
 
-    def beat() -> None:
-        said, pause = None, silence
-        while not over.wait(min(0.5, silence / 4)):
-            now, seen = time.monotonic(), copy(heard)
-            doing = (seen.rounds, seen.clients, seen.work and (seen.work.what, seen.work.done))
-            if doing != said:
+    def log_until_stopped() -> None:
+        logged, pause = None, silence
+        while not stop.wait(min(0.5, silence / 4)):
+            now, snapshot = time.monotonic(), copy(state)
+            current = _place(snapshot)
+            if current != logged:
                 pause = silence
-            if now - printed.last >= pause:
-                log.info("… %s", phrases.line(seen, now))
-                pause = min(LONGEST, 2 * pause) if doing == said else silence
-                said = doing
+            if now - printed.time >= pause:
+                log.info("… %s", phrases.line(snapshot, now), extra={"step": snapshot.job})
+                pause = min(LONGEST, 2 * pause) if current == logged else silence
+                logged = current
 
-    thread = threading.Thread(target=beat, daemon=True)
+    thread = threading.Thread(target=log_until_stopped, daemon=True)
     logging.getLogger("hanse").addHandler(printed)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        stop.set()
         thread.join()
         logging.getLogger("hanse").removeHandler(printed)
 
 
-class _Printed(logging.Handler):
-    """When the last line was logged."""
+def _place(state: ProgressState) -> tuple[object, ...]:
+    """How far the command is; equal as long as nothing changes."""
+    job = state.job
+    return state.rounds, state.clients, job and (job.identity, job.done)
 
-    last = 0.0
+
+class _LastPrinted(logging.Handler):
+    """Keeps the time of the last logged line; 0 lets the first line come at once."""
+
+    time = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.last = time.monotonic()
+        self.time = time.monotonic()

@@ -1,25 +1,26 @@
-"""What has been heard, in words."""
+"""Texts about the state of a command, for both views; the words for one step are in `step_text`."""
 
 from hanse.cli.progress.state import ProgressState
-from hanse.observability.progress import Step
+from hanse.observability import step_text
+from hanse.observability.steps import ClientReplies, Job, Rounds, Runs, Training
 from hanse.reports import formatting
 
-CLOSE = 60.0  # seconds; what is further away is told in less detail
+CLOSE = 60.0  # seconds; more time than this is rounded more coarsely
 
 
-def count(step: Step) -> str:
-    """How much of some work is done; nothing if its length is not known."""
+def count(step: ClientReplies | Job) -> str:
+    """Units of a work that are done; empty if the total is not known."""
     return f"{step.done:,} of {step.total:,}" if step.total else ""
 
 
-def present(step: Step) -> str:
-    """Which unit of some work is under way."""
+def present(step: Runs | Rounds) -> str:
+    """The number of the run or round that is under way."""
     return f"{min(step.done + 1, step.total):,} of {step.total:,}"
 
 
-def rounds(step: Step) -> str:
-    """Which round it is; 0 is the scoring before all training."""
-    return present(step) if step.numbers else f"0 of {step.total:,}"
+def rounds(step: Rounds) -> str:
+    """The number of the round; 0 is the scoring before all training."""
+    return present(step) if step.last else f"0 of {step.total:,}"
 
 
 def seconds(value: float) -> str:
@@ -27,47 +28,42 @@ def seconds(value: float) -> str:
     return formatting.seconds(round(value))
 
 
-def left(heard: ProgressState, now: float) -> str:
-    """How long the run will take, and a dash as long as that is not known."""
-    value = heard.left(now)
+def left(state: ProgressState, now: float) -> str:
+    """The time that the run will still take; a dash as long as that is not known."""
+    value = state.left(now)
     if value is None:
         return "–"
     grain = 1 if value < CLOSE else 5 if value < 10 * CLOSE else 60
     return f"about {seconds(round(value / grain) * grain)}"
 
 
-def numbers(heard: ProgressState) -> str:
-    """The last loss, the speed, and what was sent."""
-    said = []
-    if "loss" in heard.numbers:
-        said.append(f"loss {heard.numbers['loss']:.3g}")
-    if "tokens_per_second" in heard.numbers:
-        said.append(f"{heard.numbers['tokens_per_second']:,.0f} tokens/s")
-    if heard.rounds is not None:
-        said.append(f"{formatting.bytes_(heard.sent.down)} down")
-        said.append(f"{formatting.bytes_(heard.sent.up)} up")
-    return "   ".join(said)
+def numbers(state: ProgressState) -> str:
+    """The last loss, the speed, and the bytes of the run."""
+    parts = []
+    if state.trained is not None:
+        parts.append(f"loss {state.trained.loss:.3g}")
+        parts.append(f"{state.trained.tokens_per_second:,.0f} tokens/s")
+    if state.rounds is not None:
+        parts.append(f"{formatting.bytes_(state.traffic.down)} down")
+        parts.append(f"{formatting.bytes_(state.traffic.up)} up")
+    return "   ".join(parts)
 
 
-def line(heard: ProgressState, now: float) -> str:
-    """What is being done, in one line."""
-    run = f"run {present(heard.runs)}, " if heard.runs else ""
-    place = f"round {rounds(heard.rounds)}: " if heard.rounds else ""
-    return f"{run}{place}{_work(heard)} ({seconds(now - heard.since)}){_rest(heard, now)}"
+def line(state: ProgressState, now: float) -> str:
+    """The whole state in one line."""
+    run = f"run {present(state.runs)}, " if state.runs else ""
+    place = f"round {rounds(state.rounds)}: " if state.rounds else ""
+    remaining = "" if state.left(now) is None else f"; {left(state, now)} left"
+    return f"{run}{place}{_job(state.job)} ({seconds(now - state.since)}){remaining}"
 
 
-def _work(heard: ProgressState) -> str:
-    if heard.work is None:
+def _job(job: Job | None) -> str:
+    if job is None:
         return "working"
-    said = [heard.work.what]
-    if heard.work.total:
-        unit = "step " if heard.work.what.startswith("training") else ""
-        said.append(f"{unit}{count(heard.work)}")
-    if "loss" in heard.work.numbers:
-        said.append(f"loss {heard.work.numbers['loss']:.3g}")
-    detail = f" ({heard.work.detail})" if heard.work.detail else ""
-    return ", ".join(said) + detail
-
-
-def _rest(heard: ProgressState, now: float) -> str:
-    return "" if heard.left(now) is None else f"; {left(heard, now)} left"
+    parts = [step_text.title(job)]
+    if job.total:
+        parts.append(f"{'step ' if isinstance(job, Training) else ''}{count(job)}")
+    if isinstance(job, Training) and job.loss is not None:
+        parts.append(f"loss {job.loss:.3g}")
+    detail = step_text.detail(job)
+    return ", ".join(parts) + (f" ({detail})" if detail else "")

@@ -1,135 +1,139 @@
-"""What a command has said of its progress, and how long its run will still take."""
+"""The progress of a command as it was reported, and an estimate of the time that is left."""
 
 from dataclasses import dataclass, field
 
-from hanse.observability.progress import CLIENTS, ROUNDS, RUNS, Step
+from hanse.observability.steps import ClientReplies, Job, Rounds, Runs, Step, Training
 
-TRAIN = f"{CLIENTS} train"
-ENOUGH = 0.02  # of a round's training, to tell the rest from
+TRAIN = "train"  # the phase in which clients train
+ENOUGH = 0.02  # of a round's training, to estimate the rest from
 
 
 @dataclass(frozen=True)
-class Sent:
+class Traffic:
     """Bytes down to the clients and up from them."""
 
     down: float = 0.0
     up: float = 0.0
 
-    def __add__(self, other: "Sent") -> "Sent":
-        return Sent(self.down + other.down, self.up + other.up)
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return Traffic(self.down + other.down, self.up + other.up)
 
 
 @dataclass
 class ProgressState:
-    """All that has been said up to now; times are seconds of one monotonic clock.
+    """The last step of each kind; times are seconds of one monotonic clock.
 
-    Nothing in it is changed in place: a copy stays as it is while others hear on.
+    Fields are replaced, never changed in place: a copy is a snapshot.
 
-    began, since: when the command began, and when the present work did.
-    work: what is being done inside of a round, or without any.
-    numbers: the last that a training said (loss, tokens_per_second).
+    began, since: when the command began, and when the present job did.
+    clients: the present phase of the round. job: what is done within a phase, or outside of rounds.
+    trained: the last training that reported a loss.
     """
 
     began: float
     since: float
-    runs: Step | None = None
-    rounds: Step | None = None
-    clients: Step | None = None
-    work: Step | None = None
-    numbers: dict[str, float] = field(default_factory=dict)
-    _sent: Sent = Sent()  # in the finished rounds
-    _phases: Sent = Sent()  # in the present round, but for the last exchange
-    _took: dict[int, float] = field(default_factory=dict)  # seconds of the finished rounds
-    _turned: float = 0.0  # when the present round began
-    _asked: float = 0.0  # when its last exchange with the clients began
-    _trained: float | None = None  # when its training was done
+    runs: Runs | None = None
+    rounds: Rounds | None = None
+    clients: ClientReplies | None = None
+    job: Job | None = None
+    trained: Training | None = None
+    _finished: Traffic = Traffic()  # of the finished rounds
+    _phases: Traffic = Traffic()  # of the present round, without its last phase
+    _seconds: dict[int, float] = field(default_factory=dict)  # of each finished round
+    _round_began: float = 0.0
+    _phase_began: float = 0.0
+    _trained_at: float | None = None  # when the present round's training ended
 
-    def hear(self, step: Step, now: float) -> None:
-        """Take note of a step that was reported at `now`."""
-        if step.what == RUNS:
-            self.runs, self.rounds, self.clients, self.work = step, None, None, None
-        elif step.what == ROUNDS:
-            self._hear_round(step, now)
-        elif step.what.startswith(CLIENTS):
-            self._hear_clients(step, now)
+    def update(self, step: Step, now: float) -> None:
+        """Take in a step that was reported at `now`."""
+        match step:
+            case Runs():
+                self.runs, self.rounds, self.clients, self.job = step, None, None, None
+            case Rounds():
+                self._update_rounds(step, now)
+            case ClientReplies():
+                self._update_clients(step, now)
+            case _:
+                self._update_job(step, now)
+
+    def _update_rounds(self, step: Rounds, now: float) -> None:
+        if step.last is None:  # a run begins
+            self._seconds, self._finished = {}, Traffic()
         else:
-            former = self.work
-            if former is None or former.what != step.what or step.done < former.done:
-                self.since = now
-            self.work = step
-            if step.what.startswith("training"):
-                self.numbers = step.numbers or self.numbers
+            self._seconds = {**self._seconds, step.done: step.last.seconds}
+            self._finished += Traffic(step.last.down, step.last.up)
+        self.rounds, self.clients, self.job, self.since = step, None, None, now
+        self._phases, self._round_began, self._trained_at = Traffic(), now, None
 
-    def _hear_round(self, step: Step, now: float) -> None:
-        if step.numbers:
-            self._took = {**self._took, step.done: step.numbers["seconds"]}
-            self._sent += Sent(step.numbers["down"], step.numbers["up"])
-        else:  # a run begins
-            self._took, self._sent = {}, Sent()
-        self.rounds, self.clients, self.work, self.since = step, None, None, now
-        self._phases, self._turned, self._trained = Sent(), now, None
-
-    def _hear_clients(self, step: Step, now: float) -> None:
+    def _update_clients(self, step: ClientReplies, now: float) -> None:
         if step.done == 0:
-            self._phases += self._exchanged
-            self._asked = now
-        if step.what == TRAIN and step.done == step.total:
-            self._trained = now
-        self.clients, self.work, self.since = step, None, now
+            self._phases += self._phase_traffic
+            self._phase_began = now
+        if step.phase == TRAIN and step.done == step.total:
+            self._trained_at = now
+        self.clients, self.job, self.since = step, None, now
+
+    def _update_job(self, step: Job, now: float) -> None:
+        former = self.job
+        if former is None or former.identity != step.identity or step.done < former.done:
+            self.since = now
+        self.job = step
+        if isinstance(step, Training) and step.loss is not None:
+            self.trained = step
 
     @property
-    def _exchanged(self) -> Sent:
-        """Bytes of the last exchange."""
-        numbers = self.clients.numbers if self.clients else {}
-        return Sent(numbers.get("down", 0.0), numbers.get("up", 0.0))
+    def _phase_traffic(self) -> Traffic:
+        return Traffic(self.clients.down, self.clients.up) if self.clients else Traffic()
 
     @property
-    def sent(self) -> Sent:
+    def traffic(self) -> Traffic:
         """Bytes in all rounds of the run so far."""
-        return self._sent + self._phases + self._exchanged
+        return self._finished + self._phases + self._phase_traffic
 
     @property
     def share(self) -> float:
-        """How much of the present round's training is done."""
-        if self._trained is not None:
+        """The share of the present round's training that is done."""
+        if self._trained_at is not None:
             return 1.0
-        return self._answered if self.clients and self.clients.what == TRAIN else 0.0
+        return self._phase_share if self.clients and self.clients.phase == TRAIN else 0.0
 
     @property
-    def _answered(self) -> float:
-        """How much of the last exchange is done, the work of a client in this process included."""
+    def _phase_share(self) -> float:
+        """The share of the present phase that is done, work in this process included."""
         if self.clients is None:
             return 0.0
-        client = self.work.done / max(1, self.work.total) if self.work else 0.0
+        client = self.job.done / max(1, self.job.total) if self.job else 0.0
         return min(1.0, (self.clients.done + client) / max(1, self.clients.total))
 
     def left(self, now: float) -> float | None:
-        """Seconds until the run is done; None while there is nothing to tell it from.
+        """Seconds until the run is done; None while there is nothing to estimate them from.
 
-        A round takes the mean of those before it, or (the first) as long as its steps so far say.
-        What follows the last training is taken to last as long as what came before the first.
+        A round takes the mean of those before it. The first one is extrapolated from its share that
+        is done. What follows the last training takes as long as what came before the first.
         """
-        if self.rounds is None or not self._took:
+        if self.rounds is None or not self._seconds:
             return None
         missing = self.rounds.total - self.rounds.done
-        scoring = self._took.get(0, 0.0)
+        scoring = self._seconds.get(0, 0.0)
         if missing == 0:
             return None
-        if missing == 1 and self._trained is not None:
-            return self._closing(scoring, now)
-        took = [seconds for number, seconds in self._took.items() if number > 0]
-        if took:
-            each = sum(took) / len(took)
-        elif self.share >= ENOUGH:
-            each = ((self._trained or now) - self._turned) / self.share
-        else:
-            return None
-        return each * (missing - self.share) + scoring
+        if missing == 1 and self._trained_at is not None:
+            return self._left_after_training(scoring, now)
+        each = self._seconds_of_a_round(now)
+        return None if each is None else each * (missing - self.share) + scoring
 
-    def _closing(self, scoring: float, now: float) -> float | None:
+    def _seconds_of_a_round(self, now: float) -> float | None:
+        finished = [seconds for number, seconds in self._seconds.items() if number > 0]
+        if finished:
+            return sum(finished) / len(finished)
+        if self.share < ENOUGH:
+            return None
+        return ((self._trained_at or now) - self._round_began) / self.share
+
+    def _left_after_training(self, scoring: float, now: float) -> float | None:
         """Seconds that are left after the last training."""
-        if self.clients is None or self.clients.what == TRAIN:  # the server scores
-            left = scoring - (now - (self._trained or now))
+        if self.clients is None or self.clients.phase == TRAIN:  # the server scores
+            left = scoring - (now - (self._trained_at or now))
             return left if left > 0 else None
-        done = self._answered
-        return (now - self._asked) * (1 - done) / done if done >= ENOUGH else None
+        done = self._phase_share
+        return (now - self._phase_began) * (1 - done) / done if done >= ENOUGH else None

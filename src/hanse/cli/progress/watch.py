@@ -1,4 +1,4 @@
-"""Shows what a command is doing, as far as the place where it is shown allows."""
+"""Shows the progress of a command: in place on a terminal, in plain lines elsewhere."""
 
 import logging
 import time
@@ -7,27 +7,27 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from hanse.cli.progress.lines import beating
+from hanse.cli.progress.lines import log_lines
 from hanse.cli.progress.state import ProgressState
-from hanse.cli.progress.terminal import drawing
+from hanse.cli.progress.terminal import live_view
 from hanse.observability import progress
 
 
 @contextmanager
 def watched(console: Console) -> Iterator[None]:
-    """Show what is being done while the block lasts: in place on a terminal, else in plain lines.
+    """Show the progress while the block lasts.
 
     console: where the command prints.
     """
     now = time.monotonic()
-    heard = ProgressState(now, now)
-    steps = _Steps(heard)
-    # A terminal may be feigned to have colours (FORCE_COLOR), which makes nothing of it move.
+    state = ProgressState(now, now)
+    steps = _Steps(state)
+    # With FORCE_COLOR a file counts as interactive, but nothing can be redrawn in it.
     terminal = console.is_interactive and console.file.isatty()
     progress.log.addHandler(steps)
     progress.log.setLevel(logging.DEBUG)
     try:
-        with drawing(heard, console) if terminal else beating(heard):
+        with live_view(state, console) if terminal else log_lines(state):
             yield
     finally:
         progress.log.setLevel(logging.WARNING)
@@ -35,11 +35,11 @@ def watched(console: Console) -> Iterator[None]:
 
 
 class _Steps(logging.Handler):
-    """Hears what `progress` reports."""
+    """Puts the steps that `progress` reports into the state."""
 
-    def __init__(self, heard: ProgressState) -> None:
+    def __init__(self, state: ProgressState) -> None:
         super().__init__()
-        self.heard = heard
+        self.state = state
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.heard.hear(record.step, time.monotonic())  # type: ignore[attr-defined]
+        self.state.update(record.step, time.monotonic())  # type: ignore[attr-defined]

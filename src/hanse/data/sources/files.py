@@ -10,6 +10,7 @@ from hanse.data.sources.readers import csv, encoding, json, parquet, text
 from hanse.data.sources.split_files import TRAIN, beside_splits, layout
 from hanse.errors import UserError
 from hanse.observability.progress import track
+from hanse.observability.steps import Activity, Work
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def records(path: Path, name: str = "", split: str = TRAIN) -> Iterator[Record]:
         return
     former: list[str] = []
     try:
-        yield from track(_file(path, name, former), f"reading {name}", 0)
+        yield from track(_file(path, name, former), Work(Activity.READING_FILE, name))
     finally:
         _tell(former)
 
@@ -58,7 +59,7 @@ def _folder(folder: Path, split: str) -> Iterator[Record]:
     nested = any(home.parts for home in homes.values())
     former: list[str] = []
     try:
-        for file in track(files, f"reading {folder}", len(files)):
+        for file in track(files, Work(Activity.READING_FILE, str(folder), total=len(files))):
             where = {"file": file.stem}
             if nested:
                 where["folder"] = homes[file].as_posix()

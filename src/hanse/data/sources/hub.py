@@ -11,6 +11,7 @@ from hanse.data.formats.row import Record
 from hanse.data.sources.split_files import TRAIN
 from hanse.errors import UserError
 from hanse.observability.progress import report
+from hanse.observability.steps import Activity, Work
 
 PATIENCE = 10  # seconds for the hub's first word; `datasets` alone would try for half a minute
 NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
@@ -37,7 +38,7 @@ def records(path: str, split: str = TRAIN) -> Iterator[Record]:
     assert found is not None  # is_name
     name, config = found.groups()
     _refuse_unreachable(name)
-    report(f"loading {path} from the hub")
+    report(Work(Activity.LOADING_DATASET, path))
     try:
         rows = datasets.load_dataset(name, config, split=split, trust_remote_code=False)
         named = {

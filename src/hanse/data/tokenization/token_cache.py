@@ -26,6 +26,7 @@ from hanse.data.tokenization.tokenizer import Tokenizer, encode
 from hanse.data.tokenization.vocabulary import refuse_beyond
 from hanse.errors import UserError
 from hanse.observability.progress import report
+from hanse.observability.steps import Activity, Work
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ class Tokenized:
     def _rendered(self, rows: Sequence[Row]) -> Packed:
         parts = [pack([])]
         for start in range(0, len(rows), BLOCK):
-            report("tokenizing rows", start, len(rows))
+            report(Work(Activity.TOKENIZING, "", start, len(rows)))
             parts.append(pack(self.rendering.render(rows[start : start + BLOCK])))
         return join(parts)
 

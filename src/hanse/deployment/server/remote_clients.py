@@ -14,7 +14,9 @@ from hanse.deployment.server.roster import Roster
 from hanse.deployment.server.timers import RETRY_AFTER, RoundPauses
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile, Request
+from hanse.observability import step_text
 from hanse.observability.progress import report, watched
+from hanse.observability.steps import WaitingForSilos
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ class RemoteClients(Transport):
         while away := self.roster.away(clients):
             if len(clients) - len(away) >= enough:
                 break
-            self._wait(away, f"paused, since a round needs {enough}: ")
+            self._wait(away, needed=enough)
         self.paused, self._awaited = False, ()
         return True
 
@@ -125,27 +127,27 @@ class RemoteClients(Transport):
             if spent > RETRY_AFTER and restarted:
                 break
 
-    def _wait(self, names: Sequence[str], prefix: str = "") -> None:
+    def _wait(self, names: Sequence[str], needed: int = 0) -> None:
         """Handle events for a moment, while these silos must join."""
         self._awaited = names
         self._collector.step(STEP)
-        self._log_waiting(names, prefix)
+        self._log_waiting(names, needed)
         self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
         if self.stop():
             raise KeyboardInterrupt
 
-    def _log_waiting(self, names: Sequence[str], prefix: str = "") -> None:
+    def _log_waiting(self, names: Sequence[str], needed: int = 0) -> None:
         """Report the silos that are waited for, and what each is doing.
 
         A live view repeats the report itself; without one, a line is logged every ten seconds.
         """
         now = time.monotonic()
-        message = f"{prefix}waiting for {len(names)} of {len(self.roster)}: {', '.join(names)}"
-        details = "; ".join(f"{name} {self.roster.clients[name].activity(now)}" for name in names)
+        silos = tuple(self.roster.clients[name].activity(now) for name in names)
+        step = WaitingForSilos(silos, len(self.roster), needed)
         if names and watched():
-            report(message, detail=details)
+            report(step)
         elif names and now - max(self._logged_at, self._collector.answered_at) > LOG_EVERY:
             self._logged_at = now
-            log.info("%s (%s)", message, details)
+            log.info("%s (%s)", step_text.title(step), step_text.detail(step))

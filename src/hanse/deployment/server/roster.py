@@ -4,9 +4,8 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from hanse.federation.messages import AGREED, ClientProfile
-
-ACTIVITY = {"train": "training", AGREED: "training", "evaluate": "evaluating"}  # by kind of request
+from hanse.federation.messages import ClientProfile
+from hanse.observability.steps import SiloActivity, SiloState
 
 
 @dataclass
@@ -32,15 +31,15 @@ class RemoteClient:
     kind: str = ""
     requested_at: float = 0.0
 
-    def activity(self, now: float) -> str:
-        """What the silo is doing, as far as the server can tell, and for how long."""
+    def activity(self, now: float) -> SiloActivity:
+        """The silo's activity, as far as the server can tell, and for how long it has lasted."""
         if self.node is None:
             if self.seen_at is None:
-                return "never seen"
-            return f"gone, last seen {now - self.seen_at:.0f} s ago"
+                return SiloActivity(self.name, SiloState.NEVER_SEEN)
+            return SiloActivity(self.name, SiloState.GONE, now - self.seen_at)
         if self.request is None:
-            return "there"
-        return f"{ACTIVITY.get(self.kind, f'at {self.kind}')} for {now - self.requested_at:.0f} s"
+            return SiloActivity(self.name, SiloState.IDLE)
+        return SiloActivity(self.name, SiloState.WORKING, now - self.requested_at, self.kind)
 
 
 class Roster:

@@ -9,6 +9,7 @@ from typing import Any
 from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.server.roster import RemoteClient
 from hanse.journal.run_folder import records
+from hanse.observability import step_text
 from hanse.observability.metrics_endpoint import Figure, Status
 
 
@@ -46,7 +47,7 @@ class Watch:
             "rounds": self.rounds,
             "connected": [client.name for client in clients if client.node is not None],
             "waiting_for": [*waiting],
-            "silos": {client.name: client.activity(now) for client in clients},
+            "silos": {c.name: step_text.silo_activity(c.activity(now)) for c in clients},
             "paused": self._paused,
         }
         return Status(facts, True, [*self._progress(rows), *_connections(clients, now)])

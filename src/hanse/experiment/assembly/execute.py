@@ -21,6 +21,7 @@ from hanse.journal.claims import Claim
 from hanse.journal.run_folder import records
 from hanse.journal.tracking import following
 from hanse.observability.progress import report
+from hanse.observability.steps import Activity, Work
 from hanse.reports.model_card import model_card
 from hanse.reports.run.page import write_report
 
@@ -75,7 +76,7 @@ def finish(simulation: Simulation, folder: Path) -> None:
         clients = len(experiment.participant_names)
         card = model_card(experiment.resolved(), clients, records(folder), aside, left, personal)
         (aside / "README.md").write_text(card, encoding="utf-8")
-        report("opening the adapter again")
+        report(Work(Activity.REOPENING_ADAPTER))
         try:
             learner.reopen(aside)
         except UserError as error:
@@ -83,7 +84,7 @@ def finish(simulation: Simulation, folder: Path) -> None:
                 f"{error} What was learned is kept in {folder / 'state'}, and `hanse resume "
                 f"{folder}` tries again."
             ) from error
-    report("writing the report")
+    report(Work(Activity.WRITING_REPORT))
     write_report(folder)
 
 

@@ -24,6 +24,7 @@ from hanse.learners.models.model_files import cache
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.settings import BaseModelSettings, Loaded
 from hanse.observability.progress import report
+from hanse.observability.steps import Activity, Work
 from hanse.randomness import RoundContext
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Resources:
         data = experiment.data.model_dump(mode="json", exclude={"pooled"})
         told = json.dumps([experiment.seed, experiment.num_clients, data, own], default=str)
         if self.divided is None or self.divided[0] != told:
-            report("reading and dividing the data")
+            report(Work(Activity.PARTITIONING))
             self.divided = (told, divide(experiment))
         return self.divided[1]
 
@@ -168,7 +169,7 @@ def examples(
     """Rows as the experiment's model reads them; whole: as if it could read any length."""
     if not rows:
         return []
-    report("tokenizing rows", 0, len(rows))
+    report(Work(Activity.TOKENIZING, total=len(rows)))
     template = experiment.data.template
     rendering = _rendering(backbone, experiment.model, needs, labels, template)
     return (replace(rendering, max_length=ANY_LENGTH) if whole else rendering).render(rows)

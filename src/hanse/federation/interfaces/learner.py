@@ -12,6 +12,7 @@ from hanse.data.packed import lengths
 from hanse.federation.constants import Constants
 from hanse.federation.interfaces.results import Penalty, TrainResult
 from hanse.observability.progress import track
+from hanse.observability.steps import Activity, Work
 from hanse.tensors.low_rank import RESIDUAL
 from hanse.tensors.named import Tensors, refuse_unlike, strip_prefix, subtract
 from hanse.tensors.serialization import Numbers
@@ -70,7 +71,8 @@ class Learner(ABC):
         sizes = lengths(examples)
         order = sorted(range(len(examples)), key=lambda index: -sizes[index])
         starts = range(0, len(order), size)
-        for start in track(starts, f"scoring {split}", len(order), size):
+        work = Work(Activity.SCORING, split, total=len(order))
+        for start in track(starts, work, size):
             places = order[start : start + size]
             yield places, self.batch([examples[place] for place in places])
 

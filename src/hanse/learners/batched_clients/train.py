@@ -25,8 +25,9 @@ from hanse.learners.training.batches import Batch, joined
 from hanse.learners.training.loop import share_done
 from hanse.learners.training.out_of_memory import clear, is_shortage, refusal
 from hanse.learners.training.timer import Stopwatch
-from hanse.learners.training.training_progress import TrainingProgress, progress_numbers
+from hanse.learners.training.training_progress import TrainingProgress, with_measurements
 from hanse.observability.progress import track
+from hanse.observability.steps import Training
 
 log = logging.getLogger(__name__)
 
@@ -141,18 +142,17 @@ class _Cohort:
     def train(self) -> list[TrainResult]:
         """Train all; what each has done, in the order of the members."""
         watch = Stopwatch(self.backbone.device)
-        first = self.courses[0]
-        count = len(self.courses)
-        what = "training " + (f"{count} clients" if count > 1 else first.member.context.client)
-        steps = range(len(first.steps))
+        steps = range(len(self.courses[0].steps))
+        clients = tuple(course.member.context.client for course in self.courses)
+        work = Training(clients, total=len(steps))
         with self.backbone.bare(), self.backbone.corrected(self.members[0].residual):
-            for step in track(steps, what, len(steps), numbers=self._told):
+            for step in track(steps, work, measure=self._measured):
                 self._step(step, watch)
         self.optimizer.leave()
         return self._fits(watch.seconds())
 
-    def _told(self) -> dict[str, float]:
-        return progress_numbers([course.seen for course in self.courses])
+    def _measured(self, work: Training) -> Training:
+        return with_measurements(work, [course.seen for course in self.courses])
 
     def _step(self, step: int, watch: Stopwatch) -> None:
         """One optimizer step of all who have one left."""

@@ -19,6 +19,7 @@ from hanse import atomic_files
 from hanse.errors import UserError, refuse_missing
 from hanse.learners.models.vetting import vet
 from hanse.observability.progress import report
+from hanse.observability.steps import Activity, Work
 from hanse.registry import suggestion
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def _converted(file: Path) -> Path:
         if not target.is_dir():  # by another process meanwhile
             with atomic_files.folder(target) as aside:
                 convert(file, aside)
-    report(f"loading {file.stem}")
+    report(Work(Activity.LOADING_MODEL, file.stem))
     return target
 
 
@@ -107,7 +108,7 @@ def convert(file: Path, folder: Path) -> None:
     """Write a GGUF file's model and tokenizer as a folder that loads fast, weights in float32."""
     home, name = str(file.parent), file.name
     refuse_missing(f"{name}, a GGUF file,", "gguf", ["gguf"], "name a folder of safetensors")
-    report(f"converting {name}")
+    report(Work(Activity.CONVERTING_MODEL, name))
     log.info("converting %s once; this takes about half a minute", name)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off

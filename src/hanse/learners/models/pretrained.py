@@ -15,6 +15,7 @@ from hanse.learners.models.chat_templates import bound
 from hanse.learners.models.layers import heads
 from hanse.learners.models.model_files import locate
 from hanse.observability.progress import report
+from hanse.observability.steps import Activity, Work
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -79,7 +80,7 @@ def _within(name: str, keys: Iterable[str]) -> set[str]:
 
 def find(name: str) -> Found:
     """The model of a name that `model_files.locate` knows; raises UserError if there is none."""
-    report(f"loading {Path(name).name}")
+    report(Work(Activity.LOADING_MODEL, Path(name).name))
     place = locate(name)
     with _readable(name):
         return Found(name, place, AutoConfig.from_pretrained(place, trust_remote_code=False))

@@ -24,6 +24,7 @@ from hanse.errors import UserError
 from hanse.learners.models import pretrained
 from hanse.learners.models.model_files import cache
 from hanse.observability.progress import track
+from hanse.observability.steps import Activity, Work
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def _encoded(model: Any, ids: list[list[int]]) -> Vectors:
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     found = torch.empty(len(ids), model.config.hidden_size)
     with torch.inference_mode():
-        for batch in track(batches, "embedding texts", len(ids), BATCH):
+        for batch in track(batches, Work(Activity.EMBEDDING, total=len(ids)), BATCH):
             tokens = [torch.tensor(ids[index]) for index in batch]
             padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
             lengths = torch.tensor([len(row) for row in tokens])

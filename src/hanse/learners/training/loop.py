@@ -15,8 +15,9 @@ from hanse.learners.training.batch_sampling import sample_batches
 from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.learners.training.settings import TrainingSettings
 from hanse.learners.training.timer import Stopwatch
-from hanse.learners.training.training_progress import TrainingProgress, progress_numbers
+from hanse.learners.training.training_progress import TrainingProgress, with_measurements
 from hanse.observability.progress import track
+from hanse.observability.steps import Training
 from hanse.randomness import RoundContext
 from hanse.tensors.named import digest
 
@@ -53,8 +54,8 @@ def fit(
             done = found[0]
             seen.go_on(*found[1:])
     left = list(enumerate(steps))[done:]
-    what = f"training {context.client or 'on the server'}"
-    for number, step in track(left, what, len(left), numbers=lambda: progress_numbers([seen])):
+    work = Training((context.client,) if context.client else (), total=len(left))
+    for number, step in track(left, work, measure=lambda step: with_measurements(step, [seen])):
         rate = settings.rate(share_done(context, number, len(steps), rounds))
         batches = [learner.batch([examples[index] for index in indices]) for indices in step]
         watch.lap("data")

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from hanse.federation.interfaces.results import TrainResult
+from hanse.observability.steps import Training
 
 WHOLE = ("examples", "tokens", "items")
 COUNTED = (*WHOLE, "sum_lr", "velocity", "sum_a")  # on the host
@@ -80,11 +81,12 @@ class TrainingProgress:
         )
 
 
-def progress_numbers(seen: Sequence[TrainingProgress]) -> dict[str, float]:
-    """What can be said on the way of those that train at the same time."""
-    items = sum(own.items for own in seen)
+def with_measurements(step: Training, seen: Sequence[TrainingProgress]) -> Training:
+    """The step with the mean loss and the speed of clients that train at the same time."""
+    items = sum(client.items for client in seen)
     if not items:
-        return {}
-    loss = sum(float(own.losses) for own in seen) / items
-    seconds = time.perf_counter() - min(own.start for own in seen)
-    return {"loss": loss, "tokens_per_second": sum(own.tokens for own in seen) / seconds}
+        return step
+    loss = sum(float(client.losses) for client in seen) / items
+    seconds = time.perf_counter() - min(client.start for client in seen)
+    tokens = sum(client.tokens for client in seen)
+    return replace(step, loss=loss, tokens_per_second=tokens / seconds)

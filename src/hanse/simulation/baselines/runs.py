@@ -23,7 +23,8 @@ from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment
 from hanse.journal import claims, environment, yaml_text
-from hanse.observability.progress import RUNS, report
+from hanse.observability.progress import report
+from hanse.observability.steps import Runs
 from hanse.reports.baselines.page import write_ladder_report
 from hanse.simulation import run as simulation
 from hanse.simulation.baselines.figures import figures
@@ -122,7 +123,7 @@ def _climb(ladder: Ladder) -> Path:
                     if stop.is_set():
                         raise StoppedError
                     if not _stands(rung):
-                        report(RUNS, len(finished), ladder.planned)
+                        report(Runs(len(finished), ladder.planned))
                         log.info("%s, seed %d: %s", rung.name, seed, rung.what)
                         _train(rung, ladder.held, stop)
                         ladder.note([*finished, rung])

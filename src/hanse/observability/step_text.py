@@ -1,0 +1,71 @@
+"""The words for a step of work: the one place where `steps` become text."""
+
+from hanse.observability.steps import (
+    Activity,
+    Job,
+    SiloActivity,
+    SiloState,
+    Training,
+    WaitingForSilos,
+    Work,
+)
+
+TITLES = {
+    Activity.LOADING_MODEL: "loading {}",
+    Activity.CONVERTING_MODEL: "converting {}",
+    Activity.LOADING_DATASET: "loading {} from the hub",
+    Activity.READING_FILE: "reading {}",
+    Activity.PARTITIONING: "reading and dividing the data",
+    Activity.TOKENIZING: "tokenizing rows",
+    Activity.EMBEDDING: "embedding texts",
+    Activity.MEASURING_MACHINE: "measuring this machine",
+    Activity.MEASURING_CLIENTS_PER_PASS: "measuring how many clients train best together",
+    Activity.AGGREGATING: "combining the replies",
+    Activity.SCORING: "scoring {}",
+    Activity.GENERATING: "generating {}",
+    Activity.SAVING_ROUND: "saving the round",
+    Activity.REOPENING_ADAPTER: "opening the adapter again",
+    Activity.WRITING_REPORT: "writing the report",
+    Activity.OPENING_TRACKER: "opening {}",
+    Activity.CLOSING_TRACKER: "closing {}",
+}
+PHASES = {"train": "training", "agreed": "training", "evaluate": "evaluating"}  # by kind of request
+
+
+def title(job: Job) -> str:
+    """The work in a few words, the same for all steps of the same work."""
+    match job:
+        case Work():
+            return TITLES[job.activity].format(job.subject)
+        case Training():
+            return f"training {_trained(job.clients)}"
+        case WaitingForSilos():
+            names = ", ".join(silo.name for silo in job.silos)
+            paused = f"paused, since a round needs {job.needed}: " if job.needed else ""
+            return f"{paused}waiting for {len(job.silos)} of {job.of}: {names}"
+
+
+def detail(job: Job) -> str:
+    """More words, which may change while the work is the same; empty if there are none."""
+    if not isinstance(job, WaitingForSilos):
+        return ""
+    return "; ".join(f"{silo.name} {silo_activity(silo)}" for silo in job.silos)
+
+
+def silo_activity(silo: SiloActivity) -> str:
+    """What a silo is doing, and for how long."""
+    match silo.state:
+        case SiloState.NEVER_SEEN:
+            return "never seen"
+        case SiloState.GONE:
+            return f"gone, last seen {silo.seconds:.0f} s ago"
+        case SiloState.IDLE:
+            return "there"
+        case SiloState.WORKING:
+            return f"{PHASES.get(silo.phase, f'at {silo.phase}')} for {silo.seconds:.0f} s"
+
+
+def _trained(clients: tuple[str, ...]) -> str:
+    if not clients:
+        return "on the server"
+    return clients[0] if len(clients) == 1 else f"{len(clients)} clients"
