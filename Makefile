@@ -51,7 +51,7 @@ bench: $(VENV)/.demo $(VENV)/.dev
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/logits.py
 	$(BIN)/python benchmarks/quickstart.py
-	$(BIN)/python benchmarks/ladder.py
+	$(BIN)/python benchmarks/baselines.py
 	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/cohorts.py
 	$(BIN)/python benchmarks/speed.py

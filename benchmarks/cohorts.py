@@ -1,9 +1,10 @@
 """Many clients in one forward pass: how much faster than one after another?
 
 Each case is a round of so many clients of so many rows by so many tokens, trained in turn by a loop
-of PyTorch and PEFT alone, by hanse one after another (`cohort: off`, PEFT's own layers), and in
-cohorts of each size; `cohort: auto` says which of these it would take. Ratios of wall-clock
-seconds, medians over repeats. What was measured before is kept, so a stopped run goes on.
+of PyTorch and PEFT alone, by hanse one after another (`clients_per_pass: off`, PEFT's own layers),
+and together by each number of clients per pass; `clients_per_pass: auto` says which of these it
+would take. Ratios of wall-clock seconds, medians over repeats. What was measured before is kept, so
+a stopped run goes on.
 
 Gates: the size that auto takes is never slower than 0.98 of one after another; 2.5 times as fast
 with 16 clients of 1 × 32, 1.2 times with 8 of 2 × 64 (toy shape).

@@ -91,8 +91,9 @@ def cohorts(result: dict[str, Any]) -> list[str]:
         *lines,
         "",
         f"Seconds of a round of {steps} steps of each client, medians of {result['repeats']}, as "
-        "ratios to `cohort: off`, which is one after another through PEFT's layers; at last to a "
-        "plain loop of PyTorch and PEFT on the same batches. toy: a Llama of 4 layers, 128 wide.",
+        "ratios to `clients_per_pass: off`, which is one after another through PEFT's layers; at "
+        "last to a plain loop of PyTorch and PEFT on the same batches. toy: a Llama of 4 layers, "
+        "128 wide.",
     ]
 
 
@@ -127,7 +128,7 @@ def speed(result: dict[str, Any]) -> list[str]:
         "plain": "that loop on hanse's batches, in which rows of like length stand together",
         "float32": "hanse in float32, one client after another",
         "one by one": f"in the precision it chose ({precision}), one after another",
-        "as it comes": f"as it comes (`cohort: auto` took {result['cohort']})",
+        "as it comes": f"as it comes (`clients_per_pass: auto` took {result['cohort']})",
     }
     lines = [
         "| the demo's job: tokens a second, padding not counted | ÷ a plain loop in float32 "
@@ -202,8 +203,9 @@ def gpu(result: dict[str, Any]) -> list[str]:
         "",
         f"All clients of a case in one cohort, {result['steps']} steps each, in bfloat16; medians "
         f"of {result['repeats']}. {whole['clients']} clients of {whole['batch']} × "
-        f"{whole['tokens']} on {whole['shape']}, of which `cohort: auto` took {whole['size']} at a "
-        f"time, reach {100 * whole['share']:.1f} % of the {whole['peak_flops'] / 1e12:.0f} TFLOP/s "
+        f"{whole['tokens']} on {whole['shape']}, of which `clients_per_pass: auto` took "
+        f"{whole['size']} at a time, reach {100 * whole['share']:.1f} % of the "
+        f"{whole['peak_flops'] / 1e12:.0f} TFLOP/s "
         "of a large matrix product.",
     ]
 
@@ -243,8 +245,8 @@ def deployed(result: dict[str, Any]) -> list[str]:
         *lines,
         "",
         f"Medians of {result['rounds'] - 1} rounds. `{demo['experiment']}` for {demo['rounds']} "
-        f"rounds with `cohort: off`, deployed on {len(demo['loads_of_each_silo'])} silos, ends in "
-        f"{apart} as in one process; loads of the model, most of any silo: "
+        f"rounds, `clients_per_pass: off`, on {len(demo['loads_of_each_silo'])} deployed silos, "
+        f"ends in {apart} as in one process; loads of the model, most of any silo: "
         f"{max(demo['loads_of_each_silo'])}. The server's memory with {many['silos']} silos is "
         f"{own:.2f} times that with {few['silos']}; with its Flower, {all_of_it:.2f} times.",
     ]

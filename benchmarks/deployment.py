@@ -7,7 +7,7 @@ request (its node looks every 3 s), its training, and until the server has all a
 ServerApp looks for each every 0.4 s). Gates: at most 6 s a round beyond training with 4 silos, and
 each silo loads its model once; with 32 silos at most 1.3 × the server's memory with 4. And the
 demo's experiment on its real model, for two rounds: deployed, it ends in the adapter of
-`cohort: off` in one process, bit for bit.
+`clients_per_pass: off` in one process, bit for bit.
 
 What was measured before is kept; `--anew` measures it again. Writes
 benchmarks/results/deployment.json.
@@ -210,7 +210,7 @@ def measure(home: Path, silos: int, rounds: int, trust: str) -> dict[str, Any]:
 
 def demo(home: Path) -> dict[str, Any]:
     """The demo's experiment in one process, and deployed: the hashes of both adapters."""
-    words = ["cohort=off", f"rounds={DEMO_ROUNDS}", "evaluation.test=false"]
+    words = ["clients_per_pass=off", f"rounds={DEMO_ROUNDS}", "evaluation.test=false"]
     own = loading.load(DEMO, [*words, f"output_dir={home / 'alone'}"])
     # In a process of its own, so that the silos' are not forked from one with a model in memory.
     alone = started(lambda: simulation.run(own), home / "alone.log")

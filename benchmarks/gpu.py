@@ -1,11 +1,12 @@
 """Cohorts on a GPU, and how near they come to what it can do. Without one, nothing is measured.
 
-Cohorts: a round of 16 clients by hanse one after another (`cohort: off`) ÷ all of them together.
+Cohorts: a round of 16 clients by hanse one after another (`clients_per_pass: off`)
+÷ all of them together.
 Share: 16 clients of 8 × 512 tokens on a model of 1.1 billion parameters in bfloat16, in the size
-that `cohort: auto` takes: floating-point operations a second ÷ those of a large matrix product in
-the same run. Operations are the model's own by closed form: a product each forward, and one back to
-the inputs, since the base is frozen; half of the products of attention, which is causal; nothing
-for the adapters, nor for what is computed twice.
+that `clients_per_pass: auto` takes: floating-point operations a second ÷ those of a large
+matrix product in the same run. Operations are the model's own by closed form: a product each
+forward, and one back to the inputs, since the base is frozen; half of the products of
+attention, which is causal; nothing for the adapters, nor for what is computed twice.
 
 Gates, on an H200: cohorts 4 times as fast at batches of 1 and 2; 40 % of the measured peak.
 What was measured before is kept, so a stopped run goes on. `--short` has tiny shapes, and is for

@@ -28,8 +28,8 @@ def quickstart(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def ladder(result: dict[str, Any]) -> list[str]:
-    """Each kind of rung: its accuracy, what federated training is ahead by, and what it took."""
+def baselines(result: dict[str, Any]) -> list[str]:
+    """Each kind of variant: its accuracy, what federated training is ahead by, and what it took."""
     lines = [
         "| | accuracy | federated is ahead by, in points | optimizer steps | reviews seen |",
         "|---|---|---|---|---|",

@@ -160,7 +160,7 @@ def run(home: Path, clients: int, rounds: int, cohort: str | int) -> dict[str, A
     each = statistics.median(beyond) * min(1.0, share)
     growth = memory[-1] / memory[2]
     return {
-        **{"cohort": chosen.experiment.cohort, "resident": memory, "growth": growth},
+        **{"cohort": chosen.experiment.clients_per_pass, "resident": memory, "growth": growth},
         **{"clock_seconds_beyond_training": beyond, "processor_share": share},
         "seconds_a_client_beyond_training": each,
     }

@@ -9,8 +9,8 @@ plain        Hugging Face and PEFT in float32, one client after another: a paddi
 as written   the same loop on as many reviews of the same silos in shuffled order, as a DataLoader
              gives them
 float32      hanse in the same precision, one client after another
-one by one   hanse in the precision that it chooses on this machine, `cohort: off`
-as it comes  the same with `cohort: auto`, the round's messages, journal and all
+one by one   hanse in the precision that it chooses on this machine, `clients_per_pass: off`
+as it comes  the same with `clients_per_pass: auto`, the round's messages, journal and all
 
 Their ratios are of tokens a second by the wall clock, padding not counted, medians over repeats.
 Gate: as it comes, at least twice the plain loop where the processor has bfloat16, elsewhere 1.3
@@ -36,9 +36,9 @@ from hanse.randomness import RoundContext
 from hanse.simulation.clients_per_pass import decided
 
 OWN = {
-    "float32": [FLOAT32, "cohort=off"],
-    "one by one": ["cohort=off"],
-    "as it comes": ["cohort=auto"],
+    "float32": [FLOAT32, "clients_per_pass=off"],
+    "one by one": ["clients_per_pass=off"],
+    "as it comes": ["clients_per_pass=auto"],
 }
 
 
@@ -95,7 +95,7 @@ def in_process(words: Sequence[str], repeats: int) -> dict[str, Any]:
         "over_as_written": over("as written"),
         "bf16": last.learner.backbone.bf16,
         "plain_attention": last.learner.backbone.plain_attention,
-        "cohort": last.experiment.cohort,
+        "cohort": last.experiment.clients_per_pass,
     }
 
 

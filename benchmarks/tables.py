@@ -15,7 +15,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "quickstart": quality.quickstart,
-    "ladder": quality.ladder,
+    "baselines": quality.baselines,
     "comparison": quality.comparison,
     "adapters": quality.adapters,
     "overhead": cost.overhead,

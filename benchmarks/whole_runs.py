@@ -1,7 +1,7 @@
 """`hanse run` beside Flower's simulation: whole commands, from start to result.
 
 flower            as flower_peer.py says
-hanse             as it comes, with `cohort: auto`; it measures for itself in which precision
+hanse             as it comes, with `clients_per_pass: auto`; it measures which precision
 hanse in float32  the same in Flower's precision, in the first repeat only
 
 Each runs with one round and with three: half of the difference of the medians is what a further
@@ -64,7 +64,7 @@ def compare(words: Sequence[str], repeats: int, rounds: Sequence[int]) -> dict[s
 def hanse(words: Sequence[str], folder: Path, rounds: int) -> tuple[Cost, int]:
     """The job by `hanse run`."""
     run = folder / "run"
-    own = [*words, "cohort=auto", f"rounds={rounds}", f"output_dir={run}"]
+    own = [*words, "clients_per_pass=auto", f"rounds={rounds}", f"output_dir={run}"]
     command = [sys.executable, "-m", "hanse", "run", str(QUICKSTART), *own]
     cost = measure(command, {**os.environ, **SILENT}, folder / "log")
     ledger = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]

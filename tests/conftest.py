@@ -84,7 +84,7 @@ def experiment_file(tmp_path: Path, tiny_llama: Path, review_file: Path) -> Path
     file = tmp_path / "tiny.yaml"
     file.write_text(
         f"""rounds: 3
-cohort: 2
+clients_per_pass: 2
 num_clients: 3
 model: {{model_name_or_path: {tiny_llama}, bf16: false}}
 adapter: {{lora: {{r: 4}}}}

@@ -1,4 +1,4 @@
-"""Run and ladder folders as hanse leaves them, written by hand."""
+"""Run and baselines folders as hanse leaves them, written by hand."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -69,21 +69,23 @@ def divided(home: Path, clients: Mapping[str, Mapping[str, int]], labels: Iterab
     (home / "division.json").write_text(json.dumps(content))
 
 
-def ladder_folder(
+def baselines_folder(
     home: Path,
     values: Mapping[str, Mapping[str, list[float]]],
     seeds: tuple[int, ...] = (0, 1),
     **more: Any,
 ) -> Path:
-    """A ladder's folder; values: by kind, then by client ("" for all together), one for a seed."""
+    """A baseline comparison's folder; values by kind, by client ("" for all together), by seed."""
     home.mkdir(parents=True)
-    (home / "ladder.yaml").write_text("name: trial\n")
-    rungs, summary = [], []
+    (home / "baselines.yaml").write_text("name: trial\n")
+    variants, summary = [], []
     for kind in RUNGS:
         for client, found in values.get(kind, {}).items():
             name = f"alone-{client}{kind.removeprefix('alone')}" if client else kind
             outcomes = [_outcome(seed, v, name) for seed, v in zip(seeds, found, strict=True)]
-            rungs.append({"name": name, "client": client or None, "what": kind, "seeds": outcomes})
+            variants.append(
+                {"name": name, "client": client or None, "what": kind, "seeds": outcomes}
+            )
     means = {kind: _mean(clients) for kind, clients in values.items()}
     for name in ("base", *RUNGS):
         value = 0.5 if name == "base" else means.get(name)
@@ -96,9 +98,9 @@ def ladder_folder(
             summary.append(line)
     clients = len(values.get("alone", {}))
     content = {"name": "trial", "metric": "accuracy", "higher_is_better": True, "clients": clients}
-    content |= {"rounds": 2, "seeds": [*seeds], "test_items": 100, "rungs": rungs}
+    content |= {"rounds": 2, "seeds": [*seeds], "test_items": 100, "variants": variants}
     content |= {"base": {"value": 0.5, "se": 0.05}, "summary": summary, "verdict": "It pays: so."}
-    (home / "ladder.json").write_text(json.dumps(content | more))
+    (home / "baselines.json").write_text(json.dumps(content | more))
     return home
 
 

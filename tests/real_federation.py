@@ -30,12 +30,12 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 # What lets a deployed run be the simulated one bit for bit, with rows as the experiment reads them.
 TRUSTING = {
-    "data_settings": ["where", "columns", "template", "labels"],
+    "data_settings": ["filter", "columns", "template", "labels"],
     "count_rounding": 1,
     "min_examples": 1,
 }
 SILOS = [f"silo-{number}" for number in range(1, 5)]
-ALONE = ("num_clients=4", "cohort=off", "rounds=3")
+ALONE = ("num_clients=4", "clients_per_pass=off", "rounds=3")
 
 
 def with_memory(*words: str) -> list[str]:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from folders import divided, finished, ladder_folder
+from folders import baselines_folder, divided, finished
 from hanse.deployment.flower.fleet_only import fleet_only
 from hanse.errors import UserError
 from hanse.observability.metrics_endpoint import Status, shown
-from hanse.reports.baselines.page import write_ladder_report
+from hanse.reports.baselines.page import write_baselines_report
 from hanse.reports.comparison.comparison import compare
 from hanse.reports.comparison.page import write_comparison
 from hanse.reports.run.page import write_report
@@ -105,8 +105,8 @@ def _page_of_two(home: Path) -> tuple[Path, Callable[[], Path]]:
 
 def _page_of_ladder(home: Path) -> tuple[Path, Callable[[], Path]]:
     values = {"alone": {"a": [0.5, 0.6]}, "federated": {"": [0.8, 0.9]}}
-    folder = ladder_folder(home / "ladder", values)
-    return folder, lambda: write_ladder_report(folder)
+    folder = baselines_folder(home / "baselines", values)
+    return folder, lambda: write_baselines_report(folder)
 
 
 @pytest.mark.parametrize("make", [_page_of_run, _page_of_two, _page_of_ladder])

@@ -127,7 +127,7 @@ def test_a_committed_round_that_is_undone_is_found(
 
 
 def test_a_replay_tells_who_was_counted(experiment_file: Path, tmp_path: Path) -> None:
-    words = ["cohort=off", "rounds=2"]
+    words = ["clients_per_pass=off", "rounds=2"]
     folder = simulation.run(loading.load(experiment_file, words))
     file = folder / "adapter" / "adapter_model.safetensors"
     every = {
@@ -144,7 +144,7 @@ def test_a_replay_tells_who_was_counted(experiment_file: Path, tmp_path: Path) -
 def test_a_replay_counts_all_but_those_who_are_silent(
     experiment_file: Path, tmp_path: Path, silent: int
 ) -> None:
-    words = ["cohort=off", "rounds=1", "num_clients=4"]
+    words = ["clients_per_pass=off", "rounds=1", "num_clients=4"]
     names = [profile.name for profile in simulate(loading.load(experiment_file, words)).profiles]
     counted = [name for name in names if name != names[silent]]
     replayed(experiment_file, tmp_path / "again", {1: counted}, *words)

@@ -31,7 +31,11 @@ def test_its_table_has_every_setting_with_its_default() -> None:
         assert rows[f"`{name}`"] == f"{getattr(policy, name):,}"
     assert rows["`agreement`"] == f"`{policy.agreement}`"
     assert rows["`tasks`"] == ", ".join(f"`{task}`" for task in policy.tasks)
-    assert policy.metrics == (*TRAINING, *SCORES) and not policy.reasons and not policy.models
+    assert (
+        policy.metrics == (*TRAINING, *SCORES)
+        and not policy.share_error_texts
+        and not policy.models
+    )
     assert f"more than {SKEW:.0f} seconds off" in PAGE
 
 

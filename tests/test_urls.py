@@ -187,7 +187,7 @@ def test_a_servers_url_is_refused_in_a_sentence(
     values |= {"state": "state", "hub": True, "policy": LENIENT}
     (tmp_path / "silo.yaml").write_text(yaml.safe_dump(values))
     resident = SiloWorker(settings.load(tmp_path / "silo.yaml"))
-    told = load(experiment_file, ["cohort=off"]).resolved() | {"output_dir": None}
+    told = load(experiment_file, ["clients_per_pass=off"]).resolved() | {"output_dir": None}
     asked = JOBS[what](form.format(port=canary.port))
     if for_it_alone:
         asked = {"clients": {"silo-1": asked}}

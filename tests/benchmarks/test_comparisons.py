@@ -99,7 +99,7 @@ def test_in_one_place_there_are_as_many_updates_in_a_row_and_the_same_resets(
 
     monkeypatch.setattr(loop, "_optimizer", begin)
     monkeypatch.setattr(loop.optimizer_state, "move", count)
-    words = ["cohort=off", f"output_dir={tmp_path / 'pooled'}", *protocol.pooled(3)]
+    words = ["clients_per_pass=off", f"output_dir={tmp_path / 'pooled'}", *protocol.pooled(3)]
     folder = simulation.run(load(quick, words))
     # 3 rounds of 3 steps, as a silo does them
     assert made == [3, 3, 3]

@@ -96,7 +96,7 @@ def _override(words: str, *expected: str) -> object:
         _override("clients.silo-9.train.max_steps=1", "silo-9", "silo-1 to silo-3"),
         _override("clients.silo-1.rounds=1", "cannot override 'rounds'"),
         _override("evaluation.tasks=[acuracy]", "evaluation"),
-        _override("data.where.colour=red", "no column 'colour'"),
+        _override("data.filter.colour=red", "no column 'colour'"),
         _override("rounds", "no override"),
         _override("train.learning_rate=.inf", "train.learning_rate is inf"),
         _override("algorithm.fedprox.mu=.nan", "fedprox.mu", "finite"),

@@ -29,7 +29,7 @@ STORM = 15.0  # seconds of faults
 PATIENCE = 150.0  # seconds for a run to end once all is calm
 ROUNDS, QUORUM, NAMES = 6, 2, SILOS[:3]
 WORDS = [
-    *("num_clients=3", "cohort=off", f"rounds={ROUNDS}", "evaluation.clients=false"),
+    *("num_clients=3", "clients_per_pass=off", f"rounds={ROUNDS}", "evaluation.clients=false"),
     *("deployment.deadline=10", f"deployment.quorum={QUORUM}"),
 ]
 

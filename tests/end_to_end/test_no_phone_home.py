@@ -122,7 +122,7 @@ def test_the_quick_start_reaches_nobody(watched: Watched, tmp_path: Path, tiny_l
         hanse("report", "runs/one")
         hanse("evaluate", "runs/one")
         hanse("chat", "runs/one", "--prompt", "a good film")
-        hanse("ladder", "mine.yaml", "--seeds", "0", *SHORT, "output_dir=runs/ladder")
+        hanse("baselines", "mine.yaml", "--seeds", "0", *SHORT, "output_dir=runs/baselines")
         _deploy(hanse, tiny_llama)
         hanse("compare", "runs/one", "runs/deployed")
         assert watched.attempts() == []
@@ -184,6 +184,6 @@ def _deploy(hanse: _Hanse, model: Path) -> None:
     policy = {"min_cohort": 1, "agreement": "never"}
     silo["policy"] = {**TRUSTING, **policy}
     (hanse.home / "silo.yaml").write_text(yaml.safe_dump(silo))
-    words = [*SHORT, "num_clients=1", "cohort=off", "output_dir=runs/deployed"]
+    words = [*SHORT, "num_clients=1", "clients_per_pass=off", "output_dir=runs/deployed"]
     with hanse.meanwhile("join", "silo.yaml"):
         hanse("server", "mine.yaml", *words, "--kit", hub, "--port", port)

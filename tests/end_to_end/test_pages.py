@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from folders import divided, finished, ladder_folder, record, run_folder
-from hanse.reports.baselines.page import write_ladder_report
+from folders import baselines_folder, divided, finished, record, run_folder
+from hanse.reports.baselines.page import write_baselines_report
 from hanse.reports.comparison.comparison import compare
 from hanse.reports.comparison.page import write_comparison
 from hanse.reports.run.page import write_report
@@ -88,13 +88,13 @@ def small_run(home: Path) -> Path:
     return write_report(run)
 
 
-def ladder(home: Path) -> Path:
+def baselines(home: Path) -> Path:
     """Twelve silos with long names, two seeds."""
     names = [f"university-hospital-of-{number:02d}" for number in range(12)]
     alone = {name: [0.6 + 0.01 * number, 0.65] for number, name in enumerate(names)}
     together = {"federated": [0.8, 0.81], "centralised": [0.82, 0.83]}
     values = {"alone": alone, "alone-longer": alone, **{k: {"": v} for k, v in together.items()}}
-    return write_ladder_report(ladder_folder(home, values))
+    return write_baselines_report(baselines_folder(home, values))
 
 
 def comparison(home: Path) -> Path:
@@ -107,7 +107,7 @@ def comparison(home: Path) -> Path:
 
 
 @pytest.mark.parametrize("width", [400, 1200])
-@pytest.mark.parametrize("make", [large_run, small_run, ladder, comparison])
+@pytest.mark.parametrize("make", [large_run, small_run, baselines, comparison])
 def test_pages_fit(tmp_path: Path, make, width: int) -> None:
     found = look(make(tmp_path / "page"), width)
     assert found == {"content": width, "small": [], "overlapping": []}

@@ -83,7 +83,7 @@ def test_its_adapter_scores_the_same_in_plain_peft(tmp_path: Path) -> None:
 
 
 def test_unequal_ranks_end_in_one_adapter_whether_stopped_or_not(tmp_path: Path) -> None:
-    words = [*RANKS, "rounds=2", "train.max_steps=2", "adapter.lora.r=16", "cohort=4"]
+    words = [*RANKS, "rounds=2", "train.max_steps=2", "adapter.lora.r=16", "clients_per_pass=4"]
     words.append("algorithm=flora")
     experiment = _experiment(tmp_path / "whole", *words)
     folder = simulation.run(experiment)

@@ -61,14 +61,14 @@ def _healthy(port: int) -> Any:
 
 
 @pytest.mark.parametrize(("number", "code"), STOPS, ids=["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("command", ["check", "run", "ladder"])
+@pytest.mark.parametrize("command", ["check", "run", "baselines"])
 def test_a_command_that_is_stopped_says_how_to_go_on(
     hanse: Path, experiment_file: Path, tmp_path: Path, command: str, number: int, code: int
 ) -> None:
     text = experiment_file.read_text().replace("max_steps: 3", "max_steps: 100000")
     experiment_file.write_text(text)
     words = [hanse, command, experiment_file]
-    words += ["evaluation.test=false", "rounds=9"] if command != "ladder" else ["--seeds", "0"]
+    words += ["evaluation.test=false", "rounds=9"] if command != "baselines" else ["--seeds", "0"]
 
     def begun(said: str) -> bool:
         return bool(said) and (command == "check" or (tmp_path / "run").exists())
@@ -92,7 +92,7 @@ def test_a_server_that_waits_stops_and_is_healthy_from_the_start(
         seen.extend([found] if found else [])
         return bool(found) and not found["starting"]
 
-    words = [hanse, "server", experiment_file, "cohort=off", "--port", str(port)]
+    words = [hanse, "server", experiment_file, "clients_per_pass=off", "--port", str(port)]
     got, said = _stopped([*words, "--status-port", str(status)], tmp_path, number, begun)
     assert got == code, said
     assert "go on with `the same command`" in said or "begin again" in _sentence(said)

@@ -81,7 +81,7 @@ def test_every_alias_means_a_setting_that_there_is(name: str) -> None:
         # What is left alone: ours, the user's own words, and what nobody knows.
         *((same, same) for same in (
             "{rounds: 3, adapter: {from: x}, data: {labels: {lr: a, num-rounds: b}}}",
-            "{data: {where: {dataset: x, lora-r: y}, partition: {key: {column: lr}}}}",
+            "{data: {filter: {dataset: x, lora-r: y}, partition: {key: {column: lr}}}}",
             "{algorithm: {my-file.py:Mine: {lr: 3, my-own: 4}}, 7: 8, null: {a: b}}",
             "{rounds: {lr: 3}, seed: {num_rounds: 4}, unknown-name: 3, data: {labels: {}}}",
             "{algorithm: {fedopt: {lr: 3}}, model: {lr: 3}, train: {lora_r: 3}}",

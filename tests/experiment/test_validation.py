@@ -21,7 +21,7 @@ def test_the_names_that_only_one_setting_has() -> None:
 
 
 def test_where_the_keys_are_the_users_own() -> None:
-    for place in (("data", "labels"), ("data", "where"), ("clients",), ("clients", "x", "train")):
+    for place in (("data", "labels"), ("data", "filter"), ("clients",), ("clients", "x", "train")):
         assert free(Experiment, place), place
     for place in ((), ("data",), ("adapter", "lora"), ("rounds",), ("nowhere",)):
         assert not free(Experiment, place), place

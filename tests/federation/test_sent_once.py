@@ -54,7 +54,7 @@ def _answer(made: Simulation, memories: Path, request: Request) -> Reply:
 def test_a_silo_uses_the_very_bytes_of_the_server(
     experiment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str
 ) -> None:
-    experiment = load(experiment_file, [XS, f"algorithm={algorithm}", "cohort=off"])
+    experiment = load(experiment_file, [XS, f"algorithm={algorithm}", "clients_per_pass=off"])
     server = simulate(experiment)
     (tmp_path / "server").mkdir()
     request = _exchange(server, tmp_path / "server").encoded("train", "silo-2")
@@ -85,9 +85,9 @@ def test_adapters_that_share_constants_both_have_them(tiny_llama: Path) -> None:
 
 def test_factors_of_another_shape_are_refused(experiment_file: Path, tmp_path: Path) -> None:
     (tmp_path / "server").mkdir()
-    server = simulate(load(experiment_file, [XS, "cohort=off"]))
+    server = simulate(load(experiment_file, [XS, "clients_per_pass=off"]))
     request = _exchange(server, tmp_path / "server").encoded("train", "silo-2")
-    other = simulate(load(experiment_file, ["adapter={lora_xs: {r: 7}}", "cohort=off"]))
+    other = simulate(load(experiment_file, ["adapter={lora_xs: {r: 7}}", "clients_per_pass=off"]))
     assert "not of one size" in _answer(other, tmp_path / "silo", request).error
 
 

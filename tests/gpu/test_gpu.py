@@ -61,7 +61,9 @@ def _losses(folder: Path) -> list[float]:
 
 
 def test_a_cohort_ends_where_one_after_another_does(run: Any) -> None:
-    alone, together = (_adapter(run(f"c{own}", "rounds=1", f"cohort={own}")) for own in ("off", 3))
+    alone, together = (
+        _adapter(run(f"c{own}", "rounds=1", f"clients_per_pass={own}")) for own in ("off", 3)
+    )
     assert alone.keys() == together.keys()
     for name, tensor in alone.items():
         torch.testing.assert_close(together[name], tensor, atol=1e-4, rtol=0)
@@ -83,13 +85,18 @@ def test_no_step_waits_for_the_gpu(
 
     for module in (train, loop):
         monkeypatch.setattr(module, "track", steps)
-    run("a", f"cohort={together}", "adapter.lora.lora_dropout=0.1", "algorithm.fedprox.mu=0.1")
+    run(
+        "a",
+        f"clients_per_pass={together}",
+        "adapter.lora.lora_dropout=0.1",
+        "algorithm.fedprox.mu=0.1",
+    )
     assert max(guarded) > 0
 
 
 @pytest.mark.parametrize("together", ["off", "3"])
 def test_bfloat16_trains(run: Any, together: str) -> None:
-    losses = _losses(run("a", "model.bf16=true", f"cohort={together}"))
+    losses = _losses(run("a", "model.bf16=true", f"clients_per_pass={together}"))
     assert losses[-1] < losses[0]
 
 
@@ -97,18 +104,18 @@ def test_bfloat16_trains(run: Any, together: str) -> None:
 @pytest.mark.parametrize("together", ["off", "3"])
 def test_nf4_trains(run: Any, together: str) -> None:
     pytest.importorskip("bitsandbytes")
-    losses = _losses(run("a", "model.quantization=nf4", f"cohort={together}"))
+    losses = _losses(run("a", "model.quantization=nf4", f"clients_per_pass={together}"))
     assert losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize("together", ["off", "3"])
 def test_resume_ends_in_the_same_adapter_bit_for_bit(run: Any, together: str) -> None:
     torch.use_deterministic_algorithms(True)
-    whole = run("whole", f"cohort={together}")
+    whole = run("whole", f"clients_per_pass={together}")
     stop = threading.Event()
     stop.set()
     with pytest.raises(errors.StoppedError):
-        run("stopped", f"cohort={together}", stop=stop)
+        run("stopped", f"clients_per_pass={together}", stop=stop)
     folder = Path(whole).parent / "stopped"
     assert len(run_folder.records(folder)) < len(run_folder.records(whole))
     resumed = _adapter(simulation.resume(folder))

@@ -140,7 +140,7 @@ class Slow(Task):
         return Scores({}, [])
 
 
-@pytest.mark.parametrize("test", ["true", "last", "false"])
+@pytest.mark.parametrize("test", ["true", "final", "false"])
 @pytest.mark.parametrize(("costly", "limit"), [(False, None), (True, 7), (True, 20), (False, 9)])
 @pytest.mark.parametrize(("every", "looks"), [(0, {5}), (2, {0, 2, 4, 5}), (5, {0, 5})])
 def test_scoring_takes_as_long_as_its_splits_are(
@@ -169,7 +169,7 @@ def test_scoring_takes_as_long_as_its_splits_are(
         return len(split[:limit]) if costly else sum(map(len, split[:limit]))
 
     tests, validation = (simulation.learner.examples(name) for name in ("test", "validation"))
-    amount = {"true": 2, "last": 1, "false": 0}[test] * spent(tests)
+    amount = {"true": 2, "final": 1, "false": 0}[test] * spent(tests)
     if not costly:
         amount += len(looks) * spent(validation)
         amount += sum(spent(silo.examples["test"]) for silo in simulation.silos.values())

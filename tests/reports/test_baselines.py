@@ -1,13 +1,13 @@
-"""The report of a ladder: every rung in one picture, and what is not there yet is said."""
+"""The report of a baseline comparison: all variants in one plot, and what is still missing."""
 
 from pathlib import Path
 
 import pytest
 
-from folders import EVIL, ladder_folder, record, write_lines
+from folders import EVIL, baselines_folder, record, write_lines
 from hanse.errors import UserError
-from hanse.reports.baselines.baselines_data import Ladder, Line, Span, own_scores, read
-from hanse.reports.baselines.page import write_ladder_report
+from hanse.reports.baselines.baselines_data import Baselines, Line, Span, own_scores, read
+from hanse.reports.baselines.page import write_baselines_report
 from reports.test_run_page import Page, words
 
 VALUES = {
@@ -19,8 +19,8 @@ VALUES = {
 
 
 def test_every_rung_is_shown(tmp_path: Path) -> None:
-    folder = ladder_folder(tmp_path / "ladder", VALUES)
-    file = write_ladder_report(folder)
+    folder = baselines_folder(tmp_path / "baselines", VALUES)
+    file = write_baselines_report(folder)
     text = words(file)
     assert "It pays. So." in text
     assert "silos alone trained alone 65.0 % – \N{MINUS SIGN}20.0 points" in text
@@ -37,15 +37,15 @@ def test_every_rung_is_shown(tmp_path: Path) -> None:
 
 
 def test_runs_that_have_a_report_are_linked(tmp_path: Path) -> None:
-    folder = ladder_folder(tmp_path / "ladder", VALUES)
+    folder = baselines_folder(tmp_path / "baselines", VALUES)
     (folder / "seed-1" / "federated").mkdir(parents=True)
     (folder / "seed-1" / "federated" / "report.html").write_text("")
-    page = Page(write_ladder_report(folder).read_text())
+    page = Page(write_baselines_report(folder).read_text())
     assert [a["href"] for tag, a in page.tags if tag == "a"] == ["seed-1/federated/report.html"]
 
 
 def test_each_silo_alone_beside_the_federation(tmp_path: Path) -> None:
-    folder = ladder_folder(tmp_path / "ladder", VALUES)
+    folder = baselines_folder(tmp_path / "baselines", VALUES)
     for seed, value in ((0, 0.6), (1, 0.8)):
         own = {name: {"accuracy": value} for name in ("north", "south")}
         last = [record(0), record(2, client_test=own)]
@@ -55,42 +55,49 @@ def test_each_silo_alone_beside_the_federation(tmp_path: Path) -> None:
         "north": pytest.approx((0.55, 0.7)),
         "south": pytest.approx((0.75, 0.7)),
     }
-    assert "Each silo on its own rows" in words(write_ladder_report(folder))
+    assert "Each silo on its own rows" in words(write_baselines_report(folder))
 
 
 def test_one_seed_has_no_intervals(tmp_path: Path) -> None:
     one = {kind: {name: v[:1] for name, v in clients.items()} for kind, clients in VALUES.items()}
-    text = words(write_ladder_report(ladder_folder(tmp_path / "ladder", one, seeds=(7,))))
+    text = words(write_baselines_report(baselines_folder(tmp_path / "baselines", one, seeds=(7,))))
     assert "seed 7" in text and "Student" not in text
 
 
 def test_an_unfinished_ladder_says_so(tmp_path: Path) -> None:
     some = {"federated": {"": [0.8]}, "alone": {"north": [0.6]}}
-    folder = ladder_folder(tmp_path / "some", some, seeds=(0,), done=2, planned=14)
-    text = words(write_ladder_report(folder))
+    folder = baselines_folder(tmp_path / "some", some, seeds=(0,), done=2, planned=14)
+    text = words(write_baselines_report(folder))
     assert "not finished: 2 of 14 runs are done" in text and "80.0 %" in text
-    nothing = {"metric": None, "base": None, "rungs": [], "summary": [], "done": 0, "planned": 14}
-    folder = ladder_folder(tmp_path / "nothing", {}, **nothing)
-    assert "0 of 14 runs are done" in words(write_ladder_report(folder))
+    nothing = {
+        "metric": None,
+        "base": None,
+        "variants": [],
+        "summary": [],
+        "done": 0,
+        "planned": 14,
+    }
+    folder = baselines_folder(tmp_path / "nothing", {}, **nothing)
+    assert "0 of 14 runs are done" in words(write_baselines_report(folder))
     assert not (folder / "plots").exists()
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
-    folder = ladder_folder(tmp_path / "ladder", VALUES, name=EVIL, verdict=EVIL)
-    assert "<script" not in write_ladder_report(folder).read_text()
+    folder = baselines_folder(tmp_path / "baselines", VALUES, name=EVIL, verdict=EVIL)
+    assert "<script" not in write_baselines_report(folder).read_text()
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"name": 3}', "[" * 9999])
 def test_a_ladder_that_cannot_be_read_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "ladder.json").write_text(content)
-    with pytest.raises(UserError, match=r"ladder\.json cannot be read"):
-        write_ladder_report(tmp_path)
+    (tmp_path / "baselines.json").write_text(content)
+    with pytest.raises(UserError, match=r"baselines\.json cannot be read"):
+        write_baselines_report(tmp_path)
 
 
 @pytest.mark.parametrize("higher", [True, False])
 def test_a_gain_is_better_above_zero_for_any_metric(higher: bool) -> None:
     """Federated 3, the other 2: a gain for accuracy, a loss for a loss."""
     line = Line("alone", "", 2.0, 1, 1, Span(-1.0, -1.5, -0.25))
-    ladder = Ladder("x", 1, 1, (0, 1), "", higher_is_better=higher)
+    baselines = Baselines("x", 1, 1, (0, 1), "", higher_is_better=higher)
     expected = Span(1.0, 0.25, 1.5) if higher else Span(-1.0, -1.5, -0.25)
-    assert ladder.gain(line) == expected
+    assert baselines.gain(line) == expected

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from folders import EVIL, finished, ladder_folder, record, run_folder
+from folders import EVIL, baselines_folder, finished, record, run_folder
 from hanse.errors import UserError
 from hanse.reports.comparison.comparison import compare
 from hanse.reports.comparison.page import table, write_comparison
@@ -130,6 +130,6 @@ def test_two_runs_or_more(tmp_path: Path, count: int) -> None:
 
 
 def test_a_ladder_is_no_run(tmp_path: Path) -> None:
-    ladder = ladder_folder(tmp_path / "ladder", {})
-    with pytest.raises(UserError, match="is a ladder"):
-        compare([run(tmp_path / "a", OLD), ladder])
+    baselines = baselines_folder(tmp_path / "baselines", {})
+    with pytest.raises(UserError, match="is a baseline comparison"):
+        compare([run(tmp_path / "a", OLD), baselines])

@@ -47,7 +47,7 @@ def code(file: Path, marker: Path, place: str = "algorithm") -> str:
 
 def planted(folder: Path, name: str, place: str) -> None:
     """Let a run's experiment name a part."""
-    for file in (folder / "experiment.yaml", folder / "ladder.yaml"):
+    for file in (folder / "experiment.yaml", folder / "baselines.yaml"):
         if not file.exists():
             continue
         values = yaml.safe_load(file.read_text())
@@ -75,7 +75,7 @@ WORDS = {
     "resume": ["resume", "{}"],
     "check": ["check", "{}/experiment.yaml"],
     "run": ["run", "{}/experiment.yaml", "rounds=1", "output_dir={}-2"],
-    "ladder": ["ladder", "{}/experiment.yaml", "--seeds", "0", "output_dir={}-2"],
+    "baselines": ["baselines", "{}/experiment.yaml", "--seeds", "0", "output_dir={}-2"],
     "server": ["server", "{}/experiment.yaml"],
 }
 
@@ -112,14 +112,14 @@ def test_it_runs_if_the_user_says_so(
 
 
 def test_a_foreign_ladder_runs_nothing(experiment_file: Path, hanse: Hanse, tmp_path: Path) -> None:
-    marker, ladder = tmp_path / "marker", tmp_path / "run"
+    marker, baselines = tmp_path / "marker", tmp_path / "run"
     words = ["rounds=1", "train.max_steps=1", "num_clients=2"]
-    assert hanse("ladder", experiment_file, *words, "--seeds", "0").code == 0
-    rung = ladder / "seed-0" / "federated"
-    planted(rung, code(tmp_path / "evil.py", marker), "algorithm")
-    assert "add --trust" in hanse("resume", ladder).err and not marker.exists()
-    planted(ladder, code(tmp_path / "evil.py", marker), "algorithm")
-    assert "add --trust" in hanse("resume", ladder).err and not marker.exists()
+    assert hanse("baselines", experiment_file, *words, "--seeds", "0").code == 0
+    variant = baselines / "seed-0" / "federated"
+    planted(variant, code(tmp_path / "evil.py", marker), "algorithm")
+    assert "add --trust" in hanse("resume", baselines).err and not marker.exists()
+    planted(baselines, code(tmp_path / "evil.py", marker), "algorithm")
+    assert "add --trust" in hanse("resume", baselines).err and not marker.exists()
 
 
 def test_ones_own_run_goes_on_without_a_word(

@@ -51,16 +51,18 @@ def digest(folder: Path) -> str:
 def test_the_same_as_one_after_another(
     experiment_file: Path, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    alone = adapter(run(experiment_file, tmp_path / "alone", TRAIN, "cohort=off", *words))
+    alone = adapter(run(experiment_file, tmp_path / "alone", TRAIN, "clients_per_pass=off", *words))
     for size in (1, 2, 8):
-        folder = run(experiment_file, tmp_path / str(size), TRAIN, f"cohort={size}", *words)
+        folder = run(
+            experiment_file, tmp_path / str(size), TRAIN, f"clients_per_pass={size}", *words
+        )
         for name, tensor in adapter(folder).items():
             # Adam moves an entry whose gradient is nearly 0 by what rounding has made of that.
             torch.testing.assert_close(tensor, alone[name], atol=5e-5, rtol=0)
 
 
 def test_auto_is_decided_once_and_written_down(experiment_file: Path, tmp_path: Path) -> None:
-    folder = run(experiment_file, tmp_path / "first", "cohort=auto")
+    folder = run(experiment_file, tmp_path / "first", "clients_per_pass=auto")
     written, _ = yaml_text.read(folder / "experiment.yaml")
     assert isinstance(written["cohort"], int)
     again = run(folder / "experiment.yaml", tmp_path / "again")
@@ -68,7 +70,7 @@ def test_auto_is_decided_once_and_written_down(experiment_file: Path, tmp_path: 
 
 
 def test_a_resumed_run_ends_the_same(experiment_file: Path, tmp_path: Path) -> None:
-    words = ("cohort=2", "train.optimizer_state=keep")
+    words = ("clients_per_pass=2", "train.optimizer_state=keep")
     whole = run(experiment_file, tmp_path / "whole", *words)
     experiment = load(experiment_file, [*words, f"output_dir={tmp_path / 'cut'}"])
     made = decided(simulate(experiment))
@@ -87,8 +89,8 @@ def test_a_cohort_is_no_larger_than_the_memory(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(cohort_size, "_free", lambda device: 1)
-    made = decided(simulate(load(experiment_file, ["cohort=8"])))
-    assert made.experiment.cohort == 1
+    made = decided(simulate(load(experiment_file, ["clients_per_pass=8"])))
+    assert made.experiment.clients_per_pass == 1
     assert "1 clients at a time instead of 3" in caplog.text
 
 
@@ -97,13 +99,13 @@ def test_what_a_cohort_cannot_do_is_done_one_by_one(
     experiment_file: Path, tmp_path: Path, asked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hanse.learners.objectives.classify.Classify.batchable", False)
-    made = decided(simulate(load(experiment_file, [f"cohort={asked}"])))
-    assert made.experiment.cohort == "off"
+    made = decided(simulate(load(experiment_file, [f"clients_per_pass={asked}"])))
+    assert made.experiment.clients_per_pass == "off"
 
 
 def test_the_round_says_where_its_time_went(experiment_file: Path, tmp_path: Path) -> None:
     for cohort in ("off", "2"):
-        folder = run(experiment_file, tmp_path / cohort, f"cohort={cohort}")
+        folder = run(experiment_file, tmp_path / cohort, f"clients_per_pass={cohort}")
         rows = [row for row in run_folder.records(folder, "ledger") if row["kind"] == "train"]
         for row in rows:
             parts = [

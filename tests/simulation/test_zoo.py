@@ -80,7 +80,7 @@ def test_a_run_in_cohorts_ends_as_one_by_one_and_as_if_stopped(
 ) -> None:
     own = words(algorithm, "rounds=2", "train.optimizer_state=keep")
     together = run(experiment_file, *own)
-    single = run(experiment_file, *own, "cohort=off", f"output_dir={tmp_path / 'single'}")
+    single = run(experiment_file, *own, "clients_per_pass=off", f"output_dir={tmp_path / 'single'}")
     for name, tensor in products(single).items():
         torch.testing.assert_close(products(together)[name], tensor, atol=1e-5, rtol=0)
     scores = [run_folder.records(folder)[-1]["client_test"] for folder in (together, single)]

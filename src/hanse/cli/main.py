@@ -21,7 +21,15 @@ from hanse.cli.options import console
 from hanse.cli.standard_output import guard
 from hanse.errors import StoppedError, UserError, cleaned, terminable
 
-WATCHED = ("init", "run", "resume", "check", "evaluate", "ladder", "server")  # with their progress
+WATCHED = (
+    "init",
+    "run",
+    "resume",
+    "check",
+    "evaluate",
+    "baselines",
+    "server",
+)  # with their progress
 PLAIN = ("chat", "parts", "report", "compare", "doctor", "join", "kit")
 PATIENCE = 3.0  # seconds of imports after which it is said that they go on
 NAMED = 400  # characters of a file's name in a sentence

@@ -28,7 +28,7 @@ def tell(folder: Path) -> None:
 
 
 def _outcome(folder: Path, task: str, last: int) -> str:
-    """What a task found on the test rows; before training, too, unless evaluation.test is last."""
+    """What a task found on the test rows; before training, too, unless evaluation.test is final."""
     after = run_folder.read_scores(folder, f"test-{task}", last)
     name = "accuracy" if "accuracy" in after["metrics"] else next(iter(after["metrics"]))
     found = f"mean {name} of {len(after['items']):,} held-out rows: "

@@ -42,6 +42,10 @@ ALIASES = {
     "partition_alpha": Alias("data.partition.dirichlet.alpha"),  # FedML
     "dirichlet_alpha": Alias("data.partition.dirichlet.alpha"),  # the same, by its whole name
     "split_strategy": Alias("data.partition"),  # OpenFedLLM
+    # hanse's own earlier names, which older run folders have.
+    "cohort": Alias("clients_per_pass"),
+    "data.where": Alias("data.filter"),
+    "evaluation.test": Alias("evaluation.test", {"last": "final"}),
     # The run.
     "random_seed": Alias("seed"),  # FedML
     "outdir": Alias("output_dir"),  # FederatedScope

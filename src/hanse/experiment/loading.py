@@ -40,7 +40,7 @@ def load(path: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Ex
 
 
 def load_left(path: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Experiment:
-    """The experiment that a run or a ladder has left in its folder, with overrides.
+    """The experiment that a run or a baseline comparison has left in its folder, with overrides.
 
     The folder may come from somebody else, so it may run only code that this user has named by hand
     before; trusted: or any.

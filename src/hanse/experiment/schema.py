@@ -38,6 +38,7 @@ from hanse.registry import suggestion
 # By what an objective needs, the task that is measured if none is named.
 MEASURED = {"tokens": "perplexity", "choices": "classification", "tags": "tagging"}
 POOLED = "pooled"  # the one client that holds all rows
+ClientsPerPass = Annotated[int, Field(ge=1, le=65_536, strict=True)] | Literal["off", "auto"]
 ClientName = Annotated[str, Field(pattern=NAME)]
 
 
@@ -106,8 +107,8 @@ class Experiment(SettingsModel):
     """One run. `clients.<name>` overrides model, adapter, data or train for one client.
 
     participants: only these clients take part; the rows are divided among all as ever.
-    cohort: how many simulated clients train in one forward pass; auto: what is fastest here; off:
-        each by itself, through PEFT's own layers. A run folder holds the number that was chosen.
+    clients_per_pass: how many simulated clients train in one forward pass; auto: what is fastest
+        here; off: each by itself, through PEFT's own layers. A run folder holds the chosen number.
     report_to: trackers that show the run; also one name alone, or none.
     """
 
@@ -116,7 +117,7 @@ class Experiment(SettingsModel):
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 3
     num_clients: Annotated[int, Field(ge=1, le=1_000_000)] = 4
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
-    cohort: Annotated[int, Field(ge=1, le=65_536, strict=True)] | Literal["off", "auto"] = "auto"
+    clients_per_pass: ClientsPerPass = "auto"  # noqa: S105 (no password)
     output_dir: str | None = None  # none: runs/<name>, numbered if it is taken
     model: BaseModelSettings = BaseModelSettings()
     adapter: AnyAdapter = AnyAdapter(lora=Lora())  # type: ignore[call-arg]
@@ -131,7 +132,7 @@ class Experiment(SettingsModel):
     participants: Annotated[list[ClientName], Field(min_length=1)] | None = None
     report_to: list[Spec] = Field(default=[])
 
-    @field_validator("cohort", mode="before")
+    @field_validator("clients_per_pass", mode="before")
     @classmethod
     def _written_without_quotes(cls, value: Any) -> Any:
         return "off" if value is False else value  # YAML reads off as false

@@ -27,7 +27,7 @@ class Data(SettingsModel):
 
     path: a file, a folder of files, a hub's owner/name, or a short name such as movie-reviews.
     columns: our names → the file's, where the format is not found by looking.
-    where: keep only rows whose columns have these values.
+    filter: keep only rows whose columns have these values.
     template: what a labelled row is asked; {text} stands for its text.
     labels: the label's value in the data → the word that the model answers; empty: the values.
     test, validation: rows held out before partitioning, a count or a share; or a file or folder
@@ -40,7 +40,7 @@ class Data(SettingsModel):
 
     path: str = "movie-reviews"
     columns: dict[str, str] = {}
-    where: dict[str, str] = {}
+    filter: dict[str, str] = {}
     template: str = "{text}\nLabel:"
     labels: dict[str, Word] = {}
     test: Held = 0.1
@@ -68,7 +68,7 @@ class Evaluation(SettingsModel):
 
     tasks: Annotated[list[Spec], Field(min_length=1)] | None = None
     validate_every: Annotated[int, Field(ge=0)] = 1
-    test: bool | Literal["last"] = True
+    test: bool | Literal["final"] = True
     clients: bool = True
 
 

@@ -10,7 +10,7 @@ class Schedule:
 
     fraction_train: share of the clients in each round, at least one, drawn by seed.
     validate_every: rounds between two looks at the validation split; 0 for none.
-    test: whether the test split is scored before the first round and after the last; "last": after
+    test: whether the test split is scored before the first round and after the last; "final": after
         the last only.
     evaluate_clients: whether each client scores the result on its own held-out rows.
     deadline: seconds a client has for one answer; None waits.
@@ -23,7 +23,7 @@ class Schedule:
     seed: int
     fraction_train: float = 1.0
     validate_every: int = 1
-    test: bool | Literal["last"] = True
+    test: bool | Literal["final"] = True
     evaluate_clients: bool = True
     deadline: float | None = None
     quorum: int = 1

@@ -12,10 +12,13 @@ from hanse import atomic_files
 from hanse.errors import UserError
 
 LOCK = ".lock"
-MARKS = ("experiment.yaml", "ladder.yaml")  # what makes a folder a run's or a ladder's
+MARKS = (
+    "experiment.yaml",
+    "baselines.yaml",
+)  # what makes a folder a run's or a baseline comparison's
 # What tells a run's folder from one in which somebody keeps an experiment of that name.
-LEFT = (LOCK, "ladder.json", "machine.json", "metrics.jsonl", "state", "adapter")
-BEFORE = (LOCK, "ladder.json", "machine.json")  # what is written before such a mark
+LEFT = (LOCK, "baselines.json", "machine.json", "metrics.jsonl", "state", "adapter")
+BEFORE = (LOCK, "baselines.json", "machine.json")  # what is written before such a mark
 
 
 class TakenError(UserError):
@@ -34,7 +37,7 @@ class Claim:
         self._lock.close()
 
     def give_up(self) -> None:
-        """Close it; a folder that has become neither a run nor a ladder is free again."""
+        """Close it; a folder that holds no run and no baseline comparison is free again."""
         try:
             if not any((self.folder / name).exists() for name in MARKS):
                 with contextlib.suppress(OSError):  # not empty, or claimed by another process
@@ -46,7 +49,7 @@ class Claim:
 
 
 def is_left(file: Path) -> bool:
-    """Whether a file is the experiment of a run or ladder, in the folder of that."""
+    """Whether a file is the experiment of a run or baseline comparison, in the folder of that."""
     return any(
         place.name in MARKS and any(os.path.lexists(place.parent / name) for name in LEFT)
         for place in (file, file.resolve())

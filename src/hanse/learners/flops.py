@@ -58,7 +58,7 @@ def _rules() -> dict[Any, Any]:
     }
 
 
-@cache  # once a process: several runs follow each other in a ladder
+@cache  # once a process: several runs follow each other in a baseline comparison
 def peak(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of the fastest square matrix product, found within about a second."""
     generator = torch.Generator(device).manual_seed(0)  # the global one is a run's own

@@ -222,7 +222,7 @@ def _scoring(simulation: Simulation, run: Run) -> float:
     schedule, learner = run.schedule, simulation.learner
     every = schedule.validate_every
     looks = len({*(range(0, schedule.rounds, every) if every else ()), schedule.rounds})
-    tests = {True: 2, "last": 1, False: 0}[schedule.test]
+    tests = {True: 2, "final": 1, False: 0}[schedule.test]
     held = [silo.examples["test"] for silo in simulation.silos.values()]
     seconds = 0.0
     for task in run.tasks.values():

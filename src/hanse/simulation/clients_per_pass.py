@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def decided(simulation: Simulation) -> Simulation:
     """The same simulation, with what there is to choose about its cohorts chosen."""
     experiment = simulation.experiment
-    asked = experiment.cohort
+    asked = experiment.clients_per_pass
     if asked == "off":
         return simulation
     together = taking_part(len(simulation.silos), experiment.fraction_train)

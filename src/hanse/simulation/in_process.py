@@ -63,7 +63,7 @@ class InProcess(Transport):
 
 def in_process(simulation: Simulation, folder: Path) -> InProcess:
     """All clients of a simulation in this process; their memories are below a run's folder."""
-    size = simulation.experiment.cohort
+    size = simulation.experiment.clients_per_pass
     rendezvous = None if size == "off" else Rendezvous(train)
     site = partial(
         simulation.site, folder / "clients", together=rendezvous.meet if rendezvous else None

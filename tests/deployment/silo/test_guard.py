@@ -243,7 +243,7 @@ HOSTILE: dict[str, tuple[str, dict[str, Any], str]] = {
         {"objective": "sft", "evaluation": {"tasks": [{"generation": {"costly": False}}]}},
         "the task generation is not among",
     ),
-    "a query on rows": ("{}", {"data": {"where": {"name": "Ada"}}}, "takes the settings of its"),
+    "a query on rows": ("{}", {"data": {"filter": {"name": "Ada"}}}, "takes the settings of its"),
     "another experiment at the top": (
         "{max_steps: 3}",
         {

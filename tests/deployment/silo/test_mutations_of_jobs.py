@@ -56,7 +56,7 @@ FORBIDDEN: tuple[tuple[str, Any], ...] = (
     ("train", {"max_steps": None, "num_train_epochs": 50}),
     ("train", {"per_device_train_batch_size": 33}),
     ("train", {"per_device_train_batch_size": 32, "gradient_accumulation_steps": 30}),
-    ("data", {"where": {"text": "this person"}}),
+    ("data", {"filter": {"text": "this person"}}),
     ("data", {"columns": {"text": "name"}}),
     ("data", {"template": "{text}{text:>3000000000}"}),
     ("data", {"labels": {"good": "yes"}}),
@@ -134,7 +134,7 @@ def offences(job: Job, silo: SiloSettings, model: str) -> Iterator[str]:
         "objective": {*values["objective"]} == {"classify"},
         "model": values["model"]["model_name_or_path"] == model,
         "rows": values["data"]["path"] == silo.data.path,
-        "row settings": not values["data"]["where"] and not values["data"]["columns"],
+        "row settings": not values["data"]["filter"] and not values["data"]["columns"],
         "template": values["data"]["template"] == silo.data.template,
         "labels": not values["data"]["labels"],
         "cohort": job.cohort >= 2,
@@ -258,7 +258,7 @@ def test_a_mutated_silo_file_loads_or_is_met_with_one_sentence(tmp_path: Path) -
         "data": {
             "path": "own.jsonl",
             "columns": {"text": "t"},
-            "where": {"ward": "a"},
+            "filter": {"ward": "a"},
             "template": "{text}?",
             "labels": {"good": "yes"},
             "client_test": 0.2,
@@ -274,7 +274,7 @@ def test_a_mutated_silo_file_loads_or_is_met_with_one_sentence(tmp_path: Path) -
             "metrics": ["loss", "*_seconds"],
             "privacy": {"clip": 1.0, "epsilon": 8},
             "agreement": "always",
-            "data_settings": ["where"],
+            "data_settings": ["filter"],
         },
     }
     text, draw, wrong = yaml.safe_dump(original, sort_keys=False), random.Random(1), 0

@@ -88,14 +88,14 @@ def test_an_ordinary_job_is_taken(tmp_path: Path, told: dict[str, Any], tiny_lla
 
 def test_the_silos_own_settings_win(tmp_path: Path, told: dict[str, Any]) -> None:
     told["data"]["path"] = "/etc/passwd"
-    told["data"]["where"] = {"text": "a film"}
+    told["data"]["filter"] = {"text": "a film"}
     told["clients"] = {"silo-1": {"train": {"max_steps": 2}, "data": {"template": "{text}!"}}}
-    mine = silo(tmp_path / "a", more="model: own.jsonl\n", data=f"{OWN}, where: {{label: good}}")
+    mine = silo(tmp_path / "a", more="model: own.jsonl\n", data=f"{OWN}, filter: {{label: good}}")
     got = received(dump(told), mine).experiment
     assert got.data.path == str(tmp_path / "a" / "own.jsonl")
     assert got.model.model_name_or_path == str(tmp_path / "a" / "own.jsonl")
     assert (got.train.max_steps, got.data.template) == (2, told["data"]["template"])
-    assert got.data.where == {"label": "good"}  # replaced, not added to
+    assert got.data.filter == {"label": "good"}  # replaced, not added to
     assert got.train.learning_rate == 0.01 and got.seed == 0
 
 
@@ -368,7 +368,7 @@ def test_the_text_of_an_error_stays_here_unless_it_may_leave(tmp_path: Path) -> 
     mine_law = law(mine)
     refused = Reply("silo-1", "train", 1, error=str(mine_law.refused("it has too many rounds")))
     assert mine_law.outgoing(refused) == refused  # its own words have no rows in them
-    open_one = silo(tmp_path / "b", "{reasons: true}")
+    open_one = silo(tmp_path / "b", "{share_error_texts: true}")
     assert law(open_one).outgoing(reply) == reply
 
 
@@ -386,7 +386,7 @@ def test_the_log_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("where", {"text": "a film"}),  # asks whether this person is among the rows
+        ("filter", {"text": "a film"}),  # asks whether this person is among the rows
         ("columns", {"text": "surname"}),
         ("template", "Does it say {text}?"),
         ("labels", {"good": "yes", "bad": "no"}),

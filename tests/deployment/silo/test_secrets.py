@@ -54,7 +54,7 @@ def world(tmp_path: Path, experiment_file: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HANSE_SECRET", ENVIRONMENT)
     rows = [{**row, "text": f"{row['text']} {ROW}"} for row in reviews(160)]
     file = write_lines(tmp_path / "secret.jsonl", rows)
-    told = load(experiment_file, ["cohort=off", f"data.path={file}"])
+    told = load(experiment_file, ["clients_per_pass=off", f"data.path={file}"])
     hub, own = tmp_path / "hub", tmp_path / "own"
     kits.init(hub, [], 30)
     kits.enrol(hub, kits.make_keys(own, "silo-1"))
@@ -152,12 +152,12 @@ def test_private_keys_are_their_owners_alone(world: dict[str, Any]) -> None:
 def test_the_probe_finds_a_row_that_may_leave(
     world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With `reasons: true` texts of errors may go: what is searched above is found."""
+    """With `share_error_texts: true` texts of errors may go: what is searched above is found."""
 
     def broken(*_: object) -> bytes:
         raise UserError(f"the row {ROW} cannot be used")
 
-    policy = world["silo"].policy.model_copy(update={"reasons": True})
+    policy = world["silo"].policy.model_copy(update={"share_error_texts": True})
     silo = world["silo"].model_copy(update={"policy": policy})
     resident = SiloWorker(silo, kits.open_silo(world["own"], "silo-1"))
     monkeypatch.setattr("hanse.deployment.silo.worker.respond", broken)

@@ -13,7 +13,7 @@ server: 127.0.0.1:8000
 kit: kit
 data:
   path: reviews.jsonl
-  where: {source: imdb}
+  filter: {source: imdb}
 state: state/silo-a
 cache: none
 policy:
@@ -43,7 +43,7 @@ def test_paths_are_those_beside_the_file(home: Path, monkeypatch: pytest.MonkeyP
 
 def test_only_what_is_given_overrides_the_experiment(home: Path) -> None:
     overrides = loaded(home, GOOD).data.overrides
-    assert overrides == {"path": str(home / "reviews.jsonl"), "where": {"source": "imdb"}}
+    assert overrides == {"path": str(home / "reviews.jsonl"), "filter": {"source": "imdb"}}
 
 
 def test_a_corpus_is_known_by_its_short_name(home: Path) -> None:

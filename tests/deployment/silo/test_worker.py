@@ -27,7 +27,7 @@ from hanse.security.signatures import Inbox, Outbox, Untrusted
 
 @pytest.fixture
 def server(experiment_file: Path) -> Simulation:
-    return simulate(load(experiment_file, ["cohort=off"]))
+    return simulate(load(experiment_file, ["clients_per_pass=off"]))
 
 
 @pytest.fixture

@@ -159,8 +159,8 @@ def test_what_anybody_holds_out_is_nobodys_training_row(tmp_path: Path) -> None:
     assert all(sentence in remark for sentence, remark in zip(said, found.remarks, strict=True))
     for settings in ({"participants": ["silo-2"]}, {"data": {"pooled": True}}):
         data = {"client_test": 0.2, **settings.pop("data", {})}
-        rung = _experiment(path, num_clients=4, data=data, **settings)
-        assert divide(rung) == found, "each rung of a ladder has the same rows"
+        variant = _experiment(path, num_clients=4, data=data, **settings)
+        assert divide(variant) == found, "each variant of a baseline comparison has the same rows"
 
 
 def test_the_same_prompt_with_other_answers_is_on_one_side(tmp_path: Path) -> None:

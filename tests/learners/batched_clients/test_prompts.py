@@ -73,7 +73,12 @@ def test_only_labelled_places_are_looked_at_behind_trained_vectors(
 
 def test_a_run_goes_on_from_what_p_tuning_has_made(experiment_file: Path, tmp_path: Path) -> None:
     def run(name: str, *words: str) -> Path:
-        always = "rounds=1", "cohort=3", "model.max_length=64", f"output_dir={tmp_path / name}"
+        always = (
+            "rounds=1",
+            "clients_per_pass=3",
+            "model.max_length=64",
+            f"output_dir={tmp_path / name}",
+        )
         return simulation.run(load_experiment(experiment_file, [*words, *always]))
 
     made = run("made", "adapter.p_tuning.num_virtual_tokens=3", "train.learning_rate=0.1")

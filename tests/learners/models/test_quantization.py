@@ -237,7 +237,7 @@ def test_biases_of_packed_layers_are_not_trained(tiny_gpt2: Path) -> None:
 
 def test_whole_runs(experiment_file: Path, tmp_path: Path) -> None:
     """Counted as the whole model is, with clients together and the first layer computed once."""
-    words = ["cohort=auto", "rounds=2", "adapter.lora.layers_to_transform=[1]"]
+    words = ["clients_per_pass=auto", "rounds=2", "adapter.lora.layers_to_transform=[1]"]
     noted, weights = {}, {}
     for kind in ("none", "int8", "nf4"):
         own = [*words, f"model.quantization={kind}", f"output_dir={tmp_path / kind}"]

@@ -106,7 +106,7 @@ def test_in_halves_as_without_the_shortage(
         near(outcome(them), expected)
     assert asked == sizes[: len(asked)]
     assert backbone.together == holds
-    assert f"set cohort={holds}" in caplog.messages[-1]
+    assert f"set clients_per_pass={holds}" in caplog.messages[-1]
     caplog.clear()
     outcome(them)  # and from then on no more are tried
     assert asked == sizes[: len(asked)] and not caplog.messages

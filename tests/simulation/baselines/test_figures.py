@@ -1,4 +1,4 @@
-"""ladder.json against the runs' own records, and what it concludes from them."""
+"""baselines.json against the runs' own records, and what it concludes from them."""
 
 import json
 import math
@@ -18,7 +18,9 @@ from hanse.simulation.baselines.verdict import verdict
 def test_figures_are_those_of_the_runs(experiment_file: Path) -> None:
     folder = runs.run(load(experiment_file), [0, 1])
     figures = _figures(folder)
-    by_name = {rung["name"]: {o["seed"]: o for o in rung["seeds"]} for rung in figures["rungs"]}
+    by_name = {
+        variant["name"]: {o["seed"]: o for o in variant["seeds"]} for variant in figures["variants"]
+    }
     lines = {line["name"]: line for line in figures["summary"]}
     assert (figures["done"], figures["planned"], figures["test_items"]) == (18, 18, 30)
     assert (figures["metric"], figures["clients"], figures["rounds"]) == ("accuracy", 3, 3)
@@ -92,16 +94,16 @@ def test_the_verdict_says_no_more_than_the_intervals(
     found = verdict({**figures, "done": 9, "planned": 9})
     assert found.startswith(said)
     assert f"0.500 against {0.5 + base:.3f} of the base model ({-base:+.3f}" in found
-    assert "9 of 12 rungs are done" in verdict({**figures, "done": 9, "planned": 12})
+    assert "9 of 12 variants are done" in verdict({**figures, "done": 9, "planned": 12})
 
 
 def test_nothing_is_said_before_there_is_something_to_compare() -> None:
     figures = {"metric": "score", "higher_is_better": True, "done": 2, "planned": 9}
     lines = [_line("base", 0.4, -0.1, 0.01), _line("federated", 0.5, 0.0, 0.0)]
     found = verdict({**figures, "summary": lines})
-    assert found == "Nothing can be said yet: 2 of 9 rungs are done."
+    assert found == "Nothing can be said yet: 2 of 9 variants are done."
 
 
 def _figures(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "ladder.json").read_text())
+    content: dict[str, Any] = json.loads((folder / "baselines.json").read_text())
     return content

@@ -1,4 +1,4 @@
-"""A ladder trains what it says, goes on wherever it was stopped, and shows what came of it."""
+"""A baseline comparison trains its variants, continues after a stop, and shows its figures."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from hanse.cli import main as cli
-from hanse.cli.commands.ladder import ladder
+from hanse.cli.commands.baselines import baselines
 from hanse.errors import UserError
 from hanse.experiment.assembly import execute
 from hanse.experiment.assembly.assemble import simulate
@@ -27,14 +27,14 @@ from samples import reviews, write_lines
 
 
 @pytest.mark.parametrize(
-    ("rung", "client"), [("alone-silo-2", "silo-2"), ("centralised", "pooled")]
+    ("variant", "client"), [("alone-silo-2", "silo-2"), ("centralised", "pooled")]
 )
 def test_other_rungs_reset_the_optimizer_as_the_federation_does(
-    experiment_file: Path, rung: str, client: str
+    experiment_file: Path, variant: str, client: str
 ) -> None:
     """As many updates in a row as a client of the federation, each row with a fresh Adam."""
     folder = runs.run(load(experiment_file), [4])
-    simulated = simulate(load(folder / "seed-4" / rung / "experiment.yaml"))
+    simulated = simulate(load(folder / "seed-4" / variant / "experiment.yaml"))
     silo, tensors = simulated.silos[client], None
     for number in (1, 2, 3):
         context = RoundContext(4, number, client)
@@ -43,7 +43,7 @@ def test_other_rungs_reset_the_optimizer_as_the_federation_does(
             learner.load(tensors)
         assert learner.fit().steps == 3  # Adam begins afresh with each fit
         tensors = {name: tensor.clone() for name, tensor in learner.tensors().items()}
-    left = load_file(folder / "seed-4" / rung / "adapter" / "adapter_model.safetensors")
+    left = load_file(folder / "seed-4" / variant / "adapter" / "adapter_model.safetensors")
     assert tensors is not None
     for name, tensor in tensors.items():
         torch.testing.assert_close(left[name], tensor, rtol=0, atol=1e-5)
@@ -58,7 +58,7 @@ def test_clients_with_their_own_files_climb_too(experiment_file: Path, tmp_path:
     figures = _figures(runs.run(load(experiment_file, ["rounds=1", "train.max_steps=1"]), [0]))
     names = ["federated", "alone-north", "alone-south", "alone-north-longer", "alone-south-longer"]
     names += ["centralised", "centralised-small-batch"]
-    assert [rung["name"] for rung in figures["rungs"]] == names
+    assert [variant["name"] for variant in figures["variants"]] == names
 
 
 def test_any_rung_can_be_run_again_from_its_own_settings(
@@ -87,8 +87,8 @@ def test_a_killed_ladder_goes_on_where_it_was(
         runs.run(load(experiment_file), [0, 1])
     monkeypatch.undo()
     folder = tmp_path / "run"
-    assert (_figures(folder)["done"], len(_figures(folder)["rungs"])) == (11, 9)
-    assert "11 of 18 rungs are done" in _figures(folder)["verdict"]
+    assert (_figures(folder)["done"], len(_figures(folder)["variants"])) == (11, 9)
+    assert "11 of 18 variants are done" in _figures(folder)["verdict"]
     early = {p: p.stat().st_mtime_ns for p in (folder / "seed-0").rglob("*") if p.is_file()}
     runs.resume(folder)
     assert {path: path.stat().st_mtime_ns for path in early} == early, "not done again"
@@ -131,11 +131,11 @@ def test_a_changed_ladder_is_refused(
     mine = write_lines(tmp_path / "mine.jsonl", reviews(120))
     short = ["rounds=1", "train.max_steps=1", f"data.path={mine}"]
     folder = runs.run(load(experiment_file, short), [0])
-    text = (folder / "ladder.yaml").read_text()
-    (folder / "ladder.yaml").write_text(text.replace("max_steps: 1", "max_steps: 2"))
+    text = (folder / "baselines.yaml").read_text()
+    (folder / "baselines.yaml").write_text(text.replace("max_steps: 1", "max_steps: 2"))
     with pytest.raises(UserError, match=r"seed-0/federated was made with other settings \(train\)"):
         runs.resume(folder)
-    (folder / "ladder.yaml").write_text(text)
+    (folder / "baselines.yaml").write_text(text)
     write_lines(mine, reviews(121))
     with pytest.raises(UserError, match="the data have changed"):
         runs.resume(folder)
@@ -146,14 +146,14 @@ def test_a_changed_ladder_is_refused(
         runs.resume(folder)
     shutil.rmtree(folder / "seed-0" / "centralised")
     assert _figures(runs.resume(folder))["done"] == 9
-    (folder / "ladder.json").write_text("{")
+    (folder / "baselines.json").write_text("{")
     with pytest.raises(UserError, match="the seeds are not known"):
         runs.resume(folder)
 
 
 def test_what_each_run_decides_for_itself_is_no_change(experiment_file: Path) -> None:
-    """A run folder has a number where the ladder's experiment says auto."""
-    words = ["rounds=1", "train.max_steps=1", "cohort=auto"]
+    """A run folder has a number where the baseline comparison's experiment says auto."""
+    words = ["rounds=1", "train.max_steps=1", "clients_per_pass=auto"]
     folder = runs.run(load(experiment_file, words), [0])
     shutil.rmtree(folder / "seed-0" / "centralised")
     assert _figures(runs.resume(folder))["done"] == 9
@@ -163,7 +163,7 @@ def test_the_command_shows_the_ladder_and_resume_goes_on(
     experiment_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["rounds=1", "train.max_steps=1"]
-    out = _said(monkeypatch, capsys, "ladder", str(experiment_file), *words, "--seeds", "0,1")
+    out = _said(monkeypatch, capsys, "baselines", str(experiment_file), *words, "--seeds", "0,1")
     again = _said(monkeypatch, capsys, "resume", str(experiment_file.parent / "run"))
     for shown in (out, again):
         for expected in (
@@ -176,7 +176,7 @@ def test_the_command_shows_the_ladder_and_resume_goes_on(
         ):
             assert expected in shown
     with pytest.raises(UserError, match="--seeds has 'two' in it"):
-        ladder(experiment_file, seeds=["two"])
+        baselines(experiment_file, seeds=["two"])
 
 
 def _said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -187,14 +187,14 @@ def _said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *
 
 
 def _figures(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "ladder.json").read_text())
+    content: dict[str, Any] = json.loads((folder / "baselines.json").read_text())
     return content
 
 
 def _timeless(figures: dict[str, Any]) -> dict[str, Any]:
     """The figures without what depends on the clock (a message tells the seconds of its client)."""
-    for rung in figures["rungs"]:
-        for outcome in rung["seeds"]:
+    for variant in figures["variants"]:
+        for outcome in variant["seeds"]:
             del outcome["training_seconds"], outcome["bytes"]
     return figures
 

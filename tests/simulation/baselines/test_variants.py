@@ -1,4 +1,4 @@
-"""Which runs a ladder has, and that each is what it is called."""
+"""Which runs a baseline comparison has, and that each is what it is called."""
 
 import math
 from pathlib import Path
@@ -8,17 +8,19 @@ import pytest
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
-from hanse.simulation.baselines.variants import Rung, refuse, rungs
+from hanse.simulation.baselines.variants import Variant, refuse, variants
 
 SIZES = {"silo-1": 50, "silo-2": 30, "silo-3": 10}
 
 
-def _rungs(file: Path, *words: str) -> dict[str, Rung]:
-    return {rung.name: rung for rung in rungs(load(file, words), SIZES, 5, Path("home"))}
+def _by_name(file: Path, *words: str) -> dict[str, Variant]:
+    return {
+        variant.name: variant for variant in variants(load(file, words), SIZES, 5, Path("home"))
+    }
 
 
 def test_a_ladder_has_every_rung_with_its_steps(experiment_file: Path) -> None:
-    found = _rungs(experiment_file, "train.per_device_train_batch_size=4", "algorithm=fedprox")
+    found = _by_name(experiment_file, "train.per_device_train_batch_size=4", "algorithm=fedprox")
     silos = [f"alone-silo-{n}" for n in (1, 2, 3)]
     longer = [f"{name}-longer" for name in silos]
     assert list(found) == [
@@ -38,19 +40,19 @@ def test_a_ladder_has_every_rung_with_its_steps(experiment_file: Path) -> None:
             assert settings.train.gradient_accumulation_steps == micro
             assert settings.train.per_device_train_batch_size == 4
             assert settings.algorithm == "fedavg", "alone, there is nothing to combine"
-            assert settings.evaluation.test == "last"
+            assert settings.evaluation.test == "final"
             assert settings.data.pooled == name.startswith("centralised")
     assert found["federated"].experiment.rounds == 3
     assert "fedprox" in found["federated"].experiment.algorithm
     assert found["federated"].experiment.evaluation.test is True
     assert found["alone-silo-2"].experiment.participants == ["silo-2"]
-    for name, rung in found.items():
-        assert rung.experiment.seed == 5
-        assert rung.experiment.output_dir == f"home/{name}"
+    for name, variant in found.items():
+        assert variant.experiment.seed == 5
+        assert variant.experiment.output_dir == f"home/{name}"
 
 
 def test_where_a_round_is_a_pass_as_many_examples_are_seen(experiment_file: Path) -> None:
-    found = _rungs(experiment_file, "train.max_steps=null", "train.num_train_epochs=0.5")
+    found = _by_name(experiment_file, "train.max_steps=null", "train.num_train_epochs=0.5")
     federated = {"silo-1": 25, "silo-2": 15, "silo-3": 5}  # in each round
     total = sum(federated.values())
     seen = {n: r.experiment.train.seen(SIZES.get(r.client or "", 90)) for n, r in found.items()}
@@ -64,7 +66,7 @@ def test_where_a_round_is_a_pass_as_many_examples_are_seen(experiment_file: Path
 
 
 def test_where_some_silos_take_part_in_a_round_they_count(experiment_file: Path) -> None:
-    found = _rungs(experiment_file, "fraction_train=0.67")  # 2 of 3
+    found = _by_name(experiment_file, "fraction_train=0.67")  # 2 of 3
     assert found["alone-silo-1"].experiment.train.max_steps == 3
     assert found["alone-silo-1-longer"].experiment.train.max_steps == 6
     assert found["centralised"].experiment.train.max_steps == 3
@@ -76,7 +78,7 @@ def test_a_silo_alone_keeps_its_own_settings(experiment_file: Path) -> None:
     text = experiment_file.read_text()
     own = "{max_steps: 1, per_device_train_batch_size: 2}"
     experiment_file.write_text(text + f"clients: {{silo-2: {{train: {own}}}}}\n")
-    found = _rungs(experiment_file)
+    found = _by_name(experiment_file)
     alone = found["alone-silo-2"].experiment.for_client("silo-2").train
     assert (alone.max_steps, alone.per_device_train_batch_size) == (1, 2)
     together = 3 * 8 + 1 * 2 + 3 * 8
@@ -124,8 +126,8 @@ def test_pooled_rows_are_asked_as_their_silo_asks(experiment_file: Path) -> None
     ("word", "said"),
     [
         ("num_clients=1", "there is one client"),
-        ("data.pooled=true", "sets by itself"),
-        ("participants=[silo-1]", "sets by itself"),
+        ("data.pooled=true", "are set by a baseline comparison"),
+        ("participants=[silo-1]", "are set by a baseline comparison"),
         ("data.test=0", r"data\.test is 0"),
     ],
 )

@@ -1,6 +1,6 @@
 """hanse resume."""
 
-from hanse.cli.commands.ladder import tell_ladder
+from hanse.cli.commands.baselines import show_baselines
 from hanse.cli.options import Folder, Trust
 from hanse.cli.summary import tell
 from hanse.simulation import run as simulation
@@ -8,8 +8,8 @@ from hanse.simulation.baselines import runs
 
 
 def resume(folder: Folder, trust: Trust = False) -> None:
-    """Go on with a run or a ladder that was stopped; it ends as if it never had been."""
-    if (folder / "ladder.yaml").is_file():
-        tell_ladder(runs.resume(folder, trust))
+    """Continue a run or a baseline comparison that was stopped, to the result without a stop."""
+    if (folder / "baselines.yaml").is_file():
+        show_baselines(runs.resume(folder, trust))
     else:
         tell(simulation.resume(folder, trusted=trust))

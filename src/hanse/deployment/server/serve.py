@@ -206,7 +206,7 @@ def _unseen(experiment: Experiment) -> FederatedDataset | None:
 
 def _journal(folder: Path, made: Simulation) -> Journal:
     """The run folder's journal: a new one, or the one that was begun with the same settings."""
-    resolved = made.experiment.model_copy(update={"cohort": "off"}).resolved()
+    resolved = made.experiment.model_copy(update={"clients_per_pass": "off"}).resolved()
     text = yaml_text.dump(resolved)
     begun = folder / "experiment.yaml"
     if (former := atomic_files.read(begun)) is None:
@@ -239,7 +239,7 @@ def _name(folder: Path) -> str:
 def _envelope(folder: Path, made: Simulation) -> Envelope:
     """What every silo is told: the settings, which rows are divided, how models compute."""
     values = made.experiment.resolved()
-    values |= {"output_dir": None, "report_to": [], "cohort": "off"}
+    values |= {"output_dir": None, "report_to": [], "clients_per_pass": "off"}
     if made.experiment.adapter.source is not None:  # a folder of this machine's
         _refuse_afresh(made.experiment)
         kinds = adapter_settings(made.experiment).kinds

@@ -118,7 +118,7 @@ class PolicyEnforcer:
     def outgoing(self, reply: Reply) -> Reply:
         """A reply without what may not leave: numbers that are not allowed, and texts of errors."""
         error = reply.error
-        if error and not self.policy.reasons and error not in self._refused:
+        if error and not self.policy.share_error_texts and error not in self._refused:
             self.note("withheld the text of an error", error)
             error = WITHHELD
         numbers, step = leaving(self.policy, reply.update), self.policy.count_rounding

@@ -176,7 +176,7 @@ def _told_of(name: str, told: Experiment) -> dict[str, Any]:
                 f"{PLACE} has clients.{name}.{key} {over[key]!r:.80}, which is no section."
             )
     if "data" in over:
-        kept = ("columns", "where", "template", "client_test")
+        kept = ("columns", "filter", "template", "client_test")
         over["data"] = {key: own for key, own in over["data"].items() if key in kept}
     return {key: dict(own) if isinstance(own, dict) else own for key, own in over.items()}
 

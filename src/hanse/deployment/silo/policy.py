@@ -11,7 +11,7 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 # Settings of `data` that say which rows are read, and how: by them a server could ask about rows.
-RowSetting = Literal["where", "columns", "template", "labels"]
+RowSetting = Literal["filter", "columns", "template", "labels"]
 ROW_SETTINGS: tuple[RowSetting, ...] = get_args(RowSetting)
 
 # What may be a part from outside the package.
@@ -60,8 +60,8 @@ class Policy(SettingsModel):
         if its kit knows others, and it says at its start if not.
     privacy: the least differential privacy.
     metrics: the numbers that may leave, as names or patterns such as *_seconds; others are dropped.
-    reasons: whether the text of a failure may leave, which may quote a row. Else the server hears
-        that there was one, and this silo's log has the text.
+    share_error_texts: the text of a failure, which may quote a row, may leave. Else the server
+        hears only that there was a failure, and this silo's log has the text.
     """
 
     models: tuple[Hash, ...] = ()
@@ -84,4 +84,4 @@ class Policy(SettingsModel):
     agreement: Literal["auto", "require", "always", "never"] = "auto"
     privacy: Privacy = Privacy()
     metrics: tuple[str, ...] = (*TRAINING, *SCORES)
-    reasons: bool = False
+    share_error_texts: bool = False

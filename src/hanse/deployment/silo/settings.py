@@ -32,7 +32,7 @@ class Rows(SettingsModel):
 
     path: str
     columns: dict[str, str] | None = None
-    where: dict[str, str] | None = None
+    filter: dict[str, str] | None = None
     template: str | None = None
     labels: dict[str, Word] | None = None
     client_test: Share | None = None

@@ -133,7 +133,7 @@ class SiloWorker:
             return SiloReply(self.silo.name, self.session, error=str(error))
         except UserError as error:
             self._refuse(str(error), run or "")
-            tells = self.silo.policy.reasons or isinstance(error, RefusedError)
+            tells = self.silo.policy.share_error_texts or isinstance(error, RefusedError)
             return SiloReply(self.silo.name, self.session, error=str(error) if tells else WITHHELD)
         except Exception:  # whatever a server sends, it does not end this process
             log.exception("a letter could not be answered")
@@ -200,7 +200,7 @@ def _site(
     """
     if letter.precision:
         held.chosen |= read({experiment.model.noted: _plain(letter.precision)})
-    experiment = experiment.model_copy(update={"cohort": "off"})
+    experiment = experiment.model_copy(update={"clients_per_pass": "off"})
     division = held.division(experiment)
     if not experiment.brings_own_data and division.digest != letter.rows:
         raise RefusedError(

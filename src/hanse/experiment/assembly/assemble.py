@@ -126,7 +126,7 @@ class Simulation:
         """
         silo = self.silos[name]
         algorithm, aggregator, tasks = self._halves
-        if together is None and self.experiment.cohort != "off":
+        if together is None and self.experiment.clients_per_pass != "off":  # noqa: S105
             together = _alone  # in a batch of its own, which computes as any other batch does
         model = replace(silo.learner, together=together)
 

@@ -114,13 +114,13 @@ def _tell_unused(
 def _rows(data: Data, path: str, split: str, remark: Remark) -> list[Row]:
     """The rows of one data source that pass the filter."""
     rows = corpora.load(path, columns=data.columns, remark=remark, split=split)
-    for column, value in data.where.items():
+    for column, value in data.filter.items():
         if not any(column in row.fields for row in rows):
             known = sorted({name for row in rows[:100] for name in row.fields})
             raise UserError(
-                f"data.where: {path} has no column {column!r}; it has {', '.join(known)}."
+                f"data.filter: {path} has no column {column!r}; it has {', '.join(known)}."
             )
         rows = [row for row in rows if row.fields.get(column) == value]
         if not rows:
-            raise UserError(f"data.where: no row of {path} has {column} {value!r}.")
+            raise UserError(f"data.filter: no row of {path} has {column} {value!r}.")
     return rows

@@ -82,7 +82,7 @@ def _in_memory(group: list[Member]) -> list[TrainResult]:
     backbone.together = half = (count + 1) // 2
     log.warning(
         "memory does not hold %d clients at a time, so from here on %d train together; set "
-        "cohort=%d, or a run that is resumed may differ in its last bits",
+        "clients_per_pass=%d, or a run that is resumed may differ in its last bits",
         *(count, half, half),
     )
     return _in_memory(group)

@@ -1,4 +1,4 @@
-"""What a ladder's folder tells: ladder.json, and each client's own score from the runs."""
+"""Figures of a baseline comparison: baselines.json, and each client's own score from the runs."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from hanse.evaluation.metrics.confidence import Z95
 from hanse.journal.run_folder import records
 from hanse.reports.run.run_data import Round, valid
 
-FILE = "ladder.json"
+FILE = "baselines.json"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A rung with one seed. gain, low, high: against the base model, paired by test item."""
+    """A variant with one seed. gain, low, high: against the base model, paired by test item."""
 
     seed: int
     value: float
@@ -50,7 +50,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Rung:
+class Variant:
     """One way of training, with each seed; client: who trains alone."""
 
     name: str
@@ -68,7 +68,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Line:
-    """A kind of rung: its mean over seeds, and that minus the federated mean."""
+    """A kind of variant: its mean over seeds, and that minus the federated mean."""
 
     name: str
     what: str
@@ -81,8 +81,8 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """ladder.json; done and planned count the runs."""
+class Baselines:
+    """baselines.json; done and planned count the runs."""
 
     name: str
     clients: int
@@ -93,7 +93,7 @@ class Ladder:
     higher_is_better: bool = True
     test_items: int = 0
     base: Base | None = None
-    rungs: tuple[Rung, ...] = ()
+    variants: tuple[Variant, ...] = ()
     summary: tuple[Line, ...] = ()
     done: int | None = None
     planned: int | None = None
@@ -120,39 +120,41 @@ class Ladder:
 
     def each(self, line: Line) -> list[float]:
         """What a line is a mean of: the clients' means over seeds, or else the seeds' values."""
-        rungs = [rung for rung in self.rungs if rung.kind == line.name and rung.seeds]
-        if len(rungs) > 1:
-            return [fmean(outcome.value for outcome in rung.seeds) for rung in rungs]
-        return [outcome.value for rung in rungs for outcome in rung.seeds]
+        variants = [
+            variant for variant in self.variants if variant.kind == line.name and variant.seeds
+        ]
+        if len(variants) > 1:
+            return [fmean(outcome.value for outcome in variant.seeds) for variant in variants]
+        return [outcome.value for variant in variants for outcome in variant.seeds]
 
 
-def read(folder: Path) -> Ladder:
-    """A ladder's figures; raises UserError if they cannot be read."""
+def read(folder: Path) -> Baselines:
+    """A baseline comparison's figures; raises UserError if they cannot be read."""
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return TypeAdapter(Ladder).validate_python(content)
+        return TypeAdapter(Baselines).validate_python(content)
     except (OSError, ValueError, RecursionError):
         raise UserError(
-            f"{folder / FILE} cannot be read, so there is no ladder to show; its runs, in "
-            f"{folder / 'seed-…'}, can each be shown with `hanse report`."
+            f"{folder / FILE} cannot be read, so there is no baseline comparison to show; its "
+            f"runs, in {folder / 'seed-…'}, can each be shown with `hanse report`."
         ) from None
 
 
-def own_scores(folder: Path, ladder: Ladder) -> dict[str, tuple[float, float]]:
+def own_scores(folder: Path, baselines: Baselines) -> dict[str, tuple[float, float]]:
     """Each client's score on its own held-out rows, alone and federated: means over the seeds."""
     federated: dict[int, dict[str, float]] = {}
-    for rung in ladder.rungs:
-        for outcome in rung.seeds if rung.kind == "federated" else ():
+    for variant in baselines.variants:
+        for outcome in variant.seeds if variant.kind == "federated" else ():
             rounds = list(valid(records(folder / outcome.run), Round))
             scored = rounds[-1].client_test if rounds else {}
-            found = {name: scores.get(str(ladder.metric)) for name, scores in scored.items()}
+            found = {name: scores.get(str(baselines.metric)) for name, scores in scored.items()}
             federated[outcome.seed] = {n: value for n, value in found.items() if value is not None}
     pairs: dict[str, list[tuple[float, float]]] = {}
-    for rung in ladder.rungs:
-        for outcome in rung.seeds if rung.kind == "alone" else ():
-            there = federated.get(outcome.seed, {}).get(str(rung.client))
+    for variant in baselines.variants:
+        for outcome in variant.seeds if variant.kind == "alone" else ():
+            there = federated.get(outcome.seed, {}).get(str(variant.client))
             if outcome.own is not None and there is not None:
-                pairs.setdefault(str(rung.client), []).append((outcome.own, there))
+                pairs.setdefault(str(variant.client), []).append((outcome.own, there))
     return {
         client: (fmean(alone for alone, _ in some), fmean(both for _, both in some))
         for client, some in sorted(pairs.items())

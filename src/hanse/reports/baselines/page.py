@@ -1,35 +1,35 @@
-"""The report of a ladder: does federation pay?"""
+"""The report of a baseline comparison: does federation pay?"""
 
 from pathlib import Path
 
 from hanse import atomic_files
 from hanse.reports import plotting
-from hanse.reports.baselines import plots as ladder_plots
+from hanse.reports.baselines import plots as baselines_plots
 from hanse.reports.baselines.baselines_data import own_scores, read
 from hanse.reports.html import render
 
 
-def write_ladder_report(folder: Path) -> Path:
-    """Write report.html and plots/ into a ladder's folder, which may be in progress; the file.
+def write_baselines_report(folder: Path) -> Path:
+    """Write report.html and plots/ for a baseline comparison, finished or not; returns the file.
 
     Raises UserError if its figures cannot be read.
     """
-    ladder = read(folder)
-    pairs = own_scores(folder, ladder)
-    plots = [ladder_plots.scores(ladder), ladder_plots.gains(ladder)]
-    plots.append(ladder_plots.own(ladder, pairs))
+    baselines = read(folder)
+    pairs = own_scores(folder, baselines)
+    plots = [baselines_plots.scores(baselines), baselines_plots.gains(baselines)]
+    plots.append(baselines_plots.own(baselines, pairs))
     pictures = {plot.name: plotting.draw(plot) for plot in plots if plot}
     if pictures:
         plotting.keep(pictures.values(), folder / "plots")
-    runs = {outcome.run for rung in ladder.rungs for outcome in rung.seeds}
+    runs = {outcome.run for variant in baselines.variants for outcome in variant.seeds}
     page = render(
         "baselines/baselines",
-        ladder=ladder,
+        baselines=baselines,
         folder=str(folder),
         pictures=pictures,
-        shown=ladder_plots.SHOWN,
+        shown=baselines_plots.SHOWN,
         reported={run for run in runs if (folder / run / "report.html").is_file()},
-        settings=_text(folder / "ladder.yaml"),
+        settings=_text(folder / "baselines.yaml"),
     )
     atomic_files.write(folder / "report.html", page)
     return folder / "report.html"

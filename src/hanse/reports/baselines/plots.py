@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 
 from hanse.reports import formatting, plotting
-from hanse.reports.baselines.baselines_data import Ladder, Span
+from hanse.reports.baselines.baselines_data import Baselines, Span
 from hanse.reports.plotting import COLOURS, GREY, Plot
 
 SHOWN = {
@@ -20,18 +20,18 @@ FEDERATED, OTHER = COLOURS[1], COLOURS[0]
 ROW = 0.36  # inches
 
 
-def scores(ladder: Ladder) -> Plot | None:
+def scores(baselines: Baselines) -> Plot | None:
     """Every line's score with its interval, and faintly what it is a mean of."""
-    lines, name = ladder.summary, str(ladder.metric)
+    lines, name = baselines.summary, str(baselines.metric)
     if not lines:
         return None
 
     def paint(axes: Axes) -> None:
         for y, line in enumerate(lines):
             colour = _colour(line.name)
-            each = ladder.each(line)
+            each = baselines.each(line)
             axes.plot(each, [y] * len(each), "o", color=colour, ms=4.5, alpha=0.5, mew=0)
-            _span(axes, y, ladder.span(line), colour)
+            _span(axes, y, baselines.span(line), colour)
             shown = formatting.score(line.value, name)
             axes.annotate(shown, (1.02, y), xycoords=("axes fraction", "data"), va="center")
             if line.name == "federated":
@@ -41,40 +41,40 @@ def scores(ladder: Ladder) -> Plot | None:
             low, high = axes.get_xlim()
             axes.set_xlim(max(low, -0.02), min(high, 1.02))
         plotting.values(axes.xaxis, lambda value: formatting.tick(value, name), ticks=4)
-        axes.set_xlabel(f"{formatting.label(name)} on {ladder.test_items:,} test items")
+        axes.set_xlabel(f"{formatting.label(name)} on {baselines.test_items:,} test items")
 
-    seeds = len(ladder.seeds)
+    seeds = len(baselines.seeds)
     caption = "Bold: the mean"
     caption += f" over {seeds} seeds with its 95 % interval" if seeds > 1 else " (one seed)"
     caption += "; faint: each silo, or each seed. "
-    caption += f"{'Right' if ladder.higher_is_better else 'Left'} is better."
+    caption += f"{'Right' if baselines.higher_is_better else 'Left'} is better."
     return Plot("scores", "Every way of training", caption, paint, (0.7 + ROW * len(lines),))
 
 
-def gains(ladder: Ladder) -> Plot | None:
+def gains(baselines: Baselines) -> Plot | None:
     """What federation gains over each other way, with intervals."""
-    name = str(ladder.metric)
-    others = [line for line in ladder.summary if line.name != "federated"]
-    if not others or all(line.name != "federated" for line in ladder.summary):
+    name = str(baselines.metric)
+    others = [line for line in baselines.summary if line.name != "federated"]
+    if not others or all(line.name != "federated" for line in baselines.summary):
         return None
 
     def paint(axes: Axes) -> None:
         axes.axvline(0, color=GREY, lw=1)
         for y, line in enumerate(others):
-            _span(axes, y, ladder.gain(line), FEDERATED)
+            _span(axes, y, baselines.gain(line), FEDERATED)
         _rows(axes, [line.name for line in others])
         plotting.values(axes.xaxis, lambda value: formatting.step(value, name))
         axes.set_xlabel("points" if name in formatting.SHARES else formatting.label(name))
 
     title = "What federation gains over …"
     caption = "Right of zero: federated is better. "
-    caption += "95 % intervals, paired by seed." if len(ladder.seeds) > 1 else "One seed."
+    caption += "95 % intervals, paired by seed." if len(baselines.seeds) > 1 else "One seed."
     return Plot("gains", title, caption, paint, (0.7 + ROW * len(others),))
 
 
-def own(ladder: Ladder, pairs: Mapping[str, tuple[float, float]]) -> Plot | None:
+def own(baselines: Baselines, pairs: Mapping[str, tuple[float, float]]) -> Plot | None:
     """Each client on its own held-out rows: what it reaches alone, and in the federation."""
-    name = str(ladder.metric)
+    name = str(baselines.metric)
     chosen = plotting.thinned(list(pairs))
     if not chosen:
         return None

@@ -78,10 +78,10 @@ def compare(folders: Sequence[Path]) -> Comparison:
 
 
 def _read(folder: Path) -> Record:
-    if (folder / "ladder.json").is_file():
+    if (folder / "baselines.json").is_file():
         raise UserError(
-            f"{folder} is a ladder, which has a report of its own; name runs, such as those in "
-            f"{folder / 'seed-…'}."
+            f"{folder} is a baseline comparison, which has a report of its own; name runs, such as "
+            f"those in {folder / 'seed-…'}."
         )
     return read(folder)
 

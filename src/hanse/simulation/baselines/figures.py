@@ -1,4 +1,4 @@
-"""A ladder's figures: what ladder.json holds, read from the folders of its finished runs."""
+"""The content of baselines.json, read from the folders of the finished runs."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from hanse.experiment.schema import Experiment, build_tasks
 from hanse.journal.ledger import Row
 from hanse.journal.round_costs import training
 from hanse.journal.run_folder import read_scores, records
-from hanse.simulation.baselines.variants import KINDS, Rung
+from hanse.simulation.baselines.variants import KINDS, Variant
 from hanse.simulation.baselines.verdict import verdict
 
 LOWER_IS_BETTER = ("loss", "perplexity")
@@ -20,22 +20,26 @@ ORDER = (BASE, "alone", "alone-longer", "federated", "centralised", "centralised
 
 
 def figures(
-    experiment: Experiment, seeds: Sequence[int], finished: Sequence[Rung], planned: int, home: Path
+    experiment: Experiment,
+    seeds: Sequence[int],
+    finished: Sequence[Variant],
+    planned: int,
+    home: Path,
 ) -> Row:
-    """All that ladder.json holds; an unfinished ladder has the figures of what is finished.
+    """The content of baselines.json; an unfinished comparison has the figures of its finished runs.
 
-    finished: a seed's federated rung stands before its others. planned: the number of all rungs.
-    home: the ladder's folder.
+    finished: a seed's federated variant stands before its others. planned: number of all variants.
+    home: the baseline comparison's folder.
     A score is the mean of the test items' scores; a gain is a score minus the base model's.
     """
     content: Row = {"name": experiment.name, "metric": None, "higher_is_better": True}
     content |= {"clients": len(experiment.client_names), "rounds": experiment.rounds}
     content |= {"seeds": list(seeds), "done": len(finished), "planned": planned, "test_items": 0}
-    content |= {BASE: None, "rungs": [], "summary": []}
+    content |= {BASE: None, "variants": [], "summary": []}
     if finished:
         task = next(iter(build_tasks(experiment)))
-        federated = [rung for rung in finished if rung.kind == "federated"]
-        scored = {rung.experiment.seed: _scores(rung, task, 0) for rung in federated}
+        federated = [variant for variant in finished if variant.kind == "federated"]
+        scored = {variant.experiment.seed: _scores(variant, task, 0) for variant in federated}
         base = {seed: scores["items"] for seed, scores in scored.items()}
         values = {seed: statistics.fmean(items) for seed, items in base.items()}
         first = scored[finished[0].experiment.seed]
@@ -44,37 +48,42 @@ def figures(
         content["test_items"] = len(first["items"])
         se = standard_error(first["items"]) if len(first["items"]) > 1 else None
         content[BASE] = {"value": statistics.fmean(values.values()), "se": se}
-        content["rungs"] = _rungs(finished, task, metric, base, home)
-        content["summary"] = _summary(content["rungs"], values, content["clients"])
+        content["variants"] = _variants(finished, task, metric, base, home)
+        content["summary"] = _summary(content["variants"], values, content["clients"])
     content["verdict"] = verdict(content)
     return content
 
 
-def _scores(rung: Rung, task: str, round: int) -> Row:
+def _scores(variant: Variant, task: str, round: int) -> Row:
     """A run's scores on the test items; raises UserError if they are lost, or cannot be read."""
     try:
-        return read_scores(rung.folder, f"test-{task}", round)
+        return read_scores(variant.folder, f"test-{task}", round)
     except (FileNotFoundError, ValueError):
         raise UserError(
-            f"the scores of the finished run {rung.folder} are lost or damaged; remove that folder "
-            "and `hanse resume` the ladder, which then runs it again."
+            f"the scores of the finished run {variant.folder} are lost or damaged; remove that "
+            "folder and `hanse resume` the baseline comparison, which then runs it again."
         ) from None
 
 
-def _rungs(
-    finished: Sequence[Rung], task: str, metric: str, base: dict[int, list[float]], home: Path
+def _variants(
+    finished: Sequence[Variant], task: str, metric: str, base: dict[int, list[float]], home: Path
 ) -> list[Row]:
-    """Each rung with its outcome by seed."""
+    """Each variant with its outcome by seed."""
     found: dict[str, Row] = {}
-    for rung in finished:
-        entry = {"name": rung.name, "kind": rung.kind, "client": rung.client, "what": rung.what}
-        row = found.setdefault(rung.name, {**entry, "seeds": []})
-        items = _scores(rung, task, rung.experiment.rounds)["items"]
-        gain = paired(items, base[rung.experiment.seed])
-        outcome = {"seed": rung.experiment.seed, "value": statistics.fmean(items)}
-        outcome |= {"gain": outcome["value"] - statistics.fmean(base[rung.experiment.seed])}
-        outcome |= _bounds(gain) | _effort(rung) | {"own": _own(rung, metric)}
-        row["seeds"].append({**outcome, "run": str(rung.folder.relative_to(home))})
+    for variant in finished:
+        entry = {
+            "name": variant.name,
+            "kind": variant.kind,
+            "client": variant.client,
+            "what": variant.what,
+        }
+        row = found.setdefault(variant.name, {**entry, "seeds": []})
+        items = _scores(variant, task, variant.experiment.rounds)["items"]
+        gain = paired(items, base[variant.experiment.seed])
+        outcome = {"seed": variant.experiment.seed, "value": statistics.fmean(items)}
+        outcome |= {"gain": outcome["value"] - statistics.fmean(base[variant.experiment.seed])}
+        outcome |= _bounds(gain) | _effort(variant) | {"own": _own(variant, metric)}
+        row["seeds"].append({**outcome, "run": str(variant.folder.relative_to(home))})
     return list(found.values())
 
 
@@ -83,11 +92,11 @@ def _bounds(interval: Interval | None) -> Row:
     return {"low": low, "high": high}
 
 
-def _effort(rung: Rung) -> Row:
+def _effort(variant: Variant) -> Row:
     """What training took. Only a federation sends anything: others train where the rows are."""
-    rounds, ledger = records(rung.folder), records(rung.folder, "ledger")
+    rounds, ledger = records(variant.folder), records(variant.folder, "ledger")
     trained = [row for row in ledger if row["kind"] == "train" and "steps" in row]
-    sent = rung.kind == "federated"
+    sent = variant.kind == "federated"
     return {
         "steps": round(sum(row["steps"] for row in trained)),
         "examples": round(sum(row["examples"] for row in trained)),
@@ -96,11 +105,11 @@ def _effort(rung: Rung) -> Row:
     }
 
 
-def _own(rung: Rung, metric: str) -> float | None:
+def _own(variant: Variant, metric: str) -> float | None:
     """The score on the rows that the participants held out for themselves, over all these rows."""
-    last = rung.experiment.rounds
-    scored = records(rung.folder)[-1].get("client_test") or {}
-    ledger = records(rung.folder, "ledger")
+    last = variant.experiment.rounds
+    scored = records(variant.folder)[-1].get("client_test") or {}
+    ledger = records(variant.folder, "ledger")
     asked = [row for row in ledger if (row["round"], row["kind"]) == (last, "evaluate")]
     weights = {row["client"]: row["weight"] for row in asked if row.get("weight")}
     if not scored or any(metric not in scored[name] for name in weights):
@@ -109,12 +118,12 @@ def _own(rung: Rung, metric: str) -> float | None:
     return float(sum(scored[name][metric] * w for name, w in weights.items()) / total)
 
 
-def _summary(rungs: Sequence[Row], base: dict[int, float], clients: int) -> list[Row]:
-    """One line for each kind of rung, a mean over seeds; a seed's silos alone count as one."""
+def _summary(variants: Sequence[Row], base: dict[int, float], clients: int) -> list[Row]:
+    """One line for each kind of variant, a mean over seeds; a seed's silos alone count as one."""
     found = {BASE: {s: {"value": v, "steps": 0, "examples": 0} for s, v in base.items()}}
     for kind in KINDS:
         by_seed: dict[int, list[Row]] = {}
-        for row in rungs:
+        for row in variants:
             for outcome in row["seeds"] if row["kind"] == kind else ():
                 by_seed.setdefault(outcome["seed"], []).append(outcome)
         wanted = clients if kind.startswith("alone") else 1

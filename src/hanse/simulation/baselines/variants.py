@@ -1,6 +1,6 @@
-"""The rungs of a ladder: every one an ordinary run, with settings derived from one experiment.
+"""Variants of a baseline comparison: ordinary runs with settings derived from one experiment.
 
-All rungs have the experiment's rounds, division, model, adapter, and learning rate with its
+All variants have the experiment's rounds, division, model, adapter, and learning rate with its
 schedule. What differs is whose rows are trained on, and how many examples a round has:
 
 federated                the experiment itself
@@ -10,10 +10,10 @@ centralised              all rows in one place, in as many steps as a client doe
                          batches of all clients of a round at once
 centralised-small-batch  all rows in one place, at the batch size of one client
 
-An optimizer begins afresh in each round unless `train.optimizer_state` is `keep`. Since all rungs
-have the same rounds, it is reset as often in each: between two resets a client alone and the
-centralised rung make as many updates as a client of the federation does. The longer rungs and the
-small batch make as many as all clients together, which is more updates in a row.
+An optimizer begins afresh in each round unless `train.optimizer_state` is `keep`. Since all
+variants have the same rounds, it is reset as often in each: between two resets a client alone and
+the centralised variant make as many updates as a client of the federation does. The longer variants
+and the small batch make as many as all clients together, which is more updates in a row.
 
 How long is counted in examples, so that it means the same where a round is measured in steps and
 where it is measured in passes: with S steps in each of R rounds, a client alone does S steps a
@@ -31,7 +31,7 @@ from hanse.experiment.schema import Experiment
 from hanse.federation.client_sampling import taking_part
 from hanse.learners.training.settings import TrainingSettings
 
-# The kinds of rungs, in the order in which a ladder is read, and what each is in one phrase.
+# Kinds of variants, in the order of the report, each with its description in one phrase.
 KINDS = {
     "federated": "all clients together, each training on its own rows",
     "alone": "one client alone, as long as it trains in the federation",
@@ -42,8 +42,8 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One run of a ladder; client: who trains alone, None where all rows are trained on."""
+class Variant:
+    """One run of a baseline comparison; client: who trains alone, None if all rows are used."""
 
     kind: str
     client: str | None
@@ -61,17 +61,19 @@ class Rung:
 
     @property
     def what(self) -> str:
-        """The rung in one phrase."""
+        """The variant in one phrase."""
         return KINDS[self.kind].replace("one client alone", f"{self.client} alone")
 
 
 def name_of(kind: str, client: str | None) -> str:
-    """A rung's name: its kind, with the client's name in it if there is one."""
+    """A variant's name: its kind, with the client's name in it if there is one."""
     return kind if client is None else f"alone-{client}{kind.removeprefix('alone')}"
 
 
-def rungs(experiment: Experiment, sizes: Mapping[str, int], seed: int, home: Path) -> list[Rung]:
-    """One seed's rungs, in the order in which they are run.
+def variants(
+    experiment: Experiment, sizes: Mapping[str, int], seed: int, home: Path
+) -> list[Variant]:
+    """One seed's variants, in the order in which they are run.
 
     sizes: training rows of each client. home: the folder that holds the runs' folders.
     """
@@ -90,10 +92,10 @@ def rungs(experiment: Experiment, sizes: Mapping[str, int], seed: int, home: Pat
     plain.append(("centralised-small-batch", None, lasting(experiment.train, together, rows)))
     values = experiment.resolved()
     values["evaluation"] = {**values["evaluation"], "test": True}  # scores the base model, too
-    found = [Rung("federated", None, _placed(values, seed, home / "federated"))]
+    found = [Variant("federated", None, _placed(values, seed, home / "federated"))]
     for kind, client, train in plain:
         changed = _plain(values, train, client)
-        found.append(Rung(kind, client, _placed(changed, seed, home / name_of(kind, client))))
+        found.append(Variant(kind, client, _placed(changed, seed, home / name_of(kind, client))))
     return found
 
 
@@ -105,26 +107,28 @@ def lasting(train: TrainingSettings, examples: int, rows: int) -> TrainingSettin
 
 
 def refuse(experiment: Experiment) -> None:
-    """Raise UserError for an experiment of which no ladder can be made."""
+    """Raise UserError for an experiment of which no baseline comparison can be made."""
     names = experiment.client_names
     if len(names) < 2:
         raise UserError(
-            "a ladder compares clients that train together with each of them alone, but there is "
-            "one client; set num_clients to 2 or more."
+            "a baseline comparison compares clients that train together with each alone, but "
+            "there is one client; set num_clients to 2 or more."
         )
     if experiment.participants is not None or experiment.data.pooled:
         raise UserError(
-            "participants and data.pooled are what a ladder sets by itself for each of its runs; "
+            "participants and data.pooled are set by a baseline comparison for each of its runs; "
             "take them out of the experiment."
         )
     both = {name_of("alone", n) for n in names} & {name_of("alone-longer", n) for n in names}
     if both:
         name = min(both).removeprefix("alone-")
-        raise UserError(f"a client of a ladder cannot be called {name!r}; give it another name.")
+        raise UserError(
+            f"a client of a baseline comparison cannot be called {name!r}; give it another name."
+        )
     if not experiment.data.test:
         raise UserError(
-            "a ladder compares scores on test rows, but data.test is 0; hold some out, such as "
-            "data.test=0.1."
+            "a baseline comparison compares scores on test rows, but data.test is 0; hold some "
+            "out, such as data.test=0.1."
         )
 
 
@@ -132,7 +136,7 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
     """Settings of plain fine-tuning: one client or all rows, nothing combined.
 
     A federated algorithm has nothing to do there: a proximal term or a server's optimizer would
-    only disturb what the rung stands for.
+    only disturb what the variant stands for.
     """
     clients = {name: dict(over) for name, over in values["clients"].items()}
     if client in clients:
@@ -146,12 +150,12 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
         "clients": clients,
         "participants": None if client is None else [client],
         "data": {**values["data"], "pooled": client is None},
-        "evaluation": {**values["evaluation"], "test": "last", "validate_every": 0},
+        "evaluation": {**values["evaluation"], "test": "final", "validate_every": 0},
     }
 
 
 def _placed(values: dict[str, Any], seed: int, folder: Path) -> Experiment:
-    """The experiment of one rung, with its seed, name and folder."""
+    """The experiment of one variant, with its seed, name and folder."""
     name = f"{values['name']}-{folder.name}"
     own = {"seed": seed, "name": name, "output_dir": str(folder)}
     return Experiment.model_validate({**values, **own})

@@ -1,4 +1,4 @@
-"""What a ladder's figures say, and no more than they say, in a few words."""
+"""What a baseline comparison's figures say, and no more than they say, in a few words."""
 
 from hanse.journal.ledger import Row
 
@@ -18,7 +18,7 @@ def verdict(figures: Row) -> str:
     if it is worse than one of them by such a difference; everything else is not clear.
     """
     lines = {line["name"]: line for line in figures["summary"]}
-    done = f"{figures['done']} of {figures['planned']} rungs are done"
+    done = f"{figures['done']} of {figures['planned']} variants are done"
     if not {"federated", *ASKED} <= lines.keys():
         return f"Nothing can be said yet: {done}."
     gains = {name: _gain(lines[name]["against_federated"]) for name in ASKED}

@@ -64,7 +64,12 @@ def test_the_seed_draws_the_head(tiny_bert: Path) -> None:
 def test_a_federation_learns_and_transformers_says_the_same(
     file: Path, tiny_bert: Path, algorithm: str, cohort: str
 ) -> None:
-    words = [f"algorithm={algorithm}", f"cohort={cohort}", "rounds=4", "train.max_steps=8"]
+    words = [
+        f"algorithm={algorithm}",
+        f"clients_per_pass={cohort}",
+        "rounds=4",
+        "train.max_steps=8",
+    ]
     folder = _run(file, "run", LORA, *words)
     before, after = (run_folder.read_scores(folder, "test-classification", at) for at in (0, 4))
     assert after["metrics"]["loss"] != before["metrics"]["loss"]

@@ -81,7 +81,7 @@ def file(tmp_path: Path, folder: Path) -> Path:
     found = tmp_path / "pairs.yaml"
     found.write_text(
         f"""rounds: 3
-cohort: 2
+clients_per_pass: 2
 num_clients: 3
 model: {{model_name_or_path: {folder}, bf16: false}}
 adapter: {{lora: {{r: 4}}}}
@@ -272,7 +272,12 @@ def test_dropout_trains_alone(folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
 @pytest.mark.parametrize("cohort", ["off", "3"])
 def test_a_federation_learns_to_answer(file: Path, cohort: str) -> None:
-    words = ["rounds=4", "train.max_steps=10", "train.learning_rate=0.01", f"cohort={cohort}"]
+    words = [
+        "rounds=4",
+        "train.max_steps=10",
+        "train.learning_rate=0.01",
+        f"clients_per_pass={cohort}",
+    ]
     run = _run(file, "run", "adapter.lora.target_modules=all-linear", *words)
     before, after = (run_folder.read_scores(run, "test-perplexity", at) for at in (0, 4))
     assert after["metrics"]["loss"] < before["metrics"]["loss"] - 1

@@ -56,7 +56,7 @@ def file(tmp_path: Path, tiny_bert: Path) -> Path:
     found = tmp_path / "tags.yaml"
     found.write_text(
         f"""rounds: 3
-cohort: 2
+clients_per_pass: 2
 num_clients: 3
 model: {{model_name_or_path: {tiny_bert}, bf16: false}}
 adapter: {{lora: {{r: 4, target_modules: [query, value]}}}}
@@ -160,7 +160,7 @@ def test_in_a_cohort_as_alone(tiny_bert: Path, kind: str) -> None:
 def test_a_federation_learns_and_transformers_says_the_same(
     file: Path, tiny_bert: Path, cohort: str
 ) -> None:
-    folder = _run(file, "run", f"cohort={cohort}", "rounds=4", "train.max_steps=12")
+    folder = _run(file, "run", f"clients_per_pass={cohort}", "rounds=4", "train.max_steps=12")
     before, after = (run_folder.read_scores(folder, "test-tagging", at) for at in (0, 4))
     for name in ("accuracy", "f1"):
         assert after["metrics"][name] > before["metrics"][name] + 0.2

@@ -1,9 +1,9 @@
-"""Does federation pay on film reviews? The ladder of experiments/ladder.yaml over three seeds.
+"""Does federation pay on film reviews? experiments/baselines.yaml over three seeds.
 
-All rungs have the federation's rounds, and so as many resets of the optimizer. A seed takes two
+All variants have the federation's rounds, and so as many resets of the optimizer. A seed takes two
 cores about a quarter of an hour, so three seeds do not fit into 40 minutes: stop it with Ctrl-C and
-call it again. A ladder that was stopped is gone on with; what is finished of it is not done again.
-Writes benchmarks/results/ladder.json.
+call it again. A comparison that was stopped goes on; its finished runs are not repeated.
+Writes benchmarks/results/baselines.json.
 """
 
 import argparse
@@ -22,10 +22,10 @@ ROOT = Path(__file__).parent.parent
 
 
 def main() -> None:
-    """Run or go on with the ladder, keep its figures."""
+    """Run or go on with the baseline comparison, keep its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "benchmark-ladder")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "benchmark-baselines")
     parser.add_argument("settings", nargs="*", help="settings to change, such as rounds=4")
     chosen = parser.parse_args()
     logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
@@ -33,15 +33,15 @@ def main() -> None:
     if chosen.folder.exists():
         runs.resume(chosen.folder)
     else:
-        runs.run(load(ROOT / "experiments" / "ladder.yaml", words), chosen.seeds)
-    figures = json.loads((chosen.folder / "ladder.json").read_text(encoding="utf-8"))
+        runs.run(load(ROOT / "experiments" / "baselines.yaml", words), chosen.seeds)
+    figures = json.loads((chosen.folder / "baselines.json").read_text(encoding="utf-8"))
     print(figures["verdict"])
-    print(keep("ladder", {**figures, "minutes": minutes(chosen.folder, figures)}))
+    print(keep("baselines", {**figures, "minutes": minutes(chosen.folder, figures)}))
 
 
 def minutes(folder: Path, figures: dict[str, Any]) -> float:
     """How long the runs took in all, however often they were interrupted."""
-    done = [outcome["run"] for rung in figures["rungs"] for outcome in rung["seeds"]]
+    done = [outcome["run"] for variant in figures["variants"] for outcome in variant["seeds"]]
     rounds = [record for run in done for record in run_folder.records(folder / run)]
     return sum(sum(record["seconds"].values()) for record in rounds) / 60
 

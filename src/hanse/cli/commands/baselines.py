@@ -1,4 +1,4 @@
-"""hanse ladder."""
+"""hanse baselines."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from hanse.journal.ledger import Row
 from hanse.simulation.baselines import runs
 
 
-def ladder(
+def baselines(
     file: File,
     overrides: Overrides = None,
     seeds: Annotated[
@@ -29,12 +29,12 @@ def ladder(
 ) -> None:
     """Does federation pay? Train each silo alone, federated and centralised, with several seeds."""
     experiment = loading.load(file, overrides or (), trust)
-    tell_ladder(runs.run(experiment, _seeds(experiment, seeds)))
+    show_baselines(runs.run(experiment, _seeds(experiment, seeds)))
 
 
-def tell_ladder(folder: Path) -> None:
-    """Show a ladder's figures, what they say, and where they are."""
-    figures = json.loads((folder / "ladder.json").read_text(encoding="utf-8"))
+def show_baselines(folder: Path) -> None:
+    """Show a baseline comparison's figures, what they say, and where they are."""
+    figures = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))
     few = len(figures["seeds"]) == 1
     table = Table(
         title=f"mean {figures['metric']} of {figures['test_items']:,} test rows",
@@ -71,7 +71,12 @@ def _shown(found: Row, form: str) -> str:
 
 def _spent(figures: Row, kind: str, key: str) -> float:
     """The mean over a kind's runs of what each took."""
-    some = [o[key] for rung in figures["rungs"] if rung["kind"] == kind for o in rung["seeds"]]
+    some = [
+        o[key]
+        for variant in figures["variants"]
+        if variant["kind"] == kind
+        for o in variant["seeds"]
+    ]
     return sum(some) / len(some) if some else 0.0
 
 
