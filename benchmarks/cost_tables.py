@@ -110,7 +110,7 @@ def scale(result: dict[str, Any]) -> list[str]:
         f"| resident memory after the last round ÷ after the second | {alone['growth']:.3f} |",
         "| a client beyond its training, one after another "
         f"| {1000 * alone['seconds_a_client_beyond_training']:.1f} ms |",
-        f"| the same, {together['cohort']} at a time "
+        f"| the same, {together['clients_per_pass']} at a time "
         f"| {1000 * together['seconds_a_client_beyond_training']:.1f} ms |",
         f"| start-up with {result['rows']:,} rows, and with their tokens kept from before "
         f"| {first:.1f} s, {again:.1f} s |",
@@ -128,7 +128,7 @@ def speed(result: dict[str, Any]) -> list[str]:
         "plain": "that loop on hanse's batches, in which rows of like length stand together",
         "float32": "hanse in float32, one client after another",
         "one by one": f"in the precision it chose ({precision}), one after another",
-        "as it comes": f"as it comes (`clients_per_pass: auto` took {result['cohort']})",
+        "as it comes": f"as it comes (`clients_per_pass: auto` took {result['clients_per_pass']})",
     }
     lines = [
         "| the demo's job: tokens a second, padding not counted | ÷ a plain loop in float32 "

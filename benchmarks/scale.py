@@ -49,7 +49,7 @@ from hanse.simulation.in_process import in_process
 
 ROWS = 40_000
 A_ROUND = 100  # clients
-COHORTS = ("off", 16)
+CLIENTS_PER_PASS = ("off", 16)
 WORDS = ("film", "actor", "plot", "scene", "story", "music", "camera", "ending", "long", "short")
 LABELS = {"negative": ("dull", "awful", "flat"), "positive": ("great", "lovely", "warm")}
 ADAPTER = 32 * 2**20  # bytes of the server's measurement, in tensors of 1 MB
@@ -93,13 +93,13 @@ def prepare(home: Path) -> None:
             file.write(f"{' '.join(said)} {number},{label}\n")
 
 
-def experiment(home: Path, clients: int, rounds: int, cohort: str | int = "off") -> Experiment:
+def experiment(home: Path, clients: int, rounds: int, size: str | int = "off") -> Experiment:
     """A round trains 100 clients for one step of 4 rows each."""
     return Experiment.model_validate(
         {
             "rounds": rounds,
             "num_clients": clients,
-            "cohort": cohort,
+            "clients_per_pass": size,
             "fraction_train": min(1.0, A_ROUND / clients),
             "model": {"model_name_or_path": str(home / "model"), "bf16": False},
             "adapter": {"lora": {"r": 4}},
@@ -141,10 +141,10 @@ def startups(home: Path, sizes: list[int], repeats: int) -> dict[str, dict[int, 
     return found
 
 
-def run(home: Path, clients: int, rounds: int, cohort: str | int) -> dict[str, Any]:
+def run(home: Path, clients: int, rounds: int, size: str | int) -> dict[str, Any]:
     """Resident bytes after each round, and each round's seconds a client beyond its training."""
-    chosen = decided(simulate(experiment(home, clients, rounds, cohort)))
-    log = Journal.create(home / f"run-{cohort}", yaml_text.dump(chosen.experiment.resolved()))
+    chosen = decided(simulate(experiment(home, clients, rounds, size)))
+    log = Journal.create(home / f"run-{size}", yaml_text.dump(chosen.experiment.resolved()))
     memory, beyond = [], []
     start, worked = time.perf_counter(), time.process_time()
     before = start
@@ -160,7 +160,11 @@ def run(home: Path, clients: int, rounds: int, cohort: str | int) -> dict[str, A
     each = statistics.median(beyond) * min(1.0, share)
     growth = memory[-1] / memory[2]
     return {
-        **{"cohort": chosen.experiment.clients_per_pass, "resident": memory, "growth": growth},
+        **{
+            "clients_per_pass": chosen.experiment.clients_per_pass,
+            "resident": memory,
+            "growth": growth,
+        },
         **{"clock_seconds_beyond_training": beyond, "processor_share": share},
         "seconds_a_client_beyond_training": each,
     }
@@ -279,12 +283,12 @@ def main() -> None:
         home = Path(folder)
         prepare(home)
         os.environ["HANSE_CACHE"] = str(home / "cache")
-        runs = [alone(run, home, clients, rounds, cohort) for cohort in COHORTS]
+        runs = [alone(run, home, clients, rounds, size) for size in CLIENTS_PER_PASS]
         served = alone(serve, home)
         seconds = startups(home, sizes, repeats)
     held = max(served["held_while_clients_work"])
     for found in runs:
-        print(f"cohort {found['cohort']}:")
+        print(f"clients per pass {found['clients_per_pass']}:")
         print(f"resident memory, round {rounds} ÷ round 2: {found['growth']:.3f} (gate 1.05)")
         each = 1000 * found["seconds_a_client_beyond_training"]
         print(f"a client beyond its training: {each:.2f} ms (gate 5)")

@@ -95,7 +95,7 @@ def in_process(words: Sequence[str], repeats: int) -> dict[str, Any]:
         "over_as_written": over("as written"),
         "bf16": last.learner.backbone.bf16,
         "plain_attention": last.learner.backbone.plain_attention,
-        "cohort": last.experiment.clients_per_pass,
+        "clients_per_pass": last.experiment.clients_per_pass,
     }
 
 

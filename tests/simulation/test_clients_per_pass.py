@@ -14,7 +14,7 @@ from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
 from hanse.federation.server import rounds
 from hanse.journal import run_folder, yaml_text
-from hanse.learners.batched_clients import size as cohort_size
+from hanse.learners.batched_clients import size as client_numbers
 from hanse.simulation import run as simulation
 from hanse.simulation.clients_per_pass import decided
 from hanse.simulation.in_process import in_process
@@ -64,7 +64,7 @@ def test_the_same_as_one_after_another(
 def test_auto_is_decided_once_and_written_down(experiment_file: Path, tmp_path: Path) -> None:
     folder = run(experiment_file, tmp_path / "first", "clients_per_pass=auto")
     written, _ = yaml_text.read(folder / "experiment.yaml")
-    assert isinstance(written["cohort"], int)
+    assert isinstance(written["clients_per_pass"], int)
     again = run(folder / "experiment.yaml", tmp_path / "again")
     assert digest(again) == digest(folder)
 
@@ -82,20 +82,20 @@ def test_a_resumed_run_ends_the_same(experiment_file: Path, tmp_path: Path) -> N
     assert digest(simulation.resume(tmp_path / "cut")) == digest(whole)
 
 
-def test_a_cohort_is_no_larger_than_the_memory(
+def test_a_pass_is_no_larger_than_the_memory(
     experiment_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(cohort_size, "_free", lambda device: 1)
+    monkeypatch.setattr(client_numbers, "_free", lambda device: 1)
     made = decided(simulate(load(experiment_file, ["clients_per_pass=8"])))
     assert made.experiment.clients_per_pass == 1
     assert "1 clients at a time instead of 3" in caplog.text
 
 
 @pytest.mark.parametrize("asked", ["auto", 3])
-def test_what_a_cohort_cannot_do_is_done_one_by_one(
+def test_what_one_pass_cannot_do_is_done_one_by_one(
     experiment_file: Path, tmp_path: Path, asked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hanse.learners.objectives.classify.Classify.batchable", False)
@@ -104,8 +104,8 @@ def test_what_a_cohort_cannot_do_is_done_one_by_one(
 
 
 def test_the_round_says_where_its_time_went(experiment_file: Path, tmp_path: Path) -> None:
-    for cohort in ("off", "2"):
-        folder = run(experiment_file, tmp_path / cohort, f"clients_per_pass={cohort}")
+    for size in ("off", "2"):
+        folder = run(experiment_file, tmp_path / size, f"clients_per_pass={size}")
         rows = [row for row in run_folder.records(folder, "ledger") if row["kind"] == "train"]
         for row in rows:
             parts = [

@@ -19,8 +19,8 @@ from toys import Outcome, federate, same, silos
 class Watched:
     """A federation's network that notes what is under way, and which sites there are."""
 
-    def __init__(self, cohort: int) -> None:
-        self.cohort = cohort
+    def __init__(self, clients_per_pass: int) -> None:
+        self.clients_per_pass = clients_per_pass
         self.most = 0
         self.kept: set[str] = set()
 
@@ -30,7 +30,9 @@ class Watched:
 
         class Watching(InProcess):
             def __init__(self) -> None:
-                super().__init__(inner.profiles(), inner._make, cohort=watched.cohort)
+                super().__init__(
+                    inner.profiles(), inner._make, clients_per_pass=watched.clients_per_pass
+                )
 
             def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
                 watched.most = max(watched.most, len(self._queue) + len(self._replies))
@@ -40,11 +42,11 @@ class Watched:
         return Watching()
 
 
-@pytest.mark.parametrize("cohort", [1, 3, 100])
-def test_requests_wait_until_there_is_room(tmp_path: Path, cohort: int) -> None:
-    watched = Watched(cohort)
+@pytest.mark.parametrize("clients_per_pass", [1, 3, 100])
+def test_requests_wait_until_there_is_room(tmp_path: Path, clients_per_pass: int) -> None:
+    watched = Watched(clients_per_pass)
     found = federate(FedAvg(), silos(8), tmp_path / "watched", rounds=2, network=watched)
-    assert watched.most == min(cohort, 8)
+    assert watched.most == min(clients_per_pass, 8)
     assert same(
         found.server_state, federate(FedAvg(), silos(8), tmp_path / "all", rounds=2).server_state
     )

@@ -40,7 +40,9 @@ def decided(simulation: Simulation) -> Simulation:
         if (fit := fitting(members, len(members))) < len(members):
             chosen = fit
             log.warning("%d clients at a time instead of %d, for want of memory", fit, len(members))
-    return replace(simulation, experiment=experiment.model_copy(update={"cohort": chosen}))
+    return replace(
+        simulation, experiment=experiment.model_copy(update={"clients_per_pass": chosen})
+    )
 
 
 def _members(simulation: Simulation, number: int) -> Sequence[Member]:

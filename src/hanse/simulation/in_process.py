@@ -18,7 +18,7 @@ class InProcess(Transport):
     """Simulated clients, made when they are asked; those with a session are kept.
 
     site: makes a client's side from its name. Clients with the same settings share one base model.
-    rendezvous: where clients wait to train together; cohort: how many answer at a time.
+    rendezvous: where clients wait to train together; clients_per_pass: how many answer at a time.
     """
 
     remote = False
@@ -28,12 +28,13 @@ class InProcess(Transport):
         profiles: Sequence[ClientProfile],
         site: Callable[[str], ClientEndpoint],
         rendezvous: Rendezvous[Any, Any] | None = None,
-        cohort: int = 1,
+        clients_per_pass: int = 1,
     ) -> None:
         self._profiles = list(profiles)
         self._make = site
         self._rendezvous = rendezvous
-        self._cohort = self.max_in_flight = cohort  # each waiting request is an adapter in memory
+        self._clients_per_pass = clients_per_pass
+        self.max_in_flight = clients_per_pass  # each waiting request is an adapter in memory
         self._sites: dict[str, ClientEndpoint] = {}  # those with a session
         self._queue: deque[tuple[str, bytes]] = deque()
         self._replies: deque[tuple[str, bytes]] = deque()
@@ -47,7 +48,10 @@ class InProcess(Transport):
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         if not self._replies:
             self._answer(
-                [self._queue.popleft() for _ in range(min(self._cohort, len(self._queue)))]
+                [
+                    self._queue.popleft()
+                    for _ in range(min(self._clients_per_pass, len(self._queue)))
+                ]
             )
         return self._replies.popleft() if self._replies else None
 

@@ -80,7 +80,7 @@ def test_loopback(host: str, here: bool) -> None:
         ("max_steps: 20", "max_steps: -1", 10, "policy.max_steps is -1; input should be greater"),
         ("  path: reviews.jsonl\n", "", 4, "data.path is missing"),
         ("reviews.jsonl", "review.jsonl", 5, "there is no 'review.jsonl'"),
-        ("where:", "test:", 6, "there is no setting 'test'"),
+        ("filter:", "test:", 6, "there is no setting 'test'"),
         ("127.0.0.1:8000", "127.0.0.1", 2, "server is '127.0.0.1'; write the host and the port"),
         ("127.0.0.1:8000", "127.0.0.1:99999", 2, "write the host and the port"),
         ("silo-a\nserver", "../a\nserver", 1, "name is '../a'; it is a name of letters"),

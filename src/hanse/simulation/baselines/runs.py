@@ -32,7 +32,10 @@ from hanse.simulation.baselines.variants import Variant, refuse, variants
 
 log = logging.getLogger(__name__)
 
-DECIDED = {"output_dir", "cohort"}  # what a run settles for itself: where it is, and how it is done
+DECIDED = {
+    "output_dir",
+    "clients_per_pass",
+}  # chosen anew by each run
 
 
 @dataclass

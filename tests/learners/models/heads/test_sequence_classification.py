@@ -58,15 +58,15 @@ def test_the_seed_draws_the_head(tiny_bert: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
 @pytest.mark.parametrize(
-    ("algorithm", "cohort"),
+    ("algorithm", "clients_per_pass"),
     [("fedavg", "off"), ("fedavg", "3"), ("flora", "3"), ("ffa_lora", "3"), ("flexlora", "3")],
 )
 def test_a_federation_learns_and_transformers_says_the_same(
-    file: Path, tiny_bert: Path, algorithm: str, cohort: str
+    file: Path, tiny_bert: Path, algorithm: str, clients_per_pass: str
 ) -> None:
     words = [
         f"algorithm={algorithm}",
-        f"clients_per_pass={cohort}",
+        f"clients_per_pass={clients_per_pass}",
         "rounds=4",
         "train.max_steps=8",
     ]

@@ -270,13 +270,13 @@ def test_dropout_trains_alone(folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
-@pytest.mark.parametrize("cohort", ["off", "3"])
-def test_a_federation_learns_to_answer(file: Path, cohort: str) -> None:
+@pytest.mark.parametrize("clients_per_pass", ["off", "3"])
+def test_a_federation_learns_to_answer(file: Path, clients_per_pass: str) -> None:
     words = [
         "rounds=4",
         "train.max_steps=10",
         "train.learning_rate=0.01",
-        f"clients_per_pass={cohort}",
+        f"clients_per_pass={clients_per_pass}",
     ]
     run = _run(file, "run", "adapter.lora.target_modules=all-linear", *words)
     before, after = (run_folder.read_scores(run, "test-perplexity", at) for at in (0, 4))

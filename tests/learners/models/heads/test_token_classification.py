@@ -156,11 +156,13 @@ def test_in_a_cohort_as_alone(tiny_bert: Path, kind: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
-@pytest.mark.parametrize("cohort", ["off", "3"])
+@pytest.mark.parametrize("clients_per_pass", ["off", "3"])
 def test_a_federation_learns_and_transformers_says_the_same(
-    file: Path, tiny_bert: Path, cohort: str
+    file: Path, tiny_bert: Path, clients_per_pass: str
 ) -> None:
-    folder = _run(file, "run", f"clients_per_pass={cohort}", "rounds=4", "train.max_steps=12")
+    folder = _run(
+        file, "run", f"clients_per_pass={clients_per_pass}", "rounds=4", "train.max_steps=12"
+    )
     before, after = (run_folder.read_scores(folder, "test-tagging", at) for at in (0, 4))
     for name in ("accuracy", "f1"):
         assert after["metrics"][name] > before["metrics"][name] + 0.2
