@@ -31,6 +31,7 @@ from hanse.journal.checkpoints import latest
 from hanse.journal.ledger import Row
 from hanse.journal.run_folder import Journal, records
 from hanse.learners.objectives.sft import Sft
+from hanse.learners.training.job import TrainingJob
 from hanse.learners.training.loop import fit
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
@@ -109,15 +110,15 @@ class Toy:
     objective: Objective = field(default_factory=Sft)
     rounds: int = 3
 
-    def __call__(self, context: RoundContext, kept: Memory) -> "ToyLearner":
-        return ToyLearner(self, context, kept)
+    def __call__(self, context: RoundContext, optimizer_state: Memory) -> "ToyLearner":
+        return ToyLearner(self, context, optimizer_state)
 
 
 class ToyLearner(Learner):
     """Softmax regression, or a network with one hidden layer; it starts the same everywhere."""
 
-    def __init__(self, toy: Toy, context: RoundContext, kept: Memory) -> None:
-        self.toy, self.context, self.kept = toy, context, kept
+    def __init__(self, toy: Toy, context: RoundContext, optimizer_state: Memory) -> None:
+        self.toy, self.context, self.optimizer_state = toy, context, optimizer_state
         features = len(next(iter(next(filter(None, toy.splits.values())))).x)
         self._live = {name: Parameter(t) for name, t in _initial(features, toy).items()}
         self._features, self._frozen = features, frozenset[str]()
@@ -167,8 +168,18 @@ class ToyLearner(Learner):
         split: str = "train",
     ) -> TrainResult:
         toy = self.toy
-        goal = objective or toy.objective
-        return fit(self, split, toy.training, goal, self.context, toy.rounds, penalty, self.kept)
+        return fit(
+            TrainingJob(
+                self,
+                split,
+                toy.training,
+                objective or toy.objective,
+                self.context,
+                toy.rounds,
+                penalty,
+                self.optimizer_state,
+            )
+        )
 
     def save(self, folder: Path) -> None:
         raise NotImplementedError

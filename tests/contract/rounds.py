@@ -60,8 +60,8 @@ class Noted(Toy):
 
     trainings: list[Training] = field(default_factory=list)
 
-    def __call__(self, context: RoundContext, kept: Memory) -> Noting:
-        learner = Noting(self, context, kept)
+    def __call__(self, context: RoundContext, optimizer_state: Memory) -> Noting:
+        learner = Noting(self, context, optimizer_state)
         learner.trainings = self.trainings
         return learner
 

@@ -16,7 +16,7 @@ from torch.nn import Parameter
 
 from hanse.errors import UserError
 from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
-from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.messages import ClientProfile, Instruction, Reply, Update
 from hanse.journal.run_folder import records
 from hanse.learners.training.settings import TrainingSettings
@@ -39,8 +39,8 @@ RANKS = {
 class Factored(ToyLearner):
     """Softmax regression with the weight B·A: B is (classes, rank), A is (rank, features)."""
 
-    def __init__(self, toy: Toy, context: RoundContext, kept: dict[str, Tensor]) -> None:
-        super().__init__(toy, context, kept)
+    def __init__(self, toy: Toy, context: RoundContext, optimizer_state: Memory) -> None:
+        super().__init__(toy, context, optimizer_state)
         self.configure({"rank": FULL})
 
     def configure(self, numbers: Numbers) -> None:
@@ -58,8 +58,8 @@ class Make(Toy):
 
     stubborn: bool = False
 
-    def __call__(self, context: RoundContext, kept: dict[str, Tensor]) -> Factored:
-        return Factored(self, context, kept)
+    def __call__(self, context: RoundContext, optimizer_state: Memory) -> Factored:
+        return Factored(self, context, optimizer_state)
 
 
 @dataclass(frozen=True)

@@ -35,15 +35,15 @@ class Place:
         self.toy, self.error = toy, error
         self.there: Constants | None = None  # what this process has in memory
 
-    def __call__(self, context: RoundContext, kept: Memory) -> "Bent":
-        return Bent(self, context, kept)
+    def __call__(self, context: RoundContext, optimizer_state: Memory) -> "Bent":
+        return Bent(self, context, optimizer_state)
 
 
 class Bent(ToyLearner):
     """Softmax regression on features that are multiplied by constants."""
 
-    def __init__(self, place: Place, context: RoundContext, kept: Memory) -> None:
-        super().__init__(place.toy, context, kept)
+    def __init__(self, place: Place, context: RoundContext, optimizer_state: Memory) -> None:
+        super().__init__(place.toy, context, optimizer_state)
         self.place = place
 
     def constants(self) -> Constants:

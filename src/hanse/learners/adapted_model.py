@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from hanse.data import packed
 from hanse.data.example import Example
 from hanse.federation.constants import Constants
 from hanse.federation.interfaces.learner import Learner, Objective
@@ -22,6 +23,7 @@ from hanse.learners.injection.mixed import kind_of
 from hanse.learners.models.residual import merged
 from hanse.learners.training.batches import Batch, choice_scores, collate
 from hanse.learners.training.checkpoint import TrainingCheckpoint
+from hanse.learners.training.job import TrainingJob
 from hanse.learners.training.loop import fit
 from hanse.learners.training.out_of_memory import refused
 from hanse.learners.training.settings import TrainingSettings
@@ -34,7 +36,7 @@ from hanse.tensors.named import Tensors, add_prefix
 class AdaptedModel(Learner):
     """One client's (or the server's) view of a base model that may be shared.
 
-    splits: examples by split. kept: the optimizer's state from the last round.
+    splits: examples by split. optimizer_state: the optimizer's state from the last round.
     together: trains this client in a cohort; while it waits there, others may use the same model.
     frozen: those of the adapter's tensors that are left as they are.
     residual: a change of the base's weights beside the adapter.
@@ -49,7 +51,7 @@ class AdaptedModel(Learner):
     objective: Objective
     context: RoundContext
     rounds: int
-    kept: Memory
+    optimizer_state: Memory
     together: Callable[[Member], TrainResult] | None = None
     frozen: Tensors = field(default_factory=dict)
     residual: Tensors = field(default_factory=dict)
@@ -106,6 +108,9 @@ class AdaptedModel(Learner):
     def examples(self, split: str) -> Sequence[Example]:
         return self.splits.get(split, ())
 
+    def lengths(self, split: str) -> list[int]:
+        return packed.lengths(self.examples(split))
+
     def batch(self, examples: Sequence[Example]) -> Batch:
         return collate(examples, self.backbone.device)
 
@@ -131,9 +136,9 @@ class AdaptedModel(Learner):
         objective: Objective | None = None,
         split: str = "train",
     ) -> TrainResult:
-        goal = objective or self.objective
+        job = self.job(penalty, objective, split)
         if self.together is not None:
-            member = self.member(penalty, goal, split)
+            member = self.member(job)
             if member.joins:
                 done = self.together(member)
                 self.load({**member.tensors, **add_prefix(RESIDUAL, self.residual)})
@@ -148,37 +153,33 @@ class AdaptedModel(Learner):
             self.backbone.corrected(self.residual),
         ):
             torch.manual_seed(self.context.derive("dropout"))
-            return fit(
-                self,
-                split,
-                self.training,
-                goal,
-                self.context,
-                self.rounds,
-                penalty,
-                self.kept,
-                self.checkpoint,
-            )
+            return fit(job, self.checkpoint)
 
-    def member(
+    def job(
         self,
         penalty: Penalty | None = None,
         objective: Objective | None = None,
         split: str = "train",
-    ) -> Member:
-        """The same training, for a cohort to do."""
-        return Member(
+    ) -> TrainingJob:
+        """The training that `fit` does."""
+        return TrainingJob(
             self,
-            self.backbone,
-            self.adapter,
             split,
             self.training,
             objective or self.objective,
             self.context,
             self.rounds,
             penalty,
+            self.optimizer_state,
+        )
+
+    def member(self, job: TrainingJob | None = None) -> Member:
+        """The same training, for a cohort to do."""
+        return Member(
+            job or self.job(),
+            self.backbone,
+            self.adapter,
             self.tensors(),
-            self.kept,
             self.frozen,
             self.residual,
         )

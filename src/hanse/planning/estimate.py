@@ -200,8 +200,8 @@ def _answer(
         gradient_accumulation_steps=min(settings.gradient_accumulation_steps, TRIED // size),
     )
 
-    def learner(context: RoundContext, kept: Memory) -> Learner:
-        whole = site.learner(context, kept)
+    def learner(context: RoundContext, optimizer_state: Memory) -> Learner:
+        whole = site.learner(context, optimizer_state)
         assert isinstance(whole, AdaptedModel)  # what a simulation's silos hold
         return replace(whole, splits={"train": train}, training=brief)
 

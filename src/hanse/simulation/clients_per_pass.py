@@ -51,11 +51,10 @@ def _members(simulation: Simulation, number: int) -> Sequence[Member]:
     starts: dict[str, Member] = {}
     for name, silo in list(simulation.silos.items())[:number]:
         context = RoundContext(simulation.experiment.seed, 0, name)
-        learner = replace(silo.learner, context=context, kept={})
+        learner = replace(silo.learner, context=context, optimizer_state={})
         if learner.adapter not in starts:
             starts[learner.adapter] = learner.member()
-        like = starts[learner.adapter]
-        found.append(replace(like, learner=learner, settings=learner.training, context=context))
+        found.append(replace(starts[learner.adapter], job=learner.job()))
     return found
 
 

@@ -11,6 +11,7 @@ from torch.nn import Parameter
 
 from hanse.federation.interfaces.learner import Learner, Objective
 from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
+from hanse.learners.training.job import TrainingJob
 from hanse.learners.training.loop import fit
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
@@ -53,15 +54,15 @@ class Quadratic:
     rounds: int = 1
     splits: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
-    def __call__(self, context: RoundContext, kept: Memory) -> "QuadraticLearner":
-        return QuadraticLearner(self, context, kept)
+    def __call__(self, context: RoundContext, optimizer_state: Memory) -> "QuadraticLearner":
+        return QuadraticLearner(self, context, optimizer_state)
 
 
 class QuadraticLearner(Learner):
     """Full gradients, by default plain SGD without clipping; it starts at zero."""
 
-    def __init__(self, own: Quadratic, context: RoundContext, kept: Memory) -> None:
-        self.own, self.context, self.kept = own, context, kept
+    def __init__(self, own: Quadratic, context: RoundContext, optimizer_state: Memory) -> None:
+        self.own, self.context, self.optimizer_state = own, context, optimizer_state
         self._live = {"w": Parameter(torch.zeros(len(own.curve)))}
 
     def parameters(self) -> Mapping[str, Parameter]:
@@ -86,16 +87,17 @@ class QuadraticLearner(Learner):
         own = self.own
         settings: dict[str, Any] = {"optim": "sgd", "max_grad_norm": 0, "max_steps": own.steps}
         settings |= {"learning_rate": own.rate, "per_device_train_batch_size": 1, **own.more}
-        context, kept = self.context, self.kept
         return fit(
-            self,
-            split,
-            TrainingSettings(**settings),
-            Parabola(),
-            context,
-            own.rounds,
-            penalty,
-            kept,
+            TrainingJob(
+                self,
+                split,
+                TrainingSettings(**settings),
+                Parabola(),
+                self.context,
+                own.rounds,
+                penalty,
+                self.optimizer_state,
+            )
         )
 
     def save(self, folder: Path) -> None:

@@ -172,7 +172,8 @@ def test_loras_dropout_is_at_work_beside_another_kind(request: pytest.FixtureReq
         assert (learner.rank, learner.scaling) == (3, 16 / 3)
     start, ended = learners[0].tensors(), []
     for learner in learners:
-        member = replace(learner.member(), learner=learners[0], tensors=start)
+        job = replace(learner.job(), learner=learners[0])
+        member = replace(learner.member(job), tensors=start)
         train.train([member])
         ended.append(member.tensors)
     assert not torch.allclose(*(own[next(iter(own))] for own in ended), atol=1e-4)

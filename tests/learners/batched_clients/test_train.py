@@ -63,12 +63,12 @@ def alone(learners: list[AdaptedModel], starts: list[Mapping[str, Tensor]], pena
 
 def compare(learners: list[AdaptedModel], penalty: Any = None, within: float = 1e-5) -> None:
     starts = [moved(learner, index) for index, learner in enumerate(learners)]
-    keeps = [dict(learner.kept) for learner in learners]
+    keeps = [dict(learner.optimizer_state) for learner in learners]
     single, done = alone(learners, starts, penalty)
-    states = [dict(learner.kept) for learner in learners]
+    states = [dict(learner.optimizer_state) for learner in learners]
     for learner, kept in zip(learners, keeps, strict=True):
-        learner.kept.clear()
-        learner.kept.update(kept)
+        learner.optimizer_state.clear()
+        learner.optimizer_state.update(kept)
     joint, fits = together(learners, starts, penalty)
     for start, one, other in zip(starts, single, joint, strict=True):
         assert one.keys() == other.keys()
@@ -82,9 +82,9 @@ def compare(learners: list[AdaptedModel], penalty: Any = None, within: float = 1
         assert one.sum_a == pytest.approx(other.sum_a)
         assert one.loss == pytest.approx(other.loss, abs=1e-5)
     for learner, state in zip(learners, states, strict=True):
-        assert learner.kept.keys() == state.keys()
+        assert learner.optimizer_state.keys() == state.keys()
         for name, value in state.items():
-            torch.testing.assert_close(learner.kept[name], value, atol=within, rtol=0)
+            torch.testing.assert_close(learner.optimizer_state[name], value, atol=within, rtol=0)
 
 
 def test_like_clients(backbone: Backbone) -> None:
@@ -112,7 +112,7 @@ def test_sgd_with_momentum(backbone: Backbone, state: str) -> None:
     own = {"optim": "sgd", "momentum": 0.9, "optimizer_state": state, "max_grad_norm": 0.01}
     learners = [client(backbone, f"c{n}", rows(n, 12), **own) for n in range(2)]
     compare(learners)
-    assert bool(learners[0].kept) == (state == "keep")
+    assert bool(learners[0].optimizer_state) == (state == "keep")
     compare(learners)
 
 
@@ -139,7 +139,7 @@ def test_a_part_is_trained_and_the_rest_left(backbone: Backbone, state: str) -> 
             assert learner.tensors().keys().isdisjoint(held)
         compare(learners)
     if state == "keep":  # what was not trained keeps what it had
-        kept = {key.rpartition(":")[0] for key in learners[0].kept}
+        kept = {key.rpartition(":")[0] for key in learners[0].optimizer_state}
         assert kept == learners[0].backbone.parameters(learners[0].adapter).keys()
 
 

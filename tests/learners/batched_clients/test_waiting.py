@@ -107,10 +107,7 @@ def _together(backbone: Backbone, number: int, **own: Any) -> None:
         template = replace(
             learner, together=lambda m: members.append(m) or TrainResult(0, 0, 0, 0, 0)
         )
-        member = train.Member(
-            template, backbone, "adapter0", "train", learner.training, learner.objective,
-            learner.context, 3, _penalty(backbone), start, {},
-        )  # fmt: skip
+        member = train.Member(template.job(_penalty(backbone)), backbone, "adapter0", start)
         members.append(member)
     train.train(members)
 

@@ -62,7 +62,7 @@ def learner(backbone: Backbone, folder: Path | None, **own: Any) -> AdaptedModel
     own = {"max_steps": STEPS, "optimizer_state": "keep", "max_grad_norm": 0.5} | own
     made = client(backbone, "a", rows(0, 12), Lora(r=4, lora_dropout=0.3), **own)
     noted = TrainingCheckpoint(folder, 0.0) if folder else None
-    return replace(made, kept={}, checkpoint=noted)
+    return replace(made, optimizer_state={}, checkpoint=noted)
 
 
 def trained(own: AdaptedModel, start: Tensors) -> tuple[Tensors, TrainResult]:
@@ -88,12 +88,13 @@ def test_a_killed_training_ends_bit_for_bit_as_a_whole_one(
     again = learner(backbone, tmp_path, optim=optim, momentum=momentum)
     counted = Counting()
     again.load(start)
-    found = again.fit(objective=counted)
+    done = again.fit(objective=counted)
     assert counted.losses == STEPS - dies
-    assert replace(found, spent={}) == fit
+    assert replace(done, spent={}) == fit
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.tensors().items())
-    assert again.kept.keys() == whole.kept.keys()
-    assert all(torch.equal(value, whole.kept[key]) for key, value in again.kept.items())
+    found, expected = again.optimizer_state, whole.optimizer_state
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
 
 
 def test_a_damaged_note_is_left_aside(

@@ -76,7 +76,13 @@ def members(backbone: Backbone, count: int) -> list[Member]:
 
 def outcome(them: list[Member]) -> list[dict[str, Tensor]]:
     train.train(them)
-    return [{**member.tensors, **member.kept} for member in them]
+    return [{**member.tensors, **member.job.optimizer_state} for member in them]
+
+
+def copied(member: Member) -> Member:
+    """The same training, from the same state of the optimizer."""
+    state = {name: tensor.clone() for name, tensor in member.job.optimizer_state.items()}
+    return replace(member, job=replace(member.job, optimizer_state=state))
 
 
 def near(found: list[dict[str, Tensor]], expected: list[dict[str, Tensor]]) -> None:
@@ -96,10 +102,7 @@ def test_in_halves_as_without_the_shortage(
     sizes: list[int],
 ) -> None:
     them = members(backbone, count)
-    copies = [
-        Member(**{**vars(member), "kept": {n: t.clone() for n, t in member.kept.items()}})
-        for member in them
-    ]
+    copies = [copied(member) for member in them]
     expected = outcome(copies)
     asked = limit(holds)
     with caplog.at_level(logging.WARNING):
@@ -117,7 +120,7 @@ def test_a_shortage_in_the_middle_leaves_no_trace(
     backbone: Backbone, limit: Limit, error: Exception
 ) -> None:
     them = members(backbone, 2)
-    copies = [Member(**{**vars(member), "kept": dict(member.kept)}) for member in them]
+    copies = [copied(member) for member in them]
     expected = outcome(copies)
     limit(1, passes=2, error=error)
     near(outcome(them), expected)
@@ -127,7 +130,7 @@ def test_even_if_memory_runs_out_while_results_are_handed_over(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     them = members(backbone, 2)
-    copies = [Member(**{**vars(member), "kept": dict(member.kept)}) for member in them]
+    copies = [copied(member) for member in them]
     expected = outcome(copies)
     leave, calls = train.Steps.leave, []
 
@@ -135,7 +138,7 @@ def test_even_if_memory_runs_out_while_results_are_handed_over(
         leave(self)
         calls.append(self)
         if len(calls) == 1:
-            self._members[1].kept.clear()
+            self._members[1].job.optimizer_state.clear()
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(train.Steps, "leave", failing)

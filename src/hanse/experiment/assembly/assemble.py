@@ -103,8 +103,8 @@ class Simulation:
             journal,
         )
 
-    def _server_learner(self, context: RoundContext, kept: Memory) -> AdaptedModel:
-        return replace(self.learner, context=context, kept=kept)
+    def _server_learner(self, context: RoundContext, optimizer_state: Memory) -> AdaptedModel:
+        return replace(self.learner, context=context, optimizer_state=optimizer_state)
 
     @cached_property
     def _halves(self) -> tuple[Algorithm, Aggregator, dict[str, Task]]:
@@ -130,11 +130,12 @@ class Simulation:
             together = _alone  # in a batch of its own, which computes as any other batch does
         model = replace(silo.learner, together=together)
 
-        def learner(context: RoundContext, kept: Memory) -> Learner:
+        def learner(context: RoundContext, optimizer_state: Memory) -> Learner:
             noted = None
             if checkpoint_seconds is not None:
                 noted = TrainingCheckpoint(memories / name / "training", checkpoint_seconds)
-            return replace(model, context=context, kept=kept, checkpoint=noted)
+            client = replace(model, context=context, optimizer_state=optimizer_state)
+            return replace(client, checkpoint=noted)
 
         return ClientEndpoint(
             profile=silo.profile(name),

@@ -94,7 +94,7 @@ class Resources:
         experiment: Experiment,
         examples: Mapping[str, Sequence[Example]],
         context: RoundContext,
-        kept: Memory,
+        optimizer_state: Memory,
     ) -> AdaptedModel:
         """A learner with the experiment's model and adapter over these splits."""
         objective = build_objective(experiment)
@@ -113,7 +113,7 @@ class Resources:
             objective,
             context,
             experiment.rounds,
-            kept,
+            optimizer_state,
         )
 
 

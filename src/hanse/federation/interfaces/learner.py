@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn import Parameter
 
-from hanse.data.packed import lengths
 from hanse.federation.constants import Constants
 from hanse.federation.interfaces.results import Penalty, TrainResult
 from hanse.observability.progress import track
@@ -31,6 +30,10 @@ class Learner(ABC):
     @abstractmethod
     def examples(self, split: str) -> Sequence[Any]:
         """The examples of a split ("train", "validation", "test"); len(example) is its tokens."""
+
+    def lengths(self, split: str) -> list[int]:
+        """The number of tokens of each example of a split."""
+        return [len(example) for example in self.examples(split)]
 
     @abstractmethod
     def batch(self, examples: Sequence[Any]) -> Any:
@@ -68,7 +71,7 @@ class Learner(ABC):
     def batches(self, split: str, size: int) -> Iterator[tuple[list[int], Any]]:
         """A split in batches of like length, longest first, with the examples' places in it."""
         examples = self.examples(split)
-        sizes = lengths(examples)
+        sizes = self.lengths(split)
         order = sorted(range(len(examples)), key=lambda index: -sizes[index])
         starts = range(0, len(order), size)
         work = Work(Activity.SCORING, split, total=len(order))

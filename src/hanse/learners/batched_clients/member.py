@@ -3,13 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from hanse.federation.interfaces.learner import Learner, Objective
-from hanse.federation.interfaces.results import Memory, Penalty
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.stacked_adapters import stackable
 from hanse.learners.injection.attached_adapter import AttachedAdapter
-from hanse.learners.training.settings import TrainingSettings
-from hanse.randomness import RoundContext
+from hanse.learners.training.job import TrainingJob
 from hanse.tensors.named import Tensors, digest
 
 STEP = "step"  # the optimizer's count of its steps; its other state is as large as the tensors
@@ -19,21 +16,13 @@ STEP = "step"  # the optimizer's count of its steps; its other state is as large
 class Member:
     """One client's training; `train` leaves the trained tensors in `tensors`.
 
-    kept: the optimizer's state from the last round, if the settings keep it; it is updated.
     frozen: the rest of the adapter, which is not trained. residual: of the base's weights.
     """
 
-    learner: Learner
+    job: TrainingJob
     backbone: Backbone
     adapter: str
-    split: str
-    settings: TrainingSettings
-    objective: Objective
-    context: RoundContext
-    rounds: int
-    penalty: Penalty | None
     tensors: Tensors
-    kept: Memory
     frozen: Tensors = field(default_factory=dict)
     residual: Tensors = field(default_factory=dict)
 
@@ -47,7 +36,7 @@ class Member:
         """What clients must share to train together."""
         changed = digest(self.residual) if self.residual else ""
         names = tuple(self.tensors), tuple(self.frozen)
-        return id(self.backbone), *names, self.settings.optim, changed
+        return id(self.backbone), *names, self.job.settings.optim, changed
 
     @property
     def whole(self) -> Tensors:
@@ -57,7 +46,8 @@ class Member:
     @property
     def joins(self) -> bool:
         """Whether a cohort can do what this client asks for; if not, it trains by itself."""
-        states = ((*key.rpartition(":")[::2], value) for key, value in self.kept.items())
+        kept = self.job.optimizer_state.items()
+        states = ((*key.rpartition(":")[::2], value) for key, value in kept)
         whole = all(
             name in self.frozen
             or (name in self.tensors and (state == STEP or value.shape == self.tensors[name].shape))
@@ -66,5 +56,5 @@ class Member:
         # Dropout is drawn for a row's own length, which a part of it does not have in a cohort.
         drops = self.attached.dropout > 0
         apart = self.backbone.head.splits and drops
-        shared = self.objective.batchable and not apart
+        shared = self.job.objective.batchable and not apart
         return whole and shared and stackable(self.backbone.model, self.attached, self.whole)

@@ -14,10 +14,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from hanse.data.packed import lengths
 from hanse.learners.batched_clients import train
 from hanse.learners.batched_clients.member import Member
-from hanse.learners.training.batch_sampling import sample_batches
 from hanse.learners.training.out_of_memory import clear, is_shortage, refusal, refused
 
 MOST = 64  # clients; beyond that nothing was seen to gain
@@ -113,11 +111,16 @@ class _Trial:
 
 def _short(member: Member) -> Member:
     """A client that does one small step; what it learns is thrown away."""
-    one = replace(
-        member.settings, max_steps=1, num_train_epochs=None, gradient_accumulation_steps=1
+    settings = replace(
+        member.job.settings,
+        max_steps=1,
+        num_train_epochs=None,
+        gradient_accumulation_steps=1,
+        optimizer_state="reset",
     )
-    settings = replace(one, optimizer_state="reset")
-    return replace(member, settings=settings, penalty=None, kept={})
+    return replace(
+        member, job=replace(member.job, settings=settings, penalty=None, optimizer_state={})
+    )
 
 
 def _device(members: Sequence[Member]) -> torch.device:
@@ -126,25 +129,23 @@ def _device(members: Sequence[Member]) -> torch.device:
 
 def _tokens(member: Member) -> float:
     """Tokens of a client's batch, on average."""
-    examples = member.learner.examples(member.split)
-    mean = sum(lengths(examples)) / len(examples)
-    return mean * min(len(examples), member.settings.per_device_train_batch_size)
+    lengths = member.job.learner.lengths(member.job.split)
+    mean = sum(lengths) / len(lengths)
+    return mean * min(len(lengths), member.job.settings.per_device_train_batch_size)
 
 
 def _bytes(member: Member) -> int:
     """What one more client needs: its optimizer, and what its largest batch leaves for backward."""
     trained = sum(tensor.numel() for tensor in member.tensors.values())
-    examples = member.learner.examples(member.split)
-    longest = max(lengths(examples)) * member.settings.per_device_train_batch_size
+    lengths = member.job.learner.lengths(member.job.split)
+    longest = max(lengths) * member.job.settings.per_device_train_batch_size
     return OPTIMIZED * 4 * trained + int(longest * _saved(member))
 
 
 def _saved(member: Member) -> float:
     """Bytes that a token leaves in memory between the forward and the backward pass."""
-    learner, settings = member.learner, member.settings
-    examples = learner.examples(member.split)
-    indices = sample_batches(lengths(examples), settings, member.context)[0][0]
-    batch = learner.batch([examples[index] for index in indices])
+    job = member.job
+    [batch] = job.batches(job.sample_batches()[0][:1])
     seen: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -152,7 +153,7 @@ def _saved(member: Member) -> float:
         return tensor.detach()  # itself, it would hold its own graph, which holds it: for ever
 
     with refused(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        member.objective.loss(learner, batch)
+        job.objective.loss(job.learner, batch)
     frozen = {place for p in member.backbone.model.parameters() for place in _places(p)}
     held = sum(size for place, size in seen.items() if place not in frozen)
     rows, width = batch.ids.shape

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hanse.data.packed import lengths
 from hanse.federation.interfaces.results import TrainResult
 from hanse.learners.batched_clients import adapted_layers
 from hanse.learners.batched_clients.batched_layers import Drop
@@ -20,9 +19,7 @@ from hanse.learners.batched_clients.client_view import ClientView
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.batched_clients.optimizer import Steps
 from hanse.learners.batched_clients.stacked_adapters import StackedAdapters
-from hanse.learners.training.batch_sampling import sample_batches
 from hanse.learners.training.batches import Batch, joined
-from hanse.learners.training.loop import share_done
 from hanse.learners.training.out_of_memory import clear, is_shortage, refusal
 from hanse.learners.training.timer import Stopwatch
 from hanse.learners.training.training_progress import TrainingProgress, with_measurements
@@ -65,7 +62,7 @@ def _in_memory(group: list[Member]) -> list[TrainResult]:
     if count > most:
         parts = [group[first : first + most] for first in range(0, count, most)]
         return [fit for part in parts for fit in _in_memory(part)]
-    before = [(member.tensors, dict(member.kept)) for member in group]
+    before = [(member.tensors, dict(member.job.optimizer_state)) for member in group]
     try:
         return _Cohort(group).train()
     except Exception as error:
@@ -74,10 +71,10 @@ def _in_memory(group: list[Member]) -> list[TrainResult]:
         if count == 1:
             raise refusal(error) from None
     # Only here is the error gone, and with it the frames that held the failed cohort.
-    for member, (tensors, kept) in zip(group, before, strict=True):
+    for member, (tensors, optimizer_state) in zip(group, before, strict=True):
         member.tensors = tensors
-        member.kept.clear()
-        member.kept.update(kept)
+        member.job.optimizer_state.clear()
+        member.job.optimizer_state.update(optimizer_state)
     clear(backbone.device)
     backbone.together = half = (count + 1) // 2
     log.warning(
@@ -98,13 +95,11 @@ class _ClientProgress:
     seen: TrainingProgress = field(init=False)
 
     def __post_init__(self) -> None:
-        self.seen = TrainingProgress(self.member.settings.momentum)
+        self.seen = TrainingProgress(self.member.job.settings.momentum)
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of a step."""
-        learner = self.member.learner
-        examples = learner.examples(self.member.split)
-        return [learner.batch([examples[index] for index in part]) for part in self.steps[step]]
+        return self.member.job.batches(self.steps[step])
 
     def seed(self) -> int:
         """What draws the dropout of its next batch."""
@@ -112,9 +107,7 @@ class _ClientProgress:
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
-        member = self.member
-        done = share_done(member.context, step, len(self.steps), member.rounds)
-        return member.settings.rate(done)
+        return self.member.job.learning_rate(step, len(self.steps))
 
 
 class _Cohort:
@@ -143,7 +136,7 @@ class _Cohort:
         """Train all; what each has done, in the order of the members."""
         watch = Stopwatch(self.backbone.device)
         steps = range(len(self.courses[0].steps))
-        clients = tuple(course.member.context.client for course in self.courses)
+        clients = tuple(course.member.job.context.client for course in self.courses)
         work = Training(clients, total=len(steps))
         with self.backbone.bare(), self.backbone.corrected(self.members[0].residual):
             for step in track(steps, work, measure=self._measured):
@@ -187,10 +180,9 @@ class _Cohort:
         with self.backbone.skipping(adapter, together.ids, together.lengths):
             logits = self.backbone.logits(together.ids, together.at, together.lengths)
         for index, own in enumerate(logits.split(together.counts)):
-            batch, member = batches[index], active[index].member
+            batch, job = batches[index], active[index].member.job
             if batch is not None:
-                seat = ClientView(member.learner, batch, own)
-                yield index, member.objective.loss(seat, batch)
+                yield index, job.objective.loss(ClientView(job.learner, batch, own), batch)
 
     def _drop(
         self, active: Sequence[_ClientProgress], batches: Sequence[Batch | None]
@@ -211,14 +203,12 @@ class _Cohort:
         for course in self.courses:
             share = course.seen.tokens / every
             own = {what: seconds * share for what, seconds in spent.items()}
-            sums = course.member.settings.sums_gradients
+            sums = course.member.job.settings.sums_gradients
             found[id(course.member)] = course.seen.fit(len(course.steps), own, sums)
         return [found[id(member)] for member in self.members]
 
 
 def _course(member: Member) -> _ClientProgress:
-    sizes = lengths(member.learner.examples(member.split))
-    steps = sample_batches(sizes, member.settings, member.context)
     dropping = torch.Generator()
-    dropping.manual_seed(member.context.derive("dropout"))
-    return _ClientProgress(member, steps, dropping)
+    dropping.manual_seed(member.job.context.derive("dropout"))
+    return _ClientProgress(member, member.job.sample_batches(), dropping)

@@ -1,0 +1,49 @@
+"""One training of one client: its arguments, wherever and with whomever it is trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.results import Memory, Penalty
+from hanse.learners.training.batch_sampling import sample_batches
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Train a learner on a split, for the round at `context`, one of `rounds`.
+
+    penalty: a scalar of the trained tensors, added to the loss of every step.
+    optimizer_state: the optimizer's state after the last round. If the settings keep it, training
+        starts from it and updates it in place.
+    """
+
+    learner: Learner
+    split: str
+    settings: TrainingSettings
+    objective: Objective
+    context: RoundContext
+    rounds: int
+    penalty: Penalty | None
+    optimizer_state: Memory
+
+    @property
+    def keeps_optimizer_state(self) -> bool:
+        """Whether the optimizer continues from the last round."""
+        return self.settings.optimizer_state == "keep"
+
+    def sample_batches(self) -> list[list[list[int]]]:
+        """(steps, micro-batches, indices): the examples of each micro-batch of the round."""
+        return sample_batches(self.learner.lengths(self.split), self.settings, self.context)
+
+    def batches(self, step: Sequence[Sequence[int]]) -> list[Any]:
+        """The micro-batches of one step, from the indices of their examples."""
+        examples = self.learner.examples(self.split)
+        return [self.learner.batch([examples[index] for index in part]) for part in step]
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """The learning rate of one of the round's steps; the schedule runs over all rounds."""
+        done = (max(1, self.context.round) - 1 + step / steps) / self.rounds
+        return self.settings.rate(done)
