@@ -111,6 +111,13 @@ def test_a_cache_that_cannot_be_written_is_broken(
     assert found.state == "broken" and "HANSE_CACHE" in found.advice
 
 
+def test_memory_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "total_memory", lambda: 4 * 10**9)
+    monkeypatch.setattr(doctor, "available_memory", lambda: 3 * 10**9)
+    said = doctor._memory().said.replace("\N{NO-BREAK SPACE}", " ")
+    assert said == "4 GB, of which 3 GB are free"
+
+
 def test_threads_that_lie_idle_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)

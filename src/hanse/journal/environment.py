@@ -4,8 +4,6 @@ import contextlib
 import json
 import logging
 import platform
-import resource
-import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -102,9 +100,3 @@ def _facts() -> dict[str, str | int]:
         "python": platform.python_version(),
         **{name: version(name) for name in libraries},
     }
-
-
-def peak_memory() -> int:
-    """The most bytes of memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from hanse.journal.environment import gpu, peak_memory
+from hanse.journal.environment import gpu
 from hanse.journal.ledger import Ledger, Row
+from hanse.observability.memory import peak_memory
 
 TRAINING = ("data", "forward", "backward", "optimizer")  # what a client's training is made of
 INSTANT = 1e-6  # seconds; less is rounding

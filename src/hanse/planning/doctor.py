@@ -23,12 +23,11 @@ from hanse.data.sources.corpora import CORPORA
 from hanse.errors import UserError
 from hanse.learners import flops
 from hanse.learners.models import model_files, precision
+from hanse.observability.memory import available_memory, total_memory
 from hanse.reports import formatting
 
 PATIENCE = 5.0  # seconds for the hub to say anything
 ROOM = 2e9  # bytes of disk that the default model and a few runs take
-MEMORY = Path("/proc/meminfo")
-LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
 
 @dataclass(frozen=True)
@@ -128,17 +127,9 @@ def _cores() -> Finding:
 
 
 def _memory() -> Finding:
-    """How much memory there is, and how much of it is free."""
-    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    limit = LIMIT.read_text().strip() if LIMIT.is_file() else ""
-    if limit.isdecimal():
-        total = min(total, float(limit))
-    free = re.search(r"MemAvailable: +(\d+) kB", MEMORY.read_text() if MEMORY.is_file() else "")
-    said = formatting.bytes_(total)
-    said += (
-        f", of which {formatting.bytes_(min(total, 1024 * int(free[1])))} are free" if free else ""
-    )
-    return Finding("memory", said)
+    """Memory that hanse may use, and how much of it is free."""
+    total, free = map(formatting.bytes_, (total_memory(), available_memory()))
+    return Finding("memory", f"{total}, of which {free} are free")
 
 
 def _cache() -> Finding:

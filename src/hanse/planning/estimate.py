@@ -29,10 +29,10 @@ from hanse.federation.interfaces.task import Task
 from hanse.federation.messages import Reply
 from hanse.federation.round import RoundExchange
 from hanse.federation.server import Run, open_round, start
-from hanse.journal.environment import peak_memory
 from hanse.journal.run_folder import Journal
 from hanse.journal.tracking import refuse_missing
 from hanse.learners.adapted_model import AdaptedModel
+from hanse.observability.memory import available_memory, peak_memory
 from hanse.randomness import RoundContext
 from hanse.simulation.in_process import in_process
 
@@ -69,22 +69,25 @@ class Preview:
     clients_a_round: int
     seconds: float  # of the whole run, after the model is loaded
     memory: int  # bytes at the peak
+    available: int  # bytes that this process might have used
 
 
 def preview(experiment: Experiment) -> Preview:
     """Load everything, train a few steps and score a few rows in a folder that is then removed."""
     refuse_missing(build_trackers(experiment))
+    available = peak_memory() + available_memory()
     simulation = simulate(experiment)
     with tempfile.TemporaryDirectory(prefix="hanse-check-") as folder:
         journal = Journal(Path(folder))
         try:
             clients = in_process(simulation, Path(folder))
-            return _measured(simulation, simulation.run(journal, clients), Path(folder))
+            run = simulation.run(journal, clients)
+            return _measured(simulation, run, Path(folder), available)
         finally:
             journal.close()
 
 
-def _measured(simulation: Simulation, run: Run, folder: Path) -> Preview:
+def _measured(simulation: Simulation, run: Run, folder: Path, available: int) -> Preview:
     settings = simulation.experiment
     profiles = {profile.name: profile for profile in simulation.profiles}
     exchange = open_round(run, 1, start(run, profiles), profiles)
@@ -110,6 +113,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path) -> Preview:
         clients_a_round=chosen,
         seconds=training + _scoring(simulation, run),
         memory=peak_memory(),
+        available=available,
     )
 
 

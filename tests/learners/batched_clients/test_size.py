@@ -60,9 +60,10 @@ def test_memory_bounds_a_cohort(tiny_llama: object, monkeypatch: pytest.MonkeyPa
     members = [client(backbone, f"c{n}", rows(n, 8)).member() for n in range(4)]
     assert fitting(members, 4) == 4
     one = cohort_size._bytes(members[0])
-    monkeypatch.setattr(cohort_size, "_free", lambda device: int(one * 2.5 / cohort_size.MEMORY))
+    free = int(one * 2.5 / cohort_size.MEMORY)
+    monkeypatch.setattr(cohort_size, "available_memory", lambda: free)
     assert fitting(members, 4) == 2
-    monkeypatch.setattr(cohort_size, "_free", lambda device: 0)
+    monkeypatch.setattr(cohort_size, "available_memory", lambda: 0)
     assert best(members, 1000) == 1
 
 

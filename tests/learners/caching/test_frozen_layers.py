@@ -239,7 +239,7 @@ def test_rows_without_tokens_and_more_padding(pair: tuple[AdaptedModel, AdaptedM
 def test_it_goes_on_when_there_is_no_more_room(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(activations, "_memory", lambda: 12_000 * activations.SHARE)
+    monkeypatch.setattr(activations, "total_memory", lambda: 12_000 * activations.SHARE)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     cached, plain = _learner(folder), _learner(folder, cache=False)
     expected = _graded(plain, _examples())[0]

@@ -29,7 +29,8 @@ def check(file: File, overrides: Overrides = None, trust: Trust = False) -> None
     size = (sum(found.down.values()) + sum(found.up.values())) / len(found.down)
     of = f"{found.clients_a_round} of {len(found.down)} clients"
     console.print(f"a round    {found.clients_a_round * size:,.0f} bytes with {of}")
-    console.print(f"the run    about {found.seconds:,.0f} s, {found.memory / 1e9:.1f} GB of memory")
+    memory = f"{found.memory / 1e9:.1f} GB of memory ({found.available / 1e9:.1f} GB available)"
+    console.print(f"the run    about {found.seconds:,.0f} s, {memory}")
 
 
 def _show_data(found: estimate.Preview) -> None:

@@ -28,8 +28,8 @@ from hanse.experiment.schema import Experiment
 from hanse.federation.client import ClientEndpoint, respond
 from hanse.federation.client_memory import LostMemory
 from hanse.federation.messages import Reply, Request
-from hanse.journal.environment import peak_memory
 from hanse.learners.models.precision import read
+from hanse.observability.memory import peak_memory
 from hanse.observability.metrics_endpoint import Figure
 from hanse.security.kits import SiloKit
 from hanse.security.signatures import Inbox, Outbox, Untrusted

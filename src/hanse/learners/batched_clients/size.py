@@ -5,7 +5,6 @@ hardly more than one's; large ones keep it busy by themselves, and together only
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from hanse.learners.batched_clients import train
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.training.out_of_memory import clear, is_shortage, refusal, refused
+from hanse.observability.memory import available_memory
 
 MOST = 64  # clients; beyond that nothing was seen to gain
 GAIN = 1.03  # a larger cohort must be faster by this, or the smaller one is taken
@@ -174,7 +174,4 @@ def _free(device: torch.device) -> int:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # not told on this system
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return available_memory()

@@ -7,20 +7,19 @@ import tempfile
 import weakref
 from collections.abc import Hashable
 from io import RawIOBase
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hanse.learners.models.model_files import cache
+from hanse.observability.memory import total_memory
 
 log = logging.getLogger(__name__)
 
-SHARE = 8  # an eighth of the machine's memory
+SHARE = 8  # an eighth of the memory that this process may use
 RESERVE = 2e9  # bytes of disk that are left to others, checkpoints among them
 BESIDE = 512  # bytes that a tensor and its key take beside its numbers, roughly
-CONTAINER = Path("/sys/fs/cgroup/memory.max")  # what a container may take, or "max"
 
 
 class Activations:
@@ -32,7 +31,7 @@ class Activations:
 
     def __init__(self, memory: float | None = None) -> None:
         """memory: bytes to hold before the file is used; none: a share of the machine's."""
-        self._left = _memory() / SHARE if memory is None else memory
+        self._left = total_memory() / SHARE if memory is None else memory
         self._held: dict[Hashable, Tensor] = {}
         self._spilled: dict[Hashable, tuple[int, torch.Size, torch.dtype]] = {}
         self._file: RawIOBase | None = None
@@ -85,10 +84,3 @@ class Activations:
 def _bytes(tensor: Tensor) -> Any:
     """The numbers of a tensor, the very ones if they lie in order; numpy has no bfloat16."""
     return tensor.flatten().view(torch.uint8).numpy()
-
-
-def _memory() -> float:
-    """Bytes of memory that this machine has, or that its container may take."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = CONTAINER.read_text().strip() if CONTAINER.is_file() else ""
-    return min(whole, int(limit)) if limit.isdecimal() else whole
