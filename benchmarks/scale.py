@@ -39,9 +39,9 @@ from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile, Reply, Update
-from hanse.federation.pipeline import Pipeline
+from hanse.federation.method import Method
+from hanse.federation.run import Run
 from hanse.federation.schedule import Schedule
-from hanse.federation.server import Run
 from hanse.journal import round_costs, yaml_text
 from hanse.journal.run_folder import Journal
 from hanse.simulation.clients_per_pass import decided
@@ -246,9 +246,8 @@ def serve(home: Path) -> dict[str, Any]:
     del own
     log = Journal.create(home / "served", "")
     schedule = Schedule(2, 0, validate_every=0, test=False, evaluate_clients=False)
-    up, down = Pipeline("upload"), Pipeline("download")
     make: Callable[..., Learner] = lambda context, kept: learner  # noqa: E731
-    whole = Run(schedule, FedAvg(), up, down, Mean(), clients, make, {}, log)
+    whole = Run(schedule, Method(FedAvg(), Mean()), clients, make, {}, log)
     rounds: Iterator[Any] = server.rounds(whole)
     next(rounds)
     next(rounds)  # what a round needs for the first time is there, and the model

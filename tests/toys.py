@@ -22,9 +22,10 @@ from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile, Reply, Request
+from hanse.federation.method import Method
 from hanse.federation.pipeline import Pipeline
+from hanse.federation.run import Run
 from hanse.federation.schedule import Schedule
-from hanse.federation.server import Run
 from hanse.federation.server import rounds as loop
 from hanse.federation.server_state import ServerState
 from hanse.journal.checkpoints import latest
@@ -328,14 +329,14 @@ def federate(
     }
     tasks = {"loss": Perplexity()}
     up, down = Pipeline("upload", tuple(upload)), Pipeline("download", tuple(download))
-    rule = aggregator or Mean()
+    method = Method(algorithm, aggregator or Mean(), up, down)
 
     def site(name: str) -> ClientEndpoint:
         store = MemoryStore(folder / "clients" / name)
         profile, learner = profiles[name], learners[name]
-        return ClientEndpoint(profile, learner, algorithm, up, down, rule, tasks, store, seed)
+        return ClientEndpoint(profile, learner, method, tasks, store, seed)
 
-    federation = network(InProcess(list(profiles.values()), site))
+    transport = network(InProcess(list(profiles.values()), site))
     journal = Journal(folder) if folder.exists() else Journal.create(folder, "")
     try:
         run = Run(
@@ -347,11 +348,8 @@ def federate(
                 over_selection=over_selection,
                 max_norm_ratio=max_norm_ratio,
             ),
-            algorithm,
-            up,
-            down,
-            rule,
-            federation,
+            method,
+            transport,
             server or held_out(),
             tasks,
             journal,

@@ -116,7 +116,7 @@ def test_a_combination_is_refused_or_works(case: Case, name: str, tmp_path: Path
         return
     outcome = run(case, RULES[name], tmp_path / "run", taps)
     assert [len(record.get("clients", ())) for record in outcome.records] == [0, 4, 4]
-    algorithm = outcome.run.algorithm
+    algorithm = outcome.run.method.algorithm
     model = algorithm.model(outcome.server_state.algorithm_state)
     assert all(bool(tensor.isfinite().all()) for tensor in model.values())
     if RULES[name].sums_only:  # sums of updates come to what the mean of them does

@@ -194,7 +194,7 @@ def test_what_is_not_refused_does_no_harm(case: Case, tmp_path: Path) -> None:
     assert len(outcome.records) == 1 + len(HARMLESS)
     assert all({"c0", "c2"} <= set(record["clients"]) for record in outcome.records[1:])
     assert all(map(all_finite, outcome.server_state.algorithm_state.values()))
-    assert norm(outcome.run.algorithm.model(outcome.server_state.algorithm_state)) < 1e4
+    assert norm(outcome.run.method.algorithm.model(outcome.server_state.algorithm_state)) < 1e4
     assert math.isfinite(outcome.records[-1]["test"]["loss"])
 
 

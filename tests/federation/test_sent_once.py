@@ -16,8 +16,8 @@ from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
 from hanse.federation.client import respond
 from hanse.federation.messages import Reply, Request
-from hanse.federation.round import RoundExchange
-from hanse.federation.server import open_round, start
+from hanse.federation.round import RoundExchange, open_round
+from hanse.federation.server import start
 from hanse.journal.run_folder import Journal, records
 from hanse.learners.adapters.peft import Peft
 from hanse.learners.injection.tuners import lora_xs

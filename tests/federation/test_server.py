@@ -19,7 +19,7 @@ from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Aggregate, Memory, Scores, State
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile, Instruction, Reply, Request
-from hanse.federation.server import open_round
+from hanse.federation.round import open_round
 from hanse.journal.checkpoints import checkpoints
 from hanse.journal.run_folder import read_scores, records
 from hanse.learners.training.settings import TrainingSettings
@@ -137,7 +137,7 @@ def test_sample_is_seeded_and_of_the_right_size() -> None:
 
 def test_each_round_draws_its_own_clients(tmp_path: Path) -> None:
     outcome = go(tmp_path / "run", rounds=6, fraction_train=0.5)
-    profiles = {profile.name: profile for profile in outcome.run.federation.profiles()}
+    profiles = {profile.name: profile for profile in outcome.run.transport.profiles()}
     drawn = [record["clients"] for record in outcome.records[1:]]
     assert drawn == [list(sample(profiles, 0.5, RoundContext(0, number))) for number in range(1, 7)]
     assert len(set(map(tuple, drawn))) > 1
@@ -156,7 +156,7 @@ class Fussy(FedAvg):
 def test_a_client_without_an_order_is_not_of_the_round(tmp_path: Path) -> None:
     outcome = federate(Fussy(), silos(3), tmp_path / "run", rounds=1)
     assert outcome.records[-1]["clients"] == ["c0", "c2"]
-    profiles = {profile.name: profile for profile in outcome.run.federation.profiles()}
+    profiles = {profile.name: profile for profile in outcome.run.transport.profiles()}
     exchange = open_round(outcome.run, 1, outcome.server_state, profiles)
     assert list(exchange.profiles) == ["c0", "c2"]
 

@@ -25,8 +25,11 @@ from transformers import (
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.messages import Instruction, Reply, Update
-from hanse.federation.pipeline import Pipeline
+from hanse.federation.method import Method
 from hanse.federation.round import RoundExchange
+from hanse.federation.run import Run
+from hanse.federation.schedule import Schedule
+from hanse.federation.server_state import ServerState
 from hanse.learners.adapters.bitfit import BitFit
 from hanse.learners.adapters.full import Full
 from hanse.learners.adapters.head import Head
@@ -215,11 +218,10 @@ def test_what_hanse_check_says_of_their_traffic(
         auto, task = AutoModel, "FEATURE_EXTRACTION"
     trained = _trained(config, adapter, auto, task)
     tensors = {name: torch.zeros(parameter.shape) for name, parameter in trained.items()}
-    parts: Any = (None, FedAvg(), Pipeline("upload"), Pipeline("download"), Mean())
     instructions = {"silo": Instruction(tensors)}
-    exchange = RoundExchange(
-        *parts, {}, {}, {}, instructions, {}, RoundContext(0, 1), ledger=cast(Any, None)
-    )
+    run = Run(Schedule(1, 0), Method(FedAvg(), Mean()), *cast(Any, [None] * 4))
+    state = ServerState({}, {}, {}, {})
+    exchange = RoundExchange(run, state, RoundContext(0, 1), {}, instructions)
     reply = Reply("silo", "train", 1, Update(tensors, {"loss": 0.0}))
     sizes = traffic(exchange, "silo", reply)
     payload = 4 * sum(parameter.numel() for parameter in trained.values())

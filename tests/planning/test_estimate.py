@@ -14,7 +14,8 @@ from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Scores
 from hanse.federation.interfaces.task import Task
 from hanse.federation.messages import Request
-from hanse.federation.server import open_round, start
+from hanse.federation.round import open_round
+from hanse.federation.server import start
 from hanse.journal.run_folder import Journal
 from hanse.planning import estimate
 from hanse.simulation.in_process import in_process

@@ -69,7 +69,7 @@ def test_sites_are_kept_for_their_session_alone(tmp_path: Path) -> None:
     assert not watched.kept
     found = federate(Remembering(), silos(4), tmp_path / "with", network=watched)
     assert watched.kept == {"c1"}
-    [site] = found.run.federation._sites.values()
+    [site] = found.run.transport._sites.values()
     assert isinstance(site, ClientEndpoint) and site.session == {"seen": 3}
 
 

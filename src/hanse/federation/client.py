@@ -1,4 +1,4 @@
-"""What a client does with a request."""
+"""The client half of the federation: answers to the server's requests."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,38 +8,34 @@ from typing import Any
 from hanse.errors import UserError
 from hanse.federation.client_memory import LostMemory, MemoryStore
 from hanse.federation.constants import FOLDER, MOST, Constants, ConstantStore
-from hanse.federation.interfaces.aggregator import Aggregator
-from hanse.federation.interfaces.algorithm import Algorithm, Client
+from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.task import Task
 from hanse.federation.messages import ClientProfile, Instruction, Reply, Request, Update
-from hanse.federation.pipeline import Pipeline
+from hanse.federation.method import Method
 from hanse.randomness import RoundContext
 
 
-class Lacking(UserError):  # noqa: N818 (said of what is not there)
-    """The adapter's constants are not here, and must be sent again."""
+class MissingConstants(UserError):  # noqa: N818 (the condition, not an error of the user's)
+    """The adapter's constants are not on this machine; the server must send them again."""
 
 
-OPTIMIZER = "optimizer"  # the learner's place in a client's memory, beside those of the parts
+OPTIMIZER = "optimizer"  # the learner's entry in a client's memory, beside those of the transforms
 ALGORITHM = "algorithm"
 
 
 @dataclass
 class ClientEndpoint:
-    """One client's own side of the federation: its learner, its parts, its memory.
+    """One client of the federation: its learner, its copy of the method, its memory.
 
-    learner: makes the learner for one request; it gets the context, and the optimizer's memory,
-        which it may read and change.
+    learner: makes the learner for one request, from the context and the optimizer's state, which
+        the learner may change.
     """
 
     profile: ClientProfile
     learner: Callable[[RoundContext, Memory], Learner]
-    algorithm: Algorithm
-    upload: Pipeline
-    download: Pipeline
-    aggregator: Aggregator
+    method: Method
     tasks: Mapping[str, Task]
     store: MemoryStore
     seed: int
@@ -47,74 +43,96 @@ class ClientEndpoint:
 
     @property
     def constants(self) -> ConstantStore:
-        """Where this machine keeps constants, for all its clients."""
+        """The constants that all clients of this machine share."""
         return ConstantStore(self.store.folder.parent / FOLDER, MOST)
 
 
-def respond(site: ClientEndpoint, message: bytes) -> bytes:
-    """Answer one request; a mistake that the user can mend comes back as the reply's error.
+def respond(endpoint: ClientEndpoint, message: bytes) -> bytes:
+    """Answer one request. A UserError becomes the error of the reply.
 
-    Raises LostMemory: a client that has forgotten what was counted must not go on as if it had not.
+    Raises LostMemory: a client without the memory of a counted round must not continue.
     """
     request = Request.parse(message)
-    reply = Reply(site.profile.name, request.kind, request.round)
+    reply = Reply(endpoint.profile.name, request.kind, request.round)
     try:
-        return replace(reply, update=_answer(site, request)).pack()
+        return replace(reply, update=_answer(endpoint, request)).pack()
     except LostMemory:
         raise
-    except Lacking as error:
+    except MissingConstants as error:
         return replace(reply, error=str(error), lacks=request.constants).pack()
     except UserError as error:
         return replace(reply, error=str(error)).pack()
 
 
-def _equip(site: ClientEndpoint, learner: Learner, request: Request) -> None:
-    """Let the learner have the constants that the server has."""
-    given = Constants.of(request.given)
-    if given.digest not in ("", request.constants):
-        raise UserError(
-            f"{site.profile.name} was sent other constants of the adapter than the request names; "
-            "look after the connection to the server."
-        )
-    if request.constants and not learner.has_constants(request.constants):
-        there = given if given.digest else site.constants.find(request.constants)
-        if there is None:
-            raise Lacking(f"{site.profile.name} no longer has the constants of the adapter.")
-        learner.put_constants(there)
-    site.constants.keep(given)  # not before the learner has found that they are its own
-
-
-def _answer(site: ClientEndpoint, request: Request) -> Update:
-    context = RoundContext(site.seed, request.round, site.profile.name)
-    # Other kinds may follow the round's training, whose draft must outlive them.
-    store = site.store
-    memory = (store.open if request.kind == "train" else store.look)(request.last_counted_round)
-    learner = site.learner(context, memory.setdefault(OPTIMIZER, {}))
-    _equip(site, learner, request)
-    own = memory.setdefault(ALGORITHM, {})
-    client = Client(site.profile, learner, own, site.session, context)
+def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
+    context = RoundContext(endpoint.seed, request.round, endpoint.profile.name)
+    # Only training may drop drafts: this round's draft must outlive the requests that follow it.
+    store = endpoint.store
+    read_memory = store.open if request.kind == "train" else store.look
+    memory = read_memory(request.last_counted_round)
+    learner = endpoint.learner(context, memory.setdefault(OPTIMIZER, {}))
+    _put_constants(endpoint, learner, request)
+    algorithm_memory = memory.setdefault(ALGORITHM, {})
+    client = Client(endpoint.profile, learner, algorithm_memory, endpoint.session, context)
     if request.kind not in ("train", "evaluate"):
-        return site.aggregator.handle(request.kind, request.instruction, client)
-    # The server encodes an instruction once for all, so no client's name is in its randomness.
-    everyone = replace(context, client="")
-    tensors = site.download.decode(request.instruction.tensors, request.transform_states, everyone)
-    instruction = Instruction(tensors, request.instruction.numbers)
+        return endpoint.method.aggregator.handle(request.kind, request.instruction, client)
+    instruction = _decoded(endpoint, request, context)
     learner.configure(instruction.numbers)
     if request.kind == "evaluate":
-        return _evaluated(site, instruction, client)
-    update = site.algorithm.train(instruction, client)
-    encoded = site.upload.encode(update.tensors, memory, request.transform_states, context)
-    update = site.aggregator.seal(replace(update, tensors=encoded), request.aggregator_note, client)
-    return replace(update, keeps_memory=site.store.draft(request.round, memory))
+        return _evaluate(endpoint, instruction, client)
+    return _train(endpoint, request, instruction, client, memory)
 
 
-def _evaluated(site: ClientEndpoint, instruction: Instruction, client: Client) -> Update:
-    """The client's scores on its own held-out rows, of the model that it would keep."""
-    tasks = [task for task in site.tasks.values() if not task.test_only]
+def _decoded(endpoint: ClientEndpoint, request: Request, context: RoundContext) -> Instruction:
+    """The request's instruction with the download's transforms undone."""
+    # The server encodes an instruction once for all clients, so its randomness names none of them.
+    context = replace(context, client="")
+    tensors = endpoint.method.download.decode(
+        request.instruction.tensors, request.transform_states, context
+    )
+    return Instruction(tensors, request.instruction.numbers)
+
+
+def _put_constants(endpoint: ClientEndpoint, learner: Learner, request: Request) -> None:
+    """Give the learner the constants that the request names."""
+    sent = Constants.of(request.given)
+    if sent.digest not in ("", request.constants):
+        raise UserError(
+            f"{endpoint.profile.name} was sent other constants of the adapter than the request "
+            "names; look after the connection to the server."
+        )
+    if request.constants and not learner.has_constants(request.constants):
+        constants = sent if sent.digest else endpoint.constants.find(request.constants)
+        if constants is None:
+            name = endpoint.profile.name
+            raise MissingConstants(f"{name} no longer has the constants of the adapter.")
+        learner.put_constants(constants)
+    endpoint.constants.keep(sent)  # only after the learner has accepted them
+
+
+def _train(
+    endpoint: ClientEndpoint,
+    request: Request,
+    instruction: Instruction,
+    client: Client,
+    memory: dict[str, Memory],
+) -> Update:
+    """Train, encode and seal; the memory becomes the draft of this round."""
+    method = endpoint.method
+    update = method.algorithm.train(instruction, client)
+    tensors = method.upload.encode(update.tensors, memory, request.transform_states, client.context)
+    update = replace(update, tensors=tensors)
+    update = method.aggregator.seal(update, request.aggregator_note, client)
+    return replace(update, keeps_memory=endpoint.store.draft(request.round, memory))
+
+
+def _evaluate(endpoint: ClientEndpoint, instruction: Instruction, client: Client) -> Update:
+    """The scores of the model that the client would keep, on its own held-out rows."""
+    tasks = [task for task in endpoint.tasks.values() if not task.test_only]
     if not tasks or not client.learner.examples("test"):
         return Update(weight=0.0)
     start = time.perf_counter()
-    client.learner.load(site.algorithm.personalized(instruction, client))
+    client.learner.load(endpoint.method.algorithm.personalized(instruction, client))
     numbers: dict[str, float] = {}
     for task in tasks:
         numbers |= task.evaluate(client.learner, "test").metrics

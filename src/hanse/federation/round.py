@@ -1,17 +1,13 @@
-"""One round's conversation: requests out, replies back in client order, gated and decoded."""
+"""One round's exchange with its clients: requests, and the updates that pass the schema gate."""
 
 import logging
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hanse.federation.constants import Constants
-from hanse.federation.interfaces.aggregator import Aggregator
+from hanse.federation.conversation import Conversation
 from hanse.federation.interfaces.algorithm import Algorithm
-from hanse.federation.interfaces.results import State
-from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import (
     ClientProfile,
     Instruction,
@@ -20,11 +16,9 @@ from hanse.federation.messages import (
     Update,
     validate_update,
 )
-from hanse.federation.pipeline import Pipeline, TransformStates
-from hanse.federation.screening import NormBound, refuse_large
-from hanse.federation.spool import Spool
-from hanse.federation.traffic import Traffic
-from hanse.journal.ledger import Ledger
+from hanse.federation.run import Run
+from hanse.federation.screening import NormBound
+from hanse.federation.server_state import ServerState
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
 from hanse.randomness import RoundContext
@@ -38,36 +32,29 @@ log = logging.getLogger(__name__)
 class RoundExchange:
     """The `Exchange` of one round; see the protocol in `interfaces` for what each method promises.
 
-    instructions: what the algorithm sends each client, in client order.
-    counted: the last counted round of each client that remembers it.
-    deadline: seconds that the round's clients have to answer one request (None: no limit).
-    enough: how many answers to training are waited for; None: those of all.
-    max_norm_ratio: how many times the median of the others' norms an update may have; None: any.
-    constants: of the adapter, which a client is sent once.
-    holding: the clients that have them; those that come to have them are added.
-    remembering: the clients that have kept something of this round.
-    silent: those that did not answer the last request in time.
+    instructions: the algorithm's instruction to each client, in client order.
+    enough: the number of training replies to wait for; None: those of all clients.
+    remembering: the clients that keep a memory of this round.
+    silent: the clients that did not answer the last request in time.
     """
 
-    federation: Transport
-    algorithm: Algorithm
-    upload: Pipeline
-    download: Pipeline
-    aggregator: Aggregator
-    state: State
-    transform_states: TransformStates
+    run: Run
+    server_state: ServerState
+    context: RoundContext
     profiles: Mapping[str, ClientProfile]
     instructions: Mapping[str, Instruction]
-    counted: Mapping[str, int]
-    context: RoundContext
-    ledger: Ledger
-    deadline: float | None = None
     enough: int | None = None
-    max_norm_ratio: float | None = None
-    constants: Constants = field(default_factory=Constants)
-    holding: set[str] = field(default_factory=set)
     remembering: set[str] = field(default_factory=set)
     silent: list[str] = field(default_factory=list)
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return self.run.method.algorithm
+
+    @property
+    def constants(self) -> Constants:
+        """The adapter's constants, which a client is sent once."""
+        return self.server_state.constants
 
     def ask(
         self, kind: str, instructions: Mapping[str, Instruction], expected: Mapping[str, Layout]
@@ -81,15 +68,14 @@ class RoundExchange:
         self, notes: Mapping[str, Instruction] | None = None
     ) -> Iterator[tuple[ClientProfile, Update]]:
         def request(name: str) -> Request:
-            return replace(
-                self.encoded("train", name), aggregator_note=notes[name] if notes else Instruction()
-            )
+            note = notes[name] if notes else Instruction()
+            return replace(self.encoded("train", name), aggregator_note=note)
 
         names = [name for name in self.instructions if notes is None or name in notes]
-        updates = self._converse("train", names, request, self.expected)
-        if self.max_norm_ratio is None:
+        updates = self._converse("train", names, request, self.sealed_layout)
+        if self.run.schedule.max_norm_ratio is None:
             return updates
-        bound = NormBound(self.max_norm_ratio, self.decode, self.algorithm)
+        bound = NormBound(self.run.schedule.max_norm_ratio, self.decode, self.algorithm)
         return bound.screen(updates, self._refuse_counted)
 
     def evaluate(self) -> Iterator[tuple[ClientProfile, Update]]:
@@ -98,194 +84,148 @@ class RoundExchange:
         return self._converse("evaluate", list(self.instructions), request, lambda name: {})
 
     def encoded(self, kind: str, name: str) -> Request:
-        """The algorithm's instruction to one client, encoded for its way down."""
-        instruction = self.instructions[name]
-        tensors = self.download.encode(instruction.tensors, {}, self.transform_states, self.context)
-        states = self.upload.broadcast(self.transform_states) | self.download.broadcast(
-            self.transform_states
-        )
-        return replace(
-            self._request(kind, name, Instruction(tensors, instruction.numbers)),
-            transform_states=states,
-        )
+        """A request with the algorithm's instruction to one client, encoded for the download."""
+        instruction, states = self.instructions[name], self.server_state.transform_states
+        tensors = self.run.method.download.encode(instruction.tensors, {}, states, self.context)
+        request = self._request(kind, name, Instruction(tensors, instruction.numbers))
+        return replace(request, transform_states=self.run.method.broadcast(states))
 
-    def expected(self, name: str) -> Layout:
-        """What a client's sealed update must look like."""
-        layout = self.algorithm.update_layout(self.state, self.profiles[name], self.context)
-        return self.aggregator.layout(self.upload.layout(layout, self.transform_states))
+    def sealed_layout(self, name: str) -> Layout:
+        """The layout of a client's update as it crosses the network."""
+        state, profile = self.server_state, self.profiles[name]
+        return self.run.method.sealed_layout(
+            state.algorithm_state, state.transform_states, profile, self.context
+        )
 
     def decode(self, client: str, tensors: Tensors) -> Tensors:
-        return self.upload.decode(
-            tensors, self.transform_states, replace(self.context, client=client)
-        )
+        context = replace(self.context, client=client)
+        return self.run.method.upload.decode(tensors, self.server_state.transform_states, context)
 
     def counting(self, clients: Sequence[str]) -> dict[str, int]:
-        """What `counted` becomes when the updates of these clients have been counted."""
-        used = set(clients)
-        others = {name: last for name, last in self.counted.items() if name not in used}
+        """The last counted rounds once the updates of these clients have been counted."""
+        used, before = set(clients), self.server_state.last_counted_rounds
+        others = {name: last for name, last in before.items() if name not in used}
         return others | dict.fromkeys(sorted(used & self.remembering), self.context.round)
 
     def _request(self, kind: str, name: str, instruction: Instruction) -> Request:
-        given = {} if name in self.holding else self.constants.tensors
-        told = Request(kind, self.context.round, self.counted.get(name, 0), instruction)
-        return replace(told, constants=self.constants.digest, given=given)
+        """A request with the adapter's constants for a client that does not have them."""
+        state = self.server_state
+        return Request(
+            kind,
+            self.context.round,
+            state.last_counted_rounds.get(name, 0),
+            instruction,
+            constants=state.constants.digest,
+            given={} if name in state.holding else state.constants.tensors,
+        )
 
     def _converse(
         self,
         kind: str,
         names: Sequence[str],
         request: Callable[[str], Request],
-        expected: Callable[[str], Layout],
+        layout: Callable[[str], Layout],
     ) -> Iterator[tuple[ClientProfile, Update]]:
-        """Ask all of these, and yield the good answers in client order."""
-        traffic = Traffic(kind, request, expected, deque(names), len(names))
-        self._send(traffic)
-        traffic.tell()
-        for reply, size in self._in_order(names, traffic):
-            traffic.done, traffic.up = traffic.done + 1, traffic.up + size
-            traffic.tell()
-            who = {"silo": reply.client, "round": reply.round}
-            if reply.error:
-                log.warning("%s did not answer: %s", reply.client, reply.error, extra=who)
-                self.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
-                continue
-            try:
-                self._admit(kind, reply, expected(reply.client))
-            except MessageError as error:
-                self._refuse_update(reply.client, kind, str(error), size)
-                continue
-            if self.constants.digest:
-                self.holding.add(reply.client)
-            numbers = {**reply.update.numbers, "weight": reply.update.weight}
-            self.ledger.received(reply.client, reply.kind, size, numbers)
-            log.info("%s", _told(reply), extra=who)
-            if reply.update.keeps_memory:
-                self.remembering.add(reply.client)
-            yield self.profiles[reply.client], reply.update
+        """Ask all of these clients, and yield the valid updates in client order."""
+        conversation = self._conversation(kind, names, request, layout)
+        for reply, size in conversation.replies():
+            conversation.count(size)
+            if self._accepts(kind, reply, size, layout(reply.client)):
+                yield self.profiles[reply.client], reply.update
             del reply  # or it would stay in memory while the next client trains
+        self.silent = conversation.silent
         report(Work(Activity.AGGREGATING))
 
-    def _admit(self, kind: str, reply: Reply, expected: Layout) -> None:
-        """Raise MessageError unless an answer is what was asked for, and not too heavy."""
+    def _conversation(
+        self,
+        kind: str,
+        names: Sequence[str],
+        request: Callable[[str], Request],
+        layout: Callable[[str], Layout],
+    ) -> Conversation:
+        waited = len(names) if kind != "train" or self.enough is None else self.enough
+        return Conversation(
+            self.run.transport,
+            self.run.journal.ledger,
+            kind,
+            self.context.round,
+            names,
+            request,
+            layout,
+            self.constants.digest,
+            self.server_state.holding,
+            self.run.schedule.deadline,
+            spare=max(0, len(names) - waited),
+        )
+
+    def _accepts(self, kind: str, reply: Reply, size: int, layout: Layout) -> bool:
+        """Whether a reply has a valid update; log and ledger have the reason if it has none."""
+        extra = {"silo": reply.client, "round": reply.round}
+        if reply.error:
+            log.warning("%s did not answer: %s", reply.client, reply.error, extra=extra)
+            self.run.journal.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
+            return False
+        try:
+            self._validate(kind, reply, layout)
+        except MessageError as error:
+            self._refuse_update(reply.client, kind, str(error), size)
+            return False
+        if self.constants.digest:
+            self.server_state.holding.add(reply.client)
+        numbers = {**reply.update.numbers, "weight": reply.update.weight}
+        self.run.journal.ledger.received(reply.client, reply.kind, size, numbers)
+        log.info("%s", _summary(reply), extra=extra)
+        if reply.update.keeps_memory:
+            self.remembering.add(reply.client)
+        return True
+
+    def _validate(self, kind: str, reply: Reply, layout: Layout) -> None:
+        """Raise MessageError unless the update is as requested, and its weight within the bound."""
         if kind != "train":
-            return validate_update(reply.update, expected)
-        most = self.algorithm.max_weight(self.profiles[reply.client])
-        return validate_update(reply.update, expected, self.algorithm.numbers, most)
+            return validate_update(reply.update, layout)
+        largest = self.algorithm.max_weight(self.profiles[reply.client])
+        return validate_update(reply.update, layout, self.algorithm.numbers, largest)
 
-    def _refuse_update(self, name: str, kind: str, why: str, size: int = 0) -> None:
-        """Say that a client's update is not used, in the log and in the ledger."""
-        who = {"silo": name, "round": self.context.round}
-        log.warning("the answer of %s to %s was refused: %s", name, kind, why, extra=who)
-        self.ledger.received(name, kind, size, {}, error=why)
+    def _refuse_update(self, name: str, kind: str, reason: str, size: int = 0) -> None:
+        """Write into log and ledger that a client's update is not used."""
+        extra = {"silo": name, "round": self.context.round}
+        log.warning("the answer of %s to %s was refused: %s", name, kind, reason, extra=extra)
+        self.run.journal.ledger.received(name, kind, size, {}, error=reason)
 
-    def _refuse_counted(self, name: str, why: str) -> None:
-        """Refuse an update that had passed the gate; its client must not remember the round."""
+    def _refuse_counted(self, name: str, reason: str) -> None:
+        """Refuse an update that passed the schema gate; its client must not keep the round."""
         self.remembering.discard(name)
-        self._refuse_update(name, "train", why)
-
-    def _send(self, traffic: Traffic) -> None:
-        """Send clients their requests, as many as the federation takes."""
-        most = self.federation.max_in_flight
-        while traffic.unsent and (most is None or traffic.under_way < most):
-            name = traffic.unsent.popleft()
-            with self.ledger.time("serialization"):
-                message = traffic.request(name).pack()
-            self.ledger.sent(name, traffic.kind, len(message))
-            self.federation.send(name, message)
-            traffic.under_way, traffic.down = traffic.under_way + 1, traffic.down + len(message)
-
-    def _in_order(self, names: Sequence[str], traffic: Traffic) -> Iterator[tuple[Reply, int]]:
-        """Replies in client order whatever order they come in; early ones wait on disk, encoded."""
-        waiting, missing = deque(names), set(names)
-        with Spool() as early:
-            for reply, message in self._arriving(missing, traffic):
-                if reply.client == waiting[0]:
-                    waiting.popleft()
-                    yield reply, len(message)
-                else:
-                    early.put(reply.client, message)
-                del message, reply  # as in `_converse`
-                while waiting and waiting[0] in early:
-                    yield _read_back(early.take(waiting.popleft()))
-            self.silent = [name for name in waiting if name in missing]
-            for name in waiting:
-                if name in early:
-                    yield _read_back(early.take(name))
-                else:
-                    log.warning("%s did not answer in time", name)
-
-    def _arriving(self, missing: set[str], traffic: Traffic) -> Iterator[tuple[Reply, bytes]]:
-        """Each client's one answer as it comes, until enough are there or time is over.
-
-        missing: who owes one; who has answered is taken out.
-        """
-        end = None if self.deadline is None else time.monotonic() + self.deadline
-        spare = max(0, len(missing) - (self.enough or len(missing)))
-        spare = spare if traffic.kind == "train" else 0
-        ready: list[tuple[Reply, bytes]] = []
-        while len(missing) > spare:
-            self._send(traffic)
-            left = None if end is None else max(0.0, end - time.monotonic())
-            with self.ledger.time("clients"):
-                arrived = self.federation.receive(left)
-            if arrived is None:
-                return
-            traffic.under_way -= 1
-            sender, message = arrived
-            due = traffic.expected(sender) if sender in missing else {}
-            reply, message = self._read(sender, message, traffic.kind, due)
-            asked = reply.kind == traffic.kind and reply.round == self.context.round
-            if sender not in missing or not asked:  # but answers an older request, or again
-                traffic.under_way += 1  # that request was none of these
-                self._refuse(reply, len(message))
-                continue
-            if reply.lacks == self.constants.digest and sender in self.holding:
-                self._send_again(reply, len(message), traffic)
-                continue
-            missing.discard(sender)
-            spare = max(0, spare - bool(reply.error))  # one of the others must do instead
-            ready.append((reply, message))
-            del arrived, message, reply  # else they stay here for as long as they are worked on
-            yield ready.pop()
-
-    def _send_again(self, reply: Reply, size: int, traffic: Traffic) -> None:
-        """Ask a client that has lost the constants once more, and send them along."""
-        log.warning("%s lacks the adapter's constants: sent again", reply.client)
-        self.ledger.received(reply.client, reply.kind, size, {})
-        self.holding.discard(reply.client)
-        traffic.unsent.appendleft(reply.client)
-
-    def _refuse(self, reply: Reply, size: int) -> None:
-        """An answer to a request that is over, or a second one: it is counted nowhere."""
-        told = (reply.client, reply.kind, reply.round)
-        who = {"silo": reply.client}
-        log.warning("%s answered %s of round %d late or twice: not used", *told, extra=who)
-        self.ledger.refused(*told, size)
-
-    def _read(self, sender: str, message: bytes, kind: str, due: Layout) -> tuple[Reply, bytes]:
-        """The reply in a message, and the message; an error instead of what is not its sender's.
-
-        due: the layout of the tensors that it may hold.
-        """
-        with self.ledger.time("serialization"):
-            try:
-                refuse_large(message, due)
-                reply = Reply.parse(message)
-                if reply.client == sender:
-                    return reply, message
-                why = f"it is in the name of {reply.client!r:.80}"
-            except MessageError as error:
-                why = str(error)
-        refused = Reply(sender, kind, self.context.round, error=f"its reply was refused: {why}")
-        return refused, refused.pack()
+        self._refuse_update(name, "train", reason)
 
 
-def _read_back(message: bytes) -> tuple[Reply, int]:
-    """A reply that has waited, and its size."""
-    return Reply.parse(message), len(message)
+def open_round(
+    run: Run,
+    round: int,
+    server_state: ServerState,
+    profiles: Mapping[str, ClientProfile],
+    enough: int | None = None,
+) -> RoundExchange:
+    """The exchange with the clients of one round, in client order.
+
+    enough: the number of training replies to wait for; None: those of all clients.
+    """
+    context, algorithm = RoundContext(run.schedule.seed, round), run.method.algorithm
+    instructions = {}
+    for name, profile in profiles.items():
+        instruction = algorithm.instruction(server_state.algorithm_state, profile, context)
+        if instruction is not None:
+            instructions[name] = instruction
+    return RoundExchange(
+        run,
+        server_state,
+        context,
+        {name: profiles[name] for name in instructions},
+        instructions,
+        enough,
+    )
 
 
-def _told(reply: Reply) -> str:
+def _summary(reply: Reply) -> str:
     """One line of progress about a client's answer."""
     numbers = {n: v for n, v in reply.update.numbers.items() if n in ("loss", "steps", "accuracy")}
     shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())

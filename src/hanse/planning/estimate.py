@@ -27,8 +27,9 @@ from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.task import Task
 from hanse.federation.messages import Reply
-from hanse.federation.round import RoundExchange
-from hanse.federation.server import Run, open_round, start
+from hanse.federation.round import RoundExchange, open_round
+from hanse.federation.run import Run
+from hanse.federation.server import start
 from hanse.journal.run_folder import Journal
 from hanse.journal.tracking import refuse_missing
 from hanse.learners.adapted_model import AdaptedModel
@@ -94,7 +95,8 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
     chosen = len(sample(profiles, settings.fraction_train, RoundContext(settings.seed, 1)))
     rounds = settings.rounds * chosen / len(profiles)  # of each client, in the mean
     once = _constants(exchange)
-    exchange.holding |= profiles.keys()  # the clients here find them in the server's own folder
+    # The clients here find the constants in the server's own folder.
+    exchange.server_state.holding.update(profiles)
     down, up, training = _asked(simulation, exchange, folder, rounds)
     learner = simulation.learner
     trained = sum(p.numel() for p in learner.parameters().values())

@@ -16,17 +16,14 @@ from hanse.experiment.assembly.resources import Resources, adapter_folder, outpu
 from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm, build_tasks
 from hanse.federation.client import ClientEndpoint
 from hanse.federation.client_memory import MemoryStore
-from hanse.federation.compatibility import check
-from hanse.federation.interfaces.aggregator import Aggregator
-from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory, TrainResult
 from hanse.federation.interfaces.task import Task
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile
-from hanse.federation.pipeline import Pipeline
+from hanse.federation.method import Method
+from hanse.federation.run import Run
 from hanse.federation.schedule import Schedule
-from hanse.federation.server import Run
 from hanse.journal.run_folder import Journal
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.batched_clients.member import Member
@@ -70,12 +67,22 @@ class Simulation:
     learner: AdaptedModel
     silos: dict[str, SimulatedClient]
 
+    @cached_property
+    def method(self) -> Method:
+        """The server's method; each client has a copy."""
+        return build_method(self.experiment)
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """The server's tasks by name; each client has copies."""
+        return build_tasks(self.experiment)
+
     @property
     def profiles(self) -> list[ClientProfile]:
         """What the server knows of the clients, in client order."""
         return [silo.profile(name) for name, silo in self.silos.items()]
 
-    def run(self, journal: Journal, federation: Transport) -> Run:
+    def run(self, journal: Journal, transport: Transport) -> Run:
         """The run, with the clients that a transport reaches."""
         experiment = self.experiment
         settings, rounds = experiment.evaluation, experiment.deployment
@@ -86,31 +93,22 @@ class Simulation:
             validate_every=settings.validate_every,
             test=settings.test,
             evaluate_clients=settings.clients and experiment.data.client_test > 0,
-            deadline=rounds.deadline if federation.remote else None,
-            quorum=rounds.needed(len(experiment.participant_names)) if federation.remote else 1,
-            over_selection=rounds.over_selection if federation.remote else 1.0,
-            max_norm_ratio=rounds.max_norm_ratio if federation.remote else None,
+            deadline=rounds.deadline if transport.remote else None,
+            quorum=rounds.needed(len(experiment.participant_names)) if transport.remote else 1,
+            over_selection=rounds.over_selection if transport.remote else 1.0,
+            max_norm_ratio=rounds.max_norm_ratio if transport.remote else None,
         )
         return Run(
             schedule,
-            build_algorithm(experiment),
-            Pipeline("upload"),
-            Pipeline("download"),
-            build_aggregator(experiment),
-            federation,
+            self.method,
+            transport,
             self._server_learner,
-            build_tasks(experiment),
+            self.tasks,
             journal,
         )
 
     def _server_learner(self, context: RoundContext, optimizer_state: Memory) -> AdaptedModel:
         return replace(self.learner, context=context, optimizer_state=optimizer_state)
-
-    @cached_property
-    def _halves(self) -> tuple[Algorithm, Aggregator, dict[str, Task]]:
-        """The parts whose client halves every site has."""
-        experiment = self.experiment
-        return build_algorithm(experiment), build_aggregator(experiment), build_tasks(experiment)
 
     def site(
         self,
@@ -125,7 +123,6 @@ class Simulation:
         together: trains it in a batch with others; None: it trains by itself.
         """
         silo = self.silos[name]
-        algorithm, aggregator, tasks = self._halves
         if together is None and self.experiment.clients_per_pass != "off":  # noqa: S105
             together = _alone  # in a batch of its own, which computes as any other batch does
         model = replace(silo.learner, together=together)
@@ -141,14 +138,16 @@ class Simulation:
             profile=silo.profile(name),
             learner=learner,
             # Copies, so that nothing but bytes can pass between one half and another.
-            algorithm=copy(algorithm),
-            upload=Pipeline("upload"),
-            download=Pipeline("download"),
-            aggregator=copy(aggregator),
-            tasks={name: copy(task) for name, task in tasks.items()},
+            method=self.method.copy(),
+            tasks={name: copy(task) for name, task in self.tasks.items()},
             store=MemoryStore(memories / name),
             seed=self.experiment.seed,
         )
+
+
+def build_method(experiment: Experiment) -> Method:
+    """The method, with its parts' settings; raises UserError if they do not fit together."""
+    return Method(build_algorithm(experiment), build_aggregator(experiment))
 
 
 def _alone(member: Member) -> TrainResult:
@@ -169,7 +168,7 @@ def simulate(
     only: the clients that are made; the others are on other machines.
     begun: whether the run has said before which of a classifier's outputs is which label.
     """
-    check(build_algorithm(experiment), (), build_aggregator(experiment))
+    build_method(experiment)  # refuses parts that do not fit together
     machine = machine or Resources()
     machine.clear_adapters()  # what an earlier run has trained
     division = division or machine.division(experiment)

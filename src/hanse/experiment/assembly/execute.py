@@ -13,7 +13,8 @@ from hanse.errors import StoppedError as StoppedError
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import RUNS, Simulation
 from hanse.experiment.schema import build_algorithm, build_trackers
-from hanse.federation.server import Run, rounds
+from hanse.federation.run import Run
+from hanse.federation.server import rounds
 from hanse.federation.server_state import ServerState
 from hanse.journal import claims
 from hanse.journal.checkpoints import latest

@@ -1,0 +1,154 @@
+"""Requests of one kind to a round's clients, and their replies in client order."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from hanse.federation.interfaces.transport import Transport
+from hanse.federation.messages import Reply, Request
+from hanse.federation.screening import refuse_large
+from hanse.federation.spool import Spool
+from hanse.journal.ledger import Ledger
+from hanse.observability.progress import report
+from hanse.observability.steps import ClientReplies
+from hanse.tensors.named import Layout
+from hanse.tensors.serialization import MessageError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Conversation:
+    """Requests of one kind to a round's clients, and their replies in client order.
+
+    clients: in client order.
+    request: makes a client's request when it is sent.
+    layout: the layout of the tensors that a client's reply may hold.
+    constants: the hash of the adapter's constants.
+    holding: the clients that have the constants. One that has lost them is removed and asked again.
+    deadline: seconds that the clients have to reply; None: no limit.
+    spare: how many clients need not reply; each error leaves one fewer.
+    silent: the clients that had not replied when the time was over.
+    """
+
+    transport: Transport
+    ledger: Ledger
+    kind: str
+    round: int
+    clients: Sequence[str]
+    request: Callable[[str], Request]
+    layout: Callable[[str], Layout]
+    constants: str
+    holding: set[str]
+    deadline: float | None = None
+    spare: int = 0
+    silent: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._unsent = deque(self.clients)
+        self._missing = set(self.clients)
+        self._under_way = self._done = self._bytes_down = self._bytes_up = 0
+
+    def replies(self) -> Iterator[tuple[Reply, int]]:
+        """Each client's one reply with its size in bytes. Early replies wait on disk, encoded."""
+        self._send()
+        self._report()
+        waiting = deque(self.clients)
+        with Spool() as early:
+            for reply, message in self._arriving():
+                if reply.client == waiting[0]:
+                    waiting.popleft()
+                    yield reply, len(message)
+                else:
+                    early.put(reply.client, message)
+                del message, reply  # or they would stay in memory while the next client trains
+                while waiting and waiting[0] in early:
+                    yield _read_back(early.take(waiting.popleft()))
+            self.silent = [name for name in waiting if name in self._missing]
+            for name in waiting:
+                if name in early:
+                    yield _read_back(early.take(name))
+                else:
+                    log.warning("%s did not answer in time", name)
+
+    def count(self, size: int) -> None:
+        """Count a reply of this size as done, and report the progress."""
+        self._done, self._bytes_up = self._done + 1, self._bytes_up + size
+        self._report()
+
+    def _report(self) -> None:
+        traffic = self._bytes_down, self._bytes_up
+        report(ClientReplies(self.kind, self._done, len(self.clients), *traffic))
+
+    def _send(self) -> None:
+        """Send as many requests as the transport takes."""
+        limit = self.transport.max_in_flight
+        while self._unsent and (limit is None or self._under_way < limit):
+            client = self._unsent.popleft()
+            with self.ledger.time("serialization"):
+                message = self.request(client).pack()
+            self.ledger.sent(client, self.kind, len(message))
+            self.transport.send(client, message)
+            self._under_way, self._bytes_down = self._under_way + 1, self._bytes_down + len(message)
+
+    def _arriving(self) -> Iterator[tuple[Reply, bytes]]:
+        """Each client's one reply as it comes, until enough have come or the time is over."""
+        end = None if self.deadline is None else time.monotonic() + self.deadline
+        ready: list[tuple[Reply, bytes]] = []
+        while len(self._missing) > self.spare:
+            self._send()
+            left = None if end is None else max(0.0, end - time.monotonic())
+            with self.ledger.time("clients"):
+                arrived = self.transport.receive(left)
+            if arrived is None:
+                return
+            reply, message = self._read(*arrived)
+            if self._is_awaited(arrived[0], reply, len(message)):
+                self._missing.discard(reply.client)
+                self.spare = max(0, self.spare - bool(reply.error))  # another client must reply
+                ready.append((reply, message))
+            del arrived, message, reply  # or they would stay in memory until the next one comes
+            if ready:
+                yield ready.pop()
+
+    def _is_awaited(self, sender: str, reply: Reply, size: int) -> bool:
+        """Whether this is the one reply that its sender owes.
+
+        Otherwise it is counted nowhere, and a client that lacks the constants is asked once more.
+        """
+        if sender not in self._missing or (reply.kind, reply.round) != (self.kind, self.round):
+            facts = (reply.client, reply.kind, reply.round)
+            extra = {"silo": reply.client}
+            log.warning("%s answered %s of round %d late or twice: not used", *facts, extra=extra)
+            self.ledger.refused(*facts, size)
+            return False
+        self._under_way -= 1
+        if reply.lacks != self.constants or sender not in self.holding:
+            return True
+        log.warning("%s lacks the adapter's constants: sent again", sender)
+        self.ledger.received(sender, reply.kind, size, {})
+        self.holding.discard(sender)
+        self._unsent.appendleft(sender)
+        return False
+
+    def _read(self, sender: str, message: bytes) -> tuple[Reply, bytes]:
+        """The reply in a message, and the message; a reply with an error for an unfit one."""
+        layout = self.layout(sender) if sender in self._missing else {}
+        with self.ledger.time("serialization"):
+            try:
+                refuse_large(message, layout)
+                reply = Reply.parse(message)
+                if reply.client == sender:
+                    return reply, message
+                reason = f"it is in the name of {reply.client!r:.80}"
+            except MessageError as error:
+                reason = str(error)
+        refused = Reply(sender, self.kind, self.round, error=f"its reply was refused: {reason}")
+        return refused, refused.pack()
+
+
+def _read_back(message: bytes) -> tuple[Reply, int]:
+    """A reply that has waited on disk, and its size."""
+    return Reply.parse(message), len(message)

@@ -1,0 +1,42 @@
+"""The parts of a federated run as the server holds them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from hanse.federation.interfaces.algorithm import Server
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.results import Memory, Scores
+from hanse.federation.interfaces.task import Task
+from hanse.federation.interfaces.transport import Transport
+from hanse.federation.messages import ClientProfile
+from hanse.federation.method import Method
+from hanse.federation.schedule import Schedule
+from hanse.journal.run_folder import Journal
+from hanse.randomness import RoundContext
+
+
+@dataclass
+class Run:
+    """The parts of a run, put together; `server.rounds` executes it.
+
+    learner: makes the server's learner for a round, from the context and the optimizer's state of
+        an algorithm that trains on the server.
+    scored: by split, the digest of the last scored model, and its scores by task.
+    """
+
+    schedule: Schedule
+    method: Method
+    transport: Transport
+    learner: Callable[[RoundContext, Memory], Learner]
+    tasks: Mapping[str, Task]
+    journal: Journal
+    scored: dict[str, tuple[str, dict[str, Scores]]] = field(default_factory=dict)
+
+    def profiles(self) -> dict[str, ClientProfile]:
+        """The clients' profiles by name, in client order."""
+        return {profile.name: profile for profile in self.transport.profiles()}
+
+    def server(self, round: int, clients: int, optimizer_state: Memory) -> Server:
+        """The server of one round, as the algorithm's server half sees it."""
+        context = RoundContext(self.schedule.seed, round)
+        return Server(self.learner(context, optimizer_state), clients, context)
