@@ -62,7 +62,7 @@ def _naive(talk: Talk, text: str) -> str:
     ids: list[int] = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
     start = len(ids)
     while len(ids) < start + SHORT.max_new_tokens:
-        with torch.no_grad(), backbone.speaking(talk.learner.speaking) as model:
+        with torch.no_grad(), backbone.for_generation(talk.learner.active_adapter) as model:
             logits = model(input_ids=torch.tensor([ids])).logits
         token = int(logits[0, -1].argmax())
         if token == backbone.tokenizer.eos_token_id:

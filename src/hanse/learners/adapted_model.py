@@ -40,7 +40,7 @@ class AdaptedModel(Learner):
     together: trains this client in a cohort; while it waits there, others may use the same model.
     frozen: those of the adapter's tensors that are left as they are.
     residual: a change of the base's weights beside the adapter.
-    bare: what is asked is answered by the base model alone.
+    base_only: what is asked is answered by the base model alone.
     checkpoint: where training by itself notes how far it is.
     """
 
@@ -55,7 +55,7 @@ class AdaptedModel(Learner):
     together: Callable[[Member], TrainResult] | None = None
     frozen: Tensors = field(default_factory=dict)
     residual: Tensors = field(default_factory=dict)
-    bare: bool = False
+    base_only: bool = False
     checkpoint: TrainingCheckpoint | None = None
 
     @property
@@ -117,15 +117,15 @@ class AdaptedModel(Learner):
     def forward(self, batch: Batch) -> Tensor:
         """(N, classes) logits in float32; of a language model, where there is a label."""
         self.backbone.activate(self.adapter)
-        passed = self.backbone.skipping(self.adapter, batch.ids, batch.lengths)
-        alone = self.backbone.bare() if self.bare else nullcontext()
-        with passed, alone, self.backbone.corrected(self.residual):
+        passed = self.backbone.with_cached_layers(self.adapter, batch.ids, batch.lengths)
+        alone = self.backbone.without_adapter() if self.base_only else nullcontext()
+        with passed, alone, self.backbone.with_residual(self.residual):
             return self.backbone.logits(batch.ids, batch.at, batch.lengths)
 
     @property
-    def speaking(self) -> str | None:
+    def active_adapter(self) -> str | None:
         """The adapter that is at work where text is generated; none: the base model alone."""
-        return None if self.bare else self.adapter
+        return None if self.base_only else self.adapter
 
     def scores(self, batch: Batch) -> Tensor:
         return choice_scores(self.forward(batch), batch)
@@ -148,9 +148,9 @@ class AdaptedModel(Learner):
         with (
             refused(),
             torch.random.fork_rng(),
-            self.backbone.dropping(self.adapter),
+            self.backbone.with_dropout(self.adapter),
             without_gradients(live[name] for name in self.frozen),
-            self.backbone.corrected(self.residual),
+            self.backbone.with_residual(self.residual),
         ):
             torch.manual_seed(self.context.derive("dropout"))
             return fit(job, self.checkpoint)
@@ -186,8 +186,8 @@ class AdaptedModel(Learner):
 
     def generate(self, examples: Sequence[Example], max_new_tokens: int) -> list[str]:
         prompts = [example.ids[: example.prompt] for example in examples]
-        with self.backbone.corrected(self.residual):
-            return continued(self.backbone, self.speaking, prompts, Decoding(max_new_tokens))
+        with self.backbone.with_residual(self.residual):
+            return continued(self.backbone, self.active_adapter, prompts, Decoding(max_new_tokens))
 
     def text(self, ids: Sequence[int]) -> str:
         return self.backbone.text(ids)

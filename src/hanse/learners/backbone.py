@@ -87,7 +87,7 @@ class Backbone:
         del self.adapters[adapter]
         self._active, self._residual = "", None
 
-    def begin(self, adapter: str, tensors: Tensors) -> None:
+    def set_initial(self, adapter: str, tensors: Tensors) -> None:
         """Let an adapter begin with these tensors."""
         attached = self.adapters[adapter]
         for name, parameter in attached.parameters.items():
@@ -183,7 +183,7 @@ class Backbone:
         with self.autocast():
             return self.head.logits(self.model, ids, at, sizes).float()
 
-    def skipping(
+    def with_cached_layers(
         self, adapter: str, ids: Tensor, lengths: Sequence[int]
     ) -> AbstractContextManager[None]:
         """The frozen layers below an adapter left out, for a forward pass of exactly these rows.
@@ -195,7 +195,7 @@ class Backbone:
         return found.skipped(ids, lengths) if found else nullcontext()
 
     @contextmanager
-    def bare(self) -> Iterator[None]:
+    def without_adapter(self) -> Iterator[None]:
         """The model without any adapter of its own at work."""
         try:
             with inject.disabled(self.model):
@@ -204,10 +204,10 @@ class Backbone:
             self._active = ""
 
     @contextmanager
-    def speaking(self, adapter: str | None) -> Iterator[Any]:
+    def for_generation(self, adapter: str | None) -> Iterator[Any]:
         """What generates text with this adapter; none: without any."""
         if adapter is None:
-            with self.bare():
+            with self.without_adapter():
                 yield self.model.get_base_model()
         elif virtual_tokens.are_cached(self.model, adapter):
             yield self.activate(adapter)  # PEFT's own model puts them into the cache
@@ -215,7 +215,7 @@ class Backbone:
             yield self.activate(adapter).get_base_model()
 
     @contextmanager
-    def dropping(self, adapter: str) -> Iterator[None]:
+    def with_dropout(self, adapter: str) -> Iterator[None]:
         """An adapter's dropout at work. The frozen base stays as it is in use, without its own."""
         self.activate(adapter)
         modules = self.adapters[adapter].dropout_modules
@@ -228,7 +228,7 @@ class Backbone:
                 module.eval()
 
     @contextmanager
-    def corrected(self, residual: Tensors) -> Iterator[None]:
+    def with_residual(self, residual: Tensors) -> Iterator[None]:
         """The base's weights changed by a residual, if there is any and it is not at work yet."""
         if not residual or self._correcting:
             yield

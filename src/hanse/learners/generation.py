@@ -48,7 +48,7 @@ def continued(
     rows = [_last(prompt, room, backbone.tokenizer) for prompt in prompts]
     said: dict[int, str] = {}
     with (
-        backbone.speaking(adapter) as model,
+        backbone.for_generation(adapter) as model,
         torch.inference_mode(),
         torch.random.fork_rng(),
         backbone.autocast(),

@@ -59,7 +59,7 @@ class Talk:
         seed = RoundContext(decoding.seed, self.turns).derive("answer")
         asked = {"role": "user", "content": prompt}
         ids = self._asked(asked)
-        backbone, adapter = self.learner.backbone, self.learner.speaking
+        backbone, adapter = self.learner.backbone, self.learner.active_adapter
         (said,) = continued(backbone, adapter, [ids], replace(decoding, seed=seed), hear)
         self.messages += [asked, {"role": "assistant", "content": said}]
         return said

@@ -53,7 +53,7 @@ class Trained:
         if base and learner.backbone.fresh:
             learner.load(learner.initial())
             return
-        learner.bare = base
+        learner.base_only = base
         # PEFT may keep more on disk than what is trained.
         own = {n: t for n, t in self.tensors.items() if n in learner.parameters()}
         # An unfinished run's change of the base's weights is not in the adapter yet.

@@ -290,7 +290,7 @@ def test_answers_are_those_of_plain_peft_and_the_base_answers_alone(
     adapted = answer(PeftModel.from_pretrained(base, str(tmp_path)).eval())
     prompt = Example((*IDS[0].tolist(), 0), (0,) * 7, prompt=6)
     assert learner.generate([prompt], 5) == [adapted]
-    learner.bare = True
+    learner.base_only = True
     assert learner.generate([prompt], 5) == [alone]
     assert adapted != alone
 

@@ -93,7 +93,7 @@ def _stacked(learners: list[AdaptedModel]) -> Iterator[None]:
     assert pieces is not None
     scalings = [learner.attached.layer_scalings for learner in learners]
     stack = StackedAdapters(pieces, starts, starts[0], scalings, torch.float32, backbone.device)
-    with backbone.bare(), stack.applied(len(learners)):
+    with backbone.without_adapter(), stack.applied(len(learners)):
         yield
 
 
@@ -126,7 +126,7 @@ def test_one_around_the_other_as_peft_nests_them(
     backbone = _backbone(request, name)
     mixtures = [Mixed.of([KINDS[kind](name, r) for kind in kinds]) for r in (3, 2, 5)]
     learners = _clients(backbone, [*mixtures, mixtures[0]])
-    bare = _alone(replace(learners[0], bare=True))
+    bare = _alone(replace(learners[0], base_only=True))
     for learner, found in zip(learners, _together(learners), strict=True):
         alone = _alone(learner)
         torch.testing.assert_close(found, alone, atol=1e-3, rtol=1e-3)
@@ -144,7 +144,7 @@ def test_one_kind_as_in_training_alone(
     backbone = _backbone(request, name)
     learners = _clients(backbone, [ALONE[kind]] * 3)
     for learner, found in zip(learners, _together(learners), strict=True):
-        with backbone.dropping(learner.adapter):
+        with backbone.with_dropout(learner.adapter):
             alone = _alone(learner)
         torch.testing.assert_close(found, alone, atol=1e-3, rtol=1e-3)
 

@@ -54,7 +54,7 @@ def test_an_lstm_drops_in_training_alone(tiny_llama: Path) -> None:
     batch = learner.batch(learner.examples("train"))
     with torch.no_grad():
         assert torch.equal(learner.forward(batch), learner.forward(batch))
-        with learner.backbone.dropping(learner.adapter):
+        with learner.backbone.with_dropout(learner.adapter):
             assert not torch.equal(learner.forward(batch), learner.forward(batch))
 
 

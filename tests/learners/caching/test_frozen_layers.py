@@ -204,7 +204,7 @@ def test_what_is_kept_of_a_row_does_not_depend_on_the_others(folder: Path) -> No
     for batches in ways:
         backbone = _learner(folder).backbone
         for batch in batches:
-            with backbone.skipping("adapter0", *_padded(batch)):
+            with backbone.with_cached_layers("adapter0", *_padded(batch)):
                 pass
         kept.append([_entering(backbone, row) for row in rows])
     for row, one, *others in zip(rows, *kept, strict=True):
@@ -218,7 +218,7 @@ def _entering(backbone: Backbone, row: tuple[int, ...]) -> Tensor:
     upper = decoder_layers(backbone.model)[1][1]
     handle = upper.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
     ids, lengths = _padded([row])
-    with torch.no_grad(), backbone.skipping("adapter0", ids, lengths):
+    with torch.no_grad(), backbone.with_cached_layers("adapter0", ids, lengths):
         backbone.logits(ids, torch.tensor([0]))
     handle.remove()
     return seen[-1]
@@ -229,9 +229,9 @@ def test_rows_without_tokens_and_more_padding(pair: tuple[AdaptedModel, AdaptedM
     at, found = torch.tensor([4, 2 * 40 + 16]), []  # the last tokens
     for learner in pair:
         learner.backbone.activate(learner.adapter)
-        with torch.no_grad(), learner.backbone.skipping(learner.adapter, ids, lengths):
+        with torch.no_grad(), learner.backbone.with_cached_layers(learner.adapter, ids, lengths):
             found.append(learner.backbone.logits(ids, at))
-        with torch.no_grad(), learner.backbone.skipping(learner.adapter, ids, (0, 0, 0)):
+        with torch.no_grad(), learner.backbone.with_cached_layers(learner.adapter, ids, (0, 0, 0)):
             assert learner.backbone.logits(ids, at).isfinite().all()
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
 
@@ -281,7 +281,7 @@ def test_other_architectures(kind: str, own: dict[str, Any]) -> None:
     with torch.no_grad():
         plain = backbone.logits(ids, at)
         for _ in range(2):
-            with backbone.skipping(name, ids, lengths), _counted(model) as counts:
+            with backbone.with_cached_layers(name, ids, lengths), _counted(model) as counts:
                 torch.testing.assert_close(backbone.logits(ids, at), plain, atol=1e-5, rtol=1e-5)
             assert counts == [0, 0, 2 * 20]
 
@@ -297,7 +297,7 @@ def test_a_model_whose_layers_depend_on_each_other_goes_the_plain_way(tiny_llama
     ids, lengths = _padded([(3, 4, 5)])
     with torch.no_grad(), _counted(backbone.model) as counts:
         for _ in range(2):
-            with backbone.skipping(name, ids, lengths):
+            with backbone.with_cached_layers(name, ids, lengths):
                 backbone.logits(ids, torch.tensor([2]))
     assert counts == [2 * 3, 2 * 3]
 

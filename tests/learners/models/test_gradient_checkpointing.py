@@ -53,7 +53,11 @@ def gradients(learner: AdaptedModel) -> tuple[dict[str, Tensor], int]:
     """Of a batch, and the bytes that were kept for them."""
     batch = learner.batch(learner.examples("train"))
     live = dict(learner.parameters())
-    with torch.random.fork_rng(), learner.backbone.dropping(learner.adapter), kept_bytes() as kept:
+    with (
+        torch.random.fork_rng(),
+        learner.backbone.with_dropout(learner.adapter),
+        kept_bytes() as kept,
+    ):
         torch.manual_seed(0)
         loss = learner.objective.loss(learner, batch)
         found = torch.autograd.grad(loss, list(live.values()))

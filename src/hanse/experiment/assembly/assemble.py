@@ -220,7 +220,7 @@ def _fit_to(server: AdaptedModel, name: str, mine: AdaptedModel, unequal: bool) 
     alike = mine.parameters().keys() == server.parameters().keys()
     if mine.rank == server.rank or not (unequal and alike):
         _refuse_unlike(name, mine, server)
-        mine.backbone.begin(mine.adapter, server.initial())
+        mine.backbone.set_initial(mine.adapter, server.initial())
 
 
 def _labelled(experiment: Experiment, labels: dict[str, str]) -> Experiment:
@@ -240,7 +240,7 @@ def _go_on_from(learner: AdaptedModel, source: str) -> None:
             f"the adapter in {source} does not fit {learner.backbone.name}; "
             "go on with the base model that it was trained for."
         )
-    learner.backbone.begin(learner.adapter, tensors)
+    learner.backbone.set_initial(learner.adapter, tensors)
     learner.backbone.read_constants(learner.adapter, whole)
 
 

@@ -91,7 +91,7 @@ class _ClientProgress:
 
     member: Member
     steps: list[list[list[int]]]
-    dropping: torch.Generator
+    dropout_generator: torch.Generator
     seen: TrainingProgress = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class _ClientProgress:
 
     def seed(self) -> int:
         """What draws the dropout of its next batch."""
-        return int(torch.randint(2**31, (), generator=self.dropping))
+        return int(torch.randint(2**31, (), generator=self.dropout_generator))
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -138,7 +138,7 @@ class _Cohort:
         steps = range(len(self.courses[0].steps))
         clients = tuple(course.member.job.context.client for course in self.courses)
         work = Training(clients, total=len(steps))
-        with self.backbone.bare(), self.backbone.corrected(self.members[0].residual):
+        with self.backbone.without_adapter(), self.backbone.with_residual(self.members[0].residual):
             for step in track(steps, work, measure=self._measured):
                 self._step(step, watch)
         self.optimizer.leave()
@@ -177,7 +177,7 @@ class _Cohort:
     ) -> Iterator[tuple[int, Tensor]]:
         """The loss of each client that has a batch, and the client's place."""
         together, adapter = joined(batches), self.members[0].adapter
-        with self.backbone.skipping(adapter, together.ids, together.lengths):
+        with self.backbone.with_cached_layers(adapter, together.ids, together.lengths):
             logits = self.backbone.logits(together.ids, together.at, together.lengths)
         for index, own in enumerate(logits.split(together.counts)):
             batch, job = batches[index], active[index].member.job
@@ -209,6 +209,6 @@ class _Cohort:
 
 
 def _course(member: Member) -> _ClientProgress:
-    dropping = torch.Generator()
-    dropping.manual_seed(member.job.context.derive("dropout"))
-    return _ClientProgress(member, member.job.sample_batches(), dropping)
+    dropout_generator = torch.Generator()
+    dropout_generator.manual_seed(member.job.context.derive("dropout"))
+    return _ClientProgress(member, member.job.sample_batches(), dropout_generator)

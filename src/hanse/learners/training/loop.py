@@ -35,11 +35,8 @@ def fit(job: TrainingJob, checkpoint: TrainingCheckpoint | None = None) -> Train
     progress, first = TrainingProgress(settings.momentum), 0
     if checkpoint is not None:
         first = _resume(checkpoint, job, parameters, optimizer, progress)
-    remaining, clients = (
-        range(first, len(steps)),
-        (job.context.client,) if job.context.client else (),
-    )
-    work = Training(clients, total=len(remaining))
+    remaining = range(first, len(steps))
+    work = Training(tuple(filter(None, [job.context.client])), total=len(remaining))
     for step in track(remaining, work, measure=lambda now: with_measurements(now, [progress])):
         rate, batches = job.learning_rate(step, len(steps)), job.batches(steps[step])
         stopwatch.lap("data")

@@ -68,7 +68,7 @@ def test_a_heads_own_dropout_rests_as_the_rest_of_the_models_does(backbone: Back
     heads = [n for n, m in backbone.model.named_modules() if isinstance(m, Dropout) and m.p]
     assert any("modules_to_save" in name for name in heads)
     batch = learner.batch(examples)
-    with torch.no_grad(), backbone.dropping(learner.adapter):
+    with torch.no_grad(), backbone.with_dropout(learner.adapter):
         trained = learner.forward(batch)
     with torch.no_grad():
         torch.testing.assert_close(trained, learner.forward(batch), atol=0, rtol=0)

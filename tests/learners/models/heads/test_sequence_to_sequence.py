@@ -214,7 +214,7 @@ def test_answers_are_those_of_plain_peft(folder: Path, kind: str, tmp_path: Path
     model = PeftModel.from_pretrained(base, str(tmp_path)).eval()
     adapted = [answer(model, example) for example in examples]
     assert learner.generate(examples, 6) == adapted
-    learner.bare = True
+    learner.base_only = True
     assert learner.generate(examples, 6) == alone
     assert adapted != alone
 
