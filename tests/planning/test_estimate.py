@@ -129,7 +129,7 @@ class Slow(Task):
     clock: list[float]
     costly: bool = False
     limit: int | None = None
-    example_kind = "choices"
+    example_kind = "label_words"
 
     @property
     def test_only(self) -> bool:

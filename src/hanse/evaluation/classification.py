@@ -20,7 +20,7 @@ from hanse.federation.interfaces.task import Task
 class Classification(Task):
     """The choice with the highest score is the answer; an item is 1 if it is right, else 0."""
 
-    example_kind = "choices"
+    example_kind = "label_words"
     batch_size: PositiveInt = 32
 
     def evaluate(self, learner: Learner, split: str) -> Scores:

@@ -36,7 +36,7 @@ from hanse.learners.training.settings import TrainingSettings
 from hanse.registry import suggestion
 
 # By what an objective needs, the task that is measured if none is named.
-MEASURED = {"tokens": "perplexity", "choices": "classification", "tags": "tagging"}
+MEASURED = {"tokens": "perplexity", "label_words": "classification", "tags": "tagging"}
 POOLED = "pooled"  # the one client that holds all rows
 ClientsPerPass = Annotated[int, Field(ge=1, le=65_536, strict=True)] | Literal["off", "auto"]
 ClientName = Annotated[str, Field(pattern=NAME)]

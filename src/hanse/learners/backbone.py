@@ -58,10 +58,10 @@ class Backbone:
         """How it computes."""
         return ComputeMode(self.bf16, self.plain_attention)
 
-    def serves(self, needs: str, classes: int) -> bool:
+    def serves(self, example_kind: str, classes: int) -> bool:
         """Whether its head reads what is needed, and has as many outputs if it does not speak."""
         alike = self.head.options.get("num_labels", classes) == classes
-        return needs in self.head.reads and bool(alike)
+        return example_kind in self.head.reads and bool(alike)
 
     def attach(self, settings: Adapter, seed: int) -> str:
         """Put an adapter beside those already there; its name."""

@@ -18,17 +18,18 @@ def load(
     settings: BaseModelSettings,
     chosen: ComputeMode | None = None,
     classes: int = 0,
-    needs: str = "",
+    example_kind: str = "",
 ) -> Backbone:
     """Load a base model and its tokenizer; raises UserError with what is wrong with them.
 
     chosen: how it computes, if a run has found that out before.
     classes: how many labels an encoder tells apart; 0 if none are asked for.
-    needs: what is asked of its head; none: labels of whole texts if there are any, else tokens.
+    example_kind: what its head must read; by default label words if there are classes, else tokens.
     """
     name, device = settings.model_name_or_path, _device(settings.device)
     found = pretrained.find(name)
-    head = choose(name, found.config, needs or ("choices" if classes else "tokens"), classes)
+    example_kind = example_kind or ("label_words" if classes else "tokens")
+    head = choose(name, found.config, example_kind, classes)
     chosen = chosen or precision.choose(settings.bf16, found.config, device)
     dtype = torch.bfloat16 if chosen.bf16 else torch.float32
     model, tokenizer, fresh = quantization.load(found, head, settings.quantization, dtype, device)

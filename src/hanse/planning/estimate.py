@@ -262,9 +262,9 @@ def _lengths(simulation: Simulation) -> Lengths:
     settings, learner = simulation.experiment, simulation.learner
     rows = [row for name in settings.client_names for row in simulation.division.train[name]]
     rows = rows[:: max(1, len(rows) // MEASURED)]
-    labels, needs = simulation.division.labels, build_objective(settings).example_kind
-    cut = examples(settings, rows, labels, needs, learner.backbone)
-    whole = examples(settings, rows, labels, needs, learner.backbone, whole=True)
+    labels, example_kind = simulation.division.labels, build_objective(settings).example_kind
+    cut = examples(settings, rows, labels, example_kind, learner.backbone)
+    whole = examples(settings, rows, labels, example_kind, learner.backbone, whole=True)
     sizes = np.array([len(example) for example in whole])
     return Lengths(
         mean=float(sizes.mean()),

@@ -41,7 +41,7 @@ class Talk:
     @property
     def labels(self) -> dict[str, str]:
         """The words that answer a text; none where the answer is free, or a tag for each word."""
-        chosen = "choices" in self.learner.backbone.head.reads
+        chosen = "label_words" in self.learner.backbone.head.reads
         return self.trained.experiment.data.labels if chosen else {}
 
     def speak_as(self, base: bool) -> None:
@@ -68,7 +68,7 @@ class Talk:
         """The label words with their probabilities as the answer to a text, likeliest first."""
         experiment, backbone = self.trained.experiment, self.learner.backbone
         row = Row(text=text, label=next(iter(self.labels)), place=PLACE)
-        (example,) = examples(experiment, [row], self.labels, "choices", backbone)
+        (example,) = examples(experiment, [row], self.labels, "label_words", backbone)
         with torch.inference_mode():
             scores = self.learner.scores(self.learner.batch([example]))[0]
         found = zip(self.labels.values(), scores.double().softmax(dim=0).tolist(), strict=True)

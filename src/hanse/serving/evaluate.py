@@ -47,10 +47,14 @@ def compare(
     experiment, machine = found.experiment, Resources()
     rows = _rows(run, experiment, data, split)
     tasks = build_tasks(experiment)
-    needs = next(iter(tasks.values())).example_kind
+    example_kind = next(iter(tasks.values())).example_kind
     labels = experiment.data.labels  # the run has written down those that it found
     scored = examples(
-        experiment, rows, labels, needs, machine.backbone(experiment.model, needs, labels)
+        experiment,
+        rows,
+        labels,
+        example_kind,
+        machine.backbone(experiment.model, example_kind, labels),
     )
     learner = found.learner(machine, {split: scored})
     result = {}

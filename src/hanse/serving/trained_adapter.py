@@ -115,8 +115,8 @@ def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
 
 def _labels(folder: Path, base: str, objective: str) -> dict[str, str]:
     """What the outputs of a PEFT adapter stand for, as it says, or else its base model."""
-    needs = build_objective(Experiment.model_validate({"objective": objective})).example_kind
-    return adapter_files.labels(folder) or {name: name for name in names(base, needs)}
+    example_kind = build_objective(Experiment.model_validate({"objective": objective})).example_kind
+    return adapter_files.labels(folder) or {name: name for name in names(base, example_kind)}
 
 
 def _named(experiment: Experiment, folder: Path) -> Experiment:

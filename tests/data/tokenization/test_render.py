@@ -24,10 +24,10 @@ def _talk(*contents: str, system: str = "") -> Row:
 
 
 def _example(
-    found: Row, tokenizer: Any, needs: str = "tokens", max_length: int = 200, **settings: Any
+    found: Row, tokenizer: Any, example_kind: str = "tokens", max_length: int = 200, **settings: Any
 ) -> Example:
     settings = {"labels": WORDS, "template": TEMPLATE, **settings}
-    (example,) = render([found], tokenizer, needs, max_length=max_length, **settings)
+    (example,) = render([found], tokenizer, example_kind, max_length=max_length, **settings)
     return example
 
 
@@ -84,7 +84,7 @@ def test_an_answer_marked_so_is_read_only(
         "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n[d][<|im_end|>]\n"
     )
     assert example.answer == "d" and chatml.decode(example.ids[example.prompt]) == "d"
-    [pair] = render([row({"messages": turns}, "f:1")], chatml, "pairs", {}, TEMPLATE, 200)
+    [pair] = render([row({"messages": turns}, "f:1")], chatml, "prompt_answer", {}, TEMPLATE, 200)
     assert pair.answer == "d"
     assert chatml.decode(pair.ids[pair.prompt :]) == "d<|im_end|>"
     assert chatml.decode(pair.ids[: pair.prompt]).endswith("c<|im_end|>\n<|im_start|>assistant\n")
@@ -240,17 +240,17 @@ def test_a_template_that_rewrites_earlier_turns_asks_for_the_last(
         ),
     ],
 )
-@pytest.mark.parametrize("needs", ["tokens", "choices"])
+@pytest.mark.parametrize("example_kind", ["tokens", "label_words"])
 def test_preferences_are_refused(
-    plain: PreTrainedTokenizerFast, found: Row, columns: str, needs: str
+    plain: PreTrainedTokenizerFast, found: Row, columns: str, example_kind: str
 ) -> None:
     with pytest.raises(UserError, match=f"f:4 holds a preference .* data.columns: {columns}"):
-        _example(found, plain, needs)
+        _example(found, plain, example_kind)
 
 
 def test_choices_follow_the_given_order(plain: PreTrainedTokenizerFast) -> None:
     found = Row(text="fine", label="1", place="f:1")
-    example = _example(found, plain, "choices", labels={"1": "ja", "0": "no"})
+    example = _example(found, plain, "label_words", labels={"1": "ja", "0": "no"})
     assert plain.decode(example.ids) == "<s>Review: fine\nIt is"
     assert [plain.decode(choice) for choice in example.choices] == [" ja", " no"]
     assert example.choice == 0
@@ -259,7 +259,7 @@ def test_choices_follow_the_given_order(plain: PreTrainedTokenizerFast) -> None:
 
 def test_without_labels_the_sorted_values_are_the_words(plain: PreTrainedTokenizerFast) -> None:
     rows = [Row(text="a", label="no"), Row(text="b", label="ja"), Row(text="c", label="no")]
-    examples = render(rows, plain, "choices", {}, TEMPLATE, 100)
+    examples = render(rows, plain, "label_words", {}, TEMPLATE, 100)
     assert [example.choice for example in examples] == [1, 0, 1]
     assert label_words(rows, {}) == {"ja": "ja", "no": "no"}
     assert list(label_words(rows, {"no": "x", "ja": "y"})) == ["no", "ja"]
@@ -315,18 +315,20 @@ def test_an_example_that_would_teach_nothing(plain: PreTrainedTokenizerFast, fou
         _example(found, plain, max_length=1)
 
 
-@pytest.mark.parametrize("needs", ["tokens", "choices"])
-def test_only_the_text_is_cut_in_a_template(plain: PreTrainedTokenizerFast, needs: str) -> None:
+@pytest.mark.parametrize("example_kind", ["tokens", "label_words"])
+def test_only_the_text_is_cut_in_a_template(
+    plain: PreTrainedTokenizerFast, example_kind: str
+) -> None:
     found = Row(text="abcdef", label="1", place="f:1")
-    example = _example(found, plain, needs, template="<{text}>", max_length=15)
+    example = _example(found, plain, example_kind, template="<{text}>", max_length=15)
     asked = plain.decode(example.ids).removesuffix(" positive")
     assert asked == "<s><abc>"  # 6 tokens and 9 of the longest word
-    assert len(example) == (15 if needs == "tokens" else 6)
+    assert len(example) == (15 if example_kind == "tokens" else 6)
 
 
 def test_a_text_is_cut_by_words(words: PreTrainedTokenizerFast) -> None:
     found = Row(text="the film was good and bad", label="1", place="f:1")
-    example = _example(found, words, "choices", template="film: {text} or", max_length=9)
+    example = _example(found, words, "label_words", template="film: {text} or", max_length=9)
     assert words.decode(example.ids) == "film: the film was or"
 
 
@@ -336,8 +338,8 @@ def test_a_template_without_room_for_text(
 ) -> None:
     found = Row(text="abcdef", label="1", place="f:4")
     with pytest.raises(UserError, match=f"f:4: .* no room .* raise max_length by {missing} "):
-        _example(found, plain, "choices", template="<{text}>", max_length=max_length)
-    example = _example(found, plain, "choices", template="<{text}>", max_length=13)
+        _example(found, plain, "label_words", template="<{text}>", max_length=max_length)
+    example = _example(found, plain, "label_words", template="<{text}>", max_length=13)
     assert plain.decode(example.ids) == "<s><a>"
 
 
@@ -350,7 +352,7 @@ def test_a_template_holds_the_text_once(plain: PreTrainedTokenizerFast, template
 
 
 def test_braces_in_a_template_and_in_a_text(plain: PreTrainedTokenizerFast) -> None:
-    example = _example(Row(text="{x}", label="1"), plain, "choices", template="{{{text}}}")
+    example = _example(Row(text="{x}", label="1"), plain, "label_words", template="{{{text}}}")
     assert plain.decode(example.ids) == "<s>{{x}}"
 
 
@@ -367,16 +369,16 @@ def test_labels_that_cannot_work(
     plain: PreTrainedTokenizerFast, labels: dict[str, str], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence):
-        _example(Row(text="a", label="1", place="f:3"), plain, "choices", labels=labels)
+        _example(Row(text="a", label="1", place="f:3"), plain, "label_words", labels=labels)
 
 
 def test_choices_need_labelled_rows(plain: PreTrainedTokenizerFast) -> None:
     with pytest.raises(UserError, match="classify needs text and label, but f:1 has messages; use"):
-        _example(_talk("a", "b"), plain, "choices")
+        _example(_talk("a", "b"), plain, "label_words")
 
 
-def test_an_unknown_need_is_a_defect(plain: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match="rows become tokens, pairs, choices, classes, tags"):
+def test_an_unknown_kind_is_a_defect(plain: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(ValueError, match=r"rows become tokens, .*, class_labels, tags"):
         _example(Row(text="a"), plain, "images")
 
 
@@ -386,5 +388,5 @@ def test_show_tells_what_is_learned(
     found = Row(prompt="1+1=", completion="2")
     assert show(_example(found, plain), plain) == [("<s>1+1=", False), ("2<|im_end|>", True)]
     labelled = Row(text="film", label="1")
-    example = _example(labelled, words, "choices", template="{text}:")
+    example = _example(labelled, words, "label_words", template="{text}:")
     assert show(example, words) == [("film:", False), (" positive", True)]

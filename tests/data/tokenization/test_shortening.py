@@ -100,8 +100,12 @@ def _learned(example: Example, tokenizer: Any) -> list[str]:
     return [tokenizer.decode(run) for run in runs]
 
 
-def _example(messages: list[dict[str, str]], tokenizer: Any, room: int, needs: str) -> Example:
-    return render([row({"messages": messages}, "f:1")], tokenizer, needs, {}, "{text}", room)[0]
+def _example(
+    messages: list[dict[str, str]], tokenizer: Any, room: int, example_kind: str
+) -> Example:
+    return render(
+        [row({"messages": messages}, "f:1")], tokenizer, example_kind, {}, "{text}", room
+    )[0]
 
 
 @pytest.mark.parametrize("system", ["", "Speak as the sea."])
@@ -169,7 +173,7 @@ def test_it_never_begins_with_half_a_turn(tokenizer: Any) -> None:
 @pytest.mark.parametrize("room", [60, 40])
 def test_an_encoder_reads_the_latest_turns(room: int) -> None:
     tokenizer = _tokenizer("smollm2")
-    example = _example(_messages(TURNS, "S"), tokenizer, room, "pairs")
+    example = _example(_messages(TURNS, "S"), tokenizer, room, "prompt_answer")
     asked = [
         _written(tokenizer, _messages(TURNS[start:-1], "S"), ask=True) for start in (0, 2, 4, 6)
     ]
@@ -180,7 +184,7 @@ def test_an_encoder_reads_the_latest_turns(room: int) -> None:
     assert read.startswith("<|im_start|>system\n") and read.endswith("<|im_start|>assistant\n")
     assert example.answer == "4!" and example.prompt <= room
     with pytest.raises(UserError, match="the chat template alone takes 3"):
-        _example(_messages(TURNS), tokenizer, 12, "pairs")
+        _example(_messages(TURNS), tokenizer, 12, "prompt_answer")
 
 
 def test_a_prompt_that_begins_with_the_first_token_keeps_no_more_of_it() -> None:
@@ -192,26 +196,26 @@ def test_a_prompt_that_begins_with_the_first_token_keeps_no_more_of_it() -> None
 
 
 @pytest.mark.parametrize(
-    ("found", "needs", "room", "lost"),
+    ("found", "example_kind", "room", "lost"),
     [
         (Row(text="abcdef"), "tokens", 4, Lost.TEXT),
         (Row(text="abcdef"), "tokens", 7, Lost.NOTHING),
         (Row(prompt="abcdef", completion="123"), "tokens", 8, Lost.PROMPT),
         (Row(prompt="abcdef", completion="123456"), "tokens", 6, Lost.PROMPT | Lost.ANSWER),
         (Row(prompt="ab", completion="123456"), "tokens", 6, Lost.ANSWER),
-        (Row(prompt="abcdef", completion="12"), "pairs", 4, Lost.TEXT),
-        (Row(prompt="ab", completion="123456"), "pairs", 4, Lost.ANSWER),
-        (Row(text="abcdef", label="x"), "choices", 6, Lost.TEXT),
-        (Row(text="abc", label="x"), "choices", 6, Lost.NOTHING),
-        (Row(text="abcdef", label="x"), "classes", 5, Lost.TEXT),
-        (Row(text="abcde", label="x"), "classes", 5, Lost.NOTHING),
+        (Row(prompt="abcdef", completion="12"), "prompt_answer", 4, Lost.TEXT),
+        (Row(prompt="ab", completion="123456"), "prompt_answer", 4, Lost.ANSWER),
+        (Row(text="abcdef", label="x"), "label_words", 6, Lost.TEXT),
+        (Row(text="abc", label="x"), "label_words", 6, Lost.NOTHING),
+        (Row(text="abcdef", label="x"), "class_labels", 5, Lost.TEXT),
+        (Row(text="abcde", label="x"), "class_labels", 5, Lost.NOTHING),
         (Row(text="ab cd", words=("ab", "cd"), tags=("x", "y")), "tags", 4, Lost.TEXT),
         (Row(text="ab cd", words=("ab", "cd"), tags=("x", "y")), "tags", 5, Lost.NOTHING),
     ],
 )
-def test_what_is_lost_is_told(found: Row, needs: str, room: int, lost: Lost) -> None:
+def test_what_is_lost_is_told(found: Row, example_kind: str, room: int, lost: Lost) -> None:
     labels = {"x": "x", "y": "y"}
-    [example] = render([found], _tokenizer("smollm2"), needs, labels, "{text}", room)
+    [example] = render([found], _tokenizer("smollm2"), example_kind, labels, "{text}", room)
     assert example.lost == lost
 
 

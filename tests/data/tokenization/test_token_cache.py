@@ -32,7 +32,7 @@ KEPT = 20  # rows that are worth a file in these tests
 @pytest.fixture
 def rendering(tiny_llama: Path) -> Rendering:
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    return Rendering(tokenizer, "choices", WORDS, "Review: {text}\nSentiment:", 64)
+    return Rendering(tokenizer, "label_words", WORDS, "Review: {text}\nSentiment:", 64)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_later_run_reads_them_in_whatever_order(
 @pytest.mark.parametrize(
     "change",
     [
-        {"needs": "tokens"},
+        {"example_kind": "tokens"},
         {"template": "{text} is"},
         {"max_length": 12},
         {"labels": {"negative": "bad", "positive": "good"}},

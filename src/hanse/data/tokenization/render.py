@@ -22,50 +22,55 @@ from hanse.data.tokenization.text import passages
 from hanse.data.tokenization.tokenizer import Tokenizer, targets
 from hanse.errors import UserError
 
-KINDS = ("tokens", "pairs", "choices", "classes", "tags")  # what rows become
+KINDS = ("tokens", "prompt_answer", "label_words", "class_labels", "tags")  # what rows become
 
 
 def render(
     rows: Sequence[Row],
     tokenizer: Tokenizer,
-    needs: str,
+    example_kind: str,
     labels: Mapping[str, str],
     template: str,
     max_length: int,
 ) -> list[Example]:
     """The examples of `rows`, in their order.
 
-    needs: "tokens", to learn what is written; "pairs", to read a prompt and write its answer;
-        "choices", to answer with one of the label words; "classes", to choose one of a model's
-        outputs, to which the template is nothing; "tags", to choose one for each word.
+    example_kind: "tokens", to learn to write the text; "prompt_answer", to read a prompt and write
+        its answer; "label_words", to answer with one of the label words; "class_labels", to choose
+        one of a model's outputs, where the template is not used; "tags", to choose one for each
+        word.
     labels: the word of each label; if empty, the labels of these rows, sorted, are the words.
     template: holds {text}; a label word follows it after a space.
     max_length: most tokens of an example, with its answer. Conversations lose their earlier turns,
         other prompts their beginning, texts and answers their end.
     Raises UserError for rows that do not fit, with their place.
     """
-    refuse_unfit(rows, needs, labels, template)
-    if needs == "tags":
+    refuse_unfit(rows, example_kind, labels, template)
+    if example_kind == "tags":
         return tagged(rows, tokenizer, tag_names(rows, labels), max_length)
-    if needs == "pairs":
+    if example_kind == "prompt_answer":
         return paired(rows, tokenizer, labels, template, max_length)
     labelled = [index for index, row in enumerate(rows) if row.kind == "labelled"]
     other = [index for index, row in enumerate(rows) if row.kind != "labelled"]
     chosen = [rows[index] for index in labelled]
-    examples = _labelled(chosen, tokenizer, needs, labels, template, max_length) if chosen else []
+    examples = []
+    if chosen:
+        examples = _labelled(chosen, tokenizer, example_kind, labels, template, max_length)
     examples += passages([rows[index] for index in other], tokenizer, max_length)
     placed = dict(zip(labelled + other, examples, strict=True))
     return [placed[index] for index in range(len(rows))]
 
 
-def refuse_unfit(rows: Sequence[Row], needs: str, labels: Mapping[str, str], template: str) -> None:
+def refuse_unfit(
+    rows: Sequence[Row], example_kind: str, labels: Mapping[str, str], template: str
+) -> None:
     """Raise UserError for rows that do not fit as far as it can be told without a tokenizer."""
-    if needs not in KINDS:
-        raise ValueError(f"rows become {', '.join(KINDS)}, not {needs!r}")
+    if example_kind not in KINDS:
+        raise ValueError(f"rows become {', '.join(KINDS)}, not {example_kind!r}")
     _refuse_preferences(rows)
-    _refuse_tagged(rows, needs, labels)
+    _refuse_tagged(rows, example_kind, labels)
     labelled = [row for row in rows if row.kind == "labelled"]
-    chosen = needs in ("choices", "classes")
+    chosen = example_kind in ("label_words", "class_labels")
     if chosen and len(labelled) < len(rows):
         odd = next(row for row in rows if row.kind != "labelled")
         raise UserError(
@@ -117,10 +122,10 @@ def _shown_tags(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]
     return pieces
 
 
-def _refuse_tagged(rows: Sequence[Row], needs: str, labels: Mapping[str, str]) -> None:
+def _refuse_tagged(rows: Sequence[Row], example_kind: str, labels: Mapping[str, str]) -> None:
     """Words with tags are for one objective, and others' rows are not for it."""
-    row = next((row for row in rows if (row.kind == "tagged") != (needs == "tags")), None)
-    if row is not None and needs == "tags":
+    row = next((row for row in rows if (row.kind == "tagged") != (example_kind == "tags")), None)
+    if row is not None and example_kind == "tags":
         known = "classify" if row.kind == "labelled" else "sft"
         raise UserError(
             f"objective tag needs {parts_of('tagged')}, but {row.place} has {parts_of(row.kind)}; "
@@ -131,7 +136,7 @@ def _refuse_tagged(rows: Sequence[Row], needs: str, labels: Mapping[str, str]) -
             f"{row.place} has {parts_of(row.kind)}, which only objective: tag learns from, with an "
             "encoder, such as minilm-l6; use it, or name another column in data.columns."
         )
-    if needs == "tags" and rows:
+    if example_kind == "tags" and rows:
         names = tag_names(rows, labels)
         refuse_names(names)
         refuse_unknown_tags(rows, names)
@@ -152,17 +157,17 @@ def _refuse_preferences(rows: Sequence[Row]) -> None:
 def _labelled(
     rows: Sequence[Row],
     tokenizer: Tokenizer,
-    needs: str,
+    example_kind: str,
     labels: Mapping[str, str],
     template: str,
     max_length: int,
 ) -> list[Example]:
     """A prompt and its label word: as one of the choices, or as tokens to learn."""
     words = label_words(rows, labels)
-    if needs == "classes":
+    if example_kind == "class_labels":
         return classed(rows, tokenizer, words, max_length)
     known = answers(tokenizer, words)
-    if needs == "choices":
+    if example_kind == "label_words":
         refuse_alike(words, known)
     place = {label: index for index, label in enumerate(words)}
     right = [place[str(row.label)] for row in rows]
@@ -171,7 +176,7 @@ def _labelled(
     result = []
     asked, lost = prompts(rows, tokenizer, template, max_length - longest)
     for ids, index, gone in zip(asked, right, lost, strict=True):
-        if needs == "choices":
+        if example_kind == "label_words":
             nothing = (IGNORED,) * len(ids)
             result.append(Example(tuple(ids), nothing, choices, index, lost=gone))
         else:

@@ -49,7 +49,7 @@ class Rendering:
     """
 
     tokenizer: Tokenizer
-    needs: str
+    example_kind: str
     labels: Mapping[str, str]
     template: str
     max_length: int
@@ -58,11 +58,11 @@ class Rendering:
     def render(self, rows: Sequence[Row]) -> list[Example]:
         """The examples of rows, in their order; raises UserError for what cannot be read."""
         found = render.render(
-            rows, self.tokenizer, self.needs, self.labels, self.template, self.max_length
+            rows, self.tokenizer, self.example_kind, self.labels, self.template, self.max_length
         )
         for row, example in zip(rows, found, strict=True):
             self._refuse_beyond(example.ids, row.place)
-        if self.needs == "choices" and found:
+        if self.example_kind == "label_words" and found:
             for choice in found[0].choices:
                 self._refuse_beyond(choice, "a label's word")
         return found
@@ -80,7 +80,7 @@ class Rendering:
         own = [type(self.tokenizer).__qualname__, self.tokenizer.all_special_tokens]
         own += [getattr(self.tokenizer, name, None) for name in _OWN]
         own += [date.today().isoformat()] if _TODAY in template else []
-        settings = [self.needs, list(self.labels.items()), self.template, self.max_length]
+        settings = [self.example_kind, list(self.labels.items()), self.template, self.max_length]
         settings.append(self.vocabulary)
         libraries = [version(name) for name in ("tokenizers", "transformers", "jinja2")]
         told = json.dumps([own, settings, libraries], default=str)

@@ -181,7 +181,7 @@ def _refuse_unfit(experiment: Experiment) -> None:
             "out; name files of its own in data.test and data.validation, or set them to 0 and let "
             "each silo score its own rows: data.client_test."
         )
-    labelled = build_objective(experiment).example_kind in ("choices", "tags")
+    labelled = build_objective(experiment).example_kind in ("label_words", "tags")
     if experiment.brings_own_data and labelled and not data.labels:
         raise UserError(
             "the server sees no rows, so it cannot find their labels; write them down in "

@@ -30,13 +30,13 @@ SERVER = ""  # who holds the rows that no client does
 class SplitRows:
     """Rows of one split that one holder reads in one way.
 
-    holder: the client, or SERVER. needs, template: as `render.render` takes them.
+    holder: the client, or SERVER. example_kind, template: as `render.render` takes them.
     """
 
     holder: str
     split: str
     rows: list[Row]
-    needs: str
+    example_kind: str
     template: str
     model: BaseModelSettings
 
@@ -49,8 +49,8 @@ def shares(
     own: each participant's settings. asked: how tasks need their examples.
     Who holds all rows reads each as the client would to whom it was dealt.
     """
-    needs = build_objective(experiment).example_kind
-    splits = (("train", needs, division.train), ("test", asked, division.held))
+    example_kind = build_objective(experiment).example_kind
+    splits = (("train", example_kind, division.train), ("test", asked, division.held))
 
     def template(owner: str) -> str:
         return (own.get(owner) or experiment.for_client(owner)).data.template
@@ -69,9 +69,9 @@ def refuse_unfit(found: Sequence[SplitRows], labels: Mapping[str, str]) -> None:
     """Raise UserError for rows that no tokenizer could mend: a model is not loaded for them."""
     rows: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     for share in found:
-        rows[share.needs, share.template] += share.rows
-    for (needs, template), some in rows.items():
-        render.refuse_unfit(some, needs, labels, template)
+        rows[share.example_kind, share.template] += share.rows
+    for (example_kind, template), some in rows.items():
+        render.refuse_unfit(some, example_kind, labels, template)
 
 
 def read(

@@ -63,28 +63,29 @@ class Resources:
         self.attached.clear()
 
     def backbone(
-        self, settings: BaseModelSettings, needs: str, labels: Mapping[str, str]
+        self, settings: BaseModelSettings, example_kind: str, labels: Mapping[str, str]
     ) -> Backbone:
         """The base model that these settings mean, loaded when first asked for.
 
-        needs: how rows become examples. labels: the choices, or the tags, if it is these; an
-            encoder has an output for each of them.
+        example_kind: how rows become examples. labels: the label words or the tags, if examples are
+            of such a kind; an encoder has an output for each of them.
         """
-        classes = 0 if needs == "tokens" else len(labels)
+        classes = 0 if example_kind == "tokens" else len(labels)
         chosen, held = self.chosen.get(settings.noted), self.backbones.get(settings.loaded)
-        if held is None or chosen not in (None, held.chosen) or not held.serves(needs, classes):
-            held = self.backbones[settings.loaded] = load(settings, chosen, classes, needs)
+        serves = held is not None and held.serves(example_kind, classes)
+        if held is None or not serves or chosen not in (None, held.chosen):
+            held = self.backbones[settings.loaded] = load(settings, chosen, classes, example_kind)
             self.chosen[settings.noted] = held.chosen
         held.labels = {} if held.head.speaks else dict(labels)
         return held
 
     def reader(self, share: SplitRows, labels: Mapping[str, str]) -> Tokenized:
         """What makes examples of a share's rows, and of all others that are read alike."""
-        model, needs, template = share.model, share.needs, share.template
-        key = (model.loaded, model.max_length, needs, template, *labels.items())
+        model, example_kind, template = share.model, share.example_kind, share.template
+        key = (model.loaded, model.max_length, example_kind, template, *labels.items())
         if key not in self.tokenized:
             rendering = _rendering(
-                self.backbone(model, needs, labels), model, needs, labels, template
+                self.backbone(model, example_kind, labels), model, example_kind, labels, template
             )
             self.tokenized[key] = Tokenized(rendering, cache() / "tokens")
         return self.tokenized[key]
@@ -123,14 +124,14 @@ def outputs(experiment: Experiment, labels: Mapping[str, str]) -> dict[str, str]
     Where it has names for its outputs, these tell; otherwise the order is that of `labels`.
     Raises UserError if the outputs are others than the labels, and cannot become theirs.
     """
-    needs, source = build_objective(experiment).example_kind, experiment.adapter.source
-    if needs == "tokens" or not labels:
+    example_kind, source = build_objective(experiment).example_kind, experiment.adapter.source
+    if example_kind == "tokens" or not labels:
         return dict(labels)
     known = adapter_files.labels(adapter_folder(source)) if source else {}
     whose = f"the adapter in {source}"
     if not known:
         whose = experiment.model.model_name_or_path
-        known = {name: name for name in names(whose, needs)}
+        known = {name: name for name in names(whose, example_kind)}
     found = ordered(labels, known)
     if found is None and known and (source or len(known) != len(labels)):
         raise UserError(
@@ -162,7 +163,7 @@ def examples(
     experiment: Experiment,
     rows: Sequence[Row],
     labels: dict[str, str],
-    needs: str,
+    example_kind: str,
     backbone: Backbone,
     whole: bool = False,
 ) -> list[Example]:
@@ -171,19 +172,19 @@ def examples(
         return []
     report(Work(Activity.TOKENIZING, total=len(rows)))
     template = experiment.data.template
-    rendering = _rendering(backbone, experiment.model, needs, labels, template)
+    rendering = _rendering(backbone, experiment.model, example_kind, labels, template)
     return (replace(rendering, max_length=ANY_LENGTH) if whole else rendering).render(rows)
 
 
 def _rendering(
     backbone: Backbone,
     model: BaseModelSettings,
-    needs: str,
+    example_kind: str,
     labels: Mapping[str, str],
     template: str,
 ) -> Rendering:
     length = backbone.max_length(model.max_length)
-    reads = backbone.head.reads[needs]
+    reads = backbone.head.reads[example_kind]
     return Rendering(backbone.tokenizer, reads, labels, template, length, backbone.vocabulary)
 
 

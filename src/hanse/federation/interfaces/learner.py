@@ -153,9 +153,8 @@ class Learner(ABC):
 class Objective(ABC):
     """What a learner minimizes."""
 
-    example_kind: ClassVar[str] = (
-        "tokens"  # how rows become examples: "tokens" to learn, "choices", "tags"
-    )
+    # How rows become examples: "tokens" to learn, "label_words" to choose from, or "tags" of words.
+    example_kind: ClassVar[str] = "tokens"
     batchable: ClassVar[bool] = True  # asks only for `forward` or `scores`, once: cohorts can do it
 
     @abstractmethod

@@ -87,17 +87,17 @@ def read(ids: Tensor, lengths: Tensor) -> Tensor:
     return (places < lengths.clamp(min=1)[:, None]).long()
 
 
-def choose(name: str, config: Any, needs: str, classes: int) -> Head:
-    """The head of the model `name` that an objective needs; raises UserError if it has none.
+def choose(name: str, config: Any, example_kind: str, classes: int) -> Head:
+    """The head of the model `name` that reads such examples; raises UserError if it has none.
 
-    needs: as objectives say it, such as "tokens" or "tags".
+    example_kind: as objectives declare it, such as "tokens" or "tags".
     """
     kinds = [registry.find(FOLDER, own) for own in registry.names(FOLDER)]
-    heads = [kind for kind in kinds if issubclass(kind, Head) and needs in kind.reads]
+    heads = [kind for kind in kinds if issubclass(kind, Head) and example_kind in kind.reads]
     found = next((own for own in (head.of(config, classes) for head in heads) if own), None)
     if found is None:
         kind = next(iter(config.architectures or ()), type(config).__name__)
-        said = next(head.lacking[needs] for head in heads if needs in head.lacking)
+        said = next(head.lacking[example_kind] for head in heads if example_kind in head.lacking)
         raise UserError(f"the model {name} is a {kind}, which {said}.")
     return found
 

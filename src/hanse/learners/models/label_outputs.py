@@ -13,19 +13,19 @@ from transformers.models.auto.modeling_auto import (
 
 from hanse.learners.models import pretrained
 
-CLASSIFIERS: Mapping[str, Mapping[str, Any]] = {"choices": OF_TEXTS, "tags": OF_WORDS}
+CLASSIFIERS: Mapping[str, Mapping[str, Any]] = {"label_words": OF_TEXTS, "tags": OF_WORDS}
 UNNAMED = re.compile(r"LABEL_(\d+)")  # what transformers calls outputs that nobody has named
 
 Labels = Mapping[str, str]  # label in the data → its word
 
 
-def names(model: str, needs: str) -> list[str]:
+def names(model: str, example_kind: str) -> list[str]:
     """What a model calls its outputs, in order; none if it is no classifier yet, or another one.
 
-    needs: as objectives say it: choices for whole texts, tags for words.
+    example_kind: as objectives declare it: "label_words" for whole texts, "tags" for words.
     """
     config = pretrained.find(model).config
-    if not set(config.architectures or ()) & set(CLASSIFIERS.get(needs, {}).values()):
+    if not set(config.architectures or ()) & set(CLASSIFIERS.get(example_kind, {}).values()):
         return []
     return [str(config.id2label[place]) for place in range(config.num_labels)]
 

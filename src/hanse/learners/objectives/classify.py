@@ -13,7 +13,7 @@ from hanse.federation.interfaces.learner import Learner, Objective
 class Classify(Objective):
     """The mean over examples of −log p(right word), p normalized over the label words alone."""
 
-    example_kind = "choices"
+    example_kind = "label_words"
 
     def loss(self, learner: Learner, batch: Any) -> Tensor:
         return cross_entropy(learner.scores(batch), batch.choice)

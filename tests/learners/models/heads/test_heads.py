@@ -106,8 +106,10 @@ def _examples(reads: str) -> list[Example]:
 
 
 def _learner(folder: Path, reads: str, settings: Adapter) -> AdaptedModel:
-    needs = {"text": "choices", "tokens": "tags"}[reads]
-    backbone = load(BaseModelSettings(str(folder), bf16=False), classes=2, needs=needs)
+    example_kind = {"text": "label_words", "tokens": "tags"}[reads]
+    backbone = load(
+        BaseModelSettings(str(folder), bf16=False), classes=2, example_kind=example_kind
+    )
     adapter = backbone.attach(settings, 0)
     objective: Any = Classify() if reads == "text" else Tag()
     splits: dict[str, Sequence[Example]] = {"train": _examples(reads)}
@@ -208,8 +210,10 @@ def _check_batches(learner: AdaptedModel) -> None:
 @pytest.mark.parametrize("reads", AUTO)
 def test_a_row_that_only_fills_up_changes_nothing(tiny_bert: Path, reads: str, bf16: bool) -> None:
     """A cohort has as many rows for each client as for the largest."""
-    needs = {"text": "choices", "tokens": "tags"}[reads]
-    backbone = load(BaseModelSettings(str(tiny_bert), bf16=bf16), classes=2, needs=needs)
+    example_kind = {"text": "label_words", "tokens": "tags"}[reads]
+    backbone = load(
+        BaseModelSettings(str(tiny_bert), bf16=bf16), classes=2, example_kind=example_kind
+    )
     name = backbone.attach(ADAPTERS["all-linear"], 0)
     backbone.activate(name)
     ids, at, gradients = torch.tensor([[5, 6, 7, 8], [0, 0, 0, 0]]), torch.tensor([3]), []

@@ -80,7 +80,9 @@ def _learner(folder: Path, settings: Adapter) -> AdaptedModel:
         for row in sentences(24)
     ]
     names = tag_names(rows, {})
-    backbone = load(BaseModelSettings(str(folder), bf16=False), classes=len(names), needs="tags")
+    backbone = load(
+        BaseModelSettings(str(folder), bf16=False), classes=len(names), example_kind="tags"
+    )
     adapter = backbone.attach(settings, 0)
     training = TrainingSettings(learning_rate=0.02, per_device_train_batch_size=4, max_steps=8)
     splits = {"train": tagged(rows, backbone.tokenizer, names, 64)}

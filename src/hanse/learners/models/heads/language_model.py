@@ -16,7 +16,7 @@ class LanguageModel(Head):
 
     task: ClassVar[str] = "CAUSAL_LM"
     auto: ClassVar[type[Any]] = AutoModelForCausalLM
-    reads: ClassVar[Mapping[str, str]] = {"tokens": "tokens", "choices": "choices"}
+    reads: ClassVar[Mapping[str, str]] = {"tokens": "tokens", "label_words": "label_words"}
     lacking: ClassVar[Mapping[str, str]] = {
         "tokens": "does not generate text; choose a causal language model, such as smollm2-135m, "
         "or objective: classify"

@@ -18,10 +18,10 @@ class SequenceClassification(EncoderHead):
     task: ClassVar[str] = "SEQ_CLS"
     auto: ClassVar[type[Any]] = AutoModelForSequenceClassification
     known: ClassVar[Mapping[Any, Any]] = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-    reads: ClassVar[Mapping[str, str]] = {"choices": "classes"}
+    reads: ClassVar[Mapping[str, str]] = {"label_words": "class_labels"}
     lacking: ClassVar[Mapping[str, str]] = {
-        "choices": "does not choose between labels; choose an encoder, such as minilm-l6, or a "
-        "causal language model, or let objective: sft write the labels"
+        "label_words": "does not choose between labels; choose an encoder, such as minilm-l6, or "
+        "a causal language model, or let objective: sft write the labels"
     }
 
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:

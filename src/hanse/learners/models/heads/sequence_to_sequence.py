@@ -23,7 +23,7 @@ class SequenceToSequence(Head):
 
     task: ClassVar[str] = "SEQ_2_SEQ_LM"
     auto: ClassVar[type[Any]] = AutoModelForSeq2SeqLM
-    reads: ClassVar[Mapping[str, str]] = {"tokens": "pairs"}
+    reads: ClassVar[Mapping[str, str]] = {"tokens": "prompt_answer"}
     speaks: ClassVar[bool] = True
     splits: ClassVar[bool] = True
 
