@@ -27,6 +27,7 @@ from torch.nn import Module
 
 from hanse.learners.caching.activations import Activations
 from hanse.learners.models.layers import decoder_layers, replaced
+from hanse.learners.models.padding import padding_mask
 from hanse.learners.models.short_attention import unpacked
 from hanse.learners.training.batches import sent, staged
 
@@ -138,7 +139,8 @@ class FrozenLayers:
         there = ids.to(self._device)
         with self.autocast():
             if self.masked:
-                found = self.decoder(input_ids=there, attention_mask=mask(there, lengths))
+                mask = padding_mask(torch.tensor(lengths, device=self._device), ids.shape[1])
+                found = self.decoder(input_ids=there, attention_mask=mask)
             else:
                 found = self.decoder(input_ids=there, use_cache=False)
         hidden: Tensor = found[0]
@@ -202,12 +204,6 @@ def _first_suffices(model: Any, last: Module, ids: Tensor) -> bool:
         return torch.equal(base(input_ids=there).logits, plain)
     finally:
         handle.remove()
-
-
-def mask(ids: Tensor, lengths: Sequence[int]) -> Tensor:
-    """(R, T): one where there is a token, zero where a row (R, T) is only filled up."""
-    known = torch.tensor(lengths, device=ids.device)
-    return (torch.arange(ids.shape[1], device=ids.device) < known[:, None]).long()
 
 
 def _width(length: int, longest: int | None) -> int:

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from hanse import registry
 from hanse.errors import UserError
+from hanse.learners.models.padding import padding_mask
 
 FOLDER = "learners/models/heads"
 
@@ -78,13 +78,12 @@ class EncoderHead(Head):
         return {"num_labels": self.classes}
 
 
-def read(ids: Tensor, lengths: Tensor) -> Tensor:
-    """(R, T): one where a row (R, T) has a token of its own.
+def attention_mask(lengths: Tensor, width: int) -> Tensor:
+    """(R, width): 1 at the tokens of each row, 0 at its padding.
 
-    A row without any, which only fills up, has one: attention to nothing is not finite in bfloat16.
+    A row without tokens is given one: attention to nothing is not finite in bfloat16.
     """
-    places = torch.arange(ids.shape[1], device=ids.device)
-    return (places < lengths.clamp(min=1)[:, None]).long()
+    return padding_mask(lengths.clamp(min=1), width)
 
 
 def choose(name: str, config: Any, example_kind: str, classes: int) -> Head:

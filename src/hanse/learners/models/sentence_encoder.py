@@ -23,6 +23,7 @@ from hanse.data.tokenization.vocabulary import refuse_beyond
 from hanse.errors import UserError
 from hanse.learners.models import pretrained
 from hanse.learners.models.model_files import cache
+from hanse.learners.models.padding import padding_mask
 from hanse.observability.progress import track
 from hanse.observability.steps import Activity, Work
 
@@ -72,7 +73,7 @@ def _encoded(model: Any, ids: list[list[int]]) -> Vectors:
             tokens = [torch.tensor(ids[index]) for index in batch]
             padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
             lengths = torch.tensor([len(row) for row in tokens])
-            mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()  # (batch, tokens)
+            mask = padding_mask(lengths, padded.shape[1])
             found[batch] = _means(model, padded.to(device), mask.to(device)).cpu()
     vectors: Vectors = found.numpy()
     return vectors

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-from hanse.learners.models.head import EncoderHead, read
+from hanse.learners.models.head import EncoderHead, attention_mask
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,6 @@ class SequenceClassification(EncoderHead):
     }
 
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
-        mask = read(ids, lengths)
+        mask = attention_mask(lengths, ids.shape[1])
         found: Tensor = model(input_ids=ids, attention_mask=mask).logits
         return found[at.div(ids.shape[1], rounding_mode="floor")]

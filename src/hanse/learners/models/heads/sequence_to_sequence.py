@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
 from hanse.learners.models.head import Head, is_causal
 from hanse.learners.models.label_logits import labels_only
+from hanse.learners.models.padding import padding_mask
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class SequenceToSequence(Head):
         count = ids.new_ones(len(ids))  # tokens that are read; rows that only fill up have one
         count.scatter_reduce_(0, rows, column + 1, "amin", include_self=False)
         size, step = int(count.max()), column + 1 - count[rows]  # (N,) places in the answers
-        mask = (torch.arange(size, device=ids.device) < count[:, None]).long()
+        mask = padding_mask(count, size)
         inputs = ids.new_zeros(len(ids), int(step.max()) + 1)
         # Each token of an answer is given where the next one is wanted.
         inputs[rows, step] = ids[rows, column]

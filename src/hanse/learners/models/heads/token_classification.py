@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
 
-from hanse.learners.models.head import EncoderHead, read
+from hanse.learners.models.head import EncoderHead, attention_mask
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TokenClassification(EncoderHead):
     }
 
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
-        mask = read(ids, lengths)
+        mask = attention_mask(lengths, ids.shape[1])
         found: Tensor = model(input_ids=ids, attention_mask=mask).logits
         # Behind an adapter's own words, if it has any, which get outputs, too.
         return found[:, found.shape[1] - ids.shape[1] :].flatten(0, 1)[at]
