@@ -248,7 +248,7 @@ def test_the_paths_work_from_any_folder(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--from", "a.jsonl", "--silos", "10"], "9 rows cannot be dealt to 10 silos"),
+        (["--from", "a.jsonl", "--silos", "10"], "9 rows cannot be divided among 10 silos"),
         (["--from", "a.jsonl", "--silos", "0"], "--silos is 0; there must be at least one"),
         (["--from", "nowhere.jsonl"], "there is no data 'nowhere.jsonl'"),
         (["--from", "x" * 5000], "there is no data 'xxx"),
@@ -317,11 +317,13 @@ def test_held_out_rows_leave_every_silo_enough(tmp_path: Path) -> None:
         divided = divide(load(file))
         kept = [len(divided.train[name]) + len(divided.held[name]) for name in divided.train]
         assert all(left >= size / 2 for left, size in zip(kept, sizes, strict=True))
-        assert len(divided.test) == started.plan.test
+        assert len(divided.test) == started.plan.held_out.test
         file.unlink()
     # Rows that all say the same cannot be held out at all.
     (tmp_path / "a.jsonl").write_bytes(lines(labelled(1) * 9))
-    assert start([str(tmp_path / "a.jsonl")], 3, model_files.DEFAULT, file, {}).plan.test == 0
+    assert (
+        start([str(tmp_path / "a.jsonl")], 3, model_files.DEFAULT, file, {}).plan.held_out.test == 0
+    )
 
 
 def test_label_words_cannot_begin_one_another() -> None:
@@ -404,7 +406,11 @@ def test_silos_inside_a_training_folder_are_silos(tmp_path: Path) -> None:
     out = tmp_path / "e.yaml"
     started = start([str(tmp_path / "data")], None, model_files.DEFAULT, out, {})
     assert (started.plan.silos, started.plan.owner) == (2, "file")
-    assert (started.plan.test, started.plan.validation, started.plan.rows) == (18, 10, 120)
+    assert (started.plan.held_out.test, started.plan.held_out.validation, started.plan.rows) == (
+        18,
+        10,
+        120,
+    )
     again = [str(tmp_path / "data"), str(tmp_path / "data" / "train")]
     own = start(again, None, model_files.DEFAULT, tmp_path / "f.yaml", {}).sources
     said = "only files named for training are read, not those for test and validation."
@@ -436,5 +442,5 @@ def test_a_preference_is_refused_only_where_nothing_can_be_learned(tmp_path: Pat
     (tmp_path / "a.jsonl").write_bytes(lines([{"chosen": "a", "rejected": "b"}] * 4))
     found = look(str(tmp_path / "a.jsonl"), {})
     assert found.rows[0].text == "a" and "preferences" in found.remarks[0]
-    with pytest.raises(UserError, match="4 rows cannot be dealt to 5 silos"):
+    with pytest.raises(UserError, match="4 rows cannot be divided among 5 silos"):
         plan({"": found}, 5)

@@ -55,8 +55,11 @@ def tell_start(started: Start) -> None:
         more = f" and {len(plan.counts) - SHOWN} more" if len(plan.counts) > SHOWN else ""
         _tell("labels", ", ".join(labels) + more)
     whose = f" (by {plan.owner})" if plan.owner else ""
-    _tell("chosen", f"{plan.objective}, {plan.silos} silos{whose}, {plan.rounds} rounds")
-    _tell("", f"{plan.test:,} rows for the test and {plan.validation:,} for validation")
+    _tell("chosen", f"{plan.objective}, {plan.silos} silos{whose}, {plan.schedule.rounds} rounds")
+    _tell(
+        "",
+        f"{plan.held_out.test:,} rows for the test and {plan.held_out.validation:,} for validation",
+    )
     _tell("", f"by rule of thumb {duration(plan.seconds)} on two cores")
     file = shlex.quote(str(started.file))
     _tell("written", str(started.file))

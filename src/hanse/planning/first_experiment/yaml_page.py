@@ -36,6 +36,7 @@ def page(
     )
     environment.filters |= {"yaml": scalar, "note": note, "line": line}
     first = next(iter(sources.values()))
+    cut = plan.lengths.cut
     rouge = importlib.util.find_spec("rouge_score") is not None
     text = environment.from_string(template).render(
         file=file,
@@ -47,7 +48,7 @@ def page(
         held=held,
         aside=ASIDE,
         time=duration(plan.seconds),
-        cut=f"{100 * plan.cut:.0f} % of the rows are longer and are cut" if plan.cut else "all fit",
+        cut=f"{100 * cut:.0f} % of the rows are longer and are cut" if cut else "all fit",
         question=_question(first),
         unnamed=bool(plan.labels) and all(map(NUMBER.fullmatch, plan.labels)),
         scored="[exact_match, rouge_l]" if rouge else "[exact_match]",
