@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from hanse.errors import UserError
-from hanse.observability.json_logs import Lines
+from hanse.observability.json_logs import JsonLines
 from hanse.observability.metrics_endpoint import Figure, Status, metrics, shown
 from hanse.observability.steps import Activity, Training, Work, as_json
 from real_federation import free_port
@@ -56,7 +56,7 @@ def test_log_line_is_json_with_run_round_and_silo() -> None:
     record = logging.makeLogRecord(
         {"msg": "%s is\nthere", "args": ("a",), "levelname": "INFO", "silo": "a", "round": 3}
     )
-    line = Lines(lambda: about).format(record)
+    line = JsonLines(lambda: about).format(record)
     assert "\n" not in line
     found = json.loads(line)
     assert {**found, "time": ""} == {
@@ -68,7 +68,7 @@ def test_log_line_is_json_with_run_round_and_silo() -> None:
 def test_progress_in_a_log_line_is_fields_beside_the_text() -> None:
     step = Training(("a", "b"), 3, 9, 0.5, 99.0)
     record = logging.makeLogRecord({"msg": "… training 2 clients", "step": step})
-    line = json.loads(Lines(dict).format(record))
+    line = json.loads(JsonLines(dict).format(record))
     assert line["progress"] == {
         **{"step": "Training", "clients": ["a", "b"], "done": 3, "total": 9},
         **{"loss": 0.5, "tokens_per_second": 99.0},

@@ -14,6 +14,7 @@ from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.task import Task
 from hanse.federation.messages import ClientProfile, Instruction, Reply, Request, Update
 from hanse.federation.method import Method
+from hanse.observability.requests import log_event
 from hanse.randomness import RoundContext
 
 
@@ -120,10 +121,16 @@ def _train(
     """Train, encode and seal; the memory becomes the draft of this round."""
     method = endpoint.method
     update = method.algorithm.train(instruction, client)
+    log_event("trained", "trained: %s", _numbers(update))
     tensors = method.upload.encode(update.tensors, memory, request.transform_states, client.context)
     update = replace(update, tensors=tensors)
     update = method.aggregator.seal(update, request.aggregator_note, client)
+    log_event("encoded", "encoded: %d tensors", len(update.tensors))
     return replace(update, keeps_memory=endpoint.store.draft(request.round, memory))
+
+
+def _numbers(update: Update) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in update.numbers.items())
 
 
 def _evaluate(endpoint: ClientEndpoint, instruction: Instruction, client: Client) -> Update:

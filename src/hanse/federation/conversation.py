@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import Reply, Request
@@ -12,6 +13,7 @@ from hanse.federation.screening import refuse_large
 from hanse.federation.spool import Spool
 from hanse.journal.ledger import Ledger
 from hanse.observability.progress import report
+from hanse.observability.requests import log_fields, request_id
 from hanse.observability.steps import ClientReplies
 from hanse.tensors.named import Layout
 from hanse.tensors.serialization import MessageError
@@ -71,7 +73,8 @@ class Conversation:
                 if name in early:
                     yield _read_back(early.take(name))
                 else:
-                    log.warning("%s did not answer in time", name)
+                    extra = self._log_fields("missed", name)
+                    log.warning("%s did not answer in time", name, extra=extra)
 
     def count(self, size: int) -> None:
         """Count a reply of this size as done, and report the progress."""
@@ -120,18 +123,26 @@ class Conversation:
         """
         if sender not in self._missing or (reply.kind, reply.round) != (self.kind, self.round):
             facts = (reply.client, reply.kind, reply.round)
-            extra = {"silo": reply.client}
+            extra = self._log_fields("late", *facts)
             log.warning("%s answered %s of round %d late or twice: not used", *facts, extra=extra)
             self.ledger.refused(*facts, size)
             return False
         self._under_way -= 1
         if reply.lacks != self.constants or sender not in self.holding:
             return True
-        log.warning("%s lacks the adapter's constants: sent again", sender)
+        extra = self._log_fields("lacking", sender)
+        log.warning("%s lacks the adapter's constants: sent again", sender, extra=extra)
         self.ledger.received(sender, reply.kind, size, {})
         self.holding.discard(sender)
         self._unsent.appendleft(sender)
         return False
+
+    def _log_fields(
+        self, event: str, client: str, kind: str = "", round: int | None = None
+    ) -> dict[str, Any]:
+        """The `extra` of a log line; by default it concerns a request of this conversation."""
+        number = self.round if round is None else round
+        return log_fields(event, request_id(self.ledger.run_id, number, client, kind or self.kind))
 
     def _read(self, sender: str, message: bytes) -> tuple[Reply, bytes]:
         """The reply in a message, and the message; a reply with an error for an unfit one."""

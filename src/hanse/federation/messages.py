@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from hanse.observability.requests import request_id
 from hanse.tensors.named import Layout, Tensors, strip_prefix
 from hanse.tensors.serialization import Groups, MessageError, Numbers, pack, unpack, whole_number
 
@@ -71,6 +72,11 @@ class Request:
     aggregator_note: Instruction = field(default_factory=Instruction)
     constants: str = ""
     given: Tensors = field(default_factory=dict)
+
+    def id(self, run: str, client: str) -> str:
+        """The name of this request to a client in all logs; to have agreed completes a training."""
+        kind = "train" if self.kind == AGREED else self.kind
+        return request_id(run, self.round, client, kind)
 
     def pack(self) -> bytes:
         """This request as bytes."""

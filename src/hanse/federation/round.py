@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from hanse.federation.constants import Constants
 from hanse.federation.conversation import Conversation
@@ -20,6 +21,7 @@ from hanse.federation.run import Run
 from hanse.federation.screening import NormBound
 from hanse.federation.server_state import ServerState
 from hanse.observability.progress import report
+from hanse.observability.requests import log_fields, request_id
 from hanse.observability.steps import Activity, Work
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
@@ -107,6 +109,10 @@ class RoundExchange:
         others = {name: last for name, last in before.items() if name not in used}
         return others | dict.fromkeys(sorted(used & self.remembering), self.context.round)
 
+    def _log_fields(self, event: str, client: str, kind: str) -> dict[str, Any]:
+        run_id = self.run.journal.ledger.run_id
+        return log_fields(event, request_id(run_id, self.context.round, client, kind))
+
     def _request(self, kind: str, name: str, instruction: Instruction) -> Request:
         """A request with the adapter's constants for a client that does not have them."""
         state = self.server_state
@@ -160,8 +166,8 @@ class RoundExchange:
 
     def _accepts(self, kind: str, reply: Reply, size: int, layout: Layout) -> bool:
         """Whether a reply has a valid update; log and ledger have the reason if it has none."""
-        extra = {"silo": reply.client, "round": reply.round}
         if reply.error:
+            extra = self._log_fields("refused", reply.client, kind)
             log.warning("%s did not answer: %s", reply.client, reply.error, extra=extra)
             self.run.journal.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
             return False
@@ -174,7 +180,7 @@ class RoundExchange:
             self.server_state.holding.add(reply.client)
         numbers = {**reply.update.numbers, "weight": reply.update.weight}
         self.run.journal.ledger.received(reply.client, reply.kind, size, numbers)
-        log.info("%s", _summary(reply), extra=extra)
+        log.info("%s", _summary(reply), extra=self._log_fields("accepted", reply.client, kind))
         if reply.update.keeps_memory:
             self.remembering.add(reply.client)
         return True
@@ -188,7 +194,7 @@ class RoundExchange:
 
     def _refuse_update(self, name: str, kind: str, reason: str, size: int = 0) -> None:
         """Write into log and ledger that a client's update is not used."""
-        extra = {"silo": name, "round": self.context.round}
+        extra = self._log_fields("refused", name, kind)
         log.warning("the answer of %s to %s was refused: %s", name, kind, reason, extra=extra)
         self.run.journal.ledger.received(name, kind, size, {}, error=reason)
 

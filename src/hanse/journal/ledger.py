@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hanse.observability.requests import SIMULATED
 from hanse.tensors.serialization import Numbers
 
 _COLUMNS = {"round", "client", "kind", "down", "up", "error"}  # not a client's to fill in
@@ -13,9 +14,13 @@ Row = dict[str, Any]
 
 
 class Ledger:
-    """Bytes and seconds of the round in progress, as they are spent."""
+    """Bytes and seconds of the round in progress, as they are spent.
+
+    run_id: the run in the names of requests; a server sets the name by which silos know the run.
+    """
 
     def __init__(self) -> None:
+        self.run_id = SIMULATED
         self.rows: list[Row] = []
         self._last: dict[tuple[str, str], Row] = {}  # by client and kind
         self.seconds: defaultdict[str, float] = defaultdict(float)

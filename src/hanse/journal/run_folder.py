@@ -10,6 +10,7 @@ constants/           what the adapter has beside its trained tensors, if anythin
 clients/             each simulated client's memory
 tracking-id          what trackers know the run by, if it has any
 deployed-as          what silos know the run by, if they are on other machines
+log.jsonl            what their server did, line by line, if they are
 flower/              Flower's own files and logs, if they are
 adapter/             the result, in PEFT's format
 report.html          all of it at a glance

@@ -1,11 +1,13 @@
 """Who is there, who must be asked again, and whose answer is whose."""
 
 import itertools
+import json
 import logging
 import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,6 +18,7 @@ from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.sockets import Frame, pack
 from hanse.federation.messages import ClientProfile, Request
 from hanse.observability import step_text
+from hanse.observability.json_logs import log_file
 from hanse.observability.steps import SiloActivity, SiloState, WaitingForSilos
 from hanse.security.signatures import Stamp, Untrusted, sign, verify
 
@@ -419,6 +422,26 @@ def test_a_silo_with_two_nodes_is_found_at_the_one_that_is_left() -> None:
     engine.show()
     silos.send("a", REQUEST)
     assert silos.receive(20) == ("a", b"re " + REQUEST)
+
+
+@pytest.mark.usefixtures("time")
+def test_each_sending_and_each_answer_is_an_event_of_the_request(tmp_path: Path) -> None:
+    engine = Engine(n1=Node("a"), n2=Node("b"))
+    with log_file(tmp_path, dict):
+        silos = seated(engine)
+        engine.silent = {1}
+        silos.send("a", REQUEST)
+        engine.nodes = {2: engine.nodes[2], 3: Node("a", "second")}
+        engine.show()
+        assert silos.receive(60) is not None
+        engine.nodes.clear()
+        silos.send("b", REQUEST)
+        silos.receive(2)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    events = [(row["event"], row["request_id"]) for row in rows if "request_id" in row]
+    first, second = "run1/3/a/train", "run1/3/b/train"
+    sent = [("sent", first), ("sent again", first), ("received", first), ("sent", second)]
+    assert events == [*sent, ("failed", second)]
 
 
 # ---- letters

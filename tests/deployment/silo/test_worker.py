@@ -20,6 +20,7 @@ from hanse.experiment.loading import load
 from hanse.federation.messages import Instruction, Reply, Request
 from hanse.journal.yaml_text import dump
 from hanse.learners.models.model_hash import hash_of
+from hanse.observability.json_logs import log_file
 from hanse.security import kits as identity
 from hanse.security.kits import ServerKit, SiloKit
 from hanse.security.signatures import Inbox, Outbox, Untrusted
@@ -87,6 +88,39 @@ def test_what_does_not_fit_is_refused_and_said(
     assert said in (resident.silo.state / "refusals.jsonl").read_text()
 
 
+def test_all_that_is_logged_of_a_request_has_its_name(
+    resident: SiloWorker,
+    letter: Envelope,
+    server: Simulation,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    asked = replace(letter, request=_train(server)).pack()
+    with log_file(tmp_path, resident.about):
+        for _ in range(2):
+            resident.answer(asked)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {row["request_id"] for row in rows} == {"a1/1/silo-1/train"}
+    events = [row["event"] for row in rows if "event" in row]
+    assert events == ["received", "trained", "encoded", "replied", "received", "replied"]
+
+
+@pytest.mark.parametrize("request_round", [1, 99])
+def test_a_refusal_of_a_request_has_its_name(
+    resident: SiloWorker, letter: Envelope, server: Simulation, request_round: int
+) -> None:
+    """The round does not exist in the job; or the job itself is refused when the request comes."""
+    request = replace(Request.parse(_train(server)), round=request_round)
+    other = {"model": "5e" * 32} if request_round == 1 else {}
+    answer = SiloReply.parse(
+        resident.answer(replace(letter, request=request.pack(), **other).pack())
+    )
+    assert answer.error or Reply.parse(answer.body).error
+    [line] = map(json.loads, (resident.silo.state / "refusals.jsonl").read_text().splitlines())
+    assert line["request_id"] == f"a1/{request_round}/silo-1/train"
+
+
 def test_what_is_no_letter_is_refused(resident: SiloWorker) -> None:
     assert SiloReply.parse(resident.answer(b"?")).error
 
@@ -104,7 +138,7 @@ def test_a_request_that_breaks_the_training_does_not_end_the_silo(
         patch.setattr("hanse.deployment.silo.worker.respond", broken)
         reply = Reply.parse(SiloReply.parse(resident.answer(asked)).body)
         assert reply.error and "secret" not in reply.error
-        patch.setattr(resident, "_engagement", broken)
+        patch.setattr(resident, "_activate", broken)
         assert "secret" not in SiloReply.parse(resident.answer(asked)).error != ""
     assert Reply.parse(SiloReply.parse(resident.answer(asked)).body).error == ""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from hanse.deployment.silo.agreement import LARGEST, Sent, content, sent, stated
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import AGREE, AGREED, ClientProfile, Instruction, Reply, Request
+from hanse.observability.requests import SIMULATED, log_fields, request_id
 from hanse.tensors.serialization import MessageError
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Agreeing(Transport):
     """A federation whose clients exchange statements.
 
     job: the experiment's text, as clients are sent it.
+    run: the run's name, for the names of requests.
     patience: seconds that those who have answered wait for the others, unless a third of the time
         that they have to train is less.
     """
@@ -51,11 +53,12 @@ class Agreeing(Transport):
         job: str,
         patience: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
+        run: str = SIMULATED,
     ) -> None:
         if inner.max_in_flight is not None:
             raise ValueError("clients can agree only if all are asked before any has to answer")
         self._inner, self._job, self._patience, self._clock = inner, job, patience, clock
-        self._round = _Round(0)
+        self._run, self._round = run, _Round(0)
 
     def profiles(self) -> list[ClientProfile]:
         return self._inner.profiles()
@@ -90,7 +93,8 @@ class Agreeing(Transport):
                 return found
             if said := self._false(client, statement):
                 self._tell_if_all()
-                log.warning("%s: %s", client, said, extra={"silo": client})
+                name = request_id(self._run, self._round.number, client, "train")
+                log.warning("%s: %s", client, said, extra=log_fields("refused", name))
                 return client, Reply(client, "train", self._round.number, error=said).pack()
             patience = self._patience if left is None else min(self._patience, left / 3)
             self._round.closes = self._round.closes or self._clock() + patience

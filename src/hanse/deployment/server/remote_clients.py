@@ -70,9 +70,10 @@ class RemoteClients(Transport):
         return self.roster.profiles()
 
     def send(self, client: str, message: bytes) -> None:
-        remote = self.roster.clients[client]
-        remote.request, remote.kind = message, Request.parse(message).kind
-        remote.requested_at = time.monotonic()
+        remote, request = self.roster.clients[client], Request.parse(message)
+        remote.request, remote.kind = message, request.kind
+        remote.request_id = request.id(self.envelopes.envelope.run, client)
+        remote.requested_at, remote.tries = time.monotonic(), 0
         if remote.node is not None:
             self._collector.ask(remote)
 

@@ -16,6 +16,7 @@ from hanse.deployment.envelopes import HELLO, Envelopes, RefusedError, SiloReply
 from hanse.deployment.server.engine import Engine
 from hanse.deployment.server.roster import RemoteClient, Roster
 from hanse.deployment.server.timers import QUIET_BEFORE_HELLO, REPLY_GRACE, NodeTimers
+from hanse.observability.requests import log_event, log_fields
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class Sent:
 
     name: the silo that it is for; empty for a hello, which asks who is at the node.
     number: the number of its envelope.
-    request: the request in it; empty if it asks for the silo's profile.
+    request: the request in it; empty if it asks for the silo's profile. request_id: its name.
     at: when it was sent.
     """
 
@@ -34,6 +35,7 @@ class Sent:
     name: str = ""
     number: int = 0
     request: bytes = b""
+    request_id: str = ""
     at: float = 0.0
 
 
@@ -58,6 +60,10 @@ class ReplyCollector:
         """Send a connected silo its request."""
         assert client.node is not None and client.request is not None
         client.asked_at, client.resend_at = time.monotonic(), math.inf
+        client.tries += 1
+        event = "sent" if client.tries == 1 else "sent again"
+        sent = client.kind, f"{len(client.request):,}"
+        log_event(event, f"{event}: request to %s, %s bytes", *sent, request=client.request_id)
         self._send(client, client.node, client.request)
 
     def mark_unknown(self, client: RemoteClient) -> None:
@@ -144,6 +150,8 @@ class ReplyCollector:
         if came:
             log.info("%s is there", client.name, extra={"silo": client.name})
         if sent.request:
+            size = f"{len(answer.body):,}"
+            log_event("received", "received: %s bytes", size, request=sent.request_id)
             if client.request is sent.request:  # and not a later one
                 client.request, client.resend_at = None, math.inf
             self.replies.append((client.name, answer.body))
@@ -172,7 +180,9 @@ class ReplyCollector:
 
     def _on_failure(self, sent: Sent, reason: str) -> None:
         """Log why there is no valid answer, and greet the node again later."""
-        extra = {"silo": sent.name} if sent.name else {}
+        extra = log_fields("failed", sent.request_id)
+        if sent.name:
+            extra["silo"] = sent.name
         log.warning("%s: %s", sent.name or f"node {sent.node}", reason, extra=extra)
         if sent.name and self.roster.clients[sent.name].node == sent.node:
             self.mark_unknown(self.roster.clients[sent.name])
@@ -181,7 +191,8 @@ class ReplyCollector:
     def _send(self, client: RemoteClient, node: int, request: bytes) -> None:
         """Send an envelope to the silo at a node; without a request it asks for the profile."""
         envelope, number = self.envelopes.write(client.name, request)
-        self._post(Sent(node, client.name, number, request), envelope)
+        name = client.request_id if request else ""
+        self._post(Sent(node, client.name, number, request, name), envelope)
 
     def _post(self, sent: Sent, body: bytes) -> None:
         now = time.monotonic()

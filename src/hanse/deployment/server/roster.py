@@ -16,8 +16,8 @@ class RemoteClient:
     session: identifies its process. A silo with another session has forgotten its last request.
     seen_at: when anything came from it last. asked_at: when its request was last sent.
     resend_at: when its request counts as lost and is sent again.
-    request: the request that it has not answered yet. kind: the kind of that request.
-    requested_at: when that request was first sent.
+    request: the request that it has not answered yet. kind, request_id: of that request.
+    requested_at: when that request was handed over. tries: how often it has been sent.
     """
 
     name: str
@@ -29,7 +29,9 @@ class RemoteClient:
     profile: ClientProfile | None = None
     request: bytes | None = None
     kind: str = ""
+    request_id: str = ""
     requested_at: float = 0.0
+    tries: int = 0
 
     def activity(self, now: float) -> SiloActivity:
         """The silo's activity, as far as the server can tell, and for how long it has lasted."""

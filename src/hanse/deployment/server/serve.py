@@ -36,7 +36,7 @@ from hanse.journal.tracking import refuse_missing
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.models.model_hash import hash_of
 from hanse.learners.models.precision import read
-from hanse.observability.json_logs import LogFormat, structured
+from hanse.observability.json_logs import LogFormat, console_lines, log_file
 from hanse.observability.metrics_endpoint import shown
 from hanse.registry import name_of
 from hanse.security.kits import SERVER, ServerKit, open_server
@@ -83,8 +83,7 @@ def serve(
         log.info("%s is finished; choose another output_dir for a new run", folder)
         return folder
     watch = Watch(folder, experiment.rounds, wanted)
-    structured(logs, watch.about)
-    with shown(status_port, watch.status), terminable():
+    with console_lines(logs, watch.about), shown(status_port, watch.status), terminable():
         return _serve(experiment, address, kit, watch)
 
 
@@ -97,16 +96,26 @@ def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watc
     journal = _journal(folder, made)
     plan = experiment.deployment
     most = ROOM + WIDEST * sum(each.numel() for each in made.learner.parameters().values())
-    with closing(journal), _engine(folder / FLOWER, address, kit, most) as engine:
+    with (
+        closing(journal),
+        log_file(folder, watch.about),
+        _engine(folder / FLOWER, address, kit, most) as engine,
+    ):
         sign, opened = _signed(kit, folder) if kit else (None, None)
         envelopes = Envelopes(_envelope(folder, made), sign, opened, _adapters(made))
         silos = RemoteClients(engine, wanted, envelopes, plan.needed(len(wanted)), plan.deadline)
+        journal.ledger.run_id = envelopes.envelope.run
         watch.silos = silos
-        federation = Agreeing(silos, envelopes.envelope.settings) if kit is not None else silos
+        federation = _agreeing(silos) if kit is not None else silos
         run = made.run(journal, federation)
         with execute.stoppable() as stop:
             silos.stop = stop.is_set
             return execute.go(made, run, stop, again="the same command")
+
+
+def _agreeing(silos: RemoteClients) -> Agreeing:
+    envelope = silos.envelopes.envelope
+    return Agreeing(silos, envelope.settings, run=envelope.run)
 
 
 @contextmanager

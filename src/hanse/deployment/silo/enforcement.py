@@ -18,6 +18,7 @@ from hanse.errors import UserError
 from hanse.experiment.part_kinds import AGGREGATOR, ALGORITHM, OBJECTIVE, spec_name
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.messages import AGREED, Reply, Request, Update
+from hanse.observability.requests import current_request
 
 COUNTS = {"examples", "tokens"}  # numbers that tell how many rows a silo has, and how long
 UNHASHED = ""  # in place of a base model's hash that is not known yet
@@ -156,6 +157,7 @@ def note(
     if log.exists() and log.stat().st_size > LARGEST:
         log.replace(log.with_name("refusals.1.jsonl"))
     line = {"time": clock(), "run": run, "what": what, "reason": reason}
+    line |= {"request_id": name} if (name := current_request()) else {}
     atomic_files.append(log, json.dumps(line, ensure_ascii=False).encode() + b"\n", private=True)
 
 

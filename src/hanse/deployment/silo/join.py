@@ -16,7 +16,7 @@ from hanse.deployment.silo.worker import SiloWorker
 from hanse.deployment.sockets import Connection, Listener, door
 from hanse.errors import StoppedError, UserError, terminable
 from hanse.learners.models.model_files import CACHE
-from hanse.observability.json_logs import LogFormat, structured
+from hanse.observability.json_logs import LogFormat, console_lines, log_file
 from hanse.observability.metrics_endpoint import Status, shown
 from hanse.security.kits import SiloKit, open_silo
 
@@ -88,7 +88,6 @@ def _join(
     silo: SiloSettings, kit: SiloKit | None, status_port: int | None, logs: LogFormat
 ) -> None:
     resident = SiloWorker(silo, kit)
-    structured(logs, resident.about)
     node: FlowerNode | None = None
 
     def status() -> Status:
@@ -97,7 +96,12 @@ def _join(
         return Status(facts, well, [*resident.figures()])
 
     tls = (kit.authority, kit.node_key) if kit else ()
-    with shown(status_port, status), door() as entrance:
+    with (
+        console_lines(logs, resident.about),
+        log_file(silo.state, resident.about),
+        shown(status_port, status),
+        door() as entrance,
+    ):
         try:
             made = FlowerNode(silo.state / "flower", silo.server, entrance, *tls)
             made.start()

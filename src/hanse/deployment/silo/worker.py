@@ -1,8 +1,8 @@
-"""A silo's side of a run: it stays in memory from round to round, and answers letters.
+"""The worker of a silo: it stays in memory from round to round, and answers the server's envelopes.
 
-What a server sends are settings and tensors. The settings are read with our own model of an
-experiment; which rows are read, where the model lies, and whether it is done at all is for
-`silo.yaml` to say.
+A server sends settings and tensors. The settings are read with this package's own model of an
+experiment. Where the rows and the model lie, and whether the silo takes part at all, is decided by
+`silo.yaml`.
 """
 
 import hashlib
@@ -31,41 +31,49 @@ from hanse.federation.messages import Reply, Request
 from hanse.learners.models.precision import read
 from hanse.observability.memory import peak_memory
 from hanse.observability.metrics_endpoint import Figure
+from hanse.observability.requests import answering, current_request, log_event, log_fields
 from hanse.security.kits import SiloKit
 from hanse.security.signatures import Inbox, Outbox, Untrusted
+from hanse.tensors.serialization import MessageError
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class ActiveRun:
-    """A silo's side of one run.
+    """The silo's side of one run.
 
-    last: the last request, as a hash, and what was replied: a server that asks again because it did
-        not hear it is told again, and nothing is trained twice.
+    last: the hash of the last request, and the reply to it. A server that did not receive the reply
+        asks again and gets the same reply; nothing is trained twice.
     """
 
     settings: str
     site: ClientEndpoint
-    gate: Guard
+    guard: Guard
     round: int = 0  # of the last request
     last: tuple[str, bytes] = ("", b"")
 
     def reply(self, message: bytes) -> bytes:
-        """The reply to a request; raises RefusedError for what is none."""
-        asked = hashlib.sha256(message).hexdigest()
-        if self.last[0] != asked:
-            start = time.perf_counter()
-            reply = self.gate.answer(message, self._respond)
-            if reply is None:
-                raise RefusedError("the request cannot be read.")
-            told = Reply.parse(reply)
-            if told.error:  # next time it may go well
-                return reply
-            self.last = asked, reply
-            took = time.perf_counter() - start
-            log.info("round %d: answered %s in %.1f s", told.round, told.kind, took)
-        return self.last[1]
+        """The reply to a request; raises RefusedError if the request cannot be read."""
+        log_event("received", "received: request of %s bytes", f"{len(message):,}")
+        digest = hashlib.sha256(message).hexdigest()
+        if self.last[0] == digest:
+            log_event("replied", "replied as before, since the same request came again")
+            return self.last[1]
+        start = time.perf_counter()
+        data = self.guard.answer(message, self._respond)
+        if data is None:
+            raise RefusedError("the request cannot be read.")
+        reply = Reply.parse(data)
+        if reply.error:  # is not kept, since the next try may succeed
+            extra = log_fields("refused", current_request())
+            log.warning("round %d: no %s: %s", reply.round, reply.kind, reply.error, extra=extra)
+            return data
+        self.last = digest, data
+        took = time.perf_counter() - start
+        extra = log_fields("replied", current_request())
+        log.info("round %d: answered %s in %.1f s", reply.round, reply.kind, took, extra=extra)
+        return data
 
     def _respond(self, message: bytes) -> bytes:
         request = Request.parse(message)
@@ -74,30 +82,31 @@ class ActiveRun:
             return respond(self.site, message)
         except LostMemory as error:
             log.warning("%s", error)
-            said = str(error)
+            reason = str(error)
         except UserError:
             raise
-        except Exception:  # whatever a server sends, it does not end this process
+        except Exception:  # no request of a server may end this process
             log.exception("round %d: it could not %s", request.round, request.kind)
-            said = WITHHELD
-        return Reply(self.site.profile.name, request.kind, request.round, error=said).pack()
+            reason = WITHHELD
+        return Reply(self.site.profile.name, request.kind, request.round, error=reason).pack()
 
 
 @dataclass
 class SiloWorker:
-    """One silo in memory: its base models, its rows, and the run it is in.
+    """One silo in memory: its base models, its rows, and the run in which it takes part.
 
-    kit: by which it is known, and knows the server; none on one machine alone.
+    kit: its keys, and those of the server; none for a server on the same machine.
+    requests: how many were answered, by kind. loaded: how often a run was loaded.
     """
 
     silo: SiloSettings
     kit: SiloKit | None = None
-    held: Resources = field(default_factory=Resources)
+    resources: Resources = field(default_factory=Resources)
     session: str = field(default_factory=lambda: secrets.token_hex(8))
-    requests: Counter[str] = field(default_factory=Counter)  # answered ones, by kind
+    requests: Counter[str] = field(default_factory=Counter)
     refused: int = 0
-    loaded: int = 0  # how often a run was loaded
-    _engaged: ActiveRun | None = None
+    loaded: int = 0
+    _active: ActiveRun | None = None
     _run: str = ""
 
     def __post_init__(self) -> None:
@@ -107,116 +116,135 @@ class SiloWorker:
             self._outbox = Outbox(self.silo.name, self.kit.signing)
 
     def answer(self, data: bytes) -> bytes:
-        """The answer to a letter, or to the question who is here."""
+        """The answer to an envelope, or to a hello, which asks who is here."""
         if data == HELLO:
             return SiloReply(self.silo.name, self.session).pack()
         if self.kit is None:
-            return self._answered(data, None).pack()
+            return self._answer(data, None).pack()
         try:
             stamp, body = self._inbox.open(data)
         except Untrusted as error:
-            self._refuse(f"{error}.", "")
-            return SiloReply(self.silo.name, self.session, error=f"{error}.").pack()
-        return self._outbox.reply(self._answered(body, stamp.run).pack(), stamp)
+            return self._refusal(RefusedError(f"{error}."), "").pack()
+        return self._outbox.reply(self._answer(body, stamp.run).pack(), stamp)
 
-    def _answered(self, data: bytes, run: str | None) -> SiloReply:
-        """The answer to a letter, which was signed for this run."""
+    def _answer(self, data: bytes, run: str | None) -> SiloReply:
+        """The answer to an envelope; run: the one that it was signed for, if it was signed."""
         try:
-            letter = Envelope.parse(data)
-            if run not in (None, letter.run):
+            envelope = Envelope.parse(data)
+            if run not in (None, envelope.run):
                 raise RefusedError("the letter is of another run than it was signed for.")
-            engaged = self._engagement(letter)
-            body = engaged.reply(letter.request) if letter.request else b""
+        except RefusedError as error:
+            return self._refusal(error, run or "")
+        with answering(self._request_id(envelope)):
+            return self._take_part(envelope, run)
+
+    def _take_part(self, envelope: Envelope, run: str | None) -> SiloReply:
+        """Do what an envelope asks for, or refuse it."""
+        try:
+            active = self._activate(envelope)
+            body = active.reply(envelope.request) if envelope.request else b""
             self.requests["round" if body else "profile"] += 1
-        except Refused as error:  # which is noted where it is raised
-            self._refuse(str(error))
-            return SiloReply(self.silo.name, self.session, error=str(error))
+        except Refused as error:  # has written it into the log of refusals
+            return self._refusal(error, None)
         except UserError as error:
-            self._refuse(str(error), run or "")
-            tells = self.silo.policy.share_error_texts or isinstance(error, RefusedError)
-            return SiloReply(self.silo.name, self.session, error=str(error) if tells else WITHHELD)
-        except Exception:  # whatever a server sends, it does not end this process
+            return self._refusal(error, run or "")
+        except Exception:  # no envelope of a server may end this process
             log.exception("a letter could not be answered")
             return SiloReply(self.silo.name, self.session, error=WITHHELD)
-        return SiloReply(self.silo.name, self.session, engaged.site.profile, body=body)
+        return SiloReply(self.silo.name, self.session, active.site.profile, body=body)
 
-    def _refuse(self, reason: str, run: str | None = None) -> None:
-        """Count a refusal, and say it; run: of which it is, if it must be noted, too."""
+    def _request_id(self, envelope: Envelope) -> str:
+        """The name of the request in an envelope; empty if there is none that can be read."""
+        try:
+            request = envelope.request and Request.parse(envelope.request)
+        except MessageError:
+            return ""
+        return request.id(envelope.run, self.silo.name) if request else ""
+
+    def _refusal(self, error: UserError, run: str | None) -> SiloReply:
+        """Count and log a refusal; the server is told the reason if the policy lets it leave.
+
+        run: the run in whose name it goes into the log of refusals; None if it is there already.
+        """
         self.refused += 1
-        log.warning("refused: %s", reason)
+        log.warning("refused: %s", error, extra=log_fields("refused", current_request()))
         if run is not None:
-            note(self.silo.state, run, "refused", reason)
+            note(self.silo.state, run, "refused", str(error))
+        leaves = isinstance(error, Refused | RefusedError) or self.silo.policy.share_error_texts
+        return SiloReply(self.silo.name, self.session, error=str(error) if leaves else WITHHELD)
 
-    def _engagement(self, letter: Envelope) -> ActiveRun:
-        """This silo's side of a run, made when the run or its settings are new."""
-        if letter.version != hanse.__version__:
+    def _activate(self, envelope: Envelope) -> ActiveRun:
+        """The silo's side of an envelope's run, loaded if the run or its settings are new."""
+        if envelope.version != hanse.__version__:
             raise RefusedError(
-                f"the server has hanse {letter.version}, this silo {hanse.__version__}; "
+                f"the server has hanse {envelope.version}, this silo {hanse.__version__}; "
                 "install the same."
             )
-        engaged = self._engaged
-        if engaged is None or (self._run, engaged.settings) != (letter.run, letter.settings):
-            log.info("run %s: loading", letter.run)
-            self._engaged = None  # two would need twice the memory
-            engaged = self._engaged = self._engage(letter)
-            self._run = letter.run
+        active = self._active
+        if active is None or (self._run, active.settings) != (envelope.run, envelope.settings):
+            log.info("run %s: loading", envelope.run)
+            self._active = None  # two at once would need twice the memory
+            active = self._active = self._load(envelope)
+            self._run = envelope.run
             self.loaded += 1
-        return engaged
+        return active
+
+    def _load(self, envelope: Envelope) -> ActiveRun:
+        sites: list[ClientEndpoint] = []
+
+        def rows(experiment: Experiment) -> RowCounts:
+            site, counts = _site(self.silo, experiment, envelope, self.resources)
+            sites.append(site)
+            return counts
+
+        guard = Guard(self.silo, self.kit, envelope.run, sealed=False)
+        guard.accept(envelope.settings.encode(), rows, envelope.model)
+        return ActiveRun(envelope.settings, sites[0], guard)
 
     def about(self) -> dict[str, Any]:
-        """Of which run and round a log line is."""
-        round = self._engaged.round if self._engaged else 0
-        return {"run": self._run, "round": round, "silo": self.silo.name}
+        """The run, round and silo that log lines name at this moment."""
+        return {"run": self._run, "round": self._round, "silo": self.silo.name}
 
     def figures(self) -> Iterator[Figure]:
-        """What it has done since it was started."""
-        round = self._engaged.round if self._engaged else 0
-        yield Figure("hanse_round", "The round of the last request", round, {})
+        """What the worker has done since it was started."""
+        yield Figure("hanse_round", "The round of the last request", self._round, {})
         for kind, count in dict(self.requests).items():
             yield Figure("hanse_requests", "Answered requests", count, {"kind": kind}, True)
         yield Figure("hanse_refusals", "Letters that were refused", self.refused, {}, True)
         yield Figure("hanse_loads", "How often a run was loaded", self.loaded, {}, True)
         yield Figure("hanse_memory_bytes", "The most memory it has held", peak_memory(), {})
 
-    def _engage(self, letter: Envelope) -> ActiveRun:
-        made: list[ClientEndpoint] = []
-
-        def rows(experiment: Experiment) -> RowCounts:
-            site, counts = _site(self.silo, experiment, letter, self.held)
-            made.append(site)
-            return counts
-
-        gate = Guard(self.silo, self.kit, letter.run, sealed=False)
-        gate.accept(letter.settings.encode(), rows, letter.model)
-        return ActiveRun(letter.settings, made[0], gate)
+    @property
+    def _round(self) -> int:
+        return self._active.round if self._active else 0
 
 
 def _site(
-    silo: SiloSettings, experiment: Experiment, letter: Envelope, held: Resources
+    silo: SiloSettings, experiment: Experiment, envelope: Envelope, resources: Resources
 ) -> tuple[ClientEndpoint, RowCounts]:
-    """A silo's side of the run that a letter is about, and how many rows it has.
+    """The silo's endpoint in an envelope's run, and how many rows it has.
 
-    Raises RefusedError for other rows than the server divides.
+    Raises RefusedError if its rows are not those that the server divides.
     """
-    if letter.precision:
-        held.chosen |= read({experiment.model.noted: _plain(letter.precision)})
+    if envelope.precision:
+        resources.chosen |= read({experiment.model.noted: _plain(envelope.precision)})
     experiment = experiment.model_copy(update={"clients_per_pass": "off"})
-    division = held.division(experiment)
-    if not experiment.brings_own_data and division.digest != letter.rows:
+    division = resources.division(experiment)
+    if not experiment.brings_own_data and division.digest != envelope.rows:
         raise RefusedError(
             f"the rows of {silo.name} are not those that the server divides among its silos; bring "
             "the same file, or give each silo its own in the experiment's clients."
         )
     mine = replace(division, validation=[], test=[])
-    made = simulate(experiment, held, mine, only=(silo.name,))
-    for remark in made.division.remarks:
+    simulation = simulate(experiment, resources, mine, only=(silo.name,))
+    for remark in simulation.division.remarks:
         log.warning("%s", remark)
-    memories = silo.state / "runs" / letter.run
-    site = made.site(memories, silo.name, silo.checkpoint_seconds)
-    splits = made.silos[silo.name].examples
+    memories = silo.state / "runs" / envelope.run
+    site = simulation.site(memories, silo.name, silo.checkpoint_seconds)
+    splits = simulation.silos[silo.name].examples
     counts = RowCounts(len(splits["train"]), len(splits["test"]))
-    told = rounded(counts.train, silo.policy.count_rounding)
-    return replace(site, profile=replace(site.profile, examples=told)), counts
+    examples = rounded(counts.train, silo.policy.count_rounding)
+    return replace(site, profile=replace(site.profile, examples=examples)), counts
 
 
 def _plain(text: str) -> object:
