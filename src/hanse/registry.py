@@ -4,16 +4,17 @@ The folders are the registry. A part from outside the package is written `path/t
 only local files are read, and only those that the user has named by hand are run.
 """
 
+import ast
 import difflib
 import hashlib
 import importlib
 import math
-import pkgutil
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from inspect import isabstract
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
@@ -92,9 +93,8 @@ def label(folder: str) -> str:
 
 def names(folder: str) -> list[str]:
     """The names of the package's parts in one folder, sorted."""
-    home = [str(Path(root) / folder) for root in hanse.__path__]
-    found = sorted(module.name for module in pkgutil.iter_modules(home))
-    return [name for name in found if _class_in(folder, name) is not None]
+    files = [file for root in hanse.__path__ for file in (Path(root) / folder).glob("*.py")]
+    return sorted(file.stem for file in files if _declares_part(file))
 
 
 def build(folder: str, spec: str | Mapping[str, Any], homes: Iterable[Path] = ()) -> Any:
@@ -155,9 +155,13 @@ def find(folder: str, name: str, homes: Iterable[Path] = ()) -> type:
             f"there is no {name!r:.80} in {label(folder)}{suggestion(name, known)}; "
             f"there are {', '.join(known)}, or path/to/file.py:Class for one of your own."
         )
-    found = _class_in(folder, name)
-    assert found is not None  # `names` lists only files that hold their class
-    return found
+    module = importlib.import_module(f"hanse.{folder.replace('/', '.')}.{name}")
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    return next(
+        part
+        for part in classes
+        if part.__module__ == module.__name__ and _is_part(part.__name__, name)
+    )
 
 
 def name_of(part: Any) -> str:
@@ -201,15 +205,16 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def _class_in(folder: str, name: str) -> type | None:
-    """The class in folder/name.py whose lower-case name is the file's, without underscores."""
-    module = importlib.import_module(f"hanse.{folder.replace('/', '.')}.{name}")
-    for value in vars(module).values():
-        if not isinstance(value, type) or value.__module__ != module.__name__:
-            continue
-        if value.__name__.lower() == name.replace("_", ""):
-            return value
-    return None
+@cache
+def _declares_part(file: Path) -> bool:
+    """Whether a file declares the class of its name; it is read, not imported."""
+    statements = ast.parse(file.read_bytes()).body
+    return any(isinstance(s, ast.ClassDef) and _is_part(s.name, file.stem) for s in statements)
+
+
+def _is_part(class_name: str, file_name: str) -> bool:
+    """Whether a class is the part of a file: the names are equal but for case and underscores."""
+    return class_name.lower() == file_name.replace("_", "")
 
 
 def _empty(file: Path) -> ModuleType:

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model, field_validator, model_validator
 
-from hanse.data.partitioning import Partitioner
 from hanse.errors import UserError
 from hanse.experiment import overrides
 from hanse.experiment.part_kinds import (
@@ -22,11 +21,7 @@ from hanse.experiment.part_kinds import (
 )
 from hanse.experiment.sections import Data, Deployment, Evaluation, SettingsModel, Spec
 from hanse.experiment.validation import NAME, SettingError
-from hanse.federation.interfaces.aggregator import Aggregator
-from hanse.federation.interfaces.algorithm import Algorithm
-from hanse.federation.interfaces.learner import Objective
-from hanse.federation.interfaces.task import Task
-from hanse.journal.tracking import Tracker
+from hanse.lazy_imports import lazy_imports
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.peft import methods
 from hanse.learners.injection.adapter import Adapter
@@ -34,6 +29,11 @@ from hanse.learners.injection.mixed import Mixed
 from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.training.settings import TrainingSettings
 from hanse.registry import suggestion
+
+with lazy_imports():
+    from hanse.data import partitioning
+    from hanse.federation.interfaces import aggregator, algorithm, learner, task
+    from hanse.journal import tracking
 
 # By what an objective needs, the task that is measured if none is named.
 MEASURED = {"tokens": "perplexity", "label_words": "classification", "tags": "tagging"}
@@ -230,37 +230,37 @@ def build_parts(experiment: Experiment) -> None:
             raise SettingError(str(error), kind.place) from None
 
 
-def build_algorithm(experiment: Experiment) -> Algorithm:
+def build_algorithm(experiment: Experiment) -> "algorithm.Algorithm":
     """The algorithm, with its settings."""
-    part: Algorithm = ALGORITHM.build(experiment.algorithm)
+    part: algorithm.Algorithm = ALGORITHM.build(experiment.algorithm)
     return part
 
 
-def build_aggregator(experiment: Experiment) -> Aggregator:
+def build_aggregator(experiment: Experiment) -> "aggregator.Aggregator":
     """The aggregator, with its settings."""
-    part: Aggregator = AGGREGATOR.build(experiment.aggregator)
+    part: aggregator.Aggregator = AGGREGATOR.build(experiment.aggregator)
     return part
 
 
-def build_objective(experiment: Experiment) -> Objective:
+def build_objective(experiment: Experiment) -> "learner.Objective":
     """What clients minimize."""
-    part: Objective = OBJECTIVE.build(experiment.objective)
+    part: learner.Objective = OBJECTIVE.build(experiment.objective)
     return part
 
 
-def build_partitioner(experiment: Experiment) -> Partitioner:
+def build_partitioner(experiment: Experiment) -> "partitioning.Partitioner":
     """How rows are divided among the clients."""
-    part: Partitioner = PARTITIONER.build(experiment.data.partition)
+    part: partitioning.Partitioner = PARTITIONER.build(experiment.data.partition)
     return part
 
 
-def build_tasks(experiment: Experiment) -> dict[str, Task]:
+def build_tasks(experiment: Experiment) -> "dict[str, task.Task]":
     """What is measured, by name; by default what fits the objective."""
     specs = experiment.evaluation.tasks
     if specs is None:
         specs = [MEASURED[build_objective(experiment).example_kind]]
-    tasks: dict[str, Task] = _build_all(TASK, specs)
-    if len({task.example_kind for task in tasks.values()}) > 1:
+    tasks: dict[str, task.Task] = _build_all(TASK, specs)
+    if len({one.example_kind for one in tasks.values()}) > 1:
         raise UserError(
             f"the tasks {', '.join(tasks)} need examples of different kinds; "
             "measure one of them in this run, the other with `hanse evaluate`."
@@ -268,7 +268,7 @@ def build_tasks(experiment: Experiment) -> dict[str, Task]:
     return tasks
 
 
-def build_trackers(experiment: Experiment) -> dict[str, Tracker]:
+def build_trackers(experiment: Experiment) -> "dict[str, tracking.Tracker]":
     """What shows the run, by name."""
     return _build_all(TRACKER, experiment.report_to)
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 
 from hanse.errors import UserError
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.lora_xs import LoraXS
+from hanse.learners.adapters.peft import methods
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.backbone import Backbone
 from hanse.learners.injection.adapter import Adapter
@@ -174,3 +176,8 @@ def test_layers_as_peft_may_write_them(
 def test_a_folder_without_an_adapter(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no adapter that can be read"):
         read(tmp_path)
+
+
+def test_the_names_of_methods_are_those_that_peft_knows() -> None:
+    known = {kind.value.lower() for kind in PeftType if kind in PEFT_TYPE_TO_CONFIG_MAPPING}
+    assert methods() == sorted(known)

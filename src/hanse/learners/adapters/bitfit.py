@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-from peft import LNTuningConfig
 from pydantic import ConfigDict
 
 from hanse.errors import UserError
+from hanse.lazy_imports import lazy_imports
 from hanse.learners.injection.adapter import Adapter
-from hanse.learners.injection.target_modules import base_modules
-from hanse.learners.models.quantization import refuse_copies
+
+with lazy_imports():
+    import peft
+
+    from hanse.learners.injection import target_modules as modules
+    from hanse.learners.models import quantization
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,10 @@ class BitFit(Adapter):
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    def config(self, model: Any) -> LNTuningConfig:
+    def config(self, model: Any) -> "peft.LNTuningConfig":
         biased = {
             name: module
-            for name, module in base_modules(model)
+            for name, module in modules.base_modules(model)
             if "bias" in dict(module.named_parameters(recurse=False))
         }
         if not biased:
@@ -32,8 +36,8 @@ class BitFit(Adapter):
                 f"BitFit trains biases, and a {model.config.model_type} model has none; choose "
                 "another adapter, such as lora or ia3."
             )
-        refuse_copies("bitfit", biased.values())
-        return LNTuningConfig(target_modules=list(biased))
+        quantization.refuse_copies("bitfit", biased.values())
+        return peft.LNTuningConfig(target_modules=list(biased))
 
     def trains(self, name: str) -> bool:
         return name.endswith(".bias")

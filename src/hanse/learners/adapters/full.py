@@ -3,14 +3,18 @@
 from dataclasses import dataclass
 from typing import Any
 
-from peft import LNTuningConfig
 from pydantic import ConfigDict, NonNegativeInt, PositiveInt
 
 from hanse.errors import UserError
+from hanse.lazy_imports import lazy_imports
 from hanse.learners.injection.adapter import Adapter
-from hanse.learners.injection.target_modules import base_modules
-from hanse.learners.models.layers import decoder_layers
-from hanse.learners.models.quantization import refuse_copies
+
+with lazy_imports():
+    import peft
+
+    from hanse.learners.injection import target_modules as modules
+    from hanse.learners.models import layers as model_layers
+    from hanse.learners.models import quantization
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,16 @@ class Full(Adapter):
     freeze_layers: NonNegativeInt = 0
     top_layers: PositiveInt | None = None
 
-    def config(self, model: Any) -> LNTuningConfig:
+    def config(self, model: Any) -> "peft.LNTuningConfig":
         names = self._trained(model)
-        refuse_copies("full", (module for name, module in base_modules(model) if name in names))
-        return LNTuningConfig(target_modules=names)
+        quantization.refuse_copies(
+            "full", (module for name, module in modules.base_modules(model) if name in names)
+        )
+        return peft.LNTuningConfig(target_modules=names)
 
     def _trained(self, model: Any) -> list[str]:
         """The names of all modules with weights of their own that are trained."""
-        layers = decoder_layers(model)[1]
+        layers = model_layers.decoder_layers(model)[1]
         first = self._first(len(layers))
         frozen = {id(inner) for layer in layers[:first] for inner in layer.modules()}
         before = self.freeze_embeddings or first > 0
@@ -46,7 +52,7 @@ class Full(Adapter):
         tied = output and model.config.tie_word_embeddings
         stays = {id(output.weight)} if tied and before else set()
         found = []
-        for name, module in base_modules(model):
+        for name, module in modules.base_modules(model):
             before = before and not (layers and module is layers[0])
             own = {id(parameter) for parameter in module.parameters(recurse=False)}
             if own - stays and not before and id(module) not in frozen:

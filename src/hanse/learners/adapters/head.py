@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-from peft import LNTuningConfig
-from peft.utils.constants import DUMMY_TARGET_MODULES
 from pydantic import ConfigDict
 
 from hanse.errors import UserError
+from hanse.lazy_imports import lazy_imports
 from hanse.learners.injection.adapter import Adapter
-from hanse.learners.models.layers import heads
+
+with lazy_imports():
+    import peft
+    from peft.utils import constants
+
+    from hanse.learners.models import layers
 
 
 @dataclass(frozen=True)
@@ -21,17 +25,17 @@ class Head(Adapter):
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    def config(self, model: Any) -> LNTuningConfig:
+    def config(self, model: Any) -> "peft.LNTuningConfig":
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         if base.get_output_embeddings() is not None:
             raise UserError(
                 f"adapter.head trains a classifier's head, and a {base.config.model_type} model "
                 "here is one of language; choose an encoder, such as minilm-l6, or another adapter."
             )
-        ours = {name: f"{name}." for name in heads(base)}
+        ours = {name: f"{name}." for name in layers.heads(base)}
         whole = [name for name, _ in base.named_parameters()]
         there = [name for name, start in ours.items() if any(n.startswith(start) for n in whole)]
-        return LNTuningConfig(
-            target_modules=DUMMY_TARGET_MODULES,
+        return peft.LNTuningConfig(
+            target_modules=constants.DUMMY_TARGET_MODULES,
             modules_to_save=[name.rpartition(".")[2] for name in there],
         )

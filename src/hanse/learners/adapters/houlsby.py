@@ -4,20 +4,17 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, PositiveFloat
-from transformers.activations import ACT2FN
 
 from hanse.errors import UserError
-from hanse.learners.injection.adapter import Adapter
-from hanse.learners.injection.target_modules import (
-    Layers,
-    Targets,
-    matching,
-    plain,
-    sublayers,
-    unmatched,
-)
-from hanse.learners.injection.tuners.bottleneck import KIND, BottleneckConfig
+from hanse.lazy_imports import lazy_imports
+from hanse.learners.injection.adapter import BOTTLENECK, Adapter, Layers, Targets
 from hanse.registry import NAMES, suggestion
+
+with lazy_imports():
+    from transformers import activations
+
+    from hanse.learners.injection import target_modules as modules
+    from hanse.learners.injection.tuners import bottleneck
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Houlsby(Adapter):
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
-    kind: ClassVar[str] = KIND
+    kind: ClassVar[str] = BOTTLENECK
     attention: ClassVar[bool] = True  # whether there is one behind attention, too
 
     reduction_factor: PositiveFloat = 16.0
@@ -39,14 +36,15 @@ class Houlsby(Adapter):
     target_modules: Targets = None
     layers_to_transform: Layers | None = None  # that have bottlenecks, counted from 0; none: all
 
-    def config(self, model: Any) -> BottleneckConfig:
-        if self.non_linearity not in ACT2FN:
-            near = suggestion(self.non_linearity, ACT2FN)
+    def config(self, model: Any) -> "bottleneck.BottleneckConfig":
+        known = activations.ACT2FN
+        if self.non_linearity not in known:
+            near = suggestion(self.non_linearity, known)
             raise UserError(
                 f"adapter: there is no non_linearity {self.non_linearity!r}{near}; transformers "
-                f"has {', '.join(sorted(ACT2FN))}."
+                f"has {', '.join(sorted(known))}."
             )
-        return BottleneckConfig(
+        return bottleneck.BottleneckConfig(
             target_modules=self._targets(model),
             reduction_factor=self.reduction_factor,
             non_linearity=self.non_linearity,
@@ -54,9 +52,9 @@ class Houlsby(Adapter):
 
     def _targets(self, model: Any) -> list[str] | str:
         """The linear layers that give h."""
-        targets = plain(self.target_modules) or sublayers(model, self.attention)
+        targets = modules.plain(self.target_modules) or modules.sublayers(model, self.attention)
         layers = self.layers_to_transform
-        return targets if layers is None else matching(model, targets, layers)
+        return targets if layers is None else modules.matching(model, targets, layers)
 
     def refused(self, model: Any, error: Exception) -> str:
-        return unmatched(model, self.target_modules, error, "this model", "a bottleneck")
+        return modules.unmatched(model, self.target_modules, error, "this model", "a bottleneck")

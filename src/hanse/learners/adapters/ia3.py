@@ -4,22 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from peft import IA3Config
-from peft.utils.constants import (
-    TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as USUAL_INNER,
-)
-from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as USUAL
 from pydantic import ConfigDict
 
-from hanse.learners.injection.adapter import Adapter
-from hanse.learners.injection.target_modules import (
-    Layers,
-    Targets,
-    matching,
-    plain,
-    unmatched,
-    whole,
-)
+from hanse.lazy_imports import lazy_imports
+from hanse.learners.injection.adapter import Adapter, Layers, Targets
+
+with lazy_imports():
+    import peft
+    from peft.utils import constants
+
+    from hanse.learners.injection import target_modules as modules
 
 
 @dataclass(frozen=True)
@@ -37,22 +31,25 @@ class IA3(Adapter):
     feedforward_modules: Targets = None
     layers_to_transform: Layers | None = None  # that have them, counted from 0; none: all
 
-    def config(self, model: Any) -> IA3Config:
-        targets, inner = plain(self.target_modules), plain(self.feedforward_modules)
+    def config(self, model: Any) -> "peft.IA3Config":
+        targets = modules.plain(self.target_modules)
+        inner = modules.plain(self.feedforward_modules)
         kind = model.config.get_text_config().model_type
-        if self.layers_to_transform is not None and (targets or kind in USUAL):
-            inner = USUAL_INNER.get(kind, []) if inner is None else inner
-            targets = matching(model, targets or USUAL[kind], self.layers_to_transform)
-            scaled = set(whole(model, inner)) if inner else set()
+        usual = constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING.get(kind)
+        usual_inner = constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(kind)
+        if self.layers_to_transform is not None and (chosen := targets or usual):
+            inner = usual_inner or [] if inner is None else inner
+            targets = modules.matching(model, chosen, self.layers_to_transform)
+            scaled = set(modules.whole(model, inner)) if inner else set()
             inner = [name for name in targets if name in scaled]
-        elif inner is None and isinstance(targets, list) and kind in USUAL_INNER:
+        elif inner is None and isinstance(targets, list) and usual_inner is not None:
             # PEFT would save its whole choice, and refuse it: they must be among the targets.
-            usual = USUAL_INNER[kind]
-            inner = [name for name in targets if any(f".{name}".endswith(f".{u}") for u in usual)]
-        return IA3Config(target_modules=targets, feedforward_modules=inner)
+            ends = tuple(f".{name}" for name in usual_inner)
+            inner = [name for name in targets if f".{name}".endswith(ends)]
+        return peft.IA3Config(target_modules=targets, feedforward_modules=inner)
 
     def refused(self, model: Any, error: Exception) -> str:
-        return unmatched(model, self.target_modules, error, "this model", "IA3")
+        return modules.unmatched(model, self.target_modules, error, "this model", "IA3")
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> Adapter:

@@ -5,23 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar
 
-from peft import LoraConfig, PeftModel
-from peft.tuners.lora import LoraLayer
-from peft.tuners.lora.layer import ParamWrapper
 from pydantic import ConfigDict, Field, PositiveFloat
-from torch.nn import Linear
-from transformers.pytorch_utils import Conv1D
 
 from hanse.errors import UserError
-from hanse.learners.injection.adapter import Adapter
-from hanse.learners.injection.target_modules import (
-    Layers,
-    Targets,
-    base_modules,
-    in_layers,
-    plain,
-    unmatched,
-)
+from hanse.lazy_imports import lazy_imports
+from hanse.learners.injection.adapter import Adapter, Layers, Targets
+
+with lazy_imports():
+    import peft
+    from peft.tuners.lora import layer as lora_layer
+    from torch import nn
+    from transformers import pytorch_utils
+
+    from hanse.learners.injection import target_modules as modules
 
 
 @dataclass(frozen=True)
@@ -56,27 +52,31 @@ class Lora(Adapter):
         """The number s that multiplies B·A."""
         return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
 
-    def config(self, model: Any) -> LoraConfig:
+    def config(self, model: Any) -> "peft.LoraConfig":
         self._refuse_wide(model)
-        values: dict[str, Any] = {**asdict(self), "target_modules": plain(self.target_modules)}
+        values: dict[str, Any] = {
+            **asdict(self),
+            "target_modules": modules.plain(self.target_modules),
+        }
         if self.layers_to_transform is not None:
             values["layers_to_transform"] = list(self.layers_to_transform)
-            values["target_modules"] = in_layers(
+            values["target_modules"] = modules.in_layers(
                 model, self.target_modules, self.layers_to_transform
             )
         parameters = self.target_parameters
         values["target_parameters"] = None if parameters is None else list(parameters)
         values |= _doubled(self.r, self.lora_alpha, parameters or ())
-        return LoraConfig(**values)
+        return peft.LoraConfig(**values)
 
     def refused(self, model: Any, error: Exception) -> str:
         where = "this model" if self.layers_to_transform is None else "the model's layers"
-        return unmatched(model, self.target_modules, error, where, "LoRA")
+        return modules.unmatched(model, self.target_modules, error, where, "LoRA")
 
     def _refuse_wide(self, model: Any) -> None:
         """Refuse a rank above every matrix of the model, before factors of that size are made."""
+        matrices = (nn.Linear, pytorch_utils.Conv1D)
         sides = [
-            min(m.weight.shape) for _, m in base_modules(model) if isinstance(m, Linear | Conv1D)
+            min(m.weight.shape) for _, m in modules.base_modules(model) if isinstance(m, matrices)
         ]
         if sides and self.r > max(sides):
             raise UserError(
@@ -84,12 +84,14 @@ class Lora(Adapter):
                 f"rows or columns, so a higher rank adds nothing; set it to {max(sides)} or less."
             )
 
-    def check(self, model: PeftModel, name: str) -> None:
+    def check(self, model: "peft.PeftModel", name: str) -> None:
         """A rank above the size of every adapted matrix only costs; experts are in all layers."""
-        layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        layers: list[Any] = [
+            module for module in model.modules() if isinstance(module, lora_layer.LoraLayer)
+        ]
         pairs = [(own.lora_A[name], own.lora_B[name]) for own in layers if name in own.lora_A]
         if self.layers_to_transform is not None and any(
-            isinstance(o, ParamWrapper) for o in layers
+            isinstance(o, lora_layer.ParamWrapper) for o in layers
         ):
             raise UserError(
                 "adapter.lora.layers_to_transform does not go with fused experts, which PEFT "

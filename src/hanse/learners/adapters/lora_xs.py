@@ -4,12 +4,16 @@ import logging
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from peft import PeftModel
 from pydantic import ConfigDict, Field, PositiveFloat
 
-from hanse.learners.injection.adapter import Adapter
-from hanse.learners.injection.target_modules import Layers, Targets, in_layers, plain, unmatched
-from hanse.learners.injection.tuners.lora_xs import KIND, CoreConfig, LinearWithCore
+from hanse.lazy_imports import lazy_imports
+from hanse.learners.injection.adapter import LORA_XS, Adapter, Layers, Targets
+
+with lazy_imports():
+    import peft
+
+    from hanse.learners.injection import target_modules as modules
+    from hanse.learners.injection.tuners import lora_xs
 
 log = logging.getLogger(__name__)
 
@@ -24,19 +28,19 @@ class LoraXS(Adapter):
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
-    kind: ClassVar[str] = KIND
+    kind: ClassVar[str] = LORA_XS
 
     r: Annotated[int, Field(ge=1, le=65_536)] = 32
     lora_alpha: PositiveFloat = 32
     target_modules: Targets = "all-linear"
     layers_to_transform: Layers | None = None  # that have them, counted from 0; none: all
 
-    def config(self, model: Any) -> CoreConfig:
-        targets = plain(self.target_modules)
+    def config(self, model: Any) -> "lora_xs.CoreConfig":
+        targets = modules.plain(self.target_modules)
         layers = self.layers_to_transform
         if layers is not None:
-            targets = in_layers(model, self.target_modules, layers)
-        return CoreConfig(
+            targets = modules.in_layers(model, self.target_modules, layers)
+        return lora_xs.CoreConfig(
             r=self.r,
             lora_alpha=self.lora_alpha,
             target_modules=targets,
@@ -44,11 +48,11 @@ class LoraXS(Adapter):
         )
 
     def refused(self, model: Any, error: Exception) -> str:
-        return unmatched(model, self.target_modules, error, "this model", "LoRA-XS")
+        return modules.unmatched(model, self.target_modules, error, "this model", "LoRA-XS")
 
-    def check(self, model: PeftModel, name: str) -> None:
+    def check(self, model: "peft.PeftModel", name: str) -> None:
         """Say where the rank is above the size of a matrix."""
-        layers = [own for own in model.modules() if isinstance(own, LinearWithCore)]
+        layers = [own for own in model.modules() if isinstance(own, lora_xs.LinearWithCore)]
         ranks = [len(own.core_r[name]) for own in layers if name in own.core_r]
         cut = [rank for rank in ranks if rank < self.r]
         if cut:

@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from peft import PromptEncoderConfig
 from pydantic import ConfigDict, Field
 
 from hanse.errors import UserError
+from hanse.lazy_imports import lazy_imports
 from hanse.learners.adapters.prompt_tuning import PromptTuning
-from hanse.learners.injection import virtual_tokens
 from hanse.learners.injection.adapter import Adapter, VirtualTokens
+
+with lazy_imports():
+    import peft
+
+    from hanse.learners.injection import virtual_tokens
 
 LAYERS = 2  # of an MLP, whatever is asked for; an LSTM's unless it is told
 
@@ -35,7 +39,7 @@ class PTuning(Adapter):
     encoder_num_layers: Annotated[int, Field(ge=1, le=64)] = LAYERS
     encoder_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
-    def config(self, model: Any) -> PromptEncoderConfig:
+    def config(self, model: Any) -> "peft.PromptEncoderConfig":
         lstm = self.encoder_reparameterization_type == "LSTM"
         if not lstm and (self.encoder_num_layers != LAYERS or self.encoder_dropout):
             raise UserError(
@@ -48,7 +52,7 @@ class PTuning(Adapter):
                 "is one; set encoder_num_layers to 2 or more, or leave encoder_dropout out."
             )
         sizes = virtual_tokens.sizes(model)
-        return PromptEncoderConfig(num_transformer_submodules=1, **sizes, **asdict(self))
+        return peft.PromptEncoderConfig(num_transformer_submodules=1, **sizes, **asdict(self))
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> Adapter:

@@ -3,17 +3,25 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from runpy import run_path
 from types import NoneType
 from typing import Annotated, Any, ClassVar
 
-from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftModel, PeftType
 from pydantic import ConfigDict
 
 from hanse.errors import UserError
+from hanse.lazy_imports import lazy_imports
 from hanse.learners.injection.adapter import CIRCUMSTANCES, Adapter
-from hanse.learners.injection.attached_adapter import parameters
-from hanse.learners.injection.target_modules import linears
 from hanse.registry import NAMES, ServerText, plain_names, suggestion
+
+with lazy_imports():
+    import peft
+
+    from hanse.learners.injection import attached_adapter
+    from hanse.learners.injection import target_modules as modules
 
 # What PEFT has, but a federation of learners that only minimize a loss could not train rightly.
 UNFIT = {
@@ -66,9 +74,9 @@ class Peft(Adapter):
         *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, re.error, OSError),
     )
 
-    def config(self, model: Any) -> PeftConfig:
-        name = PeftType.__members__.get(self.method.upper())
-        kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(name) if name else None
+    def config(self, model: Any) -> "peft.PeftConfig":
+        name = peft.PeftType.__members__.get(self.method.upper())
+        kind = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(name) if name else None
         if kind is None:
             known = methods()
             raise UserError(
@@ -94,24 +102,24 @@ class Peft(Adapter):
 
     def refused(self, model: Any, error: Exception) -> str:
         said = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
-        names = ", ".join(name for name, _ in linears(model).most_common())
-        allowed = _settings(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(self.method.upper())])
+        names = ", ".join(name for name, _ in modules.linears(model).most_common())
+        allowed = _settings(peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(self.method.upper())])
         return (
             f"{self.method} cannot be put into this model, whose linear layers are {names}: "
             f"{said}; change its settings, of which PEFT has {', '.join(sorted(allowed))}, or "
             "choose another adapter."
         )
 
-    def check(self, model: PeftModel, name: str) -> None:
+    def check(self, model: "peft.PeftModel", name: str) -> None:
         """Some methods do nothing, and say nothing, until their settings are right."""
         model.set_adapter(name)
-        live = parameters(model, name).values()
+        live = attached_adapter.parameters(model, name).values()
         if not any(parameter.requires_grad and parameter.numel() for parameter in live):
             raise UserError(self.refused(model, ValueError("nothing would be trained")))
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> Adapter:
-        usual = PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]().to_dict()
+        usual = peft.PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]().to_dict()
         given = usual.keys() & written.keys() - CIRCUMSTANCES
         settings = {name: written[name] for name in sorted(given) if written[name] != usual[name]}
         return cls(str(written["peft_type"]).lower(), settings)
@@ -122,6 +130,13 @@ def _settings(kind: Any) -> set[str]:
     return set(kind().to_dict().keys() - CIRCUMSTANCES)
 
 
+@lru_cache
 def methods() -> list[str]:
-    """PEFT's names of its methods, in lower case."""
-    return sorted(kind.value.lower() for kind in PeftType if kind in PEFT_TYPE_TO_CONFIG_MAPPING)
+    """PEFT's names of its methods, in lower case.
+
+    Only the file that lists them is run: names are checked before PEFT is imported.
+    """
+    home = find_spec("peft")
+    assert home is not None and home.origin is not None  # hanse depends on it
+    listed = run_path(str(Path(home.origin).parent / "utils" / "peft_types.py"))["PeftType"]
+    return sorted(kind.value.lower() for kind in listed)

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from peft import PrefixTuningConfig
 from pydantic import ConfigDict
 
 from hanse.errors import UserError
+from hanse.lazy_imports import lazy_imports
 from hanse.learners.injection.adapter import Adapter, VirtualTokens
-from hanse.learners.models.gradient_checkpointing import recomputed
+
+with lazy_imports():
+    import peft
+
+    from hanse.learners.models import gradient_checkpointing
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,11 @@ class PrefixTuning(Adapter):
 
     num_virtual_tokens: VirtualTokens = 20
 
-    def config(self, model: Any) -> PrefixTuningConfig:
-        if recomputed(model):
+    def config(self, model: Any) -> "peft.PrefixTuningConfig":
+        if gradient_checkpointing.recomputed(model):
             raise UserError(
                 "prefix_tuning puts keys and values into a cache, which a layer that is computed "
                 "again would fill twice; set model.gradient_checkpointing: false, or choose "
                 "another adapter, such as prompt_tuning."
             )
-        return PrefixTuningConfig(num_virtual_tokens=self.num_virtual_tokens)
+        return peft.PrefixTuningConfig(num_virtual_tokens=self.num_virtual_tokens)

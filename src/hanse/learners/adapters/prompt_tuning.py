@@ -3,11 +3,15 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from peft import PromptTuningConfig
 from pydantic import ConfigDict
 
-from hanse.learners.injection import virtual_tokens
+from hanse.lazy_imports import lazy_imports
 from hanse.learners.injection.adapter import Adapter, VirtualTokens
+
+with lazy_imports():
+    import peft
+
+    from hanse.learners.injection import virtual_tokens
 
 
 @dataclass(frozen=True)
@@ -19,9 +23,9 @@ class PromptTuning(Adapter):
 
     num_virtual_tokens: VirtualTokens = 20
 
-    def config(self, model: Any) -> PromptTuningConfig:
+    def config(self, model: Any) -> "peft.PromptTuningConfig":
         # One prompt: an encoder's, where there is a decoder, too.
-        return PromptTuningConfig(
+        return peft.PromptTuningConfig(
             num_virtual_tokens=self.num_virtual_tokens,
             num_transformer_submodules=1,
             **virtual_tokens.sizes(model),

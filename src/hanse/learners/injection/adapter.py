@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar
 
-from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftModel
-from pydantic import Field, TypeAdapter
+from pydantic import Field, NonNegativeInt, TypeAdapter
+
+from hanse.lazy_imports import lazy_imports
+from hanse.registry import NAMES
+
+with lazy_imports():
+    import peft
 
 # What PEFT writes about where an adapter comes from, and what it finds out by itself.
 CIRCUMSTANCES = {
@@ -18,6 +23,10 @@ CIRCUMSTANCES = {
 }
 # Words of an adapter's own before a text; more would take memory before a model is asked.
 VirtualTokens = Annotated[int, Field(ge=1, le=4_096)]
+# Names of modules, or a regular expression, which a silo does not take from a server.
+Targets = Annotated[tuple[str, ...] | str | None, NAMES]
+Layers = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]  # counted from 0
+BOTTLENECK, LORA_XS = "BOTTLENECK", "LORA_XS"  # the kinds that PEFT does not have itself
 HEADED = ("SEQ_CLS", "TOKEN_CLS")  # tasks whose models have a head of their own
 
 
@@ -37,7 +46,7 @@ class Adapter(ABC):
     refusals: ClassVar[tuple[type[Exception], ...]] = (ValueError, TypeError, re.error)
 
     @abstractmethod
-    def config(self, model: Any) -> PeftConfig:
+    def config(self, model: Any) -> "peft.PeftConfig":
         """What PEFT is told for this model; raises UserError if the model cannot be adapted so."""
 
     def refused(self, model: Any, error: Exception) -> str:
@@ -57,7 +66,7 @@ class Adapter(ABC):
         """Whether this parameter, of those that PEFT has put into the model, is trained."""
         return True
 
-    def check(self, model: PeftModel, name: str) -> None:  # noqa: B027 (most need none)
+    def check(self, model: "peft.PeftModel", name: str) -> None:  # noqa: B027 (most need none)
         """Raise UserError if what was put into the model under this name makes no sense."""
 
     @classmethod
@@ -71,7 +80,7 @@ class Adapter(ABC):
         known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
         # A head that is new has to be saved with the adapter.
         headed = {"modules_to_save"} if written.get("task_type") in HEADED else set()
-        usual = PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]().to_dict()
+        usual = peft.PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]().to_dict()
         for name in sorted(usual.keys() & written.keys() - known - CIRCUMSTANCES - headed):
             if written[name] and written[name] != usual[name]:
                 raise ValueError(f"has {name}: {written[name]!r}")

@@ -18,10 +18,11 @@ from hanse import registry
 from hanse.errors import UserError
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.injection import mixed
-from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.adapter import LORA_XS, Adapter
 from hanse.learners.injection.adapter_layout import CONFIG, WEIGHTS, folders, marked
 from hanse.learners.injection.attached_adapter import ENCODER
 from hanse.learners.injection.mixed import Mixed
+from hanse.learners.injection.tuners import bottleneck as bottleneck  # PEFT knows the kind then
 from hanse.learners.injection.tuners import lora_xs
 from hanse.tensors.named import Tensors
 from hanse.tensors.serialization import own_storage
@@ -46,7 +47,7 @@ def save(
     config: Any = model.peft_config[adapter]
     with torch.no_grad():  # a prompt is made just as it is for scores
         beside = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
-    if config.peft_type == lora_xs.KIND:
+    if config.peft_type == LORA_XS:
         config, tensors = lora_xs.as_lora(model, adapter, tensors)
         beside = {}
     whole = {**{name: tensor.contiguous() for name, tensor in beside.items()}, **tensors}

@@ -4,15 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peft import PeftConfig, PeftModel
-from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
-from torch import Tensor
+from hanse.lazy_imports import lazy_imports
+from hanse.learners.injection.adapter import BOTTLENECK, Adapter
 
-from hanse.learners.injection.adapter import Adapter
-from hanse.learners.injection.tuners.bottleneck import KIND
-from hanse.tensors.named import Tensors
+with lazy_imports():
+    import peft
+    import torch
+    from peft import mapping
 
-TOGETHER = (KIND, "IA3", "LORA")  # in this order each is around those before it
+    from hanse.tensors import named
+
+TOGETHER = (BOTTLENECK, "IA3", "LORA")  # in this order each is around those before it
 WRAPPED = ".base_layer"  # what a layer around another one adds to the inner one's name
 
 
@@ -45,13 +47,13 @@ class Mixed(Adapter):
         first, *rest = sorted(kinds, key=lambda kind: TOGETHER.index(kind.kind))
         return cls(first, tuple(rest))
 
-    def config(self, model: Any) -> PeftConfig:
+    def config(self, model: Any) -> "peft.PeftConfig":
         return self.main.config(model)
 
     def refused(self, model: Any, error: Exception) -> str:
         return self.main.refused(model, error)
 
-    def check(self, model: PeftModel, name: str) -> None:
+    def check(self, model: "peft.PeftModel", name: str) -> None:
         for kind in self.kinds:
             kind.check(model, name)
 
@@ -66,14 +68,14 @@ def kind_of(name: str, kinds: Iterable[str]) -> str:
 
 
 def divided(
-    tensors: Tensors, kinds: Sequence[str]
-) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    tensors: "named.Tensors", kinds: Sequence[str]
+) -> "tuple[list[dict[str, torch.Tensor]], dict[str, torch.Tensor]]":
     """Each kind's tensors, by the names that they have in a model without the other kinds; and
     those that are of no kind, such as a head's.
 
     kinds: PEFT's names of them, innermost first.
     """
-    found: dict[str, dict[str, Tensor]] = {kind: {} for kind in (*kinds, "")}
+    found: dict[str, dict[str, torch.Tensor]] = {kind: {} for kind in (*kinds, "")}
     for name, tensor in tensors.items():
         kind = kind_of(name, kinds)
         inner = kind not in (kinds[-1], "")  # the outermost has the layer's own name
@@ -82,7 +84,9 @@ def divided(
     return list(found.values()), rest
 
 
-def nested(divided: Sequence[Mapping[str, Tensor]], kinds: Sequence[str]) -> dict[str, Tensor]:
+def nested(
+    divided: "Sequence[Mapping[str, torch.Tensor]]", kinds: Sequence[str]
+) -> "dict[str, torch.Tensor]":
     """The inverse: all tensors by the names that they have where one kind is around the other."""
     places = [{_place(n, kind) for n in own} for own, kind in zip(divided, kinds, strict=True)]
     found = {}
@@ -97,5 +101,5 @@ def nested(divided: Sequence[Mapping[str, Tensor]], kinds: Sequence[str]) -> dic
 
 def _place(name: str, kind: str) -> str:
     """The layer that a tensor of this kind is in; empty if it is of another kind."""
-    place, mark, _ = name.partition(f".{PEFT_TYPE_TO_PREFIX_MAPPING[kind]}")  # type: ignore[index]
+    place, mark, _ = name.partition(f".{mapping.PEFT_TYPE_TO_PREFIX_MAPPING[kind]}")  # type: ignore[index]
     return place if mark else ""

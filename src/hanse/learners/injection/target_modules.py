@@ -3,21 +3,16 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any
+from typing import Any
 
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
-from pydantic import Field, NonNegativeInt
 from torch.nn import Linear, Module
 from transformers.pytorch_utils import Conv1D
 
 from hanse.errors import UserError
-from hanse.registry import NAMES
-
-# Names of modules, or a regular expression, which a silo does not take from a server.
-Targets = Annotated[tuple[str, ...] | str | None, NAMES]
-Layers = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]  # counted from 0
+from hanse.learners.injection.adapter import Layers, Targets
 
 
 def linears(model: Module, spare: Module | None = None) -> Counter[str]:

@@ -13,14 +13,16 @@ import os
 import re
 from pathlib import Path
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
 from hanse import atomic_files
 from hanse.errors import UserError, refuse_missing
+from hanse.lazy_imports import lazy_imports
 from hanse.learners.models.vetting import vet
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
 from hanse.registry import suggestion
+
+with lazy_imports():
+    import transformers
 
 log = logging.getLogger(__name__)
 
@@ -112,16 +114,18 @@ def convert(file: Path, folder: Path) -> None:
     log.info("converting %s once; this takes about half a minute", name)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
-            loaded = AutoModelForCausalLM.from_pretrained(home, gguf_file=name, dtype="float32")
-            tokenizer = AutoTokenizer.from_pretrained(home, gguf_file=name)
+            loaded = transformers.AutoModelForCausalLM.from_pretrained(
+                home, gguf_file=name, dtype="float32"
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(home, gguf_file=name)
     except Exception as error:  # by what a cut or damaged file makes its reader stumble over
         raise UserError(f"{file} is no GGUF file that can be loaded: {error}") from None
     # A model read from GGUF refuses to be saved, so its weights move into a fresh one.
     values = loaded.config.to_dict()
     values.pop("quantization_config", None)
     values.pop("_name_or_path", None)
-    config = AutoConfig.for_model(**values)
-    model = AutoModelForCausalLM.from_config(config, dtype="float32")
+    config = transformers.AutoConfig.for_model(**values)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype="float32")
     model.load_state_dict(loaded.state_dict())
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))

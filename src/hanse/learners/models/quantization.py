@@ -9,7 +9,7 @@ import importlib.util
 import math
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +19,7 @@ from transformers import BitsAndBytesConfig, TorchAoConfig
 from hanse.errors import UserError
 from hanse.learners.models.head import Head
 from hanse.learners.models.pretrained import Found, Held
-
-Quantization = Literal["none", "int8", "nf4"]
+from hanse.learners.models.settings import Quantization
 
 LIBRARIES = {"int8": ("torchao", "accelerate"), "nf4": ("bitsandbytes", "accelerate")}
 EXACT = 0.1  # how far a gradient may be off in relation: bfloat16 is far nearer

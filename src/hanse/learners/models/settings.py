@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from hanse.learners.models.model_files import DEFAULT
-from hanse.learners.models.quantization import Quantization
 
+Quantization = Literal["none", "int8", "nf4"]
 Loaded = tuple[str | bool, ...]  # what tells one model in memory from another
 
 

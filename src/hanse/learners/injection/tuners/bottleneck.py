@@ -14,16 +14,15 @@ from torch.nn import Linear, Module, ModuleDict
 from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
+from hanse.learners.injection.adapter import BOTTLENECK
 from hanse.learners.injection.tuners.tuner import OwnConfig, OwnModel, register
-
-KIND = "BOTTLENECK"  # its peft_type in adapter_config.json
 
 
 @dataclass
 class BottleneckConfig(OwnConfig):
     """How narrow the bottlenecks behind the target modules are, and what bends them."""
 
-    kind: ClassVar[str] = KIND
+    kind: ClassVar[str] = BOTTLENECK
 
     reduction_factor: float = 16.0
     non_linearity: str = "swish"

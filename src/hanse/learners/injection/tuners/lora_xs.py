@@ -16,13 +16,13 @@ from torch.nn import Module, Parameter, ParameterDict
 from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
+from hanse.learners.injection.adapter import LORA_XS
 from hanse.learners.injection.tuners.tuner import OwnConfig, OwnModel, register
 from hanse.learners.models.quantization import packed
 from hanse.tensors.low_rank import A, B, Factors, padded
 from hanse.tensors.named import Tensors
 from hanse.tensors.singular_vectors import first_vectors
 
-KIND = "LORA_XS"  # its peft_type, which is never written to disk
 CORE = ".core_r"  # ends the name of a trained matrix
 
 
@@ -30,7 +30,7 @@ CORE = ".core_r"  # ends the name of a trained matrix
 class CoreConfig(OwnConfig):
     """The size of the trained matrices, and what their products are scaled by."""
 
-    kind: ClassVar[str] = KIND
+    kind: ClassVar[str] = LORA_XS
 
     r: int = 32
     lora_alpha: float = 32
