@@ -10,14 +10,18 @@ taken from them where it is used. (Python 3.15 has `lazy import` for this, PEP 8
 """
 
 import builtins
+import logging
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+log = logging.getLogger(__name__)
+
+PATIENCE = 3.0  # seconds of one import after which it is logged
 _ONE = threading.RLock()  # the import statement of one module at a time is replaced
 
 
@@ -30,14 +34,27 @@ class LazyModule:
         object.__setattr__(self, "_name", name)
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(import_module(self._name), attribute)
+        return getattr(_imported(self._name), attribute)
 
     def __setattr__(self, attribute: str, value: Any) -> None:
-        setattr(import_module(self._name), attribute, value)
+        setattr(_imported(self._name), attribute, value)
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
-        return vars(import_module(self._name))
+        return vars(_imported(self._name))
+
+
+def _imported(name: str) -> ModuleType:
+    """The module of a name; a long import, as the first one after an installation, is logged."""
+    if module := sys.modules.get(name):
+        return module
+    notice = threading.Timer(PATIENCE, log.info, ["starting: importing torch and transformers"])
+    notice.daemon = True
+    notice.start()
+    try:
+        return import_module(name)
+    finally:
+        notice.cancel()
 
 
 @contextmanager

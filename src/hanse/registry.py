@@ -145,16 +145,24 @@ def split(folder: str, spec: str | Mapping[str, Any]) -> tuple[str, dict[str, An
     return str(name), dict(settings or {})
 
 
-def find(folder: str, name: str, homes: Iterable[Path] = ()) -> type:
-    """The class that `name` stands for; raises UserError with the nearest names."""
-    if ":" in name:
-        return _outside(name, homes)
+def check_name(folder: str, name: str) -> None:
+    """Raise UserError, with the nearest names, for a name that no part of the package has.
+
+    No part is imported; a part from outside the package (`path/to/file.py:Class`) is not looked at.
+    """
     known = names(folder)
-    if name not in known:
+    if ":" not in name and name not in known:
         raise UserError(
             f"there is no {name!r:.80} in {label(folder)}{suggestion(name, known)}; "
             f"there are {', '.join(known)}, or path/to/file.py:Class for one of your own."
         )
+
+
+def find(folder: str, name: str, homes: Iterable[Path] = ()) -> type:
+    """The class that `name` stands for; raises UserError with the nearest names."""
+    check_name(folder, name)
+    if ":" in name:
+        return _outside(name, homes)
     module = importlib.import_module(f"hanse.{folder.replace('/', '.')}.{name}")
     classes = [value for value in vars(module).values() if isinstance(value, type)]
     return next(

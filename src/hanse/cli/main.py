@@ -4,9 +4,7 @@ import ast
 import logging
 import os
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -31,15 +29,15 @@ WATCHED = (
     "server",
 )  # with their progress
 PLAIN = ("chat", "parts", "report", "compare", "doctor", "join", "kit")
-PATIENCE = 3.0  # seconds of imports after which it is said that they go on
 NAMED = 400  # characters of a file's name in a sentence
 UNBEGUN = "stopped before anything was begun."
 
 
 class _Commands(TyperGroup):
-    """Imports a command's file, and with it what the command needs, once somebody asks for it.
+    """Imports a command's file when the command is called.
 
-    Most need torch, transformers and peft, which take seconds; `kit` needs none of them.
+    The files take what needs torch, transformers or PEFT by lazy imports: a wrong option or a wrong
+    setting is reported before any of them is there.
     """
 
     _named: Mapping[str, click.Command] = MappingProxyType({})  # commands of the help page
@@ -72,8 +70,7 @@ class _Commands(TyperGroup):
             return None
         if cmd_name in self._named:
             return self._named[cmd_name]
-        with _patience():
-            file = import_module(f"hanse.cli.commands.{cmd_name}")
+        file = import_module(f"hanse.cli.commands.{cmd_name}")
         words: typer.Typer | None = getattr(file, "app", None)  # further words follow, as to kit
         if words is None:
             words = typer.Typer(add_completion=False)
@@ -95,19 +92,6 @@ def _summary(name: str) -> str:
         if isinstance(node, ast.keyword) and node.arg == "help":
             return str(ast.literal_eval(node.value))
     raise LookupError(name)
-
-
-@contextmanager
-def _patience() -> Iterator[None]:
-    """Say so if importing takes long, as it does after an installation."""
-    said = "starting: torch and transformers are being imported"
-    late = threading.Timer(PATIENCE, print, [said], {"file": sys.stderr})
-    late.daemon = True
-    late.start()
-    try:
-        yield
-    finally:
-        late.cancel()
 
 
 app = typer.Typer(

@@ -7,13 +7,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import PositiveInt
-from sklearn.metrics import f1_score, roc_auc_score
 from torch.nn.functional import cross_entropy
 
 from hanse.errors import UserError
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Scores
 from hanse.federation.interfaces.task import Task
+from hanse.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from sklearn import metrics as judges
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def _judged(scores: torch.Tensor, truth: torch.Tensor) -> Scores:
     metrics = {
         "accuracy": accuracy,
         "accuracy_se": math.sqrt(accuracy * (1 - accuracy) / len(truth)),
-        "macro_f1": float(f1_score(truth, answers, average="macro", zero_division=0.0)),
+        "macro_f1": float(judges.f1_score(truth, answers, average="macro", zero_division=0.0)),
         "loss": float(cross_entropy(scores, truth)),
     }
     if len(set(truth.tolist())) == scores.shape[1]:  # AUC is defined only when every class occurs
@@ -59,5 +62,5 @@ def _judged(scores: torch.Tensor, truth: torch.Tensor) -> Scores:
 def _auc(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
     """The area under the ROC curve; one-versus-rest and unweighted for more than two classes."""
     if probabilities.shape[1] == 2:
-        return float(roc_auc_score(truth, probabilities[:, 1]))
-    return float(roc_auc_score(truth, probabilities, multi_class="ovr"))
+        return float(judges.roc_auc_score(truth, probabilities[:, 1]))
+    return float(judges.roc_auc_score(truth, probabilities, multi_class="ovr"))

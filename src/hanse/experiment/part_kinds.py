@@ -55,6 +55,10 @@ class PartKind:
         """The class that a name stands for; raises UserError with the nearest names."""
         return registry.find(self.folder, name)
 
+    def check_name(self, spec: Spec) -> None:
+        """Raise UserError for a spec that names no part; no part is imported."""
+        registry.check_name(self.folder, registry.split(self.folder, spec)[0])
+
     def build(self, spec: Spec) -> Any:
         """The part that a spec describes; raises UserError if it is none or not of this kind."""
         part = registry.build(self.folder, spec)

@@ -113,20 +113,27 @@ def _meant(place: Place, key: Any, leaf: bool) -> tuple[Place, Alias | None]:
     section = place[home:]
     if not isinstance(key, str) or place == ("clients",):
         return came, None
-    known, plain = _known(section), key.replace("-", "_")
+    plain = key.replace("-", "_")
+    alias = _alias(section, plain)
+    if alias is None and plain == key:  # no name but its own: what has it need not be imported
+        return came, None
+    known = _known(section)
     if key in known or plain in known:
         return (*place, key if key in known else plain), None
-    if not leaf or free(Experiment, section):
+    if alias is None or not leaf or free(Experiment, section):
         return came, None
-    exact, alias = ALIASES.get(_dotted((*section, plain))), ALIASES.get(plain)
-    if not exact and alias and not _foreign(section):
+    return (*place[:home], *alias.setting.split(".")), alias
+
+
+def _alias(section: Place, name: str) -> Alias | None:
+    """The alias that a name in a section may be, if it is no setting's own name there."""
+    if exact := ALIASES.get(_dotted((*section, name))):
+        return exact
+    alias = ALIASES.get(name)
+    if alias and not _foreign(section):
         leads = _dotted(section) + "." if section else ""
         alias = alias if alias.setting.startswith(leads) else None
-    if alias and _other_adapter(section, alias):
-        alias = None
-    if found := exact or alias:
-        return (*place[:home], *found.setting.split(".")), found
-    return came, None
+    return None if alias and _other_adapter(section, alias) else alias
 
 
 def _client(place: Place) -> int:

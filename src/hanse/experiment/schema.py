@@ -1,5 +1,7 @@
 """Every choice of a run, as typed settings, and the parts that they name."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model, field_validator, model_validator
@@ -21,6 +23,7 @@ from hanse.experiment.part_kinds import (
 )
 from hanse.experiment.sections import Data, Deployment, Evaluation, SettingsModel, Spec
 from hanse.experiment.validation import NAME, SettingError
+from hanse.journal.yaml_text import Place
 from hanse.lazy_imports import lazy_imports
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.peft import methods
@@ -220,14 +223,28 @@ class Experiment(SettingsModel):
 
 
 def build_parts(experiment: Experiment) -> None:
-    """Build every part that is named, to check it; raises SettingError for the first wrong one."""
+    """Build every part that is named, to check it; raises SettingError for the first wrong one.
+
+    All names are checked before the first part is imported.
+    """
     for kind in NAMED:
-        try:
+        with _at(kind.place):
+            for spec in kind.specs(experiment):
+                kind.check_name(spec)
+    for kind in NAMED:
+        with _at(kind.place):
             _build_all(kind, kind.specs(experiment))
-            if kind is TASK:
-                build_tasks(experiment)
-        except UserError as error:
-            raise SettingError(str(error), kind.place) from None
+    with _at(TASK.place):
+        build_tasks(experiment)
+
+
+@contextmanager
+def _at(place: Place) -> Iterator[None]:
+    """Say of a mistake at which place of an experiment it is."""
+    try:
+        yield
+    except UserError as error:
+        raise SettingError(str(error), place) from None
 
 
 def build_algorithm(experiment: Experiment) -> "algorithm.Algorithm":

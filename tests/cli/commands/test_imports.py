@@ -1,11 +1,15 @@
-"""Which words of the command line import what takes seconds."""
+"""Commands import what takes seconds only once they need it."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-SLOW = {"torch", "transformers", "peft"}
+from hanse.cli.main import PLAIN, WATCHED
+
+MODELS = {"transformers", "peft", "sklearn", "matplotlib", "scipy"}
+SLOW = {"torch", *MODELS}
 LOOK = """
 import sys
 from hanse.cli.main import main
@@ -16,19 +20,84 @@ finally:
     print("|", *sys.modules)
 """
 
+# An experiment with a mistake, and words of the sentence about it.
+MISTAKES = {
+    "YAML": ("a: [", "is not valid YAML"),
+    "key of the top": ("rouns: 3", "did you mean 'rounds'?"),
+    "key of a section": ("train: {learning_rat: 1}", "did you mean 'learning_rate'?"),
+    "value of a section": ("model: {max_length: 1}", "model.max_length is 1"),
+    "key of an adapter": ("adapter: {lora: {rr: 3}}", "did you mean 'r'?"),
+    "value of an adapter": ("adapter: {ia3: {layers_to_transform: [-1]}}", "layers_to_transform"),
+    "adapter": ("adapter: loora", "did you mean 'lora'?"),
+    "algorithm": ("algorithm: fedavgg", "did you mean 'fedavg'?"),
+    "aggregator": ("aggregator: {meen: {}}", "did you mean 'mean'?"),
+    "objective": ("objective: sfft", "did you mean 'sft'?"),
+    "partitioner": ("data: {partition: {dirichle: {}}}", "did you mean 'dirichlet'?"),
+    "task": ("evaluation: {tasks: [perplexiti]}", "did you mean 'perplexity'?"),
+    "tracker": ("report_to: [tensorboad]", "did you mean 'tensorboard'?"),
+    "name behind a part with settings": (
+        "algorithm: {fedprox: {mu: 0.5}}\nreport_to: nobody",
+        "there is no 'nobody' in trackers",
+    ),
+    "key beside a part with settings": (
+        "algorithm: {fedopt: {beta1: 0.5}}\nadapter: {vera: {r: 2}}\nrouns: 3",
+        "did you mean 'rounds'?",
+    ),
+}
 
-def imported(*words: str) -> set[str]:
-    """The modules that a command has imported at its end."""
+
+def imported(*words: str) -> tuple[set[str], str]:
+    """The modules that a command has imported at its end, and what it said of its mistake."""
     done = subprocess.run([sys.executable, "-c", LOOK, *words], capture_output=True, text=True)
-    return set(done.stdout.rpartition("|")[2].split())
+    return set(done.stdout.rpartition("|")[2].split()), done.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], [], ["kit", "--help"], ["nonsense"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([], ["--help"], ["nonsense"], ["kit", "--help"], ["kit", "enrol", "nobody.pub"]),
+        *([name, "--nonsense"] for name in (*WATCHED, *PLAIN)),
+    ],
+)
 def test_words_that_need_no_model_import_none(words: list[str]) -> None:
-    found = imported(*words)
-    assert "hanse.cli.main" in found
-    assert not SLOW & found
+    modules, _ = imported(*words)
+    assert "hanse.cli.main" in modules
+    assert not SLOW & modules
 
 
-def test_a_command_is_imported_when_it_is_said() -> None:
-    assert imported("run", "--help") >= SLOW
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_names_is_found_without_torch(mistake: str, tmp_path: Path) -> None:
+    text, said = MISTAKES[mistake]
+    (tmp_path / "experiment.yaml").write_text(text)
+    modules, told = imported("run", str(tmp_path / "experiment.yaml"))
+    assert said in told
+    assert not SLOW & modules
+
+
+def test_a_mistake_in_a_silo_is_found_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "silo.yaml").write_text("name: a\nserver: here\n")
+    modules, told = imported("join", str(tmp_path / "silo.yaml"))
+    assert "server is 'here'" in told or "is missing" in told
+    assert not SLOW & modules
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("algorithm: {fedprox: {mu: -1}}", "fedprox.mu came as -1"),
+        ("evaluation: {tasks: [{generation: {limit: -1}}]}", "generation.limit came as -1"),
+        ("data: {partition: {cluster: {alpha: -1}}}", "cluster.alpha came as -1"),
+        ("objective: {sft: {x: 1}}", "sft has no setting 'x'"),
+    ],
+)
+def test_a_mistake_in_a_part_is_found_without_models(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment.yaml").write_text(text)
+    modules, told = imported("run", str(tmp_path / "experiment.yaml"))
+    assert said in told
+    assert not MODELS & modules
+
+
+def test_the_parts_are_listed_without_models() -> None:
+    modules, told = imported("parts")
+    assert {"hanse.learners.adapters.lora", "hanse.evaluation.classification"} <= modules
+    assert not told and not MODELS & modules

@@ -12,8 +12,11 @@ from hanse.cli.options import File, Overrides, Trust, console
 from hanse.errors import UserError
 from hanse.experiment import loading
 from hanse.experiment.schema import Experiment
-from hanse.journal.ledger import Row
-from hanse.simulation.baselines import runs
+from hanse.journal.yaml_text import Values
+from hanse.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from hanse.simulation.baselines import runs
 
 
 def baselines(
@@ -61,7 +64,7 @@ def show_baselines(folder: Path) -> None:
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
 
 
-def _shown(found: Row, form: str) -> str:
+def _shown(found: Values, form: str) -> str:
     """A value with half the width of its interval."""
     value = format(found["value"], form)
     if found["low"] is None:
@@ -69,7 +72,7 @@ def _shown(found: Row, form: str) -> str:
     return f"{value} ±{(found['high'] - found['low']) / 2:.3f}"
 
 
-def _spent(figures: Row, kind: str, key: str) -> float:
+def _spent(figures: Values, kind: str, key: str) -> float:
     """The mean over a kind's runs of what each took."""
     some = [
         o[key]

@@ -9,8 +9,11 @@ import typer
 from hanse.cli.options import Folder, Overrides, Trust, console
 from hanse.cli.progress.watch import watched
 from hanse.errors import StoppedError, UserError, cleaned
-from hanse.learners.generation import Decoding
-from hanse.serving.chat import Talk, open_talk
+from hanse.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from hanse.learners import generation
+    from hanse.serving import chat as serving
 
 HELP = (
     "/base changes between the adapter and its base model, /reset forgets the conversation, "
@@ -44,8 +47,8 @@ def chat(
     if prompt is not None and any("\ud800" <= sign <= "\udfff" for sign in prompt):
         raise _not_text("--prompt")
     with watched(console):  # until the model is loaded
-        talk = open_talk(folder, overrides or (), trust)
-    decoding = Decoding(max_new_tokens, temperature, seed)
+        talk = serving.open_talk(folder, overrides or (), trust)
+    decoding = generation.Decoding(max_new_tokens, temperature, seed)
     talk.speak_as(base)
     if compare and prompt is not None:
         _both(talk, prompt, decoding)
@@ -59,7 +62,7 @@ def _not_text(what: str) -> UserError:
     return UserError(f"{what} is not UTF-8 text; write it in UTF-8.")
 
 
-def _both(talk: Talk, prompt: str, decoding: Decoding) -> None:
+def _both(talk: "serving.Talk", prompt: str, decoding: "generation.Decoding") -> None:
     """The base model's answer and the adapter's."""
     for base in (True, False):
         console.print("base model" if base else "\nadapter", style="bold")
@@ -68,7 +71,7 @@ def _both(talk: Talk, prompt: str, decoding: Decoding) -> None:
         _say(talk, prompt, decoding)
 
 
-def _converse(talk: Talk, base: bool, decoding: Decoding) -> None:
+def _converse(talk: "serving.Talk", base: bool, decoding: "generation.Decoding") -> None:
     """Answer line by line until the input ends; commands begin with a slash."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (gives input() its arrow keys)
@@ -102,7 +105,7 @@ def _converse(talk: Talk, base: bool, decoding: Decoding) -> None:
                 console.print("\nstopped; the conversation goes on without it", style="dim")
 
 
-def _greet(talk: Talk, base: bool) -> None:
+def _greet(talk: "serving.Talk", base: bool) -> None:
     """Who is there, and how to talk."""
     name = talk.trained.experiment.model.model_name_or_path
     console.print(f"{name}{'' if base else ' with the adapter'}", style="bold", soft_wrap=True)
@@ -113,7 +116,7 @@ def _greet(talk: Talk, base: bool) -> None:
     console.print(HELP, style="dim", soft_wrap=True)
 
 
-def _say(talk: Talk, prompt: str, decoding: Decoding) -> None:
+def _say(talk: "serving.Talk", prompt: str, decoding: "generation.Decoding") -> None:
     """Print an answer: to a terminal word by word, otherwise when it is whole."""
     if talk.tags_words:
         _show(" ".join(f"{word}/{tag}" for word, tag in talk.tags(prompt)), end="\n")

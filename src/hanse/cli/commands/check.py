@@ -3,13 +3,16 @@
 from rich.text import Text
 
 from hanse.cli.options import File, Overrides, Trust, console
-from hanse.cli.row_table import picture
 from hanse.data.formats.row import Reading
 from hanse.errors import cleaned
 from hanse.experiment import loading
-from hanse.experiment.assembly.federated_dataset import unseen
 from hanse.experiment.schema import Experiment
-from hanse.planning import estimate
+from hanse.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from hanse.cli import row_table
+    from hanse.experiment.assembly import federated_dataset
+    from hanse.planning import estimate
 
 
 def check(file: File, overrides: Overrides = None, trust: Trust = False) -> None:
@@ -18,7 +21,7 @@ def check(file: File, overrides: Overrides = None, trust: Trust = False) -> None
     found = estimate.preview(chosen)
     _show_data(found)
     console.print("\nThe training rows of each client:", style="bold")
-    console.print(picture(found.table, console.width))
+    console.print(row_table.picture(found.table, console.width))
     _show_remarks(found, chosen)
     share = 100 * found.trained / found.total
     console.print(f"\ntrained    {found.trained:,} of {found.total:,} parameters ({share:.3f} %)")
@@ -33,7 +36,7 @@ def check(file: File, overrides: Overrides = None, trust: Trust = False) -> None
     console.print(f"the run    about {found.seconds:,.0f} s, {memory}")
 
 
-def _show_data(found: estimate.Preview) -> None:
+def _show_data(found: "estimate.Preview") -> None:
     """How the data were read, and what an example looks like."""
     alike: dict[str, list[str]] = {}
     for path, reading in found.readings:
@@ -53,9 +56,9 @@ def _show_data(found: estimate.Preview) -> None:
     )
 
 
-def _show_remarks(found: estimate.Preview, chosen: Experiment) -> None:
+def _show_remarks(found: "estimate.Preview", chosen: Experiment) -> None:
     """Which rows are left out or cut, and what cannot be known here."""
-    remarks = (*found.table.remarks, *unseen(chosen))
+    remarks = (*found.table.remarks, *federated_dataset.unseen(chosen))
     for remark in remarks:
         console.print(f"note: {remark}", soft_wrap=True)
 

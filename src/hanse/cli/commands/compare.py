@@ -7,8 +7,10 @@ import typer
 from rich.table import Table
 
 from hanse.cli.options import console
-from hanse.reports.comparison.comparison import compare as compared
-from hanse.reports.comparison.page import table, write_comparison
+from hanse.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from hanse.reports.comparison import comparison, page
 
 
 def compare(
@@ -16,11 +18,11 @@ def compare(
     out: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("compare.html"),
 ) -> None:
     """Put runs beside each other: scores, bytes, seconds, and what was set otherwise."""
-    found = compared(folders)
+    found = comparison.compare(folders)
     shown = Table()
     for name in ("", *(run.name for run in found.runs)):
         shown.add_column(name, justify="right" if name else "left", overflow="fold")
-    for what, cells in table(found).items():
+    for what, cells in page.table(found).items():
         shown.add_row(what, *cells)
     shown.add_section()
     for key, settings in found.settings.items():
@@ -28,4 +30,4 @@ def compare(
     console.print(shown)
     for remark in found.remarks:
         console.print(remark, soft_wrap=True)
-    console.print(f"page     {write_comparison(found, out)}", soft_wrap=True)
+    console.print(f"page     {page.write_comparison(found, out)}", soft_wrap=True)

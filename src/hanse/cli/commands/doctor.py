@@ -6,7 +6,10 @@ import typer
 from rich.text import Text
 
 from hanse.cli.options import console
-from hanse.planning import doctor as examination
+from hanse.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from hanse.planning import doctor as examination
 
 STYLES = {"ok": "green", "missing": "yellow", "broken": "bold red"}
 

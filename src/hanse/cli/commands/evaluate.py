@@ -6,10 +6,12 @@ import typer
 from rich.table import Table
 
 from hanse.cli.options import Folder, Overrides, Trust, console
-from hanse.cli.summary import shown
 from hanse.errors import UserError, cleaned
-from hanse.serving import evaluate as rescore
-from hanse.serving.evaluate import Comparison
+from hanse.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from hanse.cli import summary
+    from hanse.serving import evaluate as rescore
 
 SAMPLES = 3  # that are shown
 PROMPT = 400  # most characters of a prompt, its last
@@ -32,12 +34,12 @@ def evaluate(
         for metric, value in found.base.metrics.items():
             table.add_row(cleaned(metric), f"{value:.4f}", f"{found.adapted.metrics[metric]:.4f}")
         console.print(table)
-        metric, said = next(iter(found.base.metrics)), shown(found.difference)
+        metric, said = next(iter(found.base.metrics)), summary.shown(found.difference)
         console.print(f"difference in the rows' {cleaned(metric)}: {said}", soft_wrap=True)
         _show_samples(found)
 
 
-def _show_samples(found: Comparison) -> None:
+def _show_samples(found: "rescore.Comparison") -> None:
     """A few prompts with the answer in the data, the base model's and the adapter's."""
     pairs = list(zip(found.base.samples, found.adapted.samples, strict=True))[:SAMPLES]
     for number, (base, adapted) in enumerate(pairs, 1):

@@ -10,9 +10,12 @@ import yaml
 from hanse.cli.options import console
 from hanse.data.formats.columns import parts_of
 from hanse.errors import UserError, cleaned
+from hanse.lazy_imports import lazy_imports
 from hanse.learners.models.model_files import DEFAULT
-from hanse.planning.first_experiment.start import Start, start
-from hanse.planning.first_experiment.yaml_page import duration
+
+with lazy_imports():
+    from hanse.planning.first_experiment import start as first
+    from hanse.planning.first_experiment import yaml_page
 
 SHOWN = 12  # most labels that are listed
 
@@ -34,10 +37,11 @@ def init(
     ] = "{}",
 ) -> None:
     """Write a commented experiment for your own data."""
-    tell_start(start(path, silos, model, out, _mapping(columns)))
+    mapping = _mapping(columns)
+    tell_start(first.start(path, silos, model, out, mapping))
 
 
-def tell_start(started: Start) -> None:
+def tell_start(started: "first.Start") -> None:
     """Say what was found and chosen, and what to do next."""
     for name, source in started.sources.items():
         own = f"{name}: " if len(started.sources) > 1 else ""
@@ -60,7 +64,7 @@ def tell_start(started: Start) -> None:
         "",
         f"{plan.held_out.test:,} rows for the test and {plan.held_out.validation:,} for validation",
     )
-    _tell("", f"by rule of thumb {duration(plan.seconds)} on two cores")
+    _tell("", f"by rule of thumb {yaml_page.duration(plan.seconds)} on two cores")
     file = shlex.quote(str(started.file))
     _tell("written", str(started.file))
     _tell("next", f"hanse check {file}")

@@ -7,9 +7,13 @@ import typer
 
 from hanse.cli.options import console
 from hanse.errors import UserError
+from hanse.lazy_imports import lazy_imports
 from hanse.security import keys, kits
 from hanse.security import members as bundles
 from hanse.security.keys import Public
+
+with lazy_imports():
+    from hanse.learners.models import model_hash
 
 app = typer.Typer(
     name="kit",
@@ -118,10 +122,6 @@ def hash_(
     model: Annotated[str, typer.Argument(help="A model's folder, .gguf file or short name.")],
 ) -> None:
     """On a silo: print the hash of a base model, for policy.models in silo.yaml."""
-    from hanse.learners.models import (
-        model_hash,  # with transformers and torch, which the other words do without
-    )
-
     found = model_hash.hash_of(model)
     if found is None:
         raise UserError(

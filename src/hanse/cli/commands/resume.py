@@ -2,9 +2,12 @@
 
 from hanse.cli.commands.baselines import show_baselines
 from hanse.cli.options import Folder, Trust
-from hanse.cli.summary import tell
-from hanse.simulation import run as simulation
-from hanse.simulation.baselines import runs
+from hanse.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from hanse.cli import summary
+    from hanse.simulation import run as simulation
+    from hanse.simulation.baselines import runs
 
 
 def resume(folder: Folder, trust: Trust = False) -> None:
@@ -12,4 +15,4 @@ def resume(folder: Folder, trust: Trust = False) -> None:
     if (folder / "baselines.yaml").is_file():
         show_baselines(runs.resume(folder, trust))
     else:
-        tell(simulation.resume(folder, trusted=trust))
+        summary.tell(simulation.resume(folder, trusted=trust))

@@ -6,10 +6,13 @@ from typing import Annotated
 import typer
 
 from hanse.cli.options import File, Logs, Overrides, StatusPort, Trust
-from hanse.cli.summary import tell
-from hanse.deployment.server import serve
 from hanse.experiment import loading
+from hanse.lazy_imports import lazy_imports
 from hanse.observability.json_logs import LogFormat
+
+with lazy_imports():
+    from hanse.cli import summary
+    from hanse.deployment.server import serve
 
 Host = Annotated[str, typer.Option(help="Where to listen; this machine alone by default.")]
 Port = Annotated[int, typer.Option(help="The port at which silos join.", min=1, max=65535)]
@@ -33,4 +36,4 @@ def server(
     experiment = loading.load(file, overrides or (), trust)
     kit = kit or (HERE if (HERE / "server.key").exists() else None)
     address = serve.Address(host, port, kit and kit.resolve())
-    tell(serve.serve(experiment, address, status_port, log_format))
+    summary.tell(serve.serve(experiment, address, status_port, log_format))

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from hanse.data.formats.row import Row
 from hanse.data.partitioners.dirichlet import Alpha, Dirichlet
 from hanse.data.partitioning import Partitioner
 from hanse.errors import UserError
+from hanse.lazy_imports import lazy_imports
 from hanse.randomness import RoundContext
+
+with lazy_imports():
+    from sklearn import cluster as sklearn_cluster
 
 STARTS = 4  # of k-means, of which the best counts
 
@@ -61,7 +64,9 @@ def _clusters(vectors: NDArray[np.float64], count: int, context: RoundContext) -
         raise UserError(
             f"cluster cannot make {count} clusters of {distinct} different texts; ask for fewer."
         )
-    means = KMeans(count, n_init=STARTS, random_state=context.derive("partition") % 2**32)
+    means = sklearn_cluster.KMeans(
+        count, n_init=STARTS, random_state=context.derive("partition") % 2**32
+    )
     with threadpool_limits(1):  # several threads add up in any order, and ties fall otherwise
         found = means.fit_predict(vectors)
     clusters = [np.flatnonzero(found == number).tolist() for number in range(count)]

@@ -4,7 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
+from hanse.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from scipy import special
+
 
 Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
@@ -42,7 +46,7 @@ def student(values: Sequence[float]) -> Interval | None:
     if len(values) < 2:
         return None
     mean = sum(values) / len(values)
-    half = float(stdtrit(len(values) - 1, 0.975)) * standard_error(values)
+    half = float(special.stdtrit(len(values) - 1, 0.975)) * standard_error(values)
     return Interval(mean, mean - half, mean + half)
 
 
