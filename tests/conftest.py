@@ -8,7 +8,25 @@ import pytest
 
 import tiny_models
 from hanse.cli import main as cli
+from patience import patience, slowness
 from samples import Outcome, reviews, write_lines
+
+# Seconds after which a test is taken to hang, on a quiet machine.
+LIMIT, LIMIT_END_TO_END = 300.0, 1200.0
+
+
+def pytest_configure() -> None:
+    """Measure the machine once, before there are workers."""
+    slowness()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its limit, longer on a slow machine."""
+    for item in items:
+        usual = LIMIT_END_TO_END if item.get_closest_marker("end_to_end") else LIMIT
+        own = item.get_closest_marker("timeout")
+        limit = patience(own.args[0] if own else usual)
+        item.add_marker(pytest.mark.timeout(limit), append=False)
 
 
 @pytest.fixture(autouse=True)

@@ -24,8 +24,9 @@ from hanse.experiment import loading
 from hanse.security import kits
 from hanse.security import members as bundle
 from hanse.simulation import run as simulation
+from patience import patience
 
-PATIENCE = 200.0  # seconds until a server must be done
+PATIENCE = patience(600)  # seconds until a server must be done
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 # What lets a deployed run be the simulated one bit for bit, with rows as the experiment reads them.
@@ -81,7 +82,7 @@ class Process:
         for sent in (number, signal.SIGKILL):
             if self.code is None:
                 os.kill(self.number, sent)
-            end = time.monotonic() + 10
+            end = time.monotonic() + patience(10)
             while self.code is None and time.monotonic() < end:
                 time.sleep(0.02)
 
@@ -120,7 +121,7 @@ class Federation:
                 _die_at(dies_at, self.run)
             _command(line)
 
-        return self._fork("server", work)
+        return self.start("server", work)
 
     def silo(self, name: str, words: Sequence[str] = (), **settings: object) -> Process:
         """Start a silo (again)."""
@@ -134,7 +135,7 @@ class Federation:
             values["kit"] = str(self.home / f"kit-{name}")
         file = self.home / f"{name}.yaml"
         file.write_text(yaml.safe_dump({**values, "state": str(self.home / name), **settings}))
-        return self._fork(name, lambda: _command(["join", file, *words]))
+        return self.start(name, lambda: _command(["join", file, *words]))
 
     def proxy(self, name: str, weather: Weather, seed: int = 0, port: int | None = None) -> int:
         """Start a bad network before the server; the port by which silos reach it.
@@ -144,7 +145,7 @@ class Federation:
         port, said = port or free_port(), str(self.home / f"{name}.faults")
         visits = str(self.home / f"{name}.visits")
         work = Proxy(port, self.port, weather, seed, said, visits).run
-        self._fork(name, lambda: asyncio.run(work()))
+        self.start(name, lambda: asyncio.run(work()))
         return port
 
     def faults(self, name: str) -> int:
@@ -184,7 +185,7 @@ class Federation:
         for process in self.processes.values():
             process.end(signal.SIGTERM)
 
-    def _fork(self, name: str, work: Callable[[], None]) -> Process:
+    def start(self, name: str, work: Callable[[], None]) -> Process:
         """Fork a process that does some work: torch, slow to import, is here already."""
         log = os.open(self.home / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         sys.stdout.flush()

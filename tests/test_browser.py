@@ -20,6 +20,7 @@ from hanse.reports.baselines.page import write_baselines_report
 from hanse.reports.comparison.comparison import compare
 from hanse.reports.comparison.page import write_comparison
 from hanse.reports.run.page import write_report
+from patience import patience
 from real_federation import free_port
 
 EVIL = (
@@ -143,7 +144,7 @@ def test_status_answers_no_page_from_elsewhere() -> None:
     port = free_port()
 
     def ask(method: str, path: str, host: str) -> tuple[int, bytes, str | None]:
-        line = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        line = http.client.HTTPConnection("127.0.0.1", port, timeout=patience(60))
         with closing(line):
             line.request(method, path, headers={"Host": host})
             with line.getresponse() as answer:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hanse.security import certificates, kits
+from patience import patience
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def hello(port: int, authority: Path, host: str, old: bool = False) -> bytes:
             warnings.simplefilter("ignore", DeprecationWarning)
             context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=patience(60)) as plain,
         context.wrap_socket(plain, server_hostname=host) as secured,
     ):
         return secured.recv(5)
@@ -65,7 +66,10 @@ def test_the_right_server_is_taken(folder: Path, host: str) -> None:
 
 
 def test_plaintext_is_refused(folder: Path) -> None:
-    with serving(folder) as port, socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+    with (
+        serving(folder) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=patience(60)) as plain,
+    ):
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         heard = b""
         try:

@@ -20,6 +20,7 @@ from hanse.journal.checkpoints import checkpoints
 from hanse.journal.run_folder import records
 from history import mean_of, model_of
 from knocks import least_probability, share, share_by_chance
+from patience import patience
 from real_federation import (
     ALONE,
     SILOS,
@@ -39,8 +40,8 @@ KILLS = 30
 DEADLINE = 20.0
 # Promised are 10 s from a restart to work, and 15 s until a silo is back, on a quiet machine. The
 # bounds leave room for one that is busy; the figures say how long it took.
-MOST_TO_THE_NEXT_ROUND = 60.0
-MOST_UNTIL_BACK = 30.0
+MOST_TO_THE_NEXT_ROUND = patience(60.0)
+MOST_UNTIL_BACK = patience(30.0)
 AWAY = 40.0  # seconds for which a server is not there
 FIRST = 5.0  # seconds of these in which silos knock so often that they meet by chance
 
@@ -87,7 +88,7 @@ def test_over_bad_links_each_update_counts_once(
         for number, name in enumerate(names):
             port = made.proxy(f"link-{number}", weather, seed=number)
             made.silo(name, server=f"127.0.0.1:{port}")
-        made.done(1000)
+        made.done(patience(1000))
         happened = sum(made.faults(f"link-{number}") for number in range(silos))
     assert happened >= faults
     assert digest(made.run) == expected
@@ -123,7 +124,7 @@ def test_a_server_killed_at_any_write_loses_no_round(
             assert server.code == -signal.SIGKILL, made.said("server")
             kills += 1
         made.server()
-        made.done(400)
+        made.done()
     assert digest(made.run) == expected
     _counted_once(made, rounds)
     assert max(back) <= MOST_TO_THE_NEXT_ROUND
@@ -157,11 +158,11 @@ def test_a_server_that_stands_still_for_a_minute_loses_no_silo(
             os.kill(process, signal.SIGCONT)
         start = time.monotonic()
         while len(records(made.run)) == rows:
-            assert time.monotonic() - start < 60, made.said("server")
+            assert time.monotonic() - start < patience(60), made.said("server")
             time.sleep(0.1)
         back = time.monotonic() - start
         assert back <= MOST_UNTIL_BACK
-        made.done(400)
+        made.done()
         assert [silo.code for silo in silos] == [None] * len(silos)
     assert digest(made.run) == expected
     figures("server stopped for 60 s", silos_lost=0, next_round_after_seconds=back)
@@ -188,12 +189,12 @@ def test_a_silo_that_dies_in_a_round_holds_up_nobody_for_longer_than_the_deadlin
             states |= {int(file.name[:5]): file.read_bytes() for file in checkpoints(made.run)}
             time.sleep(0.1)
         back = time.monotonic() - start
-        made.done(400)
+        made.done()
     rows = records(made.run)
     assert rows[3]["clients"] == ["silo-1", "silo-2", "silo-4"]
     assert rows[-1]["clients"] == SILOS
     took = rows[3]["time"] - rows[2]["time"]
-    assert took <= DEADLINE + 5
+    assert took <= DEADLINE + patience(5)
     words = [*ALONE[:2], *plan]
     wanted = mean_of(experiment_file, tmp_path / "again", states[2], 3, rows[3]["clients"], *words)
     error = _relative_error(model_of(states[3]), wanted)
@@ -241,7 +242,7 @@ def test_silos_that_wait_for_a_server_do_not_knock_in_step(
             assert time.monotonic() - start < MOST_TO_THE_NEXT_ROUND, made.said("server")
             time.sleep(0.1)
         back = time.monotonic() - start
-        made.done(400)
+        made.done()
         assert [silo.code for silo in silos] == [None] * len(silos)
     assert digest(made.run) == expected
     assert min(map(len, knocks.values())) >= 5

@@ -20,6 +20,7 @@ import yaml
 
 import loopback
 from forked import forks
+from patience import patience
 from real_federation import TRUSTING, free_port
 from samples import reviews, write_lines
 
@@ -164,7 +165,7 @@ class _Hanse(NamedTuple):
             yield
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(patience(120))
 
 
 def _deploy(hanse: _Hanse, model: Path) -> None:

@@ -56,7 +56,7 @@ def look(page: Path, width: int) -> dict[str, object]:
     )
     command = [BROWSER, *options.split(), "--window-size=1300,900", "--dump-dom"]
     command += [f"--user-data-dir={page.parent / 'browser'}", host.absolute().as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     title = re.search("<title>(.*?)</title>", dom, re.S)
     assert title is not None
     found: dict[str, object] = json.loads(unescape(title[1]))

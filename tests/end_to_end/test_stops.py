@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from patience import patience
 from real_federation import free_port
 
 pytestmark = pytest.mark.end_to_end
@@ -33,17 +34,24 @@ def _stopped(
     with said.open("wb") as file:
         process = subprocess.Popen(words, cwd=home, stdout=file, stderr=file)
     try:
-        end = time.monotonic() + 90
-        while not begun(said.read_text(errors="replace")):
-            assert process.poll() is None and time.monotonic() < end, said.read_text()
-            time.sleep(0.05)
-        for _ in range(times):
+        _await(process, said, begun)
+        process.send_signal(number)
+        if times == 2:
+            again = "press Ctrl-C again"
+            _await(process, said, lambda text: again in text or process.poll() is not None)
             process.send_signal(number)
-            time.sleep(0.5)
-        code = process.wait(40)
+        code = process.wait(patience(300))
     finally:
         process.kill()
     return code, said.read_text(errors="replace")
+
+
+def _await(process: subprocess.Popen[bytes], said: Path, seen: Callable[[str], bool]) -> None:
+    """Wait until what a process has said, or has made, is as it must be."""
+    end = time.monotonic() + patience(300)
+    while not seen(said.read_text(errors="replace")):
+        assert process.poll() is None and time.monotonic() < end, said.read_text()
+        time.sleep(0.05)
 
 
 def _sentence(said: str) -> str:
@@ -54,7 +62,9 @@ def _sentence(said: str) -> str:
 
 def _healthy(port: int) -> Any:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}/healthz", timeout=patience(30)
+        ) as answer:
             return json.loads(answer.read())
     except OSError:
         return None
@@ -123,9 +133,7 @@ def test_a_silo_that_is_stopped_says_what_it_keeps(
 def test_output_that_nobody_reads_or_nothing_takes(hanse: Path, tmp_path: Path) -> None:
     def run(line: str, **more: str) -> tuple[int, str, str]:
         words = ["bash", "-o", "pipefail", "-c", line.replace("hanse", str(hanse))]
-        done = subprocess.run(
-            words, cwd=tmp_path, env={**os.environ, **more}, capture_output=True, timeout=60
-        )
+        done = subprocess.run(words, cwd=tmp_path, env={**os.environ, **more}, capture_output=True)
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     assert run("hanse parts | head -1") == (141, "algorithms\n", "")
@@ -143,9 +151,7 @@ def test_output_that_nobody_reads_or_nothing_takes(hanse: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("command", ["run", "resume", "evaluate", "chat", "report", "join"])
 def test_a_name_of_three_hundred_letters(hanse: Path, tmp_path: Path, command: str) -> None:
-    done = subprocess.run(
-        [hanse, command, "n" * 300], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([hanse, command, "n" * 300], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and "File name too long" in _sentence(done.stderr)
 
 
@@ -171,7 +177,7 @@ def test_rows_with_escape_codes_leave_a_terminal_alone(
         except OSError:  # the terminal is left
             break
         shown += part
-    assert process.wait(60) == 0, shown
+    assert process.wait(patience(300)) == 0, shown
     text = shown.decode()
     assert "owned" in text and "\x1b]0;owned" not in text and "\x1b[2J" not in text
     assert "\x9b" not in text and "\nhanse: done" not in text.replace("\r", "")

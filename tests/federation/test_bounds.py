@@ -196,7 +196,7 @@ def measure() -> dict[str, Any]:
 def test_refusals_are_cheap() -> None:
     """2,000 changed messages, letters, answers, frames, stamps and statements, and the bombs."""
     words = [sys.executable, __file__]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     cost = json.loads(done.stdout)
     assert cost["crashes"] == [] and cost["slow"] == [] and cost["taken"] == []

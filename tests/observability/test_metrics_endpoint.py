@@ -12,6 +12,7 @@ from hanse.errors import UserError
 from hanse.observability.json_logs import JsonLines
 from hanse.observability.metrics_endpoint import Figure, Status, metrics, shown
 from hanse.observability.steps import Activity, Training, Work, as_json
+from patience import patience
 from real_federation import free_port
 
 FIGURES = [
@@ -24,7 +25,9 @@ FIGURES = [
 
 def _get(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}{path}", timeout=patience(60)
+        ) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

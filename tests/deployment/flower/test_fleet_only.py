@@ -20,6 +20,7 @@ from hanse.deployment.flower.launcher import SERVER
 from hanse.deployment.flower.processes import ManagedProcess, await_port, free_port
 from hanse.security import kits
 from hanse.security.kits import ServerKit
+from patience import patience
 
 SERVES = ("192.0.2.1", 8000)
 ELSEWHERE = ("203.0.113.9", 4000)
@@ -134,7 +135,7 @@ def test_a_superlink_lets_others_start_no_run_and_register_no_node(superlink: in
     """A proxy here says for whom it asks, and is believed; this is how others come in a test."""
 
     def asked(path: str, **headers: str) -> int:
-        line = http.client.HTTPConnection("127.0.0.1", superlink, timeout=30)
+        line = http.client.HTTPConnection("127.0.0.1", superlink, timeout=patience(60))
         line.request("POST", path, body=json.dumps({}), headers=headers)
         with closing(line), line.getresponse() as answer:
             return answer.status
@@ -153,11 +154,13 @@ def test_a_superlink_with_keys_takes_nothing_that_is_not_signed(
 ) -> None:
     trusting = ssl.create_default_context(cafile=kit.certificates[0])
     for name in ("register-node", "activate-node", "pull-messages", "push-messages", "get-fab"):
-        line = http.client.HTTPSConnection("127.0.0.1", superlink, timeout=30, context=trusting)
+        line = http.client.HTTPSConnection(
+            "127.0.0.1", superlink, timeout=patience(60), context=trusting
+        )
         line.request("POST", f"/v1/fleet/{name}", b"", {"Content-Type": "application/protobuf"})
         with closing(line), line.getresponse() as answer:
             assert answer.status == 401, name
-    plain = http.client.HTTPConnection("127.0.0.1", superlink, timeout=30)
+    plain = http.client.HTTPConnection("127.0.0.1", superlink, timeout=patience(60))
     with pytest.raises((http.client.HTTPException, OSError)):
         plain.request("POST", "/v1/fleet/pull-messages", body=b"")
         plain.getresponse()
@@ -165,7 +168,7 @@ def test_a_superlink_with_keys_takes_nothing_that_is_not_signed(
     another = kits.init(tmp_path / "another", [], 30)
     for context in (ssl.create_default_context(cafile=another.certificates[0]), _old()):
         with (
-            socket.create_connection(("127.0.0.1", superlink), timeout=30) as bare,
+            socket.create_connection(("127.0.0.1", superlink), timeout=patience(60)) as bare,
             pytest.raises(ssl.SSLError),
         ):
             context.wrap_socket(bare, server_hostname="127.0.0.1")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from patience import patience
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of Linux's death signals")
 
 TOGETHER = 6
@@ -20,10 +22,10 @@ held = bytearray(200 * 2**20)  # so that its end takes a while
 for index in range(0, len(held), 4096):
     held[index] = 1
 for _ in range(8):
-    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
 environment = {**os.environ, "HANSE_PARENT": str(os.getpid())}
 subprocess.Popen([sys.executable, "-c", sys.argv[1], *sys.argv[2:]], env=environment)
-time.sleep(60)
+time.sleep(3600)
 """
 # A node with Flower's own answer to SIGTERM; its leave takes a while, or does not end at all.
 NODE = """
@@ -31,7 +33,7 @@ import os, sys, time
 from pathlib import Path
 from flwr.supercore.exit import register_signal_handlers
 from hanse.deployment.flower import fork_server
-home, seconds = Path(sys.argv[1]), float(sys.argv[2])
+home, seconds, fork_server.LEAVING = Path(sys.argv[1]), *map(float, sys.argv[2:])
 
 def leave():
     (home / "asked").touch()
@@ -44,7 +46,6 @@ def node():
     while True:
         time.sleep(0.01)
 
-fork_server.LEAVING = 3.0
 fork_server.import_module = lambda name: None
 fork_server._program = lambda name: node
 os.environ |= {"HANSE_NURSERY": str(home / "nursery"), "FLWR_TELEMETRY_ENABLED": "0"}
@@ -53,8 +54,8 @@ fork_server.main()
 """
 
 
-def _wait(files: list[Path], seconds: float) -> bool:
-    end = time.monotonic() + seconds
+def _wait(files: list[Path]) -> bool:
+    end = time.monotonic() + patience(60)
     while not all(file.exists() for file in files) and time.monotonic() < end:
         time.sleep(0.02)
     return all(file.exists() for file in files)
@@ -65,10 +66,10 @@ def _orphaned(homes: list[Path], seconds: float) -> None:
     parents = []
     for home in homes:
         home.mkdir()
-        words = [sys.executable, "-c", JOIN, NODE, str(home), str(seconds)]
+        words = [sys.executable, "-c", JOIN, NODE, str(home), str(seconds), str(patience(3))]
         parents.append(subprocess.Popen(words))
     try:
-        assert _wait([home / "ready" for home in homes], 120)
+        assert _wait([home / "ready" for home in homes])
     finally:
         for parent in parents:
             os.kill(parent.pid, signal.SIGKILL)
@@ -85,14 +86,14 @@ def test_a_node_whose_parent_was_killed_leaves(tmp_path: Path) -> None:
     """Linux sends the death signal once for each thread of the parent that ends."""
     homes = [tmp_path / str(number) for number in range(TOGETHER)]
     _orphaned(homes, 0.5)
-    assert _wait([home / "left" for home in homes], 60)
+    assert _wait([home / "left" for home in homes])
 
 
 def test_a_node_that_cannot_leave_ends(tmp_path: Path) -> None:
     home = tmp_path / "node"
     _orphaned([home], 600)
     node = int((home / "ready").read_text())
-    end = time.monotonic() + 60
+    end = time.monotonic() + patience(60)
     while _runs(node) and time.monotonic() < end:
         time.sleep(0.02)
     assert not _runs(node)

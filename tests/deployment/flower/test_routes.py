@@ -42,6 +42,7 @@ from hanse.deployment.flower.processes import await_port, free_port
 from hanse.deployment.flower.superlink import FlowerLink, Tls
 from hanse.deployment.sockets import door
 from hanse.security import kits
+from patience import patience
 from real_federation import flower_of
 
 ELSEWHERE = {"X-Forwarded-For": "203.0.113.9"}
@@ -98,7 +99,9 @@ class SuperLink:
 
     def ask(self, method: str, path: str, body: bytes, headers: Headers) -> tuple[int, bytes]:
         """The status and the body of an answer."""
-        line = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=self.context)
+        line = http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=patience(60), context=self.context
+        )
         with closing(line):
             kind = {"Content-Type": "application/protobuf"}
             line.request(method, path, body, {**kind, **headers})
@@ -277,7 +280,7 @@ def _pour(superlink: SuperLink, headers: Headers, size: int, chunked: bool) -> b
     if chunked:
         part = b"100000\r\n" + part + b"\r\n"
     with (
-        socket.create_connection(("127.0.0.1", superlink.port), timeout=30) as bare,
+        socket.create_connection(("127.0.0.1", superlink.port), timeout=patience(60)) as bare,
         superlink.context.wrap_socket(bare, server_hostname="127.0.0.1") as line,
     ):
         line.sendall("\r\n".join([*lines, "", ""]).encode())

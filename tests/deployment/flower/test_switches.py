@@ -46,7 +46,7 @@ print(asked)
 def _asked(code: str, environment: dict[str, str]) -> bool:
     """Whether a program wants to talk to somebody."""
     words = [sys.executable, "-c", code]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert "[" in done.stdout, done.stderr
     return done.stdout.strip().splitlines()[-1] != "[]"
 
@@ -108,7 +108,7 @@ flower_program.main()
     environment = {**os.environ, APPS: str(apps), PARENT: str(os.getpid())}
     for program in (*RUN_APPS, COMMAND):
         words = [sys.executable, "-c", code.replace("{words}", json.dumps([program]))]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
         assert sent.exists() is (program == COMMAND), program
         if program in RUN_APPS:
             assert "a Flower app came that is not the one" in done.stderr
