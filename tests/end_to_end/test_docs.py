@@ -26,12 +26,19 @@ GUIDES = [
 ]
 REAL = "algorithms"  # the guide whose commands have the real model; test_smollm2.py trains it
 ALL_REAL = "HANSE_DOCS_REAL" in os.environ
-EXTRAS = {"read-a-report": "tensorboard", "speed": "bitsandbytes"}  # which its commands need
+EXTRAS = {"read-a-report": "tensorboard", "speed": "bitsandbytes"}  # which their commands need
 
 pytestmark = pytest.mark.end_to_end
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=[guide.stem for guide in GUIDES])
+@pytest.mark.parametrize(
+    "guide",
+    [
+        pytest.param(guide, marks=[pytest.mark.extras] if guide.stem in EXTRAS else [])
+        for guide in GUIDES
+    ],
+    ids=[guide.stem for guide in GUIDES],
+)
 def test_the_commands_of_a_guide_work(
     guide: Path, tmp_path: Path, hanse: Path, request: pytest.FixtureRequest
 ) -> None:

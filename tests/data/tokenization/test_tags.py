@@ -13,7 +13,7 @@ from hanse.learners.models.model_files import locate
 from samples import sentences
 
 
-@pytest.mark.parametrize("name", ["tiny_bert", "minilm"])
+@pytest.mark.parametrize("name", ["tiny_bert", pytest.param("minilm", marks=pytest.mark.extras)])
 def test_a_words_first_token_has_its_tag(name: str, request: pytest.FixtureRequest) -> None:
     tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue(name))
     rows = [
@@ -61,6 +61,7 @@ def test_what_is_too_long_loses_its_last_words(tiny_bert: Path) -> None:
     assert [tag for tag in cut.tags if tag != IGNORED] == [0, 1]
 
 
+@pytest.mark.extras
 def test_a_word_of_which_nothing_is_left_has_no_tag(minilm: str) -> None:
     words, tags = ("film", "\u200b", "dull"), ("A", "B", "A")  # a space of no width
     row = Row(words=words, tags=tags, text=" ".join(words), place="f:1")

@@ -11,6 +11,8 @@ from hanse.registry import build
 
 Commit = Callable[[int], None]
 
+pytestmark = pytest.mark.extras
+
 
 def _follow(name: str, folder: Path, commit: Commit) -> None:
     """A run of rounds 0 to 3 that is stopped after round 1, and is untold about round 1."""

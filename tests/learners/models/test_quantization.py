@@ -35,6 +35,8 @@ from learners.batched_clients.test_train import compare
 functional = pytest.importorskip("bitsandbytes.functional")
 pytest.importorskip("torchao")
 
+pytestmark = pytest.mark.extras
+
 LORA = Lora(r=4, target_modules="all-linear")
 
 
