@@ -31,7 +31,7 @@ demo: $(VENV)/.demo
 
 test: check $(VENV)/.demo
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not end_to_end and not gpu"
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "(end_to_end or gpu) and not chaos" -rs --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "(end_to_end or gpu) and not chaos" -rs --durations=15
 
 test-extras: $(VENV)/.extras
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m extras -rs

@@ -1,55 +1,69 @@
-"""A server and silos as real processes on this machine, over Flower."""
+"""Runs deployed on a server and three silos that stay up, beside the same runs in one process."""
 
 import json
+import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from real_federation import ALONE, SILOS, digest, federation, free_port, simulated, with_memory
+from hanse.journal.run_folder import records
+from patience import patience
+from real_federation import digest, simulated
+from standing_federation import THREE, StandingFederation, standing_federation
+from zoo import words
 
-pytestmark = pytest.mark.end_to_end
+# What these send or keep differs: memory of clients, one factor alone, layers that stay at home, a
+# residual of the base model, another adapter, a second adapter of each client.
+ALGORITHMS = ["scaffold", "rolora", "fedper", "fedex_lora", "fed_sb", "ditto"]
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("the standing federation")]
 
 
+@pytest.fixture(scope="session")
+def standing(
+    tmp_path_factory: pytest.TempPathFactory, review_file: Path
+) -> Iterator[StandingFederation]:
+    with standing_federation(tmp_path_factory.mktemp("standing"), review_file) as parts:
+        yield parts
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_deployed_run_ends_in_the_adapter_of_the_simulated_one(
-    experiment_file: Path, review_file: Path, tmp_path: Path
+    standing: StandingFederation, experiment_file: Path, tmp_path: Path, algorithm: str
 ) -> None:
-    words = with_memory()
-    expected = simulated(experiment_file, tmp_path / "simulated", *words)
-    with federation(tmp_path, experiment_file, review_file, *ALONE, *words) as made:
-        made.server()
-        for name in SILOS:
-            made.silo(name)
-        made.done()
-        assert digest(made.run) == expected
+    own = words(algorithm, "rounds=2", "train.optimizer_state=keep")
+    expected = simulated(experiment_file, tmp_path / "simulated", *own, "num_clients=3")
+    standing.begin(experiment_file, tmp_path / "deployed", *own)
+    standing.done()
+    assert digest(tmp_path / "deployed") == expected
 
 
-def test_silos_that_are_known_by_keys_agree_and_end_in_the_same_adapter(
-    experiment_file: Path, review_file: Path, tmp_path: Path
+def test_what_silos_and_the_server_say_of_a_run(
+    standing: StandingFederation, experiment_file: Path, tmp_path: Path
 ) -> None:
-    expected = simulated(experiment_file, tmp_path / "simulated", "rounds=2")
-    with federation(tmp_path, experiment_file, review_file, *ALONE, "rounds=2") as made:
-        made.know_each_other(SILOS)
-        ports = [free_port(), free_port()]
-        made.server("--log-format", "json", "--status-port", str(ports[0]))
-        made.silo("silo-1", words=["--status-port", str(ports[1])])
-        for name in SILOS[1:]:
-            made.silo(name)
-        made.hears("server", "round 1: validation")
-        seen = [_figures(port) for port in ports]
-        made.done()
-        assert digest(made.run) == expected
-        lines = [json.loads(line) for line in made.said("server").splitlines() if line[0] == "{"]
-    assert seen[0]["hanse_silo_connected"] == 4 and seen[0]["hanse_rounds"] == 2
-    assert seen[1]["hanse_loads_total"] == 1  # whatever the number of rounds
+    loads = _figures(standing.status_ports["silo-1"]).get("hanse_loads_total", 0)
+    said = len(standing.parts.said("server"))
+    standing.begin(experiment_file, tmp_path / "run", "rounds=3")
+    end = time.monotonic() + patience(600)
+    while not (tmp_path / "run").exists() or len(records(tmp_path / "run")) < 2:
+        assert time.monotonic() < end, standing.parts.said("server")
+        time.sleep(0.1)
+    seen = {name: _figures(port) for name, port in standing.status_ports.items()}
+    standing.done()
+    assert seen["server"]["hanse_silo_connected"] == 3 and seen["server"]["hanse_rounds"] == 3
+    assert seen["silo-1"]["hanse_loads_total"] == loads + 1  # whatever the number of rounds
+    text = standing.parts.said("server")[said:]
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     told = {(line["round"], line["silo"]) for line in lines if "answered train" in line["message"]}
-    assert told == {(number, name) for number in (1, 2) for name in SILOS}
+    assert told == {(number, name) for number in (1, 2, 3) for name in THREE}
     assert len({line["run"] for line in lines} - {""}) == 1  # none while the server starts
 
 
 def _figures(port: int) -> dict[str, float]:
     """The sums of metrics by name."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=patience(30)) as answer:
         lines = answer.read().decode().splitlines()
     found: dict[str, float] = {}
     for line in lines:

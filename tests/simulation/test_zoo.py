@@ -24,37 +24,11 @@ from hanse.serving.trained_adapter import find
 from hanse.simulation import run as simulation
 from hanse.tensors.low_rank import layers
 from stopping import ctrl_c
-
-SGD = ("train.optim=sgd", "train.learning_rate=0.5")
-RANKS = "clients={silo-1: {adapter: {lora: {r: 2}}}, silo-3: {adapter: {lora: {r: 8}}}}"
-ZOO = {
-    "scaffold": SGD,
-    "fednova": (*SGD, "train.momentum=0.5", "train.optimizer_state=reset"),
-    "feddyn": SGD,
-    "ffa_lora": (),
-    "rolora": ("train.optimizer_state=reset",),
-    "fedsa_lora": (),
-    "fedper": ("algorithm.fedper.share=[layers.0]",),
-    "flexlora": (RANKS, "train.optimizer_state=reset"),
-    "flora": (RANKS, "train.optimizer_state=reset"),
-    "fedex_lora": ("train.optimizer_state=reset",),
-    "hetlora": ("adapter.lora.r=8", RANKS),
-    "lora_fair": (),
-    "fed_sb": ("adapter=lora_xs",),
-    "ditto": ("train.optimizer_state=reset",),
-}
+from zoo import RANKS, ZOO, words
 
 
 def run(file: Path, *words: str) -> Path:
     return simulation.run(load(file, words))
-
-
-def words(algorithm: str, *more: str) -> list[str]:
-    """The settings of a run with an algorithm; the zoo's own come first."""
-    named = () if any("algorithm" in word for word in ZOO[algorithm]) else (algorithm,)
-    own = {word.split("=")[0] for word in ZOO[algorithm]}
-    more = tuple(word for word in more if word.split("=")[0] not in own)
-    return [*(f"algorithm={name}" for name in named), *more, *ZOO[algorithm]]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -1,0 +1,119 @@
+"""A server and three silos, known to each other by keys, that stay up for run after run.
+
+Silos do so anyway. `hanse server` ends with its run; here one process serves experiment after
+experiment over one SuperLink, whose nodes therefore stay connected.
+"""
+
+import contextlib
+import multiprocessing
+import traceback
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from unittest import mock
+
+from hanse.deployment.server import serve
+from hanse.deployment.server.engine import Engine
+from hanse.deployment.sockets import Frame
+from hanse.experiment import loading
+from hanse.observability.json_logs import LogFormat
+from patience import patience
+from real_federation import SILOS, Federation, federation, free_port
+
+THREE = SILOS[:3]
+
+
+class LastingEngine:
+    """What one run after another takes for an engine of its own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._nodes: list[int] = []
+        self._news: list[Frame] = []
+        self._first = self._last = 0  # tickets of this run, as the engine knows them
+
+    def begin(self) -> None:
+        """A new run must hear which nodes there are, and nothing of the run before."""
+        self._news = [({"is": "nodes", "nodes": self._nodes}, b"")] if self._nodes else []
+        self._first = self._last + 1
+
+    def send(self, node: int, ticket: int, body: bytes) -> None:
+        self._last = max(self._last, self._first + ticket)
+        self._engine.send(node, self._first + ticket, body)
+
+    def event(self, seconds: float) -> Frame | None:
+        found = self._news.pop() if self._news else self._engine.event(seconds)
+        if found is None:
+            return None
+        head, body = found
+        if "ticket" in head:
+            ticket = head["ticket"] - self._first
+            return ({**head, "ticket": ticket}, body) if ticket >= 0 else None
+        self._nodes = head.get("nodes", [])
+        return found
+
+
+class StandingFederation:
+    """Runs experiments one after another."""
+
+    def __init__(self, parts: Federation) -> None:
+        self.parts = parts
+        self.status_ports = {name: free_port() for name in ("server", *THREE)}
+        parts.know_each_other(THREE)
+        self._orders, theirs = multiprocessing.Pipe()
+        parts.start("server", lambda: self._serve(theirs))
+        theirs.close()
+        for name in THREE:
+            parts.silo(name, words=["--status-port", str(self.status_ports[name])])
+
+    def begin(self, experiment: Path, folder: Path, *words: str) -> None:
+        """Let the server run an experiment of three clients in a folder."""
+        self._orders.send((experiment, [*words, "num_clients=3", "cohort=off"], folder))
+
+    def done(self) -> None:
+        """Wait until the run has ended, and has ended well."""
+        assert self._orders.poll(patience(600)), self.parts.said("server")
+        try:
+            trouble = self._orders.recv()
+        except EOFError:
+            trouble = self.parts.said("server")
+        assert trouble is None, trouble
+
+    def _serve(self, orders: Connection) -> None:
+        """Serve one experiment after another."""
+        engines: list[LastingEngine] = []
+        start = serve._engine
+        address = serve.Address("127.0.0.1", self.parts.port, self.parts.kit)
+        with contextlib.ExitStack() as until_the_end:
+
+            @contextlib.contextmanager
+            def lasting(*about: object) -> Iterator[LastingEngine]:
+                if not engines:
+                    engine = until_the_end.enter_context(start(*about))
+                    engines.append(LastingEngine(engine))
+                engines[0].begin()
+                yield engines[0]
+
+            # From the second run on its port is busy: with the SuperLink that lasts.
+            with mock.patch.multiple(serve, _engine=lasting, refuse_busy=mock.DEFAULT):
+                while True:
+                    experiment, words, folder = orders.recv()
+                    orders.send(self._trouble(address, experiment, words, folder))
+
+    def _trouble(
+        self, address: serve.Address, experiment: Path, words: list[str], folder: Path
+    ) -> str | None:
+        """Serve an experiment; the traceback if that fails."""
+        try:
+            loaded = loading.load(experiment, [*words, f"output_dir={folder}"])
+            serve.serve(loaded, address, self.status_ports["server"], LogFormat.JSON)
+        except Exception:
+            return traceback.format_exc()
+        return None
+
+
+@contextlib.contextmanager
+def standing_federation(home: Path, data: Path) -> Iterator[StandingFederation]:
+    """A federation that stays up until the end."""
+    with federation(home, Path(), data) as parts:
+        yield StandingFederation(parts)
