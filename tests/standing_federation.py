@@ -5,6 +5,7 @@ experiment over one SuperLink, whose nodes therefore stay connected.
 """
 
 import contextlib
+import logging
 import multiprocessing
 import traceback
 from collections.abc import Iterator
@@ -81,6 +82,8 @@ class StandingFederation:
 
     def _serve(self, orders: Connection) -> None:
         """Serve one experiment after another."""
+        logging.basicConfig()
+        logging.getLogger("hanse").setLevel(logging.INFO)  # as the command has it
         engines: list[LastingEngine] = []
         start = serve._engine
         address = serve.Address("127.0.0.1", self.parts.port, self.parts.kit)
