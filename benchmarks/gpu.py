@@ -30,7 +30,7 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.size import best
 from hanse.learners.models import precision, short_attention
 from hanse.learners.models.layers import decoder_layers
-from hanse.learners.training.out_of_memory import clear
+from hanse.learners.training.out_of_memory import release_memory
 
 STEPS = 4  # optimizer steps of each client
 LONG = 1_000_000  # steps of a run that is long enough to measure as much as auto likes
@@ -162,7 +162,7 @@ def finish(device: torch.device) -> None:
 
 def forget_memory(device: torch.device) -> None:
     """From here on, the most memory is counted anew."""
-    clear(device)
+    release_memory(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 

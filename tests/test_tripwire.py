@@ -122,7 +122,7 @@ def training_checkpoint(bomb: bytes, home: Path, ending: str) -> None:
     optimizer = SGD(parameters.values(), 0.1)
     note = TrainingCheckpoint(home, 0.0)
     note.begin(RoundContext(0, 1, "c0"), "start")
-    note.keep(1, parameters, optimizer, {"tokens": 1.0}, {"seen": torch.zeros(())})
+    note.save_if_due(1, parameters, optimizer, {"tokens": 1.0}, {"seen": torch.zeros(())})
     [file] = home.iterdir()
     for content in (bomb, hashed(bomb)):
         file.write_bytes(content)

@@ -205,7 +205,7 @@ def test_a_training_checkpoint_is_kept(tmp_path: Path) -> None:
     with home() as place:
         kept = TrainingCheckpoint(place / "a", 0.0)
         kept.begin(RoundContext(0, 1, "a"), "start")
-        kept.keep(1, parameters, optimizer, {}, {"seen": torch.zeros(1)})
+        kept.save_if_due(1, parameters, optimizer, {}, {"seen": torch.zeros(1)})
         give(place)
         [file] = (place / "a").iterdir()
         said = unreadable(file, lambda: kept.restore(parameters, optimizer))

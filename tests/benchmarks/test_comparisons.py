@@ -87,7 +87,7 @@ def test_in_one_place_there_are_as_many_updates_in_a_row_and_the_same_resets(
     quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
-    fresh, move = loop._optimizer, loop.optimizer_state.move
+    fresh, step = loop._optimizer, loop.optimizer_state.step
 
     def begin(*words: Any) -> Any:
         made.append(0)
@@ -95,10 +95,10 @@ def test_in_one_place_there_are_as_many_updates_in_a_row_and_the_same_resets(
 
     def count(*words: Any) -> None:
         made[-1] += 1
-        move(*words)
+        step(*words)
 
     monkeypatch.setattr(loop, "_optimizer", begin)
-    monkeypatch.setattr(loop.optimizer_state, "move", count)
+    monkeypatch.setattr(loop.optimizer_state, "step", count)
     words = ["clients_per_pass=off", f"output_dir={tmp_path / 'pooled'}", *protocol.pooled(3)]
     folder = simulation.run(load(quick, words))
     # 3 rounds of 3 steps, as a silo does them

@@ -65,7 +65,7 @@ def test_killed_parts_come_back_and_the_adapter_is_the_same(
         _kill_in_training(made, "silo-2", 3)
         _gone(tmp_path / "silo-2" / "flower")
         made.silo("silo-2", checkpoint_seconds=0)
-        made.hears("silo-2", "round-00003: going on with the training after step")
+        made.hears("silo-2", "round-00003: resuming the training after step")
         made.hears("server", "round 4: validation")
         _kill_flower(made.run / "flower", "flower-superlink")
         made.done()

@@ -25,7 +25,7 @@ from hanse.learners.training.batches import Batch, choice_scores, collate
 from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.learners.training.job import TrainingJob
 from hanse.learners.training.loop import fit
-from hanse.learners.training.out_of_memory import refused
+from hanse.learners.training.out_of_memory import shortage_as_user_error
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import RESIDUAL
@@ -146,7 +146,7 @@ class AdaptedModel(Learner):
         # Dropout draws from torch's global generator.
         live = self.attached.parameters
         with (
-            refused(),
+            shortage_as_user_error(),
             torch.random.fork_rng(),
             self.backbone.with_dropout(self.adapter),
             without_gradients(live[name] for name in self.frozen),

@@ -25,7 +25,7 @@ from hanse.learners.models.heads.language_model import LanguageModel
 from hanse.learners.models.layers import frozen_depth
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.residual import Residual
-from hanse.learners.training.batches import placed
+from hanse.learners.training.batches import to_device
 from hanse.tensors.named import Tensors
 
 DEFAULT_LENGTH = 512  # tokens
@@ -179,7 +179,7 @@ class Backbone:
         lengths: tokens of each row; none: all rows are as long as they are wide.
         """
         known = torch.tensor(lengths or [ids.shape[1]] * len(ids))
-        ids, at, sizes = placed((ids, at, known), self.device)
+        ids, at, sizes = to_device((ids, at, known), self.device)
         with self.autocast():
             return self.head.logits(self.model, ids, at, sizes).float()
 

@@ -29,7 +29,7 @@ from hanse.learners.injection.mixed import Mixed
 from hanse.learners.load import load
 from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.classify import Classify
-from hanse.learners.training.batches import joined
+from hanse.learners.training.batches import join
 from hanse.tensors.low_rank import B
 
 SIZE = 0.3  # of the factors: far from their start, where most of them do nothing
@@ -100,7 +100,7 @@ def _stacked(learners: list[AdaptedModel]) -> Iterator[None]:
 def _together(learners: list[AdaptedModel]) -> list[Tensor]:
     """Each client's logits, all from one forward pass."""
     batches = [own.batch(own.examples("train")) for own in learners]
-    whole = joined(batches)
+    whole = join(batches)
     with torch.no_grad(), _stacked(learners):
         found = learners[0].backbone.logits(whole.ids, whole.at, whole.lengths)
     return list(found.split(whole.counts))

@@ -59,7 +59,7 @@ def left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes after the last step, and what the meta device does not have."""
     monkeypatch.setattr(optimizer.Steps, "leave", lambda self: None)
     monkeypatch.setattr(
-        TrainingProgress, "fit", lambda self, steps, spent, sums: TrainResult(steps, 0, 0, 0, 0)
+        TrainingProgress, "result", lambda self, steps, spent, sums: TrainResult(steps, 0, 0, 0, 0)
     )
     monkeypatch.setattr(Backbone, "autocast", lambda self: nullcontext())
     plain = torch.optim.AdamW
@@ -171,15 +171,15 @@ def test_who_asks_for_a_value_is_caught() -> None:
 
 def test_a_processor_is_given_the_very_tensors() -> None:
     mine = torch.arange(3), torch.arange(4).view(2, 2)
-    there = batches.placed(mine, torch.device("cpu"))
+    there = batches.to_device(mine, torch.device("cpu"))
     assert all(one is other for one, other in zip(mine, there, strict=True))
-    hidden = batches.staged((2, 3), torch.float32, torch.device("cpu"))
-    assert batches.sent(hidden, torch.device("cpu")) is hidden
+    hidden = batches.pinned_zeros((2, 3), torch.float32, torch.device("cpu"))
+    assert batches.copy_pinned(hidden, torch.device("cpu")) is hidden
 
 
 def test_what_is_placed_keeps_its_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copied as one and cut again; here to the same device, so that values can be compared."""
-    monkeypatch.setattr(batches, "sent", lambda tensor, device: tensor)
+    monkeypatch.setattr(batches, "copy_pinned", lambda tensor, device: tensor)
     mine = torch.arange(6).view(2, 3), torch.empty(0, dtype=torch.long), torch.tensor([7])
-    for one, other in zip(mine, batches.placed(mine, META), strict=True):
+    for one, other in zip(mine, batches.to_device(mine, META), strict=True):
         assert torch.equal(one, other)

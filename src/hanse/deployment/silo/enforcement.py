@@ -246,7 +246,7 @@ def _few(policy: Policy, told: Experiment, rows: RowCounts) -> Iterator[str]:
 def _work(policy: Policy, told: Experiment, examples: int) -> Iterator[str]:
     for what, asked, most in (
         ("steps in a round", told.train.steps(examples), policy.max_steps),
-        ("examples in a round", told.train.seen(examples), policy.max_examples),
+        ("examples in a round", told.train.examples_per_round(examples), policy.max_examples),
         ("examples in a batch", told.train.per_device_train_batch_size, policy.max_batch_size),
         ("examples in a batch of a task", _widest(told), policy.max_batch_size),
         ("rounds", told.rounds, policy.max_rounds),

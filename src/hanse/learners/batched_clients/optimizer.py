@@ -38,7 +38,9 @@ class Steps:
         for member, row, own in zip(self._members[:active], self._rows, gradient, strict=False):
             if member.job.penalty is not None:
                 self._penalize(member, row, own)
-        share = optimizer_state.share(self._limits[:active], gradient[:active].norm(dim=1))
+        share = optimizer_state.remaining_share(
+            self._limits[:active], gradient[:active].norm(dim=1)
+        )
         gradient[:active].mul_(share[:, None])
         for index, (row, group) in enumerate(
             zip(self._rows, self._optimizer.param_groups, strict=True)

@@ -15,7 +15,12 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from hanse.learners.batched_clients import train
 from hanse.learners.batched_clients.member import Member
-from hanse.learners.training.out_of_memory import clear, is_shortage, refusal, refused
+from hanse.learners.training.out_of_memory import (
+    is_shortage,
+    refusal,
+    release_memory,
+    shortage_as_user_error,
+)
 from hanse.observability.memory import available_memory
 
 MOST = 64  # clients; beyond that nothing was seen to gain
@@ -100,7 +105,7 @@ class _Trial:
                 raise
             if size == 1:
                 raise refusal(error) from None
-        clear(_device(self._members))
+        release_memory(_device(self._members))
         return math.inf
 
     def _step(self, size: int) -> float:
@@ -152,7 +157,10 @@ def _saved(member: Member) -> float:
         seen.update(_places(tensor))
         return tensor.detach()  # itself, it would hold its own graph, which holds it: for ever
 
-    with refused(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with (
+        shortage_as_user_error(),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+    ):
         job.objective.loss(job.learner, batch)
     frozen = {place for p in member.backbone.model.parameters() for place in _places(p)}
     held = sum(size for place, size in seen.items() if place not in frozen)

@@ -19,8 +19,8 @@ from hanse.learners.batched_clients.client_view import ClientView
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.batched_clients.optimizer import Steps
 from hanse.learners.batched_clients.stacked_adapters import StackedAdapters
-from hanse.learners.training.batches import Batch, joined
-from hanse.learners.training.out_of_memory import clear, is_shortage, refusal
+from hanse.learners.training.batches import Batch, join
+from hanse.learners.training.out_of_memory import is_shortage, refusal, release_memory
 from hanse.learners.training.timer import Stopwatch
 from hanse.learners.training.training_progress import TrainingProgress, with_measurements
 from hanse.observability.progress import track
@@ -75,7 +75,7 @@ def _in_memory(group: list[Member]) -> list[TrainResult]:
         member.tensors = tensors
         member.job.optimizer_state.clear()
         member.job.optimizer_state.update(optimizer_state)
-    clear(backbone.device)
+    release_memory(backbone.device)
     backbone.together = half = (count + 1) // 2
     log.warning(
         "memory does not hold %d clients at a time, so from here on %d train together; set "
@@ -92,10 +92,10 @@ class _ClientProgress:
     member: Member
     steps: list[list[list[int]]]
     dropout_generator: torch.Generator
-    seen: TrainingProgress = field(init=False)
+    progress: TrainingProgress = field(init=False)
 
     def __post_init__(self) -> None:
-        self.seen = TrainingProgress(self.member.job.settings.momentum)
+        self.progress = TrainingProgress(self.member.job.settings.momentum)
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of a step."""
@@ -145,7 +145,7 @@ class _Cohort:
         return self._fits(watch.seconds())
 
     def _measured(self, work: Training) -> Training:
-        return with_measurements(work, [course.seen for course in self.courses])
+        return with_measurements(work, [course.progress for course in self.courses])
 
     def _step(self, step: int, watch: Stopwatch) -> None:
         """One optimizer step of all who have one left."""
@@ -169,14 +169,14 @@ class _Cohort:
         rates = [course.rate(step) for course in active]
         shares = self.optimizer.step(rates)
         for course, own, loss, rate, left in zip(active, parts, losses, rates, shares, strict=True):
-            course.seen.add(own, loss, rate, left)
+            course.progress.add(own, loss, rate, left)
         watch.lap("optimizer")
 
     def _losses(
         self, active: Sequence[_ClientProgress], batches: Sequence[Batch | None]
     ) -> Iterator[tuple[int, Tensor]]:
         """The loss of each client that has a batch, and the client's place."""
-        together, adapter = joined(batches), self.members[0].adapter
+        together, adapter = join(batches), self.members[0].adapter
         with self.backbone.with_cached_layers(adapter, together.ids, together.lengths):
             logits = self.backbone.logits(together.ids, together.at, together.lengths)
         for index, own in enumerate(logits.split(together.counts)):
@@ -198,13 +198,13 @@ class _Cohort:
 
     def _fits(self, spent: dict[str, float]) -> list[TrainResult]:
         """What each member has done; the time is shared out by the tokens."""
-        every = sum(course.seen.tokens for course in self.courses)
+        every = sum(course.progress.tokens for course in self.courses)
         found = {}
         for course in self.courses:
-            share = course.seen.tokens / every
+            share = course.progress.tokens / every
             own = {what: seconds * share for what, seconds in spent.items()}
             sums = course.member.job.settings.sums_gradients
-            found[id(course.member)] = course.seen.fit(len(course.steps), own, sums)
+            found[id(course.member)] = course.progress.result(len(course.steps), own, sums)
         return [found[id(member)] for member in self.members]
 
 

@@ -29,7 +29,7 @@ from hanse.learners.caching.activations import Activations
 from hanse.learners.models.layers import decoder_layers, replaced
 from hanse.learners.models.padding import padding_mask
 from hanse.learners.models.short_attention import unpacked
-from hanse.learners.training.batches import sent, staged
+from hanse.learners.training.batches import copy_pinned, pinned_zeros
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +92,9 @@ class FrozenLayers:
                 if hidden is None:
                     width = 1 if self.first else ids.shape[1]
                     shape = (len(ids), width, states.shape[1])
-                    hidden = staged(shape, states.dtype, self._device)
+                    hidden = pinned_zeros(shape, states.dtype, self._device)
                 hidden[row, : len(states)] = states[: hidden.shape[1]]
-        return None if hidden is None else sent(hidden, self._device)
+        return None if hidden is None else copy_pinned(hidden, self._device)
 
     def _computed(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
         """(tokens, H) of each row that is not kept yet; it is from now on."""

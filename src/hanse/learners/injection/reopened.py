@@ -17,7 +17,7 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.injection.adapter_files import kinds, read
 from hanse.learners.injection.adapter_layout import WEIGHTS
 from hanse.learners.injection.attached_adapter import PROMPT
-from hanse.learners.training.batches import Batch, placed
+from hanse.learners.training.batches import Batch, to_device
 from hanse.tensors.named import refuse_unlike
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,9 @@ def _read(folder: Path, bare: Module, backbone: Backbone) -> None:
 def _refuse_other(opened: PeftModel, backbone: Backbone, batch: Batch, wanted: Tensor) -> None:
     known = torch.tensor(batch.lengths)
     with torch.no_grad():
-        found = backbone.head.logits(opened, *placed((batch.ids, batch.at, known), backbone.device))
+        found = backbone.head.logits(
+            opened, *to_device((batch.ids, batch.at, known), backbone.device)
+        )
     error, most = (float(t.abs().max()) for t in (found.float() - wanted, wanted))
     if not error <= NEAR * most:
         raise UserError(

@@ -11,7 +11,7 @@ from hanse.federation.interfaces.learner import Learner, Objective
 
 @dataclass(frozen=True)
 class Sft(Objective):
-    """The mean over labelled tokens of −log p(token | what stands before it)."""
+    """The mean over labelled tokens of −log p(token | the tokens before it)."""
 
     example_kind = "tokens"
 

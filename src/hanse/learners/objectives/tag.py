@@ -11,7 +11,7 @@ from hanse.federation.interfaces.learner import Learner, Objective
 
 @dataclass(frozen=True)
 class Tag(Objective):
-    """The mean over words of −log p(tag | the whole text); p is read at a word's first token."""
+    """The mean over words of −log p(tag | the whole text), with p at a word's first token."""
 
     example_kind = "tags"
 

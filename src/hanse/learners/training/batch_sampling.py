@@ -1,4 +1,4 @@
-"""The order in which a client draws its examples."""
+"""The order of a client's examples in a round, and their micro-batches."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,59 +9,62 @@ import torch
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 
-WINDOW = 32  # batches within which examples are sorted by length, to spare padding
+WINDOW = 32  # batches within which examples are sorted by length, so that little is padded
 
 
 def sample_batches(
     sizes: Sequence[int], settings: TrainingSettings, context: RoundContext
 ) -> list[list[list[int]]]:
-    """Which examples make up each micro-batch of each step: (steps, micro-batches, indices).
+    """(steps, micro-batches, indices): the examples of each micro-batch of a round.
 
-    Every example is drawn once before any is drawn again. Within a window of WINDOW batches they
-    are sorted by length and cut into batches; a round that needs only some of these takes them at
-    equal distances, so that it reads short and long ones as they come. Batches are shuffled, but
-    in like order for all clients of a round: in a cohort, long ones then stand beside long ones.
+    Every example is drawn once before any is drawn again. Examples are sorted by length within a
+    window of WINDOW batches, and cut into batches. A round that needs only some batches of a window
+    takes them at equal distances, so that it reads short and long ones in proportion. Batches are
+    shuffled by an order that all clients of a round share: where several clients train in one
+    forward pass, long batches are then together with long ones.
 
     sizes: tokens of each example.
     """
-    size, wanted = settings.per_device_train_batch_size, settings.seen(len(sizes))
-    steps, micro = math.ceil(wanted / size), settings.gradient_accumulation_steps
-    own = context.generator("examples")
-    keys = torch.rand(steps, generator=replace(context, client="").generator("batches"))
+    size, total = settings.per_device_train_batch_size, settings.examples_per_round(len(sizes))
+    count, accumulated = math.ceil(total / size), settings.gradient_accumulation_steps
+    generator = context.generator("examples")
+    shared = replace(context, client="").generator("batches")  # of all clients
+    keys = torch.rand(count, generator=shared)
     batches: list[list[int]] = []
-    for window in _windows(len(sizes), WINDOW * size, size, own):
+    for window in _windows(len(sizes), WINDOW * size, size, generator):
         if len(window) == size:
-            window = window[: wanted - size * len(batches)]
+            window = window[: total - size * len(batches)]
         window.sort(key=lambda index: sizes[index])
-        cut = [window[at : at + size] for at in range(0, len(window), size)]
-        missing = steps - len(batches)
-        if missing < len(cut):
-            first = torch.rand((), generator=own).item()
-            cut = [cut[int((place + first) * len(cut) / missing)] for place in range(missing)]
-        ranks = keys[len(batches) : len(batches) + len(cut)].argsort().argsort()
-        batches += [cut[rank] for rank in ranks.tolist()]
-        if len(batches) == steps:
+        drawn = [window[start : start + size] for start in range(0, len(window), size)]
+        missing = count - len(batches)
+        if missing < len(drawn):
+            offset = torch.rand((), generator=generator).item()
+            drawn = [drawn[int((n + offset) * len(drawn) / missing)] for n in range(missing)]
+        ranks = keys[len(batches) : len(batches) + len(drawn)].argsort().argsort()
+        batches += [drawn[rank] for rank in ranks.tolist()]
+        if len(batches) == count:
             break
-    batches[-1] = batches[-1][: wanted - size * (steps - 1)]
-    return [batches[at : at + micro] for at in range(0, steps, micro)]
+    batches[-1] = batches[-1][: total - size * (count - 1)]
+    return [batches[start : start + accumulated] for start in range(0, count, accumulated)]
 
 
 def _windows(
     examples: int, longest: int, size: int, generator: torch.Generator
 ) -> Iterator[list[int]]:
-    """Endless random passes over all examples, in pieces of whole batches.
+    """Yield endless random passes over all examples, in pieces of whole batches.
 
-    What is left of a pass, less than a batch, is filled up from the next one.
+    A remainder of less than a batch is filled up from the next pass.
     """
-    rest: list[int] = []
+    remainder: list[int] = []
     while True:
         order = torch.randperm(examples, generator=generator).tolist()
-        if rest:
-            rest, order = rest + order[: size - len(rest)], order[size - len(rest) :]
-            if len(rest) < size:
+        if remainder:
+            missing = size - len(remainder)
+            remainder, order = remainder + order[:missing], order[missing:]
+            if len(remainder) < size:
                 continue
-            yield rest
+            yield remainder
         whole = len(order) // size * size
         for start in range(0, whole, longest):
             yield order[start : min(start + longest, whole)]
-        rest = order[whole:]
+        remainder = order[whole:]

@@ -1,4 +1,4 @@
-"""Examples as tensors: rows of one length, and where in them something is learned."""
+"""Examples as tensors: rows of one length, and the positions that have a label."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,28 +14,28 @@ class Batch:
     """Rows of one length, padded on the right.
 
     A causal model never looks to the right, so padding needs no attention mask. `ids` and `at` are
-    on the host, where batches are joined and rows looked up, until the model is called; what a loss
-    looks at is on the device.
+    on the host until the model is called: batches are joined there, and cached rows looked up. The
+    tensors that losses use are on the device.
     """
 
     ids: Tensor  # (R, T) token ids
-    at: Tensor  # (N,) places in the flattened (R·T) positions whose next token is labelled, or tag
-    targets: Tensor  # (N,) those next tokens, or tags
-    rows: Tensor  # (N,) the row of each; for choices: (example · choices + choice)
-    choice: Tensor  # (B,) the right choice of each example, if they have choices
-    words: Tensor | None  # (C,) the choices' tokens, if each is one token: then R = N = B
+    at: Tensor  # (N,) flattened (R·T) positions that have a tag, or a label at their next token
+    targets: Tensor  # (N,) these tags, or next tokens
+    rows: Tensor  # (N,) the row of each; with choices: example · choices + choice
+    choice: Tensor  # (B,) the right choice of each example, if there are choices
+    words: Tensor | None  # (C,) the choices' tokens, if each is a single token: then R = N = B
     lengths: tuple[int, ...]  # (R,) tokens of each row, without padding
     choices: int  # C, 0 if the examples have none
     examples: int  # B
 
     @property
     def tokens(self) -> int:
-        """What is read, without padding."""
+        """The number of tokens, without padding."""
         return sum(self.lengths)
 
     @property
     def items(self) -> int:
-        """What a mean loss is a mean over: examples with choices, or labelled tokens."""
+        """The number of items that a mean loss is over: examples with choices, or labels."""
         return self.examples if self.choices else len(self.targets)
 
 
@@ -46,44 +46,44 @@ def choice_scores(logits: Tensor, batch: Batch) -> Tensor:
     """
     if batch.words is not None:
         return logits[:, batch.words]
-    each = logits.log_softmax(dim=1).gather(1, batch.targets[:, None])[:, 0]
-    total = torch.zeros(batch.examples * batch.choices, device=each.device)
-    return total.index_add(0, batch.rows, each).view(batch.examples, batch.choices)
+    per_token = logits.log_softmax(dim=1).gather(1, batch.targets[:, None])[:, 0]
+    scores = torch.zeros(batch.examples * batch.choices, device=per_token.device)
+    return scores.index_add(0, batch.rows, per_token).view(batch.examples, batch.choices)
 
 
-def placed(tensors: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
-    """Tensors of one dtype on the device, where they are wanted next: one copy for all of them.
+def to_device(tensors: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    """Copy tensors of one dtype from the host to the device, all in one copy.
 
-    They come from the host, which does not wait for a GPU to have copied them; a processor gets
-    the very tensors.
+    The host does not wait until a GPU has copied them. On a processor the same tensors are
+    returned.
     """
     if device.type == "cpu":
         return tensors
     sizes = [tensor.numel() for tensor in tensors]
-    whole = staged((sum(sizes),), tensors[0].dtype, device)
-    torch.cat([tensor.flatten() for tensor in tensors], out=whole)
-    parts = sent(whole, device).split(sizes)
-    return [part.view(like.shape) for part, like in zip(parts, tensors, strict=True)]
+    buffer = pinned_zeros((sum(sizes),), tensors[0].dtype, device)
+    torch.cat([tensor.flatten() for tensor in tensors], out=buffer)
+    parts = copy_pinned(buffer, device).split(sizes)
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def staged(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros on the host, in pinned memory if that is what the device copies from."""
+def pinned_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros on the host, in pinned memory if the device is a GPU."""
     return torch.zeros(tuple(shape), dtype=dtype, pin_memory=device.type == "cuda")
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A staged tensor on the device; torch keeps the pinned memory until it has been copied."""
+def copy_pinned(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device without waiting; torch keeps the pinned memory until the copy is done."""
     return tensor.to(device, non_blocking=True)
 
 
 def collate(examples: Sequence[Example], device: torch.device) -> Batch:
-    """Examples as one batch; all with choices, or none."""
+    """Put examples into one batch; either all have choices, or none."""
     batch = _collated(examples)
-    own = {"targets": batch.targets, "rows": batch.rows, "choice": batch.choice}
+    tensors = {"targets": batch.targets, "rows": batch.rows, "choice": batch.choice}
     if batch.words is not None:
-        own["words"] = batch.words
-    there = placed(tuple(own.values()), device)
-    return replace(batch, **dict(zip(own, there, strict=True)))  # type: ignore[arg-type]
+        tensors["words"] = batch.words
+    copies = to_device(tuple(tensors.values()), device)
+    return replace(batch, **dict(zip(tensors, copies, strict=True)))  # type: ignore[arg-type]
 
 
 def _collated(examples: Sequence[Example]) -> Batch:
@@ -97,7 +97,7 @@ def _collated(examples: Sequence[Example]) -> Batch:
 
 
 def _collate_tokens(examples: Sequence[Example]) -> Batch:
-    """One row for each example; a position is labelled if its next token is to be learned."""
+    """One row for each example; a position has a label if its next token is learned."""
     ids = _padded([example.ids for example in examples])
     labels = torch.full_like(ids, IGNORED)
     for row, example in enumerate(examples):
@@ -117,7 +117,7 @@ def _collate_tokens(examples: Sequence[Example]) -> Batch:
 
 
 def _collate_tags(examples: Sequence[Example]) -> Batch:
-    """One row for each example; a position is labelled if a word begins there."""
+    """One row for each example; a position has a label if a word begins there."""
     ids, tags = _padded([e.ids for e in examples]), _padded([e.tags for e in examples], IGNORED)
     rows, columns = torch.nonzero(tags != IGNORED, as_tuple=True)
     return Batch(
@@ -134,7 +134,7 @@ def _collate_tags(examples: Sequence[Example]) -> Batch:
 
 
 def _collate_words(examples: Sequence[Example]) -> Batch:
-    """One row for each example: the last position tells all one-token choices apart."""
+    """One row for each example; its last position scores all choices, which are single tokens."""
     ids = _padded([example.ids for example in examples])
     last = torch.tensor([len(example) - 1 for example in examples])
     rows = torch.arange(len(examples))
@@ -154,7 +154,7 @@ def _collate_words(examples: Sequence[Example]) -> Batch:
 
 
 def _collate_choices(examples: Sequence[Example]) -> Batch:
-    """One row for each example and choice, labelled on the choice's tokens."""
+    """One row for each example and choice; the tokens of the choice have labels."""
     rows = [
         Example(e.ids + choice, (IGNORED,) * len(e) + choice)
         for e in examples
@@ -169,7 +169,7 @@ def _collate_choices(examples: Sequence[Example]) -> Batch:
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int = 0) -> Tensor:
-    """(R, T) ids; of those that are read, the padding's value is never looked at."""
+    """(R, T): rows filled up with `value`; no loss depends on the padding of token ids."""
     ids = torch.full((len(rows), max(map(len, rows))), value)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = torch.tensor(row)
@@ -177,11 +177,11 @@ def _padded(rows: Sequence[Sequence[int]], value: int = 0) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Joined:
-    """The batches of several clients as one: as many rows and places for each as for the largest.
+class JoinedBatch:
+    """The batches of K clients as one; each has as many rows and positions as the largest.
 
-    ids: (K·R, T) tokens; lengths: of each row, 0 for those that only fill up.
-    at: (N,) places in the flattened (K·R·T) positions, client by client; counts: how many of each.
+    ids: (K·R, T) tokens; lengths: those of each row, 0 for rows that only fill up.
+    at: (N,) flattened (K·R·T) positions, client by client; counts: the number of each client's.
     """
 
     ids: Tensor
@@ -190,19 +190,19 @@ class Joined:
     counts: list[int]
 
 
-def joined(batches: Sequence[Batch | None]) -> Joined:
-    """Put batches under each other; None has no rows of its own."""
-    there = [batch for batch in batches if batch is not None]
-    rows, width = (max(batch.ids.shape[side] for batch in there) for side in (0, 1))
-    ids = there[0].ids.new_zeros(len(batches), rows, width)
-    lengths, places = [], []
-    for member, batch in enumerate(batches):
-        own = () if batch is None else batch.lengths
-        lengths += [*own, *[0] * (rows - len(own))]
+def join(batches: Sequence[Batch | None]) -> JoinedBatch:
+    """Put the batches of several clients below each other; None: this client has no rows now."""
+    present = [batch for batch in batches if batch is not None]
+    rows, width = (max(batch.ids.shape[side] for batch in present) for side in (0, 1))
+    ids = present[0].ids.new_zeros(len(batches), rows, width)
+    lengths, positions = [], []
+    for client, batch in enumerate(batches):
+        known = () if batch is None else batch.lengths
+        lengths += [*known, *[0] * (rows - len(known))]
         if batch is not None:
             height, length = batch.ids.shape
-            ids[member, :height, :length] = batch.ids
+            ids[client, :height, :length] = batch.ids
             row = batch.at.div(length, rounding_mode="floor")
-            places.append((member * rows + row) * width + batch.at - row * length)
+            positions.append((client * rows + row) * width + batch.at - row * length)
     counts = [0 if batch is None else len(batch.at) for batch in batches]
-    return Joined(ids.flatten(0, 1), tuple(lengths), torch.cat(places), counts)
+    return JoinedBatch(ids.flatten(0, 1), tuple(lengths), torch.cat(positions), counts)

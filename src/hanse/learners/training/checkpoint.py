@@ -1,4 +1,4 @@
-"""How far a client is in the training of one round, on disk: a killed one goes on from there."""
+"""Checkpoints of one client within a round's training, so that a killed process can resume."""
 
 import hashlib
 import logging
@@ -20,17 +20,17 @@ from hanse.tensors.serialization import MessageError, Numbers, pack, unpack, who
 
 log = logging.getLogger(__name__)
 
-SAVED = "training"  # what such a file says that it is
+MESSAGE = "training"  # the name of this kind of file in its header
 
 
 @dataclass
 class TrainingCheckpoint:
-    """Of one request, for which a client may train several times.
+    """Checkpoints of the trainings that a client does for one request.
 
-    A file belongs to a round, to the training's number in the request, and to a hash of what it
-    began with; another training finds none. Files of other rounds are removed.
+    A file's name has the round and a hash of the training's number in the request and its start, so
+    that another training does not find it. Files of other rounds are removed.
 
-    folder: of one client and run. every: seconds of training between two writes.
+    folder: that of one client and run. every: seconds of training between two writes.
     """
 
     folder: Path
@@ -40,29 +40,29 @@ class TrainingCheckpoint:
     _due: float = field(default=0.0, init=False)
 
     def begin(self, context: RoundContext, start: str) -> None:
-        """A training begins; start: a hash of what it begins with."""
-        round = f"round-{context.round:05d}-"
+        """Begin a training; start: a text that differs for trainings with another start."""
+        prefix = f"round-{context.round:05d}-"
         for file in atomic_files.listed(self.folder):
-            if not file.name.startswith(round):
+            if not file.name.startswith(prefix):
                 with atomic_files.explained(file):
                     file.unlink(missing_ok=True)
         self._trainings += 1
-        own = hashlib.sha256(f"{context} {self._trainings} {start}".encode()).hexdigest()
-        self._file = self.folder / f"{round}{own}.checkpoint"
+        digest = hashlib.sha256(f"{context} {self._trainings} {start}".encode()).hexdigest()
+        self._file = self.folder / f"{prefix}{digest}.checkpoint"
         self._due = time.monotonic() + self.every
 
     def restore(
         self, parameters: Mapping[str, Parameter], optimizer: Optimizer
     ) -> tuple[int, Numbers, Tensors] | None:
-        """Steps that are done, and what `keep` was told of them; None if there is no whole file.
+        """Restore the last checkpoint: steps that are done, and the `numbers` and `sums` of then.
 
-        Raises UserError if the system refuses to read it.
+        None if there is no file, or a damaged one. Raises UserError if it may not be read.
         """
         try:
             content = atomic_files.unseal(self._file)
             if content is None:
                 return None
-            _, numbers, groups = unpack(content, SAVED)
+            _, numbers, groups = unpack(content, MESSAGE)
         except (atomic_files.DamagedError, MessageError) as error:
             log.warning("%s; the round's training begins anew", error)
             return None
@@ -71,10 +71,10 @@ class TrainingCheckpoint:
         optimizer_state.restore(optimizer, parameters, groups["optimizer"])
         _set_random(groups["others"], parameters)
         done = whole_number(numbers, "done")
-        log.info("%s: going on with the training after step %d", self._file.name[:11], done)
+        log.info("%s: resuming the training after step %d", self._file.name[:11], done)
         return done, numbers, groups["sums"]
 
-    def keep(
+    def save_if_due(
         self,
         done: int,
         parameters: Mapping[str, Parameter],
@@ -82,9 +82,9 @@ class TrainingCheckpoint:
         numbers: Numbers,
         sums: Tensors,
     ) -> None:
-        """Write it all down if it is time to.
+        """Write a checkpoint if the time since the last one is up.
 
-        done: steps. numbers, sums: what has been seen so far.
+        done: steps. numbers, sums: those of the training's progress.
         """
         if time.monotonic() < self._due:
             return
@@ -94,7 +94,7 @@ class TrainingCheckpoint:
             "others": _random(parameters),
             "sums": {name: value.cpu() for name, value in sums.items()},
         }
-        header = {"message": SAVED, "kind": "client"}
+        header = {"message": MESSAGE, "kind": "client"}
         content = pack(header, {**numbers, "done": done}, groups)
         atomic_files.seal(self._file, content)
         self._due = time.monotonic() + self.every
@@ -102,10 +102,10 @@ class TrainingCheckpoint:
 
 def _random(parameters: Mapping[str, Parameter]) -> dict[str, Tensor]:
     """The state of torch's global generators, from which dropout draws."""
-    found = {"cpu": torch.get_rng_state()}
+    states = {"cpu": torch.get_rng_state()}
     for device in _gpus(parameters):
-        found["cuda"] = torch.cuda.get_rng_state(device)
-    return found
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
 
 
 def _set_random(states: Mapping[str, Tensor], parameters: Mapping[str, Parameter]) -> None:

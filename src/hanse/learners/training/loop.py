@@ -1,4 +1,4 @@
-"""The local training loop: any learner, any objective, one round's share of the schedule."""
+"""The local training loop of one client: any learner, any objective."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ from hanse.tensors.named import digest
 def fit(job: TrainingJob, checkpoint: TrainingCheckpoint | None = None) -> TrainResult:
     """Train the job's learner in place.
 
-    checkpoint: where progress is written from time to time, and read from if there is any.
+    checkpoint: a file of the progress, which is written from time to time and resumed from.
     """
     settings, parameters = job.settings, dict(job.learner.parameters())
     stopwatch = Stopwatch(next(iter(parameters.values())).device)
@@ -44,14 +44,14 @@ def fit(job: TrainingJob, checkpoint: TrainingCheckpoint | None = None) -> Train
         if job.penalty is not None:
             job.penalty(parameters).backward()
         share = optimizer_state.clip(parameters.values(), settings.max_grad_norm)
-        optimizer_state.move(optimizer, rate)
+        optimizer_state.step(optimizer, rate)
         progress.add(batches, losses, rate, share)
         stopwatch.lap("optimizer")
         if checkpoint is not None:
-            checkpoint.keep(step + 1, parameters, optimizer, progress.numbers, progress.sums)
+            checkpoint.save_if_due(step + 1, parameters, optimizer, progress.numbers, progress.sums)
     if job.keeps_optimizer_state:
-        optimizer_state.keep(optimizer, parameters, job.optimizer_state)
-    return progress.fit(len(steps), stopwatch.seconds(), settings.sums_gradients)
+        optimizer_state.save(optimizer, parameters, job.optimizer_state)
+    return progress.result(len(steps), stopwatch.seconds(), settings.sums_gradients)
 
 
 def _resume(
@@ -61,24 +61,24 @@ def _resume(
     optimizer: Optimizer,
     progress: TrainingProgress,
 ) -> int:
-    """Continue the same training where a killed process has left it; the steps that are done."""
+    """Continue a training that was killed; return the number of steps that are done."""
     checkpoint.begin(job.context, _start(job, parameters))
     restored = checkpoint.restore(parameters, optimizer)
     if restored is None:
         return 0
     done, numbers, sums = restored
-    progress.go_on(numbers, sums)
+    progress.restore(numbers, sums)
     return done
 
 
 def _start(job: TrainingJob, parameters: Mapping[str, Parameter]) -> str:
-    """A hash of what a training begins with; the round's request decides the rest."""
+    """A text that tells a training from others of the same round: its start and its settings."""
     words = (hanse.__version__, job.settings, job.split, type(job.objective).__name__)
     return " ".join([digest(parameters), digest(job.optimizer_state), *map(str, words)])
 
 
 def _backward(job: TrainingJob, batches: Sequence[Any], stopwatch: Stopwatch) -> torch.Tensor:
-    """Gradients of the mean over all items of a step's micro-batches; the sum of their losses."""
+    """Add the gradients of the mean over all items of a step; return the sum of their losses."""
     items = sum(batch.items for batch in batches)
     total: torch.Tensor | None = None
     for batch in batches:

@@ -1,4 +1,4 @@
-"""A step of one client's optimizer, and its state as named tensors."""
+"""Steps of one client's optimizer, and its state as named tensors."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,46 +11,46 @@ from hanse.federation.interfaces.results import Memory
 
 
 def clip(parameters: Iterable[Parameter], limit: float) -> Tensor | float:
-    """Shorten the gradients together to a norm of `limit`, 0 for any; what is left, as a share."""
+    """Clip the gradients to a common norm (limit 0: any norm); return the share that is left."""
     if not limit:
         return 1.0
     norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-    return share(limit, norm)
+    return remaining_share(limit, norm)
 
 
-def share(limit: float | Tensor, norms: Tensor) -> Tensor:
-    """What clipping leaves of gradients of these norms, as torch's clip_grad_norm_ has it."""
+def remaining_share(limit: float | Tensor, norms: Tensor) -> Tensor:
+    """The factor by which torch's clip_grad_norm_ multiplies gradients of these norms."""
     return (limit / (norms + 1e-6)).clamp(max=1.0)
 
 
-def move(optimizer: Optimizer, rate: float) -> None:
-    """One step along the gradients, which are then gone."""
+def step(optimizer: Optimizer, rate: float) -> None:
+    """Do one step with this learning rate, and clear the gradients."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad()
 
 
-def restore(optimizer: Optimizer, parameters: Mapping[str, Parameter], kept: Memory) -> None:
-    """Give the optimizer the state it had; keys are "tensor's name:state's name"."""
-    states = [(*key.rpartition(":")[::2], value) for key, value in kept.items()]
-    # What an instruction has reshaped or taken away since starts afresh.
-    strange = {
+def restore(optimizer: Optimizer, parameters: Mapping[str, Parameter], memory: Memory) -> None:
+    """Give the optimizer its earlier state; keys are "tensor's name:state's name"."""
+    states = [(*key.rpartition(":")[::2], value) for key, value in memory.items()]
+    # Tensors that an instruction has reshaped or removed since then start without a state.
+    changed = {
         name
         for name, _, value in states
         if name not in parameters or (value.dim() and value.shape != parameters[name].shape)
     }
     for name, state, value in states:
-        if name in strange:
+        if name in changed:
             continue
         parameter = parameters[name]
         # AdamW's step counter stays on the CPU, everything else beside its parameter.
-        place = "cpu" if state == "step" else parameter.device
-        optimizer.state[parameter][state] = value.clone().to(place)
+        device = "cpu" if state == "step" else parameter.device
+        optimizer.state[parameter][state] = value.clone().to(device)
 
 
 def state_of(optimizer: Optimizer, parameters: Mapping[str, Parameter]) -> Memory:
-    """What `restore` takes, on the CPU."""
+    """The optimizer's state as `restore` takes it, on the CPU."""
     return {
         f"{name}:{state}": value.detach().cpu().clone()
         for name, parameter in parameters.items()
@@ -59,8 +59,8 @@ def state_of(optimizer: Optimizer, parameters: Mapping[str, Parameter]) -> Memor
     }
 
 
-def keep(optimizer: Optimizer, parameters: Mapping[str, Parameter], kept: Memory) -> None:
-    """Put the state into `kept`, in place of what it had of the same parameters."""
-    for key in [key for key in kept if key.rpartition(":")[0] in parameters]:
-        del kept[key]
-    kept.update(state_of(optimizer, parameters))
+def save(optimizer: Optimizer, parameters: Mapping[str, Parameter], memory: Memory) -> None:
+    """Put the optimizer's state into `memory`, and remove older states of the same parameters."""
+    for key in [key for key in memory if key.rpartition(":")[0] in parameters]:
+        del memory[key]
+    memory.update(state_of(optimizer, parameters))

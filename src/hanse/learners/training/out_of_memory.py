@@ -1,4 +1,4 @@
-"""Memory that does not suffice for training: how it shows, and what the user can do."""
+"""Errors of too little memory for training, and advice to the user."""
 
 import gc
 from collections.abc import Iterator
@@ -8,30 +8,30 @@ import torch
 
 from hanse.errors import UserError
 
-# What torch and the libraries below it say where they do not raise torch's own error.
-SAID = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# Messages of torch and the libraries below it, where they do not raise torch's own error.
+MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def is_shortage(error: Exception) -> bool:
-    """Whether an error means that memory, the machine's or the GPU's, did not suffice."""
+    """True if an error means that the memory of the machine or the GPU did not suffice."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in MESSAGES)
 
 
 def refusal(error: Exception) -> UserError:
-    """What to tell the user when not even one client fits."""
-    told = str(error).strip().partition("\n")[0][:200] or "out of memory"
+    """The error for the user when not even one client fits into memory."""
+    reason = str(error).strip().partition("\n")[0][:200] or "out of memory"
     return UserError(
-        f"memory does not suffice to train one client by itself ({told}); lower "
+        f"memory does not suffice to train one client by itself ({reason}); lower "
         "train.per_device_train_batch_size or model.max_length, or set "
         "model.gradient_checkpointing: true."
     )
 
 
 @contextmanager
-def refused() -> Iterator[None]:
-    """Within, a shortage is the user's to mend."""
+def shortage_as_user_error() -> Iterator[None]:
+    """Within this context, a shortage of memory raises UserError with advice."""
     try:
         yield
     except Exception as error:
@@ -40,8 +40,8 @@ def refused() -> Iterator[None]:
         raise
 
 
-def clear(device: torch.device) -> None:
-    """Give back what nobody holds any more, after the error itself is gone with all its frames."""
+def release_memory(device: torch.device) -> None:
+    """Free memory that is not referenced any more; call it after the error's frames are gone."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

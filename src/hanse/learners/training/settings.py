@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-LARGEST = 1_000_000  # examples of one optimizer step
+LARGEST_BATCH = 1_000_000  # examples of one optimizer step
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a client trains in each round; the names are those of Hugging Face's trainer.
+    """Settings of a client's training in each round, named as in Hugging Face's trainer.
 
     A round is `max_steps` optimizer steps, or `num_train_epochs` passes (a fraction is allowed)
     over the client's examples; the learning rate's schedule runs over all rounds.
@@ -33,11 +33,11 @@ class TrainingSettings:
     optimizer_state: Literal["reset", "keep"] = "reset"  # between rounds
 
     def __post_init__(self) -> None:
-        if self.batch > LARGEST:
+        if self.batch > LARGEST_BATCH:
             raise ValueError(
                 f"train asks for {self.batch:,} examples in a step; lower "
                 "per_device_train_batch_size or gradient_accumulation_steps, whose product may be "
-                f"{LARGEST:,}."
+                f"{LARGEST_BATCH:,}."
             )
         if self.momentum and self.optim != "sgd":
             raise ValueError(
@@ -47,10 +47,10 @@ class TrainingSettings:
 
     def steps(self, examples: int) -> int:
         """Optimizer steps of one round for a client with so many examples."""
-        return math.ceil(self.seen(examples) / self.batch)
+        return math.ceil(self.examples_per_round(examples) / self.batch)
 
-    def seen(self, examples: int) -> int:
-        """Examples that pass in one round at a client with so many."""
+    def examples_per_round(self, examples: int) -> int:
+        """Examples that a client with so many trains on in one round; repetitions count."""
         if self.max_steps is not None:
             return self.max_steps * self.batch
         return max(1, round(examples * (self.num_train_epochs or 1.0)))
@@ -62,22 +62,23 @@ class TrainingSettings:
 
     @property
     def optimizer(self) -> str:
-        """What an algorithm may ask for: "adamw", "momentum" (SGD with it) or "sgd" (without)."""
+        """The optimizer as algorithms name it: "adamw", "momentum" (SGD with it) or "sgd"."""
         return "momentum" if self.momentum else self.optim
 
     @property
     def sums_gradients(self) -> bool:
-        """Whether a round's change is −Σ aᵢgᵢ over its own gradients, with aᵢ that `Seen` knows."""
-        kept = self.momentum > 0 and self.optimizer_state == "keep"  # older ones are in it, too
-        return self.optim == "sgd" and not kept
+        """True if a round's change is −Σ aᵢgᵢ over its own gradients, as `sum_a` assumes."""
+        # A momentum that is kept holds gradients of earlier rounds, too.
+        earlier = self.momentum > 0 and self.optimizer_state == "keep"
+        return self.optim == "sgd" and not earlier
 
     def rate(self, progress: float) -> float:
         """The learning rate when the share `progress` of all steps of all rounds is done."""
         if progress < self.warmup_ratio:
             return self.learning_rate * progress / self.warmup_ratio
-        rest = (progress - self.warmup_ratio) / (1 - self.warmup_ratio)
+        decay = (progress - self.warmup_ratio) / (1 - self.warmup_ratio)
         if self.lr_scheduler_type == "linear":
-            return self.learning_rate * (1 - rest)
+            return self.learning_rate * (1 - decay)
         if self.lr_scheduler_type == "cosine":
-            return self.learning_rate * (1 + math.cos(math.pi * rest)) / 2
+            return self.learning_rate * (1 + math.cos(math.pi * decay)) / 2
         return self.learning_rate

@@ -1,4 +1,4 @@
-"""Where training's time goes, without making a GPU wait."""
+"""The seconds of each part of training, measured without making a GPU wait."""
 
 import time
 from collections import defaultdict
@@ -8,9 +8,9 @@ import torch
 
 
 class Stopwatch:
-    """Seconds by what was done: each lap is counted from the end of the one before it.
+    """Seconds by activity; each lap is counted from the end of the one before it.
 
-    On a GPU a lap ends with an event in its stream, and is read only when all is done: asking
+    On a GPU a lap ends with an event in its stream, which is read only after all laps: reading it
     earlier would stop the host until the GPU has caught up.
     """
 
@@ -20,21 +20,21 @@ class Stopwatch:
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._last = time.perf_counter()
 
-    def lap(self, what: str) -> None:
-        """Count the time since the last lap under `what`."""
+    def lap(self, activity: str) -> None:
+        """Count the time since the last lap under this activity."""
         if self._cuda:
-            self._laps.append((what, self._event()))
+            self._laps.append((activity, self._event()))
             return
         now = time.perf_counter()
-        self._spent[what] += now - self._last
+        self._spent[activity] += now - self._last
         self._last = now
 
     def seconds(self) -> dict[str, float]:
-        """What was spent so far; on a GPU this waits until it has done all it was given."""
+        """The seconds so far by activity; waits for a GPU to finish its work."""
         if self._cuda:
             self._laps[-1][1].synchronize()
-            for (_, before), (what, event) in pairwise(self._laps):
-                self._spent[what] += before.elapsed_time(event) / 1000
+            for (_, before), (activity, event) in pairwise(self._laps):
+                self._spent[activity] += before.elapsed_time(event) / 1000
             del self._laps[:-1]
         return dict(self._spent)
 

@@ -1,4 +1,4 @@
-"""What a training has seen on the way: counts, losses, and the weight of its gradients."""
+"""Counts, losses and weights of gradients of a training that is under way."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ import torch
 from hanse.federation.interfaces.results import TrainResult
 from hanse.observability.steps import Training
 
-WHOLE = ("examples", "tokens", "items")
-COUNTED = (*WHOLE, "sum_lr", "velocity", "sum_a")  # on the host
+INTEGERS = ("examples", "tokens", "items")
+COUNTED = (*INTEGERS, "sum_lr", "velocity", "sum_a")  # on the host
 SUMMED = ("losses", "sum_clipped_lr")  # on the device: reading waits for all steps under way
 
 
 @dataclass
 class TrainingProgress:
-    """What training has seen so far.
+    """Sums over the steps of a training so far.
 
-    velocity: SGD's, had every gradient been one; sum_a: how far that has moved.
-    losses: Σ over items.
+    losses: Σ over items. velocity: that of SGD if every gradient were 1; sum_a: the distance that
+        SGD would have moved then.
     """
 
     momentum: float = 0.0
@@ -36,25 +36,25 @@ class TrainingProgress:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """What is counted, as plain numbers."""
+        """The counts that lie on the host, by name."""
         return {name: getattr(self, name) for name in COUNTED}
 
     @property
     def sums(self) -> dict[str, torch.Tensor]:
-        """What is summed on the device."""
+        """The sums that lie on the device, by name."""
         return {name: getattr(self, name) for name in SUMMED}
 
-    def go_on(self, numbers: Mapping[str, float], sums: Mapping[str, torch.Tensor]) -> None:
-        """Take over what another process had seen of the same training: its numbers and sums."""
+    def restore(self, numbers: Mapping[str, float], sums: Mapping[str, torch.Tensor]) -> None:
+        """Continue from the numbers and sums of another process that did the same training."""
         for name in COUNTED:
-            setattr(self, name, int(numbers[name]) if name in WHOLE else numbers[name])
+            setattr(self, name, int(numbers[name]) if name in INTEGERS else numbers[name])
         for name in SUMMED:
             setattr(self, name, sums[name])
 
     def add(
         self, batches: Sequence[Any], losses: torch.Tensor, rate: float, share: torch.Tensor | float
     ) -> None:
-        """Count a step; share: what clipping has left of its gradient."""
+        """Add one step; share: the factor by which clipping has multiplied its gradient."""
         self.losses = losses + self.losses  # the zero at first may lie on the host
         self.sum_clipped_lr = rate * share + self.sum_clipped_lr
         self.velocity = self.momentum * self.velocity + 1
@@ -64,10 +64,10 @@ class TrainingProgress:
         self.tokens += sum(batch.tokens for batch in batches)
         self.items += sum(batch.items for batch in batches)
 
-    def fit(self, steps: int, spent: Mapping[str, float], sums_gradients: bool) -> TrainResult:
-        """All of it, when training is done.
+    def result(self, steps: int, spent: Mapping[str, float], sums_gradients: bool) -> TrainResult:
+        """The result of a finished training.
 
-        spent: seconds by what was done. sums_gradients: whether the change is −Σ aᵢgᵢ.
+        spent: seconds by activity. sums_gradients: the change is −Σ aᵢgᵢ, so sum_a is reported.
         """
         return TrainResult(
             steps,
@@ -81,12 +81,12 @@ class TrainingProgress:
         )
 
 
-def with_measurements(step: Training, seen: Sequence[TrainingProgress]) -> Training:
+def with_measurements(step: Training, clients: Sequence[TrainingProgress]) -> Training:
     """The step with the mean loss and the speed of clients that train at the same time."""
-    items = sum(client.items for client in seen)
+    items = sum(client.items for client in clients)
     if not items:
         return step
-    loss = sum(float(client.losses) for client in seen) / items
-    seconds = time.perf_counter() - min(client.start for client in seen)
-    tokens = sum(client.tokens for client in seen)
+    loss = sum(float(client.losses) for client in clients) / items
+    seconds = time.perf_counter() - min(client.start for client in clients)
+    tokens = sum(client.tokens for client in clients)
     return replace(step, loss=loss, tokens_per_second=tokens / seconds)

@@ -78,7 +78,9 @@ def variants(
     sizes: training rows of each client. home: the folder that holds the runs' folders.
     """
     trains = {name: experiment.for_client(name).train for name in sizes}
-    own = {name: trains[name].seen(rows) for name, rows in sizes.items()}  # examples of a round
+    own = {
+        name: trains[name].examples_per_round(rows) for name, rows in sizes.items()
+    }  # examples of a round
     asked = taking_part(len(experiment.client_names), experiment.fraction_train)
     together = round(sum(own.values()) * asked / len(sizes))
     wide = experiment.train.gradient_accumulation_steps * asked
