@@ -20,12 +20,19 @@ CASES = {
     "help": ("--help",),
     "help of kit": ("kit", "--help"),
     "no such command": ("nonsense",),
+    "no such option": ("run", "--nonsense"),
+    "no YAML": ("run", "text.yaml"),
     "wrong key": ("run", "key.yaml"),
+    "no such part": ("run", "part.yaml"),
+    "wrong value of a section's setting": ("run", "section.yaml"),
     "wrong value of a part's setting": ("run", "value.yaml"),
     "parts": ("parts",),
 }
 FILES = {
+    "text.yaml": "name: [\n",
     "key.yaml": "name: a\nrouns: 3\n",
+    "part.yaml": "name: a\nalgorithm: fedavgg\n",
+    "section.yaml": "name: a\ntrain: {learning_rate: -1}\n",
     "value.yaml": "name: a\nalgorithm: {fedprox: {mu: -1}}\ndata: {path: movie-reviews}\n",
 }
 
@@ -54,7 +61,7 @@ def main() -> None:
         for what, own in seconds.items()
     ]
     for row in rows:
-        print(f"{row['what']:<34}{row['seconds']:6.2f} s  {row['times_python']:6.1f} times python")
+        print(f"{row['what']:<36}{row['seconds']:6.2f} s  {row['times_python']:6.1f} times python")
     keep("startup", {"python_seconds": statistics.median(base), "rows": rows})
 
 

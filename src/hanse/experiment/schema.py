@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hanse.errors import UserError
 from hanse.experiment import overrides
+from hanse.experiment.adapter_choice import AnyAdapter, resolved_adapter
 from hanse.experiment.part_kinds import (
-    ADAPTER,
     AGGREGATOR,
     ALGORITHM,
     NAMED,
@@ -26,9 +26,6 @@ from hanse.experiment.validation import NAME, SettingError
 from hanse.journal.yaml_text import Place
 from hanse.lazy_imports import lazy_imports
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.adapters.peft import methods
-from hanse.learners.injection.adapter import Adapter
-from hanse.learners.injection.mixed import Mixed
 from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.training.settings import TrainingSettings
 from hanse.registry import suggestion
@@ -43,67 +40,6 @@ MEASURED = {"tokens": "perplexity", "label_words": "classification", "tags": "ta
 POOLED = "pooled"  # the one client that holds all rows
 ClientsPerPass = Annotated[int, Field(ge=1, le=65_536, strict=True)] | Literal["off", "auto"]
 ClientName = Annotated[str, Field(pattern=NAME)]
-
-
-class AdapterChoice(SettingsModel):
-    """What is trained: a fresh adapter, or one from a run or a PEFT folder to go on with.
-
-    Beside `from`, it has a setting for every file of learners/adapters, of which one is given.
-    """
-
-    source: str | None = Field(default=None, alias="from")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = {value: {}}
-        if not isinstance(value, dict) or len(value) != 1:
-            return value
-        [(name, own)] = value.items()
-        if name not in cls.model_fields and name in methods():  # of PEFT, without a file of ours
-            return {"peft": {"method": name, "settings": own or {}}}
-        return {name: {} if own is None and name != "from" else own}
-
-    @model_validator(mode="after")
-    def _one(self) -> "AdapterChoice":
-        if (self.source is None) != bool(self._kinds):
-            raise ValueError(
-                "adapter takes either one kind, such as lora: {…}, or from: a run or PEFT folder, "
-                "not both or neither."
-            )
-        self.fresh  # noqa: B018 (raises for kinds that do not go together)
-        return self
-
-    @property
-    def _kinds(self) -> list[Adapter]:
-        return [own for _, own in self if isinstance(own, Adapter)]
-
-    @property
-    def fresh(self) -> Adapter | None:
-        """The settings of a fresh adapter; none if one is gone on with."""
-        kinds = self._kinds
-        return Mixed.of(kinds) if len(kinds) > 1 else next(iter(kinds), None)
-
-
-def _by_method(adapter: dict[str, Any]) -> dict[str, Any]:
-    """PEFT's method by its own name, so that an override of its settings is laid upon them."""
-    own = adapter.get("peft", {})
-    method = str(own.get("method"))
-    plain = method in methods() and method not in AnyAdapter.model_fields
-    return {method: own["settings"]} if plain else adapter
-
-
-def _choices() -> type[AdapterChoice]:
-    kinds = {name: ADAPTER.find(name) for name in ADAPTER.names()}
-    own: dict[str, Any] = {name: (kind | None, None) for name, kind in kinds.items()}
-    return create_model("AdapterChoice", __base__=AdapterChoice, **own)
-
-
-if TYPE_CHECKING:
-    AnyAdapter = AdapterChoice
-else:
-    AnyAdapter = _choices()
 
 
 class Experiment(SettingsModel):
@@ -213,9 +149,7 @@ class Experiment(SettingsModel):
     def resolved(self) -> dict[str, Any]:
         """All settings as plain values, defaults written out."""
         values = self.model_dump(by_alias=True, mode="json")
-        values["adapter"] = _by_method(
-            {k: v for k, v in values["adapter"].items() if v is not None}
-        )
+        values["adapter"] = resolved_adapter(values["adapter"])
         for kind in NAMED:
             if kind is not TASK:  # of tasks a run keeps what the user has written
                 values = changed_at(values, kind.place, kind.resolved)

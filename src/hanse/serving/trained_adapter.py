@@ -7,8 +7,9 @@ from pathlib import Path
 from hanse.data.example import Example
 from hanse.errors import UserError
 from hanse.experiment import loading
+from hanse.experiment.adapter_choice import AnyAdapter
 from hanse.experiment.assembly.resources import Resources, outputs
-from hanse.experiment.schema import AnyAdapter, Experiment, build_algorithm, build_objective
+from hanse.experiment.schema import Experiment, build_algorithm, build_objective
 from hanse.federation.constants import FOLDER, Constants, ConstantStore
 from hanse.federation.server_state import ServerState
 from hanse.journal.checkpoints import latest

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from hanse.data.example import IGNORED, Example
-from hanse.experiment.schema import AnyAdapter, Experiment
+from hanse.experiment.adapter_choice import AnyAdapter
+from hanse.experiment.schema import Experiment
 from hanse.experiment.sections import Data
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.bitfit import BitFit

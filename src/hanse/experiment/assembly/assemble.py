@@ -12,7 +12,7 @@ from hanse.errors import UserError
 from hanse.experiment.assembly import client_examples
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.preconditions import refuse_unmet
-from hanse.experiment.assembly.resources import Resources, adapter_folder, outputs
+from hanse.experiment.assembly.resources import Resources, adapter_folder, adapter_settings, outputs
 from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm, build_tasks
 from hanse.federation.client import ClientEndpoint
 from hanse.federation.client_memory import MemoryStore
@@ -169,12 +169,12 @@ def simulate(
     begun: whether the run has said before which of a classifier's outputs is which label.
     """
     build_method(experiment)  # refuses parts that do not fit together
-    machine = machine or Resources()
-    machine.clear_adapters()  # what an earlier run has trained
+    (machine := machine or Resources()).clear_adapters()  # those that an earlier run has trained
     division = division or machine.division(experiment)
     experiment = _labelled(experiment, division.labels)
     every = {name: experiment.for_client(name) for name in experiment.participant_names}
     refuse_unmet(experiment, division, every, only is None)
+    adapter_settings(experiment)  # refuses an adapter that cannot be read, before the model loads
     asked = next(iter(build_tasks(experiment).values())).example_kind
     own = {name: settings for name, settings in every.items() if only is None or name in only}
     shares = list(client_examples.shares(experiment, own, division, asked))
@@ -192,27 +192,23 @@ def simulate(
         log.info("outputs  %s, in a head that is new", listed(division.labels))
     if experiment.adapter.source is not None:
         _go_on_from(learner, experiment.adapter.source)
-    silos = {}
-    for name in own:
-        settings = experiment.for_client(name)
-        mine = _client_learner(machine, learner, name, settings, experiment)
-        silos[name] = SimulatedClient(settings, replace(mine, splits=read[name]))
+    silos = {name: _client(machine, learner, name, experiment, read[name]) for name in own}
     return Simulation(experiment, machine, division, learner, silos)
 
 
-def _client_learner(
+def _client(
     machine: Resources,
     server: AdaptedModel,
     name: str,
-    settings: Experiment,
     experiment: Experiment,
-) -> AdaptedModel:
-    """A client's learner: the server's, or one of its own that begins alike."""
-    if settings is experiment:
-        return server
-    mine = machine.learner(settings, {}, server.context, {})
-    _fit_to(server, name, mine, build_algorithm(experiment).clients_may_differ)
-    return mine
+    examples: Mapping[str, Sequence[Example]],
+) -> SimulatedClient:
+    """A client with the server's model or, if it has settings of its own, one that begins alike."""
+    settings, learner = experiment.for_client(name), server
+    if settings is not experiment:
+        learner = machine.learner(settings, {}, server.context, {})
+        _fit_to(server, name, learner, build_algorithm(experiment).clients_may_differ)
+    return SimulatedClient(settings, replace(learner, splits=examples))
 
 
 def _fit_to(server: AdaptedModel, name: str, mine: AdaptedModel, unequal: bool) -> None:
