@@ -93,16 +93,14 @@ def test_rows_without_a_prompt_are_told_apart_by_their_completion() -> None:
 def test_too_few_rows(test: int | float, validation: int | float) -> None:
     rows = [Row(text="a"), Row(text="b"), Row(text="c"), Row(text="A")]
     with pytest.raises(
-        UserError, match=r"hold out \d rows, but only 3 distinct ones came \(4 rows"
+        UserError, match=r"hold out \d rows, but there are only 3 distinct rows \(of 4"
     ):
         split(rows, test, validation, seed=0)
 
 
 @pytest.mark.parametrize("size", [-1, 1.0, 1.5, -0.1, float("nan")])
 def test_sizes_out_of_range(size: int | float) -> None:
-    with pytest.raises(
-        UserError, match=r"validation came as .*; write a share below 1, or a whole"
-    ):
+    with pytest.raises(UserError, match=r"validation is .*; write a share below 1, or a whole"):
         split([Row(text="a")], 0, size, seed=0)
 
 
@@ -127,5 +125,5 @@ def test_hold_out_keeps_at_least_one(count: int, share: float, sizes: tuple[int,
 
 
 def test_hold_out_refuses_a_share_out_of_range() -> None:
-    with pytest.raises(UserError, match=r"came as 1.5; it is at least 0 and below 1"):
+    with pytest.raises(UserError, match=r"is 1.5; write a number from 0 to below 1"):
         hold_out([Row(text="a")], 1.5, RoundContext(0))

@@ -133,7 +133,7 @@ def test_shares_are_within_one_of_exact_and_the_largest_remainders_come_first() 
 
 @pytest.mark.parametrize("num_clients", [0, 11])
 def test_as_many_rows_as_clients_at_least(num_clients: int) -> None:
-    with pytest.raises(UserError, match=f"10 examples cannot be dealt to {num_clients} clients"):
+    with pytest.raises(UserError, match=f"10 rows cannot be dealt to {num_clients} clients"):
         partition(some_rows(10), num_clients, _build("iid"), RoundContext(0))
     assert [len(c) for c in partition(some_rows(10), 10, _build("iid"), RoundContext(0))] == [
         1

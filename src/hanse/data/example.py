@@ -12,7 +12,7 @@ class Lost(IntFlag):
     NOTHING = 0
     TURNS = 1  # earlier turns of a conversation
     SYSTEM = 2  # the end of the system turn
-    PROMPT = 4  # the beginning of what is asked
+    PROMPT = 4  # the beginning of the prompt
     TEXT = 8  # the end of a text
     ANSWER = 16  # the end of an answer
 
@@ -25,13 +25,13 @@ class Example:
     labels: for each token the id to learn there (the token itself), or IGNORED; as long as `ids`.
     choices: for an example that is answered by one of several label words: their tokens, each of
         which would follow `ids`; the labels are then all IGNORED.
-    choice: the index of the right one among `choices`.
-    prompt: how many of `ids` stand before the last answer; 0 if there is none.
-    answer: that answer as it was written, uncut; "" if there is none.
+    choice: the index of the right label word among `choices`.
+    prompt: the number of `ids` before the last answer; 0 without an answer.
+    answer: the text of that answer, uncut; "" without an answer.
     tags: for an example whose words are tagged, the class of each token that begins a word, IGNORED
         elsewhere; as long as `ids`, and the labels are then all IGNORED.
     classes: their names, the same for all examples.
-    lost: what had to be left out.
+    lost: the parts of the row that had to be left out.
     """
 
     ids: tuple[int, ...]

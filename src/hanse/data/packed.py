@@ -1,4 +1,4 @@
-"""Many examples in a few arrays: some bytes a token, where tuples of numbers take about fifty."""
+"""Many examples in a few arrays: a few bytes for each token, where tuples take about fifty."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,15 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Examples one behind the other.
+    """Examples behind each other in arrays.
 
-    ids: (tokens,) those of all examples, in as few bytes as hold them.
-    starts: (examples + 1,) where in `ids` each example begins; the last is the end of all.
-    learned: (spans, 2) where in `ids` what is learned begins and ends, in order.
-    choice, prompt: (examples,) as in `Example`.
-    text, cuts: (bytes,) all answers as UTF-8, and (examples + 1,) where in it each begins.
-    tags: (tokens,) those of all examples, or none at all if the words are not tagged.
-    lost: (examples,) as in `Example`.
-    choices, classes: those of every example; empty if they have none.
+    ids: (tokens,) of all examples, in the smallest type that holds them.
+    starts: (examples + 1,) the place in `ids` where each example begins, and the end of the last.
+    learned: (spans, 2) begin and end in `ids` of each span of learned tokens, in order.
+    choice, prompt, lost: (examples,) as in `Example`.
+    text, cuts: (bytes,) all answers as UTF-8, and (examples + 1,) the place where each begins.
+    tags: (tokens,) of all examples; empty if the words are not tagged.
+    choices, classes: the same for all examples; empty if they have none.
     """
 
     ids: NDArray[Any]
@@ -44,7 +43,7 @@ class Packed:
         return len(self.choice)
 
     def example(self, index: int) -> Example:
-        """One of the examples, as it was before it was packed."""
+        """One example, as it was before it was packed."""
         start, stop = self.starts[index : index + 2]
         ids = tuple(self.ids[start:stop].tolist())
         labels = [IGNORED] * len(ids)
@@ -67,22 +66,22 @@ class Packed:
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it as arrays, for a file."""
+        """All fields as arrays, for a file."""
         names = ("choices", "classes")
-        said = {n: np.frombuffer(json.dumps(getattr(self, n)).encode(), np.uint8) for n in names}
-        return {**vars(self), **said}
+        texts = {n: np.frombuffer(json.dumps(getattr(self, n)).encode(), np.uint8) for n in names}
+        return {**vars(self), **texts}
 
     @staticmethod
     def of(arrays: Mapping[str, NDArray[Any]]) -> "Packed":
-        """The inverse of `arrays`."""
-        found: dict[str, Any] = dict(arrays)
-        choices, classes = (json.loads(found.pop(n).tobytes()) for n in ("choices", "classes"))
-        return Packed(**found, choices=tuple(map(tuple, choices)), classes=tuple(classes))
+        """The packed examples of such arrays: the inverse of `arrays`."""
+        values: dict[str, Any] = dict(arrays)
+        choices, classes = (json.loads(values.pop(n).tobytes()) for n in ("choices", "classes"))
+        return Packed(**values, choices=tuple(map(tuple, choices)), classes=tuple(classes))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Examples(Sequence[Example]):
-    """Some of the packed examples by their places; each is made when it is asked for."""
+    """Some packed examples by their places; each is unpacked when it is asked for."""
 
     packed: Packed
     places: NDArray[np.int32]
@@ -101,27 +100,27 @@ class Examples(Sequence[Example]):
 
     @property
     def lengths(self) -> list[int]:
-        """The tokens of each."""
+        """The number of tokens of each example."""
         starts = self.packed.starts
-        found: list[int] = (starts[self.places + 1] - starts[self.places]).tolist()
-        return found
+        sizes: list[int] = (starts[self.places + 1] - starts[self.places]).tolist()
+        return sizes
 
 
 def lengths(examples: Sequence[Any]) -> list[int]:
-    """The tokens of each example, without making those that are packed."""
+    """The number of tokens of each example; packed ones are not unpacked."""
     return examples.lengths if isinstance(examples, Examples) else list(map(len, examples))
 
 
 def lost(examples: Sequence[Any]) -> NDArray[np.uint8]:
-    """What each example lacks, without making those that are packed."""
+    """The parts that each example lacks; packed ones are not unpacked."""
     if isinstance(examples, Examples):
-        found: NDArray[np.uint8] = examples.packed.lost[examples.places]
-        return found
+        lacking: NDArray[np.uint8] = examples.packed.lost[examples.places]
+        return lacking
     return np.array([example.lost for example in examples], np.uint8)
 
 
 def pack(examples: Sequence[Example]) -> Packed:
-    """Examples in arrays; all have the same choices and classes, or none."""
+    """Pack examples into arrays; raises ValueError if their choices or classes differ."""
     choices, classes = _shared({(example.choices, example.classes) for example in examples})
     ids = np.array([token for example in examples for token in example.ids], np.uint32)
     labels = np.array([label for example in examples for label in example.labels], np.int64)
@@ -143,21 +142,21 @@ def pack(examples: Sequence[Example]) -> Packed:
 
 
 def join(parts: Sequence[Packed]) -> Packed:
-    """Packed examples behind each other, at least one part; with the same choices and classes."""
+    """Join packed examples, at least one part; raises ValueError if choices or classes differ."""
     choices, classes = _shared({(part.choices, part.classes) for part in parts if len(part)})
-    before = _ends([len(part.ids) for part in parts])
-    written = _ends([len(part.text) for part in parts])
-    starts = [part.starts[:-1] + start for part, start in zip(parts, before, strict=False)]
-    cuts = [part.cuts[:-1] + start for part, start in zip(parts, written, strict=False)]
-    learned = [part.learned + start for part, start in zip(parts, before, strict=False)]
+    tokens = _ends([len(part.ids) for part in parts])
+    letters = _ends([len(part.text) for part in parts])
+    starts = [part.starts[:-1] + start for part, start in zip(parts, tokens, strict=False)]
+    cuts = [part.cuts[:-1] + start for part, start in zip(parts, letters, strict=False)]
+    learned = [part.learned + start for part, start in zip(parts, tokens, strict=False)]
     return Packed(
         ids=np.concatenate([part.ids for part in parts]),
-        starts=np.concatenate([*starts, before[-1:]]),
+        starts=np.concatenate([*starts, tokens[-1:]]),
         learned=np.concatenate(learned),
         choice=np.concatenate([part.choice for part in parts]),
         prompt=np.concatenate([part.prompt for part in parts]),
         text=np.concatenate([part.text for part in parts]),
-        cuts=np.concatenate([*cuts, written[-1:]]),
+        cuts=np.concatenate([*cuts, letters[-1:]]),
         tags=np.concatenate([part.tags for part in parts]),
         lost=np.concatenate([part.lost for part in parts]),
         choices=choices,
@@ -165,24 +164,24 @@ def join(parts: Sequence[Packed]) -> Packed:
     )
 
 
-def _shared(found: set[tuple[Choices, tuple[str, ...]]]) -> tuple[Choices, tuple[str, ...]]:
+def _shared(pairs: set[tuple[Choices, tuple[str, ...]]]) -> tuple[Choices, tuple[str, ...]]:
     """The one pair of choices and classes that all examples have."""
-    if len(found) > 1:
+    if len(pairs) > 1:
         raise ValueError("examples with different choices or classes cannot be packed together")
-    return found.pop() if found else ((), ())
+    return pairs.pop() if pairs else ((), ())
 
 
 def _ends(sizes: Sequence[int]) -> Numbers:
-    """(sizes + 1,) where each of consecutive pieces begins; the last is the end of all."""
+    """(sizes + 1,) the begin of each of consecutive pieces, and the end of the last."""
     return np.cumsum([0, *sizes], dtype=np.int64)
 
 
 def _spans(flags: NDArray[np.bool_], starts: Numbers) -> Numbers:
-    """(spans, 2) where the flags are up without a gap; a span ends with its example."""
+    """(spans, 2) begin and end of each run of set flags; a run ends with its example."""
     edges = np.zeros(len(flags) + 1, np.bool_)
     edges[starts] = True
     edges[1:-1] |= flags[1:] != flags[:-1]
-    places = np.flatnonzero(edges)  # between two of them all flags are alike
+    places = np.flatnonzero(edges)  # between two of them all flags are equal
     begins = places[:-1][flags[places[:-1]]]
     ends = places[1:][flags[places[:-1]]]
     return np.stack([begins, ends], axis=1)

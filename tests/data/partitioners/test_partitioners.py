@@ -213,8 +213,12 @@ def test_pathological_at_random_prefers_no_label() -> None:
     ("settings", "clients", "said"),
     [
         ({"num_classes_per_partition": 7}, 3, "is 7, but label has 6 values; lower it"),
-        ({"num_classes_per_partition": 1}, 5, "5 clients with 1 of the 6 values .* to nobody"),
-        ({"class_assignment_mode": "deterministic"}, 4, r"to nobody \('5'\); raise"),
+        (
+            {"num_classes_per_partition": 1},
+            5,
+            "5 clients with 1 of the 6 values .* without a client",
+        ),
+        ({"class_assignment_mode": "deterministic"}, 4, r"without a client \('5'\); raise"),
         ({"num_classes_per_partition": 6}, 101, "101 clients are to hold the label '0', of which"),
         ({"num_classes_per_partition": 0}, 3, "num_classes_per_partition came as 0"),
         ({"class_assignment_mode": "any"}, 3, "class_assignment_mode came as 'any'"),
@@ -303,7 +307,7 @@ def test_size_obeys() -> None:
     ("sizes", "said"),
     [
         ([300, 300], "has 2 numbers for 3 clients"),
-        ([100, 100, 100], "add up to 300, but there are 600 rows to deal; mend them, or"),
+        ([100, 100, 100], "add up to 300, but there are 600 rows to deal; correct them, or"),
         ([300, 300, 300], "add up to 900, but there are 600"),
         ([0.2, 0.2, 0.2], r"add up to 0\.6; shares add up to 1"),
         ([-1, 300, 301], r"size\.partition_sizes.* came as -1"),

@@ -111,7 +111,7 @@ def test_brown_has_words_their_parts_of_speech_and_genres(brown: Path) -> None:
 
 def test_half_a_corpus_is_told(brown: Path) -> None:
     (brown / "cats.txt").write_text("ca01 news\n")
-    with pytest.raises(UserError, match=r"is not the whole corpus \('cn02'\); install it again"):
+    with pytest.raises(UserError, match=r"is not the complete corpus \('cn02'\); install it again"):
         load("brown")
 
 

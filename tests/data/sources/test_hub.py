@@ -47,7 +47,7 @@ def test_a_label_that_is_kept_secret_is_missing(monkeypatch: pytest.MonkeyPatch)
     )
     table = datasets.Dataset.from_dict({"text": ["a"], "label": [-1]}, features=features)
     _found(monkeypatch, lambda *_, **__: table)
-    with pytest.raises(UserError, match="owner/name: row 1: label came as empty"):
+    with pytest.raises(UserError, match="owner/name: row 1: label is empty"):
         load("owner/name")
 
 
@@ -73,7 +73,7 @@ def _answer(status: int) -> Any:
         (OSError("[Errno -2] Name or service not known"), "cannot be reached for .*not known"),
         (TimeoutError(), r"cannot be reached .*\(TimeoutError\); give a local file, or download"),
         (errors.RepositoryNotFoundError("404", response=_answer(404)), "no data set of that name"),
-        (errors.GatedRepoError("403", response=_answer(403)), "asks for consent: agree on its pag"),
+        (errors.GatedRepoError("403", response=_answer(403)), "asks for consent; agree on its pag"),
         (errors.HfHubHTTPError("500: busy", response=_answer(500)), "refuses .*: 500: busy"),
     ],
 )
@@ -111,6 +111,6 @@ def test_offline_what_was_downloaded_before_is_used(monkeypatch: pytest.MonkeyPa
 def test_without_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(
-        UserError, match=r'datasets is missing; run pip install "hanse\[data\]", or'
+        UserError, match=r'datasets, which is missing; run pip install "hanse\[data\]", or'
     ):
         load("owner/name")

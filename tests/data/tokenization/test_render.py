@@ -115,7 +115,7 @@ def test_a_template_that_rewrites_earlier_turns_learns_the_last(
     [
         (
             "{% if add_generation_prompt %}X{% endif %}{{ messages[-1].content }}",
-            "does not ask for",
+            "does not begin an answer",
         ),
         ("{{ raise_exception('no system role') }}", "refuses these messages: no system role"),
     ],
@@ -347,7 +347,7 @@ def test_a_template_without_room_for_text(
     "template", ["no text", "{text} {text}", "{text} {source}", "{} {text}", "{text", "{text.x}"]
 )
 def test_a_template_holds_the_text_once(plain: PreTrainedTokenizerFast, template: str) -> None:
-    with pytest.raises(UserError, match=r"the template came as .* exactly once"):
+    with pytest.raises(UserError, match=r"the template is .* exactly once"):
         _example(Row(text="a", label="1"), plain, template=template)
 
 

@@ -70,5 +70,5 @@ def test_a_word_of_which_nothing_is_left_has_no_tag(minilm: str) -> None:
     assert [tag for tag in example.tags if tag != IGNORED] == [0, 0]
     assert read_words(row, tokenizer, 64) == [0, 2]
     nothing = Row(words=words[1:2], tags=tags[1:2], text=words[1], place="f:2")
-    with pytest.raises(UserError, match="f:2: this model's tokenizer makes nothing"):
+    with pytest.raises(UserError, match="f:2: this model's tokenizer makes no tokens"):
         tagged([nothing], tokenizer, tag_names([row], {}), 64)

@@ -17,9 +17,9 @@ from hanse.learners.load import load
 from hanse.learners.models import sentence_encoder
 from hanse.learners.models.settings import BaseModelSettings
 
-SAID = (
-    r"the tokenizer knows token (\d+) '<patient>', which is in .*, but the model has \1 rows; "
-    "resize its embeddings"
+MESSAGE = (
+    r"the tokenizer makes token (\d+) '<patient>' of .*, but the model has \1 embeddings; "
+    "resize them"
 )
 
 
@@ -77,7 +77,7 @@ def test_a_row_with_it_is_refused_before_training(
     done = hanse(command, file)
     assert done.code == 2
     (sentence,) = [line for line in done.err.splitlines() if line.startswith("hanse: ")]
-    assert re.search(SAID, sentence), sentence
+    assert re.search(MESSAGE, sentence), sentence
     assert not (tmp_path / "run").exists()
 
 
@@ -93,7 +93,7 @@ def test_one_that_stands_nowhere_does_no_harm(
 def test_a_prompt_that_is_typed_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
     backbone = load(BaseModelSettings(str(_beyond(tiny_llama, tmp_path / "model")), bf16=False))
     ids = backbone.tokenizer("the <patient>")["input_ids"]
-    with pytest.raises(UserError, match=SAID):
+    with pytest.raises(UserError, match=MESSAGE):
         continued(backbone, None, [ids], Decoding(3))
 
 
@@ -103,5 +103,5 @@ def test_so_is_a_text_that_is_to_be_embedded(
     monkeypatch.setenv("HANSE_CACHE", str(tmp_path / "cache"))
     model = _beyond(tiny_bert, tmp_path / "model", pad_token="<pad>")
     assert len(sentence_encoder.embeddings(str(model), ["a text", "a longer text of words"])) == 2
-    with pytest.raises(UserError, match=SAID):
+    with pytest.raises(UserError, match=MESSAGE):
         sentence_encoder.embeddings(str(model), ["the <patient>"])

@@ -526,7 +526,7 @@ def test_a_part_that_marks_nothing_takes_no_text_from_a_server() -> None:
 def test_a_template_cannot_ask_for_memory_or_for_attributes(
     tmp_path: Path, told: dict[str, Any], template: str
 ) -> None:
-    with pytest.raises(UserError, match=r"holds \{text\} exactly once|has no \{text\}"):
+    with pytest.raises(UserError, match=r"write \{text\} exactly once|has no \{text\}"):
         mine = silo(tmp_path / "a", data=f"template: {json.dumps(template)}")
         told["data"]["template"] = template
         refuse_template(received(dump(told), mine).experiment.data.template)

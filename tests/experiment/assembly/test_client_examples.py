@@ -90,7 +90,7 @@ def test_who_holds_all_rows_reads_each_as_its_owner_would(
         (
             {"text": "a", "label": "odd"},
             ["data.template='{text} {text}'", "data.labels={odd: odd, even: even}"],
-            "it holds {text} exactly once and",
+            "write {text} exactly once in it",
         ),
     ],
 )

@@ -433,7 +433,9 @@ def test_what_is_marked_as_bad_is_left_out_and_said(
     train = [row for own in found.train.values() for row in own]
     assert {row.completion for row in [*train, *found.test]} == {"Here."} and not found.labels
     [remark] = found.remarks
-    assert remark.endswith("label false marks a bad answer, and nothing here learns from these.")
+    assert remark.endswith(
+        "label false marks a bad answer, and no objective learns from bad answers."
+    )
     checked = hanse("check", file, *ours(tiny_llama))
     assert "8 of 60 rows of" in " ".join(checked.out.split())
 

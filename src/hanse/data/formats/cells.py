@@ -6,19 +6,19 @@ from typing import Any
 
 from hanse.errors import UserError
 
-LISTED = 12  # most columns that an error names
-LONGEST = 10_000_000  # characters of one text; of more than that, no model reads a hundredth
+LISTED = 12  # most columns that an error message names
+LONGEST = 10_000_000  # characters of one text; a model reads less than a hundredth of that
 
 
 def text(value: Any, name: str, place: str, empty: bool = False) -> str:
-    """A value that must be text; raises UserError with its place, also for blank text.
+    """A value that must be text; raises UserError with its place for anything else.
 
-    empty: blank text, or none at all, is allowed.
+    empty: blank text, or no value at all, is allowed.
     """
     if empty and missing(value):
         return ""
     if not isinstance(value, str):
-        raise UserError(f"{place}: {name} came as {sort(value)}; write it as text in quotes.")
+        raise UserError(f"{place}: {name} is {json_type(value)}; write it as text in quotes.")
     if not empty and not value.strip():
         raise UserError(f"{place}: {name} is empty; write some text there or drop the row.")
     if len(value) > LONGEST:
@@ -26,29 +26,29 @@ def text(value: Any, name: str, place: str, empty: bool = False) -> str:
             f"{place}: {name} holds {len(value):,} characters, and a row may hold {LONGEST:,}; "
             "look for a quote that is never closed, or split the text into rows."
         )
-    return whole(value, name, place)
+    return encodable(value, name, place)
 
 
 def label(value: Any, place: str, name: str = "label") -> str:
-    """A label: text without the space around it, a whole number, true or false.
+    """A label as text: a word without the space around it, a whole number, true or false.
 
-    Numbers and truth are written as JSON writes them, and 1.0 as 1: a table that lost one label
-    turns the others' numbers into fractions.
+    Numbers and booleans are written as in JSON, but 1.0 as 1: in a table where one label is
+    missing, the others' numbers become fractions.
     """
     fraction = isinstance(value, float) and not value.is_integer()
-    written = None if fraction else plain(value)
-    if written is None or not written.strip():
-        came = str(value) if fraction else sort(value)
-        came = "empty" if missing(value) or written is not None else came
+    text = None if fraction else plain(value)
+    if text is None or not text.strip():
+        description = str(value) if fraction else json_type(value)
+        description = "empty" if missing(value) or text is not None else description
         raise UserError(
-            f"{place}: {name} came as {came}; a {name.split()[0]} is a word, a whole number, "
-            "true or false; mend it, or drop the row."
+            f"{place}: {name} is {description}; a {name.split()[0]} is a word, a whole number, "
+            "true or false; correct it, or drop the row."
         )
-    return whole(written, name, place).strip()
+    return encodable(text, name, place).strip()
 
 
 def plain(value: Any) -> str | None:
-    """Text, numbers and truth as text, None for anything else: true, 4, 0.5; 4.0 is 4."""
+    """Text, numbers and booleans as text (true, 4, 0.5; 4.0 is 4); None for anything else."""
     if missing(value):
         return None
     if isinstance(value, bool):
@@ -58,9 +58,9 @@ def plain(value: Any) -> str | None:
     return str(value) if isinstance(value, str | int | float) else None
 
 
-def whole(value: str, name: str, place: str) -> str:
-    """The text as it came, if it can be written down at all."""
-    # JSON can spell half of a surrogate pair ("\\ud83d"), on which every tokenizer stumbles later.
+def encodable(value: str, name: str, place: str) -> str:
+    """The same text; raises UserError if it has no UTF-8 encoding."""
+    # JSON can spell half of a surrogate pair ("\\ud83d"), which no tokenizer can read.
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -72,19 +72,19 @@ def whole(value: str, name: str, place: str) -> str:
 
 
 def missing(value: Any) -> bool:
-    """Whether a table has nothing there; pandas writes NaN for that."""
+    """Tell if a table has no value there; pandas writes NaN for that."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def listed(names: Iterable[str]) -> str:
-    """The names of columns as a phrase, not too long."""
+    """The names of columns as a phrase of limited length."""
     shown = [f"{name!r:.40}" for name in names]
     more = f" and {len(shown) - LISTED} more" if len(shown) > LISTED else ""
     return (", ".join(shown[:LISTED]) or "(none)") + more
 
 
-def sort(value: Any) -> str:
-    """What came, in the words of JSON."""
+def json_type(value: Any) -> str:
+    """The type of a value, in the words of JSON."""
     names = {dict: "an object", list: "a list", str: "text", bytes: "bytes", bool: "true or false"}
     numbers = {int: "a number", float: "a number"}
     if value is None:

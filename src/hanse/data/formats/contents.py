@@ -1,4 +1,4 @@
-"""What a row says, from the parts that its format found: one function for each format."""
+"""The content of a row, from the parts of its format: one function for each format."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,46 +7,47 @@ from hanse.data.formats import cells
 from hanse.data.formats.turns import Turn, are_turns, conversation, turn, turns
 from hanse.errors import UserError
 
-Parts = Mapping[str, Any]  # the name of a part, as in columns.FORMATS: its value in one record
+Parts = Mapping[str, Any]  # by the name of a part, as in columns.FORMATS: its value in a record
 Content = dict[str, Any]  # fields of a Row
 
 
 def literal(parts: Parts) -> bool:
-    """Whether an answer follows a text named prompt just as it stands, and not as a turn."""
+    """Tell if a prompt and its answer are plain texts, not turns of a conversation."""
     answers = [parts[name] for name in ("completion", "chosen", "rejected") if name in parts]
     chat = any(isinstance(value, list) for value in (parts.get("prompt"), *answers))
-    asked = "instruction" in parts and "prompt" not in parts
-    return not chat and not asked and cells.missing(parts.get("system") or None)
+    instruction = "instruction" in parts and "prompt" not in parts
+    return not chat and not instruction and cells.missing(parts.get("system") or None)
 
 
 def _messages(parts: Parts, place: str) -> Content:
     """A conversation in one column, and perhaps its system turn in another."""
     [(name, value)] = ((name, value) for name, value in parts.items() if name != "system")
-    said = turns(value, name, place)
-    return {"messages": conversation((*_system(parts, said, place), *said), place)}
+    messages = turns(value, name, place)
+    return {"messages": conversation((*_system(parts, messages, place), *messages), place)}
 
 
 def _alpaca(parts: Parts, place: str) -> Content:
     """The instruction, with its input in the next line, as the user's turn; then the output."""
-    asked = [
+    texts = [
         cells.text(parts.get(name), name, place, empty=True) for name in ("instruction", "input")
     ]
-    question = cells.text("\n".join(filter(str.strip, asked)), "instruction", place)
+    question = cells.text("\n".join(filter(str.strip, texts)), "instruction", place)
     answer = cells.text(parts["output"], "output", place)
     before = (*_system(parts, (), place), *_history(parts.get("history"), place))
     return {"messages": (*before, turn("user", question), turn("assistant", answer))}
 
 
 def _completion(parts: Parts, place: str) -> Content:
+    """A prompt and its completion as texts, or a conversation if one of them is one."""
     if not {"prompt", "instruction"} & set(parts) and not are_turns(parts["completion"]):
         raise UserError(
             f"{place}: completion has no prompt; name its column with data.columns: {{prompt: …}}, "
-            "or learn the text whole with data.columns: {text: …}."
+            "or learn the whole text with data.columns: {text: …}."
         )
     if not literal(parts):
-        said = _conversation(parts, "completion", place)
-        return {"messages": conversation(said, place)}
-    # An empty prompt is allowed: then the completion is learned from nothing.
+        messages = _conversation(parts, "completion", place)
+        return {"messages": conversation(messages, place)}
+    # An empty prompt is allowed: then the completion is learned without one.
     return {
         "prompt": cells.text(parts["prompt"], "prompt", place, empty=True),
         "completion": cells.text(parts["completion"], "completion", place),
@@ -59,8 +60,8 @@ def _preference(parts: Parts, place: str) -> Content:
         answers = {name: cells.text(parts[name], name, place) for name in ("chosen", "rejected")}
         return {"prompt": cells.text(parts.get("prompt"), "prompt", place, empty=True), **answers}
     chosen, rejected = (_conversation(parts, name, place) for name in ("chosen", "rejected"))
-    for name, said in (("chosen", chosen), ("rejected", rejected)):
-        if not said or said[-1]["role"] != "assistant":
+    for name, messages in (("chosen", chosen), ("rejected", rejected)):
+        if not messages or messages[-1]["role"] != "assistant":
             raise UserError(f"{place}: {name} does not end in an assistant turn; add the answer.")
     if chosen[:-1] != rejected[:-1]:
         raise UserError(
@@ -76,25 +77,25 @@ def _labelled(parts: Parts, place: str) -> Content:
 
 
 def _tagged(parts: Parts, place: str) -> Content:
-    """Words with a tag for each; the text is the words with a space between them."""
+    """Words and a tag for each; the text is the words with a space between them."""
     words = _listed(parts["words"], "words", place)
     tags = _listed(parts["tags"], "tags", place)
     if len(words) != len(tags):
         raise UserError(
-            f"{place}: there are {len(words)} words and {len(tags)} tags; each word has one tag, "
-            "so mend the row or drop it."
+            f"{place}: there are {len(words)} words and {len(tags)} tags, but each word has one "
+            "tag; correct the row, or drop it."
         )
-    said = tuple(cells.text(word, f"word {number}", place) for number, word in enumerate(words, 1))
-    known = tuple(cells.label(tag, place, f"tag {number}") for number, tag in enumerate(tags, 1))
-    return {"words": said, "tags": known, "text": cells.text(" ".join(said), "words", place)}
+    texts = tuple(cells.text(word, f"word {number}", place) for number, word in enumerate(words, 1))
+    names = tuple(cells.label(tag, place, f"tag {number}") for number, tag in enumerate(tags, 1))
+    return {"words": texts, "tags": names, "text": cells.text(" ".join(texts), "words", place)}
 
 
 def _listed(value: Any, name: str, place: str) -> Sequence[Any]:
-    """A list as it is; in a table, what white space parts in a cell."""
+    """A list as it is; a table's cell is split at white space."""
     if isinstance(value, str):
         return value.split()
     if not isinstance(value, list | tuple):
-        raise UserError(f"{place}: {name} came as {cells.sort(value)}; write a list.")
+        raise UserError(f"{place}: {name} is {cells.json_type(value)}; write a list.")
     return value
 
 
@@ -103,44 +104,45 @@ def _text(parts: Parts, place: str) -> Content:
 
 
 def _conversation(parts: Parts, name: str, place: str) -> tuple[Turn, ...]:
-    """What was asked and the answer in the column `name`, which may hold the whole talk."""
+    """The prompt and the answer in the column `name`, which may hold the whole conversation."""
     value = parts[name]
     if not isinstance(value, list):
-        said: tuple[Turn, ...] = (turn("assistant", cells.text(value, name, place)),)
+        answer: tuple[Turn, ...] = (turn("assistant", cells.text(value, name, place)),)
     else:
-        said = turns(value, name, place)
-        if said and said[0]["role"] != "assistant":  # the prompt is in it
-            return (*_system(parts, said, place), *said)
-    asked = parts.get("prompt", parts.get("instruction"))
-    if isinstance(asked, list):
-        before = turns(asked, "prompt", place)
+        answer = turns(value, name, place)
+        if answer and answer[0]["role"] != "assistant":  # it begins with the prompt
+            return (*_system(parts, answer, place), *answer)
+    prompt = parts.get("prompt", parts.get("instruction"))
+    if isinstance(prompt, list):
+        before = turns(prompt, "prompt", place)
     else:
-        question = cells.text(asked, "prompt", place, empty=True)
+        question = cells.text(prompt, "prompt", place, empty=True)
         before = (turn("user", question),) if question.strip() else ()
-    return (*_system(parts, before, place), *before, *said)
+    return (*_system(parts, before, place), *before, *answer)
 
 
-def _system(parts: Parts, said: Sequence[Turn], place: str) -> tuple[Turn, ...]:
-    """The system turn of a column of its own, if the conversation does not begin with one."""
-    words = cells.text(parts.get("system"), "system", place, empty=True)
-    opened = said and said[0]["role"] == "system"
-    return (turn("system", words),) if words.strip() and not opened else ()
+def _system(parts: Parts, messages: Sequence[Turn], place: str) -> tuple[Turn, ...]:
+    """The system turn of the column `system`, unless the messages begin with a system turn."""
+    text = cells.text(parts.get("system"), "system", place, empty=True)
+    opened = messages and messages[0]["role"] == "system"
+    return (turn("system", text),) if text.strip() and not opened else ()
 
 
 def _history(value: Any, place: str) -> tuple[Turn, ...]:
-    """Earlier questions and answers, as LLaMA-Factory writes them: [[question, answer], …]."""
+    """Earlier questions and answers in LLaMA-Factory's form: [[question, answer], …]."""
     if cells.missing(value):
         return ()
     if not isinstance(value, list) or not all(
         isinstance(pair, list) and len(pair) == 2 for pair in value
     ):
         raise UserError(
-            f"{place}: history is no list of [question, answer] pairs; mend it, or drop the column."
+            f"{place}: history is no list of [question, answer] pairs; correct it, or drop the "
+            "column."
         )
     return tuple(
-        turn(role, cells.text(words, f"history {number}", place))
+        turn(role, cells.text(text, f"history {number}", place))
         for number, pair in enumerate(value, 1)
-        for role, words in zip(("user", "assistant"), pair, strict=True)
+        for role, text in zip(("user", "assistant"), pair, strict=True)
     )
 
 

@@ -1,8 +1,7 @@
-"""One record of a data file as a row, in whichever of the known formats it was written.
+"""Turns a record of a data file into a row, whichever of the known formats it has.
 
-The format is found by looking at the columns (columns.py has the table); `data.columns` names them
-where that is not enough. Every other plain column is kept beside the row, to partition or to filter
-by.
+The format is found by the names of the columns (the tables are in columns.py) or named in
+`data.columns`. All other plain columns are kept in the row's fields, to partition or to filter by.
 """
 
 import logging
@@ -24,21 +23,21 @@ log = logging.getLogger(__name__)
 
 ANSWERED = ("messages", "completion")  # the kinds of rows that ask and answer, and need no label
 VERDICTS = ("label", "kto_tag")  # columns that mark an answer as good or bad: TRL, LLaMA-Factory
-TRUTH = ("true", "false")
-Record = tuple[str, Mapping[str, Any]]  # where it stands ("file:line"), and its columns
+BOOLEANS = ("true", "false")
+Record = tuple[str, Mapping[str, Any]]  # its place ("file:line"), and its columns
 
 
 @dataclass(frozen=True)
 class Row:
     """One example as text; the parts that its format does not have are empty.
 
-    messages: a conversation; of a preference, what comes before the two answers.
-    words, tags: those of a text that is the words with a space between them, and a tag for each.
+    messages: a conversation; of a preference, the messages before the two answers.
+    words, tags: words and a tag for each; the text is the words with a space between them.
     chosen, rejected: the two answers of a preference, to the messages or to the prompt.
-    fields: every other plain column as text, and the label if there is one.
-    place: where it stands, "file:line", for error messages.
-    vector: what a sentence encoder makes of it, for a partitioner that asks for one.
-    left_out: why nobody learns from it; empty for most.
+    fields: all other plain columns as text, and the label if there is one.
+    place: "file:line", for error messages.
+    vector: its sentence embedding, if the partitioner needs one.
+    left_out: the reason for which it is not learned; empty for most rows.
     """
 
     messages: tuple[Mapping[str, str], ...] = ()
@@ -57,7 +56,7 @@ class Row:
 
     @property
     def kind(self) -> str:
-        """Which kind it is: preference, messages, completion, tagged, labelled or text."""
+        """Its kind: preference, messages, completion, tagged, labelled or text."""
         if self.chosen:
             return "preference"
         if self.messages:
@@ -75,79 +74,81 @@ def rows(
     columns: Mapping[str, str],
     remark: Callable[[str], None] = log.warning,
 ) -> list[Row]:
-    """The rows of one source of data, which must be of one kind, without those marked as bad.
+    """The rows of one source of data, all of one kind, without those marked as bad.
 
-    name: how to call the source in messages.
-    columns: part → the file's column, for what is not found by looking.
-    remark: is told which rows are left out, and why.
-    Raises UserError with file and line for what does not fit.
+    name: of the source, for messages.
+    columns: part → the file's column, for parts that are not found by their names.
+    remark: gets a message about rows that are left out, with the reason.
+    Raises UserError with file and line for a record that is no such row.
     """
     check(columns)
     result: list[Row] = []
-    there: dict[str, None] = {}
+    present: dict[str, None] = {}
     for place, record in records:
-        there.update(dict.fromkeys(record))
-        found = row(record, place, columns)
-        if result and found.kind != result[0].kind:
+        present.update(dict.fromkeys(record))
+        new = row(record, place, columns)
+        if result and new.kind != result[0].kind:
             raise UserError(
-                f"{place} has {parts_of(found.kind)}, but {result[0].place} has "
-                f"{parts_of(result[0].kind)}; one file or folder holds one kind of rows, so split "
-                "it in two."
+                f"{place} has {parts_of(new.kind)}, but {result[0].place} has "
+                f"{parts_of(result[0].kind)}; a file or folder holds one kind of rows: split it in "
+                "two."
             )
-        result.append(found)
+        result.append(new)
     if not result:
         raise UserError(f"{name} holds no rows; give a file with at least one example.")
-    for theirs in columns.values():
-        if theirs not in there:
+    for column in columns.values():
+        if column not in present:
             raise UserError(
-                f"data.columns: {name} has no column {theirs!r}{suggestion(theirs, there)}; it has "
-                f"{cells.listed(there)}."
+                f"data.columns: {name} has no column {column!r}{suggestion(column, present)}; it "
+                f"has {cells.listed(present)}."
             )
-    return _learned(result, name, remark)
+    return _learnable(result, name, remark)
 
 
-def _learned(found: list[Row], name: str, remark: Callable[[str], None]) -> list[Row]:
-    """The rows that somebody may learn from; raises UserError if there are none."""
-    left = Counter(row.left_out for row in found if row.left_out)
-    for why, count in left.items():
-        rows = "row" if len(found) == 1 else "rows"
-        remark(f"{count:,} of {len(found):,} {rows} of {name} are left out: {why}.")
-    if left.total() == len(found):
+def _learnable(rows: list[Row], name: str, remark: Callable[[str], None]) -> list[Row]:
+    """The rows without those that are left out; raises UserError if none remain."""
+    reasons = Counter(row.left_out for row in rows if row.left_out)
+    for reason, count in reasons.items():
+        noun = "row" if len(rows) == 1 else "rows"
+        remark(f"{count:,} of {len(rows):,} {noun} of {name} are left out: {reason}.")
+    if reasons.total() == len(rows):
         raise UserError(
-            f"{name} has nothing to learn: {'; '.join(left)}; mend the marks, or give other data."
+            f"{name} has nothing to learn: {'; '.join(reasons)}; correct the marks, or give other "
+            "data."
         )
-    return [row for row in found if not row.left_out] if left else found
+    return [row for row in rows if not row.left_out] if reasons else rows
 
 
 def row(record: Mapping[str, Any], place: str, columns: Mapping[str, str] | None = None) -> Row:
-    """The row that a record stands for; raises UserError with the `place` of what is wrong."""
-    found = reading(record, columns, place)
-    parts = {part: record[theirs] for part, theirs in found.columns.items()}
-    content = CONTENTS[found.format](parts, place)
-    label = found.columns.get("label", "label")
-    taken = set(found.columns.values()) - {label}
+    """The row of a record; raises UserError with the `place` if it cannot be read."""
+    interpretation = reading(record, columns, place)
+    parts = {part: record[column] for part, column in interpretation.columns.items()}
+    content = CONTENTS[interpretation.format](parts, place)
+    label = interpretation.columns.get("label", "label")
+    taken = set(interpretation.columns.values()) - {label}
     fields = {}
     for name in record:
         value = None if name in taken else cells.plain(record[name])
         if value is not None:
-            fields[name] = cells.whole(value, name, place)
-    if "label" in content:  # under its own name, too, by which a file's owner knows it
+            fields[name] = cells.encodable(value, name, place)
+    if "label" in content:  # under the file's name for it, too, which its owner knows
         fields |= {label: content["label"], "label": content["label"]}
-    verdict = _verdict(fields) if found.kind in ANSWERED else ""
-    own = {"label": None if verdict else fields.get("label"), **content}
-    return Row(**own, fields=fields, place=place, left_out=_why(own, fields, verdict))
+    verdict = _verdict(fields) if interpretation.kind in ANSWERED else ""
+    content = {"label": None if verdict else fields.get("label"), **content}
+    reason = _reason_left_out(content, fields, verdict)
+    return Row(**content, fields=fields, place=place, left_out=reason)
 
 
 def _verdict(fields: Mapping[str, str]) -> str:
-    """The column that says whether an answer is good, as KTO has it; "" if there is none."""
-    named = (name for name in fields if name.strip().casefold() in VERDICTS)
-    return next((name for name in named if fields[name].strip().lower() in TRUTH), "")
+    """The column that marks answers as good or bad (KTO's form); "" without one."""
+    columns = (name for name in fields if name.strip().casefold() in VERDICTS)
+    return next((name for name in columns if fields[name].strip().lower() in BOOLEANS), "")
 
 
-def _why(content: Mapping[str, Any], fields: Mapping[str, str], verdict: str) -> str:
-    """Why nobody learns from a row; "" if there is no reason."""
+def _reason_left_out(content: Mapping[str, Any], fields: Mapping[str, str], verdict: str) -> str:
+    """The reason for which a row is not learned; "" without one."""
     if verdict and fields[verdict].strip().lower() == "false":
-        return f"{verdict} false marks a bad answer, and nothing here learns from these"
+        return f"{verdict} false marks a bad answer, and no objective learns from bad answers"
     messages = content.get("messages", ())
     if messages and "chosen" not in content and not answers(messages):
         return "every answer in them is marked as not to be learned"

@@ -1,4 +1,4 @@
-"""The turns of a conversation, under OpenAI's names or ShareGPT's."""
+"""The turns of a conversation, in OpenAI's form or in ShareGPT's."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from hanse.errors import UserError
 Turn = Mapping[str, str]
 UNLEARNED = "unlearned"
 
-ROLES = {  # what a file may call a role: what a chat template calls it
+ROLES = {  # the name of a role in a file: its name in a chat template
     "system": "system",
     "developer": "system",
     "user": "user",
@@ -21,42 +21,42 @@ ROLES = {  # what a file may call a role: what a chat template calls it
     "bot": "assistant",
     "model": "assistant",
 }
-MARKS = (  # what other tools call the mark by which a turn is learned or not
+MARKS = (  # names in other tools of the mark that tells if a turn is learned
     *("weight", "train", "training"),  # OpenAI and Mistral; axolotl
     *("loss", "loss_scale", "loss_weight", "loss_mask"),  # ms-swift; LLaMA-Factory; verl, UI-TARS
 )
 VALUES = {"0": False, "false": False, "1": True, "true": True}
 PARTIAL = "train_detail"  # axolotl's key for parts of a turn
-KEYS = (("role", "content"), ("from", "value"))  # who says what: OpenAI's keys, and ShareGPT's
+KEYS = (("role", "content"), ("from", "value"))  # role and text: OpenAI's keys, and ShareGPT's
 
 
 def turns(value: Any, name: str, place: str) -> tuple[Turn, ...]:
-    """The turns in a column; raises UserError with their place for whatever is no turn."""
+    """The turns in a column; raises UserError with its place for an item that is no turn."""
     if not isinstance(value, list):
         raise UserError(
-            f"{place}: {name} came as {cells.sort(value)}; write a list of {{role, content}}."
+            f"{place}: {name} is {cells.json_type(value)}; write a list of {{role, content}}."
         )
     return tuple(_turn(item, index, place) for index, item in enumerate(value, 1))
 
 
 def conversation(messages: Sequence[Turn], place: str) -> tuple[Turn, ...]:
-    """The messages, if they teach something; raises UserError if nothing in them is learned."""
-    # A turn that opens the conversation answers nothing, so there would be nothing to learn.
+    """The messages as a tuple; raises UserError if they hold no answer to learn."""
+    # An assistant turn that opens the conversation is not an answer.
     if not any(message["role"] == "assistant" for message in messages[1:]):
         raise UserError(
-            f"{place}: no assistant turn follows another one in these {len(messages)} messages, "
-            "so there is nothing to learn; add the answer or drop the row."
+            f"{place}: no assistant turn follows another turn in these {len(messages)} messages, "
+            "and nothing can be learned from them; add the answer, or drop the row."
         )
     return tuple(messages)
 
 
 def turn(role: str, content: str, learned: bool = True) -> Turn:
-    """One turn."""
+    """A turn as a row holds it."""
     return {"role": role, "content": content} | ({} if learned else {UNLEARNED: "true"})
 
 
 def answers(messages: Sequence[Turn]) -> list[int]:
-    """Where the assistant answers and is learned; a turn that opens the talk answers nothing."""
+    """The places of the assistant's turns that are learned; an opening turn is not an answer."""
     return [
         at
         for at, message in enumerate(messages)
@@ -65,48 +65,52 @@ def answers(messages: Sequence[Turn]) -> list[int]:
 
 
 def are_turns(value: Any) -> bool:
-    """Whether a value looks like a conversation, whatever is wrong in it."""
+    """Tell if a value looks like a conversation, even a faulty one."""
     return isinstance(value, list) and any(
-        isinstance(item, dict) and any(who in item for who, _ in KEYS) for item in value
+        isinstance(item, dict) and any(role in item for role, _ in KEYS) for item in value
     )
 
 
 def _turn(item: Any, index: int, place: str) -> Turn:
+    """The turn that an item of a conversation stands for; raises UserError if it is no turn."""
     keys = [keys for keys in KEYS if isinstance(item, dict) and set(keys) <= set(item)]
     if not keys:
-        came = f"the keys {cells.listed(item)}" if isinstance(item, dict) else None
+        is_object = isinstance(item, dict)
+        description = f"the keys {cells.listed(item)}" if is_object else cells.json_type(item)
         raise UserError(
-            f"{place}: message {index} came as {came or cells.sort(item)}; it needs role and "
-            "content."
+            f"{place}: message {index} {'has' if is_object else 'is'} {description}; it needs role "
+            "and content."
         )
-    who, what = keys[0]
-    role = ROLES.get(item[who].strip().lower()) if isinstance(item[who], str) else None
-    if role is None:
-        came = f"{item[who]!r:.40}" if isinstance(item[who], str) else cells.sort(item[who])
-        raise UserError(
-            f"{place}: message {index} has the role {came}; "
-            f"roles are {', '.join(dict.fromkeys(ROLES.values()))}."
-        )
-    name, content = f"the content of message {index}", item[what]
+    role_key, text_key = keys[0]
+    role = _role(item[role_key], index, place)
+    name, content = f"the content of message {index}", item[text_key]
     if isinstance(content, list) and all(map(_is_text, content)):
         content = "".join(part["text"] for part in content)
-    if not isinstance(content, str):
+    # An empty system turn has a meaning: without one, some templates write one of their own.
+    text = cells.text(content, name, place, empty=role == "system" and isinstance(content, str))
+    return turn(role, text, role != "assistant" or _learned(item, index, place))
+
+
+def _role(value: Any, index: int, place: str) -> str:
+    """The role of a turn by its name in a chat template; raises UserError for an unknown one."""
+    role = ROLES.get(value.strip().lower()) if isinstance(value, str) else None
+    if role is None:
+        description = f"{value!r:.40}" if isinstance(value, str) else cells.json_type(value)
         raise UserError(
-            f"{place}: {name} came as {cells.sort(content)}; write it as text in quotes."
+            f"{place}: message {index} has the role {description}; "
+            f"roles are {', '.join(dict.fromkeys(ROLES.values()))}."
         )
-    # An empty system turn says something: some templates put one of their own where there is none.
-    said = cells.text(content, name, place, empty=role == "system")
-    return turn(role, said, role != "assistant" or _learned(item, index, place))
+    return role
 
 
 def _learned(item: Mapping[str, Any], index: int, place: str) -> bool:
-    """Whether an assistant turn is learned; raises UserError for a mark that is neither 0 nor 1."""
+    """Tell if an assistant turn is learned; raises UserError for a mark other than 0 or 1."""
     if item.get(PARTIAL) is not None:
         raise UserError(
             f"{place}: message {index} has {PARTIAL}, but a turn is learned as a whole or not at "
             "all; remove it, or mark the turn with train: true or false."
         )
-    found = True
+    learned = True
     for name in MARKS:
         if not cells.missing(item.get(name)):
             value = cells.plain(item[name])
@@ -116,12 +120,12 @@ def _learned(item: Mapping[str, Any], index: int, place: str) -> bool:
                     f"{place}: message {index} has {name} {item[name]!r:.40}, but a turn is "
                     "learned as a whole or not at all; write 1 or 0, or true or false."
                 )
-            found = found and mark
-    return found
+            learned = learned and mark
+    return learned
 
 
 def _is_text(part: Any) -> bool:
-    """Whether this is a part of a content as OpenAI writes it: {"type": "text", "text": …}."""
+    """Tell if this is a text part of OpenAI's form: {"type": "text", "text": …}."""
     return (
         isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
     )

@@ -1,7 +1,7 @@
-"""Clients differ in what their texts are about, by k-means over sentence embeddings.
+"""Clients differ in the topics of their texts, by k-means over sentence embeddings.
 
-FedNLP (Lin et al. 2022, arXiv:2104.08815), its partition by features: for texts without labels, the
-number of the cluster that a sentence encoder's vector falls into serves as one.
+The partition by features of FedNLP (Lin et al. 2022, arXiv:2104.08815): texts need no labels; the
+cluster of a text's sentence embedding serves as its label.
 """
 
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ from hanse.randomness import RoundContext
 with lazy_imports():
     from sklearn import cluster as sklearn_cluster
 
-STARTS = 4  # of k-means, of which the best counts
+STARTS = 4  # runs of k-means; the best result is taken
 
 
 @dataclass(frozen=True)
 class Cluster(Partitioner):
-    """Each client is one cluster, the largest first; so their sizes are what the texts make them.
+    """Each client holds one cluster, the largest first; the sizes follow from the texts.
 
     encoder: a sentence encoder: minilm-l6, a folder, or a hub's owner/name.
-    num_clusters: how many clusters; none: as many as clients.
-    alpha: if given, the clusters are dealt by Dirichlet draws instead, as `dirichlet` deals labels.
+    num_clusters: none: as many as clients.
+    alpha: if given, the clusters are dealt as the partitioner `dirichlet` deals labels.
     """
 
     encoder: str = "minilm-l6"
@@ -45,15 +45,15 @@ class Cluster(Partitioner):
         count = self.num_clusters or num_clients
         if self.alpha is None and count != num_clients:
             raise UserError(
-                f"cluster.num_clusters is {count} for {num_clients} clients, but a cluster is a "
-                "client unless alpha deals them; leave num_clusters out, or give alpha."
+                f"cluster.num_clusters is {count} for {num_clients} clients, but without alpha "
+                "each client holds one cluster; leave num_clusters out, or give alpha."
             )
         vectors = np.array([row.vector for row in rows], dtype=np.float64)
         clusters = _clusters(vectors, count, context)
         if self.alpha is None:
             return clusters
-        names = {index: str(number) for number, found in enumerate(clusters) for index in found}
-        labelled = [Row(label=names[index]) for index in range(len(rows))]
+        labels = {index: str(number) for number, group in enumerate(clusters) for index in group}
+        labelled = [Row(label=labels[index]) for index in range(len(rows))]
         return Dirichlet(self.alpha).assign(labelled, num_clients, context)
 
 
@@ -67,7 +67,7 @@ def _clusters(vectors: NDArray[np.float64], count: int, context: RoundContext) -
     means = sklearn_cluster.KMeans(
         count, n_init=STARTS, random_state=context.derive("partition") % 2**32
     )
-    with threadpool_limits(1):  # several threads add up in any order, and ties fall otherwise
-        found = means.fit_predict(vectors)
-    clusters = [np.flatnonzero(found == number).tolist() for number in range(count)]
+    with threadpool_limits(1):  # several threads would add up in any order, and ties could change
+        labels = means.fit_predict(vectors)
+    clusters = [np.flatnonzero(labels == number).tolist() for number in range(count)]
     return sorted(clusters, key=len, reverse=True)

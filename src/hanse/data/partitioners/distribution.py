@@ -1,7 +1,7 @@
-"""How many rows of each label each client holds, as a matrix says.
+"""A matrix gives the number of each client's rows of each label.
 
 flwr-datasets' DistributionPartitioner, after Li et al. 2020 (FedProx, arXiv:1812.06127), where
-every client has every label; a 0 in the matrix leaves one out.
+every client has every label; here a 0 in the matrix leaves a label out.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from hanse.randomness import RoundContext
 
 @dataclass(frozen=True)
 class Distribution(Partitioner):
-    """A label's rows are dealt in proportion to that label's line of the matrix.
+    """The rows of a label are dealt in proportion to the label's line in the matrix.
 
-    distribution_array: a line for each label, in order; in it a number for each client.
+    distribution_array: a line for each label, in order, with a number for each client.
     """
 
     distribution_array: tuple[tuple[NonNegativeFloat, ...], ...]
@@ -30,11 +30,11 @@ class Distribution(Partitioner):
         self, rows: Sequence[Row], num_clients: int, context: RoundContext
     ) -> list[list[int]]:
         """The indices of each client's rows, sorted; raises UserError for rows without label."""
-        found = groups(rows, self)
-        self._check(list(found), num_clients)
+        by_label = groups(rows, self)
+        self._check(list(by_label), num_clients)
         generator = np.random.default_rng(context.derive("partition"))
         clients: list[list[int]] = [[] for _ in range(num_clients)]
-        for line, indices in zip(self.distribution_array, found.values(), strict=True):
+        for line, indices in zip(self.distribution_array, by_label.values(), strict=True):
             shares = cut(generator.permutation(indices), proportional(line, len(indices)))
             for client, share in zip(clients, shares, strict=True):
                 client.extend(share)

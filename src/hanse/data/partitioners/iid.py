@@ -1,4 +1,4 @@
-"""Every client holds the same mixture, and as many rows as any other (give or take one)."""
+"""All clients hold the same mixture of labels and the same number of rows, give or take one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from hanse.randomness import RoundContext
 
 @dataclass(frozen=True)
 class Iid(Partitioner):
-    """Rows are shuffled and dealt in turn."""
+    """Rows are shuffled, and dealt to the clients in turn."""
 
     def assign(
         self, rows: Sequence[Row], num_clients: int, context: RoundContext

@@ -1,4 +1,4 @@
-"""Each client holds whole values of one column: a source, an author, a topic, a language."""
+"""Each client holds all rows of some values of one column, such as authors or languages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from hanse.randomness import RoundContext
 
 @dataclass(frozen=True)
 class Key(Partitioner):
-    """No value of `column` is split between clients.
+    """All rows with one value of `column` go to the same client.
 
-    As many values as clients: one each, in order, as natural_id has it. More values: the largest
-    goes first, to the client that holds the fewest rows so far (flwr-datasets'
-    GroupedNaturalIdPartitioner goes by the number of values instead).
+    With as many values as clients, each client gets one, in order, as with `natural_id`. With more
+    values, the one with most rows is dealt first, each to the client that holds the fewest rows so
+    far (flwr-datasets' GroupedNaturalIdPartitioner counts values instead of rows).
     """
 
     column: Column
@@ -27,16 +27,17 @@ class Key(Partitioner):
     def assign(
         self, rows: Sequence[Row], num_clients: int, context: RoundContext
     ) -> list[list[int]]:
-        """The indices of each client's rows, sorted; raises UserError for a column missing."""
-        found = groups(rows, self)
-        if len(found) < num_clients:
+        """The indices of each client's rows, sorted; raises UserError if the column is missing."""
+        by_value = groups(rows, self)
+        if len(by_value) < num_clients:
             raise UserError(
-                f"the column {self.column!r} has {len(found)} values, too few for {num_clients} "
-                f"clients; ask for at most {len(found)}, or use the partitioner iid or dirichlet."
+                f"the column {self.column!r} has {len(by_value)} values, too few for {num_clients} "
+                f"clients; ask for at most {len(by_value)} clients, or use the partitioner iid or "
+                "dirichlet."
             )
-        if len(found) == num_clients:
-            return list(found.values())
+        if len(by_value) == num_clients:
+            return list(by_value.values())
         clients: list[list[int]] = [[] for _ in range(num_clients)]
-        for indices in sorted(found.values(), key=len, reverse=True):
+        for indices in sorted(by_value.values(), key=len, reverse=True):
             min(clients, key=len).extend(indices)
         return [sorted(client) for client in clients]

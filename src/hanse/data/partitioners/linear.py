@@ -1,4 +1,4 @@
-"""The clients hold 1, 2, 3, … units of rows, each the same mixture."""
+"""The clients hold 1, 2, 3, … units of rows, all with the same mixture of labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

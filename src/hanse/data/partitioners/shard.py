@@ -1,6 +1,6 @@
-"""Rows in the order of their labels are cut into shards, of which each client gets a few.
+"""Rows are sorted by label and cut into shards, and each client gets a few shards.
 
-McMahan et al. 2017 (arXiv:1602.05629), §3: two shards for each client, and so two labels for most.
+McMahan et al. 2017 (arXiv:1602.05629), §3: with two shards each, most clients have two labels.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from hanse.randomness import RoundContext
 
 @dataclass(frozen=True)
 class Shard(Partitioner):
-    """Each client gets shards at random; no two shards have a row in common.
+    """Each client gets random shards; no two shards share a row.
 
-    num_shards_per_partition: how many each client gets; all shards are of one size (give or take
-        one row). If neither setting is given: 2.
-    shard_size: rows of a shard; the last may be smaller, and some clients may get one shard more
-        than others (keep_incomplete_shard=True in flwr-datasets).
+    num_shards_per_partition: the number of each client's shards, which all have the same size,
+        give or take one row. Without either setting: 2.
+    shard_size: rows of a shard. The last shard may be smaller, and some clients may get one shard
+        more than others (keep_incomplete_shard=True in flwr-datasets).
     """
 
     num_shards_per_partition: PositiveInt | None = None
@@ -35,8 +35,8 @@ class Shard(Partitioner):
         """The indices of each client's rows, sorted; raises UserError for rows without label."""
         if self.num_shards_per_partition is not None and self.shard_size is not None:
             raise UserError(
-                "shard has both num_shards_per_partition and shard_size, of which one follows from "
-                "the other where all rows are dealt; leave one out."
+                "shard has both num_shards_per_partition and shard_size, but all rows are dealt, "
+                "and then one follows from the other; leave one out."
             )
         indices = [index for group in groups(rows, self).values() for index in group]
         shards = cut(indices, self._sizes(len(rows), num_clients))
@@ -48,13 +48,13 @@ class Shard(Partitioner):
         ]
 
     def _sizes(self, total: int, num_clients: int) -> list[int]:
-        """The shards' sizes, in the order of the rows' labels."""
+        """The sizes of the shards, in the order of the rows."""
         if self.shard_size is None:
             count = num_clients * (self.num_shards_per_partition or 2)
             sizes = proportional([1] * count, total)
         else:
-            whole, rest = divmod(total, self.shard_size)
-            sizes = [self.shard_size] * whole + [rest] * bool(rest)
+            full, remainder = divmod(total, self.shard_size)
+            sizes = [self.shard_size] * full + [remainder] * bool(remainder)
             count = len(sizes)
         if count > total or count < num_clients:
             raise UserError(

@@ -1,4 +1,4 @@
-"""The clients hold as many rows as is said, each the same mixture."""
+"""The clients hold the numbers of rows that are set, all with the same mixture of labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ Sizes = tuple[Annotated[int | float, Field(gt=0)], ...]
 
 @dataclass(frozen=True)
 class Size(Partitioner):
-    """Shuffled rows in shares of these sizes, one for each client.
+    """Shuffled rows are cut into parts of these sizes, one for each client.
 
-    partition_sizes: numbers of rows that add up to all that are dealt, or shares that add up to 1.
+    partition_sizes: numbers of rows that add up to all rows, or shares that add up to 1.
     """
 
     partition_sizes: Sizes
@@ -41,7 +41,7 @@ def fitted(sizes: Sizes, num_clients: int, total: int, partitioner: Partitioner)
         if sum(sizes) != total:
             raise UserError(
                 f"{name(partitioner)}.partition_sizes add up to {sum(sizes)}, but there are "
-                f"{total} rows to deal; mend them, or write shares that add up to 1."
+                f"{total} rows to deal; correct them, or write shares that add up to 1."
             )
         return [int(size) for size in sizes]
     if abs(sum(sizes) - 1) > 1e-6:

@@ -1,6 +1,6 @@
-"""Data sets by their hub's name, through `datasets` (the extra `data`).
+"""Reads data sets of a hub through `datasets` (the extra `data`).
 
-Code that comes with a data set is never run.
+The code of a data set is never run.
 """
 
 import re
@@ -13,30 +13,30 @@ from hanse.errors import UserError
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
 
-PATIENCE = 10  # seconds for the hub's first word; `datasets` alone would try for half a minute
+PATIENCE = 10  # seconds to the hub's first answer; `datasets` alone would try for half a minute
 NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
 
 
 def is_name(path: str) -> bool:
-    """Whether this may be a hub's `owner/name`, or `owner/name:config`."""
+    """Tell if this may be a hub's `owner/name` or `owner/name:config`."""
     return NAME.fullmatch(path) is not None and not path.startswith((".", "-"))
 
 
 def records(path: str, split: str = TRAIN) -> Iterator[Record]:
-    """The rows of one split of a data set; labels that have names come by their names.
+    """The rows of one split of a data set; labels that have names become these names.
 
-    Raises UserError with what was tried and what to do, within seconds if there is no network.
+    Raises UserError if it cannot be loaded, within seconds if there is no network.
     """
     try:
         import datasets
     except ImportError:
         raise UserError(
-            f"{path!r} is no file here, and to look for it on the hub the package datasets is "
-            'missing; run pip install "hanse[data]", or give a local file.'
+            f"{path!r} is no file here, and looking for it on the hub needs the package datasets, "
+            'which is missing; run pip install "hanse[data]", or give a local file.'
         ) from None
-    found = NAME.fullmatch(path)
-    assert found is not None  # is_name
-    name, config = found.groups()
+    match = NAME.fullmatch(path)
+    assert match is not None  # is_name
+    name, config = match.groups()
     _refuse_unreachable(name)
     report(Work(Activity.LOADING_DATASET, path))
     try:
@@ -49,7 +49,7 @@ def records(path: str, split: str = TRAIN) -> Iterator[Record]:
         for number, record in enumerate(rows, 1):
             labels = {column: _label(feature, record[column]) for column, feature in named.items()}
             yield f"{path}: row {number}", {**record, **labels}
-    # Whatever transport, file format or checksum fails, each library raises errors of its own.
+    # Transports, file formats and checksums fail with errors of several libraries.
     except Exception as error:
         raise UserError(
             f"the data set {path!r} cannot be loaded from the hub: {_reason(error)}; a "
@@ -59,7 +59,7 @@ def records(path: str, split: str = TRAIN) -> Iterator[Record]:
 
 
 def _refuse_unreachable(name: str) -> None:
-    """Ask the hub once for the data set; offline, what was downloaded before is left to be used."""
+    """Raise UserError if the hub does not answer for the data set; offline, it is not asked."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
@@ -69,29 +69,29 @@ def _refuse_unreachable(name: str) -> None:
         HfApi().dataset_info(name, timeout=PATIENCE)
     except GatedRepoError:
         raise UserError(
-            f"the data set {name!r} asks for consent: agree on its page, then log in with "
+            f"the data set {name!r} asks for consent; agree on its page, then log in with "
             "`hf auth login`."
         ) from None
     except RepositoryNotFoundError:
         raise UserError(
             f"there is no file or folder {name!r} here, and no data set of that name on "
-            f"{constants.ENDPOINT}, or it is private: mend the name, or log in with "
+            f"{constants.ENDPOINT}, or it is private; correct the name, or log in with "
             "`hf auth login`."
         ) from None
     except HfHubHTTPError as error:
         raise UserError(f"{constants.ENDPOINT} refuses {name!r}: {_reason(error)}.") from None
-    # Which library carries the requests depends on the version, and so does what it raises.
+    # The library that carries the requests, and its errors, depend on the version.
     except Exception as error:
         raise UserError(
             f"there is no file or folder {name!r} here, and {constants.ENDPOINT} cannot be reached "
             f"for a data set of that name ({_reason(error)}); give a local file, or download the "
-            "data set where there is a network; what lies in the hub's cache already is used with "
+            "data set where there is a network; a data set that is in the hub's cache is read with "
             "HF_HUB_OFFLINE=1."
         ) from None
 
 
 def _label(feature: Any, value: Any) -> str | None:
-    """A class's name; the hub writes −1 where a label is kept secret."""
+    """The name of a class; None for −1, which stands for a label that is kept secret."""
     return feature.int2str(value) if isinstance(value, int) and value >= 0 else None
 
 

@@ -1,4 +1,4 @@
-"""Rows of text and label for a model that has an output for each label."""
+"""Tokenizes rows of text and label for a model that has an output for each label."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +10,10 @@ from hanse.data.tokenization.tokenizer import Tokenizer, overlong
 def classed(
     rows: Sequence[Row], tokenizer: Tokenizer, words: Mapping[str, str], room: int
 ) -> list[Example]:
-    """The text of each row with the tokenizer's own marks, at most `room` tokens; its end is cut.
+    """The examples of rows: each text with the tokenizer's special tokens, cut to `room` tokens.
 
-    words: the labels, in the order of the model's outputs. A choice is the number of its output,
-    as a label word's is the number of its token.
+    words: the labels, in the order of the model's outputs. A choice is here the number of an
+        output; elsewhere it is a label word's tokens.
     """
     if not rows:
         return []
@@ -21,7 +21,7 @@ def classed(
     choices = tuple((index,) for index in range(len(words)))
     texts = [row.text for row in rows]
     encoded = tokenizer(texts, truncation=True, max_length=room)["input_ids"]
-    long = overlong(tokenizer, texts, encoded, room)
+    cut = overlong(tokenizer, texts, encoded, room)
     return [
         Example(
             tuple(ids),
@@ -29,7 +29,7 @@ def classed(
             choices,
             places[str(row.label)],
             answer=words[str(row.label)],
-            lost=Lost.TEXT if cut else Lost.NOTHING,
+            lost=Lost.TEXT if is_cut else Lost.NOTHING,
         )
-        for row, ids, cut in zip(rows, encoded, long, strict=True)
+        for row, ids, is_cut in zip(rows, encoded, cut, strict=True)
     ]

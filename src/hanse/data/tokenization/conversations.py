@@ -1,4 +1,4 @@
-"""Conversations as a chat template writes them, and which parts of them are learned."""
+"""Conversations as text by a chat template, with the parts of it that are learned."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from hanse.data.formats.turns import answers
 from hanse.data.tokenization.tokenizer import Tokenizer, encode, lead
 from hanse.errors import UserError
 
-SAID = ("role", "content")  # what a chat template is given of a turn
-# For a tokenizer without a chat template: "role: content", a line each; the end-of-text token,
-# where there is one, closes what the assistant says.
+TURN_KEYS = ("role", "content")  # the keys of a turn that a chat template gets
+# For a tokenizer without a chat template: a line "role: content" for each turn; an assistant's turn
+# ends with the end-of-text token, if there is one.
 PLAIN = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}"
     "{% if message['role'] == 'assistant' and eos_token is defined %}{{ eos_token }}{% endif %}"
@@ -24,9 +24,9 @@ PLAIN = (
 class Passage:
     """A text and the parts of it that are learned.
 
-    learned: from which character to which, in order.
-    answers: what each of them answers with; empty if they answer nothing.
-    open: the tokenizer's own first token goes in front.
+    learned: (first character, end) of each learned part, in order.
+    answers: the answer in each of these parts; empty if they are no answers.
+    open: the tokenizer's first token goes in front.
     closed: the end-of-text token follows, and is learned.
     """
 
@@ -38,28 +38,28 @@ class Passage:
 
 
 def question(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> list[int]:
-    """The tokens that ask for an answer to a conversation, as those do that are trained on."""
+    """The tokens of a conversation with the header of an answer, in the form used in training."""
     row = Row(messages=tuple(messages), place="the conversation")
     text = written(row, len(messages), tokenizer, ask=True)
     return ([] if tokenizer.chat_template else lead(tokenizer)) + encode(tokenizer, [text])[0]
 
 
 def asked(row: Row, tokenizer: Tokenizer) -> str:
-    """What stands before a conversation's last answer, and asks for it."""
+    """The text of a conversation up to its last answer, with the answer's header."""
     return written(row, answers(row.messages)[-1], tokenizer, ask=True)
 
 
 def last_answer(row: Row) -> str:
-    """What the assistant said last in a conversation."""
+    """The last answer of a conversation."""
     return row.messages[answers(row.messages)[-1]]["content"]
 
 
 def conversation(row: Row, tokenizer: Tokenizer) -> Passage:
-    """The conversation up to the assistant's last turn; its turns are learned, with their end.
+    """A conversation up to its last answer; its answers are learned, with their end-of-turn tokens.
 
-    An assistant turn is what its rendering adds to the one before, behind the header that asks
-    for it. A turn that the template writes otherwise once others follow (as Qwen3 does with its
-    thoughts) is read and not learned, except the last.
+    An answer is the text that its turn adds to the turns before and the answer's header. Some
+    templates write a turn differently once others follow (Qwen3 leaves out its thoughts); such a
+    turn is read and not learned, unless it is the last.
     """
     turns = answers(row.messages)
     special = tuple(token for token in tokenizer.all_special_tokens if token)
@@ -67,27 +67,28 @@ def conversation(row: Row, tokenizer: Tokenizer) -> Passage:
     learned, texts = [], []
     for turn in turns:
         head = written(row, turn, tokenizer, ask=True)
-        said = written(row, turn + 1, tokenizer) if turn < turns[-1] else text
-        if text.startswith(said) and said.startswith(head):
-            # Generation stops at the end-of-turn token, so a line break after it says nothing.
-            bare = said.rstrip()
-            learned.append((len(head), len(bare if bare.endswith(special) else said)))
+        upto = written(row, turn + 1, tokenizer) if turn < turns[-1] else text
+        if text.startswith(upto) and upto.startswith(head):
+            # Generation stops at the end-of-turn token: a line break after it is not learned.
+            stripped = upto.rstrip()
+            learned.append((len(head), len(stripped if stripped.endswith(special) else upto)))
             texts.append(row.messages[turn]["content"])
         elif turn == turns[-1]:
             raise UserError(
-                f"{row.place}: this tokenizer's chat template does not ask for an answer in the "
-                "way it writes one, so what to learn cannot be told; use prompt and completion."
+                f"{row.place}: this tokenizer's chat template does not begin an answer with the "
+                "header that asks for one, so the answer cannot be found in the text; use prompt "
+                "and completion."
             )
-    own = bool(tokenizer.chat_template)
-    return Passage(text, tuple(learned), tuple(texts), open=not own, closed=False)
+    templated = bool(tokenizer.chat_template)
+    return Passage(text, tuple(learned), tuple(texts), open=not templated, closed=False)
 
 
 def written(row: Row, count: int, tokenizer: Tokenizer, ask: bool = False) -> str:
-    """The first `count` messages as the chat template writes them, and the header of an answer."""
+    """The first `count` messages as text by the chat template; ask: with an answer's header."""
     try:
         return str(
             tokenizer.apply_chat_template(
-                [{key: message[key] for key in SAID} for message in row.messages[:count]],
+                [{key: message[key] for key in TURN_KEYS} for message in row.messages[:count]],
                 chat_template=None if tokenizer.chat_template else PLAIN,
                 tokenize=False,
                 add_generation_prompt=ask,

@@ -1,4 +1,4 @@
-"""Rows of text and label as prompts that a label word answers."""
+"""Tokenizes rows of text and label as prompts whose answer is a label word."""
 
 from collections.abc import Mapping, Sequence
 from itertools import permutations
@@ -9,14 +9,14 @@ from hanse.data.formats.row import Row
 from hanse.data.tokenization.tokenizer import Tokenizer, encode, lead, shared
 from hanse.errors import UserError
 
-MARK = "\0text\0"  # stands for the text while a template is taken apart; no template holds it
+MARK = "\0text\0"  # in place of the text when a template is split; no template contains it
 
 
 def label_words(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
     """The word of each label, in the order of the choices.
 
-    Empty `labels` means that the values in the data, sorted, are the words. To have the same
-    choices at every client, call this once with the rows of all of them.
+    If `labels` is empty, the words are the labels of the rows, sorted. All clients have the same
+    choices if this is called once with the rows of all of them.
     """
     if labels:
         return dict(labels)
@@ -25,21 +25,21 @@ def label_words(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str
 
 def answers(tokenizer: Tokenizer, words: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
     """The tokens of " word" for each label."""
-    # Behind a colon, since some tokenizers put a space of their own before whatever comes first.
+    # After a colon: some tokenizers put a space of their own before the first word of a text.
     texts = [":", *(f": {word}" for word in words.values())]
-    (colon, *whole) = encode(tokenizer, texts)
+    (colon, *after_colon) = encode(tokenizer, texts)
     alone = encode(tokenizer, [f" {word}" for word in words.values()])
     return {
-        label: tuple(ids[len(colon) :] if ids[: len(colon)] == colon else plain)
-        for label, ids, plain in zip(words, whole, alone, strict=True)
+        label: tuple(ids[len(colon) :] if ids[: len(colon)] == colon else single)
+        for label, ids, single in zip(words, after_colon, alone, strict=True)
     }
 
 
-def refuse_alike(words: Mapping[str, str], known: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise UserError if a word's tokens are, or begin, another's: the longer could never win."""
+def refuse_ambiguous(words: Mapping[str, str], tokens: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise UserError if a word's tokens begin another's: the longer word could never win."""
     for a, b in permutations(words, 2):
-        if known[a] == known[b][: len(known[a])]:
-            same = "the same tokens as" if known[a] == known[b] else "tokens that begin"
+        if tokens[a] == tokens[b][: len(tokens[a])]:
+            same = "the same tokens as" if tokens[a] == tokens[b] else "tokens that begin"
             raise UserError(
                 f"the label words {words[a]!r} and {words[b]!r} cannot be told apart: to this "
                 f"tokenizer the first has {same} the second; set other words in `labels`."
@@ -52,7 +52,7 @@ def refuse_unknown(rows: Sequence[Row], words: Mapping[str, str]) -> None:
         if row.label not in words:
             raise UserError(
                 f"{row.place}: the label {row.label!r} is not one of "
-                f"{', '.join(map(repr, words))}; add it to `labels`, mend the row, or use the "
+                f"{', '.join(map(repr, words))}; add it to `labels`, correct the row, or use the "
                 "values as words with data.labels={}."
             )
 
@@ -65,10 +65,10 @@ def refuse_template(template: str) -> None:
 def prompts(
     rows: Sequence[Row], tokenizer: Tokenizer, template: str, room: int, bare: bool = False
 ) -> tuple[list[list[int]], list[Lost]]:
-    """The tokens of the template filled with each row's text, at most `room`, and what is cut.
+    """The tokens of the template with each row's text, at most `room`, and the parts that are cut.
 
-    bare: without a token that the tokenizer puts before every text.
-    What is too long loses the end of its text, never a part of the template.
+    bare: without the token that the tokenizer puts before every text.
+    Prompts that are too long lose the end of the text, never a part of the template.
     """
     before, after = _parts(template)
     front = [] if bare else lead(tokenizer)
@@ -78,16 +78,16 @@ def prompts(
     open_ended = encode(tokenizer, [before + rows[index].text for index in long])
     start = encode(tokenizer, [before])[0] if before else []
     for index, ids in zip(long, open_ended, strict=True):
-        whole = filled[index]
-        end = shared(ids, whole)  # of the text; a token that also holds template stays
-        keep = end - (len(whole) - room)
-        if keep <= shared(start, whole):
+        prompt = filled[index]
+        end = shared(ids, prompt)  # of the text; a token that also has template in it stays
+        keep = end - (len(prompt) - room)
+        if keep <= shared(start, prompt):
             raise UserError(
                 f"{rows[index].place}: the template and the label leave no room for the text; "
-                f"raise max_length by {shared(start, whole) - keep + 1} or more, or shorten the "
+                f"raise max_length by {shared(start, prompt) - keep + 1} or more, or shorten the "
                 "template."
             )
-        filled[index] = whole[:keep] + whole[end:]
+        filled[index] = prompt[:keep] + prompt[end:]
     result = [front + ids for ids in filled]
     if [] in result:
         raise UserError(
@@ -101,17 +101,17 @@ def prompts(
 
 
 def _parts(template: str) -> tuple[str, str]:
-    """What stands before and after {text}."""
+    """The parts of a template before and after {text}; raises UserError if it cannot be filled."""
     try:
         pieces = [*Formatter().parse(template)]
     except ValueError:
         pieces = []
     fields = [(name, form, turn) for _, name, form, turn in pieces if name is not None]
-    # A width in a field, {text:>9999999}, would fill memory; an attribute would reach into objects.
+    # A width, {text:>9999999}, could fill the memory; an attribute could read any object.
     if fields != [("text", "", None)]:
         raise UserError(
-            f"the template came as {template!r:.200}; it holds {{text}} exactly once and no other "
-            "field; write {{ for a brace."
+            f"the template is {template!r:.200}; write {{text}} exactly once in it and no other "
+            "field, and {{ for a brace."
         )
     before, after = template.format(text=MARK).split(MARK)
     # The space before the answer belongs to the label word's own tokens.

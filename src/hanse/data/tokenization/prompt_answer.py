@@ -1,4 +1,4 @@
-"""Prompts and answers for a model that reads the one and writes the other: encoder and decoder."""
+"""Tokenizes prompts and answers for a model with an encoder and a decoder."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,11 +18,11 @@ def paired(
     template: str,
     max_length: int,
 ) -> list[Example]:
-    """The examples of rows: `prompt` tokens that are read, behind them those of the answer.
+    """The examples of rows: the tokens that the encoder reads, followed by those of the answer.
 
-    max_length: most tokens of the one, and of the other. A conversation that is too long loses its
-        earlier turns, other prompts and answers their end.
-    A conversation's last answer alone is learned. Raises UserError for a text without a prompt.
+    max_length: most tokens of a prompt, and of an answer. A conversation that is too long loses its
+        earlier turns; other prompts, and answers, lose their end.
+    Only the last answer of a conversation is learned. Raises UserError for a text without a prompt.
     """
     front, back = marks(tokenizer)
     room = max_length - len(front) - len(back)
@@ -30,22 +30,22 @@ def paired(
     answers = [_answer(row, labels or label_words(rows, labels)) for row in rows]
     targets = _targets(answers, tokenizer)
     result = []
-    for row, (ids, lost), answer, whole in zip(rows, sources, answers, targets, strict=True):
-        source, target = (*front, *ids, *back), whole[:max_length]
+    for row, (ids, lost), answer, tokens in zip(rows, sources, answers, targets, strict=True):
+        source, target = (*front, *ids, *back), tokens[:max_length]
         if not source or not target:
             raise UserError(
-                f"{row.place}: to this tokenizer the prompt or the answer is nothing at all; mend "
-                "the row, or drop it."
+                f"{row.place}: this tokenizer makes no tokens of the prompt or of the answer; "
+                "correct the row, or drop it."
             )
         learned = (*(IGNORED for _ in source), *target)
-        lost |= Lost.ANSWER if len(whole) > max_length else Lost.NOTHING
+        lost |= Lost.ANSWER if len(tokens) > max_length else Lost.NOTHING
         example = Example((*source, *target), learned, prompt=len(source), answer=answer, lost=lost)
         result.append(example)
     return result
 
 
 def marks(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What a tokenizer puts before every text, and what behind it."""
+    """The tokens that a tokenizer puts before every text, and those after it."""
     whole, [inner] = list(tokenizer("a")["input_ids"]), encode(tokenizer, ["a"])
     starts = range(len(whole) - len(inner) + 1)
     at = next((start for start in starts if whole[start : start + len(inner)] == inner), 0)
@@ -55,25 +55,25 @@ def marks(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _sources(
     rows: Sequence[Row], tokenizer: Tokenizer, template: str, room: int
 ) -> list[tuple[list[int], Lost]]:
-    """The tokens of what each row asks, without the tokenizer's marks, and what of it is cut."""
-    found: dict[int, tuple[list[int], Lost]] = {}
+    """The tokens of each row's prompt, without special tokens, and the parts that are cut."""
+    sources: dict[int, tuple[list[int], Lost]] = {}
     labelled = [index for index, row in enumerate(rows) if row.kind == "labelled"]
     filled = prompts([rows[index] for index in labelled], tokenizer, template, room, bare=True)
-    found.update(zip(labelled, zip(*filled, strict=True), strict=True))
-    other = [index for index in range(len(rows)) if index not in found]
+    sources.update(zip(labelled, zip(*filled, strict=True), strict=True))
+    other = [index for index in range(len(rows)) if index not in sources]
     texts = [_asked(rows[index], tokenizer) for index in other]
     for index, ids in zip(other, encode(tokenizer, texts), strict=True):
         if len(ids) <= room:
-            found[index] = ids, Lost.NOTHING
+            sources[index] = ids, Lost.NOTHING
         elif rows[index].messages:
-            found[index] = _short(rows[index], tokenizer, room)
+            sources[index] = _short(rows[index], tokenizer, room)
         else:
-            found[index] = ids[:room], Lost.TEXT
-    return [found[index] for index in range(len(rows))]
+            sources[index] = ids[:room], Lost.TEXT
+    return [sources[index] for index in range(len(rows))]
 
 
 def _short(row: Row, tokenizer: Tokenizer, room: int) -> tuple[list[int], Lost]:
-    """What a long conversation asks, in at most `room` tokens, and what is left out."""
+    """The prompt of a long conversation in at most `room` tokens, and the parts left out."""
 
     def tokens(row: Row) -> list[int]:
         return encode(tokenizer, [asked(row, tokenizer)])[0]
@@ -91,12 +91,12 @@ def _short(row: Row, tokenizer: Tokenizer, room: int) -> tuple[list[int], Lost]:
 
 
 def _asked(row: Row, tokenizer: Tokenizer) -> str:
-    """What a row asks, as text."""
+    """The prompt of a row, as text."""
     if row.kind == "messages":
         return asked(row, tokenizer)
     if row.kind == "text" or not row.prompt.strip():
         raise UserError(
-            f"{row.place} has nothing that asks for an answer, which an encoder-decoder needs; "
+            f"{row.place} has no prompt, which an encoder-decoder needs; "
             "give prompt and completion, messages, or text and label, or take a causal language "
             "model, such as smollm2-135m."
         )
@@ -104,7 +104,7 @@ def _asked(row: Row, tokenizer: Tokenizer) -> str:
 
 
 def _answer(row: Row, words: Mapping[str, str]) -> str:
-    """What answers a row, as text."""
+    """The answer of a row, as text."""
     if row.kind == "labelled":
         return words[str(row.label)]
     if row.kind == "messages":
@@ -113,12 +113,10 @@ def _answer(row: Row, words: Mapping[str, str]) -> str:
 
 
 def _targets(answers: Sequence[str], tokenizer: Tokenizer) -> list[tuple[int, ...]]:
-    """The tokens of each answer with the tokenizer's marks of an answer."""
+    """The tokens of each answer, with the tokenizer's special tokens for answers."""
     if not answers:
         return []
     encoded = tokenizer(text_target=list(answers), verbose=False)["input_ids"]
     end = tokenizer.eos_token_id
-    # A tokenizer without marks of its own would never say that an answer ends.
-    return [
-        tuple(found if end is None or found[-1:] == [end] else [*found, end]) for found in encoded
-    ]
+    # Some tokenizers add no end of their own, and a model would not learn that an answer ends.
+    return [tuple(ids if end is None or ids[-1:] == [end] else [*ids, end]) for ids in encoded]

@@ -1,4 +1,4 @@
-"""Turns rows into examples: tokens, and which of them are learned."""
+"""Turns rows into examples: tokens, and a label for each that is learned."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -11,7 +11,7 @@ from hanse.data.tokenization.label_words import (
     answers,
     label_words,
     prompts,
-    refuse_alike,
+    refuse_ambiguous,
     refuse_template,
     refuse_unknown,
 )
@@ -33,7 +33,7 @@ def render(
     template: str,
     max_length: int,
 ) -> list[Example]:
-    """The examples of `rows`, in their order.
+    """The examples of rows, in their order.
 
     example_kind: "tokens", to learn to write the text; "prompt_answer", to read a prompt and write
         its answer; "label_words", to answer with one of the label words; "class_labels", to choose
@@ -64,7 +64,7 @@ def render(
 def refuse_unfit(
     rows: Sequence[Row], example_kind: str, labels: Mapping[str, str], template: str
 ) -> None:
-    """Raise UserError for rows that do not fit as far as it can be told without a tokenizer."""
+    """Raise UserError for rows that do not fit, as far as it is known without a tokenizer."""
     if example_kind not in KINDS:
         raise ValueError(f"rows become {', '.join(KINDS)}, not {example_kind!r}")
     _refuse_preferences(rows)
@@ -72,10 +72,10 @@ def refuse_unfit(
     labelled = [row for row in rows if row.kind == "labelled"]
     chosen = example_kind in ("label_words", "class_labels")
     if chosen and len(labelled) < len(rows):
-        odd = next(row for row in rows if row.kind != "labelled")
+        other = next(row for row in rows if row.kind != "labelled")
         raise UserError(
-            f"objective classify needs text and label, but {odd.place} has {parts_of(odd.kind)}; "
-            "use objective: sft."
+            f"objective classify needs text and label, but {other.place} has "
+            f"{parts_of(other.kind)}; use objective: sft."
         )
     if not labelled:
         return
@@ -90,7 +90,7 @@ def refuse_unfit(
 
 
 def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
-    """The example as pieces of text, each with whether it is learned."""
+    """The example as pieces of text, each with True if it is learned."""
     if example.tags:
         return _shown_tags(example, tokenizer)
     ids = list(example.ids)
@@ -101,7 +101,7 @@ def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
     pieces, start, shown = [], 0, ""
     for flag, run in groupby(learned):
         start += len(list(run))
-        # Decoded from the beginning: some tokenizers drop the space before a text's first word.
+        # Decode from the beginning: some tokenizers drop the space before a text's first word.
         text = tokenizer.decode(ids[:start], clean_up_tokenization_spaces=False)
         pieces.append((text[len(shown) :], flag))
         shown = text
@@ -111,7 +111,7 @@ def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
 
 
 def _shown_tags(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
-    """The text with every tag before its word: its first token alone is known here."""
+    """The text with every tag before its word, of which only the first token is known here."""
     pieces, shown = [], ""
     for place, tag in enumerate(example.tags):
         text = tokenizer.decode(example.ids[: place + 1], clean_up_tokenization_spaces=False)
@@ -123,13 +123,13 @@ def _shown_tags(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]
 
 
 def _refuse_tagged(rows: Sequence[Row], example_kind: str, labels: Mapping[str, str]) -> None:
-    """Words with tags are for one objective, and others' rows are not for it."""
+    """Raise UserError if words with tags meet another objective, or `tag` meets other rows."""
     row = next((row for row in rows if (row.kind == "tagged") != (example_kind == "tags")), None)
     if row is not None and example_kind == "tags":
-        known = "classify" if row.kind == "labelled" else "sft"
+        objective = "classify" if row.kind == "labelled" else "sft"
         raise UserError(
             f"objective tag needs {parts_of('tagged')}, but {row.place} has {parts_of(row.kind)}; "
-            f"name their columns in data.columns, or use objective: {known}."
+            f"name their columns in data.columns, or use objective: {objective}."
         )
     if row is not None:
         raise UserError(
@@ -143,12 +143,12 @@ def _refuse_tagged(rows: Sequence[Row], example_kind: str, labels: Mapping[str, 
 
 
 def _refuse_preferences(rows: Sequence[Row]) -> None:
-    """Nothing learns from pairs yet; say how to learn the better answers alone."""
+    """Raise UserError for preferences, which no objective learns from."""
     row = next((row for row in rows if row.kind == "preference"), None)
     if row is not None:
         part = "completion" if row.prompt or row.messages else "text"
         raise UserError(
-            f"{row.place} holds a preference (chosen, rejected), and no objective or task here "
+            f"{row.place} holds a preference (chosen, rejected), and no objective or task "
             f"learns from preferences; to learn the chosen answers alone, write data.columns: "
             f"{{{part}: chosen}}."
         )
@@ -162,26 +162,26 @@ def _labelled(
     template: str,
     max_length: int,
 ) -> list[Example]:
-    """A prompt and its label word: as one of the choices, or as tokens to learn."""
+    """The examples of labelled rows: a prompt whose answer is a label word or a class."""
     words = label_words(rows, labels)
     if example_kind == "class_labels":
         return classed(rows, tokenizer, words, max_length)
-    known = answers(tokenizer, words)
+    tokens = answers(tokenizer, words)
     if example_kind == "label_words":
-        refuse_alike(words, known)
-    place = {label: index for index, label in enumerate(words)}
-    right = [place[str(row.label)] for row in rows]
-    choices = tuple(known.values())
+        refuse_ambiguous(words, tokens)
+    places = {label: index for index, label in enumerate(words)}
+    right = [places[str(row.label)] for row in rows]
+    choices = tuple(tokens.values())
     longest = max(map(len, choices))
     result = []
-    asked, lost = prompts(rows, tokenizer, template, max_length - longest)
-    for ids, index, gone in zip(asked, right, lost, strict=True):
+    filled, lost = prompts(rows, tokenizer, template, max_length - longest)
+    for ids, index, missing in zip(filled, right, lost, strict=True):
         if example_kind == "label_words":
             nothing = (IGNORED,) * len(ids)
-            result.append(Example(tuple(ids), nothing, choices, index, lost=gone))
+            result.append(Example(tuple(ids), nothing, choices, index, lost=missing))
         else:
             whole = (*ids, *choices[index])
             learned = targets(whole, [False] * len(ids) + [True] * len(choices[index]))
             word = list(words.values())[index]
-            result.append(Example(whole, learned, prompt=len(ids), answer=word, lost=gone))
+            result.append(Example(whole, learned, prompt=len(ids), answer=word, lost=missing))
     return result

@@ -1,8 +1,8 @@
-"""Conversations that are too long for a model, cut at their turns.
+"""Shortens conversations that are too long for a model, at their turns.
 
-The latest turns that fit are kept, behind the system turn; the chat template writes what is left,
-so that every turn has its role. Only if not even the last exchange fits, the question loses its
-beginning and then the system turn its end; the answer's end is cut by whoever makes tokens.
+The system turn and the latest turns that fit are kept, and the chat template writes these anew, so
+every turn has its role. If not even the last question and answer fit, the question loses its
+beginning, and then the system turn its end. The end of an answer is cut later, among its tokens.
 """
 
 from bisect import bisect_left
@@ -17,9 +17,9 @@ from hanse.data.formats.turns import Turn, answers, turn
 
 @dataclass(frozen=True)
 class Measure:
-    """How many tokens a conversation has.
+    """Counts the tokens of a conversation.
 
-    whole: up to the end of its last answer. asked: up to where that answer begins.
+    whole: up to the end of its last answer. asked: up to the beginning of that answer.
     """
 
     whole: Callable[[Row], int]
@@ -27,12 +27,13 @@ class Measure:
 
 
 def shortened(row: Row, measure: Measure, room: int) -> tuple[Row, Lost]:
-    """A conversation of more than `room` tokens in as many, and what is left out.
+    """A conversation of more than `room` tokens cut to `room` tokens, and the parts left out.
 
-    Of the room an answer that is too long leaves half to what is asked.
+    An answer that is too long leaves half of the room to the prompt.
     """
     last = answers(row.messages)[-1]
-    system = next((at for at, said in enumerate(row.messages) if said["role"] != "system"), last)
+    roles = [message["role"] for message in row.messages]
+    system = next((at for at, role in enumerate(roles) if role != "system"), last)
     row = replace(row, messages=row.messages[: last + 1])
     starts = [at for at in range(system, last) if _opens(row.messages, at)]
 
@@ -41,28 +42,36 @@ def shortened(row: Row, measure: Measure, room: int) -> tuple[Row, Lost]:
         return replace(row, messages=(*row.messages[:system], *row.messages[start:]))
 
     count = most(len(starts), lambda count: measure.whole(latest(count)) <= room)
-    kept = latest(count or min(1, len(starts)))
-    lost = Lost.TURNS if len(kept.messages) < len(row.messages) else Lost.NOTHING
+    short = latest(count or min(1, len(starts)))
+    lost = Lost.TURNS if len(short.messages) < len(row.messages) else Lost.NOTHING
     if count:
-        return kept, lost
-    answer = measure.whole(kept) - measure.asked(kept)
-
-    def fits(row: Row) -> bool:
-        return measure.asked(row) <= max(room - answer, room // 2)
-
-    before = sum(len(said["content"]) for said in kept.messages[system:-1])
-    if before and not fits(kept):
-        kept, lost = _trimmed(kept, partial(_question, system), before, fits), lost | Lost.PROMPT
-    before = len(kept.messages[0]["content"]) if system else 0
-    if before and not fits(kept):
-        kept, lost = _trimmed(kept, _system, before, fits), lost | Lost.SYSTEM
-    return kept, lost
+        return short, lost
+    answer = measure.whole(short) - measure.asked(short)
+    short, missing = _trimmed(
+        short, system, lambda row: measure.asked(row) <= max(room - answer, room // 2)
+    )
+    return short, lost | missing
 
 
-def _trimmed(
+def _trimmed(row: Row, system: int, fits: Callable[[Row], bool]) -> tuple[Row, Lost]:
+    """A conversation that fits, and the parts that it lost: of the question, then of the system.
+
+    system: the number of its system turns.
+    """
+    lost = Lost.NOTHING
+    letters = sum(len(message["content"]) for message in row.messages[system:-1])
+    if letters and not fits(row):
+        row, lost = _longest(row, partial(_question, system), letters, fits), Lost.PROMPT
+    letters = len(row.messages[0]["content"]) if system else 0
+    if letters and not fits(row):
+        row, lost = _longest(row, _system, letters, fits), lost | Lost.SYSTEM
+    return row, lost
+
+
+def _longest(
     row: Row, cut: Callable[[Row, int], Row], size: int, fits: Callable[[Row], bool]
 ) -> Row:
-    """The row with as many of `size` characters as fit, of what `cut` keeps."""
+    """The row cut to the largest number of characters, below `size`, that fits."""
     return cut(row, most(size - 1, lambda count: fits(cut(row, count))))
 
 
@@ -75,24 +84,23 @@ def most(limit: int, fits: Callable[[int], bool]) -> int:
 
 
 def _opens(messages: tuple[Turn, ...], at: int) -> bool:
-    """Whether a conversation may begin here: with what a user says, and the whole of it."""
+    """Tell if a conversation may begin at this turn: the first of a user's turns in a row."""
     return messages[at]["role"] == "user" and (not at or messages[at - 1]["role"] != "user")
 
 
 def _question(system: int, row: Row, count: int) -> Row:
-    """The conversation with the last `count` characters of what is said before the answer."""
+    """The conversation with only the last `count` characters before the answer."""
     cut: list[Turn] = []
-    for said in reversed(row.messages[system:-1]):
-        content = said["content"]
-        left = content[max(len(content) - count, 0) :]
-        count -= len(left)
-        # Half of an answer is not learned.
-        whole = left == content
-        cut.append(said if whole else turn(said["role"], left, said["role"] != "assistant"))
+    for message in reversed(row.messages[system:-1]):
+        content, role = message["content"], message["role"]
+        end = content[max(len(content) - count, 0) :]
+        count -= len(end)
+        # A part of an answer is not learned.
+        cut.append(message if end == content else turn(role, end, role != "assistant"))
     return replace(row, messages=(*row.messages[:system], *reversed(cut), row.messages[-1]))
 
 
 def _system(row: Row, count: int) -> Row:
-    """The conversation with the first `count` characters of its system turn."""
+    """The conversation with only the first `count` characters of its system turn."""
     first = row.messages[0]
     return replace(row, messages=(turn(first["role"], first["content"][:count]), *row.messages[1:]))

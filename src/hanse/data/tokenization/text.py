@@ -1,4 +1,4 @@
-"""Conversations, completions and plain texts as tokens, with a mask of what is learned."""
+"""Tokenizes conversations, completions and plain texts, and marks the tokens to learn."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,39 +15,44 @@ from hanse.errors import UserError
 def passages(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Example]:
     """The examples of rows that are not labelled, each at most `max_length` tokens.
 
-    A conversation that is longer keeps its system turn and the latest turns that fit; other prompts
-    lose their beginning, texts and answers their end.
+    A longer conversation keeps its system turn and the latest turns that fit; other prompts lose
+    their beginning, and texts and answers their end.
     Raises UserError for a row of which nothing would be left to learn.
     """
-    found = [_passage(row, tokenizer) for row in rows]
-    whole = encode(tokenizer, [passage.text for passage in found])
+    texts = [_passage(row, tokenizer) for row in rows]
+    tokens = encode(tokenizer, [passage.text for passage in texts])
     front = lead(tokenizer)
     lost = [Lost.NOTHING] * len(rows)
     for at, row in enumerate(rows):
-        room = max_length - (len(front) if found[at].open else 0)
-        if row.kind == "messages" and len(whole[at]) > room:
+        room = max_length - (len(front) if texts[at].open else 0)
+        if row.kind == "messages" and len(tokens[at]) > room:
             short, lost[at] = _short(row, tokenizer, room)
-            found[at] = _passage(short, tokenizer)
-            [whole[at]] = encode(tokenizer, [found[at].text])
-    edges = _edges(found, whole, tokenizer)
+            texts[at] = _passage(short, tokenizer)
+            [tokens[at]] = encode(tokenizer, [texts[at].text])
+    edges = _edges(texts, tokens, tokenizer)
     close = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     result = []
-    for row, passage, ids, edge, gone in zip(rows, found, whole, edges, lost, strict=True):
-        learned = [False] * len(ids)
-        for start, end in zip(edge[::2], edge[1::2], strict=True):
-            learned[start:end] = [True] * (end - start)
+    for row, passage, ids, edge, missing in zip(rows, texts, tokens, edges, lost, strict=True):
         before = front if passage.open else []
-        if passage.closed and ids[-1:] != close:
-            ids, learned = ids + close, learned + [True] * len(close)
-        example, cut = _cut(row, before, ids, learned, max_length)
+        after = close if passage.closed and ids[-1:] != close else []
+        learned = _learned(edge, len(ids)) + [True] * len(after)
+        example, cut = _cut(row, before, ids + after, learned, max_length)
         starts = [len(before) + start - cut for start in edge[::2]]
         example = _answered(example, starts, passage.answers)
-        result.append(replace(example, lost=example.lost | gone))
+        result.append(replace(example, lost=example.lost | missing))
     return result
 
 
+def _learned(edges: Sequence[int], size: int) -> list[bool]:
+    """True for each of `size` tokens in a learned part; edges: (first token, end) of each, flat."""
+    learned = [False] * size
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        learned[start:end] = [True] * (end - start)
+    return learned
+
+
 def _short(row: Row, tokenizer: Tokenizer, room: int) -> tuple[Row, Lost]:
-    """A conversation in at most `room` tokens, and what is left out."""
+    """A conversation in at most `room` tokens, and the parts left out."""
 
     def tokens(row: Row, ask: bool) -> int:
         last = answers(row.messages)[-1]
@@ -59,7 +64,7 @@ def _short(row: Row, tokenizer: Tokenizer, room: int) -> tuple[Row, Lost]:
 
 
 def _answered(example: Example, starts: list[int], answers: tuple[str, ...]) -> Example:
-    """The example with its last answer of which something is left, and the prompt before it."""
+    """The example with the last of its answers that is not cut away, and the prompt before it."""
     left = [pair for pair in zip(starts, answers, strict=False) if pair[0] < len(example)]
     if not left:
         return example
@@ -68,59 +73,60 @@ def _answered(example: Example, starts: list[int], answers: tuple[str, ...]) -> 
 
 
 def _edges(
-    found: Sequence[Passage], whole: Sequence[list[int]], tokenizer: Tokenizer
+    passages: Sequence[Passage], tokens: Sequence[list[int]], tokenizer: Tokenizer
 ) -> list[list[int]]:
     """The tokens at which each passage's learned parts begin and end, in turn.
 
-    A character's token is where the tokens of the text up to there part from those of the whole.
-    That needs no offsets, and so holds for every kind of tokenizer.
+    The token of a character is the first one in which the tokens of the text up to the character
+    differ from those of the whole text. This needs no offsets and works for every tokenizer.
     """
     inner = [
         (index, end)
-        for index, passage in enumerate(found)
+        for index, passage in enumerate(passages)
         for span in passage.learned
         for end in span
         if 0 < end < len(passage.text)
     ]
-    upto = encode(tokenizer, [found[index].text[:end] for index, end in inner])
-    at = {key: shared(ids, whole[key[0]]) for key, ids in zip(inner, upto, strict=True)}
+    upto = encode(tokenizer, [passages[index].text[:end] for index, end in inner])
+    at = {key: shared(ids, tokens[key[0]]) for key, ids in zip(inner, upto, strict=True)}
     return [
         [
-            at.get((index, end), len(whole[index]) if end else 0)
+            at.get((index, end), len(tokens[index]) if end else 0)
             for span in passage.learned
             for end in span
         ]
-        for index, passage in enumerate(found)
+        for index, passage in enumerate(passages)
     ]
 
 
 def _cut(
     row: Row, front: list[int], ids: list[int], learned: list[bool], max_length: int
 ) -> tuple[Example, int]:
-    """At most max_length tokens, and how many are gone from the prompt.
+    """The example of at most max_length tokens, and the number of tokens cut from its prompt.
 
-    front: the tokenizer's own first token, which stays what the model expects. A prompt that is no
-    conversation loses its left, but keeps half if it needs it.
+    front: the tokenizer's first token, which stays, as the model expects it. A prompt that is no
+    conversation loses its beginning, but keeps up to half of the room.
     """
     prompt = len(front) + (learned.index(True) if True in learned else len(ids))
     size = len(front) + len(ids)
     room = max(max_length - (size - prompt), min(prompt, max_length // 2))
-    gone = 0 if row.messages else max(prompt - room, 0)
-    ids = [*front, *ids[gone:]][:max_length]
-    learned = [*(False for _ in front), *learned[gone:]]
+    cut = 0 if row.messages else max(prompt - room, 0)
+    ids = [*front, *ids[cut:]][:max_length]
+    learned = [*(False for _ in front), *learned[cut:]]
     labels = targets(ids, learned[:max_length])
     if all(label == IGNORED for label in labels):
         raise UserError(
             f"{row.place}: with max_length {max_length} nothing is left to learn of this row; "
             "raise max_length, or drop the row."
         )
-    lost = Lost.PROMPT if gone else Lost.NOTHING
+    lost = Lost.PROMPT if cut else Lost.NOTHING
     if True in learned[max_length:]:
         lost |= Lost.TEXT if row.kind == "text" else Lost.ANSWER
-    return Example(tuple(ids), labels, lost=lost), gone
+    return Example(tuple(ids), labels, lost=lost), cut
 
 
 def _passage(row: Row, tokenizer: Tokenizer) -> Passage:
+    """The text of a row with the parts to learn."""
     if row.kind == "messages":
         return conversation(row, tokenizer)
     if row.kind == "completion":

@@ -1,6 +1,6 @@
-"""Rows as examples, each tokenized once, whichever clients and runs read it.
+"""Tokenizes each row once for all clients, and for later runs.
 
-In memory they are packed into arrays, and what takes long is kept on disk for later runs.
+Examples are packed into arrays in memory; those of many rows are kept on disk, too.
 """
 
 import hashlib
@@ -30,22 +30,22 @@ from hanse.observability.steps import Activity, Work
 
 log = logging.getLogger(__name__)
 
-BLOCK = 1024  # rows that are tokenized at once, since as objects their tokens take much memory
-WORTH = 1000  # rows from which on the tokens are kept on disk: fewer are made as fast as read
-_KEY = 16  # bytes that tell one row from another
+BLOCK = 1024  # rows that are tokenized at once: unpacked, their tokens take much memory
+WORTH = 1000  # fewer rows are not kept on disk: they are tokenized as fast as they are read
+_KEY = 16  # bytes of a row's hash
 # Attributes of a tokenizer that change tokens and are not in its tokenizer.json.
-_OWN = (
+_ATTRIBUTES = (
     *("bos_token_id", "eos_token_id", "special_tokens_map", "chat_template", "truncation_side"),
     *("split_special_tokens", "src_lang", "tgt_lang"),
 )
-_TODAY = "strftime_now"  # by this function a chat template writes the date
+_TODAY = "strftime_now"  # the function by which a chat template writes the date
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """How rows become examples; see `render.render`.
+    """The settings by which rows become examples; see `render.render`.
 
-    vocabulary: of how many tokens the model has embeddings, if it has any.
+    vocabulary: the number of the model's embeddings; None if it has none.
     """
 
     tokenizer: Tokenizer
@@ -56,58 +56,59 @@ class Rendering:
     vocabulary: int | None = None
 
     def render(self, rows: Sequence[Row]) -> list[Example]:
-        """The examples of rows, in their order; raises UserError for what cannot be read."""
-        found = render.render(
+        """The examples of rows, in their order; raises UserError for rows that do not fit."""
+        examples = render.render(
             rows, self.tokenizer, self.example_kind, self.labels, self.template, self.max_length
         )
-        for row, example in zip(rows, found, strict=True):
+        for row, example in zip(rows, examples, strict=True):
             self._refuse_beyond(example.ids, row.place)
-        if self.example_kind == "label_words" and found:
-            for choice in found[0].choices:
+        if self.example_kind == "label_words" and examples:
+            for choice in examples[0].choices:
                 self._refuse_beyond(choice, "a label's word")
-        return found
+        return examples
 
     def _refuse_beyond(self, ids: Sequence[int], place: str) -> None:
+        """Raise UserError for a token that the model has no embedding of."""
         refuse_beyond(ids, self.tokenizer, self.vocabulary, place)
 
     def digest(self) -> bytes | None:
-        """What tells this rendering from all others; None if the tokenizer cannot be written."""
+        """A hash of all that determines the examples; None if the tokenizer has no JSON form."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:
             return None
-        encode(self.tokenizer, ["a"])  # puts back what others may have set: cutting and padding
+        encode(self.tokenizer, ["a"])  # resets truncation and padding, which others may have set
         template = str(self.tokenizer.chat_template)
-        own = [type(self.tokenizer).__qualname__, self.tokenizer.all_special_tokens]
-        own += [getattr(self.tokenizer, name, None) for name in _OWN]
-        own += [date.today().isoformat()] if _TODAY in template else []
+        tokenizer = [type(self.tokenizer).__qualname__, self.tokenizer.all_special_tokens]
+        tokenizer += [getattr(self.tokenizer, name, None) for name in _ATTRIBUTES]
+        tokenizer += [date.today().isoformat()] if _TODAY in template else []
         settings = [self.example_kind, list(self.labels.items()), self.template, self.max_length]
         settings.append(self.vocabulary)
         libraries = [version(name) for name in ("tokenizers", "transformers", "jinja2")]
-        told = json.dumps([own, settings, libraries], default=str)
-        found = hashlib.sha256(told.encode())
-        found.update(backend.to_str().encode())
-        found.update(_code())
-        return found.digest()
+        text = json.dumps([tokenizer, settings, libraries], default=str)
+        digest = hashlib.sha256(text.encode())
+        digest.update(backend.to_str().encode())
+        digest.update(_code())
+        return digest.digest()
 
 
 def sources() -> list[Path]:
-    """The files whose code decides what an example is: all of `hanse.data`."""
+    """The source files that determine the examples: all of `hanse.data`."""
     return sorted(Path(__file__).parent.parent.rglob("*.py"))
 
 
 @cache
 def _code() -> bytes:
-    """A hash of all sources, so that nobody has to remember to raise a version."""
-    found = hashlib.sha256()
+    """A hash of all sources: a change of the code makes files of former code unused."""
+    digest = hashlib.sha256()
     for file in sources():
-        found.update(hashlib.sha256(file.read_bytes()).digest())
-    return found.digest()
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.digest()
 
 
 class Tokenized:
-    """The examples of one rendering: of rows with the same content there is one.
+    """The examples of one rendering, one for all rows with the same content.
 
-    folder: where they are kept for later runs.
+    folder: on disk, for later runs.
     """
 
     def __init__(self, rendering: Rendering, folder: Path) -> None:
@@ -117,7 +118,7 @@ class Tokenized:
         self._places: dict[bytes, int] = {}
 
     def examples(self, rows: Sequence[Row]) -> Examples:
-        """The examples of rows, in their order; those not yet known are tokenized now.
+        """The examples of rows, in their order; new rows are tokenized now.
 
         Raises UserError for rows that do not fit, with their place.
         """
@@ -127,15 +128,16 @@ class Tokenized:
             if key not in self._places:
                 fresh.setdefault(key, row)
         if fresh:
-            order, made = self._made(fresh)
+            order, packed = self._tokenized(fresh)
             self._places |= {key: at for at, key in enumerate(order, len(self._packed))}
-            self._packed = join([self._packed, made])
+            self._packed = join([self._packed, packed])
         return Examples(self._packed, np.array([self._places[key] for key in keys], np.int32))
 
-    def _made(self, rows: Mapping[bytes, Row]) -> tuple[list[bytes], Packed]:
-        """The examples of rows by their keys, and in which order: an earlier run may have another.
+    def _tokenized(self, rows: Mapping[bytes, Row]) -> tuple[list[bytes], Packed]:
+        """The examples of rows, and their keys in the same order, from disk if they are there.
 
-        Runs that divide the same rows otherwise share one file.
+        The order is that of the run that wrote the file: runs that divide the same rows in another
+        way share one file.
         """
         digest = self.rendering.digest() if len(rows) >= WORTH else None
         if digest is None:
@@ -143,16 +145,17 @@ class Tokenized:
         name = hashlib.sha256(b"".join([digest, *sorted(rows)])).hexdigest()
         file = self.folder / f"{name}.tokens"
         try:
-            found = _read(file)
-        except UserError as error:  # what is kept can be made again, and stays as it is
+            tokenized = _read(file)
+        except UserError as error:  # the file stays as it is
             log.warning("these rows are tokenized again: %s", error)
             return list(rows), self._rendered(list(rows.values()))
-        if found is None:
-            found = list(rows), self._rendered(list(rows.values()))
-            _write(file, *found)
-        return found
+        if tokenized is None:
+            tokenized = list(rows), self._rendered(list(rows.values()))
+            _write(file, *tokenized)
+        return tokenized
 
     def _rendered(self, rows: Sequence[Row]) -> Packed:
+        """Tokenize rows, block by block."""
         parts = [pack([])]
         for start in range(0, len(rows), BLOCK):
             report(Work(Activity.TOKENIZING, "", start, len(rows)))
@@ -161,14 +164,14 @@ class Tokenized:
 
 
 def _key(row: Row) -> bytes:
-    """What tells a row's content from others'."""
-    said = (row.messages, row.prompt, row.completion, row.text, row.label, row.chosen, row.rejected)
-    whole = (*said, row.words, row.tags)
-    return hashlib.blake2b(repr(whole).encode(), digest_size=_KEY).digest()
+    """A hash of a row's content."""
+    texts = row.messages, row.prompt, row.completion, row.text, row.label, row.chosen, row.rejected
+    content = (*texts, row.words, row.tags)
+    return hashlib.blake2b(repr(content).encode(), digest_size=_KEY).digest()
 
 
 def _read(file: Path) -> tuple[list[bytes], Packed] | None:
-    """The keys and the examples in a file, if it is there and whole.
+    """The keys and the examples in a file; None if it is missing or damaged.
 
     Raises UserError if the system refuses to read it.
     """
@@ -187,13 +190,12 @@ def _read(file: Path) -> tuple[list[bytes], Packed] | None:
         return None
 
 
-def _write(file: Path, keys: Sequence[bytes], made: Packed) -> None:
-    """Keep examples for later runs; a run goes on without if that cannot be done."""
-    arrays = {**made.arrays(), "keys": np.frombuffer(b"".join(keys), np.uint8)}
+def _write(file: Path, keys: Sequence[bytes], packed: Packed) -> None:
+    """Write examples to disk for later runs; log a warning if this fails."""
+    arrays = {**packed.arrays(), "keys": np.frombuffer(b"".join(keys), np.uint8)}
+    content = safetensors.numpy.save(arrays)
     try:
-        atomic_files.seal(
-            file, safetensors.numpy.save(arrays)
-        )  # private: they are somebody's texts
+        atomic_files.seal(file, content)  # readable by its owner only: it holds texts of the data
         atomic_files.sweep(file.parent, age=atomic_files.DAY)
     except (OSError, UserError) as error:
         log.warning("later runs will tokenize these rows again: %s", error)

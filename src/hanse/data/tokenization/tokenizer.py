@@ -1,42 +1,42 @@
-"""What a tokenizer is asked: the tokens of many texts at once, without tokens of its own."""
+"""Calls of a tokenizer: tokens of many texts at once, without its special tokens."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from hanse.data.example import IGNORED
 
-# A Hugging Face tokenizer. It is passed in, since only learners/ may import transformers.
+# A Hugging Face tokenizer, passed in by learners/, since data/ does not import transformers.
 Tokenizer = Any
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens of each text; one call for all, which is much faster than one for each."""
+    """The tokens of each text; one call for all is much faster than one for each."""
     if not texts:
         return []
-    # verbose: a text beyond the model's length is cut here later, so its warning would mislead.
+    # verbose=False: texts that are too long are cut later, and a warning would mislead.
     encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)
     return [list(ids) for ids in encoded["input_ids"]]
 
 
 def overlong(
-    tokenizer: Tokenizer, texts: Sequence[str], found: Sequence[Sequence[int]], room: int
+    tokenizer: Tokenizer, texts: Sequence[str], cut: Sequence[Sequence[int]], room: int
 ) -> list[bool]:
-    """Whether each text has more than the `room` tokens that were made of it."""
-    full = [at for at, ids in enumerate(found) if len(ids) >= room]
-    whole = tokenizer([texts[at] for at in full], verbose=False)["input_ids"] if full else []
-    long = {at for at, ids in zip(full, whole, strict=True) if len(ids) > room}
+    """True for each text that has more than `room` tokens; cut: its first `room` tokens."""
+    full = [at for at, ids in enumerate(cut) if len(ids) >= room]
+    uncut = tokenizer([texts[at] for at in full], verbose=False)["input_ids"] if full else []
+    long = {at for at, ids in zip(full, uncut, strict=True) if len(ids) > room}
     return [at in long for at in range(len(texts))]
 
 
 def lead(tokenizer: Tokenizer) -> list[int]:
-    """The token that this tokenizer puts before every text, if it does so by itself."""
+    """The token that this tokenizer puts before every text, as a list; empty without one."""
     start = tokenizer.bos_token_id
     first = list(tokenizer("a")["input_ids"])[:1]
     return first if start is not None and first == [start] else []
 
 
 def shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences have in common from the left."""
+    """The number of tokens that two sequences have in common at their beginning."""
     for index, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:
             return index
@@ -46,7 +46,7 @@ def shared(first: Sequence[int], second: Sequence[int]) -> int:
 def targets(ids: Sequence[int], learned: Sequence[bool]) -> tuple[int, ...]:
     """The labels of an example: each learned token itself, IGNORED elsewhere.
 
-    The first token is never learned: nothing precedes it from which it could be predicted.
+    The first token is never learned: no token precedes it to predict it from.
     """
     return tuple(
         token if position and flag else IGNORED

@@ -40,10 +40,10 @@ def test_all_line_ends_become_one(end: str) -> None:
     ("content", "sentence"),
     [
         # Half a letter where a file was cut, among letters that are whole.
-        ("äöü\nß".encode()[:-1], "f:2 is not UTF-8, as the rest of the file is; mend the line"),
-        (codecs.BOM_UTF8 + b"a\n\xff", "f:2 is not UTF-8, as the rest"),
-        (codecs.BOM_UTF8 + b"\xff", "f:1 is not UTF-8, as the rest"),
-        ("a\nb\n".encode("utf-16") + b"x", "f:3 is not UTF-16, as the rest of the file is"),
+        ("äöü\nß".encode()[:-1], "f:2 is not UTF-8, but the rest of the file is; correct the line"),
+        (codecs.BOM_UTF8 + b"a\n\xff", "f:2 is not UTF-8, but the rest"),
+        (codecs.BOM_UTF8 + b"\xff", "f:1 is not UTF-8, but the rest"),
+        ("a\nb\n".encode("utf-16") + b"x", "f:3 is not UTF-16, but the rest of the file is"),
         (codecs.BOM_UTF16_LE + b"a\0\n\0\x00\xd8", "f:2 is not UTF-16"),
         ("a\nb".encode("utf-16-le"), "f:1 holds a zero byte, .* or UTF-16 without its mark"),
         (b"PK\x03\x04\x14\x00\x06\x81", "f:1 holds a zero byte, .* perhaps a spreadsheet"),

@@ -55,7 +55,11 @@ def test_nothing(reader: Reader, text: str) -> None:
 @pytest.mark.parametrize(
     ("reader", "text", "sentence"),
     [
-        (lines, '{"text": "a"}\n{"text": \n', r"f:2 is not valid JSON at character \d+: .* a line"),
+        (
+            lines,
+            '{"text": "a"}\n{"text": \n',
+            r"f:2 is not valid JSON at character \d+: .* in each line",
+        ),
         (records, '{"text": "a"}\n{"text": \n', r"f:2 is not valid JSON at character \d+"),
         (
             records,
@@ -65,17 +69,25 @@ def test_nothing(reader: Reader, text: str) -> None:
         (records, '[{"text": "a"}', "f:1 is not valid JSON at character 15"),
         (records, '[{"text": "a"}] x', "f:1 is not valid JSON at character 17: extra data"),
         (lines, '{"text": "a"}\n[1]', "f:2 holds a list, not an object; write JSON objects"),
-        (records, '[{"text": "a"}, 3]', "f: entry 2 holds a int, not an object"),
-        (records, '"text"', "f: entry 1 holds a str, not an object"),
+        (records, '[{"text": "a"}, 3]', "f: entry 2 holds a number, not an object"),
+        (records, '"text"', "f: entry 1 holds text, not an object"),
         (lines, '{"a": ' + "[" * 100_000, "f:1 is nested too deeply; write flat objects"),
         (lines, "[" * 100_000, "f is nested too deeply"),
         (lines, '{"a": 1}\n{"a": ' + "9" * 5000 + "}", "f:2 holds a number with too many digits"),
-        (lines, '{"a": 1}\n{"text": "a", "text": "b"}', "f:2 has one key twice; of 'text', rename"),
-        (records, '[{"a": 1}, {"text": "a", "text": "b"}]', "f: entry 2 has one key twice"),
+        (
+            lines,
+            '{"a": 1}\n{"text": "a", "text": "b"}',
+            "f:2 has one of the keys 'text' twice; rename",
+        ),
+        (
+            records,
+            '[{"a": 1}, {"text": "a", "text": "b"}]',
+            "f: entry 2 has one of the keys 'text' twice",
+        ),
         (
             records,
             '{"train": [{"text": "a"}], "test": [{"text": "b"}]}',
-            "f holds the arrays 'train', 'test', and it cannot be told which is meant",
+            "f holds several arrays, 'train', 'test', and only one can be read",
         ),
     ],
 )

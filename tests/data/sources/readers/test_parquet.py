@@ -43,12 +43,12 @@ def test_a_table_without_rows() -> None:
 
 
 def test_faults_are_named_with_their_place() -> None:
-    with pytest.raises(UserError, match=r"f cannot be read as parquet: .*; write it anew"):
+    with pytest.raises(UserError, match=r"f cannot be read as parquet: .*; write it again"):
         list(records(b"text\na\n", "f"))
     twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
     with pytest.raises(UserError, match="f: two columns have the same name, 'text'"):
         list(records(_file(twice), "f"))
-    with pytest.raises(UserError, match="f: row 2: text came as null"):
+    with pytest.raises(UserError, match="f: row 2: text is null"):
         rows(records(_file(pa.table({"text": ["a", None]})), "f"), "f", {})
     # A column of bytes that calls itself text.
     raw = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers())

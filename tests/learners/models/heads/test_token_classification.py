@@ -235,9 +235,12 @@ def test_a_decoder_tags_nothing(file: Path, tiny_llama: Path, tiny_t5: Path) -> 
         ("objective=sft", "only objective: tag learns from"),
         ("objective=classify", "only objective: tag learns from"),
         ("data.partition={dirichlet: {alpha: 1}}", "goes by label, but this row has none"),
-        ("data.labels={O: O, B-good: B-good}", r"the tag '.-\w+' is none of the 2 that"),
+        ("data.labels={O: O, B-good: B-good}", r"the tag '.-\w+' is none of the 2 of"),
         ("data.labels={O: O}", "objective tag chooses between tags, but there is only 'O'"),
-        ("data.labels={O: O, B-good: x, I-good: x}", "calls both tags 'B-good' and 'I-good' 'x'"),
+        (
+            "data.labels={O: O, B-good: x, I-good: x}",
+            "gives the tags 'B-good' and 'I-good' the same name 'x'",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_said_before_a_model_is_loaded(
@@ -270,7 +273,7 @@ def test_a_tag_that_training_has_not_seen_is_refused_with_a_way_out(file: Path) 
         for seed in seeds
         if any("B-new" in row.tags for row in divide(load_experiment(file, [seed])).test)
     )
-    with pytest.raises(UserError, match="the tag 'B-new' is none of the 5 that the training rows"):
+    with pytest.raises(UserError, match="the tag 'B-new' is none of the 5 of the training rows"):
         _run(file, "again", held)
     labels = "{O: O, B-good: B-good, I-good: I-good, B-bad: B-bad, I-bad: I-bad, B-new: B-new}"
     _run(file, "named", held, f"data.labels={labels}", "rounds=1", "train.max_steps=1")

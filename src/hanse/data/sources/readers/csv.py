@@ -1,4 +1,4 @@
-"""Tables as text: .csv and .tsv, whichever character stands between the cells."""
+"""Reads tables from .csv and .tsv files, whichever character separates the cells."""
 
 import csv
 import io
@@ -8,31 +8,32 @@ from hanse.data.formats.cells import listed
 from hanse.data.formats.row import Record
 from hanse.errors import UserError
 
-LONGEST = 100  # characters of a column's name; what is longer is no name but a text
-BETWEEN = (",", ";", "\t", "|")  # what may separate cells; European Excel writes semicolons
+LONGEST = 100  # characters of a column's name; longer cells in a header are texts
+SEPARATORS = (",", ";", "\t", "|")  # European Excel writes semicolons
 
 
 def records(text: str, name: str) -> Iterator[Record]:
-    """The rows below the header; columns without a name, as pandas writes its index, are left out.
+    """The rows below the header, without unnamed columns, such as the index of pandas.
 
-    Raises UserError with the line of a header or a row that is no such table.
+    Raises UserError with the line of a header or a row that does not fit.
     """
     header: list[str] = []
-    between = _between(text)
-    for number, cells in _lines(text, name, between):
+    separator = _separator(text)
+    for number, cells in _lines(text, name, separator):
         place = f"{name}:{number}"
         if header:
             if len(cells) != len(header):
                 raise UserError(
                     f"{place} has {len(cells)} columns, but the header has {len(header)}; put "
-                    f"quotes around cells that hold {between!r} or line breaks."
+                    f"quotes around cells that hold {separator!r} or line breaks."
                 )
             yield place, {key: cell for key, cell in zip(header, cells, strict=True) if key}
-        elif not cells[0].lower().startswith("sep="):  # which tells Excel what is in between
+        elif not cells[0].lower().startswith("sep="):  # a line that tells Excel the separator
             header = _header(cells, place)
 
 
 def _header(cells: list[str], place: str) -> list[str]:
+    """The names of the columns; raises UserError for names that cannot be used."""
     header = [cell.strip() for cell in cells]
     twice = [key for key in dict.fromkeys(header) if key and header.count(key) > 1]
     if twice:
@@ -46,21 +47,21 @@ def _header(cells: list[str], place: str) -> list[str]:
     return header
 
 
-def _between(text: str) -> str:
-    """What separates the header's cells: what makes most of them."""
+def _separator(text: str) -> str:
+    """The separator of the header's cells: the character that makes most cells."""
     first = text.lstrip("\n").partition("\n")[0]
-    if first.lower().startswith("sep=") and first[4:5] in BETWEEN:
+    if first.lower().startswith("sep=") and first[4:5] in SEPARATORS:
         return first[4]
-    # Quotes are looked at only roughly; that a name in the header holds a separator is rare.
-    return max(BETWEEN, key=lambda mark: sum(part.count(mark) for part in first.split('"')[::2]))
+    # Parts between quotes are skipped: a quoted name may hold a separator.
+    return max(SEPARATORS, key=lambda mark: sum(part.count(mark) for part in first.split('"')[::2]))
 
 
-def _lines(text: str, name: str, between: str) -> Iterator[tuple[int, list[str]]]:
-    """The lines of cells that are not blank, each with the number of its first line of text."""
-    # The csv module refuses cells over 128 KiB unless told otherwise, for the whole process.
-    former = csv.field_size_limit(2**31 - 1)
-    # strict: otherwise a quote that is never closed swallows the rest of the file in silence.
-    reader = csv.reader(io.StringIO(text), delimiter=between, strict=True)
+def _lines(text: str, name: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of cells that are not blank, each with the number of its first line of text."""
+    # The csv module refuses cells over 128 KiB; its limit is one for the whole process.
+    limit = csv.field_size_limit(2**31 - 1)
+    # strict: otherwise a quote that is never closed takes in the rest of the file in silence.
+    reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
     first = 1
     try:
         for cells in reader:
@@ -72,4 +73,4 @@ def _lines(text: str, name: str, between: str) -> Iterator[tuple[int, list[str]]
             f"{name}:{first} is not valid CSV: {error}; check the quotes from there on."
         ) from None
     finally:
-        csv.field_size_limit(former)
+        csv.field_size_limit(limit)

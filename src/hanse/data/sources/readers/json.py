@@ -1,25 +1,25 @@
-"""JSON: one object a line, or an array of objects, whichever the file holds."""
+"""Reads JSON files: one object in each line, or an array of objects."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
-from hanse.data.formats.cells import listed
+from hanse.data.formats.cells import json_type, listed
 from hanse.data.formats.row import Record
 from hanse.data.formats.turns import are_turns
 from hanse.errors import UserError
 
 
-class _Twice(dict[str, Any]):
-    """An object in which a key came twice."""
+class _RepeatedKey(dict[str, Any]):
+    """An object that has a key twice."""
 
 
 def lines(text: str, name: str) -> Iterator[Record]:
-    """The objects of a .jsonl file, one a line; an array that was called so is read as one."""
+    """The objects of a .jsonl file, one in each line; an array in such a file is read, too."""
     if text.lstrip().startswith("["):
         yield from records(text, name)
         return
-    # Not splitlines(): JSON strings may hold U+2028 and its like unescaped.
+    # splitlines() would split at U+2028 and the like, which JSON strings may hold.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             place = f"{name}:{number}"
@@ -27,22 +27,23 @@ def lines(text: str, name: str) -> Iterator[Record]:
 
 
 def records(text: str, name: str) -> Iterator[Record]:
-    """The objects of a .json file: of its array, or of the one array that its object holds.
+    """The objects of a .json file: of its array, or of the only array in its object.
 
-    A file of one object a line is read as such, and a single object is one record.
+    A file with one object in each line is read, too, and a single object is one record.
     """
     if not text.strip():
         return
     try:
         value = _parsed(text, name)
     except json.JSONDecodeError as error:
-        # The first value is whole, and another follows.
+        # A second value follows the first: probably one object in each line.
         if error.msg == "Extra data" and not text.lstrip().startswith("["):
             yield from lines(text, name)
             return
         raise UserError(
             f"{name}:{error.lineno} is not valid JSON at character {error.colno}: "
-            f"{error.msg.lower()}; mend it, or write one JSON object a line in a .jsonl file."
+            f"{error.msg.lower()}; correct it, or write one JSON object in each line of a .jsonl "
+            "file."
         ) from None
     for number, entry in enumerate(_entries(value, name), 1):
         place = f"{name}: entry {number}"
@@ -50,7 +51,7 @@ def records(text: str, name: str) -> Iterator[Record]:
 
 
 def _entries(value: Any, name: str) -> list[Any]:
-    """The list that a document is or holds."""
+    """The list of records that a document is or holds."""
     if isinstance(value, list):
         return value
     arrays = {
@@ -62,47 +63,50 @@ def _entries(value: Any, name: str) -> list[Any]:
         return [value]  # one conversation, or one record of another kind
     if len(arrays) > 1:
         raise UserError(
-            f"{name} holds the arrays {listed(arrays)}, and it cannot be told which is meant; put "
-            "one of them in a file of its own."
+            f"{name} holds several arrays, {listed(arrays)}, and only one can be read; put that "
+            "one into a file of its own."
         )
     return next(iter(arrays.values()))
 
 
 def _line(line: str, place: str) -> Any:
+    """The value in a line; raises UserError with its place if it is not JSON."""
     try:
         return _parsed(line, place)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{place} is not valid JSON at character {error.colno}: {error.msg.lower()}; "
-            "write one JSON object a line."
+            "write one JSON object in each line."
         ) from None
 
 
 def _parsed(text: str, place: str) -> Any:
-    """The value that a text spells; JSONDecodeError is left to the caller, who knows the line."""
+    """The value in a text; raises JSONDecodeError, for which the caller knows the line."""
     try:
         return json.loads(text, object_pairs_hook=_of_pairs)
     except json.JSONDecodeError:
         raise
     except RecursionError:
         raise UserError(f"{place} is nested too deeply; write flat objects.") from None
-    except ValueError:  # Python refuses to read an integer of more than 4300 digits
+    except ValueError:  # Python reads no integer of more than 4300 digits
         raise UserError(
             f"{place} holds a number with too many digits; write it as text in quotes."
         ) from None
 
 
 def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else _Twice(found)
+    """The object of these pairs, marked if a key is repeated."""
+    value = dict(pairs)
+    return value if len(value) == len(pairs) else _RepeatedKey(value)
 
 
 def _object(value: Any, place: str) -> dict[str, Any]:
-    if isinstance(value, _Twice):
-        raise UserError(f"{place} has one key twice; of {listed(value)}, rename or drop one.")
+    """A value that must be an object; raises UserError if it is not, or repeats a key."""
+    if isinstance(value, _RepeatedKey):
+        raise UserError(f"{place} has one of the keys {listed(value)} twice; rename or drop it.")
     if not isinstance(value, dict):
         raise UserError(
-            f"{place} holds a {type(value).__name__}, not an object; write JSON objects such as "
+            f"{place} holds {json_type(value)}, not an object; write JSON objects such as "
             '{"text": "…"}.'
         )
     return value

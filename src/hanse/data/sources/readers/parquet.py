@@ -1,4 +1,4 @@
-"""Parquet files, through pyarrow (the extra `data`)."""
+"""Reads parquet files through pyarrow (the extra `data`)."""
 
 from collections.abc import Iterator
 
@@ -8,14 +8,14 @@ from hanse.errors import UserError
 
 
 def records(content: bytes, name: str) -> Iterator[Record]:
-    """The rows of a file, batch by batch; raises UserError for one that is damaged."""
+    """The rows of a file, batch by batch; raises UserError for a damaged file."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise UserError(
-            f'{name} is a parquet file, for which pyarrow is missing; run pip install "hanse[data]"'
-            ", or convert the file to .jsonl."
+            f"{name} is a parquet file, and pyarrow, which reads it, is missing; run pip install "
+            '"hanse[data]", or convert the file to .jsonl.'
         ) from None
     number = 0
     try:
@@ -29,8 +29,8 @@ def records(content: bytes, name: str) -> Iterator[Record]:
                     number += 1
                     yield f"{name}: row {number}", record
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        where = f"{name}: behind row {number}, the file" if number else name
+        place = f"{name}: after row {number}, the file" if number else name
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{where} cannot be read as parquet: {reason:.200}; write it anew."
+            f"{place} cannot be read as parquet: {reason:.200}; write it again."
         ) from None

@@ -1,4 +1,4 @@
-"""A .txt file: one row, whole."""
+"""Reads a .txt file as one row."""
 
 from collections.abc import Iterator
 
@@ -6,5 +6,5 @@ from hanse.data.formats.row import Record
 
 
 def records(text: str, name: str) -> Iterator[Record]:
-    """The file as one record, without the line end that editors put last."""
+    """The file as one record, without white space at its end."""
     yield name, {"text": text.rstrip()}
