@@ -9,7 +9,7 @@ import pytest
 import tiny_models
 from hanse.cli import main as cli
 from patience import patience, slowness
-from samples import Outcome, reviews, write_lines
+from samples import Outcome, empty_report, reviews, write_experiment, write_lines
 
 # Seconds after which a test is taken to hang, on a quiet machine.
 LIMIT, LIMIT_END_TO_END = 300.0, 1200.0
@@ -35,12 +35,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Reports have tests of their own, which write them, and runs in processes of their own.
     """
-
-    def written(folder: Path) -> Path:
-        (folder / "report.html").write_text("")
-        return folder / "report.html"
-
-    monkeypatch.setattr("hanse.experiment.assembly.execute.write_report", written)
+    monkeypatch.setattr("hanse.experiment.assembly.execute.write_report", empty_report)
 
 
 @pytest.fixture(autouse=True)
@@ -99,26 +94,7 @@ def review_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def experiment_file(tmp_path: Path, tiny_llama: Path, review_file: Path) -> Path:
     """A small experiment that runs in about a second."""
-    file = tmp_path / "tiny.yaml"
-    file.write_text(
-        f"""rounds: 3
-clients_per_pass: 2
-num_clients: 3
-model: {{model_name_or_path: {tiny_llama}, bf16: false}}
-adapter: {{lora: {{r: 4}}}}
-data:
-  path: {review_file}
-  template: "Review: {{text}}\\nSentiment:"
-  test: 30
-  validation: 20
-  partition: {{dirichlet: {{alpha: 1.0}}}}
-objective: classify
-train: {{learning_rate: 0.01, max_steps: 3}}
-output_dir: {tmp_path / "run"}
-""",
-        encoding="utf-8",
-    )
-    return file
+    return write_experiment(tmp_path, tiny_llama, review_file)
 
 
 @pytest.fixture

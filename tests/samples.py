@@ -52,6 +52,36 @@ def write_lines(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
+def write_experiment(folder: Path, model: Path, data: Path) -> Path:
+    """Write an experiment of three clients that runs in about a second."""
+    file = folder / "tiny.yaml"
+    file.write_text(
+        f"""rounds: 3
+clients_per_pass: 2
+num_clients: 3
+model: {{model_name_or_path: {model}, bf16: false}}
+adapter: {{lora: {{r: 4}}}}
+data:
+  path: {data}
+  template: "Review: {{text}}\\nSentiment:"
+  test: 30
+  validation: 20
+  partition: {{dirichlet: {{alpha: 1.0}}}}
+objective: classify
+train: {{learning_rate: 0.01, max_steps: 3}}
+output_dir: {folder / "run"}
+""",
+        encoding="utf-8",
+    )
+    return file
+
+
+def empty_report(folder: Path) -> Path:
+    """Write a run's report without anything in it, in the place of `write_report`."""
+    (folder / "report.html").write_text("")
+    return folder / "report.html"
+
+
 def some_rows(count: int = 600, labels: int = 6) -> list[Row]:
     """Rows with labels in turn, one of three sources, and a place in the plane."""
     points = np.random.default_rng(0).normal(size=(count, 2))

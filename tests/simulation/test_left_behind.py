@@ -87,7 +87,7 @@ def test_silos_begin_with_the_adapter_that_the_server_goes_on_from(
     made = simulate(load(experiment_file, [*own, f"adapter={{from: {first}}}"]))
     told = tmp_path / "told.yaml"
     try:
-        told.write_text(serve._letter(tmp_path, made).settings)
+        told.write_text(serve._envelope(tmp_path, made).settings)
     except UserError:
         assert algorithm in {"ffa_lora", "fedsa_lora", "fedper"}
         return

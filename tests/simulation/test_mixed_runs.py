@@ -141,7 +141,7 @@ def test_silos_are_told_of_all_kinds(experiment_file: Path, tmp_path: Path) -> N
     words = [*LOSSES, f"adapter={{from: {first}}}"]
     made = simulate(load(experiment_file, words))
     told = tmp_path / "told.yaml"
-    told.write_text(serve._letter(tmp_path, made).settings)
+    told.write_text(serve._envelope(tmp_path, made).settings)
     there = simulate(load(told))
     assert there.learner.parameters().keys() == made.learner.parameters().keys()
     there.learner.load(made.learner.tensors())
@@ -150,7 +150,7 @@ def test_silos_are_told_of_all_kinds(experiment_file: Path, tmp_path: Path) -> N
         torch.testing.assert_close(there.learner.forward(batch), made.learner.forward(batch))
     personal = simulate(load(experiment_file, [*words, "algorithm=pftt"]))
     with pytest.raises(UserError, match="would begin afresh"):
-        serve._letter(tmp_path, personal)
+        serve._envelope(tmp_path, personal)
 
 
 def test_what_needs_lora_is_refused_before_any_client_is_asked(

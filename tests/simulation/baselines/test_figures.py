@@ -15,9 +15,8 @@ from hanse.simulation.baselines import runs
 from hanse.simulation.baselines.verdict import verdict
 
 
-def test_figures_are_those_of_the_runs(experiment_file: Path) -> None:
-    folder = runs.run(load(experiment_file), [0, 1])
-    figures = _figures(folder)
+def test_figures_are_those_of_the_runs(trained: Path) -> None:
+    figures = _figures(trained)
     by_name = {
         variant["name"]: {o["seed"]: o for o in variant["seeds"]} for variant in figures["variants"]
     }
@@ -25,7 +24,7 @@ def test_figures_are_those_of_the_runs(experiment_file: Path) -> None:
     assert (figures["done"], figures["planned"], figures["test_items"]) == (18, 18, 30)
     assert (figures["metric"], figures["clients"], figures["rounds"]) == ("accuracy", 3, 3)
 
-    run = folder / "seed-1" / "federated"
+    run = trained / "seed-1" / "federated"
     before = run_folder.read_scores(run, "test-classification", 0)["items"]
     after = run_folder.read_scores(run, "test-classification", 3)["items"]
     found = by_name["federated"][1]
