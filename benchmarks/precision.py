@@ -104,7 +104,7 @@ def main() -> None:
     lora, training = adapter_settings(experiment), replace(first.training, max_steps=steps)
     learners: dict[str, AdaptedModel] = {}
     found: dict[str, dict[str, Any]] = {}
-    for name, (chosen, own) in variants(first.backbone.chosen).items():
+    for name, (chosen, own) in variants(first.backbone.compute_mode).items():
         base = load(BaseModelSettings(**own), chosen)
         bytes_ = sum(map(size, base.model.parameters()))
         learner = replace(
@@ -135,7 +135,12 @@ def main() -> None:
         }
         shown = {k: v for k, v in found[name].items() if k != "step_seconds"}
         print(name, *(f"{k} {v:,.3f}" for k, v in shown.items()), sep="  ")
-    made = {"chosen": asdict(first.backbone.chosen), "rows": held, "steps": steps, "batch": BATCH}
+    made = {
+        "chosen": asdict(first.backbone.compute_mode),
+        "rows": held,
+        "steps": steps,
+        "batch": BATCH,
+    }
     print(keep("precision", {**made, "variants": found}))
 
 

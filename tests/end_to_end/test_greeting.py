@@ -4,7 +4,7 @@ import pytest
 
 from hanse.data.tokenization.conversations import question
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.generation import Decoding, continued
+from hanse.learners.generation import Decoding, generate
 from hanse.learners.load import load
 from hanse.learners.models.settings import BaseModelSettings
 
@@ -17,7 +17,7 @@ def test_a_greeting_is_answered_in_a_sentence_that_ends(bf16: bool | str) -> Non
     adapter = backbone.attach(Lora(), seed=0)
     asked = ["Hello! How are you?", "What is the capital of France?"]
     prompts = [question([{"role": "user", "content": text}], backbone.tokenizer) for text in asked]
-    said = continued(backbone, adapter, prompts, Decoding(96))
+    said = generate(backbone, adapter, prompts, Decoding(96))
     for text in said:
         assert text.strip()
         assert len(backbone.tokenizer(text)["input_ids"]) < 90, "it stopped by itself"

@@ -79,8 +79,8 @@ def test_a_model_that_computes_otherwise_is_loaded_anew(tiny_llama: Path) -> Non
     """As when runs that were made otherwise are gone on with, one after the other."""
     held, settings = Resources(), BaseModelSettings(str(tiny_llama), bf16=False, device="cpu")
     first = held.backbone(settings, "tokens", {})
-    assert held.backbone(settings, "tokens", {}) is first and held.chosen == {
-        settings.noted: first.chosen
+    assert held.backbone(settings, "tokens", {}) is first and held.compute_modes == {
+        settings.noted: first.compute_mode
     }
-    held.chosen[settings.noted] = ComputeMode(True)
-    assert held.backbone(settings, "tokens", {}).chosen == ComputeMode(True)
+    held.compute_modes[settings.noted] = ComputeMode(True)
+    assert held.backbone(settings, "tokens", {}).compute_mode == ComputeMode(True)

@@ -18,7 +18,7 @@ from hanse.learners.adapters.peft import Peft, methods
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.backbone import Backbone
-from hanse.learners.generation import Decoding, continued
+from hanse.learners.generation import Decoding, generate
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.load import load
 from hanse.learners.models.settings import BaseModelSettings
@@ -111,7 +111,7 @@ def _check_answers(backbone: Backbone, adapter: str) -> None:
         found = []
         for start in range(0, 12, size):
             some = prompts[start : start + size]
-            found += continued(backbone, adapter, some, Decoding(COUNT))
+            found += generate(backbone, adapter, some, Decoding(COUNT))
         assert [said[: len(own)] for said, own in zip(found, wanted, strict=False)] == wanted
 
 
@@ -178,9 +178,9 @@ def test_virtual_tokens_take_places(tiny_gpt2: Path, adapter: str) -> None:
     name = _adapted(backbone, VIRTUAL[adapter])
     draw = random.Random(4)
     prompt = [draw.randrange(2, VOCABULARY) for _ in range(260)]
-    (found,) = continued(backbone, name, [prompt], Decoding(COUNT))
+    (found,) = generate(backbone, name, [prompt], Decoding(COUNT))
     kept = prompt[-(256 - 3 - COUNT) :]
     wanted = backbone.text(_plain(backbone, name, kept))
     assert wanted and found[: len(wanted)] == wanted
     with pytest.raises(UserError, match=r"max_new_tokens is 253, .* 256 tokens, 3 of them the"):
-        continued(backbone, name, [prompt], Decoding(253))
+        generate(backbone, name, [prompt], Decoding(253))

@@ -12,7 +12,7 @@ from hanse.data.example import IGNORED, Example
 from hanse.errors import UserError
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.generation import Decoding, continued
+from hanse.learners.generation import Decoding, generate
 from hanse.learners.load import load
 from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.sft import Sft
@@ -115,21 +115,21 @@ def test_a_prompt_gives_way_to_the_answer(learner: AdaptedModel) -> None:
     assert limit == 256
     draw = torch.Generator().manual_seed(4)
     prompt = tuple(torch.randint(2, 300, (250,), generator=draw).tolist())
-    (found,) = continued(learner.backbone, learner.adapter, [prompt], Decoding(20))
+    (found,) = generate(learner.backbone, learner.adapter, [prompt], Decoding(20))
     assert found == learner.text(_naive(learner, prompt[-236:], 20, [1]))
     learner.backbone.tokenizer.bos_token = "<|start|>"
     prompt = (learner.backbone.tokenizer.bos_token_id, *prompt[1:])
-    (found,) = continued(learner.backbone, learner.adapter, [prompt], Decoding(20))
+    (found,) = generate(learner.backbone, learner.adapter, [prompt], Decoding(20))
     kept = prompt[:1] + prompt[-235:]
     assert found == learner.text(_naive(learner, kept, 20, [1])), "the first token stays"
     with pytest.raises(UserError, match=r"max_new_tokens is 256, but .* reads at most 256"):
-        continued(learner.backbone, learner.adapter, [prompt], Decoding(256))
+        generate(learner.backbone, learner.adapter, [prompt], Decoding(256))
 
 
 def test_drawn_tokens_follow_their_seed(learner: AdaptedModel) -> None:
     def say(temperature: float, seed: int) -> str:
         decoding = Decoding(12, temperature, seed)
-        return continued(learner.backbone, learner.adapter, _prompts()[:1], decoding)[0]
+        return generate(learner.backbone, learner.adapter, _prompts()[:1], decoding)[0]
 
     state = torch.get_rng_state()
     assert say(1.0, 1) == say(1.0, 1) != say(1.0, 2)
@@ -139,7 +139,7 @@ def test_drawn_tokens_follow_their_seed(learner: AdaptedModel) -> None:
 
 def test_an_answer_is_heard_while_it_is_said(learner: AdaptedModel) -> None:
     heard: list[str] = []
-    (found,) = continued(
+    (found,) = generate(
         learner.backbone, learner.adapter, _prompts()[:1], Decoding(40), heard.append
     )
     assert "".join(heard) == found

@@ -1,7 +1,7 @@
-"""Models, adapters and how they are trained: the only home of transformers and PEFT."""
+"""Models, adapters and their training; only this package imports transformers and PEFT."""
 
 import logging
 
-# Both import these where they are installed, and they say on stderr what they do without.
+# Transformers and PEFT import these if they are installed, and these write to stderr then.
 for _optional in ("bitsandbytes", "torchao", "torch.utils._pytree"):
     logging.getLogger(_optional).setLevel(logging.ERROR)

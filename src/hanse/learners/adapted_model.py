@@ -16,7 +16,7 @@ from hanse.federation.interfaces.learner import Learner, Objective
 from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.member import Member
-from hanse.learners.generation import Decoding, continued
+from hanse.learners.generation import Decoding, generate
 from hanse.learners.injection import adapter_files, reopened
 from hanse.learners.injection.attached_adapter import AttachedAdapter, without_gradients
 from hanse.learners.injection.mixed import kind_of
@@ -34,14 +34,14 @@ from hanse.tensors.named import Tensors, add_prefix
 
 @dataclass
 class AdaptedModel(Learner):
-    """One client's (or the server's) view of a base model that may be shared.
+    """A client's (or the server's) learner on a base model that may be shared.
 
-    splits: examples by split. optimizer_state: the optimizer's state from the last round.
-    together: trains this client in a cohort; while it waits there, others may use the same model.
-    frozen: those of the adapter's tensors that are left as they are.
+    splits: examples by split. optimizer_state: the optimizer's state after the last round.
+    together: trains this client in one forward pass with others, which use the same model.
+    frozen: those of the adapter's tensors that are not trained.
     residual: a change of the base's weights beside the adapter.
-    base_only: what is asked is answered by the base model alone.
-    checkpoint: where training by itself notes how far it is.
+    base_only: logits and texts are those of the base model alone.
+    checkpoint: where training by itself writes its progress.
     """
 
     backbone: Backbone
@@ -73,7 +73,7 @@ class AdaptedModel(Learner):
 
     @property
     def rank(self) -> int:
-        """That of its adapter."""
+        """The rank of its adapter."""
         return self.attached.rank
 
     def initial(self) -> Tensors:
@@ -98,7 +98,7 @@ class AdaptedModel(Learner):
 
     def load(self, tensors: Tensors) -> None:
         super().load(tensors)
-        self._set_frozen()  # others may have used the same adapter
+        self._set_frozen()  # another learner may have used the same adapter
 
     def _set_frozen(self) -> None:
         live = self.attached.parameters
@@ -115,16 +115,19 @@ class AdaptedModel(Learner):
         return collate(examples, self.backbone.device)
 
     def forward(self, batch: Batch) -> Tensor:
-        """(N, classes) logits in float32; of a language model, where there is a label."""
-        self.backbone.activate(self.adapter)
-        passed = self.backbone.with_cached_layers(self.adapter, batch.ids, batch.lengths)
-        alone = self.backbone.without_adapter() if self.base_only else nullcontext()
-        with passed, alone, self.backbone.with_residual(self.residual):
-            return self.backbone.logits(batch.ids, batch.at, batch.lengths)
+        """(N, classes) logits in float32; those of a language model are at the labels."""
+        backbone = self.backbone
+        backbone.activate(self.adapter)
+        with (
+            backbone.with_cached_layers(self.adapter, batch.ids, batch.lengths),
+            backbone.without_adapter() if self.base_only else nullcontext(),
+            backbone.with_residual(self.residual),
+        ):
+            return backbone.logits(batch.ids, batch.at, batch.lengths)
 
     @property
     def active_adapter(self) -> str | None:
-        """The adapter that is at work where text is generated; none: the base model alone."""
+        """The adapter that generates text; None: the base model alone."""
         return None if self.base_only else self.adapter
 
     def scores(self, batch: Batch) -> Tensor:
@@ -140,9 +143,9 @@ class AdaptedModel(Learner):
         if self.together is not None:
             member = self.member(job)
             if member.joins:
-                done = self.together(member)
+                result = self.together(member)
                 self.load({**member.tensors, **add_prefix(RESIDUAL, self.residual)})
-                return done
+                return result
         # Dropout draws from torch's global generator.
         live = self.attached.parameters
         with (
@@ -174,7 +177,7 @@ class AdaptedModel(Learner):
         )
 
     def member(self, job: TrainingJob | None = None) -> Member:
-        """The same training, for a cohort to do."""
+        """The same training, to be done in one forward pass with other clients."""
         return Member(
             job or self.job(),
             self.backbone,
@@ -187,25 +190,28 @@ class AdaptedModel(Learner):
     def generate(self, examples: Sequence[Example], max_new_tokens: int) -> list[str]:
         prompts = [example.ids[: example.prompt] for example in examples]
         with self.backbone.with_residual(self.residual):
-            return continued(self.backbone, self.active_adapter, prompts, Decoding(max_new_tokens))
+            return generate(self.backbone, self.active_adapter, prompts, Decoding(max_new_tokens))
 
     def text(self, ids: Sequence[int]) -> str:
         return self.backbone.text(ids)
 
     def unshared(self, shared: Collection[str]) -> list[str]:
-        """The kinds, by PEFT's names, of which clients share no tensor, while they share others."""
+        """The kinds of adapters, by PEFT's names, of which clients share no tensor.
+
+        Empty if they share none of any kind.
+        """
         kinds = self.attached.kinds
         known = {kind_of(name, kinds) for name in shared}
         return [kind for kind in kinds if kind not in known] if known & {*kinds} else []
 
     def personal(self, shared: Collection[str], without: Collection[str]) -> list[str]:
-        """The tensors that clients do not share, but those of kinds that are not saved."""
+        """The tensors that clients do not share, without those of kinds that are not saved."""
         return [n for n in self.tensors() if n not in shared and not kind_of(n, without)]
 
     def save(self, folder: Path, without: Collection[str] = ()) -> None:
-        """A PEFT folder with the tokenizer, and a classifier's labels.
+        """Write a PEFT folder with the tokenizer, and a classifier's labels.
 
-        without: those of several kinds that are not saved, by PEFT's names.
+        without: kinds of adapters, by PEFT's names, that are not saved.
         """
         whole = {**self.frozen, **self.tensors()}
         rank = None
@@ -222,8 +228,8 @@ class AdaptedModel(Learner):
 
     @torch.no_grad()
     def reopen(self, folder: Path) -> None:
-        """Raise UserError unless others can open what was saved there, and it says the same."""
-        rows = next((split[:2] for split in self.splits.values() if split), ())
-        batch = self.batch(rows) if rows else None
-        wanted = None if batch is None else self.forward(batch)
-        reopened.check(folder, self.backbone, batch, wanted)
+        """Raise UserError unless PEFT can open the saved adapter, and it has the same outputs."""
+        examples = next((split[:2] for split in self.splits.values() if split), ())
+        batch = self.batch(examples) if examples else None
+        logits = None if batch is None else self.forward(batch)
+        reopened.check(folder, self.backbone, batch, logits)

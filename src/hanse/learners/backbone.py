@@ -1,4 +1,4 @@
-"""A frozen base model with its tokenizer, and the adapters that were put into it."""
+"""A frozen base model with its tokenizer and the adapters that are attached to it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -33,7 +33,12 @@ DEFAULT_LENGTH = 512  # tokens
 
 @dataclass
 class Backbone:
-    """One base model in memory, shared by all learners on this machine that use it."""
+    """One base model in memory, shared by all learners on this machine that use it.
+
+    fresh: modules that had no weights on disk, such as a new head; every adapter trains them.
+    together: the most clients that memory has held in one forward pass; None: not known yet.
+    labels: the word of each label, in the order of a classifier's outputs.
+    """
 
     name: str
     model: Any  # PeftModel once an adapter is attached
@@ -41,44 +46,50 @@ class Backbone:
     device: torch.device
     bf16: bool
     head: Head = field(default_factory=LanguageModel)
-    fresh: tuple[str, ...] = ()  # modules without weights of their own, which every adapter trains
+    fresh: tuple[str, ...] = ()
     activation_cache: bool = True
     plain_attention: bool = False
-    together: int | None = None  # most clients that memory was seen to hold; none: not found out
-    labels: dict[str, str] = field(default_factory=dict)  # of a classifier's outputs, in order
+    together: int | None = None
+    labels: dict[str, str] = field(default_factory=dict)
     adapters: dict[str, AttachedAdapter] = field(default_factory=dict)  # by name
-    _active: str = ""
-    _residual: Residual | None = None  # the one that was at work last
-    _correcting: bool = False
-    _prefixes: dict[int, FrozenLayers | None] = field(default_factory=dict)  # by depth
-    _kept: Activations = field(default_factory=Activations)
+    _active: str = ""  # the name of an adapter
+    _residual: Residual | None = None  # the last one that was applied
+    _residual_applied: bool = False
+    _frozen_layers: dict[int, FrozenLayers | None] = field(default_factory=dict)  # by depth
+    _activations: Activations = field(default_factory=Activations)
 
     @property
-    def chosen(self) -> ComputeMode:
-        """How it computes."""
+    def compute_mode(self) -> ComputeMode:
+        """Its precision and kind of attention."""
         return ComputeMode(self.bf16, self.plain_attention)
 
     def serves(self, example_kind: str, classes: int) -> bool:
-        """Whether its head reads what is needed, and has as many outputs if it does not speak."""
-        alike = self.head.options.get("num_labels", classes) == classes
-        return example_kind in self.head.reads and bool(alike)
+        """True if its head reads such examples and, if it has outputs for classes, as many."""
+        fits = self.head.options.get("num_labels", classes) == classes
+        return example_kind in self.head.reads and bool(fits)
 
     def attach(self, settings: Adapter, seed: int) -> str:
-        """Put an adapter beside those already there; its name."""
+        """Attach another adapter, and return its name."""
         self.model, attached = inject.attach(self.model, settings, seed, self.head.task, self.fresh)
         name = attached.name
         self.adapters[name] = attached
         self._active = ""
-        self.model.eval()  # a fresh adapter's dropout is at work, and scores would be random
+        self.model.eval()  # a new adapter is in training mode, whose dropout makes scores random
         if virtual_tokens.are_cached(self.model, name):
             with self.autocast():
                 virtual_tokens.refuse_unread(self.activate(name), settings)
         if self.activation_cache and not self.model.config.is_encoder_decoder:
             depth = frozen_depth(self.model, attached.parameters.values())
             attached.frozen_depth = depth
-            if depth and depth not in self._prefixes:
-                what = self.model, depth, self.autocast, self.positions, self._kept
-                self._prefixes[depth] = frozen_layers.detect(*what, masked=not self.head.causal)
+            if depth and depth not in self._frozen_layers:
+                self._frozen_layers[depth] = frozen_layers.detect(
+                    self.model,
+                    depth,
+                    self.autocast,
+                    self.positions,
+                    self._activations,
+                    masked=not self.head.causal,
+                )
         return name
 
     def detach(self, adapter: str) -> None:
@@ -88,7 +99,7 @@ class Backbone:
         self._active, self._residual = "", None
 
     def set_initial(self, adapter: str, tensors: Tensors) -> None:
-        """Let an adapter begin with these tensors."""
+        """Set an adapter's tensors, and remember them as its initial ones."""
         attached = self.adapters[adapter]
         for name, parameter in attached.parameters.items():
             parameter.data.copy_(tensors[name])
@@ -99,24 +110,24 @@ class Backbone:
         return {name: tensor.cpu() for name, tensor in self.adapters[adapter].initial.items()}
 
     def constants(self, adapter: str) -> Constants:
-        """What one adapter has beside its parameters, on the CPU; computed if it is not there."""
+        """An adapter's tensors that are not parameters, on the CPU."""
         live = constants.found(self.model, adapter)
         whole = Constants.of({name: tensor.detach().cpu() for name, tensor in live.items()})
         self.adapters[adapter].constants_digest = whole.digest
         return whole
 
     def has_constants(self, adapter: str, digest: str) -> bool:
-        """Whether these are known to be one adapter's constants."""
+        """True if an adapter's constants are known to have this hash."""
         return self.adapters[adapter].constants_digest == digest
 
     def put_constants(self, adapter: str, whole: Constants) -> None:
-        """Set one adapter's constants; raises UserError unless names and shapes are the same."""
+        """Set an adapter's constants; raises UserError unless names and shapes are the same."""
         constants.put(self.model, adapter, whole.tensors)
         self.adapters[adapter].constants_digest = whole.digest
 
     @torch.no_grad()
     def read_constants(self, adapter: str, tensors: Tensors) -> None:
-        """Take over those of an adapter on disk that is in place; raises UserError if it cannot."""
+        """Set an adapter's constants from tensors on disk; raises UserError if they do not fit."""
         constants.read(self.model, self.adapters[adapter], tensors)
         self.adapters[adapter].constants_digest = ""
 
@@ -125,7 +136,7 @@ class Backbone:
         return self.adapters[adapter].parameters
 
     def max_length(self, wanted: int | None) -> int:
-        """Most tokens of an example; raises UserError if the model cannot read as many."""
+        """The most tokens of an example; raises UserError if the model cannot read as many."""
         limit = self.positions
         if wanted is not None and limit is not None and wanted > limit:
             raise UserError(
@@ -136,31 +147,31 @@ class Backbone:
 
     @property
     def positions(self) -> int | None:
-        """Most tokens that the model can read at once, if it has a limit."""
+        """The most tokens that the model can read at once; None if there is no limit."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     @property
     def vocabulary(self) -> int | None:
-        """Of how many tokens the model has embeddings, if it has any."""
+        """The number of tokens that the model has embeddings of; None if it has none."""
         return getattr(self.model.config.get_text_config(), "vocab_size", None)
 
     @property
     def weights(self) -> int:
-        """How many there are in the base model."""
+        """The number of the base model's weights."""
         each = self.adapters.values()
         live = [own for attached in each for own in (attached.parameters, attached.untrained)]
         added = {id(parameter) for own in live for parameter in own.values()}
         return sum(quantization.count(p) for p in self.model.parameters() if id(p) not in added)
 
     def text(self, ids: Sequence[int]) -> str:
-        """What these tokens say, without the tokenizer's own marks."""
+        """The text of these tokens, without special tokens."""
         text: str = self.tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
 
     def activate(self, adapter: str) -> PeftModel:
-        """The model with this adapter, and no other, at work."""
+        """Activate this adapter and no other, and return the model."""
         model: PeftModel = self.model
         if self._active != adapter:
             model.set_adapter(adapter)
@@ -173,30 +184,30 @@ class Backbone:
         return model
 
     def logits(self, ids: Tensor, at: Tensor, lengths: Sequence[int] = ()) -> Tensor:
-        """(N, classes) logits in float32, of the model with whatever adapters are at work.
+        """(N, classes) logits in float32, with the adapters that are active.
 
-        ids: (R, T) tokens; at: (N,) places in the flattened (R·T) positions; both on the host.
-        lengths: tokens of each row; none: all rows are as long as they are wide.
+        ids: (R, T) tokens; at: (N,) flattened (R·T) positions; both on the host.
+        lengths: tokens of each row; if it is empty, no row has padding.
         """
-        known = torch.tensor(lengths or [ids.shape[1]] * len(ids))
-        ids, at, sizes = to_device((ids, at, known), self.device)
+        tokens = torch.tensor(lengths or [ids.shape[1]] * len(ids))
+        ids, at, sizes = to_device((ids, at, tokens), self.device)
         with self.autocast():
             return self.head.logits(self.model, ids, at, sizes).float()
 
     def with_cached_layers(
         self, adapter: str, ids: Tensor, lengths: Sequence[int]
     ) -> AbstractContextManager[None]:
-        """The frozen layers below an adapter left out, for a forward pass of exactly these rows.
+        """Skip the frozen layers below an adapter in a forward pass of exactly these rows.
 
-        ids: (R, T) tokens on the host, padded on the right; lengths: of each row, 0 for one that
-            has none.
+        ids: (R, T) tokens on the host, padded on the right; lengths: tokens of each row, which may
+            be 0.
         """
-        found = self._prefixes.get(self.adapters[adapter].frozen_depth)
-        return found.skipped(ids, lengths) if found else nullcontext()
+        layers = self._frozen_layers.get(self.adapters[adapter].frozen_depth)
+        return layers.skipped(ids, lengths) if layers else nullcontext()
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
-        """The model without any adapter of its own at work."""
+        """Within this context, no adapter is active."""
         try:
             with inject.disabled(self.model):
                 yield
@@ -205,7 +216,7 @@ class Backbone:
 
     @contextmanager
     def for_generation(self, adapter: str | None) -> Iterator[Any]:
-        """What generates text with this adapter; none: without any."""
+        """Yield the model that generates text with this adapter; None: the base model alone."""
         if adapter is None:
             with self.without_adapter():
                 yield self.model.get_base_model()
@@ -216,7 +227,7 @@ class Backbone:
 
     @contextmanager
     def with_dropout(self, adapter: str) -> Iterator[None]:
-        """An adapter's dropout at work. The frozen base stays as it is in use, without its own."""
+        """Within this context, an adapter's dropout is on; the frozen base's own stays off."""
         self.activate(adapter)
         modules = self.adapters[adapter].dropout_modules
         for module in modules:
@@ -229,20 +240,23 @@ class Backbone:
 
     @contextmanager
     def with_residual(self, residual: Tensors) -> Iterator[None]:
-        """The base's weights changed by a residual, if there is any and it is not at work yet."""
-        if not residual or self._correcting:
+        """Within this context, the base's weights are changed by a residual, if it has tensors.
+
+        In a nested context, the outer one holds.
+        """
+        if not residual or self._residual_applied:
             yield
             return
         if self._residual is None or self._residual.tensors is not residual:
             dtype = torch.bfloat16 if self.bf16 else torch.float32
             self._residual = Residual(self.model, residual, dtype, self.device)
-        self._correcting = True
+        self._residual_applied = True
         try:
             with self._residual.applied():
                 yield
         finally:
-            self._correcting = False
+            self._residual_applied = False
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Matrix products in bfloat16 where the backbone is held in it."""
+        """Within this context, matrix products are in bfloat16 if the backbone's weights are."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)

@@ -1,4 +1,4 @@
-"""How many floating-point operations a token takes, and how many a second this machine can do."""
+"""Floating-point operations for a token, and per second on this machine."""
 
 import logging
 import math
@@ -21,27 +21,27 @@ log = logging.getLogger(__name__)
 
 SIZES = (256, 512, 1024, 2048, 4096, 8192)  # rows of the matrices, in turn
 REPEATS = 2
-BUDGET = 1.2  # seconds; a size that would take longer is left out
+BUDGET = 1.2  # seconds; sizes that would take longer are left out
 ATTENTION = ("efficient_attention", "flash_attention", "cudnn_attention", "flash_attention_for_cpu")
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """Of attention, as if each head of the queries had keys and values of its own."""
+    """Operations of attention, counted as if each query head had its own keys and values."""
     key, value = ((rows, query[1], *rest) for rows, _, *rest in (key, value))
     return int(sdpa_flop_count(query, key, value))
 
 
 def _attention_backward(out: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """The same, on the way back; out: of the gradient that comes in."""
+    """Operations of attention's backward pass; out: the shape of the incoming gradient."""
     key, value = ((rows, query[1], *rest) for rows, _, *rest in (key, value))
     return int(sdpa_backward_flop_count(out, query, key, value))
 
 
 def _rules() -> dict[Any, Any]:
-    """What torch's counter does not know by itself.
+    """Rules for operators that torch's counter does not know.
 
-    Of attention, it has no rules for processors, and its own stop at heads that share their keys
-    before torch 2.13.
+    For attention, it has no rules for CPUs, and before torch 2.13 its rules for GPUs fail where
+    heads share their keys.
     """
     rules: dict[Any, Any] = {}
     for kind in ATTENTION:
@@ -60,19 +60,19 @@ def _rules() -> dict[Any, Any]:
 
 @cache  # once a process: several runs follow each other in a baseline comparison
 def peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of the fastest square matrix product, found within about a second."""
-    generator = torch.Generator(device).manual_seed(0)  # the global one is a run's own
+    """FLOP/s of the fastest square matrix product, measured within about a second."""
+    generator = torch.Generator(device).manual_seed(0)  # the run's random numbers stay as they are
     best, fastest, start = 0.0, 0.0, time.perf_counter()
     with torch.no_grad():
         for size in SIZES:
-            # The fastest, not the last: other programs may have held one of them up.
+            # The fastest counts, since other programs may have slowed down the last one.
             if time.perf_counter() - start + 8 * fastest * REPEATS > BUDGET:
                 break
             shape = (2, size, size)
             left, right = torch.rand(shape, generator=generator, device=device).to(dtype)
             fastest = min(_seconds(left, right) for _ in range(REPEATS))
             best = max(best, 2 * size**3 / fastest)
-    if device.type == "cuda":  # a run's own peak of memory is to be seen
+    if device.type == "cuda":  # so that the run's own peak of memory is measured
         del left, right
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -80,14 +80,14 @@ def peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def per_token(learner: Learner, objective: Objective, examples: Sequence[Any]) -> dict[str, float]:
-    """FLOPs a token of training and of the forward pass alone, by torch's own counter.
+    """FLOPs per token of training and of the forward pass alone, by torch's own counter.
 
-    The example of middle length passes forward and backward; no gradient, no state and no random
-    number of the run is touched. Nothing is returned if it cannot be counted.
+    The example of median length passes forward and backward. The run's gradients, states and random
+    numbers stay as they are. Empty if the operations cannot be counted.
     """
     sizes = lengths(examples)
-    middle = sorted(range(len(sizes)), key=sizes.__getitem__)[len(sizes) // 2]
-    batch = learner.batch([examples[middle]])
+    median = sorted(range(len(sizes)), key=sizes.__getitem__)[len(sizes) // 2]
+    batch = learner.batch([examples[median]])
     counter = FlopCounterMode(display=False, custom_mapping=_rules())
     try:
         with torch.random.fork_rng(), counter:
@@ -98,7 +98,7 @@ def per_token(learner: Learner, objective: Objective, examples: Sequence[Any]) -
     except (
         RuntimeError,
         AssertionError,
-    ) as error:  # an operator without such a rule must not stop a run
+    ) as error:  # an operator without a rule must not stop a run
         log.warning("the operations of training could not be counted: %s", error)
         return {}
     return {
@@ -108,7 +108,7 @@ def per_token(learner: Learner, objective: Objective, examples: Sequence[Any]) -
 
 
 def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
-    """How long one matrix product takes."""
+    """The seconds of one matrix product."""
     _finish(left.device)
     start = time.perf_counter()
     torch.mm(left, right)
@@ -117,6 +117,6 @@ def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
 
 
 def _finish(device: torch.device) -> None:
-    """Wait for a GPU, which works on its own."""
+    """Wait until a GPU has done its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""What a model says after a prompt, or having read it, up to the end of its turn."""
+"""Answers to prompts, generated up to the end of the model's turn."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from hanse.errors import UserError
 from hanse.learners.backbone import Backbone
 from hanse.learners.injection import virtual_tokens
 
-Hear = Callable[[str], None]  # gets the pieces of an answer as they are said
+OnText = Callable[[str], None]  # receives the pieces of an answer as they are generated
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How many tokens an answer may have, and how each is chosen.
+    """Settings of generation: the length of an answer, and the choice of its tokens.
 
-    temperature: 0 takes the most likely token; otherwise they are drawn, seeded by `seed`.
+    temperature: 0 takes the most likely token; otherwise tokens are drawn, seeded by `seed`.
     """
 
     max_new_tokens: int
@@ -28,25 +28,26 @@ class Decoding:
     seed: int = 0
 
 
-def continued(
+def generate(
     backbone: Backbone,
     adapter: str | None,
     prompts: Sequence[Sequence[int]],
     decoding: Decoding,
-    hear: Hear | None = None,
+    on_text: OnText | None = None,
 ) -> list[str]:
-    """What the model says to each prompt (token ids, at least one), whichever are beside it.
+    """The answer to each prompt; it does not depend on the other prompts.
 
-    adapter: none for the base model alone. hear: told of a single prompt's answer word by word.
-    A prompt that leaves no room for the answer loses its left; an encoder's has room of its own.
-    Raises UserError if the answer alone would be longer than what the model can read, or for a
-    token that it has no embedding of.
+    prompts: token ids, at least one each. adapter: None for the base model alone.
+    on_text: receives the answer to a single prompt word by word.
+    A prompt that leaves no room for the answer is cut on the left; a prompt that an encoder reads
+    does not take the answer's room. Raises UserError if the answer alone would be longer than the
+    model can read, or for a token that it has no embedding of.
     """
     for prompt in prompts:
         refuse_beyond(prompt, backbone.tokenizer, backbone.vocabulary, "the prompt")
     room = _room(backbone, adapter, decoding)
     rows = [_last(prompt, room, backbone.tokenizer) for prompt in prompts]
-    said: dict[int, str] = {}
+    answers: dict[int, str] = {}
     with (
         backbone.for_generation(adapter) as model,
         torch.inference_mode(),
@@ -56,43 +57,44 @@ def continued(
         torch.manual_seed(decoding.seed)  # transformers draws from torch's global generator
         stops = set(model.generation_config.eos_token_id or ())
         for group in _groups(rows, backbone, adapter):
-            found = _generated(backbone, adapter, model, [rows[at] for at in group], decoding, hear)
-            for at, row in zip(group, found, strict=True):
-                said[at] = backbone.text(_until(row, stops))
-    return [said[at] for at in range(len(rows))]
+            chosen = [rows[index] for index in group]
+            generated = _generated(backbone, adapter, model, chosen, decoding, on_text)
+            for index, tokens in zip(group, generated, strict=True):
+                answers[index] = backbone.text(_until(tokens, stops))
+    return [answers[index] for index in range(len(rows))]
 
 
 def _room(backbone: Backbone, adapter: str | None, decoding: Decoding) -> int | None:
-    """Most tokens of a prompt, if there is a limit; raises UserError if there is room for none."""
-    limit, apart = backbone.positions, backbone.head.splits
+    """The most tokens of a prompt, None for any number; raises UserError if there is no room."""
+    limit, separate = backbone.positions, backbone.head.splits
     if limit is None:
         return None
-    # Virtual tokens take places of the decoder, unless an encoder reads them.
+    # Virtual tokens take positions of the decoder, unless an encoder reads them.
     cached = virtual_tokens.are_cached(backbone.model, adapter)
-    own = virtual_tokens.count(backbone.model, adapter) if cached or not apart else 0
-    if own + decoding.max_new_tokens >= limit:
-        beside = f", {own} of them the adapter's own" if own else ""
+    virtual = virtual_tokens.count(backbone.model, adapter) if cached or not separate else 0
+    if virtual + decoding.max_new_tokens >= limit:
+        beside = f", {virtual} of them the adapter's own" if virtual else ""
         raise UserError(
             f"max_new_tokens is {decoding.max_new_tokens}, but {backbone.name} reads at most "
             f"{limit} tokens{beside}, prompt and answer together; lower it."
         )
-    return None if apart else limit - own - decoding.max_new_tokens
+    return None if separate else limit - virtual - decoding.max_new_tokens
 
 
 def _groups(
     rows: Sequence[Sequence[int]], backbone: Backbone, adapter: str | None
 ) -> list[list[int]]:
-    """The rows that are generated together, by their places: all, unless padding would be seen.
+    """The indices of rows that are generated together: all, unless padding would change answers.
 
-    Padding on the left would part virtual tokens in the cache from the text: a sliding window
-    counts its places. So rows of one length are generated together.
+    Padding on the left would separate virtual tokens in the cache from the text, since a sliding
+    window counts padding, too. Only rows of one length are generated together then.
     """
     if backbone.head.splits or not virtual_tokens.are_cached(backbone.model, adapter):
         return [list(range(len(rows)))]
-    alike: dict[int, list[int]] = {}
-    for at, row in enumerate(rows):
-        alike.setdefault(len(row), []).append(at)
-    return list(alike.values())
+    by_length: dict[int, list[int]] = {}
+    for index, row in enumerate(rows):
+        by_length.setdefault(len(row), []).append(index)
+    return list(by_length.values())
 
 
 def _generated(
@@ -101,67 +103,66 @@ def _generated(
     model: Any,
     rows: Sequence[Sequence[int]],
     decoding: Decoding,
-    hear: Hear | None,
+    on_text: OnText | None,
 ) -> list[list[int]]:
-    """The tokens that follow each row; model: what speaks with the adapter."""
-    apart = backbone.head.splits
-    chosen: dict[str, Any] = {"do_sample": False}
-    if decoding.temperature > 0:  # top_k has a default of 50, which nobody asked for
-        chosen = {"do_sample": True, "temperature": decoding.temperature, "top_k": 0}
+    """The tokens that follow each row; model: the one that generates with the adapter."""
+    separate = backbone.head.splits
+    sampling: dict[str, Any] = {"do_sample": False}
+    if decoding.temperature > 0:  # transformers' default of top_k is 50
+        sampling = {"do_sample": True, "temperature": decoding.temperature, "top_k": 0}
     embedded = virtual_tokens.are_embedded(backbone.model, adapter)
-    own = virtual_tokens.count(backbone.model, adapter) if embedded else 0
-    ids, mask = _padded([[0] * own + list(row) for row in rows], apart)
+    virtual = virtual_tokens.count(backbone.model, adapter) if embedded else 0
+    ids, mask = _padded([[0] * virtual + list(row) for row in rows], separate)
     ids, mask = ids.to(backbone.device), mask.to(backbone.device)
-    given = {"input_ids": ids}
+    inputs = {"input_ids": ids}
     if embedded:
-        given = {"inputs_embeds": virtual_tokens.embedded(backbone.model, ids, mask)}
-    found = model.generate(
-        **given,
+        inputs = {"inputs_embeds": virtual_tokens.embedded(backbone.model, ids, mask)}
+    output = model.generate(
+        **inputs,
         attention_mask=mask,
         max_new_tokens=decoding.max_new_tokens,
-        remove_invalid_values=True,  # a diverged model says nonsense rather than fail
-        streamer=_Aloud(backbone.tokenizer, hear) if hear else None,
-        **chosen,
+        remove_invalid_values=True,  # a diverged model then generates nonsense instead of failing
+        streamer=_WordStreamer(backbone.tokenizer, on_text) if on_text else None,
+        **sampling,
     )
-    begun = 1 if apart else 0 if embedded else ids.shape[1]
-    tokens: list[list[int]] = found[:, begun:].tolist()
+    start = 1 if separate else 0 if embedded else ids.shape[1]
+    tokens: list[list[int]] = output[:, start:].tolist()
     return tokens
 
 
-class _Aloud(TextStreamer):
+class _WordStreamer(TextStreamer):
     """Passes an answer on in whole words."""
 
-    def __init__(self, tokenizer: Any, hear: Hear) -> None:
+    def __init__(self, tokenizer: Any, on_text: OnText) -> None:
         super().__init__(
             tokenizer,
             skip_prompt=True,
             skip_special_tokens=True,
             clean_up_tokenization_spaces=False,
         )
-        self.hear = hear
+        self.on_text = on_text
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         if text:
-            self.hear(text)
+            self.on_text(text)
 
 
 def _last(prompt: Sequence[int], room: int | None, tokenizer: Any) -> list[int]:
-    """At most `room` tokens of a prompt, its last; its first stays if every text begins so."""
-    gone = 0 if room is None else max(len(prompt) - room, 0)
-    first = int(0 < gone < len(prompt) - 1 and prompt[0] == tokenizer.bos_token_id)
-    return [*prompt[:first], *prompt[gone + first :]]
+    """The last tokens of a prompt, at most `room`; a token that begins every text is kept."""
+    removed = 0 if room is None else max(len(prompt) - room, 0)
+    first = int(0 < removed < len(prompt) - 1 and prompt[0] == tokenizer.bos_token_id)
+    return [*prompt[:first], *prompt[removed + first :]]
 
 
-def _padded(rows: Sequence[Sequence[int]], begin: bool) -> tuple[Tensor, Tensor]:
+def _padded(rows: Sequence[Sequence[int]], on_right: bool) -> tuple[Tensor, Tensor]:
     """(R, T) ids and their mask.
 
-    begin: whether they begin together, as in training; else they end together, since what is said
-        follows all of them.
+    on_right: pad on the right, as in training; else on the left, so that answers follow all rows.
     """
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
     mask = torch.zeros_like(ids)
     for index, row in enumerate(rows):
-        start = 0 if begin else ids.shape[1] - len(row)
+        start = 0 if on_right else ids.shape[1] - len(row)
         ids[index, start : start + len(row)] = torch.tensor(row)
         mask[index, start : start + len(row)] = 1
     return ids, mask

@@ -1,4 +1,4 @@
-"""Which base model, how it is held, and how it comes into memory."""
+"""A base model and its tokenizer, loaded into memory as the settings say."""
 
 from typing import Any
 
@@ -16,39 +16,41 @@ from hanse.learners.models.settings import BaseModelSettings
 
 def load(
     settings: BaseModelSettings,
-    chosen: ComputeMode | None = None,
+    compute_mode: ComputeMode | None = None,
     classes: int = 0,
     example_kind: str = "",
 ) -> Backbone:
     """Load a base model and its tokenizer; raises UserError with what is wrong with them.
 
-    chosen: how it computes, if a run has found that out before.
-    classes: how many labels an encoder tells apart; 0 if none are asked for.
+    compute_mode: that of an earlier part of the run; by default it is measured.
+    classes: the number of labels that an encoder has outputs for; 0 for no such outputs.
     example_kind: what its head must read; by default label words if there are classes, else tokens.
     """
     name, device = settings.model_name_or_path, _device(settings.device)
-    found = pretrained.find(name)
+    pretrained_model = pretrained.find(name)
     example_kind = example_kind or ("label_words" if classes else "tokens")
-    head = choose(name, found.config, example_kind, classes)
-    chosen = chosen or precision.choose(settings.bf16, found.config, device)
-    dtype = torch.bfloat16 if chosen.bf16 else torch.float32
-    model, tokenizer, fresh = quantization.load(found, head, settings.quantization, dtype, device)
+    head = choose(name, pretrained_model.config, example_kind, classes)
+    compute_mode = compute_mode or precision.choose(settings.bf16, pretrained_model.config, device)
+    dtype = torch.bfloat16 if compute_mode.bf16 else torch.float32
+    model, tokenizer, fresh = quantization.load(
+        pretrained_model, head, settings.quantization, dtype, device
+    )
     if settings.gradient_checkpointing:
         recompute(model, name)
     if head.speaks:
-        model.generation_config = _ends(model.generation_config, tokenizer, head)
-    if chosen.plain_attention:
+        model.generation_config = _end_tokens(model.generation_config, tokenizer, head)
+    if compute_mode.plain_attention:
         short_attention.use(model)
     return Backbone(
         name,
         model.to(device),
         tokenizer,
         device,
-        chosen.bf16,
+        compute_mode.bf16,
         head,
         fresh,
         settings.activation_cache,
-        chosen.plain_attention,
+        compute_mode.plain_attention,
     )
 
 
@@ -60,14 +62,14 @@ def _device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def _ends(recommended: GenerationConfig, tokenizer: Any, head: Head) -> GenerationConfig:
-    """Which tokens begin and end an answer, and nothing else of what a model recommends.
+def _end_tokens(recommended: GenerationConfig, tokenizer: Any, head: Head) -> GenerationConfig:
+    """The tokens that begin and end an answer, without the model's other recommendations.
 
-    With its penalties the most likely token would not be the one that is said. A chat model may
-    have several ends; the tokenizer's is the one that training teaches.
+    With its penalties, generation would not choose the most likely token. A chat model may have
+    several end tokens; the tokenizer's is the one that training teaches.
     """
-    named = recommended.eos_token_id
-    ends = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id} - {None}
+    own = recommended.eos_token_id
+    ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
     return GenerationConfig(
         eos_token_id=sorted(ends) or None,
         pad_token_id=min(ends, default=0),

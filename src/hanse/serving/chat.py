@@ -15,7 +15,7 @@ from hanse.errors import UserError
 from hanse.experiment.assembly import source_rows
 from hanse.experiment.assembly.resources import Resources, examples
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.generation import Decoding, Hear, continued
+from hanse.learners.generation import Decoding, OnText, generate
 from hanse.randomness import RoundContext
 from hanse.serving.trained_adapter import Trained, find
 
@@ -53,14 +53,14 @@ class Talk:
         self.messages.clear()
         self.turns = 0
 
-    def answer(self, prompt: str, decoding: Decoding, hear: Hear | None = None) -> str:
+    def answer(self, prompt: str, decoding: Decoding, on_text: OnText | None = None) -> str:
         """What the model says, word by word to `hear`; a conversation remembers both."""
         self.turns += 1
         seed = RoundContext(decoding.seed, self.turns).derive("answer")
         asked = {"role": "user", "content": prompt}
         ids = self._asked(asked)
         backbone, adapter = self.learner.backbone, self.learner.active_adapter
-        (said,) = continued(backbone, adapter, [ids], replace(decoding, seed=seed), hear)
+        (said,) = generate(backbone, adapter, [ids], replace(decoding, seed=seed), on_text)
         self.messages += [asked, {"role": "assistant", "content": said}]
         return said
 

@@ -46,7 +46,7 @@ def run(
         speed = _speed(simulation)
         journal = Journal.begin(claim, yaml_text.dump(resolved))
     folder = journal.folder
-    precision = {name: asdict(chosen) for name, chosen in simulation.machine.chosen.items()}
+    precision = {name: asdict(chosen) for name, chosen in simulation.machine.compute_modes.items()}
     environment.note(folder, simulation.division.digest, speed, precision)
     federated_dataset.note(folder, simulation.division, experiment)
     log.info("run folder %s", folder)
@@ -78,7 +78,7 @@ def resume(
     experiment = loading.load_left(folder / "experiment.yaml", trusted=trusted)
     refuse_missing(build_trackers(experiment))
     held = held or Resources()
-    held.chosen |= read(environment.follow(folder))
+    held.compute_modes |= read(environment.follow(folder))
     simulation = simulate(experiment, held, begun=True)
     environment.same_data(folder, simulation.division.digest)
     run = simulation.run(Journal(folder), in_process(simulation, folder))

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from hanse.errors import UserError
 from hanse.experiment import loading
 from hanse.experiment.assembly.assemble import simulate
-from hanse.learners.generation import Decoding, continued
+from hanse.learners.generation import Decoding, generate
 from hanse.learners.load import load
 from hanse.learners.models import sentence_encoder
 from hanse.learners.models.settings import BaseModelSettings
@@ -94,7 +94,7 @@ def test_a_prompt_that_is_typed_is_refused(tiny_llama: Path, tmp_path: Path) -> 
     backbone = load(BaseModelSettings(str(_beyond(tiny_llama, tmp_path / "model")), bf16=False))
     ids = backbone.tokenizer("the <patient>")["input_ids"]
     with pytest.raises(UserError, match=MESSAGE):
-        continued(backbone, None, [ids], Decoding(3))
+        generate(backbone, None, [ids], Decoding(3))
 
 
 def test_so_is_a_text_that_is_to_be_embedded(

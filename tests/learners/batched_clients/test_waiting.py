@@ -142,11 +142,13 @@ def test_known_rows_do_not_wait(way: Any) -> None:
         backbone = _backbone(lora=TOP)
         decoder, layers = decoder_layers(backbone.model)
         longest = backbone.positions
-        prefix = FrozenLayers(decoder, layers, 1, False, backbone.autocast, longest, backbone._kept)
-        backbone.adapters["adapter0"].frozen_depth, backbone._prefixes[1] = 1, prefix
+        prefix = FrozenLayers(
+            decoder, layers, 1, False, backbone.autocast, longest, backbone._activations
+        )
+        backbone.adapters["adapter0"].frozen_depth, backbone._frozen_layers[1] = 1, prefix
         for row in rows(1, 12):
             key = (1, torch.tensor(row.ids, dtype=torch.int32).numpy().tobytes())
-            backbone._kept.put(key, torch.zeros(len(row), 32))
+            backbone._activations.put(key, torch.zeros(len(row), 32))
         with Copies() as copies:
             way(backbone, number)
         found.append(copies)

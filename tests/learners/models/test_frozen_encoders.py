@@ -26,7 +26,7 @@ from hanse.learners.adapters.head import Head
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.batched_clients.train import train
-from hanse.learners.caching.frozen_layers import _first_suffices
+from hanse.learners.caching.frozen_layers import _reads_first
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.inject import attach
 from hanse.learners.load import load
@@ -89,10 +89,10 @@ def test_gradients_are_those_of_the_plain_way(
         assert found.keys() == wanted.keys() != {"loss"}
         for name, gradient in wanted.items():
             torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-5)
-    prefix = cached.backbone._prefixes[depth]
+    prefix = cached.backbone._frozen_layers[depth]
     assert prefix is not None
-    assert prefix.first == (depth == 2)
-    kept = {tensor.shape[0] for tensor in prefix.kept._held.values()}
+    assert prefix.first_only == (depth == 2)
+    kept = {tensor.shape[0] for tensor in prefix.activations._held.values()}
     assert (kept - {5, 8} == {1}) if depth == 2 else max(kept) == 12  # of the longest
 
 
@@ -128,7 +128,7 @@ def test_what_is_kept_of_a_row_does_not_depend_on_the_others(
         for batch in batches:
             with torch.no_grad():
                 learner.scores(learner.batch(batch))
-        found.append(learner.backbone._kept._held)
+        found.append(learner.backbone._activations._held)
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(states, found[1][key]) for key, states in found[0].items())
 
@@ -187,7 +187,7 @@ def test_classifiers_look_at_the_first_token(config: Any) -> None:
     model = attach(model, Head(), 0, "SEQ_CLS")[0]
     last = decoder_layers(model)[1][-1]
     with torch.no_grad():
-        assert _first_suffices(model, last, torch.arange(3, 19).view(2, 8))
+        assert _reads_first(model, last, torch.arange(3, 19).view(2, 8))
 
 
 def test_who_tells_every_token_a_class_looks_at_all() -> None:
@@ -195,7 +195,7 @@ def test_who_tells_every_token_a_class_looks_at_all() -> None:
     model = attach(BertForTokenClassification(config).eval(), Head(), 0, "TOKEN_CLS")[0]
     last = decoder_layers(model)[1][-1]
     with torch.no_grad():
-        assert not _first_suffices(model, last, torch.arange(3, 19).view(2, 8))
+        assert not _reads_first(model, last, torch.arange(3, 19).view(2, 8))
 
 
 @pytest.mark.parametrize("model", ["tiny_llama", "tiny_gpt2"])

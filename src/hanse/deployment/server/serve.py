@@ -91,7 +91,7 @@ def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watc
     """Load what the server needs, and let the run go on in its folder."""
     folder, wanted, held = watch.folder, experiment.participant_names, Resources()
     if (folder / "experiment.yaml").is_file():
-        held.chosen |= read(environment.follow(folder))
+        held.compute_modes |= read(environment.follow(folder))
     made = simulate(experiment, held, _unseen(experiment), only=())
     journal = _journal(folder, made)
     plan = experiment.deployment
@@ -220,7 +220,7 @@ def _journal(folder: Path, made: Simulation) -> Journal:
     begun = folder / "experiment.yaml"
     if (former := atomic_files.read(begun)) is None:
         journal = Journal.create(folder, text)
-        precision = {name: asdict(chosen) for name, chosen in made.machine.chosen.items()}
+        precision = {name: asdict(chosen) for name, chosen in made.machine.compute_modes.items()}
         environment.note(folder, made.division.digest, None, precision)
         federated_dataset.note(folder, made.division, made.experiment)
         log.info("run folder %s", folder)
@@ -253,7 +253,7 @@ def _envelope(folder: Path, made: Simulation) -> Envelope:
         _refuse_afresh(made.experiment)
         kinds = adapter_settings(made.experiment).kinds
         values["adapter"] = {name_of(kind): asdict(kind) for kind in kinds}  # type: ignore[call-overload]
-    chosen = made.machine.chosen.get(made.experiment.model.noted)
+    chosen = made.machine.compute_modes.get(made.experiment.model.noted)
     precision = json.dumps(asdict(chosen)) if chosen else ""
     model = _shared_model(made.experiment)
     return Envelope(_name(folder), yaml_text.dump(values), made.division.digest, model, precision)

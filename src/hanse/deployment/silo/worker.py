@@ -227,7 +227,7 @@ def _site(
     Raises RefusedError if its rows are not those that the server divides.
     """
     if envelope.precision:
-        resources.chosen |= read({experiment.model.noted: _plain(envelope.precision)})
+        resources.compute_modes |= read({experiment.model.noted: _plain(envelope.precision)})
     experiment = experiment.model_copy(update={"clients_per_pass": "off"})
     division = resources.division(experiment)
     if not experiment.brings_own_data and division.digest != envelope.rows:

@@ -37,9 +37,7 @@ class Resources:
     """Models, adapters and rows, each made when it is first asked for."""
 
     backbones: dict[Loaded, Backbone] = field(default_factory=dict)
-    chosen: dict[str, ComputeMode] = field(
-        default_factory=dict
-    )  # how models compute, by their settings
+    compute_modes: dict[str, ComputeMode] = field(default_factory=dict)  # by their settings
     attached: dict[tuple[Loaded, Adapter, int], str] = field(default_factory=dict)
     divided: tuple[str, FederatedDataset] | None = (
         None  # the last division, and what it was made from
@@ -71,11 +69,11 @@ class Resources:
             of such a kind; an encoder has an output for each of them.
         """
         classes = 0 if example_kind == "tokens" else len(labels)
-        chosen, held = self.chosen.get(settings.noted), self.backbones.get(settings.loaded)
+        mode, held = self.compute_modes.get(settings.noted), self.backbones.get(settings.loaded)
         serves = held is not None and held.serves(example_kind, classes)
-        if held is None or not serves or chosen not in (None, held.chosen):
-            held = self.backbones[settings.loaded] = load(settings, chosen, classes, example_kind)
-            self.chosen[settings.noted] = held.chosen
+        if held is None or not serves or mode not in (None, held.compute_mode):
+            held = self.backbones[settings.loaded] = load(settings, mode, classes, example_kind)
+            self.compute_modes[settings.noted] = held.compute_mode
         held.labels = {} if held.head.speaks else dict(labels)
         return held
 
