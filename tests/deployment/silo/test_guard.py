@@ -1,4 +1,4 @@
-"""A silo as a hostile server meets it: signed, within its law, and agreed, or not at all."""
+"""A silo as a hostile server meets it: within its policy, and agreed, or not at all."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from hanse.journal.yaml_text import dump
 from hanse.learners.models.model_hash import hash_of
 from hanse.security import kits, members
 from hanse.security.kits import ServerKit, SiloKit
-from hanse.security.signatures import Inbox, Outbox, Untrusted
+from hanse.security.signatures import Outbox
 
 TEMPLATE = r'template: "Review: {text}\nSentiment:"'  # what the experiment has, too
 
@@ -38,7 +38,6 @@ class World:
             kits.enrol(self.home / "kit", kits.make_keys(self.home / name, name))
             for file in ("ca.crt", "server.pub"):
                 (self.home / name / file).write_bytes((self.home / "kit" / file).read_bytes())
-        self.outbox = Outbox("server", self.server.signing)
         (self.home / "rows.jsonl").write_text('{"text": "a film", "label": "good"}\n')
 
     @property
@@ -65,10 +64,10 @@ class World:
         return Guard(self.silo(policy), self.kit, "run")
 
     def job(self) -> bytes:
-        return self.outbox.request(dump(self.told).encode(), "run", 0, "silo-1")[0]
+        return dump(self.told).encode()
 
     def request(self, kind: str = "train", round: int = 1) -> bytes:
-        return self.outbox.request(Request(kind, round).pack(), "run", round, "silo-1")[0]
+        return Request(kind, round).pack()
 
     def respond(self, message: bytes) -> bytes:
         """What a silo does with a request that it takes."""
@@ -93,16 +92,8 @@ def test_a_job_and_its_rounds(world: World) -> None:
     assert job.experiment.data.path == str(world.home / "rows.jsonl")
     message = gate.answer(world.request(), world.respond)
     assert message is not None
-    inbox = Inbox("server", "reply", world.server.known, world.home / "replies.json")
-    stamp, body = inbox.open(message, "run")
-    assert (stamp.sender, Reply.parse(body).update.numbers) == ("silo-1", {"loss": 1.0})
+    assert Reply.parse(message).update.numbers == {"loss": 1.0}
     assert world.trained == [1]
-
-
-def test_an_unsigned_job_is_refused(world: World) -> None:
-    with pytest.raises(Untrusted, match="not signed"):
-        world.gate().accept(dump(world.told).encode(), lambda experiment: RowCounts(100, 0))
-    assert world.log() == ["the message is not signed"]
 
 
 def test_a_job_against_the_policy_is_refused_before_rows_are_read(world: World) -> None:
@@ -125,20 +116,12 @@ def test_another_base_model_than_the_servers_is_refused_and_both_are_named(world
         world.gate().accept(world.job(), lambda experiment: RowCounts(100, 0), "5e" * 32)
 
 
-def test_what_is_not_the_servers_or_not_new_gets_no_reply(world: World) -> None:
+def test_what_is_no_request_gets_no_reply(world: World) -> None:
     gate = world.gate()
     gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
-    message = world.request()
-    assert gate.answer(message, world.respond) is not None
-    thief = Outbox("server", world.kit.signing)
-    stranger = thief.request(Request("train", 2).pack(), "run", 2, "silo-1")[0]
-    other = world.outbox.request(Request("train", 2).pack(), "other run", 2, "silo-1")[0]
-    noise = world.outbox.request(b"noise", "run", 2, "silo-1")[0]
-    for bad in (message, stranger, other, noise, Request("train", 2).pack(), b""):
-        assert gate.answer(bad, world.respond) is None
-        # Nor does a restarted silo take it.
-        assert Guard(world.silo(), world.kit, "run").answer(bad, world.respond) is None
-    assert world.trained == [1]
+    for noise in (b"noise", b""):
+        assert gate.answer(noise, world.respond) is None
+    assert world.trained == [] and len(world.log()) == 2
 
 
 def test_rounds_beyond_the_job_and_before_it_are_refused(world: World) -> None:
@@ -148,8 +131,7 @@ def test_rounds_beyond_the_job_and_before_it_are_refused(world: World) -> None:
     late = gate.answer(world.request(round=4), world.respond)
     for message, said in ((early, "has taken no job"), (late, "the job has 3 rounds")):
         assert message is not None
-        inbox = Inbox("server", "reply", world.server.known, world.home / "replies.json")
-        assert said in Reply.parse(inbox.open(message)[1]).error
+        assert said in Reply.parse(message).error
     assert world.trained == []
 
 
@@ -160,8 +142,7 @@ def test_a_silo_that_knows_others_states_before_it_trains(world: World) -> None:
     for kind, said in (("train", ""), ("agreed", "trains only if 1 silos")):
         message = gate.answer(world.request(kind), world.respond)
         assert message is not None
-        inbox = Inbox("server", "reply", world.server.known, world.home / "replies.json")
-        assert said in Reply.parse(inbox.open(message)[1]).error
+        assert said in Reply.parse(message).error
     assert world.trained == [] and "trains only if 1 silos" in world.log()[-1]
 
 
@@ -196,11 +177,10 @@ def test_a_refusal_of_the_second_step_answers_the_first(world: World) -> None:
     world.trust()
     gate = world.gate()
     gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
-    inbox = Inbox("server", "reply", world.server.known, world.home / "replies.json")
     for round in (1, 4):
         message = gate.answer(world.request("agreed", round), world.respond)
         assert message is not None
-        assert Reply.parse(inbox.open(message)[1]).kind == "train"
+        assert Reply.parse(message).kind == "train"
     assert "was not asked to train in round 1" in world.log()[0]
     assert "the job has 3 rounds" in world.log()[1]
 
@@ -214,12 +194,13 @@ def test_only_its_owner_reads_what_a_silo_keeps(world: World) -> None:
         gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
         assert gate.answer(world.request(), world.respond) is not None
         gate.answer(world.request(round=9), world.respond)  # refused, which is noted
-        resident.answer(world.job())
+        outbox = Outbox("server", world.server.signing)
+        resident.answer(outbox.request(world.job(), "run", 0, "silo-1")[0])
     finally:
         os.umask(before)
     state = world.home / "state"
     kept = {path.name.split("-")[0]: path.stat().st_mode & 0o777 for path in state.iterdir()}
-    assert kept.keys() >= {"asked", "stated", "seen.json", "letters", "refusals.jsonl"}
+    assert kept.keys() >= {"asked", "stated", "letters", "refusals.jsonl"}
     assert set(kept.values()) == {0o600} and state.stat().st_mode & 0o777 == 0o700
 
 
@@ -271,8 +252,7 @@ def test_a_job_that_the_servers_own_key_has_signed_is_refused(world: World, what
     assert said in world.log()[-1] and "/home/private" not in world.log()[-1]
     message = gate.answer(world.request(), world.respond)
     assert message is not None and world.trained == []
-    inbox = Inbox("server", "reply", world.server.known, world.home / "replies.json")
-    reply = Reply.parse(inbox.open(message)[1])
+    reply = Reply.parse(message)
     assert "has taken no job" in reply.error and not reply.update.tensors
 
 
@@ -281,9 +261,8 @@ def test_other_names_of_a_run_free_no_limit_at_the_gate(world: World) -> None:
     taken = 0
     for run in ("a", "b", "c", "d"):
         gate = Guard(world.silo(policy), world.kit, run)
-        job = world.outbox.request(dump(world.told).encode(), run, 0, "silo-1")[0]
         try:
-            gate.accept(job, lambda experiment: RowCounts(100, 0))
+            gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
         except Refused as error:
             refusal = str(error)
             continue
@@ -309,8 +288,7 @@ def test_a_job_that_is_refused_costs_no_hash_of_the_model_and_is_counted(
     for number in range(9):
         gate = Guard(world.silo(policy), world.kit, f"run{number // 2}")
         settings = dump(world.told if number % 3 else {**world.told, "rounds": "many"}).encode()
-        job = world.outbox.request(settings, gate.run, 0, "silo-1")[0]
         with pytest.raises(Refused) as caught:
-            gate.accept(job, lambda experiment: RowCounts(100, 0))
+            gate.accept(settings, lambda experiment: RowCounts(100, 0))
         assert ("refuses this job unread: 7 others came" in str(caught.value)) == (number >= 7)
     assert hashed == []

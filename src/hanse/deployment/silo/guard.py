@@ -1,4 +1,4 @@
-"""The one way into a silo and out: signatures, policy and agreement around what it answers."""
+"""The one way into a silo and out: its policy and the agreement around its answers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +12,6 @@ from hanse.experiment.schema import Experiment
 from hanse.federation.messages import AGREED, Reply, Request
 from hanse.learners.models.model_hash import hash_of
 from hanse.security.kits import SiloKit
-from hanse.security.signatures import Inbox, Outbox, Stamp, Untrusted
 from hanse.tensors.serialization import MessageError
 
 Respond = Callable[[bytes], bytes]
@@ -20,29 +19,21 @@ Respond = Callable[[bytes], bytes]
 
 @dataclass
 class Guard:
-    """One silo in one run.
+    """One silo in one run; the worker has checked already that messages are the server's.
 
-    kit: none for a server on this machine, whose messages come unsigned.
-    run: which run; messages of others are refused.
-    sealed: whether each message is signed by itself; else whoever hands it over has checked.
+    kit: the keys of the other silos, for the agreement; none for a server on this machine.
     """
 
     silo: SiloSettings
     kit: SiloKit | None
     run: str
-    sealed: bool = True
     law: PolicyEnforcer = field(init=False)
-    _inbox: Inbox | None = field(init=False, default=None)
-    _outbox: Outbox | None = field(init=False, default=None)
     _job: Job | None = field(init=False, default=None)
     _witness: AgreementMember | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         silo = self.silo
         self.law = PolicyEnforcer(silo.name, silo.policy, self.run, silo.state)
-        if self.kit is not None and self.sealed:
-            self._inbox = Inbox(silo.name, "request", self.kit.known, silo.state / "seen.json")
-            self._outbox = Outbox(silo.name, self.kit.signing)
 
     def accept(
         self, message: bytes, rows: Callable[[Experiment], RowCounts], model: str = ""
@@ -51,14 +42,13 @@ class Guard:
 
         rows: how many rows this silo has for it.
         model: the hash of the server's base model, if it must be this silo's, too.
-        Raises Untrusted for a message that is not the server's, and Refused for a job that the
-        policy does not allow; both are in the silo's log. What takes longer is done later: the
-        model is hashed, and rows are read, only for a job that passed what comes before.
+        Raises Refused for a job that the policy does not allow; it is in the silo's log. What takes
+        longer is done later: the model is hashed, and rows are read, only for a job that passed
+        what comes before.
         """
-        _, body = self._opened(message)
         self.law.count_job()
         try:
-            text = body.decode("utf-8")
+            text = message.decode("utf-8")
         except UnicodeDecodeError:
             raise self.law.refused("the server's experiment is not UTF-8 text.") from None
         try:
@@ -84,20 +74,14 @@ class Guard:
     def answer(self, message: bytes, respond: Respond) -> bytes | None:
         """The reply to a request, made by `respond` if nothing speaks against it.
 
-        None: the request is not the server's, or not new, and gets no reply.
+        None: the request cannot be read, and gets no reply.
         """
         try:
-            stamp, body = self._opened(message)
-            request = Request.parse(body)
-        except Untrusted:
-            return None
+            request = Request.parse(message)
         except MessageError as error:
             self.law.note("refused", str(error))
             return None
-        reply = self._answered(request, body, respond)
-        return reply if self._outbox is None or stamp is None else self._outbox.reply(reply, stamp)
 
-    def _answered(self, request: Request, body: bytes, respond: Respond) -> bytes:
         def filtered(asked: bytes) -> bytes:
             return self.law.outgoing(Reply.parse(respond(asked))).pack()
 
@@ -112,16 +96,7 @@ class Guard:
         except Refused as error:
             kind = "train" if request.kind == AGREED else request.kind  # what is waited for
             return Reply(self.silo.name, kind, request.round, error=str(error)).pack()
-        return self._witness.answer(body, filtered) if self._witness else filtered(body)
-
-    def _opened(self, message: bytes) -> tuple[Stamp | None, bytes]:
-        if self._inbox is None:
-            return None, message
-        try:
-            return self._inbox.open(message, self.run)
-        except Untrusted as error:
-            self.law.note("refused", str(error))
-            raise
+        return self._witness.answer(message, filtered) if self._witness else filtered(message)
 
     def _model_hash(self, name: str) -> str | None:
         try:

@@ -197,7 +197,7 @@ class SiloWorker:
             sites.append(site)
             return counts
 
-        guard = Guard(self.silo, self.kit, envelope.run, sealed=False)
+        guard = Guard(self.silo, self.kit, envelope.run)
         guard.accept(envelope.settings.encode(), rows, envelope.model)
         return ActiveRun(envelope.settings, sites[0], guard)
 
