@@ -107,7 +107,6 @@ def test_a_part_may_live_outside_the_package(
     trusted_code.grant(tmp_path / "mine.py")
     found = build("federation/algorithms", {f"{tmp_path}/mine.py:Mine": {"pull": 0.75}})
     assert isinstance(found, FedAvg) and found.pull == 0.75  # type: ignore[attr-defined]
-    assert build("federation/algorithms", "mine.py:Mine", [tmp_path]).pull == 0.5
     monkeypatch.chdir(tmp_path)
     assert build("federation/algorithms", "mine.py:Mine").pull == 0.5
     with pytest.raises(UserError, match=r"no setting 'pul' \(did you mean 'pull'\?\)"):
@@ -141,11 +140,12 @@ def test_a_part_may_live_outside_the_package(
     ],
 )
 def test_a_wrong_part_from_outside_is_a_sentence(
-    tmp_path: Path, text: str, name: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str, said: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(text)
     with trusted_code.granting(), pytest.raises(UserError, match=said):
-        build("federation/algorithms", name, [tmp_path])
+        build("federation/algorithms", name)
 
 
 def test_suggestions_are_near_or_none() -> None:

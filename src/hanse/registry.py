@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import importlib
 import math
+import os
 import re
 import sys
 import traceback
@@ -97,15 +98,14 @@ def names(folder: str) -> list[str]:
     return sorted(file.stem for file in files if _declares_part(file))
 
 
-def build(folder: str, spec: str | Mapping[str, Any], homes: Iterable[Path] = ()) -> Any:
+def build(folder: str, spec: str | Mapping[str, Any]) -> Any:
     """The part that `spec` describes: "name", or {name: {setting: value}}.
 
     folder: where the package keeps such parts, such as "federation/algorithms".
-    homes: folders in which a part from outside the package is looked for, after the current one.
     Raises UserError for an unknown name or setting, and for a value of a wrong type or range.
     """
     name, settings = split(folder, spec)
-    found = find(folder, name, homes)
+    found = find(folder, name)
     known = [field.name for field in fields(found)]
     for key in settings:
         if key not in known:
@@ -158,11 +158,11 @@ def check_name(folder: str, name: str) -> None:
         )
 
 
-def find(folder: str, name: str, homes: Iterable[Path] = ()) -> type:
+def find(folder: str, name: str) -> type:
     """The class that `name` stands for; raises UserError with the nearest names."""
     check_name(folder, name)
     if ":" in name:
-        return _outside(name, homes)
+        return _outside(name)
     module = importlib.import_module(f"hanse.{folder.replace('/', '.')}.{name}")
     classes = [value for value in vars(module).values() if isinstance(value, type)]
     return next(
@@ -235,16 +235,12 @@ def _empty(file: Path) -> ModuleType:
     return module
 
 
-def _outside(name: str, homes: Iterable[Path]) -> type:
+def _outside(name: str) -> type:
     """The class in a local file, `path/to/file.py:Class`; `trusted_code` says which may run."""
     path, _, wanted = name.partition(":")
-    places = [home / path for home in (Path.cwd(), *homes)]
-    try:
-        file = next((place.resolve() for place in places if place.is_file()), None)
-    except OSError:  # too long for a file's name
-        file = None
-    if file is None:
-        raise UserError(f"there is no file {path!r} for the part {name!r} (looked in {places[0]}).")
+    file = (Path.cwd() / path).resolve()
+    if not os.path.isfile(file):  # not Path.is_file, which raises for a name that is too long
+        raise UserError(f"there is no file {path!r} for the part {name!r} (looked in {file}).")
     module = _empty(file)
     try:
         # Compiled from what was checked; an import might take a file from __pycache__ instead.

@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import yaml
@@ -27,38 +27,34 @@ PROBLEMS = 3000  # rows of gsm-symbolic, always the same
 
 def load(
     path: str,
-    homes: Iterable[Path] = (),
     columns: Mapping[str, str] | None = None,
     remark: Callable[[str], None] = log.warning,
     split: str = TRAIN,
 ) -> list[Row]:
     """The rows of a corpus, a path or a hub's data set.
 
-    homes: the folders in which a relative path is looked for, after the current one.
     columns: part → the file's column, as in `data.columns`, for parts not found by their names.
     remark: gets a message about rows that are left out, with the reason.
     split: the split to read of a folder or a hub's data set that has several.
     Raises UserError if the data cannot be found or read.
     """
-    return rows(records(path, homes, split), path, columns or {}, remark)
+    return rows(records(path, split), path, columns or {}, remark)
 
 
-def records(path: str, homes: Iterable[Path] = (), split: str = TRAIN) -> Iterator[Record]:
+def records(path: str, split: str = TRAIN) -> Iterator[Record]:
     """The records behind the rows of `load`: the place of each, and its columns."""
     if path in CORPORA:
         return CORPORA[path]()
-    places = [Path(path), *(home / path for home in homes)]
-    # Path.exists() raises for a name that is too long; os.path.exists does not.
-    existing = next((place for place in places if path and os.path.exists(place)), None)
-    if existing is not None:
-        if not existing.is_file() and not existing.is_dir():
-            raise UserError(f"{existing} is neither a file nor a folder; give one of these.")
-        return files.records(existing, split=split)
-    if hub.is_name(path) and Path(path).suffix.lower() not in files.ENDINGS:
+    place = Path(path)
+    if path and os.path.exists(path):  # not Path.exists(), which raises for a name that is too long
+        if not place.is_file() and not place.is_dir():
+            raise UserError(f"{path} is neither a file nor a folder; give one of these.")
+        return files.records(place, split=split)
+    if hub.is_name(path) and place.suffix.lower() not in files.ENDINGS:
         return hub.records(path, split)
-    folders = ", ".join(dict.fromkeys(str(place.absolute().parent) for place in places))
+    folder = str(place.absolute().parent)
     raise UserError(
-        f"there is no data {path!r:.200}{suggestion(path, CORPORA)} (looked in {folders:.500}); "
+        f"there is no data {path!r:.200}{suggestion(path, CORPORA)} (looked in {folder:.500}); "
         f"give a file that ends in {', '.join(files.ENDINGS)}, a folder of such files, a hub's "
         f"owner/name, or one of {', '.join(sorted(CORPORA))}."
     )
