@@ -32,7 +32,8 @@ from rates import Family, Rates
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
-from hanse.journal import round_costs, run_folder
+from hanse.journal import run_folder
+from hanse.journal.round_costs import training_seconds
 
 EXPERIMENT = ROOT / "experiments" / "adapters.yaml"
 RUNS = ROOT / "runs" / "benchmark-adapters"
@@ -182,10 +183,12 @@ def line(name: str, runs: dict[str, list[list[Task]]], words: Sequence[str]) -> 
             ahead = spread.ahead(by_seed, rows["federated"])
             found[kind]["ahead_of_federated"] = ahead["by_item"]
             found[kind]["ahead_by_seed"] = ahead["by_seed"]
-    federated = [run_folder.records(task.folder) for tasks in runs["federated"] for task in tasks]
-    rounds = [record for records in federated for record in records if record["round"]]
-    found["bytes"] = statistics.fmean(sum(record["bytes"].values()) for record in rounds)
-    found["seconds"] = statistics.median(round_costs.training(row["seconds"]) for row in rounds)
+    federated = [
+        run_folder.read_rounds(task.folder) for tasks in runs["federated"] for task in tasks
+    ]
+    rounds = [record for records in federated for record in records if record.round]
+    found["bytes"] = statistics.fmean(record.bytes.total for record in rounds)
+    found["seconds"] = statistics.median(training_seconds(row.seconds) for row in rounds)
     return found
 
 

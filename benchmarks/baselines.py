@@ -42,8 +42,8 @@ def main() -> None:
 def minutes(folder: Path, figures: dict[str, Any]) -> float:
     """How long the runs took in all, however often they were interrupted."""
     done = [outcome["run"] for variant in figures["variants"] for outcome in variant["seeds"]]
-    rounds = [record for run in done for record in run_folder.records(folder / run)]
-    return sum(sum(record["seconds"].values()) for record in rounds) / 60
+    rounds = [record for run in done for record in run_folder.read_rounds(folder / run)]
+    return sum(sum(record.seconds.values()) for record in rounds) / 60
 
 
 if __name__ == "__main__":

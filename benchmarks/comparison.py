@@ -30,7 +30,8 @@ from measured import ROOT
 from protocol import UNTRAINED, Kept, Row, fingerprint
 from rates import Rates
 
-from hanse.journal import round_costs, run_folder
+from hanse.journal import run_folder
+from hanse.journal.round_costs import training_seconds
 
 EXPERIMENT = ROOT / "experiments" / "comparison.yaml"
 RUNS = ROOT / "runs" / "benchmark-comparison"
@@ -81,8 +82,8 @@ def _file(name: str) -> str:
 
 def outcome(task: Task) -> Row:
     """What a run came to."""
-    records = run_folder.records(task.folder)
-    rounds = [record for record in records if record["round"]]
+    records = run_folder.read_rounds(task.folder)
+    rounds = [record for record in records if record.round]
     right = protocol.items(task)
     return {
         "accuracy": statistics.fmean(right),
@@ -90,17 +91,17 @@ def outcome(task: Task) -> Row:
         "test_items": len(right),
         "own_accuracy": protocol.own(task, "accuracy"),
         "own_items": round(sum(protocol.held_out(task).values())),
-        "up_bytes": sum(record["bytes"]["up"] for record in rounds) / len(rounds),
-        "down_bytes": sum(record["bytes"]["down"] for record in rounds) / len(rounds),
-        "seconds": sum(sum(record["seconds"].values()) for record in records),
+        "up_bytes": sum(record.bytes.up for record in rounds) / len(rounds),
+        "down_bytes": sum(record.bytes.down for record in rounds) / len(rounds),
+        "seconds": sum(sum(record.seconds.values()) for record in records),
     }
 
 
 def seconds(task: Task) -> dict[str, float]:
     """What a round takes of a run that is timed."""
-    later = [record["seconds"] for record in run_folder.records(task.folder) if record["round"]]
+    later = [record.seconds for record in run_folder.read_rounds(task.folder) if record.round]
     return {
-        "training_seconds": statistics.median(round_costs.training(row) for row in later),
+        "training_seconds": statistics.median(training_seconds(row) for row in later),
         "server_seconds": statistics.median(row["aggregation"] for row in later),
     }
 

@@ -45,7 +45,7 @@ from hanse.deployment.silo.policy import ROW_SETTINGS, Policy
 from hanse.deployment.silo.settings import Rows, SiloSettings
 from hanse.experiment import loading
 from hanse.experiment.schema import Experiment
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_ledger, read_rounds
 from hanse.observability.json_logs import LogFormat
 from hanse.security import kits as identity
 from hanse.security import members as bundle
@@ -176,17 +176,18 @@ def measure(home: Path, silos: int, rounds: int, trust: str) -> dict[str, Any]:
     settings = experiment(home, silos, rounds)
     begun = time.time()
     memory = deploy(home, settings, trust)
-    rows = records(home / "run")
-    ends = {row["round"]: row["time"] for row in rows}
+    rows = read_rounds(home / "run")
+    ends = {row.round: row.time for row in rows}
     there: dict[int, list[float]] = {}
     for name in settings.participant_names:
         for line in _lines(home / f"{name}.log"):
             if "answered train" in line["message"]:
                 at = datetime.fromisoformat(line["time"]).timestamp()
                 there.setdefault(line["round"], []).append(at)
-    ledger = [row for row in records(home / "run", "ledger") if row["kind"] == "train"]
+    ledger = [row for row in read_ledger(home / "run") if row.kind == "train"]
     training = {
-        number: max(row["seconds"] for row in ledger if row["round"] == number) for number in there
+        number: max(row.numbers["seconds"] for row in ledger if row.round == number)
+        for number in there
     }
     later = sorted(there)[1:]  # the first one waits for silos that are still loading
     whole = [ends[number] - ends[number - 1] for number in later]
@@ -202,8 +203,8 @@ def measure(home: Path, silos: int, rounds: int, trust: str) -> dict[str, Any]:
         "seconds_until_a_silo_has_answered": statistics.median(down),
         "seconds_from_there_to_the_end": statistics.median(up),
         "loads_of_each_silo": loads(home, settings),
-        "update_bytes": max(row["up"] for row in ledger),
-        "server_peak_memory": rows[-1]["peak_memory"],
+        "update_bytes": max(row.up for row in ledger),
+        "server_peak_memory": rows[-1].peak_memory,
         "server_and_flower_peak_memory": memory,
     }
 

@@ -35,13 +35,13 @@ def main() -> None:
         folder = Path(home) / "run"
         command = [sys.executable, "-m", "hanse", "run", str(QUICKSTART), *words]
         subprocess.run([*command, f"output_dir={folder}"], check=True)
-        records = run_folder.records(folder)
-        ledger = run_folder.records(folder, "ledger")
-    trained = [row for row in ledger if row["kind"] == "train" and row["round"] == 1]
+        records = run_folder.read_rounds(folder)
+        ledger = run_folder.read_ledger(folder)
+    trained = [row for row in ledger if row.kind == "train" and row.round == 1]
     measured = {
-        "seconds": sum(sum(record["seconds"].values()) for record in records),
-        "memory": records[-1]["peak_memory"],
-        "bytes": sum(row["down"] + row["up"] for row in trained),
+        "seconds": sum(sum(record.seconds.values()) for record in records),
+        "memory": records[-1].peak_memory,
+        "bytes": sum(row.down + row.up for row in trained),
     }
     ratio = {name: predicted[name] / measured[name] for name in measured}
     print(json.dumps(ratio))

@@ -38,15 +38,15 @@ def pooled(clients: int) -> tuple[str, ...]:
 
 def held_out(task: Task) -> dict[str, float]:
     """How many reviews each silo held out for itself."""
-    last = run_folder.records(task.folder)[-1]["round"]
-    ledger = run_folder.records(task.folder, "ledger")
-    asked = [row for row in ledger if (row["round"], row["kind"]) == (last, "evaluate")]
-    return {row["client"]: row["weight"] for row in asked if row.get("weight")}
+    last = run_folder.read_rounds(task.folder)[-1].round
+    ledger = run_folder.read_ledger(task.folder)
+    asked = [row for row in ledger if (row.round, row.kind) == (last, "evaluate")]
+    return {row.client: row.weight for row in asked if row.weight}
 
 
 def own(task: Task, metric: str) -> float:
     """The score on the reviews that silos hold out, each with what it keeps, over all reviews."""
-    scored = run_folder.records(task.folder)[-1]["client_test"]
+    scored = run_folder.read_rounds(task.folder)[-1].client_test
     weights = held_out(task)
     total = sum(scored[name][metric] * weight for name, weight in weights.items())
     return float(total / sum(weights.values()))
@@ -54,9 +54,8 @@ def own(task: Task, metric: str) -> float:
 
 def items(task: Task) -> list[float]:
     """Whether each test review was right in the end."""
-    last = run_folder.records(task.folder)[-1]["round"]
-    found: list[float] = run_folder.read_scores(task.folder, "test-classification", last)["items"]
-    return found
+    last = run_folder.read_rounds(task.folder)[-1].round
+    return list(run_folder.read_evaluation(task.folder, "test-classification", last).items)
 
 
 def fingerprint(*tasks: Task) -> str:

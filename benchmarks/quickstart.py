@@ -16,7 +16,8 @@ from measured import keep
 
 from hanse.evaluation.metrics.confidence import paired, student
 from hanse.experiment.loading import load
-from hanse.journal import round_costs, run_folder
+from hanse.journal import run_folder
+from hanse.journal.round_costs import training_seconds
 from hanse.simulation import run as simulation
 
 ROOT = Path(__file__).parent.parent
@@ -46,21 +47,21 @@ def main() -> None:
     rows = []
     for seed in chosen.seeds:
         folder = finished(seed, chosen.reviews, chosen.settings)
-        records = run_folder.records(folder)
-        task, last = "test-classification", records[-1]["round"]
-        before = run_folder.read_scores(folder, task, 0)
-        after = run_folder.read_scores(folder, task, last)
-        gain = paired(after["items"], before["items"])
+        records = run_folder.read_rounds(folder)
+        task, last = "test-classification", records[-1].round
+        before = run_folder.read_evaluation(folder, task, 0)
+        after = run_folder.read_evaluation(folder, task, last)
+        gain = paired(after.items, before.items)
         assert gain is not None  # there are two reviews or more
         row = {
             "seed": seed,
-            "base": before["metrics"],
-            "federated": after["metrics"],
+            "base": before.metrics,
+            "federated": after.metrics,
             "gain": gain.value,
             "interval": [gain.low, gain.high],
-            "megabytes": sum(sum(r["bytes"].values()) for r in records) / 1e6,
-            "training_seconds": sum(round_costs.training(r["seconds"]) for r in records),
-            "wall_seconds": records[-1]["time"] - records[0]["time"],
+            "megabytes": sum(r.bytes.total for r in records) / 1e6,
+            "training_seconds": sum(training_seconds(r.seconds) for r in records),
+            "wall_seconds": records[-1].time - records[0].time,
         }
         rows.append(row)
         print(json.dumps(row), flush=True)

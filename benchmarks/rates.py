@@ -76,7 +76,7 @@ def validated(task: Task, personal: bool) -> Score:
         return WORST
     if personal:
         return protocol.own(task, "accuracy"), -protocol.own(task, "loss")
-    scores = run_folder.records(task.folder)[-1]["validation"]
+    scores = run_folder.read_rounds(task.folder)[-1].validation
     return scores["accuracy"], -scores["loss"]
 
 

@@ -42,7 +42,8 @@ from hanse.federation.messages import ClientProfile, Reply, Update
 from hanse.federation.method import Method
 from hanse.federation.run import Run
 from hanse.federation.schedule import Schedule
-from hanse.journal import round_costs, yaml_text
+from hanse.journal import yaml_text
+from hanse.journal.round_costs import training_seconds
 from hanse.journal.run_folder import Journal
 from hanse.simulation.clients_per_pass import decided
 from hanse.simulation.in_process import in_process
@@ -151,9 +152,9 @@ def run(home: Path, clients: int, rounds: int, size: str | int) -> dict[str, Any
     for record in server.rounds(chosen.run(log, in_process(chosen, log.folder))):
         now = time.perf_counter()
         memory.append(resident())
-        if record["round"]:
-            trained = round_costs.training(record["seconds"]) + record["seconds"]["evaluation"]
-            beyond.append((now - before - trained) / len(record["clients"]))
+        if record.round:
+            trained = training_seconds(record.seconds) + record.seconds["evaluation"]
+            beyond.append((now - before - trained) / len(record.clients))
         before = time.perf_counter()
     log.close()
     share = (time.process_time() - worked) / (time.perf_counter() - start)

@@ -84,7 +84,13 @@ def baselines_folder(
             name = f"alone-{client}{kind.removeprefix('alone')}" if client else kind
             outcomes = [_outcome(seed, v, name) for seed, v in zip(seeds, found, strict=True)]
             variants.append(
-                {"name": name, "client": client or None, "what": kind, "seeds": outcomes}
+                {
+                    "name": name,
+                    "kind": kind,
+                    "client": client or None,
+                    "what": kind,
+                    "seeds": outcomes,
+                }
             )
     means = {kind: _mean(clients) for kind, clients in values.items()}
     for name in ("base", *RUNGS):

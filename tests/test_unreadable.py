@@ -16,7 +16,8 @@ from hanse.errors import UserError
 from hanse.federation.client_memory import MemoryStore
 from hanse.journal import environment
 from hanse.journal.checkpoints import checkpoints, latest
-from hanse.journal.run_folder import Journal, records
+from hanse.journal.records import ENVIRONMENT
+from hanse.journal.run_folder import Journal, read_rounds
 from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.randomness import RoundContext
 from hanse.security import kits
@@ -119,7 +120,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins(tmp_path: Path
     commit(journal, 0)
     for file in checkpoints(tmp_path / "run"):
         file.unlink()  # its lines come first
-    assert journal.restore() is None and records(tmp_path / "run") == []
+    assert journal.restore() is None and read_rounds(tmp_path / "run") == []
     journal.close()
 
 
@@ -155,7 +156,7 @@ def test_a_read_only_folder_is_a_sentence_and_changes_nothing(run: Path) -> None
         journal = Journal(run)
         journal.restore()
         commit(journal, 4)
-        return records(run)[-1]["round"]
+        return read_rounds(run)[-1].round
 
     (run / ".lock").unlink()
     for place in (run, run / "state", run.parent):
@@ -253,5 +254,5 @@ def test_what_a_run_noted_of_its_machine_is_not_left_out() -> None:
     with home() as place:
         environment.note(place, "one hash")
         give(place)
-        said = unreadable(place / environment.FILE, lambda: environment.same_data(place, "another"))
+        said = unreadable(place / ENVIRONMENT, lambda: environment.same_data(place, "another"))
         assert said.startswith("UserError: ") and "could not be read" in said

@@ -29,8 +29,8 @@ from hanse.federation.schedule import Schedule
 from hanse.federation.server import rounds as loop
 from hanse.federation.server_state import ServerState
 from hanse.journal.checkpoints import latest
-from hanse.journal.ledger import Row
-from hanse.journal.run_folder import Journal, records
+from hanse.journal.records import RoundRecord
+from hanse.journal.run_folder import Journal, read_rounds
 from hanse.learners.objectives.sft import Sft
 from hanse.learners.training.job import TrainingJob
 from hanse.learners.training.loop import fit
@@ -284,7 +284,7 @@ class Meddler(Transport):
 class Outcome(NamedTuple):
     """What a federation came to: its records, what the server knows, and the run."""
 
-    records: list[Row]
+    records: list[RoundRecord]
     server_state: ServerState
     run: Run
 
@@ -356,13 +356,13 @@ def federate(
         )
         with patch("os.fsync"):  # a test's files need not outlive a power cut
             for record in loop(run):
-                if record["round"] == stop_after:
+                if record.round == stop_after:
                     break
     finally:
         journal.close()
     checkpoint = latest(folder)
     assert checkpoint is not None  # round 0 is always recorded
-    return Outcome(records(folder), ServerState.restored(checkpoint), run)
+    return Outcome(read_rounds(folder), ServerState.restored(checkpoint), run)
 
 
 def same(a: ServerState, b: ServerState) -> bool:

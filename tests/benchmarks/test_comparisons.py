@@ -49,7 +49,7 @@ def test_a_comparison_has_base_and_centralised_rows(
         assert list(ways) == ["base", "fedavg", "centralised"], content["validated"]
         assert not [row for row in ways.values() if "no_result" in row], content["validated"]
         untrained = simulation.run(load(quick, [*WORDS, f"output_dir={tmp_path / deal}"]))
-        first = run_folder.read_scores(untrained, "test-classification", 0)["items"]
+        first = [*run_folder.read_evaluation(untrained, "test-classification", 0).items]
         assert ways["base"]["seeds"][0]["items"] == "".join(f"{item:.0f}" for item in first)
         row = ways["centralised"]
         both = [
@@ -103,8 +103,8 @@ def test_in_one_place_there_are_as_many_updates_in_a_row_and_the_same_resets(
     folder = simulation.run(load(quick, words))
     # 3 rounds of 3 steps, as a silo does them
     assert made == [3, 3, 3]
-    ledger = run_folder.records(folder, "ledger")
-    assert [row["examples"] for row in ledger if row["kind"] == "train"] == [3 * 3 * 8] * 3
+    ledger = run_folder.read_ledger(folder)
+    assert [row.numbers["examples"] for row in ledger if row.kind == "train"] == [3 * 3 * 8] * 3
 
 
 def test_a_run_that_diverges_does_not_end_the_others(quick: Path, tmp_path: Path) -> None:

@@ -8,18 +8,18 @@ import pytest
 from rich.console import Console
 
 from hanse.cli.row_table import EIGHTHS, HEIGHTS, picture, skew
-from hanse.experiment.assembly.federated_dataset import ClientRowCounts, Table
+from hanse.journal.records import ClientRowCounts, DivisionRecord
 
 
-def _table(rows: dict[str, dict[str, int]], labels: list[str] | None = None) -> Table:
+def _table(rows: dict[str, dict[str, int]], labels: list[str] | None = None) -> DivisionRecord:
     held = {name: ClientRowCounts(train, 7) for name, train in rows.items()}
     known = (
         labels if labels is not None else sorted({key for train in rows.values() for key in train})
     )
-    return Table(known, held, validation=11, test=13)
+    return DivisionRecord(tuple(known), held, validation=11, test=13)
 
 
-def _drawn(table: Table, width: int = 80) -> list[str]:
+def _drawn(table: DivisionRecord, width: int = 80) -> list[str]:
     file = io.StringIO()
     console = Console(file=file, width=width, markup=False, highlight=False)
     console.print(picture(table, width))

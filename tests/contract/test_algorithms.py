@@ -14,7 +14,7 @@ from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.messages import ClientProfile, Update, validate_update
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_ledger
 from hanse.randomness import RoundContext
 from hanse.tensors.named import zeros
 from hanse.tensors.serialization import unpack
@@ -51,9 +51,9 @@ def first_updates(
 def test_learns(case: Case, tmp_path: Path) -> None:
     learners, server = silos(4, run=5, **case.adapter), held_out(**case.adapter)
     outcome = federate(built(case), learners, tmp_path / "run", server, rounds=5)
-    start, end = (outcome.records[at]["test"]["loss"] for at in (0, -1))
+    start, end = (outcome.records[at].test["loss"] for at in (0, -1))
     if case.name in PERSONAL:
-        own = [scores["loss"] for scores in outcome.records[-1]["client_test"].values()]
+        own = [scores["loss"] for scores in outcome.records[-1].client_test.values()]
         end = sum(own) / len(own)
     assert end < LEARNED * start
 
@@ -72,11 +72,11 @@ def test_resume_equals_no_stop(case: Case, tmp_path: Path) -> None:
         go(f"stopped {stop}", stop)
         gone_on = go(f"stopped {stop}")
         assert same(gone_on.server_state, whole.server_state)
-        assert [r["test"] for r in gone_on.records if "test" in r] == [
-            r["test"] for r in whole.records if "test" in r
+        assert [r.test for r in gone_on.records if r.test] == [
+            r.test for r in whole.records if r.test
         ]
         assert memories(tmp_path / f"stopped {stop}") == memories(tmp_path / "whole")
-        rows = [len(records(tmp_path / at, "ledger")) for at in (f"stopped {stop}", "whole")]
+        rows = [len(read_ledger(tmp_path / at)) for at in (f"stopped {stop}", "whole")]
         assert rows[0] == rows[1]
     # Something was kept, so that it could have been lost.
     assert memories(tmp_path / "whole") or training.optimizer_state == "reset"

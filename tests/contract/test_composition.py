@@ -20,7 +20,7 @@ from hanse.federation.interfaces.declarations import MEAN
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Instruction, Reply, Update
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_ledger
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, scale
 from toys import Meddler, Outcome, federate, held_out, silos
@@ -115,7 +115,7 @@ def test_a_combination_is_refused_or_works(case: Case, name: str, tmp_path: Path
         assert not any(tap.requests for tap in taps)
         return
     outcome = run(case, RULES[name], tmp_path / "run", taps)
-    assert [len(record.get("clients", ())) for record in outcome.records] == [0, 4, 4]
+    assert [len(record.clients) for record in outcome.records] == [0, 4, 4]
     algorithm = outcome.run.method.algorithm
     model = algorithm.model(outcome.server_state.algorithm_state)
     assert all(bool(tensor.isfinite().all()) for tensor in model.values())
@@ -205,6 +205,6 @@ def test_a_client_that_withholds_a_needed_number_is_not_counted(tmp_path: Path) 
         rounds=1,
         network=lambda inner: Meddler(inner, changed=withheld),
     )
-    assert outcome.records[-1]["clients"] == ["c0", "c2"]
-    errors = [row["error"] for row in records(tmp_path / "run", "ledger") if "error" in row]
+    assert outcome.records[-1].clients == ("c0", "c2")
+    errors = [row.error for row in read_ledger(tmp_path / "run") if row.error]
     assert errors == ["the number sum_a is missing, which the algorithm needs"]

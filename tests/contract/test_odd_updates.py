@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hanse.experiment.sections import Deployment
 from hanse.federation.messages import Reply, Update
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_ledger
 from hanse.tensors.named import all_finite, norm
 from toys import Meddler, Outcome, federate, held_out, same, silos
 
@@ -179,11 +179,11 @@ def test_what_is_refused_leaves_no_trace(case: Case, tmp_path: Path) -> None:
     for name in built(case).numbers:
         odd |= {f"{name} {what}": change(name) for what, change in REPORTED.items()}
     outcome = go(case, tmp_path / "run", [*odd.values()], len(odd))
-    rows = [row for row in records(tmp_path / "run", "ledger") if row["kind"] == "train"]
-    said = {row["round"]: row.get("error") for row in rows if row["client"] == LIAR}
+    rows = [row for row in read_ledger(tmp_path / "run") if row.kind == "train"]
+    said = {row.round: row.error for row in rows if row.client == LIAR}
     assert [what for number, what in enumerate(odd, 1) if not said[number]] == []
-    assert not any("error" in row for row in rows if row["client"] != LIAR)
-    assert all(record["clients"] == ["c0", "c2"] for record in outcome.records[1:])
+    assert not any(row.error for row in rows if row.client != LIAR)
+    assert all(record.clients == ("c0", "c2") for record in outcome.records[1:])
     assert same(outcome.server_state, go(case, tmp_path / "without", None, len(odd)).server_state)
 
 
@@ -192,10 +192,10 @@ def test_what_is_not_refused_does_no_harm(case: Case, tmp_path: Path) -> None:
     """It may be counted, within the bounds; the model stays small, and the others take part."""
     outcome = go(case, tmp_path / "run", [*HARMLESS.values()], len(HARMLESS))
     assert len(outcome.records) == 1 + len(HARMLESS)
-    assert all({"c0", "c2"} <= set(record["clients"]) for record in outcome.records[1:])
+    assert all({"c0", "c2"} <= set(record.clients) for record in outcome.records[1:])
     assert all(map(all_finite, outcome.server_state.algorithm_state.values()))
     assert norm(outcome.run.method.algorithm.model(outcome.server_state.algorithm_state)) < 1e4
-    assert math.isfinite(outcome.records[-1]["test"]["loss"])
+    assert math.isfinite(outcome.records[-1].test["loss"])
 
 
 def test_there_are_as_many_odd_updates_as_promised() -> None:

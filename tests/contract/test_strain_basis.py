@@ -17,7 +17,7 @@ from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Instruction, Update
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_ledger
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
 from toys import Meddler, Outcome, federate, held_out, same, silos
@@ -139,9 +139,9 @@ def test_planted_directions_are_found_exactly(tmp_path: Path) -> None:
 
 def test_coefficients_make_small_messages(tmp_path: Path) -> None:
     go(tmp_path / "run", Basis())
-    rows = [row for row in records(tmp_path / "run", "ledger") if row["kind"] == "train"]
-    early = {row["up"] for row in rows if row["round"] <= COLLECTED}
-    late = {row["up"] for row in rows if row["round"] > COLLECTED}
+    rows = [row for row in read_ledger(tmp_path / "run") if row.kind == "train"]
+    early = {row.up for row in rows if row.round <= COLLECTED}
+    late = {row.up for row in rows if row.round > COLLECTED}
     saved = 4 * (3 * FEATURES + 3 - RANK)  # float32 values that are not sent any more
     assert max(late) < min(early) - 0.9 * saved
 
@@ -159,7 +159,7 @@ def test_resume_equals_no_stop(tmp_path: Path, stop: int, missing: int) -> None:
 def test_client_that_missed_the_first_phase_can_encode(tmp_path: Path) -> None:
     plain = go(tmp_path / "plain", missing=COLLECTED + 1)
     coded = go(tmp_path / "coded", Basis(), missing=COLLECTED + 1)
-    assert [len(record.get("clients", ())) for record in coded.records] == [0] + [3] * 5 + [4] * 4
+    assert [len(record.clients) for record in coded.records] == [0] + [3] * 5 + [4] * 4
     assert distance(plain, coded) < 1e-5
 
 

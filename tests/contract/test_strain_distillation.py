@@ -112,7 +112,7 @@ def alone(toy: Toy) -> float:
 def test_server_learns_from_logits_alone(tmp_path: Path) -> None:
     server = held_out(TRAINING, hidden=SERVER_WIDTH)
     outcome = federate(Distillation(), clients(), tmp_path / "run", server, rounds=ROUNDS)
-    start, end = (outcome.records[at]["test"]["loss"] for at in (0, -1))
+    start, end = (outcome.records[at].test["loss"] for at in (0, -1))
     assert end < 0.5 * start
     assert end < min(alone(toy) for toy in clients().values())
 
@@ -120,7 +120,7 @@ def test_server_learns_from_logits_alone(tmp_path: Path) -> None:
 def test_clients_keep_and_are_judged_by_their_own_models(tmp_path: Path) -> None:
     server = held_out(TRAINING, hidden=SERVER_WIDTH)
     outcome = federate(Distillation(), clients(), tmp_path / "run", server, rounds=ROUNDS)
-    scored = outcome.records[-1]["client_test"]
+    scored = outcome.records[-1].client_test
     assert set(scored) == set(WIDTHS)
     for name, toy in clients().items():
         untrained = Perplexity().evaluate(toy(RoundContext(0), {}), "test").metrics["loss"]

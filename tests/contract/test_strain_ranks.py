@@ -18,7 +18,7 @@ from hanse.errors import UserError
 from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.messages import ClientProfile, Instruction, Reply, Update
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_ledger
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, layout
@@ -154,7 +154,7 @@ def test_aggregate_is_the_mean_of_products(tmp_path: Path) -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    start, end = (go(tmp_path / "run").records[at]["test"]["loss"] for at in (0, -1))
+    start, end = (go(tmp_path / "run").records[at].test["loss"] for at in (0, -1))
     assert end < 0.7 * start
 
 
@@ -172,9 +172,9 @@ def test_a_wrong_rank_is_refused(tmp_path: Path) -> None:
     refused = go(tmp_path / "refused", network=lambda inner: Meddler(inner, changed=stuck))
     without = go(tmp_path / "without", network=lambda inner: Meddler(inner, lost=gone))
     assert same(refused.server_state, without.server_state)
-    assert refused.records[-1]["clients"] == ["c1", "c2", "c3"]
-    rows = records(tmp_path / "refused", "ledger")
-    refused_for = [row["error"] for row in rows if "error" in row]
+    assert refused.records[-1].clients == ("c1", "c2", "c3")
+    rows = read_ledger(tmp_path / "refused")
+    refused_for = [row.error for row in rows if row.error]
     assert all("expected (3, " in error for error in refused_for)
     assert len(refused_for) == 2  # rounds 3 and 4
 

@@ -269,10 +269,10 @@ def test_drop_outs_in_any_phase_give_the_mean_of_the_survivors(tmp_path: Path) -
         if stay not in means:
             silent = {name: "train" for name in NAMES if name not in stay}
             means[stay] = go(tmp_path / "-".join(stay), None, silent)
-        assert summed.records[-1]["clients"] == list(stay), leaving
+        assert summed.records[-1].clients == tuple(stay), leaving
         # Each client's rounding is at most half a step, and its weight at least one example.
         assert near(summed, means[stay], rule.grid), leaving
-        assert summed.records[-1]["weight"] == means[stay].records[-1]["weight"]
+        assert summed.records[-1].weight == means[stay].records[-1].weight
     assert len(means) == 7  # all four, all but one, all but a pair
 
 
@@ -282,7 +282,7 @@ def test_too_few_clients_stop_the_round(tmp_path: Path, phase: str) -> None:
     with pytest.raises(UserError, match="only 2 clients are left"):
         go(tmp_path / "run", SecureSum(threshold=3), leaving)
     assert len(list((tmp_path / "run" / "state").iterdir())) == 1  # round 0 alone
-    assert go(tmp_path / "run", SecureSum(threshold=2), leaving).records[-1]["round"] == 1
+    assert go(tmp_path / "run", SecureSum(threshold=2), leaving).records[-1].round == 1
 
 
 def test_masked_update_tells_nothing(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from chaos_proxy import Weather
 from hanse.journal.checkpoints import checkpoints
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_ledger, read_rounds
 from history import mean_of, model_of
 from knocks import least_probability, share, share_by_chance
 from patience import patience
@@ -48,13 +48,13 @@ FIRST = 5.0  # seconds of these in which silos knock so often that they meet by 
 
 def _counted_once(made: Federation, rounds: int, silos: Sequence[str] = SILOS) -> None:
     """Each silo's update is in each round exactly once."""
-    rows = records(made.run)
-    assert [row["round"] for row in rows] == list(range(rounds + 1))
-    assert all(row["clients"] == list(silos) for row in rows[1:])
+    rows = read_rounds(made.run)
+    assert [row.round for row in rows] == list(range(rounds + 1))
+    assert all(row.clients == tuple(silos) for row in rows[1:])
     used = Counter(
-        (row["round"], row["client"])
-        for row in records(made.run, "ledger")
-        if row["kind"] == "train" and "late" not in row and "error" not in row
+        (row.round, row.client)
+        for row in read_ledger(made.run)
+        if row.kind == "train" and row.late is None and not row.error
     )
     assert set(used.values()) == {1}
     assert len(used) == rounds * len(silos)
@@ -153,11 +153,11 @@ def test_a_server_that_stands_still_for_a_minute_loses_no_silo(
         for process in stopped:
             os.kill(process, signal.SIGSTOP)
         time.sleep(60)
-        rows = len(records(made.run))
+        rows = len(read_rounds(made.run))
         for process in stopped:
             os.kill(process, signal.SIGCONT)
         start = time.monotonic()
-        while len(records(made.run)) == rows:
+        while len(read_rounds(made.run)) == rows:
             assert time.monotonic() - start < patience(60), made.said("server")
             time.sleep(0.1)
         back = time.monotonic() - start
@@ -190,13 +190,13 @@ def test_a_silo_that_dies_in_a_round_holds_up_nobody_for_longer_than_the_deadlin
             time.sleep(0.1)
         back = time.monotonic() - start
         made.done()
-    rows = records(made.run)
-    assert rows[3]["clients"] == ["silo-1", "silo-2", "silo-4"]
-    assert rows[-1]["clients"] == SILOS
-    took = rows[3]["time"] - rows[2]["time"]
+    rows = read_rounds(made.run)
+    assert rows[3].clients == ("silo-1", "silo-2", "silo-4")
+    assert rows[-1].clients == tuple(SILOS)
+    took = rows[3].time - rows[2].time
     assert took <= DEADLINE + patience(5)
     words = [*ALONE[:2], *plan]
-    wanted = mean_of(experiment_file, tmp_path / "again", states[2], 3, rows[3]["clients"], *words)
+    wanted = mean_of(experiment_file, tmp_path / "again", states[2], 3, rows[3].clients, *words)
     error = _relative_error(model_of(states[3]), wanted)
     assert error <= 1e-6
     figures(
@@ -237,8 +237,8 @@ def test_silos_that_wait_for_a_server_do_not_knock_in_step(
             name: [at for at in made.visits(f"link-{name}") if at > gone + FIRST] for name in SILOS
         }
         made.server()
-        start, rows = time.monotonic(), len(records(made.run))
-        while len(records(made.run)) <= rows:
+        start, rows = time.monotonic(), len(read_rounds(made.run))
+        while len(read_rounds(made.run)) <= rows:
             assert time.monotonic() - start < MOST_TO_THE_NEXT_ROUND, made.said("server")
             time.sleep(0.1)
         back = time.monotonic() - start

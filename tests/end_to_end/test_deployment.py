@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_rounds
 from patience import patience
 from real_federation import digest, simulated
 from standing_federation import THREE, StandingFederation, standing_federation
@@ -47,7 +47,7 @@ def test_what_silos_and_the_server_say_of_a_run(
     said = len(standing.parts.said("server"))
     standing.begin(experiment_file, tmp_path / "run", "rounds=3")
     end = time.monotonic() + patience(600)
-    while not (tmp_path / "run").exists() or len(records(tmp_path / "run")) < 2:
+    while not (tmp_path / "run").exists() or len(read_rounds(tmp_path / "run")) < 2:
         assert time.monotonic() < end, standing.parts.said("server")
         time.sleep(0.1)
     seen = {name: _figures(port) for name, port in standing.status_ports.items()}

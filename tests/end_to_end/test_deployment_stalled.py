@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_ledger, read_rounds
 from patience import patience
 from real_federation import ALONE, SILOS, federation
 
@@ -27,13 +27,13 @@ def test_stalled_silos_are_left_out_waited_for_and_taken_back(
         made.hears("server", "round 2: validation")
         os.kill(stalled[0].number, signal.SIGSTOP)
         made.hears("server", "paused, since a round needs 3: waiting for 2 of 4: silo-3, silo-4")
-        assert len(records(made.run)) == 3  # nothing is combined below the quorum
+        assert len(read_rounds(made.run)) == 3  # nothing is combined below the quorum
         for silo in stalled:
             os.kill(silo.number, signal.SIGCONT)
         made.done()
-    rows = records(made.run)
-    assert [len(row["clients"]) for row in rows[2:3]] == [3]
-    assert all(len(row["clients"]) >= 3 for row in rows[1:])
-    assert rows[2]["time"] - rows[1]["time"] < DEADLINE + patience(5)
-    late = [row for row in records(made.run, "ledger") if "late" in row]
-    assert {row["client"] for row in late} >= {"silo-4"}
+    rows = read_rounds(made.run)
+    assert [len(row.clients) for row in rows[2:3]] == [3]
+    assert all(len(row.clients) >= 3 for row in rows[1:])
+    assert rows[2].time - rows[1].time < DEADLINE + patience(5)
+    late = [row for row in read_ledger(made.run) if row.late is not None]
+    assert {row.client for row in late} >= {"silo-4"}

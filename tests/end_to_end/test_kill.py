@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_rounds
 
 pytestmark = pytest.mark.end_to_end
 
@@ -48,8 +48,8 @@ def test_killed_and_resumed_runs_end_in_the_same_adapter(
     words.append("algorithm=fedopt")
     whole = tmp_path / "whole"
     subprocess.run(command("run", experiment_file, f"output_dir={whole}", *words), check=True)
-    rounds = records(whole)
-    length = rounds[-1]["time"] - rounds[0]["time"]
+    rounds = read_rounds(whole)
+    length = rounds[-1].time - rounds[0].time
     draw = random.Random(0)
     killed = 0
     for number in range(3 * kills):  # a kill may come too late to hit

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_rounds
 
 pytestmark = pytest.mark.end_to_end
 
@@ -25,4 +25,4 @@ def test_runs_that_begin_at_once_all_end_well(
     left = [tmp_path / "runs" / name for name in folders]
     adapters = [folder / "adapter" / "adapter_model.safetensors" for folder in left]
     assert len({hashlib.sha256(file.read_bytes()).digest() for file in adapters}) == 1
-    assert all(len(records(folder)) == 2 for folder in left)
+    assert all(len(read_rounds(folder)) == 2 for folder in left)

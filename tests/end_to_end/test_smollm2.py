@@ -77,8 +77,8 @@ def _scored_by_peft(folder: Path, experiment: Experiment) -> list[float]:
 def test_its_adapter_scores_the_same_in_plain_peft(tmp_path: Path) -> None:
     experiment = _experiment(tmp_path / "run")
     folder = simulation.run(experiment)
-    kept = run_folder.read_scores(folder, "test-classification", 1)["items"]
-    assert kept != run_folder.read_scores(folder, "test-classification", 0)["items"]
+    kept = run_folder.read_evaluation(folder, "test-classification", 1).items
+    assert kept != run_folder.read_evaluation(folder, "test-classification", 0).items
     assert _scored_by_peft(folder, experiment) == kept
 
 
@@ -92,6 +92,6 @@ def test_unequal_ranks_end_in_one_adapter_whether_stopped_or_not(tmp_path: Path)
     again = simulation.resume(tmp_path / "stopped")
     adapters = [(run / "adapter" / WEIGHTS).read_bytes() for run in (folder, again)]
     assert adapters[0] == adapters[1]
-    kept = run_folder.read_scores(folder, "test-classification", 2)["items"]
-    assert kept != run_folder.read_scores(folder, "test-classification", 0)["items"]
+    kept = run_folder.read_evaluation(folder, "test-classification", 2).items
+    assert kept != run_folder.read_evaluation(folder, "test-classification", 0).items
     assert _scored_by_peft(folder, experiment) == kept

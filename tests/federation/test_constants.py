@@ -19,7 +19,7 @@ from hanse.federation.constants import Constants, ConstantStore
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import Instruction, Reply, Request
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_ledger
 from hanse.randomness import RoundContext
 from hanse.tensors.serialization import MessageError
 from toys import Batch, Meddler, Outcome, Toy, ToyLearner, federate, held_out, same, silos
@@ -74,9 +74,9 @@ def test_all_have_the_servers(tmp_path: Path) -> None:
     alike = go(tmp_path / "alike")
     unlike = go(tmp_path / "unlike", {"c0": 0.3, "c1": -0.2, "c2": 0.1})
     assert same(alike.server_state, unlike.server_state)
-    assert alike.records[-1]["client_test"].keys() == {"c0", "c1", "c2"}
+    assert alike.records[-1].client_test.keys() == {"c0", "c1", "c2"}
     for a, b in zip(alike.records, unlike.records, strict=True):
-        assert a.get("test") == b.get("test") and a["bytes"] == b["bytes"]
+        assert a.test == b.test and a.bytes == b.bytes
     assert not same(alike.server_state, go(tmp_path / "other", server=0.3).server_state)
 
 
@@ -95,8 +95,8 @@ def test_they_are_sent_once(tmp_path: Path) -> None:
         *[(3, False)] * 3,
     ]
     assert len({r.constants for r in requests}) == 1 and len(requests[0].constants) == 64
-    rows = records(tmp_path / "run", "ledger")
-    sizes = [row["down"] for row in rows if row["kind"] == "train"]
+    rows = read_ledger(tmp_path / "run")
+    sizes = [row.down for row in rows if row.kind == "train"]
     first = requests[0]
     assert sizes[0] - sizes[3] == len(first.pack()) - len(replace(first, given={}).pack()) > 16
 
@@ -104,7 +104,7 @@ def test_they_are_sent_once(tmp_path: Path) -> None:
 def test_who_joins_later_is_sent_them_then(tmp_path: Path) -> None:
     whole = go(tmp_path / "run", fraction_train=0.34, rounds=4)
     assert whole.server_state.holding <= {"c0", "c1", "c2"}
-    assert [r["client_test"].keys() for r in whole.records[-1:]] == [{"c0", "c1", "c2"}]
+    assert [r.client_test.keys() for r in whole.records[-1:]] == [{"c0", "c1", "c2"}]
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
@@ -113,9 +113,9 @@ def test_resume_equals_no_stop_on_whatever_machine(tmp_path: Path, stop: int) ->
     go(tmp_path / "stopped", stop_after=stop)
     gone_on = go(tmp_path / "stopped", {"c0": 1.0, "c1": 2.0}, server=3.0)
     assert same(whole.server_state, gone_on.server_state)
-    assert [r.get("test") for r in gone_on.records] == [r.get("test") for r in whole.records]
+    assert [r.test for r in gone_on.records] == [r.test for r in whole.records]
     rows = [
-        [(row["client"], row["kind"], row["down"]) for row in records(tmp_path / at, "ledger")]
+        [(row.client, row.kind, row.down) for row in read_ledger(tmp_path / at)]
         for at in ("whole", "stopped")
     ]
     assert rows[0] == rows[1]
@@ -127,10 +127,10 @@ def test_a_client_that_has_lost_them_is_sent_them_again(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run" / "clients" / "constants")
     gone_on = go(tmp_path / "run", {"c0": 1.0, "c1": 2.0, "c2": 3.0})
     assert same(whole.server_state, gone_on.server_state)
-    rows = [row for row in records(tmp_path / "run", "ledger") if row["kind"] == "train"]
+    rows = [row for row in read_ledger(tmp_path / "run") if row.kind == "train"]
     # One client's were the whole machine's, and it writes them down for all.
-    assert [row["round"] for row in rows] == [1, 1, 1, 2, 2, 2, 2, 3, 3, 3]
-    assert not any("error" in row for row in rows)
+    assert [row.round for row in rows] == [1, 1, 1, 2, 2, 2, 2, 3, 3, 3]
+    assert not any(row.error for row in rows)
 
 
 def test_a_damaged_file_counts_as_lost(tmp_path: Path) -> None:
@@ -160,9 +160,9 @@ def test_changed_on_the_way_they_are_refused(tmp_path: Path) -> None:
             super().send(client, request.pack())
 
     outcome = go(tmp_path / "run", network=Altering)
-    assert outcome.records[1]["clients"] == ["c0", "c2"]
-    errors = [row for row in records(tmp_path / "run", "ledger") if "error" in row]
-    assert errors[0]["client"] == "c1" and "other constants" in errors[0]["error"]
+    assert outcome.records[1].clients == ("c0", "c2")
+    errors = [row for row in read_ledger(tmp_path / "run") if row.error]
+    assert errors[0].client == "c1" and "other constants" in errors[0].error
 
 
 def test_a_client_cannot_ask_for_ever(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_client_cannot_ask_for_ever(tmp_path: Path) -> None:
         return replace(reply, error="it lacks them.", lacks=digest) if mine else reply
 
     outcome = go(tmp_path / "run", network=lambda inner: Meddler(inner, changed=always))
-    assert outcome.records[2]["clients"] == ["c0", "c2"]
+    assert outcome.records[2].clients == ("c0", "c2")
 
 
 def test_a_hash_is_no_path() -> None:

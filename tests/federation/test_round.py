@@ -19,7 +19,7 @@ from hanse.federation.algorithms.scaffold import Scaffold
 from hanse.federation.messages import ClientProfile, Reply, Update
 from hanse.federation.screening import NormBound, outliers, refuse_large
 from hanse.journal.checkpoints import latest
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_ledger
 from hanse.tensors import serialization
 from hanse.tensors.serialization import MessageError
 from toys import Meddler, Outcome, federate, same, silos, with_tensors
@@ -109,10 +109,10 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 def test_a_refused_update_leaves_no_trace(tmp_path: Path, what: str, without: Outcome) -> None:
     outcome = go(tmp_path / "run", changed=only_c1(REFUSED[what]))
     assert same(outcome.server_state, without.server_state)
-    assert outcome.records[-1]["clients"] == ["c0", "c2"]
-    errors = [row for row in records(tmp_path / "run", "ledger") if "error" in row]
-    assert [row["client"] for row in errors] == ["c1", "c1"]
-    assert all(row["error"] for row in errors)
+    assert outcome.records[-1].clients == ("c0", "c2")
+    errors = [row for row in read_ledger(tmp_path / "run") if row.error]
+    assert [row.client for row in errors] == ["c1", "c1"]
+    assert all(row.error for row in errors)
 
 
 @pytest.mark.parametrize(
@@ -130,26 +130,30 @@ def test_what_is_no_reply_of_its_sender_ends_the_wait_for_it(
 
     outcome = federate(FedAvg(), silos(3), tmp_path / "run", rounds=2, network=Noise)
     assert same(outcome.server_state, without.server_state)
-    errors = [row["error"] for row in records(tmp_path / "run", "ledger") if "error" in row]
+    errors = [row.error for row in read_ledger(tmp_path / "run") if row.error]
     assert len(errors) == 2 and all(said in error for error in errors)
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, 12.0])
 def test_an_allowed_weight_is_used(tmp_path: Path, value: float, without: Outcome) -> None:
     outcome = go(tmp_path / "run", changed=only_c1(weight(value)))
-    assert outcome.records[-1]["weight"] == 8 + value + 16
+    assert outcome.records[-1].weight == 8 + value + 16
     assert same(outcome.server_state, without.server_state) == (value == 0)
 
 
-@pytest.mark.parametrize("name", ["up", "down", "client", "kind", "error", "round"])
+@pytest.mark.parametrize(
+    "name", ["up", "down", "client", "kind", "error", "round", "late", "unused"]
+)
 def test_a_number_cannot_rewrite_the_ledger(tmp_path: Path, name: str) -> None:
     plain, named = go(tmp_path / "plain"), go(tmp_path / "named", changed=only_c1(number(name, 7)))
-    assert named.records[-1]["round"] == plain.records[-1]["round"] == 2
+    assert named.records[-1].round == plain.records[-1].round == 2
     for column in ("client", "kind", "round", "down"):
-        rows = [[r[column] for r in records(tmp_path / at, "ledger")] for at in ("plain", "named")]
+        rows = [
+            [getattr(r, column) for r in read_ledger(tmp_path / at)] for at in ("plain", "named")
+        ]
         assert rows[0] == rows[1]
-    rows = records(tmp_path / "named", "ledger")
-    assert all(row["up"] > 100 and "error" not in row for row in rows)
+    rows = read_ledger(tmp_path / "named")
+    assert all(row.up > 100 and not row.error and row.late is None for row in rows)
 
 
 def test_tensors_come_in_one_order() -> None:
@@ -173,8 +177,8 @@ def test_replies_may_come_in_any_order(tmp_path: Path, seed: int) -> None:
 
     as_asked, any_order = nine("as asked"), nine("any order", rearranged=shuffled)
     assert same(as_asked.server_state, any_order.server_state)
-    own, other = (records(tmp_path / name, "ledger") for name in ("as asked", "any order"))
-    assert [row["client"] for row in own] == [row["client"] for row in other]
+    own, other = (read_ledger(tmp_path / name) for name in ("as asked", "any order"))
+    assert [row.client for row in own] == [row.client for row in other]
 
 
 def test_a_weight_beyond_the_declared_examples_is_refused(tmp_path: Path, without: Outcome) -> None:
@@ -185,7 +189,7 @@ def test_a_weight_beyond_the_declared_examples_is_refused(tmp_path: Path, withou
 
 
 def _errors(folder: Path) -> list[str]:
-    return [row["error"] for row in records(folder, "ledger") if "error" in row]
+    return [row.error for row in read_ledger(folder) if row.error]
 
 
 @pytest.mark.parametrize("value", [1e3, 1e30, 3e38])
@@ -276,9 +280,9 @@ def test_an_odd_score_of_a_client_that_did_not_train_ends_nothing(tmp_path: Path
     network = lambda inner: Meddler(inner, changed=odd)  # noqa: E731
     settings = {"rounds": 1, "fraction_train": 0.34, "network": network}
     outcome = federate(FedAvg(), silos(3), tmp_path / "run", **settings)  # type: ignore[arg-type]
-    assert "client_test" not in outcome.records[-1] and len(outcome.records) == 2
-    rows = records(tmp_path / "run", "ledger")
-    assert [row["kind"] for row in rows if "error" in row] == ["evaluate"] * 3
+    assert not outcome.records[-1].client_test and len(outcome.records) == 2
+    rows = read_ledger(tmp_path / "run")
+    assert [row.kind for row in rows if row.error] == ["evaluate"] * 3
 
 
 def test_a_product_far_beyond_the_others_is_refused() -> None:

@@ -18,7 +18,7 @@ from hanse.federation.client import respond
 from hanse.federation.messages import Reply, Request
 from hanse.federation.round import RoundExchange, open_round
 from hanse.federation.server import start
-from hanse.journal.run_folder import Journal, records
+from hanse.journal.run_folder import Journal, read_ledger
 from hanse.learners.adapters.peft import Peft
 from hanse.learners.injection.tuners import lora_xs
 from hanse.learners.load import load as load_model
@@ -97,11 +97,11 @@ def test_check_predicts_what_is_sent_once(experiment_file: Path, adapter: str) -
     found = preview(experiment)
     folder = simulation.run(experiment)
     assert (found.once > 0) == (adapter in (XS, VERA))
-    for row in records(folder, "ledger"):
-        if row["kind"] == "train":
-            once = found.once if row["round"] == 1 else 0
-            assert row["down"] == found.down[row["client"]] + once
-            assert row["up"] == found.up[row["client"]]
+    for row in read_ledger(folder):
+        if row.kind == "train":
+            once = found.once if row.round == 1 else 0
+            assert row.down == found.down[row.client] + once
+            assert row.up == found.up[row.client]
 
 
 def test_a_run_goes_on_with_the_factors_that_it_began_with(

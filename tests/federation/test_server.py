@@ -21,7 +21,8 @@ from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile, Instruction, Reply, Request
 from hanse.federation.round import open_round
 from hanse.journal.checkpoints import checkpoints
-from hanse.journal.run_folder import read_scores, records
+from hanse.journal.records import Traffic
+from hanse.journal.run_folder import read_evaluation, read_ledger, read_rounds
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from toys import Meddler, Outcome, Toy, ToyLearner, federate, same, silos, with_tensors
@@ -50,7 +51,7 @@ def test_order_of_arrival_does_not_matter(tmp_path: Path, seed: int) -> None:
     mixed = go(tmp_path / "mixed", network=lambda inner: Meddler(inner, rearranged=shuffled))
     assert same(mixed.server_state, go(tmp_path / "plain").server_state)
     assert any(instruction != tuple(sorted(instruction)) for instruction in instructions)
-    assert all(record["clients"] == sorted(record["clients"]) for record in mixed.records[1:])
+    assert all(list(record.clients) == sorted(record.clients) for record in mixed.records[1:])
 
 
 def test_replies_that_nobody_asked_for_are_ignored(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_replies_that_nobody_asked_for_are_ignored(tmp_path: Path) -> None:
     noisy = go(tmp_path / "noisy", network=lambda inner: Meddler(inner, rearranged=repeated))
     plain = go(tmp_path / "plain")
     assert same(noisy.server_state, plain.server_state)
-    assert [r["bytes"] for r in noisy.records] == [r["bytes"] for r in plain.records]
+    assert [r.bytes for r in noisy.records] == [r.bytes for r in plain.records]
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,9 @@ def test_a_client_that_fails_is_left_out(tmp_path: Path) -> None:
     failed = federate(FedAvg(), learners, tmp_path / "failed")
     without = go(tmp_path / "without", network=lambda inner: Meddler(inner, silent))
     assert same(failed.server_state, without.server_state)
-    assert [r.get("weight") for r in failed.records] == [None, 8 + 12 + 16 + 20, 40, 40]
-    assert failed.records[2]["clients"] == ["c0", "c1", "c3"]
-    errors = [r["error"] for r in records(tmp_path / "failed", "ledger") if "error" in r]
+    assert [r.weight for r in failed.records] == [None, 8 + 12 + 16 + 20, 40, 40]
+    assert failed.records[2].clients == ("c0", "c1", "c3")
+    errors = [r.error for r in read_ledger(tmp_path / "failed") if r.error]
     assert errors[0] == "c2 has no memory left."
 
 
@@ -110,7 +111,7 @@ def test_a_round_without_updates_stops_with_the_reasons(tmp_path: Path) -> None:
         federate(FedAvg(), learners, tmp_path / "run")
     assert "round 2" in str(stopped.value)
     assert all(f"{name}: {name} has no memory left." in str(stopped.value) for name in learners)
-    assert [r["round"] for r in records(tmp_path / "run")] == [0, 1]
+    assert [r.round for r in read_rounds(tmp_path / "run")] == [0, 1]
     # Once the machines are mended, the run goes on as if nothing had been.
     mended = federate(FedAvg(), silos(2, KEEP), tmp_path / "run")
     assert same(
@@ -138,9 +139,11 @@ def test_sample_is_seeded_and_of_the_right_size() -> None:
 def test_each_round_draws_its_own_clients(tmp_path: Path) -> None:
     outcome = go(tmp_path / "run", rounds=6, fraction_train=0.5)
     profiles = {profile.name: profile for profile in outcome.run.transport.profiles()}
-    drawn = [record["clients"] for record in outcome.records[1:]]
-    assert drawn == [list(sample(profiles, 0.5, RoundContext(0, number))) for number in range(1, 7)]
-    assert len(set(map(tuple, drawn))) > 1
+    drawn = [record.clients for record in outcome.records[1:]]
+    assert drawn == [
+        tuple(sample(profiles, 0.5, RoundContext(0, number))) for number in range(1, 7)
+    ]
+    assert len(set(drawn)) > 1
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ class Fussy(FedAvg):
 
 def test_a_client_without_an_order_is_not_of_the_round(tmp_path: Path) -> None:
     outcome = federate(Fussy(), silos(3), tmp_path / "run", rounds=1)
-    assert outcome.records[-1]["clients"] == ["c0", "c2"]
+    assert outcome.records[-1].clients == ("c0", "c2")
     profiles = {profile.name: profile for profile in outcome.run.transport.profiles()}
     exchange = open_round(outcome.run, 1, outcome.server_state, profiles)
     assert list(exchange.profiles) == ["c0", "c2"]
@@ -186,10 +189,10 @@ def test_an_unchanged_model_is_not_scored_again(
     found = federate(Stubborn(), silos(1), tmp_path / "run", rounds=4)
     on_the_server = [split for split in asked if split == "validation"]
     assert len(on_the_server) == 2, "before the first round, and after it"
-    scores = [record["validation"] for record in found.records]
+    scores = [record.validation for record in found.records]
     assert scores[0] != scores[1] == scores[2] == scores[3] == scores[4]
-    kept = read_scores(tmp_path / "run", "test-loss", 4)
-    assert kept["metrics"] == found.records[4]["test"]
+    kept = read_evaluation(tmp_path / "run", "test-loss", 4)
+    assert kept.metrics == found.records[4].test
 
 
 # ---- the disk
@@ -214,8 +217,8 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_used(tmp_path: Path) -
         newest.write_bytes(damaged(newest.read_bytes(), draw))
         gone_on = go(folder)
         assert same(gone_on.server_state, whole.server_state)
-        assert [record["round"] for record in gone_on.records] == [0, 1, 2, 3]
-        assert gone_on.records[-1]["test"] == whole.records[-1]["test"]
+        assert [record.round for record in gone_on.records] == [0, 1, 2, 3]
+        assert gone_on.records[-1].test == whole.records[-1].test
 
 
 # ---- the journal
@@ -229,15 +232,15 @@ def test_ledger_holds_the_real_lengths_of_the_messages(tmp_path: Path) -> None:
         return taps[0]
 
     outcome = go(tmp_path / "run", network=tapped)
-    rows = records(tmp_path / "run", "ledger")
+    rows = read_ledger(tmp_path / "run")
     asked = [(Request.parse(m).round, Request.parse(m).kind, len(m)) for m in taps[0].requests]
-    assert [(row["round"], row["kind"], row["down"]) for row in rows] == asked
+    assert [(row.round, row.kind, row.down) for row in rows] == asked
     answers = {(r.client, r.round, r.kind): len(m) for m in taps[0].replies for r in [_read(m)]}
-    assert {(r["client"], r["round"], r["kind"]): r["up"] for r in rows} == answers
+    assert {(r.client, r.round, r.kind): r.up for r in rows} == answers
     for record in outcome.records:
-        of_round = [row for row in rows if row["round"] == record["round"]]
-        sums = {way: sum(row[way] for row in of_round) for way in ("down", "up")}
-        assert record["bytes"] == sums
+        of_round = [row for row in rows if row.round == record.round]
+        down, up = sum(row.down for row in of_round), sum(row.up for row in of_round)
+        assert record.bytes == Traffic(down, up)
 
 
 def _read(message: bytes) -> Reply:
@@ -247,11 +250,11 @@ def _read(message: bytes) -> Reply:
 def test_round_zero_is_before_all_training(tmp_path: Path) -> None:
     outcome = go(tmp_path / "run", stop_after=0)
     [record] = outcome.records
-    assert record["round"] == 0
-    assert record["bytes"] == {"down": 0, "up": 0}
-    assert not record.keys() & {"clients", "weight", "train", "client_test"}
-    assert record["test"]["loss"] == pytest.approx(torch.tensor(3.0).log().item())
-    assert record["validation"]["loss"] == pytest.approx(torch.tensor(3.0).log().item())
+    assert record.round == 0
+    assert record.bytes == Traffic(0, 0)
+    assert not (record.clients or record.weight or record.train or record.client_test)
+    assert record.test["loss"] == pytest.approx(torch.tensor(3.0).log().item())
+    assert record.validation["loss"] == pytest.approx(torch.tensor(3.0).log().item())
     assert outcome.server_state.last_counted_rounds == {}
 
 
@@ -285,13 +288,13 @@ def test_round_below_its_quorum_is_asked_again_and_changes_nothing(tmp_path: Pat
 
     paused = go(tmp_path / "paused", network=network, quorum=3)
     assert same(paused.server_state, go(tmp_path / "plain").server_state)
-    assert networks[0].gathered == [(paused.records[1]["clients"], 3)]
+    assert networks[0].gathered == [(list(paused.records[1].clients), 3)]
 
 
 def test_round_with_its_quorum_goes_on_without_the_others(tmp_path: Path) -> None:
     away = {2: {"c1"}}
     short = go(tmp_path, network=lambda inner: Away(inner, away), quorum=3)
-    assert [len(record["clients"]) for record in short.records[1:]] == [4, 3, 4]
+    assert [len(record.clients) for record in short.records[1:]] == [4, 3, 4]
 
 
 def test_late_answers_are_not_used_and_counted(tmp_path: Path) -> None:
@@ -304,9 +307,9 @@ def test_late_answers_are_not_used_and_counted(tmp_path: Path) -> None:
 
     late = go(tmp_path / "late", network=lambda inner: Meddler(inner, rearranged=delayed))
     assert same(late.server_state, go(tmp_path / "plain").server_state)
-    rows = [row for row in records(tmp_path / "late", "ledger") if "late" in row]
-    assert {(row["round"], row["late"]) for row in rows} >= {(2, 1), (3, 2)}
-    assert all(row["up"] == 0 and row["unused"] > 0 for row in rows)
+    rows = [row for row in read_ledger(tmp_path / "late") if row.late is not None]
+    assert {(row.round, row.late) for row in rows} >= {(2, 1), (3, 2)}
+    assert all(row.up == 0 and row.unused > 0 for row in rows)
 
 
 def test_of_more_clients_than_needed_the_first_to_answer_count(tmp_path: Path) -> None:
@@ -319,4 +322,4 @@ def test_of_more_clients_than_needed_the_first_to_answer_count(tmp_path: Path) -
         fraction_train=0.5,
         over_selection=2.0,
     )
-    assert [record["clients"] for record in run.records[1:]] == [["c2", "c3"]] * 3
+    assert [record.clients for record in run.records[1:]] == [("c2", "c3")] * 3

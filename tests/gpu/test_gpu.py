@@ -57,7 +57,7 @@ def _adapter(folder: Path) -> dict[str, torch.Tensor]:
 
 def _losses(folder: Path) -> list[float]:
     """Of validation, round by round; the first is that of the base model."""
-    return [record["validation"]["loss"] for record in run_folder.records(folder)]
+    return [record.validation["loss"] for record in run_folder.read_rounds(folder)]
 
 
 def test_a_cohort_ends_where_one_after_another_does(run: Any) -> None:
@@ -117,7 +117,7 @@ def test_resume_ends_in_the_same_adapter_bit_for_bit(run: Any, together: str) ->
     with pytest.raises(errors.StoppedError):
         run("stopped", f"clients_per_pass={together}", stop=stop)
     folder = Path(whole).parent / "stopped"
-    assert len(run_folder.records(folder)) < len(run_folder.records(whole))
+    assert len(run_folder.read_rounds(folder)) < len(run_folder.read_rounds(whole))
     resumed = _adapter(simulation.resume(folder))
     for name, tensor in _adapter(whole).items():
         assert torch.equal(resumed[name], tensor)

@@ -27,20 +27,21 @@ def test_speed_is_noted_beside_what_resume_keeps_to(tmp_path: Path) -> None:
 
 
 def test_without_a_gpu_nothing_is_said_of_it() -> None:
-    assert torch.cuda.is_initialized() or environment.gpu() == {}
+    assert torch.cuda.is_initialized() or environment.peak_gpu_memory() is None
+    assert torch.cuda.is_initialized() or environment.gpu_use() is None
 
 
 def test_the_gpu_is_asked_for_memory_and_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 10**9)
     monkeypatch.setattr(torch.cuda, "utilization", lambda: 75)
-    assert environment.gpu() == {"gpu_memory": 3e9, "gpu_use": 0.75}
+    assert (environment.peak_gpu_memory(), environment.gpu_use()) == (3e9, 0.75)
 
     def missing() -> int:
         raise ModuleNotFoundError("pynvml does not seem to be installed")
 
     monkeypatch.setattr(torch.cuda, "utilization", missing)
-    assert environment.gpu() == {"gpu_memory": 3e9}
+    assert (environment.peak_gpu_memory(), environment.gpu_use()) == (3e9, None)
 
 
 def test_what_was_noted_of_the_precision_is_told(tmp_path: Path) -> None:

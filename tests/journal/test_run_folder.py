@@ -14,7 +14,9 @@ from hanse import atomic_files
 from hanse.errors import UserError
 from hanse.journal.checkpoints import Checkpoint, checkpoints, latest
 from hanse.journal.ledger import Ledger
-from hanse.journal.run_folder import Journal, read_scores, records
+from hanse.journal.record_files import RecordError
+from hanse.journal.records import ClientRecord, Evaluation, GeneratedSample, RoundRecord, Traffic
+from hanse.journal.run_folder import Journal, read_evaluation, read_ledger, read_rounds
 
 
 def checkpoint(number: int) -> Checkpoint:
@@ -29,7 +31,8 @@ def commit(journal: Journal, number: int) -> None:
     journal.ledger.received("silo-1", "train", 60, {"loss": 0.5})
     with journal.ledger.time("training"):
         pass
-    journal.commit(checkpoint(number), {"round": number, "seconds": {"evaluation": 1.0}})
+    record = RoundRecord(round=number, bytes=Traffic(100, 60), seconds={"evaluation": 1.0})
+    journal.commit(checkpoint(number), record)
 
 
 @pytest.fixture
@@ -49,12 +52,10 @@ def test_what_was_committed_is_restored(run: Path) -> None:
     assert found.counted == {"silo-1": 2, "silo/2": 0}
     tensor = found.groups["algorithm.model"]["w"]
     assert tensor.dtype == torch.bfloat16 and tensor.tolist() == [2, 2, 2]
-    assert [row["round"] for row in records(run)] == [0, 1, 2]
-    assert records(run)[1]["seconds"].keys() == {"evaluation", "training", "journal"}
-    [row] = [row for row in records(run, "ledger") if row["round"] == 1]
-    assert row == {
-        "round": 1, "client": "silo-1", "kind": "train", "down": 100, "up": 60, "loss": 0.5
-    }  # fmt: skip
+    assert [record.round for record in read_rounds(run)] == [0, 1, 2]
+    assert read_rounds(run)[1].seconds.keys() == {"evaluation", "training", "journal"}
+    [row] = [row for row in read_ledger(run) if row.round == 1]
+    assert row == ClientRecord(1, "silo-1", "train", 100, 60, {"loss": 0.5})
     assert (run / "experiment.yaml").read_text() == "name: trial\n"
     journal.close()
 
@@ -62,7 +63,7 @@ def test_what_was_committed_is_restored(run: Path) -> None:
 def test_a_new_run_has_nothing_to_restore(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / "run", "")
     assert journal.restore() is None and latest(tmp_path / "run") is None
-    assert records(tmp_path / "run") == []
+    assert read_rounds(tmp_path / "run") == []
     journal.close()
 
 
@@ -90,10 +91,10 @@ def test_a_damaged_state_gives_way_to_the_one_before(
     found = journal.restore()
     assert found is not None and found.round == 1
     assert "damaged" in caplog.text and not newest.exists()
-    assert [row["round"] for row in records(run)] == [0, 1]
-    assert [row["round"] for row in records(run, "ledger")] == [0, 1]
+    assert [record.round for record in read_rounds(run)] == [0, 1]
+    assert [row.round for row in read_ledger(run)] == [0, 1]
     commit(journal, 2)
-    assert [row["round"] for row in records(run)] == [0, 1, 2]
+    assert [record.round for record in read_rounds(run)] == [0, 1, 2]
     journal.close()
 
 
@@ -126,25 +127,36 @@ def test_lines_of_a_round_without_its_state_are_taken_back(
     with monkeypatch.context() as broken, pytest.raises(UserError):
         broken.setattr(atomic_files, "write", full)
         commit(journal, 3)
-    assert [row["round"] for row in records(run)] == [0, 1, 2, 3]
+    assert [record.round for record in read_rounds(run)] == [0, 1, 2, 3]
     found = journal.restore()
     assert found is not None and found.round == 2
-    assert [row["round"] for row in records(run)] == [0, 1, 2]
-    assert [row["round"] for row in records(run, "ledger")] == [0, 1, 2]
+    assert [record.round for record in read_rounds(run)] == [0, 1, 2]
+    assert [row.round for row in read_ledger(run)] == [0, 1, 2]
     journal.close()
 
 
-@pytest.mark.parametrize(
-    "half", [b'{"round": 3, "lo', b'{"round": 3}', b"\xff\xfe\n", b"[]\n", b"7\n"]
-)
-def test_a_line_that_is_not_whole_is_no_record(run: Path, half: bytes) -> None:
+@pytest.mark.parametrize("half", [b'{"round": 3, "lo', b'{"round": 3}'])
+def test_a_line_that_is_not_ended_is_no_record(run: Path, half: bytes) -> None:
     with (run / "metrics.jsonl").open("ab") as file:
         file.write(half)
-    assert [row["round"] for row in records(run)] == [0, 1, 2]
+    assert [record.round for record in read_rounds(run)] == [0, 1, 2]
     journal = Journal(run)
     journal.restore()
     commit(journal, 3)
-    assert [row["round"] for row in records(run)] == [0, 1, 2, 3]
+    assert [record.round for record in read_rounds(run)] == [0, 1, 2, 3]
+    journal.close()
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe\n", b"[]\n", b"7\n", b'{"round": 3, "lo\n'])
+def test_a_damaged_line_is_an_error_until_the_run_is_resumed(run: Path, line: bytes) -> None:
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(line)
+    with pytest.raises(RecordError, match=r"metrics\.jsonl:4 cannot be read"):
+        read_rounds(run)
+    journal = Journal(run)
+    journal.restore()
+    commit(journal, 3)
+    assert [record.round for record in read_rounds(run)] == [0, 1, 2, 3]
     journal.close()
 
 
@@ -163,7 +175,7 @@ def test_two_processes_cannot_work_on_one_run(run: Path) -> None:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
         with pytest.raises(UserError, match="another process is working on"):
             Journal(run)
-        assert len(records(run)) == 3  # reading is free
+        assert len(read_rounds(run)) == 3  # reading is free
         other.communicate()
     journal = Journal(run)  # the lock went with the process
     refused = subprocess.run(command, capture_output=True, input=b"")
@@ -232,14 +244,13 @@ def test_a_folder_that_is_none_is_a_users_error(tmp_path: Path) -> None:
 
 def test_scores_are_kept_item_by_item(run: Path) -> None:
     journal = Journal(run)
-    sample = {"prompt": "2 + 2?", "answer": "4", "said": "vier"}
-    journal.scores("test-generation", 2, {"chrf": 0.5}, [1.0, 0.0], [sample])
+    sample = GeneratedSample("2 + 2?", "4", "vier")
+    evaluation = Evaluation(2, {"chrf": 0.5}, (1.0, 0.0), (sample,))
+    journal.keep("test-generation", evaluation)
     journal.close()
-    found = read_scores(run, "test-generation", 2)
-    scores = {"metrics": {"chrf": 0.5}, "items": [1.0, 0.0], "samples": [sample]}
-    assert found == {"round": 2, **scores}
-    with pytest.raises(FileNotFoundError):
-        read_scores(run, "test-generation", 1)
+    assert read_evaluation(run, "test-generation", 2) == evaluation
+    with pytest.raises(RecordError, match=r"no scores in .*test-generation-00001\.json"):
+        read_evaluation(run, "test-generation", 1)
 
 
 def test_the_ledger_books_a_reply_to_its_request() -> None:
@@ -249,8 +260,9 @@ def test_the_ledger_books_a_reply_to_its_request() -> None:
     ledger.sent("a", "evaluate", 30)
     ledger.received("a", "train", 5, {"loss": 2.0})
     ledger.received("b", "train", 1, {}, error="out of memory")
-    assert ledger.total("down") == 60 and ledger.total("up", "train") == 6
-    assert ledger.total("loss") == 2.0
-    rows, _ = ledger.take()
-    assert [row.get("error") for row in rows] == [None, "out of memory", None]
-    assert ledger.take() == ([], {})
+    assert ledger.traffic() == Traffic(60, 6)
+    assert ledger.total("loss", "train") == 2.0 and ledger.total("loss", "evaluate") == 0.0
+    rows, _ = ledger.take(4)
+    assert [row.error for row in rows] == ["", "out of memory", ""]
+    assert [row.round for row in rows] == [4, 4, 4]
+    assert ledger.take(5) == ([], {})

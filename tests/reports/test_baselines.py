@@ -6,7 +6,8 @@ import pytest
 
 from folders import EVIL, baselines_folder, record, write_lines
 from hanse.errors import UserError
-from hanse.reports.baselines.baselines_data import Baselines, Line, Span, own_scores, read
+from hanse.journal.baselines_records import BaselinesRecord, Span, SummaryLine
+from hanse.reports.baselines.baselines_data import gain, own_scores, read
 from hanse.reports.baselines.page import write_baselines_report
 from reports.test_run_page import Page, words
 
@@ -97,7 +98,7 @@ def test_a_ladder_that_cannot_be_read_is_refused(tmp_path: Path, content: str) -
 @pytest.mark.parametrize("higher", [True, False])
 def test_a_gain_is_better_above_zero_for_any_metric(higher: bool) -> None:
     """Federated 3, the other 2: a gain for accuracy, a loss for a loss."""
-    line = Line("alone", "", 2.0, 1, 1, Span(-1.0, -1.5, -0.25))
-    baselines = Baselines("x", 1, 1, (0, 1), "", higher_is_better=higher)
+    line = SummaryLine("alone", "", 2.0, 1, 1, Span(-1.0, -1.5, -0.25))
+    baselines = BaselinesRecord("x", 1, 1, (0, 1), "", higher_is_better=higher)
     expected = Span(1.0, 0.25, 1.5) if higher else Span(-1.0, -1.5, -0.25)
-    assert baselines.gain(line) == expected
+    assert gain(baselines, line) == expected

@@ -109,7 +109,7 @@ def test_after_a_completion_nothing_is_said(run: Run) -> None:
 
 def test_a_label_is_chosen_as_the_task_chooses_it(run: Run) -> None:
     folder = run("labelled")
-    right = run_folder.read_scores(folder, "test-classification", 2)["items"]
+    right = [*run_folder.read_evaluation(folder, "test-classification", 2).items]
     talk = open_talk(folder)
     rows = _held_out(folder)
     chosen = [talk.choose(text) for text, _ in rows]

@@ -37,47 +37,47 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
 
 
 def test_generation_is_measured_on_the_test_rows_before_and_after(home: Path) -> None:
-    first, middle, last = run_folder.records(home / "run")
+    first, middle, last = run_folder.read_rounds(home / "run")
     for record in (first, last):
-        assert list(record["test"]) == [
+        assert list(record.test) == [
             *("loss", "perplexity", "chrf", "chrf_se", "exact_match", "exact_match_se")
         ]
-    assert "test" not in middle
-    assert {*first["validation"], *middle["validation"]} == {"loss", "perplexity"}
-    for own in last["client_test"].values():
+    assert not middle.test
+    assert {*first.validation, *middle.validation} == {"loss", "perplexity"}
+    for own in last.client_test.values():
         assert own.keys() == {"loss", "perplexity", "seconds"}
 
 
 def test_some_answers_are_kept_to_be_read(home: Path) -> None:
-    before, after = (run_folder.read_scores(home / "run", "test-generation", n) for n in (0, 2))
+    before, after = (run_folder.read_evaluation(home / "run", "test-generation", n) for n in (0, 2))
     for scores in (before, after):
-        assert len(scores["items"]) == 9
-        assert [list(sample) for sample in scores["samples"]] == [["prompt", "answer", "said"]] * 4
-        for sample in scores["samples"]:
-            assert sample["answer"].strip() in ("positive", "negative")
-    asked = [[s["prompt"] for s in scores["samples"]] for scores in (before, after)]
+        assert len(scores.items) == 9
+        assert len(scores.samples) == 4
+        for sample in scores.samples:
+            assert sample.answer.strip() in ("positive", "negative")
+    asked = [[s.prompt for s in scores.samples] for scores in (before, after)]
     assert asked[0] == asked[1]
     rows = map(json.loads, (home / "asked.jsonl").read_text().splitlines())
     by_prompt = {row["prompt"]: row["completion"] for row in rows}
-    assert all(by_prompt[s["prompt"]] == s["answer"] for s in before["samples"])
-    assert [s["said"] for s in before["samples"]] != [s["said"] for s in after["samples"]]
-    assert run_folder.read_scores(home / "run", "test-perplexity", 0)["samples"] == []
+    assert all(by_prompt[s.prompt] == s.answer for s in before.samples)
+    assert [s.said for s in before.samples] != [s.said for s in after.samples]
+    assert run_folder.read_evaluation(home / "run", "test-perplexity", 0).samples == ()
 
 
 def test_the_same_rows_score_the_same_again(home: Path) -> None:
     found = rescore.compare(home / "run")["generation"]
     for round, scores in ((0, found.base), (2, found.adapted)):
-        kept = run_folder.read_scores(home / "run", "test-generation", round)
-        assert scores.items == pytest.approx(kept["items"])
+        kept = run_folder.read_evaluation(home / "run", "test-generation", round)
+        assert scores.items == pytest.approx(kept.items)
         assert [vars(sample) for sample in scores.samples] == kept["samples"]
 
 
 def test_costly_may_be_turned_off(home: Path, tmp_path: Path) -> None:
     words = [f"evaluation.tasks=[generation: {BRIEF[:-1]}, costly: false}}]", "rounds=1"]
     folder = simulation.run(load(home / "asked.yaml", [*words, f"output_dir={tmp_path / 'run'}"]))
-    record = run_folder.records(folder)[-1]
-    assert "chrf" in record["validation"]
-    assert all("chrf" in own for own in record["client_test"].values())
+    record = run_folder.read_rounds(folder)[-1]
+    assert "chrf" in record.validation
+    assert all("chrf" in own for own in record.client_test.values())
 
 
 def test_a_run_measured_by_generation_alone(home: Path, tmp_path: Path) -> None:
@@ -86,9 +86,9 @@ def test_a_run_measured_by_generation_alone(home: Path, tmp_path: Path) -> None:
         "rounds=1",
         f"output_dir={tmp_path / 'run'}",
     ]
-    records = run_folder.records(simulation.run(load(home / "asked.yaml", words)))
+    records = run_folder.read_rounds(simulation.run(load(home / "asked.yaml", words)))
     assert not {"validation", "client_test"} & {key for record in records for key in record}
-    assert all("chrf" in record["test"] for record in records)
+    assert all("chrf" in record.test for record in records)
 
 
 def test_another_file_and_another_task(home: Path, tmp_path: Path) -> None:
@@ -124,10 +124,10 @@ def evaluate(home: Path, hanse: Callable[..., Any]) -> Callable[..., tuple[int, 
 def test_answers_are_shown_beside_each_other(home: Path, evaluate) -> None:
     code, out = evaluate()
     assert code == 0
-    kept = run_folder.read_scores(home / "run", "test-generation", 2)["samples"]
+    kept = run_folder.read_evaluation(home / "run", "test-generation", 2).samples
     for number, sample in enumerate(kept[:3], 1):
-        assert f"sample {number}\n{sample['prompt']}\n" in out
-        assert f"adapter  {sample['said']}".strip() in out
+        assert f"sample {number}\n{sample.prompt}\n" in out
+        assert f"adapter  {sample.said}".strip() in out
     assert "sample 4" not in out
 
 

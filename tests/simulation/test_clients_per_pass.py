@@ -76,7 +76,7 @@ def test_a_resumed_run_ends_the_same(experiment_file: Path, tmp_path: Path) -> N
     made = decided(simulate(experiment))
     cut = run_folder.Journal.create(tmp_path / "cut", yaml_text.dump(made.experiment.resolved()))
     for record in rounds(made.run(cut, in_process(made, cut.folder))):
-        if record["round"] == 1:
+        if record.round == 1:
             break
     cut.close()
     assert digest(simulation.resume(tmp_path / "cut")) == digest(whole)
@@ -106,9 +106,10 @@ def test_what_one_pass_cannot_do_is_done_one_by_one(
 def test_the_round_says_where_its_time_went(experiment_file: Path, tmp_path: Path) -> None:
     for size in ("off", "2"):
         folder = run(experiment_file, tmp_path / size, f"clients_per_pass={size}")
-        rows = [row for row in run_folder.records(folder, "ledger") if row["kind"] == "train"]
+        rows = [row for row in run_folder.read_ledger(folder) if row.kind == "train"]
         for row in rows:
             parts = [
-                row[f"{name}_seconds"] for name in ("data", "forward", "backward", "optimizer")
+                row.numbers[f"{name}_seconds"]
+                for name in ("data", "forward", "backward", "optimizer")
             ]
-            assert min(parts) > 0 and sum(parts) == pytest.approx(row["seconds"])
+            assert min(parts) > 0 and sum(parts) == pytest.approx(row.numbers["seconds"])

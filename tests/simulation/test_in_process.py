@@ -11,7 +11,7 @@ from hanse.federation.client import ClientEndpoint
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import Instruction, Reply, Update
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_ledger
 from hanse.simulation.in_process import InProcess
 from toys import Outcome, federate, same, silos
 
@@ -50,7 +50,7 @@ def test_requests_wait_until_there_is_room(tmp_path: Path, clients_per_pass: int
     assert same(
         found.server_state, federate(FedAvg(), silos(8), tmp_path / "all", rounds=2).server_state
     )
-    asked = [row["client"] for row in records(tmp_path / "watched", "ledger") if row["round"] == 1]
+    asked = [row.client for row in read_ledger(tmp_path / "watched") if row.round == 1]
     assert asked == [f"c{number}" for number in range(8)]
 
 

@@ -35,7 +35,7 @@ def _run(experiment_file: Path, folder: Path, *words: str) -> Path:
 
 
 def _losses(folder: Path, round: int) -> list[float]:
-    found: list[float] = run_folder.read_scores(folder, "test-perplexity", round)["items"]
+    found: list[float] = [*run_folder.read_evaluation(folder, "test-perplexity", round).items]
     return found
 
 
@@ -159,4 +159,4 @@ def test_what_needs_lora_is_refused_before_any_client_is_asked(
     folder, words = tmp_path / "run", ("adapter={houlsby: {}, ia3: {}}", "algorithm=fedex_lora")
     with pytest.raises(UserError, match="learns LoRA's factors A and B, but the adapter has"):
         _run(experiment_file, folder, *words)
-    assert run_folder.records(folder, "ledger") == []
+    assert run_folder.read_ledger(folder) == []

@@ -33,10 +33,10 @@ def test_a_run_leaves_what_it_promises(experiment_file: Path) -> None:
     adapter = {path.name for path in (folder / "adapter").iterdir()}
     assert adapter >= {"adapter_config.json", "adapter_model.safetensors", "README.md"}
     assert adapter >= {"tokenizer.json", "tokenizer_config.json"}
-    rounds = run_folder.records(folder)
-    assert [record["round"] for record in rounds] == [0, 1, 2, 3]
-    assert rounds[3]["test"]["accuracy"] > rounds[0]["test"]["accuracy"]
-    assert rounds[3]["client_test"].keys() == {"silo-1", "silo-2", "silo-3"}
+    rounds = run_folder.read_rounds(folder)
+    assert [record.round for record in rounds] == [0, 1, 2, 3]
+    assert rounds[3].test["accuracy"] > rounds[0].test["accuracy"]
+    assert rounds[3].client_test.keys() == {"silo-1", "silo-2", "silo-3"}
     wanted = load(experiment_file).resolved()
     wanted["data"]["labels"] = {"negative": "negative", "positive": "positive"}  # found by looking
     assert load(folder / "experiment.yaml").resolved() == wanted
@@ -61,9 +61,9 @@ def test_a_stopped_run_ends_as_if_it_never_had_been(
     stopped = tmp_path / "stopped"
     with ctrl_c("round 2: ", presses), pytest.raises(UserError, match=f"after round {saved} was"):
         _run(experiment_file, *words, f"output_dir={stopped}")
-    assert [r["round"] for r in run_folder.records(stopped)] == list(range(saved + 1))
+    assert [r.round for r in run_folder.read_rounds(stopped)] == list(range(saved + 1))
     assert _digest(simulation.resume(stopped)) == _digest(whole)
-    assert len(run_folder.records(stopped)) == 4
+    assert len(run_folder.read_rounds(stopped)) == 4
 
 
 def test_what_is_computed_again_after_a_stop_is_the_same(
@@ -88,8 +88,8 @@ def test_resume_of_a_finished_run_writes_the_same_again(experiment_file: Path) -
 
 def test_rounds_may_be_fractions_of_epochs(experiment_file: Path) -> None:
     folder = _run(experiment_file, "train.max_steps=null", "train.num_train_epochs=0.5")
-    rows = [row for row in run_folder.records(folder, "ledger") if row["kind"] == "train"]
-    by_client = {row["client"]: row["weight"] for row in rows}
+    rows = [row for row in run_folder.read_ledger(folder) if row.kind == "train"]
+    by_client = {row.client: row.weight for row in rows}
     assert len(set(by_client.values())) > 1, "silos of different sizes do different work"
 
 
@@ -97,8 +97,12 @@ def test_one_client_may_have_its_own_training(experiment_file: Path) -> None:
     text = experiment_file.read_text()
     experiment_file.write_text(text + "clients: {silo-2: {train: {max_steps: 1}}}\n")
     folder = _run(experiment_file, "rounds=1")
-    rows = [row for row in run_folder.records(folder, "ledger") if row["kind"] == "train"]
-    assert {row["client"]: row["steps"] for row in rows} == {"silo-1": 3, "silo-2": 1, "silo-3": 3}
+    rows = [row for row in run_folder.read_ledger(folder) if row.kind == "train"]
+    assert {row.client: row.numbers["steps"] for row in rows} == {
+        "silo-1": 3,
+        "silo-2": 1,
+        "silo-3": 3,
+    }
 
 
 def test_a_client_with_another_rank_is_refused_before_training(experiment_file: Path) -> None:
@@ -115,16 +119,16 @@ def test_clients_that_bring_their_own_files(experiment_file: Path, tmp_path: Pat
         lines.append(f"  {name}: {{data: {{path: {file}}}}}\n")
     experiment_file.write_text(experiment_file.read_text() + "".join(lines))
     folder = _run(experiment_file, "rounds=1")
-    record = run_folder.records(folder)[-1]
-    assert record["clients"] == ["north", "south"]
+    record = run_folder.read_rounds(folder)[-1]
+    assert record.clients == ("north", "south")
 
 
 def test_going_on_from_an_earlier_adapter(experiment_file: Path, tmp_path: Path) -> None:
     first = _run(experiment_file)
-    score = run_folder.records(first)[-1]["test"]
+    score = run_folder.read_rounds(first)[-1].test
     words = ["adapter.lora=null", f"adapter.from={first}", f"output_dir={tmp_path / 'second'}"]
     second = _run(experiment_file, *words)
-    assert run_folder.records(second)[0]["test"] == score
+    assert run_folder.read_rounds(second)[0].test == score
     assert _digest(second) != _digest(first)
 
 
@@ -133,7 +137,7 @@ def test_an_algorithm_from_outside_the_package(experiment_file: Path, tmp_path: 
     text = experiment_file.read_text()
     experiment_file.write_text(text + f"algorithm: {{'{name}': {{server_rate: 0.5}}}}\n")
     folder = _run(experiment_file)
-    assert run_folder.records(folder)[1]["weight"] == 3.0, "one silo, one vote"
+    assert run_folder.read_rounds(folder)[1].weight == 3.0, "one silo, one vote"
     assert "server_rate: 0.5" in (folder / "experiment.yaml").read_text()
 
 
@@ -141,7 +145,7 @@ def test_silos_too_small_to_hold_anything_out(experiment_file: Path) -> None:
     words = ["num_clients=100", "data.partition=iid", "fraction_train=0.02", "rounds=1"]
     words.append("data.test=40")  # leaves one row for each
     folder = _run(experiment_file, *words)
-    assert "client_test" not in run_folder.records(folder)[-1]
+    assert not run_folder.read_rounds(folder)[-1].client_test
 
 
 def test_a_task_from_outside_is_kept_by_its_name(experiment_file: Path, tmp_path: Path) -> None:
@@ -151,26 +155,26 @@ def test_a_task_from_outside_is_kept_by_its_name(experiment_file: Path, tmp_path
         "@dataclass(frozen=True)\nclass Mine(Classification):\n    'The same under another name.'\n"
     )
     folder = _run(experiment_file, "evaluation.tasks=['tasks.py:Mine']", "rounds=1")
-    assert run_folder.read_scores(folder, "test-Mine", 1)["metrics"]["accuracy"] >= 0
+    assert run_folder.read_evaluation(folder, "test-Mine", 1).metrics["accuracy"] >= 0
 
 
 def test_evaluate_scores_the_same_rows_the_same(experiment_file: Path) -> None:
     folder = _run(experiment_file)
     found = evaluate.compare(folder)["classification"]
-    rounds = run_folder.records(folder)
-    assert found.base.metrics == pytest.approx(rounds[0]["test"])
-    assert found.adapted.metrics == pytest.approx(rounds[-1]["test"])
+    rounds = run_folder.read_rounds(folder)
+    assert found.base.metrics == pytest.approx(rounds[0].test)
+    assert found.adapted.metrics == pytest.approx(rounds[-1].test)
 
 
 def test_check_predicts_bytes_exactly(experiment_file: Path) -> None:
     found = preview(load(experiment_file))
     folder = _run(experiment_file)
-    for row in run_folder.records(folder, "ledger"):
-        if row["kind"] == "train":
-            assert row["down"] == found.down[row["client"]]
-            assert row["up"] == found.up[row["client"]]
+    for row in run_folder.read_ledger(folder):
+        if row.kind == "train":
+            assert row.down == found.down[row.client]
+            assert row.up == found.up[row.client]
     assert found.table.clients.keys() == {"silo-1", "silo-2", "silo-3"}
-    assert found.table.labels == ["negative", "positive"]
+    assert found.table.labels == ("negative", "positive")
     assert ("".join(p for p, learned in found.example if learned)).strip() in found.table.labels
 
 

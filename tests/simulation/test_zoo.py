@@ -57,7 +57,7 @@ def test_a_run_in_cohorts_ends_as_one_by_one_and_as_if_stopped(
     single = run(experiment_file, *own, "clients_per_pass=off", f"output_dir={tmp_path / 'single'}")
     for name, tensor in products(single).items():
         torch.testing.assert_close(products(together)[name], tensor, atol=1e-5, rtol=0)
-    scores = [run_folder.records(folder)[-1]["client_test"] for folder in (together, single)]
+    scores = [run_folder.read_rounds(folder)[-1].client_test for folder in (together, single)]
     for name, metrics in scores[0].items():
         assert metrics["loss"] == pytest.approx(scores[1][name]["loss"], abs=1e-4)
     stopped = tmp_path / "stopped"
@@ -94,9 +94,11 @@ def test_ffa_halves_what_is_sent(experiment_file: Path, tmp_path: Path) -> None:
             "adapter.lora.target_modules=[q_proj, o_proj]",
             f"output_dir={tmp_path / algorithm}",
         )
-        sent[algorithm] = run_folder.records(folder)[1]["bytes"]
+        sent[algorithm] = run_folder.read_rounds(folder)[1].bytes
     for way in ("up", "down"):
-        assert sent["ffa_lora"][way] / sent["fedit"][way] == pytest.approx(0.5, abs=0.05)
+        assert getattr(sent["ffa_lora"], way) / getattr(sent["fedit"], way) == pytest.approx(
+            0.5, abs=0.05
+        )
 
 
 def test_unequal_ranks_want_an_algorithm_for_them(experiment_file: Path) -> None:

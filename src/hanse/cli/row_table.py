@@ -10,7 +10,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from hanse.errors import cleaned
-from hanse.experiment.assembly.federated_dataset import Table
+from hanse.journal.records import DivisionRecord
 
 CLIENTS = 20  # most that are shown one by one
 LARGEST, SMALLEST = 10, 5  # how many are shown if there are more
@@ -21,7 +21,7 @@ HEIGHTS = "·▁▂▃▄▅▆▇█"
 GAP = 2  # characters between columns
 
 
-def picture(table: Table, width: int) -> Group:
+def picture(table: DivisionRecord, width: int) -> Group:
     """Each client's training rows by label, on lines of `width` characters.
 
     A few labels have bars with their numbers; many have a character each, whose height says how
@@ -65,9 +65,9 @@ def _grid(heads: list[str], cells: dict[str, list[str]], between: int) -> Grid:
     return grid
 
 
-def _counts(table: Table, limit: int) -> tuple[list[str], dict[str, list[int]]]:
+def _counts(table: DivisionRecord, limit: int) -> tuple[list[str], dict[str, list[int]]]:
     """At most `limit` labels, and each client's rows of them; the rarest of more are one."""
-    labels = table.labels or ["rows"]
+    labels = list(table.labels) or ["rows"]
     rows = sum((Counter(holding.train) for holding in table.clients.values()), Counter[str]())
     limit = min(limit, len(LETTERS))
     others = len(labels) > limit
@@ -97,7 +97,7 @@ def _key(labels: list[str], most: int, width: int) -> str:
     return textwrap.fill(f"█ {most:,} rows; {whole}", width).replace("\N{NBSP}", " ") + "\n"
 
 
-def _summary(table: Table, totals: dict[str, int]) -> str:
+def _summary(table: DivisionRecord, totals: dict[str, int]) -> str:
     """The picture in words."""
     low, middle, high = min(totals.values()), median(totals.values()), max(totals.values())
     if len(totals) == 1:
@@ -115,7 +115,7 @@ def _summary(table: Table, totals: dict[str, int]) -> str:
     return f"{train}; {held}\n{odd} for all clients to have the same mixture"
 
 
-def skew(table: Table) -> float:
+def skew(table: DivisionRecord) -> float:
     """The share of training rows that stands in the way of equal mixtures of labels.
 
     The mean over rows of the total variation distance of their client's labels from all labels: 0

@@ -7,7 +7,8 @@ from statistics import fmean
 from hanse.cli.options import console
 from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import Interval, paired
-from hanse.journal import checkpoints, run_folder
+from hanse.journal import checkpoints
+from hanse.journal.run_folder import read_evaluation
 
 
 def tell(folder: Path) -> None:
@@ -19,7 +20,7 @@ def tell(folder: Path) -> None:
         task = file.name[len("test-") : -len(f"-{last:05d}.json")]
         try:
             console.print(_outcome(folder, task, last), style="bold", soft_wrap=True)
-        except (OSError, UserError, ValueError):
+        except (UserError, ValueError):
             console.print(f"the scores in {file.parent} cannot be read", soft_wrap=True)
     console.print(f"adapter  {folder / 'adapter'}", soft_wrap=True)
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
@@ -29,15 +30,15 @@ def tell(folder: Path) -> None:
 
 def _outcome(folder: Path, task: str, last: int) -> str:
     """What a task found on the test rows; before training, too, unless evaluation.test is final."""
-    after = run_folder.read_scores(folder, f"test-{task}", last)
-    name = "accuracy" if "accuracy" in after["metrics"] else next(iter(after["metrics"]))
-    found = f"mean {name} of {len(after['items']):,} held-out rows: "
-    new = fmean(after["items"])
+    after = read_evaluation(folder, f"test-{task}", last)
+    name = "accuracy" if "accuracy" in after.metrics else next(iter(after.metrics), "score")
+    found = f"mean {name} of {len(after.items):,} held-out rows: "
+    new = fmean(after.items)
     if not (folder / "scores" / f"test-{task}-00000.json").exists():
         return f"{found}{new:.4f}"
-    before = run_folder.read_scores(folder, f"test-{task}", 0)
-    change = shown(paired(after["items"], before["items"]))
-    return f"{found}{fmean(before['items']):.4f} → {new:.4f}, change {change}"
+    before = read_evaluation(folder, f"test-{task}", 0)
+    change = shown(paired(after.items, before.items))
+    return f"{found}{fmean(before.items):.4f} → {new:.4f}, change {change}"
 
 
 def shown(interval: Interval | None) -> str:

@@ -11,8 +11,9 @@ from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import standard_error
 from hanse.evaluation.metrics.text import JUDGES, Judge, Metric, last_number, number_match
 from hanse.federation.interfaces.learner import Learner
-from hanse.federation.interfaces.results import GeneratedSample, Scores
+from hanse.federation.interfaces.results import Scores
 from hanse.federation.interfaces.task import Task
+from hanse.journal.records import GeneratedSample
 from hanse.observability.progress import track
 from hanse.observability.steps import Activity, Work
 

@@ -2,15 +2,12 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 
-from hanse.federation.interfaces.results import Scores
 from hanse.federation.messages import ClientProfile
 from hanse.federation.round import RoundExchange, open_round
 from hanse.federation.run import Run
 from hanse.federation.server_state import ServerState
-from hanse.journal.ledger import Row
-from hanse.journal.run_folder import Journal
+from hanse.journal.records import Evaluation, Metrics, RoundScores
 from hanse.randomness import RoundContext
 from hanse.tensors.named import digest
 
@@ -19,28 +16,23 @@ log = logging.getLogger(__name__)
 
 def evaluate(
     run: Run, round: int, server_state: ServerState, profiles: Mapping[str, ClientProfile]
-) -> Row:
-    """The scores that the schedule asks for after a round, as the round's record has them."""
-    scores = _server_scores(run, round, server_state)
-    if round == run.schedule.rounds and run.schedule.evaluate_clients:
-        scores |= _client_scores(run, open_round(run, round, server_state, profiles))
-    return scores
-
-
-def _server_scores(run: Run, round: int, server_state: ServerState) -> Row:
-    """The global model's scores on those of the server's splits that are due."""
-    schedule, scores = run.schedule, Row()
+) -> RoundScores:
+    """The scores that the schedule asks for after a round."""
+    schedule = run.schedule
     last, every = round == schedule.rounds, schedule.validate_every
+    validated = last or (every > 0 and round % every == 0)
+    tested = (last and schedule.test) or (round == 0 and schedule.test is True)
     with run.journal.ledger.time("evaluation"):
-        if last or (every and round % every == 0):
-            scores |= _split_scores(run, round, server_state, "validation")
-        if (last and schedule.test) or (round == 0 and schedule.test is True):
-            scores |= _split_scores(run, round, server_state, "test")
-    return scores
+        validation = _split_scores(run, round, server_state, "validation") if validated else {}
+        test = _split_scores(run, round, server_state, "test") if tested else {}
+    client_test = {}
+    if last and schedule.evaluate_clients:
+        client_test = _client_scores(run, open_round(run, round, server_state, profiles))
+    return RoundScores(validation=validation, test=test, client_test=client_test)
 
 
-def _split_scores(run: Run, round: int, server_state: ServerState, split: str) -> Row:
-    """The global model's scores on one split, by the split's name; empty if it has no examples."""
+def _split_scores(run: Run, round: int, server_state: ServerState, split: str) -> Metrics:
+    """The global model's scores on one of the server's splits; empty if it has no examples."""
     learner = run.learner(RoundContext(run.schedule.seed, round), {})
     tasks = {n: task for n, task in run.tasks.items() if split == "test" or not task.test_only}
     if not tasks or not learner.examples(split):
@@ -51,24 +43,20 @@ def _split_scores(run: Run, round: int, server_state: ServerState, split: str) -
         learner.load(model)
         scores = {name: task.evaluate(learner, split) for name, task in tasks.items()}
         run.scored[split] = model_digest, scores
-    metrics: dict[str, float] = {}
+    metrics: Metrics = {}
     for name, task_scores in run.scored[split][1].items():
         metrics |= task_scores.metrics
         if split == "test":
-            _save_scores(run.journal, f"{split}-{name}", round, task_scores)
+            items, samples = tuple(task_scores.items), tuple(task_scores.samples)
+            evaluation = Evaluation(round, task_scores.metrics, items, samples)
+            run.journal.keep(f"{split}-{name}", evaluation)
     shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     log.info("round %d: %s %s", round, split, shown)
-    return {split: metrics}
+    return metrics
 
 
-def _save_scores(journal: Journal, name: str, round: int, scores: Scores) -> None:
-    samples = [asdict(sample) for sample in scores.samples]
-    journal.scores(name, round, scores.metrics, scores.items, samples)
-
-
-def _client_scores(run: Run, exchange: RoundExchange) -> Row:
-    """Each client's scores on its own held-out rows, as the record has them."""
+def _client_scores(run: Run, exchange: RoundExchange) -> dict[str, Metrics]:
+    """The global model's scores on each client's own held-out rows."""
     with run.journal.ledger.time("round"):
         updates = {profile.name: update for profile, update in exchange.evaluate()}
-    scores = {name: dict(update.numbers) for name, update in updates.items() if update.weight}
-    return {"client_test": scores} if scores else {}
+    return {name: dict(update.numbers) for name, update in updates.items() if update.weight}

@@ -20,9 +20,9 @@ from hanse.federation.round import RoundExchange, open_round
 from hanse.federation.run import Run
 from hanse.federation.server_state import ServerState
 from hanse.journal.checkpoints import Checkpoint
-from hanse.journal.ledger import Row
-from hanse.journal.round_costs import spent
-from hanse.journal.run_folder import records
+from hanse.journal.records import ClientRecord, RoundRecord
+from hanse.journal.round_costs import round_costs
+from hanse.journal.run_folder import read_rounds
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, FinishedRound, Rounds, Work
 from hanse.randomness import RoundContext
@@ -31,7 +31,7 @@ from hanse.tensors.named import all_finite, layout
 log = logging.getLogger(__name__)
 
 
-def rounds(run: Run) -> Iterator[Row]:
+def rounds(run: Run) -> Iterator[RoundRecord]:
     """The records of the rounds from the journal's last one on; round 0 precedes all training.
 
     Each record is durable, together with the state behind it, before it is yielded; so the caller
@@ -42,15 +42,15 @@ def rounds(run: Run) -> Iterator[Row]:
     report(Rounds(0, run.schedule.rounds))
     if checkpoint is None:
         server_state, done = start(run, profiles), 0
-        yield _evaluate_and_commit(run, 0, server_state, {}, profiles)
+        yield _evaluate_and_commit(run, 0, server_state, None, profiles)
     else:
         server_state, done = _restored(run, checkpoint), checkpoint.round
-        for record in records(run.journal.folder):
+        for record in read_rounds(run.journal.folder):
             _report_round(run, record)
     for round in range(done + 1, run.schedule.rounds + 1):
         profiles = run.profiles()
-        server_state, record = _train_round(run, round, server_state, profiles)
-        yield _evaluate_and_commit(run, round, server_state, record, profiles)
+        server_state, aggregate = _train_round(run, round, server_state, profiles)
+        yield _evaluate_and_commit(run, round, server_state, aggregate, profiles)
 
 
 def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:
@@ -77,8 +77,8 @@ def _restored(run: Run, checkpoint: Checkpoint) -> ServerState:
 
 def _train_round(
     run: Run, round: int, before: ServerState, profiles: Mapping[str, ClientProfile]
-) -> tuple[ServerState, Row]:
-    """One round up to the algorithm's step: the server's next state, and the round's record."""
+) -> tuple[ServerState, Aggregate]:
+    """One round up to the algorithm's step: the server's next state, and the round's aggregate."""
     ledger = run.journal.ledger
     exchange, aggregate = _aggregated(run, round, before, profiles)
     with ledger.time("round"):
@@ -95,8 +95,7 @@ def _train_round(
         optimizer_state=optimizer_state,
         last_counted_rounds=exchange.counting(aggregate.clients),
     )
-    record = {"clients": list(aggregate.clients), "weight": aggregate.weight}
-    return after, {**record, "train": dict(aggregate.numbers)}
+    return after, aggregate
 
 
 def _refuse_infinite(state: State, round: int, clients: Sequence[str]) -> None:
@@ -120,12 +119,12 @@ def _aggregated(
     needed = min(schedule.quorum, enough)
     while True:
         exchange = open_round(run, round, server_state, sampled, enough)
-        rows_before = len(ledger.rows)
+        records_before = len(ledger.records)
         with ledger.time("round"):
             aggregate = run.method.aggregator.aggregate(exchange)
         if len(aggregate.clients) >= needed:
             return exchange, aggregate
-        message = _too_few(round, aggregate, needed, ledger.rows[rows_before:])
+        message = _too_few(round, aggregate, needed, ledger.records[records_before:])
         if not aggregate.clients and not exchange.silent:  # every client has given its reason
             raise UserError(message)
         log.warning("%s The run is paused.", message)
@@ -134,17 +133,17 @@ def _aggregated(
                 raise UserError(message)
 
 
-def _too_few(round: int, aggregate: Aggregate, needed: int, rows: Sequence[Row]) -> str:
-    """The message for too few updates. rows: the ledger's rows of the round."""
+def _too_few(round: int, aggregate: Aggregate, needed: int, records: Sequence[ClientRecord]) -> str:
+    """The message for too few updates. records: the ledger's of the round."""
     number = len(aggregate.clients)
     few = f"only {number} of {needed} clients' updates" if number else "no client's update"
-    return f"{few} could be used in round {round}: {_reasons(rows)}"
+    return f"{few} could be used in round {round}: {_reasons(records)}"
 
 
-def _reasons(rows: Sequence[Row]) -> str:
+def _reasons(records: Sequence[ClientRecord]) -> str:
     """The reason of each client without an update, a sentence each."""
-    reasons = [f"{row['client']}: {row['error']}" for row in rows if "error" in row]
-    weightless = any(row.get("weight") == 0 for row in rows)
+    reasons = [f"{record.client}: {record.error}" for record in records if record.error]
+    weightless = any(record.weight == 0 for record in records)
     return " ".join(reasons) or ("all weights are 0." if weightless else "none answered.")
 
 
@@ -152,19 +151,27 @@ def _evaluate_and_commit(
     run: Run,
     round: int,
     server_state: ServerState,
-    record: Row,
+    aggregate: Aggregate | None,
     profiles: Mapping[str, ClientProfile],
-) -> Row:
-    """Evaluate, record and commit a round."""
-    record = {"round": round, **record, **evaluate(run, round, server_state, profiles)}
-    record |= {**spent(run.journal.ledger, run.transport.remote), "time": time.time()}
+) -> RoundRecord:
+    """Evaluate, record and commit a round; aggregate: None for round 0."""
+    scores = evaluate(run, round, server_state, profiles)
+    record = RoundRecord(
+        round=round,
+        clients=aggregate.clients if aggregate else (),
+        weight=aggregate.weight if aggregate else None,
+        train=dict(aggregate.numbers) if aggregate else {},
+        time=time.time(),
+        **vars(scores),
+        **vars(round_costs(run.journal.ledger, run.transport.remote)),
+    )
     report(Work(Activity.SAVING_ROUND))
     run.journal.commit(server_state.checkpoint(round), record)
     _report_round(run, record)
     return record
 
 
-def _report_round(run: Run, record: Row) -> None:
+def _report_round(run: Run, record: RoundRecord) -> None:
     """Report the seconds and bytes of a finished round to the progress view."""
-    costs = FinishedRound(sum(record["seconds"].values()), **record["bytes"])
-    report(Rounds(record["round"], run.schedule.rounds, costs))
+    costs = FinishedRound(sum(record.seconds.values()), record.bytes.down, record.bytes.up)
+    report(Rounds(record.round, run.schedule.rounds, costs))

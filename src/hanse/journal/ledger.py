@@ -1,66 +1,75 @@
-"""The ledger: one row for each round, written once the round is committed."""
+"""The ledger of the round in progress: the bytes, numbers and seconds that it has taken so far."""
 
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
 
+from hanse.journal.records import ClientRecord, Traffic
 from hanse.observability.requests import SIMULATED
 from hanse.tensors.serialization import Numbers
 
-_COLUMNS = {"round", "client", "kind", "down", "up", "error"}  # not a client's to fill in
-Row = dict[str, Any]
-
 
 class Ledger:
-    """Bytes and seconds of the round in progress, as they are spent.
+    """Requests and replies of the round in progress, and seconds by kind of work.
 
     run_id: the run in the names of requests; a server sets the name by which silos know the run.
+    records: one for each request, in the order in which requests were sent; `take` sets the round.
     """
 
     def __init__(self) -> None:
         self.run_id = SIMULATED
-        self.rows: list[Row] = []
-        self._last: dict[tuple[str, str], Row] = {}  # by client and kind
+        self.records: list[ClientRecord] = []
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._last: dict[tuple[str, str], int] = {}  # index of the last request by client and kind
 
     def sent(self, client: str, kind: str, size: int) -> None:
-        """A request of `size` bytes went out to a client."""
-        row: Row = {"client": client, "kind": kind, "down": size, "up": 0}
-        self.rows.append(row)
-        self._last[client, kind] = row
+        """Note that a request of `size` bytes was sent to a client."""
+        self._last[client, kind] = len(self.records)
+        self.records.append(ClientRecord(0, client, kind, down=size))
 
     def received(
         self, client: str, kind: str, size: int, numbers: Numbers, error: str = ""
     ) -> None:
-        """The reply to the last such request came in, with what the client reports."""
-        row = self._last[client, kind]
-        row["up"] += size
-        row.update({name: v for name, v in numbers.items() if name not in _COLUMNS})
-        if error:
-            row["error"] = error
+        """Note the reply to the client's last request of a kind, and the numbers that it reports.
+
+        error: why the reply is not used.
+        """
+        index = self._last[client, kind]
+        record = self.records[index]
+        self.records[index] = replace(
+            record,
+            up=record.up + size,
+            numbers={**record.numbers, **numbers},
+            error=error or record.error,
+        )
 
     def refused(self, client: str, kind: str, of: int, size: int) -> None:
-        """An answer to a request of round `of` came too late, or came again."""
-        row = {"client": client, "kind": kind, "down": 0, "up": 0, "late": of, "unused": size}
-        self.rows.append(row)
+        """Note a reply to a request of round `of` that came too late, or came again."""
+        self.records.append(ClientRecord(0, client, kind, late=of, unused=size))
 
     @contextmanager
-    def time(self, what: str) -> Iterator[None]:
-        """Count the seconds of a block under `what`."""
+    def time(self, work: str) -> Iterator[None]:
+        """Add the seconds of a block to those of a kind of work."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[what] += time.perf_counter() - start
+            self.seconds[work] += time.perf_counter() - start
 
-    def total(self, name: str, kind: str | None = None) -> float:
-        """The sum of one number over the rows (of one kind)."""
-        return float(sum(r.get(name, 0) for r in self.rows if kind in (None, r["kind"])))
+    def traffic(self) -> Traffic:
+        """The bytes of all requests and replies."""
+        down, up = sum(r.down for r in self.records), sum(r.up for r in self.records)
+        return Traffic(down, up)
 
-    def take(self) -> tuple[list[Row], dict[str, float]]:
-        """The rows and seconds so far; the ledger starts afresh."""
-        taken = self.rows, dict(self.seconds)
-        self.rows, self._last, self.seconds = [], {}, defaultdict(float)
-        return taken
+    def total(self, name: str, kind: str) -> float:
+        """The sum of a number that clients report in replies of one kind."""
+        return float(sum(r.numbers.get(name, 0) for r in self.records if r.kind == kind))
+
+    def take(self, round: int) -> tuple[list[ClientRecord], dict[str, float]]:
+        """The records and seconds so far, as those of a round; the ledger begins anew."""
+        records = [replace(record, round=round) for record in self.records]
+        seconds = dict(self.seconds)
+        self.records, self._last, self.seconds = [], {}, defaultdict(float)
+        return records, seconds

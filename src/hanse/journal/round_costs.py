@@ -1,49 +1,50 @@
-"""Where a round's bytes, seconds and memory went."""
+"""Bytes, seconds and memory of the round in progress."""
 
 from collections.abc import Mapping
 
-from hanse.journal.environment import gpu
-from hanse.journal.ledger import Ledger, Row
+from hanse.journal.environment import gpu_use, peak_gpu_memory
+from hanse.journal.ledger import Ledger
+from hanse.journal.records import RoundCosts
 from hanse.observability.memory import peak_memory
 
-TRAINING = ("data", "forward", "backward", "optimizer")  # what a client's training is made of
-INSTANT = 1e-6  # seconds; less is rounding
+TRAINING = ("data", "forward", "backward", "optimizer")  # the parts of a client's training
+SMALLEST = 1e-6  # seconds; less is a rounding error
 
 
-def spent(ledger: Ledger, remote: bool) -> Row:
-    """What the round in progress has taken so far.
+def round_costs(ledger: Ledger, remote: bool) -> RoundCosts:
+    """The costs of the round in progress so far.
 
-    remote: whether messages travel. What waiting for the clients took beyond their training and
-        scoring is then transport, else serialization: reading and writing messages and memory.
+    remote: whether messages travel between machines. The seconds in which the server waits for
+        clients that neither train nor score are then transport, and else serialization, which is
+        reading and writing messages and memories.
     """
-    trained, scoring = ledger.total("seconds", "train"), ledger.total("seconds", "evaluate")
+    trained, scored = ledger.total("seconds", "train"), ledger.total("seconds", "evaluate")
     clock = ledger.seconds
     parts = {kind: ledger.total(f"{kind}_seconds", "train") for kind in TRAINING}
-    overhead = max(0.0, clock["clients"] - trained - scoring)
+    overhead = max(0.0, clock["clients"] - trained - scored)
     seconds = {
         **parts,
         "serialization": clock["serialization"] + (0.0 if remote else overhead),
         "transport": overhead if remote else 0.0,
         "aggregation": max(0.0, clock.pop("round", 0.0) - clock["clients"] - clock["serialization"])
         + clock.pop("step", 0.0),
-        "evaluation": clock.pop("evaluation", 0.0) + scoring,
+        "evaluation": clock.pop("evaluation", 0.0) + scored,
     }
     for name in ("clients", "serialization"):
         clock.pop(name)
-    untold = trained - sum(parts.values())
-    if untold > INSTANT:  # of clients that do not say what their training is made of
-        seconds["training"] = untold
-    size = {"down": int(ledger.total("down")), "up": int(ledger.total("up"))}
-    speed = ledger.total("tokens", "train") / trained if trained else 0.0
-    return {
-        "bytes": size,
-        "seconds": seconds,
-        "tokens_per_second": speed,
-        "peak_memory": peak_memory(),
-        **gpu(),
-    }
+    undivided = trained - sum(parts.values())
+    if undivided > SMALLEST:  # of clients that do not report the parts of their training
+        seconds["training"] = undivided
+    return RoundCosts(
+        bytes=ledger.traffic(),
+        seconds=seconds,
+        tokens_per_second=ledger.total("tokens", "train") / trained if trained else 0.0,
+        peak_memory=peak_memory(),
+        gpu_memory=peak_gpu_memory(),
+        gpu_use=gpu_use(),
+    )
 
 
-def training(seconds: Mapping[str, float]) -> float:
-    """The seconds of a round's local training, of all that it took by kind."""
+def training_seconds(seconds: Mapping[str, float]) -> float:
+    """The seconds of local training among a round's seconds by kind of work."""
     return sum(seconds.get(kind, 0.0) for kind in (*TRAINING, "training"))

@@ -18,18 +18,20 @@ plots/               its plots, as PNG and SVG
 """
 
 import hashlib
-import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from hanse import atomic_files
+from hanse import atomic_files, json_text
 from hanse.errors import UserError
-from hanse.journal import claims
+from hanse.journal import claims, record_files
 from hanse.journal.checkpoints import KEPT, Checkpoint, checkpoints, read_checkpoint
 from hanse.journal.claims import Claim
-from hanse.journal.ledger import Ledger, Row
+from hanse.journal.ledger import Ledger
+from hanse.journal.record_files import RecordError
+from hanse.journal.records import LEDGER, ROUNDS, ClientRecord, Evaluation, RoundRecord
 from hanse.tensors.serialization import pack
 
 log = logging.getLogger(__name__)
@@ -76,18 +78,18 @@ class Journal:
             log.warning("the checkpoint %s is damaged; the one before it is used", file)
             with atomic_files.explained(file):
                 file.unlink(missing_ok=True)
-        for name in ("metrics.jsonl", "ledger.jsonl"):
+        for name in (ROUNDS, LEDGER):
             self._truncate(self.folder / name, last)
         return checkpoint
 
-    def commit(self, checkpoint: Checkpoint, record: Row) -> None:
-        """Make a round final: its lines first, then, in one rename, its checkpoint."""
-        rows, seconds = self.ledger.take()
+    def commit(self, checkpoint: Checkpoint, record: RoundRecord) -> None:
+        """Make a round final: write its lines first, then, in one rename, its checkpoint."""
+        clients, seconds = self.ledger.take(checkpoint.round)
         with self.ledger.time("journal"):  # counted with the next round
-            record = {**record, "seconds": {**record.get("seconds", {}), **seconds}}
-            lines = "".join(json.dumps({"round": checkpoint.round, **row}) + "\n" for row in rows)
-            atomic_files.append(self.folder / "ledger.jsonl", lines.encode())
-            atomic_files.append(self.folder / "metrics.jsonl", (json.dumps(record) + "\n").encode())
+            record = replace(record, seconds={**record.seconds, **seconds})
+            lines = b"".join(map(record_files.line, clients))
+            atomic_files.append(self.folder / LEDGER, lines)
+            atomic_files.append(self.folder / ROUNDS, record_files.line(record))
             numbers = {"round": checkpoint.round}
             numbers |= {f"counted/{name}": at for name, at in checkpoint.counted.items()}
             numbers |= {f"holding/{name}": 1 for name in sorted(checkpoint.holding)}
@@ -99,21 +101,9 @@ class Journal:
             for old in sorted(checkpoints(self.folder))[:-KEPT]:
                 old.unlink()
 
-    def scores(
-        self,
-        name: str,
-        round: int,
-        metrics: Mapping[str, float],
-        items: Sequence[float],
-        samples: Sequence[Mapping[str, str]] = (),
-    ) -> None:
-        """Keep one evaluation whole, so that two of them can be compared item by item.
-
-        samples: what was asked, the answer in the data, and what the model said.
-        """
-        scores = {"round": round, "metrics": metrics, "items": items, "samples": samples}
-        content = json.dumps(scores).encode()
-        atomic_files.write(self.folder / "scores" / f"{name}-{round:05d}.json", content)
+    def keep(self, name: str, evaluation: Evaluation) -> None:
+        """Keep one evaluation whole, such as "test-classification", for paired comparisons."""
+        record_files.write(_scores(self.folder, name, evaluation.round), evaluation, indent=None)
 
     def close(self) -> None:
         """Let other processes open the run."""
@@ -124,7 +114,7 @@ class Journal:
 
         last: the round of the newest whole one; -1 for none.
         """
-        reached = max((int(row["round"]) for row in records(self.folder)), default=-1)
+        reached = _last_round(self.folder / ROUNDS)
         if last < 0 and (damaged or reached > 0):  # round 0 has its lines before its checkpoint
             raise UserError(
                 f"{self.folder / 'state'} has no checkpoint that is whole, though round "
@@ -144,25 +134,38 @@ class Journal:
             atomic_files.write(file, kept)
 
 
-def records(folder: Path, name: str = "metrics") -> list[Row]:
-    """The lines of a run's metrics (or ledger), those that are whole."""
-    file = folder / f"{name}.jsonl"
-    lines = (atomic_files.read(file) or b"").splitlines(True)
-    return [json.loads(line) for line in lines if _round_of(line) < sys.maxsize]
+def read_rounds(folder: Path) -> list[RoundRecord]:
+    """The rounds of a run so far; raises RecordError for a damaged line."""
+    return record_files.read_lines(folder / ROUNDS, RoundRecord)
 
 
-def read_scores(folder: Path, name: str, round: int) -> Row:
-    """One evaluation as `Journal.scores` kept it; raises FileNotFoundError if there is none."""
-    file = folder / "scores" / f"{name}-{round:05d}.json"
-    if (data := atomic_files.read(file)) is None:
-        raise FileNotFoundError(file)
-    content: Row = json.loads(data)
-    return content
+def read_ledger(folder: Path) -> list[ClientRecord]:
+    """The requests and replies of a run's rounds so far; raises RecordError for a damaged line."""
+    return record_files.read_lines(folder / LEDGER, ClientRecord)
+
+
+def read_evaluation(folder: Path, name: str, round: int) -> Evaluation:
+    """One evaluation as `Journal.keep` wrote it; raises RecordError if it is gone or damaged."""
+    file = _scores(folder, name, round)
+    if (evaluation := record_files.read(file, Evaluation)) is None:
+        raise RecordError(f"there are no scores in {file}; bring it back from a copy.")
+    return evaluation
+
+
+def _scores(folder: Path, name: str, round: int) -> Path:
+    """The file of one evaluation."""
+    return folder / "scores" / f"{name}-{round:05d}.json"
+
+
+def _last_round(file: Path) -> int:
+    """The last round of which a file has a whole line; -1 if it has none."""
+    rounds = map(_round_of, (atomic_files.read(file) or b"").splitlines(True))
+    return max((number for number in rounds if number < sys.maxsize), default=-1)
 
 
 def _round_of(line: bytes) -> int:
     """The round of a line; beyond all rounds if the line is not whole."""
     try:
-        return int(json.loads(line)["round"]) if line.endswith(b"\n") else sys.maxsize
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return int(json_text.parse(line)["round"]) if line.endswith(b"\n") else sys.maxsize
+    except (ValueError, LookupError, TypeError, OverflowError):
         return sys.maxsize

@@ -1,29 +1,31 @@
 """What a tracker is, and how those that `report_to` names follow a run: from its journal alone."""
 
 import importlib.util
-import json
 import logging
 import uuid
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from hanse import atomic_files
 from hanse.errors import UserError
-from hanse.journal.ledger import Row
+from hanse.journal import record_files
+from hanse.journal.records import LEDGER, ROUNDS, ClientRecord, Metrics, RoundRecord
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
 
 log = logging.getLogger(__name__)
 
 ID = "tracking-id"  # the file in a run folder that keeps what trackers know the run by
-Metrics = dict[str, float]
+RoundNumbers = tuple[int, Metrics, float]  # the round, its numbers, when it ended
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def following(trackers: Mapping[str, Tracker], folder: Path) -> Iterator[Callabl
     if not trackers:
         yield lambda: None
         return
-    run, news = _tracked(folder), _News(folder)
+    run, news = _tracked(folder), _NewRounds(folder)
     opened: dict[str, Following] = {}
     for name, tracker in trackers.items():
         report(Work(Activity.OPENING_TRACKER, name))
@@ -104,7 +106,7 @@ def following(trackers: Mapping[str, Tracker], folder: Path) -> Iterator[Callabl
             opened[name] = tracker.open(run)
 
     def tell() -> None:
-        rounds = news.rounds()
+        rounds = news.read()
         for name in list(opened):
             with _given_up(name, opened):
                 _tell(opened[name], rounds)
@@ -136,7 +138,7 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def _tell(opened: Following, rounds: list[tuple[int, Metrics, float]]) -> None:
+def _tell(opened: Following, rounds: list[RoundNumbers]) -> None:
     for number, metrics, time in rounds:
         if number > opened.last:
             opened.log(number, metrics, time)
@@ -163,30 +165,42 @@ def flat(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
 
 
 @dataclass
-class _News:
-    """What the journal has recorded since it was asked last."""
+class _NewRounds:
+    """Reads the rounds that the journal has committed since the last look.
+
+    _offsets: bytes that were read so far, by file.
+    """
 
     folder: Path
-    _read: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # bytes, by file
+    _offsets: dict[str, int] = field(default_factory=dict)
 
-    def rounds(self) -> list[tuple[int, Metrics, float]]:
-        """New rounds: their number, their numbers by name, and when they ended."""
+    def read(self) -> list[RoundNumbers]:
+        """The numbers of each new round."""
         losses: defaultdict[int, Metrics] = defaultdict(dict)
-        for row in self._rows("ledger.jsonl"):
-            if row["kind"] == "train" and "loss" in row:
-                losses[row["round"]][f"clients/{row['client']}/loss"] = row["loss"]
-        result = []
-        for record in self._rows("metrics.jsonl"):
-            number, time = record.pop("round"), record.pop("time")
-            found = {k: v for k, v in flat(record, "/").items() if isinstance(v, int | float)}
-            result.append((number, found | losses[number], time))
-        return result
+        for reply in self._records(LEDGER, ClientRecord):
+            if reply.kind == "train" and reply.loss is not None:
+                losses[reply.round][f"clients/{reply.client}/loss"] = reply.loss
+        return [
+            (record.round, _numbers(record) | losses[record.round], record.time)
+            for record in self._records(ROUNDS, RoundRecord)
+        ]
 
-    def _rows(self, name: str) -> list[Row]:
+    def _records(self, name: str, kind: type[T]) -> list[T]:
+        """The new lines of a file."""
         if not (self.folder / name).exists():
             return []
         with (self.folder / name).open("rb") as file:
-            file.seek(self._read[name])
+            file.seek(self._offsets.get(name, 0))
             lines = file.readlines()
-            self._read[name] = file.tell()
-        return [json.loads(line) for line in lines]
+            self._offsets[name] = file.tell()
+        return [record_files.parse(line, kind) for line in lines]
+
+
+def _numbers(record: RoundRecord) -> Metrics:
+    """All numbers of a round by their path, such as "validation/accuracy"."""
+    values = flat(asdict(record), "/")
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, int | float) and name not in ("round", "time")
+    }

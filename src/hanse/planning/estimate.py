@@ -30,6 +30,7 @@ from hanse.federation.messages import Reply
 from hanse.federation.round import RoundExchange, open_round
 from hanse.federation.run import Run
 from hanse.federation.server import start
+from hanse.journal.records import DivisionRecord
 from hanse.journal.run_folder import Journal
 from hanse.journal.tracking import refuse_missing
 from hanse.learners.adapted_model import AdaptedModel
@@ -61,7 +62,7 @@ class Preview:
     readings: list[tuple[str, Reading]]  # each data source, and what its columns were taken for
     example: list[tuple[str, bool]]  # pieces of the first training example; True: learned
     lengths: Lengths
-    table: federated_dataset.Table  # who holds which rows
+    table: DivisionRecord  # who holds which rows
     trained: int  # parameters
     total: int  # parameters of the base model
     down: dict[str, int]  # client → bytes of a round's request

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from hanse import __version__
-from hanse.journal.ledger import Row
+from hanse.journal.records import RoundRecord
 from hanse.learners.injection import adapter_files
 from hanse.reports.loading_snippet import usage
 
@@ -15,7 +15,7 @@ from hanse.reports.loading_snippet import usage
 def model_card(
     settings: Mapping[str, Any],
     clients: int,
-    rounds: list[Row],
+    rounds: Sequence[RoundRecord],
     adapter: Path,
     left: Sequence[str] = (),
     personal: Sequence[str] = (),
@@ -43,6 +43,6 @@ def model_card(
         version=__version__,
         left=" and ".join(f"`{kind.lower()}`" for kind in left),
         personal=personal,
-        before=rounds[0].get("test") or {} if rounds else {},
-        after=rounds[-1].get("test") or {} if rounds else {},
+        before=rounds[0].test if rounds else {},
+        after=rounds[-1].test if rounds else {},
     )

@@ -20,7 +20,7 @@ from hanse.federation.algorithms.hetlora import HetLoRA
 from hanse.federation.algorithms.scaffold import Scaffold
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import AGREED, ClientProfile, Instruction, Reply, Request, Update
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_ledger
 from hanse.security.signatures import sign, verify
 from toys import Outcome, federate, held_out, same, silos
 
@@ -120,7 +120,7 @@ def test_different_models_are_trained_without_it_and_refused_with_it(tmp_path: P
     meddle = other_model("c2")
     network = {"network": lambda inner: Undefended(inner, tmp_path / "u", meddle, 3)}
     got = plain(tmp_path / "a", **network)
-    assert got.records[-1]["clients"] == list(NAMES)  # the attack works: c2 answered for it
+    assert got.records[-1].clients == tuple(NAMES)  # the attack works: c2 answered for it
     with pytest.raises(UserError, match="no client's update could be used in round 1") as caught:
         plain(tmp_path / "b", **agreeing(tmp_path / "s", meddle))
     said = str(caught.value)
@@ -153,7 +153,7 @@ def test_a_silo_that_is_away_does_not_stop_the_others(tmp_path: Path) -> None:
         return None if client == "c3" else request
 
     got = plain(tmp_path / "a", **agreeing(tmp_path / "s", meddle, needed=2))
-    assert [record["clients"] for record in got.records[1:]] == [["c0", "c1", "c2"]] * 3
+    assert [record.clients for record in got.records[1:]] == [("c0", "c1", "c2")] * 3
 
 
 def test_silos_of_like_rank_compare(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_silos_of_like_rank_compare(tmp_path: Path) -> None:
         numbers=numbers,
         **agreeing(tmp_path / "s", needed=1),
     )
-    assert one.records[-1]["clients"] == list(NAMES)
+    assert one.records[-1].clients == tuple(NAMES)
     with pytest.raises(UserError, match="trains only if 2 silos"):
         federate(
             HetLoRA(),
@@ -375,8 +375,8 @@ def test_what_a_malicious_silo_states_harms_itself_alone(
 
     network = {"network": lambda inner: Agreeing(Malicious(inner, tmp_path / "s", honest, 2), JOB)}
     got = plain(tmp_path / "a", **network)
-    assert [record["clients"] for record in got.records[1:]] == [["c0", "c1", "c2"]] * 3
-    errors = [row["error"] for row in records(tmp_path / "a", "ledger") if "error" in row]
+    assert [record.clients for record in got.records[1:]] == [("c0", "c1", "c2")] * 3
+    errors = [row.error for row in read_ledger(tmp_path / "a") if row.error]
     assert len(errors) == 3 and all("is no statement" in error for error in errors)
     instruction = Instruction({"s": statement})
     mine = witness("c0", tmp_path / "t", needed=0)
@@ -417,16 +417,16 @@ def test_a_signed_lie_costs_the_liar_alone(tmp_path: Path) -> None:
         plain(tmp_path / "a", **passed)
     checked = {"network": lambda inner: Agreeing(Liar(inner, tmp_path / "t", honest, 2), JOB)}
     got = plain(tmp_path / "b", **checked)
-    assert [record["clients"] for record in got.records[1:]] == [["c0", "c1", "c2"]] * 3
-    errors = [row for row in records(tmp_path / "b", "ledger") if "error" in row]
-    assert {row["client"] for row in errors} == {"c3"} and len(errors) == 3
-    assert all("states that it was sent another model" in row["error"] for row in errors)
+    assert [record.clients for record in got.records[1:]] == [("c0", "c1", "c2")] * 3
+    errors = [row for row in read_ledger(tmp_path / "b") if row.error]
+    assert {row.client for row in errors} == {"c3"} and len(errors) == 3
+    assert all("states that it was sent another model" in row.error for row in errors)
 
 
 def test_an_honest_statement_is_passed_on(tmp_path: Path) -> None:
     network = {"network": lambda inner: Agreeing(Silos(inner, tmp_path / "s", honest, 3), JOB)}
     got = plain(tmp_path / "a", **network)
-    assert [record["clients"] for record in got.records[1:]] == [[*NAMES]] * 3
+    assert [record.clients for record in got.records[1:]] == [tuple(NAMES)] * 3
 
 
 def test_a_silo_that_has_lost_the_constants_states_again(tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_a_silo_that_has_lost_the_constants_states_again(tmp_path: Path) -> None
     shutil.rmtree(tmp_path / "run" / "clients" / "constants")
     gone_on = with_constants(tmp_path / "run", {"c0": 1.0, "c1": 2.0}, **network)
     assert same(gone_on.server_state, whole.server_state)
-    assert all(record["clients"] == ["c0", "c1", "c2"] for record in gone_on.records[1:])
+    assert all(record.clients == ("c0", "c1", "c2") for record in gone_on.records[1:])
 
 
 def test_a_lie_of_a_silo_that_was_not_asked_is_not_passed_on(tmp_path: Path) -> None:

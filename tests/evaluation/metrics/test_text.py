@@ -22,7 +22,7 @@ from hanse.evaluation.metrics.text import (
     number_match,
     rouge_l,
 )
-from hanse.federation.interfaces.results import GeneratedSample
+from hanse.journal.records import GeneratedSample
 
 SENTENCES = ["The ship sails at noon.", "Grüße aus Lübeck, schöne Stadt", "船は正午に出る", "4"]
 

@@ -18,15 +18,14 @@ from hanse.errors import UserError
 from hanse.experiment.assembly import federated_dataset
 from hanse.experiment.assembly.federated_dataset import (
     UNSEEN,
-    ClientRowCounts,
     FederatedDataset,
-    Table,
     divide,
     table,
     unseen,
 )
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
+from hanse.journal.records import ClientRowCounts, DivisionRecord
 from hanse.reports.run.page import write_report
 from hanse.simulation import run as simulation
 from samples import reviews, write_lines
@@ -57,7 +56,7 @@ def test_rows_are_counted_by_label(labelled: Path) -> None:
     experiment = _experiment(labelled, num_clients=3, data={"client_test": 0.2, "test": 10})
     found = divide(experiment)
     counted = table(found, experiment)
-    assert counted.labels == ["8", "9", "10", "11"]
+    assert counted.labels == ("8", "9", "10", "11")
     assert (counted.validation, counted.test) == (6, 10)
     for name, holding in counted.clients.items():
         assert holding.train == Counter(row.label for row in found.train[name])
@@ -70,7 +69,7 @@ def test_labels_are_called_by_their_words(labelled: Path) -> None:
     words = {"11": "poor", "8": "bad", "9": "bad", "10": "good", "12": "great"}
     experiment = _experiment(labelled, num_clients=1, data={"labels": words})
     counted = table(divide(experiment), experiment)
-    assert counted.labels == ["bad", "good", "poor", "great"], "in the order of the labels"
+    assert counted.labels == ("bad", "good", "poor", "great"), "in the order of the labels"
     plain = _experiment(labelled, num_clients=1)
     [before], [after] = (
         [holding.train for holding in table(divide(e), e).clients.values()]
@@ -84,12 +83,12 @@ def test_rows_without_labels_are_counted_by_what_divides_them(topics: Path) -> N
         topics, num_clients=2, data={"partition": {"key": {"column": "topic"}}, "client_test": 0}
     )
     counted = table(divide(by_topic), by_topic)
-    assert counted.labels == ["a", "b", "c"]
+    assert counted.labels == ("a", "b", "c")
     kinds = [set(holding.train) for holding in counted.clients.values()]
     assert kinds[0] | kinds[1] == {"a", "b", "c"} and not kinds[0] & kinds[1]
     plain = _experiment(topics, num_clients=2, data={"client_test": 0})
-    assert table(divide(plain), plain) == Table(
-        [],
+    assert table(divide(plain), plain) == DivisionRecord(
+        (),
         {"silo-1": ClientRowCounts({"rows": 24}, 0), "silo-2": ClientRowCounts({"rows": 24}, 0)},
         6,
         6,
@@ -101,7 +100,7 @@ def test_clients_with_files_of_their_own_have_no_partitioner(topics: Path) -> No
     spec = {"partition": {"key": {"column": "topic"}}}
     experiment = _experiment(topics, clients=own, data=spec | {"client_test": 0})
     counted = table(divide(experiment), experiment)
-    assert list(counted.clients) == ["a", "b"] and counted.labels == []
+    assert list(counted.clients) == ["a", "b"] and counted.labels == ()
 
 
 def test_those_who_take_part_are_counted(labelled: Path) -> None:
@@ -232,7 +231,9 @@ def test_what_nobody_can_see_is_said(topics: Path) -> None:
     assert unseen(_experiment(topics, clients=own, data={"client_test": 0})) == ()
     assert unseen(_experiment(topics)) == ()
     elsewhere = FederatedDataset([], [], {}, {}, {}, "", (UNSEEN,))
-    assert table(elsewhere, _experiment(topics, clients=own)) == Table([], {}, 0, 0, (UNSEEN,))
+    assert table(elsewhere, _experiment(topics, clients=own)) == DivisionRecord(
+        (), {}, 0, 0, (UNSEEN,)
+    )
 
 
 def test_cluster_goes_by_what_the_encoder_makes_of_the_rows(

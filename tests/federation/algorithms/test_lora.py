@@ -173,9 +173,9 @@ def test_fedsa_never_sends_b_and_every_client_has_its_own(tmp_path: Path) -> Non
     sent = [r.instruction.tensors for r in map(Request.parse, tap.requests)]
     sent += [r.update.tensors for r in map(Reply.parse, tap.replies)]
     assert {name for tensors in sent for name in tensors} == {DOWN}
-    losses = [scores["loss"] for scores in outcome.records[-1]["client_test"].values()]
+    losses = [scores["loss"] for scores in outcome.records[-1].client_test.values()]
     assert all(loss < 0.9 * torch.tensor(3.0).log() for loss in losses)  # B at zero: log 3
-    assert outcome.records[-1]["test"]["loss"] == pytest.approx(float(torch.tensor(3.0).log()))
+    assert outcome.records[-1].test["loss"] == pytest.approx(float(torch.tensor(3.0).log()))
 
 
 def test_fedper_sharing_all_is_fedavg_and_sharing_some_is_not(tmp_path: Path) -> None:
@@ -479,7 +479,7 @@ def test_ditto_without_strength_is_local_training_beside_fedavg(tmp_path: Path) 
     plain = go(FedAvg(), tmp_path / "fedavg", 3)[0].server_state.algorithm_state["model"]
     for name, tensor in outcome.server_state.algorithm_state["model"].items():
         assert torch.equal(tensor, plain[name])
-    scores = outcome.records[-1]["client_test"]
+    scores = outcome.records[-1].client_test
     for name, toy in silos(3, TRAINING, rank=RANK).items():
         model = toy(RoundContext(0), {}).initial()
         for round in (1, 2, 3):
@@ -496,7 +496,7 @@ def test_a_strong_ditto_holds_clients_to_the_global_model(tmp_path: Path) -> Non
     spread = {}
     for strength in (0.0, 5.0):
         outcome, _ = go(Ditto(strength=strength), tmp_path / str(strength), 4)
-        plain = go(FedAvg(), tmp_path / f"{strength} plain", 4)[0].records[-1]["client_test"]
-        own = outcome.records[-1]["client_test"]
+        plain = go(FedAvg(), tmp_path / f"{strength} plain", 4)[0].records[-1].client_test
+        own = outcome.records[-1].client_test
         spread[strength] = sum(abs(own[name]["loss"] - plain[name]["loss"]) for name in own)
     assert spread[5.0] < 0.5 * spread[0.0]

@@ -8,26 +8,27 @@ import pytest
 import torch
 
 from hanse.journal.checkpoints import Checkpoint
+from hanse.journal.records import RoundRecord, Traffic
 from hanse.journal.run_folder import Journal
 
 EXPERIMENT = "name: tiny\nrounds: 3\ntrain:\n  learning_rate: 0.001\nalgorithm:\n  fedavg: {}\n"
 
 
-def record(number: int) -> dict[str, object]:
+def record(number: int) -> RoundRecord:
     """What a run records of a round, but for the journal's own seconds."""
-    return {
-        "round": number,
-        "clients": ["north", "south"],
-        "weight": 12.0,
-        "train": {"loss": 1 / (number + 1)},
-        "validation": {"accuracy": number / 10, "loss": math.nan},
-        "client_test": {"north": {"accuracy": 0.5}},
-        "bytes": {"down": 100 * number, "up": 50},
-        "seconds": {"training": 2.5},
-        "tokens_per_second": 800.0,
-        "peak_memory": 10**9,
-        "time": 1_700_000_000.0 + 60 * number,
-    }
+    return RoundRecord(
+        round=number,
+        clients=("north", "south"),
+        weight=12.0,
+        train={"loss": 1 / (number + 1)},
+        validation={"accuracy": number / 10, "loss": math.nan},
+        client_test={"north": {"accuracy": 0.5}},
+        bytes=Traffic(100 * number, 50),
+        seconds={"training": 2.5},
+        tokens_per_second=800.0,
+        peak_memory=10**9,
+        time=1_700_000_000.0 + 60 * number,
+    )
 
 
 @pytest.fixture

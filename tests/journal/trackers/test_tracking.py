@@ -11,7 +11,7 @@ from hanse.errors import UserError
 from hanse.experiment.assembly import execute
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_ledger, read_rounds
 from hanse.journal.tracking import (
     Following,
     Metrics,
@@ -75,14 +75,14 @@ def test_every_round_is_told_once_with_all_its_numbers(
     run = simulation.run(load(experiment_file))
     assert [number for number, _, _ in notes.memo.told] == [0, 1, 2, 3]
     assert notes.memo.ended == [True]
-    for (number, metrics, time), row in zip(notes.memo.told, records(run), strict=True):
-        assert time == row["time"]
-        assert metrics["bytes/up"] == row["bytes"]["up"]
-        assert metrics["validation/accuracy"] == row["validation"]["accuracy"]
+    for (number, metrics, time), row in zip(notes.memo.told, read_rounds(run), strict=True):
+        assert time == row.time
+        assert metrics["bytes/up"] == row.bytes.up
+        assert metrics["validation/accuracy"] == row.validation["accuracy"]
         own = {
-            f"clients/{sent['client']}/loss": sent["loss"]
-            for sent in records(run, "ledger")
-            if (sent["round"], sent["kind"]) == (number, "train")
+            f"clients/{sent.client}/loss": sent.loss
+            for sent in read_ledger(run)
+            if (sent.round, sent.kind) == (number, "train")
         }
         assert len(own) == (3 if number else 0)
         assert {k: v for k, v in metrics.items() if k.startswith("clients/")} == own

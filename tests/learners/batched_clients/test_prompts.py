@@ -84,14 +84,14 @@ def test_a_run_goes_on_from_what_p_tuning_has_made(experiment_file: Path, tmp_pa
     made = run("made", "adapter.p_tuning.num_virtual_tokens=3", "train.learning_rate=0.1")
     on = run("on", f"adapter.from={made}")
     after, before = (
-        run_folder.read_scores(folder, "test-classification", at)
+        run_folder.read_evaluation(folder, "test-classification", at)
         for folder, at in ((made, 1), (on, 0))
     )
-    assert after["items"] == before["items"]
-    assert after["metrics"]["loss"] == pytest.approx(before["metrics"]["loss"], abs=1e-6)
+    assert after.items == before.items
+    assert after.metrics["loss"] == pytest.approx(before.metrics["loss"], abs=1e-6)
     tensors = read(on / "adapter")[1]
     assert {name: tensor.shape for name, tensor in tensors.items()} == {
         "prompt_embeddings": (3, 32)
     }
     assert not torch.equal(tensors["prompt_embeddings"], read(made / "adapter")[1].popitem()[1])
-    assert compare(made)["classification"].adapted.items == after["items"]
+    assert compare(made)["classification"].adapted.items == [*after.items]

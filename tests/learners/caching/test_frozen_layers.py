@@ -319,9 +319,9 @@ def test_a_whole_run_with_and_without(experiment_file: Path, tmp_path: Path) -> 
     for cache in ("true", "false"):
         own = [f"model.activation_cache={cache}", f"output_dir={tmp_path / cache}"]
         folder = simulation.run(load_experiment(experiment_file, [*words, *own]))
-        records.append(run_folder.records(folder))
+        records.append(run_folder.read_rounds(folder))
     assert len(records[0]) == 4
     for cached, plain in zip(*records, strict=True):
-        assert cached["validation"] == pytest.approx(plain["validation"], abs=1e-5)
-        for kind in {"train", "test"} & plain.keys():
-            assert cached[kind]["loss"] == pytest.approx(plain[kind]["loss"], abs=1e-5)
+        assert cached.validation == pytest.approx(plain.validation, abs=1e-5)
+        assert cached.test.get("loss") == pytest.approx(plain.test.get("loss"), abs=1e-5)
+        assert cached.train.get("loss") == pytest.approx(plain.train.get("loss"), abs=1e-5)

@@ -117,8 +117,8 @@ def _experiment(
 
 
 def _before(folder: Path, task: str = "classification") -> float:
-    found = run_folder.read_scores(folder, f"test-{task}", 0)
-    accuracy: float = found["metrics"]["accuracy"]
+    found = run_folder.read_evaluation(folder, f"test-{task}", 0)
+    accuracy: float = found.metrics["accuracy"]
     return accuracy
 
 

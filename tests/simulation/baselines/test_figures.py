@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.journal import run_folder
+from hanse.journal.baselines_records import BaselinesRecord, Span, SummaryLine
 from hanse.simulation.baselines import runs
 from hanse.simulation.baselines.verdict import verdict
 
@@ -25,8 +27,8 @@ def test_figures_are_those_of_the_runs(trained: Path) -> None:
     assert (figures["metric"], figures["clients"], figures["rounds"]) == ("accuracy", 3, 3)
 
     run = trained / "seed-1" / "federated"
-    before = run_folder.read_scores(run, "test-classification", 0)["items"]
-    after = run_folder.read_scores(run, "test-classification", 3)["items"]
+    before = run_folder.read_evaluation(run, "test-classification", 0).items
+    after = run_folder.read_evaluation(run, "test-classification", 3).items
     found = by_name["federated"][1]
     assert found["run"] == "seed-1/federated"
     assert found["value"] == pytest.approx(sum(after) / 30)
@@ -39,7 +41,7 @@ def test_figures_are_those_of_the_runs(trained: Path) -> None:
     )
     assert (found["steps"], found["examples"]) == (27, 216)
     assert found["bytes"] > 0 == by_name["centralised"][1]["bytes"]
-    last = run_folder.records(run)[-1]["client_test"]
+    last = run_folder.read_rounds(run)[-1].client_test
     held = {name: len(rows) for name, rows in divide(load(run / "experiment.yaml")).held.items()}
     right = sum(last[name]["accuracy"] * count for name, count in held.items())
     assert found["own"] == pytest.approx(right / sum(held.values()))
@@ -64,13 +66,14 @@ def test_a_loss_is_better_when_it_is_lower(experiment_file: Path) -> None:
     assert (figures["metric"], figures["higher_is_better"]) == ("loss", False)
 
 
-def _line(name: str, value: float, gap: float, half: float | None) -> dict[str, Any]:
-    low, high = (None, None) if half is None else (gap - half, gap + half)
-    return {
-        "name": name,
-        "value": value,
-        "against_federated": {"value": gap, "low": low, "high": high},
-    }
+def _line(name: str, value: float, gap: float, half: float | None) -> SummaryLine:
+    span = Span(gap) if half is None else Span(gap, gap - half, gap + half)
+    return SummaryLine(name, "", value, 1, 1, span)
+
+
+def _record(lines: list[SummaryLine], done: int, planned: int) -> BaselinesRecord:
+    counts = {"metric": "score", "done": done, "planned": planned}
+    return BaselinesRecord("trial", 3, 3, (0,), "", summary=tuple(lines), **counts)
 
 
 @pytest.mark.parametrize(
@@ -89,17 +92,15 @@ def test_the_verdict_says_no_more_than_the_intervals(
 ) -> None:
     gaps = {"base": base, "alone": alone, "federated": 0.0, "alone-longer": longer}
     lines = [_line(name, 0.5 + gap, gap, half) for name, gap in gaps.items()]
-    figures = {"metric": "score", "higher_is_better": higher, "summary": lines}
-    found = verdict({**figures, "done": 9, "planned": 9})
+    found = verdict(replace(_record(lines, 9, 9), higher_is_better=higher))
     assert found.startswith(said)
     assert f"0.500 against {0.5 + base:.3f} of the base model ({-base:+.3f}" in found
-    assert "9 of 12 variants are done" in verdict({**figures, "done": 9, "planned": 12})
+    assert "9 of 12 variants are done" in verdict(_record(lines, 9, 12))
 
 
 def test_nothing_is_said_before_there_is_something_to_compare() -> None:
-    figures = {"metric": "score", "higher_is_better": True, "done": 2, "planned": 9}
     lines = [_line("base", 0.4, -0.1, 0.01), _line("federated", 0.5, 0.0, 0.0)]
-    found = verdict({**figures, "summary": lines})
+    found = verdict(_record(lines, 2, 9))
     assert found == "Nothing can be said yet: 2 of 9 variants are done."
 
 

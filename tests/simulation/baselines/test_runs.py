@@ -141,7 +141,7 @@ def test_a_changed_ladder_is_refused(
     shutil.rmtree(folder / "seed-0" / "centralised")
     assert _figures(runs.resume(folder))["done"] == 9
     (folder / "baselines.json").write_text("{")
-    with pytest.raises(UserError, match="the seeds are not known"):
+    with pytest.raises(UserError, match=r"baselines\.json cannot be read"):
         runs.resume(folder)
 
 

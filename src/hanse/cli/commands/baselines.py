@@ -1,6 +1,6 @@
 """hanse baselines."""
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from hanse.cli.options import File, Overrides, Trust, console
 from hanse.errors import UserError
 from hanse.experiment import loading
 from hanse.experiment.schema import Experiment
-from hanse.journal.yaml_text import Values
+from hanse.journal.baselines_records import FEDERATED, Span, SummaryLine, read_baselines
 from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -37,50 +37,45 @@ def baselines(
 
 def show_baselines(folder: Path) -> None:
     """Show a baseline comparison's figures, what they say, and where they are."""
-    figures = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))
-    few = len(figures["seeds"]) == 1
+    figures = read_baselines(folder)
+    count = len(figures.seeds)
     table = Table(
-        title=f"mean {figures['metric']} of {figures['test_items']:,} test rows",
-        caption=None if few else f"95 % intervals over {len(figures['seeds'])} seeds (Student's t)",
+        title=f"mean {figures.metric} of {figures.test_items:,} test rows",
+        caption=f"95 % intervals over {count} seeds (Student's t)" if count > 1 else None,
         box=SIMPLE_HEAD,  # narrow enough for 80 columns
         collapse_padding=True,
         pad_edge=False,
     )
-    for column in ("", figures["metric"], "− federated", "steps", "examples", "seconds", "MB"):
+    for column in ("", str(figures.metric), "− federated", "steps", "examples", "seconds", "MB"):
         table.add_column(column, justify="right" if column else "left")
-    for line in figures["summary"]:
-        spent = [_spent(figures, line["name"], key) for key in ("training_seconds", "bytes")]
-        other = line["name"] != "federated"
+    for line in figures.summary:
+        outcomes = [o for v in figures.variants if v.kind == line.name for o in v.seeds]
         table.add_row(
-            line["name"].replace("-", ", ", 1).replace("-", " "),
+            line.name.replace("-", ", ", 1).replace("-", " "),
             _shown(line, ".3f"),
-            _shown(line["against_federated"], "+.3f") if other else "",
-            *(f"{line[key]:,.0f}" for key in ("steps", "examples")),
-            f"{spent[0]:,.0f}",
-            f"{spent[1] / 1e6:,.1f}",
+            _shown(line.against_federated, "+.3f") if line.name != FEDERATED else "",
+            f"{line.steps:,.0f}",
+            f"{line.examples:,.0f}",
+            f"{_mean(outcome.training_seconds for outcome in outcomes):,.0f}",
+            f"{_mean(outcome.bytes for outcome in outcomes) / 1e6:,.1f}",
         )
     console.print(table)
-    console.print(figures["verdict"], style="bold", soft_wrap=True)
+    console.print(figures.verdict, style="bold", soft_wrap=True)
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
 
 
-def _shown(found: Values, form: str) -> str:
+def _shown(span: Span | SummaryLine, form: str) -> str:
     """A value with half the width of its interval."""
-    value = format(found["value"], form)
-    if found["low"] is None:
+    value = format(span.value, form)
+    if span.low is None or span.high is None:
         return value
-    return f"{value} ±{(found['high'] - found['low']) / 2:.3f}"
+    return f"{value} ±{(span.high - span.low) / 2:.3f}"
 
 
-def _spent(figures: Values, kind: str, key: str) -> float:
-    """The mean over a kind's runs of what each took."""
-    some = [
-        o[key]
-        for variant in figures["variants"]
-        if variant["kind"] == kind
-        for o in variant["seeds"]
-    ]
-    return sum(some) / len(some) if some else 0.0
+def _mean(values: Iterable[float]) -> float:
+    """The mean; 0 of no values, as the base model has."""
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else 0.0
 
 
 def _seeds(experiment: Experiment, words: list[str] | None) -> list[int]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.server.roster import RemoteClient
-from hanse.journal.run_folder import records
+from hanse.journal.record_files import readable_lines
+from hanse.journal.records import LEDGER, ROUNDS, ClientRecord, RoundRecord
 from hanse.observability import step_text
 from hanse.observability.metrics_endpoint import Figure, Status
 
@@ -35,7 +36,7 @@ class Watch:
 
     def status(self) -> Status:
         """All of it; it is well while the run goes on, although it may be waiting for silos."""
-        rows = records(self.folder)
+        rounds, _ = readable_lines(self.folder / ROUNDS, RoundRecord)
         known = self.silos.roster.clients.values() if self.silos else map(RemoteClient, self.names)
         clients = [*known]
         waiting = self.silos.waiting_for if self.silos else self.names
@@ -43,38 +44,38 @@ class Watch:
         facts = {
             "run": self.about()["run"],
             "starting": self.silos is None,
-            "round": rows[-1]["round"] if rows else None,
+            "round": rounds[-1].round if rounds else None,
             "rounds": self.rounds,
             "connected": [client.name for client in clients if client.node is not None],
             "waiting_for": [*waiting],
             "silos": {c.name: step_text.silo_activity(c.activity(now)) for c in clients},
             "paused": self._paused,
         }
-        return Status(facts, True, [*self._progress(rows), *_connections(clients, now)])
+        return Status(facts, True, [*self._progress(rounds), *_connections(clients, now)])
 
     @property
     def _paused(self) -> bool:
         return self.silos is not None and self.silos.paused
 
-    def _progress(self, rows: list[dict[str, Any]]) -> Iterator[Figure]:
-        done = rows[-1]["round"] if rows else 0
+    def _progress(self, rounds: Sequence[RoundRecord]) -> Iterator[Figure]:
+        done = rounds[-1].round if rounds else 0
         yield Figure("hanse_round", "The last round that is saved", done, {})
         yield Figure("hanse_rounds", "How many rounds the run has", self.rounds, {})
         said = "Whether too few silos are there for a round"
         yield Figure("hanse_paused", said, self._paused, {})
         for way in ("down", "up"):
-            total = sum(row["bytes"][way] for row in rows)
+            total = sum(getattr(record.bytes, way) for record in rounds)
             yield Figure("hanse_bytes", "Bytes of messages", total, {"direction": way}, True)
         spent: dict[str, float] = {}
-        for row in rows:
-            for what, seconds in row["seconds"].items():
+        for record in rounds:
+            for what, seconds in record.seconds.items():
                 spent[what] = spent.get(what, 0.0) + seconds
         for what, seconds in spent.items():
             yield Figure("hanse_seconds", "Where time went", seconds, {"part": what}, True)
-        ledger = records(self.folder, "ledger")
-        late = sum("late" in row for row in ledger)
+        ledger, _ = readable_lines(self.folder / LEDGER, ClientRecord)
+        late = sum(reply.late is not None for reply in ledger)
         yield Figure("hanse_late_answers", "Answers that came too late or twice", late, {}, True)
-        failed = sum("error" in row for row in ledger)
+        failed = sum(bool(reply.error) for reply in ledger)
         yield Figure("hanse_failed_answers", "Answers that were no updates", failed, {}, True)
 
 

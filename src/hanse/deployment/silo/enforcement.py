@@ -18,6 +18,8 @@ from hanse.errors import UserError
 from hanse.experiment.part_kinds import AGGREGATOR, ALGORITHM, OBJECTIVE, spec_name
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.messages import AGREED, Reply, Request, Update
+from hanse.journal import record_files
+from hanse.journal.records import RefusalRecord
 from hanse.observability.requests import current_request
 
 COUNTS = {"examples", "tokens"}  # numbers that tell how many rows a silo has, and how long
@@ -156,9 +158,8 @@ def note(
     log = folder / "refusals.jsonl"
     if log.exists() and log.stat().st_size > LARGEST:
         log.replace(log.with_name("refusals.1.jsonl"))
-    line = {"time": clock(), "run": run, "what": what, "reason": reason}
-    line |= {"request_id": name} if (name := current_request()) else {}
-    atomic_files.append(log, json.dumps(line, ensure_ascii=False).encode() + b"\n", private=True)
+    line = record_files.line(RefusalRecord(clock(), run, what, reason, current_request()))
+    atomic_files.append(log, line, private=True)
 
 
 def rounded(count: float, step: int) -> int:

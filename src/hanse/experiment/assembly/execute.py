@@ -19,7 +19,7 @@ from hanse.federation.server_state import ServerState
 from hanse.journal import claims
 from hanse.journal.checkpoints import latest
 from hanse.journal.claims import Claim
-from hanse.journal.run_folder import records
+from hanse.journal.run_folder import read_rounds
 from hanse.journal.tracking import following
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
@@ -49,8 +49,8 @@ def go(
         ):
             for record in rounds(run):
                 tell()
-                if stop.is_set() and record["round"] < simulation.experiment.rounds:
-                    raise stopped(record["round"], again)
+                if stop.is_set() and record.round < simulation.experiment.rounds:
+                    raise stopped(record.round, again)
         finish(simulation, journal.folder)
     except KeyboardInterrupt as by:
         checkpoint = latest(journal.folder)
@@ -75,7 +75,8 @@ def finish(simulation: Simulation, folder: Path) -> None:
         learner.save(aside, left)
         personal = learner.personal(shared, left)
         clients = len(experiment.participant_names)
-        card = model_card(experiment.resolved(), clients, records(folder), aside, left, personal)
+        rounds_done = read_rounds(folder)
+        card = model_card(experiment.resolved(), clients, rounds_done, aside, left, personal)
         (aside / "README.md").write_text(card, encoding="utf-8")
         report(Work(Activity.REOPENING_ADAPTER))
         try:

@@ -1,13 +1,11 @@
 """From an experiment to the rows of the server and of each client."""
 
-import json
 import logging
 from array import array
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hanse import atomic_files
 from hanse.data import holdout, partitioning
 from hanse.data.formats.row import Row
 from hanse.data.tokenization.label_words import label_words
@@ -16,12 +14,13 @@ from hanse.errors import UserError
 from hanse.experiment.assembly.source_rows import Gathered, gather
 from hanse.experiment.schema import Experiment, build_partitioner
 from hanse.experiment.sections import Data
+from hanse.journal import record_files
+from hanse.journal.records import DIVISION, ClientRowCounts, DivisionRecord
 from hanse.learners.models.sentence_encoder import embeddings
 from hanse.randomness import RoundContext
 
 log = logging.getLogger(__name__)
 
-FILE = "division.json"
 UNSEEN = (
     "where silos keep their files on machines of their own, nobody sees whether rows that the "
     "server or a silo holds out are training rows of another silo."
@@ -39,30 +38,6 @@ class FederatedDataset:
     labels: dict[str, str]  # label → word, or tag → name; empty without either
     digest: str  # of all rows as they were loaded: other rows would be divided otherwise
     remarks: tuple[str, ...] = ()  # which rows are left out or cut, one sentence each
-
-
-@dataclass(frozen=True)
-class ClientRowCounts:
-    """How many rows one client trains on, by label or as "rows", and how many it holds out."""
-
-    train: dict[str, int]
-    held: int
-
-
-@dataclass(frozen=True)
-class Table:
-    """Which rows lie where, in numbers, as division.json has them.
-
-    labels: the words of the labels; without labels the values of the column that rows were divided
-        by; empty if there is none either.
-    remarks: which rows are left out or cut, one sentence each.
-    """
-
-    labels: list[str]
-    clients: dict[str, ClientRowCounts]
-    validation: int
-    test: int
-    remarks: tuple[str, ...] = ()
 
 
 def divide(experiment: Experiment) -> FederatedDataset:
@@ -169,11 +144,11 @@ def unseen(experiment: Experiment) -> tuple[str, ...]:
     return (UNSEEN,) if experiment.brings_own_data and any(held) else ()
 
 
-def table(division: FederatedDataset, experiment: Experiment) -> Table:
+def table(division: FederatedDataset, experiment: Experiment) -> DivisionRecord:
     """The division in numbers, as those who take part in the experiment hold it."""
     held = len(division.validation), len(division.test)
     if not division.train:  # all of it is on other machines
-        return Table([], {}, *held, division.remarks)
+        return DivisionRecord((), {}, *held, division.remarks)
     column = _column(division, experiment)
     words = division.labels if column == partitioning.LABEL else {}
     clients, found = {}, set(words)
@@ -186,15 +161,15 @@ def table(division: FederatedDataset, experiment: Experiment) -> Table:
             dict(train), sum(len(division.held[owner]) for owner in owners)
         )
     labels = dict.fromkeys(words.get(value, value) for value in partitioning.ordered(found))
-    return Table(list(labels) if column else [], clients, *held, division.remarks)
+    shown = tuple(labels) if column else ()
+    return DivisionRecord(shown, clients, *held, division.remarks)
 
 
 def note(folder: Path, division: FederatedDataset, experiment: Experiment) -> None:
     """Write the table of a division down in a run folder, and say what is left out."""
     for remark in division.remarks:
         log.warning("%s", remark)
-    said = json.dumps(asdict(table(division, experiment)), ensure_ascii=False, indent=2)
-    atomic_files.write(folder / FILE, said.encode())
+    record_files.write(folder / DIVISION, table(division, experiment))
 
 
 def _column(division: FederatedDataset, experiment: Experiment) -> str | None:

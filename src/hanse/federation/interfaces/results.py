@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from hanse.journal.records import GeneratedSample
 from hanse.tensors.named import Tensors
 from hanse.tensors.serialization import Numbers
 
@@ -54,15 +55,6 @@ class Aggregate:
     numbers: Numbers
     weight: float
     clients: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class GeneratedSample:
-    """A prompt, the answer that the data have, and what the model said."""
-
-    prompt: str
-    answer: str
-    said: str
 
 
 @dataclass(frozen=True)

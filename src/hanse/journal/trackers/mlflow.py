@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from hanse.journal.tracking import Following, Metrics, Tracked, Tracker
+from hanse.journal.records import Metrics
+from hanse.journal.tracking import Following, Tracked, Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -4,7 +4,8 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hanse.journal.tracking import Following, Metrics, Tracked, Tracker
+from hanse.journal.records import Metrics
+from hanse.journal.tracking import Following, Tracked, Tracker
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

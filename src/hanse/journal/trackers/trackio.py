@@ -5,7 +5,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hanse.journal.tracking import Following, Metrics, Tracked, Tracker
+from hanse.journal.records import Metrics
+from hanse.journal.tracking import Following, Tracked, Tracker
 
 if TYPE_CHECKING:
     from trackio import Run

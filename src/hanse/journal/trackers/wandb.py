@@ -5,7 +5,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hanse.journal.tracking import Following, Metrics, Tracked, Tracker
+from hanse.journal.records import Metrics
+from hanse.journal.tracking import Following, Tracked, Tracker
 
 if TYPE_CHECKING:
     from wandb import Run

@@ -1,161 +1,90 @@
-"""Figures of a baseline comparison: baselines.json, and each client's own score from the runs."""
+"""Figures of a baseline comparison for its report, and each client's own score from the runs."""
 
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from pydantic import TypeAdapter
-
 from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import Z95
-from hanse.journal.run_folder import records
-from hanse.reports.run.run_data import Round, valid
-
-FILE = "baselines.json"
-
-
-@dataclass(frozen=True)
-class Span:
-    """A value with its 95 % interval, if there is one."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Base:
-    """The base model's score on the test items, and its standard error."""
-
-    value: float
-    se: float | None = None
+from hanse.journal.baselines_records import (
+    BASE,
+    BASELINES,
+    FEDERATED,
+    BaselinesRecord,
+    Outcome,
+    Span,
+    SummaryLine,
+    read_baselines,
+)
+from hanse.journal.record_files import RecordError, readable_lines
+from hanse.journal.records import ROUNDS, RoundRecord
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A variant with one seed. gain, low, high: against the base model, paired by test item."""
-
-    seed: int
-    value: float
-    run: str
-    gain: float | None = None
-    low: float | None = None
-    high: float | None = None
-    steps: float = 0.0
-    examples: float = 0.0
-    training_seconds: float = 0.0
-    bytes: float = 0.0
-    own: float | None = None
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way of training, with each seed; client: who trains alone."""
-
-    name: str
-    what: str
-    seeds: tuple[Outcome, ...]
-    client: str | None = None
-
-    @property
-    def kind(self) -> str:
-        """The line of the summary to which it belongs."""
-        if self.client is None:
-            return self.name
-        return "alone" + self.name.removeprefix(f"alone-{self.client}")
-
-
-@dataclass(frozen=True)
-class Line:
-    """A kind of variant: its mean over seeds, and that minus the federated mean."""
-
-    name: str
-    what: str
-    value: float
-    steps: float
-    examples: float
-    against_federated: Span
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """baselines.json; done and planned count the runs."""
-
-    name: str
-    clients: int
-    rounds: int
-    seeds: tuple[int, ...]
-    verdict: str
-    metric: str | None = None
-    higher_is_better: bool = True
-    test_items: int = 0
-    base: Base | None = None
-    variants: tuple[Variant, ...] = ()
-    summary: tuple[Line, ...] = ()
-    done: int | None = None
-    planned: int | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether every run has ended."""
-        return self.done is None or self.planned is None or self.done >= self.planned
-
-    def span(self, line: Line) -> Span:
-        """A line's value with its interval: over seeds, for the base model over test items."""
-        if line.name == "base" and self.base is not None and self.base.se is not None:
-            half = Z95 * self.base.se
-            return Span(line.value, line.value - half, line.value + half)
-        return Span(line.value, line.low, line.high)
-
-    def gain(self, line: Line) -> Span:
-        """How much better federated training is than a line; above 0 is better for any metric."""
-        found = line.against_federated
-        if not self.higher_is_better or found.low is None or found.high is None:
-            sign = -1 if self.higher_is_better else 1
-            return Span(sign * found.value, found.low, found.high)
-        return Span(-found.value, -found.high, -found.low)
-
-    def each(self, line: Line) -> list[float]:
-        """What a line is a mean of: the clients' means over seeds, or else the seeds' values."""
-        variants = [
-            variant for variant in self.variants if variant.kind == line.name and variant.seeds
-        ]
-        if len(variants) > 1:
-            return [fmean(outcome.value for outcome in variant.seeds) for variant in variants]
-        return [outcome.value for variant in variants for outcome in variant.seeds]
-
-
-def read(folder: Path) -> Baselines:
+def read(folder: Path) -> BaselinesRecord:
     """A baseline comparison's figures; raises UserError if they cannot be read."""
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return TypeAdapter(Baselines).validate_python(content)
-    except (OSError, ValueError, RecursionError):
+        return read_baselines(folder)
+    except RecordError:
         raise UserError(
-            f"{folder / FILE} cannot be read, so there is no baseline comparison to show; its "
+            f"{folder / BASELINES} cannot be read, so there is no baseline comparison to show; its "
             f"runs, in {folder / 'seed-…'}, can each be shown with `hanse report`."
         ) from None
 
 
-def own_scores(folder: Path, baselines: Baselines) -> dict[str, tuple[float, float]]:
+def span(baselines: BaselinesRecord, line: SummaryLine) -> Span:
+    """A line's value with its interval: over seeds, and for the base model over test items."""
+    if line.name == BASE and baselines.base is not None and baselines.base.se is not None:
+        half = Z95 * baselines.base.se
+        return Span(line.value, line.value - half, line.value + half)
+    return Span(line.value, line.low, line.high)
+
+
+def gain(baselines: BaselinesRecord, line: SummaryLine) -> Span:
+    """How much better federated training is than a line; above 0 is better for any metric."""
+    difference = line.against_federated
+    if not baselines.higher_is_better:
+        return difference
+    if difference.low is None or difference.high is None:
+        return Span(-difference.value)
+    return Span(-difference.value, -difference.high, -difference.low)
+
+
+def single_values(baselines: BaselinesRecord, line: SummaryLine) -> list[float]:
+    """The values whose mean a line shows: the clients' means over seeds, or the seeds' values."""
+    variants = [
+        variant for variant in baselines.variants if variant.kind == line.name and variant.seeds
+    ]
+    if len(variants) > 1:
+        return [fmean(outcome.value for outcome in variant.seeds) for variant in variants]
+    return [outcome.value for variant in variants for outcome in variant.seeds]
+
+
+def own_scores(folder: Path, baselines: BaselinesRecord) -> dict[str, tuple[float, float]]:
     """Each client's score on its own held-out rows, alone and federated: means over the seeds."""
-    federated: dict[int, dict[str, float]] = {}
-    for variant in baselines.variants:
-        for outcome in variant.seeds if variant.kind == "federated" else ():
-            rounds = list(valid(records(folder / outcome.run), Round))
-            scored = rounds[-1].client_test if rounds else {}
-            found = {name: scores.get(str(baselines.metric)) for name, scores in scored.items()}
-            federated[outcome.seed] = {n: value for n, value in found.items() if value is not None}
-    pairs: dict[str, list[tuple[float, float]]] = {}
-    for variant in baselines.variants:
-        for outcome in variant.seeds if variant.kind == "alone" else ():
-            there = federated.get(outcome.seed, {}).get(str(variant.client))
-            if outcome.own is not None and there is not None:
-                pairs.setdefault(str(variant.client), []).append((outcome.own, there))
-    return {
-        client: (fmean(alone for alone, _ in some), fmean(both for _, both in some))
-        for client, some in sorted(pairs.items())
+    metric = str(baselines.metric)
+    federated = {
+        outcome.seed: _client_scores(folder / outcome.run, metric)
+        for _, outcome in _outcomes(baselines, FEDERATED)
     }
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for client, outcome in _outcomes(baselines, "alone"):
+        together = federated.get(outcome.seed, {}).get(client)
+        if outcome.own is not None and together is not None:
+            pairs.setdefault(client, []).append((outcome.own, together))
+    return {
+        client: (fmean(alone for alone, _ in scores), fmean(both for _, both in scores))
+        for client, scores in sorted(pairs.items())
+    }
+
+
+def _outcomes(baselines: BaselinesRecord, kind: str) -> Sequence[tuple[str, Outcome]]:
+    """The outcomes of all variants of a kind, each with its variant's client."""
+    variants = [variant for variant in baselines.variants if variant.kind == kind]
+    return [(str(variant.client), outcome) for variant in variants for outcome in variant.seeds]
+
+
+def _client_scores(run: Path, metric: str) -> dict[str, float]:
+    """The score of each client on its own rows after a run's last round, where it has one."""
+    rounds, _ = readable_lines(run / ROUNDS, RoundRecord)
+    scores = rounds[-1].client_test if rounds else {}
+    return {client: metrics[metric] for client, metrics in scores.items() if metric in metrics}

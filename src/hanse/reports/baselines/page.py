@@ -5,7 +5,7 @@ from pathlib import Path
 from hanse import atomic_files
 from hanse.reports import plotting
 from hanse.reports.baselines import plots as baselines_plots
-from hanse.reports.baselines.baselines_data import own_scores, read
+from hanse.reports.baselines.baselines_data import own_scores, read, span
 from hanse.reports.html import render
 
 
@@ -25,6 +25,7 @@ def write_baselines_report(folder: Path) -> Path:
     page = render(
         "baselines/baselines",
         baselines=baselines,
+        spans={line.name: span(baselines, line) for line in baselines.summary},
         folder=str(folder),
         pictures=pictures,
         shown=baselines_plots.SHOWN,

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
+from hanse.journal.baselines_records import BaselinesRecord, Span
 from hanse.reports import formatting, plotting
-from hanse.reports.baselines.baselines_data import Baselines, Span
+from hanse.reports.baselines.baselines_data import gain, single_values, span
 from hanse.reports.plotting import COLOURS, GREY, Plot
 
 SHOWN = {
@@ -20,7 +21,7 @@ FEDERATED, OTHER = COLOURS[1], COLOURS[0]
 ROW = 0.36  # inches
 
 
-def scores(baselines: Baselines) -> Plot | None:
+def scores(baselines: BaselinesRecord) -> Plot | None:
     """Every line's score with its interval, and faintly what it is a mean of."""
     lines, name = baselines.summary, str(baselines.metric)
     if not lines:
@@ -29,9 +30,9 @@ def scores(baselines: Baselines) -> Plot | None:
     def paint(axes: Axes) -> None:
         for y, line in enumerate(lines):
             colour = _colour(line.name)
-            each = baselines.each(line)
+            each = single_values(baselines, line)
             axes.plot(each, [y] * len(each), "o", color=colour, ms=4.5, alpha=0.5, mew=0)
-            _span(axes, y, baselines.span(line), colour)
+            _draw(axes, y, span(baselines, line), colour)
             shown = formatting.score(line.value, name)
             axes.annotate(shown, (1.02, y), xycoords=("axes fraction", "data"), va="center")
             if line.name == "federated":
@@ -51,7 +52,7 @@ def scores(baselines: Baselines) -> Plot | None:
     return Plot("scores", "Every way of training", caption, paint, (0.7 + ROW * len(lines),))
 
 
-def gains(baselines: Baselines) -> Plot | None:
+def gains(baselines: BaselinesRecord) -> Plot | None:
     """What federation gains over each other way, with intervals."""
     name = str(baselines.metric)
     others = [line for line in baselines.summary if line.name != "federated"]
@@ -61,7 +62,7 @@ def gains(baselines: Baselines) -> Plot | None:
     def paint(axes: Axes) -> None:
         axes.axvline(0, color=GREY, lw=1)
         for y, line in enumerate(others):
-            _span(axes, y, baselines.gain(line), FEDERATED)
+            _draw(axes, y, gain(baselines, line), FEDERATED)
         _rows(axes, [line.name for line in others])
         plotting.values(axes.xaxis, lambda value: formatting.step(value, name))
         axes.set_xlabel("points" if name in formatting.SHARES else formatting.label(name))
@@ -72,7 +73,7 @@ def gains(baselines: Baselines) -> Plot | None:
     return Plot("gains", title, caption, paint, (0.7 + ROW * len(others),))
 
 
-def own(baselines: Baselines, pairs: Mapping[str, tuple[float, float]]) -> Plot | None:
+def own(baselines: BaselinesRecord, pairs: Mapping[str, tuple[float, float]]) -> Plot | None:
     """Each client on its own held-out rows: what it reaches alone, and in the federation."""
     name = str(baselines.metric)
     chosen = plotting.thinned(list(pairs))
@@ -96,10 +97,11 @@ def own(baselines: Baselines, pairs: Mapping[str, tuple[float, float]]) -> Plot 
     return Plot("own", "Each silo on its own rows", caption, paint, height)
 
 
-def _span(axes: Axes, y: float, span: Span, colour: str) -> None:
-    if span.low is not None and span.high is not None:
-        axes.plot([span.low, span.high], [y, y], color=colour, lw=2.2, solid_capstyle="butt")
-    axes.plot(span.value, y, "o", color=colour, ms=7.5)
+def _draw(axes: Axes, y: float, shown: Span, colour: str) -> None:
+    """A value and its interval."""
+    if shown.low is not None and shown.high is not None:
+        axes.plot([shown.low, shown.high], [y, y], color=colour, lw=2.2, solid_capstyle="butt")
+    axes.plot(shown.value, y, "o", color=colour, ms=7.5)
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:

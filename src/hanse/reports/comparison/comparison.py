@@ -1,18 +1,19 @@
 """Several runs beside each other: what they reached, what it cost, what was set otherwise."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import Interval, paired
+from hanse.journal.baselines_records import BASELINES
+from hanse.journal.records import Evaluation
 from hanse.reports.run.costs import Costs, costs
 from hanse.reports.run.headline import measured
-from hanse.reports.run.run_data import Record, Scored, read
+from hanse.reports.run.run_data import RunData, read
 
-SPLIT = ("test", "validation", "split_seed")  # what draws the test rows, beside the data
 IGNORED = ("name", "output_dir")
 PARTS = ("algorithm", "aggregator", "objective", "partition")  # chosen by name
 
@@ -26,7 +27,7 @@ class Contender:
     """
 
     name: str
-    record: Record
+    record: RunData
     costs: Costs
     score: float | None
     se: float | None
@@ -73,12 +74,12 @@ def compare(folders: Sequence[Path]) -> Comparison:
             remarks += [f"{name} has no paired difference: {reason}."] if reason else []
         runs.append(Contender(name, record, costs(record), value, error, difference))
     unit = measured(first) if first else ""
-    settings = _otherwise([record.values for record in found])
+    settings = _otherwise([record.settings.values for record in found])
     return Comparison(tuple(runs), metric, split, unit, settings, tuple(remarks))
 
 
-def _read(folder: Path) -> Record:
-    if (folder / "baselines.json").is_file():
+def _read(folder: Path) -> RunData:
+    if (folder / BASELINES).is_file():
         raise UserError(
             f"{folder} is a baseline comparison, which has a report of its own; name runs, such as "
             f"those in {folder / 'seed-…'}."
@@ -86,7 +87,7 @@ def _read(folder: Path) -> Record:
     return read(folder)
 
 
-def _common(found: Sequence[Record]) -> tuple[str, str]:
+def _common(found: Sequence[RunData]) -> tuple[str, str]:
     """The metric and split that most runs have been scored with after training."""
     counts: dict[tuple[str, str], int] = {}
     for split in ("test", "validation"):
@@ -100,7 +101,7 @@ def _common(found: Sequence[Record]) -> tuple[str, str]:
     return max(shared, key=lambda key: (key[1] == "test", counts[key]), default=("", ""))
 
 
-def _scores(record: Record, metric: str, split: str) -> dict[str, float]:
+def _scores(record: RunData, metric: str, split: str) -> dict[str, float]:
     """The scores of the last round after training that has the metric."""
     for row in reversed(record.rounds):
         scores: dict[str, float] = getattr(row, split) if split else {}
@@ -109,7 +110,7 @@ def _scores(record: Record, metric: str, split: str) -> dict[str, float]:
     return {}
 
 
-def _last(record: Record, metric: str) -> Scored | None:
+def _last(record: RunData, metric: str) -> Evaluation | None:
     """The items of the last test after training, of the task that has the metric."""
     for scored in record.tests.values():
         last = max(scored)
@@ -118,12 +119,12 @@ def _last(record: Record, metric: str) -> Scored | None:
     return None
 
 
-def _difference(first: Record, other: Record, metric: str) -> tuple[str, Interval | None]:
+def _difference(first: RunData, other: RunData, metric: str) -> tuple[str, Interval | None]:
     """Why two runs cannot be paired, or the mean difference of their items."""
     old, new = _last(first, metric), _last(other, metric)
     if old is None or new is None:
         return "not both were scored on their test rows after training", None
-    if first.machine.data is None or other.machine.data is None:
+    if first.environment.data is None or other.environment.data is None:
         return "whether both have the same test rows is not known", None
     if _split(first) != _split(other) or len(old.items) != len(new.items):
         return "its test rows are others", None
@@ -132,20 +133,18 @@ def _difference(first: Record, other: Record, metric: str) -> tuple[str, Interva
     return "", paired(new.items, old.items)
 
 
-def _split(record: Record) -> tuple[Any, ...]:
+def _split(record: RunData) -> tuple[Any, ...]:
     """What tells one set of test rows from another."""
-    data = record.values.get("data")
-    chosen = data if isinstance(data, dict) else {}
-    return (record.machine.data, *(chosen.get(key) for key in SPLIT))
+    return (record.environment.data, *record.settings.split)
 
 
-def _standing(record: Record, metric: str) -> str:
+def _standing(record: RunData, metric: str) -> str:
     if not record.finished:
         return f"{max(0, record.done)} of {record.planned} rounds are done"
     return f"{metric} was not measured"
 
 
-def _nothing_common(names: Sequence[str], found: Sequence[Record]) -> str:
+def _nothing_common(names: Sequence[str], found: Sequence[RunData]) -> str:
     """What each run has, where no metric is common to two of them."""
     said = []
     for name, record in zip(names, found, strict=True):
@@ -155,7 +154,7 @@ def _nothing_common(names: Sequence[str], found: Sequence[Record]) -> str:
     return f"No scores after training can be compared: {'; '.join(said)}."
 
 
-def _otherwise(values: Sequence[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
+def _otherwise(values: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
     """The settings in which runs differ, by dotted key."""
     flat = [_flat(some) for some in values]
     keys = dict.fromkeys(key for some in flat for key in some if key not in IGNORED)
@@ -163,7 +162,7 @@ def _otherwise(values: Sequence[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
     return {key: row for key, row in rows.items() if len(set(row)) > 1}
 
 
-def _flat(values: dict[str, Any], before: str = "") -> dict[str, str]:
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
     """Settings by dotted key; a part is one setting, with its own in brackets."""
     found: dict[str, str] = {}
     for key, value in values.items():

@@ -4,34 +4,35 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from hanse.journal.records import RoundRecord
 from hanse.reports import formatting, plotting
 from hanse.reports.plotting import COLOURS, GREY, Plot
-from hanse.reports.run.run_data import Record, Round
+from hanse.reports.run.run_data import RunData
 
 LEAST = 0.02  # of all seconds; what took less is shown together
 WAYS = (("down", "to clients"), ("up", "from clients"))
 
 
-def traffic(record: Record) -> Plot | None:
+def traffic(run: RunData) -> Plot | None:
     """Bytes down and up by round."""
-    if not any(row.bytes.down or row.bytes.up for row in record.rounds):
+    if not any(row.bytes.down or row.bytes.up for row in run.rounds):
         return None
-    sizes = {label: [getattr(row.bytes, way) for row in record.rounds] for way, label in WAYS}
+    sizes = {label: [getattr(row.bytes, way) for row in run.rounds] for way, label in WAYS}
 
     def paint(axes: Axes) -> None:
-        _bars(axes, record.rounds, sizes)
+        _bars(axes, run.rounds, sizes)
         plotting.by_round(axes, "sent", formatting.bytes_)
 
     caption = "All clients together."
-    if record.rounds[-1].client_test:
+    if run.rounds[-1].client_test:
         caption += " In the last round each is sent the model once more, to score it."
     return Plot("bytes", "Bytes by round", caption, paint)
 
 
-def time(record: Record) -> Plot | None:
+def time(run: RunData) -> Plot | None:
     """Seconds by round, stacked by what they were spent on."""
-    kinds = list(dict.fromkeys(name for row in record.rounds for name in row.seconds))
-    spent = {name: [row.seconds.get(name, 0.0) for row in record.rounds] for name in kinds}
+    kinds = list(dict.fromkeys(name for row in run.rounds for name in row.seconds))
+    spent = {name: [row.seconds.get(name, 0.0) for row in run.rounds] for name in kinds}
     whole = sum(map(sum, spent.values()))
     if not whole:
         return None
@@ -40,13 +41,13 @@ def time(record: Record) -> Plot | None:
     spent |= {"other": rest} if rest else {}
 
     def paint(axes: Axes) -> None:
-        _bars(axes, record.rounds, spent)
+        _bars(axes, run.rounds, spent)
         plotting.by_round(axes, "work", formatting.seconds)
 
     return Plot("time", "Where the time went", "All machines together.", paint)
 
 
-def _bars(axes: Axes, rounds: Sequence[Round], parts: dict[str, list[float]]) -> None:
+def _bars(axes: Axes, rounds: Sequence[RoundRecord], parts: dict[str, list[float]]) -> None:
     """A bar for each round, stacked by part."""
     base = [0.0] * len(rounds)
     for (name, sizes), colour in zip(parts.items(), (*COLOURS, GREY), strict=False):

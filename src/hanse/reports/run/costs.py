@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from hanse.journal import round_costs
+from hanse.journal.round_costs import training_seconds
 from hanse.reports import formatting
-from hanse.reports.run.run_data import Record
+from hanse.reports.run.run_data import RunData
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Costs:
     @property
     def training(self) -> float:
         """The seconds of local training."""
-        return round_costs.training(self.seconds)
+        return training_seconds(self.seconds)
 
     @property
     def total(self) -> float:
@@ -33,13 +33,13 @@ class Costs:
         return sum(self.seconds.values())
 
 
-def costs(record: Record) -> Costs:
+def costs(run: RunData) -> Costs:
     """What the run has cost so far."""
-    rounds, machine = record.rounds, record.machine
+    rounds, machine = run.rounds, run.environment
     names = dict.fromkeys(name for row in rounds for name in row.seconds)
     seconds = {name: sum(row.seconds.get(name, 0.0) for row in rounds) for name in names}
-    tokens = sum(row.tokens for row in record.ledger if row.kind == "train")
-    training = round_costs.training(seconds)
+    tokens = sum(reply.amount("tokens") or 0 for reply in run.ledger if reply.kind == "train")
+    training = training_seconds(seconds)
     speed = tokens / training if training else 0.0
     each, peak = machine.train_flops_per_token, machine.peak_flops
     looks = [row.gpu_use for row in rounds if row.gpu_use is not None]
@@ -49,7 +49,7 @@ def costs(record: Record) -> Costs:
         seconds=seconds,
         tokens_per_second=speed,
         peak_memory=max((row.peak_memory for row in rounds), default=0.0),
-        gpu_memory=max((row.gpu_memory for row in rounds), default=0.0),
+        gpu_memory=max((row.gpu_memory or 0.0 for row in rounds), default=0.0),
         gpu_use=sum(looks) / len(looks) if looks else None,
         flops=each * tokens if each and tokens else None,
         flops_per_second=each * speed if each and speed else None,
@@ -67,9 +67,9 @@ def spent(found: Costs) -> str:
     return f"{formatting.seconds(total)} in all: {', '.join(said)}."
 
 
-def computed(record: Record, found: Costs) -> str:
+def computed(run: RunData, found: Costs) -> str:
     """Where the arithmetic went, in a few sentences; "" if it was not counted."""
-    machine = record.machine
+    machine = run.environment
     if not machine.train_flops_per_token or not found.flops or not found.flops_per_second:
         return ""
     each = formatting.count(machine.train_flops_per_token, "FLOP")

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hanse.evaluation.metrics.confidence import paired
+from hanse.journal.records import Evaluation
 from hanse.reports import formatting
 from hanse.reports.run.quality_plots import metric
-from hanse.reports.run.run_data import Record, Scored
+from hanse.reports.run.run_data import RunData
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,16 @@ class Headline:
     after: str = ""
 
 
-def headline(record: Record) -> Headline:
+def headline(run: RunData) -> Headline:
     """What is to be said first of a run."""
-    tests = {row.round: row.test for row in record.rounds if row.test}
+    tests = {row.round: row.test for row in run.rounds if row.test}
     rounds = list(tests)
     first = next(iter(tests[rounds[-1]])) if rounds else ""  # of the first task
-    for scored in sorted(record.tests.values(), key=lambda found: not _has(found, first)):
+    for scored in sorted(run.tests.values(), key=lambda found: not _has(found, first)):
         if len(rounds) > 1 and rounds[0] in scored and rounds[-1] in scored:
             return _gained(scored[rounds[0]], scored[rounds[-1]])
-    validated = [row.validation for row in record.rounds if row.validation]
-    name = metric(record)
+    validated = [row.validation for row in run.rounds if row.validation]
+    name = metric(run)
     if rounds and rounds[-1] > 0:  # only the last round's model was scored
         value = formatting.score(tests[rounds[-1]][first], first)
         return Headline(f"Test {formatting.label(first)} after training: {value}.")
@@ -41,7 +42,7 @@ def headline(record: Record) -> Headline:
     return Headline(sentence, remark)
 
 
-def measured(scored: Scored) -> str:
+def measured(scored: Evaluation) -> str:
     """The metric of which the items' values are the parts: their mean is the metric's value."""
     mean = sum(scored.items) / max(1, len(scored.items))
     alike = [name for name, v in scored.metrics.items() if math.isclose(v, mean, abs_tol=1e-9)]
@@ -49,11 +50,11 @@ def measured(scored: Scored) -> str:
     return next(iter([*alike, *scored.metrics]), "score")
 
 
-def _has(scored: Mapping[int, Scored], name: str) -> bool:
+def _has(scored: Mapping[int, Evaluation], name: str) -> bool:
     return any(name in found.metrics for found in scored.values())
 
 
-def _gained(before: Scored, after: Scored) -> Headline:
+def _gained(before: Evaluation, after: Evaluation) -> Headline:
     old, new = before.items, after.items
     if len(old) != len(new) or len(old) < 2 or not all(map(math.isfinite, old + new)):
         return Headline("The test scores cannot be compared: one item alone, or values not finite.")

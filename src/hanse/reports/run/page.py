@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hanse import atomic_files
 from hanse.errors import UserError
+from hanse.journal.records import ClientRecord
 from hanse.reports import plotting
 from hanse.reports.html import render
 from hanse.reports.loading_snippet import usage
@@ -14,7 +15,7 @@ from hanse.reports.run.costs import computed, costs, spent
 from hanse.reports.run.headline import headline
 from hanse.reports.run.partition_plot import partition
 from hanse.reports.run.quality_plots import loss, metric, own, quality
-from hanse.reports.run.run_data import Message, Record, read
+from hanse.reports.run.run_data import RunData, read
 
 OPEN = 12  # clients; a longer table is folded
 FEW = 4  # samples that are shown at once
@@ -49,24 +50,24 @@ def write_report(folder: Path) -> Path:
 
     Raises UserError if the folder holds no experiment.
     """
-    record = read(folder)
-    plots = [draw(record) for draw in (quality, loss, own, partition, traffic, time)]
+    run = read(folder)
+    plots = [draw(run) for draw in (quality, loss, own, partition, traffic, time)]
     pictures = {plot.name: plotting.draw(plot) for plot in plots if plot}
     if pictures:
         plotting.keep(pictures.values(), folder / "plots")
-    found = costs(record)
+    found = costs(run)
     page = render(
         "run/run",
-        run=record,
-        headline=headline(record),
-        metric=metric(record),
+        run=run,
+        headline=headline(run),
+        metric=metric(run),
         pictures=pictures,
         costs=found,
         spent=spent(found),
-        computed=computed(record, found),
-        samples=samples(record),
-        usage=usage(folder / "adapter", repr(f"{folder}/adapter"), _labels(record)),
-        clients=clients(record),
+        computed=computed(run, found),
+        samples=samples(run),
+        usage=usage(folder / "adapter", repr(f"{folder}/adapter"), run.settings.labels),
+        clients=clients(run),
         open=OPEN,
         few=FEW,
     )
@@ -74,19 +75,12 @@ def write_report(folder: Path) -> Path:
     return folder / "report.html"
 
 
-def _labels(record: Record) -> dict[str, object]:
-    """The labels that the run wrote down, if it did."""
-    data = record.values.get("data")
-    labels = data.get("labels") if isinstance(data, dict) else None
-    return labels if isinstance(labels, dict) else {}
-
-
 def figure(folder: Path, target: Path) -> None:
     """Draw a run's quality and training loss by round into a .png or .svg file."""
     if target.suffix not in (".png", ".svg"):
         raise UserError(f"a figure ends in .png or .svg, but {target} was asked for.")
-    record = read(folder)
-    both = [plot for plot in (quality(record), loss(record)) if plot]
+    run = read(folder)
+    both = [plot for plot in (quality(run), loss(run)) if plot]
     if not both:
         raise UserError(f"{folder} has no finished round to draw.")
 
@@ -99,9 +93,9 @@ def figure(folder: Path, target: Path) -> None:
     atomic_files.write(target, picture.png if target.suffix == ".png" else picture.svg)
 
 
-def samples(record: Record) -> list[Compared]:
+def samples(run: RunData) -> list[Compared]:
     """What the model said before and after, of the first task that kept it."""
-    for scored in record.tests.values():
+    for scored in run.tests.values():
         first, last = scored[min(scored)], scored[max(scored)]
         pairs = zip(first.samples, last.samples, strict=False)
         found = [
@@ -114,15 +108,15 @@ def samples(record: Record) -> list[Compared]:
     return []
 
 
-def clients(record: Record) -> list[ClientSummary]:
+def clients(run: RunData) -> list[ClientSummary]:
     """Every client that was sent anything, by name."""
-    by_name: dict[str, list[Message]] = {}
-    for message in record.ledger:
+    by_name: dict[str, list[ClientRecord]] = {}
+    for message in run.ledger:
         by_name.setdefault(message.client, []).append(message)
     return [_served(name, by_name[name]) for name in sorted(by_name)]
 
 
-def _served(name: str, messages: list[Message]) -> ClientSummary:
+def _served(name: str, messages: list[ClientRecord]) -> ClientSummary:
     asked = [m for m in messages if m.kind == "train"]
     answered = [m for m in asked if m.up and not m.error]
     losses = [m.loss for m in answered if m.loss is not None]

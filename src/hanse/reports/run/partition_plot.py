@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 
 from hanse.reports import formatting, plotting
 from hanse.reports.plotting import COLOURS, NAMED, Plot
-from hanse.reports.run.run_data import Record
+from hanse.reports.run.run_data import RunData
 
 SHADES = 8  # of a heat map
 
 
-def partition(record: Record) -> Plot | None:
+def partition(run: RunData) -> Plot | None:
     """Which client has how many training rows of which label."""
-    division = record.division
+    division = run.division
     if division is None or not division.clients:
         return None
     by_size = sorted(division.clients, key=lambda name: -sum(division.clients[name].train.values()))

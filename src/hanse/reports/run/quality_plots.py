@@ -8,28 +8,29 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from hanse.evaluation.metrics.confidence import Z95
+from hanse.journal.records import RoundRecord
 from hanse.reports import formatting, plotting
 from hanse.reports.plotting import COLOURS, GREY, INK, NAMED, Plot
-from hanse.reports.run.run_data import Record, Round
+from hanse.reports.run.run_data import RunData
 
 DRAWN = 12  # clients that have a line each
 
 
-def metric(record: Record) -> str:
+def metric(run: RunData) -> str:
     """The metric that the plots are about: the first that was measured."""
-    measured = [row.validation or row.test for row in record.rounds]
+    measured = [row.validation or row.test for row in run.rounds]
     return next((next(iter(scores)) for scores in measured if scores), "")
 
 
-def quality(record: Record) -> Plot | None:
+def quality(run: RunData) -> Plot | None:
     """The global model on the server's held-out rows."""
-    name = metric(record)
+    name = metric(run)
     if not name:
         return None
 
     def paint(axes: Axes) -> None:
         for split, colour in (("validation", COLOURS[0]), ("test", COLOURS[1])):
-            rows = [row for row in record.rounds if name in getattr(row, split)]
+            rows = [row for row in run.rounds if name in getattr(row, split)]
             scores = [getattr(row, split) for row in rows]
             middle = np.array([scored[name] for scored in scores])
             half = Z95 * np.array([scored.get(f"{name}_se", 0.0) for scored in scores])
@@ -44,17 +45,17 @@ def quality(record: Record) -> Plot | None:
         plotting.by_round(axes, formatting.label(name), lambda value: formatting.tick(value, name))
 
     caption = "The global model on held-out rows"
-    caption += ", with each score's 95 % interval." if f"{name}_se" in _any(record) else "."
+    caption += ", with each score's 95 % interval." if f"{name}_se" in _any(run) else "."
     return Plot("quality", f"{formatting.label(name).capitalize()} by round", caption, paint)
 
 
-def loss(record: Record) -> Plot | None:
+def loss(run: RunData) -> Plot | None:
     """The clients' training loss, and its mean."""
     lines: dict[str, dict[int, float]] = {}
-    for row in record.ledger:
+    for row in run.ledger:
         if row.kind == "train" and row.loss is not None and math.isfinite(row.loss):
             lines.setdefault(row.client, {})[row.round] = row.loss
-    losses = {row.round: row.train.get("loss", math.nan) for row in record.rounds}
+    losses = {row.round: row.train.get("loss", math.nan) for row in run.rounds}
     mean = {number: value for number, value in losses.items() if math.isfinite(value)}
     if not lines and not mean:
         return None
@@ -73,15 +74,15 @@ def loss(record: Record) -> Plot | None:
     return Plot("loss", "Training loss by round", f"{caption}.", paint)
 
 
-def own(record: Record) -> Plot | None:
+def own(run: RunData) -> Plot | None:
     """The final model on the rows that each client kept for itself."""
-    scored = record.rounds[-1].client_test if record.rounds else {}
-    name = metric(record) or next((name for scores in scored.values() for name in scores), "")
+    scored = run.rounds[-1].client_test if run.rounds else {}
+    name = metric(run) or next((name for scores in scored.values() for name in scores), "")
     chosen = plotting.thinned([client for client in sorted(scored) if name in scored[client]])
     if not chosen:
         return None
-    sizes = {m.client: m.weight for m in record.ledger if m.kind == "evaluate" and m.weight}
-    whole = record.rounds[-1].test.get(name, math.nan)
+    sizes = {m.client: m.weight for m in run.ledger if m.kind == "evaluate" and m.weight}
+    whole = run.rounds[-1].test.get(name, math.nan)
 
     def paint(axes: Axes) -> None:
         for y, client in enumerate(chosen):
@@ -136,9 +137,9 @@ def _named(client: str, rows: float | None) -> str:
     return formatting.middle(client, 18) + (f" ({rows:,.0f})" if rows else "")
 
 
-def _any(record: Record) -> set[str]:
-    return {name for row in record.rounds for name in (*row.validation, *row.test)}
+def _any(run: RunData) -> set[str]:
+    return {name for row in run.rounds for name in (*row.validation, *row.test)}
 
 
-def _x(rows: Sequence[Round]) -> list[int]:
+def _x(rows: Sequence[RoundRecord]) -> list[int]:
     return [row.round for row in rows]

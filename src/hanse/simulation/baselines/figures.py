@@ -1,22 +1,42 @@
-"""The content of baselines.json, read from the folders of the finished runs."""
+"""The content of baselines.json, read from the folders of its finished runs."""
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hanse.errors import UserError
-from hanse.evaluation.metrics.confidence import Interval, paired, standard_error, student
+from hanse.evaluation.metrics.confidence import paired, standard_error, student
 from hanse.experiment.schema import Experiment, build_tasks
-from hanse.journal.ledger import Row
-from hanse.journal.round_costs import training
-from hanse.journal.run_folder import read_scores, records
+from hanse.journal.baselines_records import (
+    BASE,
+    FEDERATED,
+    BaselinesRecord,
+    BaseScore,
+    Outcome,
+    Span,
+    SummaryLine,
+    VariantRecord,
+)
+from hanse.journal.record_files import RecordError
+from hanse.journal.records import Evaluation
+from hanse.journal.round_costs import training_seconds
+from hanse.journal.run_folder import read_evaluation, read_ledger, read_rounds
 from hanse.simulation.baselines.variants import KINDS, Variant
 from hanse.simulation.baselines.verdict import verdict
 
 LOWER_IS_BETTER = ("loss", "perplexity")
-BASE = "base"
 WHAT = {BASE: "the model before any training", **KINDS}
-ORDER = (BASE, "alone", "alone-longer", "federated", "centralised", "centralised-small-batch")
+ORDER = (BASE, "alone", "alone-longer", FEDERATED, "centralised", "centralised-small-batch")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The means over outcomes."""
+
+    value: float
+    steps: float
+    examples: float
 
 
 def figures(
@@ -25,40 +45,54 @@ def figures(
     finished: Sequence[Variant],
     planned: int,
     home: Path,
-) -> Row:
+) -> BaselinesRecord:
     """The content of baselines.json; an unfinished comparison has the figures of its finished runs.
 
     finished: a seed's federated variant stands before its others. planned: number of all variants.
     home: the baseline comparison's folder.
     A score is the mean of the test items' scores; a gain is a score minus the base model's.
     """
-    content: Row = {"name": experiment.name, "metric": None, "higher_is_better": True}
-    content |= {"clients": len(experiment.client_names), "rounds": experiment.rounds}
-    content |= {"seeds": list(seeds), "done": len(finished), "planned": planned, "test_items": 0}
-    content |= {BASE: None, "variants": [], "summary": []}
+    record = BaselinesRecord(
+        name=experiment.name,
+        clients=len(experiment.client_names),
+        rounds=experiment.rounds,
+        seeds=tuple(seeds),
+        verdict="",
+        done=len(finished),
+        planned=planned,
+    )
     if finished:
-        task = next(iter(build_tasks(experiment)))
-        federated = [variant for variant in finished if variant.kind == "federated"]
-        scored = {variant.experiment.seed: _scores(variant, task, 0) for variant in federated}
-        base = {seed: scores["items"] for seed, scores in scored.items()}
-        values = {seed: statistics.fmean(items) for seed, items in base.items()}
-        first = scored[finished[0].experiment.seed]
-        metric = "accuracy" if "accuracy" in first["metrics"] else next(iter(first["metrics"]))
-        content |= {"metric": metric, "higher_is_better": metric not in LOWER_IS_BETTER}
-        content["test_items"] = len(first["items"])
-        se = standard_error(first["items"]) if len(first["items"]) > 1 else None
-        content[BASE] = {"value": statistics.fmean(values.values()), "se": se}
-        content["variants"] = _variants(finished, task, metric, base, home)
-        content["summary"] = _summary(content["variants"], values, content["clients"])
-    content["verdict"] = verdict(content)
-    return content
+        record = _with_scores(record, next(iter(build_tasks(experiment))), finished, home)
+    return replace(record, verdict=verdict(record))
 
 
-def _scores(variant: Variant, task: str, round: int) -> Row:
+def _with_scores(
+    record: BaselinesRecord, task: str, finished: Sequence[Variant], home: Path
+) -> BaselinesRecord:
+    """The record with the figures of all finished variants on a task's test items."""
+    federated = [variant for variant in finished if variant.kind == FEDERATED]
+    base = {variant.experiment.seed: _evaluation(variant, task, 0) for variant in federated}
+    values = {seed: statistics.fmean(scored.items) for seed, scored in base.items()}
+    first = base[finished[0].experiment.seed]
+    metric = "accuracy" if "accuracy" in first.metrics else next(iter(first.metrics))
+    error = standard_error(first.items) if len(first.items) > 1 else None
+    variants = _variants(finished, task, metric, base, home)
+    return replace(
+        record,
+        metric=metric,
+        higher_is_better=metric not in LOWER_IS_BETTER,
+        test_items=len(first.items),
+        base=BaseScore(statistics.fmean(values.values()), error),
+        variants=variants,
+        summary=_summary(variants, values, record.clients),
+    )
+
+
+def _evaluation(variant: Variant, task: str, round: int) -> Evaluation:
     """A run's scores on the test items; raises UserError if they are lost, or cannot be read."""
     try:
-        return read_scores(variant.folder, f"test-{task}", round)
-    except (FileNotFoundError, ValueError):
+        return read_evaluation(variant.folder, f"test-{task}", round)
+    except RecordError:
         raise UserError(
             f"the scores of the finished run {variant.folder} are lost or damaged; remove that "
             "folder and `hanse resume` the baseline comparison, which then runs it again."
@@ -66,87 +100,107 @@ def _scores(variant: Variant, task: str, round: int) -> Row:
 
 
 def _variants(
-    finished: Sequence[Variant], task: str, metric: str, base: dict[int, list[float]], home: Path
-) -> list[Row]:
+    finished: Sequence[Variant], task: str, metric: str, base: dict[int, Evaluation], home: Path
+) -> tuple[VariantRecord, ...]:
     """Each variant with its outcome by seed."""
-    found: dict[str, Row] = {}
+    records: dict[str, VariantRecord] = {}
     for variant in finished:
-        entry = {
-            "name": variant.name,
-            "kind": variant.kind,
-            "client": variant.client,
-            "what": variant.what,
-        }
-        row = found.setdefault(variant.name, {**entry, "seeds": []})
-        items = _scores(variant, task, variant.experiment.rounds)["items"]
-        gain = paired(items, base[variant.experiment.seed])
-        outcome = {"seed": variant.experiment.seed, "value": statistics.fmean(items)}
-        outcome |= {"gain": outcome["value"] - statistics.fmean(base[variant.experiment.seed])}
-        outcome |= _bounds(gain) | _effort(variant) | {"own": _own(variant, metric)}
-        row["seeds"].append({**outcome, "run": str(variant.folder.relative_to(home))})
-    return list(found.values())
+        items = _evaluation(variant, task, variant.experiment.rounds).items
+        outcome = _outcome(variant, items, base[variant.experiment.seed].items, metric, home)
+        record = VariantRecord(variant.name, variant.kind, variant.what, (), variant.client)
+        record = records.get(variant.name, record)
+        records[variant.name] = replace(record, seeds=(*record.seeds, outcome))
+    return tuple(records.values())
 
 
-def _bounds(interval: Interval | None) -> Row:
-    low, high = (interval.low, interval.high) if interval else (None, None)
-    return {"low": low, "high": high}
+def _outcome(
+    variant: Variant, items: Sequence[float], base: Sequence[float], metric: str, home: Path
+) -> Outcome:
+    """What one run has reached and taken. Only a federation sends anything: others train in place.
 
-
-def _effort(variant: Variant) -> Row:
-    """What training took. Only a federation sends anything: others train where the rows are."""
-    rounds, ledger = records(variant.folder), records(variant.folder, "ledger")
-    trained = [row for row in ledger if row["kind"] == "train" and "steps" in row]
-    sent = variant.kind == "federated"
-    return {
-        "steps": round(sum(row["steps"] for row in trained)),
-        "examples": round(sum(row["examples"] for row in trained)),
-        "training_seconds": sum(training(row["seconds"]) for row in rounds),
-        "bytes": sum(sum(row["bytes"].values()) for row in rounds) if sent else 0,
-    }
+    items, base: the scores of the test items, and those of the base model.
+    """
+    rounds, ledger = read_rounds(variant.folder), read_ledger(variant.folder)
+    trained = [reply.numbers for reply in ledger if reply.kind == "train"]
+    gain, value = paired(items, base), statistics.fmean(items)
+    sent = sum(record.bytes.total for record in rounds) if variant.kind == FEDERATED else 0
+    return Outcome(
+        seed=variant.experiment.seed,
+        value=value,
+        run=str(variant.folder.relative_to(home)),
+        gain=value - statistics.fmean(base),
+        low=gain.low if gain else None,
+        high=gain.high if gain else None,
+        steps=round(sum(numbers.get("steps", 0) for numbers in trained)),
+        examples=round(sum(numbers.get("examples", 0) for numbers in trained)),
+        training_seconds=sum(training_seconds(record.seconds) for record in rounds),
+        bytes=sent,
+        own=_own(variant, metric),
+    )
 
 
 def _own(variant: Variant, metric: str) -> float | None:
     """The score on the rows that the participants held out for themselves, over all these rows."""
+    scores = read_rounds(variant.folder)[-1].client_test
     last = variant.experiment.rounds
-    scored = records(variant.folder)[-1].get("client_test") or {}
-    ledger = records(variant.folder, "ledger")
-    asked = [row for row in ledger if (row["round"], row["kind"]) == (last, "evaluate")]
-    weights = {row["client"]: row["weight"] for row in asked if row.get("weight")}
-    if not scored or any(metric not in scored[name] for name in weights):
+    weights = {
+        reply.client: reply.weight
+        for reply in read_ledger(variant.folder)
+        if (reply.round, reply.kind) == (last, "evaluate") and reply.weight
+    }
+    if not scores or any(metric not in scores[name] for name in weights):
         return None
     total = sum(weights.values())
-    return float(sum(scored[name][metric] * w for name, w in weights.items()) / total)
+    return sum(scores[name][metric] * weight for name, weight in weights.items()) / total
 
 
-def _summary(variants: Sequence[Row], base: dict[int, float], clients: int) -> list[Row]:
+def _summary(
+    variants: Sequence[VariantRecord], base: dict[int, float], clients: int
+) -> tuple[SummaryLine, ...]:
     """One line for each kind of variant, a mean over seeds; a seed's silos alone count as one."""
-    found = {BASE: {s: {"value": v, "steps": 0, "examples": 0} for s, v in base.items()}}
-    for kind in KINDS:
-        by_seed: dict[int, list[Row]] = {}
-        for row in variants:
-            for outcome in row["seeds"] if row["kind"] == kind else ():
-                by_seed.setdefault(outcome["seed"], []).append(outcome)
-        wanted = clients if kind.startswith("alone") else 1
-        found[kind] = {s: _mean(some) for s, some in by_seed.items() if len(some) == wanted}
-    lines = []
-    for kind in ORDER:
-        if not found[kind]:
-            continue
-        line = {"name": kind, "what": WHAT[kind], **_mean(list(found[kind].values()))}
-        # The base model is the same with every seed.
-        spread = None if kind == BASE else student([o["value"] for o in found[kind].values()])
-        line |= _bounds(spread)
-        both = found[kind].keys() & found["federated"].keys()
-        differences = [
-            found[kind][s]["value"] - found["federated"][s]["value"] for s in sorted(both)
-        ]
-        line["against_federated"] = {
-            "value": statistics.fmean(differences),
-            **_bounds(student(differences)),
-        }
-        lines.append(line)
-    return lines
+    by_kind = {kind: _by_seed(variants, kind, clients) for kind in KINDS}
+    by_kind[BASE] = {seed: Mean(value, 0, 0) for seed, value in base.items()}
+    federated = by_kind[FEDERATED]
+    return tuple(_line(kind, by_kind[kind], federated) for kind in ORDER if by_kind[kind])
 
 
-def _mean(outcomes: Sequence[Row]) -> Row:
-    return {n: statistics.fmean(o[n] for o in outcomes) for n in ("value", "steps", "examples")}
+def _by_seed(variants: Sequence[VariantRecord], kind: str, clients: int) -> dict[int, Mean]:
+    """The means of a kind's variants with each seed with which all of them are finished."""
+    outcomes: dict[int, list[Outcome]] = {}
+    for variant in variants:
+        for outcome in variant.seeds if variant.kind == kind else ():
+            outcomes.setdefault(outcome.seed, []).append(outcome)
+    wanted = clients if kind.startswith("alone") else 1
+    return {seed: _mean(some) for seed, some in outcomes.items() if len(some) == wanted}
+
+
+def _line(kind: str, by_seed: dict[int, Mean], federated: dict[int, Mean]) -> SummaryLine:
+    """One kind's means over seeds, and their difference to the federated ones of the same seeds."""
+    mean = _mean(list(by_seed.values()))
+    # The base model is the same with every seed.
+    spread = None if kind == BASE else student([each.value for each in by_seed.values()])
+    both = sorted(by_seed.keys() & federated.keys())
+    differences = [by_seed[seed].value - federated[seed].value for seed in both]
+    interval = student(differences)
+    return SummaryLine(
+        kind,
+        WHAT[kind],
+        mean.value,
+        mean.steps,
+        mean.examples,
+        Span(
+            statistics.fmean(differences),
+            interval.low if interval else None,
+            interval.high if interval else None,
+        ),
+        spread.low if spread else None,
+        spread.high if spread else None,
+    )
+
+
+def _mean(outcomes: Sequence[Outcome | Mean]) -> Mean:
+    return Mean(
+        statistics.fmean(outcome.value for outcome in outcomes),
+        statistics.fmean(outcome.steps for outcome in outcomes),
+        statistics.fmean(outcome.examples for outcome in outcomes),
+    )

@@ -7,7 +7,6 @@ machine.json    threads, versions and the data's hash, as in a run folder
 seed-<s>/       the run folders of one seed, by variant
 """
 
-import json
 import logging
 import threading
 from collections.abc import Sequence
@@ -22,7 +21,8 @@ from hanse.experiment.assembly import execute
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment
-from hanse.journal import claims, environment, yaml_text
+from hanse.journal import claims, environment, record_files, yaml_text
+from hanse.journal.baselines_records import BASELINES, read_baselines
 from hanse.observability.progress import report
 from hanse.observability.steps import Runs
 from hanse.reports.baselines.page import write_baselines_report
@@ -58,14 +58,10 @@ class Baselines:
         """The number of all variants."""
         return len(self.seeds) * (2 * len(self.experiment.client_names) + 3)
 
-    def figures(self, finished: Sequence[Variant]) -> bytes:
-        """The content of baselines.json."""
-        found = figures(self.experiment, self.seeds, finished, self.planned, self.folder)
-        return (json.dumps(found, indent=2) + "\n").encode()
-
     def note(self, finished: Sequence[Variant]) -> None:
         """Write the figures of all finished variants down."""
-        atomic_files.write(self.folder / "baselines.json", self.figures(finished))
+        record = figures(self.experiment, self.seeds, finished, self.planned, self.folder)
+        record_files.write(self.folder / BASELINES, record)
 
 
 def run(experiment: Experiment, seeds: Sequence[int]) -> Path:
@@ -100,13 +96,7 @@ def resume(folder: Path, trusted: bool = False) -> Path:
     trusted: whether all code that the baseline comparison names may run; see `loading.load_left`.
     """
     experiment = loading.load_left(folder / "baselines.yaml", trusted=trusted)
-    try:
-        seeds = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))["seeds"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{folder / 'baselines.json'} cannot be read, so the seeds are not known; bring it "
-            "back, or begin a new baseline comparison."
-        ) from None
+    seeds = list(read_baselines(folder).seeds)
     environment.follow(folder)
     held = Resources()
     environment.same_data(folder, _division(experiment, seeds, held).digest)

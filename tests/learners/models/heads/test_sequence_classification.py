@@ -71,11 +71,11 @@ def test_a_federation_learns_and_transformers_says_the_same(
         "train.max_steps=8",
     ]
     folder = _run(file, "run", LORA, *words)
-    before, after = (run_folder.read_scores(folder, "test-classification", at) for at in (0, 4))
-    assert after["metrics"]["loss"] != before["metrics"]["loss"]
+    before, after = (run_folder.read_evaluation(folder, "test-classification", at) for at in (0, 4))
+    assert after.metrics["loss"] != before.metrics["loss"]
     if algorithm == "fedavg":  # others want rates of their own
-        assert after["metrics"]["loss"] < before["metrics"]["loss"]
-    assert _by_transformers(folder, tiny_bert) == after["items"]
+        assert after.metrics["loss"] < before.metrics["loss"]
+    assert _by_transformers(folder, tiny_bert) == [*after.items]
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
@@ -90,7 +90,7 @@ def test_a_federation_learns_and_transformers_says_the_same(
 def test_every_adapter_brings_its_head(file: Path, tiny_bert: Path, adapter: str) -> None:
     words = ["model.max_length=64", "rounds=2", "train.max_steps=4"]
     folder = _run(file, "run", f"adapter={adapter}", *words)
-    items = run_folder.read_scores(folder, "test-classification", 2)["items"]
+    items = [*run_folder.read_evaluation(folder, "test-classification", 2).items]
     assert _by_transformers(folder, tiny_bert) == items
     assert evaluate.compare(folder)["classification"].adapted.items == items
 
@@ -126,10 +126,10 @@ def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path, adapter: st
 def test_a_run_is_scored_again_as_it_was(file: Path) -> None:
     folder = _run(file, "run", LORA)
     found = evaluate.compare(folder)["classification"]
-    last = run_folder.records(folder)[-1]["round"]
-    assert (
-        found.adapted.items == run_folder.read_scores(folder, "test-classification", last)["items"]
-    )
+    last = run_folder.read_rounds(folder)[-1].round
+    assert found.adapted.items == [
+        *run_folder.read_evaluation(folder, "test-classification", last).items
+    ]
 
 
 def test_an_adapters_own_words_need_room(file: Path) -> None:

@@ -279,11 +279,11 @@ def test_a_federation_learns_to_answer(file: Path, clients_per_pass: str) -> Non
         f"clients_per_pass={clients_per_pass}",
     ]
     run = _run(file, "run", "adapter.lora.target_modules=all-linear", *words)
-    before, after = (run_folder.read_scores(run, "test-perplexity", at) for at in (0, 4))
-    assert after["metrics"]["loss"] < before["metrics"]["loss"] - 1
-    said = run_folder.read_scores(run, "test-generation", 4)
-    assert evaluate.compare(run)["generation"].adapted.items == said["items"]
-    asked, answer = said["samples"][0]["prompt"], said["samples"][0]["said"]
+    before, after = (run_folder.read_evaluation(run, "test-perplexity", at) for at in (0, 4))
+    assert after.metrics["loss"] < before.metrics["loss"] - 1
+    said = run_folder.read_evaluation(run, "test-generation", 4)
+    assert evaluate.compare(run)["generation"].adapted.items == [*said.items]
+    asked, answer = said.samples[0].prompt, said.samples[0].said
     heard: list[str] = []
     assert open_talk(run).answer(asked, Decoding(8), heard.append).strip() == answer
     assert "".join(heard).strip() == answer

@@ -165,10 +165,10 @@ def test_a_federation_learns_and_transformers_says_the_same(
     folder = _run(
         file, "run", f"clients_per_pass={clients_per_pass}", "rounds=4", "train.max_steps=12"
     )
-    before, after = (run_folder.read_scores(folder, "test-tagging", at) for at in (0, 4))
+    before, after = (run_folder.read_evaluation(folder, "test-tagging", at) for at in (0, 4))
     for name in ("accuracy", "f1"):
-        assert after["metrics"][name] > before["metrics"][name] + 0.2
-    assert after["metrics"]["loss"] < before["metrics"]["loss"]
+        assert after.metrics[name] > before.metrics[name] + 0.2
+    assert after.metrics["loss"] < before.metrics["loss"]
     experiment = load_experiment(folder / "experiment.yaml")
     names = list(experiment.data.labels)
     base = AutoModelForTokenClassification.from_pretrained(
@@ -178,7 +178,7 @@ def test_a_federation_learns_and_transformers_says_the_same(
     tokenizer = AutoTokenizer.from_pretrained(folder / "adapter")
     test = divide(experiment).test
     mean = sum(len(row.words) for row in test) / len(test)
-    for row, item in zip(test, after["items"], strict=True):
+    for row, item in zip(test, after.items, strict=True):
         encoded = tokenizer(row.text, return_tensors="pt")
         with torch.no_grad():
             answers = model(**encoded).logits[0].argmax(dim=1).tolist()
@@ -187,7 +187,7 @@ def test_a_federation_learns_and_transformers_says_the_same(
             starts.append(encoded.char_to_token(at))
             at += len(word) + 1
         right = sum(names[answers[p]] == tag for p, tag in zip(starts, row.tags, strict=True))
-        accuracy = after["metrics"]["accuracy"]
+        accuracy = after.metrics["accuracy"]
         assert item == pytest.approx(accuracy + (right - accuracy * len(row.words)) / mean)
 
 
@@ -204,8 +204,8 @@ def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path) -> None:
 def test_a_run_is_scored_again_as_it_was(file: Path) -> None:
     folder = _run(file, "run")
     found = evaluate.compare(folder)["tagging"]
-    last = run_folder.records(folder)[-1]["round"]
-    assert found.adapted.items == run_folder.read_scores(folder, "test-tagging", last)["items"]
+    last = run_folder.read_rounds(folder)[-1].round
+    assert found.adapted.items == [*run_folder.read_evaluation(folder, "test-tagging", last).items]
 
 
 def test_a_talk_tags_the_words_of_a_text(file: Path) -> None:
@@ -215,9 +215,9 @@ def test_a_talk_tags_the_words_of_a_text(file: Path) -> None:
     assert [word for word, _ in words] == ["film", "great", "film", "dull"]
     # What is said is what the run's test found, word by word.
     experiment = load_experiment(folder / "experiment.yaml")
-    test, found = divide(experiment).test, run_folder.read_scores(folder, "test-tagging", 4)
-    accuracy, mean = found["metrics"]["accuracy"], sum(len(row.words) for row in test) / len(test)
-    for row, item in zip(test, found["items"], strict=True):
+    test, found = divide(experiment).test, run_folder.read_evaluation(folder, "test-tagging", 4)
+    accuracy, mean = found.metrics["accuracy"], sum(len(row.words) for row in test) / len(test)
+    for row, item in zip(test, found.items, strict=True):
         pairs = zip(talk.tags(row.text), row.tags, strict=True)
         right = sum(said == tag for (_, said), tag in pairs)
         assert item == pytest.approx(accuracy + (right - accuracy * len(row.words)) / mean)

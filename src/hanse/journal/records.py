@@ -1,0 +1,199 @@
+"""Records: the lines and files of a run folder as frozen dataclasses, with the keys of the files.
+
+`record_files` reads and writes them.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt
+
+ROUNDS = "metrics.jsonl"  # one RoundRecord a line
+LEDGER = "ledger.jsonl"  # one ClientRecord a line
+DIVISION = "division.json"  # a DivisionRecord
+ENVIRONMENT = "machine.json"  # an EnvironmentRecord
+
+Metrics = dict[str, float]
+Amount = Annotated[float, Field(ge=0, le=1e30)]  # a measured quantity; a score may be any number
+Size = Annotated[int, Field(ge=0, le=10**18)]  # bytes
+RoundNumber = Annotated[int, Field(ge=0, le=10**9)]
+Timestamp = Annotated[float, Field(ge=0, le=1e11)]  # seconds since 1970
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes from the server to the clients (down) and from the clients to the server (up)."""
+
+    down: Size
+    up: Size
+
+    @property
+    def total(self) -> int:
+        """Bytes in both directions."""
+        return self.down + self.up
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundCosts:
+    """Bytes, seconds and memory of a round.
+
+    seconds: by kind of work, of all machines together. peak_memory, gpu_memory: bytes.
+    gpu_use: share of time in which the GPU was at work.
+    """
+
+    bytes: Traffic
+    seconds: dict[str, Amount]
+    tokens_per_second: Amount = 0.0
+    peak_memory: Amount = 0.0
+    gpu_memory: Amount | None = None
+    gpu_use: Amount | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundScores:
+    """Scores of the global model after a round; empty where nothing was measured.
+
+    validation, test: metrics on the server's splits. client_test: metrics on each client's own
+        held-out rows.
+    """
+
+    validation: Metrics = field(default_factory=dict)
+    test: Metrics = field(default_factory=dict)
+    client_test: dict[str, Metrics] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord(RoundCosts, RoundScores):
+    """One line of metrics.jsonl: what a round has learned, and what it cost.
+
+    clients, weight, train: the clients whose updates were combined, the sum of their weights, and
+        the weighted means of the numbers that they reported; absent in round 0.
+    time: when the round was committed.
+    """
+
+    round: RoundNumber
+    clients: tuple[str, ...] = ()
+    weight: Amount | None = None
+    train: Metrics = field(default_factory=dict)
+    time: Timestamp = 0.0
+
+
+@dataclass(frozen=True)
+class ClientRecord:
+    """One line of ledger.jsonl: one request to one client, and its reply.
+
+    kind: of the request, such as "train" or "evaluate". down, up: bytes of request and reply.
+    numbers: what the client reported; in the file they stand beside the other keys.
+    error: why the reply was not used; empty if it was, or if none came.
+    late, unused: of a reply that came after its round or twice, the round that it belongs to, and
+        its bytes; None of any other.
+    """
+
+    round: RoundNumber
+    client: str
+    kind: str
+    down: Size = 0
+    up: Size = 0
+    numbers: Metrics = field(default_factory=dict)
+    error: str = ""
+    late: RoundNumber | None = None
+    unused: Size | None = None
+
+    @property
+    def loss(self) -> float | None:
+        """The mean training loss that the client reported."""
+        return self.numbers.get("loss")
+
+    @property
+    def weight(self) -> float | None:
+        """The weight of the client's update or score."""
+        return self.amount("weight")
+
+    def amount(self, name: str) -> float | None:
+        """A reported number that measures something; None if it is missing, or out of bounds."""
+        value = self.numbers.get(name, math.nan)
+        return value if 0 <= value <= 1e30 else None
+
+
+@dataclass(frozen=True)
+class GeneratedSample:
+    """A prompt, the answer in the data, and what the model said."""
+
+    prompt: str
+    answer: str
+    said: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A file below scores/: the global model on a whole split after a round, item by item.
+
+    items: one value for each item, in the order of the split, so that two evaluations can be
+        compared in pairs. samples: of the first items, if the task generates text.
+    """
+
+    round: RoundNumber
+    metrics: Metrics
+    items: tuple[float, ...]
+    samples: tuple[GeneratedSample, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClientRowCounts:
+    """How many rows one client trains on, by label or as "rows", and how many it holds out."""
+
+    train: dict[str, NonNegativeInt]
+    held: int = 0
+
+
+@dataclass(frozen=True)
+class DivisionRecord:
+    """division.json: how many rows the server holds out, and how many each client has.
+
+    labels: the words of the labels; without labels the values of the column that rows were divided
+        by; empty if there is none either.
+    remarks: which rows are left out or cut, one sentence each.
+    """
+
+    labels: tuple[str, ...]
+    clients: dict[str, ClientRowCounts]
+    validation: int = 0
+    test: int = 0
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentRecord:
+    """machine.json: what a run was made on; None or empty where the file says nothing.
+
+    threads: of torch. processor: the instruction set that torch uses. data: the hash of all rows.
+    precision: by model, in which modes it computes.
+    peak_flops: per second, in large matrix products. *_flops_per_token: of the model.
+    """
+
+    threads: int | None = None
+    processor: str | None = None
+    python: str | None = None
+    torch: str | None = None
+    transformers: str | None = None
+    peft: str | None = None
+    data: str | None = None
+    train_flops_per_token: Amount | None = None
+    forward_flops_per_token: Amount | None = None
+    peak_flops: Amount | None = None
+    precision: dict[str, dict[str, bool]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RefusalRecord:
+    """One line of refusals.jsonl in a silo's state: what the silo refused or left out, and why.
+
+    request_id: the name of the request that was being answered; empty if none was.
+    """
+
+    time: Timestamp
+    run: str
+    what: str
+    reason: str
+    request_id: str = ""

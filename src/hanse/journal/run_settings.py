@@ -1,0 +1,75 @@
+"""The settings of a run as its experiment.yaml has them, for whoever reads run folders.
+
+A file that was damaged or written by hand may lack any of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hanse.journal import yaml_text
+
+EXPERIMENT = "experiment.yaml"
+SPLIT = ("test", "validation", "split_seed")  # the settings by which the test rows are drawn
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings of a run: all of them as a mapping and as the text of the file."""
+
+    values: Mapping[str, Any]
+    text: str
+
+    @property
+    def name(self) -> str | None:
+        """The run's name."""
+        name = self.values.get("name")
+        return str(name) if name else None
+
+    @property
+    def base_model(self) -> str | None:
+        """The base model's folder or id."""
+        name = self._section("model").get("model_name_or_path")
+        return str(name) if name else None
+
+    @property
+    def algorithm(self) -> str | None:
+        """The algorithm's name."""
+        spec = self.values.get("algorithm")
+        if isinstance(spec, Mapping):
+            return ", ".join(map(str, spec))
+        return None if spec is None else str(spec)
+
+    @property
+    def rounds(self) -> int | None:
+        """The number of rounds."""
+        rounds = self.values.get("rounds")
+        return rounds if isinstance(rounds, int) else None
+
+    @property
+    def labels(self) -> Mapping[str, Any]:
+        """The word of each label."""
+        labels = self._section("data").get("labels")
+        return labels if isinstance(labels, Mapping) else {}
+
+    @property
+    def split(self) -> tuple[Any, ...]:
+        """The settings by which the test rows are drawn from the data."""
+        data = self._section("data")
+        return tuple(data.get(key) for key in SPLIT)
+
+    @property
+    def output_dir(self) -> str | None:
+        """The folder that was asked for; None if hanse chose one."""
+        folder = self.values.get("output_dir")
+        return str(folder) if folder else None
+
+    def _section(self, name: str) -> Mapping[str, Any]:
+        section = self.values.get(name)
+        return section if isinstance(section, Mapping) else {}
+
+
+def read_settings(folder: Path) -> RunSettings:
+    """The settings of a run folder; raises UserError if there are none."""
+    return RunSettings(*yaml_text.read(folder / EXPERIMENT))
