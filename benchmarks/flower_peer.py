@@ -59,7 +59,7 @@ def simulated(simulation: Simulation, folder: Path, rounds: int) -> tuple[Cost, 
     log = folder / "log"
     cost = measure([str(PYTHON), str(APP)], {**around, **SILENT, **own}, log)
     done = json.loads((folder / "done.json").read_text())
-    wanted = len(simulation.silos) * (simulation.experiment.train.max_steps or 0)
+    wanted = len(simulation.clients) * (simulation.experiment.train.max_steps or 0)
     if [own["steps"] for own in done] != [wanted] * rounds:
         raise RuntimeError(
             f"Flower did {done} where {rounds} times {wanted} steps were wanted:\n"
@@ -73,7 +73,7 @@ def hand_over(simulation: Simulation, folder: Path, rounds: int) -> None:
     experiment = simulation.experiment
     lora = adapter_settings(experiment)
     assert isinstance(lora, Lora)
-    silos = [silo.examples["train"] for silo in simulation.silos.values()]
+    silos = [silo.examples["train"] for silo in simulation.clients.values()]
     job = {
         "model": locate(experiment.model.model_name_or_path),
         "lora": asdict(lora),

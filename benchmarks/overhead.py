@@ -79,10 +79,10 @@ def plain(
     model = learner.backbone.activate(learner.adapter)
     live, rate = dict(learner.parameters()), experiment.train.learning_rate
     world = {name: start[name].clone() for name in live}
-    held = sum(len(silo.examples["train"]) for silo in simulation.silos.values())
+    held = sum(len(silo.examples["train"]) for silo in simulation.clients.values())
     for number in range(1, experiment.rounds + 1):
         change = {key: torch.zeros_like(tensor) for key, tensor in world.items()}
-        for name, silo in simulation.silos.items():
+        for name, silo in simulation.clients.items():
             examples = silo.examples["train"]
             for key, parameter in live.items():
                 parameter.data.copy_(world[key])

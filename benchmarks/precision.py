@@ -98,7 +98,7 @@ def main() -> None:
     short = parser.parse_args().short
     repeats, steps, held = (2, 3, 32) if short else (7, 40, 400)
     experiment = experiment_of(QUICKSTART, JOB)
-    silos = simulate(experiment).silos.values()
+    silos = simulate(experiment).clients.values()
     first = max(silos, key=lambda silo: len(silo.examples["train"])).learner
     rows = list(first.examples("train"))
     lora, training = adapter_settings(experiment), replace(first.training, max_steps=steps)

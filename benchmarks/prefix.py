@@ -40,10 +40,10 @@ BATCH = 32  # of scoring
 def learner(cache: bool, reviews: int) -> AdaptedModel:
     """A silo's learner over its first reviews; the next ones are there to warm up with."""
     simulation = simulate(load(QUICKSTART, [*SETTINGS, f"model.activation_cache={cache}"]))
-    examples = simulation.silos["silo-2"].examples["train"]
+    examples = simulation.clients["silo-2"].examples["train"]
     splits = {"train": examples[:reviews], "others": examples[reviews : 2 * reviews]}
     context = RoundContext(simulation.experiment.seed, 1, "silo-2")
-    return simulation.machine.learner(simulation.experiment, splits, context, {})
+    return simulation.resources.learner(simulation.experiment, splits, context, {})
 
 
 def fit(one: AdaptedModel) -> float:

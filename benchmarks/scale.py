@@ -122,7 +122,7 @@ def startup(home: Path, clients: int) -> float:
     start = time.process_time()
     simulation = simulate(experiment(home, clients, 1))
     with tempfile.TemporaryDirectory(dir=home) as folder:
-        federated_dataset.note(Path(folder), simulation.division, simulation.experiment)
+        federated_dataset.note(Path(folder), simulation.dataset, simulation.experiment)
     return time.process_time() - start
 
 

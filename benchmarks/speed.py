@@ -55,7 +55,7 @@ LOOPS: dict[str, Order] = {"plain": sample_batches, "as written": shuffled}
 def tokens(simulation: Simulation, order: Order) -> int:
     """Tokens of the reviews that all silos train on in the first round, without padding."""
     experiment, found = simulation.experiment, 0
-    for name, silo in simulation.silos.items():
+    for name, silo in simulation.clients.items():
         sizes = lengths(silo.examples["train"])
         steps = order(sizes, experiment.train, RoundContext(experiment.seed, 1, name))
         found += sum(sizes[index] for step in steps for batch in step for index in batch)

@@ -117,7 +117,7 @@ def replayed(
     """The hash of the adapter when in each round exactly these clients answer, each once."""
     words = (*words, "deployment.quorum=1", f"output_dir={folder}")  # the history is what counts
     made = simulate(loading.load(experiment, words))
-    federation = _Chosen(made.profiles, lambda name: made.site(folder / "clients", name))
+    federation = _Chosen(made.profiles, lambda name: made.endpoint(folder / "clients", name))
     federation.counted = counted
     federation.max_in_flight = None  # a request that nobody hears of holds up no other one
     journal = Journal.create(folder, yaml_text.dump(made.experiment.resolved()))
@@ -134,7 +134,9 @@ def mean_of(
     made = simulate(loading.load(experiment, words))
     model = model_of(before)
     request = Request("train", number, 0, Instruction(model)).pack()
-    updates = [Reply.parse(respond(made.site(folder, name), request)).update for name in clients]
+    updates = [
+        Reply.parse(respond(made.endpoint(folder, name), request)).update for name in clients
+    ]
     whole = sum(update.weight for update in updates)
     return {
         name: tensor.double()

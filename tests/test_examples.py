@@ -57,7 +57,7 @@ def test_the_naive_twin_ends_in_the_same_adapter(
 
     silos = {
         name: [(list(e.ids), list(e.labels)) for e in silo.examples["train"]]
-        for name, silo in prepared.silos.items()
+        for name, silo in prepared.clients.items()
     }
     found = scratch.fedavg(net, silos, rounds=2, rate=0.01, draw=same_batches)
     folder = simulation.run(experiment)

@@ -331,12 +331,12 @@ def federate(
     up, down = Pipeline("upload", tuple(upload)), Pipeline("download", tuple(download))
     method = Method(algorithm, aggregator or Mean(), up, down)
 
-    def site(name: str) -> ClientEndpoint:
+    def endpoint(name: str) -> ClientEndpoint:
         store = MemoryStore(folder / "clients" / name)
         profile, learner = profiles[name], learners[name]
         return ClientEndpoint(profile, learner, method, tasks, store, seed)
 
-    transport = network(InProcess(list(profiles.values()), site))
+    transport = network(InProcess(list(profiles.values()), endpoint))
     journal = Journal(folder) if folder.exists() else Journal.create(folder, "")
     try:
         run = Run(

@@ -47,7 +47,7 @@ def _exchange(made: Simulation, folder: Path) -> RoundExchange:
 
 
 def _answer(made: Simulation, memories: Path, request: Request) -> Reply:
-    return Reply.parse(respond(made.site(memories, "silo-2"), request.pack()))
+    return Reply.parse(respond(made.endpoint(memories, "silo-2"), request.pack()))
 
 
 @pytest.mark.parametrize("algorithm", ["fedavg", "fed_sb"])
@@ -60,18 +60,18 @@ def test_a_silo_uses_the_very_bytes_of_the_server(
     request = _exchange(server, tmp_path / "server").encoded("train", "silo-2")
     wanted = _answer(server, tmp_path / "beside", request)
     monkeypatch.setattr(lora_xs, "first_vectors", _never)
-    silo = simulate(experiment, Resources(), server.division, only=("silo-2",))
+    silo = simulate(experiment, Resources(), server.dataset, only=("silo-2",))
     found = _answer(silo, tmp_path / "silo", request)
     assert not found.error
     for name, tensor in wanted.update.tensors.items():
         assert torch.equal(found.update.tensors[name], tensor)
         assert bool(tensor.any())
-    assert silo.silos["silo-2"].learner.constants().digest == request.constants
+    assert silo.clients["silo-2"].learner.constants().digest == request.constants
 
     # A process that comes after finds them on its disk; one that has lost it asks for them.
     later = replace(request, given={}, round=2)
     for memories, lacks in ((tmp_path / "silo", ""), (tmp_path / "anew", request.constants)):
-        again = simulate(experiment, Resources(), server.division, only=("silo-2",))
+        again = simulate(experiment, Resources(), server.dataset, only=("silo-2",))
         reply = _answer(again, memories, later)
         assert (reply.lacks, bool(reply.error)) == (lacks, bool(lacks))
 

@@ -28,7 +28,7 @@ def test_softmax_regression_is_counted_by_hand() -> None:
 
 def test_a_language_model_is_counted_by_hand(experiment_file: Path) -> None:
     simulation = simulate(load(experiment_file))
-    learner, rows = simulation.learner, simulation.silos["silo-1"].examples["train"]
+    learner, rows = simulation.learner, simulation.clients["silo-1"].examples["train"]
     found = flops.per_token(learner, learner.objective, rows)
     tokens = len(sorted(rows, key=len)[len(rows) // 2])
     model = learner.backbone.model
@@ -44,7 +44,7 @@ def test_a_language_model_is_counted_by_hand(experiment_file: Path) -> None:
 def test_nothing_of_the_learner_is_touched(experiment_file: Path) -> None:
     simulation = simulate(load(experiment_file, ["adapter.lora.lora_dropout=0.5"]))
     learner = simulation.learner
-    rows = simulation.silos["silo-1"].examples["train"]
+    rows = simulation.clients["silo-1"].examples["train"]
     before, state = learner.tensors(), torch.get_rng_state()
     flops.per_token(learner, learner.objective, rows)
     flops.peak(CPU, torch.float32)

@@ -115,7 +115,7 @@ def test_known_rows_take_the_time_of_known_rows(
     seconds = estimate._asked(simulation, exchange, tmp_path, rounds)[2]
     journal.close()
     wanted = 0.0
-    for silo in simulation.silos.values():
+    for silo in simulation.clients.values():
         train = silo.examples["train"]
         tokens, passes = sum(map(len, train)), round(epochs * len(train)) / len(train) * rounds
         wanted += tokens * (2 * min(1, passes) + 0.5 * max(0, passes - 1))
@@ -173,5 +173,5 @@ def test_scoring_takes_as_long_as_its_splits_are(
     amount = {"true": 2, "final": 1, "false": 0}[test] * spent(tests)
     if not costly:
         amount += len(looks) * spent(validation)
-        amount += sum(spent(silo.examples["test"]) for silo in simulation.silos.values())
+        amount += sum(spent(silo.examples["test"]) for silo in simulation.clients.values())
     assert predicted == pytest.approx(2 * amount)

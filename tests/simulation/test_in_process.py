@@ -36,7 +36,7 @@ class Watched:
 
             def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
                 watched.most = max(watched.most, len(self._queue) + len(self._replies))
-                watched.kept |= self._sites.keys()
+                watched.kept |= self._endpoints.keys()
                 return super().receive(timeout)
 
         return Watching()
@@ -63,14 +63,14 @@ class Remembering(FedAvg):
         return super().train(instruction, client)
 
 
-def test_sites_are_kept_for_their_session_alone(tmp_path: Path) -> None:
+def test_endpoints_are_kept_for_their_session_alone(tmp_path: Path) -> None:
     watched = Watched(2)
     federate(FedAvg(), silos(4), tmp_path / "without", network=watched)
     assert not watched.kept
     found = federate(Remembering(), silos(4), tmp_path / "with", network=watched)
     assert watched.kept == {"c1"}
-    [site] = found.run.transport._sites.values()
-    assert isinstance(site, ClientEndpoint) and site.session == {"seen": 3}
+    [endpoint] = found.run.transport._endpoints.values()
+    assert isinstance(endpoint, ClientEndpoint) and endpoint.session == {"seen": 3}
 
 
 def test_replies_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def test_silos_begin_with_the_adapter_that_the_server_goes_on_from(
     except UserError:
         assert algorithm == "fed_sb"  # what it leaves is LoRA
         return
-    silo, profile = there.silos["silo-1"].learner, made.profiles[0]
+    silo, profile = there.clients["silo-1"].learner, made.profiles[0]
     instruction = part.instruction(state, profile, context)
     assert instruction is not None
     silo.load(part.personalized(instruction, Client(profile, silo, {}, {}, context)))

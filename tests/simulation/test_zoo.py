@@ -162,7 +162,7 @@ def test_a_client_with_a_model_of_its_own_begins_with_the_same_adapter(
     before = run(experiment_file, "rounds=1")
     own = "clients={silo-1: {model: {gradient_checkpointing: true}}}"
     prepared = simulate(load(experiment_file, ["adapter.lora=null", f"adapter.from={before}", own]))
-    silo = prepared.silos["silo-1"].learner
+    silo = prepared.clients["silo-1"].learner
     assert silo.backbone is not prepared.learner.backbone
     for name, tensor in weights(before).items():
         assert torch.equal(silo.initial()[name], tensor)

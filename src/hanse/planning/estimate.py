@@ -104,10 +104,10 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
     return Preview(
         readings=_readings(settings),
         example=render.show(
-            simulation.silos[next(iter(up))].examples["train"][0], learner.backbone.tokenizer
+            simulation.clients[next(iter(up))].examples["train"][0], learner.backbone.tokenizer
         ),
         lengths=_lengths(simulation),
-        table=federated_dataset.table(simulation.division, settings),
+        table=federated_dataset.table(simulation.dataset, settings),
         trained=trained,
         total=learner.backbone.weights,
         down=down,
@@ -143,13 +143,13 @@ def _asked(
     probes: dict[str, tuple[Reply, float, float]] = {}
     sizes: dict[Hashable, tuple[int, int]] = {}
     for name, instruction in exchange.instructions.items():
-        silo = simulation.silos[name]
+        silo = simulation.clients[name]
         if id(silo.experiment) not in settings:
             settings[id(silo.experiment)] = silo.experiment.model_dump_json()
         alike = settings[id(silo.experiment)]
         if alike not in probes:
             request = exchange.encoded("train", name).pack()
-            probes[alike] = _probe(simulation.site(folder, name), silo, request)
+            probes[alike] = _probe(simulation.endpoint(folder, name), silo, request)
         reply, first, again = probes[alike]
         kind = (
             alike,
@@ -230,7 +230,7 @@ def _scoring(simulation: Simulation, run: Run) -> float:
     every = schedule.validate_every
     looks = len({*(range(0, schedule.rounds, every) if every else ()), schedule.rounds})
     tests = {True: 2, "final": 1, False: 0}[schedule.test]
-    held = [silo.examples["test"] for silo in simulation.silos.values()]
+    held = [silo.examples["test"] for silo in simulation.clients.values()]
     seconds = 0.0
     for task in run.tasks.values():
         splits = [learner.examples("test")] * tests
@@ -261,9 +261,9 @@ def _seconds_each(task: Task, simulation: Simulation, split: Sequence[Example]) 
 def _lengths(simulation: Simulation) -> Lengths:
     """How long the training examples are by the experiment's settings, from a part of the rows."""
     settings, learner = simulation.experiment, simulation.learner
-    rows = [row for name in settings.client_names for row in simulation.division.train[name]]
+    rows = [row for name in settings.client_names for row in simulation.dataset.train[name]]
     rows = rows[:: max(1, len(rows) // MEASURED)]
-    labels, example_kind = simulation.division.labels, build_objective(settings).example_kind
+    labels, example_kind = simulation.dataset.labels, build_objective(settings).example_kind
     cut = examples(settings, rows, labels, example_kind, learner.backbone)
     whole = examples(settings, rows, labels, example_kind, learner.backbone, whole=True)
     sizes = np.array([len(example) for example in whole])

@@ -1,7 +1,7 @@
-"""How many simulated clients train together: decided once, before a run, and written down with it.
+"""The number of simulated clients that train in one pass, decided once before a run.
 
-A run folder's experiment has a number where the user's may say `auto`; so resume, and whoever runs
-that file again on the same machine, gets the same result bit for bit.
+A run folder's experiment has a number where the user's experiment may have `auto`. A resumed run,
+and another run of that file on the same machine, therefore give the same result bit for bit.
 """
 
 import logging
@@ -20,23 +20,23 @@ log = logging.getLogger(__name__)
 
 
 def decided(simulation: Simulation) -> Simulation:
-    """The same simulation, with what there is to choose about its cohorts chosen."""
+    """The simulation with a number (or "off") for clients_per_pass in its experiment."""
     experiment = simulation.experiment
-    asked = experiment.clients_per_pass
-    if asked == "off":
+    setting = experiment.clients_per_pass
+    if setting == "off":
         return simulation
-    together = taking_part(len(simulation.silos), experiment.fraction_train)
-    members = _members(simulation, min(together, MOST if asked == "auto" else asked))
+    together = taking_part(len(simulation.clients), experiment.fraction_train)
+    members = _members(simulation, min(together, MOST if setting == "auto" else setting))
     chosen: int | str
     if not all(member.joins for member in members):
         chosen = "off"
-        log.info("clients train one by one: a cohort can do neither this adapter nor objective")
-    elif asked == "auto":
+        log.info("clients train one by one: this adapter or objective cannot be batched")
+    elif setting == "auto":
         report(Work(Activity.MEASURING_CLIENTS_PER_PASS))
         chosen = best(members, _steps(simulation, together))
         log.info("%s", f"{chosen} clients train together" if chosen > 1 else "clients train alone")
     else:
-        chosen = asked
+        chosen = setting
         if (fit := fitting(members, len(members))) < len(members):
             chosen = fit
             log.warning("%d clients at a time instead of %d, for want of memory", fit, len(members))
@@ -46,20 +46,20 @@ def decided(simulation: Simulation) -> Simulation:
 
 
 def _members(simulation: Simulation, number: int) -> Sequence[Member]:
-    """The first clients as they would train; those of one adapter share their first tensors."""
-    found: list[Member] = []
-    starts: dict[str, Member] = {}
-    for name, silo in list(simulation.silos.items())[:number]:
+    """The first clients as members of a batch; those with the same adapter share its tensors."""
+    members: list[Member] = []
+    first: dict[str, Member] = {}  # by adapter
+    for name, client in list(simulation.clients.items())[:number]:
         context = RoundContext(simulation.experiment.seed, 0, name)
-        learner = replace(silo.learner, context=context, optimizer_state={})
-        if learner.adapter not in starts:
-            starts[learner.adapter] = learner.member()
-        found.append(replace(starts[learner.adapter], job=learner.job()))
-    return found
+        learner = replace(client.learner, context=context, optimizer_state={})
+        if learner.adapter not in first:
+            first[learner.adapter] = learner.member()
+        members.append(replace(first[learner.adapter], job=learner.job()))
+    return members
 
 
 def _steps(simulation: Simulation, together: int) -> int:
-    """Optimizer steps of all clients in all rounds, about."""
-    silos = simulation.silos.values()
-    each = [silo.learner.training.steps(len(silo.examples["train"])) for silo in silos]
-    return simulation.experiment.rounds * sum(each) * together // len(each)
+    """The approximate number of optimizer steps of all clients in all rounds."""
+    clients = simulation.clients.values()
+    steps = [client.learner.training.steps(len(client.examples["train"])) for client in clients]
+    return simulation.experiment.rounds * sum(steps) * together // len(steps)

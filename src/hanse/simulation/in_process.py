@@ -1,4 +1,4 @@
-"""All clients in this process; still only bytes pass between the halves."""
+"""A transport to clients in this process. Even here only bytes pass between client and server."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,10 +15,12 @@ from hanse.simulation.rendezvous import Rendezvous
 
 
 class InProcess(Transport):
-    """Simulated clients, made when they are asked; those with a session are kept.
+    """Simulated clients. An endpoint is made for each request, and kept if it has a session.
 
-    site: makes a client's side from its name. Clients with the same settings share one base model.
-    rendezvous: where clients wait to train together; clients_per_pass: how many answer at a time.
+    endpoint: makes a client's endpoint from its name. Clients with the same settings share one
+        base model.
+    rendezvous: where clients wait for each other, to train in one batch.
+    clients_per_pass: how many clients answer at a time.
     """
 
     remote = False
@@ -26,16 +28,16 @@ class InProcess(Transport):
     def __init__(
         self,
         profiles: Sequence[ClientProfile],
-        site: Callable[[str], ClientEndpoint],
+        endpoint: Callable[[str], ClientEndpoint],
         rendezvous: Rendezvous[Any, Any] | None = None,
         clients_per_pass: int = 1,
     ) -> None:
         self._profiles = list(profiles)
-        self._make = site
+        self._make = endpoint
         self._rendezvous = rendezvous
-        self._clients_per_pass = clients_per_pass
-        self.max_in_flight = clients_per_pass  # each waiting request is an adapter in memory
-        self._sites: dict[str, ClientEndpoint] = {}  # those with a session
+        # Each request in flight holds an adapter in memory.
+        self._clients_per_pass = self.max_in_flight = clients_per_pass
+        self._endpoints: dict[str, ClientEndpoint] = {}  # those with a session
         self._queue: deque[tuple[str, bytes]] = deque()
         self._replies: deque[tuple[str, bytes]] = deque()
 
@@ -47,29 +49,25 @@ class InProcess(Transport):
 
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         if not self._replies:
-            self._answer(
-                [
-                    self._queue.popleft()
-                    for _ in range(min(self._clients_per_pass, len(self._queue)))
-                ]
-            )
+            number = min(self._clients_per_pass, len(self._queue))
+            self._answer([self._queue.popleft() for _ in range(number)])
         return self._replies.popleft() if self._replies else None
 
     def _answer(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Let clients answer, so that those that train do it together."""
-        sites = {client: self._sites.get(client) or self._make(client) for client, _ in messages}
-        calls = [partial(respond, sites[client], message) for client, message in messages]
-        run = self._rendezvous.run if self._rendezvous else lambda calls: [call() for call in calls]
+        """Let clients answer; those that train do it in one batch."""
         names = [client for client, _ in messages]
+        endpoints = {name: self._endpoints.get(name) or self._make(name) for name in names}
+        calls = [partial(respond, endpoints[name], message) for name, message in messages]
+        run = self._rendezvous.run if self._rendezvous else lambda calls: [call() for call in calls]
         self._replies.extend(zip(names, run(calls), strict=True))
-        self._sites |= {client: site for client, site in sites.items() if site.session}
+        self._endpoints |= {n: endpoint for n, endpoint in endpoints.items() if endpoint.session}
 
 
 def in_process(simulation: Simulation, folder: Path) -> InProcess:
     """All clients of a simulation in this process; their memories are below a run's folder."""
     size = simulation.experiment.clients_per_pass
     rendezvous = None if size == "off" else Rendezvous(train)
-    site = partial(
-        simulation.site, folder / "clients", together=rendezvous.meet if rendezvous else None
-    )
-    return InProcess(simulation.profiles, site, rendezvous, size if isinstance(size, int) else 1)
+    together = rendezvous.meet if rendezvous else None
+    endpoint = partial(simulation.endpoint, folder / "clients", together=together)
+    number = size if isinstance(size, int) else 1
+    return InProcess(simulation.profiles, endpoint, rendezvous, number)

@@ -1,8 +1,8 @@
-"""A place where several clients of one process wait for each other, so as to train together.
+"""A rendezvous of clients in one process: they wait for each other, and then train together.
 
-Clients run one at a time, each in a greenlet: until it has an answer, or waits here with a job.
-When none can go on, all jobs are done at once, and each goes on with its result. Nothing runs in
-parallel, so the order of events, and every random number, is the same each time.
+Each client runs in a greenlet, one at a time, until it has an answer or waits here with a job.
+When all of them wait, their jobs are done together, and each client continues with its result.
+Nothing runs in parallel, so the order of events and every random number are the same each time.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,22 +16,25 @@ Answer = TypeVar("Answer")
 
 
 class Rendezvous(Generic[Job, Result]):
-    """Where jobs are gathered; `work` does those that wait together."""
+    """Collects the jobs of waiting clients; `work` does all of them together."""
 
     def __init__(self, work: Callable[[Sequence[Job]], Sequence[Result]]) -> None:
         self._work = work
         self._inside: set[greenlet] = set()
 
     def meet(self, job: Job) -> Result:
-        """Wait until all others wait as well; the job's result. Outside of `run`, do it at once."""
-        here = getcurrent()
-        if here not in self._inside or here.parent is None:
+        """Wait until all others wait as well; return the job's result.
+
+        Outside of `run` the job is done at once, by itself.
+        """
+        current = getcurrent()
+        if current not in self._inside or current.parent is None:
             return self._work([job])[0]
-        result: Result = here.parent.switch(job)
+        result: Result = current.parent.switch(job)
         return result
 
     def run(self, calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
-        """Call all; their answers in order. What one of them raises ends the others."""
+        """Call all, and return their answers in order; an exception in one ends the others."""
         answers: dict[greenlet, Answer] = {}
         members = [greenlet(call) for call in calls]
         self._inside.update(members)
@@ -40,13 +43,13 @@ class Rendezvous(Generic[Job, Result]):
             while results:
                 jobs: dict[greenlet, Job] = {}
                 for member, result in results.items():
-                    said = member.switch(*result)
+                    value = member.switch(*result)
                     if member.dead:
-                        answers[member] = said
+                        answers[member] = value
                     else:
-                        jobs[member] = said
+                        jobs[member] = value
                 done = self._work(list(jobs.values())) if jobs else []
-                results = {member: (own,) for member, own in zip(jobs, done, strict=True)}
+                results = {member: (result,) for member, result in zip(jobs, done, strict=True)}
         finally:
             for member in members:
                 if not member.dead:

@@ -1,4 +1,4 @@
-"""A run from its experiment to its finished folder, all clients in this process."""
+"""Run or resume an experiment with all clients in this process."""
 
 import logging
 import threading
@@ -29,37 +29,37 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    experiment: Experiment, held: Resources | None = None, stop: threading.Event | None = None
+    experiment: Experiment, resources: Resources | None = None, stop: threading.Event | None = None
 ) -> Path:
-    """Run an experiment in a new folder; the folder, finished.
+    """Run an experiment in a new folder, and return the finished folder.
 
-    held: what this machine has in memory already, when several runs follow each other.
-    stop: set by a caller that answers Ctrl-C itself, to end the run after a round.
+    resources: those in memory, when several runs follow each other.
+    stop: an event that ends the run after a round, for a caller that handles Ctrl-C itself.
     """
     refuse_missing(build_trackers(experiment))
     with reserved(experiment.output_dir, experiment.name) as claim:  # before the model is loaded
-        simulation = decided(simulate(experiment, held))
+        simulation = decided(simulate(experiment, resources))
         resolved = simulation.experiment.resolved()
-        resolved["data"]["labels"] = (
-            simulation.division.labels
-        )  # found by looking, now written down
-        speed = _speed(simulation)
+        resolved["data"]["labels"] = simulation.dataset.labels  # found in the rows
+        speed = _measured_speed(simulation)
         journal = Journal.begin(claim, yaml_text.dump(resolved))
     folder = journal.folder
-    precision = {name: asdict(chosen) for name, chosen in simulation.machine.compute_modes.items()}
-    environment.note(folder, simulation.division.digest, speed, precision)
-    federated_dataset.note(folder, simulation.division, experiment)
+    precision = {
+        name: asdict(chosen) for name, chosen in simulation.resources.compute_modes.items()
+    }
+    environment.note(folder, simulation.dataset.digest, speed, precision)
+    federated_dataset.note(folder, simulation.dataset, experiment)
     log.info("run folder %s", folder)
     return go(simulation, simulation.run(journal, in_process(simulation, folder)), stop)
 
 
 def resume(
     folder: Path,
-    held: Resources | None = None,
+    resources: Resources | None = None,
     stop: threading.Event | None = None,
     trusted: bool = False,
 ) -> Path:
-    """Go on with a run from its last whole checkpoint; ends as if it had never stopped.
+    """Continue a run from its last whole checkpoint; the result is as if it had never stopped.
 
     trusted: whether all code that the run names may run; see `loading.load_left`.
     """
@@ -71,26 +71,26 @@ def resume(
             "the `hanse server` command that began it."
         )
     values, _ = yaml_text.read(folder / "experiment.yaml")
-    if lacking := Experiment.model_fields.keys() - values.keys():
+    if missing := Experiment.model_fields.keys() - values.keys():
         raise UserError(
-            f"{folder / 'experiment.yaml'} is not whole: it lacks {min(lacking)}; bring it back."
+            f"{folder / 'experiment.yaml'} is not whole: it lacks {min(missing)}; bring it back."
         )
     experiment = loading.load_left(folder / "experiment.yaml", trusted=trusted)
     refuse_missing(build_trackers(experiment))
-    held = held or Resources()
-    held.compute_modes |= read(environment.follow(folder))
-    simulation = simulate(experiment, held, begun=True)
-    environment.same_data(folder, simulation.division.digest)
+    resources = resources or Resources()
+    resources.compute_modes |= read(environment.follow(folder))
+    simulation = simulate(experiment, resources, begun=True)
+    environment.same_data(folder, simulation.dataset.digest)
     run = simulation.run(Journal(folder), in_process(simulation, folder))
     return go(simulation, run, stop)
 
 
-def _speed(simulation: Simulation) -> dict[str, float]:
-    """What a token takes, and what this machine can do: a report says how near it came to that."""
-    silo, learner = next(iter(simulation.silos.values())), simulation.learner
+def _measured_speed(simulation: Simulation) -> dict[str, float]:
+    """The operations for one token, and this machine's peak, which a report compares."""
+    client, learner = next(iter(simulation.clients.values())), simulation.learner
     report(Work(Activity.MEASURING_MACHINE))
     dtype = torch.bfloat16 if learner.backbone.bf16 else torch.float32
     return {
-        **flops.per_token(learner, learner.objective, silo.examples["train"]),
+        **flops.per_token(learner, learner.objective, client.examples["train"]),
         "peak_flops": flops.peak(learner.backbone.device, dtype),
     }

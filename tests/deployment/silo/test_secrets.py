@@ -76,7 +76,7 @@ def world(tmp_path: Path, experiment_file: Path, monkeypatch: pytest.MonkeyPatch
         "own": own,
         "silo": silo,
         "order": Instruction(server.learner.initial()),
-        "letter": Envelope("a1", dump(values), server.division.digest, model),
+        "letter": Envelope("a1", dump(values), server.dataset.digest, model),
         "outbox": Outbox("server", kits.open_server(hub).signing),
         "late": Outbox("server", kits.open_server(hub).signing, lambda: time.time() - 999),
     }

@@ -35,7 +35,7 @@ def server(experiment_file: Path) -> Simulation:
 def letter(server: Simulation) -> Envelope:
     values = server.experiment.resolved() | {"output_dir": None}
     model = hash_of(server.experiment.model.model_name_or_path)
-    return Envelope("a1", dump(values), server.division.digest, model or "")
+    return Envelope("a1", dump(values), server.dataset.digest, model or "")
 
 
 @pytest.fixture

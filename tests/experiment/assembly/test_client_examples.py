@@ -34,7 +34,7 @@ def test_all_clients_rows_are_tokenized_at_once(
 ) -> None:
     found = simulate(load(experiment_file, [f"num_clients={clients}", "data.partition=iid"]))
     assert asked == [160]
-    held = [len(silo.examples[split]) for silo in found.silos.values() for split in silo.examples]
+    held = [len(silo.examples[split]) for silo in found.clients.values() for split in silo.examples]
     assert sum(held) == 110 and len(held) == 2 * clients
 
 
@@ -43,12 +43,12 @@ def test_runs_that_follow_each_other_tokenize_a_row_once(
 ) -> None:
     machine = Resources()
     first = simulate(load(experiment_file, ["participants=[silo-2]"]), machine)
-    alone = {split: list(some) for split, some in first.silos["silo-2"].examples.items()}
+    alone = {split: list(some) for split, some in first.clients["silo-2"].examples.items()}
     for words in ([], ["data.pooled=true"], ["participants=[silo-1]"], ["seed=7"]):
         simulate(load(experiment_file, words), machine)
     assert sum(asked) == 160, "another seed deals the same rows"
     again = simulate(load(experiment_file, ["participants=[silo-2]"]), machine)
-    found = again.silos["silo-2"].examples
+    found = again.clients["silo-2"].examples
     assert {split: list(found[split]) for split in found} == alone
 
 
@@ -56,7 +56,7 @@ def test_a_client_may_be_asked_in_its_own_way(experiment_file: Path) -> None:
     lines = "clients: {silo-2: {model: {max_length: 12}}}\n"
     experiment_file.write_text(experiment_file.read_text() + lines)
     found = simulate(load(experiment_file))
-    longest = {name: max(map(len, silo.examples["train"])) for name, silo in found.silos.items()}
+    longest = {name: max(map(len, silo.examples["train"])) for name, silo in found.clients.items()}
     assert longest["silo-2"] < 12 < min(longest["silo-1"], longest["silo-3"])
 
 
@@ -70,9 +70,9 @@ def test_who_holds_all_rows_reads_each_as_its_owner_would(
         lines.append(f"  {name}: {{data: {{path: {file}{template}}}}}\n")
     experiment_file.write_text(experiment_file.read_text() + "".join(lines))
     together = simulate(load(experiment_file))
-    pooled = simulate(load(experiment_file, ["data.pooled=true"])).silos["pooled"]
+    pooled = simulate(load(experiment_file, ["data.pooled=true"])).clients["pooled"]
     for split in ("train", "test"):
-        every = [e for silo in together.silos.values() for e in silo.examples[split]]
+        every = [e for silo in together.clients.values() for e in silo.examples[split]]
         assert list(pooled.examples[split]) == every
 
 
@@ -128,13 +128,13 @@ def test_how_many_rows_lose_what_is_said(experiment_file: Path, tmp_path: Path) 
     words = [f"data.path={write_lines(tmp_path / 'talks.jsonl', rows)}", "objective=sft"]
     words += ["data.test=8", "data.validation=0", "data.client_test=0", "data.partition=iid"]
     whole = simulate(load(experiment_file, words))
-    assert not whole.division.remarks
-    room = max(len(e) for s in whole.silos.values() for e in s.examples["train"]) - 1
+    assert not whole.dataset.remarks
+    room = max(len(e) for s in whole.clients.values() for e in s.examples["train"]) - 1
     found = simulate(load(experiment_file, [*words, f"model.max_length={room}"]))
-    trained = [row for own in found.division.train.values() for row in own]
-    cut = [sum(len(row.messages) > 3 for row in some) for some in (trained, found.division.test)]
+    trained = [row for own in found.dataset.train.values() for row in own]
+    cut = [sum(len(row.messages) > 3 for row in some) for some in (trained, found.dataset.test)]
     assert sum(cut) == 10
-    assert list(found.division.remarks) == [
+    assert list(found.dataset.remarks) == [
         f"model.max_length ({room}) cuts {count} of {of} {what} rows: {count} lose earlier turns."
         for count, of, what in zip(cut, (32, 8), ("training", "held-out"), strict=True)
         if count

@@ -34,10 +34,10 @@ def test_other_rungs_reset_the_optimizer_as_the_federation_does(
 ) -> None:
     """As many updates in a row as a client of the federation, each row with a fresh Adam."""
     simulated = simulate(load(trained / "seed-1" / variant / "experiment.yaml"))
-    silo, tensors = simulated.silos[client], None
+    silo, tensors = simulated.clients[client], None
     for number in (1, 2, 3):
         context = RoundContext(1, number, client)
-        learner = simulated.machine.learner(silo.experiment, silo.examples, context, {})
+        learner = simulated.resources.learner(silo.experiment, silo.examples, context, {})
         if tensors is not None:
             learner.load(tensors)
         assert learner.fit().steps == 3  # Adam begins afresh with each fit

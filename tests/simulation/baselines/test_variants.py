@@ -90,9 +90,11 @@ def test_a_silo_alone_keeps_its_own_settings(experiment_file: Path) -> None:
 def test_participants_hold_the_rows_that_they_hold_in_the_federation(experiment_file: Path) -> None:
     together = simulate(load(experiment_file))
     some = simulate(load(experiment_file, ["participants=[silo-3, silo-1]"]))
-    assert list(some.silos) == ["silo-1", "silo-3"]
+    assert list(some.clients) == ["silo-1", "silo-3"]
     held = [(some.learner.splits, together.learner.splits)]
-    held += [(silo.examples, together.silos[name].examples) for name, silo in some.silos.items()]
+    held += [
+        (silo.examples, together.clients[name].examples) for name, silo in some.clients.items()
+    ]
     for found, wanted in held:
         assert {split: list(found[split]) for split in found} == {
             split: list(wanted[split]) for split in wanted
@@ -102,12 +104,12 @@ def test_participants_hold_the_rows_that_they_hold_in_the_federation(experiment_
 def test_pooled_rows_are_all_that_silos_train_on(experiment_file: Path) -> None:
     together = simulate(load(experiment_file))
     pooled = simulate(load(experiment_file, ["data.pooled=true"]))
-    assert list(pooled.silos) == ["pooled"]
+    assert list(pooled.clients) == ["pooled"]
     for split in ("train", "test"):
-        every = [e.ids for silo in together.silos.values() for e in silo.examples[split]]
-        assert [e.ids for e in pooled.silos["pooled"].examples[split]] == every
-    trained = {example.ids for example in pooled.silos["pooled"].examples["train"]}
-    held = [*pooled.silos["pooled"].examples["test"], *pooled.learner.examples("test")]
+        every = [e.ids for silo in together.clients.values() for e in silo.examples[split]]
+        assert [e.ids for e in pooled.clients["pooled"].examples[split]] == every
+    trained = {example.ids for example in pooled.clients["pooled"].examples["train"]}
+    held = [*pooled.clients["pooled"].examples["test"], *pooled.learner.examples("test")]
     held += pooled.learner.examples("validation")
     assert not trained & {example.ids for example in held}
 
@@ -118,8 +120,8 @@ def test_pooled_rows_are_asked_as_their_silo_asks(experiment_file: Path) -> None
     experiment_file.write_text(text + f"clients: {{silo-2: {{data: {own}}}}}\n")
     together = simulate(load(experiment_file))
     pooled = simulate(load(experiment_file, ["data.pooled=true"]))
-    every = [e.ids for silo in together.silos.values() for e in silo.examples["train"]]
-    assert [e.ids for e in pooled.silos["pooled"].examples["train"]] == every
+    every = [e.ids for silo in together.clients.values() for e in silo.examples["train"]]
+    assert [e.ids for e in pooled.clients["pooled"].examples["train"]] == every
 
 
 @pytest.mark.parametrize(

@@ -220,9 +220,9 @@ def _journal(folder: Path, made: Simulation) -> Journal:
     begun = folder / "experiment.yaml"
     if (former := atomic_files.read(begun)) is None:
         journal = Journal.create(folder, text)
-        precision = {name: asdict(chosen) for name, chosen in made.machine.compute_modes.items()}
-        environment.note(folder, made.division.digest, None, precision)
-        federated_dataset.note(folder, made.division, made.experiment)
+        precision = {name: asdict(chosen) for name, chosen in made.resources.compute_modes.items()}
+        environment.note(folder, made.dataset.digest, None, precision)
+        federated_dataset.note(folder, made.dataset, made.experiment)
         log.info("run folder %s", folder)
         return journal
     if former != text.encode():
@@ -232,7 +232,7 @@ def _journal(folder: Path, made: Simulation) -> Journal:
             f"{folder} was begun with other settings ({', '.join(other) or 'as text'}); bring them "
             "back to go on with it, or choose another output_dir."
         )
-    environment.same_data(folder, made.division.digest)
+    environment.same_data(folder, made.dataset.digest)
     log.info("going on with %s", folder)
     return Journal(folder)
 
@@ -253,10 +253,10 @@ def _envelope(folder: Path, made: Simulation) -> Envelope:
         _refuse_afresh(made.experiment)
         kinds = adapter_settings(made.experiment).kinds
         values["adapter"] = {name_of(kind): asdict(kind) for kind in kinds}  # type: ignore[call-overload]
-    chosen = made.machine.compute_modes.get(made.experiment.model.noted)
+    chosen = made.resources.compute_modes.get(made.experiment.model.noted)
     precision = json.dumps(asdict(chosen)) if chosen else ""
     model = _shared_model(made.experiment)
-    return Envelope(_name(folder), yaml_text.dump(values), made.division.digest, model, precision)
+    return Envelope(_name(folder), yaml_text.dump(values), made.dataset.digest, model, precision)
 
 
 def _adapters(made: Simulation) -> dict[str, dict[str, float]]:

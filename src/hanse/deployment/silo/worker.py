@@ -229,7 +229,7 @@ def _site(
     if envelope.precision:
         resources.compute_modes |= read({experiment.model.noted: _plain(envelope.precision)})
     experiment = experiment.model_copy(update={"clients_per_pass": "off"})
-    division = resources.division(experiment)
+    division = resources.dataset(experiment)
     if not experiment.brings_own_data and division.digest != envelope.rows:
         raise RefusedError(
             f"the rows of {silo.name} are not those that the server divides among its silos; bring "
@@ -237,11 +237,11 @@ def _site(
         )
     mine = replace(division, validation=[], test=[])
     simulation = simulate(experiment, resources, mine, only=(silo.name,))
-    for remark in simulation.division.remarks:
+    for remark in simulation.dataset.remarks:
         log.warning("%s", remark)
     memories = silo.state / "runs" / envelope.run
-    site = simulation.site(memories, silo.name, silo.checkpoint_seconds)
-    splits = simulation.silos[silo.name].examples
+    site = simulation.endpoint(memories, silo.name, silo.checkpoint_seconds)
+    splits = simulation.clients[silo.name].examples
     counts = RowCounts(len(splits["train"]), len(splits["test"]))
     examples = rounded(counts.train, silo.policy.count_rounding)
     return replace(site, profile=replace(site.profile, examples=examples)), counts

@@ -1,4 +1,4 @@
-"""Where the parts meet: from an experiment to learners, clients, and a run."""
+"""From an experiment to its learners, its clients and its run."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -41,7 +41,7 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class SimulatedClient:
-    """One simulated client: its settings, and what its learners are copies of."""
+    """One simulated client: its settings, and the learner that each request gets a copy of."""
 
     experiment: Experiment
     learner: AdaptedModel
@@ -52,20 +52,20 @@ class SimulatedClient:
         return self.learner.splits
 
     def profile(self, name: str) -> ClientProfile:
-        """What the server knows of it."""
+        """The client as the server knows it."""
         numbers = {"rank": float(self.learner.rank), "scaling": self.learner.scaling}
         return ClientProfile(name, len(self.examples["train"]), numbers)
 
 
 @dataclass
 class Simulation:
-    """All that a simulated run is made of, before the journal is opened."""
+    """The parts of a run before its journal is opened."""
 
     experiment: Experiment
-    machine: Resources
-    division: FederatedDataset
+    resources: Resources
+    dataset: FederatedDataset
     learner: AdaptedModel
-    silos: dict[str, SimulatedClient]
+    clients: dict[str, SimulatedClient]
 
     @cached_property
     def method(self) -> Method:
@@ -79,65 +79,46 @@ class Simulation:
 
     @property
     def profiles(self) -> list[ClientProfile]:
-        """What the server knows of the clients, in client order."""
-        return [silo.profile(name) for name, silo in self.silos.items()]
+        """The clients as the server knows them, in client order."""
+        return [client.profile(name) for name, client in self.clients.items()]
 
     def run(self, journal: Journal, transport: Transport) -> Run:
-        """The run, with the clients that a transport reaches."""
-        experiment = self.experiment
-        settings, rounds = experiment.evaluation, experiment.deployment
-        schedule = Schedule(
-            rounds=experiment.rounds,
-            seed=experiment.seed,
-            fraction_train=experiment.fraction_train,
-            validate_every=settings.validate_every,
-            test=settings.test,
-            evaluate_clients=settings.clients and experiment.data.client_test > 0,
-            deadline=rounds.deadline if transport.remote else None,
-            quorum=rounds.needed(len(experiment.participant_names)) if transport.remote else 1,
-            over_selection=rounds.over_selection if transport.remote else 1.0,
-            max_norm_ratio=rounds.max_norm_ratio if transport.remote else None,
-        )
-        return Run(
-            schedule,
-            self.method,
-            transport,
-            self._server_learner,
-            self.tasks,
-            journal,
-        )
+        """The run with the clients that a transport reaches."""
 
-    def _server_learner(self, context: RoundContext, optimizer_state: Memory) -> AdaptedModel:
-        return replace(self.learner, context=context, optimizer_state=optimizer_state)
+        def learner(context: RoundContext, optimizer_state: Memory) -> AdaptedModel:
+            return replace(self.learner, context=context, optimizer_state=optimizer_state)
 
-    def site(
+        schedule = _schedule(self.experiment, transport.remote)
+        return Run(schedule, self.method, transport, learner, self.tasks, journal)
+
+    def endpoint(
         self,
         memories: Path,
         name: str,
         checkpoint_seconds: float | None = None,
         together: Callable[[Member], TrainResult] | None = None,
     ) -> ClientEndpoint:
-        """One client's own side, with its memory in a folder below `memories`.
+        """One client's endpoint, with its memory in a folder below `memories`.
 
-        checkpoint_seconds: of training between two notes of how far it is; None: it notes nothing.
-        together: trains it in a batch with others; None: it trains by itself.
+        checkpoint_seconds: seconds of training between two training checkpoints; None: no
+            checkpoints.
+        together: trains the client in a batch with others; None: it trains by itself.
         """
-        silo = self.silos[name]
+        client = self.clients[name]
         if together is None and self.experiment.clients_per_pass != "off":  # noqa: S105
-            together = _alone  # in a batch of its own, which computes as any other batch does
-        model = replace(silo.learner, together=together)
+            together = _train_alone
+        model = replace(client.learner, together=together)
 
         def learner(context: RoundContext, optimizer_state: Memory) -> Learner:
-            noted = None
+            checkpoint = None
             if checkpoint_seconds is not None:
-                noted = TrainingCheckpoint(memories / name / "training", checkpoint_seconds)
-            client = replace(model, context=context, optimizer_state=optimizer_state)
-            return replace(client, checkpoint=noted)
+                checkpoint = TrainingCheckpoint(memories / name / "training", checkpoint_seconds)
+            own = replace(model, context=context, optimizer_state=optimizer_state)
+            return replace(own, checkpoint=checkpoint)
 
         return ClientEndpoint(
-            profile=silo.profile(name),
+            profile=client.profile(name),
             learner=learner,
-            # Copies, so that nothing but bytes can pass between one half and another.
             method=self.method.copy(),
             tasks={name: copy(task) for name, task in self.tasks.items()},
             store=MemoryStore(memories / name),
@@ -150,99 +131,129 @@ def build_method(experiment: Experiment) -> Method:
     return Method(build_algorithm(experiment), build_aggregator(experiment))
 
 
-def _alone(member: Member) -> TrainResult:
+def _schedule(experiment: Experiment, remote: bool) -> Schedule:
+    """The schedule of a run. Simulated clients (not remote) always answer, and are trusted."""
+    evaluation, deployment = experiment.evaluation, experiment.deployment
+    schedule = Schedule(
+        rounds=experiment.rounds,
+        seed=experiment.seed,
+        fraction_train=experiment.fraction_train,
+        validate_every=evaluation.validate_every,
+        test=evaluation.test,
+        evaluate_clients=evaluation.clients and experiment.data.client_test > 0,
+    )
+    if not remote:
+        return schedule
+    return replace(
+        schedule,
+        deadline=deployment.deadline,
+        quorum=deployment.needed(len(experiment.participant_names)),
+        over_selection=deployment.over_selection,
+        max_norm_ratio=deployment.max_norm_ratio,
+    )
+
+
+def _train_alone(member: Member) -> TrainResult:
+    """Train one client as a batch of its own, which computes like every other batch."""
     return train([member])[0]
 
 
 def simulate(
     experiment: Experiment,
-    machine: Resources | None = None,
-    division: FederatedDataset | None = None,
+    resources: Resources | None = None,
+    dataset: FederatedDataset | None = None,
     only: Collection[str] | None = None,
     begun: bool = False,
 ) -> Simulation:
     """Load what the experiment names and check that it fits together; nothing is written.
 
-    machine: what is in memory already, when several runs follow each other.
-    division: who has which rows, if not all of them are here.
-    only: the clients that are made; the others are on other machines.
-    begun: whether the run has said before which of a classifier's outputs is which label.
+    resources: those in memory, when several runs follow each other.
+    dataset: the rows of each client, if not all of them are on this machine.
+    only: the clients that are assembled; the others are on other machines.
+    begun: whether data.labels already has the labels in the order of the model's outputs.
     """
-    build_method(experiment)  # refuses parts that do not fit together
-    (machine := machine or Resources()).clear_adapters()  # those that an earlier run has trained
-    division = division or machine.division(experiment)
-    experiment = _labelled(experiment, division.labels)
-    every = {name: experiment.for_client(name) for name in experiment.participant_names}
-    refuse_unmet(experiment, division, every, only is None)
-    adapter_settings(experiment)  # refuses an adapter that cannot be read, before the model loads
-    asked = next(iter(build_tasks(experiment).values())).example_kind
-    own = {name: settings for name, settings in every.items() if only is None or name in only}
-    shares = list(client_examples.shares(experiment, own, division, asked))
-    client_examples.refuse_unfit(shares, division.labels)
-    if not (begun or only):  # a silo is told by the server
-        division = replace(division, labels=outputs(experiment, division.labels))
-        experiment = _labelled(experiment, division.labels)
-    read = client_examples.read(shares, partial(machine.reader, labels=division.labels))
-    learner = machine.learner(
-        experiment, read[client_examples.SERVER], RoundContext(experiment.seed), {}
-    )
-    room = learner.backbone.max_length(experiment.model.max_length)
-    division = replace(division, remarks=(*division.remarks, *client_examples.cut(read, room)))
+    build_method(experiment)  # raises UserError before anything is loaded
+    (resources := resources or Resources()).clear_adapters()  # those of an earlier run
+    dataset = dataset or resources.dataset(experiment)
+    experiment = _labelled(experiment, dataset.labels)
+    settings = {name: experiment.for_client(name) for name in experiment.participant_names}
+    refuse_unmet(experiment, dataset, settings, only is None)
+    adapter_settings(experiment)  # raises UserError for an adapter that cannot be read
+    settings = {n: own for n, own in settings.items() if only is None or n in only}
+    rows = list(client_examples.split_rows(experiment, settings, dataset))
+    client_examples.refuse_unfit(rows, dataset.labels)
+    if not (begun or only):  # a silo gets the order of the labels from the server
+        dataset = replace(dataset, labels=outputs(experiment, dataset.labels))
+        experiment = _labelled(experiment, dataset.labels)
+    examples = client_examples.read(rows, partial(resources.reader, labels=dataset.labels))
+    learner = _server_learner(resources, experiment, examples[client_examples.SERVER])
+    limit = learner.backbone.max_length(experiment.model.max_length)
+    remarks = (*dataset.remarks, *client_examples.cut(examples, limit))
+    clients = {
+        name: _simulated_client(resources, learner, name, experiment, examples[name])
+        for name in settings
+    }
+    return Simulation(experiment, resources, replace(dataset, remarks=remarks), learner, clients)
+
+
+def _server_learner(
+    resources: Resources, experiment: Experiment, examples: Mapping[str, Sequence[Example]]
+) -> AdaptedModel:
+    """The server's learner, with the tensors of the adapter that the run continues from."""
+    learner = resources.learner(experiment, examples, RoundContext(experiment.seed), {})
     if learner.backbone.fresh:
-        log.info("outputs  %s, in a head that is new", listed(division.labels))
+        log.info("outputs  %s, in a head that is new", listed(experiment.data.labels))
     if experiment.adapter.source is not None:
-        _go_on_from(learner, experiment.adapter.source)
-    silos = {name: _client(machine, learner, name, experiment, read[name]) for name in own}
-    return Simulation(experiment, machine, division, learner, silos)
+        _load_adapter(learner, experiment.adapter.source)
+    return learner
 
 
-def _client(
-    machine: Resources,
+def _simulated_client(
+    resources: Resources,
     server: AdaptedModel,
     name: str,
     experiment: Experiment,
     examples: Mapping[str, Sequence[Example]],
 ) -> SimulatedClient:
-    """A client with the server's model or, if it has settings of its own, one that begins alike."""
+    """A client with the server's adapter, or with its own if its settings differ."""
     settings, learner = experiment.for_client(name), server
     if settings is not experiment:
-        learner = machine.learner(settings, {}, server.context, {})
-        _fit_to(server, name, learner, build_algorithm(experiment).clients_may_differ)
+        learner = resources.learner(settings, {}, server.context, {})
+        _start_as_server(server, name, learner, build_algorithm(experiment).clients_may_differ)
     return SimulatedClient(settings, replace(learner, splits=examples))
 
 
-def _fit_to(server: AdaptedModel, name: str, mine: AdaptedModel, unequal: bool) -> None:
-    """Have a client's own model begin as the server's, unless its rank may be another."""
-    alike = mine.parameters().keys() == server.parameters().keys()
-    if mine.rank == server.rank or not (unequal and alike):
-        _refuse_unlike(name, mine, server)
-        mine.backbone.set_initial(mine.adapter, server.initial())
+def _start_as_server(
+    server: AdaptedModel, name: str, client: AdaptedModel, may_differ: bool
+) -> None:
+    """Set a client's own adapter to the server's first tensors, unless its rank may differ."""
+    same_names = client.parameters().keys() == server.parameters().keys()
+    if client.rank == server.rank or not (may_differ and same_names):
+        try:  # a client that trains other tensors would be left out of every round
+            refuse_unlike(server.parameters(), client.parameters())
+        except UserError as error:
+            raise UserError(f"clients.{name}: {error}") from None
+        client.backbone.set_initial(client.adapter, server.initial())
 
 
 def _labelled(experiment: Experiment, labels: dict[str, str]) -> Experiment:
-    """The experiment with the labels that were found in its rows."""
-    if list(experiment.data.labels.items()) == list(labels.items()):  # in this order
+    """The experiment with these labels, in this order."""
+    if list(experiment.data.labels.items()) == list(labels.items()):
         return experiment
     data = experiment.data.model_copy(update={"labels": labels})
     return experiment.model_copy(update={"data": data})
 
 
-def _go_on_from(learner: AdaptedModel, source: str) -> None:
-    live = learner.parameters()
-    whole = adapter_files.read(adapter_folder(source))[1]
-    tensors = {n: t for n, t in whole.items() if n in live}
-    if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in live.items()}:
+def _load_adapter(learner: AdaptedModel, source: str) -> None:
+    """Load the adapter in a run folder or PEFT folder into a learner, with its constants."""
+    parameters = learner.parameters()
+    content = adapter_files.read(adapter_folder(source))[1]
+    tensors = {name: tensor for name, tensor in content.items() if name in parameters}
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if shapes != {name: parameter.shape for name, parameter in parameters.items()}:
         raise UserError(
             f"the adapter in {source} does not fit {learner.backbone.name}; "
             "go on with the base model that it was trained for."
         )
     learner.backbone.set_initial(learner.adapter, tensors)
-    learner.backbone.read_constants(learner.adapter, whole)
-
-
-def _refuse_unlike(name: str, silo: AdaptedModel, server: AdaptedModel) -> None:
-    """A client that trains other tensors would be left out of every round; better to say so now."""
-    try:
-        refuse_unlike(server.parameters(), silo.parameters())
-    except UserError as error:
-        raise UserError(f"clients.{name}: {error}") from None
+    learner.backbone.read_constants(learner.adapter, content)

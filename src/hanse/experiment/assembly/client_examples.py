@@ -1,4 +1,4 @@
-"""Who holds which rows, how they are read, and the examples that they become."""
+"""The rows that the server and each client hold, and the examples made of them."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from hanse.data.formats.row import Row
 from hanse.data.tokenization import render
 from hanse.data.tokenization.token_cache import Tokenized
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
-from hanse.experiment.schema import Experiment, build_objective
+from hanse.experiment.schema import Experiment, build_objective, build_tasks
 from hanse.learners.models.settings import BaseModelSettings
 
 LOSSES = {
@@ -23,14 +23,14 @@ LOSSES = {
     Lost.TEXT: "the end of the text",
     Lost.ANSWER: "the end of the answer",
 }
-SERVER = ""  # who holds the rows that no client does
+SERVER = ""  # the holder of the rows that no client holds
 
 
 @dataclass(frozen=True)
 class SplitRows:
-    """Rows of one split that one holder reads in one way.
+    """Rows of one split that one holder turns into examples in one way.
 
-    holder: the client, or SERVER. example_kind, template: as `render.render` takes them.
+    holder: the client's name, or SERVER. example_kind, template: as `render.render` takes them.
     """
 
     holder: str
@@ -41,77 +41,84 @@ class SplitRows:
     model: BaseModelSettings
 
 
-def shares(
-    experiment: Experiment, own: Mapping[str, Experiment], division: FederatedDataset, asked: str
+def split_rows(
+    experiment: Experiment, settings: Mapping[str, Experiment], dataset: FederatedDataset
 ) -> Iterator[SplitRows]:
-    """What the participants hold, and what the server does.
+    """The rows of each participant and of the server.
 
-    own: each participant's settings. asked: how tasks need their examples.
-    Who holds all rows reads each as the client would to whom it was dealt.
+    settings: each participant's experiment. A participant that holds all clients' rows reads each
+    row with the template of the client that it was dealt to.
     """
-    example_kind = build_objective(experiment).example_kind
-    splits = (("train", example_kind, division.train), ("test", asked, division.held))
+    train_kind = build_objective(experiment).example_kind
+    test_kind = next(iter(build_tasks(experiment).values())).example_kind
+    splits = (("train", train_kind, dataset.train), ("test", test_kind, dataset.held))
 
-    def template(owner: str) -> str:
-        return (own.get(owner) or experiment.for_client(owner)).data.template
+    def template(client: str) -> str:
+        return (settings.get(client) or experiment.for_client(client)).data.template
 
-    for name, settings in own.items():
-        owners = experiment.client_names if experiment.data.pooled else [name]
-        for split, reads, held in splits:
-            for alike, some in groupby(owners, template):
-                rows = [row for owner in some for row in held[owner]]
-                yield SplitRows(name, split, rows, reads, alike, settings.model)
-    for split, rows in (("validation", division.validation), ("test", division.test)):
-        yield SplitRows(SERVER, split, rows, asked, experiment.data.template, experiment.model)
+    for name, own in settings.items():
+        clients = experiment.client_names if experiment.data.pooled else [name]
+        for split, kind, held in splits:
+            for text, group in groupby(clients, template):
+                rows = [row for client in group for row in held[client]]
+                yield SplitRows(name, split, rows, kind, text, own.model)
+    for split, rows in (("validation", dataset.validation), ("test", dataset.test)):
+        template_text = experiment.data.template
+        yield SplitRows(SERVER, split, rows, test_kind, template_text, experiment.model)
 
 
-def refuse_unfit(found: Sequence[SplitRows], labels: Mapping[str, str]) -> None:
-    """Raise UserError for rows that no tokenizer could mend: a model is not loaded for them."""
+def refuse_unfit(splits: Sequence[SplitRows], labels: Mapping[str, str]) -> None:
+    """Raise UserError for rows that cannot become examples, before a model is loaded."""
     rows: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
-    for share in found:
-        rows[share.example_kind, share.template] += share.rows
-    for (example_kind, template), some in rows.items():
-        render.refuse_unfit(some, example_kind, labels, template)
+    for split in splits:
+        rows[split.example_kind, split.template] += split.rows
+    for (example_kind, template), group in rows.items():
+        render.refuse_unfit(group, example_kind, labels, template)
 
 
 def read(
-    found: Sequence[SplitRows], reader: Callable[[SplitRows], Tokenized]
+    splits: Sequence[SplitRows], reader: Callable[[SplitRows], Tokenized]
 ) -> dict[str, dict[str, Sequence[Example]]]:
     """The examples of each holder by split; one row is one example.
 
-    All rows are tokenized here, so that a bad one is found before anything is trained; those that
-    are read alike together, however many clients hold them.
+    All rows are tokenized here, so that a bad one is found before anything is trained. Rows with
+    the same reader are tokenized together, whoever holds them.
     """
     rows: defaultdict[Tokenized, list[Row]] = defaultdict(list)
     places = []
-    for share in found:
-        by = reader(share)
-        alike = rows[by]
-        places.append((share, by, slice(len(alike), len(alike) + len(share.rows))))
-        alike += share.rows
-    known = {by: by.examples(some) for by, some in rows.items()}
+    for split in splits:
+        tokenized = reader(split)
+        group = rows[tokenized]
+        places.append((split, tokenized, slice(len(group), len(group) + len(split.rows))))
+        group += split.rows
+    examples = {tokenized: tokenized.examples(group) for tokenized, group in rows.items()}
     result: defaultdict[str, dict[str, Sequence[Example]]] = defaultdict(dict)
-    for (holder, split), same in groupby(places, lambda place: (place[0].holder, place[0].split)):
-        pieces = [known[by][place] for _, by, place in same]
-        result[holder][split] = pieces[0] if len(pieces) == 1 else [*chain(*pieces)]
+    for (holder, name), group_places in groupby(
+        places, lambda place: (place[0].holder, place[0].split)
+    ):
+        pieces = [examples[tokenized][place] for _, tokenized, place in group_places]
+        result[holder][name] = pieces[0] if len(pieces) == 1 else [*chain(*pieces)]
     return dict(result)
 
 
-def cut(read: Mapping[str, Mapping[str, Sequence[Example]]], max_length: int) -> Iterator[str]:
-    """How many training rows, and how many others, lose what since they are too long."""
-    for what, chosen in (("training", True), ("held-out", False)):
-        some = [
-            examples
-            for own in read.values()
-            for split, examples in own.items()
-            if (split == "train") == chosen
+def cut(examples: Mapping[str, Mapping[str, Sequence[Example]]], max_length: int) -> Iterator[str]:
+    """Remarks on the training rows and the held-out rows that max_length cuts.
+
+    examples: by holder and split.
+    """
+    for title, is_training in (("training", True), ("held-out", False)):
+        chosen = [
+            split_examples
+            for splits in examples.values()
+            for split, split_examples in splits.items()
+            if (split == "train") == is_training
         ]
-        lost = np.concatenate([np.zeros(0, np.uint8), *map(packed.lost, some)])
-        parts = [
-            f"{count:,} lose {words}"
-            for part, words in LOSSES.items()
+        lost = np.concatenate([np.zeros(0, np.uint8), *map(packed.lost, chosen)])
+        losses = [
+            f"{count:,} lose {text}"
+            for part, text in LOSSES.items()
             if (count := int(np.count_nonzero(lost & np.uint8(part))))
         ]
-        if parts:
-            rows = f"{np.count_nonzero(lost):,} of {len(lost):,} {what} rows"
-            yield f"model.max_length ({max_length:,}) cuts {rows}: {', '.join(parts)}."
+        if losses:
+            rows = f"{np.count_nonzero(lost):,} of {len(lost):,} {title} rows"
+            yield f"model.max_length ({max_length:,}) cuts {rows}: {', '.join(losses)}."

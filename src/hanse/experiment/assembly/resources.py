@@ -1,4 +1,4 @@
-"""What one machine holds once, however many learners look at it: models, adapters, rows."""
+"""Base models, adapters and rows that all learners of one machine share."""
 
 import json
 import logging
@@ -29,33 +29,37 @@ from hanse.randomness import RoundContext
 
 log = logging.getLogger(__name__)
 
-ANY_LENGTH = 1_000_000_000  # tokens: more than any text has
+ANY_LENGTH = 1_000_000_000  # more tokens than any text has
 
 
 @dataclass
 class Resources:
-    """Models, adapters and rows, each made when it is first asked for."""
+    """Base models, adapters and rows on one machine, each loaded when it is first asked for.
+
+    compute_modes: of each model, by its settings.
+    attached: the names of the adapters in the models.
+    divided: the last federated dataset, and the settings that it was made from.
+    """
 
     backbones: dict[Loaded, Backbone] = field(default_factory=dict)
-    compute_modes: dict[str, ComputeMode] = field(default_factory=dict)  # by their settings
+    compute_modes: dict[str, ComputeMode] = field(default_factory=dict)
     attached: dict[tuple[Loaded, Adapter, int], str] = field(default_factory=dict)
-    divided: tuple[str, FederatedDataset] | None = (
-        None  # the last division, and what it was made from
-    )
+    divided: tuple[str, FederatedDataset] | None = None
     tokenized: dict[Hashable, Tokenized] = field(default_factory=dict)
 
-    def division(self, experiment: Experiment) -> FederatedDataset:
-        """The experiment's division; runs of one seed that follow each other have the same."""
-        own = {name: over.get("data") for name, over in experiment.clients.items()}
+    def dataset(self, experiment: Experiment) -> FederatedDataset:
+        """The experiment's rows by client; successive runs with one seed share them."""
+        client_data = {name: over.get("data") for name, over in experiment.clients.items()}
         data = experiment.data.model_dump(mode="json", exclude={"pooled"})
-        told = json.dumps([experiment.seed, experiment.num_clients, data, own], default=str)
-        if self.divided is None or self.divided[0] != told:
+        key = [experiment.seed, experiment.num_clients, data, client_data]
+        settings = json.dumps(key, default=str)
+        if self.divided is None or self.divided[0] != settings:
             report(Work(Activity.PARTITIONING))
-            self.divided = (told, divide(experiment))
+            self.divided = (settings, divide(experiment))
         return self.divided[1]
 
     def clear_adapters(self) -> None:
-        """Take all adapters out again, so that the next run begins with fresh ones."""
+        """Remove all adapters, so that the next run begins with fresh ones."""
         for (loaded, _, _), name in self.attached.items():
             self.backbones[loaded].detach(name)
         self.attached.clear()
@@ -63,28 +67,30 @@ class Resources:
     def backbone(
         self, settings: BaseModelSettings, example_kind: str, labels: Mapping[str, str]
     ) -> Backbone:
-        """The base model that these settings mean, loaded when first asked for.
+        """The base model of these settings.
 
-        example_kind: how rows become examples. labels: the label words or the tags, if examples are
-            of such a kind; an encoder has an output for each of them.
+        labels: the label words or the tags; an encoder has one output for each of them.
         """
         classes = 0 if example_kind == "tokens" else len(labels)
-        mode, held = self.compute_modes.get(settings.noted), self.backbones.get(settings.loaded)
-        serves = held is not None and held.serves(example_kind, classes)
-        if held is None or not serves or mode not in (None, held.compute_mode):
-            held = self.backbones[settings.loaded] = load(settings, mode, classes, example_kind)
-            self.compute_modes[settings.noted] = held.compute_mode
-        held.labels = {} if held.head.speaks else dict(labels)
-        return held
+        mode, backbone = self.compute_modes.get(settings.noted), self.backbones.get(settings.loaded)
+        if (
+            backbone is None
+            or mode not in (None, backbone.compute_mode)
+            or not backbone.serves(example_kind, classes)
+        ):
+            backbone = load(settings, mode, classes, example_kind)
+            self.backbones[settings.loaded] = backbone
+            self.compute_modes[settings.noted] = backbone.compute_mode
+        backbone.labels = {} if backbone.head.speaks else dict(labels)
+        return backbone
 
-    def reader(self, share: SplitRows, labels: Mapping[str, str]) -> Tokenized:
-        """What makes examples of a share's rows, and of all others that are read alike."""
-        model, example_kind, template = share.model, share.example_kind, share.template
-        key = (model.loaded, model.max_length, example_kind, template, *labels.items())
+    def reader(self, split: SplitRows, labels: Mapping[str, str]) -> Tokenized:
+        """The tokenized rows that a split's rows belong to, with all rows read in the same way."""
+        model, kind, template = split.model, split.example_kind, split.template
+        key = (model.loaded, model.max_length, kind, template, *labels.items())
         if key not in self.tokenized:
-            rendering = _rendering(
-                self.backbone(model, example_kind, labels), model, example_kind, labels, template
-            )
+            backbone = self.backbone(model, kind, labels)
+            rendering = _rendering(backbone, model, kind, labels, template)
             self.tokenized[key] = Tokenized(rendering, cache() / "tokens")
         return self.tokenized[key]
 
@@ -117,43 +123,44 @@ class Resources:
 
 
 def outputs(experiment: Experiment, labels: Mapping[str, str]) -> dict[str, str]:
-    """The labels in the order of the outputs of the model, or of the adapter that is gone on from.
+    """The labels in the order of the outputs of the model, or of the adapter it continues from.
 
-    Where it has names for its outputs, these tell; otherwise the order is that of `labels`.
-    Raises UserError if the outputs are others than the labels, and cannot become theirs.
+    The model's or adapter's names for its outputs give the order; without names it is that of
+    `labels`. Raises UserError if the outputs have other names and cannot be replaced.
     """
     example_kind, source = build_objective(experiment).example_kind, experiment.adapter.source
     if example_kind == "tokens" or not labels:
         return dict(labels)
-    known = adapter_files.labels(adapter_folder(source)) if source else {}
-    whose = f"the adapter in {source}"
-    if not known:
-        whose = experiment.model.model_name_or_path
-        known = {name: name for name in names(whose, example_kind)}
-    found = ordered(labels, known)
-    if found is None and known and (source or len(known) != len(labels)):
+    output_names = adapter_files.labels(adapter_folder(source)) if source else {}
+    owner = f"the adapter in {source}"
+    if not output_names:
+        owner = experiment.model.model_name_or_path
+        output_names = {name: name for name in names(owner, example_kind)}
+    in_order = ordered(labels, output_names)
+    if in_order is None and output_names and (source or len(output_names) != len(labels)):
+        first = f"{{{next(iter(labels))}: {next(iter(output_names.values()))}}}"
         raise UserError(
-            f"{whose} chooses between {', '.join(known.values())}, but the data have "
-            f"{', '.join(labels)}; say in data.labels which of the data's is which, such as "
-            f"{{{next(iter(labels))}: {next(iter(known.values()))}}}, or take a model without "
-            "outputs of its own."
+            f"{owner} chooses between {', '.join(output_names.values())}, but the data have "
+            f"{', '.join(labels)}; give each label of the data its output in data.labels, such as "
+            f"{first}, or take a model without outputs of its own."
         )
-    if found:
-        log.info("outputs  %s, as %s calls them", listed(found), whose)
-    elif known:
-        theirs = listed(known)
-        log.warning("outputs  %s: %s calls them otherwise, %s", listed(labels), whose, theirs)
-    return found or dict(labels)
+    if in_order:
+        log.info("outputs  %s, as %s calls them", listed(in_order), owner)
+    elif output_names:
+        other = listed(output_names)
+        log.warning("outputs  %s: %s calls them otherwise, %s", listed(labels), owner, other)
+    return in_order or dict(labels)
 
 
-def _refuse_crowded(backbone: Backbone, adapter: Adapter, wanted: int | None) -> None:
-    """Words of an adapter's own take places that a text then cannot have."""
-    own, limit = getattr(adapter, "num_virtual_tokens", 0), backbone.positions
-    length = backbone.max_length(wanted)
-    if own and limit is not None and own + length > limit:
+def _refuse_crowded(backbone: Backbone, adapter: Adapter, max_length: int | None) -> None:
+    """Raise UserError if an adapter's virtual tokens and the longest text exceed the model's."""
+    tokens, limit = getattr(adapter, "num_virtual_tokens", 0), backbone.positions
+    length = backbone.max_length(max_length)
+    if tokens and limit is not None and tokens + length > limit:
         raise UserError(
-            f"the adapter puts {own} tokens of its own before {length} of text, but "
-            f"{backbone.name} reads at most {limit}; set model.max_length to {limit - own} or less."
+            f"the adapter puts {tokens} tokens of its own before {length} of text, but "
+            f"{backbone.name} reads at most {limit}; set model.max_length to {limit - tokens} or "
+            "less."
         )
 
 
@@ -165,7 +172,7 @@ def examples(
     backbone: Backbone,
     whole: bool = False,
 ) -> list[Example]:
-    """Rows as the experiment's model reads them; whole: as if it could read any length."""
+    """Examples of rows for the experiment's model. whole: max_length cuts none of them."""
     if not rows:
         return []
     report(Work(Activity.TOKENIZING, total=len(rows)))
@@ -181,20 +188,20 @@ def _rendering(
     labels: Mapping[str, str],
     template: str,
 ) -> Rendering:
-    length = backbone.max_length(model.max_length)
-    reads = backbone.head.reads[example_kind]
-    return Rendering(backbone.tokenizer, reads, labels, template, length, backbone.vocabulary)
+    """The rendering of rows for a model's tokenizer and head."""
+    length, kind = backbone.max_length(model.max_length), backbone.head.reads[example_kind]
+    return Rendering(backbone.tokenizer, kind, labels, template, length, backbone.vocabulary)
 
 
 def adapter_settings(experiment: Experiment) -> Adapter:
-    """The adapter's settings, its own or those of the adapter it goes on from."""
+    """The adapter's settings: the experiment's own, or those of the adapter it continues from."""
     if experiment.adapter.fresh is not None:
         return experiment.adapter.fresh
     return adapter_files.read(adapter_folder(str(experiment.adapter.source)))[0]
 
 
 def adapter_folder(source: str) -> Path:
-    """The PEFT folder that a run folder or a PEFT folder stands for."""
+    """The PEFT folder in a run folder, or the PEFT folder itself."""
     folder = Path(source)
     if not folder.is_dir():
         raise UserError(f"adapter.from: there is no folder {source}; name a run or a PEFT folder.")

@@ -50,7 +50,7 @@ class Baselines:
     def variants(self, seed: int) -> list[Variant]:
         """One seed's variants; their lengths go by the division, which the seed draws."""
         own = self.experiment.model_copy(update={"seed": seed})
-        sizes = {name: len(rows) for name, rows in self.held.division(own).train.items()}
+        sizes = {name: len(rows) for name, rows in self.held.dataset(own).train.items()}
         return variants(self.experiment, sizes, seed, self.folder / f"seed-{seed}")
 
     @property
@@ -106,7 +106,7 @@ def resume(folder: Path, trusted: bool = False) -> Path:
 
 def _division(experiment: Experiment, seeds: Sequence[int], held: Resources) -> FederatedDataset:
     """The first seed's division; the rows of all are the same."""
-    return held.division(experiment.model_copy(update={"seed": seeds[0]}))
+    return held.dataset(experiment.model_copy(update={"seed": seeds[0]}))
 
 
 def _train_all(baselines: Baselines) -> Path:
