@@ -205,8 +205,8 @@ def test_pftt_wants_both(experiment_file: Path) -> None:
 @pytest.mark.parametrize(
     ("adapter", "said"),
     [
-        ("{houlsby: {}, pfeiffer: {}}", "would be in the same places; take one"),
-        ("{lora: {}, prompt_tuning: {}}", "PromptTuning works by itself only"),
+        ("{houlsby: {}, pfeiffer: {}}", "would be in the same layers; use one"),
+        ("{lora: {}, prompt_tuning: {}}", "PromptTuning cannot be combined with others"),
         ("{lora: {target_modules: all-linear}, houlsby: {}}", "cannot have target_modules"),
     ],
 )

@@ -72,9 +72,9 @@ def _check_own_adapter(experiment: Experiment, own: Experiment, name: str) -> No
             able = [
                 name for name in names if getattr(ALGORITHM.find(name), "clients_may_differ", False)
             ]
-            sizes = " and ".join(theirs.fresh.sizes) if theirs.fresh else ""
+            sizes = " and ".join(theirs.fresh.rank_settings) if theirs.fresh else ""
             rest = f", and {sizes} with an algorithm for that: {', '.join(able)}" if sizes else ""
-        own_settings = theirs.fresh.own if theirs.fresh else ()
+        own_settings = theirs.fresh.client_settings if theirs.fresh else ()
         may = f"only {', '.join(own_settings)} may differ" if own_settings else "leave it out"
         raise SettingError(
             f"clients.{name}.adapter trains another adapter than the other clients', and a "
@@ -87,6 +87,6 @@ def _trained(adapter: Adapter | None, unequal: bool) -> tuple[Any, ...]:
     """The adapter's settings without what may differ between clients."""
     if adapter is None:
         return ()
-    differ = (*adapter.own, *(adapter.sizes if unequal else ()))
+    differ = (*adapter.client_settings, *(adapter.rank_settings if unequal else ()))
     kept = [f.name for f in fields(adapter) if f.name not in differ]  # type: ignore[arg-type]
     return type(adapter), *(getattr(adapter, name) for name in kept)

@@ -111,7 +111,7 @@ class Backbone:
 
     def constants(self, adapter: str) -> Constants:
         """An adapter's tensors that are not parameters, on the CPU."""
-        live = constants.found(self.model, adapter)
+        live = constants.live(self.model, adapter)
         whole = Constants.of({name: tensor.detach().cpu() for name, tensor in live.items()})
         self.adapters[adapter].constants_digest = whole.digest
         return whole

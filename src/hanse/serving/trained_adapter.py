@@ -98,7 +98,7 @@ def _unfinished(folder: Path, experiment: Experiment) -> Trained:
 
 def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
     """A PEFT adapter, with the base model that its configuration names."""
-    base, tensors = adapter_files.base(folder), adapter_files.read(folder)[1]
+    base, tensors = adapter_files.base_model(folder), adapter_files.read(folder)[1]
     written = {"model": {"model_name_or_path": base}, "adapter": {"from": str(folder)}}
     file, objective = folder / CONFIG, CLASSIFIES.get(adapter_files.task(folder))
     if objective is None:

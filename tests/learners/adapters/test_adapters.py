@@ -139,7 +139,7 @@ def test_what_is_read_is_what_was_saved(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"peft_type": "NEW"}, "peft_type 'NEW', which the PEFT that is installed does not know"),
+        ({"peft_type": "NEW"}, "peft_type 'NEW', which the installed PEFT does not know"),
         ({"alpha_pattern": {"q_proj": 4}}, "has alpha_pattern"),
         ({"use_bdlora": True}, "has use_bdlora"),
         ({"bias": "all"}, "has bias"),

@@ -89,7 +89,7 @@ def _stacked(learners: list[AdaptedModel]) -> Iterator[None]:
     """The clients' adapters at work in one pass, as a cohort puts them to work."""
     backbone, first = learners[0].backbone, learners[0]
     starts = [own.tensors() for own in learners]
-    pieces = adapted_layers.found(backbone.model, first.attached, starts)
+    pieces = adapted_layers.find(backbone.model, first.attached, starts)
     assert pieces is not None
     scalings = [learner.attached.layer_scalings for learner in learners]
     stack = StackedAdapters(pieces, starts, starts[0], scalings, torch.float32, backbone.device)

@@ -57,7 +57,7 @@ class Copies(TorchDispatchMode):
 @pytest.fixture(autouse=True)
 def left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes after the last step, and what the meta device does not have."""
-    monkeypatch.setattr(optimizer.Steps, "leave", lambda self: None)
+    monkeypatch.setattr(optimizer.BatchedOptimizer, "write_back", lambda self: None)
     monkeypatch.setattr(
         TrainingProgress, "result", lambda self, steps, spent, sums: TrainResult(steps, 0, 0, 0, 0)
     )

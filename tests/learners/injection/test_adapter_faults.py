@@ -35,11 +35,14 @@ IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
         (BitFit(), "a llama model has none; choose another adapter"),
         (Full(freeze_layers=3), "asks for 3 layers, but the model has 2"),
         (Full(top_layers=3), "asks for 3 layers, but the model has 2"),
-        (PTuning(encoder_num_layers=3), "are an LSTM's, which an MLP would ignore"),
-        (PTuning(encoder_dropout=0.1), "are an LSTM's, which an MLP would ignore"),
+        (PTuning(encoder_num_layers=3), "are settings of an LSTM, but the encoder is an MLP"),
+        (PTuning(encoder_dropout=0.1), "are settings of an LSTM, but the encoder is an MLP"),
         (PTuning(3, "LSTM", 8, 1, 0.1), "works between the layers of an LSTM, and there is one"),
         (Peft("adalora", {"total_step": 9}), "has to move its ranks .* choose another adapter"),
-        (Peft("adaption_prompt"), "adaption_prompt cannot .* PEFT has adapter_layers, adapter_len"),
+        (
+            Peft("adaption_prompt"),
+            "adaption_prompt cannot .* in PEFT are adapter_layers, adapter_len",
+        ),
         (Peft("trainable_tokens"), "nothing would be trained; change its settings, .*indices"),
         (Peft("vera", {"target_modules": ["q_porj"]}), "linear layers are q_proj, k_proj"),
         (Houlsby(target_modules=("embed_tokens",)), "embed_tokens is no linear layer; .* q_proj"),
@@ -86,8 +89,8 @@ def test_modules_that_are_not_there(
         (Lora(), "no default target_modules for this model; name some of: q_proj"),
         (IA3(), "no default target_modules for this model; name some of: q_proj"),
         (IA3(layers_to_transform=(1,)), "no default target_modules for this model; name some of"),
-        (Houlsby(), "where the parts of a strange layer end; name .* some of q_proj"),
-        (Pfeiffer(layers_to_transform=(1,)), "where the parts of a strange layer end; name"),
+        (Houlsby(), "parts of a strange layer are not known; name .* some of q_proj"),
+        (Pfeiffer(layers_to_transform=(1,)), "parts of a strange layer are not known; name"),
     ],
 )
 def test_an_architecture_that_nobody_knows(

@@ -196,7 +196,7 @@ def test_a_folder_that_does_not_say_is_asked_for(tiny_bert: Path, tmp_path: Path
     named = find(alone, ["data.labels={bad: bad, good: good}"])
     assert list(named.experiment.data.labels) == ["bad", "good"]
     (alone / "labels.json").write_text("[]")
-    with pytest.raises(UserError, match=r"labels.json does not say which labels"):
+    with pytest.raises(UserError, match=r"labels.json does not name the labels"):
         find(alone)
 
 

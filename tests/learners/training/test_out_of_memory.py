@@ -132,7 +132,7 @@ def test_even_if_memory_runs_out_while_results_are_handed_over(
     them = members(backbone, 2)
     copies = [copied(member) for member in them]
     expected = outcome(copies)
-    leave, calls = train.Steps.leave, []
+    leave, calls = train.BatchedOptimizer.write_back, []
 
     def failing(self: Any) -> None:
         leave(self)
@@ -141,7 +141,7 @@ def test_even_if_memory_runs_out_while_results_are_handed_over(
             self._members[1].job.optimizer_state.clear()
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(train.Steps, "leave", failing)
+    monkeypatch.setattr(train.BatchedOptimizer, "write_back", failing)
     near(outcome(them), expected)
     assert len(calls) == 3
 

@@ -1,4 +1,4 @@
-"""BitFit (Zaken et al. 2022, 2106.10199): biases are trained, and nothing else."""
+"""BitFit (Zaken et al. 2022, 2106.10199): only biases are trained."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ with lazy_imports():
 class BitFit(Adapter):
     """Every bias of the model is trained.
 
-    PEFT has no place for a bias alone: what is saved, not what is sent, are whole modules.
+    Only biases are sent. Whole modules are saved, since PEFT has no form for a bias alone.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")

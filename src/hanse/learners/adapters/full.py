@@ -1,4 +1,4 @@
-"""Fine-tuning of the weights themselves: all of them, or those above the first layers."""
+"""Full fine-tuning: all weights are trained, or those above the first layers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +19,13 @@ with lazy_imports():
 
 @dataclass(frozen=True)
 class Full(Adapter):
-    """Every client trains, and sends, a copy of the weights that are not frozen.
+    """Every client trains and sends a copy of the weights that are not frozen.
 
-    freeze_embeddings: what stands before the layers stays as it is.
-    freeze_layers: so do that, and as many of the first layers (Lin et al. 2022, 2104.08815).
-    top_layers: only as many of the last layers are trained, and what stands behind them.
-    PEFT loads the result as copies of whole modules, which is what its LN tuning is made of.
-    Embeddings that also are the output layer are trained, and sent, as the one matrix they are; in
-    what is saved both modules have it.
+    freeze_embeddings: the modules before the layers are not trained.
+    freeze_layers: neither they nor this number of first layers are (Lin et al. 2022, 2104.08815).
+    top_layers: only this number of last layers, and the modules after them, are trained.
+    PEFT loads the result as copies of whole modules, by its LN tuning. Embeddings that are the
+    output layer, too, are one matrix: it is trained and sent once, and saved in both modules.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -43,24 +42,24 @@ class Full(Adapter):
         return peft.LNTuningConfig(target_modules=names)
 
     def _trained(self, model: Any) -> list[str]:
-        """The names of all modules with weights of their own that are trained."""
+        """The names of all trained modules that have weights of their own."""
         layers = model_layers.decoder_layers(model)[1]
         first = self._first(len(layers))
         frozen = {id(inner) for layer in layers[:first] for inner in layer.modules()}
         before = self.freeze_embeddings or first > 0
         output = model.get_output_embeddings()
         tied = output and model.config.tie_word_embeddings
-        stays = {id(output.weight)} if tied and before else set()
-        found = []
+        shared = {id(output.weight)} if tied and before else set()
+        names = []
         for name, module in modules.base_modules(model):
             before = before and not (layers and module is layers[0])
-            own = {id(parameter) for parameter in module.parameters(recurse=False)}
-            if own - stays and not before and id(module) not in frozen:
-                found.append(name)
-        return found
+            weights = {id(parameter) for parameter in module.parameters(recurse=False)}
+            if weights - shared and not before and id(module) not in frozen:
+                names.append(name)
+        return names
 
     def _first(self, layers: int) -> int:
-        """The first layer that is trained."""
+        """The number of the first trained layer; raises UserError if the model has too few."""
         first = self.freeze_layers if self.top_layers is None else layers - self.top_layers
         if not 0 <= first <= layers:
             raise UserError(

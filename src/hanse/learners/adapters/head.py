@@ -1,4 +1,4 @@
-"""A head alone: nothing of an encoder is trained, and what it makes of a text is computed once."""
+"""The head alone is trained; an encoder's output for a text is computed once."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +18,9 @@ with lazy_imports():
 
 @dataclass(frozen=True)
 class Head(Adapter):
-    """What stands behind a classifier's layers is trained, sent and saved, and nothing else.
+    """Only the modules after a classifier's layers are trained, sent and saved.
 
-    PEFT loads it as copies of whole modules.
+    PEFT loads them as copies of whole modules.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -29,13 +29,16 @@ class Head(Adapter):
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         if base.get_output_embeddings() is not None:
             raise UserError(
-                f"adapter.head trains a classifier's head, and a {base.config.model_type} model "
-                "here is one of language; choose an encoder, such as minilm-l6, or another adapter."
+                f"adapter.head trains a classifier's head, but this {base.config.model_type} model "
+                "is a language model; choose an encoder, such as minilm-l6, or another adapter."
             )
-        ours = {name: f"{name}." for name in layers.heads(base)}
-        whole = [name for name, _ in base.named_parameters()]
-        there = [name for name, start in ours.items() if any(n.startswith(start) for n in whole)]
+        names = [name for name, _ in base.named_parameters()]
+        modules = [
+            module
+            for module in layers.heads(base)
+            if any(name.startswith(f"{module}.") for name in names)
+        ]
         return peft.LNTuningConfig(
             target_modules=constants.DUMMY_TARGET_MODULES,
-            modules_to_save=[name.rpartition(".")[2] for name in there],
+            modules_to_save=[module.rpartition(".")[2] for module in modules],
         )

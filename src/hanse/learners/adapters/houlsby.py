@@ -19,22 +19,24 @@ with lazy_imports():
 
 @dataclass(frozen=True)
 class Houlsby(Adapter):
-    """h + W₂·f(W₁h + b₁) + b₂ behind attention and behind the feed-forward part of each layer.
+    """h + W₂·f(W₁h + b₁) + b₂ after attention and after the feed-forward part of each layer.
 
-    h is what the part adds to the layer's stream, before it is added, as in the paper. The
-    bottleneck is `reduction_factor` times narrower than h; it begins as h itself.
-    non_linearity: f, by the name that transformers gives it.
-    target_modules: the linear layers that give h; none: those known for the architecture.
+    h is the output of the part, before it is added to the layer's stream, as in the paper. At
+    first the bottleneck adds nothing.
+    reduction_factor: the bottleneck is this many times narrower than h.
+    non_linearity: f, by transformers' name.
+    target_modules: the linear layers that compute h; none: those known for the architecture.
+    layers_to_transform: the layers that have bottlenecks, counted from 0; none: all.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
     kind: ClassVar[str] = BOTTLENECK
-    attention: ClassVar[bool] = True  # whether there is one behind attention, too
+    attention: ClassVar[bool] = True  # one bottleneck is after attention
 
     reduction_factor: PositiveFloat = 16.0
     non_linearity: Annotated[str, NAMES] = "swish"
     target_modules: Targets = None
-    layers_to_transform: Layers | None = None  # that have bottlenecks, counted from 0; none: all
+    layers_to_transform: Layers | None = None
 
     def config(self, model: Any) -> "bottleneck.BottleneckConfig":
         known = activations.ACT2FN
@@ -51,10 +53,10 @@ class Houlsby(Adapter):
         )
 
     def _targets(self, model: Any) -> list[str] | str:
-        """The linear layers that give h."""
+        """The linear layers that compute h."""
         targets = modules.plain(self.target_modules) or modules.sublayers(model, self.attention)
         layers = self.layers_to_transform
         return targets if layers is None else modules.matching(model, targets, layers)
 
-    def refused(self, model: Any, error: Exception) -> str:
+    def refusal(self, model: Any, error: Exception) -> str:
         return modules.unmatched(model, self.target_modules, error, "this model", "a bottleneck")

@@ -1,4 +1,4 @@
-"""IA3 (Liu et al. 2022, 2205.05638): activations of frozen layers, scaled by vectors."""
+"""IA3 (Liu et al. 2022, 2205.05638): activations of frozen layers are scaled by trained vectors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ with lazy_imports():
 
 @dataclass(frozen=True)
 class IA3(Adapter):
-    """Keys, values and what enters the second feed-forward layer are multiplied by l, one at first.
+    """Keys, values and the input of the second feed-forward layer are multiplied by a vector of 1s.
 
-    feedforward_modules: those of the target modules whose input is scaled, not their output; both
-        are PEFT's choice for the architecture unless they are given.
+    feedforward_modules: the target modules whose input is scaled, not their output. Both are PEFT's
+        choice for the architecture unless they are set.
+    layers_to_transform: the layers that are adapted, counted from 0; none: all.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -29,7 +30,7 @@ class IA3(Adapter):
 
     target_modules: Targets = None
     feedforward_modules: Targets = None
-    layers_to_transform: Layers | None = None  # that have them, counted from 0; none: all
+    layers_to_transform: Layers | None = None
 
     def config(self, model: Any) -> "peft.IA3Config":
         targets = modules.plain(self.target_modules)
@@ -40,15 +41,15 @@ class IA3(Adapter):
         if self.layers_to_transform is not None and (chosen := targets or usual):
             inner = usual_inner or [] if inner is None else inner
             targets = modules.matching(model, chosen, self.layers_to_transform)
-            scaled = set(modules.whole(model, inner)) if inner else set()
+            scaled = set(modules.full_names(model, inner)) if inner else set()
             inner = [name for name in targets if name in scaled]
         elif inner is None and isinstance(targets, list) and usual_inner is not None:
-            # PEFT would save its whole choice, and refuse it: they must be among the targets.
+            # Only modules among the targets: PEFT saves its whole choice, and refuses others later.
             ends = tuple(f".{name}" for name in usual_inner)
             inner = [name for name in targets if f".{name}".endswith(ends)]
         return peft.IA3Config(target_modules=targets, feedforward_modules=inner)
 
-    def refused(self, model: Any, error: Exception) -> str:
+    def refusal(self, model: Any, error: Exception) -> str:
         return modules.unmatched(model, self.target_modules, error, "this model", "IA3")
 
     @classmethod

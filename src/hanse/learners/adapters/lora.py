@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021, 2106.09685): a low-rank change beside frozen matrices."""
+"""LoRA (Hu et al. 2021, 2106.09685): a low-rank update of frozen matrices."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,32 +24,34 @@ with lazy_imports():
 class Lora(Adapter):
     """W + s·B·A with W frozen and B zero at the start; s = α/r.
 
-    use_rslora: s = α/√r (Kalajdzievski 2023, 2312.03732), so that a higher rank learns as fast.
-    use_dora: W's columns keep a length of their own, which is trained beside B and A (Liu et al.
-        2024, 2402.09353).
+    target_modules: names of modules, or a regular expression; none: PEFT's choice for the
+        architecture.
+    target_parameters: names of parameters, such as those that hold all experts of a layer;
+        all-linear has these, too.
+    layers_to_transform: the layers that are adapted, counted from 0; none: all. The layers below
+        them are computed once.
+    use_rslora: s = α/√r (Kalajdzievski 2023, 2312.03732): a higher rank learns equally fast.
+    use_dora: the lengths of W's columns are trained separately (Liu et al. 2024, 2402.09353).
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
     kind: ClassVar[str] = "LORA"
-    told: ClassVar[tuple[str, ...]] = ("r", "lora_alpha", "lora_dropout")
-    own: ClassVar[tuple[str, ...]] = ("lora_dropout",)
-    sizes: ClassVar[tuple[str, ...]] = ("r", "lora_alpha")
+    required: ClassVar[tuple[str, ...]] = ("r", "lora_alpha", "lora_dropout")
+    client_settings: ClassVar[tuple[str, ...]] = ("lora_dropout",)
+    rank_settings: ClassVar[tuple[str, ...]] = ("r", "lora_alpha")
 
-    r: Annotated[int, Field(ge=1, le=65_536)] = 8  # more than the width of any matrix
+    r: Annotated[int, Field(ge=1, le=65_536)] = 8  # its limit is above the width of any matrix
     lora_alpha: PositiveFloat = 16
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # Names of modules, or a regular expression; none: PEFT's choice for the architecture.
     target_modules: Targets = None
-    # Names of parameters, such as those that hold all experts of a layer; all-linear has them too.
     target_parameters: tuple[str, ...] | None = None
-    # The layers that have them, counted from 0; none: all. What lies below is computed once.
     layers_to_transform: Layers | None = None
     use_rslora: bool = False
     use_dora: bool = False
 
     @property
     def scaling(self) -> float:
-        """The number s that multiplies B·A."""
+        """The factor s of B·A."""
         return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
 
     def config(self, model: Any) -> "peft.LoraConfig":
@@ -68,12 +70,12 @@ class Lora(Adapter):
         values |= _doubled(self.r, self.lora_alpha, parameters or ())
         return peft.LoraConfig(**values)
 
-    def refused(self, model: Any, error: Exception) -> str:
+    def refusal(self, model: Any, error: Exception) -> str:
         where = "this model" if self.layers_to_transform is None else "the model's layers"
         return modules.unmatched(model, self.target_modules, error, where, "LoRA")
 
     def _refuse_wide(self, model: Any) -> None:
-        """Refuse a rank above every matrix of the model, before factors of that size are made."""
+        """Raise UserError for a rank above the size of every matrix, before factors are made."""
         matrices = (nn.Linear, pytorch_utils.Conv1D)
         sides = [
             min(m.weight.shape) for _, m in modules.base_modules(model) if isinstance(m, matrices)
@@ -85,18 +87,17 @@ class Lora(Adapter):
             )
 
     def check(self, model: "peft.PeftModel", name: str) -> None:
-        """A rank above the size of every adapted matrix only costs; experts are in all layers."""
+        """Raise UserError for a useless rank, or for experts in some of the layers alone."""
         layers: list[Any] = [
             module for module in model.modules() if isinstance(module, lora_layer.LoraLayer)
         ]
-        pairs = [(own.lora_A[name], own.lora_B[name]) for own in layers if name in own.lora_A]
-        if self.layers_to_transform is not None and any(
-            isinstance(o, lora_layer.ParamWrapper) for o in layers
-        ):
+        fused = any(isinstance(layer, lora_layer.ParamWrapper) for layer in layers)
+        if fused and self.layers_to_transform is not None:
             raise UserError(
                 "adapter.lora.layers_to_transform does not go with fused experts, which PEFT "
                 "adapts in all layers; leave it out, or name target_modules without experts."
             )
+        pairs = [(own.lora_A[name], own.lora_B[name]) for own in layers if name in own.lora_A]
         most = max((min(a.in_features, b.out_features) for a, b in pairs), default=self.r)
         if self.r > most:
             raise UserError(
@@ -109,20 +110,20 @@ class Lora(Adapter):
         layers = written.get("layers_to_transform")
         if isinstance(layers, int):
             layers = [layers]
-        named = written.get("target_parameters")
-        parameters = tuple(sorted(named)) if named else None
-        own = {**written, "layers_to_transform": layers or None, "target_parameters": parameters}
+        names = written.get("target_parameters")
+        parameters = tuple(sorted(names)) if names else None
+        values = {**written, "layers_to_transform": layers or None, "target_parameters": parameters}
         if parameters:
-            for pattern, usual in _doubled(own["r"], own["lora_alpha"], parameters).items():
-                if own.get(pattern) == usual:
-                    del own[pattern]
-        return super().read(own)
+            for pattern, usual in _doubled(values["r"], values["lora_alpha"], parameters).items():
+                if values.get(pattern) == usual:
+                    del values[pattern]
+        return super().read(values)
 
 
 def _doubled(r: int, alpha: float, parameters: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Ranks and α of the parameters that two matrices are in: each has a rank of its own.
+    """Doubled ranks and α of parameters that hold two matrices: each matrix gets rank r.
 
-    PEFT does the same where it finds such parameters by itself.
+    PEFT does the same for such parameters that it finds by itself.
     """
     both = [rf".*\.{re.escape(name)}" for name in parameters if name.endswith("gate_up_proj")]
     if not both:

@@ -20,11 +20,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoraXS(Adapter):
-    """W + s·B·R·A with s = α/r: B and A are W's first singular vectors, and R alone is trained.
+    """W + s·B·R·A with s = α/r: B and A are W's first singular vectors, and only R is trained.
 
-    r² numbers a matrix, whatever its size, so r may be large; where it is above a side of a matrix,
-    R has as many rows as that side. R begins as zero. B and A are computed once, by the server, and
-    every client gets them from it. What is saved is an ordinary LoRA adapter.
+    R has r² numbers, whatever the size of W, and begins as zero. r may be large; if it is above a
+    side of W, R has as many rows as that side. The server computes B and A once and sends them to
+    the clients. The result is saved as a LoRA adapter.
+    layers_to_transform: the layers that are adapted, counted from 0; none: all.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -33,7 +34,7 @@ class LoraXS(Adapter):
     r: Annotated[int, Field(ge=1, le=65_536)] = 32
     lora_alpha: PositiveFloat = 32
     target_modules: Targets = "all-linear"
-    layers_to_transform: Layers | None = None  # that have them, counted from 0; none: all
+    layers_to_transform: Layers | None = None
 
     def config(self, model: Any) -> "lora_xs.CoreConfig":
         targets = modules.plain(self.target_modules)
@@ -47,17 +48,17 @@ class LoraXS(Adapter):
             layers_to_transform=None if layers is None else list(layers),
         )
 
-    def refused(self, model: Any, error: Exception) -> str:
+    def refusal(self, model: Any, error: Exception) -> str:
         return modules.unmatched(model, self.target_modules, error, "this model", "LoRA-XS")
 
     def check(self, model: "peft.PeftModel", name: str) -> None:
-        """Say where the rank is above the size of a matrix."""
-        layers = [own for own in model.modules() if isinstance(own, lora_xs.LinearWithCore)]
-        ranks = [len(own.core_r[name]) for own in layers if name in own.core_r]
+        """Log a warning if the rank is above the size of some matrices."""
+        layers = [layer for layer in model.modules() if isinstance(layer, lora_xs.LinearWithCore)]
+        ranks = [len(layer.core_r[name]) for layer in layers if name in layer.core_r]
         cut = [rank for rank in ranks if rank < self.r]
         if cut:
             log.warning(
                 "adapter.lora_xs.r is %d, above the smaller side of %d of the %d adapted matrices; "
-                "there the rank is that side (at least %d)",
+                "their rank is that side (at least %d)",
                 *(self.r, len(cut), len(ranks), min(cut)),
             )

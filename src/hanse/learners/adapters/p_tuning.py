@@ -1,4 +1,4 @@
-"""P-tuning (Liu et al. 2021, 2103.10385): trained vectors before every text, made by an encoder."""
+"""P-tuning (Liu et al. 2021, 2103.10385): an encoder computes trained vectors before every text."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,16 +16,15 @@ with lazy_imports():
 
     from hanse.learners.injection import virtual_tokens
 
-LAYERS = 2  # of an MLP, whatever is asked for; an LSTM's unless it is told
+LAYERS = 2  # of every MLP, and of an LSTM unless it is set
 
 
 @dataclass(frozen=True)
 class PTuning(Adapter):
-    """num_virtual_tokens embeddings pass an encoder before they stand before the text.
+    """An encoder turns num_virtual_tokens embeddings into the vectors before the text.
 
-    Embeddings and encoder are trained and travel. What is saved is what PEFT saves of it: the
-    vectors that the encoder has made in the end. Whoever goes on from these trains them as they
-    are, as prompt tuning does.
+    Embeddings and encoder are trained and sent. As in PEFT, only the vectors of the trained encoder
+    are saved; a run that goes on from them trains the vectors themselves, as prompt tuning does.
     encoder_hidden_size: the encoder's width; none: that of the model's embeddings.
     encoder_num_layers, encoder_dropout: of an LSTM; an MLP has two hidden layers and no dropout.
     """
@@ -43,8 +42,9 @@ class PTuning(Adapter):
         lstm = self.encoder_reparameterization_type == "LSTM"
         if not lstm and (self.encoder_num_layers != LAYERS or self.encoder_dropout):
             raise UserError(
-                "adapter.p_tuning: encoder_num_layers and encoder_dropout are an LSTM's, which an "
-                "MLP would ignore; set encoder_reparameterization_type: LSTM, or leave them out."
+                "adapter.p_tuning: encoder_num_layers and encoder_dropout are settings of an LSTM, "
+                "but the encoder is an MLP; set encoder_reparameterization_type: LSTM, or leave "
+                "them out."
             )
         if self.encoder_dropout and self.encoder_num_layers == 1:
             raise UserError(
@@ -56,5 +56,5 @@ class PTuning(Adapter):
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> Adapter:
-        """Prompt tuning: on disk are vectors, and no encoder."""
+        """Prompt tuning: the file holds the vectors and no encoder."""
         return PromptTuning(num_virtual_tokens=written["num_virtual_tokens"])

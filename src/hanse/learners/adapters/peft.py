@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 
 from hanse.errors import UserError
 from hanse.lazy_imports import lazy_imports
-from hanse.learners.injection.adapter import CIRCUMSTANCES, Adapter
+from hanse.learners.injection.adapter import DERIVED, Adapter
 from hanse.registry import NAMES, ServerText, plain_names, suggestion
 
 with lazy_imports():
@@ -23,24 +23,24 @@ with lazy_imports():
     from hanse.learners.injection import attached_adapter
     from hanse.learners.injection import target_modules as modules
 
-# What PEFT has, but a federation of learners that only minimize a loss could not train rightly.
+# Methods of PEFT that cannot be trained by minimizing a loss of each row, with the reason.
 UNFIT = {
     "adalora": "has to move its ranks between the steps of training",
-    "cpt": "has a loss of its own, over tokens whose kind it has to be told",
-    "lily": "mixes its factors by a mean over all tokens of a batch, so that what it says of a row "
-    "depends on the rows beside it and on the tokens behind",
-    "multitask_prompt_tuning": "has to be told the task of every row",
-    "poly": "has to be told the task of every row",
+    "cpt": "has a loss of its own, over tokens whose kind it needs to know",
+    "lily": "mixes its factors by a mean over all tokens of a batch, so its output for a row "
+    "depends on the other rows and on later tokens",
+    "multitask_prompt_tuning": "needs the task of every row",
+    "poly": "needs the task of every row",
     "xlora": "mixes adapters that were trained before",
 }
 
 
-# Settings whose text is names of modules; all other text of PEFT's may name files or hosts.
+# Settings whose text is names of modules; other text among PEFT's settings may name files or hosts.
 MODULES = ("target_modules", "exclude_modules", "modules_to_save", "feedforward_modules")
 
 
 def _harmless(settings: Any) -> bool:
-    """Whether settings hold numbers, switches and plain names of modules, and nothing else."""
+    """Tell if settings hold nothing but numbers, switches and plain names of modules."""
     return isinstance(settings, dict) and all(
         plain_names(value)
         if name in MODULES
@@ -50,7 +50,7 @@ def _harmless(settings: Any) -> bool:
     )
 
 
-LARGEST = 4_096  # a whole number that sizes something; more would take a silo's memory
+LARGEST = 4_096  # a whole number may be a size, and a larger one would take a silo's memory
 PEFT_SETTINGS = ServerText(
     _harmless,
     f"switches, numbers up to {LARGEST:,} and, in {', '.join(MODULES)}, plain names of modules",
@@ -69,15 +69,15 @@ class Peft(Adapter):
     method: Annotated[str, NAMES]
     settings: Annotated[dict[str, Any], PEFT_SETTINGS] = field(default_factory=dict, hash=False)
 
-    # Its methods trip over settings and layers in many ways; OSError: of a tokenizer to load.
+    # PEFT's methods raise many errors for settings and layers; OSError: a tokenizer does not load.
     refusals: ClassVar[tuple[type[Exception], ...]] = (
         *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, re.error, OSError),
     )
 
     def config(self, model: Any) -> "peft.PeftConfig":
-        name = peft.PeftType.__members__.get(self.method.upper())
-        kind = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(name) if name else None
-        if kind is None:
+        peft_type = peft.PeftType.__members__.get(self.method.upper())
+        config = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(peft_type) if peft_type else None
+        if config is None:
             known = methods()
             raise UserError(
                 f"adapter: PEFT has no method {self.method!r}{suggestion(self.method, known)}; "
@@ -85,49 +85,49 @@ class Peft(Adapter):
             )
         if reason := UNFIT.get(self.method.lower()):
             raise UserError(
-                f"adapter: {self.method} {reason}, which is not done here; choose another adapter, "
+                f"adapter: {self.method} {reason}, which hanse cannot do; choose another adapter, "
                 "such as lora."
             )
-        allowed = _settings(kind)
-        for own in self.settings:
-            if own not in allowed:
+        allowed = _settings(config)
+        for name in self.settings:
+            if name not in allowed:
                 raise UserError(
-                    f"adapter.{self.method} has no setting {own!r}{suggestion(own, allowed)}; "
+                    f"adapter.{self.method} has no setting {name!r}{suggestion(name, allowed)}; "
                     f"PEFT has {', '.join(sorted(allowed))}."
                 )
         try:
-            return kind(**self.settings)
+            return config(**self.settings)
         except (TypeError, ValueError, ImportError) as error:
             raise UserError(f"adapter.{self.method}: {error}.") from None
 
-    def refused(self, model: Any, error: Exception) -> str:
-        said = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+    def refusal(self, model: Any, error: Exception) -> str:
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         names = ", ".join(name for name, _ in modules.linears(model).most_common())
         allowed = _settings(peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(self.method.upper())])
         return (
             f"{self.method} cannot be put into this model, whose linear layers are {names}: "
-            f"{said}; change its settings, of which PEFT has {', '.join(sorted(allowed))}, or "
+            f"{reason}; change its settings, which in PEFT are {', '.join(sorted(allowed))}, or "
             "choose another adapter."
         )
 
     def check(self, model: "peft.PeftModel", name: str) -> None:
-        """Some methods do nothing, and say nothing, until their settings are right."""
+        """Raise UserError if nothing would be trained: some methods ignore wrong settings."""
         model.set_adapter(name)
         live = attached_adapter.parameters(model, name).values()
         if not any(parameter.requires_grad and parameter.numel() for parameter in live):
-            raise UserError(self.refused(model, ValueError("nothing would be trained")))
+            raise UserError(self.refusal(model, ValueError("nothing would be trained")))
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> Adapter:
-        usual = peft.PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]().to_dict()
-        given = usual.keys() & written.keys() - CIRCUMSTANCES
-        settings = {name: written[name] for name in sorted(given) if written[name] != usual[name]}
+        defaults = peft.PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]().to_dict()
+        names = sorted(defaults.keys() & written.keys() - DERIVED)
+        settings = {name: written[name] for name in names if written[name] != defaults[name]}
         return cls(str(written["peft_type"]).lower(), settings)
 
 
-def _settings(kind: Any) -> set[str]:
-    """What may be set of a method."""
-    return set(kind().to_dict().keys() - CIRCUMSTANCES)
+def _settings(config: Any) -> set[str]:
+    """The names of the settings that a method's configuration has."""
+    return set(config().to_dict().keys() - DERIVED)
 
 
 @lru_cache

@@ -9,9 +9,9 @@ from hanse.registry import NAMES
 
 @dataclass(frozen=True)
 class Pfeiffer(Houlsby):
-    """h + W₂·f(W₁h + b₁) + b₂ behind the feed-forward part of each layer: half of Houlsby's.
+    """h + W₂·f(W₁h + b₁) + b₂ after the feed-forward part of each layer: half of Houlsby's.
 
-    A reconstruction: where a layer ends with a norm, the paper has the bottleneck behind that.
+    A reconstruction: in layers that end with a norm, the paper puts the bottleneck after the norm.
     """
 
     attention: ClassVar[bool] = False

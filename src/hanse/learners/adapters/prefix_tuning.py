@@ -17,9 +17,9 @@ with lazy_imports():
 
 @dataclass(frozen=True)
 class PrefixTuning(Adapter):
-    """Every layer attends to num_virtual_tokens more places, whose keys and values are trained.
+    """Every layer attends to num_virtual_tokens more tokens, whose keys and values are trained.
 
-    They are trained as they are: P-tuning v2 (Liu et al. 2022, 2110.07602).
+    No network computes them: this is P-tuning v2 (Liu et al. 2022, 2110.07602).
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -30,8 +30,8 @@ class PrefixTuning(Adapter):
     def config(self, model: Any) -> "peft.PrefixTuningConfig":
         if gradient_checkpointing.recomputed(model):
             raise UserError(
-                "prefix_tuning puts keys and values into a cache, which a layer that is computed "
-                "again would fill twice; set model.gradient_checkpointing: false, or choose "
+                "prefix_tuning puts keys and values into a cache, and gradient checkpointing would "
+                "fill it twice; set model.gradient_checkpointing: false, or choose "
                 "another adapter, such as prompt_tuning."
             )
         return peft.PrefixTuningConfig(num_virtual_tokens=self.num_virtual_tokens)

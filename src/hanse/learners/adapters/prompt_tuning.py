@@ -16,7 +16,7 @@ with lazy_imports():
 
 @dataclass(frozen=True)
 class PromptTuning(Adapter):
-    """The embeddings of num_virtual_tokens words that no vocabulary has."""
+    """The embeddings of num_virtual_tokens virtual tokens before every text."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     kind: ClassVar[str] = "PROMPT_TUNING"
@@ -24,7 +24,7 @@ class PromptTuning(Adapter):
     num_virtual_tokens: VirtualTokens = 20
 
     def config(self, model: Any) -> "peft.PromptTuningConfig":
-        # One prompt: an encoder's, where there is a decoder, too.
+        # One prompt, even with a decoder: the encoder's.
         return peft.PromptTuningConfig(
             num_virtual_tokens=self.num_virtual_tokens,
             num_transformer_submodules=1,

@@ -1,4 +1,4 @@
-"""Where in a model the clients of a cohort have something of their own, and of which kind it is."""
+"""Finds the adapted layers of a model that clients can train together, and their kinds."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from torch.nn import Linear
 
 from hanse.learners.batched_clients.batched_layers import (
     BIAS,
-    NARROW,
+    BOTTLENECK_TENSORS,
     VECTOR,
     WEIGHT,
     BatchedBottleneck,
@@ -26,7 +26,12 @@ from hanse.learners.batched_clients.batched_layers import (
     BatchedLora,
     BatchedLoraXS,
 )
-from hanse.learners.batched_clients.prompts import MADE, BatchedPrefix, MadePrompt, Prompt
+from hanse.learners.batched_clients.prompts import (
+    ENCODED,
+    BatchedEncodedPrompt,
+    BatchedPrefix,
+    BatchedPrompt,
+)
 from hanse.learners.injection.attached_adapter import PROMPT, AttachedAdapter
 from hanse.learners.injection.target_modules import innermost, is_linear
 from hanse.learners.injection.tuners.bottleneck import BottleneckLayer
@@ -35,40 +40,40 @@ from hanse.tensors.low_rank import A, B
 from hanse.tensors.named import Tensors
 
 
-def found(
+def find(
     model: PeftModel, attached: AttachedAdapter, starts: Sequence[Tensors]
 ) -> list[BatchedLayer] | None:
-    """The adapted layers in the order of the model; None if a cohort cannot apply all of them.
+    """The adapted layers in the order of the model; None if one cannot be trained together.
 
     attached: the adapter of one of the clients; those of the others are in the same layers.
     starts: the clients' tensors, all of the same names.
     """
     names = {id(parameter): name for name, parameter in attached.parameters.items()}
-    pieces = []
-    for tensor, base, piece, suffixes, *more in _candidates(model, attached.name):
+    layers = []
+    for tensor, base, kind, suffixes, *fixed in _candidates(model, attached.name):
         name = names.get(id(tensor), "")
-        place = name.removesuffix(suffixes[0])
-        # An expert sees some rows' tokens, and nobody knows whose they are.
-        if place != name and name in starts[0] and "experts" not in place.split("."):
-            pieces.append(piece(place, base, _shapes(place, suffixes, starts), *more))
-    output = innermost(model.get_output_embeddings())  # it sees labelled places only
-    known = {name for piece in pieces for name in piece.names.values()}
-    if starts[0].keys() - known or any(innermost(piece.base) is output for piece in pieces):
+        layer = name.removesuffix(suffixes[0])
+        # An expert gets tokens of some rows, and it is not known of which rows.
+        if layer != name and name in starts[0] and "experts" not in layer.split("."):
+            layers.append(kind(layer, base, _shapes(layer, suffixes, starts), *fixed))
+    output = innermost(model.get_output_embeddings())  # it gets labelled positions only
+    known = {name for layer in layers for name in layer.names.values()}
+    if starts[0].keys() - known or any(innermost(layer.base) is output for layer in layers):
         return None
-    return pieces
+    return layers
 
 
 def _candidates(model: PeftModel, adapter: str) -> Iterator[tuple[Any, ...]]:
-    """Layers that an adapter is in: its first tensor there, the layer, the kind, the suffixes.
+    """For each adapted layer: its first tensor, PEFT's layer, its kind, its suffixes, constants.
 
-    The layer is the one that PEFT has put there. Where there are two adapters in one layer, one of
-    them is around the other, and each piece works at its own.
+    If a layer has two kinds of adapters, one of PEFT's layers is around the other, and each has an
+    entry of its own.
     """
     encoder = dict(getattr(model, "prompt_encoder", {})).get(adapter)
     if type(encoder) is PromptEmbedding:
-        yield encoder.embedding.weight, model, Prompt, (PROMPT,)
+        yield encoder.embedding.weight, model, BatchedPrompt, (PROMPT,)
     elif type(encoder) is PromptEncoder and encoder.encoder_type == "MLP":
-        yield encoder.embedding.weight, model, MadePrompt, MADE
+        yield encoder.embedding.weight, model, BatchedEncodedPrompt, ENCODED
     elif type(encoder) is PrefixEncoder and isinstance(model, PeftModelForCausalLM):
         yield encoder.embedding.weight, model, BatchedPrefix, (PROMPT,)
     for module in model.modules():
@@ -79,16 +84,16 @@ def _candidates(model: PeftModel, adapter: str) -> Iterator[tuple[Any, ...]]:
 
 
 def _beside(layer: Any, adapter: str) -> Iterator[tuple[Any, ...]]:
-    """What of an adapter is in a linear layer."""
+    """The entry of a linear layer, if the adapter is in it."""
     if isinstance(layer, LoraLayer) and adapter in layer.lora_A:
-        # A wrapped parameter is not a layer with an input, and variants compute something else.
+        # A wrapped parameter is no layer with an input, and LoRA's variants compute other products.
         if not isinstance(layer, ParamWrapper) and adapter not in layer.lora_variant:
             yield layer.lora_A[adapter].weight, layer, BatchedLora, (A, B)
     elif isinstance(layer, IA3Layer) and adapter in layer.ia3_l:
         yield layer.ia3_l[adapter], layer, BatchedIA3, (VECTOR,)
-    elif isinstance(layer, BottleneckLayer) and adapter in layer.bends:
+    elif isinstance(layer, BottleneckLayer) and adapter in layer.activations:
         down = layer.bottleneck_down[adapter]
-        yield down.weight, layer, BatchedBottleneck, NARROW, layer.bends[adapter]
+        yield down.weight, layer, BatchedBottleneck, BOTTLENECK_TENSORS, layer.activations[adapter]
     elif isinstance(layer, LinearWithCore) and adapter in layer.core_r:
         fixed = layer.factors(adapter)
         up = fixed.up * layer.scaling[adapter]
@@ -96,23 +101,19 @@ def _beside(layer: Any, adapter: str) -> Iterator[tuple[Any, ...]]:
 
 
 def _copied(wrapper: Any, adapter: str) -> Iterator[tuple[Any, ...]]:
-    """The linear layers in a module of which an adapter has its own copy."""
+    """The entries of the linear layers in a module of which the adapter has a copy."""
     if adapter in wrapper.modules_to_save:
         for name, layer in wrapper.original_module.named_modules():
-            own = wrapper.modules_to_save[adapter].get_submodule(name)
+            copy = wrapper.modules_to_save[adapter].get_submodule(name)
             if isinstance(layer, Linear):
-                yield (
-                    own.weight,
-                    layer,
-                    BatchedLinear,
-                    (WEIGHT, *([] if layer.bias is None else [BIAS])),
-                )
+                suffixes = (WEIGHT,) if layer.bias is None else (WEIGHT, BIAS)
+                yield copy.weight, layer, BatchedLinear, suffixes
 
 
 def _shapes(
     name: str, suffixes: Sequence[str], starts: Sequence[Tensors]
 ) -> dict[str, tuple[int, ...]]:
-    """The largest of the clients' tensors, by suffix."""
+    """The shape that holds each client's tensor, by suffix."""
     return {
         suffix: tuple(map(max, zip(*(own[name + suffix].shape for own in starts), strict=True)))
         for suffix in suffixes

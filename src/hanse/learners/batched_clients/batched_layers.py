@@ -1,8 +1,8 @@
-"""What the clients of a cohort have in one layer of a shared model, each applied to its own rows.
+"""Adapter layers of all clients of a batch, one batched matrix product each.
 
-A batch's rows belong to the clients in equal shares, in order; so a layer's inputs, seen as
-(K, rows·tokens, in), meet the clients' matrices in one batched product. A kind of adapter that
-cohorts can train is a class here, or among the prompts (prompts.py).
+The rows of a batch belong to the K clients in equal shares, in order. A layer's inputs, viewed as
+(K, rows·tokens, in), are multiplied by the clients' matrices in one batched product. Each kind of
+adapter that clients can train together has a class here or in prompts.py.
 """
 
 from abc import ABC, abstractmethod
@@ -20,23 +20,23 @@ from hanse.learners.injection.tuners.lora_xs import CORE
 from hanse.tensors.low_rank import A, B
 
 VECTOR = ".ia3_l"
-NARROW = (
+BOTTLENECK_TENSORS = (
     *(".bottleneck_down.weight", ".bottleneck_down.bias"),
     *(".bottleneck_up.weight", ".bottleneck_up.bias"),
 )
 WEIGHT, BIAS = ".weight", ".bias"
 
-Own = Mapping[str, Tensor]  # the clients' tensors by their suffixes, each (K, …)
+ClientTensors = Mapping[str, Tensor]  # by the suffixes of their names, each (K, …)
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Dropout of each client's rows in one batch, from its own random numbers.
+    """Dropout of each client's rows in one batch, from the client's own random numbers.
 
-    seeds: each client's for this batch. With them and the number of a layer all is drawn anew, so
-    that a layer that is computed a second time drops the same.
-    shapes: the rows and tokens that each client's batch has by itself, so that what is drawn does
-    not depend on who trains beside it.
+    seeds: each client's for this batch. A layer's mask is drawn from the seed and the layer's
+        number: if the layer is computed again, it drops the same inputs.
+    shapes: the rows and tokens of each client's batch by itself: the masks do not depend on the
+        clients that train with it.
     """
 
     shares: Sequence[float]
@@ -44,27 +44,26 @@ class Drop:
     shapes: Sequence[tuple[int, int]]
 
     def __call__(self, x: Tensor, layer: int) -> Tensor:
-        """(…, H) inputs of an adapted layer, some of them zero and the rest scaled up.
+        """(…, H) inputs of an adapted layer, some of them set to zero and the others scaled up.
 
-        Whatever their shape, these are so many rows for each client, as many as the largest batch
-        has, and of each row its tokens, or one thing if the layer sees whole rows.
+        In any shape, they hold the rows of each client in turn, as many as the largest batch has,
+        and for each row its tokens, or one vector if the layer gets one for a whole row.
         """
         height = max(rows for rows, _ in self.shapes)
         shared = x.reshape(len(self.shapes), height, -1, x.shape[-1])  # (K, R, T, H)
         return (shared * self._mask(shared, layer)).view_as(x)
 
     def _mask(self, x: Tensor, layer: int) -> Tensor:
-        """(K, R, T, H) numbers to multiply inputs with."""
+        """(K, R, T, H) factors of the inputs."""
         mask, generator = torch.ones_like(x), torch.Generator(x.device)
-        for own, share, seed, (rows, tokens) in zip(
-            mask, self.shares, self.seeds, self.shapes, strict=True
-        ):
+        clients = zip(mask, self.shares, self.seeds, self.shapes, strict=True)
+        for client_mask, share, seed, (rows, tokens) in clients:
             if share and rows:
                 generator.manual_seed(seed + layer)
-                each = min(tokens, x.shape[2])
-                kept = torch.empty(rows, each, x.shape[-1], device=x.device)
-                kept.bernoulli_(1 - share, generator=generator).div_(1 - share)
-                own[:rows, :each] = kept
+                width = min(tokens, x.shape[2])
+                factors = torch.empty(rows, width, x.shape[-1], device=x.device)
+                factors.bernoulli_(1 - share, generator=generator).div_(1 - share)
+                client_mask[:rows, :width] = factors
         return mask
 
 
@@ -72,9 +71,9 @@ class Drop:
 class BatchedLayer(ABC):
     """One adapted layer.
 
-    name: of its place. base: the layer that PEFT has put there. While the clients train it passes
-        its input on to the frozen layer within, or to another adapter's, and adds nothing.
-    shapes: by suffix, what of it has room for every client's tensor.
+    name: of the layer, in the names of its tensors. base: PEFT's layer there. While the clients
+        train, PEFT's adapters are off, and it only calls the layer that it is around.
+    shapes: by the suffixes of its tensors, a shape that is large enough for every client's.
     """
 
     name: str
@@ -87,17 +86,21 @@ class BatchedLayer(ABC):
         return {suffix: self.name + suffix for suffix in self.shapes}
 
     @abstractmethod
-    def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
-        """Put the clients' tensors to work at the layer.
+    def attach(
+        self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int
+    ) -> RemovableHandle:
+        """Apply the clients' tensors in the layer until the handle is removed.
 
-        scaling: (K, 1, 1) of LoRA; layer: the number of this piece, for dropout.
+        scaling: (K, 1, 1), of LoRA. layer: the number of this layer, for dropout.
         """
 
 
 class BatchedLora(BatchedLayer):
-    """LoRA: y + s·B·A·x. Unequal ranks are padded with zeros, which get no gradient and stay."""
+    """LoRA: y + s·B·A·x. Smaller ranks are padded with zeros, which get no gradient."""
 
-    def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
+    def attach(
+        self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int
+    ) -> RemovableHandle:
         down, up = own[A], own[B]
 
         def add(_: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -111,79 +114,88 @@ class BatchedLora(BatchedLayer):
 
 
 class BatchedIA3(BatchedLayer):
-    """IA3: what a layer gives, or what enters it, times a vector."""
+    """IA3: the output of a layer, or its input, times a vector."""
 
-    def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
+    def attach(
+        self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int
+    ) -> RemovableHandle:
         vectors = own[VECTOR].flatten(1)[:, None]  # (K, 1, width)
 
-        def times(x: Tensor) -> Tensor:
+        def scale(x: Tensor) -> Tensor:
             return (_shares(x, len(vectors)) * vectors).view_as(x).to(x.dtype)
 
-        def enter(_: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            return times(inputs[0]), *inputs[1:]
+        def scale_input(_: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            return scale(inputs[0]), *inputs[1:]
 
-        if self.shapes[VECTOR][0] == 1:  # of what enters; else (width, 1)
-            handle: RemovableHandle = self.base.register_forward_pre_hook(enter)
+        if self.shapes[VECTOR][0] == 1:  # (1, width) scales the input, (width, 1) the output
+            handle: RemovableHandle = self.base.register_forward_pre_hook(scale_input)
             return handle
-        return _follow(self.base, lambda _, __, output: times(output))
+        return _follow(self.base, lambda _, __, output: scale(output))
 
 
 @dataclass(frozen=True)
 class BatchedBottleneck(BatchedLayer):
-    """A bottleneck: h + W₂·f(W₁h + b₁) + b₂. bend: f."""
+    """A bottleneck: h + W₂·f(W₁h + b₁) + b₂. activation: f."""
 
-    bend: Any
+    activation: Any
 
-    def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
-        down, before, up, after = (own[suffix] for suffix in NARROW)
+    def attach(
+        self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int
+    ) -> RemovableHandle:
+        down, down_bias, up, up_bias = (own[suffix] for suffix in BOTTLENECK_TENSORS)
 
-        def follow(_: Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
+        def add(_: Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
             x = _shares(output, len(down)).to(down.dtype)
-            inner = self.bend(torch.baddbmm(before[:, None], x, down.transpose(1, 2)))
-            more = torch.baddbmm(after[:, None], inner, up.transpose(1, 2))
-            return output + more.view_as(output).to(output.dtype)
+            inner = self.activation(torch.baddbmm(down_bias[:, None], x, down.transpose(1, 2)))
+            update = torch.baddbmm(up_bias[:, None], inner, up.transpose(1, 2))
+            return output + update.view_as(output).to(output.dtype)
 
-        return _follow(self.base, follow)
+        return _follow(self.base, add)
 
 
 @dataclass(frozen=True)
 class BatchedLoraXS(BatchedLayer):
-    """LoRA-XS: y + s·B·R·A·x, of which R is each client's own. up: s·B; down: A."""
+    """LoRA-XS: y + s·B·R·A·x with each client's R. up: s·B, and down: A, are the same for all."""
 
     up: Tensor
     down: Tensor
 
-    def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
-        middle = own[CORE]
-        up, down = self.up.to(middle), self.down.to(middle)
+    def attach(
+        self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int
+    ) -> RemovableHandle:
+        core = own[CORE]
+        up, down = self.up.to(core), self.down.to(core)
 
         def add(_: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-            low = _shares(linear(inputs[0].to(down.dtype), down), len(middle))
-            more = linear(torch.bmm(low, middle.transpose(1, 2)), up)
-            return output + more.view_as(output).to(output.dtype)
+            low = _shares(linear(inputs[0].to(down.dtype), down), len(core))
+            update = linear(torch.bmm(low, core.transpose(1, 2)), up)
+            return output + update.view_as(output).to(output.dtype)
 
         return _follow(self.base, add)
 
 
 class BatchedLinear(BatchedLayer):
-    """A linear layer that every client has of its own, such as a head's."""
+    """A linear layer of which every client has its own copy, such as a head's."""
 
-    def attach(self, own: Own, scaling: Tensor, drop: Drop | None, layer: int) -> RemovableHandle:
+    def attach(
+        self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int
+    ) -> RemovableHandle:
         weight, bias = own[WEIGHT], own.get(BIAS)
 
-        def instead(_: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        def replace(_: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
             x = _shares(inputs[0], len(weight)).to(weight.dtype)
-            found = torch.bmm(x, weight.transpose(1, 2))
-            return (found if bias is None else found + bias[:, None]).view_as(output)
+            product = torch.bmm(x, weight.transpose(1, 2))
+            return (product if bias is None else product + bias[:, None]).view_as(output)
 
-        return _follow(self.base, instead)
+        return _follow(self.base, replace)
 
 
 def _shares(x: Tensor, members: int) -> Tensor:
-    """(K, rows·tokens, width): each client's share of what passes."""
+    """(K, rows·tokens, width): each client's share of the inputs or outputs."""
     return x.reshape(members, -1, x.shape[-1])
 
 
 def _follow(base: Any, hook: Callable[..., Tensor]) -> RemovableHandle:
+    """Let `hook` compute the output of a layer from its inputs and its own output."""
     handle: RemovableHandle = base.register_forward_hook(hook)
     return handle

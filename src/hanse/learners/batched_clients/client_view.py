@@ -1,4 +1,4 @@
-"""A learner as an objective sees it within a cohort: the batch's logits are there already."""
+"""The learner that an objective gets when clients train together: it has the batch's logits."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ from hanse.learners.training.batches import Batch, choice_scores
 
 
 class ClientView(Learner):
-    """One client's place in a cohort, for one batch.
+    """One client's learner for one batch that was computed with those of other clients.
 
-    learner: the client's own, for all that has nothing to do with the model's outputs.
+    learner: the client's own, which answers all calls that need no outputs of the model.
     """
 
     def __init__(self, learner: Learner, batch: Batch, logits: Tensor) -> None:
@@ -47,6 +47,7 @@ class ClientView(Learner):
         self._refuse("a copy on disk")
 
     def _refuse(self, what: str) -> NoReturn:
+        """Raise TypeError for a call that needs the client to train by itself."""
         raise TypeError(
             f"this objective asks for {what}, which a learner has only by itself; give the "
             "objective `batchable = False`."

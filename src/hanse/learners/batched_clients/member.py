@@ -1,4 +1,4 @@
-"""One client's training as a cohort is asked to do it."""
+"""One client's training, as one of several that train in the same forward passes."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,14 +9,14 @@ from hanse.learners.injection.attached_adapter import AttachedAdapter
 from hanse.learners.training.job import TrainingJob
 from hanse.tensors.named import Tensors, digest
 
-STEP = "step"  # the optimizer's count of its steps; its other state is as large as the tensors
+STEP = "step"  # the optimizer's count of steps; all other state has the shape of a tensor
 
 
 @dataclass
 class Member:
-    """One client's training; `train` leaves the trained tensors in `tensors`.
+    """One client's training; `train` puts the trained tensors into `tensors`.
 
-    frozen: the rest of the adapter, which is not trained. residual: of the base's weights.
+    frozen: tensors of the adapter that are not trained. residual: an update of the base's weights.
     """
 
     job: TrainingJob
@@ -32,29 +32,35 @@ class Member:
         return self.backbone.adapters[self.adapter]
 
     @property
-    def alike(self) -> tuple[Any, ...]:
-        """What clients must share to train together."""
-        changed = digest(self.residual) if self.residual else ""
+    def group(self) -> tuple[Any, ...]:
+        """A key that is equal for clients that can train together."""
+        residual = digest(self.residual) if self.residual else ""
         names = tuple(self.tensors), tuple(self.frozen)
-        return id(self.backbone), *names, self.job.settings.optim, changed
+        return id(self.backbone), *names, self.job.settings.optim, residual
 
     @property
     def whole(self) -> Tensors:
-        """The adapter, trained and frozen tensors."""
+        """All tensors of the adapter, trained and frozen ones."""
         return {**self.frozen, **self.tensors}
 
     @property
     def joins(self) -> bool:
-        """Whether a cohort can do what this client asks for; if not, it trains by itself."""
-        kept = self.job.optimizer_state.items()
-        states = ((*key.rpartition(":")[::2], value) for key, value in kept)
-        whole = all(
-            name in self.frozen
-            or (name in self.tensors and (state == STEP or value.shape == self.tensors[name].shape))
-            for name, state, value in states
+        """Tell if this client can train with others; if not, it trains by itself."""
+        # An encoder-decoder gets two parts of each row, and dropout is drawn for whole rows.
+        dropped_parts = self.backbone.head.splits and self.attached.dropout > 0
+        return (
+            self.job.objective.batchable
+            and not dropped_parts
+            and self._state_fits()
+            and stackable(self.backbone.model, self.attached, self.whole)
         )
-        # Dropout is drawn for a row's own length, which a part of it does not have in a cohort.
-        drops = self.attached.dropout > 0
-        apart = self.backbone.head.splits and drops
-        shared = self.job.objective.batchable and not apart
-        return whole and shared and stackable(self.backbone.model, self.attached, self.whole)
+
+    def _state_fits(self) -> bool:
+        """Tell if all of the optimizer's state belongs to tensors of these shapes."""
+        for key, value in self.job.optimizer_state.items():
+            name, _, state = key.rpartition(":")
+            tensor = self.tensors.get(name)
+            fits = tensor is not None and (state == STEP or value.shape == tensor.shape)
+            if name not in self.frozen and not fits:
+                return False
+        return True

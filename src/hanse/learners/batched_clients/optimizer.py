@@ -1,4 +1,4 @@
-"""The optimizer of a cohort: each client's steps, clipping and penalty as if it were alone."""
+"""The optimizer of clients that train together: steps, clipping and penalty of each client."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,10 @@ from hanse.learners.batched_clients.stacked_adapters import StackedAdapters
 from hanse.learners.training import optimizer_state
 
 
-class Steps:
-    """One of torch's optimizers over a stack, with a group of settings for each client.
+class BatchedOptimizer:
+    """One of torch's optimizers for stacked adapters, with a group of settings for each client.
 
+    Each client's steps are those that it would do by itself.
     members: in the order of the stack's rows.
     """
 
@@ -28,44 +29,46 @@ class Steps:
                 self._optimizer.state[row] = self._restored(row, member)
 
     def step(self, rates: Sequence[float]) -> Tensor:
-        """One step of the first clients, with these learning rates; the others stay as they are.
+        """One step of the first clients, with these learning rates; the others do not change.
 
-        Returns what clipping has left of each one's gradient, as a share.
+        Returns the share of each client's gradient that clipping has left.
         """
         gradient = self._stack.rows.grad
         assert gradient is not None  # a step has at least one batch
         active = len(rates)
-        for member, row, own in zip(self._members[:active], self._rows, gradient, strict=False):
+        clients = zip(self._members[:active], self._rows, gradient, strict=False)
+        for member, row, client_gradient in clients:
             if member.job.penalty is not None:
-                self._penalize(member, row, own)
-        share = optimizer_state.remaining_share(
-            self._limits[:active], gradient[:active].norm(dim=1)
-        )
+                self._penalize(member, row, client_gradient)
+        norms = gradient[:active].norm(dim=1)
+        share = optimizer_state.remaining_share(self._limits[:active], norms)
         gradient[:active].mul_(share[:, None])
-        for index, (row, group) in enumerate(
-            zip(self._rows, self._optimizer.param_groups, strict=True)
-        ):
+        groups = zip(self._rows, self._optimizer.param_groups, strict=True)
+        for index, (row, group) in enumerate(groups):
             row.grad = gradient[index] if index < active else None
             group["lr"] = rates[index] if index < active else 0.0
         self._optimizer.step()
         self._stack.rows.grad = None
         return share
 
-    def leave(self) -> None:
-        """Hand each client what it has trained, and its optimizer's state."""
+    def write_back(self) -> None:
+        """Give each client its trained tensors and its optimizer's state."""
         for row, member in zip(self._rows, self._members, strict=True):
-            like = member.tensors
             if member.job.keeps_optimizer_state:
-                states = member.job.optimizer_state
-                for key in [key for key in states if key.rpartition(":")[0] in like]:
-                    del states[key]
-                for state, value in self._optimizer.state[row].items():
-                    held = value.detach().cpu()
-                    own = self._stack.views(held, like) if held.dim() else dict.fromkeys(like, held)
-                    for name, tensor in own.items():
-                        states[f"{name}:{state}"] = tensor.clone()
-            views = self._stack.views(row.detach().cpu(), like)
+                self._write_state(row, member)
+            views = self._stack.views(row.detach().cpu(), member.tensors)
             member.tensors = {name: view.clone() for name, view in views.items()}
+
+    def _write_state(self, row: Tensor, member: Member) -> None:
+        """Replace a client's optimizer state of all trained tensors."""
+        like, states = member.tensors, member.job.optimizer_state
+        for key in [key for key in states if key.rpartition(":")[0] in like]:
+            del states[key]
+        for state, tensor in self._optimizer.state[row].items():
+            value = tensor.detach().cpu()
+            values = self._stack.views(value, like) if value.dim() else dict.fromkeys(like, value)
+            for name, part in values.items():
+                states[f"{name}:{state}"] = part.clone()
 
     def _penalize(self, member: Member, row: Tensor, gradient: Tensor) -> None:
         """Add a penalty's gradient to a client's."""
@@ -74,22 +77,22 @@ class Steps:
         grads = self._stack.views(gradient, member.tensors)
         for name, view in live.items():
             view.requires_grad_()
-            view.grad = grads[name]  # what flows in is added in place
+            view.grad = grads[name]  # backward adds to it in place
         member.job.penalty(live).backward()
 
     def _restored(self, row: Tensor, member: Member) -> dict[str, Tensor]:
-        """The optimizer's state of a client's row, from what it kept."""
-        found: dict[str, Tensor] = {}
+        """The optimizer's state of a client's row, from the state of its tensors."""
+        restored: dict[str, Tensor] = {}
         for key, value in member.job.optimizer_state.items():
             name, _, state = key.rpartition(":")
             if name not in member.tensors:
-                continue  # of what is not trained this time
+                continue  # the tensor is not trained this time
             if state == STEP:
-                found[state] = value.clone().to(row.device)
+                restored[state] = value.clone().to(row.device)
                 continue
-            whole = found.setdefault(state, torch.zeros_like(row))
-            self._stack.views(whole, member.tensors)[name].copy_(value)
-        return found
+            state_row = restored.setdefault(state, torch.zeros_like(row))
+            self._stack.views(state_row, member.tensors)[name].copy_(value)
+        return restored
 
 
 def _optimizer(rows: list[Tensor], members: Sequence[Member]) -> Optimizer:

@@ -1,7 +1,8 @@
-"""How many clients train best together on this machine: by its memory, and a short measurement.
+"""Chooses the number of clients that train together, by this machine's memory and a measurement.
 
-Small batches leave a processor waiting for the frozen weights, so that several clients' rows cost
-hardly more than one's; large ones keep it busy by themselves, and together only need more memory.
+With small batches a processor waits for the frozen weights, and the rows of several clients cost
+hardly more than those of one. Large batches keep it busy by themselves, and together only need more
+memory.
 """
 
 import math
@@ -23,18 +24,18 @@ from hanse.learners.training.out_of_memory import (
 )
 from hanse.observability.memory import available_memory
 
-MOST = 64  # clients; beyond that nothing was seen to gain
-GAIN = 1.03  # a larger cohort must be faster by this, or the smaller one is taken
+MOST = 64  # clients; no measurement has shown a gain beyond that
+GAIN = 1.03  # more clients must be faster by this factor, or fewer are taken
 BUDGET = 0.03  # share of a run's training that may go into measuring
-MEMORY = 0.6  # share of the free memory that a cohort may fill
-FEW = 128  # tokens of one client's batch below which cohorts were seen to pay on a processor
+MEMORY = 0.6  # share of the free memory that clients may fill
+FEW = 128  # tokens of one client's batch; on a CPU only smaller batches have shown a gain
 OPTIMIZED = 6  # float32 numbers for each trained one: it, its gradient, Adam's two, start, result
 
 
 def best(members: Sequence[Member], steps: int) -> int:
-    """The size that trains most tokens a second and fits into memory.
+    """The number of clients that train most tokens a second and fit into memory.
 
-    members: clients as they would train, as many as may train together.
+    members: all clients that may train together.
     steps: optimizer steps of all clients in the whole run.
     """
     short = [_short(member) for member in members[:MOST]]
@@ -45,7 +46,7 @@ def best(members: Sequence[Member], steps: int) -> int:
 
 
 def fitting(members: Sequence[Member], wanted: int) -> int:
-    """At most `wanted` clients, as many as the free memory holds."""
+    """The number of clients that the free memory holds, at most `wanted`."""
     free = MEMORY * _free(_device(members))
     return max(1, min(wanted, int(free / _bytes(members[0]))))
 
@@ -57,10 +58,10 @@ def choose(
     steps: int,
     device: torch.device,
 ) -> int:
-    """A power of two, or `most`: doubled as long as that pays.
+    """The number of clients: a power of two, or `most`. It is doubled as long as that is faster.
 
-    seconds: measures one step of so many clients, for each of them; tokens: of one client's batch.
-    A run that is too short to measure anything goes by its tokens.
+    seconds: measures a step of this number of clients, and divides by it. tokens: of one client's
+        batch; if a run is too short for a measurement, they decide.
     """
     spent = fastest = seconds(1)
     size, best = 1, 1
@@ -77,22 +78,22 @@ def choose(
 
 
 def _usual(most: int, tokens: float, device: torch.device) -> int:
-    """What was good on other machines."""
+    """The number of clients that was best on other machines."""
     if device.type == "cpu" and tokens >= FEW:
         return 1
     return min(most, 16)
 
 
 class _Trial:
-    """Seconds that one step of each client takes when so many train together.
+    """Measures the seconds of one step of each client if a number of clients train together.
 
-    More than memory holds take forever. A GPU does a step twice, and the second counts: the first
-    of a size asks the driver for its memory, which a run does once.
+    They are infinite if memory does not hold the clients. A GPU does each step twice, and the
+    second counts: in the first the driver allocates memory, which happens once in a run.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
-        self(1)  # whatever happens at the first call only
+        self(1)  # the first call is slower than others
 
     def __call__(self, size: int) -> float:
         warm_up = _device(self._members).type == "cuda"
@@ -109,13 +110,14 @@ class _Trial:
         return math.inf
 
     def _step(self, size: int) -> float:
+        """The seconds of one step of the first `size` clients."""
         start = time.perf_counter()
-        train.attempt([replace(member) for member in self._members[:size]])
+        train.train_at_once([replace(member) for member in self._members[:size]])
         return time.perf_counter() - start
 
 
 def _short(member: Member) -> Member:
-    """A client that does one small step; what it learns is thrown away."""
+    """A copy of a client that does one small step, whose result is not used."""
     settings = replace(
         member.job.settings,
         max_steps=1,
@@ -129,18 +131,19 @@ def _short(member: Member) -> Member:
 
 
 def _device(members: Sequence[Member]) -> torch.device:
+    """The device that all members share."""
     return members[0].backbone.device
 
 
 def _tokens(member: Member) -> float:
-    """Tokens of a client's batch, on average."""
+    """The mean number of tokens in a client's batch."""
     lengths = member.job.learner.lengths(member.job.split)
     mean = sum(lengths) / len(lengths)
     return mean * min(len(lengths), member.job.settings.per_device_train_batch_size)
 
 
 def _bytes(member: Member) -> int:
-    """What one more client needs: its optimizer, and what its largest batch leaves for backward."""
+    """The memory of one more client: its optimizer, and its largest batch's activations."""
     trained = sum(tensor.numel() for tensor in member.tensors.values())
     lengths = member.job.learner.lengths(member.job.split)
     longest = max(lengths) * member.job.settings.per_device_train_batch_size
@@ -148,14 +151,14 @@ def _bytes(member: Member) -> int:
 
 
 def _saved(member: Member) -> float:
-    """Bytes that a token leaves in memory between the forward and the backward pass."""
+    """The bytes of a token that stay in memory between the forward and the backward pass."""
     job = member.job
     [batch] = job.batches(job.sample_batches()[0][:1])
     seen: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         seen.update(_places(tensor))
-        return tensor.detach()  # itself, it would hold its own graph, which holds it: for ever
+        return tensor.detach()  # a tensor with its graph would be in a cycle, and never be freed
 
     with (
         shortage_as_user_error(),
@@ -163,13 +166,13 @@ def _saved(member: Member) -> float:
     ):
         job.objective.loss(job.learner, batch)
     frozen = {place for p in member.backbone.model.parameters() for place in _places(p)}
-    held = sum(size for place, size in seen.items() if place not in frozen)
+    saved = sum(size for place, size in seen.items() if place not in frozen)
     rows, width = batch.ids.shape
-    return float(held / (rows * width))
+    return float(saved / (rows * width))
 
 
 def _places(tensor: Any) -> dict[int, int]:
-    """Where a tensor's bytes lie, and how many; a quantized one consists of several."""
+    """The addresses of a tensor's storages and their bytes; a quantized one has several."""
     if is_traceable_wrapper_subclass(tensor):
         parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
         return {place: size for part in parts for place, size in _places(part).items()}
@@ -178,7 +181,7 @@ def _places(tensor: Any) -> dict[int, int]:
 
 
 def _free(device: torch.device) -> int:
-    """Bytes of memory that are free."""
+    """The bytes of free memory."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached

@@ -1,8 +1,8 @@
-"""What the clients of a cohort train, side by side, and how a shared base model applies it.
+"""The adapters of many clients in one matrix, applied in one forward pass of the base model.
 
-All that one client trains is a row of one matrix, (K, P) in float32, so that gradients, clipping
-and the optimizer's steps are a few operations on that matrix. What of its adapter it does not train
-is a row of another one. Unequal ranks are padded with zeros.
+The trained tensors of a client are one row of a matrix, (K, P) in float32: gradients, clipping and
+the optimizer's step are a few operations on this matrix. Tensors that are not trained are rows of a
+second matrix. Smaller ranks are padded with zeros.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,44 +21,45 @@ from hanse.tensors.named import Tensors
 
 
 def stackable(model: PeftModel, attached: AttachedAdapter, tensors: Tensors) -> bool:
-    """Whether a cohort can apply all of an adapter."""
-    return adapted_layers.found(model, attached, [tensors]) is not None
+    """Tell if clients with such an adapter can train together."""
+    return adapted_layers.find(model, attached, [tensors]) is not None
 
 
 class StackedAdapters:
     """The adapters of K clients over one base model.
 
-    found: where in the model the clients have something of their own.
-    starts: each client's tensors, all of the same names; trained: those names that are trained.
-    scalings: α/r by client and adapted layer. dtype, device: those of the base model's products.
+    layers: the adapted layers of the model.
+    starts: each client's tensors, all of the same names. trained: the names of trained tensors.
+    scalings: α/r by client and adapted layer. dtype, device: of the base model's products.
     """
 
     def __init__(
         self,
-        found: Sequence[BatchedLayer],
+        layers: Sequence[BatchedLayer],
         starts: Sequence[Tensors],
         trained: Collection[str],
         scalings: Sequence[Mapping[str, float]],
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self._pieces, self._dtype = found, dtype
+        self._layers, self._dtype = layers, dtype
         self._shapes = {
-            piece.name + suffix: shape for piece in found for suffix, shape in piece.shapes.items()
+            layer.name + suffix: shape for layer in layers for suffix, shape in layer.shapes.items()
         }
         names = [name for name in self._shapes if name in trained]
         self._spans, rows = self._packed(names, starts)
-        rest, held = self._packed([name for name in self._shapes if name not in trained], starts)
         self.rows = rows.to(device).requires_grad_()
-        held = held.to(device, dtype)
-        self._held = {name: held[:, begin:end] for name, (begin, end) in rest.items()}
-        factors = [[own.get(piece.name, 1.0) for own in scalings] for piece in found]
+        frozen = [name for name in self._shapes if name not in trained]
+        spans, frozen_rows = self._packed(frozen, starts)
+        frozen_rows = frozen_rows.to(device, dtype)
+        self._frozen = {name: frozen_rows[:, begin:end] for name, (begin, end) in spans.items()}
+        factors = [[own.get(layer.name, 1.0) for own in scalings] for layer in layers]
         self._scalings = torch.tensor(factors, dtype=dtype, device=device)[:, :, None, None]
 
     def _packed(
         self, names: Sequence[str], starts: Sequence[Tensors]
     ) -> tuple[dict[str, tuple[int, int]], Tensor]:
-        """Where each of these tensors lies in a row, and the rows of all clients on the host."""
+        """The span of each of these tensors in a row, and the rows of all clients on the host."""
         ends = [0, *accumulate(prod(self._shapes[name]) for name in names)]
         spans = dict(zip(names, pairwise(ends), strict=True))
         rows = torch.zeros(len(starts), ends[-1])
@@ -68,31 +69,31 @@ class StackedAdapters:
         return spans, rows
 
     def _view(self, row: Tensor, name: str, span: tuple[int, int], like: Tensor) -> Tensor:
-        """One tensor within a row, in the shape that `like` has."""
-        room = row[slice(*span)].view(self._shapes[name])
-        return room[tuple(slice(size) for size in like.shape)]
+        """One tensor in a row, in the shape of `like`."""
+        padded = row[slice(*span)].view(self._shapes[name])
+        return padded[tuple(slice(size) for size in like.shape)]
 
     def views(self, row: Tensor, like: Tensors) -> dict[str, Tensor]:
-        """One client's trained tensors as views of a row (P,), in the shapes that `like` has."""
+        """One client's trained tensors as views of a row (P,), in the shapes of `like`."""
         return {name: self._view(row, name, span, like[name]) for name, span in self._spans.items()}
 
     @contextmanager
     def applied(self, members: int, drop: Drop | None = None) -> Iterator[None]:
-        """The base model with the first `members` clients' adapters at work, each on its own rows.
+        """Within, the base model applies the first `members` clients' adapters to their own rows.
 
         The rows of a batch belong to the clients in equal shares, in order.
         """
         sizes = [end - begin for begin, end in self._spans.values()]
         parts = self.rows[:members].to(self._dtype).split(sizes, dim=1)
-        at_work = dict(zip(self._spans, parts, strict=True))
-        at_work |= {name: rows[:members] for name, rows in self._held.items()}
-        matrices = {n: own.reshape(members, *self._shapes[n]) for n, own in at_work.items()}
+        rows = dict(zip(self._spans, parts, strict=True))
+        rows |= {name: frozen[:members] for name, frozen in self._frozen.items()}
+        matrices = {n: own.reshape(members, *self._shapes[n]) for n, own in rows.items()}
         handles = []
         try:
-            for index, piece in enumerate(self._pieces):
-                own = {suffix: matrices[name] for suffix, name in piece.names.items()}
+            for index, layer in enumerate(self._layers):
+                own = {suffix: matrices[name] for suffix, name in layer.names.items()}
                 scaling = self._scalings[index, :members]
-                handles.append(piece.attach(own, scaling, drop, index))
+                handles.append(layer.attach(own, scaling, drop, index))
             yield
         finally:
             for handle in handles:

@@ -1,4 +1,4 @@
-"""What is trained inside a frozen model: the role of an adapter's settings."""
+"""The role of an adapter: its settings, and PEFT's configuration for a model."""
 
 import re
 from abc import ABC, abstractmethod
@@ -14,79 +14,76 @@ from hanse.registry import NAMES
 with lazy_imports():
     import peft
 
-# What PEFT writes about where an adapter comes from, and what it finds out by itself.
-CIRCUMSTANCES = {
+# Keys of a PEFT configuration that are no settings: PEFT finds them out by itself.
+DERIVED = {
     *("auto_mapping", "base_model_name_or_path", "revision", "peft_type", "task_type"),
     *("inference_mode", "peft_version", "fan_in_fan_out"),
     *("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules"),
-    "encoder_hidden_size",  # of a reparametrization, if there is one
+    "encoder_hidden_size",  # of the encoder of prompts, if there is one
 }
-# Words of an adapter's own before a text; more would take memory before a model is asked.
+# Limited, since they take memory before any model is asked.
 VirtualTokens = Annotated[int, Field(ge=1, le=4_096)]
-# Names of modules, or a regular expression, which a silo does not take from a server.
+# Names of modules, or a regular expression; a silo takes no expression from a server.
 Targets = Annotated[tuple[str, ...] | str | None, NAMES]
 Layers = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]  # counted from 0
-BOTTLENECK, LORA_XS = "BOTTLENECK", "LORA_XS"  # the kinds that PEFT does not have itself
-HEADED = ("SEQ_CLS", "TOKEN_CLS")  # tasks whose models have a head of their own
+BOTTLENECK, LORA_XS = "BOTTLENECK", "LORA_XS"  # the kinds that PEFT lacks
+HEAD_TASKS = ("SEQ_CLS", "TOKEN_CLS")  # tasks whose models have a head that is trained
 
 
 class Adapter(ABC):
-    """One way of adapting a frozen model. Its fields are its settings; PEFT does what they say.
+    """A kind of adapter. Its fields are its settings; PEFT puts it into a model.
 
-    kind: what PEFT calls it in adapter_config.json. told: settings that must stand there.
-    own: settings that the clients of a run may have otherwise; sizes: those in which they may
-        differ where the algorithm combines adapters of unequal ranks.
-    refusals: what PEFT raises where it cannot put this adapter into a model.
+    kind: its peft_type in adapter_config.json. required: settings that this file must have.
+    client_settings: settings in which the clients of a run may differ. rank_settings: settings in
+        which they may differ, too, if the algorithm combines adapters of unequal ranks.
+    refusals: errors that PEFT raises if a model cannot have this adapter.
     """
 
     kind: ClassVar[str] = ""
-    told: ClassVar[tuple[str, ...]] = ()
-    own: ClassVar[tuple[str, ...]] = ()
-    sizes: ClassVar[tuple[str, ...]] = ()
+    required: ClassVar[tuple[str, ...]] = ()
+    client_settings: ClassVar[tuple[str, ...]] = ()
+    rank_settings: ClassVar[tuple[str, ...]] = ()
     refusals: ClassVar[tuple[type[Exception], ...]] = (ValueError, TypeError, re.error)
 
     @abstractmethod
     def config(self, model: Any) -> "peft.PeftConfig":
-        """What PEFT is told for this model; raises UserError if the model cannot be adapted so."""
+        """PEFT's configuration for this model; raises UserError if the model cannot have it."""
 
-    def refused(self, model: Any, error: Exception) -> str:
-        """What is wrong and what to do, when PEFT cannot put this adapter into the model."""
-        said = str(error).rstrip(".")
+    def refusal(self, model: Any, error: Exception) -> str:
+        """The message to the user if PEFT cannot put this adapter into the model."""
+        reason = str(error).rstrip(".")
         return (
-            f"{type(self).__name__} cannot be put into this model: {said}; choose another "
+            f"{type(self).__name__} cannot be put into this model: {reason}; choose another "
             "adapter, such as lora."
         )
 
     @property
     def kinds(self) -> "tuple[Adapter, ...]":
-        """All that is put into a model; in one layer each is around those before it."""
+        """The kinds that are put into a model; in a layer, each is around those before it."""
         return (self,)
 
     def trains(self, name: str) -> bool:
-        """Whether this parameter, of those that PEFT has put into the model, is trained."""
+        """Tell if this parameter, one of those that PEFT has put into the model, is trained."""
         return True
 
     def check(self, model: "peft.PeftModel", name: str) -> None:  # noqa: B027 (most need none)
-        """Raise UserError if what was put into the model under this name makes no sense."""
+        """Raise UserError if the adapter of this name makes no sense in the model."""
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> "Adapter":
-        """The settings in what PEFT has written about an adapter.
+        """The settings in an adapter_config.json.
 
-        Raises ValueError if it says more than the settings can.
+        Raises ValueError if it lacks a required setting, or has one that this kind has not.
         """
-        if lacking := set(cls.told) - written.keys():
-            raise ValueError(f"does not say {min(lacking)}")
+        if missing := set(cls.required) - written.keys():
+            raise ValueError(f"does not say {min(missing)}")
         known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-        # A head that is new has to be saved with the adapter.
-        headed = {"modules_to_save"} if written.get("task_type") in HEADED else set()
-        usual = peft.PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]().to_dict()
-        for name in sorted(usual.keys() & written.keys() - known - CIRCUMSTANCES - headed):
-            if written[name] and written[name] != usual[name]:
+        head = {"modules_to_save"} if written.get("task_type") in HEAD_TASKS else set()
+        defaults = peft.PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]().to_dict()
+        for name in sorted(defaults.keys() & written.keys() - known - DERIVED - head):
+            if written[name] and written[name] != defaults[name]:
                 raise ValueError(f"has {name}: {written[name]!r}")
         values = {name: written[name] for name in known & written.keys()}
-        plain = {
-            n: tuple(sorted(v)) if n == "target_modules" and isinstance(v, list) else v
-            for n, v in values.items()
-        }
-        return TypeAdapter(cls).validate_python(plain)
+        if isinstance(targets := values.get("target_modules"), list):
+            values["target_modules"] = tuple(sorted(targets))
+        return TypeAdapter(cls).validate_python(values)

@@ -1,4 +1,4 @@
-"""Adapters on disk, as PEFT writes them: a configuration and the tensors."""
+"""Writes and reads adapters in PEFT's form: a configuration and the tensors."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -27,8 +27,8 @@ from hanse.learners.injection.tuners import lora_xs
 from hanse.tensors.named import Tensors
 from hanse.tensors.serialization import own_storage
 
-FOLDER = "learners/adapters"  # where the package keeps the kinds of adapters
-LABELS = "labels.json"  # of a classifier; PEFT has no place for them
+FOLDER = "learners/adapters"  # of the package, with the kinds of adapters
+LABELS = "labels.json"  # a classifier's labels, for which PEFT has no file
 
 
 def save(
@@ -38,21 +38,21 @@ def save(
     folder: Path,
     rank: int | None = None,
 ) -> None:
-    """Write an adapter of one kind as PEFT writes it: its configuration and its tensors.
+    """Write an adapter of one kind in PEFT's form: its configuration and its tensors.
 
-    tensors: all that are trained; what PEFT keeps beside them, such as random projections, is in
-        the model. What makes a prompt is not kept, only the prompt.
-    rank: of tensors that are of another one than the adapter, and whose product is not scaled.
+    tensors: the trained ones. Others that PEFT saves, such as random projections, are taken from
+        the model. Of prompts only the vectors are saved, not the encoder that makes them.
+    rank: of LoRA's tensors, if it is not the adapter's; their product is then not scaled.
     """
     config: Any = model.peft_config[adapter]
-    with torch.no_grad():  # a prompt is made just as it is for scores
-        beside = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    with torch.no_grad():  # prompts are computed as they are for scores
+        state = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
     if config.peft_type == LORA_XS:
         config, tensors = lora_xs.as_lora(model, adapter, tensors)
-        beside = {}
-    whole = {**{name: tensor.contiguous() for name, tensor in beside.items()}, **tensors}
-    whole = {name: tensor for name, tensor in whole.items() if not name.startswith(ENCODER)}
-    _write(folder, config, whole, rank)
+        state = {}
+    saved = {**{name: tensor.contiguous() for name, tensor in state.items()}, **tensors}
+    saved = {name: tensor for name, tensor in saved.items() if not name.startswith(ENCODER)}
+    _write(folder, config, saved, rank)
 
 
 def save_mixed(
@@ -62,21 +62,20 @@ def save_mixed(
     rank: int | None = None,
     without: Collection[str] = (),
 ) -> None:
-    """Write an adapter of several kinds: the first one as PEFT writes it, each of the others in a
-    folder inside that has the kind's name. PEFT loads them one after another, and wants a head
-    that is trained in each of them.
+    """Write an adapter of several kinds: the innermost in `folder`, each other in a folder inside.
 
-    configs: PEFT's, of each kind; each is around those before it. tensors: all that are trained.
-    rank: of LoRA's tensors, as in `save`. without: kinds that are left out, by PEFT's names.
+    These have the kinds' names. PEFT loads the folders one after another, and each needs the head.
+    configs: PEFT's of each kind, innermost first. tensors: all that are trained.
+    rank: of LoRA's tensors, as in `save`. without: PEFT's names of kinds that are left out.
     """
-    divided, rest = mixed.divided(tensors, [config.peft_type for config in configs])
-    pairs = list(zip(configs, divided, strict=True))
+    by_kind, head = mixed.split_by_kind(tensors, [config.peft_type for config in configs])
+    pairs = list(zip(configs, by_kind, strict=True))
     pairs = [pair for pair in pairs if pair[0].peft_type not in without]
     around = [str(config.peft_type.lower()) for config, _ in pairs[1:]]
     for name, (config, own) in zip(("", *around), pairs, strict=True):
-        whole = copy(config)
-        whole.task_type, whole.modules_to_save = configs[0].task_type, configs[0].modules_to_save
-        _write(folder / name, whole, {**own, **rest}, rank, () if name else around)
+        config = copy(config)
+        config.task_type, config.modules_to_save = configs[0].task_type, configs[0].modules_to_save
+        _write(folder / name, config, {**own, **head}, rank, () if name else around)
 
 
 def _write(
@@ -86,14 +85,14 @@ def _write(
     rank: int | None,
     around: Sequence[str] = (),
 ) -> None:
-    """One kind's configuration and tensors; around: the folders of the kinds around it."""
+    """Write one kind's configuration and tensors; around: the folders of the kinds around it."""
     config = copy(config)
     config.inference_mode = True
     if rank is not None and config.peft_type == Lora.kind:
         config.r = config.lora_alpha = rank
         config.use_rslora = False
     for name, value in vars(config).items():
-        if isinstance(value, set):  # whose order PEFT leaves to chance
+        if isinstance(value, set):  # PEFT writes a set in any order
             setattr(config, name, sorted(value))
     config.save_pretrained(str(folder))
     weights = safetensors.torch.save(own_storage(tensors), {"format": "pt"})
@@ -101,32 +100,32 @@ def _write(
 
 
 def save_labels(labels: Mapping[str, str], folder: Path) -> None:
-    """Write what a classifier's outputs stand for, in their order.
+    """Write the labels of a classifier's outputs, in the order of the outputs.
 
-    id2label: as transformers has it in a model's configuration. labels: each label in the data,
-    and its word.
+    id2label: as in transformers' configuration of a model. labels: label in the data → its word.
     """
-    told = {"id2label": {str(at): word for at, word in enumerate(labels.values())}}
-    text = json.dumps({**told, "labels": dict(labels)}, ensure_ascii=False, indent=2)
+    names = {str(at): word for at, word in enumerate(labels.values())}
+    content = {"id2label": names, "labels": dict(labels)}
+    text = json.dumps(content, ensure_ascii=False, indent=2)
     (folder / LABELS).write_text(text + "\n", encoding="utf-8")
 
 
 def labels(folder: Path) -> dict[str, str]:
-    """What the outputs of a classifier on disk stand for; empty if that is not said there."""
+    """The labels of a classifier's outputs on disk (label → word); empty without the file."""
     if not (folder / LABELS).is_file():
         return {}
     try:
-        told = json.loads((folder / LABELS).read_text(encoding="utf-8"))["labels"]
-        return {str(label): str(word) for label, word in told.items()}
+        words = json.loads((folder / LABELS).read_text(encoding="utf-8"))["labels"]
+        return {str(label): str(word) for label, word in words.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise UserError(
-            f"{folder / LABELS} does not say which labels the adapter's outputs stand for; bring "
-            "the file back, or remove it to have the labels in sorted order."
+            f"{folder / LABELS} does not name the labels of the adapter's outputs; bring the file "
+            "back, or remove it to have the labels in sorted order."
         ) from None
 
 
 def task(folder: Path) -> str:
-    """What PEFT calls the task of an adapter on disk; empty if that is not said."""
+    """PEFT's name of the task of an adapter on disk; empty if the file has none."""
     try:
         return str(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["task_type"] or "")
     except (OSError, ValueError, LookupError, TypeError):
@@ -134,20 +133,20 @@ def task(folder: Path) -> str:
 
 
 def read(folder: Path) -> tuple[Adapter, dict[str, Tensor]]:
-    """Settings and tensors of an adapter on disk; raises UserError if there is none to use."""
-    (settings, tensors), *others = [_read(place) for place in kinds(folder)]
+    """Settings and tensors of an adapter on disk; raises UserError if it cannot be used."""
+    (settings, tensors), *others = [_read(place) for place in kind_folders(folder)]
     if not others:
         return settings, tensors
     try:
-        whole = Mixed.of([settings, *(other for other, _ in others)])
+        combined = Mixed.of([settings, *(other for other, _ in others)])
     except ValueError as error:
         raise UserError(f"{folder} cannot be used: {error}") from None
-    divided = [tensors, *(own for _, own in others)]
-    return whole, mixed.nested(divided, [kind.kind for kind in whole.kinds])
+    by_kind = [tensors, *(own for _, own in others)]
+    return combined, mixed.join_kinds(by_kind, [kind.kind for kind in combined.kinds])
 
 
-def kinds(folder: Path) -> list[Path]:
-    """The folders of all kinds of an adapter on disk; raises UserError if there is none to use."""
+def kind_folders(folder: Path) -> list[Path]:
+    """The folders of all kinds of an adapter on disk; raises UserError if it cannot be used."""
     try:
         return folders(folder)
     except (OSError, ValueError) as error:
@@ -155,6 +154,7 @@ def kinds(folder: Path) -> list[Path]:
 
 
 def _unreadable(folder: Path, error: Exception) -> UserError:
+    """The error for a folder without an adapter."""
     return UserError(
         f"{folder} holds no adapter that can be read ({error}); name a run folder, or a PEFT "
         f"folder with {CONFIG} and {WEIGHTS}."
@@ -168,10 +168,10 @@ def _read(folder: Path) -> tuple[Adapter, dict[str, Tensor]]:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise _unreadable(folder, error) from None
-    found = registry.find(FOLDER, _name(config, folder))
-    assert issubclass(found, Adapter)
+    kind = registry.find(FOLDER, _name(config, folder))
+    assert issubclass(kind, Adapter)
     try:
-        return found.read(config), tensors
+        return kind.read(config), tensors
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{folder / CONFIG}: {first['loc'][0]} {first['msg'].lower()}.") from None
@@ -180,7 +180,7 @@ def _read(folder: Path) -> tuple[Adapter, dict[str, Tensor]]:
 
 
 def _name(config: Any, folder: Path) -> str:
-    """Which of our kinds of adapters is written in a configuration."""
+    """The name of the kind of adapter that a configuration is of; raises UserError for none."""
     kind = config.get("peft_type") if isinstance(config, dict) else None
     for name in registry.names(FOLDER):
         if kind and getattr(registry.find(FOLDER, name), "kind", None) == kind:
@@ -188,13 +188,13 @@ def _name(config: Any, folder: Path) -> str:
     if kind in PEFT_TYPE_TO_CONFIG_MAPPING:
         return "peft"
     raise UserError(
-        f"{folder / CONFIG} has the peft_type {kind!r}, which the PEFT that is installed does not "
+        f"{folder / CONFIG} has the peft_type {kind!r}, which the installed PEFT does not "
         "know; install the version that wrote it."
     )
 
 
-def base(folder: Path) -> str:
-    """The base model that an adapter on disk is for; raises UserError if that is not said."""
+def base_model(folder: Path) -> str:
+    """The name of an adapter's base model; raises UserError if its configuration has none."""
     try:
         name = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, LookupError, TypeError):

@@ -8,15 +8,15 @@ from typing import Any
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-METADATA, AROUND = "__metadata__", "around"  # the key of the other kinds' folders in there
-LONGEST = 1 << 27  # bytes of a header
+METADATA, AROUND = "__metadata__", "around"  # the key, in the metadata, of the other folders
+LONGEST = 1 << 27  # bytes that are read of a header
 
 
 def marked(weights: bytes, around: Sequence[str]) -> bytes:
-    """A safetensors file whose metadata name the folders of the kinds around the one in it.
+    """A safetensors file whose metadata name the folders of the kinds around its own.
 
-    around: from the inside outwards. Written here, since safetensors shuffles its metadata, and the
-    same run is to leave the same bytes.
+    around: from the inside outwards. safetensors would write its metadata in random order, but the
+    same run must leave the same bytes.
     """
     if not around:
         return weights
@@ -30,22 +30,22 @@ def marked(weights: bytes, around: Sequence[str]) -> bytes:
 def folders(adapter: Path) -> list[Path]:
     """The folders of all kinds of a saved adapter, innermost first; raises OSError or ValueError.
 
-    PEFT's own folders may have others inside them, such as checkpoints, which do not belong to it.
+    Only folders that the metadata name belong to it: PEFT's folders may hold checkpoints, too.
     """
     with open(adapter / WEIGHTS, "rb") as file:
         size = file.read(8)
         length = struct.unpack("<Q", size)[0] if len(size) == 8 else 0
         header, _ = _header(size + file.read(min(length, LONGEST)))
     metadata = header.get(METADATA)
-    said = metadata.get(AROUND, "") if isinstance(metadata, dict) else ""
-    names = [name for name in str(said).split(",") if name]
-    if not all(map(str.isidentifier, names)):  # a path would lead out of the adapter's folder
+    around = metadata.get(AROUND, "") if isinstance(metadata, dict) else ""
+    names = [name for name in str(around).split(",") if name]
+    if not all(map(str.isidentifier, names)):  # a path could lead out of the adapter's folder
         raise ValueError(f"{WEIGHTS} names folders that no kind of adapter has")
     return [adapter, *(adapter / name for name in names)]
 
 
 def _header(data: bytes) -> tuple[dict[str, Any], int]:
-    """What a safetensors file begins with, and its length; raises ValueError if there is none."""
+    """The header of a safetensors file and its length; raises ValueError if there is none."""
     try:
         (size,) = struct.unpack_from("<Q", data)
         return dict(json.loads(data[8 : 8 + size])), size

@@ -103,7 +103,7 @@ def _refused(kind: Adapter, model: Module) -> Iterator[None]:
     except kind.refusals as error:
         if isinstance(error, UserError) or is_shortage(error):
             raise
-        raise UserError(kind.refused(model, error)) from None
+        raise UserError(kind.refusal(model, error)) from None
 
 
 @contextmanager

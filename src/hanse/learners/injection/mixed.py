@@ -1,4 +1,4 @@
-"""Several kinds of adapters in one model, such as bottlenecks that travel and LoRA that stays."""
+"""Several kinds of adapters in one model, such as shared bottlenecks and each client's own LoRA."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ with lazy_imports():
 
     from hanse.tensors import named
 
-TOGETHER = (BOTTLENECK, "IA3", "LORA")  # in this order each is around those before it
-WRAPPED = ".base_layer"  # what a layer around another one adds to the inner one's name
+TOGETHER = (BOTTLENECK, "IA3", "LORA")  # each is around those before it
+WRAPPED = ".base_layer"  # the part that a layer around another adds to the inner one's name
 
 
 @dataclass(frozen=True)
 class Mixed(Adapter):
-    """`main` is what PEFT finds in a run's folder; the others, in folders inside it, are around it.
+    """Several kinds, in the order of TOGETHER, whatever their order in the settings.
 
-    The order is that of TOGETHER, whatever the order in the settings.
+    main: the innermost; PEFT finds it in a run's folder. others: around it, in folders inside.
     """
 
     main: Adapter
@@ -30,28 +30,28 @@ class Mixed(Adapter):
 
     @classmethod
     def of(cls, kinds: Sequence[Adapter]) -> "Mixed":
-        """Raises ValueError for kinds that cannot work in the layers of one model."""
+        """The combination of these kinds; raises ValueError if they cannot be in one model."""
         for kind in kinds:
             if kind.kind not in TOGETHER:
                 raise ValueError(
-                    f"adapter: {type(kind).__name__} works by itself only; those that go together "
-                    "are lora, ia3, and houlsby or pfeiffer."
+                    f"adapter: {type(kind).__name__} cannot be combined with others; lora, ia3, "
+                    "and houlsby or pfeiffer can."
                 )
             if getattr(kind, "target_modules", None) == "all-linear":
                 raise ValueError(
-                    "adapter: beside another adapter, lora cannot have target_modules all-linear; "
+                    "adapter: with another adapter, lora cannot have target_modules all-linear; "
                     "name the modules."
                 )
         if len({kind.kind for kind in kinds}) < len(kinds):
-            raise ValueError("adapter: houlsby and pfeiffer would be in the same places; take one.")
+            raise ValueError("adapter: houlsby and pfeiffer would be in the same layers; use one.")
         first, *rest = sorted(kinds, key=lambda kind: TOGETHER.index(kind.kind))
         return cls(first, tuple(rest))
 
     def config(self, model: Any) -> "peft.PeftConfig":
         return self.main.config(model)
 
-    def refused(self, model: Any, error: Exception) -> str:
-        return self.main.refused(model, error)
+    def refusal(self, model: Any, error: Exception) -> str:
+        return self.main.refusal(model, error)
 
     def check(self, model: "peft.PeftModel", name: str) -> None:
         for kind in self.kinds:
@@ -63,43 +63,42 @@ class Mixed(Adapter):
 
 
 def kind_of(name: str, kinds: Iterable[str]) -> str:
-    """Which of these kinds a tensor is of; empty if it is of none, such as a head's."""
-    return next((kind for kind in kinds if _place(name, kind)), "")
+    """The one of these kinds that a tensor is of; empty for others, such as a head's."""
+    return next((kind for kind in kinds if _layer(name, kind)), "")
 
 
-def divided(
+def split_by_kind(
     tensors: "named.Tensors", kinds: Sequence[str]
 ) -> "tuple[list[dict[str, torch.Tensor]], dict[str, torch.Tensor]]":
-    """Each kind's tensors, by the names that they have in a model without the other kinds; and
-    those that are of no kind, such as a head's.
+    """The tensors of each kind, and those of no kind, such as a head's.
 
-    kinds: PEFT's names of them, innermost first.
+    Names become those in a model that has no other kind. kinds: PEFT's names, innermost first.
     """
-    found: dict[str, dict[str, torch.Tensor]] = {kind: {} for kind in (*kinds, "")}
+    by_kind: dict[str, dict[str, torch.Tensor]] = {kind: {} for kind in (*kinds, "")}
     for name, tensor in tensors.items():
         kind = kind_of(name, kinds)
         inner = kind not in (kinds[-1], "")  # the outermost has the layer's own name
-        found[kind][name.replace(WRAPPED, "") if inner else name] = tensor
-    rest = found.pop("")
-    return list(found.values()), rest
+        by_kind[kind][name.replace(WRAPPED, "") if inner else name] = tensor
+    others = by_kind.pop("")
+    return list(by_kind.values()), others
 
 
-def nested(
-    divided: "Sequence[Mapping[str, torch.Tensor]]", kinds: Sequence[str]
+def join_kinds(
+    by_kind: "Sequence[Mapping[str, torch.Tensor]]", kinds: Sequence[str]
 ) -> "dict[str, torch.Tensor]":
-    """The inverse: all tensors by the names that they have where one kind is around the other."""
-    places = [{_place(n, kind) for n in own} for own, kind in zip(divided, kinds, strict=True)]
-    found = {}
-    for at, (own, kind) in enumerate(zip(divided, kinds, strict=True)):
+    """All tensors, by their names in a model with all kinds: the inverse of `split_by_kind`."""
+    layers = [{_layer(n, kind) for n in own} for own, kind in zip(by_kind, kinds, strict=True)]
+    joined = {}
+    for at, (own, kind) in enumerate(zip(by_kind, kinds, strict=True)):
         for name, tensor in own.items():
-            if place := _place(name, kind):
-                around = sum(place in others for others in places[at + 1 :])
-                name = place + WRAPPED * around + name.removeprefix(place)
-            found[name] = tensor
-    return found
+            if layer := _layer(name, kind):
+                around = sum(layer in others for others in layers[at + 1 :])
+                name = layer + WRAPPED * around + name.removeprefix(layer)
+            joined[name] = tensor
+    return joined
 
 
-def _place(name: str, kind: str) -> str:
-    """The layer that a tensor of this kind is in; empty if it is of another kind."""
-    place, mark, _ = name.partition(f".{mapping.PEFT_TYPE_TO_PREFIX_MAPPING[kind]}")  # type: ignore[index]
-    return place if mark else ""
+def _layer(name: str, kind: str) -> str:
+    """The name of the layer of a tensor of this kind; empty for other kinds."""
+    layer, mark, _ = name.partition(f".{mapping.PEFT_TYPE_TO_PREFIX_MAPPING[kind]}")  # type: ignore[index]
+    return layer if mark else ""

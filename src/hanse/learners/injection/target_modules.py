@@ -1,4 +1,4 @@
-"""Which modules of a model an adapter may be put into, by name."""
+"""Finds the modules of a model that an adapter is put into, by their names."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ from hanse.learners.injection.adapter import Layers, Targets
 
 
 def linears(model: Module, spare: Module | None = None) -> Counter[str]:
-    """How many linear layers have which name; those within adapters and `spare` do not count."""
+    """The number of linear layers by their last name; without those in adapters and `spare`."""
     return Counter(
         name.rpartition(".")[2]
         for name, module in model.named_modules()
@@ -27,13 +27,13 @@ def linears(model: Module, spare: Module | None = None) -> Counter[str]:
 
 
 def is_linear(module: Module) -> bool:
-    """Whether it is a linear layer, or what PEFT has put around one."""
-    # PEFT calls its own layers after what they are put around: Linear, Linear8bitLt.
+    """Tell if a module is a linear layer, or PEFT's layer around one."""
+    # PEFT names its layers after those that they are put around: Linear, Linear8bitLt.
     return isinstance(module, (Linear, Conv1D)) or type(module).__name__.startswith("Linear")
 
 
 def innermost(module: Any) -> Any:
-    """The base model's own module, without what PEFT has put around it."""
+    """The base model's own module, without PEFT's modules around it."""
     if isinstance(module, ModulesToSaveWrapper):
         return innermost(module.original_module)
     return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
@@ -42,7 +42,7 @@ def innermost(module: Any) -> Any:
 def base_modules(model: Any, heads: bool = False) -> Iterator[tuple[str, Module]]:
     """The modules of a base model by their names, whatever adapters are around them.
 
-    heads: whether those are among them that adapters have copies of.
+    heads: with the modules of which adapters have copies.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     inside: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ def base_modules(model: Any, heads: bool = False) -> Iterator[tuple[str, Module]
 
 
 def plain(targets: Targets) -> list[str] | str | None:
-    """As PEFT takes them."""
+    """Target modules in the form that PEFT takes."""
     return list(targets) if isinstance(targets, tuple) else targets
 
 
@@ -69,26 +69,26 @@ NOT_FOUND = ("not found in the base model", "No modules were targeted")  # in PE
 
 
 def unmatched(model: Module, targets: Targets, error: Exception, where: str, method: str) -> str:
-    """Which modules there are, when those that were asked for are not among them.
+    """The message to the user if PEFT does not find the target modules.
 
-    where: what was searched, such as "this model". method: whose modules, as PEFT's users call it.
+    where: the part of the model that was searched. method: the adapter, by its usual name.
     """
     names = ", ".join(name for name, _ in linears(model).most_common())
     if targets is None:
         return f"PEFT has no default target_modules for this model; name some of: {names}."
     if any(words in str(error) for words in NOT_FOUND):
         return f"target_modules {targets!r} are not in {where}; it has {names}."
-    said = str(error).rstrip(".")
+    reason = str(error).rstrip(".")
     return (
-        f"{method} cannot be put into this model: {said}; name others as target_modules, such as "
+        f"{method} cannot be put into this model: {reason}; name others as target_modules, such as "
         f"some of {names}, or choose another adapter."
     )
 
 
 def in_layers(model: Any, targets: Targets, layers: Layers) -> list[str] | None:
-    """Target modules as a list of names: PEFT takes nothing else for some of the layers.
+    """Target modules as a list of names, as PEFT needs them with layers_to_transform.
 
-    Raises UserError for layers that there are not, and for a regular expression.
+    Raises UserError for layers that the model has not, and for a regular expression.
     """
     _refuse_beyond(model, layers)
     if targets == "all-linear":
@@ -102,48 +102,49 @@ def in_layers(model: Any, targets: Targets, layers: Layers) -> list[str] | None:
 
 
 def matching(model: Any, targets: list[str] | str, layers: Layers) -> list[str]:
-    """The whole names of the modules in some of the layers that targets stand for.
+    """The full names of the target modules in some of the layers.
 
-    Raises UserError for layers that there are not, and if there is no such module in them.
+    Raises UserError for layers that the model has not, and if no target module is in them.
     """
     _refuse_beyond(model, layers)
-    places = ((name, re.search(r"\.(\d+)\.", name)) for name in whole(model, targets))
-    found = [name for name, place in places if place and int(place[1]) in layers]
-    if not found:
+    numbers = ((name, re.search(r"\.(\d+)\.", name)) for name in full_names(model, targets))
+    matches = [name for name, number in numbers if number and int(number[1]) in layers]
+    if not matches:
         names = ", ".join(name for name, _ in linears(model).most_common())
         raise UserError(
             f"target_modules {targets!r} are not in the model's layers {layers}; it has {names}."
         )
-    return found
+    return matches
 
 
 def targeted(model: Any, targets: Collection[str] | str) -> list[str]:
-    """The whole names of all modules that PEFT would take, those of a head among them.
+    """The full names of all modules that PEFT would adapt, with those of a head.
 
     targets: ends of names, a regular expression, or all-linear.
     """
-    found = base_modules(model, heads=True)
+    modules = base_modules(model, heads=True)
     if targets == "all-linear":
-        return [name for name, module in found if is_linear(module)]
-    ends = _pattern(targets)
-    return [name for name, _ in found if re.fullmatch(ends, name)]
+        return [name for name, module in modules if is_linear(module)]
+    pattern = _pattern(targets)
+    return [name for name, _ in modules if re.fullmatch(pattern, name)]
 
 
-def whole(model: Any, targets: list[str] | str) -> list[str]:
-    """The whole names of all modules that targets stand for.
+def full_names(model: Any, targets: list[str] | str) -> list[str]:
+    """The full names of all target modules, without those of a head.
 
-    targets: ends of names, or a regular expression for whole ones.
+    targets: ends of names, or a regular expression for full names.
     """
-    ends = _pattern(targets)
-    return [name for name, _ in base_modules(model) if re.fullmatch(ends, name)]
+    pattern = _pattern(targets)
+    return [name for name, _ in base_modules(model) if re.fullmatch(pattern, name)]
 
 
 def _pattern(targets: Collection[str] | str) -> str:
-    """A regular expression for whole names."""
+    """A regular expression for full names."""
     return targets if isinstance(targets, str) else rf"(.*\.)?({'|'.join(map(re.escape, targets))})"
 
 
 def _refuse_beyond(model: Any, layers: Layers) -> None:
+    """Raise UserError for layers that the model has not."""
     count = model.config.get_text_config().num_hidden_layers
     if (last := max(layers)) >= count:
         raise UserError(
@@ -152,7 +153,7 @@ def _refuse_beyond(model: Any, layers: Layers) -> None:
         )
 
 
-# What attention and the feed-forward part of a layer end with, by architecture.
+# The last linear layers of attention and of the feed-forward part, by architecture.
 SUBLAYERS = {
     **dict.fromkeys(
         ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "smollm3"),
@@ -176,15 +177,14 @@ SUBLAYERS = {
 def sublayers(model: Any, attention: bool = True) -> str:
     """The linear layers whose output is added to a layer's stream, as a regular expression.
 
-    attention: whether those that end attention are meant, too. Raises UserError for an
-    architecture that is not known.
+    attention: with those that end attention. Raises UserError for an unknown architecture.
     """
     kind = model.config.get_text_config().model_type
     if kind not in SUBLAYERS:
         names = ", ".join(name for name, _ in linears(model).most_common())
         raise UserError(
-            f"it is not known where the parts of a {kind} layer end; name the linear layers that "
-            f"a bottleneck should follow in target_modules: some of {names}."
+            f"the last linear layers in the parts of a {kind} layer are not known; name the "
+            f"linear layers that a bottleneck should follow in target_modules: some of {names}."
         )
     ends = SUBLAYERS[kind] if attention else SUBLAYERS[kind][1:]
     return rf".*\.(?:{'|'.join(ends)})"

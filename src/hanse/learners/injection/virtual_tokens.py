@@ -1,4 +1,4 @@
-"""Virtual tokens: the trained vectors that prompt learning puts before every text."""
+"""Virtual tokens: the trained vectors that some adapters put before every text."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from hanse.errors import UserError
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.training.out_of_memory import is_shortage
 
-EMBEDDED = (PeftType.PROMPT_TUNING, PeftType.P_TUNING)  # embeddings; others are in the cache
+EMBEDDED = (PeftType.PROMPT_TUNING, PeftType.P_TUNING)  # in the input; others are in the cache
 
 
 def sizes(model: Any) -> dict[str, Any]:
-    """What PEFT would look for in a model's configuration, under names that not all have.
+    """The sizes of a model that PEFT needs, and does not find in every model's configuration.
 
     A virtual token is as wide as an embedding, which in some models is narrower than a layer.
     """
@@ -22,12 +22,12 @@ def sizes(model: Any) -> dict[str, Any]:
     return {
         "token_dim": getattr(words, "base_layer", words).embedding_dim,
         "num_layers": config.num_hidden_layers,
-        "num_attention_heads": getattr(config, "num_attention_heads", 1),  # of no use to embeddings
+        "num_attention_heads": getattr(config, "num_attention_heads", 1),  # not used for embeddings
     }
 
 
 def count(model: PeftModel, adapter: str | None) -> int:
-    """How many virtual tokens an adapter has; none: the base model alone."""
+    """The number of an adapter's virtual tokens; adapter None: the base model alone."""
     if adapter is None or not model.peft_config[adapter].is_prompt_learning:
         return 0
     number: int = getattr(model.peft_config[adapter], "num_virtual_tokens", 0)
@@ -35,12 +35,12 @@ def count(model: PeftModel, adapter: str | None) -> int:
 
 
 def are_embedded(model: PeftModel, adapter: str | None) -> bool:
-    """Whether an adapter's virtual tokens are embeddings, which the base model reads as a text."""
+    """Tell if an adapter's virtual tokens are embeddings, which the base model reads like text."""
     return adapter is not None and model.peft_config[adapter].peft_type in EMBEDDED
 
 
 def are_cached(model: PeftModel, adapter: str | None) -> bool:
-    """Whether an adapter's virtual tokens are keys and values, which PEFT puts into the cache."""
+    """Tell if an adapter's virtual tokens are keys and values, which PEFT puts into the cache."""
     prompted = adapter is not None and model.peft_config[adapter].is_prompt_learning
     return prompted and not are_embedded(model, adapter)
 
@@ -49,33 +49,33 @@ def embedded(model: PeftModel, ids: Tensor, mask: Tensor) -> Tensor:
     """(R, T, H): the embeddings of rows that begin with the active adapter's virtual tokens.
 
     ids: (R, T) tokens, with a placeholder for each virtual token; mask: (R, T), zero at padding,
-        which may stand on either side.
+        which may be on either side.
     """
     number = count(model, str(model.active_adapter))
-    read = mask.cumsum(dim=1) * mask  # 1 at the first token of a row, 2 at the second
+    position = mask.cumsum(dim=1) * mask  # 1 at the first token of a row, 2 at the second
     embed: Any = model.word_embeddings
     words: Tensor = embed(ids)
     vectors = model.get_prompt(batch_size=1)[0, :number].to(words.dtype)
-    virtual = (read >= 1) & (read <= number)
+    virtual = (position >= 1) & (position <= number)
     return words.masked_scatter(virtual[..., None], vectors.repeat(len(ids), 1))
 
 
 def refuse_unread(model: PeftModel, settings: Adapter) -> None:
-    """Raise UserError if the model cannot be called with the active adapter: tried on one token.
+    """Raise UserError if the model fails on one token with the active adapter.
 
-    PEFT puts keys and values into any model; one whose cache has another shape fails when called.
-    A model without numbers cannot be tried.
+    PEFT puts keys and values into any model, but a model whose cache has another shape then fails.
+    A model on the meta device cannot be called, and is not checked.
     """
     if model.device.type == "meta":
         return
     ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
-    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if model.config.is_encoder_decoder:
-        given["decoder_input_ids"] = ids
+        inputs["decoder_input_ids"] = ids
     try:
         with torch.no_grad():
-            model(**given)
-    except Exception as error:  # whatever an architecture raises
+            model(**inputs)
+    except Exception as error:  # architectures raise errors of many types
         if is_shortage(error):
             raise
-        raise UserError(settings.refused(model, error)) from None
+        raise UserError(settings.refusal(model, error)) from None

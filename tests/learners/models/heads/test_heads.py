@@ -186,7 +186,7 @@ def _check(
     _check_batches(learner)
     learner.save(tmp_path / "adapter")
     again = AUTO[reads].from_pretrained(folder, dtype=torch.float32, num_labels=2)
-    for place in adapter_files.kinds(tmp_path / "adapter"):
+    for place in adapter_files.kind_folders(tmp_path / "adapter"):
         loaded = PeftModel.from_pretrained(again, str(place)).eval()
     ids = torch.tensor([_examples(reads)[0].ids])
     with torch.no_grad():

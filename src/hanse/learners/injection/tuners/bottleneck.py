@@ -1,7 +1,6 @@
-"""Bottleneck adapters for PEFT, which knows them once this module is imported.
+"""Bottleneck adapters for PEFT, which has none.
 
-Once `hanse.learners.injection.tuners.bottleneck` is imported, `PeftModel.from_pretrained` loads
-what a run with such adapters has saved.
+After an import of this module, `PeftModel.from_pretrained` loads saved bottleneck adapters, too.
 """
 
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from hanse.learners.injection.tuners.tuner import OwnConfig, OwnModel, register
 
 @dataclass
 class BottleneckConfig(OwnConfig):
-    """How narrow the bottlenecks behind the target modules are, and what bends them."""
+    """PEFT's configuration of bottlenecks: their reduction factor and their non-linearity."""
 
     kind: ClassVar[str] = BOTTLENECK
 
@@ -29,9 +28,9 @@ class BottleneckConfig(OwnConfig):
 
 
 class BottleneckLayer(Module, BaseTunerLayer):
-    """A frozen linear layer, and behind it the bottleneck of the adapter that is at work.
+    """A frozen linear layer, followed by the bottleneck of the active adapter.
 
-    h + W₂·f(W₁h + b₁) + b₂, with W₂ and b₂ zero at first, so that it begins as h.
+    h + W₂·f(W₁h + b₁) + b₂ for the layer's output h; W₂ and b₂ begin as zero.
     """
 
     adapter_layer_names = ("bottleneck_down", "bottleneck_up")
@@ -40,14 +39,14 @@ class BottleneckLayer(Module, BaseTunerLayer):
         super().__init__()
         self.base_layer = base_layer
         self.bottleneck_down, self.bottleneck_up = ModuleDict(), ModuleDict()
-        self.bends: dict[str, Any] = {}  # f by adapter
+        self.activations: dict[str, Any] = {}  # f by adapter
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self._active_adapter = name
         self.update_layer(name, config)
 
     def update_layer(self, name: str, config: BottleneckConfig) -> None:
-        """Put an adapter beside those already here."""
+        """Add an adapter to those of the layer."""
         base: Any = self.get_base_layer()
         width = base.nf if isinstance(base, Conv1D) else base.out_features
         inner = max(1, int(width / config.reduction_factor))
@@ -56,23 +55,23 @@ class BottleneckLayer(Module, BaseTunerLayer):
         for zero in (down.bias, up.weight, up.bias):
             torch.nn.init.zeros_(zero)
         self.bottleneck_down[name], self.bottleneck_up[name] = down, up
-        self.bends[name] = ACT2FN[config.non_linearity]
+        self.activations[name] = ACT2FN[config.non_linearity]
         self._move_adapter_to_device_of_base_layer(name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        found: Tensor = self.base_layer(x, *args, **kwargs)
+        output: Tensor = self.base_layer(x, *args, **kwargs)
         for name in () if self.disable_adapters else self.active_adapters:
             if name in self.bottleneck_down:
                 down: Any = self.bottleneck_down[name]
                 up = self.bottleneck_up[name]
-                inner = down(found.to(down.weight.dtype))
-                found = found + up(self.bends[name](inner)).to(found.dtype)
-        return found
+                inner = down(output.to(down.weight.dtype))
+                output = output + up(self.activations[name](inner)).to(output.dtype)
+        return output
 
 
 class BottleneckModel(OwnModel):
-    """A model with bottlenecks behind the layers that a configuration names."""
+    """A model with bottlenecks after the target modules."""
 
     prefix = "bottleneck_"
     tuner_layer_cls = BottleneckLayer

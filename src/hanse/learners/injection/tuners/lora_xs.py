@@ -1,8 +1,7 @@
 """LoRA-XS for PEFT: W + s·B·R·A with B and A from W's own singular vectors, and only R trained.
 
-B and A are computed when they are first asked for, unless they are set before: in a federation the
-server computes them, and its clients get them from it. What is saved is an ordinary LoRA adapter
-with B·R and A.
+B and A are computed when they are first needed, unless they are set before: in a federation the
+server computes them and sends them to its clients. It is saved as a LoRA adapter with B·R and A.
 """
 
 from dataclasses import dataclass
@@ -23,12 +22,12 @@ from hanse.tensors.low_rank import A, B, Factors, padded
 from hanse.tensors.named import Tensors
 from hanse.tensors.singular_vectors import first_vectors
 
-CORE = ".core_r"  # ends the name of a trained matrix
+CORE = ".core_r"  # the end of the name of a trained matrix
 
 
 @dataclass
 class CoreConfig(OwnConfig):
-    """The size of the trained matrices, and what their products are scaled by."""
+    """PEFT's configuration of LoRA-XS: the size of the trained matrices, and α."""
 
     kind: ClassVar[str] = LORA_XS
 
@@ -39,9 +38,9 @@ class CoreConfig(OwnConfig):
 class LinearWithCore(Module, BaseTunerLayer):
     """A frozen linear layer y = Wx, and s·B·R·A·x beside it; R begins as zero.
 
-    B is W's first left singular vectors, each times its singular value, A its right ones. R has at
-    most as many rows as the smaller side of W; s stays α/r with the r that was asked for.
-    PEFT knows linear layers that are adapted already by such a class's name.
+    B holds W's first left singular vectors, each times its singular value, and A the right ones. R
+    has at most as many rows as the smaller side of W; s is α/r with the r of the settings.
+    The class's name begins with Linear, since PEFT tells adapted linear layers by it.
     """
 
     adapter_layer_names = ("core_r",)
@@ -59,7 +58,7 @@ class LinearWithCore(Module, BaseTunerLayer):
         self.update_layer(name, config)
 
     def update_layer(self, name: str, config: CoreConfig) -> None:
-        """Put an adapter beside those already here."""
+        """Add an adapter to those of the layer."""
         base: Any = self.get_base_layer()
         if packed(base):
             raise ValueError(
@@ -73,7 +72,7 @@ class LinearWithCore(Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def shapes(self, name: str) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Those of an adapter's B and A."""
+        """The shapes of an adapter's B and A."""
         base: Any = self.get_base_layer()
         rows, columns = base.weight.shape
         if isinstance(base, Conv1D):
@@ -83,7 +82,7 @@ class LinearWithCore(Module, BaseTunerLayer):
 
     @torch.no_grad()
     def factors(self, name: str) -> Factors:
-        """An adapter's B and A."""
+        """An adapter's B and A, computed if they are missing."""
         if name not in self.fixed:
             base: Any = self.get_base_layer()
             with torch.autocast(base.weight.device.type, enabled=False):
@@ -94,54 +93,58 @@ class LinearWithCore(Module, BaseTunerLayer):
         return self.fixed[name]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        found: Tensor = self.base_layer(x, *args, **kwargs)
+        output: Tensor = self.base_layer(x, *args, **kwargs)
         for name in () if self.disable_adapters else self.active_adapters:
             if name in self.core_r:
                 core, fixed = self.core_r[name], self.factors(name)
                 low = linear(x.to(core.dtype), fixed.down)
-                more = linear(linear(low, core), fixed.up) * self.scaling[name]
-                found = found + more.to(found.dtype)
-        return found
+                update = linear(linear(low, core), fixed.up) * self.scaling[name]
+                output = output + update.to(output.dtype)
+        return output
 
 
 class CoreModel(OwnModel):
-    """A model with such matrices beside the layers that a configuration names."""
+    """A model with LoRA-XS in the target modules."""
 
     prefix = "core_"
     tuner_layer_cls = LinearWithCore
 
 
 def as_lora(model: Module, adapter: str, tensors: Tensors) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """The same change as an ordinary LoRA adapter: B·R and A.
+    """The configuration and tensors of the LoRA adapter that makes the same update: B·R and A.
 
-    Its rank is that of the largest R. Factors of smaller ones are filled up with zeros, since LoRA
-    has one rank for all layers; its α keeps s what it is.
+    Its rank is that of the largest R; factors of smaller ones are padded with zeros, since LoRA has
+    one rank for all layers. Its α is chosen to give the same s.
     """
     modules: dict[str, Any] = dict(model.named_modules())
-    own: Any = model.peft_config[adapter]  # type: ignore[index]
     rank = max(len(tensor) for name, tensor in tensors.items() if name.endswith(CORE))
-    found = {}
+    factors = {}
     for name, tensor in tensors.items():
         if not name.endswith(CORE):
-            found[name] = tensor
+            factors[name] = tensor
             continue
-        place = name.removesuffix(CORE)
-        fixed = modules[place].factors(adapter)
-        whole = padded(Factors(fixed.up.cpu() @ tensor, fixed.down.cpu()), rank)
-        found[place + A], found[place + B] = whole.down, whole.up
+        layer = name.removesuffix(CORE)
+        fixed = modules[layer].factors(adapter)
+        pair = padded(Factors(fixed.up.cpu() @ tensor, fixed.down.cpu()), rank)
+        factors[layer + A], factors[layer + B] = pair.down, pair.up
     layers = [module for module in modules.values() if isinstance(module, LinearWithCore)]
     transposed = any(isinstance(layer.get_base_layer(), Conv1D) for layer in layers)
-    config = LoraConfig(
+    config: Any = model.peft_config[adapter]  # type: ignore[index]
+    return _lora_config(config, rank, transposed), factors
+
+
+def _lora_config(config: Any, rank: int, transposed: bool) -> LoraConfig:
+    """LoRA's configuration for that of LoRA-XS."""
+    return LoraConfig(
         r=rank,
         fan_in_fan_out=transposed,
-        lora_alpha=own.lora_alpha if rank == own.r else own.lora_alpha / own.r * rank,
-        target_modules=own.target_modules,
-        layers_to_transform=own.layers_to_transform,
-        modules_to_save=own.modules_to_save,
-        task_type=own.task_type,
-        base_model_name_or_path=own.base_model_name_or_path,
+        lora_alpha=config.lora_alpha if rank == config.r else config.lora_alpha / config.r * rank,
+        target_modules=config.target_modules,
+        layers_to_transform=config.layers_to_transform,
+        modules_to_save=config.modules_to_save,
+        task_type=config.task_type,
+        base_model_name_or_path=config.base_model_name_or_path,
     )
-    return config, found
 
 
 register(CoreConfig, CoreModel)

@@ -1,4 +1,4 @@
-"""What our ways of adapting share, which PEFT itself has not: settings, placing, registry."""
+"""The base of the kinds of adapters that PEFT lacks: configuration, injection, registration."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from hanse.learners.injection.target_modules import is_linear
 
 @dataclass
 class OwnConfig(PeftConfig):
-    """Which linear layers are adapted, by the names that all of PEFT's configurations have."""
+    """A configuration with the target modules, in the fields that PEFT's configurations have."""
 
     kind: ClassVar[str]  # its peft_type
 
@@ -29,7 +29,7 @@ class OwnConfig(PeftConfig):
 
 
 class OwnModel(BaseTuner):
-    """Puts `tuner_layer_cls(layer, adapter's name, configuration)` in the place of a layer."""
+    """Replaces linear layers by `tuner_layer_cls(layer, adapter's name, configuration)`."""
 
     def _create_and_replace(
         self,
@@ -55,7 +55,7 @@ class OwnModel(BaseTuner):
 
 
 def register(config: type[OwnConfig], model: type[OwnModel]) -> None:
-    """Let PEFT know a way of adapting; from then on it loads what was saved so."""
+    """Register a kind of adapter with PEFT, which can load it from then on."""
     kind: Any = config.kind
     PEFT_TYPE_TO_CONFIG_MAPPING[kind] = config
     PEFT_TYPE_TO_TUNER_MAPPING[kind] = model
