@@ -1,7 +1,7 @@
-"""What a server or a silo is doing, for machines: /healthz and Prometheus' /metrics, on loopback.
+"""The state of a server or a silo for other programs: /healthz and /metrics, on loopback.
 
-Nothing is counted here: what is shown is read from the journal, the silos' seats, and the resident
-when somebody asks.
+Nothing is counted here: at each request the state is read from the journal, the roster of silos and
+the silo's worker. /metrics has Prometheus' text format.
 """
 
 import json
@@ -15,14 +15,14 @@ from typing import Any
 from hanse.errors import UserError, refuse_missing
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
-# What a browser on this machine calls this machine. A page from elsewhere whose name was made to
-# lead here (DNS rebinding) still asks for that name.
+# Host names that requests may have. A web page from elsewhere whose name was made to lead to this
+# machine (DNS rebinding) sends its own name.
 HERE = ("127.0.0.1", "localhost")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number. labels: such as which silo it is of. counter: whether it only rises."""
+    """One number. labels: such as the silo's name. counter: true if the number only rises."""
 
     name: str
     meaning: str
@@ -33,7 +33,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Status:
-    """What is shown: a few facts, whether all is well, and figures."""
+    """The facts for /healthz, the figures for /metrics; well: true if nothing is wrong."""
 
     facts: Mapping[str, Any]
     well: bool
@@ -42,7 +42,7 @@ class Status:
 
 @contextmanager
 def shown(port: int | None, status: Callable[[], Status]) -> Iterator[None]:
-    """Answer at a port of this machine while the block lasts; no port: don't."""
+    """Serve the status at a port of this machine while the block lasts; None: do nothing."""
     if port is None:
         yield
         return
@@ -64,7 +64,7 @@ def shown(port: int | None, status: Callable[[], Status]) -> Iterator[None]:
 
 
 def metrics(figures: list[Figure]) -> bytes:
-    """Figures in Prometheus' text format."""
+    """The figures in Prometheus' text format."""
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -88,16 +88,16 @@ def _handler(status: Callable[[], Status]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.headers.get("Host", HERE[0]).partition(":")[0] not in HERE:
-                self._say(403, "text/plain", f"this answers {' and '.join(HERE)} alone\n")
+                self._send(403, "text/plain", f"this answers {' and '.join(HERE)} alone\n")
             elif self.path == "/healthz":
                 now = status()
-                self._say(200 if now.well else 503, "application/json", json.dumps(now.facts))
+                self._send(200 if now.well else 503, "application/json", json.dumps(now.facts))
             elif self.path == "/metrics":
-                self._say(200, TEXT, metrics(status().figures).decode())
+                self._send(200, TEXT, metrics(status().figures).decode())
             else:
-                self._say(404, "text/plain", "there are /healthz and /metrics\n")
+                self._send(404, "text/plain", "there are /healthz and /metrics\n")
 
-        def _say(self, code: int, kind: str, text: str) -> None:
+        def _send(self, code: int, kind: str, text: str) -> None:
             body = text.encode()
             self.send_response(code)
             self.send_header("Content-Type", kind)
@@ -107,6 +107,6 @@ def _handler(status: Callable[[], Status]) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: Any) -> None:
-            """Say nothing: whoever asks does so every few seconds."""
+            """Log nothing, since requests come every few seconds."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""Certificates: an authority of the federation's own, and the server that it vouches for."""
+"""TLS certificates: the federation's own authority, and the server certificate that it signs."""
 
 import ipaddress
 import re
@@ -20,7 +20,7 @@ from hanse import atomic_files
 from hanse.errors import UserError
 
 AUTHORITY_DAYS = 3650
-EARLY = timedelta(hours=1)  # before now, for silos whose clocks are late
+EARLY = timedelta(hours=1)  # certificates are valid from this long ago, for clocks that are late
 HOST = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9-]{1,63}", re.I)
 
 
@@ -36,68 +36,68 @@ def authority(folder: Path, days: int = AUTHORITY_DAYS) -> None:
 
 
 def server(folder: Path, hosts: Sequence[str], days: int) -> None:
-    """Write tls.key and tls.crt for a server of these names, signed by the folder's authority."""
+    """Write tls.key and tls.crt for a server with these hosts, signed by the folder's authority."""
     authority, signer = read(folder / "ca.crt"), read_key(folder / "ca.key")
     key = ec.generate_private_key(ec.SECP384R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hanse server")])
     builder = _builder(name, authority.subject, key.public_key(), days)
     builder = builder.add_extension(x509.BasicConstraints(False, None), critical=True)
     builder = builder.add_extension(_usage(authority=False), critical=True)
-    serves = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
-    builder = builder.add_extension(serves, critical=False)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    builder = builder.add_extension(usage, critical=False)
     names = x509.SubjectAlternativeName([_general(host) for host in hosts])
     builder = builder.add_extension(names, critical=False)
-    above = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
-    builder = builder.add_extension(above, critical=False)
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    builder = builder.add_extension(issuer, critical=False)
     _write_key(folder / "tls.key", key)
     _write(folder / "tls.crt", builder.sign(signer, hashes.SHA384()))
 
 
 def refuse_hosts(hosts: Sequence[str]) -> None:
-    """Raise UserError for what is no host."""
+    """Raise UserError for a text that is no host name or IP address."""
     for host in hosts:
         _general(host)
 
 
 def refuse_untimely(file: Path, advice: str, now: datetime | None = None) -> x509.Certificate:
-    """The certificate in a file; raises UserError if it has expired or does not hold yet.
+    """The certificate in a file; raises UserError if it has expired or is not valid yet.
 
-    advice: what to do about one that has expired.
+    advice: the user's next step if it has expired.
     """
-    found, now = read(file), now or datetime.now(UTC)
-    if now > found.not_valid_after_utc:
-        raise UserError(f"{file} expired on {found.not_valid_after_utc:%Y-%m-%d}; {advice}.")
-    if now < found.not_valid_before_utc:
+    certificate, now = read(file), now or datetime.now(UTC)
+    if now > certificate.not_valid_after_utc:
+        raise UserError(f"{file} expired on {certificate.not_valid_after_utc:%Y-%m-%d}; {advice}.")
+    if now < certificate.not_valid_before_utc:
         raise UserError(
-            f"{file} holds only from {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on, and the "
-            f"clock of this machine says {now:%Y-%m-%d %H:%M}; set the clock."
+            f"{file} is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on, "
+            f"and the clock of this machine says {now:%Y-%m-%d %H:%M}; set the clock."
         )
-    return found
+    return certificate
 
 
 def refuse_unfit(folder: Path) -> None:
-    """Refuse a server certificate that is not of the folder's authority, or not of its key."""
-    found, above = read(folder / "tls.crt"), read(folder / "ca.crt")
+    """Raise UserError if tls.crt was not issued by ca.crt, or does not belong to tls.key."""
+    certificate, authority = read(folder / "tls.crt"), read(folder / "ca.crt")
     try:
-        found.verify_directly_issued_by(above)
+        certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):
         raise UserError(
             f"{folder / 'tls.crt'} was not issued by the authority in {folder / 'ca.crt'}, so no "
-            "silo would take it; run `hanse kit renew`."
+            "silo would accept it; run `hanse kit renew`."
         ) from None
-    if read_key(folder / "tls.key").public_key() != found.public_key():
+    if read_key(folder / "tls.key").public_key() != certificate.public_key():
         raise UserError(
             f"{folder / 'tls.key'} is not the key of {folder / 'tls.crt'}; run `hanse kit renew`."
         )
 
 
 def names(certificate: x509.Certificate) -> list[str]:
-    """The hosts for which a server certificate is."""
+    """The hosts that a server certificate names."""
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return []
-    return [str(name.value) for name in found]
+    return [str(name.value) for name in names]
 
 
 def read(file: Path) -> x509.Certificate:
@@ -111,7 +111,7 @@ def read(file: Path) -> x509.Certificate:
 
 
 def read_key(file: Path) -> EllipticCurvePrivateKey:
-    """A certificate's private key, from a PEM file."""
+    """The private key of a certificate, from a PEM file."""
     try:
         key = serialization.load_pem_private_key(file.read_bytes(), password=None)
     except OSError as error:
@@ -147,7 +147,7 @@ def _usage(authority: bool) -> x509.KeyUsage:
 
 
 def _general(host: str) -> x509.GeneralName:
-    """A host as certificates name it; raises UserError for what is no host."""
+    """A host in the form of certificates; raises UserError if the text is no host."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

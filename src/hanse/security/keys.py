@@ -1,8 +1,8 @@
-"""Keys: made where they stay, and the public halves that are sent around.
+"""Private keys, which never leave their machine, and the public halves that are sent to others.
 
-A silo has two keys. Flower's transport knows nodes by ECDSA keys on P-384; messages are signed with
+A silo has two keys. Flower identifies its nodes by ECDSA keys on P-384; messages are signed with
 Ed25519. One text file, `silo-a.pub`, has both public halves in OpenSSH's format, each with a proof
-that whoever wrote the file holds the private half.
+that the writer of the file holds the private half.
 """
 
 import base64
@@ -31,7 +31,7 @@ from hanse.errors import UserError
 FORMAT = "hanse-silo/1"
 RESERVED = ("server", "ca", "tls", "members")  # names of other files in a kit
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)
-LONGEST = 64  # signs of a name
+LONGEST = 64  # characters of a name
 LARGEST = 64 * 1024  # bytes of a file of public keys
 
 _RULE = ECDSA(hashes.SHA384())
@@ -41,7 +41,7 @@ _PUBLIC = (serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
 
 @dataclass(frozen=True)
 class Public:
-    """One silo's public halves. node: as OpenSSH writes it, which is what Flower registers."""
+    """The public keys of one silo. node: in OpenSSH's format, as Flower registers it."""
 
     name: str
     node: str
@@ -50,28 +50,28 @@ class Public:
 
     @property
     def fingerprints(self) -> tuple[str, str]:
-        """Of the node key and the signing key, as `ssh-keygen -l` shows them."""
+        """The fingerprints of the node key and the signing key, as `ssh-keygen -l` shows them."""
         return fingerprint(self.node), fingerprint(line(self.signing))
 
 
 def vetted(name: str) -> str:
-    """The name of a silo, which is also that of its files; raises UserError if it is none."""
+    """The name of a silo, which its files have too; raises UserError if it is not allowed."""
     if not (NAME.fullmatch(name) and len(name) <= LONGEST) or name in RESERVED:
         raise UserError(
             f"{name!r:.80} is no name for a silo: it has letters, digits, '_', '.' and '-', does "
-            f"not begin with the last two, has at most {LONGEST} signs, and is none of "
+            f"not begin with '.' or '-', has at most {LONGEST} characters, and is none of "
             f"{', '.join(RESERVED)}."
         )
     return name
 
 
 def line(key: Ed25519PublicKey | EllipticCurvePublicKey) -> str:
-    """A public key as OpenSSH writes it, without a comment."""
+    """A public key in OpenSSH's format, without a comment."""
     return key.public_bytes(*_PUBLIC).decode()
 
 
 def fingerprint(key: str) -> str:
-    """SHA256:…, as `ssh-keygen -l` shows it, of a key in OpenSSH's format."""
+    """The fingerprint SHA256:… of a key in OpenSSH's format, as `ssh-keygen -l` shows it."""
     digest = hashlib.sha256(base64.b64decode(key.split()[1])).digest()
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
@@ -83,7 +83,7 @@ def write_private(file: Path, key: Ed25519PrivateKey | EllipticCurvePrivateKey) 
 
 
 def read_signing(file: Path) -> Ed25519PrivateKey:
-    """The private key that signs messages; raises UserError for none, or one others can read."""
+    """The private key that signs messages; raises UserError if others can read the file."""
     refuse_readable(file)
     key = _read(file, lambda data: serialization.load_ssh_private_key(data, password=None))
     if not isinstance(key, Ed25519PrivateKey):
@@ -92,16 +92,16 @@ def read_signing(file: Path) -> Ed25519PrivateKey:
 
 
 def refuse_readable(file: Path) -> None:
-    """Refuse a private key that is missing, or that other users of the machine can read.
+    """Raise UserError for a private key that is missing, or that other users can read.
 
-    A key of root's may be read by its group, by which a container's user is given a secret.
+    A key that belongs to root may be readable by its group: secrets of containers are.
     """
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError as error:
         raise UserError(f"the key {file} cannot be read: {error.strerror}.") from None
-    mode, given = stat.S_IMODE(found.st_mode), found.st_uid == 0 != os.geteuid()
-    if mode & (0o037 if given else 0o077):
+    mode, is_secret = stat.S_IMODE(status.st_mode), status.st_uid == 0 != os.geteuid()
+    if mode & (0o037 if is_secret else 0o077):
         raise UserError(
             f"the private key {file} has mode {mode:04o}, so other users can reach it; "
             f"run `chmod 600 {file}`, and make new keys if one of them may have read it."
@@ -112,7 +112,7 @@ def read_server(file: Path) -> Ed25519PublicKey:
     """The server's public key, from server.pub."""
     key = _read(file, serialization.load_ssh_public_key)
     if not isinstance(key, Ed25519PublicKey):
-        raise UserError(f"{file} holds no Ed25519 key; it is the server's server.pub.")
+        raise UserError(f"{file} holds no Ed25519 key; put the server's server.pub there.")
     return key
 
 
@@ -125,9 +125,9 @@ def written(name: str, node: EllipticCurvePrivateKey, signing: Ed25519PrivateKey
 
 
 def parse(text: str, place: str) -> Public:
-    """The keys in a silo's public file; raises UserError unless it is whole and proves itself.
+    """The keys in a silo's public file; raises UserError unless it is whole and its proofs hold.
 
-    place: where the text is from, for the sentence.
+    place: the origin of the text, for messages.
     """
     lines = text.split("\n")
     if len(lines) != 6 or lines[5] or not lines[0].startswith(f"{FORMAT} "):
@@ -139,7 +139,7 @@ def parse(text: str, place: str) -> Public:
     claim = "\n".join(lines[:3]).encode()
     try:
         node, signing = (serialization.load_ssh_public_key(key.encode()) for key in lines[1:3])
-        proofs = [_proof(own) for own in lines[3:5]]
+        proofs = [_proof(line) for line in lines[3:5]]
         if (
             not isinstance(node, EllipticCurvePublicKey)
             or not isinstance(node.curve, SECP384R1)
@@ -162,7 +162,7 @@ def read(file: Path) -> Public:
 
 
 def text_of(file: Path, largest: int) -> str:
-    """The beginning of a file that came from elsewhere; empty if it is no plain text."""
+    """At most `largest` bytes of a file from elsewhere, as text; empty if they are not ASCII."""
     try:
         with file.open("rb") as handle:
             return handle.read(largest).decode("ascii").replace("\r\n", "\n")
@@ -183,7 +183,7 @@ def _proof(text: str) -> bytes:
 
 
 def _read(file: Path, load: Callable[[bytes], object]) -> object:
-    """A key, by a function of the cryptography package; whatever it raises is a UserError."""
+    """A key, read by a function of the cryptography package; its errors become UserError."""
     try:
         return load(file.read_bytes())
     except OSError as error:

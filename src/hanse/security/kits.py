@@ -1,9 +1,9 @@
-"""Kits: the folders in which the server and each silo keep who they are and whom they know.
+"""Kits: the folders with the keys of the server or a silo, and the public keys of the others.
 
 The server's kit: ca.key, ca.crt (its own authority), tls.key, tls.crt (for TLS), server.key,
-server.pub (it signs requests), silos/ (the public files of those enrolled), revoked/.
+server.pub (it signs requests), silos/ (the public files of enrolled silos), revoked/.
 A silo's kit: silo-a.key (it signs replies), silo-a.ssh (Flower's node key), silo-a.pub (to send to
-the server), and what came from there: ca.crt, server.pub, silos/ (the other silos).
+the server), and the files from the server: ca.crt, server.pub, silos/ (the other silos).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,16 @@ from hanse.errors import UserError
 from hanse.security import certificates, keys, trusted_code
 from hanse.security.keys import Public
 
-SERVER = "server"  # the name in which it signs
+SERVER = "server"  # the server's name in signatures
 OTHERS = ("ca.crt", "server.pub", "tls.crt", "tls.key")  # made with server.key and ca.key
-HERE = ("localhost", "127.0.0.1", "::1")  # every server certificate is for these
+HERE = ("localhost", "127.0.0.1", "::1")  # hosts in every server certificate
 RENEW = "run `hanse kit renew` where the server is; the silos keep what they have"
 ANEW = "the server's administrator makes a new kit with `hanse kit init`, and sends you its ca.crt"
 
 
 @dataclass(frozen=True)
 class ServerKit:
-    """What a server needs to be known, and whom it knows."""
+    """The server's keys, and the public keys of the enrolled silos."""
 
     folder: Path
     signing: Ed25519PrivateKey
@@ -41,13 +41,13 @@ class ServerKit:
 
     @property
     def known(self) -> dict[str, Ed25519PublicKey]:
-        """Whose messages it takes."""
+        """The public keys of those whose messages it accepts."""
         return {name: public.signing for name, public in self.silos.items()}
 
 
 @dataclass(frozen=True)
 class SiloKit:
-    """What a silo needs to be known, and whom it knows.
+    """A silo's keys, and the public keys of its server and of the other silos.
 
     silos: the other silos of the federation.
     """
@@ -60,22 +60,22 @@ class SiloKit:
 
     @property
     def authority(self) -> Path:
-        """The certificate by which the server is known."""
+        """The certificate of the authority that signed the server's."""
         return self.folder / "ca.crt"
 
     @property
     def node_key(self) -> Path:
-        """The private key by which Flower knows this silo."""
+        """The private key of this silo's Flower node."""
         return self.folder / f"{self.name}.ssh"
 
     @property
     def known(self) -> dict[str, Ed25519PublicKey]:
-        """Whose messages it takes."""
+        """The public keys of those whose messages it accepts."""
         return {SERVER: self.server}
 
 
 def init(folder: Path, hosts: Sequence[str], days: int) -> ServerKit:
-    """Make a server's kit; raises UserError if there is one."""
+    """Make a server's kit; raises UserError if the folder already holds a kit."""
     if (folder / "server.key").exists():
         raise UserError(
             f"{folder} is a server's kit already, and the silos know it; use `hanse kit renew` for "
@@ -102,7 +102,7 @@ def init(folder: Path, hosts: Sequence[str], days: int) -> ServerKit:
 
 
 def renew(folder: Path, hosts: Sequence[str], days: int) -> list[str]:
-    """A new server certificate of the same authority, for the hosts of the old one and these."""
+    """Write a new server certificate for the old hosts and these; returns all of them."""
     certificates.refuse_untimely(folder / "ca.crt", "make a new kit with `hanse kit init`")
     former = certificates.names(certificates.read(folder / "tls.crt"))
     certificates.server(folder, _with_here([*former, *hosts]), days)
@@ -110,7 +110,7 @@ def renew(folder: Path, hosts: Sequence[str], days: int) -> list[str]:
 
 
 def open_server(folder: Path, now: datetime | None = None) -> ServerKit:
-    """A server's kit, checked; raises UserError that says what to do."""
+    """The server's kit in a folder; raises UserError if a check fails."""
     if not (folder / "server.key").exists():
         raise UserError(f"{folder} is no server's kit; make one with `hanse kit init`.")
     refuse_changeable(folder)
@@ -123,7 +123,7 @@ def open_server(folder: Path, now: datetime | None = None) -> ServerKit:
 
 
 def open_silo(folder: Path, name: str, now: datetime | None = None) -> SiloKit:
-    """A silo's kit, checked; raises UserError that says what to do."""
+    """The silo's kit in a folder; raises UserError if a check fails."""
     keys.vetted(name)
     if not (folder / f"{name}.key").exists():
         raise UserError(
@@ -145,13 +145,13 @@ def open_silo(folder: Path, name: str, now: datetime | None = None) -> SiloKit:
 
 
 def make_keys(folder: Path, name: str) -> Public:
-    """Make a silo's keys where they stay; raises UserError if there are some of that name."""
+    """Make a silo's keys on its own machine; raises UserError if they exist."""
     keys.vetted(name)
     for file in (folder / f"{name}.{ending}" for ending in ("key", "ssh", "pub")):
         if file.exists():
             raise UserError(
-                f"{file} is there already, and the server may know {name} by it; to be known by "
-                "new keys, move the old ones away, make others, and ask to be enrolled again."
+                f"{file} exists already, and the server may know {name} by it; to use new keys, "
+                "move the old ones away, make others, and ask to be enrolled again."
             )
     node, signing = ec.generate_private_key(ec.SECP384R1()), Ed25519PrivateKey.generate()
     keys.write_private(folder / f"{name}.key", signing)
@@ -162,21 +162,21 @@ def make_keys(folder: Path, name: str) -> Public:
 
 
 def members(folder: Path) -> dict[str, Public]:
-    """The silos that a kit knows, by name; what was revoked does not count wherever it lies."""
-    found, gone = {}, _revoked(folder)
+    """The silos that a kit knows, by name, without those whose keys were revoked."""
+    silos, revoked = {}, _revoked(folder)
     for file in (file for file in atomic_files.listed(folder / "silos") if file.suffix == ".pub"):
         public = keys.read(file)
         if public.name != file.stem:
             raise UserError(f"{file} is the public file of {public.name}; give it that name.")
-        if not any(_shares_key(public, other) for other in gone):
-            found[public.name] = public
-    return found
+        if not any(_shares_key(public, other) for other in revoked):
+            silos[public.name] = public
+    return silos
 
 
 def enrol(folder: Path, public: Public) -> bool:
-    """Let a kit know a silo; whether it is new there.
+    """Add a silo to a kit; returns True if it is new there.
 
-    Raises UserError for what `refuse` does.
+    Raises UserError for the reasons of `refuse`.
     """
     known = members(folder)
     refuse(folder, known, public)
@@ -185,10 +185,10 @@ def enrol(folder: Path, public: Public) -> bool:
 
 
 def refuse(folder: Path, known: Mapping[str, Public], public: Public) -> None:
-    """Raise UserError for a silo that a kit which knows these cannot know, too.
+    """Raise UserError if a silo cannot be added to a kit with these silos.
 
-    That is for a key that is known under another name, since one silo would then count as two; for
-    a name that has other keys; and for keys that were revoked.
+    Reasons: a key of it is known under another name, so that one silo would count as two; its name
+    is known with other keys; or its keys were revoked.
     """
     for other in _revoked(folder):
         if _shares_key(public, other):
@@ -198,12 +198,12 @@ def refuse(folder: Path, known: Mapping[str, Public], public: Public) -> None:
     for other in known.values():
         if other.name != public.name and other.name.lower() == public.name.lower():
             raise UserError(
-                f"{public.name} and {other.name} differ in capitals alone; ask for another name."
+                f"{public.name} and {other.name} differ only in capitals; ask for another name."
             )
         if other.name != public.name and _shares_key(public, other):
             raise UserError(
                 f"a key of {public.name} is enrolled already, as {other.name}; one silo counts "
-                "once: ask for keys of its own."
+                f"once: ask {public.name} for keys of its own."
             )
     former = known.get(public.name)
     if former and former.fingerprints != public.fingerprints:
@@ -214,22 +214,22 @@ def refuse(folder: Path, known: Mapping[str, Public], public: Public) -> None:
 
 
 def revoke(folder: Path, name: str) -> Public:
-    """Let a kit know a silo no more, and never by the same keys."""
+    """Remove a silo from a kit; its keys can never be enrolled again."""
     known = members(folder)
     if keys.vetted(name) not in known:
         raise UserError(
             f"{name} is not enrolled in {folder}; it has {', '.join(known) or 'no silos'}."
         )
-    # By its key, since a name may lose several.
-    kept = keys.fingerprint(keys.line(known[name].signing)).removeprefix("SHA256:")
-    place = folder / "revoked" / kept.replace("/", "_") / f"{name}.pub"
+    # The folder is named after the key, since one name may lose several keys.
+    key_name = keys.fingerprint(keys.line(known[name].signing)).removeprefix("SHA256:")
+    place = folder / "revoked" / key_name.replace("/", "_") / f"{name}.pub"
     atomic_files.write(place, known[name].text.encode(), public=True)
     (folder / "silos" / f"{name}.pub").unlink()
     return known[name]
 
 
 def refuse_changeable(folder: Path) -> None:
-    """Raise UserError for a kit in which other users of the machine could put keys of their own."""
+    """Raise UserError for a kit into which other users of the machine could put keys."""
     named = [folder / name for name in ("ca.crt", "tls.crt", "server.pub")]
     known = [folder / "silos", *atomic_files.listed(folder / "silos")]
     for place in (folder, *named, *known, folder / "revoked", *_below(folder / "revoked")):
@@ -241,11 +241,11 @@ def _revoked(folder: Path) -> list[Public]:
 
 
 def _below(folder: Path) -> list[Path]:
-    """All that lies below a folder; a folder in it that cannot be listed is an error."""
-    found = []
+    """All files and folders below a folder; raises UserError if one cannot be listed."""
+    places = []
     for place in atomic_files.listed(folder):
-        found += [place, *(_below(place) if place.is_dir() else ())]
-    return found
+        places += [place, *(_below(place) if place.is_dir() else ())]
+    return places
 
 
 def _shares_key(one: Public, other: Public) -> bool:

@@ -1,8 +1,7 @@
-"""The silos of a federation, told to each other in one file that the server has signed.
+"""The public keys of all silos of a federation, in one file that the server has signed.
 
-The signature says that the file comes from the server as it was. Whether the silos in it are those
-that one has a contract with, it does not say: a server could invent some. Fingerprints do, compared
-by telephone.
+The signature proves that the file comes from the server unchanged. It does not prove that the silos
+in it exist: a server could invent some. Silos compare fingerprints by telephone to be sure.
 """
 
 import base64
@@ -19,43 +18,43 @@ from hanse.security.keys import Public
 from hanse.security.kits import ServerKit
 
 FORMAT = "hanse-members/1"
-LARGEST = 64 * 2**20  # bytes: of tens of thousands of silos
+LARGEST = 64 * 2**20  # bytes; tens of thousands of silos
 
 
 def written(kit: ServerKit) -> str:
-    """The text of members.pub: all that are enrolled, and the server's signature."""
+    """The text of members.pub: the enrolled silos' public files, and the server's signature."""
     body = "".join([f"{FORMAT}\n", *(public.text for public in kit.silos.values())])
     signature = base64.b64encode(kit.signing.sign(body.encode())).decode()
     return f"{body}signature {signature}\n"
 
 
 def trust(folder: Path, file: Path) -> list[Public]:
-    """Let a silo's kit know the silos in members.pub; those that are new there.
+    """Add the silos in members.pub to a silo's kit; returns those that are new there.
 
-    Raises UserError unless the server signed the file, and for what `kits.enrol` refuses; then
-    none of them is taken.
+    Raises UserError if the server did not sign the file, or if `kits.enrol` refuses a silo; then
+    none is added.
     """
     kits.refuse_changeable(folder)
     server = keys.read_server(folder / "server.pub")
-    own = {key.stem: keys.read(key) for key in atomic_files.listed(folder) if _is_own(key)}
-    known = own | kits.members(folder)
-    found = _read(file, server)
-    for public in found:
+    own_files = {key.stem: keys.read(key) for key in atomic_files.listed(folder) if _is_own(key)}
+    known = own_files | kits.members(folder)
+    listed = _read(file, server)
+    for public in listed:
         former = known.get(public.name)
         if former and former.fingerprints != public.fingerprints:
             raise UserError(
                 f"{file} has other keys for {public.name} than this kit; ask {public.name} whether "
                 f"they are its own, and if so, remove {folder / 'silos' / public.name}.pub."
             )
-    others = {public.name: public for public in found if public.name not in own}
+    others = {public.name: public for public in listed if public.name not in own_files}
     for public in others.values():
         kits.refuse(folder, {**known, **others}, public)
     return [public for public in others.values() if kits.enrol(folder, public)]
 
 
 def _is_own(file: Path) -> bool:
-    mine = file.suffix == ".pub" and file.with_suffix(".key").exists()
-    return mine and file.stem not in keys.RESERVED
+    has_key = file.suffix == ".pub" and file.with_suffix(".key").exists()
+    return has_key and file.stem not in keys.RESERVED
 
 
 def _read(file: Path, server: Ed25519PublicKey) -> list[Public]:

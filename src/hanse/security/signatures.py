@@ -1,6 +1,6 @@
-"""Signed messages: who said what to whom, in which run and round, and whether it is said anew.
+"""Signed messages: sender, audience, run and round are proven, and each is accepted only once.
 
-The transport may be anything; what is not signed as below is refused. A signed message is
+They protect any transport: a message without a valid signature is refused. A signed message is
 
     "HSG1" · length of the head (4 bytes, little endian) · head · signature (64 bytes) · body
 
@@ -25,26 +25,26 @@ from hanse.errors import UserError
 from hanse.tensors.serialization import MessageError
 
 MAGIC = b"HSG1"
-DOMAIN = b"hanse signed message 1\0"  # so that a signature means nothing elsewhere
+DOMAIN = b"hanse signed message 1\0"  # makes a signature invalid for any other purpose
 SIGNATURE = 64  # bytes
 MAX_HEAD = 4096  # bytes; a longer one is refused before it is parsed
-SKEW = 300.0  # seconds that a message's clock and ours may differ
-KEPT = 86_400.0  # seconds after its last message in which a run is remembered: far more than SKEW
-MOST_RUNS = 1_000  # runs that are remembered; their names are the sender's to choose
+SKEW = 300.0  # seconds that the clocks of sender and receiver may differ
+KEPT = 86_400.0  # seconds that a run is remembered after its last message: far more than SKEW
+MOST_RUNS = 1_000  # runs that are remembered, since a sender may invent any number of them
 
 Direction = Literal["request", "reply", "statement"]
 
 
-class Untrusted(MessageError):  # noqa: N818 (said of a message)
-    """A message that is not what it should be, from whom it should be, for whom, or when."""
+class Untrusted(MessageError):  # noqa: N818 (an adjective of a message)
+    """A message with a wrong signature, sender, audience, direction, run or time."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What is signed along with a message's body.
+    """The fields that are signed together with the hash of a message's body.
 
-    run: which run. sequence: of a request, higher than all before in this run; of a reply, that of
-    the request. time: of signing, seconds since 1970.
+    sequence: higher than in all earlier requests of the run; a reply repeats its request's.
+    time: of signing, in seconds since 1970.
     """
 
     run: str
@@ -57,7 +57,7 @@ class Stamp:
 
 
 def sign(body: bytes, stamp: Stamp, key: Ed25519PrivateKey) -> bytes:
-    """A body with its stamp, signed."""
+    """The signed message with this body and stamp."""
     fields = {**asdict(stamp), "sha256": hashlib.sha256(body).hexdigest()}
     head = json.dumps(fields, separators=(",", ":")).encode()
     if len(head) > MAX_HEAD:
@@ -67,9 +67,9 @@ def sign(body: bytes, stamp: Stamp, key: Ed25519PrivateKey) -> bytes:
 
 
 def verify(message: bytes, known: Mapping[str, Ed25519PublicKey]) -> tuple[Stamp, bytes]:
-    """The stamp and the body of a message that one of the known has signed.
+    """The stamp and the body of a message that one of the known senders has signed.
 
-    Raises Untrusted for anything else. Whether it is for us, and new, `Inbox` finds out.
+    Raises Untrusted for any other message. `Inbox` checks the audience, and that it is new.
     """
     body = unverified(message)
     size = int.from_bytes(message[4:8], "little")
@@ -91,7 +91,7 @@ def verify(message: bytes, known: Mapping[str, Ed25519PublicKey]) -> tuple[Stamp
 
 
 def unverified(message: bytes) -> bytes:
-    """The body of a signed message, whoever signed it; raises Untrusted for what is none."""
+    """The body of a message whose signature is not checked; raises Untrusted if it has none."""
     size = int.from_bytes(message[4:8], "little")
     start = 8 + size + SIGNATURE
     if message[:4] != MAGIC or size > MAX_HEAD or len(message) < start:
@@ -122,10 +122,10 @@ def _parse(head: bytes) -> tuple[Stamp, str]:
 
 @dataclass
 class Outbox:
-    """Signs what one party sends.
+    """Signs the messages of one sender.
 
-    Sequences are the clock's nanoseconds, or one more than the last: they go on rising after a
-    restart, although nothing is kept.
+    A sequence is the clock's nanoseconds, or one more than the last: it rises after a restart too,
+    although nothing is stored.
     """
 
     sender: str
@@ -135,7 +135,7 @@ class Outbox:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def request(self, body: bytes, run: str, round: int, audience: str) -> tuple[bytes, Stamp]:
-        """A signed request, and its stamp, by which the reply is known."""
+        """A signed request and its stamp; the reply has the same sequence."""
         now = self.clock()
         with self._lock:
             self._last = max(self._last + 1, int(now * 1e9))
@@ -153,7 +153,7 @@ class Outbox:
 
 
 class Heard(NamedTuple):
-    """What was taken in one run: the highest sequence of each sender, and the last time."""
+    """The accepted messages of one run: the highest sequence of each sender, and the last time."""
 
     sequences: dict[str, int]
     time: float
@@ -161,12 +161,12 @@ class Heard(NamedTuple):
 
 @dataclass
 class Inbox:
-    """Opens what one party receives, and each message once.
+    """Opens the messages to one receiver, each only once.
 
-    owner: whose it is. direction: what it receives.
-    known: the public keys of those who may write.
-    file: where the highest sequences seen are kept, so that a restart does not forget them.
-    skew: seconds that a sender's clock may differ from ours.
+    owner: the receiver's name. direction: the only direction that is accepted.
+    known: the public keys of the senders, by name.
+    file: keeps the highest sequences, so that a restart does not forget them.
+    skew: seconds that a sender's clock may differ from the receiver's.
     """
 
     owner: str
@@ -182,10 +182,10 @@ class Inbox:
         self._seen = _kept(self.file)
 
     def open(self, message: bytes, run: str | None = None) -> tuple[Stamp, bytes]:
-        """The stamp and body of a message to us; raises Untrusted with the reason.
+        """The stamp and body of a message to the owner; raises Untrusted with the reason.
 
-        run: the only run whose messages are taken; None: any, each with sequences of its own.
-        That a message was seen is durable before it is handed on.
+        run: the only run whose messages are accepted; None: any run, each with its own sequences.
+        The message's sequence is on disk before this returns.
         """
         stamp, body = verify(message, self.known)
         if stamp.direction != self.direction:
@@ -196,18 +196,18 @@ class Inbox:
             raise Untrusted(
                 f"the message of {stamp.sender} belongs to the run {stamp.run!r:.80}, not {run}"
             )
-        late = self.clock() - stamp.time
-        if abs(late) > self.skew:
+        age = self.clock() - stamp.time
+        if abs(age) > self.skew:
             raise Untrusted(
-                f"the message of {stamp.sender} was signed {abs(late):,.0f} s "
-                f"{'ago' if late > 0 else 'in the future'} by its clock, more than "
+                f"the message of {stamp.sender} was signed {abs(age):,.0f} s "
+                f"{'ago' if age > 0 else 'in the future'} by its clock, more than "
                 f"{self.skew:g} s; it is an old one, or one of the clocks is wrong"
             )
         self._count(stamp)
         return stamp, body
 
     def _count(self, stamp: Stamp) -> None:
-        """Note a message as seen; raises Untrusted if it was, or a later one."""
+        """Store a message's sequence; raises Untrusted if this or a later one was stored before."""
         now = self.clock()
         with self._lock:
             former = self._seen.get(stamp.run, Heard({}, now))
@@ -216,7 +216,7 @@ class Inbox:
                     f"the message of {stamp.sender} came before, or after a later one; it is not "
                     "taken again"
                 )
-            # What came in a run that is forgotten is too old by now to be taken.
+            # Messages of a forgotten run are refused by their time.
             kept = {run: heard for run, heard in self._seen.items() if now - heard.time < KEPT}
             if stamp.run not in kept and len(kept) >= MOST_RUNS:
                 raise Untrusted(
@@ -229,17 +229,17 @@ class Inbox:
 
 
 def _kept(file: Path) -> dict[str, Heard]:
-    """The sequences in a file; a damaged one is refused, since forgetting would let replays in."""
+    """The sequences in a file; raises UserError for a damaged one, since replays would pass."""
     if (data := atomic_files.read(file)) is None:
         return {}
     try:
-        found = json.loads(data)
+        runs = json.loads(data)
         return {
-            str(run): Heard({str(name): int(last) for name, last in senders.items()}, float(when))
-            for run, (senders, when) in found.items()
+            str(run): Heard({str(name): int(last) for name, last in senders.items()}, float(time))
+            for run, (senders, time) in runs.items()
         }
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise UserError(
-            f"{file} cannot be read, which says what messages came before; bring it back from a "
+            f"{file} cannot be read; it lists the messages that came before. Bring it back from a "
             f"copy, or remove it after {SKEW:.0f} seconds without messages."
         ) from None

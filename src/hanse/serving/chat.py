@@ -1,4 +1,4 @@
-"""Talk with a trained adapter, or with its base model: `hanse chat`."""
+"""Answers of a trained adapter or of its base model to typed prompts: `hanse chat`."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -21,48 +21,51 @@ from hanse.serving.trained_adapter import Trained, find
 
 log = logging.getLogger(__name__)
 
-PLACE = "the prompt"  # where a row stands that was typed in
+PLACE = "the prompt"  # the place of a typed row, for messages
 
 
 @dataclass
 class Talk:
     """A conversation in the format of the rows that the adapter was trained on.
 
-    kind: of those rows. A conversation has a memory; with rows of other kinds each prompt stands
-        alone: after a completion nothing is said, and a label is an answer to its own text.
+    kind: of those rows. Only a conversation keeps the messages before; with rows of other kinds
+        each prompt stands alone.
     """
 
     trained: Trained
     learner: AdaptedModel
     kind: str
     messages: list[Mapping[str, str]] = field(default_factory=list)
-    turns: int = 0  # so that each draws its own random numbers
+    turns: int = 0  # each turn draws its own random numbers
 
     @property
     def labels(self) -> dict[str, str]:
-        """The words that answer a text; none where the answer is free, or a tag for each word."""
-        chosen = "label_words" in self.learner.backbone.head.reads
-        return self.trained.experiment.data.labels if chosen else {}
+        """The label words that the model chooses from; empty if it writes text or tags words."""
+        chooses = "label_words" in self.learner.backbone.head.reads
+        return self.trained.experiment.data.labels if chooses else {}
 
     def speak_as(self, base: bool) -> None:
-        """Let the base model speak from now on, or the adapted one."""
+        """Answer with the base model from now on, or with the adapted one."""
         self.trained.use(self.learner, base)
 
     def forget(self) -> None:
-        """Begin anew, as if nothing had been said."""
+        """Remove all messages of the conversation."""
         self.messages.clear()
         self.turns = 0
 
     def answer(self, prompt: str, decoding: Decoding, on_text: OnText | None = None) -> str:
-        """What the model says, word by word to `hear`; a conversation remembers both."""
+        """The model's answer; prompt and answer are added to the messages.
+
+        on_text: is called with each piece of the answer while the model writes.
+        """
         self.turns += 1
         seed = RoundContext(decoding.seed, self.turns).derive("answer")
-        asked = {"role": "user", "content": prompt}
-        ids = self._asked(asked)
+        message = {"role": "user", "content": prompt}
+        ids = self._prompt_tokens(message)
         backbone, adapter = self.learner.backbone, self.learner.active_adapter
-        (said,) = generate(backbone, adapter, [ids], replace(decoding, seed=seed), on_text)
-        self.messages += [asked, {"role": "assistant", "content": said}]
-        return said
+        (answer,) = generate(backbone, adapter, [ids], replace(decoding, seed=seed), on_text)
+        self.messages += [message, {"role": "assistant", "content": answer}]
+        return answer
 
     def choose(self, text: str) -> list[tuple[str, float]]:
         """The label words with their probabilities as the answer to a text, likeliest first."""
@@ -71,35 +74,36 @@ class Talk:
         (example,) = examples(experiment, [row], self.labels, "label_words", backbone)
         with torch.inference_mode():
             scores = self.learner.scores(self.learner.batch([example]))[0]
-        found = zip(self.labels.values(), scores.double().softmax(dim=0).tolist(), strict=True)
-        return sorted(found, key=lambda pair: -pair[1])
+        probabilities = scores.double().softmax(dim=0).tolist()
+        pairs = zip(self.labels.values(), probabilities, strict=True)
+        return sorted(pairs, key=lambda pair: -pair[1])
 
     @property
     def tags_words(self) -> bool:
-        """Whether it answers a text with a tag for each word."""
+        """True if the model answers a text with a tag for each word."""
         return "tags" in self.learner.backbone.head.reads
 
     def tags(self, text: str) -> list[tuple[str, str]]:
-        """The words of a text, as white space parts them, each with its likeliest tag.
+        """The words of a text, split at white space, each with its likeliest tag.
 
-        What is behind max_length is not read, nor what the tokenizer makes nothing of.
+        Words beyond max_length, and words without tokens, are left out.
         """
         experiment, backbone = self.trained.experiment, self.learner.backbone
-        known, words = experiment.data.labels, tuple(text.split())
-        any_tags = (next(iter(known)),) * len(words)
+        labels, words = experiment.data.labels, tuple(text.split())
+        any_tags = (next(iter(labels)),) * len(words)
         row = Row(words=words, tags=any_tags, text=" ".join(words), place=PLACE)
-        (example,) = examples(experiment, [row], known, "tags", backbone)
+        (example,) = examples(experiment, [row], labels, "tags", backbone)
         with torch.inference_mode():
             best = self.learner.forward(self.learner.batch([example])).argmax(dim=1).tolist()
-        room = backbone.max_length(experiment.model.max_length)
-        read = read_words(row, backbone.tokenizer, room)
+        max_length = backbone.max_length(experiment.model.max_length)
+        read = read_words(row, backbone.tokenizer, max_length)
         return [(words[at], example.classes[tag]) for at, tag in zip(read, best, strict=True)]
 
-    def _asked(self, message: Mapping[str, str]) -> list[int]:
+    def _prompt_tokens(self, message: Mapping[str, str]) -> list[int]:
         """The tokens after which the model answers."""
         tokenizer = self.learner.backbone.tokenizer
         if self.learner.backbone.head.splits:
-            return self._read(message)
+            return self._encoder_tokens(message)
         if self.kind == "messages":
             return question([*self.messages, message], tokenizer)
         ids = lead(tokenizer) + encode(tokenizer, [message["content"]])[0]
@@ -107,35 +111,34 @@ class Talk:
             raise UserError("the prompt is empty; write something.")
         return ids
 
-    def _read(self, message: Mapping[str, str]) -> list[int]:
-        """The tokens that an encoder reads, as it did in training."""
+    def _encoder_tokens(self, message: Mapping[str, str]) -> list[int]:
+        """The tokens that an encoder reads, made as in training."""
         backbone = self.learner.backbone
-        known = self.trained.experiment.data.labels
+        labels = self.trained.experiment.data.labels
         row = Row(prompt=message["content"], completion="?", place=PLACE)
         if self.kind == "messages":
-            talk = (*self.messages, message, {"role": "assistant", "content": "?"})
-            row = Row(messages=talk, place=PLACE)
+            messages = (*self.messages, message, {"role": "assistant", "content": "?"})
+            row = Row(messages=messages, place=PLACE)
         elif self.kind == "labelled":
-            row = Row(text=message["content"], label=next(iter(known)), place=PLACE)
-        (example,) = examples(self.trained.experiment, [row], known, "tokens", backbone)
+            row = Row(text=message["content"], label=next(iter(labels)), place=PLACE)
+        (example,) = examples(self.trained.experiment, [row], labels, "tokens", backbone)
         return list(example.ids[: example.prompt])
 
 
 def open_talk(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Talk:
-    """A talk with the adapter in a run's folder or a PEFT folder.
+    """A conversation with the adapter in a run's folder or a PEFT folder.
 
-    trusted: whether all code that the run names may run; see `loading.load_left`.
-
-    Raises UserError if there is none, or if its base model is not here.
+    trusted: true if all code that the run names may run; see `loading.load_left`.
+    Raises UserError if there is no adapter, or if its base model is not on this machine.
     """
     trained = find(folder, overrides, trusted)
     if trained.rounds is not None:
-        log.info("%s is not finished: this is what it knew after round %d", folder, trained.rounds)
+        log.info("%s is not finished: this is its adapter after round %d", folder, trained.rounds)
     return Talk(trained, trained.learner(Resources(), {}), _kind(folder, trained))
 
 
 def _kind(folder: Path, trained: Trained) -> str:
-    """The kind of rows that an adapter was trained on; a conversation if that cannot be told."""
+    """The kind of rows that an adapter was trained on; a conversation if that is not known."""
     if trained.experiment.data.labels:
         return "labelled"
     if not (folder / "experiment.yaml").is_file():

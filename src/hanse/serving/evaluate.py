@@ -1,4 +1,4 @@
-"""Score a run's adapter again beside its base model: `hanse evaluate`."""
+"""Scores of a run's adapter and of its base model: `hanse evaluate`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from hanse.serving import trained_adapter
 
 @dataclass(frozen=True)
 class Comparison:
-    """One task's scores of the base model and of the adapter, over the same rows."""
+    """The scores of one task for the base model and for the adapter, over the same rows."""
 
     base: Scores
     adapted: Scores
@@ -32,43 +32,43 @@ def compare(
     overrides: Iterable[str] = (),
     trusted: bool = False,
 ) -> dict[str, Comparison]:
-    """Each task's comparison on a split of the run's own data, or on all rows of another file.
+    """The comparison for each task, on a split of the run's data or on all rows of another file.
 
-    trusted: whether all code that the run names may run; see `loading.load_left`.
-    Raises UserError if the folder is no finished run, or if there is nothing to score.
+    trusted: true if all code that the run names may run; see `loading.load_left`.
+    Raises UserError if the folder is no finished run, or if there are no rows to score.
     """
     if not (run / "experiment.yaml").is_file():
         raise UserError(f"{run} is no run folder: it has no experiment.yaml.")
-    found = trained_adapter.find(run, overrides, trusted)
-    if found.rounds is not None:
+    trained = trained_adapter.find(run, overrides, trusted)
+    if trained.rounds is not None:
         raise UserError(
             f"{run} has no finished adapter; run `hanse resume {run}` first, or name another run."
         )
-    experiment, machine = found.experiment, Resources()
+    experiment, resources = trained.experiment, Resources()
     rows = _rows(run, experiment, data, split)
     tasks = build_tasks(experiment)
     example_kind = next(iter(tasks.values())).example_kind
-    labels = experiment.data.labels  # the run has written down those that it found
+    labels = experiment.data.labels  # the run has saved those of its data
     scored = examples(
         experiment,
         rows,
         labels,
         example_kind,
-        machine.backbone(experiment.model, example_kind, labels),
+        resources.backbone(experiment.model, example_kind, labels),
     )
-    learner = found.learner(machine, {split: scored})
+    learner = trained.learner(resources, {split: scored})
     result = {}
     for name, task in tasks.items():
-        found.use(learner, base=True)
+        trained.use(learner, base=True)
         base = task.evaluate(learner, split)
-        found.use(learner)
+        trained.use(learner)
         adapted = task.evaluate(learner, split)
         result[name] = Comparison(base, adapted, paired(adapted.items, base.items))
     return result
 
 
 def _rows(run: Path, experiment: Experiment, data: str | None, split: str) -> list[Row]:
-    """The rows to score; the run's own data are not needed, and may not be here, if others are."""
+    """The rows to score; the run's own data are not read if another file is named."""
     if data is not None:
         columns = experiment.data.columns
         return corpora.load(str(Path(data).expanduser()), columns=columns, split="test")

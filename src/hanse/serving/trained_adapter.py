@@ -1,8 +1,9 @@
-"""A trained adapter beside its base model, found in a run's folder or in a PEFT folder."""
+"""A trained adapter with its base model, from a run's folder or a PEFT folder."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hanse.data.example import Example
 from hanse.errors import UserError
@@ -21,15 +22,15 @@ from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import RESIDUAL
 from hanse.tensors.named import Tensors
 
-CLASSIFIES = {"SEQ_CLS": "classify", "TOKEN_CLS": "tag"}  # the objective of PEFT's task
+CLASSIFIES = {"SEQ_CLS": "classify", "TOKEN_CLS": "tag"}  # PEFT's task: our objective
 
 
 @dataclass(frozen=True)
 class Trained:
-    """An adapter and the experiment that says what it belongs to.
+    """An adapter, and the experiment with its base model and settings.
 
-    rounds: after how many an unfinished run left it; None if it is finished.
-    constants: what an unfinished run's adapter has beside its trained tensors.
+    rounds: the rounds that an unfinished run has done; None if it is finished.
+    constants: the tensors of an unfinished run's adapter that are not trained.
     """
 
     experiment: Experiment
@@ -37,44 +38,46 @@ class Trained:
     rounds: int | None = None
     constants: Constants = field(default_factory=Constants)
 
-    def learner(self, machine: Resources, splits: Mapping[str, Sequence[Example]]) -> AdaptedModel:
-        """A learner over these splits, with the adapter at work."""
+    def learner(
+        self, resources: Resources, splits: Mapping[str, Sequence[Example]]
+    ) -> AdaptedModel:
+        """A learner over these splits, with the adapter in use."""
         context = RoundContext(self.experiment.seed)
-        learner = machine.learner(self.experiment, splits, context, {})
+        learner = resources.learner(self.experiment, splits, context, {})
         self.use(learner)
         learner.backbone.read_constants(learner.adapter, self.tensors)
         return learner
 
     def use(self, learner: AdaptedModel, base: bool = False) -> None:
-        """Put the adapter to work in its learner, or nothing at all: the base model.
+        """Use the adapter in its learner, or the base model alone.
 
-        A head that is new belongs to the adapter; without it there is only the one it began with.
+        A new head belongs to the adapter; the base model then gets the head's initial values.
         """
         learner.put_constants(self.constants)
         if base and learner.backbone.fresh:
             learner.load(learner.initial())
             return
         learner.base_only = base
-        # PEFT may keep more on disk than what is trained.
-        own = {n: t for n, t in self.tensors.items() if n in learner.parameters()}
-        # An unfinished run's change of the base's weights is not in the adapter yet.
-        change = {n: t for n, t in self.tensors.items() if n.startswith(RESIDUAL)}
-        learner.load(own if base else {**own, **change})
+        # PEFT may store more than the trained tensors.
+        trained = {n: t for n, t in self.tensors.items() if n in learner.parameters()}
+        # The update of an unfinished run's base weights is not in its adapter yet.
+        residual = {n: t for n, t in self.tensors.items() if n.startswith(RESIDUAL)}
+        learner.load(trained if base else {**trained, **residual})
 
 
 def find(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Trained:
-    """What a run (finished or not) or a PEFT folder holds; no model is loaded yet.
+    """The adapter of a run (finished or not) or of a PEFT folder; no model is loaded yet.
 
-    trusted: whether all code that the run names may run; see `loading.load_left`.
+    trusted: true if all code that the run names may run; see `loading.load_left`.
     """
     if (folder / "experiment.yaml").is_file():
         experiment = loading.load_left(folder / "experiment.yaml", overrides, trusted)
         if (folder / "adapter" / WEIGHTS).is_file():
             tensors = adapter_files.read(folder / "adapter")[1]
-            there = AnyAdapter.model_validate({"from": str(folder / "adapter")})
-            # As it is on disk: exact aggregation may have raised its rank.
-            own = experiment.model_copy(update={"adapter": there})
-            return Trained(_named(own, folder / "adapter"), tensors)
+            # The settings on disk count, since exact aggregation may have raised the rank.
+            saved = AnyAdapter.model_validate({"from": str(folder / "adapter")})
+            experiment = experiment.model_copy(update={"adapter": saved})
+            return Trained(_named(experiment, folder / "adapter"), tensors)
         return _unfinished(folder, experiment)
     if (folder / CONFIG).is_file():
         return _plain(folder, overrides)
@@ -99,29 +102,32 @@ def _unfinished(folder: Path, experiment: Experiment) -> Trained:
 def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
     """A PEFT adapter, with the base model that its configuration names."""
     base, tensors = adapter_files.base_model(folder), adapter_files.read(folder)[1]
-    written = {"model": {"model_name_or_path": base}, "adapter": {"from": str(folder)}}
+    settings: dict[str, Any] = {
+        "model": {"model_name_or_path": base},
+        "adapter": {"from": str(folder)},
+    }
     file, objective = folder / CONFIG, CLASSIFIES.get(adapter_files.task(folder))
     if objective is None:
-        return Trained(loading.compose(written, "", file, overrides), tensors)
-    told = {"objective": objective, "data": {"labels": _labels(folder, base, objective)}}
-    experiment = loading.compose({**written, **told}, "", file, overrides)
+        return Trained(loading.compose(settings, "", file, overrides), tensors)
+    settings |= {"objective": objective, "data": {"labels": _labels(folder, base, objective)}}
+    experiment = loading.compose(settings, "", file, overrides)
     if not experiment.data.labels:
         raise UserError(
-            f"{file} is of a classifier, and neither {adapter_files.LABELS} beside it nor {base} "
-            "says which label each output is; name them all in their order, such as "
+            f"{file} belongs to a classifier, and neither {adapter_files.LABELS} beside it nor "
+            f"{base} names the labels of its outputs; name them all in their order, such as "
             "'data.labels={0: negative, 1: positive}'."
         )
     return Trained(_named(experiment, folder), tensors)
 
 
 def _labels(folder: Path, base: str, objective: str) -> dict[str, str]:
-    """What the outputs of a PEFT adapter stand for, as it says, or else its base model."""
+    """The labels of a PEFT adapter's outputs, from its folder or else from its base model."""
     example_kind = build_objective(Experiment.model_validate({"objective": objective})).example_kind
     return adapter_files.labels(folder) or {name: name for name in names(base, example_kind)}
 
 
 def _named(experiment: Experiment, folder: Path) -> Experiment:
-    """The experiment with its labels in the order of the adapter's outputs, if it says which."""
+    """The experiment with its labels in the order of the adapter's outputs, if that is known."""
     if not adapter_files.labels(folder):
         return experiment
     labels = outputs(experiment, experiment.data.labels or adapter_files.labels(folder))

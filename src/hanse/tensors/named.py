@@ -1,4 +1,4 @@
-"""Arithmetic on named tensors: the only algebra that algorithms and aggregators need."""
+"""Arithmetic on named tensors, for algorithms and aggregators."""
 
 import hashlib
 import re
@@ -31,7 +31,7 @@ def zeros(layout: Layout) -> dict[str, Tensor]:
 
 
 def map_tensors(function: Callable[..., Tensor], *groups: Tensors) -> dict[str, Tensor]:
-    """Apply `function` name by name; all groups must have the same names."""
+    """The results of `function` name by name; all groups must have the same names."""
     first = groups[0]
     for other in groups[1:]:
         if other.keys() != first.keys():
@@ -41,40 +41,40 @@ def map_tensors(function: Callable[..., Tensor], *groups: Tensors) -> dict[str, 
 
 
 def add(a: Tensors, b: Tensors) -> dict[str, Tensor]:
-    """a + b, name by name."""
+    """The sum a + b, name by name."""
     return map_tensors(torch.add, a, b)
 
 
 def subtract(a: Tensors, b: Tensors) -> dict[str, Tensor]:
-    """a - b, name by name."""
+    """The difference a - b, name by name."""
     return map_tensors(torch.sub, a, b)
 
 
 def add_where_present(a: Tensors, by: Tensors) -> dict[str, Tensor]:
-    """a + by for the names that are in `by`, all of which `a` must have, and a for the others."""
+    """The tensors of `a` with those of `by` added; all names of `by` must be in `a`."""
     return {**a, **add({name: a[name] for name in by}, by)}
 
 
 def scale(a: Tensors, factor: float) -> dict[str, Tensor]:
-    """factor · a, name by name."""
+    """The product factor · a, name by name."""
     return {name: tensor * factor for name, tensor in a.items()}
 
 
 def add_prefix(prefix: str, a: Tensors) -> dict[str, Tensor]:
-    """The same tensors, each name behind a prefix, so that several groups can travel as one."""
+    """The same tensors with a prefix before each name; several groups can then be sent as one."""
     return {prefix + name: tensor for name, tensor in a.items()}
 
 
 def strip_prefix(a: Mapping[str, Value], prefix: str) -> dict[str, Value]:
-    """The tensors, or numbers, whose names begin with a prefix, without it."""
+    """The tensors or numbers whose names begin with a prefix, which is removed."""
     start = len(prefix)
     return {name[start:]: value for name, value in a.items() if name.startswith(prefix)}
 
 
 def matching(a: Tensors, patterns: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors in whose names any of these regular expressions is found."""
-    found = [re.compile(pattern) for pattern in patterns]
-    return {n: t for n, t in a.items() if any(pattern.search(n) for pattern in found)}
+    """The tensors whose names match any of these regular expressions somewhere."""
+    compiled = [re.compile(pattern) for pattern in patterns]
+    return {n: t for n, t in a.items() if any(pattern.search(n) for pattern in compiled)}
 
 
 def drop(a: Tensors, others: Tensors) -> dict[str, Tensor]:
@@ -83,40 +83,40 @@ def drop(a: Tensors, others: Tensors) -> dict[str, Tensor]:
 
 
 def dot(a: Tensors, b: Tensors) -> Tensor:
-    """⟨a, b⟩ over all tensors, a scalar that gradients can flow through."""
+    """The scalar product ⟨a, b⟩ over all tensors, differentiable."""
     return torch.stack([(a[name] * b[name]).sum() for name in sorted(a)]).sum()
 
 
 def all_finite(a: Tensors) -> bool:
-    """Whether no tensor holds NaN or an infinity."""
+    """True if no tensor holds NaN or an infinity."""
     return all(bool(torch.isfinite(t).all()) for t in a.values() if t.is_floating_point())
 
 
 def squared_distance(a: Tensors, b: Tensors) -> Tensor:
-    """‖a - b‖² over all tensors, a scalar that gradients can flow through."""
+    """The squared distance ‖a - b‖² over all tensors, differentiable."""
     near = {name: b[name].to(a[name].device) for name in sorted(b)}
     return torch.stack([(a[name] - near[name]).square().sum() for name in near]).sum()
 
 
 def norm(a: Tensors) -> float:
-    """‖a‖, the L2 norm over all tensors, accumulated in float64."""
+    """The L2 norm ‖a‖ over all tensors, accumulated in float64."""
     return float(sum(float(tensor.double().square().sum()) for tensor in a.values()) ** 0.5)
 
 
 def digest(a: Tensors) -> str:
-    """A hash of names and values: another one for tensors that differ in a single bit."""
-    found = hashlib.sha256()
+    """The SHA-256 of names and values; a single different bit changes it."""
+    sha = hashlib.sha256()
     for name in sorted(a):
-        found.update(name.encode())
-        found.update(a[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        sha.update(name.encode())
+        sha.update(a[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
 
 
 def refuse_unlike(mine: Tensors, theirs: Tensors) -> None:
     """Raise UserError unless both have the same names and shapes."""
-    if strange := sorted(mine.keys() ^ theirs.keys()):
+    if different := sorted(mine.keys() ^ theirs.keys()):
         raise UserError(
-            f"the adapters are not of one kind: only one of them has {strange[0]}; "
+            f"the adapters are not of one kind: only one of them has {different[0]}; "
             "give all clients the same adapter and the same base model."
         )
     for name, tensor in mine.items():
@@ -128,10 +128,10 @@ def refuse_unlike(mine: Tensors, theirs: Tensors) -> None:
 
 
 class RunningMean:
-    """Σ wₖ·aₖ / Σ wₖ, accumulated in float64 one group at a time.
+    """The weighted mean Σ wₖ·aₖ / Σ wₖ, accumulated in float64 one group at a time.
 
-    Only the running sum is held, so memory does not depend on the number of groups. The caller
-    adds the groups in a fixed order: floating-point sums depend on it.
+    Only the running sum is kept, so that memory does not depend on the number of groups. The caller
+    adds the groups in a fixed order, since floating-point sums depend on it.
     """
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class RunningMean:
         self._dtypes: dict[str, torch.dtype] = {}
 
     def add(self, tensors: Tensors, weight: float) -> None:
-        """Count `tensors` with `weight`; the names must be those of the first group."""
+        """Add a group with its weight; its names must be those of the first group."""
         self.weight += weight
         if not self._sum:
             self._dtypes = {name: tensor.dtype for name, tensor in tensors.items()}

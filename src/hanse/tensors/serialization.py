@@ -22,9 +22,9 @@ MAX_HEADER = 16 * 2**20  # bytes; a longer header is refused before it is parsed
 
 
 class MessageError(ValueError):
-    """Bytes that are not a message, or a message that is not what was asked for.
+    """Bytes that are no message, or a message of the wrong kind.
 
-    The sentence may quote what came, so it is cleaned.
+    The sentence may quote the message, so it is cleaned.
     """
 
     def __init__(self, sentence: str = "") -> None:
@@ -32,7 +32,7 @@ class MessageError(ValueError):
 
 
 def pack(header: Mapping[str, str], numbers: Numbers, groups: Groups) -> bytes:
-    """Bytes of a header, plain numbers and groups of tensors; no "/" in the name of a group."""
+    """The bytes of a header, plain numbers and groups of tensors; group names contain no "/"."""
     flat = {
         f"{group}/{name}": tensor.detach().cpu().contiguous()
         for group, tensors in groups.items()
@@ -40,16 +40,16 @@ def pack(header: Mapping[str, str], numbers: Numbers, groups: Groups) -> bytes:
     }
     flat[NUMBERS] = torch.tensor([float(value) for value in numbers.values()], dtype=torch.float64)
     fields = {"format": FORMAT, **header, "numbers": list(numbers), "groups": sorted(groups)}
-    # One entry: safetensors writes several in another order each time.
+    # A single entry, since safetensors writes several in a random order.
     return safetensors.torch.save(own_storage(flat), metadata={HEADER: json.dumps(fields)})
 
 
 def unpack(
     data: bytes, message: str
 ) -> tuple[dict[str, str], dict[str, float], dict[str, dict[str, Tensor]]]:
-    """Header, numbers and groups of a message of the given sort; the inverse of `pack`.
+    """The header, numbers and groups of a message of the given kind; the inverse of `pack`.
 
-    Texts and names of numbers are cleaned: they go on to logs, the terminal and reports.
+    Texts and names of numbers are cleaned, since logs, the terminal and reports show them.
     """
     header = _header(data)
     if header.get("format") != FORMAT or header.get("message") != message:
@@ -73,19 +73,19 @@ def unpack(
     ):
         raise MessageError(f"this {message} has no valid numbers or kind")
     groups: dict[str, dict[str, Tensor]] = {group: {} for group in known}
-    for key, tensor in sorted(flat.items()):  # safetensors has another order each time
+    for key, tensor in sorted(flat.items()):  # safetensors reads them in a random order
         group, slash, name = key.partition("/")
         if not slash or group not in groups:
             raise MessageError(f"the tensor {key!r} belongs to no group")
         groups[group][name] = tensor
-    told = dict(zip(map(cleaned, names), values.tolist(), strict=True))
-    if len(told) < len(names):
+    numbers = dict(zip(map(cleaned, names), values.tolist(), strict=True))
+    if len(numbers) < len(names):
         raise MessageError(f"this {message} has two numbers of one name")
-    return {key: cleaned(value) for key, value in header.items()}, told, groups
+    return {key: cleaned(value) for key, value in header.items()}, numbers, groups
 
 
 def whole_number(numbers: Numbers, name: str) -> int:
-    """The number `name`, which must be there and be a whole one."""
+    """The number of that name; raises MessageError unless it is there and whole."""
     value = numbers.get(name, math.nan)
     if not 0 <= value < 2**53 or value != int(value):
         raise MessageError(f"{name} is {value}, expected a whole number")
@@ -93,21 +93,21 @@ def whole_number(numbers: Numbers, name: str) -> int:
 
 
 def _header(data: bytes) -> dict[str, Any]:
-    """The fields at the head of a message."""
+    """The fields of a message's header."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or not 2 <= size <= min(MAX_HEADER, len(data) - 8):
         raise MessageError("these bytes are not a safetensors file")
     try:
-        found = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][HEADER])
+        fields = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][HEADER])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise MessageError("these bytes have no readable header") from None
-    if not isinstance(found, dict):
+    if not isinstance(fields, dict):
         raise MessageError("these bytes have no readable header")
-    return found
+    return fields
 
 
 def own_storage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, those that share memory with another one copied (safetensors asks it)."""
+    """The tensors, with copies of those that share memory, as safetensors requires."""
     seen: set[int] = set()
     result = {}
     for name, tensor in tensors.items():

@@ -1,24 +1,24 @@
 """The first singular vectors of a matrix: exact where that is cheap, else by subspace iteration.
 
-The iteration is the randomized one of Halko, Martinsson and Tropp (2011, 0909.4061), with more
-columns than are wanted, until the singular values no longer change. Its random start is always the
-same, but threads and processors round differently: whoever needs the same vectors elsewhere must
-send them.
+The iteration is the randomized one of Halko, Martinsson and Tropp (2011, 0909.4061) with more
+columns than wanted; it ends when the singular values no longer change. Its random start is always
+the same, but processors and numbers of threads round differently. If another machine needs the same
+vectors, they must be sent to it.
 """
 
 import torch
 from torch import Tensor
 
-EXACT = 256  # rows or columns up to which everything is computed
+EXACT = 256  # rows or columns up to which all singular vectors are computed
 SPARE = 16  # the least number of columns beyond those that are wanted
 SETTLED = 3e-5  # relative change of the singular values at which the iteration ends
 MOST = 100  # iterations
 
 
 def first_vectors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """U (m, r), the singular values (r,) and V (n, r) of an (m, n) matrix.
+    """The first U (m, r), singular values (r,) and V (n, r) of an (m, n) matrix.
 
-    Of a vector and its opposite, the one is taken whose V has a positive largest entry.
+    Signs are chosen so that the largest entry of each column of V is positive.
     """
     columns = rank + max(SPARE, rank)
     least = min(matrix.shape)
@@ -33,7 +33,7 @@ def first_vectors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _iterated(matrix: Tensor, rank: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The same by powers of matrixᵀ·matrix on a random start, orthogonal at each step."""
+    """Subspace iteration: powers of matrixᵀ·matrix on a random start, orthogonal at each step."""
     draw = torch.Generator().manual_seed(0)
     start = torch.randn(matrix.shape[1], columns, generator=draw).to(matrix)
     right = torch.linalg.qr(start).Q
