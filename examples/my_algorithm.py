@@ -21,8 +21,8 @@ class Democracy(Algorithm):
 
     def train(self, instruction: Instruction, client: Client) -> Update:
         """At the client: train from what was sent, and send how it changed, with weight one."""
-        change, fit = client.learner.change(instruction.tensors)
-        return Update(change, fit.numbers(), weight=1.0)
+        change, result = client.learner.change(instruction.tensors)
+        return Update(change, result.numbers(), weight=1.0)
 
     def step(self, state: State, combined: Aggregate, server: Server) -> State:
         """At the server: take a part of the mean change."""

@@ -161,7 +161,7 @@ def test_one_sentence_for_each_mistake(
 @pytest.mark.parametrize("words", [["data.test=0"], ["evaluation.test=false"]])
 def test_a_task_that_would_be_left_out(home: Path, tmp_path: Path, words: list[str]) -> None:
     words = [*words, f"output_dir={tmp_path / 'run'}"]
-    with pytest.raises(UserError, match="takes so long that it is measured on test"):
+    with pytest.raises(UserError, match="takes so long that it scores test rows"):
         simulation.run(load(home / "asked.yaml", words))
     assert not (tmp_path / "run").exists()
 

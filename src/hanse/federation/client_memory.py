@@ -1,7 +1,7 @@
-"""What a client remembers: a draft until the server says that its round was counted.
+"""A client's memory: a draft until the server says that the round was counted.
 
-Otherwise a late or lost reply would break what rests on memory (error feedback, control
-variates): the client would believe in an update that the server never used.
+Without drafts a late or lost reply would break error feedback and control variates: the client
+would build on an update that the server never used.
 """
 
 import hashlib
@@ -14,39 +14,37 @@ from hanse.errors import UserError
 from hanse.federation.interfaces.results import Memory
 from hanse.tensors.serialization import MessageError, pack, unpack
 
-MEMORIES_KEPT = (
-    2  # counted memories kept: the server may fall back by one round after a damaged checkpoint
-)
+MEMORIES_KEPT = 2  # counted rounds; the server may fall back by one after a damaged checkpoint
 _NAME = re.compile(r"round-(\d{5,})-([0-9a-f]{64})\.safetensors")
 
 
-class LostMemory(UserError):  # noqa: N818 (said of what happened)
-    """A client's memory of a counted round is gone or damaged; going on would change the result."""
+class LostMemory(UserError):  # noqa: N818 (the condition, not an error of the user's)
+    """The memory of a counted round is missing or damaged; continuing would change the result."""
 
 
 @dataclass(frozen=True)
 class MemoryStore:
-    """One client's memory on disk: one file a round, whose name carries its content's hash."""
+    """One client's memory on disk: one file for each round, with the content's hash in its name."""
 
     folder: Path
 
     def open(self, counted: int) -> dict[str, Memory]:
-        """What the client knew after its last counted round, by part; drafts after it are dropped.
+        """The memory after the last counted round, by part; drafts of later rounds are dropped.
 
-        counted: the last round that the server has used and of which there is a memory, or 0.
+        counted: the last counted round with a memory, or 0.
         Raises LostMemory if that round's memory is not whole, and UserError if the system refuses
         to read it; then nothing is dropped.
         """
-        known = self.look(counted)  # first: nothing is removed if this one cannot be read
+        memory = self.look(counted)  # first: nothing is removed if this one cannot be read
         files = self._files()
-        kept = [round for round in sorted(files) if round <= counted]
-        for round in files.keys() - set(kept[-MEMORIES_KEPT:]):
+        counted_rounds = [round for round in sorted(files) if round <= counted]
+        for round in files.keys() - set(counted_rounds[-MEMORIES_KEPT:]):
             with atomic_files.explained(files[round]):
                 files[round].unlink(missing_ok=True)
-        return known
+        return memory
 
     def look(self, counted: int) -> dict[str, Memory]:
-        """The same, but nothing is dropped: for requests that come after a round's training."""
+        """The same, but nothing is dropped: for requests that follow a round's training."""
         if counted == 0:
             return {}
         file = self._files().get(counted)
@@ -59,13 +57,13 @@ class MemoryStore:
         return _parsed(file, data)
 
     def draft(self, round: int, memory: dict[str, Memory]) -> bool:
-        """Write what the client would know if this round is counted; whether there is anything.
+        """Write the memory that holds if this round is counted; return whether there is one.
 
-        Who remembers nothing needs no file, and the server must not ask for one. It knows from the
-        reply: if missing files stood for nothing, none could ever be missed.
+        A client without memory writes no file, and its reply says so, since the server must not
+        ask for one later. A missing file therefore always means a lost memory.
         """
         groups = {part: tensors for part, tensors in memory.items() if tensors}
-        if not groups and not self._files():  # what there is must be followed by nothing
+        if not groups and not self._files():  # an empty memory must replace one that exists
             return False
         data = pack({"message": "memory", "kind": "client"}, {}, groups)
         name = f"round-{round:05d}-{hashlib.sha256(data).hexdigest()}.safetensors"
@@ -73,13 +71,14 @@ class MemoryStore:
         return True
 
     def _files(self) -> dict[int, Path]:
-        """The files there are, by round."""
-        found = atomic_files.listed(self.folder)
-        matches = ((_NAME.fullmatch(path.name), path) for path in found)
+        """The memory files by round."""
+        paths = atomic_files.listed(self.folder)
+        matches = ((_NAME.fullmatch(path.name), path) for path in paths)
         return {int(match[1]): path for match, path in matches if match}
 
 
 def _parsed(file: Path, data: bytes) -> dict[str, Memory]:
+    """The memory in a file's bytes, by part."""
     try:
         if hashlib.sha256(data).hexdigest() not in file.name:
             raise MessageError("its content is not what its name's hash says")

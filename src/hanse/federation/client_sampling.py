@@ -1,4 +1,4 @@
-"""Which clients take part in a round."""
+"""Sampling of the clients of a round."""
 
 from collections.abc import Mapping
 
@@ -9,15 +9,15 @@ from hanse.randomness import RoundContext
 
 
 def taking_part(clients: int, fraction: float) -> int:
-    """How many of so many clients take part in a round."""
+    """The number of clients that take part in a round, at least one."""
     return max(1, round(fraction * clients))
 
 
 def sample(
     profiles: Mapping[str, ClientProfile], fraction: float, context: RoundContext
 ) -> dict[str, ClientProfile]:
-    """The clients of a round: a seeded draw without replacement, in client order."""
-    wanted = taking_part(len(profiles), fraction)
-    drawn = torch.randperm(len(profiles), generator=context.generator("clients"))[:wanted]
-    chosen = set(drawn.tolist())
-    return {name: p for index, (name, p) in enumerate(profiles.items()) if index in chosen}
+    """The clients of a round in client order, drawn by seed without replacement."""
+    number = taking_part(len(profiles), fraction)
+    drawn = torch.randperm(len(profiles), generator=context.generator("clients"))[:number]
+    places = set(drawn.tolist())
+    return {name: p for place, (name, p) in enumerate(profiles.items()) if place in places}

@@ -1,4 +1,4 @@
-"""Which parts go together, said before any client is asked."""
+"""The check that a method's parts fit together, before any client is asked."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ WORDS = {
 
 
 def check(algorithm: Algorithm, upload: Sequence[Transform], aggregator: Aggregator) -> None:
-    """Refuse a combination that cannot work: raise UserError with the offender and a way out."""
-    _check_rule(algorithm, aggregator)
+    """Raise UserError for parts that do not fit together; it names a part and a way out."""
+    _check_aggregator(algorithm, aggregator)
     rule = type(aggregator).__name__
     for transform in upload:
         name = type(transform).__name__
@@ -33,20 +33,19 @@ def check(algorithm: Algorithm, upload: Sequence[Transform], aggregator: Aggrega
             )
 
 
-def _check_rule(algorithm: Algorithm, aggregator: Aggregator) -> None:
-    """Whether the aggregator gives what the algorithm needs of it."""
+def _check_aggregator(algorithm: Algorithm, aggregator: Aggregator) -> None:
+    """Raise UserError unless the aggregator gives what the algorithm needs."""
     name, rule = type(algorithm).__name__, type(aggregator).__name__
     needed = {*algorithm.needs, *([UPDATES] if algorithm.combines else [])}
     needed |= {NUMBERS} if algorithm.numbers else set()
     given = aggregator.gives - ({UPDATES} if aggregator.sums_only else set())
-    lacking = [words for what, words in WORDS.items() if what in needed - given]
-    if not lacking:
+    missing = " and ".join(words for need, words in WORDS.items() if need in needed - given)
+    if not missing:
         return
     other = "another algorithm"
     if algorithm.needs == EVERYTHING:
         other = f"declare what {name} needs, if it is less"
-    lacks = " and ".join(lacking)
-    why = f"{name} needs {lacks}, which {rule} does not give"
+    reason = f"{name} needs {missing}, which {rule} does not give"
     if aggregator.sums_only:
-        why = f"{rule} sees only sums, but {name} needs {lacks}"
-    raise UserError(f"{why}; choose the aggregator mean, or {other}.")
+        reason = f"{rule} sees only sums, but {name} needs {missing}"
+    raise UserError(f"{reason}; choose the aggregator mean, or {other}.")

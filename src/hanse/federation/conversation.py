@@ -117,9 +117,9 @@ class Conversation:
                 yield ready.pop()
 
     def _is_awaited(self, sender: str, reply: Reply, size: int) -> bool:
-        """Whether this is the one reply that its sender owes.
+        """True for the one reply that its sender owes.
 
-        Otherwise it is counted nowhere, and a client that lacks the constants is asked once more.
+        Any other reply is counted nowhere; a client that lacks the constants is asked once more.
         """
         if sender not in self._missing or (reply.kind, reply.round) != (self.kind, self.round):
             facts = (reply.client, reply.kind, reply.round)

@@ -16,13 +16,13 @@ from hanse.observability.requests import request_id
 from hanse.tensors.named import Layout, Tensors, strip_prefix
 from hanse.tensors.serialization import Groups, MessageError, Numbers, pack, unpack, whole_number
 
-AGREE, AGREED = "agree", "agreed"  # kinds: what a client was sent, by its word and all others'
-LARGEST_NUMBER = 1e100  # far from where sums and products of numbers overflow
+AGREE, AGREED = "agree", "agreed"  # kinds of requests in which silos compare what they got
+LARGEST_NUMBER = 1e100  # sums and products of such numbers do not overflow
 
 
 @dataclass(frozen=True)
 class ClientProfile:
-    """What the server knows of one client: its name, its training examples, and plain numbers."""
+    """One client as the server knows it: its name, number of training examples, plain numbers."""
 
     name: str
     examples: int
@@ -31,7 +31,7 @@ class ClientProfile:
 
 @dataclass(frozen=True)
 class Instruction:
-    """What an algorithm sends one client: tensors, and numbers that configure this client."""
+    """An algorithm's message to one client: tensors, and numbers that configure the client."""
 
     tensors: Tensors = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
@@ -39,9 +39,9 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Update:
-    """What comes back: tensors, numbers such as steps and loss, and the weight in the mean.
+    """A client's result: tensors, numbers such as steps and loss, and its weight in the mean.
 
-    keeps_memory: whether the client keeps anything from this round for its next one.
+    keeps_memory: whether the client keeps a memory of this round.
     """
 
     tensors: Tensors = field(default_factory=dict)
@@ -101,16 +101,16 @@ class Request:
         note = Instruction(groups.pop("note", {}), strip_prefix(numbers, "note/"))
         constants = header.get("constants", ""), groups.pop("constants", {})
         if not re.fullmatch("([0-9a-f]{64})?", constants[0]):  # it becomes the name of a file
-            raise MessageError("the hash of the adapter's constants is none")
+            raise MessageError("the hash of the adapter's constants is not a hash")
         round, counted = whole_number(numbers, "round"), whole_number(numbers, "counted")
         return Request(header["kind"], round, counted, instruction, groups, note, *constants)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A client's message to the server: an update, or one sentence that says why there is none.
+    """A client's message to the server: an update, or one sentence on why there is none.
 
-    lacks: the hash of the constants that the client must be sent before it can do what was asked.
+    lacks: the hash of the constants that the client needs before it can answer.
     """
 
     client: str
@@ -123,7 +123,7 @@ class Reply:
     def pack(self) -> bytes:
         """This reply as bytes."""
         header = {"message": "reply", "kind": self.kind, "client": self.client}
-        header |= {name: said for name in ("error", "lacks") if (said := getattr(self, name))}
+        header |= {name: text for name in ("error", "lacks") if (text := getattr(self, name))}
         numbers: dict[str, float] = {"round": self.round, "weight": self.update.weight}
         numbers |= {"remembered": self.update.keeps_memory}
         numbers |= {f"update/{name}": value for name, value in self.update.numbers.items()}
@@ -136,8 +136,8 @@ class Reply:
         if "weight" not in numbers:
             raise MessageError("the reply has no weight")
         tensors = groups.get("update", {})
-        own, remembered = strip_prefix(numbers, "update/"), numbers.get("remembered") != 0
-        update = Update(tensors, own, numbers["weight"], remembered)
+        reported, keeps_memory = strip_prefix(numbers, "update/"), numbers.get("remembered") != 0
+        update = Update(tensors, reported, numbers["weight"], keeps_memory)
         client, error, lacks = (header.get(name, "") for name in ("client", "error", "lacks"))
         return Reply(client, header["kind"], whole_number(numbers, "round"), update, error, lacks)
 
@@ -145,24 +145,24 @@ class Reply:
 def validate_update(
     update: Update, expected: Layout, numbers: Iterable[str] = (), most: float = 1e12
 ) -> None:
-    """The schema gate: raise MessageError unless `update` has exactly the expected tensors.
+    """Raise MessageError unless `update` has exactly the expected tensors (the schema gate).
 
     Names, shapes and dtypes must be those of `expected`; every value and number must be finite,
     and the weight between 0 and `most`.
 
-    numbers: those that must be there and at least 0, since the algorithm calculates with them.
+    numbers: the algorithm's numbers, which must exist and be at least 0.
     """
-    if lacking := sorted({*numbers} - update.numbers.keys()):
-        raise MessageError(f"the number {lacking[0]} is missing, which the algorithm needs")
+    if missing := sorted({*numbers} - update.numbers.keys()):
+        raise MessageError(f"the number {missing[0]} is missing, which the algorithm needs")
     if update.tensors.keys() != expected.keys():
-        strange = sorted(update.tensors.keys() ^ expected.keys())[:3]
-        raise MessageError(f"tensors missing or not asked for: {', '.join(strange)}")
+        different = sorted(update.tensors.keys() ^ expected.keys())[:3]
+        raise MessageError(f"tensors missing or not asked for: {', '.join(different)}")
     for name, tensor in update.tensors.items():
-        want = expected[name]
-        if tensor.shape != want.shape or tensor.dtype != want.dtype:
+        form = expected[name]
+        if tensor.shape != form.shape or tensor.dtype != form.dtype:
             raise MessageError(
                 f"{name} came as {tuple(tensor.shape)} {tensor.dtype}, "
-                f"expected {tuple(want.shape)} {want.dtype}"
+                f"expected {tuple(form.shape)} {form.dtype}"
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise MessageError(f"{name} has values that are not finite")

@@ -21,7 +21,7 @@ class Pipeline:
     transforms: tuple[Transform, ...] = ()
 
     def place(self, index: int) -> str:
-        """The name under which the state and memory of the transform at `index` are kept."""
+        """The key of the state and memory of the transform at `index`."""
         return f"{self.direction}.{index}"
 
     def init(self, expected: Layout) -> dict[str, Tensors]:
@@ -33,13 +33,13 @@ class Pipeline:
         return states
 
     def layout(self, expected: Layout, states: TransformStates) -> Layout:
-        """What `encode` makes of tensors of this layout."""
+        """The layout of encoded tensors."""
         for index, transform in enumerate(self.transforms):
             expected = transform.layout(expected, states.get(self.place(index), {}))
         return expected
 
     def broadcast(self, states: TransformStates) -> dict[str, Tensors]:
-        """What clients are told of the states, by place."""
+        """The part of the states that every request carries, by place."""
         return {
             self.place(index): transform.broadcast(states.get(self.place(index), {}))
             for index, transform in enumerate(self.transforms)
@@ -52,25 +52,25 @@ class Pipeline:
         states: TransformStates,
         context: RoundContext,
     ) -> Tensors:
-        """At the sender; `memory` holds each transform's own, by place, and is updated."""
+        """Encode at the sender; `memory` holds each transform's memory by place, and is updated."""
         for index, transform in enumerate(self.transforms):
             place = self.place(index)
-            kept: dict[str, Tensor] = memory.setdefault(place, {})
-            tensors = transform.encode(tensors, kept, states.get(place, {}), context)
+            own: dict[str, Tensor] = memory.setdefault(place, {})
+            tensors = transform.encode(tensors, own, states.get(place, {}), context)
         return tensors
 
     def decode(self, tensors: Tensors, states: TransformStates, context: RoundContext) -> Tensors:
-        """At the receiver."""
+        """Decode at the receiver."""
         for index, transform in reversed(list(enumerate(self.transforms))):
             tensors = transform.decode(tensors, states.get(self.place(index), {}), context)
         return tensors
 
     def finish(
-        self, combined: Aggregate, states: TransformStates
+        self, aggregate: Aggregate, states: TransformStates
     ) -> tuple[Aggregate, dict[str, Tensors]]:
-        """On the server, after combining: the result, and every transform's next state."""
+        """Finish an aggregate on the server; return it with every transform's next state."""
         following: dict[str, Tensors] = {}
         for index, transform in reversed(list(enumerate(self.transforms))):
             place = self.place(index)
-            combined, following[place] = transform.finish(combined, states.get(place, {}))
-        return combined, following
+            aggregate, following[place] = transform.finish(aggregate, states.get(place, {}))
+        return aggregate, following

@@ -165,7 +165,7 @@ class RoundExchange:
         )
 
     def _accepts(self, kind: str, reply: Reply, size: int, layout: Layout) -> bool:
-        """Whether a reply has a valid update; log and ledger have the reason if it has none."""
+        """True if a reply has a valid update; otherwise log and ledger get the reason."""
         if reply.error:
             extra = self._log_fields("refused", reply.client, kind)
             log.warning("%s did not answer: %s", reply.client, reply.error, extra=extra)

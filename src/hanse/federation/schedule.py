@@ -1,4 +1,4 @@
-"""The schedule of a run: its rounds, who takes part, and when it is measured."""
+"""The schedule of a run: rounds, share of clients, evaluation, deadlines."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,17 +6,17 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a run goes on, who takes part, and when it is measured.
+    """The number of rounds, the clients of each, and the times of evaluation.
 
-    fraction_train: share of the clients in each round, at least one, drawn by seed.
-    validate_every: rounds between two looks at the validation split; 0 for none.
+    fraction_train: share of the clients in each round, at least one client, drawn by seed.
+    validate_every: rounds between two evaluations on the validation split; 0: after the last only.
     test: whether the test split is scored before the first round and after the last; "final": after
         the last only.
     evaluate_clients: whether each client scores the result on its own held-out rows.
-    deadline: seconds a client has for one answer; None waits.
+    deadline: seconds that a client has for one answer; None: no limit.
     quorum: the fewest updates that are combined.
-    over_selection: how many times as many clients are asked as are waited for.
-    max_norm_ratio: how many times the median of the others' norms an update may have; None: any.
+    over_selection: ratio of the clients that are asked to those that are waited for.
+    max_norm_ratio: the largest ratio of an update's norm to the median of the others'; None: any.
     """
 
     rounds: int

@@ -1,12 +1,12 @@
-"""Screens of a round's replies: sizes before anything is read, norms against the other clients'.
+"""Bounds on a round's replies: their sizes before parsing, their norms against other clients'.
 
-A client that lies can send a reply that is costly to read, or an update that takes over the mean.
-The layout that is due bounds the one, the median of the others' norms the other.
+A malicious client can send a reply that is expensive to read, or an update that dominates the
+mean. The expected layout bounds the size, and the median of the other clients' norms the update.
 """
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -19,35 +19,34 @@ from hanse.tensors.serialization import MessageError
 
 log = logging.getLogger(__name__)
 
-SLACK = 64 * 1024  # bytes of a reply beside its tensors: numbers, names, the text of an error
-EACH = 256  # bytes of the header for one tensor, beside its name
+SLACK = 64 * 1024  # bytes of a reply beside its tensors: numbers, names, an error's text
+PER_TENSOR = 256  # bytes of the header for one tensor, beside its name
 
 Decode = Callable[[str, Tensors], Tensors]
 Refuse = Callable[[str, str], None]
 
 
-def refuse_large(message: bytes, due: Layout) -> None:
+def refuse_large(message: bytes, expected: Layout) -> None:
     """Raise MessageError for a reply that is larger than one with tensors of this layout.
 
-    Its header, which counts the tensors, is looked at before it is parsed.
+    The size of its header is checked before the header is parsed.
     """
-    header = SLACK + sum(len(name) + EACH for name in due)
-    most = header + sum(tensor.numel() * tensor.element_size() for tensor in due.values())
+    header = SLACK + sum(len(name) + PER_TENSOR for name in expected)
+    most = header + sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
     if len(message) > most:
         raise MessageError(f"it has {len(message):,} bytes, where at most {most:,} are due")
-    told = int.from_bytes(message[:8], "little")
-    if told > header:
-        raise MessageError(f"its header has {told:,} bytes, where at most {header:,} are due")
+    declared = int.from_bytes(message[:8], "little")
+    if declared > header:
+        raise MessageError(f"its header has {declared:,} bytes, where at most {header:,} are due")
 
 
 @dataclass(frozen=True)
 class NormBound:
-    """Refuses updates of which a measure is more than `ratio` times the median of the others'.
+    """Refuses an update if one of its measures exceeds `ratio` times the median of the others'.
 
-    Measures are the L2 norm; of LoRA's factors the norm of their products, too, which two factors
-    of ordinary norms may exceed; and the numbers that the algorithm calculates with. All updates of
-    the round wait on disk until each is measured. A single update has no others, and is not
-    bounded.
+    The measures are the L2 norm, the numbers that the algorithm calculates with, and for LoRA's
+    factors the norm of their products, which may be large although both factors are ordinary. All
+    updates of the round wait on disk until each is measured. A single update is not bounded.
     """
 
     ratio: float
@@ -57,7 +56,7 @@ class NormBound:
     def screen(
         self, updates: Iterable[tuple[ClientProfile, Update]], refuse: Refuse
     ) -> Iterator[tuple[ClientProfile, Update]]:
-        """The updates within the bound, in their order; `refuse` is told of each other one."""
+        """The updates within the bound, in their order; `refuse` is called for each other one."""
         measured: dict[str, Mapping[str, float]] = {}
         profiles: dict[str, ClientProfile] = {}
         weights: dict[str, float] = {}
@@ -68,7 +67,7 @@ class NormBound:
                 spool.put(profile.name, Reply(profile.name, "train", 0, update).pack())
                 del update  # or it would stay in memory while the next one is read
             reasons = dict(outliers(measured, self.ratio))
-            _tell_dominant({name: own for name, own in weights.items() if name not in reasons})
+            _warn_of_dominant({name: w for name, w in weights.items() if name not in reasons})
             for name, profile in profiles.items():
                 if name in reasons:
                     refuse(name, reasons[name])
@@ -76,18 +75,21 @@ class NormBound:
                     yield profile, Reply.parse(spool.take(name)).update
 
     def _measures(self, client: str, update: Update) -> dict[str, float]:
+        """The measures of one update, by name."""
         tensors = self.decode(client, update.tensors)
-        found = {what: norm(own) for what, own in self.algorithm.measured(tensors).items()}
+        parts = self.algorithm.measured(tensors)
+        measures = {name: norm(part) for name, part in parts.items()}
         if self.algorithm.payload == "factors":
             products = map(low_rank.norm, low_rank.layers(tensors).values())
-            found["norm of products"] = math.hypot(*products)
-        return found | {f"number {name}": update.numbers[name] for name in self.algorithm.numbers}
+            measures["norm of products"] = math.hypot(*products)
+        numbers = {f"number {name}": update.numbers[name] for name in self.algorithm.numbers}
+        return measures | numbers
 
 
-def _tell_dominant(weights: Mapping[str, float]) -> None:
-    """Name a client that outweighs all others: how many examples it has is its own word."""
+def _warn_of_dominant(weights: Mapping[str, float]) -> None:
+    """Log a client that outweighs all others together; nobody can check its number of examples."""
     heaviest = max(weights, key=weights.__getitem__, default="")
-    others = sum(own for name, own in weights.items() if name != heaviest)
+    others = sum(weight for name, weight in weights.items() if name != heaviest)
     if len(weights) > 2 and weights[heaviest] > others:
         log.warning(
             "the update of %s has the weight %g, and those of all others together %g, so it alone "
@@ -99,18 +101,23 @@ def _tell_dominant(weights: Mapping[str, float]) -> None:
 def outliers(
     measured: Mapping[str, Mapping[str, float]], ratio: float
 ) -> Iterator[tuple[str, str]]:
-    """The clients of whom a measure is too large or not finite, each with the reason."""
-    for name, measures in measured.items():
-        for what, own in measures.items():
-            if not math.isfinite(own):
-                yield name, f"its {what} is {own:g}"
+    """The clients with a measure that is too large or not finite, each with the reason."""
+    for client, measures in measured.items():
+        for measure, value in measures.items():
+            others = [known[measure] for other, known in measured.items() if other != client]
+            if reason := _excess(value, others, ratio):
+                yield client, f"its {measure} is {reason}"
                 break
-            others = [found[what] for other, found in measured.items() if other != name]
-            finite = [value for value in others if math.isfinite(value)]
-            if finite and own > ratio * (middle := median(finite)):
-                yield (
-                    name,
-                    f"its {what} is {own:.3g}, more than {ratio:g} times the others' median of "
-                    f"{middle:.3g} (deployment.max_norm_ratio)",
-                )
-                break
+
+
+def _excess(value: float, others: Sequence[float], ratio: float) -> str:
+    """The reason to refuse a value; empty for an acceptable one."""
+    if not math.isfinite(value):
+        return f"{value:g}"
+    finite = [other for other in others if math.isfinite(other)]
+    if not finite or value <= ratio * median(finite):
+        return ""
+    return (
+        f"{value:.3g}, more than {ratio:g} times the others' median of {median(finite):.3g} "
+        "(deployment.max_norm_ratio)"
+    )

@@ -1,4 +1,4 @@
-"""Bytes that wait on disk until their turn comes."""
+"""Messages that wait on disk until their turn comes."""
 
 import tempfile
 from types import TracebackType
@@ -7,12 +7,12 @@ from types import TracebackType
 class Spool:
     """Messages in a file without a name: nobody else can open it, and it ends with this process.
 
-    Where a message lies is not used again, so the file grows to the size of all of them together.
+    A message's place is not reused, so the file grows to the size of all messages together.
     """
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
-        self._places: dict[str, tuple[int, int]] = {}  # where each begins, and how long it is
+        self._places: dict[str, tuple[int, int]] = {}  # start and length
 
     def __enter__(self) -> "Spool":
         return self
@@ -29,7 +29,7 @@ class Spool:
         return name in self._places
 
     def put(self, name: str, message: bytes) -> None:
-        """Keep a message under a name that is not taken (ValueError)."""
+        """Keep a message under a name; raises ValueError if the name is taken."""
         if name in self._places:
             raise ValueError(f"{name} waits already")
         start = self._file.seek(0, 2)
@@ -37,7 +37,7 @@ class Spool:
         self._places[name] = (start, len(message))
 
     def take(self, name: str) -> bytes:
-        """The message of that name, which is free again; raises KeyError if there is none."""
+        """The message of that name, which becomes free; raises KeyError if there is none."""
         start, length = self._places.pop(name)
         self._file.seek(start)
         return self._file.read(length)

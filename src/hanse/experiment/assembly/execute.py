@@ -1,4 +1,4 @@
-"""Runs an assembled experiment from where its journal stands to its finished folder."""
+"""Execution of an assembled experiment, from its journal's last round to the finished folder."""
 
 import logging
 import signal
@@ -35,9 +35,9 @@ def go(
     stop: threading.Event | None = None,
     again: str = "hanse resume {folder}",
 ) -> Path:
-    """Let a run go to its end, from where its journal stands; its folder, finished.
+    """Execute a run from its journal's last round to the end, and return its finished folder.
 
-    again: the command that goes on with one that is stopped.
+    again: the command that continues a stopped run.
     """
     journal = run.journal
     again = again.format(folder=journal.folder)
@@ -61,7 +61,7 @@ def go(
 
 
 def finish(simulation: Simulation, folder: Path) -> None:
-    """Leave the adapter with its card, and the report."""
+    """Save the adapter with its card, and write the report."""
     checkpoint = latest(folder)
     if checkpoint is None:
         raise UserError(f"{folder} has no checkpoint that can be read.")
@@ -69,34 +69,34 @@ def finish(simulation: Simulation, folder: Path) -> None:
     algorithm, state = build_algorithm(experiment), ServerState.restored(checkpoint).algorithm_state
     learner.load(algorithm.model(state))
     shared = algorithm.shared(state)
-    # Where all begin afresh, what nobody has trained does nothing.
-    left = learner.unshared(shared) if experiment.adapter.source is None else []
-    with atomic_files.folder(folder / "adapter", replace=True) as aside:
-        learner.save(aside, left)
-        personal = learner.personal(shared, left)
+    # In a fresh adapter, tensors that the federation has not trained have no effect.
+    left_out = learner.unshared(shared) if experiment.adapter.source is None else []
+    with atomic_files.folder(folder / "adapter", replace=True) as draft:
+        learner.save(draft, left_out)
+        personal = learner.personal(shared, left_out)
         clients = len(experiment.participant_names)
-        rounds_done = read_rounds(folder)
-        card = model_card(experiment.resolved(), clients, rounds_done, aside, left, personal)
-        (aside / "README.md").write_text(card, encoding="utf-8")
+        values = experiment.resolved()
+        card = model_card(values, clients, read_rounds(folder), draft, left_out, personal)
+        (draft / "README.md").write_text(card, encoding="utf-8")
         report(Work(Activity.REOPENING_ADAPTER))
         try:
-            learner.reopen(aside)
+            learner.reopen(draft)
         except UserError as error:
             raise UserError(
-                f"{error} What was learned is kept in {folder / 'state'}, and `hanse resume "
-                f"{folder}` tries again."
+                f"{error} The trained adapter is in {folder / 'state'}; `hanse resume {folder}` "
+                "tries again to save it."
             ) from error
     report(Work(Activity.WRITING_REPORT))
     write_report(folder)
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run folder has all that a run leaves; a report may come before the end."""
+    """True if a run folder has an adapter and a report; a report alone may precede the end."""
     return (folder / "adapter").is_dir() and (folder / "report.html").is_file()
 
 
 def reserved(output_dir: str | None, name: str) -> AbstractContextManager[Claim]:
-    """Where results go: the folder that was asked for, or the first free one of this name."""
+    """A claim on the folder of the results: the given one, or the first free one of this name."""
 
     def named(number: int) -> Path:
         if output_dir is not None:
@@ -108,7 +108,7 @@ def reserved(output_dir: str | None, name: str) -> AbstractContextManager[Claim]
 
 @contextmanager
 def stoppable() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one stops at once."""
+    """An event that the first Ctrl-C sets; the second Ctrl-C stops at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -128,7 +128,7 @@ def stoppable() -> Iterator[threading.Event]:
 
 
 def stopped(round: int | None, again: str, by: BaseException | None = None) -> StoppedError:
-    """The error of a run that is stopped: which round is saved, and how to go on."""
+    """The error of a stopped run, with the last saved round and the command that continues it."""
     if round is None:
         return StoppedError(f"stopped before anything was saved; begin again: `{again}`.", by)
     return StoppedError(f"stopped after round {round} was saved; go on with `{again}`.", by)

@@ -1,4 +1,4 @@
-"""Preconditions of a run: what its parts need of each other, checked before a row is tokenized."""
+"""Preconditions of a run: requirements of its parts, checked before a row is tokenized."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,42 +8,45 @@ from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.task import Task
 
-# What an algorithm's `optimizers` are called.
+# Names of an algorithm's `optimizers` in messages.
 OPTIMIZERS = {"adamw": "AdamW", "momentum": "SGD with momentum", "sgd": "SGD without momentum"}
 
 
 def refuse_unmet(
-    experiment: Experiment, division: FederatedDataset, every: Mapping[str, Experiment], whole: bool
+    experiment: Experiment,
+    dataset: FederatedDataset,
+    settings: Mapping[str, Experiment],
+    complete: bool,
 ) -> None:
-    """Refuse what could not be measured or trained, before any row is tokenized.
+    """Raise UserError for tasks that cannot be scored, and for optimizers that do not fit.
 
-    every: each client's experiment. whole: all clients are here, and the server's test rows.
+    settings: each client's experiment. complete: all clients and the server's test rows are here.
     """
     tasks = build_tasks(experiment)
     for task in tasks.values():
         task.require()
-    if whole:
-        _refuse_unmeasured(tasks, bool(experiment.evaluation.test and division.test))
-    _refuse_optimizers(build_algorithm(experiment), experiment, every)
+    if complete:
+        _refuse_unscored(tasks, bool(experiment.evaluation.test and dataset.test))
+    _refuse_optimizers(build_algorithm(experiment), experiment, settings)
 
 
-def _refuse_unmeasured(tasks: Mapping[str, Task], tested: bool) -> None:
-    """A costly task in a run without test rows would be silently left out."""
+def _refuse_unscored(tasks: Mapping[str, Task], tested: bool) -> None:
+    """Raise UserError for a task that scores test rows only, in a run that has none."""
     for name, task in tasks.items():
         if task.test_only and not tested:
             raise UserError(
-                f"the task {name} takes so long that it is measured on test rows only, and here "
-                "are none; hold some out with data.test, and set evaluation.test: true."
+                f"the task {name} takes so long that it scores test rows only, and this run has "
+                "none; hold some out with data.test, and set evaluation.test: true."
             )
 
 
 def _refuse_optimizers(
-    algorithm: Algorithm, experiment: Experiment, own: Mapping[str, Experiment]
+    algorithm: Algorithm, experiment: Experiment, settings: Mapping[str, Experiment]
 ) -> None:
-    """Refuse what would quietly turn an algorithm into another one."""
+    """Raise UserError for an optimizer that would turn the algorithm into another one."""
     name, allowed = type(algorithm).__name__, algorithm.optimizers
-    for client, settings in own.items():
-        train = settings.train
+    for client, own in settings.items():
+        train = own.train
         whose = "train" if train == experiment.train else f"clients.{client}.train"
         if train.optimizer not in allowed:
             sgd = f"{whose}.optim=sgd" if "sgd" in allowed else f"{whose}.optim=adamw"

@@ -1,4 +1,4 @@
-"""The weighted mean: one update at a time, so that memory does not grow with the clients."""
+"""The weighted mean. It holds one update at a time, so memory does not grow with the clients."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ class Mean(Aggregator):
             return self._combined(exchange)
         mean, numbers, clients = RunningMean(), _Numbers(), []
         for profile, update in _decoded(exchange):
-            if update.weight > 0:  # a client without examples has nothing to say
+            if update.weight > 0:  # else the client has no examples
                 mean.add(update.tensors, update.weight)
                 numbers.add(update)
                 clients.append(profile.name)
@@ -33,19 +33,19 @@ class Mean(Aggregator):
         return Aggregate(mean.value(), numbers.value(), mean.weight, tuple(clients))
 
     def _combined(self, exchange: Exchange) -> Aggregate:
-        """What an algorithm that needs each update makes of them, all in memory at once."""
+        """The aggregate of an algorithm's own `combine`; all updates are in memory at once."""
         updates = [(profile, update) for profile, update in _decoded(exchange) if update.weight > 0]
         if not updates:
             return Aggregate({}, {}, 0.0, ())
         numbers = _Numbers()
         for _, update in updates:
             numbers.add(update)
-        combined = exchange.algorithm.combine(updates)
-        return replace(combined, numbers={**numbers.value(), **combined.numbers})
+        aggregate = exchange.algorithm.combine(updates)
+        return replace(aggregate, numbers={**numbers.value(), **aggregate.numbers})
 
 
 class _Numbers:
-    """Weighted means of what clients report; not all report every number."""
+    """Weighted means of the numbers that clients report; not all report every number."""
 
     def __init__(self) -> None:
         self._sums: defaultdict[str, float] = defaultdict(float)
@@ -61,7 +61,7 @@ class _Numbers:
 
 
 def _decoded(exchange: Exchange) -> Iterator[tuple[ClientProfile, Update]]:
-    """The round's updates with the transforms undone."""
+    """The round's decoded updates."""
     for profile, update in exchange.train():
         tensors = exchange.decode(profile.name, update.tensors)
         yield profile, Update(tensors, update.numbers, update.weight)

@@ -13,15 +13,15 @@ from hanse.tensors.named import add_where_present
 class FedAvg(Algorithm):
     """x ← x + Σ pₖ(yₖ − x), where client k trains x to yₖ and pₖ = nₖ/Σn is its share of the data.
 
-    nₖ counts the examples that a client has, not those that it saw in the round.
+    nₖ is the number of the client's examples, not of those that it trained on in the round.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     resets_optimizer: ClassVar[bool] = False
 
     def train(self, instruction: Instruction, client: Client) -> Update:
-        change, fit = client.learner.change(instruction.tensors)
-        return Update(change, fit.numbers(), weight=client.profile.examples)
+        change, result = client.learner.change(instruction.tensors)
+        return Update(change, result.numbers(), weight=client.profile.examples)
 
     def step(self, state: State, combined: Aggregate, server: Server) -> State:
         return {**state, "model": add_where_present(state["model"], combined.tensors)}

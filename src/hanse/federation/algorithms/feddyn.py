@@ -1,4 +1,4 @@
-"""FedDyn (Acar et al. 2021, 2111.04263, alg. 1): each client's loss is bent towards the others'."""
+"""FedDyn (Acar et al. 2021, 2111.04263, alg. 1): dynamic regularization of each client's loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from hanse.tensors.named import add, dot, map_tensors, scale, squared_distance, 
 class FedDyn(FedAvg):
     """Client k minimizes Fₖ(w) − ⟨gₖ, w⟩ + (α/2)‖w − x‖², and then gₖ ← gₖ − α(yₖ − x).
 
-    The server keeps h ← h − (α/N)·Σ(yₖ − x) over the clients of the round, and x becomes the mean
-    of their yₖ, all of equal weight, less h/α. Where all agree in the end, the mean loss is
-    stationary. gₖ takes α(yₖ − x) for a gradient, as it is after steps of SGD; AdamW's steps do not
-    shrink with the gradient, and α would mean nothing.
+    The server keeps h ← h − (α/N)·Σ(yₖ − x) over the clients of the round; x becomes the mean of
+    their yₖ, with equal weights, minus h/α. When all clients agree, the mean loss is stationary.
+    gₖ treats α(yₖ − x) as a gradient, which holds for SGD. AdamW's steps do not shrink with the
+    gradient, so α would have no meaning.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({MEAN})
     optimizers: ClassVar[tuple[str, ...]] = ("momentum", "sgd")
 
-    alpha: PositiveFloat = 0.1  # how strongly clients are held together
+    alpha: PositiveFloat = 0.1  # the strength of the regularization
 
     def init(self, server: Server) -> State:
         model = server.learner.tensors()
@@ -40,16 +40,16 @@ class FedDyn(FedAvg):
 
     def train(self, instruction: Instruction, client: Client) -> Update:
         start = instruction.tensors
-        own = dict(client.memory) or map_tensors(torch.zeros_like, start)
-        gradient, centre = client.learner.on_device(own), client.learner.on_device(start)
+        memory = dict(client.memory) or map_tensors(torch.zeros_like, start)
+        gradient, centre = client.learner.on_device(memory), client.learner.on_device(start)
 
         def penalty(trained: Mapping[str, Tensor]) -> Tensor:
-            held = self.alpha / 2 * squared_distance(trained, centre)
-            return held - dot(gradient, trained)
+            distance = self.alpha / 2 * squared_distance(trained, centre)
+            return distance - dot(gradient, trained)
 
-        change, fit = client.learner.change(start, penalty)
-        client.memory.update(subtract(own, scale(change, self.alpha)))
-        return Update(change, fit.numbers(), weight=1.0)
+        change, result = client.learner.change(start, penalty)
+        client.memory.update(subtract(memory, scale(change, self.alpha)))
+        return Update(change, result.numbers(), weight=1.0)
 
     def step(self, state: State, combined: Aggregate, server: Server) -> State:
         share = len(combined.clients) / server.num_clients

@@ -1,4 +1,4 @@
-"""FedEx-LoRA (Singhal et al. 2025, 2410.09432): what the mean of factors lacks goes to the base."""
+"""FedEx-LoRA (Singhal et al. 2025, 2410.09432): adds the error of averaged factors to the base."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from hanse.tensors.named import RunningMean, Tensors, add_prefix, drop, strip_pr
 
 @dataclass(frozen=True)
 class FedExLoRA(FedAvg):
-    """A and B become their means, and W ← W + s·(Σ pₖBₖAₖ − B·A): together exactly the mean.
+    """A and B become their means, and W ← W + s·(Σ pₖBₖAₖ − B·A): together the exact mean.
 
-    The difference has rank (K − 1)·r at most and is kept, and sent, as factors. Other than with
-    FLoRA the adapter stays warm. The mean is weighted as FedAvg's; the paper's is not.
+    The difference has at most rank (K − 1)·r, and is kept and sent as factors. Unlike in FLoRA the
+    adapter is not reset. The mean has FedAvg's weights; the paper's has none.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
-    resets_optimizer: ClassVar[bool] = True  # the base below the adapter has changed
+    resets_optimizer: ClassVar[bool] = True  # the frozen weights have changed
     payload: ClassVar[str] = "factors"
 
     def init(self, server: Server) -> State:
@@ -43,23 +43,23 @@ class FedExLoRA(FedAvg):
         return Instruction(self.model(state))
 
     def train(self, instruction: Instruction, client: Client) -> Update:
-        ended, fit = client.learner.trained(instruction.tensors)
-        return Update(ended, fit.numbers(), weight=client.profile.examples)
+        tensors, result = client.learner.trained(instruction.tensors)
+        return Update(tensors, result.numbers(), weight=client.profile.examples)
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
         mean = RunningMean()
         for _, update in updates:
             mean.add(update.tensors, update.weight)
-        middle, scaling = mean.value(), updates[0][0].numbers.get("scaling", 1.0)
+        means, scaling = mean.value(), updates[0][0].numbers.get("scaling", 1.0)
         parts = [(u.weight / mean.weight * scaling, low_rank.layers(u.tensors)) for _, u in updates]
-        parts.append((-scaling, low_rank.layers(middle)))
-        change = {
-            name: low_rank.stacked((weight, own[name].to(torch.float64)) for weight, own in parts)
+        parts.append((-scaling, low_rank.layers(means)))
+        difference = {
+            name: low_rank.stacked((w, layers[name].to(torch.float64)) for w, layers in parts)
             for name in parts[0][1]
         }
-        short = {n: low_rank.shortened(one)[0].to(torch.float32) for n, one in change.items()}
+        short = {n: low_rank.shortened(f)[0].to(torch.float32) for n, f in difference.items()}
         clients = tuple(profile.name for profile, _ in updates)
-        tensors = {**middle, **add_prefix(RESIDUAL, low_rank.tensors(short))}
+        tensors = {**means, **add_prefix(RESIDUAL, low_rank.tensors(short))}
         return Aggregate(tensors, {}, mean.weight, clients)
 
     def step(self, state: State, combined: Aggregate, server: Server) -> State:

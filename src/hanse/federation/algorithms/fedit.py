@@ -1,4 +1,4 @@
-"""FedIT (Zhang et al. 2023, 2305.05644): FedAvg of LoRA's two factors, each by itself."""
+"""FedIT (Zhang et al. 2023, 2305.05644): FedAvg of LoRA's two factors separately."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from hanse.federation.algorithms.fedavg import FedAvg
 
 @dataclass(frozen=True)
 class FedIT(FedAvg):
-    """A ← Σ pₖAₖ and B ← Σ pₖBₖ, the plain way, and inexact: B·A is not then Σ pₖBₖAₖ.
+    """A ← Σ pₖAₖ and B ← Σ pₖBₖ. This is inexact: B·A is not Σ pₖBₖAₖ.
 
-    What is lost is the covariance of the clients' factors, Σ pₖ(Bₖ − B)(Aₖ − A).
+    The error is the covariance of the clients' factors, Σ pₖ(Bₖ − B)(Aₖ − A).
     """

@@ -14,7 +14,7 @@ from hanse.federation.interfaces.results import Aggregate, State
 from hanse.tensors.named import map_tensors
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
-# What each optimizer takes beside beta_1, with its default.
+# Settings of each optimizer beside beta_1, with their defaults.
 DEFAULTS: dict[str, dict[str, float]] = {
     "adam": {"learning_rate": 1e-3, "beta_2": 0.99, "tau": 1e-3},
     "yogi": {"learning_rate": 1e-3, "beta_2": 0.99, "tau": 1e-3},
@@ -24,19 +24,19 @@ DEFAULTS: dict[str, dict[str, float]] = {
 
 
 def _shown(name: str) -> dict[str, str]:
-    """For a setting whose default depends on the optimizer: the text that says so."""
+    """The description of a setting whose default depends on the optimizer."""
     optimizers: dict[float, list[str]] = {}
-    for optimizer, own in DEFAULTS.items():
-        if name in own:
-            optimizers.setdefault(own[name], []).append(optimizer)
+    for optimizer, defaults in DEFAULTS.items():
+        if name in defaults:
+            optimizers.setdefault(defaults[name], []).append(optimizer)
     return {"description": "; ".join(f"{v} with {', '.join(o)}" for v, o in optimizers.items())}
 
 
 @dataclass(frozen=True)
 class FedOpt(FedAvg):
-    """The mean change Δ is the server optimizer's gradient, with its sign turned.
+    """The mean change Δ, with its sign reversed, is the gradient of the server's optimizer.
 
-    momentum: m ← β₁m + Δ, x ← x + ηm; with β₁ = 0 and η = 1 this is FedAvg. The others keep
+    momentum: m ← β₁m + Δ, x ← x + ηm; with β₁ = 0 and η = 1 this is FedAvg. The others use
     m ← β₁m + (1 − β₁)Δ and the second moment v of Δ (not of m), and step by ηm/(√v + τ) without
     bias correction; v starts at τ². A setting that the optimizer does not use is refused.
     """
@@ -47,15 +47,15 @@ class FedOpt(FedAvg):
     learning_rate: PositiveFloat | None = field(default=None, metadata=_shown("learning_rate"))
     beta_1: Decay = 0.9
     beta_2: Decay | None = field(default=None, metadata=_shown("beta_2"))
-    # How much the steps adapt; larger is nearer to plain momentum.
+    # The adaptivity of the steps; a larger value is closer to plain momentum.
     tau: PositiveFloat | None = field(default=None, metadata=_shown("tau"))
 
     def __post_init__(self) -> None:
-        own = DEFAULTS[self.optimizer]
+        defaults = DEFAULTS[self.optimizer]
         for name in ("learning_rate", "beta_2", "tau"):
             if getattr(self, name) is None:
-                object.__setattr__(self, name, own.get(name))
-            elif name not in own:
+                object.__setattr__(self, name, defaults.get(name))
+            elif name not in defaults:
                 raise UserError(
                     f"fedopt.{name} came as {getattr(self, name)}, but the optimizer "
                     f"{self.optimizer} has none; leave it out, or choose another optimizer."

@@ -17,22 +17,21 @@ Patterns = Annotated[tuple[str, ...], PATTERNS]
 
 @dataclass(frozen=True)
 class FedPer(FedAvg):
-    """All tensors are trained; those that `share` names are averaged, and each client keeps its own
-    of the others, which never leave it.
+    """All tensors are trained. Those that match `share` are averaged; the others never leave their
+    client.
 
-    A client is evaluated with what it keeps; the server, which sees none of it, with the tensors as
-    they began.
+    A client evaluates with its own tensors, the server with their initial values.
     """
 
-    share: Patterns  # regular expressions, found in the names of the tensors that travel
+    share: Patterns  # regular expressions that match names of the shared tensors
 
     def init(self, server: Server) -> State:
         state = super().init(server)
         for pattern in self.share:
             if not matching(state["model"], [pattern]):
-                some = ", ".join(list(state["model"])[:4])
+                names = ", ".join(list(state["model"])[:4])
                 raise UserError(
-                    f"share: {pattern!r} is in no tensor's name; there are {some} and so on."
+                    f"share: {pattern!r} is in no tensor's name; there are {names} and so on."
                 )
         return state
 
@@ -48,10 +47,10 @@ class FedPer(FedAvg):
         return matching(state["model"], self.share)
 
     def train(self, instruction: Instruction, client: Client) -> Update:
-        change, fit = client.learner.change(self.personalized(instruction, client))
+        change, result = client.learner.change(self.personalized(instruction, client))
         client.memory.update(drop(client.learner.tensors(), instruction.tensors))
         shared = matching(change, self.share)
-        return Update(shared, fit.numbers(), weight=client.profile.examples)
+        return Update(shared, result.numbers(), weight=client.profile.examples)
 
     def personalized(self, instruction: Instruction, client: Client) -> Tensors:
         return {**client.learner.initial(), **client.memory, **instruction.tensors}

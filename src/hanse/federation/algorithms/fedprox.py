@@ -1,4 +1,4 @@
-"""FedProx (Li et al. 2020, 1812.06127): FedAvg whose clients are held near the global model."""
+"""FedProx (Li et al. 2020, 1812.06127): FedAvg with clients kept close to the global model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from hanse.tensors.named import squared_distance
 
 @dataclass(frozen=True)
 class FedProx(FedAvg):
-    """Clients minimize their loss + (μ/2)‖w − x‖², x being the global model (eq. 2)."""
+    """Clients minimize their loss + (μ/2)‖w − x‖², where x is the global model (eq. 2)."""
 
-    mu: NonNegativeFloat = 0.01  # how strongly; 0 is FedAvg
+    mu: NonNegativeFloat = 0.01  # μ; 0 is FedAvg
 
     def train(self, instruction: Instruction, client: Client) -> Update:
         start = client.learner.on_device(instruction.tensors)
@@ -24,5 +24,5 @@ class FedProx(FedAvg):
         def penalty(trained: Mapping[str, Tensor]) -> Tensor:
             return self.mu / 2 * squared_distance(trained, start)
 
-        change, fit = client.learner.change(instruction.tensors, penalty)
-        return Update(change, fit.numbers(), weight=client.profile.examples)
+        change, result = client.learner.change(instruction.tensors, penalty)
+        return Update(change, result.numbers(), weight=client.profile.examples)

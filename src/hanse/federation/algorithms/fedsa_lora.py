@@ -10,7 +10,7 @@ from hanse.tensors.low_rank import A, refuse_other_than_lora
 
 @dataclass(frozen=True)
 class FedSALoRA(FedPer):
-    """A ← A + Σ pₖ(Aₖ − A); Bₖ never leaves client k. A is where clients were seen to agree."""
+    """A ← A + Σ pₖ(Aₖ − A); Bₖ never leaves client k. The paper saw similar A at all clients."""
 
     share: Patterns = (A,)
 

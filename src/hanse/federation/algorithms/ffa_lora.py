@@ -1,4 +1,4 @@
-"""FFA-LoRA (Sun et al. 2024, 2403.12313): A stays as it began, and only B is learned and sent."""
+"""FFA-LoRA (Sun et al. 2024, 2403.12313): A is frozen, and only B is trained and sent."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,10 +14,10 @@ from hanse.tensors.named import Layout, Tensors, drop, layout
 
 @dataclass(frozen=True)
 class FFALoRA(FedAvg):
-    """B ← B + Σ pₖ(Bₖ − B) with one random A for all: Σ pₖBₖA is then exactly the mean product.
+    """B ← B + Σ pₖ(Bₖ − B) with one random A for all clients, so Σ pₖBₖA is the exact mean product.
 
-    Half of LoRA's bytes both ways, since every client draws the same A for itself. What is sent is
-    linear in the product: sums without single updates, and noise for privacy, keep their meaning.
+    It needs half of LoRA's bytes both ways, since every client draws the same A. Updates are linear
+    in the product, so secure sums and noise for privacy keep their meaning.
     """
 
     redraws: ClassVar[bool] = True  # A

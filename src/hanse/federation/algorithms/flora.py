@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hanse.federation.algorithms.flexlora import FlexLoRA, gone_on_from
+from hanse.federation.algorithms.flexlora import FlexLoRA, trained_products
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import UPDATES
 from hanse.federation.interfaces.results import Aggregate, State
@@ -19,20 +19,20 @@ from hanse.tensors.named import Tensors, add_prefix, drop
 
 @dataclass(frozen=True)
 class FLoRA(FlexLoRA):
-    """W ← W + Σ pₖsₖBₖAₖ exactly, and every round begins with fresh A, and B at zero (alg. 1).
+    """W ← W + Σ pₖsₖBₖAₖ exactly; every round starts with a random A and with B = 0 (alg. 1).
 
-    What has been learned is a change of the base's weights, kept as factors: those of all clients
-    side by side, brought down to what differs from zero, at most the size of the weights. It goes
-    to every client in every round, since one need not have taken part in those before.
+    The learned change of the base's weights is kept as factors: those of all clients stacked, then
+    reduced to the non-zero singular values, so that it never exceeds the size of the weights. Every
+    client gets it in every round, since a client may have missed the rounds before.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
-    resets_optimizer: ClassVar[bool] = True  # the adapter begins afresh
+    resets_optimizer: ClassVar[bool] = True  # the adapter starts fresh
 
     def init(self, server: Server) -> State:
-        began = super().init(server)["model"]
-        change = gone_on_from(began, server.learner.scaling)
-        return {"model": _emptied(began), "residual": low_rank.tensors(change)}
+        model = super().init(server)["model"]
+        change = trained_products(model, server.learner.scaling)
+        return {"model": _emptied(model), "residual": low_rank.tensors(change)}
 
     def model(self, state: State) -> Tensors:
         return {**state["model"], **add_prefix(RESIDUAL, state["residual"])}
@@ -40,15 +40,15 @@ class FLoRA(FlexLoRA):
     def instruction(
         self, state: State, profile: ClientProfile, context: RoundContext
     ) -> Instruction:
-        learned = add_prefix(RESIDUAL, state["residual"])
-        return Instruction({**low_rank.non_factor_tensors(state["model"]), **learned})
+        residual = add_prefix(RESIDUAL, state["residual"])
+        return Instruction({**low_rank.non_factor_tensors(state["model"]), **residual})
 
     def train(self, instruction: Instruction, client: Client) -> Update:
-        draw = client.context.generator("fresh adapter")
+        generator = client.context.generator("fresh adapter")
         empty = _emptied(client.learner.initial())
-        start = {name: _drawn(t, draw) if name.endswith(A) else t for name, t in empty.items()}
-        ended, fit = client.learner.trained({**start, **instruction.tensors})
-        return Update(ended, fit.numbers(), weight=client.profile.examples)
+        start = {n: _drawn(t, generator) if n.endswith(A) else t for n, t in empty.items()}
+        tensors, result = client.learner.trained({**start, **instruction.tensors})
+        return Update(tensors, result.numbers(), weight=client.profile.examples)
 
     def personalized(self, instruction: Instruction, client: Client) -> Tensors:
         return {**_emptied(client.learner.initial()), **instruction.tensors}
@@ -61,11 +61,11 @@ class FLoRA(FlexLoRA):
 
 
 def _emptied(adapter: Tensors) -> Tensors:
-    """The adapter with B at zero: it changes nothing."""
+    """The adapter with B = 0, which has no effect."""
     return {n: torch.zeros_like(t) if n.endswith(B) else t for n, t in adapter.items()}
 
 
 def _drawn(like: Tensor, generator: torch.Generator) -> Tensor:
-    """A as PEFT draws it: uniform, within 1/√in."""
+    """A random A, drawn as in PEFT: uniform within ±1/√in."""
     bound = like.shape[1] ** -0.5
     return torch.empty_like(like).uniform_(-bound, bound, generator=generator)

@@ -1,4 +1,4 @@
-"""HetLoRA (Cho et al. 2024, 2401.06432): unequal ranks, cut and filled up with zeros."""
+"""HetLoRA (Cho et al. 2024, 2401.06432): clients of different ranks, padded with zeros."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,19 +17,18 @@ from hanse.tensors import low_rank
 from hanse.tensors.low_rank import Factors, refuse_other_than_lora
 from hanse.tensors.named import Layout, RunningMean, Tensors, layout
 
-SMALLEST = 1e-12  # of a weight: clients that all say nothing count alike
+SMALLEST = 1e-12  # added to weights, so that clients without any change weigh the same
 
 
 @dataclass(frozen=True)
 class HetLoRA(FedAvg):
-    """Client k trains the first rₖ rows of A and columns of B; means are of what is filled up.
+    """Client k trains the first rₖ rows of A and columns of B; the mean is of the padded factors.
 
-    They are weighted by ‖sₖBₖAₖ‖, so that clients that say more count for more; what is trained
-    beside the factors, by their examples. Each factor has √sₖ in it when it is averaged, and √s of
-    whoever is sent it is taken out again: only products with their s are compared and averaged.
-    Inexact, as FedIT is, with which it agrees where ranks and norms are equal. The norms are those
-    of all layers together. Clients keep the ranks that their settings give them: the paper's
-    pruning of ranks while training is left out.
+    Factors are weighted by ‖sₖBₖAₖ‖ over all layers, so that larger updates count for more; other
+    tensors are weighted by examples. Each factor is multiplied by √sₖ before averaging, and divided
+    by the receiver's √s when it is sent: only products with their scaling s are comparable. The
+    mean is inexact, like FedIT's, and equals it where ranks and norms are equal. Clients keep the
+    ranks of their settings: the paper's pruning of ranks during training is left out.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
@@ -38,8 +37,8 @@ class HetLoRA(FedAvg):
 
     def init(self, server: Server) -> State:
         refuse_other_than_lora(server.learner.tensors(), type(self).__name__)
-        own = torch.tensor(server.learner.scaling, dtype=torch.float64)
-        return {**super().init(server), "scaling": {"server": own}}
+        scaling = torch.tensor(server.learner.scaling, dtype=torch.float64)
+        return {**super().init(server), "scaling": {"server": scaling}}
 
     def instruction(
         self, state: State, profile: ClientProfile, context: RoundContext
@@ -51,38 +50,42 @@ class HetLoRA(FedAvg):
         return layout(_first(state["model"], profile))
 
     def train(self, instruction: Instruction, client: Client) -> Update:
-        ended, fit = client.learner.trained(instruction.tensors)
-        return Update(ended, fit.numbers(), weight=client.profile.examples)
+        tensors, result = client.learner.trained(instruction.tensors)
+        return Update(tensors, result.numbers(), weight=client.profile.examples)
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
-        own = [low_rank.layers(_scaled(u.tensors, _scaling(profile))) for profile, u in updates]
-        rank = max(next(iter(one.values())).rank for one in own)
+        adapters = [
+            low_rank.layers(_scaled(update.tensors, _scaling(profile)))
+            for profile, update in updates
+        ]
+        rank = max(next(iter(layers.values())).rank for layers in adapters)
         mean, other = RunningMean(), RunningMean()
-        for (_, update), one in zip(updates, own, strict=True):
-            wide = {name: low_rank.padded(part, rank) for name, part in one.items()}
+        for (_, update), layers in zip(updates, adapters, strict=True):
+            padded = {name: low_rank.padded(factors, rank) for name, factors in layers.items()}
             other.add(low_rank.non_factor_tensors(update.tensors), update.weight)
-            mean.add(low_rank.tensors(wide), _norm(one) + SMALLEST)
+            mean.add(low_rank.tensors(padded), _norm(layers) + SMALLEST)
         clients = tuple(profile.name for profile, _ in updates)
         return Aggregate({**mean.value(), **other.value()}, {}, other.weight, clients)
 
     def step(self, state: State, combined: Aggregate, server: Server) -> State:
         """Rows beyond the ranks of the round's clients stay as they were."""
-        own = _scaled(combined.tensors, 1 / server.learner.scaling)
-        before, after = low_rank.layers(state["model"]), low_rank.layers(own)
-        whole = {name: low_rank.over(after[name], one) for name, one in before.items()}
-        return {**state, "model": {**low_rank.tensors(whole), **low_rank.non_factor_tensors(own)}}
+        tensors = _scaled(combined.tensors, 1 / server.learner.scaling)
+        before, after = low_rank.layers(state["model"]), low_rank.layers(tensors)
+        layers = {name: low_rank.over(after[name], factors) for name, factors in before.items()}
+        other = low_rank.non_factor_tensors(tensors)
+        return {**state, "model": {**low_rank.tensors(layers), **other}}
 
 
 def _first(model: Tensors, profile: ClientProfile) -> Tensors:
-    """What a client of a lower rank trains of the model."""
-    rank, whole = int(profile.numbers["rank"]), low_rank.layers(model)
-    most = min(one.rank for one in whole.values())
-    if rank > most:
+    """The part of the model that a client of a lower rank trains."""
+    rank, layers = int(profile.numbers["rank"]), low_rank.layers(model)
+    largest = min(factors.rank for factors in layers.values())
+    if rank > largest:
         raise UserError(
             f"{profile.name} has rank {rank}, but hetlora cuts clients' adapters out of the "
-            f"server's, which has {most}; set adapter.lora.r to the largest rank of all clients."
+            f"server's, which has {largest}; set adapter.lora.r to the largest rank of all clients."
         )
-    cut = {name: low_rank.first(one, rank) for name, one in whole.items()}
+    cut = {name: low_rank.first(factors, rank) for name, factors in layers.items()}
     return {**low_rank.tensors(cut), **low_rank.non_factor_tensors(model)}
 
 
@@ -92,11 +95,12 @@ def _scaling(profile: ClientProfile) -> float:
 
 
 def _scaled(adapter: Tensors, by: float) -> Tensors:
-    """The adapter with its products times a number, and what is beside the factors as it is."""
-    own = {name: low_rank.scaled(one, by) for name, one in low_rank.layers(adapter).items()}
-    return {**low_rank.tensors(own), **low_rank.non_factor_tensors(adapter)}
+    """The adapter with its products multiplied by a number; other tensors are unchanged."""
+    layers = low_rank.layers(adapter)
+    scaled = {name: low_rank.scaled(factors, by) for name, factors in layers.items()}
+    return {**low_rank.tensors(scaled), **low_rank.non_factor_tensors(adapter)}
 
 
 def _norm(layers: dict[str, Factors]) -> float:
     """The norm of the products of all layers together."""
-    return float(sum(low_rank.norm(one) ** 2 for one in layers.values()) ** 0.5)
+    return float(sum(low_rank.norm(factors) ** 2 for factors in layers.values()) ** 0.5)

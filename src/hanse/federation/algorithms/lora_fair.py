@@ -1,4 +1,4 @@
-"""LoRA-FAIR (Bian et al. 2024, 2411.14961): the server mends B, to bring B·A nearer to the mean."""
+"""LoRA-FAIR (Bian et al. 2024, 2411.14961): the server corrects B, to bring B·A near the mean."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,48 +19,50 @@ from hanse.tensors.named import RunningMean
 
 @dataclass(frozen=True)
 class LoRAFAIR(FedAvg):
-    """A and B become their means, and B moves by ΔB; no more is sent than with FedIT.
+    """A and B become their means, and B is corrected by ΔB; traffic is the same as FedIT's.
 
-    ΔB minimizes ‖Σ pₖBₖAₖ − (B + ΔB)·A‖² + λ·(‖A‖²/r)·‖ΔB‖². A reconstruction: the paper looks for
-    it by steps along a similarity of the two products; least squares have a closed form, of factors
-    alone. λ is relative to A, so that it means the same for layers of any size; as it grows, this
-    becomes FedIT.
+    ΔB minimizes ‖Σ pₖBₖAₖ − (B + ΔB)·A‖² + λ·(‖A‖²/r)·‖ΔB‖². This is a reconstruction: the paper
+    takes gradient steps on a similarity of the two products; the least squares here have a closed
+    form that needs the factors only. λ is relative to A, so it means the same for layers of any
+    size; with a large λ this becomes FedIT.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
     payload: ClassVar[str] = "factors"
-    strength: PositiveFloat = 0.01  # λ, how strongly B is held to its mean
+    strength: PositiveFloat = 0.01  # λ, the pull of B's mean
 
     def init(self, server: Server) -> State:
         refuse_other_than_lora(server.learner.tensors(), type(self).__name__)
         return super().init(server)
 
     def train(self, instruction: Instruction, client: Client) -> Update:
-        ended, fit = client.learner.trained(instruction.tensors)
-        return Update(ended, fit.numbers(), weight=client.profile.examples)
+        tensors, result = client.learner.trained(instruction.tensors)
+        return Update(tensors, result.numbers(), weight=client.profile.examples)
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
         mean = RunningMean()
         for _, update in updates:
             mean.add(update.tensors, update.weight)
         parts = [(u.weight / mean.weight, low_rank.layers(u.tensors)) for _, u in updates]
-        middle = low_rank.layers(mean.value())
-        parts.append((-1.0, middle))
-        mended = {
-            name: self._mended(one, low_rank.stacked((w, own[name]) for w, own in parts))
-            for name, one in middle.items()
+        means = low_rank.layers(mean.value())
+        parts.append((-1.0, means))
+        corrected = {
+            name: self._corrected(
+                factors, low_rank.stacked((weight, layers[name]) for weight, layers in parts)
+            )
+            for name, factors in means.items()
         }
         clients = tuple(profile.name for profile, _ in updates)
-        whole = {**mean.value(), **low_rank.tensors(mended)}
-        return Aggregate(whole, {}, mean.weight, clients)
+        tensors = {**mean.value(), **low_rank.tensors(corrected)}
+        return Aggregate(tensors, {}, mean.weight, clients)
 
     def step(self, state: State, combined: Aggregate, server: Server) -> State:
         return {"model": combined.tensors}
 
-    def _mended(self, middle: Factors, lacking: Factors) -> Factors:
-        """ΔB = L·Aᵀ(A·Aᵀ + λ‖A‖²/r)⁻¹, L being what the mean factors lack of the mean product."""
-        a, lack = middle.down.double(), lacking.to(torch.float64)
+    def _corrected(self, means: Factors, difference: Factors) -> Factors:
+        """Add ΔB = D·Aᵀ(A·Aᵀ + λ‖A‖²/r)⁻¹ to B; D is the mean product minus the means' product."""
+        a, difference = means.down.double(), difference.to(torch.float64)
         gram = a @ a.T
-        held = gram + self.strength * gram.diagonal().mean() * torch.eye(len(a), dtype=a.dtype)
-        change = torch.linalg.solve(held, a @ lack.down.T @ lack.up.T).T
-        return Factors((middle.up.double() + change).float(), middle.down)
+        ridge = self.strength * gram.diagonal().mean() * torch.eye(len(a), dtype=a.dtype)
+        change = torch.linalg.solve(gram + ridge, a @ difference.down.T @ difference.up.T).T
+        return Factors((means.up.double() + change).float(), means.down)

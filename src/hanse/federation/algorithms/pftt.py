@@ -10,10 +10,10 @@ from hanse.federation.interfaces.results import State
 
 @dataclass(frozen=True)
 class PFTT(FedPer):
-    """Clients train bottlenecks, LoRA and a head together, and send the bottlenecks alone.
+    """Clients train bottlenecks, LoRA and a head together, and send the bottlenecks only.
 
-    The adapter has both: `adapter: {houlsby: {…}, lora: {…}}`. What a run leaves is the
-    bottlenecks; each client's LoRA and head are in its memory.
+    The adapter has both: `adapter: {houlsby: {…}, lora: {…}}`. A run saves the bottlenecks; each
+    client's LoRA and head stay in its memory.
     """
 
     share: Patterns = (r"\.bottleneck_",)

@@ -1,4 +1,4 @@
-"""RoLoRA (Chen et al. 2024, 2502.01755): A and B are learned in turn, a round each."""
+"""RoLoRA (Chen et al. 2024, 2502.01755): trains A and B in alternating rounds."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,11 +14,11 @@ from hanse.tensors.named import Layout, Tensors, drop, layout
 
 @dataclass(frozen=True)
 class RoLoRA(FedAvg):
-    """In odd rounds all learn B with A as it is, in even ones A with B as it is.
+    """In odd rounds all clients train B with A frozen, in even rounds A with B frozen.
 
-    One factor is the same at all clients, so the mean of the other gives exactly the mean product,
-    and, other than with FFA-LoRA, A is learned, too. Clients send half of LoRA's bytes; both
-    factors go down, since a client need not have taken part in the round before.
+    The frozen factor is the same at all clients, so the mean of the other one gives the exact mean
+    product. Unlike in FFA-LoRA, A is trained, too. Clients send half of LoRA's bytes; they receive
+    both factors, since a client may have missed the round before.
     """
 
     resets_optimizer: ClassVar[bool] = (
@@ -30,15 +30,15 @@ class RoLoRA(FedAvg):
         return super().init(server)
 
     def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
-        return layout(_learned(state["model"], context))
+        return layout(_trained(state["model"], context))
 
     def train(self, instruction: Instruction, client: Client) -> Update:
-        learned = _learned(instruction.tensors, client.context)
-        client.learner.freeze(drop(instruction.tensors, learned))
-        return super().train(Instruction(learned), client)
+        trained = _trained(instruction.tensors, client.context)
+        client.learner.freeze(drop(instruction.tensors, trained))
+        return super().train(Instruction(trained), client)
 
 
-def _learned(model: Tensors, context: RoundContext) -> Tensors:
-    """All but the factor that rests: A first, since with B at zero it would get no gradient."""
-    resting = A if context.round % 2 else B
-    return {name: tensor for name, tensor in model.items() if not name.endswith(resting)}
+def _trained(model: Tensors, context: RoundContext) -> Tensors:
+    """All tensors but the frozen factor: A in the first round, since B = 0 gives it no gradient."""
+    frozen = A if context.round % 2 else B
+    return {name: tensor for name, tensor in model.items() if not name.endswith(frozen)}

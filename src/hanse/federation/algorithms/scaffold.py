@@ -32,13 +32,13 @@ MODEL, CONTROL = "model/", "control/"
 
 @dataclass(frozen=True)
 class Scaffold(FedAvg):
-    """Every client corrects its gradients by how its data differ from all clients' data.
+    """Each client corrects its gradients by the difference of its data from all clients' data.
 
-    Client k steps along g − cₖ + c, then cₖ⁺ = cₖ − c + (x − yₖ)/Ση over its steps' rates; a step
-    whose gradient was clipped counts as one of a smaller rate. The server steps
-    x ← x + η·mean(yₖ − x) and c ← c + |S|/N·mean(cₖ⁺ − cₖ) over the clients S of the round, all of
-    equal weight. While all c are zero it is FedAvg with equal weights. Only plain SGD follows a
-    corrected gradient as it is.
+    Client k steps along g − cₖ + c, and then sets cₖ⁺ = cₖ − c + (x − yₖ)/Ση, with Ση over its
+    steps' rates; a step with a clipped gradient counts as one with a smaller rate. The server steps
+    x ← x + η·mean(yₖ − x) and c ← c + |S|/N·mean(cₖ⁺ − cₖ) over the clients S of the round, with
+    equal weights. While all c are zero this is FedAvg with equal weights. Only plain SGD follows a
+    corrected gradient without changing it.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({MEAN})
@@ -63,7 +63,7 @@ class Scaffold(FedAvg):
         return 1.0
 
     def measured(self, tensors: Tensors) -> dict[str, Tensors]:
-        """Control variates are 1/Ση times as large, and would hide a change that is too large."""
+        """Change and control variate separately: the variate is 1/Ση times as large."""
         return {
             "norm of the change": strip_prefix(tensors, MODEL),
             "norm of the control variate": strip_prefix(tensors, CONTROL),
@@ -74,20 +74,20 @@ class Scaffold(FedAvg):
             strip_prefix(instruction.tensors, MODEL),
             strip_prefix(instruction.tensors, CONTROL),
         )
-        own = client.memory or map_tensors(torch.zeros_like, control)
-        correction = client.learner.on_device(subtract(control, own))
+        variate = client.memory or map_tensors(torch.zeros_like, control)  # cₖ
+        correction = client.learner.on_device(subtract(control, variate))
 
         def penalty(trained: Mapping[str, Tensor]) -> Tensor:
             return dot(correction, trained)  # its gradient is the correction
 
-        change, fit = client.learner.change(start, penalty)
-        if fit.sum_clipped_lr:
-            moved = subtract(scale(change, -1 / fit.sum_clipped_lr), control)  # cₖ⁺ − cₖ
-        else:  # a warm-up's first step has moved nothing, and says nothing of the gradient
+        change, result = client.learner.change(start, penalty)
+        if result.sum_clipped_lr:
+            moved = subtract(scale(change, -1 / result.sum_clipped_lr), control)  # cₖ⁺ − cₖ
+        else:  # the first step of a warm-up has rate 0: there is no change to divide
             moved = map_tensors(torch.zeros_like, control)
-        client.memory.update(add(own, moved))
+        client.memory.update(add(variate, moved))
         tensors = add_prefix(MODEL, change) | add_prefix(CONTROL, moved)
-        return Update(tensors, fit.numbers(), weight=1.0)
+        return Update(tensors, result.numbers(), weight=1.0)
 
     def personalized(self, instruction: Instruction, client: Client) -> Tensors:
         return strip_prefix(instruction.tensors, MODEL)

@@ -1,4 +1,4 @@
-"""The role of an aggregator: combines the updates of a round into one."""
+"""The role of an aggregator: it combines the updates of a round into one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from hanse.tensors.named import Layout, Tensors
 
 
 class Exchange(Protocol):
-    """One round's conversation with its clients, as an aggregator sees it."""
+    """One round's exchange with its clients, as an aggregator sees it."""
 
     @property
     def profiles(self) -> Mapping[str, ClientProfile]:
@@ -21,31 +21,31 @@ class Exchange(Protocol):
 
     @property
     def algorithm(self) -> Algorithm:
-        """The algorithm, for one that combines by itself."""
+        """The algorithm, whose `combine` an aggregator may call."""
 
     def ask(
         self, kind: str, instructions: Mapping[str, Instruction], expected: Mapping[str, Layout]
     ) -> Iterator[tuple[ClientProfile, Update]]:
-        """A phase of the aggregator's own: answers in client order, past the schema gate."""
+        """A phase of the aggregator's own: valid answers in client order."""
 
     def train(
         self, notes: Mapping[str, Instruction] | None = None
     ) -> Iterator[tuple[ClientProfile, Update]]:
-        """The round's training: encoded and sealed updates in client order, past the gate.
+        """The round's training: valid updates in client order, encoded and sealed.
 
-        notes: what the aggregator tells each client along; a client without a note is left out.
+        notes: the aggregator's own message to each client; a client without a note is left out.
         """
 
     def decode(self, client: str, tensors: Tensors) -> Tensors:
-        """Undo the transforms of `client`'s tensors ("": those of a sum over clients)."""
+        """Decode tensors of a client; client "" stands for a sum over clients."""
 
 
 class Aggregator(ABC):
-    """How a round's updates become one."""
+    """A rule that combines a round's updates into one."""
 
-    # It never sees a single update, so transforms must be linear, and no algorithm gets updates.
+    # The aggregator sees no single update: transforms must be linear, and `combine` is impossible.
     sums_only: ClassVar[bool] = False
-    gives: ClassVar[frozenset[str]] = frozenset()  # beside tensors that stand for the round's
+    gives: ClassVar[frozenset[str]] = frozenset()  # more than tensors that represent the round
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -53,14 +53,14 @@ class Aggregator(ABC):
 
     @abstractmethod
     def aggregate(self, exchange: Exchange) -> Aggregate:
-        """On the server: ask, and combine what comes back."""
+        """At the server: ask the clients, and combine their updates."""
 
     def layout(self, expected: Layout) -> Layout:
-        """What `seal` makes of tensors of this layout."""
+        """The layout of sealed tensors."""
         return expected
 
     def seal(self, update: Update, note: Instruction, client: Client) -> Update:
-        """At the client: the last thing that happens to an update."""
+        """At the client: the last step before an update is sent."""
         return update
 
     def handle(self, kind: str, instruction: Instruction, client: Client) -> Update:

@@ -1,7 +1,7 @@
-"""The roles: what each part of a federation does, and what it may know.
+"""The role of an algorithm, and the records that its client and server halves may use.
 
-Every part has a client half and a server half in one class, and only bytes pass between them. The
-defaults here keep the simple case simple: FedAvg overrides two methods.
+Every part of a federation has a client half and a server half in one class; only bytes pass
+between them. The defaults keep simple algorithms short: FedAvg overrides two methods.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ from hanse.tensors.named import Layout, Tensors, layout
 
 @dataclass
 class Client:
-    """What client halves may use. `memory` lasts between rounds; `session` never touches disk."""
+    """The client of one request. `memory` lasts between rounds; `session` is never on disk."""
 
     profile: ClientProfile
     learner: Learner
@@ -30,7 +30,7 @@ class Client:
 
 @dataclass
 class Server:
-    """What server halves may use."""
+    """The server of one round."""
 
     learner: Learner
     num_clients: int
@@ -38,26 +38,26 @@ class Server:
 
 
 class Algorithm(ABC):
-    """What is learned together: a frozen dataclass whose fields are its settings.
+    """A federated learning algorithm: a frozen dataclass whose fields are its settings.
 
-    Server half: init, instruction, update_layout, step, model, shared, and combine where a method
-    needs each update.
-    Client half: train, personal.
+    Server half: init, instruction, update_layout, step, model, shared, and combine for an
+    algorithm that needs each update.
+    Client half: train, personalized.
     """
 
-    # What `step` needs beside tensors that stand for the round's; a class with another `step` or
-    # `combine` says it anew, or is taken to need everything.
+    # What `step` needs, beyond tensors that represent the round. A class that overrides `step` or
+    # `combine` declares it again; otherwise it is taken to need everything.
     needs: ClassVar[frozenset[str]] = EVERYTHING
-    numbers: ClassVar[tuple[str, ...]] = ()  # those that every client must report
-    payload: ClassVar[str] = "change"  # what an update holds: change, factors, logits or scalars
+    numbers: ClassVar[tuple[str, ...]] = ()  # names of the numbers that every client must report
+    payload: ClassVar[str] = "change"  # content of an update: change, factors, logits or scalars
     clients_may_differ: ClassVar[bool] = False  # clients' LoRA ranks may differ from the server's
-    # What clients may train by: AdamW, SGD with momentum, SGD without.
+    # Optimizers that clients may use: AdamW, SGD with momentum, SGD without.
     optimizers: ClassVar[tuple[str, ...]] = ("adamw", "momentum", "sgd")
-    # Clients' optimizers begin anew in every round: the next round's tensors are no continuation of
-    # the last one's, or what is frozen beside them has changed.
+    # Clients' optimizers start fresh in every round, since the next round's tensors do not continue
+    # the last one's, or the frozen weights have changed.
     resets_optimizer: ClassVar[bool] = True
-    # Clients are never sent some tensors that all share, and take them as their own settings draw
-    # them: silos elsewhere could not go on from an adapter that only the server has.
+    # Some shared tensors are never sent; each client draws them from its settings. Silos on other
+    # machines therefore cannot continue from an adapter that only the server has.
     redraws: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -71,55 +71,55 @@ class Algorithm(ABC):
     def instruction(
         self, state: State, profile: ClientProfile, context: RoundContext
     ) -> Instruction | None:
-        """What this client is sent in the round at `context`; None leaves it out."""
+        """The instruction to one client in the round of `context`; None leaves the client out."""
         return Instruction(state["model"])
 
     def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
-        """The names, shapes and dtypes of this client's update before any transform."""
+        """The layout of this client's update before any transform."""
         return layout(state["model"])
 
     def max_weight(self, profile: ClientProfile) -> float:
         """The largest weight that this client's update may have; a larger one is refused.
 
-        By default the examples that the client has declared; an algorithm whose clients weigh alike
-        says so here, or one of them could take over the mean.
+        By default the number of examples that the client has declared. An algorithm with equal
+        weights must override it, or one client could dominate the mean.
         """
         return max(1.0, profile.examples)
 
     def measured(self, tensors: Tensors) -> Mapping[str, Tensors]:
-        """The parts of an update whose norms are each compared with the other clients', by name."""
+        """The parts of an update, by name; each one's norm is compared with the other clients'."""
         return {"norm": tensors}
 
     @abstractmethod
     def train(self, instruction: Instruction, client: Client) -> Update:
-        """At the client: what it makes of an instruction."""
+        """At the client: train as instructed, and return the update."""
 
     def personalized(self, instruction: Instruction, client: Client) -> Tensors:
-        """At the client: the tensors that it evaluates and keeps for itself."""
+        """At the client: the tensors that the client evaluates, and would keep for itself."""
         return instruction.tensors
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
-        """Combine the updates itself; overridden only where a mean will not do."""
+        """Combine the updates; override it only if a mean is not enough."""
         raise TypeError(f"{type(self).__name__} leaves combining to the aggregator")
 
     @property
     def combines(self) -> bool:
-        """Whether it overrides `combine`, and so needs every update as it was sent."""
+        """True if the algorithm overrides `combine`, and therefore needs every single update."""
         return type(self).combine is not Algorithm.combine
 
     @abstractmethod
     def step(self, state: State, combined: Aggregate, server: Server) -> State:
-        """The state after a round; `state` itself is left as it was."""
+        """The state after a round; `state` itself is not changed."""
 
     def model(self, state: State) -> Tensors:
-        """What the server's learner evaluates and saves."""
+        """The tensors that the server evaluates and saves."""
         return state["model"]
 
     def shared(self, state: State) -> Tensors:
-        """What of `model` the clients train together; the rest stays with each of them."""
+        """The tensors of `model` that clients train together; each keeps the others to itself."""
         return self.model(state)
 
     @property
     def personalizes(self) -> bool:
-        """Whether it overrides `shared`: clients keep some tensors to themselves."""
+        """True if the algorithm overrides `shared`: clients keep some tensors to themselves."""
         return type(self).shared is not Algorithm.shared

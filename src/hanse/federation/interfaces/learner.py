@@ -1,4 +1,4 @@
-"""What one machine trains, and what for: the roles of learners and objectives."""
+"""The roles of a learner, which one machine trains, and of an objective, which it minimizes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ from hanse.tensors.serialization import Numbers
 
 
 class Learner(ABC):
-    """A model on one machine, seen through what it trains.
+    """A model on one machine, with its trainable parameters.
 
-    Between two requests a learner keeps nothing: what must last goes into a client's memory.
+    A learner keeps nothing between two requests: lasting tensors belong in a client's memory.
     """
 
     @abstractmethod
     def parameters(self) -> Mapping[str, Parameter]:
-        """What is trained, live and by name."""
+        """The trainable parameters by name (the live ones)."""
 
     @abstractmethod
     def examples(self, split: str) -> Sequence[Any]:
@@ -37,11 +37,11 @@ class Learner(ABC):
 
     @abstractmethod
     def batch(self, examples: Sequence[Any]) -> Any:
-        """What `forward` takes, for these examples; has `items`, `tokens` and `examples`."""
+        """A batch of these examples for `forward`; it has `items`, `tokens` and `examples`."""
 
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:
-        """Outputs where there is a label: (labels, classes) logits."""
+        """Logits at the labelled places: (labels, classes)."""
 
     @abstractmethod
     def fit(
@@ -50,26 +50,26 @@ class Learner(ABC):
         objective: "Objective | None" = None,
         split: str = "train",
     ) -> TrainResult:
-        """Train in place on a split, as the settings and the context say."""
+        """Train in place on a split, by the settings and the context."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write what is trained, so that others can load it without this package."""
+        """Save the trained tensors in a form that can be loaded without this package."""
 
     def scores(self, batch: Any) -> Tensor:
-        """(examples, choices) scores of a batch whose examples have choices."""
+        """Scores of each example's label words: (examples, label words)."""
         return self.forward(batch)
 
     def generate(self, examples: Sequence[Any], max_new_tokens: int) -> list[str]:
-        """What the model says after each example's prompt, word by most likely word."""
+        """The model's greedy continuation of each example's prompt."""
         raise TypeError(f"{type(self).__name__} generates no text")
 
     def text(self, ids: Sequence[int]) -> str:
-        """What some tokens say."""
+        """The text of some tokens."""
         raise TypeError(f"{type(self).__name__} reads no text")
 
     def batches(self, split: str, size: int) -> Iterator[tuple[list[int], Any]]:
-        """A split in batches of like length, longest first, with the examples' places in it."""
+        """A split in batches of similar length, longest first, with the examples' places in it."""
         examples = self.examples(split)
         sizes = self.lengths(split)
         order = sorted(range(len(examples)), key=lambda index: -sizes[index])
@@ -79,24 +79,24 @@ class Learner(ABC):
             places = order[start : start + size]
             yield places, self.batch([examples[place] for place in places])
 
-    def configure(self, numbers: Numbers) -> None:  # noqa: B027 (an instruction may ask for nothing)
-        """Reshape what is trained, as an instruction's numbers ask (a rank); by default nothing."""
+    def configure(self, numbers: Numbers) -> None:  # noqa: B027 (most learners ignore them)
+        """Configure the adapter by an instruction's numbers (a rank); by default do nothing."""
 
     @property
     def scaling(self) -> float:
-        """What the products of a LoRA adapter's factors are multiplied by, α/r."""
+        """The factor of a LoRA adapter's products, α/r."""
         return 1.0
 
     def initial(self) -> Tensors:
-        """What is trained, as it is before any training: the same wherever the settings are."""
-        raise TypeError(f"{type(self).__name__} does not know how it began")
+        """The trainable tensors before any training; equal settings give equal tensors."""
+        raise TypeError(f"{type(self).__name__} has no initial tensors")
 
     def constants(self) -> Constants:
-        """What nobody trains and all machines must have alike; by default nothing."""
+        """The adapter's constants, the same on all machines; by default none."""
         return Constants()
 
     def has_constants(self, digest: str) -> bool:
-        """Whether the constants with this hash are in place."""
+        """True if the learner has the constants with this hash."""
         return not digest
 
     def put_constants(self, constants: Constants) -> None:
@@ -105,30 +105,30 @@ class Learner(ABC):
             raise TypeError(f"{type(self).__name__} has no constants")
 
     def freeze(self, tensors: Tensors) -> None:
-        """Set some of what is trained, and leave it as it is: it is no longer trained, nor sent.
+        """Set some of the parameters and freeze them: they are neither trained nor sent.
 
-        From then on this learner's `parameters`, `tensors` and `load` are about the rest.
+        This learner's `parameters`, `tensors` and `load` no longer include them.
         """
-        raise TypeError(f"{type(self).__name__} cannot train a part only")
+        raise TypeError(f"{type(self).__name__} cannot freeze parameters")
 
     def tensors(self) -> dict[str, Tensor]:
-        """A copy of what is trained, on the CPU."""
+        """Copies of the trainable tensors on the CPU."""
         return {name: p.detach().cpu().clone() for name, p in self.parameters().items()}
 
     def on_device(self, tensors: Tensors) -> dict[str, Tensor]:
-        """Such tensors where what is trained lies, for a penalty that needs them in every step."""
+        """These tensors on the parameters' device, for a penalty that needs them in every step."""
         device = next(iter(self.parameters().values())).device
         return {name: tensor.to(device) for name, tensor in tensors.items()}
 
     def set_residual(self, residual: Tensors) -> None:
-        """Change the frozen base by up·down, layer by layer; the last change is gone."""
+        """Add the low-rank update up·down to each frozen layer; it replaces the previous one."""
         if residual:
             raise TypeError(f"{type(self).__name__} cannot change its frozen base")
 
     def load(self, tensors: Tensors) -> None:
-        """Set what is trained, in place; raises UserError unless names and shapes are the same.
+        """Set the parameters in place; raises UserError unless names and shapes are the same.
 
-        What stands behind RESIDUAL goes to `set_residual`; without it, the base is as it was.
+        Tensors with the prefix RESIDUAL go to `set_residual`; without any the residual is removed.
         """
         live = self.parameters()
         refuse_unlike(live, {n: t for n, t in tensors.items() if not n.startswith(RESIDUAL)})
@@ -139,24 +139,24 @@ class Learner(ABC):
     def trained(
         self, start: Tensors, penalty: Penalty | None = None
     ) -> tuple[Tensors, TrainResult]:
-        """Train from `start`; what is trained as it ended, and what was done."""
+        """Train from `start`; return the trained tensors and the result."""
         self.load(start)
-        fit = self.fit(penalty)
-        return self.tensors(), fit
+        result = self.fit(penalty)
+        return self.tensors(), result
 
     def change(self, start: Tensors, penalty: Penalty | None = None) -> tuple[Tensors, TrainResult]:
-        """Train from `start`; how what is trained moved, and what was done."""
-        ended, fit = self.trained(start, penalty)
-        return subtract(ended, {name: start[name] for name in ended}), fit
+        """Train from `start`; return the change of the tensors and the result."""
+        tensors, result = self.trained(start, penalty)
+        return subtract(tensors, {name: start[name] for name in tensors}), result
 
 
 class Objective(ABC):
-    """What a learner minimizes."""
+    """The loss that a learner minimizes."""
 
-    # How rows become examples: "tokens" to learn, "label_words" to choose from, or "tags" of words.
+    # The kind of its examples: "tokens", "label_words" to choose from, or "tags" of words.
     example_kind: ClassVar[str] = "tokens"
-    batchable: ClassVar[bool] = True  # asks only for `forward` or `scores`, once: cohorts can do it
+    batchable: ClassVar[bool] = True  # calls `forward` or `scores` once, so clients can be batched
 
     @abstractmethod
     def loss(self, learner: Learner, batch: Any) -> Tensor:
-        """A scalar: the mean over the batch's items."""
+        """The mean loss over the batch's items, a scalar."""

@@ -1,4 +1,4 @@
-"""Results that parts on one machine pass to each other; `messages` has what crosses a network."""
+"""Records that parts on one machine pass to each other; `messages` has those of the network."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,20 +9,20 @@ from hanse.journal.records import GeneratedSample
 from hanse.tensors.named import Tensors
 from hanse.tensors.serialization import Numbers
 
-State = Mapping[str, Tensors]  # what an algorithm's server half remembers: groups by name
-Memory = dict[str, Tensor]  # what one part keeps at a client from round to round
+State = Mapping[str, Tensors]  # an algorithm's state on the server: groups of tensors by name
+Memory = dict[str, Tensor]  # tensors that one part keeps at a client from round to round
 Penalty = Callable[[Mapping[str, Tensor]], Tensor]  # trained tensors → scalar added to the loss
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What local training did: optimizer steps, Σ of their rates, and what was seen on the way.
+    """The result of local training: optimizer steps, Σ of their learning rates, examples, tokens.
 
-    loss: mean over all labelled items; tokens: without padding.
-    spent: seconds by what was done (data, forward, backward, optimizer).
-    sum_clipped_lr: Σ of the rates, each times what clipping has left of its step's gradient.
-    sum_a: Σ aᵢ where the change is −Σ aᵢgᵢ over the gradients gᵢ that the steps have taken, as with
-        SGD, whose rates and momentum are in aᵢ (2007.07481); None where it is no such sum.
+    loss: mean over all labelled items. tokens: without padding.
+    spent: seconds by activity (data, forward, backward, optimizer).
+    sum_clipped_lr: Σ of the learning rates, each times the share of the gradient left by clipping.
+    sum_a: Σ aᵢ if the change is −Σ aᵢgᵢ over the steps' gradients gᵢ, as with SGD, where aᵢ holds
+        learning rates and momentum (2007.07481); None if the change is no such sum.
     """
 
     steps: int
@@ -36,20 +36,20 @@ class TrainResult:
 
     @property
     def seconds(self) -> float:
-        """All of its time."""
+        """Total time of training."""
         return sum(self.spent.values())
 
     def numbers(self) -> dict[str, float]:
         """The plain numbers that a client reports with its update."""
         names = ("steps", "sum_lr", "sum_clipped_lr", "examples", "tokens", "loss", "seconds")
         spent = {f"{name}_seconds": seconds for name, seconds in self.spent.items()}
-        known = {} if self.sum_a is None else {"sum_a": self.sum_a}
-        return {name: float(getattr(self, name)) for name in names} | known | spent
+        sum_a = {} if self.sum_a is None else {"sum_a": self.sum_a}
+        return {name: float(getattr(self, name)) for name in names} | sum_a | spent
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """What the aggregator made of a round's updates: the means, their total weight, from whom."""
+    """A round's combined updates: mean tensors and numbers, total weight, names of the clients."""
 
     tensors: Tensors
     numbers: Numbers
@@ -59,9 +59,9 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a task found: named metrics, one value per item for paired comparisons, and samples.
+    """A task's result: named metrics, one value per item for paired comparisons, and samples.
 
-    samples: of the split's first items, so that those of two evaluations belong together.
+    samples: of the split's first items, so that two evaluations show the same ones.
     """
 
     metrics: dict[str, float]

@@ -1,4 +1,4 @@
-"""The role of a task: scores a learner on a split."""
+"""The role of a task: it scores a learner on a split."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -8,18 +8,18 @@ from hanse.federation.interfaces.results import Scores
 
 
 class Task(ABC):
-    """How a learner is judged on a split."""
+    """A score of a learner on a split."""
 
     example_kind: ClassVar[str] = "tokens"  # how rows become examples, as for objectives
-    limit: int | None = None  # most examples of one evaluation, a split's first; None for all
+    limit: int | None = None  # the largest number of examples, a split's first; None: all
 
     @property
     def test_only(self) -> bool:
-        """Whether it is measured on the server's test rows only, since it takes long."""
+        """True if it takes long, and therefore scores the server's test rows only."""
         return False
 
     def require(self) -> None:  # noqa: B027 (most need nothing)
-        """Raise UserError if a package that it needs is not installed."""
+        """Raise UserError if a required package is not installed."""
 
     @abstractmethod
     def evaluate(self, learner: Learner, split: str) -> Scores:

@@ -10,9 +10,9 @@ from hanse.tensors.named import Layout, Tensors
 
 
 class Transform(ABC):
-    """What an update passes on its way: a codec, or a mechanism of privacy.
+    """A step that tensors pass between client and server: a codec, or a mechanism of privacy.
 
-    The server may hold state (a basis, a clip norm), and `broadcast` says what of it travels with
+    The server may hold state (a basis, a clip norm); `broadcast` selects the part that travels with
     every request. The sender may keep memory (the error of a lossy codec).
     """
 
@@ -28,23 +28,23 @@ class Transform(ABC):
         return {}
 
     def layout(self, expected: Layout, state: Tensors) -> Layout:
-        """What `encode` makes of tensors of this layout."""
+        """The layout of encoded tensors."""
         return expected
 
     def broadcast(self, state: Tensors) -> Tensors:
-        """What clients are told of the server's state; by default all of it."""
+        """The part of the server's state that every request carries; by default all of it."""
         return state
 
     @abstractmethod
     def encode(
         self, tensors: Tensors, memory: Memory, state: Tensors, context: RoundContext
     ) -> Tensors:
-        """At the sender."""
+        """Encode at the sender."""
 
     @abstractmethod
     def decode(self, tensors: Tensors, state: Tensors, context: RoundContext) -> Tensors:
-        """At the receiver."""
+        """Decode at the receiver."""
 
-    def finish(self, combined: Aggregate, state: Tensors) -> tuple[Aggregate, Tensors]:
-        """On the server, after the updates were combined: the result, and the next state."""
-        return combined, state
+    def finish(self, aggregate: Aggregate, state: Tensors) -> tuple[Aggregate, Tensors]:
+        """Finish an aggregate on the server; return it with the next state."""
+        return aggregate, state

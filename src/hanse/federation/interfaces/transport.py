@@ -1,4 +1,4 @@
-"""The role of a transport: carries messages to the clients and back."""
+"""The role of a transport: it carries messages to the clients and back."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from hanse.federation.messages import ClientProfile
 class Transport(ABC):
     """The clients, wherever they run; messages pass as bytes.
 
-    max_in_flight: how many requests it holds before there must be a reply; None for any number.
-    remote: whether messages travel, so that waiting for a reply takes time of its own.
+    max_in_flight: the number of requests that it holds without a reply; None: any number.
+    remote: whether clients are on other machines, so that a reply may be late or missing.
     """
 
     max_in_flight: int | None = None
@@ -19,19 +19,16 @@ class Transport(ABC):
 
     @abstractmethod
     def profiles(self) -> list[ClientProfile]:
-        """The clients there are, in client order."""
+        """The profiles of all clients, in client order."""
 
     @abstractmethod
     def send(self, client: str, message: bytes) -> None:
-        """Hand over a request; returns at once."""
+        """Send a request; return at once."""
 
     @abstractmethod
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
-        """Who replied next, and the reply; None if none came in `timeout` seconds, or can come."""
+        """The next reply and its client; None after `timeout` seconds, or if no reply can come."""
 
     def wait_for(self, clients: Sequence[str], enough: int) -> bool:
-        """Wait until enough of these clients can be asked again, of which too few have answered.
-
-        False where nothing would change by waiting.
-        """
+        """Wait until enough of these clients can be asked again; False if waiting is of no use."""
         return False
