@@ -1,14 +1,14 @@
-# make demo        fine-tune a real model across four silos (minutes)
-# make test        lint, types, layering, then every test that needs no more than this installs
-# make test-extras the tests that need optional packages or further models and data
+# make demo         fine-tune a real model across four silos (minutes)
+# make test         lint, types, layering, then every test that needs no optional package
+# make test-extras  the tests that need optional packages or further models and data
 # make test-browser the tests that look at pages; "not run" without a Chromium
-# make check       lint, types, layering
-# make chaos       real federations under faults, for half an hour; keeps the figures
-# make docs-check  run every command of the guides on the real model
-# make bench       measure, and write benchmarks/results/ (hours)
-# make bench-short the benchmarks of speed in their short forms, into runs/benchmarks/ (minutes)
-# make test-gpu    the tests that need a GPU; "not run" without one
-# make bench-gpu   measure cohorts on a GPU (minutes); "not run" without one
+# make check        lint, types, layering
+# make chaos        real federations under faults, for half an hour; keeps the figures
+# make docs-check   run every command of the guides on the real model
+# make bench        measure, and write benchmarks/results/ (hours)
+# make bench-short  the benchmarks of speed in their short forms, into runs/benchmarks/ (minutes)
+# make test-gpu     the tests that need a GPU; "not run" without one
+# make bench-gpu    measure cohorts on a GPU (minutes); "not run" without one
 #
 # Everything is set up in .venv when first needed. A torch that $(PYTHON) already has is used as it
 # is; otherwise TORCH is installed, for example: make demo TORCH="torch --index-url …/cpu"
