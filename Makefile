@@ -29,9 +29,10 @@ export OMP_NUM_THREADS ?= $(THREADS)
 demo: $(VENV)/.demo
 	$(BIN)/hanse run experiments/quickstart.yaml
 
+# End-to-end tests wait more than they compute, so there are more of them at a time than cores.
 test: check $(VENV)/.demo
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not end_to_end and not gpu"
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "(end_to_end or gpu) and not chaos" -rs --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup -m "(end_to_end or gpu) and not chaos" -rs --durations=15
 
 test-extras: $(VENV)/.extras
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m extras -rs

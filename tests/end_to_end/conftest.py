@@ -15,6 +15,11 @@ from hanse.learners.models.model_files import PACKAGED, locate
 from samples import ROOT
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the real model: no worker is to wait at the end for the longest tests."""
+    items.sort(key=lambda item: "smollm2" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture
 def smollm2() -> None:
     """Skip without the packages that carry SmolLM2."""
