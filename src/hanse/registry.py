@@ -1,7 +1,7 @@
-"""From a name to a part: "fedprox" is the class FedProx in federation/algorithms/fedprox.py.
+"""Find the class that a name stands for: "fedprox" is FedProx in federation/algorithms/fedprox.py.
 
-The folders are the registry. A part from outside the package is written `path/to/file.py:Class`;
-only local files are read, and only those that the user has named by hand are run.
+The folders are the registry. A part from outside the package is written `path/to/file.py:Class`.
+Only local files are read, and only those that the user has named by hand are run.
 """
 
 import ast
@@ -30,12 +30,12 @@ from hanse.security import trusted_code
 
 @dataclass(frozen=True)
 class ServerText:
-    """Marks a setting that takes text with the text that a server may give a silo for it.
+    """The text that a server may give a silo for a setting, written as `Annotated[str, ...]`.
 
-    Written as `Annotated[str, mark]`. A setting that takes text and has no mark cannot be set by a
-    server at all: text may name files, tokenizers, hosts, or patterns that never end.
+    A server cannot change a setting that takes text and has no such annotation: text may name
+    files, tokenizers, hosts, or patterns that never finish.
 
-    fits: tells whether a value may come from a server. wanted: such values in words.
+    fits: true for a value that may come from a server. wanted: such values in words.
     """
 
     fits: Callable[[Any], bool]
@@ -44,7 +44,7 @@ class ServerText:
 
 @dataclass(frozen=True)
 class Setting:
-    """One field of a part: its name, its type as written, and its default ("" if required)."""
+    """One field of a part: its name, its type in words, and its default ("" if required)."""
 
     name: str
     type: str
@@ -52,22 +52,22 @@ class Setting:
 
 
 def _texts(value: Any) -> list[str]:
-    """One text or a list of them as a list; values of another kind as Python writes them."""
-    listed = value if isinstance(value, list | tuple) else [value]
-    return [item if isinstance(item, str) else repr(item) for item in listed]
+    """A text or a list of texts as a list; other values by their `repr`."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return [item if isinstance(item, str) else repr(item) for item in items]
 
 
 def plain_names(value: Any) -> bool:
-    """Whether a value is nothing, or names of modules or functions: no path, no pattern."""
+    """True for None, and for names of modules or functions, which are no paths and no patterns."""
     return value is None or all(re.fullmatch(r"[\w.-]{1,200}", text) for text in _texts(value))
 
 
 def bounded_patterns(value: Any) -> bool:
-    """Whether a value is regular expressions that are matched in few steps.
+    """True for regular expressions whose matching takes few steps.
 
-    No group is repeated or looked around, nothing is referred back to, and at most two
-    characters of an expression are repeated or optional: so the steps grow with the cube of a
-    name's length. Fifty optional ones would take years.
+    They repeat no group, have no lookaround and no back-reference, and at most two of their
+    characters are repeated or optional. The steps then grow with the cube of a name's length;
+    with fifty optional characters they would take years.
     """
     return all(
         len(text) <= 200
@@ -88,34 +88,34 @@ PATTERNS = ServerText(
 
 
 def label(folder: str) -> str:
-    """The name of a folder of parts as users see it: "algorithms" for federation/algorithms."""
+    """A folder's name in messages, such as "algorithms" for federation/algorithms."""
     return folder.rpartition("/")[2]
 
 
 def names(folder: str) -> list[str]:
-    """The names of the package's parts in one folder, sorted."""
+    """The names of the package's parts in one folder, sorted; no part is imported."""
     files = [file for root in hanse.__path__ for file in (Path(root) / folder).glob("*.py")]
     return sorted(file.stem for file in files if _declares_part(file))
 
 
 def build(folder: str, spec: str | Mapping[str, Any]) -> Any:
-    """The part that `spec` describes: "name", or {name: {setting: value}}.
+    """Build the part that `spec` describes: "name", or {name: {setting: value}}.
 
-    folder: where the package keeps such parts, such as "federation/algorithms".
+    folder: the package's folder of such parts, such as "federation/algorithms".
     Raises UserError for an unknown name or setting, and for a value of a wrong type or range.
     """
     name, settings = split(folder, spec)
-    found = find(folder, name)
-    known = [field.name for field in fields(found)]
+    part = find(folder, name)
+    known = [field.name for field in fields(part)]
     for key in settings:
         if key not in known:
             allowed = f"its settings are {', '.join(known)}" if known else "it has no settings"
             raise UserError(f"{name} has no setting {key!r}{suggestion(key, known)}; {allowed}.")
     for key, value in settings.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{name}.{key} came as {value}: it must be finite.")
+            raise UserError(f"{name}.{key} is {value}; it must be a finite number.")
     try:
-        return TypeAdapter(found).validate_python(dict(settings))
+        return TypeAdapter(part).validate_python(dict(settings))
     except PydanticUserError as error:  # an annotation that means nothing
         raise UserError(f"the settings of {name} cannot be read: {error.message}") from error
     except ValidationError as error:
@@ -123,32 +123,28 @@ def build(folder: str, spec: str | Mapping[str, Any]) -> Any:
         if first["type"] == "missing":
             raise UserError(f"{name} needs its setting {first['loc'][0]!r}.") from None
         place = ".".join(str(item) for item in (name, *first["loc"]))
-        raise UserError(
-            f"{place} came as {first['input']!r:.200}: {first['msg'].lower()}."
-        ) from None
+        raise UserError(f"{place} is {first['input']!r:.200}; {_lowered(first['msg'])}.") from None
 
 
 def split(folder: str, spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name and the settings in a spec."""
+    """Split a spec into the part's name and its settings."""
     if isinstance(spec, str):
         return spec, {}
     if len(spec) != 1:
         raise UserError(
-            f"one part of {label(folder)} is named as `name` or `name: {{setting: value}}`, "
-            f"but {len(spec)} came: {', '.join(map(str, spec)) or 'nothing'}."
+            f"one part of {label(folder)} is written as `name` or `name: {{setting: value}}`, "
+            f"but there are {len(spec)}: {', '.join(map(str, spec)) or 'none'}."
         )
     [(name, settings)] = spec.items()
     if settings is not None and not isinstance(settings, Mapping):
-        raise UserError(
-            f"the settings of {name} came as {settings!r:.200}; write {{setting: value}}."
-        )
+        raise UserError(f"the settings of {name} are {settings!r:.200}; write {{setting: value}}.")
     return str(name), dict(settings or {})
 
 
 def check_name(folder: str, name: str) -> None:
-    """Raise UserError, with the nearest names, for a name that no part of the package has.
+    """Raise UserError, with the nearest name, if the package has no part of this name.
 
-    No part is imported; a part from outside the package (`path/to/file.py:Class`) is not looked at.
+    No part is imported, and the name of a file (`path/to/file.py:Class`) is not checked.
     """
     known = names(folder)
     if ":" not in name and name not in known:
@@ -159,7 +155,7 @@ def check_name(folder: str, name: str) -> None:
 
 
 def find(folder: str, name: str) -> type:
-    """The class that `name` stands for; raises UserError with the nearest names."""
+    """Import the class that `name` stands for; raises UserError with the nearest name."""
     check_name(folder, name)
     if ":" in name:
         return _outside(name)
@@ -173,26 +169,25 @@ def find(folder: str, name: str) -> type:
 
 
 def name_of(part: Any) -> str:
-    """The name by which an experiment chooses a part of the package: that of its file."""
+    """The name by which an experiment chooses a part of the package: its file's name."""
     return type(part).__module__.rpartition(".")[2]
 
 
 def settings(part: type) -> list[Setting]:
-    """The settings of a part, as its dataclass declares them."""
+    """List the settings of a part, as its dataclass declares them."""
     result = []
     for field in fields(part):
-        kind = _readable(field.type)
         default = "" if field.default is MISSING else repr(field.default)
         if field.default_factory is not MISSING:
             default = repr(field.default_factory())
-        # A default that depends on another setting is described. (Pydantic reads this key, too.)
+        # A default that depends on another setting has a description (a key of pydantic's, too).
         default = field.metadata.get("description", default)
-        result.append(Setting(field.name, kind, default))
+        result.append(Setting(field.name, _readable(field.type), default))
     return result
 
 
 def _readable(kind: Any) -> str:
-    """A type as a person would write it: a constrained number by its plain type."""
+    """Write a type for people: a constrained number by its plain type."""
     options = get_args(kind)
     if get_origin(kind) is Annotated:
         return _readable(options[0])
@@ -208,25 +203,30 @@ def _readable(kind: Any) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """' (did you mean …?)' when a known name is near, else nothing."""
+    """The words ' (did you mean …?)' if a known name is similar, else an empty text."""
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 @cache
 def _declares_part(file: Path) -> bool:
-    """Whether a file declares the class of its name; it is read, not imported."""
+    """True if a file declares the class of its name; the file is read, not imported."""
     statements = ast.parse(file.read_bytes()).body
     return any(isinstance(s, ast.ClassDef) and _is_part(s.name, file.stem) for s in statements)
 
 
 def _is_part(class_name: str, file_name: str) -> bool:
-    """Whether a class is the part of a file: the names are equal but for case and underscores."""
+    """True if a class has its file's name, apart from case and underscores."""
     return class_name.lower() == file_name.replace("_", "")
 
 
+def _lowered(sentence: str) -> str:
+    """A sentence of another library, to stand behind a semicolon."""
+    return sentence[0].lower() + sentence[1:]
+
+
 def _empty(file: Path) -> ModuleType:
-    """A module for the code in a file, known by a name that no other has."""
+    """An empty module for the code of a file, under a name that no other module has."""
     module = ModuleType(
         f"hanse_part_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     )
@@ -236,7 +236,7 @@ def _empty(file: Path) -> ModuleType:
 
 
 def _outside(name: str) -> type:
-    """The class in a local file, `path/to/file.py:Class`; `trusted_code` says which may run."""
+    """Run a local file and take the class from it; `trusted_code` decides which files may run."""
     path, _, wanted = name.partition(":")
     file = (Path.cwd() / path).resolve()
     if not os.path.isfile(file):  # not Path.is_file, which raises for a name that is too long
@@ -250,17 +250,16 @@ def _outside(name: str) -> type:
     try:
         exec(code, vars(module))  # noqa: S102 (the user named the file by hand)
     except (Exception, SystemExit) as error:
-        line = [
-            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)
-        ]
-        place = f"{file}:{line[-1]}" if line else file
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+        place = f"{file}:{lines[-1]}" if lines else file
         raise UserError(f"{place} cannot be used: {type(error).__name__}: {error}.") from error
-    found = getattr(module, wanted, None)
-    if not isinstance(found, type):
+    part = getattr(module, wanted, None)
+    if not isinstance(part, type):
         known = [key for key, value in vars(module).items() if isinstance(value, type)]
         raise UserError(f"{file} has no class {wanted!r}{suggestion(wanted, known)}.")
-    if not is_dataclass(found) or isabstract(found):
-        lacking = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
-        need = f"define {lacking}" if lacking else "put @dataclass(frozen=True) above it"
-        raise UserError(f"{name} is not a whole part: {need}.")
-    return found
+    if not is_dataclass(part) or isabstract(part):
+        missing = ", ".join(sorted(getattr(part, "__abstractmethods__", ())))
+        advice = f"define {missing}" if missing else "put @dataclass(frozen=True) above it"
+        raise UserError(f"{name} is no complete part; {advice}.")
+    return part

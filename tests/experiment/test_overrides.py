@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from hanse.errors import UserError
-from hanse.experiment.overrides import change, merge, override
+from hanse.experiment.overrides import merge, override, parse_change
 from hanse.journal.yaml_text import dump, read
 
 
@@ -88,7 +88,7 @@ def test_a_few_aliases_are_fine_and_none_may_contain_itself(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"a\.yaml:1 is not valid YAML: an alias contains itself"):
         read(tmp_path / "a.yaml")
     with pytest.raises(UserError, match="is not valid YAML"):
-        change(
+        parse_change(
             "x="
             + "[&a [l,l,l,l,l,l,l,l,l]"
             + "".join(
@@ -144,7 +144,7 @@ PROX = {"algorithm": {"fedprox": {"mu": 1}}}
 )  # fmt: skip
 def test_overrides(values: dict[str, Any], words: list[str], expected: dict[str, Any]) -> None:
     before = dump(values)
-    assert override(values, map(change, words)) == expected
+    assert override(values, map(parse_change, words)) == expected
     assert dump(values) == before  # the caller's values stay
 
 
@@ -162,7 +162,7 @@ def test_overrides(values: dict[str, Any], words: list[str], expected: dict[str,
 )
 def test_a_wrong_override_is_a_sentence(word: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
-        change(word)
+        parse_change(word)
     assert len(str(caught.value)) < 200
 
 
@@ -181,7 +181,7 @@ def test_a_wrong_override_is_a_sentence(word: str, said: str) -> None:
 )
 def test_overrides_that_undo_each_other_are_refused(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
-        override({}, map(change, words))
+        override({}, map(parse_change, words))
     assert repr(words[0]) in str(caught.value) and repr(words[-1]) in str(caught.value)
 
 

@@ -10,7 +10,7 @@ import yaml
 from hanse.errors import UserError
 from hanse.experiment.aliases import ALIASES
 from hanse.experiment.loading import load
-from hanse.experiment.overrides import change
+from hanse.experiment.overrides import parse_change
 from hanse.experiment.renaming import changed, line, settled
 from hanse.experiment.schema import Experiment
 from hanse.experiment.validation import keys
@@ -113,7 +113,7 @@ def test_a_file_of_another_tool(came: str, meant: str) -> None:
     ],
 )
 def test_an_override(word: str, place: str, value: Any) -> None:
-    [found] = changed(change(word))
+    [found] = changed(parse_change(word))
     assert found.place == tuple(place.split(".")) and found.value == value and found.word == word
 
 

@@ -222,7 +222,7 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, more: str, said: s
         ),
         ("objective=null", r"objective is None; .*valid string, or .*valid dictionary"),
         ("data.client_test=1", r"data\.client_test is 1; .*less than 1"),
-        ("data.partition.dirichlet.alpha=0", r"dirichlet\.alpha came as 0: "),
+        ("data.partition.dirichlet.alpha=0", r"dirichlet\.alpha is 0; "),
         ("train.optim=adma", r"train\.optim is 'adma'; .*'adamw'"),
     ],
 )

@@ -1,7 +1,8 @@
-"""The names that other tools give our settings.
+"""Names that other tools give our settings.
 
-A name is known at the top of a file, in the section that its setting is in, and in a section that
-only the other tool has (`federate: {client_num: 4}`); one with a dot, in that section only.
+A name is understood at the top of a file, in the section of its setting, and in a section that only
+the other tool has (`federate: {client_num: 4}`). A name with a dot is understood in that section
+only.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from hanse.experiment.validation import keys
 
 @dataclass(frozen=True)
 class Alias:
-    """The setting that a name means, and what the name's values mean where they differ."""
+    """The setting that a name means, and our values for those of its values that differ."""
 
     setting: str
     values: Mapping[Any, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""From a YAML file to an experiment: overrides, local paths, checks that need more than a type."""
+"""Load an experiment from a YAML file: overrides, local paths, and checks of the whole."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from hanse.data.sources.split_files import TEST, VALIDATION
 from hanse.errors import UserError
 from hanse.experiment import renaming
 from hanse.experiment.client_settings import check_clients
-from hanse.experiment.overrides import Change, change, override
+from hanse.experiment.overrides import Change, override, parse_change
 from hanse.experiment.part_kinds import AT_SILOS, NAMED, changed_at, spec_name
 from hanse.experiment.schema import Experiment, build_parts
 from hanse.experiment.validation import SettingError, explain
@@ -30,57 +30,61 @@ LOCAL = (  # settings that may name a local file or folder
 
 
 def load(path: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Experiment:
-    """The experiment in a YAML file that the user names, with overrides.
+    """Load the experiment in a YAML file that the user names, with overrides.
 
-    trusted: whether all code that it names may run, although a run has left the file; one that the
-        user wrote may name what it likes.
-    Raises UserError for anything wrong, with the line in the file or the override that is at fault.
+    trusted: let all Python files that it names run, even if the file was written by a run. A file
+        that the user wrote may always do that.
+    Raises UserError for every mistake, with the line of the file or the override that has it.
     """
     return _load(path, overrides, trusted or not claims.is_left(path))
 
 
 def load_left(path: Path, overrides: Iterable[str] = (), trusted: bool = False) -> Experiment:
-    """The experiment that a run or a baseline comparison has left in its folder, with overrides.
+    """Load the experiment that a run or a baseline comparison wrote into its folder.
 
-    The folder may come from somebody else, so it may run only code that this user has named by hand
-    before; trusted: or any.
+    The folder may come from somebody else, and may run only code that this user has named by hand
+    before; trusted: or any code.
     """
     return _load(path, overrides, trusted)
 
 
 def _load(path: Path, overrides: Iterable[str], by_hand: bool) -> Experiment:
-    written, text = yaml_text.read(path)
+    values, text = yaml_text.read(path)
     with trusted_code.granting(by_hand):
-        return compose(written, text, path, overrides)
+        return compose(values, text, path, overrides)
 
 
-def compose(written: Values, text: str, path: Path, overrides: Iterable[str]) -> Experiment:
-    """The experiment of settings that stand in a file of this text, or stem from one (no text)."""
-    changes = [found for word in overrides for found in _changes(word)]
-    for found in changes:
-        _grant_named(found.value)
+def compose(values: Values, text: str, path: Path, overrides: Iterable[str]) -> Experiment:
+    """Build an experiment from the values of a file and overrides.
+
+    text: the file's text, in which the lines of mistakes are found; empty if there is no such file.
+    path: the file; relative paths in it start from its folder.
+    """
+    changes = [change for word in overrides for change in _changes(word)]
+    for item in changes:
+        _grant_named(item.value)
     try:
-        values = renaming.settled({"name": default_name(path), **written})
+        values = renaming.settled({"name": default_name(path), **values})
     except SettingError as error:
         raise _in_file(error, path, text) from None
     try:
         return _built(override(values, changes), path)
     except SettingError as error:
-        if at_fault := _at_fault(error, values, changes, path):
-            raise _in_word(error, at_fault) from None
+        if word := _wrong_word(error, values, changes, path):
+            raise _in_word(error, word) from None
         raise _in_file(error, path, text) from None
 
 
 def _changes(word: str) -> list[Change]:
-    """What a word of the command line changes, under our names."""
+    """The changes that a word of the command line makes, under our names."""
     try:
-        return renaming.changed(change(word))
+        return renaming.changed(parse_change(word))
     except SettingError as error:
         raise _in_word(error, word) from None
 
 
 def _grant_named(value: Any) -> None:
-    """Let code run that a word of the command line names by a path from the current folder."""
+    """Let the Python files run that a value of the command line names."""
     if isinstance(value, dict | list):
         for inner in value:
             _grant_named(inner)
@@ -100,12 +104,14 @@ def _in_file(error: SettingError, path: Path, text: str) -> UserError:
 
 
 def default_name(path: Path) -> str:
-    """What an experiment in a file of this name is called unless it says so itself."""
+    """The name of an experiment whose file, at this path, gives none."""
     return re.sub(r"[^\w.-]+", "-", path.stem).lstrip(".-") or "run"
 
 
-def _at_fault(error: SettingError, values: Values, changes: list[Change], path: Path) -> str | None:
-    """The first override with which this is wrong; none if it is wrong in the file."""
+def _wrong_word(
+    error: SettingError, values: Values, changes: list[Change], path: Path
+) -> str | None:
+    """The first override that brings a mistake about; None if the file has it already."""
     for count in range(len(changes)):
         try:
             _built(override(values, changes[:count]), path)
@@ -116,10 +122,10 @@ def _at_fault(error: SettingError, values: Values, changes: list[Change], path: 
 
 
 def _built(values: Values, path: Path) -> Experiment:
-    """The experiment that these settings are, every part of it built once; raises SettingError."""
+    """Validate settings, and build every part once to check it; raises SettingError."""
     try:
-        whole = _with_splits(_absolute(values, path.resolve().parent))
-        experiment = Experiment.model_validate(whole)
+        values = _with_splits(_absolute(values, path.resolve().parent))
+        experiment = Experiment.model_validate(values)
     except ValidationError as error:
         raise explain(error, Experiment) from None
     build_parts(experiment)
@@ -139,12 +145,12 @@ def refuse_foreign(experiment: Experiment) -> None:
 
 
 def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
-    """Local files by their full path, so that the resolved YAML works from any folder."""
+    """Replace local files by their full paths, so that the resolved YAML works from any folder."""
     result = dict(values)
     for place in LOCAL:
-        result = changed_at(result, place, lambda path: _found(path, home))
+        result = changed_at(result, place, lambda path: _full_path(path, home))
     for kind in NAMED:
-        result = changed_at(result, kind.place, lambda specs: _parts_found(specs, home))
+        result = changed_at(result, kind.place, lambda specs: _full_specs(specs, home))
     clients = result.get("clients")
     if isinstance(clients, dict):
         result["clients"] = {
@@ -155,36 +161,41 @@ def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
 
 
 def _with_splits(values: Values) -> Values:
-    """The settings with a folder's own files for test and validation, if they say nothing else."""
+    """Add a folder's own files for test and validation, unless the settings have others."""
     data = values.get("data")
     path = data.get("path") if isinstance(data, dict) else None
     if not isinstance(data, dict) or not isinstance(path, str) or path in CORPORA:
         return values
-    found = files.splits(Path(path))
-    own = {name: path for name in (TEST, VALIDATION) if name in found and name not in data}
-    return {**values, "data": {**data, **own}} if own else values
+    splits = files.splits(Path(path))
+    held_out = {name: path for name in (TEST, VALIDATION) if name in splits and name not in data}
+    return {**values, "data": {**data, **held_out}} if held_out else values
 
 
-def _parts_found(spec: Any, home: Path) -> Any:
-    """A spec, or a list of them, with the full path of each file from outside the package."""
+def _full_specs(spec: Any, home: Path) -> Any:
+    """A spec, or a list of them, with full paths for files from outside the package."""
     if isinstance(spec, list):
-        return [_parts_found(item, home) for item in spec]
+        return [_full_specs(item, home) for item in spec]
     if isinstance(spec, dict):
-        return {_parts_found(n, home): _encoder_found(own, home) for n, own in spec.items()}
+        return {
+            _full_specs(name, home): _full_encoder(settings, home)
+            for name, settings in spec.items()
+        }
     if not isinstance(spec, str):
         return spec
     path, colon, name = spec.partition(":")
-    return f"{_found(path, home)}:{name}" if colon else spec
+    return f"{_full_path(path, home)}:{name}" if colon else spec
 
 
-def _encoder_found(own: Any, home: Path) -> Any:
+def _full_encoder(settings: Any, home: Path) -> Any:
     """A part's settings with the full path of its encoder, if that is a folder."""
-    encoder = own.get("encoder") if isinstance(own, dict) else None
-    return {**own, "encoder": _found(encoder, home)} if isinstance(encoder, str) else own
+    encoder = settings.get("encoder") if isinstance(settings, dict) else None
+    if not isinstance(encoder, str):
+        return settings
+    return {**settings, "encoder": _full_path(encoder, home)}
 
 
-def _found(path: Any, home: Path) -> Any:
-    """The full path of a file or folder, here or beside the experiment; else as it came."""
+def _full_path(path: Any, home: Path) -> Any:
+    """The full path of a file or folder, here or beside the experiment; anything else unchanged."""
     if not isinstance(path, str) or path in CORPORA or path in PACKAGED:
         return path
     places = [Path.cwd() / Path(path).expanduser(), home / path]

@@ -1,4 +1,4 @@
-"""Changes that a command line makes to an experiment: `key.key=value` words."""
+"""Overrides: the `key.key=value` words with which a command line changes an experiment."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from hanse.errors import UserError
 from hanse.experiment.part_kinds import PART_KINDS
 from hanse.journal.yaml_text import UNREADABLE, Place, Values, _loaded, _Loader
 
-# Where one part is chosen by name: there, another name replaces the choice.
+# The places where one part is chosen by name; another name there replaces the choice.
 CHOICES: set[Place] = {kind.place for kind in PART_KINDS if not kind.several}
 
 
@@ -24,8 +24,8 @@ class Change:
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
-def change(word: str) -> Change:
-    """The change that a `key.key=value` word asks for; its value is read as YAML."""
+def parse_change(word: str) -> Change:
+    """Parse a `key.key=value` word of a command line; the value is YAML."""
     path, equals, text = word.partition("=")
     keys = path.split(".")
     if not equals or not all(keys):
@@ -38,44 +38,44 @@ def change(word: str) -> Change:
 
 
 def override(values: Values, changes: Iterable[Change]) -> Values:
-    """The values with changes made to them, in their order.
+    """Apply changes to the values, one after another.
 
-    Where a part is chosen ("algorithm"), a key that it does not have chooses another part:
-    `algorithm.fedprox.mu=0.1` turns FedAvg into FedProx. Raises UserError for two changes of which
-    the later would silently undo the earlier.
+    Where a part is chosen ("algorithm"), the name of another part replaces the choice:
+    `algorithm.fedprox.mu=0.1` turns FedAvg into FedProx. Raises UserError if a later change would
+    silently undo an earlier one.
     """
-    made: list[Change] = []
+    applied: list[Change] = []
     for new in changes:
-        for old in made:
-            _refuse_both(old, new)
-        made.append(new)
+        for old in applied:
+            _refuse_conflict(old, new)
+        applied.append(new)
         values = _with(values, new.place, new.value, ())
     return values
 
 
-def _refuse_both(old: Change, new: Change) -> None:
-    """Two words may give one setting twice, but not undo each other in a way that is not seen."""
+def _refuse_conflict(old: Change, new: Change) -> None:
+    """Refuse two words that undo each other; the same setting may be given twice."""
     both = f"the overrides {old.word!r} and {new.word!r}"
-    spelled = [change.word.partition("=")[0] for change in (old, new)]
-    if old.place == new.place and spelled[0] == spelled[1]:
+    same_key = old.word.partition("=")[0] == new.word.partition("=")[0]
+    if old.place == new.place and same_key:
         return
     if old.place == new.place:
         raise UserError(f"{both} set the same; leave one of them out.")
     for place in CHOICES:
         first, second = _chosen(old, place), _chosen(new, place)
         if first and second and first != second:
-            where = ".".join(map(str, place))
-            raise UserError(f"{both} choose differently for {where}; leave one of them out.")
+            setting = ".".join(map(str, place))
+            raise UserError(f"{both} choose differently for {setting}; leave one of them out.")
     if old.place[: len(new.place)] == new.place:
         raise UserError(f"of {both} the second undoes the first; leave one of them out.")
 
 
 def _chosen(change: Change, place: Place) -> set[str]:
-    """The names that a change chooses at a place; none if it is about something else."""
+    """The names of parts that a change chooses at a place; empty if it concerns another place."""
     depth = len(place)
     if change.place[:depth] == place and len(change.place) > depth:
-        taken_back = change.value is None and len(change.place) == depth + 1
-        return set() if taken_back else {str(change.place[depth])}
+        removed = change.value is None and len(change.place) == depth + 1
+        return set() if removed else {str(change.place[depth])}
     if change.place != place:
         return set()
     if isinstance(change.value, Mapping):
@@ -84,7 +84,7 @@ def _chosen(change: Change, place: Place) -> set[str]:
 
 
 def merge(values: Mapping[str, Any], over: Mapping[str, Any], place: Place = ()) -> Values:
-    """`values` with `over` laid upon it, key by key."""
+    """Merge `over` into `values`, key by key; `over` wins."""
     result = dict(values)
     for key, value in over.items():
         below = (*place, key)
@@ -99,7 +99,7 @@ def merge(values: Mapping[str, Any], over: Mapping[str, Any], place: Place = ())
 
 
 def _with(values: Any, keys: Place, value: Any, place: Place) -> Values:
-    """`values` with one value set deep inside; what stands in the way is replaced."""
+    """Set one value deep inside; a plain value on the way to it is replaced by a section."""
     result = dict(values) if isinstance(values, Mapping) else {}
     key, rest = keys[0], keys[1:]
     if place in CHOICES and key not in result:

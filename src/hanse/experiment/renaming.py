@@ -1,6 +1,6 @@
-"""Settings as people write them, under the names that they have here.
+"""Rename settings that are written under other tools' names, or with dashes.
 
-Other tools' names are read as ours and dashes as underscores, each with a note in the log.
+Each renamed setting is noted in the log.
 """
 
 import difflib
@@ -26,17 +26,17 @@ KINDS: dict[Place, PartKind] = {kind.place: kind for kind in NAMED}
 
 @dataclass(frozen=True)
 class Moved:
-    """A value that stands elsewhere than its setting."""
+    """A value that is written in another section than its setting: `written`, not `place`."""
 
-    came: Place
+    written: Place
     place: Place
     value: Any
 
 
 def settled(values: Values) -> Values:
-    """The values of a file under our names; what had another name is noted in the log.
+    """Rename the values of a file; each renamed one is noted in the log.
 
-    Raises SettingError for a setting that is given by two of its names.
+    Raises SettingError for a setting that is given under two names.
     """
     moved: list[Moved] = []
     result = _renamed(values, (), moved)
@@ -46,51 +46,53 @@ def settled(values: Values) -> Values:
 
 
 def changed(change: Change) -> list[Change]:
-    """A command line's change under our names; a section of another tool's may become several."""
+    """Rename a command line's change; a section of another tool may become several changes."""
     nested = change.value
     for key in reversed(change.place):
         nested = {key: nested}
     moved: list[Moved] = []
-    rest: Any = _renamed(nested, (), moved)
+    value: Any = _renamed(nested, (), moved)
     result = [replace(change, place=item.place, value=item.value) for item in moved]
-    if rest:
+    if value:
         place: Place = ()
         for _ in change.place:
-            [(key, rest)] = rest.items()
+            [(key, value)] = value.items()
             place = (*place, key)
-        result.append(replace(change, place=place, value=rest))
+        result.append(replace(change, place=place, value=value))
     return result
 
 
 def line(text: str, place: Place) -> int | None:
-    """The line of a file's text on which a setting stands, by whatever name; the nearest one."""
+    """The line of a setting in a file's text, under any of its names, or the nearest line."""
     return yaml_text.line(text, place, lambda *key: _meant(*key)[0])
 
 
 def _renamed(values: Mapping[Any, Any], place: Place, moved: list[Moved]) -> Values:
-    """The values at a place under our names, without those that belong elsewhere: `moved`."""
+    """Rename the values at a place; those that belong to another section are added to `moved`."""
     result: dict[Any, Any] = {}
     for key, value in values.items():
-        came, leaf = (*place, key), not isinstance(value, Mapping)
-        there, alias = _meant(place, key, leaf)
-        if there != came:
-            log.info("%s is read as %s", _dotted(came), _dotted(there))
+        written, leaf = (*place, key), not isinstance(value, Mapping)
+        target, alias = _meant(place, key, leaf)
+        if target != written:
+            log.info("%s is read as %s", _dotted(written), _dotted(target))
         if alias and isinstance(value, str | int):
             value = alias.values.get(value, value)
-        value = _part_named(there, value, moved)
-        if there[:-1] != place:
-            moved.append(Moved(came, there, value))
+        value = _part_named(target, value, moved)
+        if target[:-1] != place:
+            moved.append(Moved(written, target, value))
             continue
-        if there[-1] in result:
-            raise SettingError(f"{_dotted(there)} is given twice, once as {key}; keep one.", there)
-        below = value if leaf else _renamed(value, there, moved)
-        if below or not value:  # else it was another tool's section, of which all is moved
-            result[there[-1]] = below
+        if target[-1] in result:
+            raise SettingError(
+                f"{_dotted(target)} is given twice, once as {key}; keep one.", target
+            )
+        inner = value if leaf else _renamed(value, target, moved)
+        if inner or not value:  # else all of another tool's section was moved
+            result[target[-1]] = inner
     return result
 
 
 def _part_named(place: Place, value: Any, moved: list[Moved]) -> Any:
-    """What names a part, or a list of parts, without dashes."""
+    """The name of a part, or a list of names, with underscores for dashes."""
     kind = KINDS.get(place[_client(place) :])
     if kind and isinstance(value, str) and (plain := value.replace("-", "_")) != value:
         return plain if plain in kind.names() else value
@@ -105,46 +107,46 @@ def _part_named(place: Place, value: Any, moved: list[Moved]) -> Any:
 
 
 def _meant(place: Place, key: Any, leaf: bool) -> tuple[Place, Alias | None]:
-    """Where the setting stands that a key at a place means, and by which alias if by one.
+    """The place of the setting that a key means, and the alias that the key is, if it is one.
 
     leaf: the key has a plain value; a mapping is always a section.
     """
-    came, home = (*place, key), _client(place)
+    written, home = (*place, key), _client(place)
     section = place[home:]
     if not isinstance(key, str) or place == ("clients",):
-        return came, None
+        return written, None
     plain = key.replace("-", "_")
     alias = _alias(section, plain)
-    if alias is None and plain == key:  # no name but its own: what has it need not be imported
-        return came, None
+    if alias is None and plain == key:  # nothing to rename; a part need not be imported for it
+        return written, None
     known = _known(section)
     if key in known or plain in known:
         return (*place, key if key in known else plain), None
     if alias is None or not leaf or free(Experiment, section):
-        return came, None
+        return written, None
     return (*place[:home], *alias.setting.split(".")), alias
 
 
 def _alias(section: Place, name: str) -> Alias | None:
-    """The alias that a name in a section may be, if it is no setting's own name there."""
+    """The alias that a name stands for in a section, unless a setting there has this name."""
     if exact := ALIASES.get(_dotted((*section, name))):
         return exact
     alias = ALIASES.get(name)
     if alias and not _foreign(section):
-        leads = _dotted(section) + "." if section else ""
-        alias = alias if alias.setting.startswith(leads) else None
+        prefix = _dotted(section) + "." if section else ""
+        alias = alias if alias.setting.startswith(prefix) else None
     return None if alias and _other_adapter(section, alias) else alias
 
 
 def _client(place: Place) -> int:
-    """How many keys of a place only say which client's settings these are."""
+    """The number of keys at the start of a place that only name a client: 2 or 0."""
     return 2 if len(place) > 1 and place[0] == "clients" else 0
 
 
 def _foreign(section: Place) -> bool:
-    """Whether a section is another tool's, or lies in one; a mistyped one of ours is neither.
+    """True if a section is another tool's or lies in one; false for a mistyped section of ours.
 
-    Where a part is chosen, a section is the settings of the part that its name chooses.
+    A section where a part is chosen by name holds the settings of that part.
     """
     for depth, key in enumerate(section):
         known = keys(Experiment, section[:depth])
@@ -157,17 +159,17 @@ def _foreign(section: Place) -> bool:
 
 
 def _other_adapter(section: Place, alias: Alias) -> bool:
-    """Whether an alias means a setting of one kind of adapter, but stands in a section of another.
+    """True if an alias for one kind of adapter stands in the section of another kind.
 
-    Names of LoRA's settings, such as r, are also those of other kinds and of PEFT's other methods.
+    Some names, such as r, are settings of LoRA, of other kinds and of PEFT's other methods.
     """
     kinds = {*keys(Experiment, ("adapter",)), *methods()} - {"from", "peft"}
-    meant = alias.setting.split(".")
-    return meant[0] == "adapter" and any(key in kinds and key not in meant for key in section)
+    setting = alias.setting.split(".")
+    return setting[0] == "adapter" and any(key in kinds and key not in setting for key in section)
 
 
 def _known(section: Place) -> list[str]:
-    """The settings in a section; the parts, or the settings of a part, where parts are named."""
+    """The keys of a section; where parts are named, the parts or the settings of a part."""
     if section in KINDS:
         return KINDS[section].names()
     kind = KINDS.get(section[:-1])
@@ -179,28 +181,28 @@ def _known(section: Place) -> list[str]:
 
 
 def _placed(values: Values, item: Moved) -> Values:
-    """The values with a moved one where its setting stands, if nothing else stands there."""
+    """Put a moved value to its setting; raises SettingError if the setting has a value already."""
     result = dict(values)
     inner: dict[Any, Any] = result
     *above, last = item.place
     for depth, key in enumerate(above, 1):
-        below, wanted = inner.get(key) or {}, item.place[depth]
-        if below == wanted:  # a part named without settings
-            below = {wanted: {}}
+        section, wanted = inner.get(key) or {}, item.place[depth]
+        if section == wanted:  # a part named without settings
+            section = {wanted: {}}
         choice = item.place[_client(item.place) : depth] in CHOICES
-        if not isinstance(below, Mapping) or (choice and below and wanted not in below):
-            raise _both(item, item.place[:depth])
-        inner[key] = dict(below)
+        if not isinstance(section, Mapping) or (choice and section and wanted not in section):
+            raise _given_twice(item, item.place[:depth])
+        inner[key] = dict(section)
         inner = inner[key]
     if last in inner:
-        raise _both(item, item.place)
+        raise _given_twice(item, item.place)
     inner[last] = item.value
     return result
 
 
-def _both(item: Moved, place: Place) -> SettingError:
+def _given_twice(item: Moved, place: Place) -> SettingError:
     return SettingError(
-        f"{_dotted(item.came)} means {_dotted(item.place)}, but {_dotted(place)} is given too; "
+        f"{_dotted(item.written)} means {_dotted(item.place)}, but {_dotted(place)} is given too; "
         "keep one of them.",
         item.place,
     )

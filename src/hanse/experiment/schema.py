@@ -1,4 +1,4 @@
-"""Every choice of a run, as typed settings, and the parts that they name."""
+"""The experiment: all settings of a run, typed, and the parts that they name."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,20 +35,22 @@ with lazy_imports():
     from hanse.federation.interfaces import aggregator, algorithm, learner, task
     from hanse.journal import tracking
 
-# By what an objective needs, the task that is measured if none is named.
+# The task that scores a run if none is named, by the kind of examples of its objective.
 MEASURED = {"tokens": "perplexity", "label_words": "classification", "tags": "tagging"}
-POOLED = "pooled"  # the one client that holds all rows
+POOLED = "pooled"  # the name of the one client that holds all rows
 ClientsPerPass = Annotated[int, Field(ge=1, le=65_536, strict=True)] | Literal["off", "auto"]
 ClientName = Annotated[str, Field(pattern=NAME)]
 
 
 class Experiment(SettingsModel):
-    """One run. `clients.<name>` overrides model, adapter, data or train for one client.
+    """The settings of one run.
 
-    participants: only these clients take part; the rows are divided among all as ever.
-    clients_per_pass: how many simulated clients train in one forward pass; auto: what is fastest
-        here; off: each by itself, through PEFT's own layers. A run folder holds the chosen number.
-    report_to: trackers that show the run; also one name alone, or none.
+    clients: `clients.<name>` overrides model, adapter, data or train for one client.
+    participants: only these clients take part; the rows are divided among all clients even so.
+    clients_per_pass: the number of simulated clients that train in one forward pass; auto: the
+        number that is fastest on this machine; off: one at a time, through PEFT's own layers. The
+        run folder records the number.
+    report_to: the trackers that show the run: a list, one name, or none.
     """
 
     name: Annotated[str, Field(pattern=NAME)] = "run"
@@ -73,18 +75,18 @@ class Experiment(SettingsModel):
 
     @field_validator("clients_per_pass", mode="before")
     @classmethod
-    def _written_without_quotes(cls, value: Any) -> Any:
-        return "off" if value is False else value  # YAML reads off as false
+    def _read_false_as_off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads an unquoted off as false
 
     @field_validator("report_to", mode="before")
     @classmethod
-    def _listed(cls, value: Any) -> Any:
+    def _read_one_tracker_as_list(cls, value: Any) -> Any:
         if value is None or value == "none":
             return []
         return [value] if isinstance(value, str | dict) else value
 
     @model_validator(mode="after")
-    def _one_length_of_a_round(self) -> "Experiment":
+    def _has_one_round_length(self) -> "Experiment":
         if self.train.max_steps is not None and self.train.num_train_epochs is not None:
             raise ValueError(
                 "train has both max_steps and num_train_epochs; one of them measures a round: "
@@ -98,7 +100,8 @@ class Experiment(SettingsModel):
             return self
         if self.data.pooled:
             raise ValueError(
-                "participants and data.pooled exclude each other: who holds all rows is one."
+                "participants and data.pooled exclude each other: with data.pooled one client "
+                "holds all rows; leave one of the two out."
             )
         known = self.client_names
         names = set(known)  # there may be a million
@@ -112,7 +115,7 @@ class Experiment(SettingsModel):
 
     @property
     def participant_names(self) -> list[str]:
-        """The names of those that train, in client order."""
+        """The names of the clients that train, in client order."""
         if self.data.pooled:
             return [POOLED]
         if self.participants is None:
@@ -122,36 +125,36 @@ class Experiment(SettingsModel):
 
     @property
     def client_names(self) -> list[str]:
-        """The names of those among whom the rows are divided, in client order."""
+        """The names of the clients among whom the rows are divided, in client order."""
         return sorted(self.clients) if self.brings_own_data else self.default_names
 
     @property
     def default_names(self) -> list[str]:
-        """The names of clients that nobody named."""
+        """The names of clients to which the experiment gives none."""
         width = len(str(self.num_clients))
         return [f"silo-{number:0{width}d}" for number in range(1, self.num_clients + 1)]
 
     @property
     def brings_own_data(self) -> bool:
-        """Whether every client names its own file, so that nothing is partitioned."""
-        own = [over.get("data") for over in self.clients.values()]
-        paths = [isinstance(data, dict) and "path" in data for data in own]
+        """True if every client names its own file; no rows are divided then."""
+        sections = [settings.get("data") for settings in self.clients.values()]
+        paths = [isinstance(data, dict) and "path" in data for data in sections]
         return bool(paths) and all(paths)
 
     def for_client(self, name: str) -> "Experiment":
-        """The experiment as one client sees it."""
-        over = self.clients.get(name)
-        if not over:
+        """The experiment with the settings of one client."""
+        settings = self.clients.get(name)
+        if not settings:
             return self
-        alone = self.model_copy(update={"clients": {}, "participants": None})
-        return Experiment.model_validate(overrides.merge(alone.resolved(), over))
+        common = self.model_copy(update={"clients": {}, "participants": None})
+        return Experiment.model_validate(overrides.merge(common.resolved(), settings))
 
     def resolved(self) -> dict[str, Any]:
-        """All settings as plain values, defaults written out."""
+        """All settings as plain values, including the defaults."""
         values = self.model_dump(by_alias=True, mode="json")
         values["adapter"] = resolved_adapter(values["adapter"])
         for kind in NAMED:
-            if kind is not TASK:  # of tasks a run keeps what the user has written
+            if kind is not TASK:  # tasks stay as the user has written them
                 values = changed_at(values, kind.place, kind.resolved)
         return values
 
@@ -174,7 +177,7 @@ def build_parts(experiment: Experiment) -> None:
 
 @contextmanager
 def _at(place: Place) -> Iterator[None]:
-    """Say of a mistake at which place of an experiment it is."""
+    """Add the place in the experiment to a mistake that is found in this block."""
     try:
         yield
     except UserError as error:
@@ -182,36 +185,36 @@ def _at(place: Place) -> Iterator[None]:
 
 
 def build_algorithm(experiment: Experiment) -> "algorithm.Algorithm":
-    """The algorithm, with its settings."""
+    """Build the algorithm, with its settings."""
     part: algorithm.Algorithm = ALGORITHM.build(experiment.algorithm)
     return part
 
 
 def build_aggregator(experiment: Experiment) -> "aggregator.Aggregator":
-    """The aggregator, with its settings."""
+    """Build the aggregator, with its settings."""
     part: aggregator.Aggregator = AGGREGATOR.build(experiment.aggregator)
     return part
 
 
 def build_objective(experiment: Experiment) -> "learner.Objective":
-    """What clients minimize."""
+    """Build the objective: the loss that clients minimize."""
     part: learner.Objective = OBJECTIVE.build(experiment.objective)
     return part
 
 
 def build_partitioner(experiment: Experiment) -> "partitioning.Partitioner":
-    """How rows are divided among the clients."""
+    """Build the partitioner, which divides the rows among the clients."""
     part: partitioning.Partitioner = PARTITIONER.build(experiment.data.partition)
     return part
 
 
 def build_tasks(experiment: Experiment) -> "dict[str, task.Task]":
-    """What is measured, by name; by default what fits the objective."""
+    """Build the tasks, by name; by default the one task that suits the objective."""
     specs = experiment.evaluation.tasks
     if specs is None:
         specs = [MEASURED[build_objective(experiment).example_kind]]
     tasks: dict[str, task.Task] = _build_all(TASK, specs)
-    if len({one.example_kind for one in tasks.values()}) > 1:
+    if len({part.example_kind for part in tasks.values()}) > 1:
         raise UserError(
             f"the tasks {', '.join(tasks)} need examples of different kinds; "
             "measure one of them in this run, the other with `hanse evaluate`."
@@ -220,12 +223,12 @@ def build_tasks(experiment: Experiment) -> "dict[str, task.Task]":
 
 
 def build_trackers(experiment: Experiment) -> "dict[str, tracking.Tracker]":
-    """What shows the run, by name."""
+    """Build the trackers that show the run, by name."""
     return _build_all(TRACKER, experiment.report_to)
 
 
 def _build_all(kind: PartKind, specs: list[Spec]) -> dict[str, Any]:
-    """The parts of one kind that a list names, by name; raises UserError for one named twice."""
+    """Build the parts of one kind, by name; raises UserError for a name that comes twice."""
     parts = {spec_name(spec).rpartition(":")[2]: kind.build(spec) for spec in specs}
     if len(parts) < len(specs):
         raise UserError(f"{kind.setting} names a {kind.noun} twice; it has {', '.join(parts)}.")

@@ -1,4 +1,4 @@
-"""The sections of an experiment's settings that need no model: rows, evaluation, deployment."""
+"""Sections of an experiment that concern no model: rows, evaluation, deployment."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -9,13 +9,13 @@ from hanse.experiment.validation import VISIBLE
 
 Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
 Share = Annotated[float, Field(ge=0, lt=1)]
-Word = Annotated[str, Field(pattern=VISIBLE)]  # what a model answers
+Word = Annotated[str, Field(pattern=VISIBLE)]  # a label as the model writes it
 Amount = Annotated[int, Field(ge=0, strict=True)] | Share  # a count, or a share below 1
-Held = Amount | Annotated[str, Field(min_length=1, strict=True)]  # or a file of its own
+Held = Amount | Annotated[str, Field(min_length=1, strict=True)]  # or a file
 
 
 class SettingsModel(BaseModel):
-    """Settings that refuse what they do not know."""
+    """A section of settings, which refuses unknown keys."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
@@ -23,19 +23,19 @@ class SettingsModel(BaseModel):
 
 
 class Data(SettingsModel):
-    """Which rows, what they are asked, and how they are divided.
+    """The rows, the prompt for a labelled row, and the division among the clients.
 
     path: a file, a folder of files, a hub's owner/name, or a short name such as movie-reviews.
-    columns: our names → the file's, where the format is not found by looking.
+    columns: our names → the file's names, if the format is not recognized.
     filter: keep only rows whose columns have these values.
-    template: what a labelled row is asked; {text} stands for its text.
+    template: the prompt for a labelled row; {text} stands for its text.
     labels: the label's value in the data → the word that the model answers; empty: the values.
-    test, validation: rows held out before partitioning, a count or a share; or a file or folder
-        that holds them. Of a folder whose files are named after splits (train.jsonl, test.jsonl),
-        `path` means those for training, `test` and `validation` those of that name.
-    split_seed: draws them; not the run's seed, so that runs with other seeds share their test.
-    client_test: share of each client's rows that it holds out for itself.
-    pooled: after the division, put all clients' rows together with one client, "pooled".
+    test, validation: rows held out before the division: a count, a share, or a file or folder that
+        has them. In a folder with a file for each split (train.jsonl, test.jsonl), `path` means the
+        training files, and `test` and `validation` mean the files of that name.
+    split_seed: draws the rows that are held out. Runs with different seeds share their test rows.
+    client_test: the share of its rows that each client holds out for itself.
+    pooled: give all rows to one client, "pooled", after the division.
     """
 
     path: str = "movie-reviews"
@@ -51,19 +51,22 @@ class Data(SettingsModel):
     pooled: bool = False
 
     @model_validator(mode="after")
-    def _asks_for_text(self) -> "Data":
+    def _template_has_text(self) -> "Data":
         if "{text}" not in self.template:
-            raise ValueError(f"data.template {self.template!r} has no {{text}} in it.")
+            raise ValueError(
+                f"data.template {self.template!r} has no {{text}} in it; write {{text}} where the "
+                "row's text belongs."
+            )
         return self
 
 
 class Evaluation(SettingsModel):
-    """What is measured, and when.
+    """The tasks that score a run, and the rounds in which they do.
 
-    tasks: names of tasks; none: what fits the objective.
-    validate_every: rounds between two looks at the validation split; 0 for the last only.
-    test: score the test split before the first round and after the last, or after the last only.
-    clients: let each client score the result on its own held-out rows.
+    tasks: names of tasks; none: the one that suits the objective.
+    validate_every: score the validation split every so many rounds; 0: after the last round only.
+    test: score the test split before the first round and after the last; final: after it only.
+    clients: let each client score the final model on the rows that it holds out.
     """
 
     tasks: Annotated[list[Spec], Field(min_length=1)] | None = None
@@ -73,15 +76,16 @@ class Evaluation(SettingsModel):
 
 
 class Deployment(SettingsModel):
-    """When a round ends if clients are on other machines; a simulation waits for all.
+    """The end of a round with clients on other machines; a simulation waits for all clients.
 
-    deadline: seconds that clients have for one answer; none: however long it takes.
-    quorum: the fewest answers that are combined, a number or a share of those that take part; below
-        it the run pauses, and goes on when enough are there.
-    over_selection: how many times as many clients are asked as fraction_train says; a round ends
-        when those that it says have answered (Bonawitz et al. 2019, section 4.2).
-    max_norm_ratio: an update whose norm is more times the median of the others' norms is refused;
-        none: no update is. Norms grow with the steps, so it must exceed the ratio of silos' sizes.
+    deadline: seconds that clients have for one reply; none: no limit.
+    quorum: the fewest replies that are combined, as a number or as a share of the clients that take
+        part. With fewer the run pauses until enough clients are there.
+    over_selection: ask this many times the clients that fraction_train selects; the round ends when
+        as many as fraction_train selects have replied (Bonawitz et al. 2019, section 4.2).
+    max_norm_ratio: refuse an update whose norm is more than this many times the median of the
+        others' norms; none: refuse no update. Norms grow with the steps, so the number must exceed
+        the ratio of the silos' sizes.
     """
 
     deadline: Annotated[float, Field(gt=0)] | None = None
@@ -90,6 +94,6 @@ class Deployment(SettingsModel):
     max_norm_ratio: Annotated[float, Field(gt=1)] | None = 50.0
 
     def needed(self, clients: int) -> int:
-        """The fewest answers of so many clients."""
+        """The fewest replies that are combined, with this number of clients."""
         share = isinstance(self.quorum, float)
         return min(clients, math.ceil(self.quorum * clients) if share else int(self.quorum))

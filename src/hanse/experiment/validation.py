@@ -1,4 +1,4 @@
-"""What is wrong with a setting, in one sentence, and which settings there are."""
+"""Explain a wrong setting in one sentence, and list the settings that there are."""
 
 import difflib
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from hanse.registry import suggestion
 
 NAME = r"^\w[\w.-]*$"  # of a run, of a client; also that of its folder
 VISIBLE = r"\S"
-SHOWN = 80  # most characters of a wrong value that a sentence repeats
+SHOWN = 80  # most characters of a wrong value in a sentence
 
 
 class SettingError(UserError):
-    """A sentence about a setting, and its place; whoever has the file says which line that is."""
+    """A sentence about a setting, and the setting's place, from which the file's line follows."""
 
     def __init__(self, sentence: str, place: Place = ()) -> None:
         super().__init__(sentence)
@@ -28,97 +28,97 @@ class SettingError(UserError):
 def explain(
     error: ValidationError, model: type, home: Place = (), whole: str = "an experiment"
 ) -> SettingError:
-    """The first of pydantic's errors as one sentence with a way out.
+    """Turn the first of pydantic's errors into one sentence that says what to do.
 
-    home: where the model's settings stand: () in an experiment, ("clients", name) in a client's.
-    whole: what a file of such settings is.
+    home: the place of the model's settings: () in an experiment, ("clients", name) for a client's.
+    whole: a file of such settings in words, such as "an experiment".
     """
     first = error.errors()[0]
     place = _place(first)
-    there = (*home, *place)
-    name = ".".join(map(str, there)) or f"the {whole.partition(' ')[2]}"
+    full_place = (*home, *place)
+    name = ".".join(map(str, full_place)) or f"the {whole.partition(' ')[2]}"
     if first["type"] in _UNKNOWN:
-        said = _unknown(model, place, home, whole)
+        sentence = _unknown(model, place, home, whole)
     elif first["type"] == "missing":
-        said = f"{name} is missing."
+        sentence = f"{name} is missing; write it."
     elif first["type"] == "value_error":
-        said = f"{'.'.join(map(str, home))}: " if home else ""
-        said += str(first["ctx"]["error"])
+        prefix = f"{'.'.join(map(str, home))}: " if home else ""
+        sentence = prefix + str(first["ctx"]["error"])
     else:
-        came = repr(first["input"])
-        came = came if len(came) <= SHOWN else f"{came[:SHOWN]}…"
-        said = f"{name} is {came}; {_expected(error, model, place)}."
-    return SettingError(said, there)
+        value = repr(first["input"])
+        value = value if len(value) <= SHOWN else f"{value[:SHOWN]}…"
+        sentence = f"{name} is {value}; {_expected(error, model, place)}."
+    return SettingError(sentence, full_place)
 
 
 def _expected(error: ValidationError, model: type, place: Place) -> str:
-    """What may stand at a place, of which an error says that something else came."""
+    """The values that are allowed at the place of an error, in words."""
     first = error.errors()[0]
     if first["type"] in _SECTIONS:
         return f"it is a section with the settings {', '.join(keys(model, place))}"
     if words := _PATTERNS.get(first.get("ctx", {}).get("pattern", "")):
         return words
-    # A union says once for each of its branches what it would have taken.
-    said = dict.fromkeys(e["msg"] for e in error.errors() if _place(e) == place)
-    return ", or ".join(text[0].lower() + text[1:] for text in said)
+    # A union has one error for each of its branches.
+    messages = dict.fromkeys(e["msg"] for e in error.errors() if _place(e) == place)
+    return ", or ".join(text[0].lower() + text[1:] for text in messages)
 
 
 def _unknown(model: type, place: Place, home: Place, whole: str) -> str:
-    """That there is no such setting, and which one was probably meant."""
+    """The sentence about an unknown setting, with the setting that was probably meant."""
     *section, key = map(str, place)
     known, elsewhere = keys(model, place[:-1]), leaves(model)
     near = "" if key in elsewhere else suggestion(key.lower(), known)
-    if not near and (found := difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.75)):
-        there = elsewhere[found[0]]
-        level = " at the top" if len(there) == 1 else ""
-        near = f" (did you mean {'.'.join(map(str, there))!r}{level}?)"
-    where = ".".join([*map(str, home), *section]) or whole
-    return f"there is no setting {key!r}{near}; {where} has {', '.join(known)}."
+    if not near and (matches := difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.75)):
+        other = elsewhere[matches[0]]
+        level = " at the top" if len(other) == 1 else ""
+        near = f" (did you mean {'.'.join(map(str, other))!r}{level}?)"
+    owner = ".".join([*map(str, home), *section]) or whole
+    return f"there is no setting {key!r}{near}; {owner} has {', '.join(known)}."
 
 
 _SECTIONS = {"model_type", "model_attributes_type", "dataclass_type"}
 _BRANCHES = {"bool", "int", "float", "str", "dict", "list", "function-after"}
 _BRANCHES |= {"constrained-int", "constrained-float", "constrained-str"}
-# Errors about a key, which is the last item of their location.
+# Errors about a key; it is the last item of their location.
 _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument", "invalid_key"}
 _KEYED = {*_UNKNOWN, "missing"}
-_PATTERNS = {  # in words
-    NAME: "it is a name of letters, digits, '_', '.' and '-', and does not begin with the last two",
-    VISIBLE: "it must have a letter, or another sign that can be seen",
+_PATTERNS = {  # patterns in words
+    NAME: "it is a name of letters, digits, '_', '.' and '-', and begins with none of the last two",
+    VISIBLE: "it must have a letter or another visible character",
 }
 
 
 def _place(error: ErrorDetails) -> Place:
-    """Where in the file an error is: its location without the branches of unions."""
+    """The place of an error in the file: its location without the branches of unions."""
     *inner, last = error["loc"] or ("",)
     branches = inner if error["type"] in _KEYED else [*inner, last]
-    kept = [p for p in branches if not str(p).endswith("]") and p not in _BRANCHES and p != ""]
-    return tuple([*kept, last] if error["type"] in _KEYED else kept)
+    place = [p for p in branches if not str(p).endswith("]") and p not in _BRANCHES and p != ""]
+    return tuple([*place, last] if error["type"] in _KEYED else place)
 
 
 def keys(model: type, place: Place) -> list[str]:
-    """The settings there are at a place inside a model."""
-    found: Any = model
+    """The names of the settings at a place inside a model."""
+    section: Any = model
     for key in place:
-        found = _section(_annotations(found).get(str(key)))
-    return list(_annotations(found))
+        section = _section(_annotations(section).get(str(key)))
+    return list(_annotations(section))
 
 
 def leaves(model: type) -> dict[str, Place]:
-    """Each setting's own name and its place, of those whose name only one setting has.
+    """The places of all settings whose name is unique, by that name.
 
-    Of what several kinds of adapters have, LoRA's is meant.
+    A name that several kinds of adapters share stands for LoRA's setting.
     """
-    places: dict[str, list[Place]] = {}
+    by_name: dict[str, list[Place]] = {}
     for place in _leaves(model, ()):
-        places.setdefault(str(place[-1]), []).append(place)
-    found = {}
-    for name, there in places.items():
-        if len(there) > 1 and all(place[0] == "adapter" for place in there):
-            there = [place for place in there if place[1] == "lora"]
-        if len(there) == 1:
-            found[name] = there[0]
-    return found
+        by_name.setdefault(str(place[-1]), []).append(place)
+    unique = {}
+    for name, places in by_name.items():
+        if len(places) > 1 and all(place[0] == "adapter" for place in places):
+            places = [place for place in places if place[1] == "lora"]
+        if len(places) == 1:
+            unique[name] = places[0]
+    return unique
 
 
 def _leaves(model: Any, place: Place) -> Iterator[Place]:
@@ -128,14 +128,14 @@ def _leaves(model: Any, place: Place) -> Iterator[Place]:
 
 
 def free(model: type, place: Place) -> bool:
-    """Whether the keys at a place are the user's own, such as those of data.labels."""
-    found: Any = model
+    """True if the keys at a place are chosen by the user, such as those of data.labels."""
+    section: Any = model
     for key in place:
-        if _is_mapping(found):
+        if _is_mapping(section):
             return True
-        annotation = _annotations(found).get(str(key))
-        found = _section(annotation) or annotation
-    return _is_mapping(found)
+        annotation = _annotations(section).get(str(key))
+        section = _section(annotation) or annotation
+    return _is_mapping(section)
 
 
 def _is_mapping(annotation: Any) -> bool:
@@ -151,6 +151,6 @@ def _annotations(model: Any) -> dict[str, Any]:
 
 
 def _section(annotation: Any) -> Any:
-    """The model that an annotation is, or that it is optionally; None for a plain setting."""
+    """The model in an annotation (`Model` or `Model | None`); None for a plain setting."""
     options = [annotation, *get_args(annotation)]
     return next((a for a in options if isinstance(a, type) and _annotations(a)), None)

@@ -84,9 +84,9 @@ def test_a_mistake_in_a_silo_is_found_without_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("algorithm: {fedprox: {mu: -1}}", "fedprox.mu came as -1"),
-        ("evaluation: {tasks: [{generation: {limit: -1}}]}", "generation.limit came as -1"),
-        ("data: {partition: {cluster: {alpha: -1}}}", "cluster.alpha came as -1"),
+        ("algorithm: {fedprox: {mu: -1}}", "fedprox.mu is -1"),
+        ("evaluation: {tasks: [{generation: {limit: -1}}]}", "generation.limit is -1"),
+        ("data: {partition: {cluster: {alpha: -1}}}", "cluster.alpha is -1"),
         ("objective: {sft: {x: 1}}", "sft has no setting 'x'"),
     ],
 )

@@ -73,7 +73,7 @@ def test_dirichlet_gives_up_with_a_sentence(settings: dict[str, Any]) -> None:
     "settings", [{"alpha": 0}, {"alpha": float("inf")}, {"min_partition_size": 0}]
 )
 def test_settings_out_of_range(settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"dirichlet\.(alpha|min_partition_size) came as"):
+    with pytest.raises(UserError, match=r"dirichlet\.(alpha|min_partition_size) is"):
         _build({"dirichlet": settings})
 
 
@@ -220,8 +220,8 @@ def test_pathological_at_random_prefers_no_label() -> None:
         ),
         ({"class_assignment_mode": "deterministic"}, 4, r"without a client \('5'\); raise"),
         ({"num_classes_per_partition": 6}, 101, "101 clients are to hold the label '0', of which"),
-        ({"num_classes_per_partition": 0}, 3, "num_classes_per_partition came as 0"),
-        ({"class_assignment_mode": "any"}, 3, "class_assignment_mode came as 'any'"),
+        ({"num_classes_per_partition": 0}, 3, "num_classes_per_partition is 0"),
+        ({"class_assignment_mode": "any"}, 3, "class_assignment_mode is 'any'"),
     ],
 )
 def test_pathological_says_what_cannot_be(settings: Any, clients: int, said: str) -> None:
@@ -266,7 +266,7 @@ def test_a_client_of_shard_holds_whole_shards(
         ({"num_shards_per_partition": 2, "shard_size": 9}, "has both .* leave one out"),
         ({"shard_size": 300}, "makes 2 shards of 600 rows for 3 clients"),
         ({"num_shards_per_partition": 201}, "makes 603 shards of 600 rows"),
-        ({"shard_size": 0}, "shard_size came as 0"),
+        ({"shard_size": 0}, "shard_size is 0"),
     ],
 )
 def test_shard_says_what_cannot_be(settings: Any, said: str) -> None:
@@ -310,9 +310,9 @@ def test_size_obeys() -> None:
         ([100, 100, 100], "add up to 300, but there are 600 rows to deal; correct them, or"),
         ([300, 300, 300], "add up to 900, but there are 600"),
         ([0.2, 0.2, 0.2], r"add up to 0\.6; shares add up to 1"),
-        ([-1, 300, 301], r"size\.partition_sizes.* came as -1"),
-        ([0, 300, 300], r"size\.partition_sizes.* came as 0"),
-        (["x", 1, 2], r"size\.partition_sizes.* came as 'x'"),
+        ([-1, 300, 301], r"size\.partition_sizes.* is -1"),
+        ([0, 300, 300], r"size\.partition_sizes.* is 0"),
+        (["x", 1, 2], r"size\.partition_sizes.* is 'x'"),
     ],
 )
 def test_size_says_what_cannot_be(sizes: Any, said: str) -> None:
@@ -338,7 +338,7 @@ def test_distribution_deals_the_matrix() -> None:
         ([[1, 1]] * 2, r"has 2 lines, but label has 3 values \(0, 1, 2\)"),
         ([[1, 1], [1], [1, 1]], r"has \[1.0\] for the label '1'; write 2 numbers"),
         ([[1, 1], [0, 0], [1, 1]], "for the label '1'; write 2 numbers, .* not all 0"),
-        ([[1, 1], [-1, 2], [1, 1]], r"distribution_array.* came as -1"),
+        ([[1, 1], [-1, 2], [1, 1]], r"distribution_array.* is -1"),
         ([[1, 0]] * 3, "distribution leaves 1 of 2 clients without"),
     ],
 )
@@ -386,5 +386,5 @@ def test_cluster_says_what_cannot_be() -> None:
         _dealt("cluster", rows, 3)
     with pytest.raises(UserError, match="num_clusters is 5 for 3 clients"):
         _dealt("cluster", rows, 3, num_clusters=5)
-    with pytest.raises(UserError, match=r"cluster\.alpha came as -1"):
+    with pytest.raises(UserError, match=r"cluster\.alpha is -1"):
         _dealt("cluster", rows, 2, alpha=-1)

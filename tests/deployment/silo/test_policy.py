@@ -297,7 +297,7 @@ def test_generated_answers_on_the_servers_own_rows_are_its_business(
         ("algorithm: fedavgg", "names 'fedavgg', which this hanse does not have"),
         ("algorithm: ../fedavg", "which this hanse does not have"),
         ("algorithm: {fedavg: {a: 1}}", "fedavg has no setting 'a'"),
-        ("algorithm: {a: {}, b: {}}", "but 2 came"),
+        ("algorithm: {a: {}, b: {}}", "but there are 2"),
         ("clients: {silo-1: {train: {max_steps: -1}}}", "max_steps"),
         ("clients: {silo-1: {model: 7}}", "model"),
     ],
