@@ -139,7 +139,7 @@ def test_output_that_nobody_reads_or_nothing_takes(hanse: Path, tmp_path: Path) 
     assert run("hanse parts | head -1") == (141, "algorithms\n", "")
     for line in ("hanse parts > /dev/full", "hanse --help > /dev/full"):
         code, _, err = run(line)
-        assert code == 2 and "could not be written: No space left" in _sentence(err)
+        assert code == 2 and "could not be written (No space left" in _sentence(err)
     for columns in ("0", "1", "-3", "x"):
         for line in ("hanse parts", "hanse --help", "hanse run --help"):
             code, out, err = run(line, COLUMNS=columns)

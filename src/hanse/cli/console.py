@@ -1,4 +1,4 @@
-"""The console on which commands print: what it shows may come from anywhere."""
+"""The console on which commands print texts from any source."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,14 +8,14 @@ from rich.segment import Segment
 
 from hanse.errors import cleaned
 
-USUAL, LEAST = 80, 20  # columns: where fewer are named, and the fewest that are taken
+USUAL, LEAST = 80, 20  # columns: the default, and the fewest that COLUMNS may name
 
 
 class Screen(Console):
-    """A console of rich's that writes no control character but its own.
+    """A rich console that writes no control characters of the texts that it shows.
 
-    Rows, labels, answers and names of files are shown as they are; an escape code in one of them
-    could erase or forge what stands above, or change the terminal.
+    Rows, labels, answers and file names come from others; an escape code in them could erase or
+    forge the lines above, or change the terminal.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -26,7 +26,7 @@ class Screen(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """The pieces of text that show something, cleaned."""
+        """The segments of a renderable, without control characters in their texts."""
         return self._cleaned(super().render(renderable, options))
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The command line: one file in cli/commands/ for each word after `hanse`, imported when needed."""
+"""The command line. Each command has a file in cli/commands/, imported when it is called."""
 
 import ast
 import logging
@@ -18,46 +18,43 @@ from hanse.cli.console import LEAST, USUAL
 from hanse.cli.options import console
 from hanse.cli.standard_output import guard
 from hanse.errors import StoppedError, UserError, cleaned, terminable
+from hanse.lazy_imports import lazy_imports
 
-WATCHED = (
-    "init",
-    "run",
-    "resume",
-    "check",
-    "evaluate",
-    "baselines",
-    "server",
-)  # with their progress
+with lazy_imports():
+    from hanse.cli.progress import watch
+
+# Commands that show their progress, and the others.
+WATCHED = ("init", "run", "resume", "check", "evaluate", "baselines", "server")
 PLAIN = ("chat", "parts", "report", "compare", "doctor", "join", "kit")
-NAMED = 400  # characters of a file's name in a sentence
-UNBEGUN = "stopped before anything was begun."
+LONGEST = 400  # characters of a file's name in a message
+NOT_BEGUN = "stopped before anything was begun."
 
 
 class _Commands(TyperGroup):
-    """Imports a command's file when the command is called.
+    """Imports the file of a command when the command is called.
 
-    The files take what needs torch, transformers or PEFT by lazy imports: a wrong option or a wrong
-    setting is reported before any of them is there.
+    The files import lazily whatever needs torch, transformers or PEFT, so that a wrong option or a
+    wrong setting is reported at once.
     """
 
-    _named: Mapping[str, click.Command] = MappingProxyType({})  # commands of the help page
+    _summaries: Mapping[str, click.Command] = MappingProxyType({})  # for the help page
 
     def list_commands(self, ctx: Any) -> list[str]:
         """All commands, in the order of the help page."""
         return [*WATCHED, *PLAIN]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The help page, for which no command is imported."""
-        self._named = {
+        """Write the help page, which imports no command."""
+        self._summaries = {
             name: click.Command(name, help=_summary(name)) for name in [*WATCHED, *PLAIN]
         }
         super().format_help(ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; one that is stopped, and has not said so itself, says it here."""
+        """Run a command, and report Ctrl-C if the command itself does not."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as by:  # typer would end without a word
+        except KeyboardInterrupt as by:  # typer would print nothing
             raise StoppedError(
                 f"stopped before `hanse {ctx.invoked_subcommand}` was done; the files that it has "
                 "written are whole, and the same command begins again.",
@@ -65,26 +62,24 @@ class _Commands(TyperGroup):
             ) from None
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name, or None."""
+        """The command with a name; None if there is none."""
         if cmd_name not in (*WATCHED, *PLAIN):
             return None
-        if cmd_name in self._named:
-            return self._named[cmd_name]
+        if cmd_name in self._summaries:
+            return self._summaries[cmd_name]
         file = import_module(f"hanse.cli.commands.{cmd_name}")
-        words: typer.Typer | None = getattr(file, "app", None)  # further words follow, as to kit
-        if words is None:
-            words = typer.Typer(add_completion=False)
-            work = getattr(file, cmd_name)
+        group: typer.Typer | None = getattr(file, "app", None)  # kit has commands of its own
+        if group is None:
+            group = typer.Typer(add_completion=False)
+            function = getattr(file, cmd_name)
             if cmd_name in WATCHED:
-                from hanse.cli.progress.watch import watched
-
-                work = watched(console)(work)
-            words.command(cmd_name)(work)
-        return typer.main.get_command(words)
+                function = watch.watched(console)(function)
+            group.command(cmd_name)(function)
+        return typer.main.get_command(group)
 
 
 def _summary(name: str) -> str:
-    """What a command says of itself, read from its file: the docstring, or the help of its app."""
+    """The text about a command on the help page: the docstring in its file, or its app's help."""
     file = Path(__file__).parent / "commands" / f"{name}.py"
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef) and node.name == name:
@@ -105,11 +100,11 @@ app = typer.Typer(
 
 @app.callback()
 def _hanse() -> None:
-    """Without a command of its own, typer makes no group."""
+    """Typer makes a group only of an app with a callback."""
 
 
 def main() -> None:
-    """Run the command line: a mistake of the user's is one sentence and exit code 2."""
+    """Run the command line; a mistake of the user is one sentence and exit code 2."""
     _prepare()
     code = _code()
     if code:
@@ -117,7 +112,7 @@ def main() -> None:
 
 
 def _prepare() -> None:
-    """Be ready for a terminal that has no width, or cannot write all letters."""
+    """Set up the terminal's width, standard output, and the log."""
     columns = os.environ.get("COLUMNS", str(USUAL))
     if not columns.isdecimal() or int(columns) < LEAST:
         del os.environ["COLUMNS"]
@@ -127,30 +122,30 @@ def _prepare() -> None:
 
 
 def _code() -> int:
-    """The exit code, when a command has ended and said how."""
+    """Run the command, print its error if it has one, and return the exit code."""
     try:
         with terminable():
-            ended = app(standalone_mode=False)
+            result = app(standalone_mode=False)
             sys.stdout.flush()
-    except click.ClickException as error:  # a word that is no command or option
+    except click.ClickException as error:  # an unknown command or option
         error.show()
         return error.exit_code
     except UserError as error:
-        return _said(error)
+        return _printed(error)
     except (KeyboardInterrupt, click.Abort) as by:
-        return _said(StoppedError(UNBEGUN, by))
+        return _printed(StoppedError(NOT_BEGUN, by))
     except OSError as error:
         if error.filename is None or error.strerror is None:
             raise
-        name = cleaned(os.fsdecode(error.filename), NAMED)
-        return _said(UserError(f"{name} cannot be used ({error.strerror}); mend that."))
-    if ended == StoppedError().code:  # by Ctrl-C, while typer read the words
-        return _said(StoppedError(UNBEGUN))
-    return ended if isinstance(ended, int) else 0
+        name = cleaned(os.fsdecode(error.filename), LONGEST)
+        return _printed(UserError(f"{name} cannot be used ({error.strerror}); mend that."))
+    if result == StoppedError().code:  # Ctrl-C while typer parsed the command line
+        return _printed(StoppedError(NOT_BEGUN))
+    return result if isinstance(result, int) else 0
 
 
-def _said(error: UserError) -> int:
-    """The exit code of an error, which is said unless it has no words."""
+def _printed(error: UserError) -> int:
+    """Print an error, unless it has no text, and return its exit code."""
     if str(error):
         print("hanse:", error, file=sys.stderr)
     return error.code

@@ -1,4 +1,4 @@
-"""The words that several commands take, and the console on which they print."""
+"""Arguments and options of several commands, and the console on which they print."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from hanse.cli.console import Screen
 from hanse.observability.json_logs import LogFormat
 
-console = Screen(highlight=False, markup=False)  # names of labels and folders are no markup
+console = Screen(highlight=False, markup=False)  # labels and folders may look like markup
 
 File = Annotated[Path, typer.Argument(help="An experiment, such as experiments/quickstart.yaml.")]
 Folder = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickstart.")]
@@ -20,6 +20,6 @@ Trust = Annotated[
 ]
 StatusPort = Annotated[
     int | None,
-    typer.Option(help="Where on this machine /healthz and /metrics are.", min=1, max=65535),
+    typer.Option(help="The port on this machine for /healthz and /metrics.", min=1, max=65535),
 ]
 Logs = Annotated[LogFormat, typer.Option("--log-format", help="Log lines as text, or as JSON.")]

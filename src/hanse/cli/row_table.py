@@ -1,4 +1,4 @@
-"""Who holds which rows, drawn for a terminal: clients × labels, in characters alone."""
+"""The division of the rows (clients × labels), drawn with characters for a terminal."""
 
 import textwrap
 from collections import Counter
@@ -12,9 +12,9 @@ from rich.text import Text
 from hanse.errors import cleaned
 from hanse.journal.records import DivisionRecord
 
-CLIENTS = 20  # most that are shown one by one
-LARGEST, SMALLEST = 10, 5  # how many are shown if there are more
-LETTERS = "abcdefghijklmnopqrstuvwxyz"  # name the columns of labels that are too many for bars
+CLIENTS = 20  # with more, only some are shown
+LARGEST, SMALLEST = 10, 5  # the numbers of clients that are shown then
+LETTERS = "abcdefghijklmnopqrstuvwxyz"  # names of columns if there are too many labels for bars
 SHORTEST, LONGEST = 3, 16  # characters of the longest bar
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 HEIGHTS = "·▁▂▃▄▅▆▇█"
@@ -22,18 +22,18 @@ GAP = 2  # characters between columns
 
 
 def picture(table: DivisionRecord, width: int) -> Group:
-    """Each client's training rows by label, on lines of `width` characters.
+    """Draw each client's training rows by label, on lines of `width` characters.
 
-    A few labels have bars with their numbers; many have a character each, whose height says how
-    many rows. Of many clients the largest and the smallest are shown.
+    Few labels have bars with numbers; many labels have one character each, whose height stands for
+    the number of rows. If there are many clients, the largest and the smallest are shown.
     """
-    totals = {name: sum(holding.train.values()) for name, holding in table.clients.items()}
-    own = {name: [f"{table.clients[name].held:,}"] for name in totals}
+    totals = {name: sum(client.train.values()) for name, client in table.clients.items()}
+    sizes = {name: [f"{table.clients[name].held:,}"] for name in totals}
     if table.labels:
-        own = {name: [f"{totals[name]:,}", *cells] for name, cells in own.items()}
+        sizes = {name: [f"{totals[name]:,}", *cells] for name, cells in sizes.items()}
     heads = ["", "rows", "held"] if table.labels else ["", "held"]
     first = min(width // 4, max(map(cell_len, totals)))
-    columns = [*zip(*own.values(), strict=True)]
+    columns = [*zip(*sizes.values(), strict=True)]
     space = width - first - sum(max(4, *map(len, column)) + GAP for column in columns) - GAP
     labels, counts = _counts(table, (space + 1) // 2)
     most = max(1, *map(max, counts.values()))
@@ -48,12 +48,12 @@ def picture(table: DivisionRecord, width: int) -> Group:
         drawn = {name: [" ".join(_height(n, most) for n in row)] for name, row in counts.items()}
         key = _key(labels, most, width)
     shown = _shown(totals)
-    cells = {name: [_cut(name, first), *own[name], *drawn[name]] for name in shown}
+    cells = {name: [_cut(name, first), *sizes[name], *drawn[name]] for name in shown}
     return Group(_grid(heads, cells, len(totals) - len(shown)), Text(key + _summary(table, totals)))
 
 
 def _grid(heads: list[str], cells: dict[str, list[str]], between: int) -> Grid:
-    """The table itself; `between` clients are left out in its middle."""
+    """The table; `between` clients are left out in its middle."""
     grid = Grid(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     numbers = heads.index("held")
     for at, head in enumerate(heads):
@@ -66,19 +66,19 @@ def _grid(heads: list[str], cells: dict[str, list[str]], between: int) -> Grid:
 
 
 def _counts(table: DivisionRecord, limit: int) -> tuple[list[str], dict[str, list[int]]]:
-    """At most `limit` labels, and each client's rows of them; the rarest of more are one."""
+    """At most `limit` labels, the rarest ones merged into "others", and each client's counts."""
     labels = list(table.labels) or ["rows"]
-    rows = sum((Counter(holding.train) for holding in table.clients.values()), Counter[str]())
+    rows = sum((Counter(client.train) for client in table.clients.values()), Counter[str]())
     limit = min(limit, len(LETTERS))
     others = len(labels) > limit
     if others:
         common = {label for label, _ in rows.most_common(limit - 1)}
         labels = [label for label in labels if label in common]
     counts = {}
-    for name, holding in table.clients.items():
-        counts[name] = [holding.train.get(label, 0) for label in labels]
+    for name, client in table.clients.items():
+        counts[name] = [client.train.get(label, 0) for label in labels]
         if others:
-            counts[name].append(sum(holding.train.values()) - sum(counts[name]))
+            counts[name].append(sum(client.train.values()) - sum(counts[name]))
     return [*labels, *(["others"] if others else [])], counts
 
 
@@ -91,14 +91,16 @@ def _shown(totals: dict[str, int]) -> list[str]:
 
 
 def _key(labels: list[str], most: int, width: int) -> str:
-    """What letters and heights stand for, in lines that part no letter from its label."""
+    """The legend of letters and heights; a letter and its label stay on one line."""
     named = [f"{LETTERS[at]} {_cut(label, LONGEST)}" for at, label in enumerate(labels)]
-    whole = ", ".join(name.replace(" ", "\N{NBSP}") for name in named)  # where textwrap cuts not
+    whole = ", ".join(
+        name.replace(" ", "\N{NBSP}") for name in named
+    )  # textwrap does not break there
     return textwrap.fill(f"█ {most:,} rows; {whole}", width).replace("\N{NBSP}", " ") + "\n"
 
 
 def _summary(table: DivisionRecord, totals: dict[str, int]) -> str:
-    """The picture in words."""
+    """A summary of the division in words."""
     low, middle, high = min(totals.values()), median(totals.values()), max(totals.values())
     if len(totals) == 1:
         train = f"1 client trains on {low:,} rows"
@@ -111,41 +113,41 @@ def _summary(table: DivisionRecord, totals: dict[str, int]) -> str:
     held = f"{table.validation:,} rows are held out for validation, {table.test:,} for the test"
     if len(totals) == 1 or len(table.labels) < 2:
         return f"{train}; {held}"
-    odd = f"{100 * skew(table):.0f} % of the rows would need another label"
-    return f"{train}; {held}\n{odd} for all clients to have the same mixture"
+    share = f"{100 * skew(table):.0f} % of the rows would need another label"
+    return f"{train}; {held}\n{share} for all clients to have the same mixture"
 
 
 def skew(table: DivisionRecord) -> float:
-    """The share of training rows that stands in the way of equal mixtures of labels.
+    """The share of training rows that would need another label for equal mixtures of labels.
 
-    The mean over rows of the total variation distance of their client's labels from all labels: 0
-    for equal mixtures, below 1 for clients that share no label.
+    It is the mean over rows of the total variation distance between the labels of the row's client
+    and all labels: 0 for equal mixtures, below 1 for clients that share no label.
     """
-    everything = sum((Counter(h.train) for h in table.clients.values()), Counter[str]())
-    total = everything.total()
-    amiss = 0.0
-    for holding in table.clients.values():
-        own = sum(holding.train.values())
-        amiss += sum(
-            abs(holding.train.get(label, 0) - own * count / total)
-            for label, count in everything.items()
+    counts = sum((Counter(client.train) for client in table.clients.values()), Counter[str]())
+    total = counts.total()
+    difference = 0.0
+    for client in table.clients.values():
+        rows = sum(client.train.values())
+        difference += sum(
+            abs(client.train.get(label, 0) - rows * count / total)
+            for label, count in counts.items()
         )
-    return amiss / 2 / total
+    return difference / 2 / total
 
 
 def _bar(count: int, most: int, length: int) -> str:
-    """A bar whose length says how many, and the number."""
+    """A bar of a length that stands for the number, and the number."""
     whole, part = divmod(-(-8 * length * count // most), 8)
     bar = "█" * whole + (EIGHTHS[part] if part else "")
     return f"{bar:<{length}} {count:>{len(f'{most:,}')},}"
 
 
 def _height(count: int, most: int) -> str:
-    """One character whose height says how many; a dot for none."""
+    """One character of a height that stands for the number; a dot for 0."""
     return HEIGHTS[-(-8 * count // most)]
 
 
 def _cut(text: str, width: int) -> str:
-    """The text in at most `width` characters of one line."""
+    """Cut a text to at most `width` characters of one line."""
     text = cleaned(text)
     return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"

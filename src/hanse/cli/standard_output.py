@@ -1,4 +1,4 @@
-"""Standard output that says in a sentence why it cannot be written."""
+"""Standard output that reports in one sentence why it cannot be written."""
 
 import io
 import os
@@ -6,19 +6,19 @@ import sys
 
 from hanse.errors import UserError
 
-UNREAD = 141  # the exit code of a command that SIGPIPE has ended
+UNREAD = 141  # the exit code of a command that SIGPIPE ends
 
 
 class UnreadError(UserError):
-    """Nobody reads on, as after `| head`: the command ends without a word."""
+    """Nobody reads the output any more, as after `| head`; the command ends silently."""
 
     code = UNREAD
 
 
 class Output(io.TextIOWrapper):
-    """A stream to the same place as another one.
+    """A stream to the same file as another stream.
 
-    Signs that its encoding does not have are written as escapes.
+    Characters that its encoding lacks are written as escapes.
     """
 
     def __init__(self, other: io.TextIOWrapper) -> None:
@@ -36,22 +36,24 @@ class Output(io.TextIOWrapper):
             raise self._lost(error) from None
 
     def flush(self) -> None:
-        """Write what waits; raises UserError if it cannot be written."""
+        """Write the buffer; raises UserError if it cannot be written."""
         try:
             super().flush()
         except OSError as error:
             raise self._lost(error) from None
 
     def _lost(self, error: OSError) -> UserError:
-        """The sentence; all that is printed from now on is dropped."""
+        """Drop all further output, and return the error to raise."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
         if isinstance(error, BrokenPipeError):
             return UnreadError()
-        return UserError(f"what the command prints could not be written: {error.strerror}.")
+        return UserError(
+            f"the command's output could not be written ({error.strerror}); mend that."
+        )
 
 
 def guard() -> None:
-    """Let what this process prints from now on go through such a stream."""
-    if type(sys.stdout) is io.TextIOWrapper:  # and nothing that a test has put there
+    """Replace this process's standard output by such a stream."""
+    if type(sys.stdout) is io.TextIOWrapper:  # not a stream that a test has put there
         sys.stdout.flush()
         sys.stdout = Output(sys.stdout)

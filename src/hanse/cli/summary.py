@@ -1,4 +1,4 @@
-"""What is said when a run has ended: how, where its results are, and what to do next."""
+"""Print the scores of a finished run, the places of its results, and the next command."""
 
 import shlex
 from pathlib import Path
@@ -12,7 +12,7 @@ from hanse.journal.run_folder import read_evaluation
 
 
 def tell(folder: Path) -> None:
-    """Say how a finished run ended, where its results are, and what to do next."""
+    """Print the scores of a finished run, the places of its results, and the next command."""
     checkpoint = checkpoints.latest(folder)
     last = checkpoint.round if checkpoint else 0
     files = sorted((folder / "scores").glob(f"test-*-{last:05d}.json"))
@@ -24,21 +24,21 @@ def tell(folder: Path) -> None:
             console.print(f"the scores in {file.parent} cannot be read", soft_wrap=True)
     console.print(f"adapter  {folder / 'adapter'}", soft_wrap=True)
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
-    again = f"hanse evaluate {shlex.quote(str(folder))}"
-    console.print(f"next     {again if files else f'{again} --data FILE'}", soft_wrap=True)
+    command = f"hanse evaluate {shlex.quote(str(folder))}"
+    console.print(f"next     {command if files else f'{command} --data FILE'}", soft_wrap=True)
 
 
 def _outcome(folder: Path, task: str, last: int) -> str:
-    """What a task found on the test rows; before training, too, unless evaluation.test is final."""
+    """A task's mean score of the test rows, and the score before training if there is one."""
     after = read_evaluation(folder, f"test-{task}", last)
     name = "accuracy" if "accuracy" in after.metrics else next(iter(after.metrics), "score")
-    found = f"mean {name} of {len(after.items):,} held-out rows: "
-    new = fmean(after.items)
+    intro = f"mean {name} of {len(after.items):,} held-out rows: "
+    score = fmean(after.items)
     if not (folder / "scores" / f"test-{task}-00000.json").exists():
-        return f"{found}{new:.4f}"
+        return f"{intro}{score:.4f}"
     before = read_evaluation(folder, f"test-{task}", 0)
     change = shown(paired(after.items, before.items))
-    return f"{found}{fmean(before.items):.4f} → {new:.4f}, change {change}"
+    return f"{intro}{fmean(before.items):.4f} → {score:.4f}, change {change}"
 
 
 def shown(interval: Interval | None) -> str:

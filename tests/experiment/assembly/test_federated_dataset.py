@@ -198,7 +198,7 @@ def test_a_client_with_nothing_but_what_others_hold_out(tmp_path: Path) -> None:
     files = {name: write_lines(tmp_path / f"{name}.jsonl", rows) for name, rows in _ONE.items()}
     own = {name: {"data": {"path": str(path)}} for name, path in files.items()}
     settings = {"client_test": 0.5, "test": 0, "validation": 0}
-    said = "every row that b would train on is held out by another client, too"
+    said = "every training row of b is held out by another client, too"
     with pytest.raises(UserError, match=said):
         for seed in range(9):
             divide(_experiment(files["a"], clients=own, data=settings, seed=seed))

@@ -97,7 +97,7 @@ def test_what_training_and_test_share_is_not_trained_on(folder: Path) -> None:
 
 def test_training_on_nothing_but_the_test(folder: Path) -> None:
     data = "path: data/test.jsonl, test: data/test.jsonl, validation: 0"
-    with pytest.raises(UserError, match=r"every row to train on is in the files of data.test"):
+    with pytest.raises(UserError, match=r"every training row is also in the files of data.test"):
         divide(load(_written(folder.parent / "e.yaml", data)))
 
 
@@ -123,7 +123,7 @@ def test_silos_with_files_of_their_own_share_a_test_file(folder: Path) -> None:
     _refuse_unfit(experiment)
     unseen = _unseen(experiment)
     assert unseen is not None and unseen.test == found.test and not unseen.train
-    assert "nobody sees whether rows that the server" in unseen.remarks[0]
+    assert "nobody can check whether rows that the server" in unseen.remarks[0]
 
 
 def test_a_silo_opens_no_file_that_a_server_names(folder: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def baselines(
 
 
 def show_baselines(folder: Path) -> None:
-    """Show a baseline comparison's figures, what they say, and where they are."""
+    """Print the figures of a baseline comparison, its verdict, and the path of its report."""
     figures = read_baselines(folder)
     count = len(figures.seeds)
     table = Table(
@@ -79,14 +79,14 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _seeds(experiment: Experiment, words: list[str] | None) -> list[int]:
-    """The seeds that were asked for, each once."""
+    """The seeds in the words of --seeds, each once; by default three."""
     if not words:
         return [experiment.seed + step for step in range(3)]
-    found = []
+    seeds = []
     for word in ",".join(words).split(","):
         if not word.strip().isdecimal() or int(word) >= 2**31:
             raise UserError(
                 f"--seeds has {word!r} in it; write whole numbers from 0 up, as in --seeds 0,1,2."
             )
-        found.append(int(word))
-    return list(dict.fromkeys(found))
+        seeds.append(int(word))
+    return list(dict.fromkeys(seeds))

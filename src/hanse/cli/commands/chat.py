@@ -36,7 +36,7 @@ def chat(
     seed: Annotated[int, typer.Option(help="Of what a temperature above 0 draws.")] = 0,
     trust: Trust = False,
 ) -> None:
-    """Talk with what a run (or a PEFT folder) has learned, beside its base model."""
+    """Chat with the adapter of a run or a PEFT folder, or with its base model."""
     if compare and (base or prompt is None):
         raise UserError(
             "--compare shows both models' answers to one --prompt, without --base; in a "
@@ -63,7 +63,7 @@ def _not_text(what: str) -> UserError:
 
 
 def _both(talk: "serving.Talk", prompt: str, decoding: "generation.Decoding") -> None:
-    """The base model's answer and the adapter's."""
+    """Print the base model's answer and the adapter's answer."""
     for base in (True, False):
         console.print("base model" if base else "\nadapter", style="bold")
         talk.speak_as(base)
@@ -72,15 +72,15 @@ def _both(talk: "serving.Talk", prompt: str, decoding: "generation.Decoding") ->
 
 
 def _converse(talk: "serving.Talk", base: bool, decoding: "generation.Decoding") -> None:
-    """Answer line by line until the input ends; commands begin with a slash."""
+    """Answer each line of the input; lines with a slash are commands."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (gives input() its arrow keys)
-    person = sys.stdin.isatty()
-    if person:
+    interactive = sys.stdin.isatty()
+    if interactive:
         _greet(talk, base)
     while True:
         try:
-            line = input("\n> " if person else "").strip()
+            line = input("\n> " if interactive else "").strip()
         except EOFError:
             break
         except KeyboardInterrupt as by:
@@ -106,7 +106,7 @@ def _converse(talk: "serving.Talk", base: bool, decoding: "generation.Decoding")
 
 
 def _greet(talk: "serving.Talk", base: bool) -> None:
-    """Who is there, and how to talk."""
+    """Print the model's name and the commands."""
     name = talk.trained.experiment.model.model_name_or_path
     console.print(f"{name}{'' if base else ' with the adapter'}", style="bold", soft_wrap=True)
     if talk.labels:
@@ -117,13 +117,13 @@ def _greet(talk: "serving.Talk", base: bool) -> None:
 
 
 def _say(talk: "serving.Talk", prompt: str, decoding: "generation.Decoding") -> None:
-    """Print an answer: to a terminal word by word, otherwise when it is whole."""
+    """Print an answer: on a terminal word by word, elsewhere when it is complete."""
     if talk.tags_words:
         _show(" ".join(f"{word}/{tag}" for word, tag in talk.tags(prompt)), end="\n")
     elif talk.labels:
-        chosen = talk.choose(prompt)
-        width = max(len(word) for word, _ in chosen)
-        for word, probability in chosen:
+        ranked = talk.choose(prompt)
+        width = max(len(word) for word, _ in ranked)
+        for word, probability in ranked:
             _show(f"{word:<{width}}  {probability:.4f}", end="\n")
     elif sys.stdout.isatty():
         talk.answer(prompt, decoding, _show)
@@ -133,5 +133,5 @@ def _say(talk: "serving.Talk", prompt: str, decoding: "generation.Decoding") -> 
 
 
 def _show(text: str, end: str = "") -> None:
-    """Print what a model or its labels say, which may be anything."""
+    """Print a text of a model or a label without control characters."""
     print(cleaned(text, most=None, lines=True), end=end, flush=True)

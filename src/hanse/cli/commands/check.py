@@ -17,54 +17,56 @@ with lazy_imports():
 
 def check(file: File, overrides: Overrides = None, trust: Trust = False) -> None:
     """Show what a run would do: the data, an example, the clients, bytes, time and memory."""
-    chosen = loading.load(file, overrides or (), trust)
-    found = estimate.preview(chosen)
-    _show_data(found)
+    experiment = loading.load(file, overrides or (), trust)
+    preview = estimate.preview(experiment)
+    _show_data(preview)
     console.print("\nThe training rows of each client:", style="bold")
-    console.print(row_table.picture(found.table, console.width))
-    _show_remarks(found, chosen)
-    share = 100 * found.trained / found.total
-    console.print(f"\ntrained    {found.trained:,} of {found.total:,} parameters ({share:.3f} %)")
-    down, up = (_between(list(sizes.values())) for sizes in (found.down, found.up))
+    console.print(row_table.picture(preview.table, console.width))
+    _show_remarks(preview, experiment)
+    share = 100 * preview.trained / preview.total
+    console.print(
+        f"\ntrained    {preview.trained:,} of {preview.total:,} parameters ({share:.3f} %)"
+    )
+    down, up = (_between(list(sizes.values())) for sizes in (preview.down, preview.up))
     console.print(f"a client   {down} bytes down and {up} bytes up in each round")
-    if found.once:
-        console.print(f"           {found.once:,} bytes more down the first time: what is frozen")
-    size = (sum(found.down.values()) + sum(found.up.values())) / len(found.down)
-    of = f"{found.clients_a_round} of {len(found.down)} clients"
-    console.print(f"a round    {found.clients_a_round * size:,.0f} bytes with {of}")
-    memory = f"{found.memory / 1e9:.1f} GB of memory ({found.available / 1e9:.1f} GB available)"
-    console.print(f"the run    about {found.seconds:,.0f} s, {memory}")
+    if preview.once:
+        console.print(f"           {preview.once:,} bytes more down the first time: what is frozen")
+    size = (sum(preview.down.values()) + sum(preview.up.values())) / len(preview.down)
+    of = f"{preview.clients_a_round} of {len(preview.down)} clients"
+    console.print(f"a round    {preview.clients_a_round * size:,.0f} bytes with {of}")
+    memory = f"{preview.memory / 1e9:.1f} GB of memory ({preview.available / 1e9:.1f} GB available)"
+    console.print(f"the run    about {preview.seconds:,.0f} s, {memory}")
 
 
-def _show_data(found: "estimate.Preview") -> None:
-    """How the data were read, and what an example looks like."""
-    alike: dict[str, list[str]] = {}
-    for path, reading in found.readings:
-        alike.setdefault(_taken(reading), []).append(path)
-    for taken, (first, *others) in alike.items():
+def _show_data(preview: "estimate.Preview") -> None:
+    """Print the format of each file, one training example, and the lengths of all."""
+    paths: dict[str, list[str]] = {}
+    for path, reading in preview.readings:
+        paths.setdefault(_format(reading), []).append(path)
+    for format_, (first, *others) in paths.items():
         more = f" and {len(others)} more are" if others else " is"
-        console.print(cleaned(f"{first}{more} read as {taken}"), soft_wrap=True)
+        console.print(cleaned(f"{first}{more} read as {format_}"), soft_wrap=True)
     console.print("\nOne training example; what is learned is underlined:", style="bold")
     text = Text()
-    for piece, learned in found.example:
+    for piece, learned in preview.example:
         text.append(piece, style="underline green" if learned else "")
     console.print(text, soft_wrap=True)
-    lengths = found.lengths
+    lengths = preview.lengths
     console.print(
         f"\n{lengths.mean:,.0f} tokens in the mean, 95 % have at most {lengths.most:,.0f}; "
         f"max_length {lengths.limit:,} cuts {100 * lengths.cut:.1f} % of the examples"
     )
 
 
-def _show_remarks(found: "estimate.Preview", chosen: Experiment) -> None:
-    """Which rows are left out or cut, and what cannot be known here."""
-    remarks = (*found.table.remarks, *federated_dataset.unseen(chosen))
+def _show_remarks(preview: "estimate.Preview", experiment: Experiment) -> None:
+    """Print the remarks on rows that are left out or cut, and on checks that are not possible."""
+    remarks = (*preview.table.remarks, *federated_dataset.unseen(experiment))
     for remark in remarks:
         console.print(f"note: {remark}", soft_wrap=True)
 
 
-def _taken(reading: Reading) -> str:
-    """A format, and which column was taken for which of its parts."""
+def _format(reading: Reading) -> str:
+    """A format, and the column of each of its parts."""
     parts = [
         part if part == theirs else f"{part} from {theirs!r}"
         for part, theirs in reading.columns.items()
@@ -73,6 +75,6 @@ def _taken(reading: Reading) -> str:
 
 
 def _between(sizes: list[int]) -> str:
-    """One number, or the range of several."""
+    """One number, or the range of several numbers."""
     low, high = min(sizes), max(sizes)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

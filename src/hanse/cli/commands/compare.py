@@ -18,16 +18,16 @@ def compare(
     out: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("compare.html"),
 ) -> None:
     """Put runs beside each other: scores, bytes, seconds, and what was set otherwise."""
-    found = comparison.compare(folders)
-    shown = Table()
-    for name in ("", *(run.name for run in found.runs)):
-        shown.add_column(name, justify="right" if name else "left", overflow="fold")
-    for what, cells in page.table(found).items():
-        shown.add_row(what, *cells)
-    shown.add_section()
-    for key, settings in found.settings.items():
-        shown.add_row(key, *settings, style="dim")
-    console.print(shown)
-    for remark in found.remarks:
+    result = comparison.compare(folders)
+    grid = Table()
+    for name in ("", *(run.name for run in result.runs)):
+        grid.add_column(name, justify="right" if name else "left", overflow="fold")
+    for what, cells in page.table(result).items():
+        grid.add_row(what, *cells)
+    grid.add_section()
+    for key, settings in result.settings.items():
+        grid.add_row(key, *settings, style="dim")
+    console.print(grid)
+    for remark in result.remarks:
         console.print(remark, soft_wrap=True)
-    console.print(f"page     {page.write_comparison(found, out)}", soft_wrap=True)
+    console.print(f"page     {page.write_comparison(result, out)}", soft_wrap=True)

@@ -18,14 +18,14 @@ def doctor(
     hub: Annotated[bool, typer.Option("--hub", help="Ask the hub, too, if it answers.")] = False,
 ) -> None:
     """Say what this machine can do and what is missing; exit code 1 if hanse cannot work."""
-    found = []
+    findings = []
     for finding in examination.findings(hub):
-        found.append(finding)
+        findings.append(finding)
         line = Text(f"{finding.state:<9}", STYLES[finding.state])
         line.append(f"{finding.what:<20} ", "default").append(finding.said, "default")
         if finding.advice:
             line.append(f"; {finding.advice}", "bold")
         console.print(line, soft_wrap=True)
-    console.print(examination.recommendation(found), style="bold", soft_wrap=True)
-    if any(finding.state == "broken" for finding in found):
+    console.print(examination.recommendation(findings), style="bold", soft_wrap=True)
+    if any(finding.state == "broken" for finding in findings):
         raise SystemExit(1)

@@ -27,21 +27,26 @@ def evaluate(
     """Score a finished run's adapter beside its base model, on the same rows."""
     if split not in ("test", "validation"):
         raise UserError(f"--split is {split!r}; it can be test or validation.")
-    for name, found in rescore.compare(folder, data, split, overrides or (), trust).items():
-        table = Table(title=f"{name}, {len(found.base.items):,} rows")
+    for name, comparison in rescore.compare(folder, data, split, overrides or (), trust).items():
+        table = Table(title=f"{name}, {len(comparison.base.items):,} rows")
         for column in ("metric", "base", "adapter"):
             table.add_column(column, justify="left" if column == "metric" else "right")
-        for metric, value in found.base.metrics.items():
-            table.add_row(cleaned(metric), f"{value:.4f}", f"{found.adapted.metrics[metric]:.4f}")
+        for metric, value in comparison.base.metrics.items():
+            table.add_row(
+                cleaned(metric), f"{value:.4f}", f"{comparison.adapted.metrics[metric]:.4f}"
+            )
         console.print(table)
-        metric, said = next(iter(found.base.metrics)), summary.shown(found.difference)
-        console.print(f"difference in the rows' {cleaned(metric)}: {said}", soft_wrap=True)
-        _show_samples(found)
+        metric, difference = (
+            next(iter(comparison.base.metrics)),
+            summary.shown(comparison.difference),
+        )
+        console.print(f"difference in the rows' {cleaned(metric)}: {difference}", soft_wrap=True)
+        _show_samples(comparison)
 
 
-def _show_samples(found: "rescore.Comparison") -> None:
-    """A few prompts with the answer in the data, the base model's and the adapter's."""
-    pairs = list(zip(found.base.samples, found.adapted.samples, strict=True))[:SAMPLES]
+def _show_samples(comparison: "rescore.Comparison") -> None:
+    """Print a few prompts with the answers of the data, the base model and the adapter."""
+    pairs = list(zip(comparison.base.samples, comparison.adapted.samples, strict=True))[:SAMPLES]
     for number, (base, adapted) in enumerate(pairs, 1):
         console.print(f"\nsample {number}", style="bold")
         cut = "…" if len(base.prompt) > PROMPT else ""
@@ -51,5 +56,5 @@ def _show_samples(found: "rescore.Comparison") -> None:
 
 
 def _indented(text: str) -> str:
-    """A text whose further lines do not look like lines of the command's own."""
+    """Indent a text's lines but the first, so that none looks like a line of the command."""
     return text.replace("\n", f"\n{'':<9}")

@@ -42,7 +42,7 @@ def init(
 
 
 def tell_start(started: "first.Start") -> None:
-    """Say what was found and chosen, and what to do next."""
+    """Print the facts about the data, the settings that were chosen, and the next commands."""
     for name, source in started.sources.items():
         own = f"{name}: " if len(started.sources) > 1 else ""
         sort = parts_of(source.rows[0].kind)
@@ -72,19 +72,19 @@ def tell_start(started: "first.Start") -> None:
 
 
 def _tell(what: str, words: str) -> None:
-    """One line, whatever the names of columns, labels and files are."""
+    """Print one line, without control characters in names of columns, labels and files."""
     console.print(f"{what:<8} {cleaned(words)}", soft_wrap=True)
 
 
 def _mapping(text: str) -> dict[str, str]:
-    """The mapping {ours: theirs} that a word of the command line writes."""
+    """Parse the mapping {ours: theirs} of --columns."""
     try:
-        found: Any = yaml.safe_load(text)
+        mapping: Any = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        mapping = None
+    if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping):
         raise UserError(
             f"--columns is {text!r:.80}; write {{ours: theirs}}, such as "
             "'{text: review_body, label: stars}'."
         )
-    return {part: str(column) for part, column in found.items()}
+    return {part: str(column) for part, column in mapping.items()}

@@ -1,4 +1,4 @@
-"""hanse kit: who the server and the silos are, and whom they know."""
+"""hanse kit: the keys and certificates of the server and the silos."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,14 +18,15 @@ with lazy_imports():
 app = typer.Typer(
     name="kit",
     add_completion=False,
-    help="Keys and certificates: who the server and the silos are, and whom they know.",
+    help="Keys and certificates of the server and the silos.",
     no_args_is_help=True,
 )
 
 Kit = Annotated[Path, typer.Option("--kit", help="The folder of the kit.")]
 Name = Annotated[str, typer.Argument(help="The silo's name, such as silo-a.")]
 Hosts = Annotated[
-    list[str] | None, typer.Option("--host", help="Under which silos reach the server; may repeat.")
+    list[str] | None,
+    typer.Option("--host", help="A name or address of the server for silos; may repeat."),
 ]
 Days = Annotated[int, typer.Option(min=1, max=3650, help="How long the certificate holds.")]
 HERE = Path("kit")
@@ -33,7 +34,7 @@ HERE = Path("kit")
 
 @app.command()
 def init(host: Hosts = None, days: Days = 365, kit: Kit = HERE) -> None:
-    """On the server: make its authority, its certificate and its signing key."""
+    """On the server: make its certificate authority, its certificate and its signing key."""
     made = kits.init(kit, host or [], days)
     console.print(f"made     {kit}, the server's kit; back it up, and keep it to yourself")
     console.print(f"server   {keys.fingerprint(keys.line(made.signing.public_key()))}")
@@ -42,14 +43,14 @@ def init(host: Hosts = None, days: Days = 365, kit: Kit = HERE) -> None:
 
 @app.command()
 def renew(host: Hosts = None, days: Days = 365, kit: Kit = HERE) -> None:
-    """On the server: make a new certificate of the same authority; silos keep what they have."""
+    """On the server: make a new certificate of the same authority; silos change nothing."""
     hosts = kits.renew(kit, host or [], days)
     console.print(f"renewed  {kit / 'tls.crt'} for {', '.join(hosts)}", soft_wrap=True)
 
 
 @app.command()
 def key(name: Name, kit: Kit = HERE) -> None:
-    """On a silo: make its keys, which never leave, and the file to send to the server."""
+    """On a silo: make its private keys, and the public file for the server."""
     public = kits.make_keys(kit, name)
     _show(public)
     console.print(f"private  {kit / name}.key and {kit / name}.ssh stay here", soft_wrap=True)
@@ -80,7 +81,7 @@ def enrol(
 
 @app.command()
 def revoke(name: Name, kit: Kit = HERE) -> None:
-    """On the server: let a silo take part no more, and its keys never again."""
+    """On the server: exclude a silo and its keys for ever."""
     kits.revoke(kit, name)
     console.print(f"revoked  {name}; restart a server that is running", soft_wrap=True)
 
@@ -103,7 +104,7 @@ def trust(
     file: Annotated[Path, typer.Argument(help="The server's file of members, members.pub.")],
     kit: Kit = HERE,
 ) -> None:
-    """On a silo: know the other silos, so that the server cannot tell each something else."""
+    """On a silo: trust the other silos, which then check that the server sends all the same."""
     new = bundles.trust(kit, file)
     for public in new:
         _show(public)
@@ -121,13 +122,13 @@ def trust(
 def hash_(
     model: Annotated[str, typer.Argument(help="A model's folder, .gguf file or short name.")],
 ) -> None:
-    """On a silo: print the hash of a base model, for policy.models in silo.yaml."""
-    found = model_hash.hash_of(model)
-    if found is None:
+    """Print the hash of a base model, for policy.models in silo.yaml."""
+    digest = model_hash.hash_of(model)
+    if digest is None:
         raise UserError(
             f"the model {model} is not on this machine; download it, and name its folder."
         )
-    print(found)
+    print(digest)
 
 
 def _show(public: Public) -> None:

@@ -1,4 +1,4 @@
-"""From an experiment to the rows of the server and of each client."""
+"""Divide an experiment's rows among the server and the clients."""
 
 import logging
 from array import array
@@ -22,66 +22,67 @@ from hanse.randomness import RoundContext
 log = logging.getLogger(__name__)
 
 UNSEEN = (
-    "where silos keep their files on machines of their own, nobody sees whether rows that the "
+    "if silos keep their files on their own machines, nobody can check whether rows that the "
     "server or a silo holds out are training rows of another silo."
 )
 
 
 @dataclass(frozen=True)
 class FederatedDataset:
-    """An experiment's rows: the server's held-out ones, and each client's."""
+    """An experiment's rows: those that the server holds out, and those of each client."""
 
     validation: list[Row]
     test: list[Row]
     train: dict[str, list[Row]]  # by client, in client order
     held: dict[str, list[Row]]  # each client's own test rows
     labels: dict[str, str]  # label → word, or tag → name; empty without either
-    digest: str  # of all rows as they were loaded: other rows would be divided otherwise
-    remarks: tuple[str, ...] = ()  # which rows are left out or cut, one sentence each
+    digest: str  # of all rows as they were loaded
+    remarks: tuple[str, ...] = ()  # on rows that are left out or cut, one sentence each
 
 
 def divide(experiment: Experiment) -> FederatedDataset:
-    """Load, hold out, partition; nothing of the model is needed yet.
+    """Load the rows, hold out test and validation rows, and divide the others; needs no model.
 
-    What anybody holds out is nobody's training row.
+    A row that the server or a client holds out is no client's training row.
     """
-    found = gather(experiment)
-    remarks = list(found.remarks)
-    train, validation, test = _held_out(found, experiment.data, remarks)
-    shares = _dealt(experiment, train, found.owners)
-    kept, held = _own_tests(experiment, shares)
-    copies = len(train) - sum(map(len, (*kept.values(), *held.values())))
+    source = gather(experiment)
+    remarks = list(source.remarks)
+    rows, validation, test = _held_out(source, experiment.data, remarks)
+    by_client = _divided(experiment, rows, source.owners)
+    train, held = _client_tests(experiment, by_client)
+    copies = len(rows) - sum(map(len, (*train.values(), *held.values())))
     remarks += _left_out(copies, "training", "that clients hold out (data.client_test)")
-    labels = _labels(found.every, kept, experiment.data.labels)
-    return FederatedDataset(validation, test, kept, held, labels, found.digest, tuple(remarks))
+    labels = _labels(source.every, train, experiment.data.labels)
+    return FederatedDataset(validation, test, train, held, labels, source.digest, tuple(remarks))
 
 
 def _held_out(
-    found: Gathered, data: Data, remarks: list[str]
+    source: Gathered, data: Data, remarks: list[str]
 ) -> tuple[list[Row], list[Row], list[Row]]:
-    """(train, validation, test): what files of their own hold, or what is held out of the rows."""
-    test, validation = found.test or [], holdout.without(found.validation or [], found.test or [])
-    copies = len(found.validation or []) - len(validation)
+    """(train, validation, test): rows of their own files, or rows that are held out."""
+    test = source.test or []
+    validation = holdout.without(source.validation or [], test)
+    copies = len(source.validation or []) - len(validation)
     remarks += _left_out(copies, "validation", "of the test file")
-    rows = holdout.without(found.rows, [*validation, *test])
+    rows = holdout.without(source.rows, [*validation, *test])
     if not rows:
         raise UserError(
-            f"every row to train on is in the files of data.test ({data.test}) or data.validation "
-            f"({data.validation}), too; name other files there, or how many rows to hold out."
+            f"every training row is also in the files of data.test ({data.test}) or "
+            f"data.validation ({data.validation}); name other files there, or a number of rows."
         )
     amounts = [0 if isinstance(size, str) else size for size in (data.test, data.validation)]
     train, *drawn = holdout.split(rows, amounts[0], amounts[1], data.split_seed)
-    copies = len(found.rows) - len(train) - sum(map(len, drawn))
+    copies = len(source.rows) - len(train) - sum(map(len, drawn))
     remarks += _left_out(copies, "training", "that are held out for the test or for validation")
-    if found.owners is not None and not any(drawn):
-        train = rows  # in which order a client has its rows must not hang on those of others
+    if source.owners is not None and not any(drawn):
+        train = rows  # the order of a client's rows must not depend on the other clients' rows
     return train, validation or drawn[0], test or drawn[1]
 
 
-def _dealt(
+def _divided(
     experiment: Experiment, rows: list[Row], owners: dict[str, str] | None
 ) -> dict[str, list[Row]]:
-    """Each client's rows: its own, or those that the partitioner gives it."""
+    """The rows of each client: its own, or those that the partitioner gives it."""
     names = experiment.client_names
     if owners is None:
         partitioner = build_partitioner(experiment)
@@ -91,37 +92,37 @@ def _dealt(
         )
     else:
         shares = [[row for row in rows if owners[row.place] == name] for name in names]
-    found = dict(zip(names, shares, strict=True))
-    for name, share in found.items():
-        if not share:
+    by_client = dict(zip(names, shares, strict=True))
+    for name, client_rows in by_client.items():
+        if not client_rows:
             raise UserError(
                 f"{name} has no rows left to train on; hold out fewer, or give it more."
             )
-    return found
+    return by_client
 
 
-def _own_tests(
-    experiment: Experiment, shares: dict[str, list[Row]]
+def _client_tests(
+    experiment: Experiment, by_client: dict[str, list[Row]]
 ) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
-    """What each client trains on, and what it holds out for itself: a training row of nobody."""
-    kept, held = {}, {}
-    for name, share in shares.items():
-        part = experiment.for_client(name).data.client_test
+    """The training rows of each client, and the rows that it holds out, which nobody trains on."""
+    train, held = {}, {}
+    for name, rows in by_client.items():
+        share = experiment.for_client(name).data.client_test
         context = RoundContext(experiment.seed, client=name)
-        kept[name], held[name] = holdout.hold_out(share, part, context)
-    every = [row for own in held.values() for row in own]
-    for name, own in kept.items():
-        kept[name] = holdout.without(own, every)
-        if not kept[name]:
+        train[name], held[name] = holdout.hold_out(rows, share, context)
+    all_held = [row for rows in held.values() for row in rows]
+    for name, rows in train.items():
+        train[name] = holdout.without(rows, all_held)
+        if not train[name]:
             raise UserError(
-                f"every row that {name} would train on is held out by another client, too; set "
+                f"every training row of {name} is held out by another client, too; set "
                 "data.client_test to 0, or remove repeated rows from the data."
             )
-    return kept, held
+    return train, held
 
 
 def _left_out(copies: int, what: str, of: str) -> list[str]:
-    """A remark on rows that nobody uses, if there are any."""
+    """A remark on rows that are not used, if there are any."""
     if not copies:
         return []
     rows = "1 row is" if copies == 1 else f"{copies:,} rows are"
@@ -131,13 +132,13 @@ def _left_out(copies: int, what: str, of: str) -> list[str]:
 def _labels(rows: list[Row], train: dict[str, list[Row]], known: dict[str, str]) -> dict[str, str]:
     """The words of the labels of all rows, or the names of the tags that can be learned."""
     if rows[0].kind == "tagged":
-        return tag_names((row for own in train.values() for row in own), known)
+        return tag_names((row for rows in train.values() for row in rows), known)
     labelled = [row for row in rows if row.label is not None]
     return label_words(labelled, known) if labelled else {}
 
 
 def unseen(experiment: Experiment) -> tuple[str, ...]:
-    """A remark if nobody can see whether what one client holds out is another's training row."""
+    """A remark if nobody can check that held-out rows are not training rows of a client."""
     data = experiment.data
     held = [experiment.for_client(name).data.client_test for name in experiment.client_names]
     held += [1 for size in (data.test, data.validation) if isinstance(size, str)]
@@ -145,35 +146,35 @@ def unseen(experiment: Experiment) -> tuple[str, ...]:
 
 
 def table(division: FederatedDataset, experiment: Experiment) -> DivisionRecord:
-    """The division in numbers, as those who take part in the experiment hold it."""
+    """The division among the clients that take part, in numbers."""
     held = len(division.validation), len(division.test)
-    if not division.train:  # all of it is on other machines
+    if not division.train:  # all rows are on other machines
         return DivisionRecord((), {}, *held, division.remarks)
     column = _column(division, experiment)
     words = division.labels if column == partitioning.LABEL else {}
-    clients, found = {}, set(words)
+    clients, all_values = {}, set(words)
     for name in experiment.participant_names:
         owners = experiment.client_names if experiment.data.pooled else [name]
         values = [_value(row, column) for owner in owners for row in division.train[owner]]
-        found.update(values)
+        all_values.update(values)
         train = Counter(words.get(value, value) for value in values)
         clients[name] = ClientRowCounts(
             dict(train), sum(len(division.held[owner]) for owner in owners)
         )
-    labels = dict.fromkeys(words.get(value, value) for value in partitioning.ordered(found))
+    labels = dict.fromkeys(words.get(value, value) for value in partitioning.ordered(all_values))
     shown = tuple(labels) if column else ()
     return DivisionRecord(shown, clients, *held, division.remarks)
 
 
 def note(folder: Path, division: FederatedDataset, experiment: Experiment) -> None:
-    """Write the table of a division down in a run folder, and say what is left out."""
+    """Write the table of a division into a run folder, and log its remarks."""
     for remark in division.remarks:
         log.warning("%s", remark)
     record_files.write(folder / DIVISION, table(division, experiment))
 
 
 def _column(division: FederatedDataset, experiment: Experiment) -> str | None:
-    """What a division is best counted by: the label, or what the partitioner goes by."""
+    """The column by which rows are counted: the label, or the column of the partitioner."""
     rows = next(iter(division.train.values()))
     if division.labels and rows[0].kind != "tagged":
         return partitioning.LABEL
@@ -181,7 +182,7 @@ def _column(division: FederatedDataset, experiment: Experiment) -> str | None:
 
 
 def _value(row: Row, column: str | None) -> str:
-    """A row's value in a column."""
+    """A row's value in a column; "rows" without a column."""
     if column is None:
         return "rows"
     value = row.label if column == partitioning.LABEL else row.fields.get(column)
@@ -189,19 +190,19 @@ def _value(row: Row, column: str | None) -> str:
 
 
 def _encoded(rows: list[Row], encoder: str | None) -> list[Row]:
-    """The rows with their vectors, if there is an encoder to make them."""
+    """Add each row's vector, if the partitioner has an encoder."""
     if encoder is None:
         return rows
-    vectors = embeddings(encoder, [_said(row) for row in rows])
-    # An array of 4 bytes a number; a tuple of floats would take 32.
+    vectors = embeddings(encoder, [_text(row) for row in rows])
+    # An array takes 4 bytes a number, a tuple of floats 32.
     return [
         replace(row, vector=array("f", vector.tobytes()))
         for row, vector in zip(rows, vectors, strict=True)
     ]
 
 
-def _said(row: Row) -> str:
-    """What a row says, without what the system is told, which is often the same in all."""
+def _text(row: Row) -> str:
+    """A row's text without system turns, which are often the same in all rows."""
     turns = [turn["content"] for turn in row.messages if turn["role"] != "system"]
     parts = (*turns, row.prompt, row.completion, row.chosen, row.text)
     return "\n".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""The rows that an experiment's files hold, before any are held out or divided."""
+"""The rows in an experiment's files, before some are held out and the others divided."""
 
 import hashlib
 from collections.abc import Callable
@@ -12,18 +12,18 @@ from hanse.errors import UserError
 from hanse.experiment.schema import Experiment
 from hanse.experiment.sections import Data
 
-Remark = Callable[[str], None]  # takes a sentence on what is left out
+Remark = Callable[[str], None]  # takes a sentence on rows that are left out
 SHOWN = 3  # most files that a remark names
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """What was read.
+    """The rows of all files.
 
-    rows: those to train on, and to hold out from what no file is named for.
-    validation, test: those of files of their own; None where a number of rows is to be held out.
-    owners: whose each row is, by its place; None if rows are dealt to clients.
-    remarks: what was left out, one sentence each.
+    rows: rows to train on, from which splits without a file of their own are held out.
+    validation, test: rows of files of their own; None if they are held out from `rows`.
+    owners: the client of each row, by the row's place; None if the rows are divided among clients.
+    remarks: on rows that are left out, one sentence each.
     """
 
     rows: list[Row]
@@ -34,23 +34,23 @@ class Gathered:
 
     @property
     def every(self) -> list[Row]:
-        """All rows, whatever they are for."""
+        """The rows of all splits."""
         return [*self.rows, *(self.validation or []), *(self.test or [])]
 
     @property
     def digest(self) -> str:
-        """A hash of what the rows say, wherever their files are."""
-        found = hashlib.sha256()
+        """A hash of the rows' contents, which does not depend on the files' places."""
+        digest = hashlib.sha256()
         for row in self.every:
-            said = (row.messages, row.prompt, row.completion, row.text, row.label)
+            texts = (row.messages, row.prompt, row.completion, row.text, row.label)
             pair: tuple[object, ...] = (row.words, row.tags) if row.kind == "tagged" else ()
             pair = (row.chosen, row.rejected) if row.kind == "preference" else pair
-            found.update(repr(((*said, *pair), sorted(row.fields.items()))).encode())
-        return found.hexdigest()
+            digest.update(repr(((*texts, *pair), sorted(row.fields.items()))).encode())
+        return digest.hexdigest()
 
 
 def gather(experiment: Experiment) -> Gathered:
-    """All rows of an experiment: of one source, or of each client's own, and of test files."""
+    """Read all rows of an experiment: its source or its clients' sources, and other splits."""
     remarks: list[str] = []
     rows, owners = _training_rows(experiment, remarks.append)
     validation, test = (
@@ -60,13 +60,13 @@ def gather(experiment: Experiment) -> Gathered:
 
 
 def official(data: Data, split: str, remark: Remark) -> list[Row] | None:
-    """The rows of the file that is named for a split; None if none is."""
+    """The rows of the file that an experiment names for a split; None if it names no file."""
     path = getattr(data, split)
     return _rows(data, path, split, remark) if isinstance(path, str) else None
 
 
 def kind(experiment: Experiment) -> str:
-    """The kind of an experiment's rows: messages, completion, labelled, text."""
+    """The kind of an experiment's rows, such as "messages" or "labelled"."""
     own = experiment.brings_own_data
     first = experiment.for_client(experiment.client_names[0]) if own else experiment
     return _rows(first.data, first.data.path, TRAIN, lambda remark: None)[0].kind
@@ -75,7 +75,7 @@ def kind(experiment: Experiment) -> str:
 def _training_rows(
     experiment: Experiment, remark: Remark
 ) -> tuple[list[Row], dict[str, str] | None]:
-    """The rows of the one source, or those of all clients' own with whose each is."""
+    """The rows of the one source, or those of all clients' sources with the owner of each row."""
     if not experiment.brings_own_data:
         data = experiment.data
         _tell_unused(data, data.test, data.validation, remark)
@@ -86,19 +86,19 @@ def _training_rows(
         data = experiment.for_client(name).data
         _tell_unused(data, 0, 0, remark)
         for row in _rows(data, data.path, TRAIN, remark):
-            mine = replace(row, place=f"{name}: {row.place}")
-            owners[mine.place] = name
-            rows.append(mine)
+            placed = replace(row, place=f"{name}: {row.place}")
+            owners[placed.place] = name
+            rows.append(placed)
     return rows, owners
 
 
 def _tell_unused(
     data: Data, test: int | float | str, validation: int | float | str, remark: Remark
 ) -> None:
-    """Say which files beside those for training are not read."""
-    found = files.splits(Path(data.path)) if data.path not in corpora.CORPORA else {}
+    """Remark on files beside the training files that are not read."""
+    splits = files.splits(Path(data.path)) if data.path not in corpora.CORPORA else {}
     used = {TRAIN, *(s for s, v in ((TEST, test), (VALIDATION, validation)) if isinstance(v, str))}
-    for split, unused in found.items():
+    for split, unused in splits.items():
         if split in used:
             continue
         names = [path.relative_to(data.path).as_posix() for path in unused]
@@ -106,9 +106,7 @@ def _tell_unused(
             f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
         )
         why = f"data.{split} names none of them" if split else "they are named for no split"
-        remark(
-            f"of {data.path} the files named for training are learned; {shown}: not read, {why}."
-        )
+        remark(f"{data.path}: training reads the training files only; {shown}: not read, {why}.")
 
 
 def _rows(data: Data, path: str, split: str, remark: Remark) -> list[Row]:
