@@ -27,14 +27,12 @@ def load(
     example_kind: what its head must read; by default label words if there are classes, else tokens.
     """
     name, device = settings.model_name_or_path, _device(settings.device)
-    pretrained_model = pretrained.find(name)
+    source = pretrained.find(name)
     example_kind = example_kind or ("label_words" if classes else "tokens")
-    head = choose(name, pretrained_model.config, example_kind, classes)
-    compute_mode = compute_mode or precision.choose(settings.bf16, pretrained_model.config, device)
+    head = choose(name, source.config, example_kind, classes)
+    compute_mode = compute_mode or precision.choose(settings.bf16, source.config, device)
     dtype = torch.bfloat16 if compute_mode.bf16 else torch.float32
-    model, tokenizer, fresh = quantization.load(
-        pretrained_model, head, settings.quantization, dtype, device
-    )
+    model, tokenizer, fresh = quantization.load(source, head, settings.quantization, dtype, device)
     if settings.gradient_checkpointing:
         recompute(model, name)
     if head.speaks:

@@ -1,8 +1,8 @@
-"""A model's chat template, rendered in a process that has little time and memory.
+"""Chat templates of models, rendered in a process with limits of time and memory.
 
-A chat template is a program that comes with a model. Jinja's sandbox keeps it from files, but does
-not bound its loops, nor what one operation takes. So it runs in a process of its own
-(`template_process`), which the kernel ends.
+A chat template is a program that comes with a model. Jinja's sandbox keeps it from files, but
+bounds neither its loops nor the memory of one operation. It therefore runs in a process of its own
+(`template_process`), whose limits the kernel enforces.
 """
 
 import atexit
@@ -18,15 +18,15 @@ from typing import Any
 from hanse.errors import UserError
 from hanse.learners.models import template_process
 
-# -P: nothing is imported from the folder that the program lies in.
+# -P: Python imports nothing from the program's own folder.
 PROGRAM = (sys.executable, "-P", str(template_process.__file__))
 
 
 @dataclass
 class Renderer:
-    """The one process, started when it is needed first, and again after one that was ended.
+    """The rendering process, started when it is first needed, and again after it was ended.
 
-    seconds: of the process's time for one conversation. memory: bytes for one.
+    seconds: CPU time for one conversation. memory: bytes for one conversation.
     """
 
     seconds: int = 10
@@ -35,12 +35,12 @@ class Renderer:
     _lock: Lock = field(default_factory=Lock)
 
     def render(self, messages: Sequence[Mapping[str, str]], settings: Mapping[str, Any]) -> str:
-        """The text that a template writes; raises ValueError with what is wrong."""
+        """The text that a template writes; raises ValueError with the template's error."""
         line = json.dumps({"messages": messages, "settings": settings}, default=str)
         with self._lock:
             try:
                 answer = self._ask(line.encode() + b"\n")
-            except BaseException:  # what it says now would be taken for its next answer
+            except BaseException:  # a late answer would be taken for the next one
                 self.close()
                 raise
             if not answer:
@@ -48,10 +48,10 @@ class Renderer:
                 raise ValueError(
                     f"it takes more than {self.seconds} s or {self.memory // 2**20} MiB of memory"
                 )
-        found = json.loads(answer)
-        if "error" in found:
-            raise ValueError(found["error"])
-        return str(found["text"])
+        reply = json.loads(answer)
+        if "error" in reply:
+            raise ValueError(reply["error"])
+        return str(reply["text"])
 
     def close(self) -> None:
         """End the process, if there is one."""
@@ -71,11 +71,11 @@ class Renderer:
         return process.stdout.readline()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        words = [*PROGRAM, str(self.seconds), str(self.memory)]
-        pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+        command = [*PROGRAM, str(self.seconds), str(self.memory)]
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL
         try:
             return subprocess.Popen(  # noqa: S603 (our own program)
-                words, stdin=pipe, stdout=pipe, stderr=nowhere, start_new_session=True
+                command, stdin=pipe, stdout=pipe, stderr=null, start_new_session=True
             )
         except OSError as error:
             raise UserError(
@@ -84,18 +84,18 @@ class Renderer:
             ) from None
 
 
-_renderers = [Renderer()]  # the last one is this process's; a fork leaves alone that of its parent
+_renderers = [Renderer()]  # the last one is this process's own; a fork adds another
 atexit.register(lambda: _renderers[-1].close())
 os.register_at_fork(after_in_child=lambda: _renderers.append(Renderer()))
 
 
 def bound(tokenizer: Any) -> Any:
-    """A tokenizer whose own chat template is rendered within limits."""
-    usual = tokenizer.apply_chat_template
+    """Let a tokenizer render its chat template within limits, and return it."""
+    unbounded = tokenizer.apply_chat_template
 
     def apply(messages: Sequence[Mapping[str, str]], **options: Any) -> Any:
         if options.get("chat_template") is not None or options.get("tokenize", True):
-            return usual(messages, **options)
+            return unbounded(messages, **options)
         template = tokenizer.get_chat_template(None)
         settings = {**tokenizer.special_tokens_map, "chat_template": template}
         settings["add_generation_prompt"] = options.get("add_generation_prompt", False)

@@ -1,7 +1,7 @@
-"""Activations computed again in the backward pass instead of being kept: less memory, more time.
+"""Gradient checkpointing: activations are computed again in the backward pass instead of kept.
 
-Only what enters each decoder layer is kept (Chen et al. 2016, 1604.06174). Transformers does so in
-training mode only, in which the frozen base's own dropout would be at work.
+Only the input of each decoder layer is kept (Chen et al. 2016, 1604.06174): less memory, more time.
+Transformers' own checkpointing needs training mode, in which the frozen base's dropout would be on.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from hanse.errors import UserError
 
 
 def recompute(model: Module, name: str) -> None:
-    """Let the layers of a model keep nothing for the backward pass but what enters them.
+    """Let the layers of a model keep only their inputs for the backward pass.
 
-    Raises UserError if transformers does not mark any of its layers as fit for that.
+    Raises UserError if transformers does not mark any of its layers as suitable.
     """
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
@@ -30,30 +30,32 @@ def recompute(model: Module, name: str) -> None:
             "again; turn it off."
         )
     for layer in layers:
-        layer.forward = partial(_forgetful, layer.forward)
+        layer.forward = partial(_checkpointed, layer.forward)
 
 
 def recomputed(model: Module) -> bool:
-    """Whether the layers of a model are computed again."""
-    own = (vars(module).get("forward") for module in model.modules())
-    return any(isinstance(call, partial) and call.func is _forgetful for call in own)
+    """True if the layers of a model are computed again in the backward pass."""
+    calls = (vars(module).get("forward") for module in model.modules())
+    return any(isinstance(call, partial) and call.func is _checkpointed for call in calls)
 
 
-def _forgetful(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What a layer returns; without gradients there is nothing to forget."""
+def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a layer, with checkpointing if there are gradients."""
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    return checkpoint(forward, *map(_entering, args), use_reentrant=False, **kwargs)
+    return checkpoint(forward, *map(_visible, args), use_reentrant=False, **kwargs)
 
 
-def _entering(given: Any) -> Any:
-    return _Entered.apply(given) if isinstance(given, Tensor) and given.requires_grad else given
+def _visible(argument: Any) -> Any:
+    saves = isinstance(argument, Tensor) and argument.requires_grad
+    return _SavedInput.apply(argument) if saves else argument
 
 
-class _Entered(Function):
-    """Hands states on as they are, and keeps them in the usual way, in no more memory.
+class _SavedInput(Function):
+    """Returns states as they are, and saves them for the backward pass in no more memory.
 
-    The checkpoint holds what enters where nobody would find it who counts what is kept.
+    Torch's checkpoint keeps its inputs outside of the graph, where hooks that count the bytes of
+    saved tensors do not see them.
     """
 
     @staticmethod

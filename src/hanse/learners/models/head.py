@@ -1,4 +1,4 @@
-"""What stands on top of a transformer, and what comes out of it: the role of heads."""
+"""The role of a head: the outputs on top of a transformer."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ FOLDER = "learners/models/heads"
 
 
 class Head(ABC):
-    """How a base model is loaded, and its outputs where there is a label.
+    """The way that a base model is loaded, and its outputs where there is a label.
 
-    task: what PEFT calls it. auto: transformers' class that picks the model's own.
-    reads: what objectives and tasks may need of it, and as what rows are then rendered.
-    lacking: by what is needed, what is to be said of a model that does not have it.
-    speaks: whether it generates text; then the base model has its weights, and it is not new.
-    causal: whether no token looks to the right, so that padding there needs no mask.
-    splits: whether it parts a row in two, whose lengths then depend on the rows beside it.
+    task: PEFT's name for it. auto: transformers' class that loads such models.
+    reads: kinds of examples that objectives and tasks may ask for, and the kind that it then reads.
+    lacking: by kind of examples, the end of the message for a model that cannot read them.
+    speaks: it generates text; the base model's own weights include it then.
+    causal: no token looks to the right, so padding there needs no mask.
+    splits: it splits rows in two parts, whose lengths depend on the other rows of the batch.
     """
 
     task: ClassVar[str]
@@ -37,28 +37,28 @@ class Head(ABC):
     @classmethod
     @abstractmethod
     def of(cls, config: Any, classes: int) -> "Head | None":
-        """This head for a model of this configuration; none if that cannot have it.
+        """This head for a model of this configuration; None if the model cannot have it.
 
-        classes: how many outputs it has, if their number is not that of the words.
+        classes: the number of outputs of a head that has one for each class.
         """
 
     @property
     def options(self) -> dict[str, Any]:
-        """What transformers is told beside the model's place."""
+        """Keyword arguments of transformers' `from_pretrained`."""
         return {}
 
     @abstractmethod
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
         """(N, classes) outputs.
 
-        ids: (R, T) tokens, padded on the right; at: (N,) places in the flattened (R·T) positions;
-        lengths: (R,) tokens of each row.
+        ids: (R, T) tokens, padded on the right; at: (N,) flattened (R·T) positions; lengths: (R,)
+        tokens of each row.
         """
 
 
 @dataclass(frozen=True)
 class EncoderHead(Head):
-    """A head that is new, and always trained: an encoder's outputs, one for each class.
+    """A new head of an encoder, which is always trained: one output for each class.
 
     known: transformers' models with such a head, by the type of their configuration.
     """
@@ -91,18 +91,18 @@ def choose(name: str, config: Any, example_kind: str, classes: int) -> Head:
 
     example_kind: as objectives declare it, such as "tokens" or "tags".
     """
-    kinds = [registry.find(FOLDER, own) for own in registry.names(FOLDER)]
-    heads = [kind for kind in kinds if issubclass(kind, Head) and example_kind in kind.reads]
-    found = next((own for own in (head.of(config, classes) for head in heads) if own), None)
-    if found is None:
-        kind = next(iter(config.architectures or ()), type(config).__name__)
-        said = next(head.lacking[example_kind] for head in heads if example_kind in head.lacking)
-        raise UserError(f"the model {name} is a {kind}, which {said}.")
-    return found
+    parts = [registry.find(FOLDER, part) for part in registry.names(FOLDER)]
+    heads = [part for part in parts if issubclass(part, Head) and example_kind in part.reads]
+    fitting = next((head for head in (kind.of(config, classes) for kind in heads) if head), None)
+    if fitting is None:
+        architecture = next(iter(config.architectures or ()), type(config).__name__)
+        why = next(head.lacking[example_kind] for head in heads if example_kind in head.lacking)
+        raise UserError(f"the model {name} is a {architecture}, which {why}.")
+    return fitting
 
 
 def is_causal(config: Any) -> bool:
-    """Whether a model predicts the next token; one that does not say what it is is taken to."""
+    """True if a model predicts the next token, or does not name its architecture."""
     kinds = set(config.architectures or ())
     if not kinds:
         return not getattr(config, "is_encoder_decoder", False)

@@ -1,4 +1,4 @@
-"""Which output of a classifier is which label: by their names, where the model has any."""
+"""The labels of a classifier's outputs, matched by the names that the model has for them."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +14,13 @@ from transformers.models.auto.modeling_auto import (
 from hanse.learners.models import pretrained
 
 CLASSIFIERS: Mapping[str, Mapping[str, Any]] = {"label_words": OF_TEXTS, "tags": OF_WORDS}
-UNNAMED = re.compile(r"LABEL_(\d+)")  # what transformers calls outputs that nobody has named
+UNNAMED = re.compile(r"LABEL_(\d+)")  # transformers' names of outputs without a name
 
 Labels = Mapping[str, str]  # label in the data → its word
 
 
 def names(model: str, example_kind: str) -> list[str]:
-    """What a model calls its outputs, in order; none if it is no classifier yet, or another one.
+    """A model's names of its outputs, in order; none if it is no classifier of such examples.
 
     example_kind: as objectives declare it: "label_words" for whole texts, "tags" for words.
     """
@@ -33,29 +33,28 @@ def names(model: str, example_kind: str) -> list[str]:
 def ordered(labels: Labels, known: Labels) -> dict[str, str] | None:
     """The labels in the order of outputs, with those that no row has; None if one has no output.
 
-    known: what each output is called: its label in other data, and its word. Names are alike if
-        they are equal, else if they are in all but case; LABEL_1 is 1 where as many are known.
+    known: the label in other data, and the word, of each output. Names match if they are equal, or
+        equal but for case; LABEL_1 matches 1 if there are as many labels as outputs.
     """
     forms: list[Callable[[str], str]] = [str, str.casefold]
     forms += [_numbered] if len(labels) == len(known) else []
     for form in forms:
         for ours in (list(labels), list(labels.values())):
             for theirs in (list(known), list(known.values())):
-                if (found := _placed(ours, theirs, form)) is not None:
-                    mine = dict(zip(found, labels.items(), strict=True))
-                    return dict(mine.get(at, own) for at, own in enumerate(known.items()))
+                if (places := _places(ours, theirs, form)) is not None:
+                    by_place = dict(zip(places, labels.items(), strict=True))
+                    return dict(by_place.get(n, item) for n, item in enumerate(known.items()))
     return None
 
 
-def _placed(
+def _places(
     ours: Sequence[str], theirs: Sequence[str], form: Callable[[str], str]
 ) -> list[int] | None:
-    """The place of each of our names among theirs; None unless all have one of their own."""
-    places = {form(name): at for at, name in enumerate(theirs)}
-    found = [places.get(form(name)) for name in ours]
-    there = [at for at in found if at is not None]
-    whole = len(there) == len(ours) == len(set(there)) and len(places) == len(theirs)
-    return there if whole else None
+    """The index of each of our names among theirs; None unless the match is one to one."""
+    index = {form(name): n for n, name in enumerate(theirs)}
+    matches = [index[form(name)] for name in ours if form(name) in index]
+    unique = len(matches) == len(ours) == len(set(matches)) and len(index) == len(theirs)
+    return matches if unique else None
 
 
 def _numbered(name: str) -> str:
@@ -64,6 +63,6 @@ def _numbered(name: str) -> str:
 
 
 def listed(labels: Labels, most: int = 12) -> str:
-    """Outputs and their words for a line of text: 0 negative, 1 positive."""
-    said = [f"{at} {word}" for at, word in enumerate(labels.values())]
-    return ", ".join(said[:most]) + (f" and {len(said) - most} more" if len(said) > most else "")
+    """A line of text with each output and its word: 0 negative, 1 positive."""
+    words = [f"{n} {word}" for n, word in enumerate(labels.values())]
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

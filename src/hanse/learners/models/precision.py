@@ -1,7 +1,7 @@
-"""In which precision a model computes, found by a measurement of less than a second.
+"""The precision in which a model computes, chosen by a measurement of less than a second.
 
-Whether bfloat16 pays depends on the processor, on what torch was built with, and on the model's
-shapes; that a processor has instructions for it says little.
+The gain of bfloat16 depends on the processor, on torch's build, and on the model's shapes; a
+processor's instructions for it alone do not tell.
 """
 
 import time
@@ -16,20 +16,20 @@ from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 from hanse.learners.models import short_attention
 
-CLEAR = 1.1  # times as fast: less may be noise, and the processor's own word is taken
-REPEATS = 3  # the fastest counts, since other programs may have held up the rest
-BUDGET = 0.3  # seconds for a comparison, after which it is not repeated again
-ROWS, TOKENS = 4, 64  # of a usual batch
-WIDEST = 768, 2048  # of the matrices: larger ones would take long and say the same
+CLEAR = 1.1  # times as fast; within less, the processor's instructions decide
+REPEATS = 3  # the fastest counts, since other programs may have slowed down the others
+BUDGET = 0.3  # seconds of a comparison, after which it is not repeated
+ROWS, TOKENS = 4, 64  # of a typical batch
+WIDEST = 768, 2048  # sides of the matrices; larger ones take longer and give the same ratio
 
 Work = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class ComputeMode:
-    """How a model computes on a machine; resume keeps to it.
+    """A model's precision and attention on a machine; a resumed run keeps them.
 
-    plain_attention: rows that are short attend by plain products, longer ones by torch's kernel.
+    plain_attention: attention of short rows by plain products, of longer ones by torch's kernel.
     """
 
     bf16: bool
@@ -55,7 +55,7 @@ def choose(wanted: bool | Literal["auto"], config: Any, device: torch.device) ->
 
 
 def read(noted: Mapping[str, Any]) -> dict[str, ComputeMode]:
-    """What was written down as plain values; what is damaged is left out."""
+    """The compute modes in plain values, as a run folder has them; damaged ones are left out."""
     plain = asdict(ComputeMode(bf16=False))
     return {
         name: ComputeMode(**values)
@@ -66,19 +66,19 @@ def read(noted: Mapping[str, Any]) -> dict[str, ComputeMode]:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware."""
+    """True if the device multiplies bfloat16 matrices in hardware."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    capable = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capable.get("avx512_bf16") or capable.get("amx_bf16"))
 
 
 def shape(config: Any) -> Shape:
-    """The layer's sizes by a model's configuration, narrowed if it is wide."""
-    text, usual = config.get_text_config(), Shape()
-    hidden = getattr(text, "hidden_size", None) or usual.hidden
+    """The sizes of a layer in a model's configuration, at most WIDEST."""
+    text, default = config.get_text_config(), Shape()
+    hidden = getattr(text, "hidden_size", None) or default.hidden
     inner = getattr(text, "intermediate_size", None) or 4 * hidden
-    heads = getattr(text, "num_attention_heads", None) or usual.heads
+    heads = getattr(text, "num_attention_heads", None) or default.heads
     width = getattr(text, "head_dim", None) or max(1, hidden // heads)
     group = max(1, heads // (getattr(text, "num_key_value_heads", None) or heads))
     most = max(1, WIDEST[0] // width // group)
@@ -86,12 +86,12 @@ def shape(config: Any) -> Shape:
     return Shape(min(hidden, WIDEST[0]), min(inner, WIDEST[1]), heads, group, width)
 
 
-@cache  # so that all models of a shape in this process compute alike
+@cache  # so that all models of a shape in this process have one mode
 def measured(bf16: bool, shape: Shape, device: torch.device) -> ComputeMode:
-    """What is faster here for a layer of these sizes; bf16: it was asked for."""
-    generator = torch.Generator(device).manual_seed(0)  # the global one is a run's own
+    """The fastest mode for a layer of these sizes; bf16: True if the settings ask for it."""
+    generator = torch.Generator(device).manual_seed(0)  # the run's random numbers stay as they are
     with torch.enable_grad():
-        fused, products = (_attending(shape, plain, generator) for plain in (False, True))
+        fused, products = (_attention(shape, plain, generator) for plain in (False, True))
         plain = _times_as_fast(fused, products, device) >= CLEAR
         if not bf16:
             whole = _layer(shape, torch.float32, False, generator)
@@ -102,12 +102,12 @@ def measured(bf16: bool, shape: Shape, device: torch.device) -> ComputeMode:
 
 
 def _times_as_fast(one: Work, other: Work, device: torch.device) -> float:
-    """How many times as fast the other is."""
+    """The ratio of the seconds of one to those of the other."""
     best, start = [float("inf")] * 2, time.perf_counter()
     for repeat in range(1 + REPEATS):
         for place, work in enumerate((one, other)):
             seconds = _seconds(work, device)
-            if repeat:  # the first time, libraries prepare themselves
+            if repeat:  # in the first call, libraries initialize
                 best[place] = min(best[place], seconds)
         if repeat and time.perf_counter() - start > BUDGET:
             break
@@ -123,13 +123,13 @@ def _seconds(work: Work, device: torch.device) -> float:
 
 
 def _finish(device: torch.device) -> None:
-    """Wait for a GPU, which works on its own."""
+    """Wait until a GPU has done its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _attending(shape: Shape, plain: bool, generator: torch.Generator) -> Work:
-    """Attention alone, forward and back, of rows as long as any that may attend by products."""
+def _attention(shape: Shape, plain: bool, generator: torch.Generator) -> Work:
+    """Attention alone, forward and backward, of the longest rows with plain attention."""
     heads = [shape.heads, shape.heads // shape.group, shape.heads // shape.group]
     parts = [
         _random(generator, torch.bfloat16, 1, count, short_attention.LONGEST, shape.width)
@@ -144,7 +144,7 @@ def _attending(shape: Shape, plain: bool, generator: torch.Generator) -> Work:
 
 
 def _layer(shape: Shape, dtype: torch.dtype, plain: bool, generator: torch.Generator) -> Work:
-    """A frozen decoder layer, forward and back to its input."""
+    """A frozen decoder layer, forward, and backward to its input."""
     own, shared = shape.heads * shape.width, shape.heads // shape.group * shape.width
     sizes = {
         "q": (own, shape.hidden), "k": (shared, shape.hidden), "v": (shared, shape.hidden),
@@ -177,7 +177,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, *, plain: bool) -> Tensor
 
 
 def _normed(states: Tensor) -> Tensor:
-    """RMSNorm as models have it: in float32, whatever comes."""
+    """RMSNorm, computed in float32 as models do."""
     whole = states.float()
     return (whole * torch.rsqrt(whole.square().mean(-1, keepdim=True) + 1e-6)).to(states.dtype)
 

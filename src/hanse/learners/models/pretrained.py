@@ -1,4 +1,4 @@
-"""A model and its tokenizer in memory, from a name; nothing that came with them is run."""
+"""A model and its tokenizer, loaded by name; code that comes with them is never run."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,8 +22,11 @@ transformers_logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)
-class Found:
-    """A model whose configuration was read, and its weights not yet."""
+class PretrainedModel:
+    """A model whose configuration is read, and its weights not yet.
+
+    place: the folder or hub id for transformers.
+    """
 
     name: str
     place: str
@@ -36,13 +39,13 @@ class Found:
         spare: str | None = None,
         fresh: bool = False,
         **options: Any,
-    ) -> "Held":
-        """The model and its tokenizer; raises UserError with what is wrong.
+    ) -> "LoadedModel":
+        """Load the model and its tokenizer; raises UserError if that fails.
 
-        auto: transformers' class that picks the model's own, such as AutoModelForCausalLM.
-        spare: weights with this in their name may be missing, since nobody uses them.
-        fresh: so may those of the head, which is then a new one.
-        options: what else transformers is told of how to hold the weights.
+        auto: transformers' class for such models, such as AutoModelForCausalLM.
+        spare: weights with this text in their name may be missing, since they are not used.
+        fresh: weights of the head may be missing; it is a new one then.
+        options: further arguments of `from_pretrained`, on the form of the weights.
         """
         with _readable(self.name):
             tokenizer = bound(AutoTokenizer.from_pretrained(self.place, trust_remote_code=False))
@@ -54,19 +57,19 @@ class Found:
                 output_loading_info=True,
                 **options,
             )
-        lacking = {key for key in report["missing_keys"] if spare is None or spare not in key}
-        new = [name for name in (heads(model) if fresh else ()) if _within(name, lacking)]
-        missing = sorted(lacking.difference(*(_within(name, lacking) for name in new)))
-        if missing:  # they would be filled at random
+        absent = {key for key in report["missing_keys"] if spare is None or spare not in key}
+        new = [name for name in (heads(model) if fresh else ()) if _within(name, absent)]
+        missing = sorted(absent.difference(*(_within(name, absent) for name in new)))
+        if missing:  # transformers fills them with random numbers
             raise UserError(
                 f"the weights of {self.name} lack {missing[0]}; the folder does not hold the "
                 "whole model."
             )
-        return Held(model.eval(), tokenizer, tuple(new))
+        return LoadedModel(model.eval(), tokenizer, tuple(new))
 
 
-class Held(NamedTuple):
-    """A model in memory, its tokenizer, and the names of those of its modules that are new."""
+class LoadedModel(NamedTuple):
+    """A model in memory, its tokenizer, and the names of its new modules."""
 
     model: Any
     tokenizer: Any
@@ -74,21 +77,23 @@ class Held(NamedTuple):
 
 
 def _within(name: str, keys: Iterable[str]) -> set[str]:
-    """Those weights that belong to a module."""
+    """The weights that belong to a module."""
     return {key for key in keys if key.startswith(f"{name}.")}
 
 
-def find(name: str) -> Found:
-    """The model of a name that `model_files.locate` knows; raises UserError if there is none."""
+def find(name: str) -> PretrainedModel:
+    """Read the configuration of a model by its name; raises UserError if there is none."""
     report(Work(Activity.LOADING_MODEL, Path(name).name))
     place = locate(name)
     with _readable(name):
-        return Found(name, place, AutoConfig.from_pretrained(place, trust_remote_code=False))
+        return PretrainedModel(
+            name, place, AutoConfig.from_pretrained(place, trust_remote_code=False)
+        )
 
 
 @contextmanager
 def _readable(name: str) -> Iterator[None]:
-    """Whatever a strange folder makes transformers raise, as a UserError."""
+    """Within this context, any error of transformers is raised as a UserError."""
     try:
         yield
     except Exception as error:

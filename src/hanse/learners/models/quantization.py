@@ -1,8 +1,9 @@
-"""Base weights of 8 or 4 bits: a quarter or an eighth of float32's memory; adapters stay whole.
+"""Base weights of 8 or 4 bits: a quarter or an eighth of float32's memory.
 
 int8: a scale for each row of a matrix (torchao). nf4: four bits that are spaced like a normal
 distribution, a scale for each 64 weights, itself quantized (Dettmers et al. 2023, 2305.14314;
-bitsandbytes). Products are done in the model's precision, with weights unpacked on the way.
+bitsandbytes). Products are computed in the model's precision from unpacked weights. Adapters are
+not quantized.
 """
 
 import importlib.util
@@ -18,46 +19,50 @@ from transformers import BitsAndBytesConfig, TorchAoConfig
 
 from hanse.errors import UserError
 from hanse.learners.models.head import Head
-from hanse.learners.models.pretrained import Found, Held
+from hanse.learners.models.pretrained import LoadedModel, PretrainedModel
 from hanse.learners.models.settings import Quantization
 
 LIBRARIES = {"int8": ("torchao", "accelerate"), "nf4": ("bitsandbytes", "accelerate")}
-EXACT = 0.1  # how far a gradient may be off in relation: bfloat16 is far nearer
+EXACT = 0.1  # the largest relative error of a gradient; that of bfloat16 is far smaller
 
 
 def load(
-    found: Found, head: Head, wanted: Quantization, dtype: torch.dtype, device: torch.device
-) -> Held:
-    """The model with its weights held so, and adapters able to train through; its tokenizer.
+    source: PretrainedModel,
+    head: Head,
+    wanted: Quantization,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> LoadedModel:
+    """Load a model with frozen weights of this kind, and its tokenizer.
 
-    Raises UserError if that cannot be, with what to do.
+    Raises UserError if the weights cannot be quantized, or let no gradients through to adapters.
     """
-    options = {} if wanted == "none" else _options(found, wanted, dtype, device)
+    options = {} if wanted == "none" else _options(source, wanted, dtype, device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of the libraries' own calls
-        held = found.load(head.auto, dtype, fresh=not head.speaks, **head.options, **options)
-    model = held.model
+        loaded = source.load(head.auto, dtype, fresh=not head.speaks, **head.options, **options)
+    model = loaded.model
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if getattr(model, "hf_quantizer", None) is not None:
-        _let_gradients_through(model, found.name, wanted)
-    return held
+        _let_gradients_through(model, source.name, wanted)
+    return loaded
 
 
 def count(weight: Tensor) -> int:
-    """How many numbers a tensor stands for; packed ones hold several in a byte."""
+    """The number of weights in a tensor, also if several are packed into a byte."""
     state = getattr(weight, "quant_state", None)
     return weight.numel() if state is None else math.prod(state.shape)
 
 
 def packed(layer: Module) -> bool:
-    """Whether a layer's weights are quantized; the libraries mark these by classes of their own."""
+    """True if a layer's weights are quantized: then they are of a library's own class."""
     weight = getattr(layer, "weight", None)
     return isinstance(weight, Tensor) and type(weight) not in (Tensor, Parameter)
 
 
 def refuse_copies(adapter: str, layers: Iterable[Module]) -> None:
-    """Raise UserError if any of these layers, of which an adapter has copies, is quantized."""
+    """Raise UserError if any of these layers, which an adapter copies, is quantized."""
     if any(map(packed, layers)):
         raise UserError(
             f"adapter.{adapter} trains copies of whole layers, which are quantized here; set "
@@ -66,12 +71,12 @@ def refuse_copies(adapter: str, layers: Iterable[Module]) -> None:
 
 
 def _options(
-    found: Found, wanted: Quantization, dtype: torch.dtype, device: torch.device
+    source: PretrainedModel, wanted: Quantization, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Any]:
-    """What transformers is told; raises UserError if a library is missing."""
-    if getattr(found.config, "quantization_config", None):
+    """Arguments of `from_pretrained`; raises UserError if a library is missing."""
+    if getattr(source.config, "quantization_config", None):
         raise UserError(
-            f"model.quantization is {wanted}, but the weights of {found.name} are quantized "
+            f"model.quantization is {wanted}, but the weights of {source.name} are quantized "
             "already; set it to none, or take the model as it was before."
         )
     lacking = [library for library in LIBRARIES[wanted] if not importlib.util.find_spec(library)]
@@ -80,12 +85,15 @@ def _options(
             f"model.quantization {wanted} needs {' and '.join(lacking)}; "
             'run pip install "hanse[quantized]", or set it to none.'
         )
-    held = _int8() if wanted == "int8" else _nf4(dtype)
-    return {"quantization_config": held, "device_map": {"": str(device)}}
+    config = _int8() if wanted == "int8" else _nf4(dtype)
+    return {"quantization_config": config, "device_map": {"": str(device)}}
 
 
 def _let_gradients_through(model: Any, name: str, wanted: Quantization) -> None:
-    """Raises UserError if quantized layers cannot, or if there are none."""
+    """Let adapters below quantized layers train; raises UserError if they cannot.
+
+    It also raises UserError if no layer is quantized, though the settings ask for it.
+    """
     layers = list(_quantized(model))
     if wanted != "none" and not layers:
         other = "to nf4 or none" if wanted == "int8" else "to none"
@@ -94,8 +102,8 @@ def _let_gradients_through(model: Any, name: str, wanted: Quantization) -> None:
             f"{LIBRARIES[wanted][0]} leaves as it is; set it {other}."
         )
     for layer in layers:
-        # Where the processor multiplies bfloat16, bitsandbytes packs a layer for use when it
-        # first meets inputs without gradient, as in evaluation; packed, it passes none on.
+        # On processors that multiply bfloat16, bitsandbytes packs a layer when it first gets inputs
+        # without gradient, as in evaluation; a packed layer passes no gradients on.
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
     kinds = {(type(layer), type(layer.weight)): layer for layer in layers}
@@ -126,17 +134,17 @@ def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def _quantized(model: Module) -> Iterator[Any]:
-    """The layers whose weights are packed."""
+    """The layers whose weights are quantized."""
     return filter(packed, model.modules())
 
 
 def _passes_gradients(layer: Any, dtype: torch.dtype) -> bool:
-    """Whether a linear layer's gradient is its own: y = Wx, so that ⟨Wᵀy, x⟩ = ⟨y, y⟩."""
-    generator = torch.Generator().manual_seed(0)  # the global one is a run's own
+    """True if a linear layer's gradient is right: y = Wx, so that ⟨Wᵀy, x⟩ = ⟨y, y⟩."""
+    generator = torch.Generator().manual_seed(0)  # the run's random numbers stay as they are
     x = torch.randn(2, layer.in_features, generator=generator)
     x = x.to(layer.weight.device, dtype).requires_grad_()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of operators without a gradient, which is found out
+        warnings.simplefilter("ignore")  # of operators without a gradient, which is checked below
         y = layer(x) - layer(torch.zeros_like(x)).detach()
         if not y.requires_grad:
             return False

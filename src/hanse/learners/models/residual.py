@@ -1,7 +1,7 @@
-"""A change of the frozen base's weights, as factors: y ← y + x·downᵀ·upᵀ beside each layer.
+"""A residual: a low-rank change of the frozen base's weights, y ← y + x·downᵀ·upᵀ in each layer.
 
-Algorithms that aggregate exactly put into it what a trained adapter cannot hold. It is the same for
-all clients of a round, and costs by its rank, not by the size of the weights.
+Algorithms that aggregate exactly put the part of an aggregate into it that an adapter cannot hold.
+It is the same for all clients of a round. Its cost grows with its rank, not with the weights.
 """
 
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ from hanse.tensors.named import Tensors
 
 
 class Residual:
-    """The change that some tensors mean, ready for a model.
+    """A residual for the layers of a model.
 
-    tensors: up and down of each layer, named as LoRA's B and A are, any scaling put into them.
+    tensors: up and down of each layer, named as LoRA's B and A are; they include any scaling.
     dtype, device: those of the model's products.
     """
 
@@ -37,12 +37,12 @@ class Residual:
             if name not in modules:
                 raise UserError(f"the model has no adapted layer {name}, which is to be changed.")
             layer = modules[name]
-            there = Factors(change.up.to(device, dtype), change.down.to(device, dtype))
-            self._layers.append((layer, there))
+            factors = Factors(change.up.to(device, dtype), change.down.to(device, dtype))
+            self._layers.append((layer, factors))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within, the model's layers are changed; backward must be within, too."""
+        """Within this context, the model's layers are changed; do the backward pass within, too."""
         handles = [
             layer.register_forward_hook(partial(_add, change)) for layer, change in self._layers
         ]
@@ -60,18 +60,19 @@ def _add(change: Factors, _: Module, inputs: tuple[Any, ...], output: Tensor) ->
 
 
 def merged(tensors: Tensors, scaling: float, residual: Tensors) -> tuple[dict[str, Tensor], int]:
-    """Adapter and residual as one adapter whose α is its rank, and that rank.
+    """Merge a LoRA adapter and a residual into one adapter; returns its tensors and rank.
 
-    Layers that need less are filled up with zeros, so that every reader of LoRA takes it.
+    Its α is its rank. Layers of smaller rank are filled up with zeros, so that every LoRA library
+    can read it.
     """
-    own, change = low_rank.layers(tensors), low_rank.layers(residual)
+    adapter, change = low_rank.layers(tensors), low_rank.layers(residual)
     whole = {
         name: low_rank.shortened(
             low_rank.stacked(
                 [(scaling, one), *((1.0, change[name]) for _ in range(name in change))]
             )
         )[0]
-        for name, one in own.items()
+        for name, one in adapter.items()
     }
     rank = max(one.rank for one in whole.values())
     padded = {name: low_rank.padded(one, rank) for name, one in whole.items()}

@@ -1,4 +1,4 @@
-"""Sentence embeddings: texts as vectors, the nearer the more alike the texts are.
+"""Sentence embeddings: vectors that are nearer to each other for more similar texts.
 
 Sentence-BERT (Reimers & Gurevych 2019, arXiv:1908.10084): the mean of a text's token states.
 """
@@ -29,36 +29,36 @@ from hanse.observability.steps import Activity, Work
 
 log = logging.getLogger(__name__)
 
-LENGTH = 128  # tokens of a text that are read; all-MiniLM-L6-v2 was trained on as many
-BATCH = 32  # texts of like length
+LENGTH = 128  # tokens that are read of a text; all-MiniLM-L6-v2 was trained on as many
+BATCH = 32  # texts of similar length
 
 Vectors = NDArray[np.float32]  # (texts, width), each of length 1
 
 
 def embeddings(name: str, texts: Sequence[str]) -> Vectors:
-    """The vector of each text by the encoder of that name.
+    """The vector of each text, by the encoder of that name.
 
-    What was once computed is kept, so that the next run, or its resumption, has the same vectors.
-    Raises UserError if there is no such encoder.
+    Vectors are cached on disk, so that a resumed run has the same. Raises UserError if there is no
+    such encoder.
     """
     source = pretrained.find(name)
     _refuse_decoders(name, source.config)
     model, tokenizer, _ = source.load(AutoModel, torch.float32, spare="pooler")
-    distinct = sorted(set(texts))  # equal texts get equal vectors, whatever stands beside them
+    distinct = sorted(set(texts))  # equal texts get equal vectors
     ids = tokenizer(distinct, truncation=True, max_length=LENGTH)["input_ids"]
     file = cache() / "vectors" / f"{_digest(model, ids)}.vectors"
-    found = _kept(file)
-    if found is None:
+    vectors = _cached(file)
+    if vectors is None:
         vocabulary = getattr(source.config, "vocab_size", None)
         for row, text in zip(ids, distinct, strict=True):
             refuse_beyond(row, tokenizer, vocabulary, f"{text!r:.60}")
-        found = _encoded(model, ids)
-        held = io.BytesIO()
-        np.save(held, found)
-        atomic_files.seal(file, held.getvalue())  # private: vectors tell of somebody's texts
+        vectors = _encoded(model, ids)
+        buffer = io.BytesIO()
+        np.save(buffer, vectors)
+        atomic_files.seal(file, buffer.getvalue())  # private: vectors reveal something of the texts
         atomic_files.sweep(file.parent, age=atomic_files.DAY)
-    place = {text: index for index, text in enumerate(distinct)}
-    return found[[place[text] for text in texts]]
+    index = {text: n for n, text in enumerate(distinct)}
+    return vectors[[index[text] for text in texts]]
 
 
 def _encoded(model: Any, ids: list[list[int]]) -> Vectors:
@@ -67,15 +67,15 @@ def _encoded(model: Any, ids: list[list[int]]) -> Vectors:
     model.to(device)
     order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-    found = torch.empty(len(ids), model.config.hidden_size)
+    means = torch.empty(len(ids), model.config.hidden_size)
     with torch.inference_mode():
         for batch in track(batches, Work(Activity.EMBEDDING, total=len(ids)), BATCH):
             tokens = [torch.tensor(ids[index]) for index in batch]
             padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
             lengths = torch.tensor([len(row) for row in tokens])
             mask = padding_mask(lengths, padded.shape[1])
-            found[batch] = _means(model, padded.to(device), mask.to(device)).cpu()
-    vectors: Vectors = found.numpy()
+            means[batch] = _means(model, padded.to(device), mask.to(device)).cpu()
+    vectors: Vectors = means.numpy()
     return vectors
 
 
@@ -86,7 +86,7 @@ def _means(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def _refuse_decoders(name: str, config: Any) -> None:
-    """The last states of a model that predicts the next token say little of the whole text."""
+    """Raise UserError for a model that generates: its last states say little of a whole text."""
     kinds = config.architectures or [type(config).__name__]
     generates = set(kinds) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     if generates or getattr(config, "is_encoder_decoder", False):
@@ -97,17 +97,17 @@ def _refuse_decoders(name: str, config: Any) -> None:
 
 
 def _digest(model: Any, ids: list[list[int]]) -> str:
-    """What tells the vectors of one encoder and these tokens from all others."""
-    found = hashlib.sha256(repr(ids).encode())
+    """A hash of an encoder and the tokens that it encodes."""
+    digest = hashlib.sha256(repr(ids).encode())
     for parameter in model.parameters():
-        found.update(parameter.detach().numpy().tobytes())
-    return found.hexdigest()
+        digest.update(parameter.detach().numpy().tobytes())
+    return digest.hexdigest()
 
 
-def _kept(file: Path) -> Vectors | None:
-    """The vectors in a file, if they were computed before and are whole.
+def _cached(file: Path) -> Vectors | None:
+    """The vectors in a file; None if there is none, or a damaged one.
 
-    Raises UserError if the system refuses to read it: others might divide the rows otherwise.
+    Raises UserError if it may not be read: new vectors might divide the rows in another way.
     """
     try:
         content = atomic_files.unseal(file)

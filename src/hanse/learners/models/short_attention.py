@@ -1,7 +1,7 @@
 """Attention of short rows as plain matrix products.
 
-Torch's fused kernel spares memory, which short rows do not need, and on processors its backward
-pass in bfloat16 is several times slower than the products that it stands for.
+Torch's fused kernel saves memory, which short rows do not need. On CPUs its backward pass in
+bfloat16 is several times slower than the same products.
 """
 
 from collections.abc import Iterator
@@ -17,33 +17,33 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "plain_if_short"  # among transformers' attention implementations
-LONGEST = 256  # tokens; the weights of longer rows would take more memory than all else
-PACKED = "find_packed_sequence_indices"  # how transformers looks for texts packed into one row
-UNUSUAL = ("softcap", "position_bias", "cache")  # what some models ask of the fused kernel
+LONGEST = 256  # tokens; attention weights of longer rows would take more memory than all else
+PACKED = "find_packed_sequence_indices"  # transformers' search for several texts in one row
+UNUSUAL = ("softcap", "position_bias", "cache")  # arguments that some models pass
 
 
 def use(model: Any) -> None:
-    """Let a model attend so, if it lets its attention be chosen and would take torch's own."""
+    """Use this attention in a model whose attention is torch's own and can be replaced."""
     if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
         model.set_attn_implementation(NAME)
 
 
 @contextmanager
 def unpacked() -> Iterator[None]:
-    """Within, a model takes each row for one text, without looking.
+    """Within this context, a model takes each row for one text, without a check.
 
-    Transformers looks in each forward pass whether a row holds several, by the positions that the
-    model has just counted up itself. The answer is always no, and it waits for a GPU to get it.
+    In each forward pass, transformers checks if a row holds several texts, by positions that the
+    model itself has counted. The answer is always no, and the check waits for a GPU.
     """
-    looked = getattr(masks, PACKED, None)
-    if looked is None:  # a version that does not look
+    check = getattr(masks, PACKED, None)
+    if check is None:  # a version without this check
         yield
         return
     setattr(masks, PACKED, lambda position_ids: None)
     try:
         yield
     finally:
-        setattr(masks, PACKED, looked)
+        setattr(masks, PACKED, check)
 
 
 def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
@@ -64,10 +64,10 @@ def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
 def masked(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, seen: Tensor | None
 ) -> Tensor:
-    """(rows, tokens, heads, width): each token's mean of the values of those that it sees.
+    """(rows, tokens, heads, width): each token's mean of the values of the tokens that it sees.
 
     query: (rows, heads, tokens, width); key and value may have fewer heads, each for a group.
-    seen: whether a token sees another, (rows or 1, heads or 1, tokens, tokens); none: it sees all.
+    seen: (rows or 1, heads or 1, tokens, tokens), True if a token sees another; None: it sees all.
     """
     rows, heads, tokens, _ = query.shape
     together = query.reshape(rows * key.shape[1], heads // key.shape[1] * tokens, -1)
@@ -89,12 +89,12 @@ def _attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """As transformers calls it; whatever is not plain and short goes the way it always went."""
+    """Attention as transformers calls it; long or unusual rows go to transformers' own."""
     is_causal = kwargs.get("is_causal")
     is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    within = query.shape[2] == key.shape[2] and 1 < query.shape[2] <= LONGEST
+    short = query.shape[2] == key.shape[2] and 1 < query.shape[2] <= LONGEST
     plain = not dropout and all(kwargs.get(name) is None for name in UNUSUAL)
-    if within and plain:
+    if short and plain:
         factor = query.shape[-1] ** -0.5 if scaling is None else scaling
         if is_causal and attention_mask is None:
             return causal(query, key, value, factor), None

@@ -1,7 +1,7 @@
 """The program that renders chat templates for `chat_templates`, within limits of time and memory.
 
-Its two arguments are seconds and bytes for one conversation. One JSON line comes in for each, and
-one goes out. The kernel ends this process when its time is over, and refuses it more memory.
+Its two arguments are seconds and bytes for one conversation. For each JSON line of input it writes
+one of output. The kernel ends this process when its time is over, and refuses it more memory.
 """
 
 import json
@@ -12,29 +12,29 @@ from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
-LONGEST = 2**20, 8  # characters that a template may write, and so many times those of the messages
+LONGEST = 2**20, 8  # characters of the text: so many, and so many for each of the messages
 
 
 def main(seconds: int, memory: int) -> None:
-    """Answer line by line until there are no more."""
+    """Answer each line of input until its end."""
     _limit(resource.RLIMIT_CORE, 0)
-    held = _memory()
-    if held is not None:
-        _limit(resource.RLIMIT_AS, held + memory)
+    used = _memory()
+    if used is not None:
+        _limit(resource.RLIMIT_AS, used + memory)
     for line in sys.stdin:
-        own = resource.getrusage(resource.RUSAGE_SELF)
-        _limit(resource.RLIMIT_CPU, int(own.ru_utime + own.ru_stime) + 1 + seconds)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        _limit(resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime) + 1 + seconds)
         print(json.dumps(_answer(line)), flush=True)
 
 
 def _answer(line: str) -> dict[str, str]:
-    asked: dict[str, Any] = json.loads(line)
+    request: dict[str, Any] = json.loads(line)
     try:
-        text = render_jinja_template([asked["messages"]], **asked["settings"])[0][0]
+        text = render_jinja_template([request["messages"]], **request["settings"])[0][0]
     except Exception as error:  # a template may raise anything
         return {"error": f"{error}"[:1000] or type(error).__name__}
-    said = sum(len(str(message["content"])) for message in asked["messages"])
-    most = LONGEST[0] + LONGEST[1] * said
+    length = sum(len(str(message["content"])) for message in request["messages"])
+    most = LONGEST[0] + LONGEST[1] * length
     if len(text) > most:
         return {"error": f"it writes {len(text):,} characters, more than {most:,}"}
     return {"text": text}
@@ -46,7 +46,7 @@ def _limit(kind: int, most: int) -> None:
 
 
 def _memory() -> int | None:
-    """The bytes of addresses that this process has; None where the system does not say."""
+    """The bytes of address space of this process; None if the system does not tell."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:

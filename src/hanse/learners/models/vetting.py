@@ -1,7 +1,7 @@
-"""Checks of a model folder before anything of it is loaded: no code, no pickle, nothing beside it.
+"""Checks of a model folder before it is loaded: no code, no pickle, no files elsewhere.
 
-A configuration may also ask for a model far larger than its weights, which would fill memory before
-the missing weights are noticed; so the sizes that it declares are compared with the weights' own.
+A configuration may also declare a model far larger than its weights, which would fill the memory
+before the missing weights are noticed. Its sizes are therefore compared with those of the weights.
 """
 
 import json
@@ -16,12 +16,12 @@ from hanse.errors import UserError
 ADAPTER = "adapter_config.json"
 INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer_config.json"
-# Settings of a tokenizer that it would read instead of the folder's files; others that end in _file
-# give way to them, unless its class has no such file.
+# Settings of a tokenizer that it would read instead of the folder's files. The folder's files win
+# over other settings that end in _file, unless the tokenizer's class has no such file.
 VOCABULARIES = ("vocab", "merges", "gguf_file")
-PACKED = 8  # numbers of 4 bits in one of 32, which shortens a side of quantized weights
+PACKED = 8  # numbers of 4 bits in one of 32 bits, which shorten a side of quantized weights
 LARGEST_HEADER = 64 * 2**20  # bytes
-# Counts of layers: each has weights of its own. Widths: each is a side of some weight.
+# Each layer of these counts has weights of its own; each of these widths is a side of a weight.
 LAYERS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"),
     *("decoder_layers", "num_decoder_layers", "num_encoder_layers"),
@@ -30,7 +30,7 @@ WIDTHS = ("hidden_size", "n_embd", "d_model", "dim", "intermediate_size", "n_inn
 
 
 def vet(folder: Path) -> None:
-    """Refuse a model folder that lacks a part, or that would need code or pickle to load."""
+    """Raise UserError for a model folder that lacks a file, or needs code or pickle to load."""
     files = {path.name for path in folder.iterdir()}
     if "config.json" not in files:
         raise UserError(f"the model folder {folder} has no config.json.")
@@ -62,10 +62,10 @@ def vet(folder: Path) -> None:
 
 
 def _refuse_references(config: Path) -> None:
-    """Raise UserError for a configuration by which transformers would load something else.
+    """Raise UserError for a configuration by which transformers would load other files or code.
 
-    `transformers_weights` names a file to take the weights from, a pickle or another folder's index
-    among them; an implementation of attention or experts may name code on a hub.
+    `transformers_weights` names a file of weights, which may be a pickle or another folder's index.
+    An implementation of attention or experts may name code on a hub.
     """
     for name, value in _entries(config):
         outside = name.endswith("_implementation") and "/" in json.dumps(value)
@@ -93,30 +93,30 @@ def _refuse_other_vocabulary(config: Path) -> None:
 
 
 def _asks_for_code(file: Path) -> bool:
-    """Whether a configuration names code of its own, at any depth."""
+    """True if a configuration names code of its own, at any depth."""
     return any(name in ("auto_map", "trust_remote_code") for name, _ in _entries(file))
 
 
 def _entries(file: Path) -> list[tuple[str, Any]]:
-    """All settings in a JSON file, at any depth, by name; raises UserError for another file."""
+    """All settings in a JSON file, at any depth, by name; raises UserError if it is no JSON."""
 
-    def found(value: object) -> Iterator[tuple[str, Any]]:
+    def entries(value: object) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):
-            for name, own in value.items():
-                yield name, own
-                yield from found(own)
+            for name, item in value.items():
+                yield name, item
+                yield from entries(item)
         elif isinstance(value, list):
             for item in value:
-                yield from found(item)
+                yield from entries(item)
 
     try:
-        return [*found(json.loads(file.read_text(encoding="utf-8")))]
+        return [*entries(json.loads(file.read_text(encoding="utf-8")))]
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}.") from None
 
 
 def _weights(folder: Path, files: set[str]) -> list[Path]:
-    """The files of weights that transformers would read; raises UserError for any outside."""
+    """The files of weights that transformers would read; raises UserError for one elsewhere."""
     if INDEX not in files:
         return sorted(folder / name for name in files if name.endswith(".safetensors"))
     try:
@@ -134,9 +134,9 @@ def _weights(folder: Path, files: set[str]) -> list[Path]:
 
 
 def _shapes(file: Path) -> Iterator[tuple[int, ...]]:
-    """The shapes of the tensors in a safetensors file, by its header alone.
+    """The shapes of the tensors in a safetensors file, from its header.
 
-    Raises UserError for a file that is none.
+    Raises UserError if it is no such file.
     """
     try:
         with file.open("rb") as handle:
@@ -152,7 +152,7 @@ def _shapes(file: Path) -> Iterator[tuple[int, ...]]:
 
 
 def _refuse_inflated(config: Path, shapes: list[tuple[int, ...]]) -> None:
-    """Raise UserError for a configuration of a larger model than the weights are."""
+    """Raise UserError for a configuration of a larger model than the weights are of."""
     widest = max((side for shape in shapes for side in shape), default=0)
     for name, value in _entries(config):
         if name not in (*LAYERS, *WIDTHS) or not isinstance(value, int):

@@ -1,4 +1,4 @@
-"""The next token: what causal language models say."""
+"""The head of causal language models: logits of the next token."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from hanse.learners.models.label_logits import labels_only
 
 
 class LanguageModel(Head):
-    """(N, vocabulary) logits, of the places alone whose next token is labelled."""
+    """(N, vocabulary) logits, only at the positions whose next token has a label."""
 
     task: ClassVar[str] = "CAUSAL_LM"
     auto: ClassVar[type[Any]] = AutoModelForCausalLM
@@ -30,5 +30,5 @@ class LanguageModel(Head):
 
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
         with labels_only(model, at, ids.shape[1]), short_attention.unpacked():
-            found: Tensor = model(input_ids=ids, use_cache=False).logits
-        return found[0]
+            logits: Tensor = model(input_ids=ids, use_cache=False).logits
+        return logits[0]

@@ -1,4 +1,4 @@
-"""One of several classes for a whole text: an encoder with a classification head."""
+"""The head of encoders that choose one of several classes for a whole text."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from hanse.learners.models.head import EncoderHead, attention_mask
 
 @dataclass(frozen=True)
 class SequenceClassification(EncoderHead):
-    """(N, classes) logits, one row of them for each text."""
+    """(N, classes) logits, one row for each text."""
 
     task: ClassVar[str] = "SEQ_CLS"
     auto: ClassVar[type[Any]] = AutoModelForSequenceClassification
@@ -26,5 +26,5 @@ class SequenceClassification(EncoderHead):
 
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
         mask = attention_mask(lengths, ids.shape[1])
-        found: Tensor = model(input_ids=ids, attention_mask=mask).logits
-        return found[at.div(ids.shape[1], rounding_mode="floor")]
+        logits: Tensor = model(input_ids=ids, attention_mask=mask).logits
+        return logits[at.div(ids.shape[1], rounding_mode="floor")]

@@ -1,4 +1,4 @@
-"""An answer to a text: an encoder reads the one, and a decoder writes the other."""
+"""The head of encoder-decoders: an encoder reads a text, and a decoder writes the answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from hanse.learners.models.padding import padding_mask
 class SequenceToSequence(Head):
     """(N, vocabulary) logits of the answers' tokens.
 
-    A row is what is read, and behind it the answer, of which every token is labelled.
-    start: the token before an answer's first one.
+    A row is the text and behind it the answer, whose tokens all have labels.
+    start: the decoder's first input, before the answer's first token.
     """
 
     task: ClassVar[str] = "SEQ_2_SEQ_LM"
@@ -31,7 +31,7 @@ class SequenceToSequence(Head):
 
     @classmethod
     def of(cls, config: Any, classes: int) -> Head | None:
-        # Some models of two halves are causal language models by the name of their decoder.
+        # Some encoder-decoders are causal language models by the name of their decoder.
         if type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING or is_causal(config):
             return None
         start = getattr(config, "decoder_start_token_id", None)
@@ -39,27 +39,27 @@ class SequenceToSequence(Head):
 
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
         rows = at.div(ids.shape[1], rounding_mode="floor")  # (N,) in order
-        read, mask, inputs, places = self._halves(ids, at - rows * ids.shape[1], rows)
-        with labels_only(model, places, inputs.shape[1]):
-            found: Tensor = model(
-                input_ids=read, attention_mask=mask, decoder_input_ids=inputs, use_cache=False
+        text, mask, inputs, positions = self._split(ids, at - rows * ids.shape[1], rows)
+        with labels_only(model, positions, inputs.shape[1]):
+            logits: Tensor = model(
+                input_ids=text, attention_mask=mask, decoder_input_ids=inputs, use_cache=False
             ).logits
-        return found[0]
+        return logits[0]
 
-    def _halves(
+    def _split(
         self, ids: Tensor, column: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What is read and its mask, what the decoder is given, and where its outputs are wanted.
+        """The texts and their mask, the decoder's inputs, and the positions of its logits.
 
-        column: (N,) the place before each labelled token in its row; rows: (N,) which row that is.
-        Returned are (R, S), (R, S), (R, D), and (N,) places in the flattened (R·D) positions.
+        column: (N,) the position before each labelled token in its row; rows: (N,) that row.
+        Returns (R, S), (R, S), (R, D), and (N,) flattened (R·D) positions.
         """
-        count = ids.new_ones(len(ids))  # tokens that are read; rows that only fill up have one
+        count = ids.new_ones(len(ids))  # tokens of each text; rows that only fill up have one
         count.scatter_reduce_(0, rows, column + 1, "amin", include_self=False)
-        size, step = int(count.max()), column + 1 - count[rows]  # (N,) places in the answers
+        size, step = int(count.max()), column + 1 - count[rows]  # (N,) positions in the answers
         mask = padding_mask(count, size)
         inputs = ids.new_zeros(len(ids), int(step.max()) + 1)
-        # Each token of an answer is given where the next one is wanted.
+        # Each token of an answer is the input for the next one.
         inputs[rows, step] = ids[rows, column]
         inputs[:, 0] = self.start
         return ids[:, :size] * mask, mask, inputs, rows * inputs.shape[1] + step

@@ -1,4 +1,4 @@
-"""One of several classes for each word of a text: an encoder with an output at every token."""
+"""The head of encoders that choose one of several classes for each word of a text."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from hanse.learners.models.head import EncoderHead, attention_mask
 
 @dataclass(frozen=True)
 class TokenClassification(EncoderHead):
-    """(N, classes) logits, those of words' first tokens."""
+    """(N, classes) logits at the first tokens of words."""
 
     task: ClassVar[str] = "TOKEN_CLS"
     auto: ClassVar[type[Any]] = AutoModelForTokenClassification
@@ -26,6 +26,6 @@ class TokenClassification(EncoderHead):
 
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
         mask = attention_mask(lengths, ids.shape[1])
-        found: Tensor = model(input_ids=ids, attention_mask=mask).logits
-        # Behind an adapter's own words, if it has any, which get outputs, too.
-        return found[:, found.shape[1] - ids.shape[1] :].flatten(0, 1)[at]
+        logits: Tensor = model(input_ids=ids, attention_mask=mask).logits
+        # An adapter's virtual tokens, if it has any, come first and have outputs, too.
+        return logits[:, logits.shape[1] - ids.shape[1] :].flatten(0, 1)[at]
