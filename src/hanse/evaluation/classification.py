@@ -1,4 +1,4 @@
-"""Classification by scoring label words: accuracy, macro-F1, AUC."""
+"""The task classification: labels are scored; accuracy, macro-F1 and AUC."""
 
 import math
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from hanse.federation.interfaces.task import Task
 from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from sklearn import metrics as judges
+    from sklearn import metrics as sklearn_metrics
 
 
 @dataclass(frozen=True)
 class Classification(Task):
-    """The choice with the highest score is the answer; an item is 1 if it is right, else 0."""
+    """The label with the highest score is the answer; an item is 1 if it is right, else 0."""
 
     example_kind = "label_words"
     batch_size: PositiveInt = 32
 
     def evaluate(self, learner: Learner, split: str) -> Scores:
         size = len(learner.examples(split))
-        rows: list[torch.Tensor] = [torch.empty(0)] * size  # each: (choices,) scores
+        rows: list[torch.Tensor] = [torch.empty(0)] * size  # each: (labels,) scores
         truth = torch.zeros(size, dtype=torch.long)
         with torch.inference_mode():
             for places, batch in learner.batches(split, self.batch_size):
@@ -36,11 +36,11 @@ class Classification(Task):
                 truth[places] = batch.choice.cpu()
                 for place, row in zip(places, scores, strict=True):
                     rows[place] = row
-        return _judged(torch.stack(rows), truth)
+        return _metrics(torch.stack(rows), truth)
 
 
-def _judged(scores: torch.Tensor, truth: torch.Tensor) -> Scores:
-    """Metrics of (items, choices) scores and the (items,) right choices."""
+def _metrics(scores: torch.Tensor, truth: torch.Tensor) -> Scores:
+    """Metrics of (items, labels) scores and the (items,) right labels."""
     if not bool(torch.isfinite(scores).all()):
         raise UserError(
             "the model's scores are not finite: it has diverged; lower train.learning_rate."
@@ -51,7 +51,9 @@ def _judged(scores: torch.Tensor, truth: torch.Tensor) -> Scores:
     metrics = {
         "accuracy": accuracy,
         "accuracy_se": math.sqrt(accuracy * (1 - accuracy) / len(truth)),
-        "macro_f1": float(judges.f1_score(truth, answers, average="macro", zero_division=0.0)),
+        "macro_f1": float(
+            sklearn_metrics.f1_score(truth, answers, average="macro", zero_division=0.0)
+        ),
         "loss": float(cross_entropy(scores, truth)),
     }
     if len(set(truth.tolist())) == scores.shape[1]:  # AUC is defined only when every class occurs
@@ -62,5 +64,5 @@ def _judged(scores: torch.Tensor, truth: torch.Tensor) -> Scores:
 def _auc(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
     """The area under the ROC curve; one-versus-rest and unweighted for more than two classes."""
     if probabilities.shape[1] == 2:
-        return float(judges.roc_auc_score(truth, probabilities[:, 1]))
-    return float(judges.roc_auc_score(truth, probabilities, multi_class="ovr"))
+        return float(sklearn_metrics.roc_auc_score(truth, probabilities[:, 1]))
+    return float(sklearn_metrics.roc_auc_score(truth, probabilities, multi_class="ovr"))

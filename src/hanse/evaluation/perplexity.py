@@ -1,4 +1,4 @@
-"""Loss and perplexity of the labelled tokens."""
+"""The task perplexity: loss and perplexity of the labelled tokens."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from hanse.federation.interfaces.task import Task
 
 @dataclass(frozen=True)
 class Perplexity(Task):
-    """exp of the mean −log p over all labelled tokens; an item is one example's mean."""
+    """exp of the mean −log p over all labelled tokens; an item is the mean of one example."""
 
     batch_size: PositiveInt = 32
 

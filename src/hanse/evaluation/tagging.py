@@ -1,4 +1,4 @@
-"""Tags of words: accuracy over words, and precision, recall and F1 over entities."""
+"""The task tagging: accuracy over words, and precision, recall and F1 over entities."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,13 @@ from hanse.federation.interfaces.task import Task
 
 @dataclass(frozen=True)
 class Tagging(Task):
-    """The tag with the highest score is the answer, at every word that the model reads.
+    """The tag with the highest score is the answer, for every word that the model reads.
 
-    An item is a row's part in the accuracy over words, a + (right − a·words) / (mean words), whose
-    mean is the accuracy a itself: so intervals take rows, not words, for independent (the ratio of
-    two means; Cochran 1977, Sampling Techniques, ch. 6). Where all tags are B-…, I-… or O, entities
-    are compared, too: one is right if its kind and both its ends are, and each counts alike
-    (micro-averaged). Words that max_length cuts off count nowhere.
+    An item is a row's part in the accuracy a over words, a + (right − a·words) / (mean words). Its
+    mean is a itself, so that intervals treat rows as independent, not words (the ratio of two
+    means; Cochran 1977, Sampling Techniques, ch. 6). If all tags are B-…, I-… or O, entities are
+    compared, too: one is right if its kind and both its ends are, and all have equal weight
+    (micro-averaged). Words that max_length cuts off are not counted.
     """
 
     example_kind = "tags"
@@ -43,33 +43,34 @@ class Tagging(Task):
                     torch.split(logits.argmax(dim=1), sizes),
                     strict=True,
                 )
-                for place, (wanted, said) in zip(places, pairs, strict=True):
-                    truth[place], answers[place] = wanted.tolist(), said.tolist()
+                for place, (right, predicted) in zip(places, pairs, strict=True):
+                    truth[place], answers[place] = right.tolist(), predicted.tolist()
         names = examples[0].classes
-        return _judged(truth, answers, total, names)
+        return _metrics(truth, answers, total, names)
 
 
-def _judged(
+def _metrics(
     truth: list[list[int]], answers: list[list[int]], total: float, names: tuple[str, ...]
 ) -> Scores:
-    """Metrics of the rows' tags; total: Σ of the words' losses."""
+    """Metrics of the rows' tags; total: the sum of the words' losses."""
     words = sum(map(len, truth))
     if not torch.isfinite(torch.tensor(total)):
         raise UserError(
             "the model's scores are not finite: it has diverged; lower train.learning_rate."
         )
     right = [
-        sum(a == b for a, b in zip(row, said, strict=True))
-        for row, said in zip(truth, answers, strict=True)
+        sum(a == b for a, b in zip(row, answer, strict=True))
+        for row, answer in zip(truth, answers, strict=True)
     ]
     accuracy, mean = sum(right) / words, words / len(truth)
     items = [
-        accuracy + (own - accuracy * len(row)) / mean for own, row in zip(right, truth, strict=True)
+        accuracy + (count - accuracy * len(row)) / mean
+        for count, row in zip(right, truth, strict=True)
     ]
     metrics = {"accuracy": accuracy}
     if len(items) > 1:
         metrics["accuracy_se"] = standard_error(items)
     if is_scheme(names):
-        told = ([[names[tag] for tag in row] for row in rows] for rows in (truth, answers))
-        metrics |= matches(*told).metrics()
+        tags = ([[names[tag] for tag in row] for row in rows] for rows in (truth, answers))
+        metrics |= matches(*tags).metrics()
     return Scores({**metrics, "loss": total / words}, items)

@@ -15,7 +15,7 @@ from hanse.errors import UserError
 from hanse.evaluation.generation import Generation
 from hanse.evaluation.metrics import text as answers
 from hanse.evaluation.metrics.text import (
-    JUDGES,
+    METRICS,
     chrf,
     exact_match,
     last_number,
@@ -27,13 +27,13 @@ from hanse.journal.records import GeneratedSample
 SENTENCES = ["The ship sails at noon.", "Grüße aus Lübeck, schöne Stadt", "船は正午に出る", "4"]
 
 
-@pytest.mark.parametrize("judge", JUDGES.values())
+@pytest.mark.parametrize("metric", METRICS.values())
 @pytest.mark.parametrize("text", SENTENCES)
-def test_the_same_words_score_one_and_others_nothing(judge: Any, text: str) -> None:
-    assert judge(text, text) == pytest.approx(1.0)
-    assert judge(text, f"  {text}\n") == pytest.approx(1.0), "white space says nothing"
-    assert judge(text, "xyz wvq") == 0.0
-    assert judge(text, "") == 0.0
+def test_the_same_words_score_one_and_others_nothing(metric: Any, text: str) -> None:
+    assert metric(text, text) == pytest.approx(1.0)
+    assert metric(text, f"  {text}\n") == pytest.approx(1.0), "white space says nothing"
+    assert metric(text, "xyz wvq") == 0.0
+    assert metric(text, "") == 0.0
 
 
 def test_exact_is_exact() -> None:

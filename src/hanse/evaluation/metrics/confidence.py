@@ -25,8 +25,8 @@ class Interval:
 def paired(after: Sequence[float], before: Sequence[float]) -> Interval | None:
     """The mean of after − before over the same items, with its normal 95 % interval.
 
-    Pairing removes what makes items hard or easy for both, so the interval is narrower than that
-    of two separate means. One item alone has none.
+    Pairing removes the difficulty of items, which both share, so the interval is narrower than that
+    of two separate means. None for a single item.
     """
     if len(after) == len(before) == 1:
         return None
@@ -39,9 +39,9 @@ def paired(after: Sequence[float], before: Sequence[float]) -> Interval | None:
 
 
 def student(values: Sequence[float]) -> Interval | None:
-    """The mean of independent values, such as one for each seed, with Student's t 95 % interval.
+    """The mean of independent values, such as one per seed, with Student's t 95 % interval.
 
-    One value alone has none.
+    None for a single value.
     """
     if len(values) < 2:
         return None

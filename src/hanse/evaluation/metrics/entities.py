@@ -1,4 +1,4 @@
-"""Entities in tagged sentences: B- begins one, I- goes on with it, O is outside of all."""
+"""Entities in tagged sentences: B- begins one, I- continues it, O is outside of all."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ OUTSIDE = "O"
 
 
 class Span(NamedTuple):
-    """An entity: its kind, its first word, and the one behind its last."""
+    """An entity: its kind, the index of its first word, and that behind its last word."""
 
     kind: str
     start: int
@@ -15,49 +15,49 @@ class Span(NamedTuple):
 
 
 def is_scheme(names: Iterable[str]) -> bool:
-    """Whether tags are of the scheme IOB2, also called BIO."""
-    found = set(names) - {OUTSIDE}
-    return bool(found) and all(name[:2] in ("B-", "I-") and name[2:] for name in found)
+    """True if tags are of the scheme IOB2, also called BIO."""
+    tags = set(names) - {OUTSIDE}
+    return bool(tags) and all(tag[:2] in ("B-", "I-") and tag[2:] for tag in tags)
 
 
 def spans(tags: Sequence[str]) -> list[Span]:
     """The entities of one sentence.
 
-    An I- that goes on with nothing begins an entity, as CoNLL's conlleval has it (Tjong Kim Sang &
-    Buchholz 2000), and with it seqeval unless it is strict.
+    An I- that continues no entity begins one, as in CoNLL's conlleval (Tjong Kim Sang & Buchholz
+    2000) and in seqeval's default mode.
     """
-    found, start, inside = [], 0, ""
+    entities, start, inside = [], 0, ""
     for place, tag in enumerate((*tags, OUTSIDE)):
         mark, _, kind = tag.partition("-")
         if inside and (mark != "I" or kind != inside):
-            found.append(Span(inside, start, place))
+            entities.append(Span(inside, start, place))
             inside = ""
         if mark in ("B", "I") and not inside:
             start, inside = place, kind
-    return found
+    return entities
 
 
 class Matches(NamedTuple):
-    """Entities of several sentences: found where they are, found in all, and there in all."""
+    """Numbers of entities of several sentences: right ones, predicted ones, and true ones."""
 
     right: int
-    found: int
-    there: int
+    predicted: int
+    true: int
 
     def metrics(self) -> dict[str, float]:
-        """Precision, recall and F1 over all entities; 0 where there is nothing to divide by."""
+        """Precision, recall and F1 over all entities; 0 if there are no entities."""
         return {
-            "precision": self.right / max(1, self.found),
-            "recall": self.right / max(1, self.there),
-            "f1": 2 * self.right / max(1, self.found + self.there),
+            "precision": self.right / max(1, self.predicted),
+            "recall": self.right / max(1, self.true),
+            "f1": 2 * self.right / max(1, self.predicted + self.true),
         }
 
 
 def matches(truth: Iterable[Sequence[str]], answers: Iterable[Sequence[str]]) -> Matches:
-    """How many entities of each sentence are found, of the same kind and from end to end."""
+    """Count the entities of all sentences; one is right if its kind and both its ends are."""
     pairs = [(set(spans(a)), set(spans(b))) for a, b in zip(truth, answers, strict=True)]
     return Matches(
-        sum(len(there & found) for there, found in pairs),
-        sum(len(found) for _, found in pairs),
-        sum(len(there) for there, _ in pairs),
+        sum(len(true & predicted) for true, predicted in pairs),
+        sum(len(predicted) for _, predicted in pairs),
+        sum(len(true) for true, _ in pairs),
     )
