@@ -168,7 +168,7 @@ def test_prompt_and_answer_have_room_of_their_own(folder: Path) -> None:
 
 def test_a_text_without_a_question_is_refused(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    with pytest.raises(UserError, match=r"f:1 has nothing that asks .* causal language model"):
+    with pytest.raises(UserError, match=r"f:1 has no prompt, .* causal language model"):
         paired([Row(text="great film", place="f:1")], tokenizer, {}, "{text}", 64)
 
 
