@@ -121,7 +121,7 @@ def share(plan: Plan, device: torch.device, repeats: int) -> dict[str, Any]:
 
 def held(learners: Sequence[AdaptedModel], size: int) -> int:
     """How many trained together: fewer than were meant to if memory ran out."""
-    return min(size, learners[0].backbone.together or size)
+    return min(size, learners[0].backbone.max_clients or size)
 
 
 def operations(base: Backbone, case: Case) -> float:

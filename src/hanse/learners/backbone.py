@@ -36,7 +36,7 @@ class Backbone:
     """One base model in memory, shared by all learners on this machine that use it.
 
     fresh: modules that had no weights on disk, such as a new head; every adapter trains them.
-    together: the most clients that memory has held in one forward pass; None: not known yet.
+    max_clients: the most clients that memory has held in one forward pass; None: not known yet.
     labels: the word of each label, in the order of a classifier's outputs.
     """
 
@@ -49,7 +49,7 @@ class Backbone:
     fresh: tuple[str, ...] = ()
     activation_cache: bool = True
     plain_attention: bool = False
-    together: int | None = None
+    max_clients: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
     adapters: dict[str, AttachedAdapter] = field(default_factory=dict)  # by name
     _active: str = ""  # the name of an adapter

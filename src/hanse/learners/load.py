@@ -35,7 +35,7 @@ def load(
     model, tokenizer, fresh = quantization.load(source, head, settings.quantization, dtype, device)
     if settings.gradient_checkpointing:
         recompute(model, name)
-    if head.speaks:
+    if head.generates_text:
         model.generation_config = _end_tokens(model.generation_config, tokenizer, head)
     if compute_mode.plain_attention:
         short_attention.use(model)

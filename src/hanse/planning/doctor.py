@@ -134,7 +134,7 @@ def _memory() -> Finding:
 
 def _cache() -> Finding:
     """Whether converted models can be kept."""
-    home, probe = model_files.cache(), model_files.cache() / ".probe"
+    home, probe = model_files.cache_folder(), model_files.cache_folder() / ".probe"
     try:
         atomic_files.write(probe, b"")
         probe.unlink()

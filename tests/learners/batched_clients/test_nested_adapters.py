@@ -72,7 +72,7 @@ def _clients(backbone: Backbone, adapters: list[Adapter]) -> list[AdaptedModel]:
     for number, adapter in enumerate(adapters):
         examples = rows(number, 6)
         own: dict[str, Any] = {}
-        if not backbone.head.speaks:
+        if not backbone.head.generates_text:
             ids = [example.ids for example in examples]
             examples = [Example(i, (IGNORED,) * len(i), ((0,), (1,), (2,)), i[0] % 3) for i in ids]
             own = {"objective": Classify()}

@@ -85,7 +85,7 @@ def _backbone(request: pytest.FixtureRequest, name: str) -> Backbone:
 def _learner(backbone: Backbone, adapter: Adapter) -> AdaptedModel:
     """A learner whose tensors are as they began."""
     examples, objective = rows(1, 6), Sft()
-    if not backbone.head.speaks:
+    if not backbone.head.generates_text:
         ids = [example.ids for example in examples]
         examples = [Example(i, (IGNORED,) * len(i), ((0,), (1,), (2,)), i[0] % 3) for i in ids]
         objective = Classify()
@@ -115,7 +115,7 @@ def _by_peft(folder: Path, base: Path, learner: AdaptedModel) -> Tensor:
     for example in learner.examples("train"):
         with torch.no_grad():
             said = model(input_ids=torch.tensor([example.ids])).logits[0]
-        outputs.append(said[:-1] if learner.backbone.head.speaks else said[None])
+        outputs.append(said[:-1] if learner.backbone.head.generates_text else said[None])
     return torch.cat(outputs)
 
 

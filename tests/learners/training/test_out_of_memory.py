@@ -108,7 +108,7 @@ def test_in_halves_as_without_the_shortage(
     with caplog.at_level(logging.WARNING):
         near(outcome(them), expected)
     assert asked == sizes[: len(asked)]
-    assert backbone.together == holds
+    assert backbone.max_clients == holds
     assert f"set clients_per_pass={holds}" in caplog.messages[-1]
     caplog.clear()
     outcome(them)  # and from then on no more are tried
@@ -197,7 +197,7 @@ def test_other_errors_pass(backbone: Backbone, limit: Limit) -> None:
     for number in (1, 2):
         with pytest.raises(RuntimeError, match="shapes do not fit"):
             train.train([client(backbone, "a", rows(1, 12)).member() for _ in range(number)])
-    assert backbone.together is None
+    assert backbone.max_clients is None
 
 
 def test_measuring_takes_the_largest_size_that_memory_held(
@@ -208,7 +208,7 @@ def test_measuring_takes_the_largest_size_that_memory_held(
     asked = limit(3)
     assert size.best(them, 1_000_000) == 2
     assert asked == [4]
-    assert backbone.together is None
+    assert backbone.max_clients is None
 
 
 def test_torch_does_say_so() -> None:

@@ -15,7 +15,7 @@ from hanse import atomic_files, errors
 from hanse.deployment.flower import fork_server, launcher
 from hanse.deployment.flower.fork_client import ASK, COMMAND
 from hanse.errors import UserError
-from hanse.learners.models.model_files import cache
+from hanse.learners.models.model_files import cache_folder
 
 # The same for all versions of hanse, so that silos of another one hear of it in a sentence.
 APP = '''"""Names the two thin apps of the package; there is no other code."""
@@ -108,7 +108,7 @@ class FlowerHome:
         """Install the app where one that a server sends is looked for."""
         texts = [self.app / "pyproject.toml", self.app / "app.py"]
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in texts)).hexdigest()
-        made = cache() / "flower" / digest[:32]
+        made = cache_folder() / "flower" / digest[:32]
         with atomic_files.alone(made):
             if not made.is_dir():  # Flower's commands take seconds
                 for left in self.folder.glob("*.fab"):  # by a process that was killed

@@ -20,7 +20,7 @@ from hanse.learners.injection import adapter_files
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.load import load
 from hanse.learners.models.label_outputs import listed, names, ordered
-from hanse.learners.models.model_files import cache
+from hanse.learners.models.model_files import cache_folder
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.settings import BaseModelSettings, Loaded
 from hanse.observability.progress import report
@@ -81,7 +81,7 @@ class Resources:
             backbone = load(settings, mode, classes, example_kind)
             self.backbones[settings.loaded] = backbone
             self.compute_modes[settings.noted] = backbone.compute_mode
-        backbone.labels = {} if backbone.head.speaks else dict(labels)
+        backbone.labels = {} if backbone.head.generates_text else dict(labels)
         return backbone
 
     def reader(self, split: SplitRows, labels: Mapping[str, str]) -> Tokenized:
@@ -91,7 +91,7 @@ class Resources:
         if key not in self.tokenized:
             backbone = self.backbone(model, kind, labels)
             rendering = _rendering(backbone, model, kind, labels, template)
-            self.tokenized[key] = Tokenized(rendering, cache() / "tokens")
+            self.tokenized[key] = Tokenized(rendering, cache_folder() / "tokens")
         return self.tokenized[key]
 
     def learner(

@@ -58,7 +58,7 @@ def _grouped(
 def _in_memory(group: list[Member]) -> list[TrainResult]:
     """Train one group of clients; if memory does not hold them, halve the number at a time."""
     backbone, count = group[0].backbone, len(group)
-    most = backbone.together or count
+    most = backbone.max_clients or count
     if count > most:
         parts = [group[first : first + most] for first in range(0, count, most)]
         return [result for part in parts for result in _in_memory(part)]
@@ -76,7 +76,7 @@ def _in_memory(group: list[Member]) -> list[TrainResult]:
         member.job.optimizer_state.clear()
         member.job.optimizer_state.update(optimizer_state)
     release_memory(backbone.device)
-    backbone.together = half = (count + 1) // 2
+    backbone.max_clients = half = (count + 1) // 2
     log.warning(
         "memory does not hold %d clients at a time, so from here on %d train together; set "
         "clients_per_pass=%d, or a run that is resumed may differ in its last bits",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hanse.learners.models.model_files import cache
+from hanse.learners.models.model_files import cache_folder
 from hanse.observability.memory import total_memory
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Activations:
             )
 
     def _spill(self, key: Hashable, tensor: Tensor) -> None:
-        folder = cache() / "activations"
+        folder = cache_folder() / "activations"
         if self._file is None:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115

@@ -21,7 +21,7 @@ class Head(ABC):
     task: PEFT's name for it. auto: transformers' class that loads such models.
     reads: kinds of examples that objectives and tasks may ask for, and the kind that it then reads.
     lacking: by kind of examples, the end of the message for a model that cannot read them.
-    speaks: it generates text; the base model's own weights include it then.
+    generates_text: the head generates text, and the base model has its weights.
     causal: no token looks to the right, so padding there needs no mask.
     splits: it splits rows in two parts, whose lengths depend on the other rows of the batch.
     """
@@ -30,7 +30,7 @@ class Head(ABC):
     auto: ClassVar[type[Any]]
     reads: ClassVar[Mapping[str, str]]
     lacking: ClassVar[Mapping[str, str]] = {}
-    speaks: ClassVar[bool] = False
+    generates_text: ClassVar[bool] = False
     causal: ClassVar[bool] = False
     splits: ClassVar[bool] = False
 

@@ -73,7 +73,7 @@ def locate(name: str) -> str:
 CACHE = "HANSE_CACHE"  # in the environment
 
 
-def cache() -> Path:
+def cache_folder() -> Path:
     """The folder of converted models, vectors and tokens: $HANSE_CACHE, or in the user's cache."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(os.environ.get(CACHE) or Path(home) / "hanse")
@@ -95,7 +95,7 @@ def _converted(file: Path) -> Path:
     with file.open("rb") as handle:
         while block := handle.read(2**22):
             digest.update(block)
-    target = cache() / "models" / f"{file.stem}-{digest.hexdigest()[:16]}"
+    target = cache_folder() / "models" / f"{file.stem}-{digest.hexdigest()[:16]}"
     if target.is_dir():
         return target
     with atomic_files.alone(target):

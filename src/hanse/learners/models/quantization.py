@@ -40,7 +40,9 @@ def load(
     options = {} if wanted == "none" else _options(source, wanted, dtype, device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of the libraries' own calls
-        loaded = source.load(head.auto, dtype, fresh=not head.speaks, **head.options, **options)
+        loaded = source.load(
+            head.auto, dtype, fresh=not head.generates_text, **head.options, **options
+        )
     model = loaded.model
     for parameter in model.parameters():
         parameter.requires_grad_(False)

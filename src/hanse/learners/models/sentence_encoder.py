@@ -22,7 +22,7 @@ from hanse import atomic_files
 from hanse.data.tokenization.vocabulary import refuse_beyond
 from hanse.errors import UserError
 from hanse.learners.models import pretrained
-from hanse.learners.models.model_files import cache
+from hanse.learners.models.model_files import cache_folder
 from hanse.learners.models.padding import padding_mask
 from hanse.observability.progress import track
 from hanse.observability.steps import Activity, Work
@@ -46,7 +46,7 @@ def embeddings(name: str, texts: Sequence[str]) -> Vectors:
     model, tokenizer, _ = source.load(AutoModel, torch.float32, spare="pooler")
     distinct = sorted(set(texts))  # equal texts get equal vectors
     ids = tokenizer(distinct, truncation=True, max_length=LENGTH)["input_ids"]
-    file = cache() / "vectors" / f"{_digest(model, ids)}.vectors"
+    file = cache_folder() / "vectors" / f"{_digest(model, ids)}.vectors"
     vectors = _cached(file)
     if vectors is None:
         vocabulary = getattr(source.config, "vocab_size", None)

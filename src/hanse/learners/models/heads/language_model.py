@@ -21,7 +21,7 @@ class LanguageModel(Head):
         "tokens": "does not generate text; choose a causal language model, such as smollm2-135m, "
         "or objective: classify"
     }
-    speaks: ClassVar[bool] = True
+    generates_text: ClassVar[bool] = True
     causal: ClassVar[bool] = True
 
     @classmethod

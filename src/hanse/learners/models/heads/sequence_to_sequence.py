@@ -24,7 +24,7 @@ class SequenceToSequence(Head):
     task: ClassVar[str] = "SEQ_2_SEQ_LM"
     auto: ClassVar[type[Any]] = AutoModelForSeq2SeqLM
     reads: ClassVar[Mapping[str, str]] = {"tokens": "prompt_answer"}
-    speaks: ClassVar[bool] = True
+    generates_text: ClassVar[bool] = True
     splits: ClassVar[bool] = True
 
     start: int
