@@ -20,7 +20,7 @@ def load(
     classes: int = 0,
     example_kind: str = "",
 ) -> Backbone:
-    """Load a base model and its tokenizer; raises UserError with what is wrong with them.
+    """Load a base model and its tokenizer; raises UserError if that fails.
 
     compute_mode: that of an earlier part of the run; by default it is measured.
     classes: the number of labels that an encoder has outputs for; 0 for no such outputs.

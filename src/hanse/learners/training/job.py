@@ -1,4 +1,4 @@
-"""One training of one client: its arguments, wherever and with whomever it is trained."""
+"""The arguments of one training of one client."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,9 @@ from hanse.randomness import RoundContext
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Train a learner on a split, for the round at `context`, one of `rounds`.
+    """A training of a learner on a split, for the round at `context`, one of `rounds`.
+
+    The client trains alone or in one forward pass with others, by the same arguments.
 
     penalty: a scalar of the trained tensors, added to the loss of every step.
     optimizer_state: the optimizer's state after the last round. If the settings keep it, training
@@ -31,7 +33,7 @@ class TrainingJob:
 
     @property
     def keeps_optimizer_state(self) -> bool:
-        """Whether the optimizer continues from the last round."""
+        """True if the optimizer continues from the last round."""
         return self.settings.optimizer_state == "keep"
 
     def sample_batches(self) -> list[list[list[int]]]:

@@ -23,7 +23,7 @@ from hanse.tensors.named import digest
 def fit(job: TrainingJob, checkpoint: TrainingCheckpoint | None = None) -> TrainResult:
     """Train the job's learner in place.
 
-    checkpoint: a file of the progress, which is written from time to time and resumed from.
+    checkpoint: writes the progress to a file from time to time; training resumes from that file.
     """
     settings, parameters = job.settings, dict(job.learner.parameters())
     stopwatch = Stopwatch(next(iter(parameters.values())).device)
