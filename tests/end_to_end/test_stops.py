@@ -136,7 +136,8 @@ def test_output_that_nobody_reads_or_nothing_takes(hanse: Path, tmp_path: Path) 
         done = subprocess.run(words, cwd=tmp_path, env={**os.environ, **more}, capture_output=True)
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
-    assert run("hanse parts | head -1") == (141, "algorithms\n", "")
+    first = run("hanse parts")[1].partition("\n")[0]
+    assert run("hanse parts | head -1") == (141, f"{first}\n", "")
     for line in ("hanse parts > /dev/full", "hanse --help > /dev/full"):
         code, _, err = run(line)
         assert code == 2 and "could not be written (No space left" in _sentence(err)
