@@ -40,12 +40,12 @@ def examined(hub: bool = False) -> dict[str, Finding]:
 def test_a_whole_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = examined(hub=True)
     assert [finding.what for finding in found.values() if finding.state == "broken"] == []
-    assert f"torch {torch.__version__}" in found["versions"].said
-    assert f"torch uses {torch.get_num_threads()}" in found["cores"].said
-    assert found["float32"].said.startswith("200\N{NO-BREAK SPACE}GFLOP/s")
-    assert found["bf16"].said.startswith("auto takes bfloat16 here for smollm2-135m, and plain")
-    assert str(tmp_path / "cache") in found["cache"].said
-    assert "HF_HUB_OFFLINE" in found["hub"].said
+    assert f"torch {torch.__version__}" in found["versions"].result
+    assert f"torch uses {torch.get_num_threads()}" in found["cores"].result
+    assert found["float32"].result.startswith("200\N{NO-BREAK SPACE}GFLOP/s")
+    assert found["bf16"].result.startswith("auto takes bfloat16 here for smollm2-135m, and plain")
+    assert str(tmp_path / "cache") in found["cache"].result
+    assert "HF_HUB_OFFLINE" in found["hub"].result
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -114,8 +114,8 @@ def test_a_cache_that_cannot_be_written_is_broken(
 def test_memory_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "total_memory", lambda: 4 * 10**9)
     monkeypatch.setattr(doctor, "available_memory", lambda: 3 * 10**9)
-    said = doctor._memory().said.replace("\N{NO-BREAK SPACE}", " ")
-    assert said == "4 GB, of which 3 GB are free"
+    result = doctor._memory().result.replace("\N{NO-BREAK SPACE}", " ")
+    assert result == "4 GB; 3 GB are free"
 
 
 def test_threads_that_lie_idle_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_a_silent_network_keeps_nobody_waiting(
     start = time.monotonic()
     found = doctor._hub()
     assert time.monotonic() - start < 5
-    assert found.state == "missing" and constants.ENDPOINT in found.said
+    assert found.state == "missing" and constants.ENDPOINT in found.result
 
 
 @pytest.mark.parametrize(
@@ -181,4 +181,4 @@ def test_the_hub_is_asked_for_those_alone_who_want_it(
         monkeypatch.setattr(sys, "argv", ["hanse", "doctor", *words])
         cli.main()
         assert asked == [True] * len(words)
-    assert "not asked; `hanse doctor --hub` asks" in capsys.readouterr().out
+    assert "not contacted; `hanse doctor --hub` does that" in capsys.readouterr().out

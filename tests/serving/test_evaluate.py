@@ -69,7 +69,7 @@ def test_the_same_rows_score_the_same_again(home: Path) -> None:
     for round, scores in ((0, found.base), (2, found.adapted)):
         kept = run_folder.read_evaluation(home / "run", "test-generation", round)
         assert scores.items == pytest.approx(kept.items)
-        assert [vars(sample) for sample in scores.samples] == kept["samples"]
+        assert tuple(scores.samples) == kept.samples
 
 
 def test_costly_may_be_turned_off(home: Path, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_run_measured_by_generation_alone(home: Path, tmp_path: Path) -> None:
         f"output_dir={tmp_path / 'run'}",
     ]
     records = run_folder.read_rounds(simulation.run(load(home / "asked.yaml", words)))
-    assert not {"validation", "client_test"} & {key for record in records for key in record}
+    assert not any(record.validation or record.client_test for record in records)
     assert all("chrf" in record.test for record in records)
 
 

@@ -1,4 +1,4 @@
-"""What this machine can do, and what is missing: `hanse doctor`."""
+"""Checks of this machine: its hardware, and the packages that are missing: `hanse doctor`."""
 
 import importlib.util
 import os
@@ -26,27 +26,28 @@ from hanse.learners.models import model_files, precision
 from hanse.observability.memory import available_memory, total_memory
 from hanse.reports import formatting
 
-PATIENCE = 5.0  # seconds for the hub to say anything
-ROOM = 2e9  # bytes of disk that the default model and a few runs take
+PATIENCE = 5.0  # seconds that the hub has to answer
+NEEDED_DISK = 2e9  # bytes for the default model and a few runs
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
-    state: "ok"; "missing", if hanse does without; "broken", if it does not. advice: what to do.
+    state: "ok"; "missing", if hanse works without it; "broken", if it does not.
+    advice: the user's next step; empty if there is nothing to do.
     """
 
     what: str
-    said: str
+    result: str
     state: str = "ok"
     advice: str = ""
 
 
 def findings(hub: bool = False) -> Iterator[Finding]:
-    """What there is, one after the other as it is found out; takes a few seconds.
+    """The results of all checks, one by one; they take a few seconds.
 
-    hub: whether the hub is asked for an answer; without it, nobody outside is.
+    hub: true to contact the hub; otherwise nothing is sent to other machines.
     """
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
     yield from _versions()
@@ -59,54 +60,57 @@ def findings(hub: bool = False) -> Iterator[Finding]:
     yield from _models()
     yield from _data()
     yield from _extras()
-    yield _hub() if hub else Finding("hub", "not asked; `hanse doctor --hub` asks")
+    yield _hub() if hub else Finding("hub", "not contacted; `hanse doctor --hub` does that")
 
 
-def recommendation(found: list[Finding]) -> str:
-    """What to do first, in one sentence."""
-    broken = [finding for finding in found if finding.state == "broken"]
+def recommendation(findings: list[Finding]) -> str:
+    """The user's first step, in one sentence."""
+    broken = [finding for finding in findings if finding.state == "broken"]
     if broken:
-        return f"mend {broken[0].what} first: {broken[0].advice or broken[0].said}"
-    slow = next((f for f in found if f.what == "cores" and f.advice), None)
+        return f"mend {broken[0].what} first: {broken[0].advice or broken[0].result}"
+    slow = next((f for f in findings if f.what == "cores" and f.advice), None)
     if slow:
         return f"ready, but {slow.advice}"
-    default = next(f for f in found if f.what == f"model {model_files.DEFAULT}")
+    default = next(f for f in findings if f.what == f"model {model_files.DEFAULT}")
     if default.state != "ok":
         return f"install the model that hanse uses by default: {default.advice}"
     return "ready; leave model.device and model.bf16 at auto, which chooses what is fastest here"
 
 
 def _versions() -> Iterator[Finding]:
-    """What hanse requires, beside what it was tested with."""
-    tested, other = _tested(), []
+    """The required packages and their versions, compared with the tested ones."""
+    tested, untested = _tested(), []
     for name in metadata.requires("hanse") or []:
-        wanted = Requirement(name)
-        if wanted.marker is not None:
+        requirement = Requirement(name)
+        if requirement.marker is not None:
             continue  # of an extra
-        there = _installed(wanted)
-        if there is None:
-            advice = f'pip install "{wanted.name}{wanted.specifier}"'
-            yield Finding(wanted.name, f"is not {wanted.specifier or 'there'}", "broken", advice)
-        elif there.partition("+")[0] != tested.get(wanted.name, there).partition("+")[0]:
-            other.append(f"{wanted.name} {there} (tested {tested[wanted.name]})")
+        package, version = requirement.name, _installed(requirement)
+        if version is None:
+            advice = f'pip install "{package}{requirement.specifier}"'
+            result = f"is not {requirement.specifier or 'installed'}"
+            yield Finding(package, result, "broken", advice)
+        elif version.partition("+")[0] != tested.get(package, version).partition("+")[0]:
+            untested.append(f"{package} {version} (tested {tested[package]})")
     core = ", ".join(
         f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "peft")
     )
-    said = f"; not as tested: {', '.join(other)}" if other else ", all as tested" if tested else ""
-    yield Finding("versions", core + said)
+    remark = ", all as tested" if tested else ""
+    if untested:
+        remark = f"; other versions than tested: {', '.join(untested)}"
+    yield Finding("versions", core + remark)
 
 
-def _installed(wanted: Requirement) -> str | None:
-    """The version that is installed, if it will do."""
+def _installed(requirement: Requirement) -> str | None:
+    """The installed version, if it meets the requirement."""
     try:
-        there = metadata.version(wanted.name)
+        version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
         return None
-    return there if wanted.specifier.contains(there, prereleases=True) else None
+    return version if requirement.specifier.contains(version, prereleases=True) else None
 
 
 def _tested() -> dict[str, str]:
-    """The versions that hanse was tested with: in the package, or beside it in a checkout."""
+    """The versions that hanse was tested with, from constraints.txt in the package or checkout."""
     home = Path(str(hanse.__file__)).parent
     for file in (home / "constraints.txt", home.parent.parent / "constraints.txt"):
         if file.is_file():
@@ -115,25 +119,25 @@ def _tested() -> dict[str, str]:
 
 
 def _cores() -> Finding:
-    """How many cores there are, and how many threads torch takes."""
+    """The cores of this machine, and the threads that torch uses."""
     has_affinity = hasattr(os, "sched_getaffinity")  # not on every system
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    threads, asked = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
-    said = f"{cores}, of which torch uses {threads}"
-    said += f" (OMP_NUM_THREADS is {asked})" if asked else ""
-    idle = asked is not None and threads < cores
+    threads, setting = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    result = f"{cores}; torch uses {threads}"
+    result += f" (OMP_NUM_THREADS is {setting})" if setting else ""
+    idle = setting is not None and threads < cores
     advice = f"set OMP_NUM_THREADS={cores}, or unset it, to use every core" if idle else ""
-    return Finding("cores", f"{said}; {torch.backends.cpu.get_cpu_capability()}", advice=advice)
+    return Finding("cores", f"{result}; {torch.backends.cpu.get_cpu_capability()}", advice=advice)
 
 
 def _memory() -> Finding:
     """Memory that hanse may use, and how much of it is free."""
     total, free = map(formatting.bytes_, (total_memory(), available_memory()))
-    return Finding("memory", f"{total}, of which {free} are free")
+    return Finding("memory", f"{total}; {free} are free")
 
 
 def _cache() -> Finding:
-    """Whether converted models can be kept."""
+    """The cache folder: it must be writable, and have some space."""
     home, probe = model_files.cache_folder(), model_files.cache_folder() / ".probe"
     try:
         atomic_files.write(probe, b"")
@@ -142,40 +146,40 @@ def _cache() -> Finding:
         advice = "make it writable, or set HANSE_CACHE to a folder that is"
         return Finding("cache", f"{home} cannot be written", "broken", advice)
     free = float(shutil.disk_usage(home).free)
-    said = f"{home} can be written, {formatting.bytes_(free)} are free"
-    if free < ROOM:
+    result = f"{home} can be written; {formatting.bytes_(free)} are free"
+    if free < NEEDED_DISK:
         return Finding(
-            "cache", said, "missing", f"free {formatting.bytes_(ROOM)}, or set HANSE_CACHE"
+            "cache", result, "missing", f"free {formatting.bytes_(NEEDED_DISK)}, or set HANSE_CACHE"
         )
-    return Finding("cache", said)
+    return Finding("cache", result)
 
 
 def _gpu(device: torch.device) -> Finding:
     if device.type == "cpu":
-        return Finding("gpu", "none that torch sees; everything runs on the processor")
-    found = torch.cuda.get_device_properties(device)
-    return Finding("gpu", f"{found.name}, {formatting.bytes_(found.total_memory)}")
+        return Finding("gpu", "torch finds none; everything runs on the processor")
+    gpu = torch.cuda.get_device_properties(device)
+    return Finding("gpu", f"{gpu.name}, {formatting.bytes_(gpu.total_memory)}")
 
 
 def _speed(device: torch.device) -> Iterator[Finding]:
-    """Matrix products in both precisions, and which of them a model trains faster in."""
+    """The speed of matrix products in both precisions, and the precision that auto chooses."""
     for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
-        said = (
-            f"{formatting.count(flops.peak(device, dtype), 'FLOP/s')} in matrix products, measured"
-        )
+        speed = formatting.count(flops.peak(device, dtype), "FLOP/s")
+        result = f"{speed} in matrix products, measured"
         if dtype == torch.bfloat16:
-            said += f"; {'' if precision.has_bf16(device) else 'not '}in hardware"
-        yield Finding(name, said)
+            result += f"; {'' if precision.has_bf16(device) else 'not '}in hardware"
+        yield Finding(name, result)
     chosen = precision.measured(False, precision.Shape(), device)
-    said = f"auto takes {'bfloat16' if chosen.bf16 else 'float32'} here for {model_files.DEFAULT}"
-    said += ", and plain products for the attention of short rows" if chosen.plain_attention else ""
-    yield Finding("bf16", f"{said}, measured")
+    dtype_name = "bfloat16" if chosen.bf16 else "float32"
+    result = f"auto takes {dtype_name} here for {model_files.DEFAULT}"
+    result += ", and plain products for attention in short rows" if chosen.plain_attention else ""
+    yield Finding("bf16", f"{result}, measured")
 
 
 def _models() -> Iterator[Finding]:
     for name, (module, _, advice) in model_files.PACKAGED.items():
-        there = importlib.util.find_spec(module) is not None
-        yield _named(f"model {name}", advice if not there else "")
+        installed = importlib.util.find_spec(module) is not None
+        yield _installable(f"model {name}", "" if installed else advice)
 
 
 def _data() -> Iterator[Finding]:
@@ -185,37 +189,38 @@ def _data() -> Iterator[Finding]:
             advice = ""
         except UserError as error:
             advice = str(error).rpartition("run ")[2]
-        yield _named(f"data {name}", advice)
+        yield _installable(f"data {name}", advice)
 
 
 def _extras() -> Iterator[Finding]:
-    """What can be added, and how."""
+    """The extras of hanse, and how to install those that are missing."""
     lacking: dict[str, list[str]] = {}
     for line in metadata.requires("hanse") or []:
-        wanted = Requirement(line)
-        found = re.search(r"extra == ['\"]([\w-]+)['\"]", str(wanted.marker or ""))
-        if found and found[1] != "dev":
-            missing = lacking.setdefault(found[1], [])
-            missing += [f'"{wanted.name}{wanted.specifier}"'] if _installed(wanted) is None else []
+        requirement = Requirement(line)
+        extra_name = re.search(r"extra == ['\"]([\w-]+)['\"]", str(requirement.marker or ""))
+        if extra_name and extra_name[1] != "dev":
+            missing = lacking.setdefault(extra_name[1], [])
+            if _installed(requirement) is None:
+                missing.append(f'"{requirement.name}{requirement.specifier}"')
     for extra, missing in lacking.items():
-        yield _named(f"extra {extra}", f"pip install {' '.join(missing)}" if missing else "")
+        yield _installable(f"extra {extra}", f"pip install {' '.join(missing)}" if missing else "")
 
 
-def _named(what: str, advice: str) -> Finding:
-    """Something that can be installed; advice: how, if it is not."""
+def _installable(what: str, advice: str) -> Finding:
+    """The finding for something that can be installed; advice: how, if it is missing."""
     return (
         Finding(what, "not installed", "missing", advice) if advice else Finding(what, "installed")
     )
 
 
 def _hub() -> Finding:
-    """Whether the hub answers; a name server that is silent must not keep anybody waiting."""
+    """The hub's answer, asked in a thread: a silent name server must not hold up the command."""
     if constants.HF_HUB_OFFLINE:
-        return Finding("hub", "not asked, for HF_HUB_OFFLINE is set")
+        return Finding("hub", "not contacted, since HF_HUB_OFFLINE is set")
     answers: list[bool] = []
-    asking = threading.Thread(target=_ask, args=(answers.append,), daemon=True)
-    asking.start()
-    asking.join(PATIENCE)
+    thread = threading.Thread(target=_ask, args=(answers.append,), daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
     if answers:
         return Finding("hub", f"{constants.ENDPOINT} answers")
     advice = "name local models and data, or installed ones by their short names"
@@ -227,7 +232,7 @@ def _ask(tell: Callable[[bool], None]) -> None:
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE):  # noqa: S310
             tell(True)
-    except urllib.error.HTTPError:  # whatever it says, it is there
+    except urllib.error.HTTPError:  # any answer shows that it can be reached
         tell(True)
     except (OSError, ValueError):
         return

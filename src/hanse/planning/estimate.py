@@ -1,4 +1,4 @@
-"""What a run would do, found out before it does it: `hanse check`."""
+"""A preview of a run: data, bytes, time and memory, from a few real steps: `hanse check`."""
 
 import json
 import tempfile
@@ -38,16 +38,16 @@ from hanse.observability.memory import available_memory, peak_memory
 from hanse.randomness import RoundContext
 from hanse.simulation.in_process import in_process
 
-PROBED = 4  # optimizer steps that are really done, the first on the longest examples
-TRIED = 1024  # most examples of such a step
-SCORED = 64  # examples that are really scored
-ANSWERED = 16  # examples that a costly task is tried on
-MEASURED = 1000  # rows whose length in tokens is looked at
+PROBED = 4  # optimizer steps of a probe
+TRIED = 1024  # most examples of a step of a probe
+SCORED = 64  # examples that a task is timed on
+ANSWERED = 16  # examples that a task with generated answers is timed on
+MEASURED = 1000  # rows whose length in tokens is counted
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of the training examples before any is cut, and the share that max_length cuts."""
+    """Tokens of the training examples before cutting, and the share of them that is cut."""
 
     mean: float
     most: float  # 95 % are no longer
@@ -57,9 +57,9 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Preview:
-    """What `hanse check` shows."""
+    """The data that `hanse check` shows."""
 
-    readings: list[tuple[str, Reading]]  # each data source, and what its columns were taken for
+    readings: list[tuple[str, Reading]]  # how the columns of each data source were read
     example: list[tuple[str, bool]]  # pieces of the first training example; True: learned
     lengths: Lengths
     table: DivisionRecord  # who holds which rows
@@ -94,7 +94,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
     profiles = {profile.name: profile for profile in simulation.profiles}
     exchange = open_round(run, 1, start(run, profiles), profiles)
     chosen = len(sample(profiles, settings.fraction_train, RoundContext(settings.seed, 1)))
-    rounds = settings.rounds * chosen / len(profiles)  # of each client, in the mean
+    rounds = settings.rounds * chosen / len(profiles)  # of one client, on average
     once = _constants(exchange)
     # The clients here find the constants in the server's own folder.
     exchange.server_state.holding.update(profiles)
@@ -121,7 +121,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
 
 
 def _constants(exchange: RoundExchange) -> int:
-    """The bytes of the adapter's constants in a request that has them."""
+    """The bytes that the adapter's constants add to a request."""
     if not exchange.constants.digest:
         return 0
     with_them = exchange.encoded("train", next(iter(exchange.instructions)))
@@ -131,12 +131,12 @@ def _constants(exchange: RoundExchange) -> int:
 def _asked(
     simulation: Simulation, exchange: RoundExchange, folder: Path, rounds: float
 ) -> tuple[dict[str, int], dict[str, int], float]:
-    """The bytes down to each client and up from it, and the seconds of training of them all.
+    """The bytes down to each client and up from it, and the seconds of all clients' training.
 
-    rounds: in how many each takes part.
+    rounds: the number of rounds that each client takes part in.
 
-    Clients with the same settings answer alike, so one of them is really asked. The size of a
-    message depends on the names and shapes in it, so it is packed once for all that share these.
+    One client of those with the same settings is probed, since the others behave like it. The size
+    of a message depends on its names and shapes, and is computed once for all that share these.
     """
     down, up, training = {}, {}, 0.0
     settings: dict[int, str] = {}  # as text, by the identity of what most clients share
@@ -146,13 +146,13 @@ def _asked(
         silo = simulation.clients[name]
         if id(silo.experiment) not in settings:
             settings[id(silo.experiment)] = silo.experiment.model_dump_json()
-        alike = settings[id(silo.experiment)]
-        if alike not in probes:
+        text = settings[id(silo.experiment)]
+        if text not in probes:
             request = exchange.encoded("train", name).pack()
-            probes[alike] = _probe(simulation.endpoint(folder, name), silo, request)
-        reply, first, again = probes[alike]
+            probes[text] = _probe(simulation.endpoint(folder, name), silo, request)
+        reply, first, again = probes[text]
         kind = (
-            alike,
+            text,
             id(instruction.tensors),
             *instruction.numbers,
             len(json.dumps(json.dumps(name))),
@@ -167,7 +167,7 @@ def _asked(
 
 
 def traffic(exchange: RoundExchange, name: str, reply: Reply) -> tuple[int, int]:
-    """The bytes of a round's request to a client, and of an answer from it that is like `reply`."""
+    """The bytes of a round's request to a client, and of a reply from it in the form of `reply`."""
     answer = replace(reply, client=name)
     return len(exchange.encoded("train", name).pack()), len(answer.pack())
 
@@ -175,21 +175,21 @@ def traffic(exchange: RoundExchange, name: str, reply: Reply) -> tuple[int, int]
 def _probe(
     site: ClientEndpoint, silo: SimulatedClient, request: bytes
 ) -> tuple[Reply, float, float]:
-    """A client's real answer after a few steps, and its seconds for a token that it reads.
+    """A client's reply to a few steps, and its seconds for a token in the first epoch and later.
 
-    The first time, and again: what frozen layers make of a row is kept. The first steps are on the
-    longest examples, so that the peak of memory is met, and are not timed: they also warm the
+    Later epochs may be faster, since activations of frozen layers are cached. Before the timed
+    steps come untimed ones on the longest examples: they reach the peak of memory, and warm the
     machine up.
     """
     train = silo.examples["train"]
     size = silo.experiment.train.per_device_train_batch_size * PROBED
-    known = lengths(train)
-    longest = [train[at] for at in sorted(range(len(train)), key=known.__getitem__)[-size:]]
+    sizes = lengths(train)
+    longest = [train[at] for at in sorted(range(len(train)), key=sizes.__getitem__)[-size:]]
     drawn = torch.randperm(len(train), generator=RoundContext(0).generator("probe"))[:size].tolist()
     _answer(site, silo, request, longest)
     replies = [_answer(site, silo, request, [train[at] for at in drawn]) for _ in range(2)]
-    told = [reply.update.numbers for reply in replies]
-    first, again = (numbers["seconds"] / numbers["tokens"] for numbers in told)
+    speeds = [reply.update.numbers for reply in replies]
+    first, again = (numbers["seconds"] / numbers["tokens"] for numbers in speeds)
     return replies[0], first, again
 
 
@@ -219,13 +219,13 @@ def _answer(
 
 
 def _tokens_a_round(silo: SimulatedClient) -> float:
-    """Tokens that a client trains on in one round, by the mean length of its examples."""
+    """The tokens that a client trains on in one round, from the mean length of its examples."""
     train, settings = silo.examples["train"], silo.experiment.train
     return settings.steps(len(train)) * settings.batch * sum(lengths(train)) / len(train)
 
 
 def _scoring(simulation: Simulation, run: Run) -> float:
-    """Seconds that the run spends on evaluation."""
+    """The seconds of evaluation in the whole run."""
     schedule, learner = run.schedule, simulation.learner
     every = schedule.validate_every
     looks = len({*(range(0, schedule.rounds, every) if every else ()), schedule.rounds})
@@ -245,13 +245,13 @@ def _scoring(simulation: Simulation, run: Run) -> float:
 
 
 def _amount(task: Task, split: Sequence[Example]) -> int:
-    """What the time of scoring a split grows with: answers to be generated, or else tokens."""
+    """The units that the time of scoring grows with: generated answers, or else tokens."""
     scored = split[: task.limit]
     return len(scored) if task.test_only else sum(lengths(scored))
 
 
 def _seconds_each(task: Task, simulation: Simulation, split: Sequence[Example]) -> float:
-    """Seconds for each unit of `_amount`, from scoring a few examples of every length."""
+    """The seconds for each unit of `_amount`, from scoring a few examples of every length."""
     probe = split[:: max(1, len(split) // (ANSWERED if task.test_only else SCORED))]
     begin = time.perf_counter()
     task.evaluate(replace(simulation.learner, splits={"test": probe}), "test")
@@ -259,7 +259,7 @@ def _seconds_each(task: Task, simulation: Simulation, split: Sequence[Example]) 
 
 
 def _lengths(simulation: Simulation) -> Lengths:
-    """How long the training examples are by the experiment's settings, from a part of the rows."""
+    """The lengths of the training examples with these settings, from a part of the rows."""
     settings, learner = simulation.experiment, simulation.learner
     rows = [row for name in settings.client_names for row in simulation.dataset.train[name]]
     rows = rows[:: max(1, len(rows) // MEASURED)]
@@ -276,16 +276,16 @@ def _lengths(simulation: Simulation) -> Lengths:
 
 
 def _readings(experiment: Experiment) -> list[tuple[str, Reading]]:
-    """Each data source, and what the columns of its first record were taken for."""
+    """Each data source, and how the columns of its first record are read."""
     named = [experiment]
     if experiment.brings_own_data:
         named = [experiment.for_client(name) for name in experiment.client_names]
-    sources = [(TRAIN, own.data.path, own.data) for own in named]
+    sources = [(TRAIN, settings.data.path, settings.data) for settings in named]
     for split in (VALIDATION, TEST):
         path = getattr(experiment.data, split)
         sources += [(split, path, experiment.data)] if isinstance(path, str) else []
-    found = []
+    readings = []
     for split, path, data in sources:
         place, record = next(iter(corpora.records(path, split=split)))
-        found.append((path, reading(record, data.columns, place)))
-    return found
+        readings.append((path, reading(record, data.columns, place)))
+    return readings

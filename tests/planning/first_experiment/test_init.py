@@ -187,7 +187,7 @@ def test_every_file_may_be_a_silo_of_its_own(hanse, tmp_path: Path, tiny_llama: 
     assert code == 2 and "deep/north.json: entry 1" in said and "--columns" in said
     places = places[:4]
     code, _, said = hanse("init", *places, "--silos", 3)
-    assert code == 2 and "names 2 places" in said
+    assert code == 2 and "names 2 paths" in said
     assert hanse("init", *places, "--from", "./north.jsonl")[0] == 0
     experiment = load(tmp_path / "silos.yaml")
     assert experiment.client_names == ["north", "north-2", "own-silo-1"]
@@ -253,7 +253,10 @@ def test_the_paths_work_from_any_folder(
         (["--from", "nowhere.jsonl"], "there is no data 'nowhere.jsonl'"),
         (["--from", "x" * 5000], "there is no data 'xxx"),
         (["--from", "a.jsonl", "--model", "smollm"], "there is no model 'smollm'"),
-        (["--from", "a.jsonl", "--out", "a.jsonl"], "a.jsonl is there already; name another with"),
+        (
+            ["--from", "a.jsonl", "--out", "a.jsonl"],
+            "a.jsonl exists already; name another file with",
+        ),
         (["--from", "a.jsonl", "--columns", "text"], "--columns is 'text'; write {ours: theirs}"),
         (["--from", "a.jsonl", "--columns", "{a: ["], "write {ours: theirs}"),
         (["--from", "a.jsonl", "--columns", "{text: x}"], "data.columns takes text from 'x'"),

@@ -53,7 +53,7 @@ def _show_data(preview: "estimate.Preview") -> None:
     console.print(text, soft_wrap=True)
     lengths = preview.lengths
     console.print(
-        f"\n{lengths.mean:,.0f} tokens in the mean, 95 % have at most {lengths.most:,.0f}; "
+        f"\n{lengths.mean:,.0f} tokens on average, 95 % have at most {lengths.most:,.0f}; "
         f"max_length {lengths.limit:,} cuts {100 * lengths.cut:.1f} % of the examples"
     )
 

@@ -15,14 +15,14 @@ STYLES = {"ok": "green", "missing": "yellow", "broken": "bold red"}
 
 
 def doctor(
-    hub: Annotated[bool, typer.Option("--hub", help="Ask the hub, too, if it answers.")] = False,
+    hub: Annotated[bool, typer.Option("--hub", help="Contact the hub, too.")] = False,
 ) -> None:
-    """Say what this machine can do and what is missing; exit code 1 if hanse cannot work."""
+    """Check this machine and list what is missing; exit code 1 if hanse cannot work."""
     findings = []
     for finding in examination.findings(hub):
         findings.append(finding)
         line = Text(f"{finding.state:<9}", STYLES[finding.state])
-        line.append(f"{finding.what:<20} ", "default").append(finding.said, "default")
+        line.append(f"{finding.what:<20} ", "default").append(finding.result, "default")
         if finding.advice:
             line.append(f"; {finding.advice}", "bold")
         console.print(line, soft_wrap=True)

@@ -26,14 +26,15 @@ def init(
         typer.Option("--from", help="A file, a folder, a hub's owner/name; once for each silo."),
     ],
     silos: Annotated[
-        int | None, typer.Option(help="How many silos; 4, or as many as the folder has files.")
+        int | None,
+        typer.Option(help="Number of silos; by default 4, or one for each file of the folder."),
     ] = None,
     model: Annotated[str, typer.Option(help="The base model.")] = DEFAULT,
     out: Annotated[
-        Path | None, typer.Option(help="Where to write; NAME.yaml, by the data.")
+        Path | None, typer.Option(help="The file to write; by default NAME.yaml, after the data.")
     ] = None,
     columns: Annotated[
-        str, typer.Option(help="Which column is which, such as {text: review_body, label: stars}.")
+        str, typer.Option(help="Names of columns, such as {text: review_body, label: stars}.")
     ] = "{}",
 ) -> None:
     """Write a commented experiment for your own data."""
@@ -44,13 +45,13 @@ def init(
 def tell_start(started: "first.Start") -> None:
     """Print the facts about the data, the settings that were chosen, and the next commands."""
     for name, source in started.sources.items():
-        own = f"{name}: " if len(started.sources) > 1 else ""
-        sort = parts_of(source.rows[0].kind)
-        taken = ", ".join(f"{part} from {name!r}" for part, name in source.reading.columns.items())
-        _tell("found", f"{own}{len(source.rows):,} rows of {sort} in {source.path}")
-        _tell("columns", own + taken)
+        prefix = f"{name}: " if len(started.sources) > 1 else ""
+        kind = parts_of(source.rows[0].kind)
+        columns = ", ".join(f"{part} from {c!r}" for part, c in source.reading.columns.items())
+        _tell("found", f"{prefix}{len(source.rows):,} rows of {kind} in {source.path}")
+        _tell("columns", prefix + columns)
         for remark in source.remarks:
-            _tell("", own + remark)
+            _tell("", prefix + remark)
     for split, source in started.held.items():
         _tell(split, f"{len(source.rows):,} rows in {source.path}")
     plan = started.plan
@@ -58,8 +59,8 @@ def tell_start(started: "first.Start") -> None:
         labels = [f"{label} ({count:,})" for label, count in list(plan.counts.items())[:SHOWN]]
         more = f" and {len(plan.counts) - SHOWN} more" if len(plan.counts) > SHOWN else ""
         _tell("labels", ", ".join(labels) + more)
-    whose = f" (by {plan.owner})" if plan.owner else ""
-    _tell("chosen", f"{plan.objective}, {plan.silos} silos{whose}, {plan.schedule.rounds} rounds")
+    column = f" (by {plan.owner})" if plan.owner else ""
+    _tell("chosen", f"{plan.objective}, {plan.silos} silos{column}, {plan.schedule.rounds} rounds")
     _tell(
         "",
         f"{plan.held_out.test:,} rows for the test and {plan.held_out.validation:,} for validation",

@@ -1,4 +1,4 @@
-"""What lies in somebody's data: its format, its labels, how long it is, and whose it is."""
+"""A summary of the user's data: format, labels, lengths and owners."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,25 @@ from hanse.data.sources import corpora, files
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION, is_piece
 from hanse.errors import UserError
 
-PLACES = ("folder", "file")  # which a folder's rows have of themselves
-# Columns whose values may well be silos; the likeliest first.
+PLACES = ("folder", "file")  # columns that reading a folder adds
+# Names of columns whose values are likely to be silos; the likeliest first.
 OWNERS = (
     *("silo", "client", "client_id", "site", "hospital", "clinic", "bank", "institution"),
     *("organisation", "organization", "company", "branch", "department", "user", "user_id"),
     *("author", "speaker", "source", "domain", "topic", "region", "country", "language"),
     *PLACES,
 )
-LETTERS = 40  # most of a label that is a word
+LETTERS = 40  # most characters of a label
 
 
 @dataclass(frozen=True)
 class Source:
-    """One place that rows come from.
+    """One source of rows.
 
-    path: as an experiment names it: in full, so that it can be found from any folder.
-    reading: what the columns of the first record were taken for.
-    columns: what `data.columns` has to say for the rows to be read so.
-    remarks: what is left out, and why it is not read as the data ask for by themselves.
+    path: the full path, which an experiment can name from any folder.
+    reading: how the columns of the first record are read.
+    columns: the setting `data.columns` with which the rows are read like this.
+    remarks: rows that are left out, and reasons for another reading than the usual one.
     """
 
     path: str
@@ -42,10 +42,10 @@ class Source:
 
 
 def look(path: str, columns: Mapping[str, str], split: str = TRAIN) -> Source:
-    """Read what lies at a path, a short name or a hub's name.
+    """Read the data at a path, of a short name or of a hub's name.
 
-    columns: part → the file's column, for what is not found by looking.
-    split: which of them, if files are named after splits.
+    columns: part → the file's column, for parts that are not found by their names.
+    split: the split to read, if files are named after splits.
     """
     records = list(corpora.records(path, split=split))
     remarks: list[str] = []
@@ -61,27 +61,27 @@ def look(path: str, columns: Mapping[str, str], split: str = TRAIN) -> Source:
             raise
         hint = "; `hanse init` takes that as --columns '{ours: theirs}'."
         raise UserError(f"{str(error).rstrip('.')}{hint}") from None
-    named = path in corpora.CORPORA or not Path(path).exists()
-    where = path if named else str(Path(path).resolve())
-    return Source(where, rows, reading, columns, remarks)
+    is_name = path in corpora.CORPORA or not Path(path).exists()
+    full_path = path if is_name else str(Path(path).resolve())
+    return Source(full_path, rows, reading, columns, remarks)
 
 
 def held_files(path: str) -> dict[str, str]:
-    """The file, or else the folder, for test and for validation, of a folder that has splits."""
-    found = {} if path in corpora.CORPORA else files.splits(Path(path))
-    named = {split: found[split] for split in (TEST, VALIDATION) if split in found}
+    """The file, or the folder if there are several, of each split for test and validation."""
+    splits = {} if path in corpora.CORPORA else files.splits(Path(path))
+    held = {split: splits[split] for split in (TEST, VALIDATION) if split in splits}
     return {
-        split: str((own[0] if len(own) == 1 else Path(path)).resolve())
-        for split, own in named.items()
+        split: str((paths[0] if len(paths) == 1 else Path(path)).resolve())
+        for split, paths in held.items()
     }
 
 
 def _read(
     records: Sequence[Record], path: str, columns: Mapping[str, str], remarks: list[str]
 ) -> tuple[list[Row], Reading]:
-    """The rows of records, and what the columns of the first are taken for.
+    """The rows of records, and how the columns of the first one are read.
 
-    remarks: gets what is left out.
+    remarks: gets a message about rows that are left out.
     """
     rows = formats.rows(records, path, columns, remarks.append)
     place, first = records[0]
@@ -89,7 +89,7 @@ def _read(
 
 
 def _otherwise(rows: Sequence[Row], reading: Reading) -> tuple[dict[str, str], str]:
-    """The columns by which rows are better read than by looking, and why; none for most."""
+    """Better columns than the usual ones, and the reason; empty for most data."""
     if rows[0].kind == "preference":
         part = "completion" if rows[0].prompt or rows[0].messages else "text"
         why = "nothing learns from preferences yet, so the better answers alone are learned"
@@ -101,19 +101,19 @@ def _otherwise(rows: Sequence[Row], reading: Reading) -> tuple[dict[str, str], s
 
 
 def label_counts(rows: Sequence[Row]) -> dict[str, int]:
-    """How many rows have each label, in the labels' order."""
+    """The number of rows with each label, in the labels' order."""
     counts = Counter(row.label for row in rows if row.label is not None)
     return {label: counts[label] for label in ordered(counts)}
 
 
 def tag_counts(rows: Sequence[Row]) -> dict[str, int]:
-    """How many words have each tag, in the tags' order."""
+    """The number of words with each tag, in the tags' order."""
     counts = Counter(tag for row in rows for tag in row.tags)
     return {tag: counts[tag] for tag in ordered(counts)}
 
 
 def owner(source: Source, silos: int) -> str | None:
-    """The column whose values are the silos: one that may be, with as many values as silos."""
+    """The column whose values are the silos: a likely name, and as many values as silos."""
     first, *_ = source.rows
     free = [name for name in first.fields if name not in source.reading.columns.values()]
     for name in sorted((n for n in free if n.casefold() in OWNERS), key=_likeliness):
@@ -123,11 +123,11 @@ def owner(source: Source, silos: int) -> str | None:
 
 
 def silo_names(source: Source, column: str) -> set[str]:
-    """The values of a column, if they may be silos: files named after splits are not."""
+    """The values of a column, if every row has one; names of splits are no silos."""
     values = {row.fields.get(column) for row in source.rows}
-    known = {value for value in values if value is not None}
-    pieces = column in PLACES and all(map(is_piece, known))
-    return set() if len(known) < len(values) or pieces else known
+    names = {value for value in values if value is not None}
+    are_splits = column in PLACES and all(map(is_piece, names))
+    return set() if len(names) < len(values) or are_splits else names
 
 
 def _likeliness(column: str) -> int:
@@ -135,18 +135,18 @@ def _likeliness(column: str) -> int:
 
 
 def parts(row: Row) -> tuple[str, str]:
-    """What a row asks and what it answers, as text; a mere text is all answer."""
+    """The prompt and the answer of a row as text; a row that is only a text is all answer."""
     if row.kind == "messages":
-        said = [message["content"] for message in row.messages]
+        texts = [message["content"] for message in row.messages]
         last = answers(row.messages)[-1]
-        return "\n".join(said[:last]), said[last]
+        return "\n".join(texts[:last]), texts[last]
     if row.kind == "labelled":
         return row.text, row.label or ""
     return row.prompt, row.completion or row.text
 
 
 def tokens(text: str) -> float:
-    """About how many tokens a text is; made for English, where four letters are one."""
+    """The tokens of a text, about; for English, where four letters are one token."""
     digits = sum(character.isdigit() for character in text)
     foreign = sum(character > "\x7f" for character in text)
     return (len(text) - digits - foreign) / 4 + digits + 1.3 * foreign

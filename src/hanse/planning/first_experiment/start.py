@@ -1,4 +1,4 @@
-"""From somebody's data to an experiment that runs: `hanse init`."""
+"""An experiment file for the user's data: `hanse init`."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,19 +21,19 @@ from hanse.planning.first_experiment.data_summary import (
 from hanse.planning.first_experiment.defaults import MANY, Plan, plan
 from hanse.planning.first_experiment.yaml_page import page
 
-SILOS = 4  # if nothing says how many
-ENCODER = "minilm-l6"  # what tags words unless another model is named
-DEFAULT = "silo-"  # how clients begin that nobody named
+SILOS = 4  # unless the user or the data name another number
+ENCODER = "minilm-l6"  # the model for tagged words, unless the user names another
+DEFAULT = "silo-"  # prefix of the names of simulated clients
 
 
 @dataclass(frozen=True)
 class Start:
-    """The file that was written, what it was written from, and what it chose."""
+    """The written file, the data that it is for, and the chosen settings."""
 
     file: Path
     sources: Mapping[str, Source]  # by the silo's name, if each has its own
     plan: Plan
-    held: Mapping[str, Source]  # files of their own for test or validation, by the split
+    held: Mapping[str, Source]  # files for test or validation, by the split
 
 
 def start(
@@ -43,59 +43,60 @@ def start(
     out: Path | None,
     columns: Mapping[str, str],
 ) -> Start:
-    """Look at the data and write an experiment for them.
+    """Read the data and write an experiment for them.
 
-    paths: one, whose rows are divided among the silos, or one for each silo.
-    silos: none: as many as there are paths, or files in a folder, or 4.
-    Raises UserError if the data cannot be read, are too few, or if the file is there already.
+    paths: one path, whose rows are divided among the silos, or one for each silo.
+    silos: None means as many as paths, or as files in the folder, or 4.
+    Raises UserError if the data cannot be read, are too few, or if the file exists already.
     """
     file = out or Path(f"{_name(paths[0]) if len(paths) == 1 else 'silos'}.yaml")
     if os.path.exists(file):  # not Path.exists, which raises for a name that is too long
-        raise UserError(f"{file} is there already; name another with --out, or remove it.")
+        raise UserError(f"{file} exists already; name another file with --out, or remove it.")
     _refuse_number(silos, len(paths))
     if model not in PACKAGED and not model.endswith(".gguf"):
         locate(model)
-    found = [look(path, columns) for path in paths]
-    if len(paths) == 1:
-        held = _held(paths[0], found[0].columns)
-    else:
-        held, found = {}, list(map(_unheld, paths, found))
-    sources = dict(zip(_silo_names(paths), found, strict=True))
-    if model == DEFAULT_MODEL and all(row.kind == "tagged" for own in found for row in own.rows):
+    sources, held = _sources(paths, columns)
+    rows = (row for source in sources.values() for row in source.rows)
+    if model == DEFAULT_MODEL and all(row.kind == "tagged" for row in rows):
         model = ENCODER
-    silos = silos or (len(paths) if len(paths) > 1 else _as_stored(found[0]))
-    chosen = plan(sources, silos, held)
-    where = str(Path(model).resolve()) if os.path.exists(model) else model
-    text = page(
-        file,
-        default_name(file),
-        where,
-        sources,
-        chosen,
-        {split: source.path for split, source in held.items()},
-    )
+    silos = silos or (len(paths) if len(paths) > 1 else _as_stored(next(iter(sources.values()))))
+    settings = plan(sources, silos, held)
+    model_path = str(Path(model).resolve()) if os.path.exists(model) else model
+    held_paths = {split: source.path for split, source in held.items()}
+    text = page(file, default_name(file), model_path, sources, settings, held_paths)
     atomic_files.write(file, text.encode())
-    return Start(file, sources, chosen, held)
+    return Start(file, sources, settings, held)
+
+
+def _sources(
+    paths: Sequence[str], columns: Mapping[str, str]
+) -> tuple[dict[str, Source], dict[str, Source]]:
+    """The source at each path by the silo's name, and a folder's files for test and validation."""
+    sources = [look(path, columns) for path in paths]
+    held = _held(paths[0], sources[0].columns) if len(paths) == 1 else {}
+    if len(paths) > 1:
+        sources = list(map(_with_remark, paths, sources))
+    return dict(zip(_silo_names(paths), sources, strict=True)), held
 
 
 def _refuse_number(silos: int | None, paths: int) -> None:
-    """Raise UserError for a number of silos that cannot be, or that is not that of the places."""
+    """Raise UserError for a number of silos below 1, or another one than that of the paths."""
     if silos is not None and silos < 1:
         raise UserError(f"--silos is {silos}; there must be at least one.")
     if paths > 1 and silos not in (None, paths):
         raise UserError(
-            f"--from names {paths} places, each of which is a silo, but --silos is {silos}; "
+            f"--from names {paths} paths, one for each silo, but --silos is {silos}; "
             "leave --silos out, or put the files into one folder and name that."
         )
 
 
 def _held(path: str, columns: Mapping[str, str]) -> dict[str, Source]:
-    """What a folder holds for test and validation."""
+    """A folder's rows for test and validation, by the split."""
     return {split: look(file, columns, split) for split, file in held_files(path).items()}
 
 
-def _unheld(path: str, source: Source) -> Source:
-    """One silo's source, with a remark on files for test and validation: they are not read."""
+def _with_remark(path: str, source: Source) -> Source:
+    """One silo's source, with a remark if files for test or validation are not read."""
     if unused := " and ".join(held_files(path)):
         remark = f"only files named for training are read, not those for {unused}."
         return replace(source, remarks=[*source.remarks, remark])
@@ -103,12 +104,12 @@ def _unheld(path: str, source: Source) -> Source:
 
 
 def _name(path: str) -> str:
-    """What a place is called, in words that a file's and a client's name may have."""
+    """A name for a path, with characters that names of files and clients may have."""
     return default_name(Path(path).resolve() if os.path.exists(path) else Path(path))
 
 
 def _silo_names(paths: Sequence[str]) -> list[str]:
-    """A name for each silo from its file's: all different, and none that stands for another."""
+    """A name for each silo, from its file: all different, and none like a default name."""
     names: list[str] = []
     for path in paths:
         name = _name(path)
@@ -119,7 +120,7 @@ def _silo_names(paths: Sequence[str]) -> list[str]:
 
 
 def _as_stored(source: Source) -> int:
-    """As many silos as a folder has folders or files, if these are a few; else the usual number."""
+    """The number of silos: that of a folder's folders or files if it is small, else the default."""
     for column in PLACES:
         if 1 < len(silo_names(source, column)) <= MANY:
             return len(silo_names(source, column))

@@ -13,8 +13,8 @@ from hanse.planning.first_experiment.data_summary import Source
 from hanse.planning.first_experiment.defaults import Plan
 
 NUMBER = re.compile(r"[-+]?\d+|true|false", re.IGNORECASE)
-PLAIN = re.compile(r"\w[\w -]*")  # a column's name that may stand in a prompt
-ASIDE = "\t# "  # a tab stands before a comment; no value that was filtered has one
+PLAIN = re.compile(r"\w[\w -]*")  # a column's name that a prompt may contain
+ASIDE = "\t# "  # begins a comment; filtered values contain no tab
 COLUMN = 34  # where comments begin
 
 
@@ -28,7 +28,7 @@ def page(
 ) -> str:
     """The text of an experiment with one source that is divided, or with a source at each silo.
 
-    held: the files for test or validation, if there are any, by the split.
+    held: paths of files for test or validation, by the split.
     """
     template = Path(__file__).with_name("experiment.yaml.jinja").read_text(encoding="utf-8")
     environment = Environment(  # noqa: S701 (YAML; every value of the user's passes a filter)
@@ -57,19 +57,19 @@ def page(
 
 
 def duration(seconds: float) -> str:
-    """About how long something takes, in words."""
+    """A duration in words, about."""
     minutes = round(seconds / 60)
     return f"about {minutes} minutes" if minutes > 1 else "about a minute"
 
 
 def _aligned(line: str) -> str:
-    """A line with its comment, if it has one, where comments begin."""
+    """A line whose comment, if it has one, begins in the column of comments."""
     code, tab, comment = line.partition("\t")
     return f"{code:<{COLUMN - 2}}  {comment}" if tab else line
 
 
 def scalar(value: Any) -> str:
-    """A value as YAML on one line, quoted where it must be."""
+    """A value as YAML on one line, quoted where needed."""
     style = None if not isinstance(value, str) or value.isprintable() else '"'
     text = yaml.safe_dump(
         [value], default_flow_style=True, default_style=style, allow_unicode=True, width=2**31
@@ -84,13 +84,13 @@ def line(value: object) -> str:
 
 
 def note(value: object) -> str:
-    """A value in a comment: on one line, and not too long."""
-    words = line(value)
-    return words if len(words) <= 60 else f"{words[:59]}…"
+    """A value in a comment, on one line of at most 60 characters."""
+    text = line(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _question(source: Source) -> str:
-    """What a labelled row is asked: its text, and the name of its label."""
+    """The prompt of a labelled row: its text, and the name of its label."""
     column = source.reading.columns.get("label", "label")
-    asked = column if PLAIN.fullmatch(column) else "label"
-    return f"{{text}}\n{asked[:1].upper()}{asked[1:].replace('_', ' ')}:"
+    name = column if PLAIN.fullmatch(column) else "label"
+    return f"{{text}}\n{name[:1].upper()}{name[1:].replace('_', ' ')}:"
