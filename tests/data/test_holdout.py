@@ -125,5 +125,5 @@ def test_hold_out_keeps_at_least_one(count: int, share: float, sizes: tuple[int,
 
 
 def test_hold_out_refuses_a_share_out_of_range() -> None:
-    with pytest.raises(UserError, match=r"is 1.5; write a number from 0 to below 1"):
+    with pytest.raises(UserError, match=r"is 1.5; write 0 or more, below 1"):
         hold_out([Row(text="a")], 1.5, RoundContext(0))

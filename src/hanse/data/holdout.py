@@ -53,9 +53,7 @@ def hold_out(
         lists are in the order of `rows`.
     """
     if not 0 <= share < 1:
-        raise UserError(
-            f"the share of rows to hold out is {share}; write a number from 0 to below 1."
-        )
+        raise UserError(f"the share of rows to hold out is {share}; write 0 or more, below 1.")
     if not share:
         return list(rows), []
     groups = _groups(rows)
@@ -63,8 +61,8 @@ def hold_out(
     order = torch.randperm(len(groups), generator=context.generator("hold out")).tolist()
     chosen = [groups[i] for i in sorted(order[:count])]
     removed = {i for group in chosen for i in group}
-    training = [row for i, row in enumerate(rows) if i not in removed]
-    return training, [rows[group[0]] for group in chosen]
+    held = [rows[group[0]] for group in chosen]
+    return [row for i, row in enumerate(rows) if i not in removed], held
 
 
 def without(rows: Sequence[Row], held: Iterable[Row]) -> list[Row]:

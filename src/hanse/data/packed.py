@@ -50,17 +50,14 @@ class Packed:
         first, last = np.searchsorted(self.learned[:, 0], (start, stop))
         for begin, end in (self.learned[first:last] - start).tolist():
             labels[begin:end] = ids[begin:end]
-        answer = self.text[slice(*self.cuts[index : index + 2])].tobytes().decode()
-        choice, prompt = int(self.choice[index]), int(self.prompt[index])
-        tags = tuple(self.tags[start:stop].tolist())
         return Example(
             ids=ids,
             labels=tuple(labels),
             choices=self.choices,
-            choice=choice,
-            prompt=prompt,
-            answer=answer,
-            tags=tags,
+            choice=int(self.choice[index]),
+            prompt=int(self.prompt[index]),
+            answer=self.text[slice(*self.cuts[index : index + 2])].tobytes().decode(),
+            tags=tuple(self.tags[start:stop].tolist()),
             classes=self.classes,
             lost=Lost(int(self.lost[index])),
         )
@@ -149,16 +146,13 @@ def join(parts: Sequence[Packed]) -> Packed:
     starts = [part.starts[:-1] + start for part, start in zip(parts, tokens, strict=False)]
     cuts = [part.cuts[:-1] + start for part, start in zip(parts, letters, strict=False)]
     learned = [part.learned + start for part, start in zip(parts, tokens, strict=False)]
+    names = ("ids", "choice", "prompt", "text", "tags", "lost")
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return Packed(
-        ids=np.concatenate([part.ids for part in parts]),
+        **joined,
         starts=np.concatenate([*starts, tokens[-1:]]),
         learned=np.concatenate(learned),
-        choice=np.concatenate([part.choice for part in parts]),
-        prompt=np.concatenate([part.prompt for part in parts]),
-        text=np.concatenate([part.text for part in parts]),
         cuts=np.concatenate([*cuts, letters[-1:]]),
-        tags=np.concatenate([part.tags for part in parts]),
-        lost=np.concatenate([part.lost for part in parts]),
         choices=choices,
         classes=classes,
     )

@@ -203,5 +203,5 @@ def test_a_language_model_has_no_head_of_classes(
     request: pytest.FixtureRequest, model: str
 ) -> None:
     backbone = load(BaseModelSettings(str(request.getfixturevalue(model)), bf16=False))
-    with pytest.raises(UserError, match=r"trains a classifier's head, but this .* choose an encoder"):
+    with pytest.raises(UserError, match=r"trains a classifier's head, but .* choose an encoder"):
         backbone.attach(Head(), 0)

@@ -96,13 +96,18 @@ def rows(
         result.append(new)
     if not result:
         raise UserError(f"{name} holds no rows; give a file with at least one example.")
+    _refuse_missing(columns, present, name)
+    return _learnable(result, name, remark)
+
+
+def _refuse_missing(columns: Mapping[str, str], present: Iterable[str], name: str) -> None:
+    """Raise UserError if `data.columns` names a column that no record has."""
     for column in columns.values():
         if column not in present:
             raise UserError(
                 f"data.columns: {name} has no column {column!r}{suggestion(column, present)}; it "
                 f"has {cells.listed(present)}."
             )
-    return _learnable(result, name, remark)
 
 
 def _learnable(rows: list[Row], name: str, remark: Callable[[str], None]) -> list[Row]:

@@ -55,9 +55,8 @@ def splits(folder: Path) -> Mapping[str | None, list[Path]]:
 def _folder(folder: Path, split: str) -> Iterator[Record]:
     """The records of one split of a folder, with the fields `file` and `folder`."""
     files, named = _of_split(folder, split)
-    homes = {file: PurePath(file.relative_to(folder)).parent for file in files}
-    if named:
-        homes = {file: without_splits(home) for file, home in homes.items()}
+    home = without_splits if named else PurePath
+    homes = {file: home(PurePath(file.relative_to(folder)).parent) for file in files}
     nested = any(home.parts for home in homes.values())
     notes: list[str] = []
     try:

@@ -22,14 +22,12 @@ def classed(
     texts = [row.text for row in rows]
     encoded = tokenizer(texts, truncation=True, max_length=room)["input_ids"]
     cut = overlong(tokenizer, texts, encoded, room)
-    return [
-        Example(
-            tuple(ids),
-            (IGNORED,) * len(ids),
-            choices,
-            places[str(row.label)],
-            answer=words[str(row.label)],
-            lost=Lost.TEXT if is_cut else Lost.NOTHING,
+    result = []
+    for row, ids, is_cut in zip(rows, encoded, cut, strict=True):
+        label, lost = str(row.label), Lost.TEXT if is_cut else Lost.NOTHING
+        nothing = (IGNORED,) * len(ids)
+        example = Example(
+            tuple(ids), nothing, choices, places[label], answer=words[label], lost=lost
         )
-        for row, ids, is_cut in zip(rows, encoded, cut, strict=True)
-    ]
+        result.append(example)
+    return result

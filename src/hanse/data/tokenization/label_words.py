@@ -75,19 +75,10 @@ def prompts(
     room -= len(front)
     filled = encode(tokenizer, [before + row.text + after for row in rows])
     long = [index for index, ids in enumerate(filled) if len(ids) > room]
-    open_ended = encode(tokenizer, [before + rows[index].text for index in long])
+    without_after = encode(tokenizer, [before + rows[index].text for index in long])
     start = encode(tokenizer, [before])[0] if before else []
-    for index, ids in zip(long, open_ended, strict=True):
-        prompt = filled[index]
-        end = shared(ids, prompt)  # of the text; a token that also has template in it stays
-        keep = end - (len(prompt) - room)
-        if keep <= shared(start, prompt):
-            raise UserError(
-                f"{rows[index].place}: the template and the label leave no room for the text; "
-                f"raise max_length by {shared(start, prompt) - keep + 1} or more, or shorten the "
-                "template."
-            )
-        filled[index] = prompt[:keep] + prompt[end:]
+    for index, ids in zip(long, without_after, strict=True):
+        filled[index] = _shortened(filled[index], start, ids, room, rows[index].place)
     result = [front + ids for ids in filled]
     if [] in result:
         raise UserError(
@@ -98,6 +89,24 @@ def prompts(
     for index in long:
         lost[index] = Lost.TEXT
     return result, lost
+
+
+def _shortened(
+    prompt: list[int], start: list[int], without_after: list[int], room: int, place: str
+) -> list[int]:
+    """A prompt cut to `room` tokens at the end of its text; raises UserError if no text is left.
+
+    start: the tokens of the template before the text; without_after: those up to the text's end.
+    """
+    first = shared(start, prompt)
+    end = shared(without_after, prompt)  # a token that also has template in it stays
+    keep = end - (len(prompt) - room)
+    if keep <= first:
+        raise UserError(
+            f"{place}: the template and the label leave no room for the text; raise max_length by "
+            f"{first - keep + 1} or more, or shorten the template."
+        )
+    return prompt[:keep] + prompt[end:]
 
 
 def _parts(template: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from hanse.data.example import IGNORED, Example
+from hanse.data.example import IGNORED, Example, Lost
 from hanse.data.formats.columns import parts_of
 from hanse.data.formats.row import Row
 from hanse.data.tokenization.class_labels import classed
@@ -169,19 +169,25 @@ def _labelled(
     tokens = answers(tokenizer, words)
     if example_kind == "label_words":
         refuse_ambiguous(words, tokens)
-    places = {label: index for index, label in enumerate(words)}
-    right = [places[str(row.label)] for row in rows]
     choices = tuple(tokens.values())
     longest = max(map(len, choices))
-    result = []
     filled, lost = prompts(rows, tokenizer, template, max_length - longest)
-    for ids, index, missing in zip(filled, right, lost, strict=True):
-        if example_kind == "label_words":
-            nothing = (IGNORED,) * len(ids)
-            result.append(Example(tuple(ids), nothing, choices, index, lost=missing))
-        else:
-            whole = (*ids, *choices[index])
-            learned = targets(whole, [False] * len(ids) + [True] * len(choices[index]))
-            word = list(words.values())[index]
-            result.append(Example(whole, learned, prompt=len(ids), answer=word, lost=missing))
-    return result
+    if example_kind == "label_words":
+        places = {label: index for index, label in enumerate(words)}
+        right = [places[str(row.label)] for row in rows]
+        return [
+            Example(tuple(ids), (IGNORED,) * len(ids), choices, index, lost=missing)
+            for ids, index, missing in zip(filled, right, lost, strict=True)
+        ]
+    labels_of_rows = [str(row.label) for row in rows]
+    return [
+        _answered(ids, tokens[label], words[label], missing)
+        for ids, label, missing in zip(filled, labels_of_rows, lost, strict=True)
+    ]
+
+
+def _answered(prompt: Sequence[int], answer: Sequence[int], word: str, lost: Lost) -> Example:
+    """A prompt whose answer, a label word, is learned."""
+    ids = (*prompt, *answer)
+    labels = targets(ids, [False] * len(prompt) + [True] * len(answer))
+    return Example(ids, labels, prompt=len(prompt), answer=word, lost=lost)

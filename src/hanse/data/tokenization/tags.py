@@ -60,13 +60,8 @@ def tagged(
     """
     if not rows:
         return []
-    if not getattr(tokenizer, "is_fast", False):
-        raise UserError(
-            "this model's tokenizer does not tell which word a token belongs to; take a model with "
-            "a tokenizer.json."
-        )
-    places = {tag: index for index, tag in enumerate(names)}
-    classes = tuple(names.values())
+    _refuse_slow(tokenizer)
+    places, classes = {tag: index for index, tag in enumerate(names)}, tuple(names.values())
     encoded = _encoded(rows, tokenizer, room)
     cut = overlong(tokenizer, [row.text for row in rows], encoded["input_ids"], room)
     result = []
@@ -80,10 +75,19 @@ def tagged(
                 f"{row.place}: this model's tokenizer makes no tokens of these words, or "
                 f"max_length {room} leaves none of them; drop the row."
             )
-        nothing = (IGNORED,) * len(ids)
         lost = Lost.TEXT if is_cut else Lost.NOTHING
+        nothing = (IGNORED,) * len(ids)
         result.append(Example(tuple(ids), nothing, tags=tuple(tags), classes=classes, lost=lost))
     return result
+
+
+def _refuse_slow(tokenizer: Tokenizer) -> None:
+    """Raise UserError for a tokenizer that does not give the places of its tokens."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            "this model's tokenizer does not tell which word a token belongs to; take a model with "
+            "a tokenizer.json."
+        )
 
 
 def read_words(row: Row, tokenizer: Tokenizer, room: int) -> list[int]:
