@@ -1,6 +1,5 @@
 """Every kind of adapter: it trains, leaves the base alone, and PEFT loads what is saved."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.backbone import Backbone
-from hanse.learners.batched_clients.train import train
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.adapter_files import read
 from hanse.learners.injection.mixed import Mixed
@@ -40,6 +38,7 @@ from hanse.learners.objectives.sft import Sft
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import layers
+from learner_checks import loss, trains_together_as_alone
 
 KINDS: dict[str, Adapter] = {
     "lora": Lora(r=2),
@@ -80,11 +79,6 @@ def _learner(folder: Path, settings: Adapter) -> AdaptedModel:
     )
 
 
-def _loss(learner: AdaptedModel) -> float:
-    with torch.no_grad():
-        return float(learner.objective.loss(learner, learner.batch(ROWS)))
-
-
 def _frozen(backbone: Backbone) -> dict[str, Tensor]:
     return {
         n: p.detach().clone() for n, p in backbone.model.named_parameters() if "adapter0" not in n
@@ -96,9 +90,9 @@ def test_training_lowers_the_loss_and_leaves_the_base_bit_identical(
     folder: Path, kind: str
 ) -> None:
     learner = _learner(folder, KINDS[kind])
-    before, base = _loss(learner), _frozen(learner.backbone)
+    before, base = loss(learner), _frozen(learner.backbone)
     learner.fit()
-    assert _loss(learner) < before
+    assert loss(learner) < before
     after = _frozen(learner.backbone)
     assert all(torch.equal(after[name], base[name]) for name in base)
     assert after.keys() == base.keys()
@@ -136,7 +130,7 @@ def test_what_is_read_goes_on_as_it_was(folder: Path, kind: str, tmp_path: Path)
     again = _learner(folder, settings)
     live = again.parameters()
     again.load({name: tensor for name, tensor in tensors.items() if name in live})
-    assert _loss(again) == pytest.approx(_loss(learner), rel=1e-6)  # LoRA-XS decomposes anew
+    assert loss(again) == pytest.approx(loss(learner), rel=1e-6)  # LoRA-XS decomposes anew
 
 
 def test_the_mean_of_cores_is_the_mean_of_changes(folder: Path) -> None:
@@ -183,8 +177,8 @@ TOGETHER = [
 
 
 @pytest.mark.parametrize("kind", TOGETHER)
-def test_in_a_cohort_as_alone(folder: Path, kind: str) -> None:
-    _same_together(_learner(folder, KINDS[kind]), {})
+def test_clients_train_together_as_alone(folder: Path, kind: str) -> None:
+    trains_together_as_alone(_learner(folder, KINDS[kind]), ({}, {"max_steps": 2}, {}))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +187,8 @@ def test_in_a_cohort_as_alone(folder: Path, kind: str) -> None:
 def test_a_head_is_each_clients_own(tiny_bert: Path, kind: str) -> None:
     learner = _classifier(tiny_bert, Head() if kind == "head" else KINDS[kind], bf16=False)
     assert any("classifier" in name for name in learner.parameters())
-    _same_together(learner, {"per_device_train_batch_size": 2})
+    changes = ({}, {"max_steps": 2}, {"per_device_train_batch_size": 2})
+    trains_together_as_alone(learner, changes)
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
@@ -235,35 +230,6 @@ def _classifier(
     settings = TrainingSettings(learning_rate=0.02, per_device_train_batch_size=4, max_steps=3)
     adapter, context = backbone.attach(kind, 0), RoundContext(0, 1, "a")
     return AdaptedModel(backbone, adapter, {"train": rows}, settings, Classify(), context, 1, {})
-
-
-def _same_together(learner: AdaptedModel, other: dict[str, Any]) -> None:
-    """Three clients with other rows, steps and batches end where each would alone."""
-    start, rows = learner.tensors(), learner.examples("train")
-    changes = ({}, {"max_steps": 2}, other)
-    clients = [
-        replace(
-            learner,
-            splits={"train": rows[index:]},
-            context=RoundContext(0, 1, f"client {index}"),
-            training=replace(learner.training, **change),
-        )
-        for index, change in enumerate(changes)
-    ]
-    alone = []
-    for client in clients:
-        client.load(start)
-        client.fit()
-        alone.append(client.tensors())
-    learner.load(start)
-    members = [client.member() for client in clients]
-    assert all(member.joins for member in members)
-    train(members)
-    for member, wanted in zip(members, alone, strict=True):
-        for name, tensor in wanted.items():
-            # Adam moves an entry whose gradient is nearly 0 by what rounding has made of that.
-            torch.testing.assert_close(member.tensors[name], tensor, atol=5e-5, rtol=1e-5)
-            assert not torch.equal(tensor, start[name])
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls

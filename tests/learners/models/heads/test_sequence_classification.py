@@ -7,7 +7,6 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hanse import errors
 from hanse.errors import UserError
 from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.loading import load as load_experiment
@@ -17,7 +16,7 @@ from hanse.learners.load import load
 from hanse.learners.models.settings import BaseModelSettings
 from hanse.serving import evaluate
 from hanse.simulation import run as simulation
-from stopping import ctrl_c
+from learner_checks import resumed_ends_in_the_same_adapter
 
 LORA = "adapter.lora.target_modules=[query, value]"
 
@@ -114,13 +113,7 @@ def _by_transformers(folder: Path, tiny_bert: Path) -> list[float]:
 
 @pytest.mark.parametrize("adapter", [LORA, "adapter=head"])
 def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path, adapter: str) -> None:
-    words = [adapter, "rounds=3", "train.max_steps=2"]
-    whole = _run(file, "whole", *words)
-    with ctrl_c("round 2", 1), pytest.raises(errors.StoppedError):
-        _run(file, "again", *words)
-    again = simulation.resume(file.parent / "again")
-    weights = [(run / "adapter/adapter_model.safetensors").read_bytes() for run in (whole, again)]
-    assert weights[0] == weights[1]
+    resumed_ends_in_the_same_adapter(file, adapter)
 
 
 def test_a_run_is_scored_again_as_it_was(file: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from hanse import errors
 from hanse.data.example import IGNORED, Example
 from hanse.data.formats.row import Row
 from hanse.data.tokenization.prompt_answer import paired
@@ -29,7 +27,6 @@ from hanse.learners.adapters.lora_xs import LoraXS
 from hanse.learners.adapters.pfeiffer import Pfeiffer
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
-from hanse.learners.batched_clients.train import train
 from hanse.learners.generation import Decoding
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.load import load
@@ -40,8 +37,8 @@ from hanse.randomness import RoundContext
 from hanse.serving import evaluate
 from hanse.serving.chat import open_talk
 from hanse.simulation import run as simulation
+from learner_checks import loss, resumed_ends_in_the_same_adapter, trains_together_as_alone
 from samples import GOOD, PLAIN
-from stopping import ctrl_c
 
 KINDS: dict[str, Adapter] = {
     "lora": Lora(r=2),
@@ -116,12 +113,6 @@ def _learner(folder: Path, settings: Adapter, **own: Any) -> AdaptedModel:
     return AdaptedModel(backbone, adapter, splits, training, Sft(), context, 1, {})
 
 
-def _loss(learner: AdaptedModel) -> float:
-    with torch.no_grad():
-        examples = learner.examples("train")
-        return float(learner.objective.loss(learner, learner.batch(examples)))
-
-
 def _plain_loss(model: Any, examples: Any) -> Tensor:
     """The mean loss of the answers' tokens by transformers' own reading of labels."""
     total, count = torch.zeros(()), 0
@@ -180,9 +171,9 @@ def test_every_adapter_learns_and_plain_peft_says_the_same(
     folder: Path, kind: str, tmp_path: Path
 ) -> None:
     learner = _learner(folder, KINDS[kind])
-    before = _loss(learner)
+    before = loss(learner)
     learner.fit()
-    assert _loss(learner) < before
+    assert loss(learner) < before
     learner.save(tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["task_type"] == "SEQ_2_SEQ_LM"
     base = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
@@ -190,7 +181,7 @@ def test_every_adapter_learns_and_plain_peft_says_the_same(
     bare = _plain_loss(base, examples)
     model = PeftModel.from_pretrained(base, str(tmp_path)).eval()
     found = _plain_loss(model, examples)
-    torch.testing.assert_close(found, torch.tensor(_loss(learner)))
+    torch.testing.assert_close(found, torch.tensor(loss(learner)))
     assert not torch.allclose(found, bare)
 
 
@@ -220,36 +211,11 @@ def test_answers_are_those_of_plain_peft(folder: Path, kind: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["lora", "lora_xs", "ia3", "houlsby", "pfeiffer"])
-def test_in_a_cohort_as_alone(folder: Path, kind: str) -> None:
+def test_clients_train_together_as_alone(folder: Path, kind: str) -> None:
     learner = _learner(folder, KINDS[kind])
-    start, rows = learner.tensors(), learner.examples("train")
-    changes: tuple[dict[str, int], ...] = (
-        {"max_steps": 4},
-        {"max_steps": 2},
-        {"per_device_train_batch_size": 2, "max_steps": 4},
-    )
-    clients = [
-        replace(
-            learner,
-            splits={"train": rows[index * 6 :]},
-            context=RoundContext(0, 1, f"client {index}"),
-            training=replace(learner.training, **change),
-        )
-        for index, change in enumerate(changes)
-    ]
-    alone = []
-    for client in clients:
-        client.load(start)
-        client.fit()
-        alone.append(client.tensors())
-    learner.load(start)
-    members = [client.member() for client in clients]
-    assert all(member.joins for member in members)
-    train(members)
-    for member, wanted in zip(members, alone, strict=True):
-        for name, tensor in wanted.items():
-            torch.testing.assert_close(member.tensors[name], tensor, atol=1e-5, rtol=1e-5)
-            assert not torch.equal(tensor, start[name])
+    smaller = {"per_device_train_batch_size": 2, "max_steps": 4}
+    changes = ({"max_steps": 4}, {"max_steps": 2}, smaller)
+    trains_together_as_alone(learner, changes, left_out=6, atol=1e-5)
 
 
 def test_layers_computed_again_give_the_same_gradients(folder: Path) -> None:
@@ -301,10 +267,4 @@ def test_labels_are_written_and_not_chosen(file: Path, review_file: Path) -> Non
 
 
 def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path) -> None:
-    words = ["rounds=3", "train.max_steps=2"]
-    whole = _run(file, "whole", *words)
-    with ctrl_c("round 2", 1), pytest.raises(errors.StoppedError):
-        _run(file, "again", *words)
-    again = simulation.resume(file.parent / "again")
-    weights = [(run / "adapter/adapter_model.safetensors").read_bytes() for run in (whole, again)]
-    assert weights[0] == weights[1]
+    resumed_ends_in_the_same_adapter(file)

@@ -1,7 +1,6 @@
 """Encoders that tag words: what they read and learn, and that transformers agrees."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from hanse import errors
 from hanse.data.example import IGNORED
 from hanse.data.formats.row import Row
 from hanse.data.tokenization.tags import tag_names, tagged
@@ -24,7 +22,6 @@ from hanse.learners.adapters.ia3 import IA3
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
-from hanse.learners.batched_clients.train import train
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.load import load
 from hanse.learners.models.settings import BaseModelSettings
@@ -34,8 +31,8 @@ from hanse.randomness import RoundContext
 from hanse.serving import evaluate
 from hanse.serving.chat import open_talk
 from hanse.simulation import run as simulation
+from learner_checks import loss, resumed_ends_in_the_same_adapter, trains_together_as_alone
 from samples import sentences
-from stopping import ctrl_c
 
 KINDS: dict[str, Adapter] = {
     "lora": Lora(r=2, target_modules=("query", "value")),
@@ -90,12 +87,6 @@ def _learner(folder: Path, settings: Adapter) -> AdaptedModel:
     return AdaptedModel(backbone, adapter, splits, training, Tag(), context, 1, {})
 
 
-def _loss(learner: AdaptedModel) -> float:
-    with torch.no_grad():
-        examples = learner.examples("train")
-        return float(learner.objective.loss(learner, learner.batch(examples)))
-
-
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
 @pytest.mark.filterwarnings("ignore:Unsupported layer type")
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,9 +94,9 @@ def test_every_adapter_learns_and_plain_peft_says_the_same(
     tiny_bert: Path, kind: str, tmp_path: Path
 ) -> None:
     learner = _learner(tiny_bert, KINDS[kind])
-    before = _loss(learner)
+    before = loss(learner)
     learner.fit()
-    assert _loss(learner) < before
+    assert loss(learner) < before
     learner.save(tmp_path)
     examples = learner.examples("train")
     base = AutoModelForTokenClassification.from_pretrained(
@@ -125,36 +116,10 @@ def test_every_adapter_learns_and_plain_peft_says_the_same(
 
 
 @pytest.mark.parametrize("kind", ["lora", "ia3", "houlsby"])
-def test_in_a_cohort_as_alone(tiny_bert: Path, kind: str) -> None:
+def test_clients_train_together_as_alone(tiny_bert: Path, kind: str) -> None:
     learner = _learner(tiny_bert, KINDS[kind])
-    start, rows = learner.tensors(), learner.examples("train")
-    changes: tuple[dict[str, int], ...] = (
-        {},
-        {"max_steps": 2},
-        {"per_device_train_batch_size": 2},
-    )
-    clients = [
-        replace(
-            learner,
-            splits={"train": rows[index:]},
-            context=RoundContext(0, 1, f"client {index}"),
-            training=replace(learner.training, **change),
-        )
-        for index, change in enumerate(changes)
-    ]
-    alone = []
-    for client in clients:
-        client.load(start)
-        client.fit()
-        alone.append(client.tensors())
-    learner.load(start)
-    members = [client.member() for client in clients]
-    assert all(member.joins for member in members)
-    train(members)
-    for member, wanted in zip(members, alone, strict=True):
-        for name, tensor in wanted.items():
-            torch.testing.assert_close(member.tensors[name], tensor, atol=1e-5, rtol=1e-5)
-            assert not torch.equal(tensor, start[name])
+    changes = ({}, {"max_steps": 2}, {"per_device_train_batch_size": 2})
+    trains_together_as_alone(learner, changes, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
@@ -192,13 +157,7 @@ def test_a_federation_learns_and_transformers_says_the_same(
 
 
 def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path) -> None:
-    words = ["rounds=3", "train.max_steps=2"]
-    whole = _run(file, "whole", *words)
-    with ctrl_c("round 2", 1), pytest.raises(errors.StoppedError):
-        _run(file, "again", *words)
-    again = simulation.resume(file.parent / "again")
-    weights = [(run / "adapter/adapter_model.safetensors").read_bytes() for run in (whole, again)]
-    assert weights[0] == weights[1]
+    resumed_ends_in_the_same_adapter(file)
 
 
 def test_a_run_is_scored_again_as_it_was(file: Path) -> None:
