@@ -97,7 +97,9 @@ class Lora(Adapter):
                 "adapter.lora.layers_to_transform does not go with fused experts, which PEFT "
                 "adapts in all layers; leave it out, or name target_modules without experts."
             )
-        pairs = [(own.lora_A[name], own.lora_B[name]) for own in layers if name in own.lora_A]
+        pairs = [
+            (layer.lora_A[name], layer.lora_B[name]) for layer in layers if name in layer.lora_A
+        ]
         most = max((min(a.in_features, b.out_features) for a, b in pairs), default=self.r)
         if self.r > most:
             raise UserError(

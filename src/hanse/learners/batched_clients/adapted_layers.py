@@ -115,6 +115,6 @@ def _shapes(
 ) -> dict[str, tuple[int, ...]]:
     """The shape that holds each client's tensor, by suffix."""
     return {
-        suffix: tuple(map(max, zip(*(own[name + suffix].shape for own in starts), strict=True)))
+        suffix: tuple(map(max, zip(*(start[name + suffix].shape for start in starts), strict=True)))
         for suffix in suffixes
     }

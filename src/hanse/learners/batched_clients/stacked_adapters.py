@@ -53,7 +53,7 @@ class StackedAdapters:
         spans, frozen_rows = self._packed(frozen, starts)
         frozen_rows = frozen_rows.to(device, dtype)
         self._frozen = {name: frozen_rows[:, begin:end] for name, (begin, end) in spans.items()}
-        factors = [[own.get(layer.name, 1.0) for own in scalings] for layer in layers]
+        factors = [[client.get(layer.name, 1.0) for client in scalings] for layer in layers]
         self._scalings = torch.tensor(factors, dtype=dtype, device=device)[:, :, None, None]
 
     def _packed(
@@ -87,7 +87,7 @@ class StackedAdapters:
         parts = self.rows[:members].to(self._dtype).split(sizes, dim=1)
         rows = dict(zip(self._spans, parts, strict=True))
         rows |= {name: frozen[:members] for name, frozen in self._frozen.items()}
-        matrices = {n: own.reshape(members, *self._shapes[n]) for n, own in rows.items()}
+        matrices = {n: part.reshape(members, *self._shapes[n]) for n, part in rows.items()}
         handles = []
         try:
             for index, layer in enumerate(self._layers):

@@ -72,10 +72,10 @@ def save_mixed(
     pairs = list(zip(configs, by_kind, strict=True))
     pairs = [pair for pair in pairs if pair[0].peft_type not in without]
     around = [str(config.peft_type.lower()) for config, _ in pairs[1:]]
-    for name, (config, own) in zip(("", *around), pairs, strict=True):
+    for name, (config, part) in zip(("", *around), pairs, strict=True):
         config = copy(config)
         config.task_type, config.modules_to_save = configs[0].task_type, configs[0].modules_to_save
-        _write(folder / name, config, {**own, **head}, rank, () if name else around)
+        _write(folder / name, config, {**part, **head}, rank, () if name else around)
 
 
 def _write(
@@ -141,7 +141,7 @@ def read(folder: Path) -> tuple[Adapter, dict[str, Tensor]]:
         combined = Mixed.of([settings, *(other for other, _ in others)])
     except ValueError as error:
         raise UserError(f"{folder} cannot be used: {error}") from None
-    by_kind = [tensors, *(own for _, own in others)]
+    by_kind = [tensors, *(part for _, part in others)]
     return combined, mixed.join_kinds(by_kind, [kind.kind for kind in combined.kinds])
 
 

@@ -44,8 +44,8 @@ class Mixed(Adapter):
                 )
         if len({kind.kind for kind in kinds}) < len(kinds):
             raise ValueError("adapter: houlsby and pfeiffer would be in the same layers; use one.")
-        first, *rest = sorted(kinds, key=lambda kind: TOGETHER.index(kind.kind))
-        return cls(first, tuple(rest))
+        main, *others = sorted(kinds, key=lambda kind: TOGETHER.index(kind.kind))
+        return cls(main, tuple(others))
 
     def config(self, model: Any) -> "peft.PeftConfig":
         return self.main.config(model)
@@ -87,10 +87,10 @@ def join_kinds(
     by_kind: "Sequence[Mapping[str, torch.Tensor]]", kinds: Sequence[str]
 ) -> "dict[str, torch.Tensor]":
     """All tensors, by their names in a model with all kinds: the inverse of `split_by_kind`."""
-    layers = [{_layer(n, kind) for n in own} for own, kind in zip(by_kind, kinds, strict=True)]
+    layers = [{_layer(n, kind) for n in part} for part, kind in zip(by_kind, kinds, strict=True)]
     joined = {}
-    for at, (own, kind) in enumerate(zip(by_kind, kinds, strict=True)):
-        for name, tensor in own.items():
+    for at, (part, kind) in enumerate(zip(by_kind, kinds, strict=True)):
+        for name, tensor in part.items():
             if layer := _layer(name, kind):
                 around = sum(layer in others for others in layers[at + 1 :])
                 name = layer + WRAPPED * around + name.removeprefix(layer)

@@ -21,7 +21,8 @@ def head_modules(model: Any, fresh: Sequence[str]) -> list[str]:
     inner = base.base_model_prefix
     if base.get_output_embeddings() is not None or not hasattr(base, inner):
         return [*fresh]
-    behind = [name for name, own in base.named_children() if any(True for _ in own.parameters())]
+    children = base.named_children()
+    behind = [name for name, module in children if any(True for _ in module.parameters())]
     return sorted({*fresh, *behind} - {inner})
 
 
