@@ -1,1 +1,1 @@
-"""Does federation pay? Each silo alone, federated and centralised training beside each other."""
+"""Baselines of a federation: each silo alone, and all rows in one place."""

@@ -48,7 +48,7 @@ def figures(
 ) -> BaselinesRecord:
     """The content of baselines.json; an unfinished comparison has the figures of its finished runs.
 
-    finished: a seed's federated variant stands before its others. planned: number of all variants.
+    finished: for each seed the federated variant comes first. planned: number of all variants.
     home: the baseline comparison's folder.
     A score is the mean of the test items' scores; a gain is a score minus the base model's.
     """
@@ -116,7 +116,7 @@ def _variants(
 def _outcome(
     variant: Variant, items: Sequence[float], base: Sequence[float], metric: str, home: Path
 ) -> Outcome:
-    """What one run has reached and taken. Only a federation sends anything: others train in place.
+    """The scores and costs of one run. Only a federated run sends anything.
 
     items, base: the scores of the test items, and those of the base model.
     """
@@ -140,7 +140,7 @@ def _outcome(
 
 
 def _own(variant: Variant, metric: str) -> float | None:
-    """The score on the rows that the participants held out for themselves, over all these rows."""
+    """The mean score over all rows that the participants hold out for themselves."""
     scores = read_rounds(variant.folder)[-1].client_test
     last = variant.experiment.rounds
     weights = {
@@ -157,7 +157,7 @@ def _own(variant: Variant, metric: str) -> float | None:
 def _summary(
     variants: Sequence[VariantRecord], base: dict[int, float], clients: int
 ) -> tuple[SummaryLine, ...]:
-    """One line for each kind of variant, a mean over seeds; a seed's silos alone count as one."""
+    """One line for each kind of variant: means over seeds, and over the silos of a seed."""
     by_kind = {kind: _by_seed(variants, kind, clients) for kind in KINDS}
     by_kind[BASE] = {seed: Mean(value, 0, 0) for seed, value in base.items()}
     federated = by_kind[FEDERATED]
@@ -165,19 +165,19 @@ def _summary(
 
 
 def _by_seed(variants: Sequence[VariantRecord], kind: str, clients: int) -> dict[int, Mean]:
-    """The means of a kind's variants with each seed with which all of them are finished."""
+    """The means of a kind's variants by seed, for seeds in which all of them are finished."""
     outcomes: dict[int, list[Outcome]] = {}
     for variant in variants:
         for outcome in variant.seeds if variant.kind == kind else ():
             outcomes.setdefault(outcome.seed, []).append(outcome)
     wanted = clients if kind.startswith("alone") else 1
-    return {seed: _mean(some) for seed, some in outcomes.items() if len(some) == wanted}
+    return {seed: _mean(runs) for seed, runs in outcomes.items() if len(runs) == wanted}
 
 
 def _line(kind: str, by_seed: dict[int, Mean], federated: dict[int, Mean]) -> SummaryLine:
-    """One kind's means over seeds, and their difference to the federated ones of the same seeds."""
+    """One kind's means over seeds, and their difference from the federated ones of these seeds."""
     mean = _mean(list(by_seed.values()))
-    # The base model is the same with every seed.
+    # The base model does not depend on the seed.
     spread = None if kind == BASE else student([each.value for each in by_seed.values()])
     both = sorted(by_seed.keys() & federated.keys())
     differences = [by_seed[seed].value - federated[seed].value for seed in both]

@@ -1,8 +1,8 @@
 """A baseline comparison from its experiment to its finished folder, run after run.
 
-baselines.yaml     the experiment of which all runs are derived, resolved
-baselines.json     the seeds and the figures; written anew after each run
-report.html     all of it at a glance
+baselines.yaml  the resolved experiment that all runs are derived from
+baselines.json  the seeds and the figures, rewritten after each run
+report.html     the comparison as a page
 machine.json    threads, versions and the data's hash, as in a run folder
 seed-<s>/       the run folders of one seed, by variant
 """
@@ -32,10 +32,7 @@ from hanse.simulation.baselines.variants import Variant, refuse, variants
 
 log = logging.getLogger(__name__)
 
-DECIDED = {
-    "output_dir",
-    "clients_per_pass",
-}  # chosen anew by each run
+DECIDED = {"output_dir", "clients_per_pass"}  # each run decides these by itself
 
 
 @dataclass
@@ -45,12 +42,12 @@ class Baselines:
     experiment: Experiment
     seeds: list[int]
     folder: Path
-    held: Resources
+    resources: Resources
 
     def variants(self, seed: int) -> list[Variant]:
-        """One seed's variants; their lengths go by the division, which the seed draws."""
-        own = self.experiment.model_copy(update={"seed": seed})
-        sizes = {name: len(rows) for name, rows in self.held.dataset(own).train.items()}
+        """One seed's variants; their lengths depend on the clients' rows, which the seed draws."""
+        seeded = self.experiment.model_copy(update={"seed": seed})
+        sizes = {name: len(rows) for name, rows in self.resources.dataset(seeded).train.items()}
         return variants(self.experiment, sizes, seed, self.folder / f"seed-{seed}")
 
     @property
@@ -59,13 +56,13 @@ class Baselines:
         return len(self.seeds) * (2 * len(self.experiment.client_names) + 3)
 
     def note(self, finished: Sequence[Variant]) -> None:
-        """Write the figures of all finished variants down."""
+        """Write the figures of all finished variants into the folder."""
         record = figures(self.experiment, self.seeds, finished, self.planned, self.folder)
         record_files.write(self.folder / BASELINES, record)
 
 
 def run(experiment: Experiment, seeds: Sequence[int]) -> Path:
-    """Train every variant with every seed in a new folder; the folder, finished."""
+    """Train every variant with every seed in a new folder, and return the finished folder."""
     refuse(experiment)
     name = (
         experiment.name if experiment.name.endswith("baselines") else f"{experiment.name}-baselines"
@@ -77,39 +74,42 @@ def run(experiment: Experiment, seeds: Sequence[int]) -> Path:
 
 
 def _begin(folder: Path, experiment: Experiment, seeds: Sequence[int]) -> Baselines:
-    """A baseline comparison of which nothing is trained yet, written down in its folder."""
-    held = Resources()
-    division = _division(experiment, seeds, held)
+    """Write a new baseline comparison, without any trained variant, into its folder."""
+    resources = Resources()
+    dataset = _first_dataset(experiment, seeds, resources)
     resolved = experiment.resolved()
-    resolved["data"]["labels"] = division.labels  # found by looking, now written down
-    baselines = Baselines(Experiment.model_validate(resolved), list(seeds), folder, held)
+    resolved["data"]["labels"] = dataset.labels  # found in the rows
+    baselines = Baselines(Experiment.model_validate(resolved), list(seeds), folder, resources)
     baselines.note([])
-    environment.note(folder, division.digest)
-    # The last, since it makes the folder a baseline comparison.
+    environment.note(folder, dataset.digest)
+    # This file comes last, since it makes the folder a baseline comparison.
     atomic_files.write(folder / "baselines.yaml", yaml_text.dump(resolved).encode())
     return baselines
 
 
 def resume(folder: Path, trusted: bool = False) -> Path:
-    """Go on with a baseline comparison that was stopped; what is finished is not done again.
+    """Continue a stopped baseline comparison; finished runs are not repeated.
 
     trusted: whether all code that the baseline comparison names may run; see `loading.load_left`.
     """
     experiment = loading.load_left(folder / "baselines.yaml", trusted=trusted)
     seeds = list(read_baselines(folder).seeds)
     environment.follow(folder)
-    held = Resources()
-    environment.same_data(folder, _division(experiment, seeds, held).digest)
+    resources = Resources()
+    environment.same_data(folder, _first_dataset(experiment, seeds, resources).digest)
     with closing(claims.claim(folder)):
-        return _train_all(Baselines(experiment, seeds, folder, held))
+        return _train_all(Baselines(experiment, seeds, folder, resources))
 
 
-def _division(experiment: Experiment, seeds: Sequence[int], held: Resources) -> FederatedDataset:
-    """The first seed's division; the rows of all are the same."""
-    return held.dataset(experiment.model_copy(update={"seed": seeds[0]}))
+def _first_dataset(
+    experiment: Experiment, seeds: Sequence[int], resources: Resources
+) -> FederatedDataset:
+    """The dataset of the first seed; all seeds have the same rows."""
+    return resources.dataset(experiment.model_copy(update={"seed": seeds[0]}))
 
 
 def _train_all(baselines: Baselines) -> Path:
+    """Train the variants that are not finished, and write the report."""
     finished: list[Variant] = []
     with execute.stoppable() as stop:
         try:
@@ -117,10 +117,10 @@ def _train_all(baselines: Baselines) -> Path:
                 for variant in baselines.variants(seed):
                     if stop.is_set():
                         raise StoppedError
-                    if not _stands(variant):
+                    if not _is_finished(variant):
                         report(Runs(len(finished), baselines.planned))
                         log.info("%s, seed %d: %s", variant.name, seed, variant.what)
-                        _train(variant, baselines.held, stop)
+                        _train(variant, baselines.resources, stop)
                         baselines.note([*finished, variant])
                     finished.append(variant)
         except (StoppedError, KeyboardInterrupt) as by:
@@ -135,27 +135,27 @@ def _train_all(baselines: Baselines) -> Path:
     return baselines.folder
 
 
-def _stands(variant: Variant) -> bool:
-    """Whether a variant's run is finished; raises UserError if it was made with other settings."""
+def _is_finished(variant: Variant) -> bool:
+    """True if a variant's run is finished; raises UserError if its settings were others."""
     if (variant.folder / "experiment.yaml").exists():
         _refuse_other(variant)
     return execute.finished(variant.folder)
 
 
-def _train(variant: Variant, held: Resources, stop: threading.Event) -> None:
-    """Run a variant, or go on with it."""
+def _train(variant: Variant, resources: Resources, stop: threading.Event) -> None:
+    """Run a variant, or resume it."""
     if (variant.folder / "experiment.yaml").exists():
-        simulation.resume(variant.folder, held, stop)
+        simulation.resume(variant.folder, resources, stop)
     else:
-        simulation.run(variant.experiment, held, stop)
+        simulation.run(variant.experiment, resources, stop)
 
 
 def _refuse_other(variant: Variant) -> None:
     """Raise UserError if a run was made with other settings than the variant now has."""
-    there = loading.load_left(variant.folder / "experiment.yaml").resolved()
-    wanted = variant.experiment.resolved()
-    for name in sorted(wanted.keys() - DECIDED):
-        if there[name] != wanted[name]:
+    before = loading.load_left(variant.folder / "experiment.yaml").resolved()
+    now = variant.experiment.resolved()
+    for name in sorted(now.keys() - DECIDED):
+        if before[name] != now[name]:
             raise UserError(
                 f"{variant.folder} was made with other settings ({name}) than baselines.yaml has "
                 "now; put them back, or begin a new baseline comparison."
