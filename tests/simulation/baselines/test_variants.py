@@ -55,7 +55,10 @@ def test_where_a_round_is_a_pass_as_many_examples_are_seen(experiment_file: Path
     found = _by_name(experiment_file, "train.max_steps=null", "train.num_train_epochs=0.5")
     federated = {"silo-1": 25, "silo-2": 15, "silo-3": 5}  # in each round
     total = sum(federated.values())
-    seen = {n: r.experiment.train.seen(SIZES.get(r.client or "", 90)) for n, r in found.items()}
+    seen = {
+        n: r.experiment.train.examples_per_round(SIZES.get(r.client or "", 90))
+        for n, r in found.items()
+    }
     for silo, examples in federated.items():
         assert seen[f"alone-{silo}"] == examples
         assert seen[f"alone-{silo}-longer"] == total
