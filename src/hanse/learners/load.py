@@ -52,12 +52,12 @@ def load(
     )
 
 
-def _device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
+def _device(setting: str) -> torch.device:
+    if setting == "cuda" and not torch.cuda.is_available():
         raise UserError("model.device is cuda, but torch sees no GPU; use auto or cpu.")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    if setting == "auto":
+        setting = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(setting)
 
 
 def _end_tokens(recommended: GenerationConfig, tokenizer: Any, head: Head) -> GenerationConfig:
@@ -66,8 +66,8 @@ def _end_tokens(recommended: GenerationConfig, tokenizer: Any, head: Head) -> Ge
     With its penalties, generation would not choose the most likely token. A chat model may have
     several end tokens; the tokenizer's is the one that training teaches.
     """
-    own = recommended.eos_token_id
-    ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
+    ids = recommended.eos_token_id
+    ends = {*(ids if isinstance(ids, list) else [ids]), tokenizer.eos_token_id} - {None}
     return GenerationConfig(
         eos_token_id=sorted(ends) or None,
         pad_token_id=min(ends, default=0),

@@ -21,8 +21,8 @@ def exact_match(answer: str, generated: str) -> float:
 
 def number_match(answer: str, generated: str) -> float:
     """1 if the last numbers of the two are equal, in whatever notation."""
-    wanted = last_number(answer)
-    return float(wanted is not None and wanted == last_number(generated))
+    number = last_number(answer)
+    return float(number is not None and number == last_number(generated))
 
 
 def last_number(text: str) -> Decimal | None:

@@ -75,8 +75,8 @@ CACHE = "HANSE_CACHE"  # in the environment
 
 def cache_folder() -> Path:
     """The folder of converted models, vectors and tokens: $HANSE_CACHE, or in the user's cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get(CACHE) or Path(home) / "hanse")
+    caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get(CACHE) or Path(caches) / "hanse")
 
 
 def _packaged(name: str) -> Path:
@@ -108,16 +108,16 @@ def _converted(file: Path) -> Path:
 
 def convert(file: Path, folder: Path) -> None:
     """Write a GGUF file's model, with weights in float32, and its tokenizer to a folder."""
-    home, name = str(file.parent), file.name
+    parent, name = str(file.parent), file.name
     refuse_missing(f"{name}, a GGUF file,", "gguf", ["gguf"], "name a folder of safetensors")
     report(Work(Activity.CONVERTING_MODEL, name))
     log.info("converting %s once; this takes about half a minute", name)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # hides a progress bar
             loaded = transformers.AutoModelForCausalLM.from_pretrained(
-                home, gguf_file=name, dtype="float32"
+                parent, gguf_file=name, dtype="float32"
             )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(home, gguf_file=name)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(parent, gguf_file=name)
     except Exception as error:  # a damaged file may raise anything
         raise UserError(f"{file} is no GGUF file that can be loaded: {error}") from None
     # A model that was read from GGUF cannot be saved, so its weights move into a new one.

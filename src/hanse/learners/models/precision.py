@@ -145,10 +145,11 @@ def _attention(shape: Shape, plain: bool, generator: torch.Generator) -> Work:
 
 def _layer(shape: Shape, dtype: torch.dtype, plain: bool, generator: torch.Generator) -> Work:
     """A frozen decoder layer, forward, and backward to its input."""
-    own, shared = shape.heads * shape.width, shape.heads // shape.group * shape.width
+    query = shape.heads * shape.width
+    shared = shape.heads // shape.group * shape.width  # of keys and values
     sizes = {
-        "q": (own, shape.hidden), "k": (shared, shape.hidden), "v": (shared, shape.hidden),
-        "o": (shape.hidden, own), "gate": (shape.inner, shape.hidden),
+        "q": (query, shape.hidden), "k": (shared, shape.hidden), "v": (shared, shape.hidden),
+        "o": (shape.hidden, query), "gate": (shape.inner, shape.hidden),
         "up": (shape.inner, shape.hidden), "down": (shape.hidden, shape.inner),
     }  # fmt: skip
     weights = {name: _random(generator, dtype, *size) / 30 for name, size in sizes.items()}

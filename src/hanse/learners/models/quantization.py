@@ -29,7 +29,7 @@ EXACT = 0.1  # the largest relative error of a gradient; that of bfloat16 is far
 def load(
     source: PretrainedModel,
     head: Head,
-    wanted: Quantization,
+    kind: Quantization,
     dtype: torch.dtype,
     device: torch.device,
 ) -> LoadedModel:
@@ -37,7 +37,7 @@ def load(
 
     Raises UserError if the weights cannot be quantized, or let no gradients through to adapters.
     """
-    options = {} if wanted == "none" else _options(source, wanted, dtype, device)
+    options = {} if kind == "none" else _options(source, kind, dtype, device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of the libraries' own calls
         loaded = source.load(
@@ -47,7 +47,7 @@ def load(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if getattr(model, "hf_quantizer", None) is not None:
-        _let_gradients_through(model, source.name, wanted)
+        _let_gradients_through(model, source.name, kind)
     return loaded
 
 
@@ -73,35 +73,35 @@ def refuse_copies(adapter: str, layers: Iterable[Module]) -> None:
 
 
 def _options(
-    source: PretrainedModel, wanted: Quantization, dtype: torch.dtype, device: torch.device
+    source: PretrainedModel, kind: Quantization, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Any]:
     """Arguments of `from_pretrained`; raises UserError if a library is missing."""
     if getattr(source.config, "quantization_config", None):
         raise UserError(
-            f"model.quantization is {wanted}, but the weights of {source.name} are quantized "
+            f"model.quantization is {kind}, but the weights of {source.name} are quantized "
             "already; set it to none, or take the model as it was before."
         )
-    lacking = [library for library in LIBRARIES[wanted] if not importlib.util.find_spec(library)]
+    lacking = [library for library in LIBRARIES[kind] if not importlib.util.find_spec(library)]
     if lacking:
         raise UserError(
-            f"model.quantization {wanted} needs {' and '.join(lacking)}; "
+            f"model.quantization {kind} needs {' and '.join(lacking)}; "
             'run pip install "hanse[quantized]", or set it to none.'
         )
-    config = _int8() if wanted == "int8" else _nf4(dtype)
+    config = _int8() if kind == "int8" else _nf4(dtype)
     return {"quantization_config": config, "device_map": {"": str(device)}}
 
 
-def _let_gradients_through(model: Any, name: str, wanted: Quantization) -> None:
+def _let_gradients_through(model: Any, name: str, kind: Quantization) -> None:
     """Let adapters below quantized layers train; raises UserError if they cannot.
 
     It also raises UserError if no layer is quantized, though the settings ask for it.
     """
     layers = list(_quantized(model))
-    if wanted != "none" and not layers:
-        other = "to nf4 or none" if wanted == "int8" else "to none"
+    if kind != "none" and not layers:
+        other = "to nf4 or none" if kind == "int8" else "to none"
         raise UserError(
-            f"model.quantization is {wanted}, but {name} keeps its matrices in a form that "
-            f"{LIBRARIES[wanted][0]} leaves as it is; set it {other}."
+            f"model.quantization is {kind}, but {name} keeps its matrices in a form that "
+            f"{LIBRARIES[kind][0]} leaves as it is; set it {other}."
         )
     for layer in layers:
         # On processors that multiply bfloat16, bitsandbytes packs a layer when it first gets inputs
