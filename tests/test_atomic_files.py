@@ -1,5 +1,6 @@
 """A file is the old one or the new one, whatever goes wrong between."""
 
+import hashlib
 import os
 import random
 import subprocess
@@ -161,22 +162,47 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate"])
-def test_damage_at_any_of_a_hundred_places_of_what_was_sealed_is_found(
+def test_damage_at_any_of_a_hundred_places_of_a_hashed_file_is_found(
     tmp_path: Path, damage: str
 ) -> None:
-    """Training checkpoints, tokens and vectors are kept in this way."""
-    file, draw = tmp_path / "file", random.Random(0)
-    atomic_files.seal(file, draw.randbytes(300))
-    whole = file.read_bytes()
-    assert atomic_files.unseal(file) == whole[32:]
+    """Checkpoints, memories, tokens and vectors are kept in this way."""
+    path, draw = tmp_path / "file.tokens", random.Random(0)
+    whole = draw.randbytes(300)
+    atomic_files.write_hashed(path, whole)
+    [(name, file)] = atomic_files.hashed(tmp_path, ".tokens")
+    assert name == "file" and file.name == f"file-{hashlib.sha256(whole).hexdigest()}.tokens"
+    assert file.read_bytes() == whole == atomic_files.find_hashed(path)
     for place in draw.sample(range(len(whole)), 100):
         changed = bytearray(whole)
         changed[place] ^= 1 << draw.randrange(8)
         file.write_bytes(changed if damage == "flip" else whole[:place])
-        with pytest.raises(atomic_files.DamagedError, match="is damaged"):
-            atomic_files.unseal(file)
+        for read in (
+            lambda: atomic_files.find_hashed(path),
+            lambda: atomic_files.read_hashed(file),
+        ):
+            with pytest.raises(atomic_files.DamagedError, match="is damaged"):
+                read()
     file.unlink()
-    assert atomic_files.unseal(file) is None
+    assert atomic_files.find_hashed(path) is None is atomic_files.read_hashed(file)
+
+
+def test_a_hashed_file_takes_the_place_of_earlier_ones_of_its_name(tmp_path: Path) -> None:
+    for content in (b"first", b"second"):
+        atomic_files.write_hashed(tmp_path / "a.tokens", content)
+    atomic_files.write_hashed(tmp_path / "a-b.tokens", b"other name")
+    atomic_files.write_hashed(tmp_path / "a.vectors", b"other kind")
+    assert atomic_files.find_hashed(tmp_path / "a.tokens") == b"second"
+    assert {name for name, _ in atomic_files.hashed(tmp_path, ".tokens")} == {"a", "a-b"}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_files_of_older_formats_are_never_taken_for_hashed_ones(tmp_path: Path) -> None:
+    """They began with their hash, and had a key for their name."""
+    content, key = b"content", "0" * 64
+    digest = hashlib.sha256(content).digest()
+    for name in (f"{key}.tokens", f"round-00001-{key}.checkpoint"):
+        (tmp_path / name).write_bytes(digest + content)
+        assert atomic_files.find_hashed(tmp_path / name) is None
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o027, 0o077, 0o777])
@@ -185,12 +211,13 @@ def test_modes_do_not_hang_on_the_umask(tmp_path: Path, umask: int) -> None:
     try:
         atomic_files.write(tmp_path / "a" / "b" / "write", b"", private=True)
         atomic_files.append(tmp_path / "a" / "c" / "append", b"", private=True)
-        atomic_files.seal(tmp_path / "a" / "seal", b"")
+        atomic_files.write_hashed(tmp_path / "a" / "x.hashed", b"", private=True)
         atomic_files.write(tmp_path / "p" / "q" / "public", b"", public=True)
     finally:
         os.umask(before)
     found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
-    private = dict.fromkeys("abc", 0o700) | dict.fromkeys(("write", "append", "seal"), 0o600)
+    hashed = f"x-{hashlib.sha256(b'').hexdigest()}.hashed"
+    private = dict.fromkeys("abc", 0o700) | dict.fromkeys(("write", "append", hashed), 0o600)
     assert found == private | {"p": 0o755, "q": 0o755, "public": 0o644}
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import Parameter
 from torch.optim import SGD
 
+from hanse import atomic_files
 from hanse.data.sources import files
 from hanse.data.tokenization import token_cache as tokenized
 from hanse.deployment.envelopes import Envelope, RefusedError, SiloReply
@@ -85,10 +86,6 @@ def pickles(marker: Path) -> dict[str, bytes]:
     return {".npy": array.getvalue(), ".pt": saved.getvalue(), ".pkl": plain, ".joblib": plain}
 
 
-def hashed(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest() + content
-
-
 def data_files(bomb: bytes, home: Path, ending: str) -> None:
     for name in (f"rows{ending}", "rows.jsonl", "rows.csv", "rows.txt", "rows.json"):
         (home / name).write_bytes(bomb)
@@ -124,9 +121,10 @@ def training_checkpoint(bomb: bytes, home: Path, ending: str) -> None:
     note.begin(RoundContext(0, 1, "c0"), "start")
     note.save_if_due(1, parameters, optimizer, {"tokens": 1.0}, {"seen": torch.zeros(())})
     [file] = home.iterdir()
-    for content in (bomb, hashed(bomb)):
-        file.write_bytes(content)
-        assert note.restore(parameters, optimizer) is None
+    file.write_bytes(bomb)
+    assert note.restore(parameters, optimizer) is None
+    atomic_files.write_hashed(note._file, bomb)  # with a hash that fits
+    assert note.restore(parameters, optimizer) is None
 
 
 def constants(bomb: bytes, home: Path, ending: str) -> None:
@@ -135,9 +133,10 @@ def constants(bomb: bytes, home: Path, ending: str) -> None:
 
 
 def token_cache(bomb: bytes, home: Path, ending: str) -> None:
-    for content in (bomb, hashed(bomb)):
-        (home / "x.tokens").write_bytes(content)
-        assert tokenized._read(home / "x.tokens") is None
+    (home / f"x-{'0' * 64}.tokens").write_bytes(bomb)
+    assert tokenized._read(home / "x.tokens") is None
+    atomic_files.write_hashed(home / "x.tokens", bomb)
+    assert tokenized._read(home / "x.tokens") is None
 
 
 def over_the_network(bomb: bytes, home: Path, ending: str) -> None:

@@ -1,6 +1,5 @@
-"""Files that are either whole or not there, and errors of the system as sentences."""
+"""Files that are either whole or absent, and the system's errors about files as sentences."""
 
-import errno
 import fcntl
 import glob
 import hashlib
@@ -13,27 +12,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from hanse.errors import UserError
+from hanse.errors import UserError, explained
 
 PRIVATE, PUBLIC = 0o600, 0o644  # modes of files, whatever the umask says
-DIGEST = hashlib.sha256().digest_size
-DAY = 86_400.0  # seconds after which a part in a shared folder is a left one
+DAY = 86_400.0  # seconds after which a part in a shared folder counts as abandoned
 
 _ABSENT = (FileNotFoundError, NotADirectoryError)
-_ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space")
-_ADVICE[errno.ELOOP] = "put a file or folder of its own where the symbolic link is"
-_PART = re.compile(r"\.(.+)\.(\d+)\.part")  # of which file or folder, and of which process
+_HASHED = re.compile(r"(.+)-([0-9a-f]{64})(\.\w+)")
+_PART = re.compile(
+    r"\.(.+)\.(\d+)\.part"
+)  # the file or folder that it is to become, and the process that writes it
 
 
 class DamagedError(UserError):
-    """A file was read, and its content is not what its hash says."""
+    """The content of a file is not what its hash says."""
 
 
 def read(path: Path) -> bytes | None:
     """The content of a file; None if there is no such file.
 
-    Raises UserError if the system refuses to read it: that says nothing about the content, so
-    nobody may take the file for a damaged one, nor write another in its place.
+    Raises UserError if the system refuses to read it. That says nothing about the content, so no
+    caller may take the file for a damaged one, or write another in its place.
     """
     try:
         return path.read_bytes()
@@ -44,7 +43,7 @@ def read(path: Path) -> bytes | None:
 
 
 def listed(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted; nothing if there is no such folder.
+    """The paths in a folder, sorted; empty if there is no such folder.
 
     Raises UserError if the system refuses to list it.
     """
@@ -64,11 +63,11 @@ def _unread(path: Path, error: OSError) -> UserError:
 
 
 def write(path: Path, data: bytes, private: bool = False, public: bool = False) -> None:
-    """Write `data` to `path` so that a crash leaves the old file or the new one, never a part.
+    """Write `data` to `path`; a crash leaves the old file or the new one, never a part of it.
 
-    private: nobody but the owner may read it, at no moment.
-    public: all may read it, and nobody but the owner may write it, whatever the umask says.
-    Folders that are missing are made alike.
+    private: only the owner may ever read it.
+    public: everybody may read it and only the owner may write it, whatever the umask says.
+    Missing folders are made with the same rights.
     """
     aside, mode = _aside(path), PRIVATE if private else PUBLIC if public else None
     with explained(path):
@@ -94,10 +93,10 @@ def append(path: Path, data: bytes, private: bool = False) -> None:
     with explained(path):
         make(path.parent, private)
         with open(path, "ab", buffering=0, opener=opener) as file:
-            size, rest = file.seek(0, os.SEEK_END), memoryview(data)
+            size, unwritten = file.seek(0, os.SEEK_END), memoryview(data)
             try:
-                while rest:
-                    rest = rest[file.write(rest) :]
+                while unwritten:
+                    unwritten = unwritten[file.write(unwritten) :]
                 os.fsync(file.fileno())
             except OSError:
                 os.ftruncate(file.fileno(), size)
@@ -105,7 +104,7 @@ def append(path: Path, data: bytes, private: bool = False) -> None:
 
 
 def make(folder: Path, private: bool = False, public: bool = False) -> None:
-    """Make a folder and those above it that are missing; with the modes of `write`, if asked."""
+    """Make a folder and all missing ones above it; private, public: the rights, as for `write`."""
     if not (private or public):
         folder.mkdir(parents=True, exist_ok=True)
         return
@@ -117,7 +116,7 @@ def make(folder: Path, private: bool = False, public: bool = False) -> None:
 
 
 def _opener(more: int, mode: int | None) -> Callable[[str, int], int]:
-    """How `open` opens a file for writing: not through a link, and with this mode at once."""
+    """An opener for `open` that follows no link and gives a new file its mode at once."""
 
     def opened(path: str, flags: int) -> int:
         handle = os.open(path, flags | more | os.O_NOFOLLOW, 0o666 if mode is None else mode)
@@ -128,29 +127,54 @@ def _opener(more: int, mode: int | None) -> Callable[[str, int], int]:
     return opened
 
 
-def seal(path: Path, data: bytes) -> None:
-    """Write a private file that begins with the hash of the rest."""
-    write(path, hashlib.sha256(data).digest() + data, private=True)
+def write_hashed(path: Path, data: bytes, private: bool = False) -> None:
+    """Write `data` beside `path` as NAME-SHA256.SUFFIX, in place of earlier files of that name.
 
-
-def unseal(path: Path) -> bytes | None:
-    """What was sealed; None if there is no such file.
-
-    Raises DamagedError if it is not whole, and UserError as `read` does.
+    private: as for `write`.
     """
-    whole = read(path)
-    if whole is None:
-        return None
-    if hashlib.sha256(whole[DIGEST:]).digest() != whole[:DIGEST]:
-        raise DamagedError(f"{path} is damaged")
-    return whole[DIGEST:]
+    digest = hashlib.sha256(data).hexdigest()
+    file = path.with_name(f"{path.stem}-{digest}{path.suffix}")
+    write(file, data, private)
+    for name, other in hashed(path.parent, path.suffix):
+        if name == path.stem and other != file:
+            with explained(other):
+                other.unlink(missing_ok=True)
+
+
+def hashed(folder: Path, suffix: str) -> list[tuple[str, Path]]:
+    """The files of `write_hashed` in a folder, sorted, each with its name without hash and suffix.
+
+    Raises UserError if the system refuses to list the folder.
+    """
+    matches = ((_HASHED.fullmatch(file.name), file) for file in listed(folder))
+    return [(match[1], file) for match, file in matches if match and match[3] == suffix]
+
+
+def read_hashed(file: Path) -> bytes | None:
+    """The content of a file that `hashed` lists; None if it is gone.
+
+    Raises DamagedError if its hash is not that in its name, and UserError as `read` does.
+    """
+    data, match = read(file), _HASHED.fullmatch(file.name)
+    if data is not None and (match is None or hashlib.sha256(data).hexdigest() != match[2]):
+        raise DamagedError(f"{file} is damaged")
+    return data
+
+
+def find_hashed(path: Path) -> bytes | None:
+    """The content that `write_hashed` wrote for `path`; None if there is none.
+
+    A writer that was killed may have left two; each is whole. Raises the errors of `read_hashed`.
+    """
+    files = [file for name, file in hashed(path.parent, path.suffix) if name == path.stem]
+    return read_hashed(files[-1]) if files else None
 
 
 @contextmanager
 def folder(path: Path, replace: bool = False) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` only when the block ends without an exception.
+    """Yield a folder to fill; it becomes `path` when the block ends without an exception.
 
-    replace: whether it takes the place of one that is there; else that is an error.
+    replace: whether it may take the place of an existing folder, which is an error otherwise.
     """
     aside = _aside(path)
     with explained(path):
@@ -169,31 +193,27 @@ def folder(path: Path, replace: bool = False) -> Iterator[Path]:
 
 
 def lock(path: Path, wait: bool = False) -> IO[bytes] | None:
-    """Hold a lock file until what is returned is closed; None if another process holds it.
+    """Lock a file until the returned handle is closed; None if another process holds the lock.
 
-    wait: until it does no more. The file is neither emptied nor reached through a link.
+    wait: wait for that process instead. The file is neither emptied nor reached through a link.
     """
-    handle = open(path, "rb", opener=_locker)  # noqa: SIM115 (closed by whoever holds it)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    handle = open(path, "rb", opener=lambda name, _: os.open(name, flags, 0o666))  # noqa: SIM115
     try:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except BaseException as error:
         handle.close()
-        return None
-    except BaseException:
-        handle.close()
+        if isinstance(error, BlockingIOError):
+            return None
         raise
     return handle
 
 
-def _locker(path: str, flags: int) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-
-
 @contextmanager
 def alone(path: Path, by: str = "") -> Iterator[None]:
-    """One process at a time makes `path`; the others wait here, and find it made.
+    """Let one process at a time make `path`; the others wait here, and find it made.
 
-    by: who has it meanwhile, if others must not wait for that; then UserError is raised.
+    by: the name of the work, if others must not wait for its end; they get a UserError instead.
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,79 +224,54 @@ def alone(path: Path, by: str = "") -> Iterator[None]:
         yield
 
 
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn the machine's refusal to write `path` into a sentence for the user."""
-    try:
-        yield
-    except Exception as error:
-        code = _refusal(error)
-        if code is None:
-            raise
-        reason = os.strerror(code)
-        advice = _ADVICE.get(code, "make it writable")
-        raise UserError(
-            f"{path} could not be written ({reason}); nothing saved before is lost: "
-            f"{advice} and run the same command, or `hanse resume`, again."
-        ) from error
-
-
-def _refusal(error: Exception) -> int | None:
-    """The operating system's number for an error; libraries in Rust give it in their text."""
-    if isinstance(error, OSError):
-        return error.errno or errno.EIO
-    match = re.search(r"\(os error (\d+)\)", str(error))
-    return int(match[1]) if match else None
-
-
 def sweep(folder: Path, age: float = 0.0) -> None:
     """Remove the parts of files that killed processes have left below a folder.
 
-    age: seconds since a part was changed; in a folder that others work in, too, those of processes
-        on other machines must not be taken for left ones.
+    age: least seconds since a part was changed. A folder that other machines write into, too, needs
+        it, since their processes are not known here.
     """
-    for left in folder.rglob(".*.part"):
-        match = _PART.fullmatch(left.name)
-        if match and _ended(int(match[2])) and _older(left, age):
-            _remove(left)
+    for part in folder.rglob(".*.part"):
+        match = _PART.fullmatch(part.name)
+        if match and _ended(int(match[2])) and _older(part, age):
+            _remove(part)
 
 
 def _aside(path: Path) -> Path:
-    """Where this process writes what is to become `path`."""
+    """The part in which this process writes what is to become `path`."""
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def _sweep(path: Path) -> None:
-    """Remove what processes that are no more have left beside `path`."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        match = _PART.fullmatch(left.name)
+    """Remove the parts of `path` that processes have left which are no longer running."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        match = _PART.fullmatch(part.name)
         if match and match[1] == path.name and _ended(int(match[2])):
-            _remove(left)
+            _remove(part)
 
 
-def _remove(left: Path) -> None:
-    if left.is_dir() and not left.is_symlink():
-        shutil.rmtree(left, ignore_errors=True)
+def _remove(part: Path) -> None:
+    if part.is_dir() and not part.is_symlink():
+        shutil.rmtree(part, ignore_errors=True)
     else:
-        left.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def _older(path: Path, age: float) -> bool:
     try:
         return time.time() - path.lstat().st_mtime >= age
-    except OSError:  # it is gone
+    except OSError:  # it was removed meanwhile
         return False
 
 
 def _ended(process: int) -> bool:
-    """Whether a process is no more; what this one has left stems from one of the same number."""
+    """Whether a process has ended; parts of this one's number are from an earlier process."""
     if process == os.getpid():
         return True
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return True
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's process
         return False
     return False
 

@@ -1,17 +1,23 @@
 """Errors that end a command with one sentence, and the cleaning of texts that they quote.
 
-UserError: the user can mend this. StoppedError: the user stopped the command.
+UserError: the user can mend this. StoppedError: the user stopped the command. `explained` turns the
+system's refusal to write a file into a UserError.
 """
 
+import errno
+import os
 import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
 
 LONGEST = 8000  # characters of a sentence
+_ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space")
+_ADVICE[errno.ELOOP] = "put a file or folder of its own where the symbolic link is"
 
 
 class UserError(Exception):
@@ -111,3 +117,28 @@ def refuse_missing(what: str, extra: str, modules: Sequence[str], otherwise: str
                 f"{what} needs the package {module}, which is not installed; run pip install "
                 f'"hanse[{extra}]", or {otherwise}.'
             )
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write `path` into a sentence for the user."""
+    try:
+        yield
+    except Exception as error:
+        code = _refusal(error)
+        if code is None:
+            raise
+        reason = os.strerror(code)
+        advice = _ADVICE.get(code, "make it writable")
+        raise UserError(
+            f"{path} could not be written ({reason}); nothing saved before is lost: "
+            f"{advice} and run the same command, or `hanse resume`, again."
+        ) from error
+
+
+def _refusal(error: Exception) -> int | None:
+    """The operating system's number of an error; libraries in Rust give it in their text."""
+    if isinstance(error, OSError):
+        return error.errno or errno.EIO
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else None

@@ -121,7 +121,7 @@ def test_lines_of_a_round_without_its_state_are_taken_back(
 ) -> None:
     journal = Journal(run)
 
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, data: bytes, private: bool = False) -> None:
         raise UserError("the disk is full")
 
     with monkeypatch.context() as broken, pytest.raises(UserError):

@@ -4,18 +4,18 @@ Without drafts a late or lost reply would break error feedback and control varia
 would build on an update that the server never used.
 """
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from hanse import atomic_files
-from hanse.errors import UserError
+from hanse.errors import UserError, explained
 from hanse.federation.interfaces.results import Memory
 from hanse.tensors.serialization import MessageError, pack, unpack
 
 MEMORIES_KEPT = 2  # counted rounds; the server may fall back by one after a damaged checkpoint
-_NAME = re.compile(r"round-(\d{5,})-([0-9a-f]{64})\.safetensors")
+SUFFIX = ".safetensors"
+_NAME = re.compile(r"round-(\d{5,})")
 
 
 class LostMemory(UserError):  # noqa: N818 (the condition, not an error of the user's)
@@ -39,7 +39,7 @@ class MemoryStore:
         files = self._files()
         counted_rounds = [round for round in sorted(files) if round <= counted]
         for round in files.keys() - set(counted_rounds[-MEMORIES_KEPT:]):
-            with atomic_files.explained(files[round]):
+            with explained(files[round]):
                 files[round].unlink(missing_ok=True)
         return memory
 
@@ -48,13 +48,13 @@ class MemoryStore:
         if counted == 0:
             return {}
         file = self._files().get(counted)
-        data = atomic_files.read(file) if file else None
-        if file is None or data is None:
+        memory = _read(file) if file else None
+        if memory is None:
             raise LostMemory(
                 f"the client's memory of round {counted} is missing in {self.folder}; "
                 "bring it back from a copy, or begin a new run."
             )
-        return _parsed(file, data)
+        return memory
 
     def draft(self, round: int, memory: dict[str, Memory]) -> bool:
         """Write the memory that holds if this round is counted; return whether there is one.
@@ -66,25 +66,23 @@ class MemoryStore:
         if not groups and not self._files():  # an empty memory must replace one that exists
             return False
         data = pack({"message": "memory", "kind": "client"}, {}, groups)
-        name = f"round-{round:05d}-{hashlib.sha256(data).hexdigest()}.safetensors"
-        atomic_files.write(self.folder / name, data, private=True)
+        atomic_files.write_hashed(self.folder / f"round-{round:05d}{SUFFIX}", data, private=True)
         return True
 
     def _files(self) -> dict[int, Path]:
         """The memory files by round."""
-        paths = atomic_files.listed(self.folder)
-        matches = ((_NAME.fullmatch(path.name), path) for path in paths)
-        return {int(match[1]): path for match, path in matches if match}
+        files = atomic_files.hashed(self.folder, SUFFIX)
+        matches = ((_NAME.fullmatch(name), file) for name, file in files)
+        return {int(match[1]): file for match, file in matches if match}
 
 
-def _parsed(file: Path, data: bytes) -> dict[str, Memory]:
-    """The memory in a file's bytes, by part."""
+def _read(file: Path) -> dict[str, Memory] | None:
+    """The memory in a file; None if the file is gone. Raises LostMemory if it is damaged."""
     try:
-        if hashlib.sha256(data).hexdigest() not in file.name:
-            raise MessageError("its content is not what its name's hash says")
-        return unpack(data, "memory")[2]
-    except MessageError as error:
+        data = atomic_files.read_hashed(file)
+        return None if data is None else unpack(data, "memory")[2]
+    except (atomic_files.DamagedError, MessageError) as error:
         raise LostMemory(
-            f"the client's memory {file} is damaged: {error}; "
+            f"the client's memory in {file} cannot be used: {error}; "
             "bring it back from a copy, or begin a new run."
         ) from None

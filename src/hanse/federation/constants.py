@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hanse import atomic_files
-from hanse.errors import UserError
+from hanse.errors import UserError, explained
 from hanse.tensors.named import Tensors, digest, shapes
 from hanse.tensors.serialization import MessageError, pack, unpack
 
@@ -64,7 +64,7 @@ class ConstantStore:
         file = self._file(digest)
         if not file.exists():
             return None
-        with atomic_files.explained(file):
+        with explained(file):
             data = file.read_bytes()
         try:
             constants = Constants.of(unpack(data, KIND)[2].get(KIND, {}))

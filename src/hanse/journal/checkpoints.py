@@ -1,16 +1,16 @@
 """Checkpoints: the state of the server after a round, in one file."""
 
-import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hanse import atomic_files
 from hanse.tensors.named import strip_prefix
-from hanse.tensors.serialization import Groups, MessageError, unpack
+from hanse.tensors.serialization import Groups, MessageError, pack, unpack
 
-KEPT = 2  # checkpoints: the newest, and the one before it in case that one is damaged
-_CHECKPOINT = re.compile(r"(\d{5,})-([0-9a-f]{64})\.safetensors")
+CHECKPOINTS_KEPT = 2  # the newest, and the one before it in case that one is damaged
+STATE = "state"  # the folder of checkpoints in a run folder
+SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,20 @@ class Checkpoint:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoint files of a run."""
-    return [
-        file for file in atomic_files.listed(folder / "state") if _CHECKPOINT.fullmatch(file.name)
-    ]
+    files = atomic_files.hashed(folder / STATE, SUFFIX)
+    return [file for name, file in files if re.fullmatch(r"\d{5,}", name)]
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint into a run folder in one rename; the oldest ones are removed."""
+    numbers = {"round": checkpoint.round}
+    numbers |= {f"counted/{name}": round for name, round in checkpoint.counted.items()}
+    numbers |= {f"holding/{name}": 1 for name in sorted(checkpoint.holding)}
+    header = {"message": "checkpoint", "kind": "state", "constants": checkpoint.constants}
+    data = pack(header, numbers, checkpoint.groups)
+    atomic_files.write_hashed(folder / STATE / f"{checkpoint.round:05d}{SUFFIX}", data)
+    for old in sorted(checkpoints(folder))[:-CHECKPOINTS_KEPT]:
+        old.unlink()
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -42,13 +53,12 @@ def latest(folder: Path) -> Checkpoint | None:
 
 def read_checkpoint(file: Path) -> Checkpoint | None:
     """A checkpoint; None if it is gone, or if its content is not what its name's hash says."""
-    match = _CHECKPOINT.fullmatch(file.name)
-    data = atomic_files.read(file)
-    if match is None or data is None or hashlib.sha256(data).hexdigest() != match[2]:
-        return None
     try:
+        data = atomic_files.read_hashed(file)
+        if data is None:
+            return None
         header, numbers, groups = unpack(data, "checkpoint")
-    except MessageError:
+    except (atomic_files.DamagedError, MessageError):
         return None
     counted = {name: int(value) for name, value in strip_prefix(numbers, "counted/").items()}
     known = header.get("constants", ""), frozenset(strip_prefix(numbers, "holding/"))

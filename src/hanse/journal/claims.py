@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from hanse import atomic_files
-from hanse.errors import UserError
+from hanse.errors import UserError, explained
 
 LOCK = ".lock"
 MARKS = (
@@ -84,7 +84,7 @@ def reserve(folder: Path) -> Claim:
 
     Raises TakenError for one that is there, unless a process that was killed has left it empty.
     """
-    with atomic_files.explained(folder):
+    with explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             folder.mkdir()

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from hanse import atomic_files, json_text
+from hanse import atomic_files
 from hanse.errors import UserError
 from hanse.journal.records import ClientRecord
+from hanse.tensors import json_text
 
 T = TypeVar("T")
 

@@ -17,22 +17,21 @@ report.html          all of it at a glance
 plots/               its plots, as PNG and SVG
 """
 
-import hashlib
 import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hanse import atomic_files, json_text
-from hanse.errors import UserError
+from hanse import atomic_files
+from hanse.errors import UserError, explained
 from hanse.journal import claims, record_files
-from hanse.journal.checkpoints import KEPT, Checkpoint, checkpoints, read_checkpoint
+from hanse.journal.checkpoints import Checkpoint, checkpoints, read_checkpoint, write_checkpoint
 from hanse.journal.claims import Claim
 from hanse.journal.ledger import Ledger
 from hanse.journal.record_files import RecordError
 from hanse.journal.records import LEDGER, ROUNDS, ClientRecord, Evaluation, RoundRecord
-from hanse.tensors.serialization import pack
+from hanse.tensors import json_text
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class Journal:
         self._refuse_lost(last, damaged)
         for file in damaged:
             log.warning("the checkpoint %s is damaged; the one before it is used", file)
-            with atomic_files.explained(file):
+            with explained(file):
                 file.unlink(missing_ok=True)
         for name in (ROUNDS, LEDGER):
             self._truncate(self.folder / name, last)
@@ -90,16 +89,7 @@ class Journal:
             lines = b"".join(map(record_files.line, clients))
             atomic_files.append(self.folder / LEDGER, lines)
             atomic_files.append(self.folder / ROUNDS, record_files.line(record))
-            numbers = {"round": checkpoint.round}
-            numbers |= {f"counted/{name}": at for name, at in checkpoint.counted.items()}
-            numbers |= {f"holding/{name}": 1 for name in sorted(checkpoint.holding)}
-            header = {"message": "checkpoint", "kind": "state", "constants": checkpoint.constants}
-            data = pack(header, numbers, checkpoint.groups)
-            digest = hashlib.sha256(data).hexdigest()
-            home = self.folder / "state"
-            atomic_files.write(home / f"{checkpoint.round:05d}-{digest}.safetensors", data)
-            for old in sorted(checkpoints(self.folder))[:-KEPT]:
-                old.unlink()
+            write_checkpoint(self.folder, checkpoint)
 
     def keep(self, name: str, evaluation: Evaluation) -> None:
         """Keep one evaluation whole, such as "test-classification", for paired comparisons."""

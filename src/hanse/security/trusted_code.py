@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from hanse import atomic_files
-from hanse.errors import UserError
+from hanse.errors import UserError, explained
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def _remember(file: Path, digest: str) -> None:
     try:
         if _known().get(str(file)) == digest:
             return
-        with atomic_files.explained(record):
+        with explained(record):
             atomic_files.make(record.parent, private=True)
         with atomic_files.alone(record):
             kept = {path: d for path, d in _known().items() if os.path.exists(path)}

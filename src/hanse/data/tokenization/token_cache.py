@@ -176,7 +176,7 @@ def _read(file: Path) -> tuple[list[bytes], Packed] | None:
     Raises UserError if the system refuses to read it.
     """
     try:
-        content = atomic_files.unseal(file)
+        content = atomic_files.find_hashed(file)
     except atomic_files.DamagedError as error:
         log.warning("%s; its rows are tokenized again", error)
         return None
@@ -195,7 +195,7 @@ def _write(file: Path, keys: Sequence[bytes], packed: Packed) -> None:
     arrays = {**packed.arrays(), "keys": np.frombuffer(b"".join(keys), np.uint8)}
     content = safetensors.numpy.save(arrays)
     try:
-        atomic_files.seal(file, content)  # readable by its owner only: it holds texts of the data
+        atomic_files.write_hashed(file, content, private=True)  # it holds texts of the data
         atomic_files.sweep(file.parent, age=atomic_files.DAY)
     except (OSError, UserError) as error:
         log.warning("later runs will tokenize these rows again: %s", error)

@@ -14,7 +14,7 @@ from hanse.deployment.flower.supernode import FlowerNode
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.deployment.silo.worker import SiloWorker
 from hanse.deployment.sockets import Connection, Listener, door
-from hanse.errors import StoppedError, UserError, terminable
+from hanse.errors import StoppedError, UserError, explained, terminable
 from hanse.learners.models.model_files import CACHE
 from hanse.observability.json_logs import LogFormat, console_lines, log_file
 from hanse.observability.metrics_endpoint import Status, shown
@@ -43,7 +43,7 @@ def join(
         _offline()
     if silo.cache is not None:
         os.environ[CACHE] = str(silo.cache)
-    with atomic_files.explained(silo.state):
+    with explained(silo.state):
         atomic_files.make(silo.state, private=True)
     with terminable(), atomic_files.alone(silo.state / "flower", "another `hanse join`"):
         atomic_files.sweep(silo.state)

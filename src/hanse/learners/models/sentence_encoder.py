@@ -55,7 +55,8 @@ def embeddings(name: str, texts: Sequence[str]) -> Vectors:
         vectors = _encoded(model, ids)
         buffer = io.BytesIO()
         np.save(buffer, vectors)
-        atomic_files.seal(file, buffer.getvalue())  # private: vectors reveal something of the texts
+        # Private: vectors reveal something of the texts.
+        atomic_files.write_hashed(file, buffer.getvalue(), private=True)
         atomic_files.sweep(file.parent, age=atomic_files.DAY)
     index = {text: n for n, text in enumerate(distinct)}
     return vectors[[index[text] for text in texts]]
@@ -110,7 +111,7 @@ def _cached(file: Path) -> Vectors | None:
     Raises UserError if it may not be read: new vectors might divide the rows in another way.
     """
     try:
-        content = atomic_files.unseal(file)
+        content = atomic_files.find_hashed(file)
     except atomic_files.DamagedError as error:
         log.warning("%s; the vectors are computed again", error)
         content = None

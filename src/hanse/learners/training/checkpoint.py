@@ -13,6 +13,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from hanse import atomic_files
+from hanse.errors import explained
 from hanse.learners.training import optimizer_state
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors
@@ -44,7 +45,7 @@ class TrainingCheckpoint:
         prefix = f"round-{context.round:05d}-"
         for file in atomic_files.listed(self.folder):
             if not file.name.startswith(prefix):
-                with atomic_files.explained(file):
+                with explained(file):
                     file.unlink(missing_ok=True)
         self._trainings += 1
         digest = hashlib.sha256(f"{context} {self._trainings} {start}".encode()).hexdigest()
@@ -59,7 +60,7 @@ class TrainingCheckpoint:
         None if there is no file, or a damaged one. Raises UserError if it may not be read.
         """
         try:
-            content = atomic_files.unseal(self._file)
+            content = atomic_files.find_hashed(self._file)
             if content is None:
                 return None
             _, numbers, groups = unpack(content, MESSAGE)
@@ -96,7 +97,7 @@ class TrainingCheckpoint:
         }
         header = {"message": MESSAGE, "kind": "client"}
         content = pack(header, {**numbers, "done": done}, groups)
-        atomic_files.seal(self._file, content)
+        atomic_files.write_hashed(self._file, content, private=True)
         self._due = time.monotonic() + self.every
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hanse import json_text
-from hanse.json_text import ExtraDataError, JsonError
+from hanse.tensors import json_text
+from hanse.tensors.json_text import ExtraDataError, JsonError
 
 
 def test_values_are_those_of_json() -> None:
