@@ -62,3 +62,13 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
         json_text.read(tmp_path / "a.json", largest=7)
     with pytest.raises(FileNotFoundError):
         json_text.read(tmp_path / "b.json")
+
+
+# Each reads lines that another process of the same program has written.
+PIPES = {"chat_templates.py", "template_process.py", "fork_server.py"}
+
+
+def test_json_is_parsed_in_one_place() -> None:
+    package = Path(json_text.__file__).parent.parent
+    parsing = {file.name for file in package.rglob("*.py") if "json.load" in file.read_text()}
+    assert parsing == PIPES

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hanse.data.example import IGNORED, Example, Lost
+from hanse.tensors import json_text
 
 Choices = tuple[tuple[int, ...], ...]
 Numbers = NDArray[np.int64]
@@ -72,7 +73,9 @@ class Packed:
     def of(arrays: Mapping[str, NDArray[Any]]) -> "Packed":
         """The packed examples of such arrays: the inverse of `arrays`."""
         values: dict[str, Any] = dict(arrays)
-        choices, classes = (json.loads(values.pop(n).tobytes()) for n in ("choices", "classes"))
+        choices, classes = (
+            json_text.parse(values.pop(n).tobytes()) for n in ("choices", "classes")
+        )
         return Packed(**values, choices=tuple(map(tuple, choices)), classes=tuple(classes))
 
 

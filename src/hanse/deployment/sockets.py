@@ -12,6 +12,8 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from hanse.tensors import json_text
+
 HEAD = struct.Struct("!IQ")  # bytes of the head, and of the body
 MOST = 2**20  # bytes of a head
 
@@ -33,7 +35,7 @@ def unpack(data: bytes) -> Frame:
     if size > MOST or len(data) != start + length:
         raise ValueError("these bytes are no frame: their lengths are not what they say")
     try:
-        head = json.loads(data[HEAD.size : start])
+        head = json_text.parse(data[HEAD.size : start])
     except (ValueError, RecursionError):
         raise ValueError("these bytes are no frame: their head cannot be read") from None
     if not isinstance(head, dict):
@@ -65,7 +67,7 @@ class Connection:
     def receive(self) -> Frame:
         """The next frame; raises EOFError when the other side is gone, or speaks otherwise."""
         try:
-            head, more = json.loads(self._bytes.recv_bytes(MOST))
+            head, more = json_text.parse(self._bytes.recv_bytes(MOST))
             return dict(head), self._bytes.recv_bytes() if more else b""
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise EOFError(f"the other side is gone, or sends no frames: {error}") from None

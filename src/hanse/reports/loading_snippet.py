@@ -1,11 +1,11 @@
 """How a run's adapter is loaded without hanse, as Python to copy."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hanse.learners.injection.adapter_layout import CONFIG, folders
+from hanse.tensors import json_text
 
 AUTO = {  # for all others, a language model's
     "SEQ_CLS": "AutoModelForSequenceClassification",
@@ -51,7 +51,4 @@ def usage(adapter: Path, place: str, labels: Mapping[str, object]) -> str:
 
 def _config(folder: Path) -> dict[str, Any]:
     """One kind's configuration; raises OSError or ValueError if there is none."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    if not isinstance(config, dict):
-        raise ValueError(f"{folder / CONFIG} is no mapping")
-    return config
+    return json_text.read_object(folder / CONFIG)

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from hanse import atomic_files
 from hanse.errors import UserError
+from hanse.tensors import json_text
 from hanse.tensors.serialization import MessageError
 
 MAGIC = b"HSG1"
@@ -105,7 +106,7 @@ _TYPES |= {"direction": str, "time": float, "sha256": str}
 
 def _parse(head: bytes) -> tuple[Stamp, str]:
     try:
-        values: Any = json.loads(head)
+        values: Any = json_text.parse(head)
     except (ValueError, RecursionError):
         values = None
     if (
@@ -233,7 +234,7 @@ def _kept(file: Path) -> dict[str, Heard]:
     if (data := atomic_files.read(file)) is None:
         return {}
     try:
-        runs = json.loads(data)
+        runs = json_text.parse(data)
         return {
             str(run): Heard({str(name): int(last) for name, last in senders.items()}, float(time))
             for run, (senders, time) in runs.items()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from hanse import atomic_files
 from hanse.errors import UserError, explained
+from hanse.tensors import json_text
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def _known() -> dict[str, str]:
     try:
         for place in (record, record.parent):
             refuse_writable(place, "let their own code run as yours")
-        hashes = json.loads(atomic_files.read(record) or b"{}")
+        hashes = json_text.parse_object(atomic_files.read(record) or b"{}")
         return {str(path): str(digest) for path, digest in hashes.items()}
     except (UserError, ValueError, AttributeError, RecursionError) as error:
         log.warning("the list of code that may run is not used: %s", error)

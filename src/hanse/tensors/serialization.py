@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hanse.errors import cleaned
+from hanse.tensors import json_text
 from hanse.tensors.named import Tensors
 
 Numbers = Mapping[str, float]
@@ -98,7 +99,7 @@ def _header(data: bytes) -> dict[str, Any]:
     if len(data) < 8 or not 2 <= size <= min(MAX_HEADER, len(data) - 8):
         raise MessageError("these bytes are not a safetensors file")
     try:
-        fields = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][HEADER])
+        fields = json_text.parse(json_text.parse(data[8 : 8 + size])["__metadata__"][HEADER])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise MessageError("these bytes have no readable header") from None
     if not isinstance(fields, dict):

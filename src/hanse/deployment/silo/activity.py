@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hanse import atomic_files
 from hanse.errors import UserError
+from hanse.tensors import json_text
 
 DAY = 86_400.0  # seconds
 OLD = 30 * DAY  # after which nothing of a run is kept
@@ -68,7 +69,7 @@ def _read(file: Path) -> dict[str, dict[str, float]]:
     if not file.exists():
         return {}
     try:
-        found = json.loads(file.read_bytes())
+        found = json_text.read(file)
         return {
             str(kind): {str(key): float(when) for key, when in seen.items()}
             for kind, seen in found.items()

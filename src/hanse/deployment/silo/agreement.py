@@ -28,6 +28,7 @@ from hanse import atomic_files
 from hanse.errors import UserError
 from hanse.federation.messages import AGREE, AGREED, Reply, Request, Update
 from hanse.security.signatures import SKEW, Stamp, Untrusted, sign, unverified, verify
+from hanse.tensors import json_text
 from hanse.tensors.named import digest, shapes
 from hanse.tensors.serialization import Groups
 
@@ -168,7 +169,7 @@ class AgreementMember:
         """Who stated what, if it is a statement on this round by a silo that is known here."""
         try:
             stamp, body = verify(statement, self.others)
-            layout, whole = json.loads(body)
+            layout, whole = json_text.parse(body)
         except (Untrusted, ValueError, TypeError, RecursionError):
             return None
         about = (stamp.run, stamp.round, stamp.audience, stamp.direction)
@@ -182,7 +183,7 @@ class AgreementMember:
 def stated(statement: bytes) -> Sent | None:
     """What a statement says, whoever made it; None if it is none."""
     try:
-        layout, whole = json.loads(unverified(statement))
+        layout, whole = json_text.parse(unverified(statement))
     except (Untrusted, ValueError, TypeError, RecursionError):
         return None
     return Sent(str(layout), str(whole))
@@ -203,7 +204,7 @@ def _kept(file: Path) -> dict[str, str]:
     if (data := atomic_files.read(file)) is None:
         return {}
     try:
-        return {str(key): str(value) for key, value in json.loads(data).items()}
+        return {str(key): str(value) for key, value in json_text.parse(data).items()}
     except (ValueError, AttributeError, RecursionError):
         raise UserError(
             f"{file} cannot be read, which says what models this silo was sent; bring it back from "

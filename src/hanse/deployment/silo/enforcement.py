@@ -21,6 +21,7 @@ from hanse.federation.messages import AGREED, Reply, Request, Update
 from hanse.journal import record_files
 from hanse.journal.records import RefusalRecord
 from hanse.observability.requests import current_request
+from hanse.tensors import json_text
 
 COUNTS = {"examples", "tokens"}  # numbers that tell how many rows a silo has, and how long
 UNHASHED = ""  # in place of a base model's hash that is not known yet
@@ -271,7 +272,7 @@ def _kept(file: Path) -> dict[str, list[str]]:
     if (data := atomic_files.read(file)) is None:
         return {}
     try:
-        found: Any = json.loads(data)
+        found: Any = json_text.parse(data)
         return {str(key): [str(made) for made in former] for key, former in found.items()}
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise UserError(

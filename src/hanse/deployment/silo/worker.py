@@ -6,7 +6,6 @@ experiment. Where the rows and the model lie, and whether the silo takes part at
 """
 
 import hashlib
-import json
 import logging
 import secrets
 import time
@@ -34,6 +33,7 @@ from hanse.observability.metrics_endpoint import Figure
 from hanse.observability.requests import answering, current_request, log_event, log_fields
 from hanse.security.kits import SiloKit
 from hanse.security.signatures import Inbox, Outbox, Untrusted
+from hanse.tensors import json_text
 from hanse.tensors.serialization import MessageError
 
 log = logging.getLogger(__name__)
@@ -249,6 +249,6 @@ def _site(
 
 def _plain(text: str) -> object:
     try:
-        return json.loads(text)
+        return json_text.parse(text)
     except (ValueError, RecursionError):
         return None

@@ -24,6 +24,7 @@ from hanse.learners.injection.attached_adapter import ENCODER
 from hanse.learners.injection.mixed import Mixed
 from hanse.learners.injection.tuners import bottleneck as bottleneck  # PEFT knows the kind then
 from hanse.learners.injection.tuners import lora_xs
+from hanse.tensors import json_text
 from hanse.tensors.named import Tensors
 from hanse.tensors.serialization import own_storage
 
@@ -115,7 +116,7 @@ def labels(folder: Path) -> dict[str, str]:
     if not (folder / LABELS).is_file():
         return {}
     try:
-        words = json.loads((folder / LABELS).read_text(encoding="utf-8"))["labels"]
+        words = json_text.read_object(folder / LABELS)["labels"]
         return {str(label): str(word) for label, word in words.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise UserError(
@@ -127,7 +128,7 @@ def labels(folder: Path) -> dict[str, str]:
 def task(folder: Path) -> str:
     """PEFT's name of the task of an adapter on disk; empty if the file has none."""
     try:
-        return str(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["task_type"] or "")
+        return str(json_text.read_object(folder / CONFIG)["task_type"] or "")
     except (OSError, ValueError, LookupError, TypeError):
         return ""
 
@@ -164,7 +165,7 @@ def _unreadable(folder: Path, error: Exception) -> UserError:
 def _read(folder: Path) -> tuple[Adapter, dict[str, Tensor]]:
     """Settings and tensors of one kind."""
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json_text.read_object(folder / CONFIG)
         tensors = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise _unreadable(folder, error) from None
@@ -196,7 +197,7 @@ def _name(config: Any, folder: Path) -> str:
 def base_model(folder: Path) -> str:
     """The name of an adapter's base model; raises UserError if its configuration has none."""
     try:
-        name = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        name = json_text.read_object(folder / CONFIG)["base_model_name_or_path"]
     except (OSError, ValueError, LookupError, TypeError):
         name = None
     if not isinstance(name, str) or not name:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hanse.tensors import json_text
+
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 METADATA, AROUND = "__metadata__", "around"  # the key, in the metadata, of the other folders
@@ -48,6 +50,6 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
     """The header of a safetensors file and its length; raises ValueError if there is none."""
     try:
         (size,) = struct.unpack_from("<Q", data)
-        return dict(json.loads(data[8 : 8 + size])), size
-    except (struct.error, ValueError, TypeError) as error:
+        return json_text.parse_object(data[8 : 8 + size]), size
+    except (struct.error, ValueError) as error:
         raise ValueError(f"{WEIGHTS} has no header of safetensors: {error}") from None

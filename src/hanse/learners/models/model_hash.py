@@ -12,6 +12,7 @@ from pathlib import Path
 from hanse.errors import UserError
 from hanse.learners.models import model_files
 from hanse.learners.models.vetting import vet
+from hanse.tensors import json_text
 
 # Settings about the writer of a file, not about the model.
 IGNORED = ("transformers_version", "_name_or_path", "name_or_path")
@@ -51,9 +52,9 @@ def _read(file: Path, state: tuple[int, ...]) -> str:
 
 def _settings(file: Path) -> str:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json_text.read_object(file)
         settings = {key: value for key, value in values.items() if key not in IGNORED}
-    except (ValueError, AttributeError, RecursionError):
+    except ValueError:
         raise UserError(f"{file} holds no settings; bring back the file.") from None
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.errors import UserError
+from hanse.tensors import json_text
 
 ADAPTER = "adapter_config.json"
 INDEX = "model.safetensors.index.json"
@@ -110,7 +111,7 @@ def _entries(file: Path) -> list[tuple[str, Any]]:
                 yield from entries(item)
 
     try:
-        return [*entries(json.loads(file.read_text(encoding="utf-8")))]
+        return [*entries(json_text.read(file))]
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}.") from None
 
@@ -120,9 +121,9 @@ def _weights(folder: Path, files: set[str]) -> list[Path]:
     if INDEX not in files:
         return sorted(folder / name for name in files if name.endswith(".safetensors"))
     try:
-        named = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        named = json_text.read_object(folder / INDEX)["weight_map"]
         shards = {str(shard) for shard in named.values()}
-    except (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / INDEX} is no index of weights: {error!r}.") from None
     for shard in sorted(shards):
         if shard not in files or not shard.endswith(".safetensors"):
@@ -143,11 +144,11 @@ def _shapes(file: Path) -> Iterator[tuple[int, ...]]:
             length = int.from_bytes(handle.read(8), "little")
             if length > min(LARGEST_HEADER, file.stat().st_size):
                 raise ValueError(f"its header would have {length:,} bytes")
-            header = json.loads(handle.read(length))
+            header = json_text.parse_object(handle.read(length))
         for name, tensor in header.items():
             if name != "__metadata__":
                 yield tuple(int(side) for side in tensor["shape"])
-    except (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the weights {file} cannot be loaded: {error}.") from None
 
 

@@ -71,18 +71,26 @@ def test_nothing(reader: Reader, text: str) -> None:
         (lines, '{"text": "a"}\n[1]', "f:2 holds a list, not an object; write JSON objects"),
         (records, '[{"text": "a"}, 3]', "f: entry 2 holds a number, not an object"),
         (records, '"text"', "f: entry 1 holds text, not an object"),
-        (lines, '{"a": ' + "[" * 100_000, "f:1 is nested too deeply; write flat objects"),
-        (lines, "[" * 100_000, "f is nested too deeply"),
-        (lines, '{"a": 1}\n{"a": ' + "9" * 5000 + "}", "f:2 holds a number with too many digits"),
+        (
+            lines,
+            '{"a": ' + "[" * 100_000,
+            "f:1 cannot be read: it is nested too deeply; write flat objects",
+        ),
+        (lines, "[" * 100_000, "f cannot be read: it is nested too deeply"),
+        (
+            lines,
+            '{"a": 1}\n{"a": ' + "9" * 5000 + "}",
+            "f:2 cannot be read: it holds a number with too many digits",
+        ),
         (
             lines,
             '{"a": 1}\n{"text": "a", "text": "b"}',
-            "f:2 has one of the keys 'text' twice; rename",
+            "f:2 cannot be read: it has the key 'text' twice",
         ),
         (
             records,
             '[{"a": 1}, {"text": "a", "text": "b"}]',
-            "f: entry 2 has one of the keys 'text' twice",
+            "f cannot be read: it has the key 'text' twice",
         ),
         (
             records,

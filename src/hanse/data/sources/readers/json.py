@@ -1,6 +1,5 @@
 """Reads JSON files: one object in each line, or an array of objects."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,10 +7,8 @@ from hanse.data.formats.cells import json_type, listed
 from hanse.data.formats.row import Record
 from hanse.data.formats.turns import are_turns
 from hanse.errors import UserError
-
-
-class _RepeatedKey(dict[str, Any]):
-    """An object that has a key twice."""
+from hanse.tensors import json_text
+from hanse.tensors.json_text import ExtraDataError, JsonError
 
 
 def lines(text: str, name: str) -> Iterator[Record]:
@@ -35,14 +32,14 @@ def records(text: str, name: str) -> Iterator[Record]:
         return
     try:
         value = _parsed(text, name)
-    except json.JSONDecodeError as error:
+    except JsonError as error:
         # A second value follows the first: probably one object in each line.
-        if error.msg == "Extra data" and not text.lstrip().startswith("["):
+        if isinstance(error, ExtraDataError) and not text.lstrip().startswith("["):
             yield from lines(text, name)
             return
         raise UserError(
-            f"{name}:{error.lineno} is not valid JSON at character {error.colno}: "
-            f"{error.msg.lower()}; correct it, or write one JSON object in each line of a .jsonl "
+            f"{name}:{error.line} is not valid JSON at character {error.column}: "
+            f"{error}; correct it, or write one JSON object in each line of a .jsonl "
             "file."
         ) from None
     for number, entry in enumerate(_entries(value, name), 1):
@@ -73,37 +70,31 @@ def _line(line: str, place: str) -> Any:
     """The value in a line; raises UserError with its place if it is not JSON."""
     try:
         return _parsed(line, place)
-    except json.JSONDecodeError as error:
+    except JsonError as error:
         raise UserError(
-            f"{place} is not valid JSON at character {error.colno}: {error.msg.lower()}; "
+            f"{place} is not valid JSON at character {error.column}: {error}; "
             "write one JSON object in each line."
         ) from None
 
 
 def _parsed(text: str, place: str) -> Any:
-    """The value in a text; raises JSONDecodeError, for which the caller knows the line."""
+    """The value in a text; raises JsonError for wrong syntax, of which the caller knows the line.
+
+    Raises UserError for whatever else the reader of JSON refuses.
+    """
     try:
-        return json.loads(text, object_pairs_hook=_of_pairs)
-    except json.JSONDecodeError:
-        raise
-    except RecursionError:
-        raise UserError(f"{place} is nested too deeply; write flat objects.") from None
-    except ValueError:  # Python reads no integer of more than 4300 digits
+        return json_text.parse(text)
+    except JsonError as error:
+        if error.line:
+            raise
         raise UserError(
-            f"{place} holds a number with too many digits; write it as text in quotes."
+            f"{place} cannot be read: {error}; write flat objects with each key once, and long "
+            "numbers as text in quotes."
         ) from None
 
 
-def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these pairs, marked if a key is repeated."""
-    value = dict(pairs)
-    return value if len(value) == len(pairs) else _RepeatedKey(value)
-
-
 def _object(value: Any, place: str) -> dict[str, Any]:
-    """A value that must be an object; raises UserError if it is not, or repeats a key."""
-    if isinstance(value, _RepeatedKey):
-        raise UserError(f"{place} has one of the keys {listed(value)} twice; rename or drop it.")
+    """A value that must be an object; raises UserError if it is not."""
     if not isinstance(value, dict):
         raise UserError(
             f"{place} holds {json_type(value)}, not an object; write JSON objects such as "
