@@ -264,7 +264,7 @@ def _older(path: Path, age: float) -> bool:
 
 
 def _ended(process: int) -> bool:
-    """Whether a process has ended; parts of this one's number are from an earlier process."""
+    """True if a process has ended; parts of this one's number are from an earlier process."""
     if process == os.getpid():
         return True
     try:

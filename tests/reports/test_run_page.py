@@ -234,7 +234,7 @@ def test_gpu_figures_are_shown_where_there_are_any(tmp_path: Path) -> None:
     assert "GPU" not in words(write_report(finished(tmp_path / "cpu", [0.0, 1.0], [1.0, 1.0])))
     rounds = [record(n, gpu_memory=6e9 + n, gpu_use=0.5 + n / 10) for n in range(3)]
     text = words(write_report(run_folder(tmp_path / "gpu", rounds)))
-    assert "Peak GPU memory 6 GB" in text and "at work in 60 % of the moments" in text
+    assert "Peak GPU memory 6 GB" in text and "busy in 60 % of the samples" in text
 
 
 def test_a_run_scored_after_training_only(tmp_path: Path) -> None:

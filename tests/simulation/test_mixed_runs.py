@@ -109,7 +109,8 @@ def test_what_clients_keep_is_not_saved_and_the_card_says_so(
     assert not (folder / "adapter" / "lora").exists()
     card = (folder / "adapter" / "README.md").read_text()
     assert (
-        "Each client keeps its own `lora`, which never left it and is not in this folder." in card
+        "Each client keeps its own `lora`; it never leaves the client and is not in this folder."
+        in card
     )
     assert "tensors, such as" not in card
     assert _adapted(folder) == pytest.approx(_losses(folder, 2), abs=1e-4)
@@ -118,7 +119,7 @@ def test_what_clients_keep_is_not_saved_and_the_card_says_so(
     folder = _run(experiment_file, tmp_path / "other", *words)
     assert [place.name for place in folders(folder / "adapter")] == ["adapter", "lora"]
     card = (folder / "adapter" / "README.md").read_text()
-    assert "its own `ia3`, which never left it" in card
+    assert "its own `ia3`; it never leaves the client" in card
     assert "its own of 4 tensors, such as" in card and "bottleneck_down" in card
     assert _adapted(folder) == pytest.approx(_losses(folder, 2), abs=1e-4)
 

@@ -97,7 +97,7 @@ class BaselinesRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether every run has ended."""
+        """True if every run has ended."""
         return self.done is None or self.planned is None or self.done >= self.planned
 
     def line(self, name: str) -> SummaryLine | None:

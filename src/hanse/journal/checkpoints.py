@@ -15,9 +15,11 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after a round: the server's tensors by group, and whose memory is of which.
+    """The server's state after a round.
 
-    constants: the hash of the adapter's constants; empty if it has none. holding: who has them.
+    groups: tensors by group. counted: by client, the last round whose memory it must have.
+    constants: the hash of the adapter's constants; empty if it has none.
+    holding: the clients that have the constants.
     """
 
     round: int
@@ -46,13 +48,13 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a run, which may be in progress; nothing is changed."""
-    found = (read_checkpoint(file) for file in sorted(checkpoints(folder), reverse=True))
-    return next((checkpoint for checkpoint in found if checkpoint is not None), None)
+    """The newest undamaged checkpoint of a run, which may be in progress; no file is changed."""
+    newest_first = map(read_checkpoint, sorted(checkpoints(folder), reverse=True))
+    return next((checkpoint for checkpoint in newest_first if checkpoint is not None), None)
 
 
 def read_checkpoint(file: Path) -> Checkpoint | None:
-    """A checkpoint; None if it is gone, or if its content is not what its name's hash says."""
+    """The checkpoint in a file; None if the file is gone or damaged."""
     try:
         data = atomic_files.read_hashed(file)
         if data is None:

@@ -1,4 +1,4 @@
-"""Run folders: each is made by one process, and worked in by one process at a time."""
+"""Claims on run folders: one process makes a folder, and one process at a time works in it."""
 
 import contextlib
 import os
@@ -16,9 +16,9 @@ MARKS = (
     "experiment.yaml",
     "baselines.yaml",
 )  # what makes a folder a run's or a baseline comparison's
-# What tells a run's folder from one in which somebody keeps an experiment of that name.
+# A run's folder has at least one of these; a folder with only an experiment of that name has none.
 LEFT = (LOCK, "baselines.json", "machine.json", "metrics.jsonl", "state", "adapter")
-BEFORE = (LOCK, "baselines.json", "machine.json")  # what is written before such a mark
+BEFORE = (LOCK, "baselines.json", "machine.json")  # written before a mark
 
 
 class TakenError(UserError):
@@ -49,7 +49,7 @@ class Claim:
 
 
 def is_left(file: Path) -> bool:
-    """Whether a file is the experiment of a run or baseline comparison, in the folder of that."""
+    """True for the experiment that a run or a baseline comparison has written into its folder."""
     return any(
         place.name in MARKS and any(os.path.lexists(place.parent / name) for name in LEFT)
         for place in (file, file.resolve())
@@ -57,7 +57,7 @@ def is_left(file: Path) -> bool:
 
 
 def claim(folder: Path) -> Claim:
-    """Work in a folder that is there; what killed processes have left in it is removed.
+    """Claim an existing folder; the parts that killed processes have left in it are removed.
 
     Raises TakenError if another process works in it, and UserError if it cannot be written, or if
     it has symbolic links, through which files elsewhere would be changed.
@@ -131,7 +131,7 @@ def _refuse_taken(folder: Path) -> None:
 
 
 def _is_before(name: str) -> bool:
-    """Whether a file may lie in a folder that has become nothing yet: parts are of killed runs."""
+    """True for a file that is written before a mark, and for parts of killed processes."""
     parts = tuple(f".{first}." for first in (*MARKS, *BEFORE))
     return name in BEFORE or (name.startswith(parts) and name.endswith(".part"))
 

@@ -130,7 +130,7 @@ def _is_number(value: object) -> bool:
 
 
 def _reason(error: ValidationError) -> str:
-    """What is wrong with a record, from pydantic's first error."""
+    """The first mistake in a record, from pydantic's error."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "missing":

@@ -141,7 +141,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ClientRowCounts:
-    """How many rows one client trains on, by label or as "rows", and how many it holds out."""
+    """The number of rows that a client trains on, by label or as "rows", and that it holds out."""
 
     train: dict[str, NonNegativeInt]
     held: int = 0

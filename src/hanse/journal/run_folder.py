@@ -1,15 +1,15 @@
-"""The run folder: what was chosen, what was measured, and the state after each round.
+"""The run folder: the settings of a run, its measurements, and its state after each round.
 
 experiment.yaml      every choice, resolved; it reproduces the run
 machine.json         threads, versions and the data's hash, which resume keeps to
 metrics.jsonl        one line a round: losses, scores, seconds, bytes
 ledger.jsonl         one line for each client, round and kind of message: its bytes and numbers
-scores/              per-item scores of the test sets, for paired comparisons; some answers
+scores/              evaluations item by item, for paired comparisons, and some answers
 state/               the last checkpoints; a file's name carries its own hash
-constants/           what the adapter has beside its trained tensors, if anything
+constants/           untrained tensors of the adapter, if it has any
 clients/             each simulated client's memory
-tracking-id          what trackers know the run by, if it has any
-deployed-as          what silos know the run by, if they are on other machines
+tracking-id          the name of the run at its trackers, if it has any
+deployed-as          the name of the run at its silos, if they are on other machines
 log.jsonl            what their server did, line by line, if they are
 flower/              Flower's own files and logs, if they are
 adapter/             the result, in PEFT's format
@@ -60,10 +60,10 @@ class Journal:
         return Journal(claim.folder, claim)
 
     def restore(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; what was written after it is taken back.
+        """The newest undamaged checkpoint; all that was written after it is removed.
 
-        None if the run has not got as far as its first one. Raises UserError, and changes nothing,
-        if the system refuses to read a file, or if there were checkpoints and none is whole.
+        None before the first checkpoint. Raises UserError, and changes nothing, if the system
+        refuses to read a file, or if all checkpoints are damaged or lost.
         """
         damaged, checkpoint = [], None
         for file in sorted(checkpoints(self.folder), reverse=True):
@@ -100,9 +100,9 @@ class Journal:
         self._claim.close()
 
     def _refuse_lost(self, last: int, damaged: Sequence[Path]) -> None:
-        """Raise UserError if there were checkpoints, and none is whole; say what is done again.
+        """Raise UserError if all checkpoints are damaged or lost; warn about rounds to repeat.
 
-        last: the round of the newest whole one; -1 for none.
+        last: the round of the newest undamaged one; -1 for none.
         """
         reached = _last_round(self.folder / ROUNDS)
         if last < 0 and (damaged or reached > 0):  # round 0 has its lines before its checkpoint

@@ -1,4 +1,4 @@
-"""What a tracker is, and how those that `report_to` names follow a run: from its journal alone."""
+"""Trackers: tools that `report_to` names, and that follow a run from its journal alone."""
 
 import importlib.util
 import logging
@@ -32,8 +32,8 @@ T = TypeVar("T")
 class Tracked:
     """A run as trackers know it.
 
-    id: its own from the first day on, so that a tool finds the run again when it is resumed.
-    settings: the resolved experiment, flat: {"train.learning_rate": 0.001}.
+    id: kept in the run folder, so that a tool finds the run again when it is resumed.
+    settings: the resolved experiment by dotted key, such as {"train.learning_rate": 0.001}.
     text: the same as YAML.
     """
 
@@ -44,25 +44,25 @@ class Tracked:
 
     @property
     def name(self) -> str:
-        """What a person sees."""
+        """The name that people see."""
         return self.folder.resolve().name
 
 
 class Following(ABC):
-    """One run in one tool, open.
+    """One run, open in one tool.
 
-    last: the newest round that the tool has from before; -1 if it has none.
+    last: the newest round that the tool knows from an earlier process; -1 if it knows none.
     """
 
     last: int = -1
 
     @abstractmethod
     def log(self, round: int, metrics: Metrics, time: float) -> None:
-        """Show what was measured in a round that ended at `time`, in seconds since 1970."""
+        """Show the numbers of a round that ended at `time`, in seconds since 1970."""
 
     @abstractmethod
     def close(self, finished: bool) -> None:
-        """The run is finished, or was stopped."""
+        """Note that the run is finished, or was stopped."""
 
 
 class Tracker(ABC):
@@ -70,12 +70,12 @@ class Tracker(ABC):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """What must be installed, by the names under which Python imports it."""
+        """The packages that must be installed, by the names under which Python imports them."""
         return ()
 
     @abstractmethod
     def open(self, run: Tracked) -> Following:
-        """Begin to show a run, or go on with one that was shown before."""
+        """Begin to show a run, or continue one that the tool knows."""
 
 
 def refuse_missing(trackers: Mapping[str, Tracker]) -> None:
@@ -91,9 +91,9 @@ def refuse_missing(trackers: Mapping[str, Tracker]) -> None:
 
 @contextmanager
 def following(trackers: Mapping[str, Tracker], folder: Path) -> Iterator[Callable[[], None]]:
-    """Open a run's trackers; call what is yielded whenever the journal has another round.
+    """Open a run's trackers; the caller calls the yielded function after each round.
 
-    A tracker that fails is given up with a warning, and the run goes on.
+    A tracker that fails is dropped with a warning, and the run goes on.
     """
     if not trackers:
         yield lambda: None
@@ -102,30 +102,30 @@ def following(trackers: Mapping[str, Tracker], folder: Path) -> Iterator[Callabl
     opened: dict[str, Following] = {}
     for name, tracker in trackers.items():
         report(Work(Activity.OPENING_TRACKER, name))
-        with _given_up(name, opened):
+        with _dropped_on_error(name, opened):
             opened[name] = tracker.open(run)
 
-    def tell() -> None:
+    def log_new_rounds() -> None:
         rounds = news.read()
         for name in list(opened):
-            with _given_up(name, opened):
-                _tell(opened[name], rounds)
+            with _dropped_on_error(name, opened):
+                _log(opened[name], rounds)
 
     finished = False
     try:
-        yield tell
-        tell()  # what a run that was killed had no time to tell
+        yield log_new_rounds
+        log_new_rounds()  # of a run that was killed before it could log them
         finished = True
     finally:
         for name in list(opened):
             report(Work(Activity.CLOSING_TRACKER, name))
-            with _given_up(name, opened):
+            with _dropped_on_error(name, opened):
                 opened[name].close(finished)
 
 
 @contextmanager
-def _given_up(name: str, opened: dict[str, Following]) -> Iterator[None]:
-    """Take a tracker out if the block fails, whatever it raises when its server is gone."""
+def _dropped_on_error(name: str, opened: dict[str, Following]) -> Iterator[None]:
+    """Drop a tracker if the block fails, with whichever error of the tool."""
     try:
         yield
     except Exception as error:
@@ -138,7 +138,8 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def _tell(opened: Following, rounds: list[RoundNumbers]) -> None:
+def _log(opened: Following, rounds: list[RoundNumbers]) -> None:
+    """Log the rounds that a tool does not know yet."""
     for number, metrics, time in rounds:
         if number > opened.last:
             opened.log(number, metrics, time)
@@ -153,12 +154,12 @@ def _tracked(folder: Path) -> Tracked:
 
 
 def flat(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
-    """Nested values by one name each; what is empty stays as it is."""
+    """Nested values by their path; an empty mapping stays a value."""
     result: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
             inner = flat(value, separator)
-            result |= {f"{name}{separator}{key}": found for key, found in inner.items()}
+            result |= {f"{name}{separator}{key}": inner[key] for key in inner}
         else:
             result[str(name)] = value
     return result

@@ -14,7 +14,7 @@ Place = tuple[str | int, ...]  # the keys that lead to a setting
 UNREADABLE = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
 LONGEST = 100  # characters of a whole number
 DEEPEST = 100  # mappings and lists within each other
-SPREAD = 4, 100_000  # what aliases may stand for: times the text's length, and so many signs more
+SPREAD = 4, 100_000  # bound of expanded aliases: so many times the text, and so many signs more
 
 
 def read(path: Path, what: str = "experiment") -> tuple[Values, str]:
@@ -33,7 +33,7 @@ def read(path: Path, what: str = "experiment") -> tuple[Values, str]:
 def parse(text: str, place: str) -> Values:
     """The mapping that a YAML text is; raises UserError with the line that is wrong.
 
-    place: what the text is, or where it is from.
+    place: the name of the text in error messages.
     """
     try:
         values = _loaded(text)
@@ -50,24 +50,24 @@ def parse(text: str, place: str) -> Values:
 def line(text: str, place: Place, named: Callable[..., Place] | None = None) -> int | None:
     """The line of a YAML text on which a setting stands, or the nearest one.
 
-    named: the place that is meant by a key at a place, and whether its value is a plain one; by
-        default the key below that place.
+    named: a function of (place, key, whether the value is plain) that returns the key's place; by
+        default the key below the place.
     """
-    found: dict[Place, int] = {}
-    _find(yaml.compose(text), (), named or _as_written, found)
+    lines: dict[Place, int] = {}
+    _find(yaml.compose(text), (), named or _as_written, lines)
     place = tuple(map(str, place))
     above = [place[:length] for length in range(len(place), 0, -1)]
-    below = [there for there in found if place and there[: len(place)] == place]
-    return next((found[there] for there in above + below if there in found), None)
+    below = [key for key in lines if place and key[: len(place)] == place]
+    return next((lines[key] for key in above + below if key in lines), None)
 
 
-def _find(node: Any, place: Place, named: Callable[..., Place], found: dict[Place, int]) -> None:
+def _find(node: Any, place: Place, named: Callable[..., Place], lines: dict[Place, int]) -> None:
     """Note the line of every key below a node."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            there = named(place, key.value, not isinstance(value, yaml.MappingNode))
-            found.setdefault(there, key.start_mark.line + 1)
-            _find(value, there, named, found)
+            inner = named(place, key.value, not isinstance(value, yaml.MappingNode))
+            lines.setdefault(inner, key.start_mark.line + 1)
+            _find(value, inner, named, lines)
 
 
 def _as_written(place: Place, key: Any, leaf: bool) -> Place:
@@ -105,7 +105,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _loaded(text: str) -> Any:
-    """What a YAML text says, if its aliases stand for no more than a person would write out."""
+    """The value of a YAML text; raises an error if its aliases expand to too much."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -121,16 +121,16 @@ def _loaded(text: str) -> Any:
 
 
 def _size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
-    """The length of what a node stands for, every alias written out.
+    """The length of a node with every alias written out.
 
     sizes: of the nodes seen so far; None while a node is being measured.
     """
     if id(node) in sizes:
-        found = sizes[id(node)]
-        if found is None:
+        known = sizes[id(node)]
+        if known is None:
             problem = "an alias contains itself"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return found
+        return known
     sizes[id(node)] = None
     below: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):

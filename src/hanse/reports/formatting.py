@@ -1,4 +1,4 @@
-"""How figures are written for people: bytes, seconds, counts, scores and their changes."""
+"""Figures as text for people: bytes, seconds, counts, scores and their changes."""
 
 import math
 import re
@@ -27,9 +27,9 @@ def seconds(seconds: float) -> str:
     if seconds < 59.95:
         text = f"{round(seconds, 3):.3g} s"
     else:
-        minutes, rest = divmod(round(seconds), 60)
+        minutes, remainder = divmod(round(seconds), 60)
         hours = f"{minutes // 60} h {minutes % 60} min"
-        text = f"{minutes} min {rest} s" if minutes < 60 else hours
+        text = f"{minutes} min {remainder} s" if minutes < 60 else hours
     return text.replace(" ", NO_BREAK)
 
 
@@ -51,7 +51,7 @@ def tick(value: float, name: str) -> str:
 
 
 def change(value: float, name: str, unit: bool = True) -> str:
-    """How far a metric moved, in points or in its own unit, with its sign."""
+    """The change of a metric with its sign, in points or in its own unit."""
     points = f"{NO_BREAK}points" if unit else ""
     text = f"{100 * value:+.1f}{points}" if _share(name) else f"{value:+.3g}"
     return text.replace("-", MINUS)
@@ -88,7 +88,7 @@ def middle(text: str, length: int) -> str:
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether a metric is better when it is smaller."""
+    """True if a smaller value of the metric is better."""
     return name in LOWER_IS_BETTER or name.endswith("_loss")
 
 

@@ -1,4 +1,4 @@
-"""How a run's adapter is loaded without hanse, as Python to copy."""
+"""Python code to copy that loads a run's adapter without hanse."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ def usage(adapter: Path, place: str, labels: Mapping[str, object]) -> str:
     try:
         _, *around = folders(adapter)
         config, *others = [_config(folder) for folder in (adapter, *around)]
-    except (OSError, ValueError):  # a damaged folder's report still says what usual
+    except (OSError, ValueError):  # the report of a damaged folder shows the usual code
         config, others, around = {}, [], []
     task = config.get("task_type")
     auto = AUTO.get(str(task), "AutoModelForCausalLM")

@@ -1,4 +1,4 @@
-"""How a plot is drawn: as a file on white, and inside a page in the page's font and colours."""
+"""Drawing of plots: as files on white, and inside a page in the page's font and colours."""
 
 import io
 import math
@@ -24,7 +24,7 @@ INK = "#1c2430"  # text and axes; in a page they take the page's own colour
 COLOURS = ("#3b82c4", "#e08a2e", "#2f9e77", "#c4609a", "#8a7bd1", "#b59a1f")
 GREY = "#8b949e"
 PAPER = "#ffffff"
-SHOWN = 50  # clients in one plot; of more, so many are shown
+SHOWN = 50  # clients in one plot; of more, this many are shown
 NAMED = 6  # lines or parts that are told apart by colour
 MANY = 20  # rows or rounds that are drawn closer together
 WIDTH = 4.2  # inches: so narrow that its text can be read on a phone
@@ -124,7 +124,7 @@ def values(axis: Any, shown: Callable[[float], str], ticks: int = 5) -> None:
 
 
 def legend(axes: Axes) -> None:
-    """What the colours mean, above the plot, if there is more than one thing to tell apart."""
+    """A legend above the plot, if it has more than one entry."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         most = max(1, 44 // (max(map(len, labels)) + 4))  # columns that find room
@@ -167,7 +167,7 @@ def thinned(names: Sequence[str]) -> list[str]:
 
 
 def left_out(clients: Mapping[str, object]) -> str:
-    """What a caption says of the clients that are not shown."""
+    """A caption's sentence on clients that are not shown; empty if all are."""
     return f" {SHOWN} of {len(clients):,} clients are shown." if len(clients) > SHOWN else ""
 
 

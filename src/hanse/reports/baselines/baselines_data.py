@@ -40,7 +40,7 @@ def span(baselines: BaselinesRecord, line: SummaryLine) -> Span:
 
 
 def gain(baselines: BaselinesRecord, line: SummaryLine) -> Span:
-    """How much better federated training is than a line; above 0 is better for any metric."""
+    """The gain of federated training over a line; above 0 is better for any metric."""
     difference = line.against_federated
     if not baselines.higher_is_better:
         return difference

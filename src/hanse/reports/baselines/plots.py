@@ -53,7 +53,7 @@ def scores(baselines: BaselinesRecord) -> Plot | None:
 
 
 def gains(baselines: BaselinesRecord) -> Plot | None:
-    """What federation gains over each other way, with intervals."""
+    """The gains of federated training over each other kind, with intervals."""
     name = str(baselines.metric)
     others = [line for line in baselines.summary if line.name != "federated"]
     if not others or all(line.name != "federated" for line in baselines.summary):

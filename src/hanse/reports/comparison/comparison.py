@@ -1,4 +1,4 @@
-"""Several runs beside each other: what they reached, what it cost, what was set otherwise."""
+"""A comparison of runs: their scores, their costs, and the settings in which they differ."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -120,7 +120,7 @@ def _last(record: RunData, metric: str) -> Evaluation | None:
 
 
 def _difference(first: RunData, other: RunData, metric: str) -> tuple[str, Interval | None]:
-    """Why two runs cannot be paired, or the mean difference of their items."""
+    """The mean paired difference of two runs, or else the reason why they cannot be paired."""
     old, new = _last(first, metric), _last(other, metric)
     if old is None or new is None:
         return "not both were scored on their test rows after training", None
@@ -134,7 +134,7 @@ def _difference(first: RunData, other: RunData, metric: str) -> tuple[str, Inter
 
 
 def _split(record: RunData) -> tuple[Any, ...]:
-    """What tells one set of test rows from another."""
+    """Whatever determines the test rows: two runs with equal values have the same ones."""
     return (record.environment.data, *record.settings.split)
 
 
@@ -145,13 +145,13 @@ def _standing(record: RunData, metric: str) -> str:
 
 
 def _nothing_common(names: Sequence[str], found: Sequence[RunData]) -> str:
-    """What each run has, where no metric is common to two of them."""
-    said = []
+    """A remark that lists each run's metrics, if no two runs have one in common."""
+    metrics = []
     for name, record in zip(names, found, strict=True):
         scored = [n for row in record.rounds for n in (*row.test, *row.validation)]
         kept = dict.fromkeys(n for n in scored if not n.endswith("_se"))
-        said.append(f"{name} has {', '.join(kept) or 'no scores'}")
-    return f"No scores after training can be compared: {'; '.join(said)}."
+        metrics.append(f"{name} has {', '.join(kept) or 'no scores'}")
+    return f"No scores after training can be compared: {'; '.join(metrics)}."
 
 
 def _otherwise(values: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:

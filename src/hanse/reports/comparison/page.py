@@ -23,7 +23,7 @@ def write_comparison(comparison: Comparison, target: Path) -> Path:
 
 
 def table(comparison: Comparison) -> dict[str, list[str]]:
-    """What is said of each run, by what it is; in the order of the runs."""
+    """The rows of the table by their titles; each has one text for each run."""
     runs, name, unit = comparison.runs, comparison.metric, comparison.unit
     rows: dict[str, list[str]] = {}
     if name:

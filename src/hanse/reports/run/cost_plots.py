@@ -1,4 +1,4 @@
-"""What a run has cost, drawn: bytes and seconds by round."""
+"""Plots of a run's costs: bytes and seconds by round."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Where a run's bytes, seconds and floating-point operations went."""
+"""The costs of a run: bytes, seconds, memory and floating-point operations."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Costs:
 
 
 def costs(run: RunData) -> Costs:
-    """What the run has cost so far."""
+    """The costs of a run so far."""
     rounds, machine = run.rounds, run.environment
     names = dict.fromkeys(name for row in rounds for name in row.seconds)
     seconds = {name: sum(row.seconds.get(name, 0.0) for row in rounds) for name in names}
@@ -57,31 +57,31 @@ def costs(run: RunData) -> Costs:
     )
 
 
-def spent(found: Costs) -> str:
-    """Where the time went, in one sentence."""
-    total = found.total
+def spent(totals: Costs) -> str:
+    """A sentence on the seconds by kind of work."""
+    total = totals.total
     if not total:
         return ""
-    parts = sorted(((value / total, name) for name, value in found.seconds.items()), reverse=True)
-    said = [f"{formatting.percent(share)} {name}" for share, name in parts if share > 0.01]
-    return f"{formatting.seconds(total)} in all: {', '.join(said)}."
+    parts = sorted(((value / total, name) for name, value in totals.seconds.items()), reverse=True)
+    shares = [f"{formatting.percent(share)} {name}" for share, name in parts if share > 0.01]
+    return f"{formatting.seconds(total)} in all: {', '.join(shares)}."
 
 
-def computed(run: RunData, found: Costs) -> str:
-    """Where the arithmetic went, in a few sentences; "" if it was not counted."""
+def computed(run: RunData, totals: Costs) -> str:
+    """Sentences on the arithmetic of training and scoring; empty if it was not counted."""
     machine = run.environment
-    if not machine.train_flops_per_token or not found.flops or not found.flops_per_second:
+    if not machine.train_flops_per_token or not totals.flops or not totals.flops_per_second:
         return ""
     each = formatting.count(machine.train_flops_per_token, "FLOP")
     text = f"Training takes {each} a token (forward and backward, by torch's own counter)"
     if machine.forward_flops_per_token:
         text += f", scoring {formatting.count(machine.forward_flops_per_token, 'FLOP')}"
-    text += f"; all training together took {formatting.count(found.flops, 'FLOP')}, "
-    text += f"at {formatting.count(found.flops_per_second, 'FLOP/s')}."
-    if found.share is None or not machine.peak_flops:
+    text += f"; all training together took {formatting.count(totals.flops, 'FLOP')}, "
+    text += f"at {formatting.count(totals.flops_per_second, 'FLOP/s')}."
+    if totals.share is None or not machine.peak_flops:
         return text
     peak = f"{formatting.count(machine.peak_flops, 'FLOP/s')} that this machine reached in large "
     peak += "matrix products of the same precision when the run began"
-    if found.share > 1:
+    if totals.share > 1:
         return f"{text} That is more than the {peak}: other programs were at work then."
-    return f"{text} That is {formatting.percent(found.share)} of the {peak}."
+    return f"{text} That is {formatting.percent(totals.share)} of the {peak}."

@@ -1,4 +1,4 @@
-"""What a run achieved, in one sentence with its interval, and what must be said about it."""
+"""The result of a run in one sentence with its interval, and a remark where it needs one."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class Headline:
 
 
 def headline(run: RunData) -> Headline:
-    """What is to be said first of a run."""
+    """The first sentence of a run's report."""
     tests = {row.round: row.test for row in run.rounds if row.test}
     rounds = list(tests)
     first = next(iter(tests[rounds[-1]])) if rounds else ""  # of the first task

@@ -33,7 +33,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class ClientSummary:
-    """What one client did: requests to train and answers, bytes, mean loss, rows, errors."""
+    """One client's part in a run: requests to train, answers, bytes, mean loss, rows, errors."""
 
     name: str
     asked: int
@@ -94,7 +94,7 @@ def figure(folder: Path, target: Path) -> None:
 
 
 def samples(run: RunData) -> list[Compared]:
-    """What the model said before and after, of the first task that kept it."""
+    """Generated samples before and after training, of the first task that has any."""
     for scored in run.tests.values():
         first, last = scored[min(scored)], scored[max(scored)]
         pairs = zip(first.samples, last.samples, strict=False)

@@ -1,4 +1,4 @@
-"""Which client holds which rows, drawn: bars for few labels, a heat map for many."""
+"""Plot of each client's rows by label: bars for few labels, a heat map for many."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ SHADES = 8  # of a heat map
 
 
 def partition(run: RunData) -> Plot | None:
-    """Which client has how many training rows of which label."""
+    """The number of each client's training rows by label."""
     division = run.division
     if division is None or not division.clients:
         return None

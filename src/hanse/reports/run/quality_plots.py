@@ -1,4 +1,4 @@
-"""How good the model is, drawn: by round, by the clients' losses, on the clients' own rows."""
+"""Plots of the model's quality: by round, the clients' losses, and on the clients' own rows."""
 
 import math
 from collections.abc import Mapping, Sequence

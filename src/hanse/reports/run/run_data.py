@@ -65,7 +65,7 @@ class RunData:
 
     @property
     def finished(self) -> bool:
-        """Whether all rounds are done."""
+        """True if all rounds are done."""
         return self.planned is not None and self.done >= self.planned
 
 
