@@ -29,10 +29,11 @@ export OMP_NUM_THREADS ?= $(THREADS)
 demo: $(VENV)/.demo
 	$(BIN)/hanse run experiments/quickstart.yaml
 
-# End-to-end tests wait more than they compute, so there are more of them at a time than cores.
+# End-to-end tests wait more than they compute, so there are more of them at a time than cores. A
+# file stays with one worker, and its standing federation, too. The longest files come first.
 test: check $(VENV)/.demo
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not end_to_end and not gpu"
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup -m "(end_to_end or gpu) and not chaos" -rs --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "(end_to_end or gpu) and not chaos" -rs --durations=15
 
 test-extras: $(VENV)/.extras
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m extras -rs

@@ -18,7 +18,7 @@ from zoo import words
 # residual of the base model, another adapter, a second adapter of each client.
 ALGORITHMS = ["scaffold", "rolora", "fedper", "fedex_lora", "fed_sb", "ditto"]
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("the standing federation")]
+pytestmark = pytest.mark.end_to_end
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def _experiment(folder: Path, *words: str) -> Experiment:
     return load(ROOT / "experiments" / "quickstart.yaml", [*WORDS, *words, f"output_dir={folder}"])
 
 
-def _scored_by_peft(folder: Path, experiment: Experiment) -> list[float]:
+def _scored_by_peft(folder: Path, experiment: Experiment) -> tuple[float, ...]:
     """Which test rows a run's adapter gets right in a process without hanse."""
     template = experiment.data.template
     rows = [(template.replace("{text}", row.text), row.label) for row in divide(experiment).test]
@@ -70,8 +70,7 @@ def _scored_by_peft(folder: Path, experiment: Experiment) -> list[float]:
     base = locate(experiment.model.model_name_or_path)
     command = [sys.executable, "-c", PLAIN, base, str(folder / "adapter"), str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    items: list[float] = json.loads(done.stdout)
-    return items
+    return tuple(json.loads(done.stdout))
 
 
 def test_its_adapter_scores_the_same_in_plain_peft(tmp_path: Path) -> None:
