@@ -128,7 +128,7 @@ def offences(job: Job, silo: SiloSettings, model: str) -> Iterator[str]:
         "steps": steps <= 20,
         "batch": values["train"]["per_device_train_batch_size"] <= 32,
         "scored": not run.evaluation.clients or max(_widths(values)) <= 32,
-        "seen": run.train.seen(ROWS.train) <= 160,
+        "seen": run.train.examples_per_round(ROWS.train) <= 160,
         "algorithm": {*values["algorithm"]} <= {"fedavg", "fedprox"},
         "adapter": {*values["adapter"]} == {"lora"},
         "objective": {*values["objective"]} == {"classify"},
