@@ -62,7 +62,9 @@ def test_what_a_folder_has_beside_trained_tensors_is_taken_as_peft_takes_it(
     again = load(experiment_file, [f"adapter={{from: {folder}}}", "seed=5"])
     if method == "shira":
         for opened in (lambda: find(folder).learner(Resources(), {}), lambda: simulate(again)):
-            with pytest.raises(UserError, match="shira_indices that does not follow from its settings"):
+            with pytest.raises(
+                UserError, match="shira_indices that does not follow from its settings"
+            ):
                 opened()
         return
     base = AutoModelForCausalLM.from_pretrained(tiny_llama)
