@@ -1,7 +1,7 @@
 """Variants of a baseline comparison: ordinary runs with settings derived from one experiment.
 
 All variants have the experiment's rounds, division, model, adapter, and learning rate with its
-schedule. What differs is whose rows are trained on, and how many examples a round has:
+schedule. They differ in the clients whose rows they train on, and in the examples of a round:
 
 federated                the experiment itself
 alone-<client>           one client, as long as it trains in the federation
@@ -10,14 +10,14 @@ centralised              all rows in one place, in as many steps as a client doe
                          batches of all clients of a round at once
 centralised-small-batch  all rows in one place, at the batch size of one client
 
-An optimizer begins afresh in each round unless `train.optimizer_state` is `keep`. Since all
-variants have the same rounds, it is reset as often in each: between two resets a client alone and
+An optimizer starts fresh in each round unless `train.optimizer_state` is `keep`. All variants have
+the same rounds, so their optimizers are reset equally often. Between two resets a client alone and
 the centralised variant make as many updates as a client of the federation does. The longer variants
 and the small batch make as many as all clients together, which is more updates in a row.
 
-How long is counted in examples, so that it means the same where a round is measured in steps and
-where it is measured in passes: with S steps in each of R rounds, a client alone does S steps a
-round, and n·S as long as all n together. A round is rounded up to whole steps.
+The length of training is counted in examples, which compares rounds that are measured in steps with
+rounds that are measured in passes. With S steps in each round, a client alone does S steps in a
+round, and n·S steps for "as long as all n clients together". A round is rounded up to whole steps.
 """
 
 import math
@@ -43,7 +43,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One run of a baseline comparison; client: who trains alone, None if all rows are used."""
+    """One run of a baseline comparison. client: the one that trains alone; None: all rows."""
 
     kind: str
     client: str | None
@@ -73,43 +73,48 @@ def name_of(kind: str, client: str | None) -> str:
 def variants(
     experiment: Experiment, sizes: Mapping[str, int], seed: int, home: Path
 ) -> list[Variant]:
-    """One seed's variants, in the order in which they are run.
+    """One seed's variants, in the order of their runs.
 
-    sizes: training rows of each client. home: the folder that holds the runs' folders.
+    sizes: training rows of each client. home: the folder of the runs' folders.
     """
-    trains = {name: experiment.for_client(name).train for name in sizes}
-    own = {
-        name: trains[name].examples_per_round(rows) for name, rows in sizes.items()
-    }  # examples of a round
-    asked = taking_part(len(experiment.client_names), experiment.fraction_train)
-    together = round(sum(own.values()) * asked / len(sizes))
-    wide = experiment.train.gradient_accumulation_steps * asked
-    joint = replace(experiment.train, gradient_accumulation_steps=wide)
-    plain: list[tuple[str, str | None, TrainingSettings]] = [
-        *(("alone", n, lasting(trains[n], own[n], rows)) for n, rows in sizes.items()),
-        *(("alone-longer", n, lasting(trains[n], together, rows)) for n, rows in sizes.items()),
-    ]
-    rows = sum(sizes.values())
-    plain.append(("centralised", None, lasting(joint, together, rows)))
-    plain.append(("centralised-small-batch", None, lasting(experiment.train, together, rows)))
     values = experiment.resolved()
     values["evaluation"] = {**values["evaluation"], "test": True}  # scores the base model, too
-    found = [Variant("federated", None, _placed(values, seed, home / "federated"))]
-    for kind, client, train in plain:
+    result = [Variant("federated", None, _placed(values, seed, home / "federated"))]
+    for kind, client, train in _baseline_training(experiment, sizes):
         changed = _plain(values, train, client)
-        found.append(Variant(kind, client, _placed(changed, seed, home / name_of(kind, client))))
-    return found
+        placed = _placed(changed, seed, home / name_of(kind, client))
+        result.append(Variant(kind, client, placed))
+    return result
+
+
+def _baseline_training(
+    experiment: Experiment, sizes: Mapping[str, int]
+) -> list[tuple[str, str | None, TrainingSettings]]:
+    """Kind, client and training settings of each variant without federation."""
+    train = {name: experiment.for_client(name).train for name in sizes}
+    examples = {name: train[name].examples_per_round(rows) for name, rows in sizes.items()}
+    clients = taking_part(len(experiment.client_names), experiment.fraction_train)
+    together = round(sum(examples.values()) * clients / len(sizes))
+    accumulated = experiment.train.gradient_accumulation_steps * clients
+    joint = replace(experiment.train, gradient_accumulation_steps=accumulated)
+    all_rows = sum(sizes.values())
+    return [
+        *(("alone", n, lasting(train[n], examples[n], rows)) for n, rows in sizes.items()),
+        *(("alone-longer", n, lasting(train[n], together, rows)) for n, rows in sizes.items()),
+        ("centralised", None, lasting(joint, together, all_rows)),
+        ("centralised-small-batch", None, lasting(experiment.train, together, all_rows)),
+    ]
 
 
 def lasting(train: TrainingSettings, examples: int, rows: int) -> TrainingSettings:
-    """These settings for rounds of so many examples each, drawn from so many rows."""
+    """These settings with rounds of a number of examples, drawn from a number of rows."""
     if train.max_steps is None:
         return replace(train, num_train_epochs=examples / rows)
     return replace(train, max_steps=math.ceil(examples / train.batch))
 
 
 def refuse(experiment: Experiment) -> None:
-    """Raise UserError for an experiment of which no baseline comparison can be made."""
+    """Raise UserError for an experiment that allows no baseline comparison."""
     names = experiment.client_names
     if len(names) < 2:
         raise UserError(
@@ -135,14 +140,14 @@ def refuse(experiment: Experiment) -> None:
 
 
 def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) -> dict[str, Any]:
-    """Settings of plain fine-tuning: one client or all rows, nothing combined.
+    """Settings of plain fine-tuning, of one client or of all rows.
 
-    A federated algorithm has nothing to do there: a proximal term or a server's optimizer would
-    only disturb what the variant stands for.
+    There is nothing to combine, so the algorithm is fedavg: a proximal term or a server's optimizer
+    would only disturb the baseline.
     """
     clients = {name: dict(over) for name, over in values["clients"].items()}
     if client in clients:
-        clients[client].pop("train", None)  # is in `train` already
+        clients[client].pop("train", None)  # `train` has it already
     return {
         **values,
         "fraction_train": 1.0,

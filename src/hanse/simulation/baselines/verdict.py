@@ -1,4 +1,4 @@
-"""What a baseline comparison's figures say, and no more than they say, in a few words."""
+"""The verdict of a baseline comparison, in one or two sentences."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ POOLED = {"centralised": "the joint batch", "centralised-small-batch": "a silo's
 
 
 def verdict(figures: BaselinesRecord) -> str:
-    """One or two sentences: whether federation pays, by the intervals over seeds.
+    """The answer to whether federation pays, by the intervals over seeds.
 
-    It pays if it is better than the base model, than the silos alone and than silos alone that
-    train as long as all together, each by a difference whose interval is above 0; it does not pay
-    if it is worse than one of them by such a difference; everything else is not clear.
+    Federation is compared with the base model, with the silos alone, and with silos alone that
+    train as long as all together. It pays if the interval of each difference is above 0. It does
+    not pay if the interval of one difference is below 0. Otherwise the answer is not clear.
     """
     lines = {line.name: line for line in figures.summary}
     done = f"{figures.done} of {figures.planned} variants are done"
@@ -39,7 +39,7 @@ def verdict(figures: BaselinesRecord) -> str:
 
 
 def _gain(difference: Span) -> Span:
-    """Federated minus the other, from the other minus federated."""
+    """Reverse a difference: the other minus federated becomes federated minus the other."""
     value = 0.0 - difference.value
     if difference.low is None or difference.high is None:
         return Span(value)
@@ -47,7 +47,7 @@ def _gain(difference: Span) -> Span:
 
 
 def _head(gains: Sequence[Span], sign: int) -> str:
-    """The answer; sign: 1 if a higher score is better, else -1."""
+    """The first clause of the verdict. sign: 1 if a higher score is better, else -1."""
     bounds = [
         sorted((sign * gain.low, sign * gain.high))
         for gain in gains
