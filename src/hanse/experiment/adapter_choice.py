@@ -71,8 +71,8 @@ def resolved_adapter(adapter: dict[str, Any]) -> dict[str, Any]:
 
     A method of PEFT stands under PEFT's name for it, so that an override merges with its settings.
     """
-    chosen = {name: settings for name, settings in adapter.items() if settings is not None}
-    method = chosen.get("peft", {}).get("method")
+    kinds = {name: settings for name, settings in adapter.items() if settings is not None}
+    method = kinds.get("peft", {}).get("method")
     if method in methods() and method not in AnyAdapter.model_fields:
-        return {method: chosen["peft"]["settings"]}
-    return chosen
+        return {method: kinds["peft"]["settings"]}
+    return kinds

@@ -101,8 +101,9 @@ def merge(values: Mapping[str, Any], over: Mapping[str, Any], place: Place = ())
 def _with(values: Any, keys: Place, value: Any, place: Place) -> Values:
     """Set one value deep inside; a plain value on the way to it is replaced by a section."""
     result = dict(values) if isinstance(values, Mapping) else {}
-    key, rest = keys[0], keys[1:]
+    key, inner = keys[0], keys[1:]
     if place in CHOICES and key not in result:
         result = {}
-    result[str(key)] = _with(result.get(str(key)), rest, value, (*place, key)) if rest else value
-    return result
+    if inner:
+        value = _with(result.get(str(key)), inner, value, (*place, key))
+    return {**result, str(key): value}

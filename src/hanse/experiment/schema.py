@@ -120,8 +120,8 @@ class Experiment(SettingsModel):
             return [POOLED]
         if self.participants is None:
             return self.client_names
-        chosen = set(self.participants)
-        return [name for name in self.client_names if name in chosen]
+        names = set(self.participants)
+        return [name for name in self.client_names if name in names]
 
     @property
     def client_names(self) -> list[str]:

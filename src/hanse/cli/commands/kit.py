@@ -35,9 +35,9 @@ HERE = Path("kit")
 @app.command()
 def init(host: Hosts = None, days: Days = 365, kit: Kit = HERE) -> None:
     """On the server: make its certificate authority, its certificate and its signing key."""
-    made = kits.init(kit, host or [], days)
+    server = kits.init(kit, host or [], days)
     console.print(f"made     {kit}, the server's kit; back it up, and keep it to yourself")
-    console.print(f"server   {keys.fingerprint(keys.line(made.signing.public_key()))}")
+    console.print(f"server   {keys.fingerprint(keys.line(server.signing.public_key()))}")
     console.print("next     hanse kit enrol SILO.pub, for each silo's file", soft_wrap=True)
 
 

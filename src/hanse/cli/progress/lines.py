@@ -50,7 +50,7 @@ def log_lines(state: ProgressState, silence: float = SILENCE) -> Iterator[None]:
 
 
 def _place(state: ProgressState) -> tuple[object, ...]:
-    """How far the command is; equal as long as nothing changes."""
+    """The progress of the command as a value that is equal while nothing changes."""
     job = state.job
     return state.rounds, state.clients, job and (job.identity, job.done)
 

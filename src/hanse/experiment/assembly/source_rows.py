@@ -67,8 +67,9 @@ def official(data: Data, split: str, remark: Remark) -> list[Row] | None:
 
 def kind(experiment: Experiment) -> str:
     """The kind of an experiment's rows, such as "messages" or "labelled"."""
-    own = experiment.brings_own_data
-    first = experiment.for_client(experiment.client_names[0]) if own else experiment
+    first = experiment
+    if experiment.brings_own_data:
+        first = experiment.for_client(experiment.client_names[0])
     return _rows(first.data, first.data.path, TRAIN, lambda remark: None)[0].kind
 
 
