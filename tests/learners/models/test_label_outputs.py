@@ -191,7 +191,7 @@ def test_a_folder_that_does_not_say_is_asked_for(tiny_bert: Path, tmp_path: Path
     (folder / "labels.json").unlink()
     alone = tmp_path / "alone"
     shutil.copytree(folder, alone)
-    with pytest.raises(UserError, match="says which label each output is; name them all"):
+    with pytest.raises(UserError, match="names the labels of its outputs; name them all"):
         find(alone)
     named = find(alone, ["data.labels={bad: bad, good: good}"])
     assert list(named.experiment.data.labels) == ["bad", "good"]
