@@ -120,7 +120,7 @@ def test_what_clients_keep_is_not_saved_and_the_card_says_so(
     assert [place.name for place in folders(folder / "adapter")] == ["adapter", "lora"]
     card = (folder / "adapter" / "README.md").read_text()
     assert "its own `ia3`; it never leaves the client" in card
-    assert "its own of 4 tensors, such as" in card and "bottleneck_down" in card
+    assert "its own version of 4 tensors, such as" in card and "bottleneck_down" in card
     assert _adapted(folder) == pytest.approx(_losses(folder, 2), abs=1e-4)
 
 

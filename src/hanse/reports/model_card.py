@@ -20,7 +20,7 @@ def model_card(
     left: Sequence[str] = (),
     personal: Sequence[str] = (),
 ) -> str:
-    """Markdown that tells what the adapter is, how it was made, how good it is, how to load it.
+    """A model card in Markdown: the adapter, its training, its scores, and code that loads it.
 
     settings: the experiment, resolved. clients: how many took part.
     adapter: the folder where it is. left: kinds of adapters that each client keeps, and that are

@@ -36,8 +36,12 @@ class MLflow(Tracker):
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # seven take four minutes
         own = f"sqlite:///{run.folder.resolve() / 'mlflow.db'}"
         client = MlflowClient(os.environ.get(URI) or own)
-        found = client.get_experiment_by_name(self.experiment)
-        home = found.experiment_id if found else client.create_experiment(self.experiment)
+        known_experiment = client.get_experiment_by_name(self.experiment)
+        home = (
+            known_experiment.experiment_id
+            if known_experiment
+            else client.create_experiment(self.experiment)
+        )
         known = client.search_runs([home], f"tags.`{TAG}` = '{run.id}'")
         if known:
             client.update_run(known[0].info.run_id, "RUNNING")
@@ -54,8 +58,8 @@ class _Run(Following):
     id: str
 
     def __post_init__(self) -> None:
-        told = self.client.get_metric_history(self.id, "tokens_per_second")  # of every round
-        self.last = max((metric.step for metric in told), default=-1)
+        history = self.client.get_metric_history(self.id, "tokens_per_second")  # of every round
+        self.last = max((metric.step for metric in history), default=-1)
 
     def note(self, run: Tracked) -> None:
         """Show the run's settings."""
@@ -71,8 +75,8 @@ class _Run(Following):
         from mlflow.entities import Metric
 
         context = int(1000 * time)
-        told = [Metric(_allowed(name), value, context, round) for name, value in metrics.items()]
-        for batch in _batches(told):
+        logged = [Metric(_allowed(name), value, context, round) for name, value in metrics.items()]
+        for batch in _batches(logged):
             self.client.log_batch(self.id, metrics=batch)
 
     def close(self, finished: bool) -> None:

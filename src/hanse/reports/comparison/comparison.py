@@ -53,28 +53,30 @@ class Comparison:
 
 def compare(folders: Sequence[Path]) -> Comparison:
     """Run folders beside each other; raises UserError if they are not two or more."""
-    found = [_read(folder) for folder in folders]
-    if len(found) < 2 or len({record.folder.resolve() for record in found}) < len(found):
+    runs_data = [_read(folder) for folder in folders]
+    if len(runs_data) < 2 or len({record.folder.resolve() for record in runs_data}) < len(
+        runs_data
+    ):
         raise UserError("a comparison takes two different runs or more; name their folders.")
-    names = [record.folder.resolve().name for record in found]
+    names = [record.folder.resolve().name for record in runs_data]
     if len(set(names)) < len(names):
-        names = [str(record.folder) for record in found]
-    metric, split = _common(found)
-    remarks = [] if metric else [_nothing_common(names, found)]
-    first = _last(found[0], metric)
+        names = [str(record.folder) for record in runs_data]
+    metric, split = _common(runs_data)
+    remarks = [] if metric else [_nothing_common(names, runs_data)]
+    first = _last(runs_data[0], metric)
     runs = []
-    for name, record in zip(names, found, strict=True):
+    for name, record in zip(names, runs_data, strict=True):
         scores = _scores(record, metric, split)
         value, error = scores.get(metric), scores.get(f"{metric}_se")
         reason, difference = "", None
         if metric and value is None:
             remarks.append(f"{name} has no {split} score to show: {_standing(record, metric)}.")
-        elif metric and record is not found[0]:
-            reason, difference = _difference(found[0], record, metric)
+        elif metric and record is not runs_data[0]:
+            reason, difference = _difference(runs_data[0], record, metric)
             remarks += [f"{name} has no paired difference: {reason}."] if reason else []
         runs.append(Contender(name, record, costs(record), value, error, difference))
     unit = measured(first) if first else ""
-    settings = _otherwise([record.settings.values for record in found])
+    settings = _otherwise([record.settings.values for record in runs_data])
     return Comparison(tuple(runs), metric, split, unit, settings, tuple(remarks))
 
 
@@ -87,11 +89,11 @@ def _read(folder: Path) -> RunData:
     return read(folder)
 
 
-def _common(found: Sequence[RunData]) -> tuple[str, str]:
+def _common(runs_data: Sequence[RunData]) -> tuple[str, str]:
     """The metric and split that most runs have been scored with after training."""
     counts: dict[tuple[str, str], int] = {}
     for split in ("test", "validation"):
-        for record in found:
+        for record in runs_data:
             names = {name for row in record.rounds if row.round for name in getattr(row, split)}
             ordered = [n for row in record.rounds for n in getattr(row, split)]
             for name in dict.fromkeys(ordered):
@@ -144,10 +146,10 @@ def _standing(record: RunData, metric: str) -> str:
     return f"{metric} was not measured"
 
 
-def _nothing_common(names: Sequence[str], found: Sequence[RunData]) -> str:
+def _nothing_common(names: Sequence[str], runs_data: Sequence[RunData]) -> str:
     """A remark that lists each run's metrics, if no two runs have one in common."""
     metrics = []
-    for name, record in zip(names, found, strict=True):
+    for name, record in zip(names, runs_data, strict=True):
         scored = [n for row in record.rounds for n in (*row.test, *row.validation)]
         kept = dict.fromkeys(n for n in scored if not n.endswith("_se"))
         metrics.append(f"{name} has {', '.join(kept) or 'no scores'}")
@@ -164,15 +166,15 @@ def _otherwise(values: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
     """Settings by dotted key; a part is one setting, with its own in brackets."""
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for key, value in values.items():
         if key in PARTS and isinstance(value, dict):
-            found[f"{before}{key}"] = ", ".join(_part(*chosen) for chosen in value.items())
+            flat[f"{before}{key}"] = ", ".join(_part(*chosen) for chosen in value.items())
         elif isinstance(value, dict) and value:
-            found |= _flat(value, f"{before}{key}.")
+            flat |= _flat(value, f"{before}{key}.")
         else:
-            found[f"{before}{key}"] = value if isinstance(value, str) else json.dumps(value)
-    return found
+            flat[f"{before}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat
 
 
 def _part(name: str, settings: Any) -> str:

@@ -37,8 +37,8 @@ def time(run: RunData) -> Plot | None:
     if not whole:
         return None
     small = [name for name in kinds if sum(spent[name]) < LEAST * whole]
-    rest = [sum(values) for values in zip(*(spent.pop(name) for name in small), strict=True)]
-    spent |= {"other": rest} if rest else {}
+    others = [sum(values) for values in zip(*(spent.pop(name) for name in small), strict=True)]
+    spent |= {"other": others} if others else {}
 
     def paint(axes: Axes) -> None:
         _bars(axes, run.rounds, spent)

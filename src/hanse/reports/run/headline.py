@@ -26,7 +26,7 @@ def headline(run: RunData) -> Headline:
     tests = {row.round: row.test for row in run.rounds if row.test}
     rounds = list(tests)
     first = next(iter(tests[rounds[-1]])) if rounds else ""  # of the first task
-    for scored in sorted(run.tests.values(), key=lambda found: not _has(found, first)):
+    for scored in sorted(run.tests.values(), key=lambda by_round: not _has(by_round, first)):
         if len(rounds) > 1 and rounds[0] in scored and rounds[-1] in scored:
             return _gained(scored[rounds[0]], scored[rounds[-1]])
     validated = [row.validation for row in run.rounds if row.validation]
@@ -45,13 +45,13 @@ def headline(run: RunData) -> Headline:
 def measured(scored: Evaluation) -> str:
     """The metric of which the items' values are the parts: their mean is the metric's value."""
     mean = sum(scored.items) / max(1, len(scored.items))
-    alike = [name for name, v in scored.metrics.items() if math.isclose(v, mean, abs_tol=1e-9)]
+    matching = [name for name, v in scored.metrics.items() if math.isclose(v, mean, abs_tol=1e-9)]
     # Perplexity's items are the examples' mean losses, whose mean is not the tokens' mean.
-    return next(iter([*alike, *scored.metrics]), "score")
+    return next(iter([*matching, *scored.metrics]), "score")
 
 
 def _has(scored: Mapping[int, Evaluation], name: str) -> bool:
-    return any(name in found.metrics for found in scored.values())
+    return any(name in evaluation.metrics for evaluation in scored.values())
 
 
 def _gained(before: Evaluation, after: Evaluation) -> Headline:

@@ -55,16 +55,16 @@ def write_report(folder: Path) -> Path:
     pictures = {plot.name: plotting.draw(plot) for plot in plots if plot}
     if pictures:
         plotting.keep(pictures.values(), folder / "plots")
-    found = costs(run)
+    totals = costs(run)
     page = render(
         "run/run",
         run=run,
         headline=headline(run),
         metric=metric(run),
         pictures=pictures,
-        costs=found,
-        spent=spent(found),
-        computed=computed(run, found),
+        costs=totals,
+        spent=spent(totals),
+        computed=computed(run, totals),
         samples=samples(run),
         usage=usage(folder / "adapter", repr(f"{folder}/adapter"), run.settings.labels),
         clients=clients(run),
@@ -98,13 +98,13 @@ def samples(run: RunData) -> list[Compared]:
     for scored in run.tests.values():
         first, last = scored[min(scored)], scored[max(scored)]
         pairs = zip(first.samples, last.samples, strict=False)
-        found = [
+        compared = [
             Compared(new.prompt, new.answer, old.said if len(scored) > 1 else "", new.said)
             for old, new in pairs
             if old.prompt == new.prompt
         ]
-        if found:
-            return found
+        if compared:
+            return compared
     return []
 
 
