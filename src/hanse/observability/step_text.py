@@ -53,7 +53,7 @@ def detail(job: Job) -> str:
 
 
 def silo_activity(silo: SiloActivity) -> str:
-    """What a silo is doing, and for how long."""
+    """The state of a silo, and its duration."""
     match silo.state:
         case SiloState.NEVER_SEEN:
             return "never seen"

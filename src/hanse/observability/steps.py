@@ -33,7 +33,7 @@ class Activity(Enum):
 
 
 class SiloState(Enum):
-    """What a silo is doing, as far as its server can tell."""
+    """The state of a silo, as far as its server knows."""
 
     NEVER_SEEN = auto()
     GONE = auto()

@@ -153,7 +153,7 @@ class Outbox:
         return sign(body, stamp, self.key)
 
 
-class Heard(NamedTuple):
+class Accepted(NamedTuple):
     """The accepted messages of one run: the highest sequence of each sender, and the last time."""
 
     sequences: dict[str, int]
@@ -176,11 +176,11 @@ class Inbox:
     file: Path
     skew: float = SKEW
     clock: Callable[[], float] = time.time
-    _seen: dict[str, Heard] = field(init=False)  # by run
+    _seen: dict[str, Accepted] = field(init=False)  # by run
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
-        self._seen = _kept(self.file)
+        self._seen = _stored(self.file)
 
     def open(self, message: bytes, run: str | None = None) -> tuple[Stamp, bytes]:
         """The stamp and body of a message to the owner; raises Untrusted with the reason.
@@ -211,32 +211,35 @@ class Inbox:
         """Store a message's sequence; raises Untrusted if this or a later one was stored before."""
         now = self.clock()
         with self._lock:
-            former = self._seen.get(stamp.run, Heard({}, now))
+            former = self._seen.get(stamp.run, Accepted({}, now))
             if stamp.sequence <= former.sequences.get(stamp.sender, -1):
                 raise Untrusted(
                     f"the message of {stamp.sender} came before, or after a later one; it is not "
                     "taken again"
                 )
             # Messages of a forgotten run are refused by their time.
-            kept = {run: heard for run, heard in self._seen.items() if now - heard.time < KEPT}
-            if stamp.run not in kept and len(kept) >= MOST_RUNS:
+            recent = {run: seen for run, seen in self._seen.items() if now - seen.time < KEPT}
+            if stamp.run not in recent and len(recent) >= MOST_RUNS:
                 raise Untrusted(
                     f"the message of {stamp.sender} is of one run more than the {MOST_RUNS:,} of "
                     "the last 24 hours"
                 )
             sequences = {**former.sequences, stamp.sender: stamp.sequence}
-            self._seen = {**kept, stamp.run: Heard(sequences, max(now, stamp.time, former.time))}
+            last = max(now, stamp.time, former.time)
+            self._seen = {**recent, stamp.run: Accepted(sequences, last)}
             atomic_files.write(self.file, json.dumps(self._seen).encode(), private=True)
 
 
-def _kept(file: Path) -> dict[str, Heard]:
+def _stored(file: Path) -> dict[str, Accepted]:
     """The sequences in a file; raises UserError for a damaged one, since replays would pass."""
     if (data := atomic_files.read(file)) is None:
         return {}
     try:
         runs = json_text.parse(data)
         return {
-            str(run): Heard({str(name): int(last) for name, last in senders.items()}, float(time))
+            str(run): Accepted(
+                {str(name): int(last) for name, last in senders.items()}, float(time)
+            )
             for run, (senders, time) in runs.items()
         }
     except (ValueError, AttributeError, TypeError, RecursionError):

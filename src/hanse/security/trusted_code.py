@@ -132,8 +132,8 @@ def _remember(file: Path, digest: str) -> None:
         with explained(record):
             atomic_files.make(record.parent, private=True)
         with atomic_files.alone(record):
-            kept = {path: d for path, d in _known().items() if os.path.exists(path)}
-            text = json.dumps({**kept, str(file): digest}, indent=2)
+            existing = {path: d for path, d in _known().items() if os.path.exists(path)}
+            text = json.dumps({**existing, str(file): digest}, indent=2)
             atomic_files.write(record, text.encode(), private=True)
     except (UserError, RuntimeError) as error:  # without a home folder
         log.warning("to go on with this run, add --trust: %s", error)

@@ -43,7 +43,7 @@ def page(
         name=name,
         model=model,
         plan=plan,
-        own=sources if len(sources) > 1 else {},
+        silos=sources if len(sources) > 1 else {},
         source=first,
         held=held,
         aside=ASIDE,
