@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from hanse.journal.records import ClientRecord, Traffic
-from hanse.observability.requests import SIMULATED
+from hanse.observability.requests import SIMULATED, request_id
 from hanse.tensors.serialization import Numbers
 
 
@@ -27,7 +27,7 @@ class Ledger:
     def sent(self, client: str, kind: str, size: int) -> None:
         """Note that a request of `size` bytes was sent to a client."""
         self._last[client, kind] = len(self.records)
-        self.records.append(ClientRecord(0, client, kind, down=size))
+        self.records.append(ClientRecord(0, client, kind, down=size, sent_at=time.time()))
 
     def received(
         self, client: str, kind: str, size: int, numbers: Numbers, error: str = ""
@@ -43,11 +43,20 @@ class Ledger:
             up=record.up + size,
             numbers={**record.numbers, **numbers},
             error=error or record.error,
+            answered_at=time.time(),
         )
 
     def refused(self, client: str, kind: str, of: int, size: int) -> None:
         """Note a reply to a request of round `of` that came too late, or came again."""
-        self.records.append(ClientRecord(0, client, kind, late=of, unused=size))
+        self.records.append(
+            ClientRecord(0, client, kind, late=of, unused=size, answered_at=time.time())
+        )
+
+    def _of_round(self, record: ClientRecord, round: int) -> ClientRecord:
+        """A record as one of a round; the request of a late reply has the round that it was in."""
+        requested = round if record.late is None else record.late
+        name = request_id(self.run_id, requested, record.client, record.kind)
+        return replace(record, round=round, request_id=name)
 
     @contextmanager
     def time(self, work: str) -> Iterator[None]:
@@ -69,7 +78,7 @@ class Ledger:
 
     def take(self, round: int) -> tuple[list[ClientRecord], dict[str, float]]:
         """The records and seconds so far, as those of a round; the ledger begins anew."""
-        records = [replace(record, round=round) for record in self.records]
+        records = [self._of_round(record, round) for record in self.records]
         seconds = dict(self.seconds)
         self.records, self._last, self.seconds = [], {}, defaultdict(float)
         return records, seconds

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt
 
 ROUNDS = "metrics.jsonl"  # one RoundRecord a line
 LEDGER = "ledger.jsonl"  # one ClientRecord a line
+DEPLOYED = "deployed-as"  # the name by which silos know the run
 DIVISION = "division.json"  # a DivisionRecord
 ENVIRONMENT = "machine.json"  # an EnvironmentRecord
 
@@ -86,6 +87,8 @@ class ClientRecord:
     kind: of the request, such as "train" or "evaluate". down, up: bytes of request and reply.
     numbers: what the client reported; in the file they stand beside the other keys.
     error: why the reply was not used; empty if it was, or if none came.
+    request_id: the name of the request in all logs. sent_at, answered_at: when the server sent the
+        request and received the reply.
     late, unused: of a reply that came after its round or twice, the round that it belongs to, and
         its bytes; None of any other.
     """
@@ -97,6 +100,9 @@ class ClientRecord:
     up: Size = 0
     numbers: Metrics = field(default_factory=dict)
     error: str = ""
+    request_id: str = ""
+    sent_at: Timestamp | None = None
+    answered_at: Timestamp | None = None
     late: RoundNumber | None = None
     unused: Size | None = None
 

@@ -35,8 +35,6 @@ from hanse.tensors import json_text
 
 log = logging.getLogger(__name__)
 
-DEPLOYED = "deployed-as"
-
 
 class Journal:
     """One run's folder, open for writing by one process at a time."""

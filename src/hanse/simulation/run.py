@@ -16,7 +16,8 @@ from hanse.experiment.assembly.execute import go, reserved
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment, build_trackers
 from hanse.journal import environment, yaml_text
-from hanse.journal.run_folder import DEPLOYED, Journal
+from hanse.journal.records import DEPLOYED
+from hanse.journal.run_folder import Journal
 from hanse.journal.tracking import refuse_missing
 from hanse.learners import flops
 from hanse.learners.models.precision import read

@@ -31,7 +31,8 @@ from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import Resources, adapter_settings
 from hanse.experiment.schema import Experiment, build_algorithm, build_objective, build_trackers
 from hanse.journal import environment, yaml_text
-from hanse.journal.run_folder import DEPLOYED, Journal
+from hanse.journal.records import DEPLOYED
+from hanse.journal.run_folder import Journal
 from hanse.journal.tracking import refuse_missing
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.models.model_hash import hash_of
