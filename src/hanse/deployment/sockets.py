@@ -21,32 +21,32 @@ Frame = tuple[dict[str, Any], bytes]
 
 
 def pack(head: Mapping[str, Any], body: bytes) -> bytes:
-    """A frame as bytes."""
+    """The frame of a head and a body, as bytes."""
     data = json.dumps(head).encode()
     return HEAD.pack(len(data), len(body)) + data + body
 
 
 def unpack(data: bytes) -> Frame:
-    """The frame that bytes are; raises ValueError for anything else."""
+    """The head and body of a frame in bytes; raises ValueError for anything else."""
     if len(data) < HEAD.size:
         raise ValueError("these bytes are too few for a frame")
     size, length = HEAD.unpack(data[: HEAD.size])
     start = HEAD.size + size
     if size > MOST or len(data) != start + length:
-        raise ValueError("these bytes are no frame: their lengths are not what they say")
+        raise ValueError("these bytes are no frame: they are longer or shorter than they declare")
     try:
         head = json_text.parse(data[HEAD.size : start])
     except (ValueError, RecursionError):
         raise ValueError("these bytes are no frame: their head cannot be read") from None
     if not isinstance(head, dict):
-        raise ValueError("these bytes are no frame: their head has no names")
+        raise ValueError("these bytes are no frame: their head is no JSON object")
     return head, data[start:]
 
 
 class Connection:
-    """One connection, over which frames pass both ways: a head, and a body if there is one.
+    """A connection that carries frames in both directions: a head, and a body if it has one.
 
-    `multiprocessing` frames the bytes; its own messages, which are pickled, are never read.
+    `multiprocessing` frames the bytes. Its own messages, which are pickled, are never read.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -54,18 +54,18 @@ class Connection:
         self._bytes = connection.Connection(os.dup(sock.fileno()))
 
     def send(self, head: Mapping[str, Any], body: bytes = b"") -> None:
-        """Send one frame; raises OSError if nobody is there any more."""
+        """Send one frame; raises OSError if the other side is gone."""
         self._bytes.send_bytes(json.dumps([head, bool(body)]).encode())
-        if body:  # nothing may be sent to who has heard all, and is gone
+        if body:  # the other side may close as soon as it has received a head without a body
             self._bytes.send_bytes(body)
 
     def cut(self) -> None:
-        """Let whoever waits here see the end."""
+        """Wake whoever waits for a frame here, with EOFError."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def receive(self) -> Frame:
-        """The next frame; raises EOFError when the other side is gone, or speaks otherwise."""
+        """The next frame; raises EOFError if the other side is gone, or sends no frames."""
         try:
             head, more = json_text.parse(self._bytes.recv_bytes(MOST))
             return dict(head), self._bytes.recv_bytes() if more else b""
@@ -73,7 +73,7 @@ class Connection:
             raise EOFError(f"the other side is gone, or sends no frames: {error}") from None
 
     def waiting(self, seconds: float) -> bool:
-        """Whether a frame, or the end, comes within so many seconds."""
+        """Return true if a frame or the end comes within so many seconds."""
         return self._bytes.poll(seconds)
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class Connection:
 
 
 class Listener:
-    """Where lines come in; the path of its socket is this user's alone."""
+    """Accepts connections at a Unix socket in a folder that only this user may enter."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "door"
@@ -91,38 +91,38 @@ class Listener:
         self._socket.bind(str(self.path))
         self._socket.listen()
 
-    def enter(self, seconds: float) -> Connection | None:
-        """The next line that comes in within so many seconds."""
+    def accept(self, seconds: float) -> Connection | None:
+        """The next connection within so many seconds; None if there is none."""
         self._socket.settimeout(seconds)
         try:
-            found, _ = self._socket.accept()
+            accepted, _ = self._socket.accept()
         except TimeoutError:
             return None
-        found.settimeout(None)
-        return Connection(found)
+        accepted.settimeout(None)
+        return Connection(accepted)
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Accept no connections any more."""
         self._socket.close()
 
 
 @contextmanager
-def door() -> Iterator[Listener]:
-    """A door in a folder of its own: the path of a socket must be short, 107 bytes at most."""
+def listening() -> Iterator[Listener]:
+    """A listener in a temporary folder: the path of a socket may have 107 bytes at most."""
     with tempfile.TemporaryDirectory(prefix="hanse-") as folder:
-        opened = Listener(Path(folder))
+        listener = Listener(Path(folder))
         try:
-            yield opened
+            yield listener
         finally:
-            opened.close()
+            listener.close()
 
 
-def call(path: str) -> Connection:
-    """A line to the door at a path; raises OSError if nobody opens."""
-    found = socket.socket(socket.AF_UNIX)
+def connect(path: str) -> Connection:
+    """A connection to the listener at a path; raises OSError if there is none."""
+    client = socket.socket(socket.AF_UNIX)
     try:
-        found.connect(path)
+        client.connect(path)
     except OSError:
-        found.close()
+        client.close()
         raise
-    return Connection(found)
+    return Connection(client)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hanse.deployment.flower.fleet_only import App, Receive, Send, fleet_only
-from hanse.deployment.flower.fork_client import NURSERY
+from hanse.deployment.flower.fork_client import FORK_SERVER
 from hanse.deployment.flower.home import FlowerHome
 from hanse.deployment.flower.launcher import SERVER
 from hanse.deployment.flower.processes import ManagedProcess, await_port, free_port
@@ -122,7 +122,9 @@ def superlink(request: pytest.FixtureRequest, tmp_path: Path, kit: ServerKit) ->
         for name, file in zip(names, kit.certificates, strict=True):
             words += [name, str(file)]
         words += ["--enable-supernode-auth"]
-    child = ManagedProcess(home, words, {NURSERY: str(tmp_path / "nursery"), "HANSE_DOOR": ""})
+    child = ManagedProcess(
+        home, words, {FORK_SERVER: str(tmp_path / "fork-server"), "HANSE_SOCKET": ""}
+    )
     child.start()
     try:
         await_port(child, "127.0.0.1", port)

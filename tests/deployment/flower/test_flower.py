@@ -15,13 +15,13 @@ import pytest
 from hanse.deployment import sockets
 from hanse.deployment.flower import launcher, supernode
 from hanse.deployment.flower import superlink as flower_link
-from hanse.deployment.flower.fork_client import COMMAND, NURSERY
+from hanse.deployment.flower.fork_client import COMMAND, FORK_SERVER
 from hanse.deployment.flower.home import FlowerHome
 from hanse.deployment.flower.launcher import NODE, SERVER
 from hanse.deployment.flower.processes import ManagedProcess, free_port, refuse_busy
 from hanse.deployment.flower.superlink import FlowerLink
 from hanse.deployment.flower.supernode import FlowerNode
-from hanse.deployment.sockets import door
+from hanse.deployment.sockets import listening
 from hanse.errors import UserError
 from patience import patience
 from real_federation import flower_of
@@ -96,11 +96,11 @@ def test_a_superlink_that_is_on_its_way_out_is_started_again(
             raise UserError("`flwr run` of Flower failed")
         return ""
 
-    with door() as entrance:
-        link = FlowerLink(tmp_path / "flower", "127.0.0.1", free_port(), entrance)
+    with listening() as listener:
+        link = FlowerLink(tmp_path / "flower", "127.0.0.1", free_port(), listener)
         monkeypatch.setattr(link, "_superlink", superlink)
         monkeypatch.setattr(FlowerHome, "call", call)
-        with closing(sockets.call(str(entrance.path))):
+        with closing(sockets.call(str(listener.path))):
             if dies:
                 link.start()
             else:  # another fault is not tried again
@@ -112,8 +112,8 @@ def test_a_superlink_that_is_on_its_way_out_is_started_again(
 @contextmanager
 def _node(tmp_path: Path) -> Iterator[FlowerNode]:
     """The node of a silo that finds no SuperLink."""
-    with door() as entrance:
-        node = FlowerNode(tmp_path / "flower", f"127.0.0.1:{free_port()}", entrance)
+    with listening() as listener:
+        node = FlowerNode(tmp_path / "flower", f"127.0.0.1:{free_port()}", listener)
         try:
             yield node
         finally:
@@ -137,11 +137,11 @@ def _await(there: Callable[[], object]) -> None:
 
 
 def _whole(tmp_path: Path) -> bool:
-    return set(_named(tmp_path)) == {"flower-supernod", "flower-superexe", "nursery"}
+    return set(_named(tmp_path)) == {"flower-supernod", "flower-superexe", "fork-server"}
 
 
 @pytest.mark.end_to_end
-@pytest.mark.parametrize("killed", ["flower-supernod", "flower-superexe", "nursery"])
+@pytest.mark.parametrize("killed", ["flower-supernod", "flower-superexe", "fork-server"])
 def test_none_of_a_nodes_programs_goes_on_without_the_others(tmp_path: Path, killed: str) -> None:
     with _node(tmp_path) as node:
         node.start()
@@ -188,17 +188,17 @@ def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 @pytest.mark.end_to_end
 def test_a_command_ends_as_what_was_forked_for_it_did(tmp_path: Path) -> None:
     """And says what that said, though both are processes of their own."""
-    nursery = {NURSERY: str(tmp_path / "nursery")}
+    fork_server = {FORK_SERVER: str(tmp_path / "fork-server")}
     words = [SERVER, "--insecure", "--host", "127.0.0.1", "--port", str(free_port())]
     home = FlowerHome.prepare(tmp_path / "flower", SERVER)
-    asking = home.programs / "ask.py"  # nothing is started but by the nursery
+    asking = home.programs / "ask.py"  # nothing is started but by the fork server
     asking.write_text(asking.read_text().replace(launcher.__name__, "no.such.module"))
-    link = ManagedProcess(home, words, nursery)
+    link = ManagedProcess(home, words, fork_server)
     link.start()
     try:
-        _await(lambda: "nursery" in _named(tmp_path))
-        assert "Flower version" in home.call(COMMAND, "--version", more=nursery)
+        _await(lambda: "fork-server" in _named(tmp_path))
+        assert "Flower version" in home.call(COMMAND, "--version", more=fork_server)
         with pytest.raises(UserError, match=r"flwr nonsense.*No such command 'nonsense'"):
-            home.call(COMMAND, "nonsense", more=nursery)
+            home.call(COMMAND, "nonsense", more=fork_server)
     finally:
         link.stop()

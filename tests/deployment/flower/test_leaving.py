@@ -48,7 +48,7 @@ def node():
 
 fork_server.import_module = lambda name: None
 fork_server._program = lambda name: node
-os.environ |= {"HANSE_NURSERY": str(home / "nursery"), "FLWR_TELEMETRY_ENABLED": "0"}
+os.environ |= {"HANSE_FORK_SERVER": str(home / "fork-server"), "FLWR_TELEMETRY_ENABLED": "0"}
 sys.argv = ["", "flower-supernode"]
 fork_server.main()
 """

@@ -37,10 +37,10 @@ from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from flwr.superlink.main import create_app
 from google.protobuf.message import Message
 
-from hanse.deployment.flower.fleet_only import SAID
+from hanse.deployment.flower.fleet_only import REFUSALS
 from hanse.deployment.flower.processes import await_port, free_port
 from hanse.deployment.flower.superlink import FlowerLink, Tls
-from hanse.deployment.sockets import door
+from hanse.deployment.sockets import listening
 from hanse.security import kits
 from patience import patience
 from real_federation import flower_of
@@ -139,12 +139,12 @@ def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
     kits.revoke(kit, "c")
     hub = kits.open_server(kit)
     keys = {name: _load(home / name / f"{name}.ssh") for name in ("a", "b", "c")}
-    with door() as entrance:
+    with listening() as listener:
         link = FlowerLink(
             home / "flower",
             "127.0.0.1",
             port := free_port(),
-            entrance,
+            listener,
             Tls(*hub.certificates),
             [public.node for public in hub.silos.values()],
             MOST,
@@ -226,7 +226,7 @@ def test_a_known_node_reaches_the_fleet_api_and_nothing_else(superlink: SuperLin
         elif path.endswith("register-node"):  # with keys nobody does it alone
             assert code == 412 and b"authentication is enabled" in said
         else:  # a run or an app that there is not is none of its own
-            assert code != 401 and said != SAID[403], (path, said)
+            assert code != 401 and said != REFUSALS[403], (path, said)
 
 
 def test_the_routes_are_those_of_the_superlink_that_runs(superlink: SuperLink) -> None:

@@ -73,7 +73,7 @@ def _forked(work: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("program", [*RUN_APPS, EXECUTOR])
-def test_what_the_nursery_forks_to_run_an_app_lets_no_other_one_in(
+def test_what_the_fork_server_forks_to_run_an_app_lets_no_other_one_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
     """As Flower's programs do with an app that was sent: it is unpacked where apps lie."""
@@ -91,7 +91,7 @@ def test_what_the_nursery_forks_to_run_an_app_lets_no_other_one_in(
 
 
 def test_what_is_started_to_run_an_app_lets_no_other_one_in(tmp_path: Path) -> None:
-    """The same where there is no nursery."""
+    """The same where there is no fork server."""
     apps = tmp_path / "apps"
     apps.mkdir()
     sent = apps / "evil.app.1.0.0.abc"

@@ -1,7 +1,7 @@
-"""Flower's ClientApp, thin: it hands a message to the resident worker, and its answer back.
+"""Flower's ClientApp: it passes each message to the silo's worker, and the answer back.
 
-Flower starts a process for every message. This one knows neither torch nor a model; what was sent
-and what is answered are bytes to it.
+Flower starts a process for every message. This one imports neither torch nor a model; messages
+and answers are bytes to it.
 """
 
 import os
@@ -9,29 +9,29 @@ import os
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from hanse.deployment.sockets import call
+from hanse.deployment.sockets import connect
 
-DOOR = "HANSE_DOOR"  # in the environment: the path of the worker's socket
-PART, BYTES = "hanse", "bytes"  # where in a message its bytes are
+SOCKET = "HANSE_SOCKET"  # in the environment: the path of the worker's socket
+PART, BYTES = "hanse", "bytes"  # the record of a message that holds its bytes, and their key
 
 app = ClientApp()
 
 
 def content(message: Message) -> bytes:
     """The bytes in a message of ours."""
-    found = message.content.config_records[PART][BYTES]
-    if not isinstance(found, bytes):
-        raise TypeError(f"a message holds {type(found).__name__} instead of bytes")
-    return found
+    data = message.content.config_records[PART][BYTES]
+    if not isinstance(data, bytes):
+        raise TypeError(f"a message holds {type(data).__name__} instead of bytes")
+    return data
 
 
 @app.query("ask")
 def ask(message: Message, context: Context) -> Message:
-    """Let the worker answer."""
-    line = call(os.environ[DOOR])
+    """Pass a message to the worker, and return its answer."""
+    connection = connect(os.environ[SOCKET])
     try:
-        line.send({}, content(message))
-        _, answer = line.receive()
+        connection.send({}, content(message))
+        _, answer = connection.receive()
     finally:
-        line.close()
+        connection.close()
     return Message(RecordDict({PART: ConfigRecord({BYTES: answer})}), reply_to=message)

@@ -1,14 +1,14 @@
-"""Lets other machines reach of a SuperLink what nodes need, and nothing else.
+"""A guard before a SuperLink: other machines reach its Fleet API only, and browsers nothing.
 
-A SuperLink has one port for all: its Fleet API, which asks nodes for their keys; its Control API,
-by which runs are started and nodes registered; and its Runtime API, which is for its own programs.
-The latter two ask nobody who they are (Flower 1.41), so they must answer this machine alone.
+A SuperLink has one port for three APIs: the Fleet API, which authenticates nodes by their keys; the
+Control API, by which runs are started and nodes registered; and the Runtime API for its own
+programs. The latter two authenticate nobody (Flower 1.41), so they must answer this machine only.
 
-No page in a browser is answered, on this machine either: it could ask in the name of somebody who
-looks at it there.
+Requests of browsers are refused on this machine, too: a web page could send them in the name of
+the user who opened it.
 
-Flower asks for a node's key when it has read what the node sends, however much that is. So who it
-is, and how much it sends, is looked at here before.
+Flower checks a node's key only after it has read the whole request, whatever its size. The guard
+checks key and size before that.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ Known = Callable[[Headers], bool]
 
 FLEET = "/v1/fleet/"
 BROWSERS = (b"origin", b"sec-fetch-site")  # headers that pages cannot leave out, and nodes lack
-TAKEN, GONE = 200, 499  # the latter is nobody's to hear
-SAID = {
+TAKEN, GONE = 200, 499  # a request whose sender is gone gets no answer
+REFUSALS = {
     401: b"this SuperLink takes what nodes that it knows have signed, and nothing else\n",
     403: b"other machines reach the Fleet API of this SuperLink alone, and browsers nothing\n",
     413: b"this is longer than anything that is asked of a node\n",
@@ -38,8 +38,8 @@ SAID = {
 
 
 def keep_to_fleet() -> None:
-    """Let every ASGI server that this process starts from now on be guarded."""
-    # Both come with Flower, without which the rest of hanse works.
+    """Guard every ASGI server that this process starts from now on."""
+    # Both packages come with Flower, and the rest of hanse works without it.
     import uvicorn
 
     from hanse.deployment.flower.known_nodes import registered
@@ -54,10 +54,10 @@ def keep_to_fleet() -> None:
 
 
 def fleet_only(app: App, known: Known, most: int) -> App:
-    """An ASGI app that hands on to `app` what may be asked of it.
+    """An ASGI app that passes allowed requests on to `app`.
 
-    From other machines that is the Fleet API. What goes there must be of a node that is known by
-    its headers, and have at most so many bytes; else its body is not read, or no further.
+    From other machines only the Fleet API is allowed. A request to it must come from a node that
+    is known by its headers, and have at most `most` bytes; else its body is not read any further.
     """
 
     async def guarded(scope: Values, receive: Receive, send: Send) -> None:
@@ -87,7 +87,7 @@ async def _close(scope: Values, send: Send) -> None:
 async def _taken(
     scope: Values, receive: Receive, known: Known, most: int
 ) -> tuple[int, list[bytes]]:
-    """Whether a request may be handed on, as HTTP says it, and its body."""
+    """The status of a request, TAKEN if it may be passed on, and the parts of its body."""
     headers = dict(scope["headers"])
     if not await asyncio.to_thread(known, headers):
         return 401, []
@@ -107,29 +107,29 @@ async def _taken(
 
 
 def _again(body: list[bytes], receive: Receive) -> Receive:
-    """Gives a body that was read, and then what else comes."""
+    """A receiver that repeats a body that was read, and then receives as before."""
 
-    async def given() -> Values:
+    async def repeated() -> Values:
         if not body:
             return await receive()
         part = body.pop(0)
         return {"type": "http.request", "body": part, "more_body": bool(body)}
 
-    return given
+    return repeated
 
 
 async def _refuse(send: Send, code: int) -> None:
     headers = [(b"content-type", b"text/plain"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": code, "headers": headers})
-    await send({"type": "http.response.body", "body": SAID[code]})
+    await send({"type": "http.response.body", "body": REFUSALS[code]})
 
 
 def _is_from_here(scope: Values) -> bool:
-    """Whether the other end of a connection is on this machine, as uvicorn knows it.
+    """Return true if the other end of a connection is on this machine, as uvicorn knows it.
 
-    What a proxy on this machine passes on in X-Forwarded-For is not.
+    A request that a proxy on this machine passes on, with X-Forwarded-For, does not count.
     """
     (client, _), (server, _) = scope["client"] or ("", 0), scope["server"]
-    with suppress(ValueError):  # what a proxy says need not be an address
+    with suppress(ValueError):  # a proxy may have written something else than an address
         return client == server or ip_address(client).is_loopback
     return False

@@ -1,18 +1,18 @@
-"""How Flower's programs start each other in milliseconds: they ask the nursery to fork.
+"""The small program by which Flower's programs ask the fork server to start another one.
 
-In the folder of names that they are given (see flower_home), such a name leads to this small
-program, which hands its words, and where its output goes, to the nursery. It waits for the end of
-what it started, and ends as that did, if it is a command; all else goes on alone.
+Flower's programs start each other by name. In their folder of programs (see `home`) each name is
+this small program, which sends its arguments and its output streams to the fork server. If it
+stands for a command, it waits for the command's end and returns its exit code.
 """
 
-NURSERY = "HANSE_NURSERY"  # in the environment: the path of the nursery's socket
-COMMAND = "flwr"  # the one that ends by itself and whose output is read
+FORK_SERVER = "HANSE_FORK_SERVER"  # environment variable: path of its socket
+COMMAND = "flwr"  # the program that ends by itself and whose output is read
 
-# As little of Python as possible, since it runs for every message of every silo.
+# It imports as little of Python as possible, since it runs for every message of every silo.
 ASK = """import json, os, socket, sys
 try:
     line = socket.socket(socket.AF_UNIX)
-    line.connect(os.environ["HANSE_NURSERY"])
+    line.connect(os.environ["HANSE_FORK_SERVER"])
 except (OSError, KeyError):
     os.execv(sys.executable, [sys.executable, "-m", "{program}", *sys.argv[1:]])
 socket.send_fds(line, [b"w"], [0, 1, 2])

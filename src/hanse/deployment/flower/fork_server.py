@@ -1,9 +1,9 @@
-"""Starts a program of Flower's, and whatever that starts in milliseconds: by a fork.
+"""Starts a program of Flower's beside a fork server, which starts others in milliseconds.
 
 Flower's long-running programs start others by name, `flwr-clientapp` even for every message, and
-importing Flower takes more than a second of a processor. So the first one imports all of it once
-and forks off a nursery, a process of one thread that forks whoever is asked for later. All of them
-share the memory of what was imported.
+importing Flower takes more than a second of a processor. So the first program imports all of
+Flower once and forks a fork server: a process of one thread that forks each program when it is
+asked for. All of them share the memory of what was imported.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from hanse.deployment.flower.fleet_only import keep_to_fleet
-from hanse.deployment.flower.fork_client import COMMAND, NURSERY
+from hanse.deployment.flower.fork_client import COMMAND, FORK_SERVER
 from hanse.deployment.flower.launcher import (
     APPS,
     CLIENT,
@@ -37,151 +37,151 @@ from hanse.deployment.flower.launcher import (
     refuse_apps,
 )
 
-LOOK = 0.2  # seconds between two looks at whether a program is still needed
-LEAVING = 10.0  # seconds that a node has to take its leave; Flower gives up after five
+LOOK = 0.2  # seconds between two checks of the parent and the fork server
+LEAVING = 10.0  # seconds that a node has to leave the SuperLink; Flower gives up after five
 
-FORKED = {  # what each program, or who talks to it, may want to be started
+FORKED = {  # the programs that each program may ask for
     NODE: (EXECUTOR, CLIENT),
     SERVER: (EXECUTOR, SERVERAPP, COMMAND),
 }
-APP = {  # the module of the app that is run
+APP = {  # the module of the app that each program runs
     NODE: "hanse.deployment.flower.client_app",
     SERVER: "hanse.deployment.flower.server_app",
 }
 
 
 def main() -> None:
-    """Run the program that the first word names, with the other words, beside its nursery."""
+    """Run the program that the first argument names, with the others, beside a fork server."""
     name, parent = sys.argv[1], int(os.environ[PARENT])
-    if name != NODE:  # a node takes its leave first, see _end_with
+    if name != NODE:  # a node leaves the SuperLink first, see _end_with
         die_with_parent(parent)
     import_module(APP[name])
     programs = {word: _program(word) for word in (name, *FORKED[name])}
-    door = _door(Path(os.environ[NURSERY]))
+    listener = _listener(Path(os.environ[FORK_SERVER]))
     if threading.active_count() > 1:
         raise RuntimeError("only a process of one thread may fork")
     gc.freeze()
-    own = os.getpid()
-    nursery = os.fork()
-    if nursery == 0:
-        die_with_parent(own)
-        name_process("nursery")
-        _tend(door, programs)
-    door.close()
+    main_process = os.getpid()
+    fork_server = os.fork()
+    if fork_server == 0:
+        die_with_parent(main_process)
+        name_process("fork-server")
+        _serve(listener, programs)
+    listener.close()
     if name == NODE:
-        # Flower restores this at the first SIGTERM: a second one must not end it while it leaves.
+        # Flower restores this at the first SIGTERM; a second one must not end it while it leaves.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent, nursery, name), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent, fork_server, name), daemon=True).start()
     name_process(name)
     if name == SERVER:
         keep_to_fleet()
     sys.argv = sys.argv[1:]
-    # A SuperNode that gives up leaves a thread behind that would keep a useless process alive.
-    os._exit(_end_of(programs[name]))
+    # A SuperNode that gives up leaves a thread behind, which would keep the process alive.
+    os._exit(_exit_code(programs[name]))
 
 
-def _end_with(parent: int, nursery: int, name: str) -> None:
-    """End when who started this does, or the nursery with all that it forked.
+def _end_with(parent: int, fork_server: int, name: str) -> None:
+    """End this process when its parent or its fork server has ended.
 
-    A node takes its leave of the SuperLink first, which would otherwise take it for alive, and let
-    nobody else in with its key, until it has missed its heartbeat for a minute. It does so at a
-    SIGTERM. The parent's end is looked for here, since Linux would send a death signal for each of
-    the parent's threads that ends.
+    A node leaves the SuperLink first, at a SIGTERM. Otherwise the SuperLink would take it for
+    alive, and accept no other node with its key, until it has missed its heartbeat for a minute.
+    The parent is watched here, since Linux would send a death signal whenever one of the parent's
+    threads ends.
     """
-    while os.getppid() == parent and not os.waitpid(nursery, os.WNOHANG)[0]:
+    while os.getppid() == parent and not os.waitpid(fork_server, os.WNOHANG)[0]:
         time.sleep(LOOK)
     end = time.monotonic() + LEAVING
     while name == NODE and time.monotonic() < end:
-        os.kill(os.getpid(), signal.SIGTERM)  # again, since one is ignored until it has begun
+        os.kill(os.getpid(), signal.SIGTERM)  # repeated: it is ignored until the node has begun
         time.sleep(LOOK)
     os._exit(1)
 
 
 def _program(name: str) -> Callable[[], object]:
-    """A program of Flower's, imported."""
+    """Import a program of Flower's."""
     [entry] = entry_points(group="console_scripts", name=name)
     program: Callable[[], object] = entry.load()
     return program
 
 
-def _door(path: Path) -> socket.socket:
-    """Where words come in."""
+def _listener(path: Path) -> socket.socket:
+    """A socket at which programs are asked for."""
     path.unlink(missing_ok=True)
-    door = socket.socket(socket.AF_UNIX)
-    door.bind(str(path))
-    door.listen()
-    return door
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    return listener
 
 
-def _tend(door: socket.socket, programs: dict[str, Callable[[], object]]) -> None:
-    """Fork a program for each list of words that comes in, until one that must go on has ended."""
+def _serve(listener: socket.socket, programs: dict[str, Callable[[], object]]) -> None:
+    """Fork a program for each list of arguments that comes in, until a needed one has ended."""
     needed: set[int] = set()
-    own = os.getpid()
+    process = os.getpid()
     signal.signal(signal.SIGCHLD, lambda number, frame: _reap(needed))
     while True:
-        line, _ = door.accept()
-        _, outputs, _, _ = socket.recv_fds(line, 1, 3)
-        words = json.loads(_all(line) or b"[]")
-        # Whether a child is needed is noted before its end is heard of.
+        connection, _ = listener.accept()
+        _, outputs, _, _ = socket.recv_fds(connection, 1, 3)
+        words = json.loads(_read_all(connection) or b"[]")
+        # A needed child must be noted before its end is handled.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        child = os.fork() if words else -1  # or who asked has ended before it said for what
+        child = os.fork() if words else -1  # without words, the asking process has ended early
         if child == 0:
-            door.close()
+            listener.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
             for number, output in enumerate(outputs):
                 os.dup2(output, number)
-            die_with_parent(own)
-            _run(words, programs[words[0]], line)
+            die_with_parent(process)
+            _run(words, programs[words[0]], connection)
         if words[:1] == [EXECUTOR]:
             needed.add(child)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        line.close()
+        connection.close()
         for output in outputs:
             os.close(output)
 
 
 def _reap(needed: set[int]) -> None:
-    """Let those go that have ended; end, too, if one of them was needed."""
+    """Collect the children that have ended; end this process if one of them was needed."""
     with contextlib.suppress(ChildProcessError):  # no child is left
         while child := os.waitpid(-1, os.WNOHANG)[0]:
             if child in needed:
                 os._exit(1)
 
 
-def _run(words: list[str], program: Callable[[], object], line: socket.socket) -> None:
-    """Be a program, in a process of its own; who waits for its end is told how it ended."""
+def _run(words: list[str], program: Callable[[], object], connection: socket.socket) -> None:
+    """Run a program in this forked process, and send its exit code if it is a command."""
     name_process(words[0])
     if words[0] in RUN_APPS:
         refuse_apps(os.environ[APPS])
     if words[0] != COMMAND:
-        line.close()  # who asked need not wait
+        connection.close()  # the asking process need not wait
     sys.argv = words
-    end = _end_of(program)
+    code = _exit_code(program)
     if words[0] == COMMAND:
-        line.send(bytes([end]))
-    os._exit(end)
+        connection.send(bytes([code]))
+    os._exit(code)
 
 
-def _end_of(program: Callable[[], object]) -> int:
-    """The exit code of a program when it has ended."""
-    end = 0
+def _exit_code(program: Callable[[], object]) -> int:
+    """Run a program, and return its exit code."""
+    code = 0
     try:
         program()
-    except SystemExit as said:
-        end = said.code if isinstance(said.code, int) else int(said.code is not None)
-    except BaseException:  # there is nobody above who would print it
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # no caller above would print it
         traceback.print_exc()
-        end = 1
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    return end & 255
+    return code & 255
 
 
-def _all(line: socket.socket) -> bytes:
-    """What comes until the other side has said all."""
+def _read_all(connection: socket.socket) -> bytes:
+    """All bytes until the other side has sent its last."""
     parts = []
-    while part := line.recv(65536):
+    while part := connection.recv(65536):
         parts.append(part)
     return b"".join(parts)
 

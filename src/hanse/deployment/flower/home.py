@@ -1,4 +1,4 @@
-"""A folder in which Flower finds all that it needs, so that nothing of the user's is touched."""
+"""The folder of Flower's own files and programs, so that none of the user's are touched."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from hanse.deployment.flower.fork_client import ASK, COMMAND
 from hanse.errors import UserError
 from hanse.learners.models.model_files import cache_folder
 
-# The same for all versions of hanse, so that silos of another one hear of it in a sentence.
+# The app is the same in all versions of hanse, so that a silo of another version can say so.
 APP = '''"""Names the two thin apps of the package; there is no other code."""
 
 from hanse.deployment.flower.client_app import app as client
@@ -43,14 +43,14 @@ QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # glibc: messages of megabytes go back to the system when they are gone, and threads share two
-    # pools of memory; else a server of many silos keeps what it no longer needs.
+    # glibc: freed messages of megabytes go back to the system, and threads share two pools of
+    # memory. Otherwise a server of many silos keeps memory that it no longer needs.
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": "1000000",
-    # Seconds between two looks for a message; each takes the time of two processes.
+    # Seconds between two looks for a message; each look occupies two processes.
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
 }
-PATIENCE = 120  # seconds for one of Flower's short commands
+TIMEOUT = 120  # seconds that one of Flower's short commands may take
 
 
 def refuse_missing() -> None:
@@ -61,30 +61,30 @@ def refuse_missing() -> None:
 
 @dataclass(frozen=True)
 class FlowerHome:
-    """Flower's own folder, its programs as hanse lets them be started, and the app."""
+    """Flower's own folder, with its programs as hanse starts them, and with the app."""
 
     folder: Path
 
     @staticmethod
     def prepare(folder: Path, program: str) -> "FlowerHome":
-        """The folder, filled for one long-running program and all that this may start."""
+        """Fill the folder for one long-running program and the programs that it may start."""
         refuse_missing()
         home = FlowerHome(folder.resolve())  # its programs run in it
         atomic_files.make(folder, private=True)
-        for made in (home.app, home.apps, home.programs):
-            shutil.rmtree(made, ignore_errors=True)
-            made.mkdir()
+        for subfolder in (home.app, home.apps, home.programs):
+            shutil.rmtree(subfolder, ignore_errors=True)
+            subfolder.mkdir()
         (home.app / "pyproject.toml").write_text(PROJECT)
         (home.app / "app.py").write_text(APP)
-        asking = home.programs / "ask.py"
-        asking.write_text(ASK.format(program=launcher.__name__, command=COMMAND))
+        fork_client = home.programs / "ask.py"
+        fork_client.write_text(ASK.format(program=launcher.__name__, command=COMMAND))
         for name in {*fork_server.FORKED[program], COMMAND}:
-            home._name(name, "-S", "-s", str(asking))
-        home._name(program, "-m", fork_server.__name__)
+            home._write_program(name, "-S", "-s", str(fork_client))
+        home._write_program(program, "-m", fork_server.__name__)
         return home
 
-    def _name(self, program: str, *words: str) -> None:
-        """Let Python, called with these words, be what is found by a program's name."""
+    def _write_program(self, program: str, *words: str) -> None:
+        """Write a program of this name that calls Python with these arguments and its own."""
         file = self.programs / program
         file.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *words, program])} "$@"\n')
         file.chmod(0o700)
@@ -96,43 +96,43 @@ class FlowerHome:
 
     @property
     def apps(self) -> Path:
-        """Where Flower installs apps."""
+        """The folder into which Flower installs apps."""
         return self.folder / "apps"
 
     @property
     def programs(self) -> Path:
-        """Where Flower's programs are found; there is nothing else on their PATH."""
+        """The folder of Flower's programs, the only one on their PATH."""
         return self.folder / "bin"
 
     def install(self) -> None:
-        """Install the app where one that a server sends is looked for."""
+        """Install the app where Flower looks for an app that a server sends."""
         texts = [self.app / "pyproject.toml", self.app / "app.py"]
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in texts)).hexdigest()
-        made = cache_folder() / "flower" / digest[:32]
-        with atomic_files.alone(made):
-            if not made.is_dir():  # Flower's commands take seconds
-                for left in self.folder.glob("*.fab"):  # by a process that was killed
-                    left.unlink()
+        cached = cache_folder() / "flower" / digest[:32]
+        with atomic_files.alone(cached):
+            if not cached.is_dir():  # Flower's commands take seconds
+                for leftover in self.folder.glob("*.fab"):  # of a process that was killed
+                    leftover.unlink()
                 self.call("flwr", "build", "--app", str(self.app))
                 [bundle] = self.folder.glob("*.fab")
                 self.call("flwr", "install", str(bundle))
                 bundle.unlink()
-                with atomic_files.folder(made) as aside:
-                    shutil.copytree(self.apps, aside, dirs_exist_ok=True)
-        shutil.copytree(made, self.apps, dirs_exist_ok=True)
+                with atomic_files.folder(cached) as part:
+                    shutil.copytree(self.apps, part, dirs_exist_ok=True)
+        shutil.copytree(cached, self.apps, dirs_exist_ok=True)
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        """What Flower's programs find in their environment."""
+        """The environment variables of Flower's programs."""
         own = {"FLWR_HOME": str(self.folder), "PATH": str(self.programs)}
         return {**os.environ, **QUIET, **own, launcher.APPS: str(self.apps), **(more or {})}
 
     def start(
         self, words: Sequence[str], log: IO[bytes], more: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
-        """Start a program that goes on, in a group of its own; what it says goes to a log."""
-        program, *rest = words
+        """Start a long-running program in a process group of its own; its output goes to a log."""
+        program, *arguments = words
         return subprocess.Popen(  # noqa: S603 (ours)
-            [self.programs / program, *rest],
+            [self.programs / program, *arguments],
             env=self.environment({**more, launcher.PARENT: str(os.getpid())}),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -142,21 +142,21 @@ class FlowerHome:
         )
 
     def call(self, program: str, *words: str, more: Mapping[str, str] | None = None) -> str:
-        """What a short command of Flower's says; raises UserError if it fails."""
-        line = f"`{program} {' '.join(words)}` of Flower"
+        """Run a short command of Flower's, and return its output; raises UserError if it fails."""
+        command = f"`{program} {' '.join(words)}` of Flower"
         try:
-            done = subprocess.run(  # noqa: S603 (ours)
+            result = subprocess.run(  # noqa: S603 (ours)
                 [self.programs / program, *words],
                 env=self.environment(more),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=PATIENCE,
+                timeout=TIMEOUT,
             )
         except subprocess.TimeoutExpired:
-            raise UserError(f"{line} did not end within {PATIENCE} s.") from None
-        if done.returncode:
-            said = " ".join((done.stdout + done.stderr).split())[-500:]
-            raise UserError(f"{line} failed: {said}")
-        return done.stdout
+            raise UserError(f"{command} did not end within {TIMEOUT} s.") from None
+        if result.returncode:
+            output = " ".join((result.stdout + result.stderr).split())[-500:]
+            raise UserError(f"{command} failed: {output}")
+        return result.stdout

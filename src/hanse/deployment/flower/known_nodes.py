@@ -1,7 +1,7 @@
-"""Whether a request is of a node that a SuperLink knows, by its headers alone.
+"""Recognize requests of registered nodes by their headers, before the body is read.
 
-The rules are those of Flower's own middleware, which looks when it has read the whole request; that
-looks again, and at which node the request names.
+The rules are those of Flower's own middleware. That applies them again once it has read the whole
+request, and compares the key with the node that the request names.
 """
 
 from base64 import b64decode
@@ -24,7 +24,7 @@ OLDEST = TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE  # seconds since a request 
 
 
 def registered(superlink: Any) -> Callable[[Headers], bool]:
-    """Whether headers are signed, just now, by a key that is registered at a SuperLink's app."""
+    """A check: headers must be signed recently by a key that is registered at the SuperLink."""
 
     def known(headers: Headers) -> bool:
         try:
@@ -37,7 +37,7 @@ def registered(superlink: Any) -> Callable[[Headers], bool]:
                 return False
             signature = b64decode(headers[SIGNATURE], validate=True)
             return verify_signature(bytes_to_public_key(key), headers[TIME], signature)
-        except (KeyError, ValueError, TypeError):  # a header is missing, or no such thing
+        except (KeyError, ValueError, TypeError):  # a header is missing or malformed
             return False
 
     return known

@@ -1,9 +1,8 @@
-"""Starts one of Flower's programs, as a child that neither outlives nor deceives us.
+"""Starts one of Flower's programs so that it ends with its parent, and runs no foreign app.
 
-Flower's programs start each other by name. The folder of names that hanse gives them (see
-flower_home) leads here: so every one of them dies with the process that started it, by the
-kernel's hand, however that one was killed; and the one that runs what a SuperLink sends installs
-nothing but the app that this machine has already.
+Flower's programs start each other by name. Each name in the folder of programs that hanse gives
+them (see `home`) leads here. The kernel then ends a program with the process that started it,
+however that was killed; and a program that runs apps installs none but the one of this machine.
 """
 
 import ctypes
@@ -13,19 +12,21 @@ import sys
 from importlib.metadata import entry_points
 from typing import Any
 
-PARENT = "HANSE_PARENT"  # in the environment of what hanse starts itself: the process that did
-APPS = "HANSE_APPS"  # in the environment: the folder of apps, in which nothing new may appear
-LARGEST = "HANSE_LARGEST"  # in the environment: the bytes that a node may send at once
-KEYLESS = "HANSE_KEYLESS"  # in the environment, if nodes have no keys: on one machine alone
-MOST = 64 * 2**20  # bytes that a node may send, if the environment says nothing
-SERVER, NODE = "flower-superlink", "flower-supernode"  # those that hanse starts itself
+# Environment variables.
+PARENT = "HANSE_PARENT"  # the process that started a program, if hanse started it itself
+APPS = "HANSE_APPS"  # the folder of apps, in which no new folder may be made
+LARGEST = "HANSE_LARGEST"  # the bytes that a node may send in one request
+KEYLESS = "HANSE_KEYLESS"  # set if nodes have no keys, which is allowed on one machine only
+
+MOST = 64 * 2**20  # bytes that a node may send in one request, if LARGEST is not set
+SERVER, NODE = "flower-superlink", "flower-supernode"  # the programs that hanse starts itself
 EXECUTOR, SERVERAPP, CLIENT = "flower-superexec", "flwr-serverapp", "flwr-clientapp"
-RUN_APPS = SERVERAPP, CLIENT  # those that run an app, which comes over the SuperLink
+RUN_APPS = SERVERAPP, CLIENT  # the programs that run an app, which the SuperLink sends
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 
 def main() -> None:
-    """Run the program that the first word names, with the other words."""
+    """Run the program that the first argument names, with the other arguments."""
     name = sys.argv[1]
     die_with_parent()
     if name in RUN_APPS:
@@ -36,9 +37,10 @@ def main() -> None:
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Be killed when the parent ends; where there is no such call, Flower's own watch must do.
+    """Let the kernel kill this process when its parent ends.
 
-    parent: who it is; if that has ended already, so does this process.
+    Only Linux can; elsewhere Flower's own watch of the parent has to do.
+    parent: the parent's process id; this process ends at once if another one is the parent now.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -47,13 +49,13 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def name_process(name: str) -> None:
-    """Let process lists show a name, as far as it has room: what is forked looks alike there."""
+    """Show a name in process lists, 15 characters of it; forked processes look alike there."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode())
 
 
 def refuse_apps(folder: str) -> None:
-    """Let no app that is sent get into a folder: Python asks here before it makes a folder."""
+    """Refuse, by an audit hook, to make a folder in this one: no app that is sent is installed."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "os.mkdir" and os.fspath(arguments[0]).startswith(folder):

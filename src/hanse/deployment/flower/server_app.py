@@ -1,7 +1,7 @@
-"""Flower's ServerApp, thin: it passes bytes between the federated loop and Flower's grid.
+"""Flower's ServerApp: it passes bytes between the federated loop and Flower's grid.
 
-The loop runs in the process of `hanse server`, which outlives a SuperLink or a ServerApp that is
-killed, and asks again in a new run of Flower's.
+The loop runs in the process of `hanse server`. That process outlives a SuperLink or a ServerApp
+that is killed, and sends its requests again in a new run of Flower's.
 """
 
 import logging
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from hanse.deployment.flower.client_app import BYTES, DOOR, PART, content
-from hanse.deployment.sockets import Connection, call
+from hanse.deployment.flower.client_app import BYTES, PART, SOCKET, content
+from hanse.deployment.sockets import Connection, connect
 from hanse.errors import cleaned
 
-PAUSE = 0.05  # seconds between two looks at what the loop wants
-# Seconds between two looks for one reply. A reply is seen before its bytes have arrived, and then
-# Flower waits for a second; so looking more often would take longer.
+PAUSE = 0.05  # seconds between two looks for a message of the loop
+# Seconds between two looks for one reply. A reply is announced before its bytes have arrived, and
+# Flower then waits for a second, so that looking more often would take longer.
 PULL = 0.4
-PULLS = 20  # looks a second, for however many replies: each takes the SuperLink's time
-LOOK = 1.0  # seconds between two looks at which nodes are there
-AT_ONCE = 8  # replies that are waited for at a time; each is in memory, several times over
+PULLS = 20  # looks a second for all replies together: each look costs the SuperLink time
+LOOK = 1.0  # seconds between two looks for the connected nodes
+AT_ONCE = 8  # replies that are pulled at a time; each is in memory several times
 
 log = logging.getLogger(__name__)
 app = ServerApp()
@@ -31,21 +31,22 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Pass messages until the loop has ended."""
-    line = call(os.environ[DOOR])
+    """Pass messages until the federated loop has ended."""
+    connection = connect(os.environ[SOCKET])
     try:
-        passing(grid, line)
+        pass_messages(grid, connection)
     except (EOFError, OSError):
         log.warning("the federated loop is gone")
     finally:
-        line.close()
+        connection.close()
 
 
 @dataclass
-class Asked:
-    """One message that has no reply yet.
+class Pending:
+    """A message that has no reply yet.
 
-    pull: the look for it that is under way. due: when the next one is.
+    name: Flower's name of the message. pull: the look for its reply that is under way.
+    due: the time of the next look.
     """
 
     name: str
@@ -54,57 +55,63 @@ class Asked:
     due: float = 0.0
 
 
-def passing(grid: Grid, line: Connection) -> None:
-    """Push what comes over the line, and send back the replies and which nodes there are."""
-    asked: list[Asked] = []
+def pass_messages(grid: Grid, connection: Connection) -> None:
+    """Push the loop's messages, and send it the replies and the list of connected nodes."""
+    pending: list[Pending] = []
     nodes: list[int] | None = None
     due = 0.0
     with ThreadPoolExecutor(AT_ONCE) as pool:
         while True:
-            while line.waiting(PAUSE):
-                head, body = line.receive()
+            while connection.waiting(PAUSE):
+                head, body = connection.receive()
                 if head["do"] == "stop":
                     return
-                asked += _pushed(grid, line, head, body)
-            pause = max(PULL, len(asked) / PULLS)
-            asked = [one for one in asked if not _returned(grid, line, one, pause, pool)]
+                pending += _push(grid, connection, head, body)
+            pause = max(PULL, len(pending) / PULLS)
+            pending = [
+                message
+                for message in pending
+                if not _try_to_return(grid, connection, message, pause, pool)
+            ]
             if time.monotonic() >= due:
                 due = time.monotonic() + LOOK
-                found = sorted(grid.get_node_ids())
-                if found != nodes:
-                    nodes = found
-                    line.send({"is": "nodes", "nodes": nodes})
+                connected = sorted(grid.get_node_ids())
+                if connected != nodes:
+                    nodes = connected
+                    connection.send({"is": "nodes", "nodes": nodes})
 
 
-def _pushed(grid: Grid, line: Connection, head: dict[str, int], body: bytes) -> list[Asked]:
-    """Push one message."""
+def _push(grid: Grid, connection: Connection, head: dict[str, int], body: bytes) -> list[Pending]:
+    """Push one message; nothing is pending if the SuperLink does not take it."""
     content = RecordDict({PART: ConfigRecord({BYTES: body})})
     message = Message(content, dst_node_id=head["node"], message_type="query.ask")
     for name in grid.push_messages([message]):
         if name:
-            return [Asked(name, head["ticket"], due=time.monotonic() + PULL)]
-    line.send({"is": "failed", "ticket": head["ticket"], "why": "the SuperLink took it not"})
+            return [Pending(name, head["ticket"], due=time.monotonic() + PULL)]
+    reason = "the SuperLink did not accept the message"
+    connection.send({"is": "failed", "ticket": head["ticket"], "why": reason})
     return []
 
 
-def _returned(
-    grid: Grid, line: Connection, asked: Asked, pause: float, pool: ThreadPoolExecutor
+def _try_to_return(
+    grid: Grid, connection: Connection, message: Pending, pause: float, pool: ThreadPoolExecutor
 ) -> bool:
-    """Look for a reply when it is time to, again after a pause; whether it has been sent back."""
-    if asked.pull is None:
-        if time.monotonic() >= asked.due:
-            asked.pull = pool.submit(lambda: list(grid.pull_messages([asked.name])))
+    """Look for the reply of a message when it is due; returns true once it was sent back."""
+    if message.pull is None:
+        if time.monotonic() >= message.due:
+            message.pull = pool.submit(lambda: list(grid.pull_messages([message.name])))
         return False
-    if not asked.pull.done():
+    if not message.pull.done():
         return False
-    replies, asked.pull, asked.due = asked.pull.result(), None, time.monotonic() + pause
+    replies, message.pull, message.due = message.pull.result(), None, time.monotonic() + pause
     for reply in replies:
-        _return(line, asked.ticket, reply)
+        _return(connection, message.ticket, reply)
     return bool(replies)
 
 
-def _return(line: Connection, ticket: int, reply: Message) -> None:
+def _return(connection: Connection, ticket: int, reply: Message) -> None:
     if reply.has_error():
-        line.send({"is": "failed", "ticket": ticket, "why": cleaned(str(reply.error.reason))})
+        reason = cleaned(str(reply.error.reason))
+        connection.send({"is": "failed", "ticket": ticket, "why": reason})
     else:
-        line.send({"is": "reply", "ticket": ticket}, content(reply))
+        connection.send({"is": "reply", "ticket": ticket}, content(reply))

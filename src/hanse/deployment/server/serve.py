@@ -22,7 +22,7 @@ from hanse.deployment.server.agreement_relay import Agreeing
 from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.server.status import Watch
 from hanse.deployment.silo.settings import is_loopback
-from hanse.deployment.sockets import door
+from hanse.deployment.sockets import listening
 from hanse.errors import UserError, terminable
 from hanse.experiment import loading
 from hanse.experiment.assembly import execute, federated_dataset, source_rows
@@ -125,8 +125,8 @@ def _engine(
 ) -> Iterator[FlowerLink]:
     tls = Tls(*kit.certificates) if kit else None
     keys = [public.node for public in kit.silos.values()] if kit else []
-    with door() as entrance:
-        engine = FlowerLink(folder, address.host, address.port, entrance, tls, keys, most)
+    with listening() as listener:
+        engine = FlowerLink(folder, address.host, address.port, listener, tls, keys, most)
         try:
             engine.start()
             yield engine

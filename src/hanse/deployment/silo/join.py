@@ -13,7 +13,7 @@ from hanse.deployment.flower.processes import listens
 from hanse.deployment.flower.supernode import FlowerNode
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.deployment.silo.worker import SiloWorker
-from hanse.deployment.sockets import Connection, Listener, door
+from hanse.deployment.sockets import Connection, Listener, listening
 from hanse.errors import StoppedError, UserError, explained, terminable
 from hanse.learners.models.model_files import CACHE
 from hanse.observability.json_logs import LogFormat, console_lines, log_file
@@ -100,13 +100,13 @@ def _join(
         console_lines(logs, resident.about),
         log_file(silo.state, resident.about),
         shown(status_port, status),
-        door() as entrance,
+        listening() as listener,
     ):
         try:
-            made = FlowerNode(silo.state / "flower", silo.server, entrance, *tls)
+            made = FlowerNode(silo.state / "flower", silo.server, listener, *tls)
             made.start()
             node = made
-            _serve(resident, node, entrance)
+            _serve(resident, node, listener)
         except KeyboardInterrupt as by:
             raise StoppedError(
                 f"stopped; what {silo.name} remembers is in {silo.state}, and the same command "
@@ -118,15 +118,15 @@ def _join(
                 node.stop()
 
 
-def _serve(resident: SiloWorker, node: FlowerNode, entrance: Listener) -> None:
+def _serve(resident: SiloWorker, node: FlowerNode, listener: Listener) -> None:
     silo, heard, again = resident.silo, time.monotonic(), 0.0
     while True:
         if not node.alive and time.monotonic() >= again:
-            log.warning("Flower's node has ended (%s); it is started again", node.last())
+            log.warning("Flower's node has ended (%s); it is started again", node.last_output())
             node.start()
             # Not all at once, when a server comes back.
             again = time.monotonic() + REST[0] + REST[1] * secrets.randbelow(1000) / 1000
-        line = entrance.enter(IDLE)
+        line = listener.accept(IDLE)
         if line is not None:
             _answer(resident, line)
             heard = time.monotonic()
