@@ -100,7 +100,7 @@ def test_a_superlink_that_is_on_its_way_out_is_started_again(
         link = FlowerLink(tmp_path / "flower", "127.0.0.1", free_port(), listener)
         monkeypatch.setattr(link, "_superlink", superlink)
         monkeypatch.setattr(FlowerHome, "call", call)
-        with closing(sockets.call(str(listener.path))):
+        with closing(sockets.connect(str(listener.path))):
             if dies:
                 link.start()
             else:  # another fault is not tried again
@@ -162,7 +162,7 @@ def test_a_node_whose_port_somebody_took_is_started_at_another(
             patch.setattr(supernode, "free_port", lambda: taken.getsockname()[1])
             node.start()
         _await(lambda: not node.alive)
-        assert "failed to start" in node.last()
+        assert "failed to start" in node.last_output()
         node.start()
         _await(lambda: _whole(tmp_path))
         time.sleep(1)

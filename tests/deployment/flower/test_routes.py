@@ -153,8 +153,8 @@ def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
         child.start()
         try:
             await_port(child, "127.0.0.1", port)
-            link._connect()
-            link._register()
+            link._write_config()
+            link._register_nodes()
             context = ssl.create_default_context(cafile=hub.certificates[0])
             made = SuperLink(port, home / "flower", kit, child.log, context, keys, {})
             for name in ("a", "b"):
