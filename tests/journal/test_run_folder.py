@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,9 @@ def test_what_was_committed_is_restored(run: Path) -> None:
     assert [record.round for record in read_rounds(run)] == [0, 1, 2]
     assert read_rounds(run)[1].seconds.keys() == {"evaluation", "training", "journal"}
     [row] = [row for row in read_ledger(run) if row.round == 1]
+    assert row.request_id == "local/1/silo-1/train"
+    assert 0 < (row.sent_at or 0) <= (row.answered_at or 0)
+    row = replace(row, request_id="", sent_at=None, answered_at=None)
     assert row == ClientRecord(1, "silo-1", "train", 100, 60, {"loss": 0.5})
     assert (run / "experiment.yaml").read_text() == "name: trial\n"
     journal.close()
