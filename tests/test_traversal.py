@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from hanse import atomic_files
 from hanse.deployment import sockets
-from hanse.deployment.envelopes import TEXTS, Envelope, RefusedError
+from hanse.deployment.envelopes import ENVELOPE_TEXTS, Envelope, RefusedError
 from hanse.deployment.silo import settings
 from hanse.deployment.silo.enforcement import PolicyEnforcer, refusals
 from hanse.deployment.silo.job import Refused, RowCounts, received
@@ -41,7 +41,7 @@ def files_of(home: Path) -> set[str]:
 @every_payload
 def test_a_runs_name(name: str) -> None:
     """It is that of a folder below the silo's state."""
-    head = {**dict.fromkeys(TEXTS, ""), "run": name}
+    head = {**dict.fromkeys(ENVELOPE_TEXTS, ""), "run": name}
     with pytest.raises(RefusedError):
         Envelope.parse(sockets.pack(head, b""))
 
