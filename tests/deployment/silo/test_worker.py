@@ -207,7 +207,9 @@ def test_a_server_hears_why_its_letter_is_not_believed(
     letters = Envelopes(letter, None, opened)
     sent, _ = outbox.request(letter.pack(), "a1", 0, "silo-1")
     answered = SiloWorker(resident.silo, own).answer(sent)
-    with pytest.raises(RefusedError, match=r"unsigned, that our letter is refused: .*clock"):
+    with pytest.raises(
+        RefusedError, match=r"unsigned answer says that our letter is refused: .*clock"
+    ):
         letters.read(answered, "silo-1", 0)
     with pytest.raises(RefusedError, match="not signed"):
         letters.read(b"noise", "silo-1", 0)
