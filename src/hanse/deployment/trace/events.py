@@ -7,9 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hanse import atomic_files, json_text
+from hanse import atomic_files
 from hanse.observability.json_logs import FILE
 from hanse.observability.requests import RUN_LENGTH
+from hanse.tensors import json_text
 
 SERVER = "server"
 Line = dict[str, Any]
