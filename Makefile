@@ -8,7 +8,7 @@
 # make bench        measure, and write benchmarks/results/ (hours)
 # make bench-short  the benchmarks of speed in their short forms, into runs/benchmarks/ (minutes)
 # make test-gpu     the tests that need a GPU; "not run" without one
-# make bench-gpu    measure cohorts on a GPU (minutes); "not run" without one
+# make bench-gpu    measure batched clients on a GPU (minutes); "not run" without one
 #
 # Everything is set up in .venv when first needed. A torch that $(PYTHON) already has is used as it
 # is; otherwise TORCH is installed, for example: make demo TORCH="torch --index-url …/cpu"
@@ -63,7 +63,7 @@ bench: $(VENV)/.extras
 	$(BIN)/python benchmarks/quickstart.py
 	$(BIN)/python benchmarks/baselines.py
 	$(BIN)/python benchmarks/prediction.py
-	$(BIN)/python benchmarks/cohorts.py
+	$(BIN)/python benchmarks/batched_clients.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/prefix.py
 	$(BIN)/python benchmarks/precision.py
@@ -76,7 +76,7 @@ bench: $(VENV)/.extras
 	$(BIN)/python benchmarks/plots.py
 
 bench-short: $(VENV)/.extras
-	$(BIN)/python benchmarks/cohorts.py --short
+	$(BIN)/python benchmarks/batched_clients.py --short
 	$(BIN)/python benchmarks/speed.py --short
 	$(BIN)/python benchmarks/prefix.py --short
 	$(BIN)/python benchmarks/precision.py --short

@@ -70,10 +70,10 @@ def prefix(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def cohorts(result: dict[str, Any]) -> list[str]:
-    """Rounds in cohorts beside the same clients one after another."""
+def batched_clients(result: dict[str, Any]) -> list[str]:
+    """Rounds of clients trained together, against one after another."""
     lines = [
-        "| model | clients | batch × tokens | times as fast in cohorts, by size | auto "
+        "| model | clients | batch × tokens | times as fast together, by clients per pass | auto "
         "| auto over a PEFT loop |",
         "|---|---|---|---|---|---|",
     ]
@@ -185,11 +185,11 @@ def aggregation(result: dict[str, Any]) -> list[str]:
 
 
 def gpu(result: dict[str, Any]) -> list[str]:
-    """Cohorts on a GPU beside one after another, and what share of its peak they reach."""
+    """Clients trained together on a GPU against one after another, and the share of its peak."""
     whole = result["share"]
     lines = [
-        "| model | clients | batch × tokens | times as fast in a cohort "
-        "| memory, one after another | memory, in a cohort |",
+        "| model | clients | batch × tokens | times as fast together "
+        "| memory, one after another | memory, together |",
         "|---|---|---|---|---|---|",
     ]
     for case in result["cases"]:
@@ -201,7 +201,7 @@ def gpu(result: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"All clients of a case in one cohort, {result['steps']} steps each, in bfloat16; medians "
+        f"All clients of a case in one pass, {result['steps']} steps each, in bfloat16; medians "
         f"of {result['repeats']}. {whole['clients']} clients of {whole['batch']} × "
         f"{whole['tokens']} on {whole['shape']}, of which `clients_per_pass: auto` took "
         f"{whole['size']} at a time, reach {100 * whole['share']:.1f} % of the "

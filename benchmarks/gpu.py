@@ -1,6 +1,8 @@
-"""Cohorts on a GPU, and how near they come to what it can do. Without one, nothing is measured.
+"""Clients trained together on a GPU, and the share of its peak that they reach.
 
-Cohorts: a round of 16 clients by hanse one after another (`clients_per_pass: off`)
+Without a GPU nothing is measured.
+
+Speedup: a round of 16 clients by hanse one after another (`clients_per_pass: off`)
 ÷ all of them together.
 Share: 16 clients of 8 × 512 tokens on a model of 1.1 billion parameters in bfloat16, in the size
 that `clients_per_pass: auto` takes: floating-point operations a second ÷ those of a large
@@ -8,7 +10,7 @@ matrix product in the same run. Operations are the model's own by closed form: a
 forward, and one back to the inputs, since the base is frozen; half of the products of
 attention, which is causal; nothing for the adapters, nor for what is computed twice.
 
-Gates, on an H200: cohorts 4 times as fast at batches of 1 and 2; 40 % of the measured peak.
+Gates, on an H200: 4 times as fast together at batches of 1 and 2; 40 % of the measured peak.
 What was measured before is kept, so a stopped run goes on. `--short` has tiny shapes, and is for
 seeing that all of it works, with `--device cpu` too.
 """
@@ -42,7 +44,7 @@ BF16 = torch.bfloat16
 class Plan:
     """What is measured; sizes: rows of the square matrices, of which the fastest count."""
 
-    cohorts: Sequence[Case]
+    batched_clients: Sequence[Case]
     share: Case
     sizes: Sequence[int]
 
@@ -68,7 +70,7 @@ def prepared(case: Case, device: torch.device) -> Sequence[AdaptedModel]:
     return shapes.clients(base, case.clients, case.batch, case.tokens, STEPS)
 
 
-def cohorts(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
+def batched_clients(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
     """Seconds of a round both ways, in turn, and their ratio; the first of each does not count."""
     learners = prepared(case, device)
     start = learners[0].tensors()
@@ -96,7 +98,7 @@ def cohorts(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
 
 
 def share(plan: Plan, device: torch.device, repeats: int) -> dict[str, Any]:
-    """Operations a second of a round in cohorts, and what share that is of the peak."""
+    """Operations a second of a round trained together, and their share of the peak."""
     case, highest = plan.share, peak(plan.sizes, device, repeats)
     forget_memory(device)
     learners = prepared(case, device)
@@ -176,7 +178,7 @@ def told(found: dict[str, Any]) -> str:
     """A line for whoever watches."""
     what = f"{found['shape']}, {found['clients']} clients of {found['batch']} × {found['tokens']}"
     if "speedup" in found:
-        return f"{what}: cohorts {found['speedup']:.2f} × one after another (wanted: 4)"
+        return f"{what}: together {found['speedup']:.2f} × one after another (wanted: 4)"
     return f"{what}: {100 * found['share']:.1f} % of {found['peak_flops']:.3g} FLOP/s (wanted: 40)"
 
 
@@ -203,9 +205,9 @@ def main() -> None:
         shared = share(plan, device, chosen.repeats)
         keep("gpu", {**about, "share": shared, "cases": done})
     print(told(shared), flush=True)
-    for case in plan.cohorts:
+    for case in plan.batched_clients:
         if not any(asdict(case).items() <= old.items() for old in done):
-            done.append(cohorts(case, device, chosen.repeats))
+            done.append(batched_clients(case, device, chosen.repeats))
             keep("gpu", {**about, "share": shared, "cases": done})
     print(*map(told, done), sep="\n")
 

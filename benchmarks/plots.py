@@ -12,7 +12,7 @@ from hanse.reports.plotting import GREY, Plot, draw, legend
 from hanse.reports.run.page import figure
 
 
-def cohorts(cases: list[dict[str, Any]]) -> Plot:
+def batched_clients(cases: list[dict[str, Any]]) -> Plot:
     """How much faster clients train together, by how many of them, a panel for each model."""
     shapes = list(dict.fromkeys(case["shape"] for case in cases))
 
@@ -41,7 +41,7 @@ def cohorts(cases: list[dict[str, Any]]) -> Plot:
             legend(axes)
         panels[-1].set_xlabel("clients that train together")
 
-    return Plot("cohorts", "", "", paint, [2.0] * len(shapes))
+    return Plot("batched_clients", "", "", paint, [2.0] * len(shapes))
 
 
 def adapters(ways: dict[str, Any]) -> Plot:
@@ -97,8 +97,8 @@ def put(plot: Plot) -> None:
 
 
 if __name__ == "__main__":
-    if results("cohorts").exists():
-        put(cohorts(json.loads(results("cohorts").read_text())["cases"]))
+    if results("batched_clients").exists():
+        put(batched_clients(json.loads(results("batched_clients").read_text())["cases"]))
     if results("adapters").exists():
         ways = json.loads(results("adapters").read_text())["ways"]
         put(adapters(ways))

@@ -6,7 +6,7 @@ are kept from before. The server half is measured by itself, with an adapter of 
 that are read from disk: what it has in memory beyond the model while clients work, and at most.
 
 Gates: resident memory after round 20 ≤ 1.05 × that after round 2; at most 5 ms a client beyond its
-training, one by one and in cohorts of 16; 2 adapters (a sum in float64) beyond the model while
+training, one by one and 16 clients per pass; 2 adapters (a sum in float64) beyond the model while
 clients work. Since other programs may use the processor, too, seconds are the processor's, or the
 clock's times the share of it that this one had. Writes benchmarks/results/scale.json. Linux only:
 memory is read from /proc.

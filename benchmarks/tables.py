@@ -22,7 +22,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "logits": cost.logits,
     "precision": cost.precision,
     "prefix": cost.prefix,
-    "cohorts": cost.cohorts,
+    "batched_clients": cost.batched_clients,
     "scale": cost.scale,
     "speed": cost.speed,
     "aggregation": cost.aggregation,

@@ -1,4 +1,4 @@
-"""Runs beside each other: paired where the items are the same, and said so where they are not."""
+"""Compared runs: paired where the items are the same, with a note where they are not."""
 
 import json
 import math

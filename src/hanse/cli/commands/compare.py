@@ -17,7 +17,7 @@ def compare(
     folders: Annotated[list[Path], typer.Argument(help="Two run folders or more.")],
     out: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("compare.html"),
 ) -> None:
-    """Put runs beside each other: scores, bytes, seconds, and what was set otherwise."""
+    """Compare runs: scores, bytes, seconds, and the settings that differ."""
     result = comparison.compare(folders)
     grid = Table()
     for name in ("", *(run.name for run in result.runs)):

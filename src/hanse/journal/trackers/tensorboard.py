@@ -1,4 +1,4 @@
-"""TensorBoard: `tensorboard --logdir runs` shows all runs beside each other."""
+"""TensorBoard: `tensorboard --logdir runs` compares all runs."""
 
 import shutil
 from dataclasses import dataclass

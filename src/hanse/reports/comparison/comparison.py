@@ -52,7 +52,7 @@ class Comparison:
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
-    """Run folders beside each other; raises UserError if they are not two or more."""
+    """A comparison of run folders; raises UserError if they are not two or more."""
     runs_data = [_read(folder) for folder in folders]
     if len(runs_data) < 2 or len({record.folder.resolve() for record in runs_data}) < len(
         runs_data

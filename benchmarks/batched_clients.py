@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="forget what was measured before")
     chosen = parser.parse_args()
     repeats = 2 if chosen.short else chosen.repeats
-    file = results("cohorts")
+    file = results("batched_clients")
     done = [] if chosen.again or not file.exists() else json.loads(file.read_text())["cases"]
     for case in SHORT if chosen.short else FULL:
         if any(asdict(case).items() <= known.items() for known in done):
@@ -109,7 +109,7 @@ def main() -> None:
         shown = ", ".join(f"{size}: {value:.2f}" for size, value in found["speedup"].items())  # type: ignore[attr-defined]
         print(f"{case}: {shown}; auto {found['auto']}: {found['auto_speedup']:.2f}", flush=True)
         done.append(found)
-        keep("cohorts", {"steps": STEPS, "repeats": repeats, "cases": done})
+        keep("batched_clients", {"steps": STEPS, "repeats": repeats, "cases": done})
 
 
 if __name__ == "__main__":
