@@ -335,7 +335,7 @@ def test_counts_that_cannot_be_read_are_not_begun_anew(tmp_path: Path) -> None:
     mine = silo(tmp_path / "a")
     law(mine).admit(Request("train", 1), rounds=3)
     next(mine.state.glob("asked-*.json")).write_text("{")
-    with pytest.raises(UserError, match="cannot be read, which says what"):
+    with pytest.raises(UserError, match="the record of what this silo"):
         law(mine)
 
 

@@ -1,7 +1,7 @@
-"""A silo's doings of the last 24 hours over all runs, and the end of what it keeps of old runs.
+"""A silo's activity of the last 24 hours over all runs, and the removal of old runs' files.
 
-A server gives a run its name, so a limit that counts by run ends with a new name. These counts
-are the silo's own.
+Servers choose the names of runs, so a limit per run would end with a new name. These counts hold
+for all runs of the silo together.
 """
 
 import json
@@ -16,15 +16,15 @@ from hanse.errors import UserError
 from hanse.tensors import json_text
 
 DAY = 86_400.0  # seconds
-OLD = 30 * DAY  # after which nothing of a run is kept
-NEWEST = 20  # runs of which all is kept, however old
+OLD = 30 * DAY  # seconds after which a run's files are removed
+NEWEST = 20  # runs whose files are kept, however old they are
 
 
 @dataclass
 class Activity:
-    """Counts of different things by kind, such as runs and requests, each with its last time.
+    """Counts different runs, jobs and requests, each with the time of its first occurrence.
 
-    file: where they are kept, so that a restart forgets none.
+    file: keeps the counts over restarts.
     """
 
     file: Path
@@ -35,12 +35,12 @@ class Activity:
         self._seen = _read(self.file)
 
     def admit(self, kind: str, key: str, most: int) -> bool:
-        """Note a thing, unless `most` others of its kind were noted within 24 hours.
+        """Count an item; false if `most` others of its kind were counted within 24 hours.
 
-        The same key is the same thing, and is counted once.
+        An item with the same key is counted once.
         """
         now = self.clock()
-        # A time ahead of the clock counts: a clock that was set back frees nothing.
+        # A time ahead of the clock counts, so that setting the clock back frees nothing.
         recent = {k: t for k, t in self._seen.get(kind, {}).items() if now - t < DAY}
         if key in recent:
             return True
@@ -52,13 +52,13 @@ class Activity:
 
 
 def prune(state: Path, keep: set[str], clock: Callable[[], float] = time.time) -> None:
-    """Remove files and folders of runs that are neither recent nor among the newest.
+    """Remove the files and folders of runs that are neither recent nor among the newest.
 
-    state: the silo's. keep: how the run at work is called in names.
+    state: the silo's folder. keep: the names in files and folders of the run that is active.
     """
     for pattern in ("asked-*", "stated-*", "runs/*"):
-        found = (path for path in state.glob(pattern) if path.stem.partition("-")[2] not in keep)
-        times = {path: path.stat().st_mtime for path in found if path.name not in keep}
+        paths = (path for path in state.glob(pattern) if path.stem.partition("-")[2] not in keep)
+        times = {path: path.stat().st_mtime for path in paths if path.name not in keep}
         newest = sorted(times, key=lambda path: -times[path])
         for path in newest[NEWEST:]:
             if clock() - times[path] > OLD:
@@ -69,13 +69,13 @@ def _read(file: Path) -> dict[str, dict[str, float]]:
     if not file.exists():
         return {}
     try:
-        found = json_text.read(file)
+        counts = json_text.read(file)
         return {
-            str(kind): {str(key): float(when) for key, when in seen.items()}
-            for kind, seen in found.items()
+            str(kind): {str(key): float(time) for key, time in times.items()}
+            for kind, times in counts.items()
         }
     except (ValueError, AttributeError, TypeError, RecursionError, OSError):
         raise UserError(
-            f"{file} cannot be read, which says what this silo did in the last 24 hours; bring it "
-            "back from a copy, or remove it."
+            f"{file}, the record of what this silo did in the last 24 hours, cannot be read; bring "
+            "it back from a copy, or remove it."
         ) from None

@@ -1,15 +1,15 @@
-"""The silos of a round agree on what they were sent before any of them trains.
+"""The agreement: the silos of a round compare their requests before any of them trains.
 
 A server that sends each silo another model can read single updates out of any sum (Pasquini et al.
-2021, 2111.07380). So a silo answers a train request with a statement: a digest of what it was sent,
-signed with its own key. The server passes the statements of all on to all, and a silo trains only
-if enough others, whose keys it has, were sent the same. This protocol is a reconstruction: the
-paper asks for such an agreement and leaves open how it is made.
+2021, 2111.07380). Therefore a silo answers a train request with a statement: a digest of the
+request, signed with its own key. The server passes all statements on to all silos, and a silo
+trains only if enough others, whose keys it knows, were sent the same. This protocol is a
+reconstruction: the paper asks for such an agreement and leaves its form open.
 
-Digests cover what is the same for all: the job, the order with its numbers, the server's state of
-the transforms, and the hash of the adapter's constants. Where a client's share depends on its rank
-(HetLoRA, FlexLoRA), only silos of the same rank can compare. What an aggregator notes for one
-client alone is not covered.
+Digests cover the parts of a request that are the same for all silos: the job, the instruction with
+its numbers, the server's state of the transforms, and the hash of the adapter's constants. Where
+the instruction depends on a client's rank (HetLoRA, FlexLoRA), only silos of the same rank can
+compare. An aggregator's note for a single client is not covered.
 """
 
 import hashlib
@@ -33,32 +33,33 @@ from hanse.tensors.named import digest, shapes
 from hanse.tensors.serialization import Groups
 
 ALL = "silos"  # the audience of a statement
-STATEMENT = "statement"  # the tensor that it travels as
-LARGEST = 8192  # bytes of one
+STATEMENT = "statement"  # the name of the tensor that carries it
+LARGEST = 8192  # bytes of a statement
 
 
 class Disagreement(UserError):  # noqa: N818 (said of a round)
-    """Silos were sent different things, or too few say that they were sent the same."""
+    """Silos were sent different requests, or too few state that theirs is the same."""
 
 
 class Sent(NamedTuple):
-    """What a silo was sent: its names, shapes and dtypes, and all of it, as SHA-256 each."""
+    """SHA-256 of a request's names, shapes and dtypes, and of the whole request."""
 
     layout: str
     digest: str
 
 
 def sent(request: Request, job: str) -> Sent:
-    """What of a request is the same for all clients of like rank; job: the experiment's text."""
+    """The digests of what is the same for all clients of one rank; job: the experiment's text."""
     groups: Groups = {"order": request.instruction.tensors, **request.transform_states}
-    told = [(group, *one) for group, tensors in sorted(groups.items()) for one in shapes(tensors)]
-    layout = hashlib.sha256(json.dumps(told).encode()).hexdigest()
-    whole = [
+    tensors_of = sorted(groups.items())
+    described = [(group, *tensor) for group, tensors in tensors_of for tensor in shapes(tensors)]
+    layout = hashlib.sha256(json.dumps(described).encode()).hexdigest()
+    content = [
         *(request.kind, request.round, hashlib.sha256(job.encode()).hexdigest(), layout),
         *(sorted(request.instruction.numbers.items()), sorted(groups), request.constants),
-        *(digest(tensors) for _, tensors in sorted(groups.items())),
+        *(digest(tensors) for _, tensors in tensors_of),
     ]
-    return Sent(layout, hashlib.sha256(json.dumps(whole).encode()).hexdigest())
+    return Sent(layout, hashlib.sha256(json.dumps(content).encode()).hexdigest())
 
 
 @dataclass
@@ -66,10 +67,11 @@ class AgreementMember:
     """One silo's part in the agreement of one run.
 
     job: the experiment's text as the server sent it.
-    others: the keys of the silos that it knows. needed: how many of them must have been sent the
-        same. file: where it is kept what this silo has stated, one digest for each round; beside
-        it lies the train request that it has not answered yet, for a process that comes after.
-    tell: is told of each refusal.
+    others: the keys of the silos that this one knows, by name.
+    needed: how many of them must have been sent the same.
+    file: keeps this silo's statements, one digest for each round. Beside it lies the train request
+        that is not answered yet, so that a restarted silo can go on.
+    tell: called with the reason of each refusal.
     """
 
     name: str
@@ -85,12 +87,12 @@ class AgreementMember:
     _trained: tuple[str, bytes] = ("", b"")  # the last train request, as a hash, and its reply
 
     def __post_init__(self) -> None:
-        self._stated = _kept(self.file)
+        self._stated = _read_statements(self.file)
 
     def answer(self, message: bytes, respond: Callable[[bytes], bytes]) -> bytes:
-        """The reply to a request: a statement first, and `respond`'s once the others agree.
+        """The reply to a request: first a statement, then the reply of `respond` if others agree.
 
-        Who asks for the same again is told the same, and nothing is trained twice.
+        The same request gets the same reply again, and nothing is trained twice.
         """
         request = Request.parse(message)
         try:
@@ -102,14 +104,16 @@ class AgreementMember:
             if request.kind != AGREED:
                 return respond(message)
             waiting = atomic_files.read(self._waiting) or b""
-            asked = Request.parse(waiting) if waiting else None
-            if asked is None or asked.round != request.round:
+            training = Request.parse(waiting) if waiting else None
+            if training is None or training.round != request.round:
                 raise Disagreement(f"{self.name} was not asked to train in round {request.round}.")
-            self.check(asked, [*filter(None, map(content, request.instruction.tensors.values()))])
+            self.check(
+                training, [*filter(None, map(content, request.instruction.tensors.values()))]
+            )
             key = hashlib.sha256(waiting).hexdigest()
             if self._trained[0] != key:
                 reply = respond(waiting)
-                if Reply.parse(reply).error:  # next time it may go well
+                if Reply.parse(reply).error:  # is not kept, since the next try may succeed
                     return reply
                 self._trained = key, reply
             return self._trained[1]
@@ -118,33 +122,33 @@ class AgreementMember:
             return Reply(self.name, "train", request.round, error=str(error)).pack()
 
     def statement(self, request: Request) -> bytes:
-        """This silo's signed word on what it was sent; in one run, one for each round.
+        """This silo's signed statement on its request; a run has one for each round.
 
-        Otherwise a server could have it say yes to one model, train it on another, and show its
-        first word to the rest. A server that resumes sends the same again, bit for bit.
+        With two, a server could let the silo state one model, train it on another, and show the
+        first statement to the others. A server that resumes sends the same request, bit for bit.
         """
-        mine = sent(request, self.job)
-        if self._stated.setdefault(str(request.round), mine.digest) != mine.digest:
+        own = sent(request, self.job)
+        if self._stated.setdefault(str(request.round), own.digest) != own.digest:
             raise Disagreement(
                 f"{self.name} was sent another model for round {request.round} than before."
             )
         atomic_files.write(self.file, json.dumps(self._stated).encode(), private=True)
-        return sign(json.dumps(mine).encode(), self._stamp(request.round), self.key)
+        return sign(json.dumps(own).encode(), self._stamp(request.round), self.key)
 
     def check(self, request: Request, statements: list[bytes]) -> None:
-        """Raise Disagreement unless enough others were sent what this silo was sent.
+        """Raise Disagreement unless enough others state the same request as this silo's.
 
-        Statements that are not of this round, or not of a silo that is known here, do not count;
-        a single one that says otherwise is enough to refuse.
+        Statements of another round, or of a silo that is not known here, do not count. A single
+        different statement is enough to refuse.
         """
-        mine = sent(request, self.job)
+        own = sent(request, self.job)
         agreed = set()
         for statement in statements:
-            found = self._read(statement, request.round)
-            if found is None or found[1].layout != mine.layout:
+            known = self._read(statement, request.round)
+            if known is None or known[1].layout != own.layout:
                 continue
-            other, theirs = found
-            if theirs.digest != mine.digest:
+            other, stated = known
+            if stated.digest != own.digest:
                 raise Disagreement(
                     f"{self.name} and {other} were sent different models for round "
                     f"{request.round}: the server treats them differently, and {self.name} does "
@@ -166,10 +170,10 @@ class AgreementMember:
         return Stamp(self.run, round, 0, self.name, ALL, "statement", float(self.clock()))
 
     def _read(self, statement: bytes, round: int) -> tuple[str, Sent] | None:
-        """Who stated what, if it is a statement on this round by a silo that is known here."""
+        """The sender and content of a statement on this round; None if its sender is not known."""
         try:
             stamp, body = verify(statement, self.others)
-            layout, whole = json_text.parse(body)
+            layout, content = json_text.parse(body)
         except (Untrusted, ValueError, TypeError, RecursionError):
             return None
         about = (stamp.run, stamp.round, stamp.audience, stamp.direction)
@@ -177,7 +181,7 @@ class AgreementMember:
             return None
         if abs(self.clock() - stamp.time) > SKEW:
             return None
-        return stamp.sender, Sent(str(layout), str(whole))
+        return stamp.sender, Sent(str(layout), str(content))
 
 
 def stated(statement: bytes) -> Sent | None:
@@ -190,7 +194,7 @@ def stated(statement: bytes) -> Sent | None:
 
 
 def content(statement: Tensor) -> bytes | None:
-    """The bytes in a tensor that came as a statement; None if it cannot be one."""
+    """The bytes of the statement in a tensor; None if the tensor cannot hold one."""
     if statement.dtype != torch.uint8 or statement.dim() != 1 or statement.numel() > LARGEST:
         return None
     return statement.numpy().tobytes()
@@ -200,13 +204,13 @@ def _bytes(data: bytes) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-def _kept(file: Path) -> dict[str, str]:
+def _read_statements(file: Path) -> dict[str, str]:
     if (data := atomic_files.read(file)) is None:
         return {}
     try:
         return {str(key): str(value) for key, value in json_text.parse(data).items()}
     except (ValueError, AttributeError, RecursionError):
         raise UserError(
-            f"{file} cannot be read, which says what models this silo was sent; bring it back from "
-            "a copy, or begin a new run."
+            f"{file}, the record of what this silo was sent, cannot be read; bring it back from a "
+            "copy, or begin a new run."
         ) from None

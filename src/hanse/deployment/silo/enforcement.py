@@ -1,4 +1,4 @@
-"""A silo's policy applied: jobs, requests and replies, and a log of what was refused."""
+"""Apply a silo's policy to jobs, requests and replies, and log what was refused."""
 
 import hashlib
 import json
@@ -23,18 +23,18 @@ from hanse.journal.records import RefusalRecord
 from hanse.observability.requests import current_request
 from hanse.tensors import json_text
 
-COUNTS = {"examples", "tokens"}  # numbers that tell how many rows a silo has, and how long
-UNHASHED = ""  # in place of a base model's hash that is not known yet
-LARGEST = 16 * 2**20  # bytes of the log, after which it is begun anew beside the old one
+COUNTS = {"examples", "tokens"}  # numbers that reveal how many rows a silo has, and how long
+UNHASHED = ""  # stands for a base model's hash that is not computed yet
+LARGEST = 16 * 2**20  # bytes of the log, after which it is renamed and a new one is begun
 WITHHELD = "it could not do what was asked; the reason is in its own log"
 
 
 @dataclass
 class PolicyEnforcer:
-    """One silo's policy, at work in one run.
+    """Applies one silo's policy in one run.
 
-    name: the silo's. run: which run, for the log and for counting what was asked in it.
-    folder: where the log (refusals.jsonl) and the counts are kept.
+    name: the silo's name. run: the run's name, for the log and for counting its requests.
+    folder: the folder of the log (refusals.jsonl) and of the counts.
     """
 
     name: str
@@ -43,18 +43,18 @@ class PolicyEnforcer:
     folder: Path
     clock: Callable[[], float] = time.time
     _activity: Activity = field(init=False)
-    _asked: dict[str, list[str]] = field(init=False)  # hashes of the requests, by what they ask
+    _asked: dict[str, list[str]] = field(init=False)  # hashes of requests, by kind and round
     _dropped: set[str] = field(default_factory=set)
-    _refused: set[str] = field(default_factory=set)  # sentences of its own, which may leave
+    _refused: set[str] = field(default_factory=set)  # the policy's own sentences, which may leave
 
     def __post_init__(self) -> None:
-        self._asked = _kept(self.file("asked"))
+        self._asked = _read_requests(self.file("asked"))
         self._activity = Activity(self.folder / "activity.json", self.clock)
 
     def count_job(self) -> None:
         """Raise Refused if too many jobs came in 24 hours.
 
-        Refused ones count, and so does the same again: each must be read, and may be loaded.
+        Refused and repeated jobs count, since each must be read and may be loaded.
         """
         most = self.policy.max_requests_per_day
         if not self._activity.admit("jobs", secrets.token_hex(8), most):
@@ -64,7 +64,7 @@ class PolicyEnforcer:
             )
 
     def begin(self, settings: str) -> None:
-        """Raise Refused if too many jobs began in 24 hours; the run's name does not matter.
+        """Raise Refused if too many jobs began in 24 hours, whatever the names of their runs.
 
         settings: the experiment's text. The same run with other settings is another job.
         """
@@ -80,20 +80,20 @@ class PolicyEnforcer:
     def check(self, job: Job, model_hash: str | None, rows: RowCounts | None) -> None:
         """Raise Refused, with all reasons, unless the policy allows a job.
 
-        model_hash: of the base model as it lies here; None if it does not, UNHASHED if it is not
-            known yet, of which nothing is said then.
-        rows: how many this silo has; None before any is read.
+        model_hash: of the base model on this machine; None if there is none here, UNHASHED if it is
+            not computed yet and must not be checked.
+        rows: the silo's numbers of rows; None before they are read.
         """
         reasons = list(refusals(self.policy, job, model_hash, rows))
         if reasons:
             raise self.refused(f"{self.name} refuses this job: {'; '.join(reasons)}.")
 
     def admit(self, request: Request, rounds: int) -> None:
-        """Raise Refused unless a request is one of the job that was agreed on.
+        """Raise Refused unless a request belongs to the accepted job and is within the limits.
 
-        rounds: how many the job has. That a request was asked for is durable before it is answered.
-        The same request again, by a server that was killed or paused, tells it nothing new and is
-        not counted; nor is the word that the others agree to one.
+        rounds: the number of rounds of the job. A request is recorded on disk before it is
+        answered. The same request again, from a server that was killed or paused, tells the server
+        nothing new and is not counted; nor is the message that the others agree.
         """
         if not 0 <= request.round <= rounds:
             raise self.refused(
@@ -101,9 +101,9 @@ class PolicyEnforcer:
             )
         if request.kind == AGREED:
             return
-        made = hashlib.sha256(request.pack()).hexdigest()
+        digest = hashlib.sha256(request.pack()).hexdigest()
         former = self._asked.get(key := f"{request.kind} {request.round}", [])
-        if made in former:
+        if digest in former:
             return
         if len(former) >= self.policy.max_tries:
             raise self.refused(
@@ -111,16 +111,16 @@ class PolicyEnforcer:
                 f"something else; its policy has max_tries {self.policy.max_tries}."
             )
         most = self.policy.max_requests_per_day
-        if not self._activity.admit("requests", made[:32], most):
+        if not self._activity.admit("requests", digest[:32], most):
             raise self.refused(
                 f"{self.name} refuses to {request.kind} in round {request.round}: {most} requests "
                 "came in the last 24 hours; its policy has max_requests_per_day."
             )
-        self._asked[key] = [*former, made]
+        self._asked[key] = [*former, digest]
         atomic_files.write(self.file("asked"), json.dumps(self._asked).encode(), private=True)
 
     def outgoing(self, reply: Reply) -> Reply:
-        """A reply without what may not leave: numbers that are not allowed, and texts of errors."""
+        """The reply without numbers that are not allowed to leave, and without texts of errors."""
         error = reply.error
         if error and not self.policy.share_error_texts and error not in self._refused:
             self.note("withheld the text of an error", error)
@@ -137,17 +137,17 @@ class PolicyEnforcer:
         return replace(reply, error=error, update=update)
 
     def refused(self, reason: str) -> Refused:
-        """A refusal, noted in the silo's log; its sentence may leave."""
+        """A refusal, written into the silo's log; its sentence may be sent to the server."""
         self._refused.add(reason)
         self.note("refused", reason)
         return Refused(reason)
 
     def note(self, what: str, reason: str) -> None:
-        """Append a line to the silo's log, durably."""
+        """Append a line to the silo's log of refusals, durably."""
         note(self.folder, self.run, what, reason, self.clock)
 
     def file(self, kind: str) -> Path:
-        """Where something of that kind is kept about this run."""
+        """The file of one kind for this run."""
         run = hashlib.sha256(self.run.encode()).hexdigest()[:16]
         return self.folder / f"{kind}-{run}.json"
 
@@ -155,7 +155,7 @@ class PolicyEnforcer:
 def note(
     folder: Path, run: str, what: str, reason: str, clock: Callable[[], float] = time.time
 ) -> None:
-    """Append a line to the log of the silo whose state is in a folder, durably."""
+    """Append a line to the log of refusals in a silo's state, durably."""
     log = folder / "refusals.jsonl"
     if log.exists() and log.stat().st_size > LARGEST:
         log.replace(log.with_name("refusals.1.jsonl"))
@@ -164,25 +164,25 @@ def note(
 
 
 def rounded(count: float, step: int) -> int:
-    """A count as it leaves a silo: the nearest multiple of `step`, at least one `step`."""
+    """Round a count that leaves the silo to the nearest multiple of `step`, at least one `step`."""
     return max(step, step * round(count / step))
 
 
 def above(count: int, step: int) -> int:
-    """A count rounded up, for what is judged and said of it: no limit tells the exact one."""
+    """Round a count up, so that neither a limit nor a message reveals the exact one."""
     return step * -(-count // step)
 
 
 def refusals(
     policy: Policy, job: Job, model_hash: str | None, rows: RowCounts | None
 ) -> Iterator[str]:
-    """Every reason that a policy has against a job."""
-    told = job.experiment
-    yield from _model(policy, told, model_hash)
-    yield from _parts(policy, told)
-    yield from _work(policy, told, above(rows.train, policy.count_rounding) if rows else 0)
+    """All reasons of a policy against a job."""
+    experiment = job.experiment
+    yield from _model(policy, experiment, model_hash)
+    yield from _parts(policy, experiment)
+    yield from _work(policy, experiment, above(rows.train, policy.count_rounding) if rows else 0)
     if rows:
-        yield from _few(policy, told, rows)
+        yield from _few(policy, experiment, rows)
     if job.cohort < policy.min_cohort:
         yield f"{job.cohort} silos train in a round, and it asks for {policy.min_cohort}"
     wanted = {key: value for key, value in policy.privacy if value is not None}
@@ -192,7 +192,7 @@ def refusals(
 
 
 def leaving(policy: Policy, update: Update) -> dict[str, float]:
-    """The numbers of an update that may leave."""
+    """The numbers of an update that may leave the silo."""
     return {name: value for name, value in update.numbers.items() if _leaves(policy, name)}
 
 
@@ -200,75 +200,81 @@ def _leaves(policy: Policy, number: str) -> bool:
     return any(fnmatchcase(number, pattern) for pattern in policy.metrics)
 
 
-def _model(policy: Policy, told: Experiment, model_hash: str | None) -> Iterator[str]:
-    name = told.model.model_name_or_path
+def _model(policy: Policy, experiment: Experiment, model_hash: str | None) -> Iterator[str]:
+    name = experiment.model.model_name_or_path
     if model_hash is None:
         yield f"the base model {name!r:.80} is not on its machine"
     elif policy.models and model_hash not in (*policy.models, UNHASHED):
         yield f"the base model {name!r:.80} has the hash {model_hash}, which it does not allow"
 
 
-def _parts(policy: Policy, told: Experiment) -> Iterator[str]:
-    """Parts that are not among those allowed; from outside, only allowed ones have come here."""
+def _parts(policy: Policy, experiment: Experiment) -> Iterator[str]:
+    """Reasons against parts; parts from outside the package were checked when the job was read."""
     for kind in (ALGORITHM, AGGREGATOR, OBJECTIVE):
         allowed = getattr(policy, str(kind.policy))
-        for name in map(spec_name, kind.specs(told)):
+        for name in map(spec_name, kind.specs(experiment)):
             if allowed is not None and name not in allowed:
                 yield f"the {kind.setting} {name} is not among {', '.join(allowed)}"
-    for name in build_algorithm(told).numbers:
+    for name in build_algorithm(experiment).numbers:
         if not _leaves(policy, name):
             yield (
-                f"the algorithm {spec_name(told.algorithm)} needs the number {name} of each "
+                f"the algorithm {spec_name(experiment.algorithm)} needs the number {name} of each "
                 "update, which policy.metrics does not let leave"
             )
-    for name in _adapters(told):
+    for name in _adapters(experiment):
         if name == "from" and "from" not in (policy.adapters or ()):
             yield "the adapter is to go on from a folder of this machine that the server names"
         elif policy.adapters is not None and name not in policy.adapters:
             yield f"the adapter {name} is not among {', '.join(policy.adapters)}"
-    tasks = build_tasks(told)
-    names = map(spec_name, told.evaluation.tasks or tasks)
+    tasks = build_tasks(experiment)
+    names = map(spec_name, experiment.evaluation.tasks or tasks)
     for name, task in zip(names, tasks.values(), strict=True):
         if not task.test_only and name not in policy.tasks:
             yield f"the task {name} is not among {', '.join(policy.tasks) or 'those allowed'}"
 
 
-def _few(policy: Policy, told: Experiment, rows: RowCounts) -> Iterator[str]:
-    """Rows so few that an update or a score would speak of single ones."""
+def _few(policy: Policy, experiment: Experiment, rows: RowCounts) -> Iterator[str]:
+    """Reasons against so few rows that an update or a score would reveal single ones."""
     least = policy.min_examples
     if rows.train < least:
         yield f"it would train on fewer rows than policy.min_examples, which is {least}"
-    if told.evaluation.clients and 0 < rows.held_out < least:
+    if experiment.evaluation.clients and 0 < rows.held_out < least:
         yield (
             f"it would score fewer held-out rows than policy.min_examples, which is {least}; "
             "set evaluation.clients: false, or a larger data.client_test"
         )
 
 
-def _work(policy: Policy, told: Experiment, examples: int) -> Iterator[str]:
+def _work(policy: Policy, experiment: Experiment, examples: int) -> Iterator[str]:
     for what, asked, most in (
-        ("steps in a round", told.train.steps(examples), policy.max_steps),
-        ("examples in a round", told.train.examples_per_round(examples), policy.max_examples),
-        ("examples in a batch", told.train.per_device_train_batch_size, policy.max_batch_size),
-        ("examples in a batch of a task", _widest(told), policy.max_batch_size),
-        ("rounds", told.rounds, policy.max_rounds),
+        ("steps in a round", experiment.train.steps(examples), policy.max_steps),
+        ("examples in a round", experiment.train.examples_per_round(examples), policy.max_examples),
+        (
+            "examples in a batch",
+            experiment.train.per_device_train_batch_size,
+            policy.max_batch_size,
+        ),
+        ("examples in a batch of a task", _widest(experiment), policy.max_batch_size),
+        ("rounds", experiment.rounds, policy.max_rounds),
     ):
         if asked > most:
             yield f"it has {asked:,} {what}, more than {most:,}"
 
 
-def _widest(told: Experiment) -> int:
-    """Most examples of one pass in which this silo's rows are scored; 0 if none are."""
-    tasks = build_tasks(told).values() if told.evaluation.clients else ()
+def _widest(experiment: Experiment) -> int:
+    """The largest batch in which a task scores this silo's rows; 0 if none does."""
+    tasks = build_tasks(experiment).values() if experiment.evaluation.clients else ()
     return max((getattr(task, "batch_size", 1) for task in tasks if not task.test_only), default=0)
 
 
-def _adapters(told: Experiment) -> list[str]:
-    kinds = [key for key in type(told.adapter).model_fields if getattr(told.adapter, key)]
+def _adapters(experiment: Experiment) -> list[str]:
+    kinds = [
+        key for key in type(experiment.adapter).model_fields if getattr(experiment.adapter, key)
+    ]
     return ["from" if key == "source" else key for key in kinds]
 
 
-def _kept(file: Path) -> dict[str, list[str]]:
+def _read_requests(file: Path) -> dict[str, list[str]]:
     if (data := atomic_files.read(file)) is None:
         return {}
     try:
@@ -276,6 +282,6 @@ def _kept(file: Path) -> dict[str, list[str]]:
         return {str(key): [str(made) for made in former] for key, former in found.items()}
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise UserError(
-            f"{file} cannot be read, which says what this silo was asked; bring it back "
-            "from a copy, or remove it."
+            f"{file}, the record of what this silo was asked, cannot be read; bring it back from a "
+            "copy, or remove it."
         ) from None

@@ -1,4 +1,4 @@
-"""The one way into a silo and out: its policy and the agreement around its answers."""
+"""The guard of a silo: every job, request and reply passes its policy and the agreement here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,102 +19,104 @@ Respond = Callable[[bytes], bytes]
 
 @dataclass
 class Guard:
-    """One silo in one run; the worker has checked already that messages are the server's.
+    """Guards one silo in one run; the worker has already checked that messages are the server's.
 
-    kit: the keys of the other silos, for the agreement; none for a server on this machine.
+    kit: the keys of the other silos, for the agreement; None for a server on this machine.
+    enforcer: applies the silo's policy.
     """
 
     silo: SiloSettings
     kit: SiloKit | None
     run: str
-    law: PolicyEnforcer = field(init=False)
+    enforcer: PolicyEnforcer = field(init=False)
     _job: Job | None = field(init=False, default=None)
-    _witness: AgreementMember | None = field(init=False, default=None)
+    _agreement: AgreementMember | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         silo = self.silo
-        self.law = PolicyEnforcer(silo.name, silo.policy, self.run, silo.state)
+        self.enforcer = PolicyEnforcer(silo.name, silo.policy, self.run, silo.state)
 
     def accept(
         self, message: bytes, rows: Callable[[Experiment], RowCounts], model: str = ""
     ) -> Job:
-        """The job in the server's first message, which is an experiment's text.
+        """Check the job in an experiment's text, which is the server's first message.
 
-        rows: how many rows this silo has for it.
-        model: the hash of the server's base model, if it must be this silo's, too.
-        Raises Refused for a job that the policy does not allow; it is in the silo's log. What takes
-        longer is done later: the model is hashed, and rows are read, only for a job that passed
-        what comes before.
+        rows: counts this silo's rows for the job.
+        model: the hash of the server's base model, if the silo must have the same one.
+        Raises Refused, after logging it, for a job that the policy does not allow. Cheap checks
+        come first: the model is hashed, and rows are read, only for a job that has passed them.
         """
-        self.law.count_job()
+        self.enforcer.count_job()
         try:
             text = message.decode("utf-8")
         except UnicodeDecodeError:
-            raise self.law.refused("the server's experiment is not UTF-8 text.") from None
+            raise self.enforcer.refused("the server's experiment is not UTF-8 text.") from None
         try:
             job = received(text, self.silo)
         except Refused as error:
-            raise self.law.refused(str(error)) from None
-        self.law.check(job, UNHASHED, None)
+            raise self.enforcer.refused(str(error)) from None
+        self.enforcer.check(job, UNHASHED, None)
         name = job.experiment.model.model_name_or_path
-        held = self._model_hash(name)
-        if model and held and model != held:
-            raise self.law.refused(
+        digest = self._model_hash(name)
+        if model and digest and model != digest:
+            raise self.enforcer.refused(
                 f"{self.silo.name} has another base model than the server: {name!r:.80} is "
-                f"{held[:16]}… here, and {model[:16]}… there; bring the same files, or name "
+                f"{digest[:16]}… here, and {model[:16]}… there; bring the same files, or name "
                 "them by `model` in its silo.yaml."
             )
-        self.law.check(job, held, None)
-        self.law.begin(text)
-        self.law.check(job, held, rows(job.experiment))
-        self._witness = self._agreeing(text)
+        self.enforcer.check(job, digest, None)
+        self.enforcer.begin(text)
+        self.enforcer.check(job, digest, rows(job.experiment))
+        self._agreement = self._agreement_member(text)
         self._job = job
         return job
 
     def answer(self, message: bytes, respond: Respond) -> bytes | None:
-        """The reply to a request, made by `respond` if nothing speaks against it.
+        """The reply to a request, made by `respond` if policy and agreement allow it.
 
-        None: the request cannot be read, and gets no reply.
+        None if the request cannot be read.
         """
         try:
             request = Request.parse(message)
         except MessageError as error:
-            self.law.note("refused", str(error))
+            self.enforcer.note("refused", str(error))
             return None
 
-        def filtered(asked: bytes) -> bytes:
-            return self.law.outgoing(Reply.parse(respond(asked))).pack()
+        def respond_filtered(request: bytes) -> bytes:
+            return self.enforcer.outgoing(Reply.parse(respond(request))).pack()
 
         try:
             if self._job is None:
-                raise self.law.refused(f"{self.silo.name} has taken no job in this run.")
-            if request.kind == AGREED and self._witness is None:
-                raise self.law.refused(
+                raise self.enforcer.refused(f"{self.silo.name} has taken no job in this run.")
+            if request.kind == AGREED and self._agreement is None:
+                raise self.enforcer.refused(
                     f"{self.silo.name} takes no part in an agreement in this run."
                 )
-            self.law.admit(request, self._job.experiment.rounds)
+            self.enforcer.admit(request, self._job.experiment.rounds)
         except Refused as error:
-            kind = "train" if request.kind == AGREED else request.kind  # what is waited for
+            kind = "train" if request.kind == AGREED else request.kind  # the server waits for this
             return Reply(self.silo.name, kind, request.round, error=str(error)).pack()
-        return self._witness.answer(message, filtered) if self._witness else filtered(message)
+        if self._agreement is None:
+            return respond_filtered(message)
+        return self._agreement.answer(message, respond_filtered)
 
     def _model_hash(self, name: str) -> str | None:
         try:
             return hash_of(name)
-        except UserError as error:  # what lies in a folder here is not the server's to know
-            self.law.note("withheld the text of an error", str(error))
-            raise self.law.refused(
+        except UserError as error:  # the server must not learn what lies in this silo's folders
+            self.enforcer.note("withheld the text of an error", str(error))
+            raise self.enforcer.refused(
                 f"{self.silo.name} cannot use the base model {name!r:.80}; its own log says why, "
                 "and `model` in its silo.yaml names the right one."
             ) from None
 
-    def _agreeing(self, text: str) -> AgreementMember | None:
-        """This silo's part in the agreement; none if it takes no part in one."""
-        wanted, kit = self.silo.policy.agreement, self.kit
-        if wanted == "never" or (wanted == "auto" and (kit is None or not kit.silos)):
+    def _agreement_member(self, text: str) -> AgreementMember | None:
+        """This silo's part in the agreement; None if the policy wants none."""
+        setting, kit = self.silo.policy.agreement, self.kit
+        if setting == "never" or (setting == "auto" and (kit is None or not kit.silos)):
             return None
         if kit is None or not kit.silos:
-            raise self.law.refused(
+            raise self.enforcer.refused(
                 f"{self.silo.name} trains only if other silos say that they were sent the same, "
                 "and its kit knows none of them; there, run `hanse kit trust members.pub`."
             )
@@ -125,6 +127,6 @@ class Guard:
             kit.signing,
             {name: public.signing for name, public in kit.silos.items()},
             self.silo.policy.min_cohort - 1,
-            self.law.file("stated"),
-            self.law.refused,
+            self.enforcer.file("stated"),
+            self.enforcer.refused,
         )

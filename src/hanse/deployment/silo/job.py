@@ -1,8 +1,8 @@
 """Turn the server's YAML into the experiment that this silo will run.
 
-The server's text is only settings. Before any part is built, parts from outside the package are
-refused or replaced by the silo's own file of that name, and texts that a server may not give are
-refused (`server_texts`): nothing that a server names is imported, opened or matched as a pattern.
+The server's text holds settings only. Before any part is built, a part from outside the package is
+refused, or replaced by the silo's own file of that name, and texts that a server may not give are
+refused (`server_texts`). Nothing that a server names is imported, opened or matched as a pattern.
 """
 
 import json
@@ -31,17 +31,17 @@ from hanse.journal.yaml_text import Values
 from hanse.registry import split
 
 LARGEST = 256 * 1024  # characters of an experiment
-SHOWN = 500  # characters of its settings that a sentence repeats
+SHOWN = 500  # characters of its settings that a message repeats
 PLACE = "the server's experiment"
 USUAL = Data().model_dump(mode="json")
 
 
 class Refused(UserError):  # noqa: N818 (said of a job)
-    """What a server asked for and this silo does not do; the sentence may go to the server."""
+    """A job or a request that this silo refuses; the sentence may be sent to the server."""
 
 
 class RowCounts(NamedTuple):
-    """How many rows a silo trains on, and how many it holds out to score."""
+    """The numbers of rows that a silo trains on, and that it holds out to score."""
 
     train: int
     held_out: int
@@ -49,11 +49,11 @@ class RowCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What a server asks of a silo.
+    """A run that a server asks a silo to take part in.
 
-    experiment: the experiment with this silo's own rows, model and settings at the top. The policy
-        judges this object, and the same object is run.
-    cohort: how many clients train in each round, by the server's word.
+    experiment: the experiment with this silo's own rows, model and settings at the top level. The
+        policy checks this object, and the same object is run.
+    cohort: the number of clients of each round, as the server declares it.
     """
 
     experiment: Experiment
@@ -63,16 +63,16 @@ class Job:
 def received(text: str, silo: SiloSettings) -> Job:
     """The server's settings with this silo's own data and model.
 
-    Raises Refused for what cannot be read, is not valid here, or names parts from outside the
-    package that `silo.policy` does not allow. What else the policy says,
-    `enforcement.Law` finds out.
+    Raises Refused for text that cannot be read, that is not valid here, or that names parts from
+    outside the package which `silo.policy` does not allow. `enforcement.PolicyEnforcer` checks the
+    rest of the policy.
     """
     values = _parsed(text)
     try:
-        told = Experiment.model_validate(values)
-        if silo.name not in told.participant_names and not told.data.pooled:
+        offered = Experiment.model_validate(values)
+        if silo.name not in offered.participant_names and not offered.data.pooled:
             raise Refused(f"{PLACE} has no client {silo.name}.")
-        experiment = Experiment.model_validate(_mine(told, silo))
+        experiment = Experiment.model_validate(_mine(offered, silo))
         build_tasks(experiment)
     except ValidationError as error:
         raise Refused(f"{PLACE} is not valid here: {explain(error, Experiment)}") from None
@@ -80,22 +80,22 @@ def received(text: str, silo: SiloSettings) -> Job:
         raise
     except UserError as error:
         raise Refused(f"{PLACE} is not valid here: {error}") from None
-    return Job(experiment, taking_part(len(told.participant_names), told.fraction_train))
+    return Job(experiment, taking_part(len(offered.participant_names), offered.fraction_train))
 
 
-def _mine(told: Experiment, silo: SiloSettings) -> dict[str, Any]:
-    """The settings as they hold for this silo; of other clients nothing is kept.
+def _mine(offered: Experiment, silo: SiloSettings) -> dict[str, Any]:
+    """The settings for this silo, without those of other clients.
 
-    What the server says of this client is laid upon the top level, so that no setting stands in
-    two places. Only the path of the rows stays in `clients`, which tells that each client brings
-    its own; if one file is divided among all, `silo.yaml` has this silo's copy of it.
+    The server's settings for this client replace those at the top level, so that none is in two
+    places. Only the path of the rows stays in `clients`, which shows that each client brings its
+    own; if one file is divided among all, `silo.yaml` names this silo's copy of it.
     """
-    own, safe = _told_of(silo.name, told), _safe(told, silo.policy)
-    rows = _rows(told, own.pop("data", {}), silo)
-    if told.brings_own_data:
+    own, safe = _told_of(silo.name, offered), _safe(offered, silo.policy)
+    rows = _rows(offered, own.pop("data", {}), silo)
+    if offered.brings_own_data:
         safe = safe.model_copy(update={"participants": None})
     else:
-        if isinstance(told.data.test, str) or isinstance(told.data.validation, str):
+        if isinstance(offered.data.test, str) or isinstance(offered.data.validation, str):
             raise UserError(
                 "data.test or data.validation names a file, and a silo opens no file that a server "
                 "names; hold out a number of rows."
@@ -107,22 +107,22 @@ def _mine(told: Experiment, silo: SiloSettings) -> dict[str, Any]:
             )
     values = overrides.merge(safe.resolved(), own)
     values["data"] |= rows
-    if told.brings_own_data:  # the server's test rows are its own affair, and so are their files
+    if offered.brings_own_data:  # the server's test rows and their files do not concern this silo
         values["data"] |= {"test": 0, "validation": 0}
     if silo.model is not None:
         values["model"]["model_name_or_path"] = silo.model
     refuse_texts(values)
     path = {"data": {"path": rows["path"]}}
-    return {**values, "clients": {silo.name: path} if told.brings_own_data else {}}
+    return {**values, "clients": {silo.name: path} if offered.brings_own_data else {}}
 
 
-def _rows(told: Experiment, over: Values, silo: SiloSettings) -> dict[str, Any]:
-    """Where this silo's rows lie and how they are read: by silo.yaml, never merged with the server.
+def _rows(offered: Experiment, over: Values, silo: SiloSettings) -> dict[str, Any]:
+    """The settings of this silo's rows, from silo.yaml.
 
-    over: what the server says of this client's data. Raises Refused for a setting that only the
+    over: the server's settings for this client's data. Raises Refused for a setting that only the
     server gives, unless the policy lists it: by such settings a server could ask about single rows.
     """
-    asked = overrides.merge(told.data.model_dump(mode="json"), over)
+    asked = overrides.merge(offered.data.model_dump(mode="json"), over)
     rows: dict[str, Any] = {"path": silo.data.path, "client_test": asked["client_test"]}
     if silo.data.client_test is not None:
         rows["client_test"] = silo.data.client_test
@@ -147,9 +147,9 @@ def _rows(told: Experiment, over: Values, silo: SiloSettings) -> dict[str, Any]:
     return rows
 
 
-def _safe(told: Experiment, policy: Policy) -> Experiment:
-    """An experiment without what only the server builds, and with own files for outside parts."""
-    safe = told.model_copy(update={"clients": {}, "report_to": [], "output_dir": None})
+def _safe(offered: Experiment, policy: Policy) -> Experiment:
+    """The experiment without parts that only the server builds, and with own files for others."""
+    safe = offered.model_copy(update={"clients": {}, "report_to": [], "output_dir": None})
     for kind in NAMED:
         allowed = getattr(policy, kind.policy) or () if kind.policy else ()
         specs = [_own(spec, kind, allowed) for spec in kind.specs(safe)]
@@ -167,9 +167,9 @@ def _replaced(experiment: Experiment, kind: PartKind, specs: list[Spec]) -> Expe
     return experiment.model_copy(update=update)
 
 
-def _told_of(name: str, told: Experiment) -> dict[str, Any]:
-    """What the server says of this one client, as far as a client may be different."""
-    over = {key: own for key, own in told.clients.get(name, {}).items() if key in OVERRIDABLE}
+def _told_of(name: str, offered: Experiment) -> dict[str, Any]:
+    """The server's settings for this client, among those in which clients may differ."""
+    over = {key: own for key, own in offered.clients.get(name, {}).items() if key in OVERRIDABLE}
     for key in {*over} - {"adapter"}:  # which may be a name alone
         if not isinstance(over[key], dict):
             raise Refused(
@@ -188,7 +188,7 @@ def _parsed(text: str) -> yaml_text.Values:
         aliases = _has_aliases(text)
     except yaml_text.UNREADABLE:
         aliases = False  # it is not YAML, which is said below
-    if aliases:  # a few lines of them may stand for gigabytes
+    if aliases:  # a few lines of aliases may expand to gigabytes
         raise Refused(f"{PLACE} has YAML aliases (*name), which are not taken from a network.")
     try:
         return yaml_text.parse(text, PLACE)
@@ -197,7 +197,7 @@ def _parsed(text: str) -> yaml_text.Values:
 
 
 def _has_aliases(text: str) -> bool:
-    """Whether a YAML text has aliases; what comes below the greatest depth is not looked at."""
+    """Return true if a YAML text has aliases above the greatest depth that is parsed."""
     depth = 0
     for event in yaml.parse(text):
         depth += isinstance(event, yaml.CollectionStartEvent)
@@ -210,7 +210,7 @@ def _has_aliases(text: str) -> bool:
 
 
 def _own(spec: Spec, kind: PartKind, allowed: Sequence[str]) -> Spec:
-    """A part's spec, one from outside the package with this silo's own file."""
+    """The spec of a part; for one from outside the package, with this silo's own file."""
     name, _ = split(kind.folder, spec)
     if ":" not in name:
         if not re.fullmatch(r"\w+", name) or name not in kind.names():

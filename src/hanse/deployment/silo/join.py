@@ -1,4 +1,4 @@
-"""A silo's process: a resident in it, and Flower's node beside it, until somebody stops it."""
+"""A silo's process: a worker in it and Flower's node beside it, until the user stops it."""
 
 import logging
 import os
@@ -22,23 +22,23 @@ from hanse.security.kits import SiloKit, open_silo
 
 log = logging.getLogger(__name__)
 
-IDLE = 1.0  # seconds between two looks at whether the node still runs
-REACH = 30.0  # seconds without a letter, after which it is tried whether the server can be reached
-REST = 2.0, 3.0  # seconds before a node is started again: at least, and at most so many more
+IDLE = 1.0  # seconds between two checks that the node still runs
+REACH = 30.0  # seconds without a message, after which the connection to the server is tried
+RESTART_AFTER = 2.0, 3.0  # seconds before a node is restarted: at least, and at most so many more
 
 
 def join(
     silo: SiloSettings, status_port: int | None = None, logs: LogFormat = LogFormat.TEXT
 ) -> None:
-    """Take part in a server's runs until somebody stops it.
+    """Take part in a server's runs until the user stops the process.
 
-    status_port: where on this machine /healthz and /metrics are.
+    status_port: the port of /healthz and /metrics on this machine.
     """
     home.refuse_missing()
     kit = open_silo(silo.kit, silo.name) if silo.kit else None
     if kit is None:
         log.warning("without a kit nothing is encrypted or signed: for trying out on one machine")
-    _tell_agreement(silo, kit)
+    _log_agreement(silo, kit)
     if not silo.hub:
         _offline()
     if silo.cache is not None:
@@ -51,21 +51,21 @@ def join(
 
 
 def _offline() -> None:
-    """Keep this process, and those that it starts, from asking a hub: for silo.yaml to allow."""
+    """Keep this process and its children from asking a hub, which silo.yaml does not allow."""
     os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1")
-    constants.HF_HUB_OFFLINE = True  # which was read from the environment when it was imported
+    constants.HF_HUB_OFFLINE = True  # it was read from the environment at its import
 
 
-def _tell_agreement(silo: SiloSettings, kit: SiloKit | None) -> None:
-    """Say whether this silo trains only what others were sent, too; raises UserError if it cannot.
+def _log_agreement(silo: SiloSettings, kit: SiloKit | None) -> None:
+    """Log whether the agreement is on; raises UserError if the policy requires an impossible one.
 
-    Without an agreement nothing shows that a server sends each silo another model.
+    Without an agreement a server could send each silo another model unnoticed.
     """
-    wanted, known = silo.policy.agreement, len(kit.silos) if kit else 0
+    setting, known = silo.policy.agreement, len(kit.silos) if kit else 0
     needed = silo.policy.min_cohort - 1
-    if wanted == "never":
+    if setting == "never":
         log.warning("the agreement is off, by policy.agreement: the server alone says what is sent")
-    elif known == 0 and wanted != "auto":
+    elif known == 0 and setting != "auto":
         raise UserError(
             f"{silo.name} requires an agreement, and its kit knows no other silo; run `hanse kit "
             "trust members.pub` with the file that the server's administrator sends."
@@ -87,26 +87,26 @@ def _tell_agreement(silo: SiloSettings, kit: SiloKit | None) -> None:
 def _join(
     silo: SiloSettings, kit: SiloKit | None, status_port: int | None, logs: LogFormat
 ) -> None:
-    resident = SiloWorker(silo, kit)
+    worker = SiloWorker(silo, kit)
     node: FlowerNode | None = None
 
     def status() -> Status:
-        well = node is None or node.alive
-        facts = {**resident.about(), "starting": node is None, "node": node is not None and well}
-        return Status(facts, well, [*resident.figures()])
+        healthy = node is None or node.alive
+        facts = {**worker.about(), "starting": node is None, "node": node is not None and healthy}
+        return Status(facts, healthy, [*worker.figures()])
 
     tls = (kit.authority, kit.node_key) if kit else ()
     with (
-        console_lines(logs, resident.about),
-        log_file(silo.state, resident.about),
+        console_lines(logs, worker.about),
+        log_file(silo.state, worker.about),
         shown(status_port, status),
         listening() as listener,
     ):
         try:
-            made = FlowerNode(silo.state / "flower", silo.server, listener, *tls)
-            made.start()
-            node = made
-            _serve(resident, node, listener)
+            started = FlowerNode(silo.state / "flower", silo.server, listener, *tls)
+            started.start()
+            node = started
+            _serve(worker, node, listener)
         except KeyboardInterrupt as by:
             raise StoppedError(
                 f"stopped; what {silo.name} remembers is in {silo.state}, and the same command "
@@ -118,29 +118,30 @@ def _join(
                 node.stop()
 
 
-def _serve(resident: SiloWorker, node: FlowerNode, listener: Listener) -> None:
-    silo, heard, again = resident.silo, time.monotonic(), 0.0
+def _serve(worker: SiloWorker, node: FlowerNode, listener: Listener) -> None:
+    """Answer messages, restart a node that has ended, and warn if the server is out of reach."""
+    silo, active_at, restart_at = worker.silo, time.monotonic(), 0.0
     while True:
-        if not node.alive and time.monotonic() >= again:
+        if not node.alive and time.monotonic() >= restart_at:
             log.warning("Flower's node has ended (%s); it is started again", node.last_output())
             node.start()
-            # Not all at once, when a server comes back.
-            again = time.monotonic() + REST[0] + REST[1] * secrets.randbelow(1000) / 1000
-        line = listener.accept(IDLE)
-        if line is not None:
-            _answer(resident, line)
-            heard = time.monotonic()
-        elif time.monotonic() - heard > REACH:
-            heard = time.monotonic() + secrets.randbelow(10)
+            least, spread = RESTART_AFTER  # random, so that silos do not all come back at once
+            restart_at = time.monotonic() + least + spread * secrets.randbelow(1000) / 1000
+        connection = listener.accept(IDLE)
+        if connection is not None:
+            _answer(worker, connection)
+            active_at = time.monotonic()
+        elif time.monotonic() - active_at > REACH:
+            active_at = time.monotonic() + secrets.randbelow(10)
             if not listens(silo.host, silo.port):
                 log.warning("the server %s cannot be reached; trying again", silo.server)
 
 
-def _answer(resident: SiloWorker, line: Connection) -> None:
+def _answer(worker: SiloWorker, connection: Connection) -> None:
     try:
-        _, data = line.receive()
-        line.send({}, resident.answer(data))
+        _, data = connection.receive()
+        connection.send({}, worker.answer(data))
     except (EOFError, OSError) as error:
         log.warning("a message was lost: %s", error)
     finally:
-        line.close()
+        connection.close()

@@ -1,4 +1,4 @@
-"""A silo's own law: what it does for a server, whatever the server asks for."""
+"""The settings of a silo's policy: what it does for a server, and what it refuses."""
 
 from typing import Annotated, Literal, get_args
 
@@ -10,11 +10,11 @@ from hanse.experiment.sections import SettingsModel
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
-# Settings of `data` that say which rows are read, and how: by them a server could ask about rows.
+# Settings of `data` that select and transform rows: by them a server could ask about single rows.
 RowSetting = Literal["filter", "columns", "template", "labels"]
 ROW_SETTINGS: tuple[RowSetting, ...] = get_args(RowSetting)
 
-# What may be a part from outside the package.
+# The settings that may name parts from outside the package.
 OUTSIDE = tuple(kind.policy for kind in NAMED if kind.policy)
 
 STEPS = ("steps", "sum_lr", "sum_clipped_lr", "sum_a")
@@ -23,9 +23,9 @@ SCORES = ("accuracy", "accuracy_se", "macro_f1", "auc", "perplexity")
 
 
 class Privacy(SettingsModel):
-    """The least differential privacy under which a silo trains; none: it asks for none.
+    """The least differential privacy that a silo requires; without values it requires none.
 
-    clip: largest L2 norm of what one update changes.
+    clip: largest L2 norm of one update.
     epsilon: largest ε of the whole run.
     """
 
@@ -34,32 +34,34 @@ class Privacy(SettingsModel):
 
 
 class Policy(SettingsModel):
-    """What a silo does for a server, and what it refuses.
+    """The limits of what a silo does for a server.
 
-    models: hashes of the base models it trains; none: any that is on this machine.
-    adapters, algorithms, aggregators, objectives: names of parts; none: any of the package's own.
-        A part from outside the package (`file.py:Class`) is refused unless it is named here, and
-        then this silo's own file is used. An adapter to go on from is called `from`.
-    tasks: what may be measured on this silo's own rows.
+    models: hashes of the base models that it trains; none: any model on this machine.
+    adapters, algorithms, aggregators, objectives: names of allowed parts; none: all of the
+        package's own. A part from outside the package (`file.py:Class`) is refused unless it is
+        named here, and then this silo's own file is used. `from` among the adapters allows to go
+        on from a former adapter.
+    tasks: the tasks that may score this silo's own rows.
     data_settings: settings of `data` that the server may choose where silo.yaml does not: where,
         columns, template, labels. All others come from silo.yaml alone.
     min_examples: fewest rows that are trained on, and fewest held-out rows that are scored.
-    count_rounding: example counts that leave this silo, the weight of its updates among them, are
+    count_rounding: example counts that leave this silo, such as the weight of its updates, are
         rounded to a multiple of it; 1: exact counts.
-    max_steps: most optimizer steps of a round; max_examples: most examples that pass in one.
+    max_steps: most optimizer steps of a round; max_examples: most training examples of a round.
     max_batch_size: most examples of one forward pass.
     max_rounds: most rounds of a run.
-    max_tries: how many different requests to train in one round are done, or to evaluate; a server
-        that was killed or paused asks for the same again, which is not counted.
+    max_tries: how many different requests to train, or to evaluate, are answered in one round. A
+        server that was killed or paused sends the same request again, which is not counted.
     max_requests_per_day: most different requests of all runs together in 24 hours, and most jobs
-        that are looked at, refused ones among them.
-    max_runs_per_day: most runs that begin in 24 hours, whatever they are called.
-    min_cohort: fewest silos of a round, this one counted.
-    agreement: whether silos must agree on what they were sent before this one trains; require: yes,
-        and it does not join if its kit knows no others (`always` is the former word for it); auto:
-        if its kit knows others, and it says at its start if not.
+        that are examined, refused ones included.
+    max_runs_per_day: most runs that begin in 24 hours, whatever their names.
+    min_cohort: fewest silos of a round, this one included.
+    agreement: whether silos must agree on their requests before this one trains. require: they
+        must, and the silo does not join if its kit knows no others (`always` is the former word for
+        it). auto: they must if its kit knows others; if not, the silo logs so at its start.
     privacy: the least differential privacy.
-    metrics: the numbers that may leave, as names or patterns such as *_seconds; others are dropped.
+    metrics: the numbers that may leave the silo, as names or patterns such as *_seconds; others
+        are dropped.
     share_error_texts: the text of a failure, which may quote a row, may leave. Else the server
         hears only that there was a failure, and this silo's log has the text.
     """

@@ -1,9 +1,9 @@
 """Refuse text that a server may not give: an allow-list over the settings of every part.
 
-Numbers, switches and choices among listed words are free. A setting that takes text is refused
-unless its part marks it with the text that a server may give (`parts.ServerText`), so that a part
-that says nothing is closed: text could name a file, a tokenizer, a host, or a pattern that is
-never done.
+Numbers, switches and choices among listed words are allowed. A setting that takes text is refused
+unless its part marks it with the text that a server may give (`registry.ServerText`); a part
+without marks takes none. Text could name a file, a tokenizer or a host, or be a regular expression
+that takes forever.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from hanse.registry import ServerText
 
 
 def refuse_texts(values: Mapping[str, Any]) -> None:
-    """Raise UserError, naming all of them, for settings of parts that a server may not give.
+    """Raise UserError for settings of parts that a server may not give; it names all of them.
 
     values: a resolved experiment, in which every part is {name: {setting: value}}.
     """
@@ -43,14 +43,14 @@ def _named(values: Mapping[str, Any], kind: PartKind) -> Iterator[tuple[str, Any
 
 
 def _reasons(kind: PartKind, name: str, settings: Any) -> Iterator[str]:
-    if not isinstance(settings, Mapping):  # a name alone, or `from`, which the policy judges
+    if not isinstance(settings, Mapping):  # a name alone, or `from`, which the policy checks
         return
     part = kind.find(name)
     hints = get_type_hints(part, include_extras=True)
-    usual = {setting.name: setting.default for setting in registry.settings(part)}
+    defaults = {setting.name: setting.default for setting in registry.settings(part)}
     for setting, value in settings.items():
         mark = _mark(hints.get(setting))
-        if repr(value) == usual.get(setting) or not takes_text(hints.get(setting)):
+        if repr(value) == defaults.get(setting) or not takes_text(hints.get(setting)):
             continue
         if mark is None:
             yield (
@@ -65,12 +65,12 @@ def _reasons(kind: PartKind, name: str, settings: Any) -> Iterator[str]:
 
 
 def _mark(hint: Any) -> ServerText | None:
-    found = [one for one in getattr(hint, "__metadata__", ()) if isinstance(one, ServerText)]
-    return found[0] if found else None
+    metadata = getattr(hint, "__metadata__", ())
+    return next((mark for mark in metadata if isinstance(mark, ServerText)), None)
 
 
 def takes_text(hint: Any) -> bool:
-    """Whether a type may let text in, at any depth; numbers and listed words do not."""
+    """Return true if a type may hold free text at any depth; numbers and listed words do not."""
     if get_origin(hint) is Annotated:
         return takes_text(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType, tuple, list, dict):

@@ -1,4 +1,4 @@
-"""silo.yaml: what a data owner says of itself, its data, and what it lets a server ask for."""
+"""silo.yaml: a data owner's name, server, rows, and the policy for what a server may ask."""
 
 import ipaddress
 import os
@@ -19,15 +19,15 @@ from hanse.learners.models.model_files import PACKAGED
 from hanse.registry import suggestion
 from hanse.security import trusted_code
 
-WHOLE = "a silo"  # what a file of these settings is
+WHOLE = "a silo"  # the name of a whole file of these settings in messages
 
 
 class Rows(SettingsModel):
-    """Where a silo's rows lie and how they are read.
+    """The place of a silo's rows, and the settings by which they are read.
 
-    The settings are those of an experiment's `data` that concern one client. A server's own value
-    of columns, where, template or labels is refused unless the policy lists it in `data_settings`.
-    How rows are held out for the server and divided is the same for all, and so the experiment's.
+    The settings are those of an experiment's `data` that concern one client. A server's value of
+    columns, where, template or labels is refused unless the policy lists it in `data_settings`.
+    The experiment alone says how rows are held out for the server and divided.
     """
 
     path: str
@@ -45,22 +45,23 @@ class Rows(SettingsModel):
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """What is given, as it would stand in an experiment's `clients.<name>.data`."""
+        """The settings that are given, as in an experiment's `clients.<name>.data`."""
         return self.model_dump(exclude_none=True)
 
 
 class SiloSettings(SettingsModel):
-    """One silo. Paths are full ones once the file is loaded.
+    """The settings of one silo. Loading the file makes its paths absolute.
 
     name: the client's name in the federation.
     server: host:port of the server's SuperLink.
-    kit: the folder with this silo's keys and what the server's administrator sent; none only for a
-        server on this machine.
-    state: where this silo keeps client memory, checkpoints and logs.
-    model: where this silo has the base model; none: where the experiment says.
-    cache: for converted models and tokens; none: where they always are.
-    hub: whether a model or data may be asked for on the network; else `hanse join` works offline.
-    checkpoint_seconds: of training between two notes on disk, from which a killed silo goes on.
+    kit: the folder with this silo's keys and the files that the server's administrator sent; it may
+        be left out only for a server on this machine.
+    state: the folder for client memory, checkpoints and logs.
+    model: the path of the base model here; none: the one that the experiment names.
+    cache: the folder for converted models and tokens; none: the usual one.
+    hub: whether models and data may be downloaded; otherwise `hanse join` works offline.
+    checkpoint_seconds: seconds of training between two checkpoints, from which a killed silo goes
+        on.
     """
 
     name: ClientName
@@ -116,7 +117,7 @@ class SiloSettings(SettingsModel):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine alone, by its address or as "localhost"; asks no network."""
+    """Return true for a loopback address and "localhost"; no name is looked up."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -124,9 +125,9 @@ def is_loopback(host: str) -> bool:
 
 
 def load(path: Path) -> SiloSettings:
-    """The silo that a YAML file describes, paths relative to the file made full.
+    """The settings in a YAML file; relative paths start at the file's folder.
 
-    Raises UserError for anything wrong, with the line that is at fault.
+    Raises UserError with the line of the mistake.
     """
     values, text = yaml_text.read(path, "silo's settings")
     try:
@@ -134,7 +135,7 @@ def load(path: Path) -> SiloSettings:
     except SettingError as error:
         line = yaml_text.line(text, error.place)
         raise UserError(f"{path}:{line}: {error}" if line else f"{path}: {error}") from None
-    if silo.kit is not None:  # a group may well write its law together
+    if silo.kit is not None:  # members of a group may edit their policy together
         trusted_code.refuse_writable(
             path, "change what this silo lets a server do", trusted_code.EVERYBODY
         )
@@ -147,14 +148,14 @@ def _built(values: yaml_text.Values, home: Path) -> SiloSettings:
     except ValidationError as error:
         raise explain(error, SiloSettings, whole=WHOLE) from None
     full = {key: home / value for key in ("kit", "state", "cache") if (value := getattr(silo, key))}
-    rows = silo.data.model_copy(update={"path": _rows_found(silo.data.path, home)})
+    rows = silo.data.model_copy(update={"path": _path_of_rows(silo.data.path, home)})
     model = silo.model and _beside(silo.model, home, PACKAGED)
-    update = {**full, "data": rows, "model": model, "policy": _policy_found(silo.policy, home)}
+    update = {**full, "data": rows, "model": model, "policy": _with_full_paths(silo.policy, home)}
     return silo.model_copy(update=update)
 
 
-def _policy_found(policy: Policy, home: Path) -> Policy:
-    """A policy in which the files of parts from outside the package have their full paths."""
+def _with_full_paths(policy: Policy, home: Path) -> Policy:
+    """The policy with absolute paths of the files of parts from outside the package."""
     full = {}
     for setting in OUTSIDE:
         allowed = getattr(policy, setting) or ()
@@ -165,18 +166,18 @@ def _policy_found(policy: Policy, home: Path) -> Policy:
                     f"policy.{setting} names {name!r:.80}, but there is no file {home / file}.",
                     ("policy", setting),
                 )
-            if colon:  # the owner's own word; what a server names grants nothing
+            if colon:  # the owner names it here, so it may run; a server cannot grant this
                 trusted_code.grant((home / file).resolve(), lasting=False)
         if allowed:
             full[setting] = tuple(str(home / name) if ":" in name else name for name in allowed)
     return policy.model_copy(update=full)
 
 
-def _rows_found(path: str, home: Path) -> str:
-    """The full path of a silo's rows, or a name that is no path; what is not there is refused."""
-    found = _beside(path, home, CORPORA)
-    if found in CORPORA or os.path.exists(found) or hub.is_name(path):
-        return found
+def _path_of_rows(path: str, home: Path) -> str:
+    """The absolute path of a silo's rows, or the name of a data set; raises SettingError."""
+    place = _beside(path, home, CORPORA)
+    if place in CORPORA or os.path.exists(place) or hub.is_name(path):
+        return place
     raise SettingError(
         f"data.path: there is no {path!r:.200}{suggestion(path, CORPORA)} in {home}; give a file "
         "or a folder of files.",
@@ -185,6 +186,6 @@ def _rows_found(path: str, home: Path) -> str:
 
 
 def _beside(path: str, home: Path, names: Any) -> str:
-    """The full path of what lies beside the file; short names and what is not there as it came."""
+    """The absolute path of a file beside silo.yaml; a short name or a missing file unchanged."""
     place = str(home / Path(path).expanduser())
     return place if path and path not in names and os.path.exists(place) else path
