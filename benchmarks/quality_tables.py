@@ -14,9 +14,9 @@ def quickstart(result: dict[str, Any]) -> list[str]:
     for row in result["seeds"]:
         low, high = (100 * value for value in row["interval"])
         lines.append(
-            f"| {row['seed']} | {100 * row['base']['accuracy']:.1f} % "
-            f"| {100 * row['federated']['accuracy']:.1f} % "
-            f"| {100 * row['gain']:+.1f} ({low:+.1f} to {high:+.1f}) | {row['megabytes']:.0f} MB |"
+            f"| {row['seed']} | {100 * row['base']['accuracy']:.2f} % "
+            f"| {100 * row['federated']['accuracy']:.2f} % "
+            f"| {100 * row['gain']:+.2f} ({low:+.2f} to {high:+.2f}) | {row['megabytes']:.0f} MB |"
         )
     low, high = (100 * value for value in result["mean_gain_interval"])
     return [

@@ -79,7 +79,7 @@ def test_the_hash_of_constants(name: str) -> None:
     if name == "":
         return  # an adapter without constants
     with pytest.raises(MessageError):
-        Request.parse(pack(header, {"round": 1, "counted": 0}, {}))
+        Request.parse(pack(header, {"round": 1, "last_counted_round": 0}, {}))
 
 
 def test_constants_are_kept_by_what_they_are(tmp_path: Path) -> None:

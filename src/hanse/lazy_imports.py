@@ -4,9 +4,10 @@
         import peft
         from hanse.learners.injection import inject
 
-Settings are declared beside the code that needs torch and PEFT, which take seconds to import, and a
-mistake in a setting is found in one. Only modules can wait; a class or a function of theirs is
-taken from them where it is used. (Python 3.15 has `lazy import` for this, PEP 810.)
+Settings are declared beside the code that needs torch and PEFT, and importing these takes seconds.
+With lazy imports a mistake in a setting is reported without them. Only modules can wait; a class or
+a function is taken from its module where it is used. (Python 3.15 has `lazy import` for this, PEP
+810.)
 """
 
 import builtins
@@ -48,7 +49,7 @@ def _imported(name: str) -> ModuleType:
     """The module of a name; a long import, as the first one after an installation, is logged."""
     if module := sys.modules.get(name):
         return module
-    notice = threading.Timer(PATIENCE, log.info, ["starting: importing torch and transformers"])
+    notice = threading.Timer(PATIENCE, log.info, ["starting: importing %s", name])
     notice.daemon = True
     notice.start()
     try:

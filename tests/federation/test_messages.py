@@ -286,7 +286,7 @@ def test_the_gate_refuses_what_was_not_asked_for(change: dict[str, object], said
 
 
 def test_numbers_by_prefix_and_as_whole() -> None:
-    assert strip_prefix({"order/a": 1.0, "order/b/c": 2.0, "note/a": 3.0}, "order/") == {
+    assert strip_prefix({"update/a": 1.0, "update/b/c": 2.0, "note/a": 3.0}, "update/") == {
         "a": 1.0,
         "b/c": 2.0,
     }

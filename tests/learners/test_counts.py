@@ -225,7 +225,7 @@ def test_what_hanse_check_says_of_their_traffic(
     reply = Reply("silo", "train", 1, Update(tensors, {"loss": 0.0}))
     sizes = traffic(exchange, "silo", reply)
     payload = 4 * sum(parameter.numel() for parameter in trained.values())
-    numbers = ("round", "counted"), ("round", "weight", "remembered", "update/loss")
+    numbers = ("round", "last_counted_round"), ("round", "weight", "keeps_memory", "update/loss")
     for message, size, own in zip(
         (exchange.encoded("train", "silo"), reply), sizes, numbers, strict=True
     ):

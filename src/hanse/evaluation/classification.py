@@ -24,6 +24,7 @@ class Classification(Task):
     """The label with the highest score is the answer; an item is 1 if it is right, else 0."""
 
     example_kind = "label_words"
+    reports = ("accuracy", "accuracy_se", "macro_f1", "auc", "loss")
     batch_size: PositiveInt = 32
 
     def evaluate(self, learner: Learner, split: str) -> Scores:

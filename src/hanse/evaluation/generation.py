@@ -28,6 +28,7 @@ class Generation(Task):
     completion, or text and label.
     """
 
+    reports = tuple(f"{name}{end}" for name in METRICS for end in ("", "_se"))
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = ("exact_match", "rouge_l", "chrf")
     # What exact_match compares: whole answers, or the last numbers in them ("… #### 288").
     answer: Literal["whole", "number"] = "whole"

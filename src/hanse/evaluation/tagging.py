@@ -26,6 +26,7 @@ class Tagging(Task):
     """
 
     example_kind = "tags"
+    reports = ("accuracy", "accuracy_se", "precision", "recall", "f1", "loss")
     batch_size: PositiveInt = 32
 
     def evaluate(self, learner: Learner, split: str) -> Scores:

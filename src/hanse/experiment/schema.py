@@ -36,7 +36,7 @@ with lazy_imports():
     from hanse.journal import tracking
 
 # The task that scores a run if none is named, by the kind of examples of its objective.
-MEASURED = {"tokens": "perplexity", "label_words": "classification", "tags": "tagging"}
+DEFAULT_TASK = {"tokens": "perplexity", "label_words": "classification", "tags": "tagging"}
 POOLED = "pooled"  # the name of the one client that holds all rows
 ClientsPerPass = Annotated[int, Field(ge=1, le=65_536, strict=True)] | Literal["off", "auto"]
 ClientName = Annotated[str, Field(pattern=NAME)]
@@ -46,7 +46,7 @@ class Experiment(SettingsModel):
     """The settings of one run.
 
     clients: `clients.<name>` overrides model, adapter, data or train for one client.
-    participants: only these clients take part; the rows are divided among all clients even so.
+    participants: only these clients take part; absent clients still get their share of the rows.
     clients_per_pass: the number of simulated clients that train in one forward pass; auto: the
         number that is fastest on this machine; off: one at a time, through PEFT's own layers. The
         run folder records the number.
@@ -212,7 +212,7 @@ def build_tasks(experiment: Experiment) -> "dict[str, task.Task]":
     """Build the tasks, by name; by default the one task that suits the objective."""
     specs = experiment.evaluation.tasks
     if specs is None:
-        specs = [MEASURED[build_objective(experiment).example_kind]]
+        specs = [DEFAULT_TASK[build_objective(experiment).example_kind]]
     tasks: dict[str, task.Task] = _build_all(TASK, specs)
     if len({part.example_kind for part in tasks.values()}) > 1:
         raise UserError(

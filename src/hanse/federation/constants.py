@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hanse import atomic_files
-from hanse.errors import UserError, explained
+from hanse.errors import UserError
 from hanse.tensors.named import Tensors, digest, shapes
 from hanse.tensors.serialization import MessageError, pack, unpack
 
@@ -62,10 +62,8 @@ class ConstantStore:
     def find(self, digest: str) -> Constants | None:
         """The constants with this hash; None if there are none. A damaged file is removed."""
         file = self._file(digest)
-        if not file.exists():
+        if (data := atomic_files.read(file)) is None:
             return None
-        with explained(file):
-            data = file.read_bytes()
         try:
             constants = Constants.of(unpack(data, KIND)[2].get(KIND, {}))
         except MessageError:

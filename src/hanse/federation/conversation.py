@@ -108,7 +108,7 @@ class Conversation:
             if arrived is None:
                 return
             reply, message = self._read(*arrived)
-            if self._is_awaited(arrived[0], reply, len(message)):
+            if self._take(arrived[0], reply, len(message)):
                 self._missing.discard(reply.client)
                 self.spare = max(0, self.spare - bool(reply.error))  # another client must reply
                 ready.append((reply, message))
@@ -116,10 +116,10 @@ class Conversation:
             if ready:
                 yield ready.pop()
 
-    def _is_awaited(self, sender: str, reply: Reply, size: int) -> bool:
-        """True for the one reply that its sender owes.
+    def _take(self, sender: str, reply: Reply, size: int) -> bool:
+        """Account for a reply; returns True for the one that its sender owes.
 
-        Any other reply is counted nowhere; a client that lacks the constants is asked once more.
+        Any other reply is refused; a client that lacks the constants is asked once more.
         """
         if sender not in self._missing or (reply.kind, reply.round) != (self.kind, self.round):
             facts = (reply.client, reply.kind, reply.round)

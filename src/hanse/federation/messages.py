@@ -82,12 +82,19 @@ class Request:
         """This request as bytes."""
         header = {"message": "request", "kind": self.kind}
         header |= {"constants": self.constants} if self.constants else {}
-        numbers: dict[str, float] = {"round": self.round, "counted": self.last_counted_round}
-        numbers |= {f"order/{name}": value for name, value in self.instruction.numbers.items()}
-        numbers |= {f"note/{name}": value for name, value in self.aggregator_note.numbers.items()}
+        numbers: dict[str, float] = {
+            "round": self.round,
+            "last_counted_round": self.last_counted_round,
+        }
+        numbers |= {
+            f"instruction/{name}": value for name, value in self.instruction.numbers.items()
+        }
+        numbers |= {
+            f"aggregator_note/{name}": value for name, value in self.aggregator_note.numbers.items()
+        }
         groups = {
-            "order": self.instruction.tensors,
-            "note": self.aggregator_note.tensors,
+            "instruction": self.instruction.tensors,
+            "aggregator_note": self.aggregator_note.tensors,
             **self.transform_states,
         }
         groups |= {"constants": self.given} if self.given else {}
@@ -97,12 +104,17 @@ class Request:
     def parse(data: bytes) -> "Request":
         """The request in `data`; raises MessageError for anything else."""
         header, numbers, groups = unpack(data, "request")
-        instruction = Instruction(groups.pop("order", {}), strip_prefix(numbers, "order/"))
-        note = Instruction(groups.pop("note", {}), strip_prefix(numbers, "note/"))
+        instruction = Instruction(
+            groups.pop("instruction", {}), strip_prefix(numbers, "instruction/")
+        )
+        note = Instruction(
+            groups.pop("aggregator_note", {}), strip_prefix(numbers, "aggregator_note/")
+        )
         constants = header.get("constants", ""), groups.pop("constants", {})
         if not re.fullmatch("([0-9a-f]{64})?", constants[0]):  # it becomes the name of a file
             raise MessageError("the hash of the adapter's constants is not a hash")
-        round, counted = whole_number(numbers, "round"), whole_number(numbers, "counted")
+        round = whole_number(numbers, "round")
+        counted = whole_number(numbers, "last_counted_round")
         return Request(header["kind"], round, counted, instruction, groups, note, *constants)
 
 
@@ -125,7 +137,7 @@ class Reply:
         header = {"message": "reply", "kind": self.kind, "client": self.client}
         header |= {name: text for name in ("error", "lacks") if (text := getattr(self, name))}
         numbers: dict[str, float] = {"round": self.round, "weight": self.update.weight}
-        numbers |= {"remembered": self.update.keeps_memory}
+        numbers |= {"keeps_memory": self.update.keeps_memory}
         numbers |= {f"update/{name}": value for name, value in self.update.numbers.items()}
         return pack(header, numbers, {"update": self.update.tensors})
 
@@ -136,7 +148,7 @@ class Reply:
         if "weight" not in numbers:
             raise MessageError("the reply has no weight")
         tensors = groups.get("update", {})
-        reported, keeps_memory = strip_prefix(numbers, "update/"), numbers.get("remembered") != 0
+        reported, keeps_memory = strip_prefix(numbers, "update/"), numbers.get("keeps_memory") != 0
         update = Update(tensors, reported, numbers["weight"], keeps_memory)
         client, error, lacks = (header.get(name, "") for name in ("client", "error", "lacks"))
         return Reply(client, header["kind"], whole_number(numbers, "round"), update, error, lacks)

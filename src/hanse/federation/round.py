@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class RoundExchange:
-    """The `Exchange` of one round; see the protocol in `interfaces` for what each method promises.
+    """The `Exchange` of one round; `interfaces/aggregator.py` says what each method promises.
 
     instructions: the algorithm's instruction to each client, in client order.
     enough: the number of training replies to wait for; None: those of all clients.
@@ -78,7 +78,7 @@ class RoundExchange:
         if self.run.schedule.max_norm_ratio is None:
             return updates
         bound = NormBound(self.run.schedule.max_norm_ratio, self.decode, self.algorithm)
-        return bound.screen(updates, self._refuse_counted)
+        return bound.screen(updates, self._refuse_valid)
 
     def evaluate(self) -> Iterator[tuple[ClientProfile, Update]]:
         """Each client's scores on its own held-out rows; only numbers come back."""
@@ -136,7 +136,7 @@ class RoundExchange:
         conversation = self._conversation(kind, names, request, layout)
         for reply, size in conversation.replies():
             conversation.count(size)
-            if self._accepts(kind, reply, size, layout(reply.client)):
+            if self._record(kind, reply, size, layout(reply.client)):
                 yield self.profiles[reply.client], reply.update
             del reply  # or it would stay in memory while the next client trains
         self.silent = conversation.silent
@@ -164,8 +164,8 @@ class RoundExchange:
             spare=max(0, len(names) - waited),
         )
 
-    def _accepts(self, kind: str, reply: Reply, size: int, layout: Layout) -> bool:
-        """True if a reply has a valid update; otherwise log and ledger get the reason."""
+    def _record(self, kind: str, reply: Reply, size: int, layout: Layout) -> bool:
+        """Record a reply in log and ledger; returns True if its update is valid and may be used."""
         if reply.error:
             extra = self._log_fields("refused", reply.client, kind)
             log.warning("%s did not answer: %s", reply.client, reply.error, extra=extra)
@@ -198,8 +198,8 @@ class RoundExchange:
         log.warning("the answer of %s to %s was refused: %s", name, kind, reason, extra=extra)
         self.run.journal.ledger.received(name, kind, size, {}, error=reason)
 
-    def _refuse_counted(self, name: str, reason: str) -> None:
-        """Refuse an update that passed the schema gate; its client must not keep the round."""
+    def _refuse_valid(self, name: str, reason: str) -> None:
+        """Refuse an update that passed validation; its client must not keep the round."""
         self.remembering.discard(name)
         self._refuse_update(name, "train", reason)
 

@@ -143,8 +143,10 @@ def _too_few(round: int, aggregate: Aggregate, needed: int, records: Sequence[Cl
 def _reasons(records: Sequence[ClientRecord]) -> str:
     """The reason of each client without an update, a sentence each."""
     reasons = [f"{record.client}: {record.error}" for record in records if record.error]
-    weightless = any(record.weight == 0 for record in records)
-    return " ".join(reasons) or ("all weights are 0." if weightless else "none answered.")
+    if reasons:
+        return " ".join(reasons)
+    answered = any(record.weight == 0 for record in records)
+    return "all weights are 0." if answered else "none answered."
 
 
 def _evaluate_and_commit(

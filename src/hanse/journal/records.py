@@ -89,8 +89,8 @@ class ClientRecord:
     error: why the reply was not used; empty if it was, or if none came.
     request_id: the name of the request in all logs. sent_at, answered_at: when the server sent the
         request and received the reply.
-    late, unused: of a reply that came after its round or twice, the round that it belongs to, and
-        its bytes; None of any other.
+    late: for a reply that came too late or twice, the round that it belongs to; else None.
+    unused: the bytes of such a reply; else None.
     """
 
     round: RoundNumber

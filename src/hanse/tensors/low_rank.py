@@ -36,7 +36,7 @@ class Factors:
         return len(self.down)
 
     def product(self) -> Tensor:
-        """The product (out, in): for tests, and for small layers."""
+        """The product (out, in), for tests; training and aggregation never form it."""
         return self.up @ self.down
 
     def to(self, dtype: torch.dtype) -> "Factors":

@@ -50,7 +50,7 @@ class Sent(NamedTuple):
 
 def sent(request: Request, job: str) -> Sent:
     """The digests of what is the same for all clients of one rank; job: the experiment's text."""
-    groups: Groups = {"order": request.instruction.tensors, **request.transform_states}
+    groups: Groups = {"instruction": request.instruction.tensors, **request.transform_states}
     tensors_of = sorted(groups.items())
     described = [(group, *tensor) for group, tensors in tensors_of for tensor in shapes(tensors)]
     layout = hashlib.sha256(json.dumps(described).encode()).hexdigest()

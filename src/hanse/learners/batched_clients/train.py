@@ -70,7 +70,7 @@ def _in_memory(group: list[Member]) -> list[TrainResult]:
             raise
         if count == 1:
             raise refusal(error) from None
-    # Only here are the error and its frames gone, and the tensors that they held.
+    # Outside of `except`: within it the traceback keeps the tensors of the failed try in memory.
     for member, (tensors, optimizer_state) in zip(group, before, strict=True):
         member.tensors = tensors
         member.job.optimizer_state.clear()
@@ -111,7 +111,12 @@ class _ClientProgress:
 
 
 class _JointTraining:
-    """One round of clients that train together. Those with most steps come first."""
+    """One round of clients that train together.
+
+    Clients are sorted by their number of steps, most first, so that the clients that still train at
+    a step are a prefix of the list. One backward pass over the sum of the losses keeps their
+    gradients apart: a row of the stacked adapters meets the rows of its own client only.
+    """
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = members

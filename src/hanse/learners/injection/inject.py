@@ -30,7 +30,7 @@ NEEDLESS = (
     "fan_in_fan_out",  # it finds out by itself which matrices are transposed
     "Unsupported layer type",
     "Already found a `peft_config`",
-    # LN tuning's: its two copies are tied here. LoRA's is another sentence, and true.
+    # LN tuning's, whose two copies `_tie` ties. LoRA's warning has other words and stays visible.
     "Model has `tie_word_embeddings=True`.*no implementation exists",
     # It looks for modules alone; these are parameters, which do get their rank and α.
     "The following (rank|alpha)_pattern keys did not match any targeted module",
@@ -159,9 +159,9 @@ def detach(model: PeftModel, adapter: str) -> Module:
 
 @contextmanager
 def disabled(model: PeftModel) -> Iterator[None]:
-    """Within, no adapter is at work, nor the head of any.
+    """Within, all adapters and their heads are switched off.
 
-    With prompts as adapters PEFT can do this for language models alone, and it leaves the heads on.
+    PEFT can switch off prompts for language models only, and leaves the heads on.
     """
     heads = [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
     prompted = model.peft_config[model.active_adapter].is_prompt_learning
