@@ -64,6 +64,7 @@ def _items(count: int, choices: int) -> list[Item]:
 def test_classification_against_counting(choices: int) -> None:
     items = _items(101, choices)
     found = Classification(batch_size=8).evaluate(Known(items), "test")  # type: ignore[arg-type]
+    assert found.metrics.keys() <= {*Classification.reports}
     answers = [max(range(choices), key=item.row.__getitem__) for item in items]
     right = [float(a == item.choice) for a, item in zip(answers, items, strict=True)]
     assert found.items == right, "in the order of the split, not of the batches"
@@ -112,6 +113,7 @@ def test_perplexity_weighs_tokens_and_items_alike() -> None:
 
     items = [Item(1, 0, []), Item(3, 0, [])]
     found = Perplexity().evaluate(Tokens(items), "test")  # type: ignore[arg-type]
+    assert found.metrics.keys() <= {*Perplexity.reports}
     short, long = math.log(1 + math.exp(-2)), math.log(2)
     assert found.items == pytest.approx([short, long])
     assert found.metrics["loss"] == pytest.approx((short + 3 * long) / 4)

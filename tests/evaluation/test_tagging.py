@@ -137,6 +137,7 @@ def test_the_standard_error_is_that_of_other_rows_drawn_alike() -> None:
         [int(draw.random() < (0.4 if len(row) > 9 else 0.1)) for _ in row] for row in rows
     ]
     scores = Tagging().evaluate(learner, "test")
+    assert scores.metrics.keys() <= {*Tagging.reports}
     right = [row.count(0) for row in learner.said]
 
     def again() -> float:

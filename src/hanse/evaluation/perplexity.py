@@ -16,6 +16,7 @@ from hanse.federation.interfaces.task import Task
 class Perplexity(Task):
     """exp of the mean −log p over all labelled tokens; an item is the mean of one example."""
 
+    reports = ("loss", "perplexity")
     batch_size: PositiveInt = 32
 
     def evaluate(self, learner: Learner, split: str) -> Scores:

@@ -51,7 +51,7 @@ class PartKind:
         """The names of the package's parts of this kind, sorted."""
         return registry.names(self.folder)
 
-    def find(self, name: str) -> type:
+    def find(self, name: str) -> Any:
         """The class that a name stands for; raises UserError with the nearest names."""
         return registry.find(self.folder, name)
 

@@ -15,6 +15,7 @@ from hanse.deployment.silo import settings
 from hanse.deployment.silo.activity import DAY
 from hanse.deployment.silo.enforcement import WITHHELD, PolicyEnforcer, refusals
 from hanse.deployment.silo.job import LARGEST, Refused, RowCounts, received
+from hanse.deployment.silo.policy import Policy
 from hanse.deployment.silo.server_texts import takes_text
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
@@ -645,3 +646,21 @@ def test_rows_are_scored_in_batches_that_the_policy_allows(
     assert "1,000,000,000 examples in a batch of a task, more than 256" in refuse(
         silo(tmp_path / "home"), told
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "allowed"),
+    [
+        ({}, "loss", True),
+        ({}, "forward_seconds", True),
+        ({}, "auc", True),
+        ({}, "f1", False),  # of the task tagging, which is not allowed
+        ({"tasks": ("tagging",)}, "f1", True),
+        ({"tasks": ("tagging",)}, "auc", False),
+        ({"metrics": ("steps",)}, "loss", False),
+    ],
+)
+def test_numbers_of_training_and_of_allowed_tasks_may_leave(
+    settings: dict[str, Any], name: str, allowed: bool
+) -> None:
+    assert Policy(**settings).allows_number(name) == allowed

@@ -192,6 +192,7 @@ def test_numbers_are_compared_as_numbers() -> None:
 
 def test_one_example_has_no_standard_error() -> None:
     found = Generation().evaluate(Speaker([_example(2, "a", "a")]), "test")  # type: ignore[arg-type]
+    assert found.metrics.keys() <= {*Generation.reports}
     assert list(found.metrics) == ["exact_match", "rouge_l", "chrf"]
 
 

@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -193,11 +192,7 @@ def refusals(
 
 def leaving(policy: Policy, update: Update) -> dict[str, float]:
     """The numbers of an update that may leave the silo."""
-    return {name: value for name, value in update.numbers.items() if _leaves(policy, name)}
-
-
-def _leaves(policy: Policy, number: str) -> bool:
-    return any(fnmatchcase(number, pattern) for pattern in policy.metrics)
+    return {name: value for name, value in update.numbers.items() if policy.allows_number(name)}
 
 
 def _model(policy: Policy, experiment: Experiment, model_hash: str | None) -> Iterator[str]:
@@ -216,7 +211,7 @@ def _parts(policy: Policy, experiment: Experiment) -> Iterator[str]:
             if allowed is not None and name not in allowed:
                 yield f"the {kind.setting} {name} is not among {', '.join(allowed)}"
     for name in build_algorithm(experiment).numbers:
-        if not _leaves(policy, name):
+        if not policy.allows_number(name):
             yield (
                 f"the algorithm {spec_name(experiment.algorithm)} needs the number {name} of each "
                 "update, which policy.metrics does not let leave"

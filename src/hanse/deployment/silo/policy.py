@@ -1,10 +1,12 @@
 """The settings of a silo's policy: what it does for a server, and what it refuses."""
 
+from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from hanse.experiment.part_kinds import NAMED
+from hanse.experiment.part_kinds import NAMED, TASK
 from hanse.experiment.sections import SettingsModel
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -19,7 +21,6 @@ OUTSIDE = tuple(kind.policy for kind in NAMED if kind.policy)
 
 STEPS = ("steps", "sum_lr", "sum_clipped_lr", "sum_a")
 TRAINING = (*STEPS, "examples", "tokens", "loss", "seconds", "*_seconds")
-SCORES = ("accuracy", "accuracy_se", "macro_f1", "auc", "perplexity")
 
 
 class Privacy(SettingsModel):
@@ -42,7 +43,7 @@ class Policy(SettingsModel):
         named here, and then this silo's own file is used. `from` among the adapters allows to go
         on from a former adapter.
     tasks: the tasks that may score this silo's own rows.
-    data_settings: settings of `data` that the server may choose where silo.yaml does not: where,
+    data_settings: settings of `data` that the server may choose where silo.yaml does not: filter,
         columns, template, labels. All others come from silo.yaml alone.
     min_examples: fewest rows that are trained on, and fewest held-out rows that are scored.
     count_rounding: example counts that leave this silo, such as the weight of its updates, are
@@ -61,7 +62,7 @@ class Policy(SettingsModel):
         it). auto: they must if its kit knows others; if not, the silo logs so at its start.
     privacy: the least differential privacy.
     metrics: the numbers that may leave the silo, as names or patterns such as *_seconds; others
-        are dropped.
+        are dropped. None: what training reports, and what the allowed tasks report.
     share_error_texts: the text of a failure, which may quote a row, may leave. Else the server
         hears only that there was a failure, and this silo's log has the text.
     """
@@ -85,5 +86,16 @@ class Policy(SettingsModel):
     min_cohort: PositiveInt = 2
     agreement: Literal["auto", "require", "always", "never"] = "auto"
     privacy: Privacy = Privacy()
-    metrics: tuple[str, ...] = (*TRAINING, *SCORES)
+    metrics: tuple[str, ...] | None = None
     share_error_texts: bool = False
+
+    def allows_number(self, name: str) -> bool:
+        """True if a number of this name may leave the silo."""
+        return any(fnmatchcase(name, pattern) for pattern in self._numbers)
+
+    @cached_property
+    def _numbers(self) -> tuple[str, ...]:
+        if self.metrics is not None:
+            return self.metrics
+        tasks = [TASK.find(name) for name in self.tasks if name in TASK.names()]
+        return (*TRAINING, *(metric for task in tasks for metric in task.reports))

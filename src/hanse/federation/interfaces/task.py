@@ -11,7 +11,7 @@ class Task(ABC):
     """A score of a learner on a split."""
 
     example_kind: ClassVar[str] = "tokens"  # how rows become examples, as for objectives
-    reports: ClassVar[tuple[str, ...]] = ()  # the metrics that it may report; what a silo lets leave
+    reports: ClassVar[tuple[str, ...]] = ()  # names of its metrics; no others leave a silo
     limit: int | None = None  # the largest number of examples, a split's first; None: all
 
     @property
