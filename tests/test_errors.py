@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse.deployment.envelopes import Envelope, RefusedError, SiloReply
+from hanse.deployment.envelopes import BadEnvelopeError, Envelope, SiloReply
 from hanse.deployment.silo.enforcement import note
 from hanse.deployment.sockets import pack as framed
 from hanse.errors import LONGEST, MOST, UserError, cleaned
@@ -79,12 +79,12 @@ def test_what_is_said_of_a_letter_is_no_raw_text(field: str) -> None:
     head |= {"precision": "", "version": EVIL, field: EVIL}
     if field == "run":
         for name in (EVIL, "r" * 65, "r" * 10**6):
-            with pytest.raises(RefusedError, match="at most 64 letters") as said:
+            with pytest.raises(BadEnvelopeError, match="at most 64 letters") as said:
                 Envelope.parse(framed({**head, "run": name}, b""))
             assert _harmless(str(said.value)) and len(str(said.value)) < 300
     else:
         version = Envelope.parse(framed(head, b"")).version
-        assert _harmless(str(RefusedError(f"the server has hanse {version}")))
+        assert _harmless(str(BadEnvelopeError(f"the server has hanse {version}")))
 
 
 def test_a_mistake_is_told_in_one_line(

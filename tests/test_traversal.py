@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from hanse import atomic_files
 from hanse.deployment import sockets
-from hanse.deployment.envelopes import ENVELOPE_TEXTS, Envelope, RefusedError
+from hanse.deployment.envelopes import ENVELOPE_TEXTS, BadEnvelopeError, Envelope
 from hanse.deployment.silo import settings
 from hanse.deployment.silo.enforcement import PolicyEnforcer, refusals
-from hanse.deployment.silo.job import Refused, RowCounts, received
+from hanse.deployment.silo.job import JobRefusedError, RowCounts, received
 from hanse.deployment.silo.policy import Policy
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
@@ -42,7 +42,7 @@ def files_of(home: Path) -> set[str]:
 def test_a_runs_name(name: str) -> None:
     """It is that of a folder below the silo's state."""
     head = {**dict.fromkeys(ENVELOPE_TEXTS, ""), "run": name}
-    with pytest.raises(RefusedError):
+    with pytest.raises(BadEnvelopeError):
         Envelope.parse(sockets.pack(head, b""))
 
 
@@ -118,7 +118,7 @@ def test_paths_in_a_servers_experiment(mine: SiloSettings, name: str) -> None:
         OPENED.on, OPENED.seen = True, []
         try:
             job = received(text, mine)
-        except Refused:
+        except JobRefusedError:
             continue
         finally:
             OPENED.on = False

@@ -21,7 +21,7 @@ from torch.optim import SGD
 from hanse import atomic_files
 from hanse.data.sources import files
 from hanse.data.tokenization import token_cache as tokenized
-from hanse.deployment.envelopes import Envelope, RefusedError, SiloReply
+from hanse.deployment.envelopes import BadEnvelopeError, Envelope, SiloReply
 from hanse.deployment.sockets import unpack
 from hanse.errors import UserError
 from hanse.federation.client_memory import LostMemory, MemoryStore
@@ -38,7 +38,7 @@ from hanse.security import keys
 from hanse.tensors.serialization import MessageError
 
 RISKY = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn")
-Refusals = (UserError, MessageError, LostMemory, RefusedError, ValueError)
+Refusals = (UserError, MessageError, LostMemory, BadEnvelopeError, ValueError)
 
 
 class Wire:

@@ -20,7 +20,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hanse.deployment import sockets
-from hanse.deployment.envelopes import Envelope, RefusedError, SiloReply
+from hanse.deployment.envelopes import BadEnvelopeError, Envelope, SiloReply
 from hanse.deployment.silo.agreement import content, stated
 from hanse.errors import UserError
 from hanse.federation.messages import ClientProfile, Instruction, Reply, Request, Update
@@ -28,7 +28,7 @@ from hanse.federation.screening import refuse_large
 from hanse.security.signatures import MAGIC, Outbox, Untrusted, verify
 from hanse.tensors.serialization import MessageError
 
-Refusals = (MessageError, RefusedError, Untrusted, UserError)
+Refusals = (MessageError, BadEnvelopeError, Untrusted, UserError)
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 KNOWN = {"server": KEY.public_key()}
 MUTATIONS = 2000
@@ -46,7 +46,7 @@ def a_frame(data: bytes) -> sockets.Frame:
     try:
         return sockets.unpack(data)
     except ValueError as error:
-        raise RefusedError(str(error)) from None
+        raise BadEnvelopeError(str(error)) from None
 
 
 def a_statement(data: bytes) -> object:

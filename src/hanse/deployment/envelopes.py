@@ -28,8 +28,8 @@ MAX_EXAMPLES, MAX_RANK, MAX_SCALING = 10**12, 65_536, 10**6
 LONGEST_NAME = 64  # characters of a run's name
 
 
-class RefusedError(UserError):
-    """An envelope or a reply that is not valid; nothing of it is used."""
+class BadEnvelopeError(UserError):
+    """An envelope, or a silo's reply to one, is not valid; nothing of it is used."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Envelope:
 
     @staticmethod
     def parse(data: bytes) -> "Envelope":
-        """The envelope in `data`; raises RefusedError for anything else."""
+        """The envelope in `data`; raises BadEnvelopeError for anything else."""
         head, request = _unpack(data)
         _check_types(head, dict.fromkeys(ENVELOPE_TEXTS, str))
         run = head["run"]
         if not (run.isascii() and run.isalnum() and len(run) <= LONGEST_NAME):  # names a folder
-            raise RefusedError(
+            raise BadEnvelopeError(
                 f"a run is called by at most {LONGEST_NAME} letters and digits, but {run!r:.80} "
                 "came."
             )
@@ -95,7 +95,7 @@ class SiloReply:
 
     @staticmethod
     def parse(data: bytes) -> "SiloReply":
-        """The answer in `data`; raises RefusedError for anything else."""
+        """The answer in `data`; raises BadEnvelopeError for anything else."""
         head, body = _unpack(data)
         _check_types(head, dict.fromkeys(REPLY_TEXTS, str))
         head |= {name: cleaned(head[name]) for name in REPLY_TEXTS}
@@ -134,20 +134,22 @@ class Envelopes:
         return self.sign(envelope, self.envelope.run, self.round, name)
 
     def read(self, data: bytes, name: str, number: int) -> SiloReply:
-        """The silo's answer to the envelope of this number; raises RefusedError for any other."""
+        """The silo's reply to the envelope of this number; raises BadEnvelopeError for others."""
         if self.open is not None:
             try:
                 sender, replied, data = self.open(data, self.envelope.run)
-            except RefusedError as error:
-                raise RefusedError(_unsigned_refusal(data) or str(error)) from None
+            except BadEnvelopeError as error:
+                raise BadEnvelopeError(_unsigned_refusal(data) or str(error)) from None
             if (sender, replied) != (name, number):
-                raise RefusedError(f"it is {sender}'s, or answers another letter.")
+                raise BadEnvelopeError(f"it is {sender}'s, or answers another letter.")
         answer = SiloReply.parse(data)
         if answer.name != name:
-            raise RefusedError(f"it is in the name of {answer.name!r:.80}, but {name} was asked.")
+            raise BadEnvelopeError(
+                f"it is in the name of {answer.name!r:.80}, but {name} was asked."
+            )
         expected = self.adapters.get(name)
         if answer.profile and expected is not None and answer.profile.numbers != expected:
-            raise RefusedError(
+            raise BadEnvelopeError(
                 f"it declares an adapter of {_listed(answer.profile.numbers)}; the experiment "
                 f"gives it {_listed(expected)}."
             )
@@ -159,12 +161,12 @@ def _listed(numbers: Mapping[str, float]) -> str:
 
 
 def _check_profile(examples: int, numbers: Mapping[str, float]) -> None:
-    """Raise RefusedError for a profile whose numbers are out of range."""
+    """Raise BadEnvelopeError for a profile whose numbers are out of range."""
     rank, scaling = numbers["rank"], numbers["scaling"]
     if not (1 <= examples <= MAX_EXAMPLES):
-        raise RefusedError(f"it declares {examples:,} examples, not 1 to {MAX_EXAMPLES:,}.")
+        raise BadEnvelopeError(f"it declares {examples:,} examples, not 1 to {MAX_EXAMPLES:,}.")
     if rank > MAX_RANK or rank != int(rank) or not 0 < scaling <= MAX_SCALING:
-        raise RefusedError(
+        raise BadEnvelopeError(
             f"it declares rank {rank:g} and scaling {scaling:g}; a rank is a whole number up to "
             f"{MAX_RANK:,}, and a scaling above 0 and at most {MAX_SCALING:,}."
         )
@@ -174,7 +176,7 @@ def _unsigned_refusal(data: bytes) -> str:
     """A sentence on a refusal that came without a signature; empty if it is something else."""
     try:
         reason = SiloReply.parse(data).error
-    except RefusedError:
+    except BadEnvelopeError:
         return ""
     return f"an unsigned answer says that our letter is refused: {reason:.300}" if reason else ""
 
@@ -183,13 +185,13 @@ def _unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
     try:
         return unpack(data)
     except ValueError as error:
-        raise RefusedError(f"{error}.") from None
+        raise BadEnvelopeError(f"{error}.") from None
 
 
 def _check_types(head: dict[str, Any], types: dict[str, type]) -> None:
-    """Raise RefusedError unless each value has its type, and numbers are from 0 to 2⁵³."""
+    """Raise BadEnvelopeError unless each value has its type, and numbers are from 0 to 2⁵³."""
     for name, expected in types.items():
         value: Any = head.get(name)
         fits = type(value) is expected
         if not fits or (expected is not str and not 0 <= value < 2**53):
-            raise RefusedError(f"{name} came as {value!r:.80}, which it cannot be.")
+            raise BadEnvelopeError(f"{name} came as {value!r:.80}, which it cannot be.")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hanse.deployment.envelopes import HELLO, Envelope, Envelopes, RefusedError, SiloReply
+from hanse.deployment.envelopes import HELLO, BadEnvelopeError, Envelope, Envelopes, SiloReply
 from hanse.deployment.server import remote_clients
 from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.sockets import Frame, pack
@@ -266,7 +266,7 @@ def test_fifty_nodes_in_the_name_of_silos_change_nothing(
         try:
             stamp, body = verify(data, {name: key.public_key() for name, key in keys.items()})
         except Untrusted as error:
-            raise RefusedError(str(error)) from None
+            raise BadEnvelopeError(str(error)) from None
         return stamp.sender, stamp.sequence, body
 
     fake = [Signing("ab"[number % 2], Ed25519PrivateKey.generate()) for number in range(50)]
@@ -469,12 +469,12 @@ def test_letters_and_answers_are_what_they_were() -> None:
     ],
 )
 def test_what_is_no_letter_is_refused(data: bytes) -> None:
-    with pytest.raises(RefusedError):
+    with pytest.raises(BadEnvelopeError):
         Envelope.parse(data)
 
 
 @pytest.mark.parametrize("examples", [-1, 1.5, True, "7", 2**60])
 def test_what_is_no_answer_is_refused(examples: object) -> None:
     head = {"name": "a", "session": "s", "error": "", "rank": 1.0, "scaling": 1.0}
-    with pytest.raises(RefusedError):
+    with pytest.raises(BadEnvelopeError):
         SiloReply.parse(pack({**head, "examples": examples}, b""))

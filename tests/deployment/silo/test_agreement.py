@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.test_constants import go as with_constants
 from hanse.deployment.server.agreement_relay import Agreeing
-from hanse.deployment.silo.agreement import AgreementMember, Disagreement, sent
+from hanse.deployment.silo.agreement import AgreementMember, DisagreementError, sent
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.hetlora import HetLoRA
@@ -250,9 +250,9 @@ def test_strangers_and_old_statements_do_not_count(tmp_path: Path) -> None:
         good[:-1],
         b"",
     ):
-        with pytest.raises(Disagreement, match="for round 1 0 said so"):
+        with pytest.raises(DisagreementError, match="for round 1 0 said so"):
             mine.check(REQUEST, [forged])
-    with pytest.raises(Disagreement, match="trains only if 2"):  # one silo's word counts once
+    with pytest.raises(DisagreementError, match="trains only if 2"):  # one silo's word counts once
         replace(mine, needed=2).check(REQUEST, [good, good])
 
 
@@ -263,7 +263,7 @@ def test_a_silo_says_one_thing_for_a_round_even_after_a_restart(tmp_path: Path) 
         instruction=Instruction({**REQUEST.instruction.tensors, "w": torch.ones(2)}, {"rank": 2.0}),
     )
     witness("c0", tmp_path).statement(REQUEST)
-    with pytest.raises(Disagreement, match="was sent another model for round 1 than before"):
+    with pytest.raises(DisagreementError, match="was sent another model for round 1 than before"):
         witness("c0", tmp_path).statement(other)
     witness("c0", tmp_path).statement(REQUEST)  # a server that resumes asks the same again
 
@@ -335,7 +335,7 @@ def test_no_other_layout_gets_a_silo_to_state_twice(tmp_path: Path) -> None:
     assert sent(padded, JOB).layout != sent(REQUEST, JOB).layout
     mine = witness("c0", tmp_path)
     mine.statement(padded)
-    with pytest.raises(Disagreement, match="another model for round 1 than before"):
+    with pytest.raises(DisagreementError, match="another model for round 1 than before"):
         mine.statement(REQUEST)
 
 

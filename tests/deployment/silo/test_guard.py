@@ -10,7 +10,7 @@ import pytest
 
 from hanse.deployment.silo import settings
 from hanse.deployment.silo.guard import Guard
-from hanse.deployment.silo.job import Refused, RowCounts
+from hanse.deployment.silo.job import JobRefusedError, RowCounts
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.deployment.silo.worker import SiloWorker
 from hanse.experiment.loading import load
@@ -100,10 +100,10 @@ def test_a_job_against_the_policy_is_refused_before_rows_are_read(world: World) 
     def examples(experiment: object) -> int:
         raise AssertionError("rows are read")
 
-    with pytest.raises(Refused, match="3 rounds, more than 1"):
+    with pytest.raises(JobRefusedError, match="3 rounds, more than 1"):
         world.gate("{max_rounds: 1}").accept(world.job(), examples)
     world.told["algorithm"] = {"evil.py:Evil": {}}
-    with pytest.raises(Refused, match="runs no code that a server names"):
+    with pytest.raises(JobRefusedError, match="runs no code that a server names"):
         world.gate().accept(world.job(), examples)
     assert len(world.log()) == 2
 
@@ -112,7 +112,7 @@ def test_another_base_model_than_the_servers_is_refused_and_both_are_named(world
     own = hash_of(world.told["model"]["model_name_or_path"])
     assert own is not None
     world.gate().accept(world.job(), lambda experiment: RowCounts(100, 0), own)
-    with pytest.raises(Refused, match=f"is {own[:16]}… here, and {'5e' * 8}… there"):
+    with pytest.raises(JobRefusedError, match=f"is {own[:16]}… here, and {'5e' * 8}… there"):
         world.gate().accept(world.job(), lambda experiment: RowCounts(100, 0), "5e" * 32)
 
 
@@ -148,7 +148,7 @@ def test_a_silo_that_knows_others_states_before_it_trains(world: World) -> None:
 
 @pytest.mark.parametrize("word", ["require", "always"])
 def test_a_silo_that_must_agree_and_knows_nobody_refuses(world: World, word: str) -> None:
-    with pytest.raises(Refused, match=r"run `hanse kit trust members.pub`"):
+    with pytest.raises(JobRefusedError, match=r"run `hanse kit trust members.pub`"):
         world.gate(f"{{agreement: {word}}}").accept(world.job(), lambda _: RowCounts(100, 0))
 
 
@@ -158,7 +158,7 @@ def test_a_server_on_this_machine_needs_no_kit(world: World) -> None:
     gate.accept(dump(world.told).encode(), lambda experiment: RowCounts(100, 0))
     message = gate.answer(Request("train", 1).pack(), world.respond)
     assert message is not None and Reply.parse(message).update.numbers == {"loss": 1.0}
-    with pytest.raises(Refused, match="not UTF-8"):
+    with pytest.raises(JobRefusedError, match="not UTF-8"):
         gate.accept(b"\xff", lambda experiment: RowCounts(100, 0))
 
 
@@ -168,7 +168,7 @@ def test_a_model_that_cannot_be_used_is_explained_to_its_owner_alone(world: Worl
     folder.mkdir()
     for place in (folder, world.home / "nothing"):
         world.told["model"]["model_name_or_path"] = str(place)
-        with pytest.raises(Refused, match="its own log says why"):
+        with pytest.raises(JobRefusedError, match="its own log says why"):
             world.gate().accept(world.job(), lambda experiment: RowCounts(100, 0))
     assert "has no config.json" in world.log()[0] and "there is no model" in world.log()[2]
 
@@ -247,7 +247,7 @@ def test_a_job_that_the_servers_own_key_has_signed_is_refused(world: World, what
 
     world.told = _merged(world.told, change)
     gate = world.gate(policy)
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(JobRefusedError, match=said):
         gate.accept(world.job(), rows)
     assert said in world.log()[-1] and "/home/private" not in world.log()[-1]
     message = gate.answer(world.request(), world.respond)
@@ -263,7 +263,7 @@ def test_other_names_of_a_run_free_no_limit_at_the_gate(world: World) -> None:
         gate = Guard(world.silo(policy), world.kit, run)
         try:
             gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
-        except Refused as error:
+        except JobRefusedError as error:
             refusal = str(error)
             continue
         taken += 1
@@ -288,7 +288,7 @@ def test_a_job_that_is_refused_costs_no_hash_of_the_model_and_is_counted(
     for number in range(9):
         gate = Guard(world.silo(policy), world.kit, f"run{number // 2}")
         settings = dump(world.told if number % 3 else {**world.told, "rounds": "many"}).encode()
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(JobRefusedError) as caught:
             gate.accept(settings, lambda experiment: RowCounts(100, 0))
         assert ("refuses this job unread: 7 others came" in str(caught.value)) == (number >= 7)
     assert hashed == []

@@ -13,7 +13,7 @@ import yaml
 from experiment.test_mutations import Draw, holder, mutant, places
 from hanse.deployment.silo import settings
 from hanse.deployment.silo.enforcement import refusals
-from hanse.deployment.silo.job import Job, Refused, RowCounts, received
+from hanse.deployment.silo.job import Job, JobRefusedError, RowCounts, received
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment.loading import load
@@ -98,13 +98,13 @@ def jobs(experiment_file: Path) -> list[str]:
 
 
 def accepted(text: str, silo: SiloSettings, model: str) -> Job | None:
-    """The job if a silo takes it; no other exception than Refused may come, and none late."""
+    """The job if a silo takes it; only JobRefusedError may come instead, and not late."""
     begun, said = time.process_time(), ""
     try:
         job = received(text, silo)
         here = MODEL if job.experiment.model.model_name_or_path == model else None
         return None if list(refusals(silo.policy, job, here, ROWS)) else job
-    except Refused as refused:
+    except JobRefusedError as refused:
         said = str(refused)
         return None
     finally:

@@ -14,7 +14,7 @@ from hanse.data.tokenization.label_words import refuse_template
 from hanse.deployment.silo import settings
 from hanse.deployment.silo.activity import DAY
 from hanse.deployment.silo.enforcement import WITHHELD, PolicyEnforcer, refusals
-from hanse.deployment.silo.job import LARGEST, Refused, RowCounts, received
+from hanse.deployment.silo.job import LARGEST, JobRefusedError, RowCounts, received
 from hanse.deployment.silo.policy import Policy
 from hanse.deployment.silo.server_texts import takes_text
 from hanse.deployment.silo.settings import SiloSettings
@@ -74,7 +74,7 @@ def logged(mine: SiloSettings) -> list[dict[str, Any]]:
 def refuse(mine: SiloSettings, told: dict[str, Any], **asked: Any) -> str:
     """What a silo's law says to a job."""
     job = received(dump(told), mine)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(JobRefusedError) as caught:
         law(mine).check(replace(job, **asked), "0" * 64, RowCounts(100, 10))
     assert logged(mine)[-1]["what"] == "refused" and str(caught.value) in logged(mine)[-1]["reason"]
     return str(caught.value)
@@ -129,7 +129,7 @@ def test_code_that_a_server_names_is_not_run(
     if place == "client":  # no client may have other parts, so this is only left out
         received(dump(told), silo(tmp_path / "a"))
     else:
-        with pytest.raises(Refused, match="runs no code that a server names"):
+        with pytest.raises(JobRefusedError, match="runs no code that a server names"):
             received(dump(told), silo(tmp_path / "a"))
     assert not marker.exists()
 
@@ -170,14 +170,14 @@ def test_rows_of_ones_own(tmp_path: Path, told: dict[str, Any]) -> None:
 
 def test_who_is_no_client_takes_no_part(tmp_path: Path, told: dict[str, Any]) -> None:
     told["participants"] = ["silo-2", "silo-3"]
-    with pytest.raises(Refused, match="has no client silo-1"):
+    with pytest.raises(JobRefusedError, match="has no client silo-1"):
         received(dump(told), silo(tmp_path / "a"))
 
 
 def test_silos_that_share_a_file_hold_out_alike(tmp_path: Path, told: dict[str, Any]) -> None:
     mine = silo(tmp_path / "a")
     rows = mine.data.model_copy(update={"client_test": 0.5})
-    with pytest.raises(Refused, match="which hold out alike"):
+    with pytest.raises(JobRefusedError, match="which hold out alike"):
         received(dump(told), mine.model_copy(update={"data": rows}))
 
 
@@ -265,7 +265,7 @@ def test_all_reasons_are_said_at_once(tmp_path: Path, told: dict[str, Any]) -> N
 def test_a_model_that_is_not_here_is_refused(tmp_path: Path, told: dict[str, Any]) -> None:
     told["model"]["model_name_or_path"] = "someone/something"
     mine = silo(tmp_path / "a")
-    with pytest.raises(Refused, match="'someone/something' is not on its machine"):
+    with pytest.raises(JobRefusedError, match="'someone/something' is not on its machine"):
         law(mine).check(received(dump(told), mine), None, RowCounts(100, 10))
 
 
@@ -304,7 +304,7 @@ def test_generated_answers_on_the_servers_own_rows_are_its_business(
     ],
 )
 def test_a_text_that_is_no_job(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(JobRefusedError) as caught:
         received(text, silo(tmp_path / "a"))
     assert "the server's experiment" in str(caught.value) and said in str(caught.value)
 
@@ -312,7 +312,7 @@ def test_a_text_that_is_no_job(tmp_path: Path, text: str, said: str) -> None:
 def test_rounds_beyond_the_job_are_refused(tmp_path: Path) -> None:
     mine = silo(tmp_path / "a")
     law(mine).admit(Request("train", 3), rounds=3)
-    with pytest.raises(Refused, match="refuses round 4: the job has 3 rounds"):
+    with pytest.raises(JobRefusedError, match="refuses round 4: the job has 3 rounds"):
         law(mine).admit(Request("train", 4), rounds=3)
 
 
@@ -325,7 +325,9 @@ def test_a_round_is_trained_from_a_few_models_even_after_restarts(tmp_path: Path
     mine = silo(tmp_path / "a")
     for model in (1.0, 2.0, 3.0):
         law(mine).admit(asking(model), rounds=3)
-    with pytest.raises(Refused, match=r"refuses to train in round 1 once more.*max_tries 3"):
+    with pytest.raises(
+        JobRefusedError, match=r"refuses to train in round 1 once more.*max_tries 3"
+    ):
         law(mine).admit(asking(4.0), rounds=3)
     for _ in range(4):  # a server that was killed again and again
         law(mine).admit(asking(3.0), rounds=3)
@@ -411,7 +413,7 @@ def test_a_server_cannot_query_private_rows(
         assert received(dump(told), silo(tmp_path / "a")).experiment.data.labels == {}
         return
     data = "" if setting == "template" else OWN
-    with pytest.raises(Refused, match=f"takes the settings of its rows.*{setting}: "):
+    with pytest.raises(JobRefusedError, match=f"takes the settings of its rows.*{setting}: "):
         received(dump(told), silo(tmp_path / "a", data=data))
     allowed = silo(tmp_path / "b", f"{{data_settings: [{setting}]}}", data=data)
     assert getattr(received(dump(told), allowed).experiment.data, setting) == value
@@ -423,7 +425,9 @@ def test_label_words_are_those_of_the_federation(tmp_path: Path, told: dict[str,
     job = received(dump(told), silo(tmp_path / "a", data=own))
     assert job.experiment.data.labels == {"gut": "positive", "schlecht": "negative"}
     other = f"{OWN}, labels: {{schlecht: negative, gut: positive}}"
-    with pytest.raises(Refused, match=r"other label words .* positive, negative in this order"):
+    with pytest.raises(
+        JobRefusedError, match=r"other label words .* positive, negative in this order"
+    ):
         received(dump(told), silo(tmp_path / "a", data=other))
 
 
@@ -490,7 +494,7 @@ def test_text_that_a_server_may_not_give(
 ) -> None:
     section, _, key = place.rpartition(".")
     (told[section] if section else told)[key] = part
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(JobRefusedError) as caught:
         received(dump(told), silo(tmp_path / "a"))
     assert said in str(caught.value)
 
@@ -578,13 +582,13 @@ def test_a_new_name_of_the_run_frees_no_limit(tmp_path: Path) -> None:
 
     for run in ("a", "b", "a"):
         other(run).begin("rounds: 3")
-    with pytest.raises(Refused, match="2 others began in the last 24 hours"):
+    with pytest.raises(JobRefusedError, match="2 others began in the last 24 hours"):
         other("c").begin("rounds: 3")
-    with pytest.raises(Refused, match="max_runs_per_day"):
+    with pytest.raises(JobRefusedError, match="max_runs_per_day"):
         other("a").begin("rounds: 4")  # the same name with other settings is another job
     for round in (1, 2, 3):
         other("a").admit(Request("train", round), rounds=9)
-    with pytest.raises(Refused, match="3 requests came in the last 24 hours"):
+    with pytest.raises(JobRefusedError, match="3 requests came in the last 24 hours"):
         other("b").admit(Request("evaluate", 1), rounds=9)
     now[0] += DAY + 1
     other("c").begin("rounds: 3")
@@ -619,7 +623,9 @@ def test_a_section_of_this_client_that_is_none(
     tmp_path: Path, told: dict[str, Any], section: str
 ) -> None:
     told["clients"] = {"silo-1": {section: "text"}}
-    with pytest.raises(Refused, match=f"clients.silo-1.{section} 'text', which is no section"):
+    with pytest.raises(
+        JobRefusedError, match=f"clients.silo-1.{section} 'text', which is no section"
+    ):
         received(dump(told), silo(tmp_path / "a", more="model: own.jsonl\n"))
 
 
@@ -631,7 +637,7 @@ def test_a_refusal_does_not_tell_how_many_rows_there_are(
     said = set()
     for rows in (61, 67):
         mine = silo(tmp_path / str(rows), "{max_steps: 64}")
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(JobRefusedError) as caught:
             law(mine).check(received(dump(told), mine), "0" * 64, RowCounts(rows, 10))
         said.add(str(caught.value))
     assert len(said) == 1 and "it has 70 steps in a round, more than 64" in said.pop()

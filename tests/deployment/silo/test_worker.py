@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hanse
-from hanse.deployment.envelopes import HELLO, Envelope, Envelopes, RefusedError, SiloReply
+from hanse.deployment.envelopes import HELLO, BadEnvelopeError, Envelope, Envelopes, SiloReply
 from hanse.deployment.silo.policy import Policy
 from hanse.deployment.silo.settings import Rows, SiloSettings
 from hanse.deployment.silo.worker import SiloWorker
@@ -201,15 +201,15 @@ def test_a_server_hears_why_its_letter_is_not_believed(
         try:
             stamp, body = inbox.open(data, run)
         except Untrusted as error:
-            raise RefusedError(str(error)) from None
+            raise BadEnvelopeError(str(error)) from None
         return stamp.sender, stamp.sequence, body
 
     letters = Envelopes(letter, None, opened)
     sent, _ = outbox.request(letter.pack(), "a1", 0, "silo-1")
     answered = SiloWorker(resident.silo, own).answer(sent)
     with pytest.raises(
-        RefusedError, match=r"unsigned answer says that our letter is refused: .*clock"
+        BadEnvelopeError, match=r"unsigned answer says that our letter is refused: .*clock"
     ):
         letters.read(answered, "silo-1", 0)
-    with pytest.raises(RefusedError, match="not signed"):
+    with pytest.raises(BadEnvelopeError, match="not signed"):
         letters.read(b"noise", "silo-1", 0)

@@ -7,7 +7,7 @@ import pytest
 
 from hanse.deployment.server.serve import _refuse_unfit, _unseen
 from hanse.deployment.silo import settings
-from hanse.deployment.silo.job import Refused, received
+from hanse.deployment.silo.job import JobRefusedError, received
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.assembly.federated_dataset import FederatedDataset, divide
@@ -140,7 +140,7 @@ def test_a_silo_opens_no_file_that_a_server_names(folder: Path, tmp_path: Path) 
     alone = {**told, "num_clients": 1}
     text = dump(Experiment.model_validate(alone).resolved())
     silo = silo.model_copy(update={"name": "silo-1"})
-    with pytest.raises(Refused, match="a silo opens no file that a server names"):
+    with pytest.raises(JobRefusedError, match="a silo opens no file that a server names"):
         received(text, silo)
     with pytest.raises(UserError, match=r"data.test names a file, and every silo would need"):
         _refuse_unfit(Experiment.model_validate(alone))

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from hanse.deployment.envelopes import HELLO, Envelopes, RefusedError, SiloReply
+from hanse.deployment.envelopes import HELLO, BadEnvelopeError, Envelopes, SiloReply
 from hanse.deployment.server.engine import Engine
 from hanse.deployment.server.roster import RemoteClient, Roster
 from hanse.deployment.server.timers import QUIET_BEFORE_HELLO, REPLY_GRACE, NodeTimers
@@ -131,8 +131,8 @@ class ReplyCollector:
                 return
             answer = self.envelopes.read(body, sent.name, sent.number)
             if answer.error or answer.profile is None:
-                raise RefusedError(answer.error or "it says nothing of itself")
-        except RefusedError as error:
+                raise BadEnvelopeError(answer.error or "it says nothing of itself")
+        except BadEnvelopeError as error:
             self.timers.refusals[sent.node] += 1
             self._on_failure(sent, str(error))
             return
@@ -162,7 +162,7 @@ class ReplyCollector:
         """Ask the silo that a node names for its profile, by which it proves who it is."""
         client = self.roster.clients.get(answer.name)
         if client is None:
-            raise RefusedError(f"{answer.name!r:.80} is no client of this experiment")
+            raise BadEnvelopeError(f"{answer.name!r:.80} is no client of this experiment")
         if (client.node, client.session) != (sent.node, answer.session):
             self._send(client, sent.node, b"")
             return

@@ -14,7 +14,7 @@ from pathlib import Path
 from hanse import atomic_files
 from hanse.data import holdout
 from hanse.data.sources.split_files import TEST, VALIDATION
-from hanse.deployment.envelopes import NUMBERS, Envelope, Envelopes, Open, RefusedError, Sign
+from hanse.deployment.envelopes import NUMBERS, BadEnvelopeError, Envelope, Envelopes, Open, Sign
 from hanse.deployment.flower import home
 from hanse.deployment.flower.processes import refuse_busy
 from hanse.deployment.flower.superlink import FlowerLink, Tls
@@ -147,7 +147,7 @@ def _signed(kit: ServerKit, folder: Path) -> tuple[Sign, Open]:
         try:
             stamp, body = inbox.open(data, run)
         except Untrusted as error:
-            raise RefusedError(f"{error}.") from None
+            raise BadEnvelopeError(f"{error}.") from None
         return stamp.sender, stamp.sequence, body
 
     return sign, opened

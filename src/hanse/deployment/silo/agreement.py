@@ -37,7 +37,7 @@ STATEMENT = "statement"  # the name of the tensor that carries it
 LARGEST = 8192  # bytes of a statement
 
 
-class Disagreement(UserError):  # noqa: N818 (said of a round)
+class DisagreementError(UserError):
     """Silos were sent different requests, or too few state that theirs is the same."""
 
 
@@ -106,7 +106,9 @@ class AgreementMember:
             waiting = atomic_files.read(self._waiting) or b""
             training = Request.parse(waiting) if waiting else None
             if training is None or training.round != request.round:
-                raise Disagreement(f"{self.name} was not asked to train in round {request.round}.")
+                raise DisagreementError(
+                    f"{self.name} was not asked to train in round {request.round}."
+                )
             self.check(
                 training, [*filter(None, map(content, request.instruction.tensors.values()))]
             )
@@ -117,7 +119,7 @@ class AgreementMember:
                     return reply
                 self._trained = key, reply
             return self._trained[1]
-        except Disagreement as error:
+        except DisagreementError as error:
             self.tell(str(error))
             return Reply(self.name, "train", request.round, error=str(error)).pack()
 
@@ -129,14 +131,14 @@ class AgreementMember:
         """
         own = sent(request, self.job)
         if self._stated.setdefault(str(request.round), own.digest) != own.digest:
-            raise Disagreement(
+            raise DisagreementError(
                 f"{self.name} was sent another model for round {request.round} than before."
             )
         atomic_files.write(self.file, json.dumps(self._stated).encode(), private=True)
         return sign(json.dumps(own).encode(), self._stamp(request.round), self.key)
 
     def check(self, request: Request, statements: list[bytes]) -> None:
-        """Raise Disagreement unless enough others state the same request as this silo's.
+        """Raise DisagreementError unless enough others state the same request as this silo's.
 
         Statements of another round, or of a silo that is not known here, do not count. A single
         different statement is enough to refuse.
@@ -149,14 +151,14 @@ class AgreementMember:
                 continue
             other, stated = known
             if stated.digest != own.digest:
-                raise Disagreement(
+                raise DisagreementError(
                     f"{self.name} and {other} were sent different models for round "
                     f"{request.round}: the server treats them differently, and {self.name} does "
                     "not train."
                 )
             agreed.add(other)
         if len(agreed) < self.needed:
-            raise Disagreement(
+            raise DisagreementError(
                 f"{self.name} trains only if {self.needed} silos that it knows were sent the same "
                 f"model; for round {request.round} {len(agreed)} said so"
                 f"{': ' + ', '.join(sorted(agreed)) if agreed else ''}."

@@ -11,7 +11,7 @@ from typing import Any
 
 from hanse import atomic_files
 from hanse.deployment.silo.activity import Activity, prune
-from hanse.deployment.silo.job import Job, Refused, RowCounts
+from hanse.deployment.silo.job import Job, JobRefusedError, RowCounts
 from hanse.deployment.silo.policy import Policy
 from hanse.errors import UserError
 from hanse.experiment.part_kinds import AGGREGATOR, ALGORITHM, OBJECTIVE, spec_name
@@ -51,7 +51,7 @@ class PolicyEnforcer:
         self._activity = Activity(self.folder / "activity.json", self.clock)
 
     def count_job(self) -> None:
-        """Raise Refused if too many jobs came in 24 hours.
+        """Raise JobRefusedError if too many jobs came in 24 hours.
 
         Refused and repeated jobs count, since each must be read and may be loaded.
         """
@@ -63,7 +63,7 @@ class PolicyEnforcer:
             )
 
     def begin(self, settings: str) -> None:
-        """Raise Refused if too many jobs began in 24 hours, whatever the names of their runs.
+        """Raise JobRefusedError if too many jobs began in 24 hours, under any run names.
 
         settings: the experiment's text. The same run with other settings is another job.
         """
@@ -77,7 +77,7 @@ class PolicyEnforcer:
         prune(self.folder, {self.file("asked").stem.rpartition("-")[2], self.run}, self.clock)
 
     def check(self, job: Job, model_hash: str | None, rows: RowCounts | None) -> None:
-        """Raise Refused, with all reasons, unless the policy allows a job.
+        """Raise JobRefusedError, with all reasons, unless the policy allows a job.
 
         model_hash: of the base model on this machine; None if there is none here, UNHASHED if it is
             not computed yet and must not be checked.
@@ -88,7 +88,7 @@ class PolicyEnforcer:
             raise self.refused(f"{self.name} refuses this job: {'; '.join(reasons)}.")
 
     def admit(self, request: Request, rounds: int) -> None:
-        """Raise Refused unless a request belongs to the accepted job and is within the limits.
+        """Raise JobRefusedError unless a request is within the accepted job and the limits.
 
         rounds: the number of rounds of the job. A request is recorded on disk before it is
         answered. The same request again, from a server that was killed or paused, tells the server
@@ -135,11 +135,11 @@ class PolicyEnforcer:
         update = replace(reply.update, numbers=numbers, weight=weight)
         return replace(reply, error=error, update=update)
 
-    def refused(self, reason: str) -> Refused:
+    def refused(self, reason: str) -> JobRefusedError:
         """A refusal, written into the silo's log; its sentence may be sent to the server."""
         self._refused.add(reason)
         self.note("refused", reason)
-        return Refused(reason)
+        return JobRefusedError(reason)
 
     def note(self, what: str, reason: str) -> None:
         """Append a line to the silo's log of refusals, durably."""

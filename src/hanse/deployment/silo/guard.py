@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from hanse.deployment.silo.agreement import AgreementMember
 from hanse.deployment.silo.enforcement import UNHASHED, PolicyEnforcer
-from hanse.deployment.silo.job import Job, Refused, RowCounts, received
+from hanse.deployment.silo.job import Job, JobRefusedError, RowCounts, received
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment.schema import Experiment
@@ -43,8 +43,9 @@ class Guard:
 
         rows: counts this silo's rows for the job.
         model: the hash of the server's base model, if the silo must have the same one.
-        Raises Refused, after logging it, for a job that the policy does not allow. Cheap checks
-        come first: the model is hashed, and rows are read, only for a job that has passed them.
+        Raises JobRefusedError, after logging it, for a job that the policy does not allow. Cheap
+        checks come first: the model is hashed, and rows are read, only for a job that has passed
+        them.
         """
         self.enforcer.count_job()
         try:
@@ -53,7 +54,7 @@ class Guard:
             raise self.enforcer.refused("the server's experiment is not UTF-8 text.") from None
         try:
             job = received(text, self.silo)
-        except Refused as error:
+        except JobRefusedError as error:
             raise self.enforcer.refused(str(error)) from None
         self.enforcer.check(job, UNHASHED, None)
         name = job.experiment.model.model_name_or_path
@@ -93,7 +94,7 @@ class Guard:
                     f"{self.silo.name} takes no part in an agreement in this run."
                 )
             self.enforcer.admit(request, self._job.experiment.rounds)
-        except Refused as error:
+        except JobRefusedError as error:
             kind = "train" if request.kind == AGREED else request.kind  # the server waits for this
             return Reply(self.silo.name, kind, request.round, error=str(error)).pack()
         if self._agreement is None:

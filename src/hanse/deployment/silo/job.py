@@ -36,7 +36,7 @@ PLACE = "the server's experiment"
 USUAL = Data().model_dump(mode="json")
 
 
-class Refused(UserError):  # noqa: N818 (said of a job)
+class JobRefusedError(UserError):
     """A job or a request that this silo refuses; the sentence may be sent to the server."""
 
 
@@ -63,23 +63,23 @@ class Job:
 def received(text: str, silo: SiloSettings) -> Job:
     """The server's settings with this silo's own data and model.
 
-    Raises Refused for text that cannot be read, that is not valid here, or that names parts from
-    outside the package which `silo.policy` does not allow. `enforcement.PolicyEnforcer` checks the
+    Raises JobRefusedError for text that cannot be read, that is not valid here, or that names parts
+    from outside the package which `silo.policy` does not allow. `PolicyEnforcer.check` applies the
     rest of the policy.
     """
     values = _parsed(text)
     try:
         offered = Experiment.model_validate(values)
         if silo.name not in offered.participant_names and not offered.data.pooled:
-            raise Refused(f"{PLACE} has no client {silo.name}.")
+            raise JobRefusedError(f"{PLACE} has no client {silo.name}.")
         experiment = Experiment.model_validate(_mine(offered, silo))
         build_tasks(experiment)
     except ValidationError as error:
-        raise Refused(f"{PLACE} is not valid here: {explain(error, Experiment)}") from None
-    except Refused:
+        raise JobRefusedError(f"{PLACE} is not valid here: {explain(error, Experiment)}") from None
+    except JobRefusedError:
         raise
     except UserError as error:
-        raise Refused(f"{PLACE} is not valid here: {error}") from None
+        raise JobRefusedError(f"{PLACE} is not valid here: {error}") from None
     return Job(experiment, taking_part(len(offered.participant_names), offered.fraction_train))
 
 
@@ -119,8 +119,9 @@ def _mine(offered: Experiment, silo: SiloSettings) -> dict[str, Any]:
 def _rows(offered: Experiment, over: Values, silo: SiloSettings) -> dict[str, Any]:
     """The settings of this silo's rows, from silo.yaml.
 
-    over: the server's settings for this client's data. Raises Refused for a setting that only the
-    server gives, unless the policy lists it: by such settings a server could ask about single rows.
+    over: the server's settings for this client's data. Raises JobRefusedError for a setting that
+    only the server gives, unless the policy lists it: by such settings a server could ask about
+    single rows.
     """
     asked = overrides.merge(offered.data.model_dump(mode="json"), over)
     rows: dict[str, Any] = {"path": silo.data.path, "client_test": asked["client_test"]}
@@ -133,14 +134,14 @@ def _rows(offered: Experiment, over: Values, silo: SiloSettings) -> dict[str, An
             refused.append(f"{key}: {json.dumps(theirs, ensure_ascii=False)}")
         rows[key] = theirs if own is None else own
     if refused:
-        raise Refused(
+        raise JobRefusedError(
             f"{silo.name} takes the settings of its rows from its own silo.yaml, and the "
             f"experiment has data: {{{', '.join(refused)[:SHOWN]}}}; write them there under data, "
             "or list their names in policy.data_settings."
         )
     words = [dict.fromkeys(labels.values()) for labels in (asked["labels"], rows["labels"])]
     if words[0] and [*words[0]] != [*words[1]]:
-        raise Refused(
+        raise JobRefusedError(
             f"{silo.name} has other label words in its silo.yaml than the experiment, which has "
             f"{', '.join(words[0])[:SHOWN]} in this order; give its labels the same words."
         )
@@ -172,7 +173,7 @@ def _told_of(name: str, offered: Experiment) -> dict[str, Any]:
     over = {key: own for key, own in offered.clients.get(name, {}).items() if key in OVERRIDABLE}
     for key in {*over} - {"adapter"}:  # which may be a name alone
         if not isinstance(over[key], dict):
-            raise Refused(
+            raise JobRefusedError(
                 f"{PLACE} has clients.{name}.{key} {over[key]!r:.80}, which is no section."
             )
     if "data" in over:
@@ -183,17 +184,19 @@ def _told_of(name: str, offered: Experiment) -> dict[str, Any]:
 
 def _parsed(text: str) -> yaml_text.Values:
     if len(text) > LARGEST:
-        raise Refused(f"{PLACE} has {len(text):,} characters, more than {LARGEST:,}.")
+        raise JobRefusedError(f"{PLACE} has {len(text):,} characters, more than {LARGEST:,}.")
     try:
         aliases = _has_aliases(text)
     except yaml_text.UNREADABLE:
         aliases = False  # it is not YAML, which is said below
     if aliases:  # a few lines of aliases may expand to gigabytes
-        raise Refused(f"{PLACE} has YAML aliases (*name), which are not taken from a network.")
+        raise JobRefusedError(
+            f"{PLACE} has YAML aliases (*name), which are not taken from a network."
+        )
     try:
         return yaml_text.parse(text, PLACE)
     except UserError as error:
-        raise Refused(str(error)) from None
+        raise JobRefusedError(str(error)) from None
 
 
 def _has_aliases(text: str) -> bool:
@@ -214,14 +217,14 @@ def _own(spec: Spec, kind: PartKind, allowed: Sequence[str]) -> Spec:
     name, _ = split(kind.folder, spec)
     if ":" not in name:
         if not re.fullmatch(r"\w+", name) or name not in kind.names():
-            raise Refused(f"{PLACE} names {name!r:.80}, which this hanse does not have.")
+            raise JobRefusedError(f"{PLACE} names {name!r:.80}, which this hanse does not have.")
         return spec
     file, _, wanted = name.partition(":")
     for mine in allowed:
         path, colon, known = mine.partition(":")
         if colon and (Path(path).name, known) == (Path(file).name, wanted):
             return {mine: spec[name]} if isinstance(spec, dict) else mine
-    raise Refused(
+    raise JobRefusedError(
         f"{PLACE} names {name!r:.80}, a part from outside the package; this silo runs no code "
         "that a server names, unless its own policy lists the part."
     )

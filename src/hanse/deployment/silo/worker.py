@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hanse
-from hanse.deployment.envelopes import HELLO, Envelope, RefusedError, SiloReply
+from hanse.deployment.envelopes import HELLO, BadEnvelopeError, Envelope, SiloReply
 from hanse.deployment.silo.enforcement import WITHHELD, note, rounded
 from hanse.deployment.silo.guard import Guard
-from hanse.deployment.silo.job import Refused, RowCounts
+from hanse.deployment.silo.job import JobRefusedError, RowCounts
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
@@ -54,7 +54,7 @@ class ActiveRun:
     last: tuple[str, bytes] = ("", b"")
 
     def reply(self, message: bytes) -> bytes:
-        """The reply to a request; raises RefusedError if the request cannot be read."""
+        """The reply to a request; raises BadEnvelopeError if the request cannot be read."""
         log_event("received", "received: request of %s bytes", f"{len(message):,}")
         digest = hashlib.sha256(message).hexdigest()
         if self.last[0] == digest:
@@ -63,7 +63,7 @@ class ActiveRun:
         start = time.perf_counter()
         data = self.guard.answer(message, self._respond)
         if data is None:
-            raise RefusedError("the request cannot be read.")
+            raise BadEnvelopeError("the request cannot be read.")
         reply = Reply.parse(data)
         if reply.error:  # is not kept, since the next try may succeed
             extra = log_fields("refused", current_request())
@@ -124,7 +124,7 @@ class SiloWorker:
         try:
             stamp, body = self._inbox.open(data)
         except Untrusted as error:
-            return self._refusal(RefusedError(f"{error}."), "").pack()
+            return self._refusal(BadEnvelopeError(f"{error}."), "").pack()
         return self._outbox.reply(self._answer(body, stamp.run).pack(), stamp)
 
     def _answer(self, data: bytes, run: str | None) -> SiloReply:
@@ -132,8 +132,8 @@ class SiloWorker:
         try:
             envelope = Envelope.parse(data)
             if run not in (None, envelope.run):
-                raise RefusedError("the letter is of another run than it was signed for.")
-        except RefusedError as error:
+                raise BadEnvelopeError("the letter is of another run than it was signed for.")
+        except BadEnvelopeError as error:
             return self._refusal(error, run or "")
         with answering(self._request_id(envelope)):
             return self._take_part(envelope, run)
@@ -144,7 +144,7 @@ class SiloWorker:
             active = self._activate(envelope)
             body = active.reply(envelope.request) if envelope.request else b""
             self.requests["round" if body else "profile"] += 1
-        except Refused as error:  # has written it into the log of refusals
+        except JobRefusedError as error:  # has written it into the log of refusals
             return self._refusal(error, None)
         except UserError as error:
             return self._refusal(error, run or "")
@@ -170,13 +170,16 @@ class SiloWorker:
         log.warning("refused: %s", error, extra=log_fields("refused", current_request()))
         if run is not None:
             note(self.silo.state, run, "refused", str(error))
-        leaves = isinstance(error, Refused | RefusedError) or self.silo.policy.share_error_texts
+        leaves = (
+            isinstance(error, JobRefusedError | BadEnvelopeError)
+            or self.silo.policy.share_error_texts
+        )
         return SiloReply(self.silo.name, self.session, error=str(error) if leaves else WITHHELD)
 
     def _activate(self, envelope: Envelope) -> ActiveRun:
         """The silo's side of an envelope's run, loaded if the run or its settings are new."""
         if envelope.version != hanse.__version__:
-            raise RefusedError(
+            raise BadEnvelopeError(
                 f"the server has hanse {envelope.version}, this silo {hanse.__version__}; "
                 "install the same."
             )
@@ -224,14 +227,14 @@ def _site(
 ) -> tuple[ClientEndpoint, RowCounts]:
     """The silo's endpoint in an envelope's run, and how many rows it has.
 
-    Raises RefusedError if its rows are not those that the server divides.
+    Raises BadEnvelopeError if its rows are not those that the server divides.
     """
     if envelope.precision:
         resources.compute_modes |= read({experiment.model.noted: _plain(envelope.precision)})
     experiment = experiment.model_copy(update={"clients_per_pass": "off"})
     division = resources.dataset(experiment)
     if not experiment.brings_own_data and division.digest != envelope.rows:
-        raise RefusedError(
+        raise BadEnvelopeError(
             f"the rows of {silo.name} are not those that the server divides among its silos; bring "
             "the same file, or give each silo its own in the experiment's clients."
         )
