@@ -62,7 +62,7 @@ def test_a_run_ends_in_the_same_adapter_without_the_measurement(
     noted = json.loads((measured / "machine.json").read_text())
     for name in ("peak_flops", "train_flops_per_token", "forward_flops_per_token"):
         assert noted[name] > 0
-    monkeypatch.setattr(simulation, "_speed", lambda _: {})
+    monkeypatch.setattr(simulation, "_measured_speed", lambda _: {})
     plain = simulation.run(load(experiment_file, [*words, f"output_dir={tmp_path / 'plain'}"]))
     assert "peak_flops" not in json.loads((plain / "machine.json").read_text())
     weights = "adapter/adapter_model.safetensors"

@@ -24,7 +24,7 @@ SRC = Path(str(hanse.__file__)).parent.parent
 # What rendering imports and no example depends on: errors, log lines, files.
 OTHER = {
     *("errors", "registry", "atomic_files", "security/trusted_code"),
-    *("observability/progress", "observability/steps"),
+    *("observability/progress", "observability/steps", "tensors/json_text"),
 }
 KEPT = 20  # rows that are worth a file in these tests
 
