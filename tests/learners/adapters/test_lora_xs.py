@@ -129,7 +129,9 @@ def test_what_cannot_be_opened_again_ends_a_run_that_keeps_its_tensors(
 
     with monkeypatch.context() as patched:
         patched.setattr(AdaptedModel, "save", damaged)
-        with pytest.raises(UserError, match=r"cannot be opened again.*adapter is in .*state.*resume"):
+        with pytest.raises(
+            UserError, match=r"cannot be opened again.*adapter is in .*state.*resume"
+        ):
             simulation.run(load_experiment(experiment_file, ["rounds=1"]))
     folder = Path(str(load_experiment(experiment_file).output_dir))
     assert not (folder / "adapter").exists() and not execute.finished(folder)
