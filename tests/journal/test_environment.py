@@ -81,7 +81,7 @@ def test_a_model_that_computes_otherwise_is_loaded_anew(tiny_llama: Path) -> Non
     held, settings = Resources(), BaseModelSettings(str(tiny_llama), bf16=False, device="cpu")
     first = held.backbone(settings, "tokens", {})
     assert held.backbone(settings, "tokens", {}) is first and held.compute_modes == {
-        settings.noted: first.compute_mode
+        settings.compute_mode_key: first.compute_mode
     }
-    held.compute_modes[settings.noted] = ComputeMode(True)
+    held.compute_modes[settings.compute_mode_key] = ComputeMode(True)
     assert held.backbone(settings, "tokens", {}).compute_mode == ComputeMode(True)

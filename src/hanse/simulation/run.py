@@ -20,7 +20,7 @@ from hanse.journal.records import DEPLOYED
 from hanse.journal.run_folder import Journal
 from hanse.journal.tracking import refuse_missing
 from hanse.learners import flops
-from hanse.learners.models.precision import read
+from hanse.learners.models.precision import compute_modes_from_json
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
 from hanse.simulation.clients_per_pass import decided
@@ -79,7 +79,7 @@ def resume(
     experiment = loading.load_left(folder / "experiment.yaml", trusted=trusted)
     refuse_missing(build_trackers(experiment))
     resources = resources or Resources()
-    resources.compute_modes |= read(environment.follow(folder))
+    resources.compute_modes |= compute_modes_from_json(environment.follow(folder))
     simulation = simulate(experiment, resources, begun=True)
     environment.same_data(folder, simulation.dataset.digest)
     run = simulation.run(Journal(folder), in_process(simulation, folder))

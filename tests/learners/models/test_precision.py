@@ -8,7 +8,13 @@ import torch
 from transformers import GPT2Config, LlamaConfig
 
 from hanse.learners.models import precision
-from hanse.learners.models.precision import ComputeMode, Shape, choose, read, shape
+from hanse.learners.models.precision import (
+    ComputeMode,
+    Shape,
+    choose,
+    compute_modes_from_json,
+    shape,
+)
 
 CPU = torch.device("cpu")
 SMALL = LlamaConfig(hidden_size=32, intermediate_size=64, num_attention_heads=4)
@@ -96,11 +102,11 @@ def test_wide_models_are_narrowed() -> None:
     assert found.heads % found.group == 0 and found.heads * found.width <= precision.WIDEST[0] * 2
 
 
-def test_what_was_noted_is_read_and_damage_left_out() -> None:
-    noted: dict[str, Any] = {
+def test_compute_modes_are_read_from_json_and_damaged_ones_left_out() -> None:
+    values: dict[str, Any] = {
         "a": {"bf16": True, "plain_attention": False},
         "b": {"bf16": "yes", "plain_attention": False},
         "c": {"bf16": True},
         "d": 3,
     }
-    assert read(noted) == {"a": ComputeMode(True, False)}
+    assert compute_modes_from_json(values) == {"a": ComputeMode(True, False)}

@@ -36,7 +36,7 @@ from hanse.journal.run_folder import Journal
 from hanse.journal.tracking import refuse_missing
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.models.model_hash import hash_of
-from hanse.learners.models.precision import read
+from hanse.learners.models.precision import compute_modes_from_json
 from hanse.observability.json_logs import LogFormat, console_lines, log_file
 from hanse.observability.metrics_endpoint import shown
 from hanse.registry import name_of
@@ -92,7 +92,7 @@ def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watc
     """Load what the server needs, and let the run go on in its folder."""
     folder, wanted, held = watch.folder, experiment.participant_names, Resources()
     if (folder / "experiment.yaml").is_file():
-        held.compute_modes |= read(environment.follow(folder))
+        held.compute_modes |= compute_modes_from_json(environment.follow(folder))
     made = simulate(experiment, held, _unseen(experiment), only=())
     journal = _journal(folder, made)
     plan = experiment.deployment
@@ -254,7 +254,7 @@ def _envelope(folder: Path, made: Simulation) -> Envelope:
         _refuse_afresh(made.experiment)
         kinds = adapter_settings(made.experiment).kinds
         values["adapter"] = {name_of(kind): asdict(kind) for kind in kinds}  # type: ignore[call-overload]
-    chosen = made.resources.compute_modes.get(made.experiment.model.noted)
+    chosen = made.resources.compute_modes.get(made.experiment.model.compute_mode_key)
     precision = json.dumps(asdict(chosen)) if chosen else ""
     model = _shared_model(made.experiment)
     return Envelope(_name(folder), yaml_text.dump(values), made.dataset.digest, model, precision)

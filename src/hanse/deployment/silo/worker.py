@@ -27,7 +27,7 @@ from hanse.experiment.schema import Experiment
 from hanse.federation.client import ClientEndpoint, respond
 from hanse.federation.client_memory import LostMemory
 from hanse.federation.messages import Reply, Request
-from hanse.learners.models.precision import read
+from hanse.learners.models.precision import compute_modes_from_json
 from hanse.observability.memory import peak_memory
 from hanse.observability.metrics_endpoint import Figure
 from hanse.observability.requests import answering, current_request, log_event, log_fields
@@ -230,7 +230,8 @@ def _site(
     Raises BadEnvelopeError if its rows are not those that the server divides.
     """
     if envelope.precision:
-        resources.compute_modes |= read({experiment.model.noted: _plain(envelope.precision)})
+        modes = {experiment.model.compute_mode_key: _parsed(envelope.precision)}
+        resources.compute_modes |= compute_modes_from_json(modes)
     experiment = experiment.model_copy(update={"clients_per_pass": "off"})
     division = resources.dataset(experiment)
     if not experiment.brings_own_data and division.digest != envelope.rows:
@@ -250,7 +251,8 @@ def _site(
     return replace(site, profile=replace(site.profile, examples=examples)), counts
 
 
-def _plain(text: str) -> object:
+def _parsed(text: str) -> object:
+    """The value of a JSON text; None if it cannot be read."""
     try:
         return json_text.parse(text)
     except (ValueError, RecursionError):

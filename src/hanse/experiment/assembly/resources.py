@@ -72,7 +72,8 @@ class Resources:
         labels: the label words or the tags; an encoder has one output for each of them.
         """
         classes = 0 if example_kind == "tokens" else len(labels)
-        mode, backbone = self.compute_modes.get(settings.noted), self.backbones.get(settings.loaded)
+        mode = self.compute_modes.get(settings.compute_mode_key)
+        backbone = self.backbones.get(settings.loaded)
         if (
             backbone is None
             or mode not in (None, backbone.compute_mode)
@@ -80,7 +81,7 @@ class Resources:
         ):
             backbone = load(settings, mode, classes, example_kind)
             self.backbones[settings.loaded] = backbone
-            self.compute_modes[settings.noted] = backbone.compute_mode
+            self.compute_modes[settings.compute_mode_key] = backbone.compute_mode
         backbone.labels = {} if backbone.head.generates_text else dict(labels)
         return backbone
 

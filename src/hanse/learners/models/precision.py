@@ -54,12 +54,12 @@ def choose(wanted: bool | Literal["auto"], config: Any, device: torch.device) ->
     return measured(wanted is True, shape(config), device)
 
 
-def read(noted: Mapping[str, Any]) -> dict[str, ComputeMode]:
-    """The compute modes in plain values, as a run folder has them; damaged ones are left out."""
+def compute_modes_from_json(modes: Mapping[str, Any]) -> dict[str, ComputeMode]:
+    """Read compute modes from the plain values of JSON; damaged ones are left out."""
     plain = asdict(ComputeMode(bf16=False))
     return {
         name: ComputeMode(**values)
-        for name, values in noted.items()
+        for name, values in modes.items()
         if isinstance(values, dict) and values.keys() == plain.keys()
         if all(isinstance(value, bool) for value in values.values())
     }

@@ -37,6 +37,6 @@ class BaseModelSettings:
         )
 
     @property
-    def noted(self) -> str:
+    def compute_mode_key(self) -> str:
         """The key of this model's compute mode in a run folder."""
         return f"{self.model_name_or_path}, bf16 {self.bf16}, device {self.device}"
