@@ -273,8 +273,8 @@ class Away(Meddler):
         if request.kind != "train" or client not in self.away.get(request.round, ()):
             super().send(client, message)
 
-    def wait_for(self, clients: Sequence[str], enough: int) -> bool:
-        self.gathered.append(([*clients], enough))
+    def wait_for(self, clients: Sequence[str], required: int) -> bool:
+        self.gathered.append(([*clients], required))
         self.away.clear()
         return True
 

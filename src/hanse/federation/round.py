@@ -35,7 +35,7 @@ class RoundExchange:
     """The `Exchange` of one round; `interfaces/aggregator.py` says what each method promises.
 
     instructions: the algorithm's instruction to each client, in client order.
-    enough: the number of training replies to wait for; None: those of all clients.
+    replies_awaited: the number of training replies to wait for; None: those of all clients.
     remembering: the clients that keep a memory of this round.
     silent: the clients that did not answer the last request in time.
     """
@@ -45,7 +45,7 @@ class RoundExchange:
     context: RoundContext
     profiles: Mapping[str, ClientProfile]
     instructions: Mapping[str, Instruction]
-    enough: int | None = None
+    replies_awaited: int | None = None
     remembering: set[str] = field(default_factory=set)
     silent: list[str] = field(default_factory=list)
 
@@ -149,7 +149,9 @@ class RoundExchange:
         request: Callable[[str], Request],
         layout: Callable[[str], Layout],
     ) -> Conversation:
-        waited = len(names) if kind != "train" or self.enough is None else self.enough
+        spare = 0
+        if kind == "train" and self.replies_awaited is not None:
+            spare = max(0, len(names) - self.replies_awaited)
         return Conversation(
             self.run.transport,
             self.run.journal.ledger,
@@ -161,7 +163,7 @@ class RoundExchange:
             self.constants.digest,
             self.server_state.holding,
             self.run.schedule.deadline,
-            spare=max(0, len(names) - waited),
+            spare=spare,
         )
 
     def _record(self, kind: str, reply: Reply, size: int, layout: Layout) -> bool:
@@ -209,11 +211,11 @@ def open_round(
     round: int,
     server_state: ServerState,
     profiles: Mapping[str, ClientProfile],
-    enough: int | None = None,
+    replies_awaited: int | None = None,
 ) -> RoundExchange:
     """The exchange with the clients of one round, in client order.
 
-    enough: the number of training replies to wait for; None: those of all clients.
+    replies_awaited: the number of training replies to wait for; None: those of all clients.
     """
     context, algorithm = RoundContext(run.schedule.seed, round), run.method.algorithm
     instructions = {}
@@ -227,7 +229,7 @@ def open_round(
         context,
         {name: profiles[name] for name in instructions},
         instructions,
-        enough,
+        replies_awaited,
     )
 
 

@@ -113,30 +113,32 @@ def _aggregated(
 ) -> tuple[RoundExchange, Aggregate]:
     """A round's aggregate; below the quorum the updates are dropped, and the round is repeated."""
     schedule, ledger = run.schedule, run.journal.ledger
-    enough = taking_part(len(profiles), schedule.fraction_train)
-    fraction = min(1.0, schedule.fraction_train * schedule.over_selection)
-    sampled = sample(profiles, fraction, RoundContext(schedule.seed, round))
-    needed = min(schedule.quorum, enough)
+    replies_awaited = taking_part(len(profiles), schedule.fraction_train)
+    sampled_fraction = min(1.0, schedule.fraction_train * schedule.over_selection)
+    sampled = sample(profiles, sampled_fraction, RoundContext(schedule.seed, round))
+    replies_required = min(schedule.quorum, replies_awaited)
     while True:
-        exchange = open_round(run, round, server_state, sampled, enough)
+        exchange = open_round(run, round, server_state, sampled, replies_awaited)
         records_before = len(ledger.records)
         with ledger.time("round"):
             aggregate = run.method.aggregator.aggregate(exchange)
-        if len(aggregate.clients) >= needed:
+        if len(aggregate.clients) >= replies_required:
             return exchange, aggregate
-        message = _too_few(round, aggregate, needed, ledger.records[records_before:])
+        message = _too_few(round, aggregate, replies_required, ledger.records[records_before:])
         if not aggregate.clients and not exchange.silent:  # every client has given its reason
             raise UserError(message)
         log.warning("%s The run is paused.", message)
         with ledger.time("round"), ledger.time("clients"):
-            if not run.transport.wait_for(list(exchange.instructions), needed):
+            if not run.transport.wait_for(list(exchange.instructions), replies_required):
                 raise UserError(message)
 
 
-def _too_few(round: int, aggregate: Aggregate, needed: int, records: Sequence[ClientRecord]) -> str:
+def _too_few(
+    round: int, aggregate: Aggregate, required: int, records: Sequence[ClientRecord]
+) -> str:
     """The message for too few updates. records: the ledger's of the round."""
     number = len(aggregate.clients)
-    few = f"only {number} of {needed} clients' updates" if number else "no client's update"
+    few = f"only {number} of {required} clients' updates" if number else "no client's update"
     return f"{few} could be used in round {round}: {_reasons(records)}"
 
 

@@ -175,7 +175,7 @@ def test_stranger_and_who_speaks_for_another_are_not_seated(
     liar = Node("a")
     liar.signs_as = "b"
     engine = Engine(n1=liar, n2=Node("b"), n3=Node("c"))
-    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), enough=1, patience=60)
+    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), required_to_begin=1, patience=60)
     assert [profile.name for profile in silos.profiles()] == ["b"]
     assert "'c' is no client of this experiment" in caplog.text
     assert "it is in the name of 'b', but a was asked" in caplog.text
@@ -205,7 +205,7 @@ def test_a_view_is_told_the_same_words_until_somebody_comes(
     monkeypatch.setattr(remote_clients, "watched", lambda: True)
     monkeypatch.setattr(remote_clients, "report", steps.append)
     engine = Engine(n1=Node("a"))
-    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), enough=1, patience=60)
+    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), required_to_begin=1, patience=60)
     silos.profiles()
     engine.silent = {1}
     silos.send("a", REQUEST)
@@ -223,7 +223,9 @@ def test_a_server_that_only_waits_stops_at_once() -> None:
     """For silos that never came, that are gone, or that a paused round needs."""
     asked = False
     engine = Engine(n1=Node("a"))
-    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), enough=1, stop=lambda: asked)
+    silos = RemoteClients(
+        engine, ("a", "b"), Envelopes(LETTER), required_to_begin=1, stop=lambda: asked
+    )
     asked = True
     with pytest.raises(KeyboardInterrupt):
         silos.profiles()
@@ -238,9 +240,9 @@ def test_a_server_that_only_waits_stops_at_once() -> None:
     engine.show()
     with pytest.raises(KeyboardInterrupt):
         silos.receive(30)
-    for needed in (1, 2):
+    for required in (1, 2):
         with pytest.raises(KeyboardInterrupt):
-            silos.wait_for(["a", "b"], needed)
+            silos.wait_for(["a", "b"], required)
 
 
 def test_fifty_nodes_in_the_name_of_silos_change_nothing(
@@ -274,7 +276,7 @@ def test_fifty_nodes_in_the_name_of_silos_change_nothing(
     engine.nodes |= {50: Signing("a", keys["a"]), 51: Signing("b", keys["b"])}
     engine.show()
     letters = Envelopes(LETTER, lambda body, run, round, name: (body, 0), opened)
-    silos = RemoteClients(engine, ("a", "b"), letters, enough=2)
+    silos = RemoteClients(engine, ("a", "b"), letters, required_to_begin=2)
     assert [profile.name for profile in silos.profiles()] == ["a", "b"]
     assert {name: client.node for name, client in silos.roster.clients.items()} == {
         "a": 50,
@@ -287,7 +289,7 @@ def test_fifty_nodes_in_the_name_of_silos_change_nothing(
 @pytest.mark.usefixtures("time")
 def test_run_begins_without_a_silo_that_does_not_come_and_takes_it_later() -> None:
     engine = Engine(n1=Node("a"))
-    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), enough=1, patience=30)
+    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), required_to_begin=1, patience=30)
     assert [profile.name for profile in silos.profiles()] == ["a"]
     engine.nodes[2] = Node("b")
     engine.show()

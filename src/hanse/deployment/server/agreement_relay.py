@@ -73,9 +73,9 @@ class Agreeing(Transport):
             self._round.told.discard(client)  # who is asked again states again
         self._inner.send(client, message)
 
-    def wait_for(self, clients: Sequence[str], enough: int) -> bool:
+    def wait_for(self, clients: Sequence[str], required: int) -> bool:
         self._round = _Round(0)  # it is asked again
-        return self._inner.wait_for(clients, enough)
+        return self._inner.wait_for(clients, required)
 
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         end = None if timeout is None else self._clock() + timeout

@@ -30,8 +30,8 @@ class RemoteClients(Transport):
 
     names: of those that take part, in client order.
     envelopes: writes the messages to silos, and reads their answers.
-    enough: how many silos must have joined for a run to begin when `patience` seconds are over;
-        without patience it waits for all.
+    required_to_begin: the number of silos that must have joined for a run to begin when `patience`
+        seconds are over; without patience it waits for all.
     stop: whether the user has asked to stop. A server that only waits for silos then stops at once,
         as by Ctrl-C.
     paused: whether the run waits, since a round needs more silos than are connected.
@@ -42,7 +42,7 @@ class RemoteClients(Transport):
     engine: Engine
     names: Sequence[str]
     envelopes: Envelopes
-    enough: int
+    required_to_begin: int
     patience: float | None = None
     stop: Callable[[], bool] = lambda: False
     paused: bool = False
@@ -58,11 +58,11 @@ class RemoteClients(Transport):
         self._awaited = [*self.names]
 
     def profiles(self) -> list[ClientProfile]:
-        """The silos known so far; the first call waits for all, or for enough after `patience`."""
+        """The silos known so far; the first call waits until they have joined."""
         begun = time.monotonic()
         while unknown := self.roster.without_profile():
             late = self.patience is not None and time.monotonic() - begun > self.patience
-            if late and len(self.roster) - len(unknown) >= self.enough:
+            if late and len(self.roster) - len(unknown) >= self.required_to_begin:
                 break
             self._wait(unknown)
         self._awaited = ()
@@ -96,8 +96,10 @@ class RemoteClients(Transport):
         """The silos that must join, or owe a reply."""
         return [*self._awaited] or self.roster.owing()
 
-    def wait_for(self, clients: Sequence[str], enough: int) -> bool:
-        """Wait until enough of these silos are connected; those that owe a reply must say hello.
+    def wait_for(self, clients: Sequence[str], required: int) -> bool:
+        """Wait until the required number of these silos is connected.
+
+        A silo that owes a reply counts as connected when it has said hello again.
 
         If all have answered, but too few usably, each wait is longer than the one before, unless
         one of them was restarted.
@@ -105,9 +107,9 @@ class RemoteClients(Transport):
         self.paused = True
         self._pause(clients)
         while away := self.roster.away(clients):
-            if len(clients) - len(away) >= enough:
+            if len(clients) - len(away) >= required:
                 break
-            self._wait(away, needed=enough)
+            self._wait(away, required=required)
         self.paused, self._awaited = False, ()
         return True
 
@@ -128,25 +130,25 @@ class RemoteClients(Transport):
             if spent > RETRY_AFTER and restarted:
                 break
 
-    def _wait(self, names: Sequence[str], needed: int = 0) -> None:
+    def _wait(self, names: Sequence[str], required: int = 0) -> None:
         """Handle events for a moment, while these silos must join."""
         self._awaited = names
         self._collector.step(STEP)
-        self._log_waiting(names, needed)
+        self._log_waiting(names, required)
         self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
         if self.stop():
             raise KeyboardInterrupt
 
-    def _log_waiting(self, names: Sequence[str], needed: int = 0) -> None:
+    def _log_waiting(self, names: Sequence[str], required: int = 0) -> None:
         """Report the silos that are waited for, and what each is doing.
 
         A live view repeats the report itself; without one, a line is logged every ten seconds.
         """
         now = time.monotonic()
         silos = tuple(self.roster.clients[name].activity(now) for name in names)
-        step = WaitingForSilos(silos, len(self.roster), needed)
+        step = WaitingForSilos(silos, len(self.roster), required)
         if names and watched():
             report(step)
         elif names and now - max(self._logged_at, self._collector.answered_at) > LOG_EVERY:

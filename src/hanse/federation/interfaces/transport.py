@@ -29,6 +29,6 @@ class Transport(ABC):
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
         """The next reply and its client; None after `timeout` seconds, or if no reply can come."""
 
-    def wait_for(self, clients: Sequence[str], enough: int) -> bool:
-        """Wait until enough of these clients can be asked again; False if waiting is of no use."""
+    def wait_for(self, clients: Sequence[str], required: int) -> bool:
+        """Wait until the required number of these clients can be asked; False if it is no use."""
         return False
