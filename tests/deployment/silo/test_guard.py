@@ -10,7 +10,7 @@ import pytest
 
 from hanse.deployment.silo import settings
 from hanse.deployment.silo.guard import Guard
-from hanse.deployment.silo.job import JobRefusedError, RowCounts
+from hanse.deployment.silo.job import Job, JobRefusedError, RowCounts
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.deployment.silo.worker import SiloWorker
 from hanse.experiment.loading import load
@@ -86,9 +86,25 @@ def world(tmp_path: Path, experiment_file: Path) -> World:
     return World(tmp_path / "world", load(experiment_file).resolved())
 
 
+def accept(gate: Guard, message: bytes, model: str = "") -> Job:
+    """Let the guard check and accept a job on 100 rows."""
+    job = gate.check_job(message, model)
+    gate.accept(job, RowCounts(100, 0))
+    return job
+
+
+def test_few_rows_are_refused_when_they_are_counted(world: World) -> None:
+    gate = world.gate()
+    job = gate.check_job(world.job())
+    with pytest.raises(JobRefusedError, match=r"fewer rows than policy\.min_examples"):
+        gate.accept(job, RowCounts(1, 0))
+    message = gate.answer(world.request(), world.respond)
+    assert message is not None and "has taken no job" in Reply.parse(message).error
+
+
 def test_a_job_and_its_rounds(world: World) -> None:
     gate = world.gate()
-    job = gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
+    job = accept(gate, world.job())
     assert job.experiment.data.path == str(world.home / "rows.jsonl")
     message = gate.answer(world.request(), world.respond)
     assert message is not None
@@ -97,28 +113,25 @@ def test_a_job_and_its_rounds(world: World) -> None:
 
 
 def test_a_job_against_the_policy_is_refused_before_rows_are_read(world: World) -> None:
-    def examples(experiment: object) -> int:
-        raise AssertionError("rows are read")
-
     with pytest.raises(JobRefusedError, match="3 rounds, more than 1"):
-        world.gate("{max_rounds: 1}").accept(world.job(), examples)
+        world.gate("{max_rounds: 1}").check_job(world.job())
     world.told["algorithm"] = {"evil.py:Evil": {}}
     with pytest.raises(JobRefusedError, match="runs no code that a server names"):
-        world.gate().accept(world.job(), examples)
+        world.gate().check_job(world.job())
     assert len(world.log()) == 2
 
 
 def test_another_base_model_than_the_servers_is_refused_and_both_are_named(world: World) -> None:
     own = hash_of(world.told["model"]["model_name_or_path"])
     assert own is not None
-    world.gate().accept(world.job(), lambda experiment: RowCounts(100, 0), own)
+    accept(world.gate(), world.job(), own)
     with pytest.raises(JobRefusedError, match=f"is {own[:16]}… here, and {'5e' * 8}… there"):
-        world.gate().accept(world.job(), lambda experiment: RowCounts(100, 0), "5e" * 32)
+        accept(world.gate(), world.job(), "5e" * 32)
 
 
 def test_what_is_no_request_gets_no_reply(world: World) -> None:
     gate = world.gate()
-    gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
+    accept(gate, world.job())
     for noise in (b"noise", b""):
         assert gate.answer(noise, world.respond) is None
     assert world.trained == [] and len(world.log()) == 2
@@ -127,7 +140,7 @@ def test_what_is_no_request_gets_no_reply(world: World) -> None:
 def test_rounds_beyond_the_job_and_before_it_are_refused(world: World) -> None:
     gate = world.gate()
     early = gate.answer(world.request(), world.respond)
-    gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
+    accept(gate, world.job())
     late = gate.answer(world.request(round=4), world.respond)
     for message, said in ((early, "has taken no job"), (late, "the job has 3 rounds")):
         assert message is not None
@@ -138,7 +151,7 @@ def test_rounds_beyond_the_job_and_before_it_are_refused(world: World) -> None:
 def test_a_silo_that_knows_others_states_before_it_trains(world: World) -> None:
     world.trust()
     gate = world.gate()
-    gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
+    accept(gate, world.job())
     for kind, said in (("train", ""), ("agreed", "trains only if 1 silos")):
         message = gate.answer(world.request(kind), world.respond)
         assert message is not None
@@ -149,17 +162,17 @@ def test_a_silo_that_knows_others_states_before_it_trains(world: World) -> None:
 @pytest.mark.parametrize("word", ["require", "always"])
 def test_a_silo_that_must_agree_and_knows_nobody_refuses(world: World, word: str) -> None:
     with pytest.raises(JobRefusedError, match=r"run `hanse kit trust members.pub`"):
-        world.gate(f"{{agreement: {word}}}").accept(world.job(), lambda _: RowCounts(100, 0))
+        accept(world.gate(f"{{agreement: {word}}}"), world.job())
 
 
 def test_a_server_on_this_machine_needs_no_kit(world: World) -> None:
     silo = world.silo().model_copy(update={"kit": None, "server": "127.0.0.1:8000"})
     gate = Guard(silo, None, "run")
-    gate.accept(dump(world.told).encode(), lambda experiment: RowCounts(100, 0))
+    accept(gate, dump(world.told).encode())
     message = gate.answer(Request("train", 1).pack(), world.respond)
     assert message is not None and Reply.parse(message).update.numbers == {"loss": 1.0}
     with pytest.raises(JobRefusedError, match="not UTF-8"):
-        gate.accept(b"\xff", lambda experiment: RowCounts(100, 0))
+        accept(gate, b"\xff")
 
 
 def test_a_model_that_cannot_be_used_is_explained_to_its_owner_alone(world: World) -> None:
@@ -169,14 +182,14 @@ def test_a_model_that_cannot_be_used_is_explained_to_its_owner_alone(world: Worl
     for place in (folder, world.home / "nothing"):
         world.told["model"]["model_name_or_path"] = str(place)
         with pytest.raises(JobRefusedError, match="its own log says why"):
-            world.gate().accept(world.job(), lambda experiment: RowCounts(100, 0))
+            accept(world.gate(), world.job())
     assert "has no config.json" in world.log()[0] and "there is no model" in world.log()[2]
 
 
 def test_a_refusal_of_the_second_step_answers_the_first(world: World) -> None:
     world.trust()
     gate = world.gate()
-    gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
+    accept(gate, world.job())
     for round in (1, 4):
         message = gate.answer(world.request("agreed", round), world.respond)
         assert message is not None
@@ -191,7 +204,7 @@ def test_only_its_owner_reads_what_a_silo_keeps(world: World) -> None:
     gate, resident = world.gate(), SiloWorker(world.silo(), world.kit)
     before = os.umask(0)
     try:
-        gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
+        accept(gate, world.job())
         assert gate.answer(world.request(), world.respond) is not None
         gate.answer(world.request(round=9), world.respond)  # refused, which is noted
         outbox = Outbox("server", world.server.signing)
@@ -242,13 +255,10 @@ def test_a_job_that_the_servers_own_key_has_signed_is_refused(world: World, what
     """The server is whom the silo knows, and nothing of its rows is read, trained or answered."""
     policy, change, said = HOSTILE[what]
 
-    def rows(experiment: object) -> RowCounts:
-        raise AssertionError("rows are read")
-
     world.told = _merged(world.told, change)
     gate = world.gate(policy)
     with pytest.raises(JobRefusedError, match=said):
-        gate.accept(world.job(), rows)
+        gate.check_job(world.job())
     assert said in world.log()[-1] and "/home/private" not in world.log()[-1]
     message = gate.answer(world.request(), world.respond)
     assert message is not None and world.trained == []
@@ -262,7 +272,7 @@ def test_other_names_of_a_run_free_no_limit_at_the_gate(world: World) -> None:
     for run in ("a", "b", "c", "d"):
         gate = Guard(world.silo(policy), world.kit, run)
         try:
-            gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
+            accept(gate, world.job())
         except JobRefusedError as error:
             refusal = str(error)
             continue
@@ -273,7 +283,7 @@ def test_other_names_of_a_run_free_no_limit_at_the_gate(world: World) -> None:
 def test_a_word_on_an_agreement_is_nothing_to_a_silo_without_one(world: World) -> None:
     """It is not counted, so by it a silo could be made to work without end."""
     gate = world.gate("{agreement: never}")
-    gate.accept(world.job(), lambda experiment: RowCounts(100, 0))
+    accept(gate, world.job())
     message = gate.answer(world.request("agreed"), world.respond)
     assert message is not None and world.trained == []
     assert "silo-1 takes no part in an agreement in this run." in world.log()
@@ -289,6 +299,6 @@ def test_a_job_that_is_refused_costs_no_hash_of_the_model_and_is_counted(
         gate = Guard(world.silo(policy), world.kit, f"run{number // 2}")
         settings = dump(world.told if number % 3 else {**world.told, "rounds": "many"}).encode()
         with pytest.raises(JobRefusedError) as caught:
-            gate.accept(settings, lambda experiment: RowCounts(100, 0))
+            accept(gate, settings)
         assert ("refuses this job unread: 7 others came" in str(caught.value)) == (number >= 7)
     assert hashed == []

@@ -12,13 +12,13 @@ import yaml
 
 from experiment.test_mutations import Draw, holder, mutant, places
 from hanse.deployment.silo import settings
-from hanse.deployment.silo.enforcement import refusals
 from hanse.deployment.silo.job import Job, JobRefusedError, RowCounts, received
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
 from hanse.journal.yaml_text import dump
+from policy_checks import refusals
 
 JOBS, SILOS = 1000, 200
 LONGEST = 2.0  # seconds of the processor that one may take
@@ -103,7 +103,7 @@ def accepted(text: str, silo: SiloSettings, model: str) -> Job | None:
     try:
         job = received(text, silo)
         here = MODEL if job.experiment.model.model_name_or_path == model else None
-        return None if list(refusals(silo.policy, job, here, ROWS)) else job
+        return None if refusals(silo.policy, job, here, ROWS) else job
     except JobRefusedError as refused:
         said = str(refused)
         return None

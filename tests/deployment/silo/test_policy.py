@@ -13,7 +13,7 @@ from hanse import registry
 from hanse.data.tokenization.label_words import refuse_template
 from hanse.deployment.silo import settings
 from hanse.deployment.silo.activity import DAY
-from hanse.deployment.silo.enforcement import WITHHELD, PolicyEnforcer, refusals
+from hanse.deployment.silo.enforcement import WITHHELD, PolicyEnforcer
 from hanse.deployment.silo.job import LARGEST, JobRefusedError, RowCounts, received
 from hanse.deployment.silo.policy import Policy
 from hanse.deployment.silo.server_texts import takes_text
@@ -26,6 +26,7 @@ from hanse.federation.messages import Instruction, Reply, Request, Update
 from hanse.journal.yaml_text import dump
 from hanse.learners.models.model_hash import model_hash
 from hanse.security import trusted_code
+from policy_checks import check, refusals
 
 SPY = """\
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def refuse(mine: SiloSettings, told: dict[str, Any], **asked: Any) -> str:
     """What a silo's law says to a job."""
     job = received(dump(told), mine)
     with pytest.raises(JobRefusedError) as caught:
-        law(mine).check(replace(job, **asked), "0" * 64, RowCounts(100, 10))
+        check(law(mine), replace(job, **asked), "0" * 64, RowCounts(100, 10))
     assert logged(mine)[-1]["what"] == "refused" and str(caught.value) in logged(mine)[-1]["reason"]
     return str(caught.value)
 
@@ -83,7 +84,7 @@ def refuse(mine: SiloSettings, told: dict[str, Any], **asked: Any) -> str:
 def test_an_ordinary_job_is_taken(tmp_path: Path, told: dict[str, Any], tiny_llama: Path) -> None:
     mine = silo(tmp_path / "a", f"{{models: [{model_hash(tiny_llama)}], max_rounds: 3}}")
     job = received(dump(told), mine)
-    law(mine).check(job, model_hash(tiny_llama), RowCounts(100, 10))
+    check(law(mine), job, model_hash(tiny_llama), RowCounts(100, 10))
     assert job.cohort == 3 and not (mine.state / "refusals.jsonl").exists()
 
 
@@ -266,7 +267,7 @@ def test_a_model_that_is_not_here_is_refused(tmp_path: Path, told: dict[str, Any
     told["model"]["model_name_or_path"] = "someone/something"
     mine = silo(tmp_path / "a")
     with pytest.raises(JobRefusedError, match="'someone/something' is not on its machine"):
-        law(mine).check(received(dump(told), mine), None, RowCounts(100, 10))
+        check(law(mine), received(dump(told), mine), None, RowCounts(100, 10))
 
 
 def test_generated_answers_on_the_servers_own_rows_are_its_business(
@@ -638,11 +639,11 @@ def test_a_refusal_does_not_tell_how_many_rows_there_are(
     for rows in (61, 67):
         mine = silo(tmp_path / str(rows), "{max_steps: 64}")
         with pytest.raises(JobRefusedError) as caught:
-            law(mine).check(received(dump(told), mine), "0" * 64, RowCounts(rows, 10))
+            check(law(mine), received(dump(told), mine), "0" * 64, RowCounts(rows, 10))
         said.add(str(caught.value))
     assert len(said) == 1 and "it has 70 steps in a round, more than 64" in said.pop()
     exact = silo(tmp_path / "exact", "{max_steps: 64, count_rounding: 1}")
-    law(exact).check(received(dump(told), exact), "0" * 64, RowCounts(61, 10))
+    check(law(exact), received(dump(told), exact), "0" * 64, RowCounts(61, 10))
 
 
 def test_rows_are_scored_in_batches_that_the_policy_allows(

@@ -23,7 +23,6 @@ from hanse.observability.requests import current_request
 from hanse.tensors import json_text
 
 COUNTS = {"examples", "tokens"}  # numbers that reveal how many rows a silo has, and how long
-UNHASHED = ""  # stands for a base model's hash that is not computed yet
 LARGEST = 16 * 2**20  # bytes of the log, after which it is renamed and a new one is begun
 WITHHELD = "it could not do what was asked; the reason is in its own log"
 
@@ -76,16 +75,24 @@ class PolicyEnforcer:
             )
         prune(self.folder, {self.file("asked").stem.rpartition("-")[2], self.run}, self.clock)
 
-    def check(self, job: Job, model_hash: str | None, rows: RowCounts | None) -> None:
-        """Raise JobRefusedError, with all reasons, unless the policy allows a job.
+    def check_settings(self, job: Job) -> None:
+        """Raise JobRefusedError, with all reasons, unless the policy allows a job's settings."""
+        self._refuse_for(settings_refusals(self.policy, job))
 
-        model_hash: of the base model on this machine; None if there is none here, UNHASHED if it is
-            not computed yet and must not be checked.
-        rows: the silo's numbers of rows; None before they are read.
+    def check_model(self, job: Job, model_hash: str | None) -> None:
+        """Raise JobRefusedError unless the policy allows a job's base model.
+
+        model_hash: of the model on this machine; None if it is not here.
         """
-        reasons = list(refusals(self.policy, job, model_hash, rows))
-        if reasons:
-            raise self.refused(f"{self.name} refuses this job: {'; '.join(reasons)}.")
+        self._refuse_for(model_refusals(self.policy, job.experiment, model_hash))
+
+    def check_rows(self, job: Job, rows: RowCounts) -> None:
+        """Raise JobRefusedError for too much work, or for fewer rows than the policy asks for."""
+        self._refuse_for(row_refusals(self.policy, job.experiment, rows))
+
+    def _refuse_for(self, reasons: Iterator[str]) -> None:
+        if text := "; ".join(reasons):
+            raise self.refused(f"{self.name} refuses this job: {text}.")
 
     def admit(self, request: Request, rounds: int) -> None:
         """Raise JobRefusedError unless a request is within the accepted job and the limits.
@@ -172,16 +179,10 @@ def above(count: int, step: int) -> int:
     return step * -(-count // step)
 
 
-def refusals(
-    policy: Policy, job: Job, model_hash: str | None, rows: RowCounts | None
-) -> Iterator[str]:
-    """All reasons of a policy against a job."""
-    experiment = job.experiment
-    yield from _model(policy, experiment, model_hash)
-    yield from _parts(policy, experiment)
-    yield from _work(policy, experiment, above(rows.train, policy.count_rounding) if rows else 0)
-    if rows:
-        yield from _few(policy, experiment, rows)
+def settings_refusals(policy: Policy, job: Job) -> Iterator[str]:
+    """The reasons of a policy against the settings of a job."""
+    yield from _parts(policy, job.experiment)
+    yield from _work(policy, job.experiment, 0)
     if job.cohort < policy.min_cohort:
         yield f"{job.cohort} silos train in a round, and it asks for {policy.min_cohort}"
     wanted = {key: value for key, value in policy.privacy if value is not None}
@@ -195,11 +196,12 @@ def leaving(policy: Policy, update: Update) -> dict[str, float]:
     return {name: value for name, value in update.numbers.items() if policy.allows_number(name)}
 
 
-def _model(policy: Policy, experiment: Experiment, model_hash: str | None) -> Iterator[str]:
+def model_refusals(policy: Policy, experiment: Experiment, model_hash: str | None) -> Iterator[str]:
+    """The reasons of a policy against a base model. model_hash: None if it is not here."""
     name = experiment.model.model_name_or_path
     if model_hash is None:
         yield f"the base model {name!r:.80} is not on its machine"
-    elif policy.models and model_hash not in (*policy.models, UNHASHED):
+    elif policy.models and model_hash not in policy.models:
         yield f"the base model {name!r:.80} has the hash {model_hash}, which it does not allow"
 
 
@@ -228,8 +230,9 @@ def _parts(policy: Policy, experiment: Experiment) -> Iterator[str]:
             yield f"the task {name} is not among {', '.join(policy.tasks) or 'those allowed'}"
 
 
-def _few(policy: Policy, experiment: Experiment, rows: RowCounts) -> Iterator[str]:
-    """Reasons against so few rows that an update or a score would reveal single ones."""
+def row_refusals(policy: Policy, experiment: Experiment, rows: RowCounts) -> Iterator[str]:
+    """Reasons against too much work, and against so few rows that a result reveals single ones."""
+    yield from _work(policy, experiment, above(rows.train, policy.count_rounding))
     least = policy.min_examples
     if rows.train < least:
         yield f"it would train on fewer rows than policy.min_examples, which is {least}"
@@ -241,6 +244,7 @@ def _few(policy: Policy, experiment: Experiment, rows: RowCounts) -> Iterator[st
 
 
 def _work(policy: Policy, experiment: Experiment, examples: int) -> Iterator[str]:
+    """Reasons against too much work. examples: of this silo; 0 before its rows are counted."""
     for what, asked, most in (
         ("steps in a round", experiment.train.steps(examples), policy.max_steps),
         ("examples in a round", experiment.train.examples_per_round(examples), policy.max_examples),
@@ -273,8 +277,8 @@ def _read_requests(file: Path) -> dict[str, list[str]]:
     if (data := atomic_files.read(file)) is None:
         return {}
     try:
-        found: Any = json_text.parse(data)
-        return {str(key): [str(made) for made in former] for key, former in found.items()}
+        requests: Any = json_text.parse(data)
+        return {str(key): [str(digest) for digest in former] for key, former in requests.items()}
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise UserError(
             f"{file}, the record of what this silo was asked, cannot be read; bring it back from a "

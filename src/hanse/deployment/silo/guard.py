@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hanse.deployment.silo.agreement import AgreementMember
-from hanse.deployment.silo.enforcement import UNHASHED, PolicyEnforcer
+from hanse.deployment.silo.enforcement import PolicyEnforcer
 from hanse.deployment.silo.job import Job, JobRefusedError, RowCounts, received
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
-from hanse.experiment.schema import Experiment
 from hanse.federation.messages import AGREED, Reply, Request
 from hanse.learners.models.model_hash import hash_of
 from hanse.security.kits import SiloKit
@@ -36,16 +35,13 @@ class Guard:
         silo = self.silo
         self.enforcer = PolicyEnforcer(silo.name, silo.policy, self.run, silo.state)
 
-    def accept(
-        self, message: bytes, rows: Callable[[Experiment], RowCounts], model: str = ""
-    ) -> Job:
-        """Check the job in an experiment's text, which is the server's first message.
+    def check_job(self, message: bytes, model: str = "") -> Job:
+        """Read a job and check everything that can be checked before this silo's rows are read.
 
-        rows: counts this silo's rows for the job.
+        message: the experiment's text, which is the server's first message.
         model: the hash of the server's base model, if the silo must have the same one.
-        Raises JobRefusedError, after logging it, for a job that the policy does not allow. Cheap
-        checks come first: the model is hashed, and rows are read, only for a job that has passed
-        them.
+        Raises JobRefusedError, after logging it, for a job that the policy does not allow. The base
+        model is hashed only for a job whose settings are allowed.
         """
         self.enforcer.count_job()
         try:
@@ -56,7 +52,7 @@ class Guard:
             job = received(text, self.silo)
         except JobRefusedError as error:
             raise self.enforcer.refused(str(error)) from None
-        self.enforcer.check(job, UNHASHED, None)
+        self.enforcer.check_settings(job)
         name = job.experiment.model.model_name_or_path
         digest = self._model_hash(name)
         if model and digest and model != digest:
@@ -65,12 +61,18 @@ class Guard:
                 f"{digest[:16]}… here, and {model[:16]}… there; bring the same files, or name "
                 "them by `model` in its silo.yaml."
             )
-        self.enforcer.check(job, digest, None)
+        self.enforcer.check_model(job, digest)
         self.enforcer.begin(text)
-        self.enforcer.check(job, digest, rows(job.experiment))
-        self._agreement = self._agreement_member(text)
-        self._job = job
         return job
+
+    def accept(self, job: Job, rows: RowCounts) -> None:
+        """Take a checked job with these numbers of rows; from now on its requests are answered.
+
+        Raises JobRefusedError, after logging it, if the policy does not allow it.
+        """
+        self.enforcer.check_rows(job, rows)
+        self._agreement = self._agreement_member(job.text)
+        self._job = job
 
     def answer(self, message: bytes, respond: Respond) -> bytes | None:
         """The reply to a request, made by `respond` if policy and agreement allow it.

@@ -54,18 +54,20 @@ class Job:
     experiment: the experiment with this silo's own rows, model and settings at the top level. The
         policy checks this object, and the same object is run.
     cohort: the number of clients of each round, as the server declares it.
+    text: the experiment as the server sent it, which the agreement compares.
     """
 
     experiment: Experiment
     cohort: int
+    text: str
 
 
 def received(text: str, silo: SiloSettings) -> Job:
     """The server's settings with this silo's own data and model.
 
     Raises JobRefusedError for text that cannot be read, that is not valid here, or that names parts
-    from outside the package which `silo.policy` does not allow. `PolicyEnforcer.check` applies the
-    rest of the policy.
+    from outside the package which `silo.policy` does not allow. `PolicyEnforcer` applies the rest
+    of the policy.
     """
     values = _parsed(text)
     try:
@@ -80,7 +82,8 @@ def received(text: str, silo: SiloSettings) -> Job:
         raise
     except UserError as error:
         raise JobRefusedError(f"{PLACE} is not valid here: {error}") from None
-    return Job(experiment, taking_part(len(offered.participant_names), offered.fraction_train))
+    cohort = taking_part(len(offered.participant_names), offered.fraction_train)
+    return Job(experiment, cohort, text)
 
 
 def _mine(offered: Experiment, silo: SiloSettings) -> dict[str, Any]:

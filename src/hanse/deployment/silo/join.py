@@ -129,7 +129,7 @@ def _serve(worker: SiloWorker, node: FlowerNode, listener: Listener) -> None:
             restart_at = time.monotonic() + least + spread * secrets.randbelow(1000) / 1000
         connection = listener.accept(IDLE)
         if connection is not None:
-            _answer(worker, connection)
+            _reply_over(worker, connection)
             active_at = time.monotonic()
         elif time.monotonic() - active_at > REACH:
             active_at = time.monotonic() + secrets.randbelow(10)
@@ -137,7 +137,8 @@ def _serve(worker: SiloWorker, node: FlowerNode, listener: Listener) -> None:
                 log.warning("the server %s cannot be reached; trying again", silo.server)
 
 
-def _answer(worker: SiloWorker, connection: Connection) -> None:
+def _reply_over(worker: SiloWorker, connection: Connection) -> None:
+    """Reply to the one message that comes over a connection, and close it."""
     try:
         _, data = connection.receive()
         connection.send({}, worker.answer(data))

@@ -48,7 +48,7 @@ class ActiveRun:
     """
 
     settings: str
-    site: ClientEndpoint
+    endpoint: ClientEndpoint
     guard: Guard
     round: int = 0  # of the last request
     last: tuple[str, bytes] = ("", b"")
@@ -79,7 +79,7 @@ class ActiveRun:
         request = Request.parse(message)
         self.round = request.round
         try:
-            return respond(self.site, message)
+            return respond(self.endpoint, message)
         except LostMemory as error:
             log.warning("%s", error)
             reason = str(error)
@@ -88,7 +88,7 @@ class ActiveRun:
         except Exception:  # no request of a server may end this process
             log.exception("round %d: it could not %s", request.round, request.kind)
             reason = WITHHELD
-        return Reply(self.site.profile.name, request.kind, request.round, error=reason).pack()
+        return Reply(self.endpoint.profile.name, request.kind, request.round, error=reason).pack()
 
 
 @dataclass
@@ -116,42 +116,42 @@ class SiloWorker:
             self._outbox = Outbox(self.silo.name, self.kit.signing)
 
     def answer(self, data: bytes) -> bytes:
-        """The answer to an envelope, or to a hello, which asks who is here."""
+        """The reply to an envelope, or to a hello, which asks for the silo's name."""
         if data == HELLO:
             return SiloReply(self.silo.name, self.session).pack()
         if self.kit is None:
-            return self._answer(data, None).pack()
+            return self._reply_to_envelope(data, None).pack()
         try:
             stamp, body = self._inbox.open(data)
         except Untrusted as error:
-            return self._refusal(BadEnvelopeError(f"{error}."), "").pack()
-        return self._outbox.reply(self._answer(body, stamp.run).pack(), stamp)
+            return self._refusal(BadEnvelopeError(f"{error}.")).pack()
+        return self._outbox.reply(self._reply_to_envelope(body, stamp.run).pack(), stamp)
 
-    def _answer(self, data: bytes, run: str | None) -> SiloReply:
-        """The answer to an envelope; run: the one that it was signed for, if it was signed."""
+    def _reply_to_envelope(self, data: bytes, signed_run: str | None) -> SiloReply:
+        """The reply to an envelope. signed_run: the run in its signature; None if not signed."""
         try:
             envelope = Envelope.parse(data)
-            if run not in (None, envelope.run):
-                raise BadEnvelopeError("the letter is of another run than it was signed for.")
+            if signed_run not in (None, envelope.run):
+                raise BadEnvelopeError("the envelope is of another run than its signature.")
         except BadEnvelopeError as error:
-            return self._refusal(error, run or "")
+            return self._refusal(error, signed_run or "")
         with answering(self._request_id(envelope)):
-            return self._take_part(envelope, run)
+            return self._take_part(envelope, signed_run or "")
 
-    def _take_part(self, envelope: Envelope, run: str | None) -> SiloReply:
+    def _take_part(self, envelope: Envelope, signed_run: str) -> SiloReply:
         """Do what an envelope asks for, or refuse it."""
         try:
             active = self._activate(envelope)
             body = active.reply(envelope.request) if envelope.request else b""
             self.requests["round" if body else "profile"] += 1
-        except JobRefusedError as error:  # has written it into the log of refusals
-            return self._refusal(error, None)
+        except JobRefusedError as error:  # the guard has recorded it
+            return self._refusal(error, recorded=True)
         except UserError as error:
-            return self._refusal(error, run or "")
+            return self._refusal(error, signed_run)
         except Exception:  # no envelope of a server may end this process
-            log.exception("a letter could not be answered")
+            log.exception("an envelope could not be answered")
             return SiloReply(self.silo.name, self.session, error=WITHHELD)
-        return SiloReply(self.silo.name, self.session, active.site.profile, body=body)
+        return SiloReply(self.silo.name, self.session, active.endpoint.profile, body=body)
 
     def _request_id(self, envelope: Envelope) -> str:
         """The name of the request in an envelope; empty if there is none that can be read."""
@@ -161,14 +161,15 @@ class SiloWorker:
             return ""
         return request.id(envelope.run, self.silo.name) if request else ""
 
-    def _refusal(self, error: UserError, run: str | None) -> SiloReply:
-        """Count and log a refusal; the server is told the reason if the policy lets it leave.
+    def _refusal(self, error: UserError, run: str = "", recorded: bool = False) -> SiloReply:
+        """Count and log a refusal; the reply has the reason if the policy lets it leave.
 
-        run: the run in whose name it goes into the log of refusals; None if it is there already.
+        run: the run that the log of refusals names; empty if it is not known.
+        recorded: true if the refusal is in that log already.
         """
         self.refused += 1
         log.warning("refused: %s", error, extra=log_fields("refused", current_request()))
-        if run is not None:
+        if not recorded:
             note(self.silo.state, run, "refused", str(error))
         leaves = (
             isinstance(error, JobRefusedError | BadEnvelopeError)
@@ -193,16 +194,12 @@ class SiloWorker:
         return active
 
     def _load(self, envelope: Envelope) -> ActiveRun:
-        sites: list[ClientEndpoint] = []
-
-        def rows(experiment: Experiment) -> RowCounts:
-            site, counts = _site(self.silo, experiment, envelope, self.resources)
-            sites.append(site)
-            return counts
-
+        """Load a run: check its job, load the model and the rows, and accept the job."""
         guard = Guard(self.silo, self.kit, envelope.run)
-        guard.accept(envelope.settings.encode(), rows, envelope.model)
-        return ActiveRun(envelope.settings, sites[0], guard)
+        job = guard.check_job(envelope.settings.encode(), envelope.model)
+        endpoint, rows = _endpoint(self.silo, job.experiment, envelope, self.resources)
+        guard.accept(job, rows)
+        return ActiveRun(envelope.settings, endpoint, guard)
 
     def about(self) -> dict[str, Any]:
         """The run, round and silo that log lines name at this moment."""
@@ -213,7 +210,7 @@ class SiloWorker:
         yield Figure("hanse_round", "The round of the last request", self._round, {})
         for kind, count in dict(self.requests).items():
             yield Figure("hanse_requests", "Answered requests", count, {"kind": kind}, True)
-        yield Figure("hanse_refusals", "Letters that were refused", self.refused, {}, True)
+        yield Figure("hanse_refusals", "Envelopes that were refused", self.refused, {}, True)
         yield Figure("hanse_loads", "How often a run was loaded", self.loaded, {}, True)
         yield Figure("hanse_memory_bytes", "The most memory it has held", peak_memory(), {})
 
@@ -222,7 +219,7 @@ class SiloWorker:
         return self._active.round if self._active else 0
 
 
-def _site(
+def _endpoint(
     silo: SiloSettings, experiment: Experiment, envelope: Envelope, resources: Resources
 ) -> tuple[ClientEndpoint, RowCounts]:
     """The silo's endpoint in an envelope's run, and how many rows it has.
@@ -244,11 +241,11 @@ def _site(
     for remark in simulation.dataset.remarks:
         log.warning("%s", remark)
     memories = silo.state / "runs" / envelope.run
-    site = simulation.endpoint(memories, silo.name, silo.checkpoint_seconds)
+    endpoint = simulation.endpoint(memories, silo.name, silo.checkpoint_seconds)
     splits = simulation.clients[silo.name].examples
     counts = RowCounts(len(splits["train"]), len(splits["test"]))
     examples = rounded(counts.train, silo.policy.count_rounding)
-    return replace(site, profile=replace(site.profile, examples=examples)), counts
+    return replace(endpoint, profile=replace(endpoint.profile, examples=examples)), counts
 
 
 def _parsed(text: str) -> object:
