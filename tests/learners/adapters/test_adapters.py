@@ -114,6 +114,17 @@ def test_every_adapter_of_layers_can_be_put_into_the_upper_ones(
     assert {key.rpartition(".")[0] for key in tensors if ".0." in key} == set()
 
 
+def test_an_adapter_takes_no_living_ones_name(tiny_llama: Path) -> None:
+    backbone = load(BaseModelSettings(str(tiny_llama), bf16=False))
+    first, second = (backbone.attach(IA3(), seed) for seed in (0, 1))
+    backbone.detach(first)
+    before = backbone.initial(second)
+    assert backbone.attach(IA3(), 2) != second
+    after = backbone.initial(second)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert len(backbone.adapters) == 2
+
+
 @pytest.mark.parametrize("adapter", [LoraXS(), IA3(), Houlsby(), Pfeiffer()])
 def test_layers_that_are_not_there(backbone: Backbone, adapter: Any) -> None:
     with pytest.raises(UserError, match="names 2, but the model's layers are 0 to 1"):

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def attach(
     fresh: modules that have no weights yet; each adapter has its own of them, trained whole.
     Raises UserError if the model cannot have this adapter.
     """
-    name = f"adapter{len(model.peft_config) if isinstance(model, PeftModel) else 0}"
+    name = _free_name(model)
     head = head_modules(model, fresh)
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
@@ -65,6 +66,12 @@ def attach(
         return settings.trains(parameter) or any(place in parameter for place in places)
 
     return adapted, AttachedAdapter.of(adapted, name, configs, trains)
+
+
+def _free_name(model: Module) -> str:
+    """A name that no adapter of the model has; earlier ones may have been removed."""
+    taken = model.peft_config if isinstance(model, PeftModel) else {}
+    return next(name for number in count() if (name := f"adapter{number}") not in taken)
 
 
 def _inject(
