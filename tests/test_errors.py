@@ -73,9 +73,9 @@ def test_an_answer_brings_no_raw_text(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["version", "run"])
-def test_what_is_said_of_a_letter_is_no_raw_text(field: str) -> None:
-    letter = Envelope("run1", "rounds: 1")
-    head = {name: getattr(letter, name) for name in ("run", "settings", "rows", "model")}
+def test_what_is_said_of_an_envelope_is_no_raw_text(field: str) -> None:
+    envelope = Envelope("run1", "rounds: 1")
+    head = {name: getattr(envelope, name) for name in ("run", "settings", "rows", "model")}
     head |= {"precision": "", "version": EVIL, field: EVIL}
     if field == "run":
         for name in (EVIL, "r" * 65, "r" * 10**6):

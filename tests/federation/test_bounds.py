@@ -60,7 +60,7 @@ def a_statement(data: bytes) -> object:
 READERS: dict[str, Callable[[bytes], Any]] = {
     "request": Request.parse,
     "reply": a_reply,
-    "letter": Envelope.parse,
+    "envelope": Envelope.parse,
     "answer": SiloReply.parse,
     "frame": a_frame,
     "signed": lambda data: verify(data, KNOWN),
@@ -75,12 +75,12 @@ def valid() -> dict[str, bytes]:
         "train", 1, 0, Instruction(tensors, {"mu": 0.1}), {"upload.0": tensors}
     ).pack()
     reply = Reply("c1", "train", 1, Update(tensors, {"loss": 1.0}, 2.0)).pack()
-    letter = Envelope("run1", "rounds: 3\n", "rows", "model", "{}", request=request).pack()
+    envelope = Envelope("run1", "rounds: 3\n", "rows", "model", "{}", request=request).pack()
     profile = ClientProfile("c1", 9, {"rank": 4.0, "scaling": 2.0})
     answer = SiloReply("c1", "session", profile, body=reply).pack()
-    signed = Outbox("server", KEY).request(letter, "run1", 1, "c1")[0]
+    signed = Outbox("server", KEY).request(envelope, "run1", 1, "c1")[0]
     statement = Outbox("c1", KEY).request(b'{"layout": "a", "digest": "b"}', "run1", 1, "silos")[0]
-    found = {"request": request, "reply": reply, "letter": letter, "answer": answer}
+    found = {"request": request, "reply": reply, "envelope": envelope, "answer": answer}
     return (
         found
         | {"frame": sockets.pack({"is": "nodes"}, b"x"), "signed": signed}
@@ -143,7 +143,7 @@ def bombs() -> Iterator[tuple[str, str, bytes]]:
         yield f"8 GB of a tensor in a {reader}", reader, header(claim)
     yield "180,000 tensors", "reply", tiny(180_000)
     yield "32 MiB where 48 bytes are due", "reply", bytes(32 * MIB)
-    for reader in ("letter", "answer", "frame"):
+    for reader in ("envelope", "answer", "frame"):
         yield f"a deep head of a {reader}", reader, head(deep)
         yield f"a head of 4 GB of a {reader}", reader, sockets.HEAD.pack(2**32 - 1, 2**63)
         yield f"a head of 2 MiB of a {reader}", reader, head(b'"' + b"a" * 2 * MIB + b'"')
@@ -194,7 +194,7 @@ def measure() -> dict[str, Any]:
 
 
 def test_refusals_are_cheap() -> None:
-    """2,000 changed messages, letters, answers, frames, stamps and statements, and the bombs."""
+    """2,000 changed messages, envelopes, answers, frames, stamps and statements, and the bombs."""
     words = [sys.executable, __file__]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ from hanse.federation.messages import ClientProfile, Request
 
 # Signs (body, run, round, silo's name); returns the message and the number its reply must name.
 Sign = Callable[[bytes, str, int, str], tuple[bytes, int]]
-# Opens (message, run); returns the sender, the number of the envelope it answers, and the body.
+# Opens (message, run); returns the sender, the number of the envelope it replies to, and the body.
 Open = Callable[[bytes, str], tuple[str, int, bytes]]
 HELLO = b""  # asks which silo is at a node
 ENVELOPE_TEXTS = ("run", "settings", "rows", "model", "precision", "version")
@@ -64,19 +64,19 @@ class Envelope:
         run = head["run"]
         if not (run.isascii() and run.isalnum() and len(run) <= LONGEST_NAME):  # names a folder
             raise BadEnvelopeError(
-                f"a run is called by at most {LONGEST_NAME} letters and digits, but {run!r:.80} "
-                "came."
+                f"a run's name has at most {LONGEST_NAME} letters and digits, but {run!r:.80} came."
             )
         return Envelope(**{name: head[name] for name in ENVELOPE_TEXTS}, request=request)
 
 
 @dataclass(frozen=True)
 class SiloReply:
-    """A silo's answer to an envelope or to a hello.
+    """A silo's reply to an envelope or to a hello.
 
     session: identifies the silo's process; another process has forgotten all requests.
-    error: why the silo does not take part; if it is empty, an envelope's answer has the profile
-        and, if there was a request, its reply in `body`.
+    error: why the silo does not take part; empty if it does.
+    profile, body: in the reply to an envelope, the silo's profile and the reply to the request, if
+        there was one.
     """
 
     name: str
@@ -86,7 +86,7 @@ class SiloReply:
     body: bytes = b""
 
     def pack(self) -> bytes:
-        """The answer as bytes."""
+        """The reply as bytes."""
         head: dict[str, Any] = {"name": self.name, "session": self.session, "error": self.error}
         if self.profile is not None:
             head["examples"] = self.profile.examples
@@ -95,7 +95,7 @@ class SiloReply:
 
     @staticmethod
     def parse(data: bytes) -> "SiloReply":
-        """The answer in `data`; raises BadEnvelopeError for anything else."""
+        """The reply in `data`; raises BadEnvelopeError for anything else."""
         head, body = _unpack(data)
         _check_types(head, dict.fromkeys(REPLY_TEXTS, str))
         head |= {name: cleaned(head[name]) for name in REPLY_TEXTS}
@@ -110,7 +110,7 @@ class SiloReply:
 
 @dataclass
 class Envelopes:
-    """Writes the envelopes of a run, and reads the answers to them.
+    """Writes the envelopes of a run, and reads the replies to them.
 
     envelope: without a request; its other fields are the same for all silos.
     sign, open: None where nothing is signed, which is allowed on one machine only.
@@ -141,19 +141,19 @@ class Envelopes:
             except BadEnvelopeError as error:
                 raise BadEnvelopeError(_unsigned_refusal(data) or str(error)) from None
             if (sender, replied) != (name, number):
-                raise BadEnvelopeError(f"it is {sender}'s, or answers another letter.")
-        answer = SiloReply.parse(data)
-        if answer.name != name:
+                raise BadEnvelopeError(f"it is from {sender}, or is the reply to another envelope.")
+        reply = SiloReply.parse(data)
+        if reply.name != name:
             raise BadEnvelopeError(
-                f"it is in the name of {answer.name!r:.80}, but {name} was asked."
+                f"it is in the name of {reply.name!r:.80}, but {name} was asked."
             )
         expected = self.adapters.get(name)
-        if answer.profile and expected is not None and answer.profile.numbers != expected:
+        if reply.profile and expected is not None and reply.profile.numbers != expected:
             raise BadEnvelopeError(
-                f"it declares an adapter of {_listed(answer.profile.numbers)}; the experiment "
+                f"it declares an adapter of {_listed(reply.profile.numbers)}; the experiment "
                 f"gives it {_listed(expected)}."
             )
-        return answer
+        return reply
 
 
 def _listed(numbers: Mapping[str, float]) -> str:
@@ -178,7 +178,7 @@ def _unsigned_refusal(data: bytes) -> str:
         reason = SiloReply.parse(data).error
     except BadEnvelopeError:
         return ""
-    return f"an unsigned answer says that our letter is refused: {reason:.300}" if reason else ""
+    return f"an unsigned reply says that our envelope is refused: {reason:.300}" if reason else ""
 
 
 def _unpack(data: bytes) -> tuple[dict[str, Any], bytes]:

@@ -5,7 +5,7 @@ import pytest
 from hanse.deployment.envelopes import BadEnvelopeError, Envelope, Envelopes, SiloReply
 from hanse.federation.messages import ClientProfile
 
-LETTER = Envelope("run1", "rounds: 1")
+ENVELOPE = Envelope("run1", "rounds: 1")
 DUE = {"a": {"rank": 8.0, "scaling": 2.0}}
 
 
@@ -27,13 +27,13 @@ def answer(examples: int = 12, rank: float = 8.0, scaling: float = 2.0) -> bytes
 )
 def test_a_profile_that_would_end_a_run_is_refused(declared: dict[str, float], said: str) -> None:
     with pytest.raises(BadEnvelopeError, match=said):
-        Envelopes(LETTER).read(answer(**declared), "a", 0)  # type: ignore[arg-type]
+        Envelopes(ENVELOPE).read(answer(**declared), "a", 0)  # type: ignore[arg-type]
 
 
 def test_an_adapter_that_the_experiment_does_not_give_is_refused() -> None:
-    letters = Envelopes(LETTER, adapters=DUE)
-    assert letters.read(answer(), "a", 0).profile
+    envelopes = Envelopes(ENVELOPE, adapters=DUE)
+    assert envelopes.read(answer(), "a", 0).profile
     with pytest.raises(
         BadEnvelopeError, match="of rank 16 and scaling 2; the experiment gives it rank 8"
     ):
-        letters.read(answer(rank=16.0), "a", 0)
+        envelopes.read(answer(rank=16.0), "a", 0)

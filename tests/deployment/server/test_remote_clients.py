@@ -23,7 +23,7 @@ from hanse.observability.steps import SiloActivity, SiloState, WaitingForSilos
 from hanse.security.signatures import Stamp, Untrusted, sign, verify
 
 REST = ("server", "reply", 0.0)  # of a stamp
-LETTER = Envelope("run1", "rounds: 1")
+ENVELOPE = Envelope("run1", "rounds: 1")
 
 
 class Node:
@@ -86,7 +86,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
 
 
 def seated(engine: Engine, *names: str, **settings: float) -> RemoteClients:
-    silos = RemoteClients(engine, names or ("a", "b"), Envelopes(LETTER), 1, **settings)  # type: ignore[arg-type]
+    silos = RemoteClients(engine, names or ("a", "b"), Envelopes(ENVELOPE), 1, **settings)  # type: ignore[arg-type]
     silos.profiles()
     return silos
 
@@ -175,7 +175,7 @@ def test_stranger_and_who_speaks_for_another_are_not_seated(
     liar = Node("a")
     liar.signs_as = "b"
     engine = Engine(n1=liar, n2=Node("b"), n3=Node("c"))
-    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), required_to_begin=1, patience=60)
+    silos = RemoteClients(engine, ("a", "b"), Envelopes(ENVELOPE), required_to_begin=1, patience=60)
     assert [profile.name for profile in silos.profiles()] == ["b"]
     assert "'c' is no client of this experiment" in caplog.text
     assert "it is in the name of 'b', but a was asked" in caplog.text
@@ -205,7 +205,7 @@ def test_a_view_is_told_the_same_words_until_somebody_comes(
     monkeypatch.setattr(remote_clients, "watched", lambda: True)
     monkeypatch.setattr(remote_clients, "report", steps.append)
     engine = Engine(n1=Node("a"))
-    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), required_to_begin=1, patience=60)
+    silos = RemoteClients(engine, ("a", "b"), Envelopes(ENVELOPE), required_to_begin=1, patience=60)
     silos.profiles()
     engine.silent = {1}
     silos.send("a", REQUEST)
@@ -224,7 +224,7 @@ def test_a_server_that_only_waits_stops_at_once() -> None:
     asked = False
     engine = Engine(n1=Node("a"))
     silos = RemoteClients(
-        engine, ("a", "b"), Envelopes(LETTER), required_to_begin=1, stop=lambda: asked
+        engine, ("a", "b"), Envelopes(ENVELOPE), required_to_begin=1, stop=lambda: asked
     )
     asked = True
     with pytest.raises(KeyboardInterrupt):
@@ -275,8 +275,8 @@ def test_fifty_nodes_in_the_name_of_silos_change_nothing(
     engine = Engine(**{f"n{number}": node for number, node in enumerate(fake)})
     engine.nodes |= {50: Signing("a", keys["a"]), 51: Signing("b", keys["b"])}
     engine.show()
-    letters = Envelopes(LETTER, lambda body, run, round, name: (body, 0), opened)
-    silos = RemoteClients(engine, ("a", "b"), letters, required_to_begin=2)
+    envelopes = Envelopes(ENVELOPE, lambda body, run, round, name: (body, 0), opened)
+    silos = RemoteClients(engine, ("a", "b"), envelopes, required_to_begin=2)
     assert [profile.name for profile in silos.profiles()] == ["a", "b"]
     assert {name: client.node for name, client in silos.roster.clients.items()} == {
         "a": 50,
@@ -289,7 +289,7 @@ def test_fifty_nodes_in_the_name_of_silos_change_nothing(
 @pytest.mark.usefixtures("time")
 def test_run_begins_without_a_silo_that_does_not_come_and_takes_it_later() -> None:
     engine = Engine(n1=Node("a"))
-    silos = RemoteClients(engine, ("a", "b"), Envelopes(LETTER), required_to_begin=1, patience=30)
+    silos = RemoteClients(engine, ("a", "b"), Envelopes(ENVELOPE), required_to_begin=1, patience=30)
     assert [profile.name for profile in silos.profiles()] == ["a"]
     engine.nodes[2] = Node("b")
     engine.show()
@@ -398,7 +398,7 @@ def test_a_node_that_is_gone_is_not_where_a_silo_is() -> None:
     engine.silent = {1}
     silos.send("a", REQUEST)
     ticket = silos._collector._ticket
-    late = engine.nodes[1].answer(replace(LETTER, request=REQUEST).pack())
+    late = engine.nodes[1].answer(replace(ENVELOPE, request=REQUEST).pack())
     engine.nodes = {2: engine.nodes[2], 3: Node("a", "second")}
     engine.show()
     engine.silent = {3}
@@ -446,12 +446,12 @@ def test_each_sending_and_each_answer_is_an_event_of_the_request(tmp_path: Path)
     assert events == [*sent, ("failed", second)]
 
 
-# ---- letters
+# ---- envelopes
 
 
-def test_letters_and_answers_are_what_they_were() -> None:
-    letter = replace(LETTER, request=b"bytes", rows="ab", precision="{}")
-    assert Envelope.parse(letter.pack()) == letter
+def test_envelopes_and_replies_are_what_they_were() -> None:
+    envelope = replace(ENVELOPE, request=b"bytes", rows="ab", precision="{}")
+    assert Envelope.parse(envelope.pack()) == envelope
     answer = SiloReply("a", "s", ClientProfile("a", 3, {"rank": 1.0, "scaling": 0.5}), body=b"x")
     assert SiloReply.parse(answer.pack()) == answer
     assert SiloReply.parse(SiloReply("a", "s", error="no").pack()) == SiloReply(
@@ -464,13 +464,13 @@ def test_letters_and_answers_are_what_they_were() -> None:
     [
         b"",
         b"no frame at all, but long enough for one",
-        replace(LETTER, run="../up").pack(),
-        replace(LETTER, settings=3).pack(),  # type: ignore[arg-type]
-        LETTER.pack() + b"more",
-        LETTER.pack()[:-1],
+        replace(ENVELOPE, run="../up").pack(),
+        replace(ENVELOPE, settings=3).pack(),  # type: ignore[arg-type]
+        ENVELOPE.pack() + b"more",
+        ENVELOPE.pack()[:-1],
     ],
 )
-def test_what_is_no_letter_is_refused(data: bytes) -> None:
+def test_what_is_no_envelope_is_refused(data: bytes) -> None:
     with pytest.raises(BadEnvelopeError):
         Envelope.parse(data)
 

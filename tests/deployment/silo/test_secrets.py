@@ -76,15 +76,15 @@ def world(tmp_path: Path, experiment_file: Path, monkeypatch: pytest.MonkeyPatch
         "own": own,
         "silo": silo,
         "order": Instruction(server.learner.initial()),
-        "letter": Envelope("a1", dump(values), server.dataset.digest, model),
+        "envelope": Envelope("a1", dump(values), server.dataset.digest, model),
         "outbox": Outbox("server", kits.open_server(hub).signing),
         "late": Outbox("server", kits.open_server(hub).signing, lambda: time.time() - 999),
     }
 
 
 def _asked(world: dict[str, Any], request: Request, **changed: str) -> bytes:
-    letter = replace(world["letter"], request=request.pack(), **changed)
-    signed: bytes = world["outbox"].request(letter.pack(), "a1", request.round, "silo-1")[0]
+    envelope = replace(world["envelope"], request=request.pack(), **changed)
+    signed: bytes = world["outbox"].request(envelope.pack(), "a1", request.round, "silo-1")[0]
     return signed
 
 

@@ -1,4 +1,4 @@
-"""A silo's answers to a server's letters, without a network between them."""
+"""A silo's answers to a server's envelopes, without a network between them."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ def server(experiment_file: Path) -> Simulation:
 
 
 @pytest.fixture
-def letter(server: Simulation) -> Envelope:
+def envelope(server: Simulation) -> Envelope:
     values = server.experiment.resolved() | {"output_dir": None}
     model = hash_of(server.experiment.model.model_name_or_path)
     return Envelope("a1", dump(values), server.dataset.digest, model or "")
@@ -57,10 +57,10 @@ def test_who_is_there_is_said_before_anything_is_loaded(resident: SiloWorker) ->
 
 
 def test_a_request_that_comes_again_is_answered_alike_and_trained_once(
-    resident: SiloWorker, letter: Envelope, server: Simulation, caplog: pytest.LogCaptureFixture
+    resident: SiloWorker, envelope: Envelope, server: Simulation, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    asked = replace(letter, request=_train(server)).pack()
+    asked = replace(envelope, request=_train(server)).pack()
     first, again = (SiloReply.parse(resident.answer(asked)) for _ in range(2))
     assert first.error == ""
     assert Reply.parse(first.body).update.numbers["steps"] == 3
@@ -79,9 +79,9 @@ def test_a_request_that_comes_again_is_answered_alike_and_trained_once(
     ],
 )
 def test_what_does_not_fit_is_refused_and_said(
-    resident: SiloWorker, letter: Envelope, changed: dict[str, str], said: str
+    resident: SiloWorker, envelope: Envelope, changed: dict[str, str], said: str
 ) -> None:
-    answer = SiloReply.parse(resident.answer(replace(letter, **changed).pack()))
+    answer = SiloReply.parse(resident.answer(replace(envelope, **changed).pack()))
     assert said in answer.error
     assert answer.profile is None
     assert resident.refused == 1
@@ -90,13 +90,13 @@ def test_what_does_not_fit_is_refused_and_said(
 
 def test_all_that_is_logged_of_a_request_has_its_name(
     resident: SiloWorker,
-    letter: Envelope,
+    envelope: Envelope,
     server: Simulation,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    asked = replace(letter, request=_train(server)).pack()
+    asked = replace(envelope, request=_train(server)).pack()
     with log_file(tmp_path, resident.about):
         for _ in range(2):
             resident.answer(asked)
@@ -108,28 +108,28 @@ def test_all_that_is_logged_of_a_request_has_its_name(
 
 @pytest.mark.parametrize("request_round", [1, 99])
 def test_a_refusal_of_a_request_has_its_name(
-    resident: SiloWorker, letter: Envelope, server: Simulation, request_round: int
+    resident: SiloWorker, envelope: Envelope, server: Simulation, request_round: int
 ) -> None:
     """The round does not exist in the job; or the job itself is refused when the request comes."""
     request = replace(Request.parse(_train(server)), round=request_round)
     other = {"model": "5e" * 32} if request_round == 1 else {}
     answer = SiloReply.parse(
-        resident.answer(replace(letter, request=request.pack(), **other).pack())
+        resident.answer(replace(envelope, request=request.pack(), **other).pack())
     )
     assert answer.error or Reply.parse(answer.body).error
     [line] = map(json.loads, (resident.silo.state / "refusals.jsonl").read_text().splitlines())
     assert line["request_id"] == f"a1/{request_round}/silo-1/train"
 
 
-def test_what_is_no_letter_is_refused(resident: SiloWorker) -> None:
+def test_what_is_no_envelope_is_refused(resident: SiloWorker) -> None:
     assert SiloReply.parse(resident.answer(b"?")).error
 
 
 def test_a_request_that_breaks_the_training_does_not_end_the_silo(
-    resident: SiloWorker, letter: Envelope, server: Simulation, monkeypatch: pytest.MonkeyPatch
+    resident: SiloWorker, envelope: Envelope, server: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what went wrong once may go well when it is asked for again."""
-    asked = replace(letter, request=_train(server)).pack()
+    asked = replace(envelope, request=_train(server)).pack()
 
     def broken(*_: object) -> bytes:
         raise RuntimeError("the row 'a secret' is in this text")
@@ -154,14 +154,14 @@ def kits(tmp_path: Path) -> tuple[ServerKit, SiloKit]:
     return identity.open_server(hub), identity.open_silo(own, "silo-1")
 
 
-def test_letters_that_are_not_the_servers_are_refused_noted_and_said(
-    resident: SiloWorker, letter: Envelope, server: Simulation, kits: tuple[ServerKit, SiloKit]
+def test_envelopes_that_are_not_the_servers_are_refused_noted_and_said(
+    resident: SiloWorker, envelope: Envelope, server: Simulation, kits: tuple[ServerKit, SiloKit]
 ) -> None:
     hub, own = kits
     mine = SiloWorker(resident.silo, own)
     honest, thief = Outbox("server", hub.signing), Outbox("server", own.signing)
     early = Outbox("server", hub.signing, lambda: time.time() - 301)
-    whole = replace(letter, request=_train(server)).pack()
+    whole = replace(envelope, request=_train(server)).pack()
     good, stamp = honest.request(whole, "a1", 1, "silo-1")
     inbox = Inbox("server", "reply", hub.known, resident.silo.state / "replies.json")
     seen, body = inbox.open(mine.answer(good), "a1")
@@ -190,8 +190,8 @@ def test_letters_that_are_not_the_servers_are_refused_noted_and_said(
     assert mine.requests == {"round": 1}
 
 
-def test_a_server_hears_why_its_letter_is_not_believed(
-    resident: SiloWorker, letter: Envelope, kits: tuple[ServerKit, SiloKit]
+def test_a_server_hears_why_its_envelope_is_not_believed(
+    resident: SiloWorker, envelope: Envelope, kits: tuple[ServerKit, SiloKit]
 ) -> None:
     hub, own = kits
     outbox = Outbox("server", hub.signing, lambda: time.time() + 1000)
@@ -204,12 +204,12 @@ def test_a_server_hears_why_its_letter_is_not_believed(
             raise BadEnvelopeError(str(error)) from None
         return stamp.sender, stamp.sequence, body
 
-    letters = Envelopes(letter, None, opened)
-    sent, _ = outbox.request(letter.pack(), "a1", 0, "silo-1")
+    envelopes = Envelopes(envelope, None, opened)
+    sent, _ = outbox.request(envelope.pack(), "a1", 0, "silo-1")
     answered = SiloWorker(resident.silo, own).answer(sent)
     with pytest.raises(
-        BadEnvelopeError, match=r"unsigned answer says that our letter is refused: .*clock"
+        BadEnvelopeError, match=r"unsigned reply says that our envelope is refused: .*clock"
     ):
-        letters.read(answered, "silo-1", 0)
+        envelopes.read(answered, "silo-1", 0)
     with pytest.raises(BadEnvelopeError, match="not signed"):
-        letters.read(b"noise", "silo-1", 0)
+        envelopes.read(b"noise", "silo-1", 0)

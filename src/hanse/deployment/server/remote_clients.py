@@ -29,7 +29,7 @@ class RemoteClients(Transport):
     """The silos of a federation, over an engine.
 
     names: of those that take part, in client order.
-    envelopes: writes the messages to silos, and reads their answers.
+    envelopes: writes the messages to silos, and reads their replies.
     required_to_begin: the number of silos that must have joined for a run to begin when `patience`
         seconds are over; without patience it waits for all.
     stop: whether the user has asked to stop. A server that only waits for silos then stops at once,

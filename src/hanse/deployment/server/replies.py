@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sent:
-    """A message that was sent to a node and has no answer yet.
+    """A message that was sent to a node and has no reply yet.
 
     name: the silo that it is for; empty for a hello, which asks who is at the node.
     number: the number of its envelope.
@@ -44,7 +44,7 @@ class ReplyCollector:
     """Sends hellos and requests to nodes over an engine, and collects the silos' replies.
 
     replies: those that have come, with the silo's name, until they are taken out.
-    answered_at: when a silo last sent a valid answer.
+    answered_at: when a silo last sent a valid reply.
     """
 
     engine: Engine
@@ -123,47 +123,47 @@ class ReplyCollector:
         self._on_nodes([])
 
     def _on_reply(self, sent: Sent, body: bytes) -> None:
-        """Handle an answer: a hello's, a profile, or the reply to a request."""
+        """Handle a reply: to a hello, to the question for a profile, or to a request."""
         self._mark_alive(sent)
         try:
             if not sent.name:
                 self._on_hello(sent, SiloReply.parse(body))
                 return
-            answer = self.envelopes.read(body, sent.name, sent.number)
-            if answer.error or answer.profile is None:
-                raise BadEnvelopeError(answer.error or "it says nothing of itself")
+            reply = self.envelopes.read(body, sent.name, sent.number)
+            if reply.error or reply.profile is None:
+                raise BadEnvelopeError(reply.error or "it declares no profile")
         except BadEnvelopeError as error:
             self.timers.refusals[sent.node] += 1
             self._on_failure(sent, str(error))
             return
         self.timers.refusals.pop(sent.node, None)
-        self._accept(self.roster.clients[sent.name], sent, answer)
+        self._accept(self.roster.clients[sent.name], sent, reply)
 
-    def _accept(self, client: RemoteClient, sent: Sent, answer: SiloReply) -> None:
+    def _accept(self, client: RemoteClient, sent: Sent, reply: SiloReply) -> None:
         """Note where a silo is, and collect its reply."""
         connected = sent.node in self.timers  # else its node has gone since it answered
-        came = connected and (client.node, client.session) != (sent.node, answer.session)
+        came = connected and (client.node, client.session) != (sent.node, reply.session)
         if connected:
-            client.node, client.session = sent.node, answer.session
-        client.profile, client.seen_at = answer.profile, time.monotonic()
+            client.node, client.session = sent.node, reply.session
+        client.profile, client.seen_at = reply.profile, time.monotonic()
         self.answered_at = client.seen_at
         if came:
             log.info("%s is there", client.name, extra={"silo": client.name})
         if sent.request:
-            size = f"{len(answer.body):,}"
+            size = f"{len(reply.body):,}"
             log_event("received", "received: %s bytes", size, request=sent.request_id)
             if client.request is sent.request:  # and not a later one
                 client.request, client.resend_at = None, math.inf
-            self.replies.append((client.name, answer.body))
+            self.replies.append((client.name, reply.body))
         elif came and client.request is not None:
             self.ask(client)
 
-    def _on_hello(self, sent: Sent, answer: SiloReply) -> None:
+    def _on_hello(self, sent: Sent, reply: SiloReply) -> None:
         """Ask the silo that a node names for its profile, by which it proves who it is."""
-        client = self.roster.clients.get(answer.name)
+        client = self.roster.clients.get(reply.name)
         if client is None:
-            raise BadEnvelopeError(f"{answer.name!r:.80} is no client of this experiment")
-        if (client.node, client.session) != (sent.node, answer.session):
+            raise BadEnvelopeError(f"{reply.name!r:.80} is no client of this experiment")
+        if (client.node, client.session) != (sent.node, reply.session):
             self._send(client, sent.node, b"")
             return
         client.seen_at = time.monotonic()
@@ -172,14 +172,14 @@ class ReplyCollector:
             client.resend_at = min(client.resend_at, client.seen_at + REPLY_GRACE)
 
     def _mark_alive(self, sent: Sent) -> None:
-        """Note that a node has answered; older hellos to it need no answer any more."""
+        """Note that a node has answered; older hellos to it need no reply any more."""
         for ticket, older in [*self._under_way.items()]:
             if older.node == sent.node and older.at <= sent.at and not older.request:
                 del self._under_way[ticket]
         self.timers.answered(sent.node)
 
     def _on_failure(self, sent: Sent, reason: str) -> None:
-        """Log why there is no valid answer, and greet the node again later."""
+        """Log why there is no valid reply, and greet the node again later."""
         extra = log_fields("failed", sent.request_id)
         if sent.name:
             extra["silo"] = sent.name
