@@ -20,6 +20,7 @@ import yaml
 from chaos_proxy import Proxy, Weather
 from hanse.cli import main as cli
 from hanse.cli import options
+from hanse.deployment.flower import fork_server
 from hanse.experiment import loading
 from hanse.security import kits
 from hanse.security import members as bundle
@@ -263,3 +264,17 @@ def flower_of(folder: Path) -> dict[int, str]:
                 words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 found[int(process.name)] = words
     return found
+
+
+def flower_programs(folder: Path) -> dict[int, str]:
+    """Names of Flower's running programs, by process: 15 characters, as process lists show them.
+
+    A script that asks the fork server for a program has the program's name for some milliseconds,
+    too. Its command line tells it apart, and it is left out.
+    """
+    names = {}
+    for process, words in flower_of(folder).items():
+        with contextlib.suppress(OSError):
+            if fork_server.__name__ in words.split():
+                names[process] = Path(f"/proc/{process}/comm").read_text().strip()
+    return names

@@ -16,6 +16,7 @@ from real_federation import (
     digest,
     federation,
     flower_of,
+    flower_programs,
     simulated,
     with_memory,
 )
@@ -32,10 +33,10 @@ def _gone(folder: Path) -> None:
 
 
 def _kill_flower(home: Path, program: str) -> None:
-    shown = {number: Path(f"/proc/{number}/comm").read_text().strip() for number in flower_of(home)}
-    found = [number for number, name in shown.items() if name == program[:15]]
-    assert found, f"there is no {program}: {shown}"
-    os.kill(found[0], signal.SIGKILL)
+    names = flower_programs(home)
+    processes = [process for process, name in names.items() if name == program[:15]]
+    assert processes, f"there is no {program}: {names}"
+    os.kill(processes[0], signal.SIGKILL)
 
 
 def _kill_in_training(made: Federation, name: str, round: int) -> None:

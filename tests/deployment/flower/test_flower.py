@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from hanse.deployment.flower.supernode import FlowerNode
 from hanse.deployment.sockets import listening
 from hanse.errors import UserError
 from patience import patience
-from real_federation import flower_of
+from real_federation import flower_of, flower_programs
 
 
 def _run(code: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -121,12 +121,8 @@ def _node(tmp_path: Path) -> Iterator[FlowerNode]:
 
 
 def _named(tmp_path: Path) -> dict[str, int]:
-    """The processes of that node by what process lists show: fifteen letters of their names."""
-    found = {}
-    for number in flower_of(tmp_path / "flower"):
-        with suppress(OSError):
-            found[Path(f"/proc/{number}/comm").read_text().strip()] = number
-    return found
+    """The processes of that node, by name."""
+    return {name: process for process, name in flower_programs(tmp_path / "flower").items()}
 
 
 def _await(there: Callable[[], object]) -> None:

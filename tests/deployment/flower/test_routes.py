@@ -38,12 +38,13 @@ from flwr.superlink.main import create_app
 from google.protobuf.message import Message
 
 from hanse.deployment.flower.fleet_only import REFUSALS
+from hanse.deployment.flower.launcher import SERVER
 from hanse.deployment.flower.processes import await_port, free_port
 from hanse.deployment.flower.superlink import FlowerLink, Tls
 from hanse.deployment.sockets import listening
 from hanse.security import kits
 from patience import patience
-from real_federation import flower_of
+from real_federation import flower_programs
 
 ELSEWHERE = {"X-Forwarded-For": "203.0.113.9"}
 MOST = 2**20  # bytes that a node may send to this SuperLink
@@ -120,10 +121,7 @@ class SuperLink:
     def memory(self) -> int:
         """The most bytes that its process has held."""
         [process] = [
-            number
-            for number, words in flower_of(self.home).items()
-            if Path(f"/proc/{number}/comm").read_text().startswith("flower-superlin")
-            and "fork_server" in words
+            process for process, name in flower_programs(self.home).items() if name == SERVER[:15]
         ]
         status = Path(f"/proc/{process}/status").read_text()
         return 1024 * int(re.findall(r"VmHWM:\s+(\d+)", status)[0])
