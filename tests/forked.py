@@ -49,7 +49,8 @@ def forks(
     asking.write_text(ASK.format(door=str(door)))
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -S -s {asking} "$@"\n')
     program.chmod(0o700)
-    words = [*before, sys.executable, "-P", __file__, str(door)]  # -P: no test is to be imported
+    words = [*before, sys.executable, "-P", __file__]  # -P: no test is to be imported
+    words += [str(door), str(os.getpid())]
     server = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=environment)
     try:
         while not door.exists():
@@ -62,7 +63,10 @@ def forks(
 
 
 def main() -> None:
-    """Fork a command for each that asks."""
+    """Fork a command for each that asks, as long as the process that started this one lives."""
+    from hanse.deployment.flower.launcher import die_with_parent
+
+    die_with_parent(int(sys.argv[2]))
     for name in (
         *("experiment.aliases", "experiment.loading", "simulation.run"),
         *("planning.first_experiment.start", "deployment.server.serve", "deployment.silo.join"),
@@ -78,19 +82,20 @@ def main() -> None:
     Path(aside).rename(sys.argv[1])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.freeze()
+    server = os.getpid()
     while True:
         line, _ = door.accept()
         if os.fork() == 0:
             door.close()
-            _be(line, cli.main)
+            _be(line, server, cli.main)
         line.close()
 
 
-def _be(line: socket.socket, command: object) -> None:
+def _be(line: socket.socket, parent: int, command: object) -> None:
     """Be a command, as if it had been started where it was asked for."""
     from hanse.deployment.flower.launcher import die_with_parent
 
-    die_with_parent()
+    die_with_parent(parent)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, outputs, _, _ = socket.recv_fds(line, 1, 3)
     for number, output in enumerate(outputs):

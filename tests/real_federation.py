@@ -1,4 +1,7 @@
-"""A server and silos as processes of this machine, for tests; all of them end with the test."""
+"""A server and silos as processes of this machine, for tests; all of them end with the test.
+
+The kernel ends them with pytest, too, however pytest was killed (Linux).
+"""
 
 import asyncio
 import contextlib
@@ -21,6 +24,7 @@ from chaos_proxy import Proxy, Weather
 from hanse.cli import main as cli
 from hanse.cli import options
 from hanse.deployment.flower import fork_server
+from hanse.deployment.flower.launcher import die_with_parent
 from hanse.experiment import loading
 from hanse.security import kits
 from hanse.security import members as bundle
@@ -190,8 +194,9 @@ class Federation:
         """Fork a process that does some work: torch, slow to import, is here already."""
         log = os.open(self.home / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         sys.stdout.flush()
-        process = os.fork()
+        parent, process = os.getpid(), os.fork()
         if process == 0:
+            die_with_parent(parent)
             os.dup2(log, 1)
             os.dup2(log, 2)
             os.chdir(self.home)

@@ -169,6 +169,7 @@ def test_a_node_whose_port_somebody_took_is_started_at_another(
 def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     parent = os.fork()
     if parent == 0:
+        launcher.die_with_parent()
         with _node(tmp_path) as node:
             node.start()
             time.sleep(3600)
