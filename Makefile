@@ -1,6 +1,6 @@
 # make demo         fine-tune a real model across four silos (minutes)
-# make test         lint, types, layering, then every test that needs no optional package
-# make test-extras  the tests that need optional packages or further models and data
+# make test         lint, types, layering, then the tests that need no extras but data, eval, flower, gguf
+# make test-extras  the tests that need further extras, models or data
 # make test-browser the tests that look at pages; "not run" without a Chromium
 # make check        lint, types, layering
 # make chaos        real federations under faults, for half an hour; keeps the figures

@@ -22,7 +22,7 @@ SHELL = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
 GUIDES = [
     page
     for page in sorted((ROOT / "docs").glob("*.md"))
-    if SHELL.search(page.read_text(encoding="utf-8"))  # two pages have no commands
+    if SHELL.search(page.read_text(encoding="utf-8"))  # the others show no commands to run
 ]
 REAL = "algorithms"  # the guide whose commands have the real model; test_smollm2.py trains it
 ALL_REAL = "HANSE_DOCS_REAL" in os.environ
