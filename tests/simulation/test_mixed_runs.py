@@ -150,7 +150,7 @@ def test_silos_are_told_of_all_kinds(experiment_file: Path, tmp_path: Path) -> N
     with torch.no_grad():
         torch.testing.assert_close(there.learner.forward(batch), made.learner.forward(batch))
     personal = simulate(load(experiment_file, [*words, "algorithm=pftt"]))
-    with pytest.raises(UserError, match="would begin afresh"):
+    with pytest.raises(UserError, match="would not begin as in"):
         serve._envelope(tmp_path, personal)
 
 

@@ -37,7 +37,7 @@ def test_silo_of_another_machine_needs_a_kit(hanse: Hanse, tmp_path: Path) -> No
         (["clients={a: {data: {path: a.jsonl}}}"], "the server has no rows that it could hold out"),
         (
             ["clients={a: {data: {path: a.jsonl}}}", "data.test=0", "data.validation=0"],
-            "write them down in data.labels",
+            "list them in data.labels",
         ),
         (["data.pooled=true"], "data.pooled puts all rows in one place"),
         (["deployment.quorum=0"], "deployment.quorum"),

@@ -12,7 +12,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.test_constants import go as with_constants
-from hanse.deployment.server.agreement_relay import Agreeing
+from hanse.deployment.server.agreement_relay import AgreementRelay
 from hanse.deployment.silo.agreement import AgreementMember, DisagreementError, sent
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
@@ -94,10 +94,10 @@ def other_model(victim: str) -> Meddling:
     return meddle
 
 
-class Hostile(Agreeing):
+class Hostile(AgreementRelay):
     """A server that passes on what contradicts what it claims to have sent."""
 
-    def _false(self, client: str, statement: torch.Tensor) -> str:
+    def _reason_against(self, client: str, statement: torch.Tensor) -> str:
         return ""
 
 
@@ -307,7 +307,7 @@ def test_who_is_late_is_told_at_once(tmp_path: Path) -> None:
     """Statements are passed on when patience ends, and again to whoever states later."""
     clock = [0.0]
     late = Late(tmp_path, clock)
-    both = Agreeing(late, JOB, patience=30.0, clock=lambda: clock[0])
+    both = AgreementRelay(late, JOB, patience=30.0, clock=lambda: clock[0])
     for name in ("c0", "c1", "c2"):
         both.send(name, REQUEST.pack())
     for name in ("c0", "c1"):
@@ -323,8 +323,8 @@ def test_clients_that_are_asked_one_by_one_cannot_agree(tmp_path: Path) -> None:
     class OneByOne(Silos):
         max_in_flight = 1
 
-    with pytest.raises(ValueError, match="only if all are asked"):
-        Agreeing(OneByOne(None, tmp_path, honest, 1), JOB)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sends all requests before it waits"):
+        AgreementRelay(OneByOne(None, tmp_path, honest, 1), JOB)  # type: ignore[arg-type]
 
 
 def test_no_other_layout_gets_a_silo_to_state_twice(tmp_path: Path) -> None:
@@ -373,11 +373,13 @@ def test_what_a_malicious_silo_states_harms_itself_alone(
             update = Update({"statement": statement})
             self.replies.append((client, Reply(client, "agree", request.round, update).pack()))
 
-    network = {"network": lambda inner: Agreeing(Malicious(inner, tmp_path / "s", honest, 2), JOB)}
+    network = {
+        "network": lambda inner: AgreementRelay(Malicious(inner, tmp_path / "s", honest, 2), JOB)
+    }
     got = plain(tmp_path / "a", **network)
     assert [record.clients for record in got.records[1:]] == [("c0", "c1", "c2")] * 3
     errors = [row.error for row in read_ledger(tmp_path / "a") if row.error]
-    assert len(errors) == 3 and all("is no statement" in error for error in errors)
+    assert len(errors) == 3 and all("cannot be read" in error for error in errors)
     instruction = Instruction({"s": statement})
     mine = witness("c0", tmp_path / "t", needed=0)
     mine.answer(REQUEST.pack(), bytes)
@@ -391,7 +393,7 @@ def test_waiting_for_statements_leaves_time_to_train(tmp_path: Path) -> None:
     """One is away: the others are told after a third of the deadline, not at its end."""
     clock = [0.0]
     late = Late(tmp_path, clock)
-    both = Agreeing(late, JOB, patience=30.0, clock=lambda: clock[0])
+    both = AgreementRelay(late, JOB, patience=30.0, clock=lambda: clock[0])
     for name in ("c0", "c1"):
         both.send(name, REQUEST.pack())
     late.state("c0")
@@ -415,7 +417,7 @@ def test_a_signed_lie_costs_the_liar_alone(tmp_path: Path) -> None:
     passed = {"network": lambda inner: Hostile(Liar(inner, tmp_path / "s", honest, 2), JOB)}
     with pytest.raises(UserError, match="were sent different models for round 1"):
         plain(tmp_path / "a", **passed)
-    checked = {"network": lambda inner: Agreeing(Liar(inner, tmp_path / "t", honest, 2), JOB)}
+    checked = {"network": lambda inner: AgreementRelay(Liar(inner, tmp_path / "t", honest, 2), JOB)}
     got = plain(tmp_path / "b", **checked)
     assert [record.clients for record in got.records[1:]] == [("c0", "c1", "c2")] * 3
     errors = [row for row in read_ledger(tmp_path / "b") if row.error]
@@ -424,7 +426,9 @@ def test_a_signed_lie_costs_the_liar_alone(tmp_path: Path) -> None:
 
 
 def test_an_honest_statement_is_passed_on(tmp_path: Path) -> None:
-    network = {"network": lambda inner: Agreeing(Silos(inner, tmp_path / "s", honest, 3), JOB)}
+    network = {
+        "network": lambda inner: AgreementRelay(Silos(inner, tmp_path / "s", honest, 3), JOB)
+    }
     got = plain(tmp_path / "a", **network)
     assert [record.clients for record in got.records[1:]] == [tuple(NAMES)] * 3
 
@@ -443,7 +447,7 @@ def test_a_silo_that_has_lost_the_constants_states_again(tmp_path: Path) -> None
 def test_a_lie_of_a_silo_that_was_not_asked_is_not_passed_on(tmp_path: Path) -> None:
     """It answers an older request with it: a word on this round, signed with a key all know."""
     late = Late(tmp_path, clock=[0.0])
-    both = Agreeing(late, JOB, clock=lambda: late.clock[0])
+    both = AgreementRelay(late, JOB, clock=lambda: late.clock[0])
     for name in ("c0", "c1"):
         both.send(name, REQUEST.pack())
     lie = replace(REQUEST, instruction=Instruction({"another": torch.ones(1)})).pack()

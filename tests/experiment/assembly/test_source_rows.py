@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from hanse.deployment.server.serve import _refuse_unfit, _unseen
+from hanse.deployment.server.preconditions import refuse_unfit
+from hanse.deployment.server.serve import _server_dataset
 from hanse.deployment.silo import settings
 from hanse.deployment.silo.job import JobRefusedError, received
 from hanse.errors import UserError
@@ -120,8 +121,8 @@ def test_silos_with_files_of_their_own_share_a_test_file(folder: Path) -> None:
         "own": {"north", "south"}, "test": {"test"}, "validation": set()
     }  # fmt: skip
     assert "4 rows are left out of training" in found.remarks[0]
-    _refuse_unfit(experiment)
-    unseen = _unseen(experiment)
+    refuse_unfit(experiment)
+    unseen = _server_dataset(experiment)
     assert unseen is not None and unseen.test == found.test and not unseen.train
     assert "nobody can check whether rows that the server" in unseen.remarks[0]
 
@@ -143,7 +144,7 @@ def test_a_silo_opens_no_file_that_a_server_names(folder: Path, tmp_path: Path) 
     with pytest.raises(JobRefusedError, match="a silo opens no file that a server names"):
         received(text, silo)
     with pytest.raises(UserError, match=r"data.test names a file, and every silo would need"):
-        _refuse_unfit(Experiment.model_validate(alone))
+        refuse_unfit(Experiment.model_validate(alone))
 
 
 def test_a_folder_is_scored_by_its_test_files(folder: Path) -> None:

@@ -1,8 +1,8 @@
-"""Clients that agree on what they were sent before they train; the server only passes it on.
+"""Pass the statements of an agreement on: clients compare their requests before they train.
 
-It stands around any federation that sends all of a round's requests before it waits. A client
-answers a train request with a statement; when all that were asked have answered, or no other answer
-came for a while, each is sent the statements of all, and answers with its update.
+The relay wraps any transport that sends all requests of a round before it waits. A client replies
+to a train request with a statement. When all clients have replied, or no further reply has come for
+a while, the relay sends each client the statements of all, and the client replies with its update.
 """
 
 import logging
@@ -20,31 +20,34 @@ from hanse.tensors.serialization import MessageError
 
 log = logging.getLogger(__name__)
 
-SMALL = LARGEST + 64 * 1024  # bytes of a message that may be a statement, or a refusal
+SMALL = LARGEST + 64 * 1024  # bytes of the largest message that may be a statement or a refusal
 
 
 @dataclass
 class _Round:
-    """One round's statements. asked: those that have not answered; told: those that were sent.
+    """The statements of one round.
 
-    requests: what each was asked, by which a statement is checked.
+    requests: the request to each client, against which its statement is checked.
+    unanswered: the clients that have not replied to it yet.
+    informed: the clients that were sent the statements of all.
+    closes: when the relay stops waiting for further statements; None while there is none.
     """
 
     number: int
     requests: dict[str, bytes] = field(default_factory=dict)
-    asked: set[str] = field(default_factory=set)
+    unanswered: set[str] = field(default_factory=set)
     statements: dict[str, Tensor] = field(default_factory=dict)
-    told: set[str] = field(default_factory=set)
-    closes: float | None = None  # when it is no longer waited for more
+    informed: set[str] = field(default_factory=set)
+    closes: float | None = None
 
 
-class Agreeing(Transport):
-    """A federation whose clients exchange statements.
+class AgreementRelay(Transport):
+    """A transport whose clients exchange statements before they train.
 
-    job: the experiment's text, as clients are sent it.
+    job: the experiment's text as it is sent to the clients.
     run: the run's name, for the names of requests.
-    patience: seconds that those who have answered wait for the others, unless a third of the time
-        that they have to train is less.
+    patience: seconds to wait for further statements after the first one; at most a third of the
+        time that is left for the round's replies.
     """
 
     def __init__(
@@ -56,7 +59,9 @@ class Agreeing(Transport):
         run: str = SIMULATED,
     ) -> None:
         if inner.max_in_flight is not None:
-            raise ValueError("clients can agree only if all are asked before any has to answer")
+            raise ValueError(
+                "an agreement needs a transport that sends all requests before it waits for replies"
+            )
         self._inner, self._job, self._patience, self._clock = inner, job, patience, clock
         self._run, self._round = run, _Round(0)
 
@@ -68,13 +73,13 @@ class Agreeing(Transport):
         if request.kind == "train":
             if request.round != self._round.number:
                 self._round = _Round(request.round)
-            self._round.asked.add(client)
+            self._round.unanswered.add(client)
             self._round.requests[client] = message
-            self._round.told.discard(client)  # who is asked again states again
+            self._round.informed.discard(client)  # a new request needs a new statement
         self._inner.send(client, message)
 
     def wait_for(self, clients: Sequence[str], required: int) -> bool:
-        self._round = _Round(0)  # it is asked again
+        self._round = _Round(0)  # all its clients are asked again
         return self._inner.wait_for(clients, required)
 
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
@@ -82,74 +87,76 @@ class Agreeing(Transport):
         while True:
             ends = [context for context in (end, self._round.closes) if context is not None]
             left = max(0.0, min(ends) - self._clock()) if ends else None
-            found = self._inner.receive(left)
-            if found is None:
-                if self._tell() and (end is None or self._clock() < end):
+            reply = self._inner.receive(left)
+            if reply is None:
+                if self._send_statements() and (end is None or self._clock() < end):
                     continue
                 return None
-            client, message = found
+            client, message = reply
             statement = self._statement(client, message)
             if statement is None:
-                return found
-            if said := self._false(client, statement):
-                self._tell_if_all()
+                return reply
+            if error := self._reason_against(client, statement):
+                self._send_if_complete()
                 name = request_id(self._run, self._round.number, client, "train")
-                log.warning("%s: %s", client, said, extra=log_fields("refused", name))
-                return client, Reply(client, "train", self._round.number, error=said).pack()
+                log.warning("%s: %s", client, error, extra=log_fields("refused", name))
+                return client, Reply(client, "train", self._round.number, error=error).pack()
             patience = self._patience if left is None else min(self._patience, left / 3)
             self._round.closes = self._round.closes or self._clock() + patience
             self._round.statements[client] = statement
-            self._tell_if_all()
+            self._send_if_complete()
 
     def _statement(self, client: str, message: bytes) -> Tensor | None:
-        """What a client states; None if its message is something else, which others receive."""
-        if len(message) > SMALL:  # an update, which the exchange checks before it is read
+        """The statement in a client's message; None for a message that the round receives."""
+        if len(message) > SMALL:  # an update, which the exchange checks before it reads it
             return None
         try:
             reply = Reply.parse(message)
         except MessageError:
             return None
-        now, tensors = self._round, [*reply.update.tensors.values()]
-        if reply.kind == "train" and client in now.asked:  # it refuses to train
-            now.asked.discard(client)
-            self._tell_if_all()
-        if reply.kind != AGREE or (reply.client, reply.round) != (client, now.number):
+        current, tensors = self._round, [*reply.update.tensors.values()]
+        if reply.kind == "train" and client in current.unanswered:  # it refuses to train
+            current.unanswered.discard(client)
+            self._send_if_complete()
+        if reply.kind != AGREE or (reply.client, reply.round) != (client, current.number):
             return None
-        now.asked.discard(client)
+        current.unanswered.discard(client)
         return tensors[0] if len(tensors) == 1 else Tensor()
 
-    def _false(self, client: str, statement: Tensor) -> str:
-        """Why a statement is not passed on; empty for a true one.
+    def _reason_against(self, client: str, statement: Tensor) -> str:
+        """The reason not to pass a statement on; empty if it is true.
 
-        The server knows what it has sent, so a silo that states otherwise costs the others nothing.
+        The server knows what it has sent. Therefore a false statement does not reach the others,
+        and cannot keep them from training.
         """
         body, message = content(statement), self._round.requests.get(client)
-        theirs = None if body is None else stated(body)
+        digests = None if body is None else stated(body)
         if message is None:
-            return (
-                "it states what it was sent to train, and was not asked to: this is not passed on"
-            )
-        if theirs is None:
-            return "what it stated of the model that it was sent is no statement"
-        if theirs != self._sent(message):
-            return "it states that it was sent another model than it was: this is not passed on"
+            return "it sent a statement and was not asked to train; the statement is not passed on"
+        if digests is None:
+            return "its statement on the model that it was sent cannot be read"
+        if digests != self._sent(message):
+            return "it states that it was sent another model than it was; this is not passed on"
         return ""
 
     def _sent(self, message: bytes) -> Sent:
+        """The digests that a true statement on a request has."""
         return sent(Request.parse(message), self._job)
 
-    def _tell_if_all(self) -> None:
-        """Who states late, when the others were told, is told at once."""
-        if not self._round.asked or self._round.told:
-            self._tell()
+    def _send_if_complete(self) -> None:
+        """Send the statements if all clients have replied, or if a late client has stated."""
+        if not self._round.unanswered or self._round.informed:
+            self._send_statements()
 
-    def _tell(self) -> bool:
-        """Send the statements to those that were not sent them; whether there were any."""
-        now = self._round
-        waiting = [client for client in now.statements if client not in now.told]
+    def _send_statements(self) -> bool:
+        """Send the statements to clients that do not have them; returns true if there were any."""
+        current = self._round
+        waiting = [client for client in current.statements if client not in current.informed]
         for client in waiting:
-            instruction = Instruction(dict(now.statements))
-            self._inner.send(client, Request(AGREED, now.number, instruction=instruction).pack())
-            now.told.add(client)
-        now.closes = None
+            instruction = Instruction(dict(current.statements))
+            self._inner.send(
+                client, Request(AGREED, current.number, instruction=instruction).pack()
+            )
+            current.informed.add(client)
+        current.closes = None
         return bool(waiting)

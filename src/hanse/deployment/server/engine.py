@@ -1,4 +1,4 @@
-"""What the federated loop asks of whatever carries its messages to other machines."""
+"""The interface of an engine, which carries messages to other machines."""
 
 from typing import Protocol
 
@@ -6,10 +6,14 @@ from hanse.deployment.sockets import Frame
 
 
 class Engine(Protocol):
-    """What carries bytes to nodes and back, and starts again by itself when it is killed."""
+    """Carries bytes to nodes and back; it restarts its processes if they are killed."""
 
     def send(self, node: int, ticket: int, body: bytes) -> None:
-        """Hand bytes over for a node; returns at once."""
+        """Queue bytes for a node under a ticket, which its reply repeats; returns at once."""
 
     def event(self, seconds: float) -> Frame | None:
-        """What has happened: "reply" or "failed" to a ticket, "nodes" there are, "anew"."""
+        """The next event, or None after these seconds.
+
+        It is a "reply" to a ticket, a "failed" ticket, the "nodes" that are connected, or "anew"
+        after the engine was restarted.
+        """

@@ -1,12 +1,12 @@
-"""A run from its experiment to its finished folder, the clients on other machines.
+"""Serve an experiment to silos on other machines until the run is finished.
 
-The same command goes on with a run that was stopped or killed: the run folder knows where it was.
+The same command resumes a run that was stopped or killed, from the state in its run folder.
 """
 
 import json
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,18 +18,17 @@ from hanse.deployment.envelopes import NUMBERS, BadEnvelopeError, Envelope, Enve
 from hanse.deployment.flower import home
 from hanse.deployment.flower.processes import refuse_busy
 from hanse.deployment.flower.superlink import FlowerLink, Tls
-from hanse.deployment.server.agreement_relay import Agreeing
+from hanse.deployment.server.agreement_relay import AgreementRelay
+from hanse.deployment.server.preconditions import refuse_open, refuse_unfit, refuse_unknown
 from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.server.status import Watch
-from hanse.deployment.silo.settings import is_loopback
 from hanse.deployment.sockets import listening
 from hanse.errors import UserError, terminable
-from hanse.experiment import loading
 from hanse.experiment.assembly import execute, federated_dataset, source_rows
 from hanse.experiment.assembly.assemble import RUNS, Simulation, simulate
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import Resources, adapter_settings
-from hanse.experiment.schema import Experiment, build_algorithm, build_objective, build_trackers
+from hanse.experiment.schema import Experiment, build_algorithm, build_trackers
 from hanse.journal import environment, yaml_text
 from hanse.journal.records import DEPLOYED
 from hanse.journal.run_folder import Journal
@@ -45,16 +44,16 @@ from hanse.security.signatures import Inbox, Outbox, Untrusted
 
 log = logging.getLogger(__name__)
 
-SEEN = "answers-seen.json"  # which signed answers have come, so that none is taken twice
-FLOWER = "flower"  # the folder of Flower's own files
-# What a silo may send at once, in bytes: for each trained number, as of four tensors of float32
-# (SCAFFOLD sends two, masks for secure sums take two); and for all else.
-WIDEST, ROOM = 16, 64 * 2**20
+SEEN = "answers-seen.json"  # the signed replies that have come; none is accepted twice
+FLOWER = "flower"  # the folder of Flower's files
+# The largest message of a silo has 16 bytes for each trained parameter, which is four tensors of
+# float32 (SCAFFOLD sends two, the masks of secure sums take two), and 64 MiB for everything else.
+BYTES_PER_PARAMETER, OTHER_BYTES = 16, 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the server listens, and the folder of keys by which silos and it know each other."""
+    """The address on which the server listens, and its kit: the folder of its and silos' keys."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -67,66 +66,71 @@ def serve(
     status_port: int | None = None,
     logs: LogFormat = LogFormat.TEXT,
 ) -> Path:
-    """Serve an experiment to its silos until it is done; its run folder, finished.
+    """Serve an experiment to its silos until it is finished; returns its run folder.
 
-    status_port: where on this machine /healthz and /metrics are.
+    status_port: the port on this machine for /healthz and /metrics.
     """
     home.refuse_missing()  # before the model is loaded
     refuse_missing(build_trackers(experiment))
-    _refuse_unfit(experiment)
-    _refuse_open(address)
-    kit, wanted = open_server(address.kit) if address.kit else None, experiment.participant_names
+    refuse_unfit(experiment)
+    refuse_open(address.host, address.kit)
+    kit, names = open_server(address.kit) if address.kit else None, experiment.participant_names
     if kit is not None:
-        _refuse_unknown(kit, wanted)
+        refuse_unknown(kit, names)
     refuse_busy(address.host, address.port)  # before the model is loaded
     folder = Path(experiment.output_dir or RUNS / experiment.name).expanduser()
     if execute.finished(folder):
         log.info("%s is finished; choose another output_dir for a new run", folder)
         return folder
-    watch = Watch(folder, experiment.rounds, wanted)
+    watch = Watch(folder, experiment.rounds, names)
     with console_lines(logs, watch.about), shown(status_port, watch.status), terminable():
         return _serve(experiment, address, kit, watch)
 
 
 def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watch: Watch) -> Path:
-    """Load what the server needs, and let the run go on in its folder."""
-    folder, wanted, held = watch.folder, experiment.participant_names, Resources()
+    """Load the model and the test rows, start Flower, and run the rounds in the run's folder."""
+    folder, resources = watch.folder, Resources()
     if (folder / "experiment.yaml").is_file():
-        held.compute_modes |= compute_modes_from_json(environment.follow(folder))
-    made = simulate(experiment, held, _unseen(experiment), only=())
-    journal = _journal(folder, made)
-    plan = experiment.deployment
-    most = ROOM + WIDEST * sum(each.numel() for each in made.learner.parameters().values())
+        resources.compute_modes |= compute_modes_from_json(environment.follow(folder))
+    simulation = simulate(experiment, resources, _server_dataset(experiment), only=())
+    journal = _journal(folder, simulation)
+    parameters = sum(tensor.numel() for tensor in simulation.learner.parameters().values())
+    largest = OTHER_BYTES + BYTES_PER_PARAMETER * parameters
+    names, deployment = watch.names, experiment.deployment
+    quorum = deployment.needed(len(names))
     with (
         closing(journal),
         log_file(folder, watch.about),
-        _engine(folder / FLOWER, address, kit, most) as engine,
+        _engine(folder / FLOWER, address, kit, largest) as engine,
     ):
-        sign, opened = _signed(kit, folder) if kit else (None, None)
-        envelopes = Envelopes(_envelope(folder, made), sign, opened, _adapters(made))
-        silos = RemoteClients(engine, wanted, envelopes, plan.needed(len(wanted)), plan.deadline)
+        sign, open_reply = _signatures(kit, folder) if kit else (None, None)
+        envelopes = Envelopes(
+            _envelope(folder, simulation), sign, open_reply, _adapter_sizes(simulation)
+        )
+        silos = RemoteClients(engine, names, envelopes, quorum, deployment.deadline)
         journal.ledger.run_id = envelopes.envelope.run
         watch.silos = silos
-        federation = _agreeing(silos) if kit is not None else silos
-        run = made.run(journal, federation)
+        transport = _agreement_relay(silos) if kit is not None else silos
+        run = simulation.run(journal, transport)
         with execute.stoppable() as stop:
             silos.stop = stop.is_set
-            return execute.go(made, run, stop, again="the same command")
+            return execute.go(simulation, run, stop, again="the same command")
 
 
-def _agreeing(silos: RemoteClients) -> Agreeing:
+def _agreement_relay(silos: RemoteClients) -> AgreementRelay:
     envelope = silos.envelopes.envelope
-    return Agreeing(silos, envelope.settings, run=envelope.run)
+    return AgreementRelay(silos, envelope.settings, run=envelope.run)
 
 
 @contextmanager
 def _engine(
-    folder: Path, address: Address, kit: ServerKit | None, most: int
+    folder: Path, address: Address, kit: ServerKit | None, largest: int
 ) -> Iterator[FlowerLink]:
+    """Flower's SuperLink, started. largest: bytes of the largest message that it accepts."""
     tls = Tls(*kit.certificates) if kit else None
     keys = [public.node for public in kit.silos.values()] if kit else []
     with listening() as listener:
-        engine = FlowerLink(folder, address.host, address.port, listener, tls, keys, most)
+        engine = FlowerLink(folder, address.host, address.port, listener, tls, keys, largest)
         try:
             engine.start()
             yield engine
@@ -134,162 +138,117 @@ def _engine(
             engine.stop()
 
 
-def _signed(kit: ServerKit, folder: Path) -> tuple[Sign, Open]:
-    """How letters are signed, and answers opened."""
-    out = Outbox(SERVER, kit.signing)
+def _signatures(kit: ServerKit, folder: Path) -> tuple[Sign, Open]:
+    """The functions that sign envelopes, and verify and open the silos' replies."""
+    outbox = Outbox(SERVER, kit.signing)
     inbox = Inbox(SERVER, "reply", kit.known, folder / SEEN)
 
     def sign(body: bytes, run: str, round: int, name: str) -> tuple[bytes, int]:
-        message, stamp = out.request(body, run, round, name)
+        message, stamp = outbox.request(body, run, round, name)
         return message, stamp.sequence
 
-    def opened(data: bytes, run: str) -> tuple[str, int, bytes]:
+    def open_reply(data: bytes, run: str) -> tuple[str, int, bytes]:
         try:
             stamp, body = inbox.open(data, run)
         except Untrusted as error:
             raise BadEnvelopeError(f"{error}.") from None
         return stamp.sender, stamp.sequence, body
 
-    return sign, opened
+    return sign, open_reply
 
 
-def _refuse_open(address: Address) -> None:
-    """Raise UserError for a server that others could reach, and that knows nobody."""
-    if address.kit is None and not is_loopback(address.host):
-        raise UserError(
-            f"{address.host} can be reached from other machines, and without a kit neither side "
-            "could tell who the other is; run `hanse kit init` and name it by --kit, or leave "
-            "--host out."
-        )
-
-
-def _refuse_unknown(kit: ServerKit, names: Sequence[str]) -> None:
-    """Raise UserError for silos that could not join."""
-    if unknown := [name for name in names if name not in kit.silos]:
-        raise UserError(
-            f"{', '.join(unknown)} of this experiment {'is' if len(unknown) == 1 else 'are'} not "
-            f"enrolled in {kit.folder}, which has {', '.join(kit.silos) or 'no silos'}; run `hanse "
-            "kit enrol` for each, or give the clients those names."
-        )
-
-
-def _refuse_unfit(experiment: Experiment) -> None:
-    """Raise UserError for what a deployment cannot have."""
-    data = experiment.data
-    if data.pooled:
-        raise UserError("data.pooled puts all rows in one place, which silos would not do.")
-    named = [split for split in (TEST, VALIDATION) if isinstance(getattr(data, split), str)]
-    if named and not experiment.brings_own_data:
-        raise UserError(
-            f"data.{named[0]} names a file, and every silo would need a copy of it beside that of "
-            "data.path; set how many rows to hold out, or give each silo a file of its own."
-        )
-    drawn = [data.test, data.validation]
-    if experiment.brings_own_data and any(size and not isinstance(size, str) for size in drawn):
-        raise UserError(
-            "every client has its own data here, so the server has no rows that it could hold "
-            "out; name files of its own in data.test and data.validation, or set them to 0 and let "
-            "each silo score its own rows: data.client_test."
-        )
-    labelled = build_objective(experiment).example_kind in ("label_words", "tags")
-    if experiment.brings_own_data and labelled and not data.labels:
-        raise UserError(
-            "the server sees no rows, so it cannot find their labels; write them down in "
-            "data.labels, such as {0: negative, 1: positive}."
-        )
-    loading.refuse_foreign(experiment)
-
-
-def _unseen(experiment: Experiment) -> FederatedDataset | None:
-    """The division if the silos have all rows; the server sees those of its own test files."""
+def _server_dataset(experiment: Experiment) -> FederatedDataset | None:
+    """The rows of the server's own test files; None if one file is divided among the silos."""
     if not experiment.brings_own_data:
         return None
     remarks = list(federated_dataset.unseen(experiment))
     validation, test = (
         source_rows.official(experiment.data, split, remarks.append) for split in (VALIDATION, TEST)
     )
-    found = source_rows.Gathered([], validation, test, None, remarks)
-    held = holdout.without(validation or [], test or []), test or []
-    digest = found.digest if found.every else ""
-    return FederatedDataset(*held, {}, {}, experiment.data.labels, digest, tuple(remarks))
+    rows = source_rows.Gathered([], validation, test, None, remarks)
+    held_out = holdout.without(validation or [], test or []), test or []
+    digest = rows.digest if rows.every else ""
+    return FederatedDataset(*held_out, {}, {}, experiment.data.labels, digest, tuple(remarks))
 
 
-def _journal(folder: Path, made: Simulation) -> Journal:
-    """The run folder's journal: a new one, or the one that was begun with the same settings."""
-    resolved = made.experiment.model_copy(update={"clients_per_pass": "off"}).resolved()
+def _journal(folder: Path, simulation: Simulation) -> Journal:
+    """The journal of the run folder: a new one, or that of a run with the same settings."""
+    resolved = simulation.experiment.model_copy(update={"clients_per_pass": "off"}).resolved()
     text = yaml_text.dump(resolved)
-    begun = folder / "experiment.yaml"
-    if (former := atomic_files.read(begun)) is None:
+    file = folder / "experiment.yaml"
+    if (former_text := atomic_files.read(file)) is None:
         journal = Journal.create(folder, text)
-        precision = {name: asdict(chosen) for name, chosen in made.resources.compute_modes.items()}
-        environment.note(folder, made.dataset.digest, None, precision)
-        federated_dataset.note(folder, made.dataset, made.experiment)
+        modes = {name: asdict(mode) for name, mode in simulation.resources.compute_modes.items()}
+        environment.note(folder, simulation.dataset.digest, None, modes)
+        federated_dataset.note(folder, simulation.dataset, simulation.experiment)
         log.info("run folder %s", folder)
         return journal
-    if former != text.encode():
-        values, _ = yaml_text.read(begun)
-        other = [key for key in resolved if values.get(key) != resolved[key]]
+    if former_text != text.encode():
+        values, _ = yaml_text.read(file)
+        changed = [key for key in resolved if values.get(key) != resolved[key]]
         raise UserError(
-            f"{folder} was begun with other settings ({', '.join(other) or 'as text'}); bring them "
-            "back to go on with it, or choose another output_dir."
+            f"{folder} has a run with other settings ({', '.join(changed) or 'as text'}); restore "
+            "them to resume it, or choose another output_dir."
         )
-    environment.same_data(folder, made.dataset.digest)
+    environment.same_data(folder, simulation.dataset.digest)
     log.info("going on with %s", folder)
     return Journal(folder)
 
 
 def _name(folder: Path) -> str:
-    """The name by which silos know a run; it stays the same over restarts."""
+    """The unique name of a run, which stays the same when the server is restarted."""
     file = folder / DEPLOYED
     if (name := atomic_files.read(file)) is None:
         atomic_files.write(file, name := secrets.token_hex(16).encode())
     return name.decode()
 
 
-def _envelope(folder: Path, made: Simulation) -> Envelope:
-    """What every silo is told: the settings, which rows are divided, how models compute."""
-    values = made.experiment.resolved()
+def _envelope(folder: Path, simulation: Simulation) -> Envelope:
+    """The envelope for all silos: settings, hash of the divided rows, model hash, precision."""
+    values = simulation.experiment.resolved()
     values |= {"output_dir": None, "report_to": [], "clients_per_pass": "off"}
-    if made.experiment.adapter.source is not None:  # a folder of this machine's
-        _refuse_afresh(made.experiment)
-        kinds = adapter_settings(made.experiment).kinds
+    if simulation.experiment.adapter.source is not None:  # a folder on this machine
+        _refuse_unsent(simulation.experiment)
+        kinds = adapter_settings(simulation.experiment).kinds
         values["adapter"] = {name_of(kind): asdict(kind) for kind in kinds}  # type: ignore[call-overload]
-    chosen = made.resources.compute_modes.get(made.experiment.model.compute_mode_key)
-    precision = json.dumps(asdict(chosen)) if chosen else ""
-    model = _shared_model(made.experiment)
-    return Envelope(_name(folder), yaml_text.dump(values), made.dataset.digest, model, precision)
+    mode = simulation.resources.compute_modes.get(simulation.experiment.model.compute_mode_key)
+    precision = json.dumps(asdict(mode)) if mode else ""
+    model = _shared_model(simulation.experiment)
+    return Envelope(
+        _name(folder), yaml_text.dump(values), simulation.dataset.digest, model, precision
+    )
 
 
-def _adapters(made: Simulation) -> dict[str, dict[str, float]]:
-    """The rank and the scaling of each client's adapter, as far as settings tell them."""
-    common = adapter_settings(made.experiment)
-    known = {}
-    for name in made.experiment.participant_names:
-        own = made.experiment.for_client(name).adapter.fresh
-        if own is None or own == common:
-            known[name] = (float(made.learner.rank), made.learner.scaling)
-        elif isinstance(own, Lora):
-            known[name] = (float(own.r), own.scaling)
-    return {name: dict(zip(NUMBERS, numbers, strict=True)) for name, numbers in known.items()}
+def _adapter_sizes(simulation: Simulation) -> dict[str, dict[str, float]]:
+    """The rank and the scaling of each client's adapter whose settings give them."""
+    common = adapter_settings(simulation.experiment)
+    sizes = {}
+    for name in simulation.experiment.participant_names:
+        adapter = simulation.experiment.for_client(name).adapter.fresh
+        if adapter is None or adapter == common:
+            sizes[name] = (float(simulation.learner.rank), simulation.learner.scaling)
+        elif isinstance(adapter, Lora):
+            sizes[name] = (float(adapter.r), adapter.scaling)
+    return {name: dict(zip(NUMBERS, numbers, strict=True)) for name, numbers in sizes.items()}
 
 
-def _refuse_afresh(experiment: Experiment) -> None:
-    """What silos are never sent could not begin as the adapter is."""
+def _refuse_unsent(experiment: Experiment) -> None:
+    """Raise UserError for adapter.from with an algorithm that sends silos only some tensors."""
     algorithm = build_algorithm(experiment)
     if algorithm.personalizes or algorithm.redraws:
         raise UserError(
-            f"with {type(algorithm).__name__} silos are never sent some tensors, which would begin "
-            f"afresh and not as in {experiment.adapter.source}; leave adapter.from out, or choose "
-            "an algorithm that sends all, such as fedavg."
+            f"with {type(algorithm).__name__} silos are never sent some tensors, which would not "
+            f"begin as in {experiment.adapter.source}; leave adapter.from out, or choose an "
+            "algorithm that sends all tensors, such as fedavg."
         )
 
 
 def _shared_model(experiment: Experiment) -> str:
-    """The hash of the base model that all clients have; empty if it lies not here, or they differ.
+    """The hash of the base model that all clients have.
 
-    What the server itself scores with is the experiment's own.
+    It is empty if their models differ, or if the model is not on this machine.
     """
-    own = (experiment.for_client(name).model for name in experiment.participant_names)
-    if {model.model_name_or_path for model in own} != {experiment.model.model_name_or_path}:
+    models = (experiment.for_client(name).model for name in experiment.participant_names)
+    if {model.model_name_or_path for model in models} != {experiment.model.model_name_or_path}:
         return ""
     return hash_of(experiment.model.model_name_or_path) or ""

@@ -1,4 +1,4 @@
-"""What a server knows of its run just now, as `status` shows it."""
+"""The state of a server's run, for /healthz, /metrics and the log."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,10 @@ from hanse.observability.metrics_endpoint import Figure, Status
 
 @dataclass
 class Watch:
-    """Looks at the run folder and at who is there.
+    """Reads a run's state from its folder and from the silos' connections.
 
-    names: of the silos that must come.
-    silos: none while the server still starts; it loads the model first.
+    names: the silos that take part.
+    silos: None while the server still loads the model.
     """
 
     folder: Path
@@ -28,14 +28,14 @@ class Watch:
     silos: RemoteClients | None = None
 
     def about(self) -> dict[str, Any]:
-        """Of which run and round a log line is."""
+        """The run and the round that a log line names."""
         if self.silos is None:
             return {"run": "", "round": 0}
         envelopes = self.silos.envelopes
         return {"run": envelopes.envelope.run, "round": envelopes.round}
 
     def status(self) -> Status:
-        """All of it; it is well while the run goes on, although it may be waiting for silos."""
+        """The whole state; it is healthy even while the run waits for silos."""
         rounds, _ = readable_lines(self.folder / ROUNDS, RoundRecord)
         known = self.silos.roster.clients.values() if self.silos else map(RemoteClient, self.names)
         clients = [*known]
@@ -60,30 +60,30 @@ class Watch:
     def _progress(self, rounds: Sequence[RoundRecord]) -> Iterator[Figure]:
         done = rounds[-1].round if rounds else 0
         yield Figure("hanse_round", "The last round that is saved", done, {})
-        yield Figure("hanse_rounds", "How many rounds the run has", self.rounds, {})
-        said = "Whether too few silos are there for a round"
-        yield Figure("hanse_paused", said, self._paused, {})
-        for way in ("down", "up"):
-            total = sum(getattr(record.bytes, way) for record in rounds)
-            yield Figure("hanse_bytes", "Bytes of messages", total, {"direction": way}, True)
+        yield Figure("hanse_rounds", "The number of rounds of the run", self.rounds, {})
+        paused = "1 if too few silos are connected for a round"
+        yield Figure("hanse_paused", paused, self._paused, {})
+        for direction in ("down", "up"):
+            total = sum(getattr(record.bytes, direction) for record in rounds)
+            yield Figure("hanse_bytes", "Bytes of messages", total, {"direction": direction}, True)
         spent: dict[str, float] = {}
         for record in rounds:
-            for what, seconds in record.seconds.items():
-                spent[what] = spent.get(what, 0.0) + seconds
-        for what, seconds in spent.items():
-            yield Figure("hanse_seconds", "Where time went", seconds, {"part": what}, True)
+            for part, seconds in record.seconds.items():
+                spent[part] = spent.get(part, 0.0) + seconds
+        for part, seconds in spent.items():
+            yield Figure("hanse_seconds", "Seconds spent in a part", seconds, {"part": part}, True)
         ledger, _ = readable_lines(self.folder / LEDGER, ClientRecord)
         late = sum(reply.late is not None for reply in ledger)
-        yield Figure("hanse_late_answers", "Answers that came too late or twice", late, {}, True)
+        yield Figure("hanse_late_answers", "Replies that came too late or twice", late, {}, True)
         failed = sum(bool(reply.error) for reply in ledger)
-        yield Figure("hanse_failed_answers", "Answers that were no updates", failed, {}, True)
+        yield Figure("hanse_failed_answers", "Replies without an update", failed, {}, True)
 
 
 def _connections(clients: Sequence[RemoteClient], now: float) -> Iterator[Figure]:
     for client in clients:
         label = {"silo": client.name}
         connected = client.node is not None
-        yield Figure("hanse_silo_connected", "Whether a silo is there", connected, label)
+        yield Figure("hanse_silo_connected", "1 if the silo is connected", connected, label)
         if client.seen_at is not None:
             ago = now - client.seen_at
-            yield Figure("hanse_silo_seen_seconds", "Since it last said anything", ago, label)
+            yield Figure("hanse_silo_seen_seconds", "Seconds since its last reply", ago, label)

@@ -1,4 +1,4 @@
-"""When the server asks again: hellos to nodes, and pauses of a round that got too few updates."""
+"""Timers of the next hello to each node, and of the pauses of a round with too few updates."""
 
 import math
 from collections import Counter
@@ -19,7 +19,7 @@ def doubled(first: float, times: int, most: float) -> float:
 
 @dataclass
 class NodeTimers:
-    """When each connected node is sent its next hello.
+    """The time of the next hello to each connected node.
 
     due: by node, the time of its next hello; infinity for a node that has answered.
     refusals: by node, how many of its answers were refused since the last good one.
@@ -76,7 +76,7 @@ class NodeTimers:
 
 @dataclass
 class RoundPauses:
-    """How long a round waits before all of its silos are asked again, longer each time."""
+    """The pauses of a round before all of its silos are asked again, each longer than the last."""
 
     counts: Counter[int] = field(default_factory=Counter)  # by round
 

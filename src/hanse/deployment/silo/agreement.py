@@ -187,12 +187,12 @@ class AgreementMember:
 
 
 def stated(statement: bytes) -> Sent | None:
-    """What a statement says, whoever made it; None if it is none."""
+    """The content of a statement, without a check of its signature; None if it cannot be read."""
     try:
-        layout, whole = json_text.parse(unverified(statement))
+        layout, digest = json_text.parse(unverified(statement))
     except (Untrusted, ValueError, TypeError, RecursionError):
         return None
-    return Sent(str(layout), str(whole))
+    return Sent(str(layout), str(digest))
 
 
 def content(statement: Tensor) -> bytes | None:

@@ -112,7 +112,7 @@ class SiloSettings(SettingsModel):
 
     @property
     def loopback(self) -> bool:
-        """Whether the server is on this machine."""
+        """True if the server is on this machine."""
         return is_loopback(self.host)
 
 

@@ -206,7 +206,7 @@ class SiloWorker:
         return {"run": self._run, "round": self._round, "silo": self.silo.name}
 
     def figures(self) -> Iterator[Figure]:
-        """What the worker has done since it was started."""
+        """Figures on the worker's requests, refusals and memory since its start."""
         yield Figure("hanse_round", "The round of the last request", self._round, {})
         for kind, count in dict(self.requests).items():
             yield Figure("hanse_requests", "Answered requests", count, {"kind": kind}, True)

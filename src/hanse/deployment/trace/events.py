@@ -1,4 +1,4 @@
-"""Events of one round, and the log lines from which they are read."""
+"""The events of a round, and the reading of log lines into events."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,7 +23,7 @@ class TraceEvent:
     time: seconds since 1970 by the clock of its machine; None if no file says when.
     machine: "server", or the name of the silo that wrote it.
     event: one word, such as sent, received, refused, trained, encoded, replied, counted, committed.
-    client, request_id: whom and which request it concerns; empty if it concerns the whole round.
+    client, request_id: the client and the request; empty for an event of the whole round.
     """
 
     time: float | None
@@ -36,11 +36,11 @@ class TraceEvent:
 
 @dataclass
 class FolderTrace:
-    """What one folder holds of a round.
+    """The part of a round that one folder holds.
 
     run: the first characters of the run's name. clients: those that were asked, or answered.
     counted: the clients whose updates are in the model; committed: when the round was saved.
-    missing: sentences on what is not here.
+    missing: sentences on the facts that this folder does not hold.
     """
 
     folder: Path

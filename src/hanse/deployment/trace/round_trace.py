@@ -1,4 +1,4 @@
-"""One round put together from the folders on this machine: the server's, silos', or both."""
+"""Put one round together from folders on this machine: the server's, a silo's, or both."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class RoundTrace:
 
 
 def trace(folders: Sequence[Path], round: int, client: str = "", run: str = "") -> RoundTrace:
-    """Put a round together.
+    """Put the events of a round together, in order of time.
 
     folders: run folders and silos' states, of one run.
     client: show the events of this client only. run: the run's name, or its first characters.
@@ -89,7 +89,7 @@ def _parts(folders: Sequence[Path], round: int, run: str) -> list[FolderTrace]:
 
 
 def _is_silo(folder: Path) -> bool:
-    """Whether a folder is a silo's state; raises UserError if it is no run folder either."""
+    """Return true for a silo's state; raises UserError if the folder is no run folder either."""
     if (folder / "experiment.yaml").is_file():
         return False
     if (folder / FILE).is_file() or (folder / silo_state.REFUSALS).is_file():
@@ -101,11 +101,11 @@ def _is_silo(folder: Path) -> bool:
 
 
 def _nothing(folder: Path, round: int, run: str) -> str:
-    """Why there is no trace: which rounds the folder has, and refusals that concern no request."""
+    """The message for a missing trace: the folder's rounds, and refusals without a request."""
     known = (silo_state if _is_silo(folder) else run_folder).rounds(folder)
     has = f"it has {_ranges(known)}" if known else "its logs name no round"
-    which = f" of run {run}" if run else ""
-    sentence = f"{folder} holds nothing of round {round}{which}; {has}."
+    of_run = f" of run {run}" if run else ""
+    sentence = f"{folder} holds nothing of round {round}{of_run}; {has}."
     refusals = silo_state.refusals_without_request(folder, run) if _is_silo(folder) else []
     if refusals:
         last = refusals[-1]
@@ -120,7 +120,7 @@ def _ranges(rounds: list[int]) -> str:
 
 
 def _elsewhere(parts: list[FolderTrace], round: int) -> list[str]:
-    """Which parts lie on other machines, and the command that shows them there."""
+    """Sentences on parts that lie on other machines, with the command that shows them there."""
     run, machines = parts[0].run, {part.machine for part in parts}
     if run == SIMULATED:
         return []
@@ -145,6 +145,8 @@ def _of_client(trace: RoundTrace, client: str, parts: list[FolderTrace]) -> Roun
     if client not in clients:
         raise UserError(f"round {trace.round} has no client {client}; it has {', '.join(clients)}.")
     events = tuple(event for event in trace.events if event.client in (client, ""))
-    others = {name for name in clients if name != client}
-    missing = (line for line in trace.missing if not any(f"{name} " in line for name in others))
+    other_clients = {name for name in clients if name != client}
+    missing = (
+        line for line in trace.missing if not any(f"{name} " in line for name in other_clients)
+    )
     return replace(trace, events=events, missing=tuple(missing))

@@ -86,7 +86,7 @@ def _from_ledger(lines: list[Line], part: FolderTrace) -> list[TraceEvent]:
 
 
 def _add_commit(part: FolderTrace, lines: list[Line]) -> None:
-    """Add which updates were counted, and when the round was committed."""
+    """Add the events of counted updates and of the commit."""
     if not lines:
         part.missing.append(
             "the round is not committed: its updates are not in the model, and the server asks "
