@@ -93,8 +93,8 @@ def _mine(offered: Experiment, silo: SiloSettings) -> dict[str, Any]:
     places. Only the path of the rows stays in `clients`, which shows that each client brings its
     own; if one file is divided among all, `silo.yaml` names this silo's copy of it.
     """
-    own, safe = _told_of(silo.name, offered), _safe(offered, silo.policy)
-    rows = _rows(offered, own.pop("data", {}), silo)
+    changes, safe = _client_settings(silo.name, offered), _safe(offered, silo.policy)
+    rows = _rows(offered, changes.pop("data", {}), silo)
     if offered.brings_own_data:
         safe = safe.model_copy(update={"participants": None})
     else:
@@ -108,7 +108,7 @@ def _mine(offered: Experiment, silo: SiloSettings) -> dict[str, Any]:
                 f"{silo.name} has data.client_test of its own, but here one file is divided among "
                 "all silos, which hold out alike; leave it out."
             )
-    values = overrides.merge(safe.resolved(), own)
+    values = overrides.merge(safe.resolved(), changes)
     values["data"] |= rows
     if offered.brings_own_data:  # the server's test rows and their files do not concern this silo
         values["data"] |= {"test": 0, "validation": 0}
@@ -171,18 +171,19 @@ def _replaced(experiment: Experiment, kind: PartKind, specs: list[Spec]) -> Expe
     return experiment.model_copy(update=update)
 
 
-def _told_of(name: str, offered: Experiment) -> dict[str, Any]:
+def _client_settings(name: str, offered: Experiment) -> dict[str, Any]:
     """The server's settings for this client, among those in which clients may differ."""
-    over = {key: own for key, own in offered.clients.get(name, {}).items() if key in OVERRIDABLE}
+    settings = offered.clients.get(name, {})
+    over = {key: value for key, value in settings.items() if key in OVERRIDABLE}
     for key in {*over} - {"adapter"}:  # which may be a name alone
         if not isinstance(over[key], dict):
             raise JobRefusedError(
                 f"{PLACE} has clients.{name}.{key} {over[key]!r:.80}, which is no section."
             )
     if "data" in over:
-        kept = ("columns", "filter", "template", "client_test")
-        over["data"] = {key: own for key, own in over["data"].items() if key in kept}
-    return {key: dict(own) if isinstance(own, dict) else own for key, own in over.items()}
+        allowed = ("columns", "filter", "template", "client_test")
+        over["data"] = {key: value for key, value in over["data"].items() if key in allowed}
+    return {key: dict(value) if isinstance(value, dict) else value for key, value in over.items()}
 
 
 def _parsed(text: str) -> yaml_text.Values:

@@ -236,8 +236,8 @@ def _endpoint(
             f"the rows of {silo.name} are not those that the server divides among its silos; bring "
             "the same file, or give each silo its own in the experiment's clients."
         )
-    mine = replace(division, validation=[], test=[])
-    simulation = simulate(experiment, resources, mine, only=(silo.name,))
+    training_rows = replace(division, validation=[], test=[])
+    simulation = simulate(experiment, resources, training_rows, only=(silo.name,))
     for remark in simulation.dataset.remarks:
         log.warning("%s", remark)
     memories = silo.state / "runs" / envelope.run
