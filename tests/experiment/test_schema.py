@@ -135,6 +135,26 @@ def test_parts_are_found_beside_the_experiment(
     assert [type(t).__name__ for t in build_tasks(experiment).values()] == ["MyPerplexity"]
 
 
+@pytest.mark.parametrize(
+    ("module", "role", "setting"),
+    [
+        ("learners.objectives.sft", "Sft", "objective=mine.py:Mine"),
+        ("evaluation.perplexity", "Perplexity", "evaluation.tasks=[mine.py:Mine]"),
+    ],
+)
+def test_a_part_with_an_unknown_kind_of_examples_is_refused(
+    tmp_path: Path, module: str, role: str, setting: str
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        f"from hanse.{module} import {role}\n"
+        f"@dataclass(frozen=True)\nclass Mine({role}):\n    example_kind = 'pictures'\n"
+    )
+    message = "Mine declares example_kind = 'pictures', but the kinds of examples are tokens, "
+    with pytest.raises(UserError, match=message):
+        load(written(tmp_path, SMALL), [setting])
+
+
 def test_any_file_name_will_do_and_any_path(tmp_path: Path) -> None:
     (tmp_path / "my experiment (2).yaml").write_text(SMALL)
     assert load(tmp_path / "my experiment (2).yaml").name == "my-experiment-2-"

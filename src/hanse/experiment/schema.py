@@ -199,6 +199,7 @@ def build_aggregator(experiment: Experiment) -> "aggregator.Aggregator":
 def build_objective(experiment: Experiment) -> "learner.Objective":
     """Build the objective: the loss that clients minimize."""
     part: learner.Objective = OBJECTIVE.build(experiment.objective)
+    _check_example_kind(spec_name(experiment.objective), part)
     return part
 
 
@@ -214,6 +215,8 @@ def build_tasks(experiment: Experiment) -> "dict[str, task.Task]":
     if specs is None:
         specs = [DEFAULT_TASK[build_objective(experiment).example_kind]]
     tasks: dict[str, task.Task] = _build_all(TASK, specs)
+    for name, part in tasks.items():
+        _check_example_kind(name, part)
     if len({part.example_kind for part in tasks.values()}) > 1:
         raise UserError(
             f"the tasks {', '.join(tasks)} need examples of different kinds; "
@@ -233,3 +236,12 @@ def _build_all(kind: PartKind, specs: list[Spec]) -> dict[str, Any]:
     if len(parts) < len(specs):
         raise UserError(f"{kind.setting} names a {kind.noun} twice; it has {', '.join(parts)}.")
     return parts
+
+
+def _check_example_kind(name: str, part: "learner.Objective | task.Task") -> None:
+    """Raise UserError for a part that declares a kind of examples that no row becomes."""
+    if part.example_kind not in DEFAULT_TASK:
+        raise UserError(
+            f"{name} declares example_kind = {part.example_kind!r}, but the kinds of examples are "
+            f"{', '.join(DEFAULT_TASK)}."
+        )
