@@ -1,5 +1,6 @@
 """Tiny models and data, and the command line in this process."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,14 @@ LIMIT, LIMIT_END_TO_END = 300.0, 1200.0
 
 
 def pytest_configure() -> None:
-    """Measure the machine once, before there are workers."""
+    """Measure the machine once, before there are workers; let tests send Ctrl-C.
+
+    A shell lets what it starts in the background of a script ignore Ctrl-C, and so would all that
+    the tests start.
+    """
     slowness()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

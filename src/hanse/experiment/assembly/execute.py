@@ -108,9 +108,14 @@ def reserved(output_dir: str | None, name: str) -> AbstractContextManager[Claim]
 
 @contextmanager
 def stoppable() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second Ctrl-C stops at once."""
+    """An event that the first Ctrl-C sets; the second Ctrl-C stops at once.
+
+    Only the main thread can do this. A process that was started to ignore Ctrl-C, as a shell starts
+    those in the background of a script, goes on ignoring it.
+    """
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield stop
         return
 
