@@ -14,6 +14,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -48,6 +50,18 @@ def _tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     )
 
 
+def _save(
+    folder: Path,
+    model: type[PreTrainedModel],
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Save a random model, always the same one, with its tokenizer."""
+    torch.manual_seed(0)
+    model(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def save_llama(folder: Path, texts: Sequence[str] = WORDS) -> None:
     """Save a random Llama: 2 layers, hidden size 32."""
     tokenizer = _tokenizer(texts)
@@ -64,9 +78,7 @@ def save_llama(folder: Path, texts: Sequence[str] = WORDS) -> None:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
     )
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _save(folder, LlamaForCausalLM, config, tokenizer)
 
 
 def save_gpt2(folder: Path) -> None:
@@ -85,9 +97,7 @@ def save_gpt2(folder: Path) -> None:
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=tokenizer.eos_token_id,
     )
-    torch.manual_seed(0)
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _save(folder, GPT2LMHeadModel, config, tokenizer)
 
 
 def save_bert(folder: Path, texts: Sequence[str] = WORDS) -> None:
@@ -102,9 +112,7 @@ def save_bert(folder: Path, texts: Sequence[str] = WORDS) -> None:
         max_position_embeddings=256,
         initializer_range=0.2,
     )
-    torch.manual_seed(0)
-    BertModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _save(folder, BertModel, config, tokenizer)
 
 
 def _closing_tokenizer() -> PreTrainedTokenizerFast:
@@ -133,9 +141,7 @@ def save_t5(folder: Path) -> None:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    torch.manual_seed(0)
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _save(folder, T5ForConditionalGeneration, config, tokenizer)
 
 
 def save_bart(folder: Path) -> None:
@@ -158,6 +164,4 @@ def save_bart(folder: Path) -> None:
         bos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    torch.manual_seed(0)
-    BartForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _save(folder, BartForConditionalGeneration, config, tokenizer)

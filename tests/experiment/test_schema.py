@@ -135,6 +135,13 @@ def test_parts_are_found_beside_the_experiment(
     assert [type(t).__name__ for t in build_tasks(experiment).values()] == ["MyPerplexity"]
 
 
+def test_a_copy_takes_no_setting_that_does_not_exist(tmp_path: Path) -> None:
+    experiment = load(written(tmp_path, SMALL))
+    assert experiment.model_copy(update={"rounds": 7}).rounds == 7
+    with pytest.raises(KeyError, match="Experiment has no setting cohort"):
+        experiment.model_copy(update={"cohort": 1})
+
+
 @pytest.mark.parametrize(
     ("module", "role", "setting"),
     [

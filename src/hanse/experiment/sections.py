@@ -1,7 +1,8 @@
 """Sections of an experiment that concern no model: rows, evaluation, deployment."""
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,6 +21,12 @@ class SettingsModel(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
     )
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values; raises KeyError for a setting that does not exist."""
+        if unknown := (update or {}).keys() - type(self).model_fields.keys():
+            raise KeyError(f"{type(self).__name__} has no setting {', '.join(sorted(unknown))}")
+        return super().model_copy(update=update, deep=deep)
 
 
 class Data(SettingsModel):
