@@ -37,13 +37,7 @@ def compare(
     trusted: true if all code that the run names may run; see `loading.load_left`.
     Raises UserError if the folder is no finished run, or if there are no rows to score.
     """
-    if not (run / "experiment.yaml").is_file():
-        raise UserError(f"{run} is no run folder: it has no experiment.yaml.")
-    trained = trained_adapter.find(run, overrides, trusted)
-    if trained.rounds is not None:
-        raise UserError(
-            f"{run} has no finished adapter; run `hanse resume {run}` first, or name another run."
-        )
+    trained = _finished(run, overrides, trusted)
     experiment, resources = trained.experiment, Resources()
     rows = _rows(run, experiment, data, split)
     tasks = build_tasks(experiment)
@@ -65,6 +59,18 @@ def compare(
         adapted = task.evaluate(learner, split)
         result[name] = Comparison(base, adapted, paired(adapted.items, base.items))
     return result
+
+
+def _finished(run: Path, overrides: Iterable[str], trusted: bool) -> trained_adapter.Trained:
+    """The adapter of a finished run; raises UserError for any other folder."""
+    if not (run / "experiment.yaml").is_file():
+        raise UserError(f"{run} is no run folder: it has no experiment.yaml.")
+    trained = trained_adapter.find(run, overrides, trusted)
+    if trained.rounds is not None:
+        raise UserError(
+            f"{run} has no finished adapter; run `hanse resume {run}` first, or name another run."
+        )
+    return trained
 
 
 def _rows(run: Path, experiment: Experiment, data: str | None, split: str) -> list[Row]:
