@@ -18,9 +18,9 @@ PREVIEW = """
 import json, sys
 from pathlib import Path
 from hanse.experiment.loading import load
-from hanse.planning.estimate import preview
+from hanse.planning.preview.estimate import preview
 found = preview(load(Path(sys.argv[1]), sys.argv[2:]))
-size = sum(found.down.values()) + sum(found.up.values())
+size = sum(traffic.down + traffic.up for traffic in found.traffic.values())
 print(json.dumps({"seconds": found.seconds, "memory": found.memory, "bytes": size}))
 """
 

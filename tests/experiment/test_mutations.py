@@ -15,8 +15,8 @@ from hanse.data.sources import corpora
 from hanse.experiment import loading
 from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.schema import Experiment
-from hanse.planning import estimate
 from hanse.planning.first_experiment.start import start
+from hanse.planning.preview import estimate
 from samples import ROOT, reviews, write_lines
 
 MUTANTS = 320

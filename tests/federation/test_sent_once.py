@@ -23,7 +23,7 @@ from hanse.learners.adapters.peft import Peft
 from hanse.learners.injection.tuners import lora_xs
 from hanse.learners.load import load as load_model
 from hanse.learners.models.settings import BaseModelSettings
-from hanse.planning.estimate import preview
+from hanse.planning.preview.estimate import preview
 from hanse.serving import trained_adapter
 from hanse.simulation import run as simulation
 from hanse.simulation.in_process import in_process
@@ -100,8 +100,8 @@ def test_check_predicts_what_is_sent_once(experiment_file: Path, adapter: str) -
     for row in read_ledger(folder):
         if row.kind == "train":
             once = found.once if row.round == 1 else 0
-            assert row.down == found.down[row.client] + once
-            assert row.up == found.up[row.client]
+            assert row.down == found.traffic[row.client].down + once
+            assert row.up == found.traffic[row.client].up
 
 
 def test_a_run_goes_on_with_the_factors_that_it_began_with(

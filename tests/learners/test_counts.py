@@ -43,7 +43,7 @@ from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.inject import attach
-from hanse.planning.estimate import traffic
+from hanse.planning.preview.traffic import traffic
 from hanse.randomness import RoundContext
 
 GPT2 = GPT2Config()
@@ -227,7 +227,7 @@ def test_what_hanse_check_says_of_their_traffic(
     payload = 4 * sum(parameter.numel() for parameter in trained.values())
     numbers = ("round", "last_counted_round"), ("round", "weight", "keeps_memory", "update/loss")
     for message, size, own in zip(
-        (exchange.encoded("train", "silo"), reply), sizes, numbers, strict=True
+        (exchange.encoded("train", "silo"), reply), (sizes.down, sizes.up), numbers, strict=True
     ):
         header = 8 + int.from_bytes(message.pack()[:8], "little")
         assert size == header + 8 * len(own) + payload

@@ -9,7 +9,7 @@ import pytest
 from hanse.errors import UserError
 from hanse.experiment.loading import load
 from hanse.journal import run_folder
-from hanse.planning.estimate import preview
+from hanse.planning.preview.estimate import preview
 from hanse.serving import evaluate
 from hanse.simulation import run as simulation
 from samples import ROOT, reviews, write_lines
@@ -171,8 +171,8 @@ def test_check_predicts_bytes_exactly(experiment_file: Path) -> None:
     folder = _run(experiment_file)
     for row in run_folder.read_ledger(folder):
         if row.kind == "train":
-            assert row.down == found.down[row.client]
-            assert row.up == found.up[row.client]
+            assert row.down == found.traffic[row.client].down
+            assert row.up == found.traffic[row.client].up
     assert found.table.clients.keys() == {"silo-1", "silo-2", "silo-3"}
     assert found.table.labels == ("negative", "positive")
     assert ("".join(p for p, learned in found.example if learned)).strip() in found.table.labels

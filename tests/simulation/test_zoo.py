@@ -19,7 +19,7 @@ from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
 from hanse.federation.messages import Reply, Request
 from hanse.journal import run_folder
-from hanse.planning import estimate
+from hanse.planning.preview import estimate
 from hanse.serving.trained_adapter import find
 from hanse.simulation import run as simulation
 from hanse.tensors.low_rank import layers

@@ -12,7 +12,7 @@ from hanse.lazy_imports import lazy_imports
 with lazy_imports():
     from hanse.cli import row_table
     from hanse.experiment.assembly import federated_dataset
-    from hanse.planning import estimate
+    from hanse.planning.preview import estimate
 
 
 def check(file: File, overrides: Overrides = None, trust: Trust = False) -> None:
@@ -27,13 +27,14 @@ def check(file: File, overrides: Overrides = None, trust: Trust = False) -> None
     console.print(
         f"\ntrained    {preview.trained:,} of {preview.total:,} parameters ({share:.3f} %)"
     )
-    down, up = (_between(list(sizes.values())) for sizes in (preview.down, preview.up))
+    sizes = preview.traffic.values()
+    down, up = _between([size.down for size in sizes]), _between([size.up for size in sizes])
     console.print(f"a client   {down} bytes down and {up} bytes up in each round")
     if preview.once:
         console.print(f"           {preview.once:,} bytes more down the first time: what is frozen")
-    size = (sum(preview.down.values()) + sum(preview.up.values())) / len(preview.down)
-    of = f"{preview.clients_a_round} of {len(preview.down)} clients"
-    console.print(f"a round    {preview.clients_a_round * size:,.0f} bytes with {of}")
+    mean = sum(size.down + size.up for size in sizes) / len(sizes)
+    of = f"{preview.clients_a_round} of {len(sizes)} clients"
+    console.print(f"a round    {preview.clients_a_round * mean:,.0f} bytes with {of}")
     memory = f"{preview.memory / 1e9:.1f} GB of memory ({preview.available / 1e9:.1f} GB available)"
     console.print(f"the run    about {preview.seconds:,.0f} s, {memory}")
 

@@ -1,0 +1,91 @@
+"""A preview of a run: data, bytes, time and memory, from a few real steps: `hanse check`."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from hanse.data.formats.row import Reading
+from hanse.data.tokenization import render
+from hanse.experiment.assembly import federated_dataset
+from hanse.experiment.assembly.assemble import Simulation, simulate
+from hanse.experiment.schema import Experiment, build_trackers
+from hanse.federation.client_sampling import sample
+from hanse.federation.round import open_round
+from hanse.federation.run import Run
+from hanse.federation.server import start
+from hanse.journal.records import DivisionRecord
+from hanse.journal.run_folder import Journal
+from hanse.journal.tracking import refuse_missing
+from hanse.observability.memory import available_memory, peak_memory
+from hanse.planning.preview import data_formats, row_lengths
+from hanse.planning.preview.row_lengths import Lengths
+from hanse.planning.preview.scoring_time import scoring_seconds
+from hanse.planning.preview.traffic import Traffic, constants_size, round_traffic
+from hanse.planning.preview.training_time import probe_clients, training_seconds
+from hanse.randomness import RoundContext
+from hanse.simulation.in_process import in_process
+
+
+@dataclass(frozen=True)
+class Preview:
+    """All that `hanse check` shows."""
+
+    readings: list[tuple[str, Reading]]  # how the columns of each data source were read
+    example: list[tuple[str, bool]]  # pieces of the first training example; True: learned
+    lengths: Lengths
+    table: DivisionRecord  # who holds which rows
+    trained: int  # parameters
+    total: int  # parameters of the base model
+    traffic: dict[str, Traffic]  # bytes of a round, by client
+    once: int  # bytes more of the first request to a client: the adapter's constants
+    clients_a_round: int
+    seconds: float  # of the whole run, after the model is loaded
+    memory: int  # bytes at the peak
+    available: int  # bytes that this process might have used
+
+
+def preview(experiment: Experiment) -> Preview:
+    """Load everything, train a few steps and score a few rows in a folder that is then removed."""
+    refuse_missing(build_trackers(experiment))
+    available = peak_memory() + available_memory()
+    simulation = simulate(experiment)
+    with tempfile.TemporaryDirectory(prefix="hanse-check-") as folder:
+        journal = Journal(Path(folder))
+        try:
+            clients = in_process(simulation, Path(folder))
+            run = simulation.run(journal, clients)
+            return _measured(simulation, run, Path(folder), available)
+        finally:
+            journal.close()
+
+
+def _measured(simulation: Simulation, run: Run, folder: Path, available: int) -> Preview:
+    """Measure everything on a simulation's parts; available: bytes of memory at the start."""
+    settings, learner = simulation.experiment, simulation.learner
+    profiles = {profile.name: profile for profile in simulation.profiles}
+    exchange = open_round(run, 1, start(run, profiles), profiles)
+    chosen = len(sample(profiles, settings.fraction_train, RoundContext(settings.seed, 1)))
+    once = constants_size(exchange)
+    # The clients here find the constants in the server's own folder.
+    exchange.server_state.holding.update(profiles)
+    probes = probe_clients(simulation, exchange, folder)
+    rounds = settings.rounds * chosen / len(profiles)  # of one client, on average
+    training = sum(
+        training_seconds(simulation.clients[name], probe, rounds) for name, probe in probes.items()
+    )
+    return Preview(
+        readings=data_formats.readings(settings),
+        example=render.show(
+            simulation.clients[next(iter(probes))].examples["train"][0], learner.backbone.tokenizer
+        ),
+        lengths=row_lengths.measure(simulation),
+        table=federated_dataset.table(simulation.dataset, settings),
+        trained=sum(p.numel() for p in learner.parameters().values()),
+        total=learner.backbone.weights,
+        traffic=round_traffic(exchange, {name: probe.reply for name, probe in probes.items()}),
+        once=once,
+        clients_a_round=chosen,
+        seconds=training + scoring_seconds(simulation, run),
+        memory=peak_memory(),
+        available=available,
+    )

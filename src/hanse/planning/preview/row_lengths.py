@@ -1,0 +1,38 @@
+"""The lengths of the training examples in tokens, and the share of them that is cut."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hanse.experiment.assembly.assemble import Simulation
+from hanse.experiment.assembly.resources import examples
+from hanse.experiment.schema import build_objective
+
+MEASURED = 1000  # rows whose length in tokens is counted
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the training examples before cutting, and the share of them that is cut."""
+
+    mean: float
+    most: float  # 95 % are no longer
+    limit: int  # max_length
+    cut: float
+
+
+def measure(simulation: Simulation) -> Lengths:
+    """The lengths of the training examples with these settings, from a part of the rows."""
+    settings, learner = simulation.experiment, simulation.learner
+    rows = [row for name in settings.client_names for row in simulation.dataset.train[name]]
+    rows = rows[:: max(1, len(rows) // MEASURED)]
+    labels, example_kind = simulation.dataset.labels, build_objective(settings).example_kind
+    cut = examples(settings, rows, labels, example_kind, learner.backbone)
+    whole = examples(settings, rows, labels, example_kind, learner.backbone, whole=True)
+    sizes = np.array([len(example) for example in whole])
+    return Lengths(
+        mean=float(sizes.mean()),
+        most=float(np.quantile(sizes, 0.95)),
+        limit=learner.backbone.max_length(settings.model.max_length),
+        cut=float(np.mean([len(a) < len(b) for a, b in zip(cut, whole, strict=True)])),
+    )

@@ -1,0 +1,65 @@
+"""The data that hanse check shows: how they were read, how long they are."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.loading import load
+from hanse.planning.preview import estimate
+from samples import reviews, write_lines
+
+
+@pytest.mark.parametrize("limit", [12, 18, 64])
+def test_lengths_are_those_before_the_cut(
+    experiment_file: Path, tiny_llama: Path, limit: int
+) -> None:
+    experiment = load(experiment_file, [f"model.max_length={limit}", "data.client_test=0"])
+    found = estimate.preview(experiment).lengths
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    answer = max(len(tokenizer(f" {word}")["input_ids"]) for word in ("negative", "positive"))
+    sizes = sorted(
+        len(tokenizer(f"Review: {row.text}\nSentiment:")["input_ids"])
+        for rows in divide(experiment).train.values()
+        for row in rows
+    )
+    assert len(sizes) == 110
+    assert found.mean == pytest.approx(sum(sizes) / 110)
+    assert sizes[int(0.95 * 109)] <= found.most <= sizes[int(0.95 * 109) + 1]
+    assert found.limit == limit
+    assert found.cut == sum(size > limit - answer for size in sizes) / 110
+
+
+def test_an_encoders_texts_are_cut_where_they_are_too_long(
+    experiment_file: Path, tiny_llama: Path, tiny_bert: Path
+) -> None:
+    text = experiment_file.read_text().replace(str(tiny_llama), str(tiny_bert))
+    experiment_file.write_text(text)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    words = ["adapter.lora.target_modules=[query]", "data.client_test=0"]
+    for limit in (8, 64):
+        experiment = load(experiment_file, [*words, f"model.max_length={limit}"])
+        found = estimate.preview(experiment)
+        sizes = [
+            len(tokenizer(row.text)["input_ids"])
+            for rows in divide(experiment).train.values()
+            for row in rows
+        ]
+        assert found.lengths.cut == sum(size > limit for size in sizes) / 110
+        assert found.example[-1][0] in (" → negative", " → positive")
+
+
+def test_readings_say_what_the_columns_were_taken_for(
+    experiment_file: Path, review_file: Path, tmp_path: Path
+) -> None:
+    [(path, reading)] = estimate.preview(load(experiment_file)).readings
+    assert path == str(review_file)
+    assert (reading.kind, reading.columns) == ("labelled", {"text": "text", "label": "label"})
+    odd = [{"body": row["text"], "verdict": row["label"]} for row in reviews(80)]
+    files = [write_lines(tmp_path / f"{name}.jsonl", odd) for name in ("north", "south")]
+    words = [f"clients.{file.stem}.data.path={file}" for file in files]
+    words += ["data.columns={text: body, label: verdict}", "data.path=none"]
+    found = estimate.preview(load(experiment_file, [*words, "data.partition=iid"])).readings
+    assert [path for path, _ in found] == [str(file) for file in files]
+    assert all(reading.columns == {"text": "body", "label": "verdict"} for _, reading in found)
