@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from hanse.experiment.part_kinds import ALGORITHM
 from hanse.experiment.schema import Experiment, build_algorithm
 from hanse.experiment.validation import SettingError, explain
+from hanse.federation.interfaces.declarations import Difference, includes
 from hanse.learners.injection.adapter import Adapter
 from hanse.registry import suggestion
 
@@ -65,44 +66,60 @@ def _check_adapter(experiment: Experiment, client: Experiment, name: str) -> Non
 
     client: the experiment with this client's settings.
     """
-    other = experiment.adapter
-    ranks_may_differ = build_algorithm(experiment).clients_may_differ
+    other, may_differ = experiment.adapter, build_algorithm(experiment).clients_may_differ
     adapters = [
-        (choice.source, _shared_settings(choice.fresh, ranks_may_differ))
+        (choice.source, _shared_settings(choice.fresh, may_differ))
         for choice in (client.adapter, other)
     ]
-    if adapters[0] != adapters[1]:
+    if adapters[0] != adapters[1] and may_differ != "model":
         raise SettingError(
             f"clients.{name}.adapter trains another adapter than the other clients', and a "
-            f"mean of the two means nothing; {_advice(other.fresh, ranks_may_differ)}.",
+            f"mean of the two means nothing; {_advice(other.fresh, may_differ)}.",
             ("clients", name, "adapter"),
         )
 
 
-def _shared_settings(adapter: Adapter | None, ranks_may_differ: bool) -> tuple[Any, ...]:
+def _shared_settings(adapter: Adapter | None, may_differ: Difference) -> tuple[Any, ...]:
     """The kind of an adapter and the settings that are the same for all clients."""
     if adapter is None:
         return ()
-    differ = (*adapter.client_settings, *(adapter.rank_settings if ranks_may_differ else ()))
+    settings = _unequal_settings(adapter)
+    differ = {name for level in settings if includes(may_differ, level) for name in settings[level]}
     names = [f.name for f in fields(adapter) if f.name not in differ]  # type: ignore[arg-type]
     return type(adapter), *(getattr(adapter, name) for name in names)
 
 
-def _advice(adapter: Adapter | None, ranks_may_differ: bool) -> str:
-    """The settings of an adapter that may differ, and the algorithms with which its rank may."""
+def _unequal_settings(adapter: Adapter) -> dict[Difference, tuple[str, ...]]:
+    """The settings of an adapter in which clients may differ, by what the algorithm must allow."""
+    return {
+        "none": adapter.client_settings,
+        "rank": adapter.rank_settings,
+        "layout": adapter.layout_settings,
+    }
+
+
+def _advice(adapter: Adapter | None, may_differ: Difference) -> str:
+    """The settings in which clients may differ, and the algorithms with which others may."""
     if adapter is None:
         return "leave it out"
-    advice = (
-        f"only {', '.join(adapter.client_settings)} may differ"
-        if adapter.client_settings
-        else "leave it out"
+    free: list[str] = []
+    advice = []
+    for level, settings in _unequal_settings(adapter).items():
+        if settings and includes(may_differ, level):
+            free += settings
+        elif settings and (algorithms := _algorithms(level)):
+            listed = ", ".join(algorithms)
+            advice.append(f"{' and '.join(settings)} with an algorithm for that: {listed}")
+    if models := _algorithms("model"):
+        advice.append(f"its kind with an algorithm for that: {', '.join(models)}")
+    return ", and ".join(
+        [f"only {', '.join(free)} may differ" if free else "leave it out", *advice]
     )
-    if ranks_may_differ or not adapter.rank_settings:
-        return advice
-    names = [
-        name
-        for name in ALGORITHM.names()
-        if getattr(ALGORITHM.find(name), "clients_may_differ", False)
+
+
+def _algorithms(wanted: Difference) -> list[str]:
+    """The names of the package's algorithms whose clients may differ in this."""
+    parts = {name: ALGORITHM.find(name) for name in ALGORITHM.names()}
+    return [
+        n for n, p in parts.items() if includes(getattr(p, "clients_may_differ", "none"), wanted)
     ]
-    ranks = " and ".join(adapter.rank_settings)
-    return f"{advice}, and {ranks} with an algorithm for that: {', '.join(names)}"

@@ -219,7 +219,9 @@ def _simulated_client(
     settings, learner = experiment.for_client(name), server
     if settings is not experiment:
         learner = resources.learner(settings, {}, server.context, {})
-        _start_as_server(server, name, learner, build_algorithm(experiment).clients_may_differ)
+        _start_as_server(
+            server, name, learner, build_algorithm(experiment).clients_may_differ != "none"
+        )
     return SimulatedClient(settings, replace(learner, splits=examples))
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
-from hanse.federation.interfaces.declarations import UPDATES
+from hanse.federation.interfaces.declarations import UPDATES, Difference
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
@@ -29,7 +29,7 @@ class FlexLoRA(FedAvg):
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
     resets_optimizer: ClassVar[bool] = True  # each round's decomposition rotates the factors
     payload: ClassVar[str] = "factors"
-    clients_may_differ: ClassVar[bool] = True
+    clients_may_differ: ClassVar[Difference] = "rank"
 
     def init(self, server: Server) -> State:
         model = server.learner.tensors()

@@ -9,7 +9,7 @@ import torch
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
-from hanse.federation.interfaces.declarations import UPDATES
+from hanse.federation.interfaces.declarations import UPDATES, Difference
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
@@ -33,7 +33,7 @@ class HetLoRA(FedAvg):
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
     payload: ClassVar[str] = "factors"
-    clients_may_differ: ClassVar[bool] = True
+    clients_may_differ: ClassVar[Difference] = "rank"
 
     def init(self, server: Server) -> State:
         refuse_other_than_lora(server.learner.tensors(), type(self).__name__)

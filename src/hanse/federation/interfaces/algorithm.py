@@ -1,4 +1,4 @@
-"""The role of an algorithm, and the records that its client and server halves may use.
+"""The role of an algorithm; `halves` has the records that its two halves may use.
 
 Every part of a federation has a client half and a server half in one class; only bytes pass
 between them. The defaults keep simple algorithms short: FedAvg overrides two methods.
@@ -6,35 +6,16 @@ between them. The defaults keep simple algorithms short: FedAvg overrides two me
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from hanse.federation.interfaces.declarations import EVERYTHING, withdraw
-from hanse.federation.interfaces.learner import Learner
-from hanse.federation.interfaces.results import Aggregate, Memory, State
+from hanse.federation.interfaces.declarations import EVERYTHING, Difference, withdraw
+from hanse.federation.interfaces.halves import Client, Server
+from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, layout
 
-
-@dataclass
-class Client:
-    """The client of one request. `memory` lasts between rounds; `session` is never on disk."""
-
-    profile: ClientProfile
-    learner: Learner
-    memory: Memory
-    session: dict[str, Any]
-    context: RoundContext
-
-
-@dataclass
-class Server:
-    """The server of one round."""
-
-    learner: Learner
-    num_clients: int
-    context: RoundContext
+__all__ = ["Algorithm", "Client", "Server"]
 
 
 class Algorithm(ABC):
@@ -50,7 +31,7 @@ class Algorithm(ABC):
     needs: ClassVar[frozenset[str]] = EVERYTHING
     numbers: ClassVar[tuple[str, ...]] = ()  # names of the numbers that every client must report
     payload: ClassVar[str] = "change"  # content of an update: change, factors, logits or scalars
-    clients_may_differ: ClassVar[bool] = False  # clients' LoRA ranks may differ from the server's
+    clients_may_differ: ClassVar[Difference] = "none"  # a client's settings from the server's
     # Optimizers that clients may use: AdamW, SGD with momentum, SGD without.
     optimizers: ClassVar[tuple[str, ...]] = ("adamw", "momentum", "sgd")
     # Clients' optimizers start fresh in every round, since the next round's tensors do not continue

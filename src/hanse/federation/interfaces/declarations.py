@@ -1,12 +1,23 @@
 """Declarations of parts: what a part needs of another one, and what it gives."""
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 # An algorithm's step may need these of the aggregate, and an aggregator may give them.
 MEAN = "mean"  # the tensors are the weighted mean of all updates
 NUMBERS = "numbers"  # the numbers are the weighted means of those that clients report
 UPDATES = "updates"  # the algorithm's `combine` gets each update
 EVERYTHING = frozenset({MEAN, NUMBERS, UPDATES})
+
+# The settings in which a client may differ from the server; each value includes those before it.
+# rank: LoRA's rank and α. layout: the matrices that it trains, and the rank of each; all of its
+# tensors are parts of the server's. model: its base model, adapter and tokenizer.
+Difference = Literal["none", "rank", "layout", "model"]
+
+
+def includes(allowed: Difference, wanted: Difference) -> bool:
+    """True if clients that may differ in `allowed` may also differ in `wanted`."""
+    order = get_args(Difference)
+    return order.index(allowed) >= order.index(wanted)
 
 
 def withdraw(part: type, declaration: str, closed: Any, *methods: str) -> None:

@@ -39,6 +39,7 @@ class Lora(Adapter):
     required: ClassVar[tuple[str, ...]] = ("r", "lora_alpha", "lora_dropout")
     client_settings: ClassVar[tuple[str, ...]] = ("lora_dropout",)
     rank_settings: ClassVar[tuple[str, ...]] = ("r", "lora_alpha")
+    layout_settings: ClassVar[tuple[str, ...]] = ("target_modules", "layers_to_transform")
 
     r: Annotated[int, Field(ge=1, le=65_536)] = 8  # its limit is above the width of any matrix
     lora_alpha: PositiveFloat = 16

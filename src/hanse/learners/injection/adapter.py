@@ -34,8 +34,9 @@ class Adapter(ABC):
     """A kind of adapter. Its fields are its settings; PEFT puts it into a model.
 
     kind: its peft_type in adapter_config.json. required: settings that this file must have.
-    client_settings: settings in which the clients of a run may differ. rank_settings: settings in
-        which they may differ, too, if the algorithm combines adapters of unequal ranks.
+    client_settings: settings in which the clients of a run may differ. rank_settings,
+        layout_settings: settings in which they may differ, too, if the algorithm combines adapters
+        of unequal ranks, or of unequal layouts.
     refusals: errors that PEFT raises if a model cannot have this adapter.
     """
 
@@ -43,6 +44,7 @@ class Adapter(ABC):
     required: ClassVar[tuple[str, ...]] = ()
     client_settings: ClassVar[tuple[str, ...]] = ()
     rank_settings: ClassVar[tuple[str, ...]] = ()
+    layout_settings: ClassVar[tuple[str, ...]] = ()
     refusals: ClassVar[tuple[type[Exception], ...]] = (ValueError, TypeError, re.error)
 
     @abstractmethod
