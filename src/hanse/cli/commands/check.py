@@ -1,5 +1,9 @@
 """hanse check."""
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
 from rich.text import Text
 
 from hanse.cli.options import File, Overrides, Trust, console
@@ -11,13 +15,40 @@ from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
     from hanse.cli import row_table
+    from hanse.deployment import acceptance
+    from hanse.deployment.silo import settings
     from hanse.experiment.assembly import federated_dataset
     from hanse.planning.preview import estimate
 
 
-def check(file: File, overrides: Overrides = None, trust: Trust = False) -> None:
+SiloFile = Annotated[
+    Path | None, typer.Option(help="A silo's settings: say only whether that silo would refuse.")
+]
+
+
+def check(
+    file: File, overrides: Overrides = None, trust: Trust = False, silo: SiloFile = None
+) -> None:
     """Show what a run would do: the data, an example, the clients, bytes, time and memory."""
     experiment = loading.load(file, overrides or (), trust)
+    if silo is not None:
+        _show_acceptance(experiment, settings.load(silo))
+    else:
+        _show_preview(experiment)
+
+
+def _show_acceptance(experiment: Experiment, silo: "settings.SiloSettings") -> None:
+    """Print that a silo would accept the experiment; raises UserError if it would not."""
+    acceptance.refuse_unaccepted(experiment, silo)
+    console.print(
+        f"{silo.name} would accept these settings; it checks its base model and its rows when a "
+        "server sends them",
+        soft_wrap=True,
+    )
+
+
+def _show_preview(experiment: Experiment) -> None:
+    """Print what a run would do."""
     preview = estimate.preview(experiment)
     _show_data(preview)
     console.print("\nThe training rows of each client:", style="bold")

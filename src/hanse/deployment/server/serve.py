@@ -19,6 +19,7 @@ from hanse.deployment.flower import home
 from hanse.deployment.flower.processes import refuse_busy
 from hanse.deployment.flower.superlink import FlowerLink, Tls
 from hanse.deployment.server.agreement_relay import AgreementRelay
+from hanse.deployment.server.job_text import job_text
 from hanse.deployment.server.preconditions import refuse_open, refuse_unfit, refuse_unknown
 from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.server.status import Watch
@@ -28,7 +29,7 @@ from hanse.experiment.assembly import execute, federated_dataset, source_rows
 from hanse.experiment.assembly.assemble import RUNS, Simulation, simulate
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import Resources, adapter_settings
-from hanse.experiment.schema import Experiment, build_algorithm, build_trackers
+from hanse.experiment.schema import Experiment, build_trackers
 from hanse.journal import environment, yaml_text
 from hanse.journal.records import DEPLOYED
 from hanse.journal.run_folder import Journal
@@ -38,7 +39,6 @@ from hanse.learners.models.model_hash import hash_of
 from hanse.learners.models.precision import compute_modes_from_json
 from hanse.observability.json_logs import LogFormat, console_lines, log_file
 from hanse.observability.metrics_endpoint import shown
-from hanse.registry import name_of
 from hanse.security.kits import SERVER, ServerKit, open_server
 from hanse.security.signatures import Inbox, Outbox, Untrusted
 
@@ -205,18 +205,11 @@ def _name(folder: Path) -> str:
 
 def _envelope(folder: Path, simulation: Simulation) -> Envelope:
     """The envelope for all silos: settings, hash of the divided rows, model hash, precision."""
-    values = simulation.experiment.resolved()
-    values |= {"output_dir": None, "report_to": [], "clients_per_pass": "off"}
-    if simulation.experiment.adapter.source is not None:  # a folder on this machine
-        _refuse_unsent(simulation.experiment)
-        kinds = adapter_settings(simulation.experiment).kinds
-        values["adapter"] = {name_of(kind): asdict(kind) for kind in kinds}  # type: ignore[call-overload]
-    mode = simulation.resources.compute_modes.get(simulation.experiment.model.compute_mode_key)
+    experiment = simulation.experiment
+    mode = simulation.resources.compute_modes.get(experiment.model.compute_mode_key)
     precision = json.dumps(asdict(mode)) if mode else ""
-    model = _shared_model(simulation.experiment)
-    return Envelope(
-        _name(folder), yaml_text.dump(values), simulation.dataset.digest, model, precision
-    )
+    digest, model = simulation.dataset.digest, _shared_model(experiment)
+    return Envelope(_name(folder), job_text(experiment), digest, model, precision)
 
 
 def _adapter_sizes(simulation: Simulation) -> dict[str, dict[str, float]]:
@@ -230,17 +223,6 @@ def _adapter_sizes(simulation: Simulation) -> dict[str, dict[str, float]]:
         elif isinstance(adapter, Lora):
             sizes[name] = (float(adapter.r), adapter.scaling)
     return {name: dict(zip(NUMBERS, numbers, strict=True)) for name, numbers in sizes.items()}
-
-
-def _refuse_unsent(experiment: Experiment) -> None:
-    """Raise UserError for adapter.from with an algorithm that sends silos only some tensors."""
-    algorithm = build_algorithm(experiment)
-    if algorithm.personalizes or algorithm.redraws:
-        raise UserError(
-            f"with {type(algorithm).__name__} silos are never sent some tensors, which would not "
-            f"begin as in {experiment.adapter.source}; leave adapter.from out, or choose an "
-            "algorithm that sends all tensors, such as fedavg."
-        )
 
 
 def _shared_model(experiment: Experiment) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,8 @@ class PolicyEnforcer:
         self._refuse_for(row_refusals(self.policy, job.experiment, rows))
 
     def _refuse_for(self, reasons: Iterator[str]) -> None:
-        if text := "; ".join(reasons):
-            raise self.refused(f"{self.name} refuses this job: {text}.")
+        if sentence := refusal(self.name, reasons):
+            raise self.refused(sentence)
 
     def admit(self, request: Request, rounds: int) -> None:
         """Raise JobRefusedError unless a request is within the accepted job and the limits.
@@ -177,6 +177,12 @@ def rounded(count: float, step: int) -> int:
 def above(count: int, step: int) -> int:
     """Round a count up, so that neither a limit nor a message reveals the exact one."""
     return step * -(-count // step)
+
+
+def refusal(name: str, reasons: Iterable[str]) -> str:
+    """The sentence with which a silo refuses a job for all these reasons; "" without any."""
+    text = "; ".join(reasons)
+    return f"{name} refuses this job: {text}." if text else ""
 
 
 def settings_refusals(policy: Policy, job: Job) -> Iterator[str]:

@@ -1,0 +1,28 @@
+"""The answer of a silo to an experiment, before any server sends it."""
+
+from hanse.deployment.server.job_text import job_text
+from hanse.deployment.silo.enforcement import refusal, settings_refusals
+from hanse.deployment.silo.job import received
+from hanse.deployment.silo.settings import SiloSettings
+from hanse.errors import UserError
+from hanse.experiment.assembly.resources import Resources, outputs
+from hanse.experiment.schema import Experiment
+
+
+def refuse_unaccepted(experiment: Experiment, silo: SiloSettings) -> None:
+    """Raise UserError, with all reasons, for an experiment whose settings the silo would refuse.
+
+    The silo's base model and rows are not looked at.
+    """
+    job = received(job_text(_with_labels(experiment)), silo)
+    if sentence := refusal(silo.name, settings_refusals(silo.policy, job)):
+        raise UserError(sentence)
+
+
+def _with_labels(experiment: Experiment) -> Experiment:
+    """The experiment with the labels that a server finds in the rows that are divided."""
+    if experiment.brings_own_data:
+        return experiment
+    labels = outputs(experiment, Resources().dataset(experiment).labels)
+    data = experiment.data.model_copy(update={"labels": labels})
+    return experiment.model_copy(update={"data": data})

@@ -1,0 +1,34 @@
+"""The settings of a run as the text that all its silos are sent."""
+
+from dataclasses import asdict
+
+from hanse.errors import UserError
+from hanse.experiment.assembly.resources import adapter_settings
+from hanse.experiment.schema import Experiment, build_algorithm
+from hanse.journal import yaml_text
+from hanse.registry import name_of
+
+
+def job_text(experiment: Experiment) -> str:
+    """The resolved experiment without the settings that concern the server alone.
+
+    An adapter to continue from lies in a folder of the server, so its settings are sent instead.
+    """
+    values = experiment.resolved()
+    values |= {"output_dir": None, "report_to": [], "clients_per_pass": "off"}
+    if experiment.adapter.source is not None:
+        _refuse_unsent(experiment)
+        kinds = adapter_settings(experiment).kinds
+        values["adapter"] = {name_of(kind): asdict(kind) for kind in kinds}  # type: ignore[call-overload]
+    return yaml_text.dump(values)
+
+
+def _refuse_unsent(experiment: Experiment) -> None:
+    """Raise UserError for adapter.from with an algorithm that sends silos only some tensors."""
+    algorithm = build_algorithm(experiment)
+    if algorithm.personalizes or algorithm.redraws:
+        raise UserError(
+            f"with {type(algorithm).__name__} silos are never sent some tensors, which would not "
+            f"begin as in {experiment.adapter.source}; leave adapter.from out, or choose an "
+            "algorithm that sends all tensors, such as fedavg."
+        )

@@ -1,0 +1,60 @@
+"""hanse check --silo: what a silo would answer to an experiment, before any server runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Hanse = Callable[..., Any]
+ROWS = {"template": "Review: {text}\nSentiment:", "labels": {0: "negative", 1: "positive"}}
+
+
+def silo_file(home: Path, name: str = "silo-1", **policy: Any) -> Path:
+    """silo.yaml beside a file of rows, with the experiment's template and labels."""
+    (home / "own.jsonl").write_text('{"text": "a film", "label": "good"}\n')
+    settings = {
+        "name": name,
+        "server": "127.0.0.1:8000",
+        "data": {"path": "own.jsonl", **ROWS},
+        "state": "state",
+        "policy": policy,
+    }
+    (home / "silo.yaml").write_text(yaml.safe_dump(settings))
+    return home / "silo.yaml"
+
+
+def test_an_experiment_that_a_silo_accepts(
+    hanse: Hanse, experiment_file: Path, tmp_path: Path
+) -> None:
+    done = hanse("check", experiment_file, "--silo", silo_file(tmp_path))
+    assert done.code == 0, done.err
+    assert "silo-1 would accept these settings" in done.out
+    assert not (tmp_path / "state").exists()  # the check leaves no trace at the silo
+
+
+def test_all_reasons_of_a_silo_come_in_one_sentence(
+    hanse: Hanse, experiment_file: Path, tmp_path: Path
+) -> None:
+    silo = silo_file(tmp_path, algorithms=["fedprox"], max_rounds=2)
+    done = hanse("check", experiment_file, "--silo", silo)
+    assert done.code == 2
+    [sentence] = done.err.strip().splitlines()
+    assert "silo-1 refuses this job: " in sentence
+    assert "the algorithm fedavg is not among fedprox" in sentence
+    assert "it has 3 rounds, more than 2" in sentence
+
+
+def test_a_job_for_other_silos(hanse: Hanse, experiment_file: Path, tmp_path: Path) -> None:
+    done = hanse("check", experiment_file, "--silo", silo_file(tmp_path, name="silo-9"))
+    assert done.code == 2 and "has no client silo-9" in done.err
+
+
+def test_labels_that_a_server_finds_in_the_rows_are_compared(
+    hanse: Hanse, experiment_file: Path, tmp_path: Path
+) -> None:
+    silo = silo_file(tmp_path)
+    silo.write_text(silo.read_text().replace("negative", "bad"))
+    done = hanse("check", experiment_file, "data.labels={}", "--silo", silo)
+    assert done.code == 2
+    assert "silo-1 has other label words in its silo.yaml than the experiment" in done.err
