@@ -21,6 +21,7 @@ from hanse.journal.run_folder import Journal, read_rounds
 from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.randomness import RoundContext
 from hanse.security import kits
+from hanse.security.identity import simulated
 from hanse.security.signatures import Inbox
 from journal.test_run_folder import commit
 from unprivileged import as_nobody, give, home
@@ -223,7 +224,7 @@ def test_what_a_silo_must_not_forget_is_not_begun_anew(kind: str) -> None:
         give(place)
         opened: dict[str, Callable[[], object]] = {
             "asked": lambda: PolicyEnforcer("a", Policy(), "run", folder),
-            "stated": lambda: AgreementMember("a", "run", "", None, {}, 1, file),  # type: ignore[arg-type]
+            "stated": lambda: AgreementMember(simulated(0, "a", ["a"]), "run", "", 1, file),
             "seen": lambda: Inbox("a", "request", {}, file),
         }
         for hidden in (file, folder):

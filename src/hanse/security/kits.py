@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from hanse import atomic_files
 from hanse.errors import UserError
 from hanse.security import certificates, keys, trusted_code
+from hanse.security.identity import Identity
 from hanse.security.keys import Public
 
 SERVER = "server"  # the server's name in signatures
@@ -72,6 +73,12 @@ class SiloKit:
     def known(self) -> dict[str, Ed25519PublicKey]:
         """The public keys of those whose messages it accepts."""
         return {SERVER: self.server}
+
+    @property
+    def identity(self) -> Identity:
+        """The silo's identity among the federation's clients."""
+        peers = {name: public.signing for name, public in self.silos.items()}
+        return Identity(self.name, self.signing, peers)
 
 
 def init(folder: Path, hosts: Sequence[str], days: int) -> ServerKit:

@@ -21,6 +21,7 @@ from hanse.federation.algorithms.scaffold import Scaffold
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import AGREED, ClientProfile, Instruction, Reply, Request, Update
 from hanse.journal.run_folder import read_ledger
+from hanse.security.identity import Identity
 from hanse.security.signatures import sign, verify
 from toys import Outcome, federate, held_out, same, silos
 
@@ -34,7 +35,8 @@ def witness(name: str, folder: Path, needed: int = 3, **other: Any) -> Agreement
     """One of four silos that know each other."""
     known = {n: KEYS[n].public_key() for n in NAMES if n != name}
     file = folder / "stated" / f"{name}.json"
-    return AgreementMember(name, "run", JOB, KEYS[name], known, needed, file, **other)
+    identity = Identity(name, KEYS[name], known)
+    return AgreementMember(identity, "run", JOB, needed, file, **other)
 
 
 class Silos(Transport):
@@ -235,7 +237,7 @@ def test_strangers_and_old_statements_do_not_count(tmp_path: Path) -> None:
     mine = witness("c0", tmp_path, needed=1)
     good = witness("c1", tmp_path).statement(REQUEST)
     mine.check(REQUEST, [good])
-    stamped, body = verify(good, mine.others)
+    stamped, body = verify(good, mine.identity.peers)
     stamp = replace(stamped, sender="stranger")
     mine.check(REQUEST, [sign(body, replace(stamp, sender="c1"), KEYS["c1"])])
     for forged in (

@@ -15,18 +15,18 @@ compare. An aggregator's note for a single client is not covered.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from torch import Tensor
 
 from hanse import atomic_files
 from hanse.errors import UserError
 from hanse.federation.messages import AGREE, AGREED, Reply, Request, Update
+from hanse.security.identity import Identity
 from hanse.security.signatures import SKEW, Stamp, Untrusted, sign, unverified, verify
 from hanse.tensors import json_text
 from hanse.tensors.named import digest, shapes
@@ -66,19 +66,17 @@ def sent(request: Request, job: str) -> Sent:
 class AgreementMember:
     """One silo's part in the agreement of one run.
 
+    identity: of this silo, with the keys of the silos that it knows.
     job: the experiment's text as the server sent it.
-    others: the keys of the silos that this one knows, by name.
-    needed: how many of them must have been sent the same.
+    needed: how many of the known silos must have been sent the same.
     file: keeps this silo's statements, one digest for each round. Beside it lies the train request
         that is not answered yet, so that a restarted silo can go on.
     tell: called with the reason of each refusal.
     """
 
-    name: str
+    identity: Identity
     run: str
     job: str
-    key: Ed25519PrivateKey
-    others: Mapping[str, Ed25519PublicKey]
     needed: int
     file: Path
     tell: Callable[[str], object] = lambda reason: None
@@ -135,7 +133,7 @@ class AgreementMember:
                 f"{self.name} was sent another model for round {request.round} than before."
             )
         atomic_files.write(self.file, json.dumps(self._stated).encode(), private=True)
-        return sign(json.dumps(own).encode(), self._stamp(request.round), self.key)
+        return sign(json.dumps(own).encode(), self._stamp(request.round), self.identity.key)
 
     def check(self, request: Request, statements: list[bytes]) -> None:
         """Raise DisagreementError unless enough others state the same request as this silo's.
@@ -165,6 +163,11 @@ class AgreementMember:
             )
 
     @property
+    def name(self) -> str:
+        """This silo's name."""
+        return self.identity.name
+
+    @property
     def _waiting(self) -> Path:
         return self.file.with_suffix(".request")
 
@@ -174,7 +177,7 @@ class AgreementMember:
     def _read(self, statement: bytes, round: int) -> tuple[str, Sent] | None:
         """The sender and content of a statement on this round; None if its sender is not known."""
         try:
-            stamp, body = verify(statement, self.others)
+            stamp, body = verify(statement, self.identity.peers)
             layout, content = json_text.parse(body)
         except (Untrusted, ValueError, TypeError, RecursionError):
             return None

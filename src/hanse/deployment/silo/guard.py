@@ -124,11 +124,9 @@ class Guard:
                 "and its kit knows none of them; there, run `hanse kit trust members.pub`."
             )
         return AgreementMember(
-            self.silo.name,
+            kit.identity,
             self.run,
             text,
-            kit.signing,
-            {name: public.signing for name, public in kit.silos.items()},
             self.silo.policy.min_cohort - 1,
             self.enforcer.file("stated"),
             self.enforcer.refused,
