@@ -36,6 +36,7 @@ from hanse.learners.training.job import TrainingJob
 from hanse.learners.training.loop import fit
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
+from hanse.security.identity import simulated
 from hanse.simulation.in_process import InProcess
 from hanse.tensors.low_rank import A, B, Factors, layers
 from hanse.tensors.serialization import MessageError
@@ -334,7 +335,8 @@ def federate(
     def endpoint(name: str) -> ClientEndpoint:
         store = MemoryStore(folder / "clients" / name)
         profile, learner = profiles[name], learners[name]
-        return ClientEndpoint(profile, learner, method, tasks, store, seed)
+        identity = simulated(seed, name, learners)
+        return ClientEndpoint(profile, learner, method, tasks, store, seed, identity=identity)
 
     transport = network(InProcess(list(profiles.values()), endpoint))
     journal = Journal(folder) if folder.exists() else Journal.create(folder, "")

@@ -16,6 +16,7 @@ from hanse.federation.messages import ClientProfile, Instruction, Reply, Request
 from hanse.federation.method import Method
 from hanse.observability.requests import log_event
 from hanse.randomness import RoundContext
+from hanse.security.identity import Identity
 
 
 class MissingConstants(UserError):  # noqa: N818 (the condition, not an error of the user's)
@@ -41,6 +42,7 @@ class ClientEndpoint:
     store: MemoryStore
     seed: int
     session: dict[str, Any] = field(default_factory=dict)
+    identity: Identity | None = None
 
     @property
     def constants(self) -> ConstantStore:
@@ -74,7 +76,10 @@ def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
     learner = endpoint.learner(context, memory.setdefault(OPTIMIZER, {}))
     _put_constants(endpoint, learner, request)
     algorithm_memory = memory.setdefault(ALGORITHM, {})
-    client = Client(endpoint.profile, learner, algorithm_memory, endpoint.session, context)
+    identity = endpoint.identity if endpoint.method.aggregator.needs_identity else None
+    client = Client(
+        endpoint.profile, learner, algorithm_memory, endpoint.session, context, identity
+    )
     if request.kind not in ("train", "evaluate"):
         return endpoint.method.aggregator.handle(request.kind, request.instruction, client)
     instruction = _decoded(endpoint, request, context)

@@ -10,6 +10,7 @@ import pytest
 
 from hanse.deployment.silo import join, settings
 from hanse.errors import UserError
+from hanse.federation.aggregators.mean import Mean
 from hanse.security import kits, members
 from samples import ROOT
 
@@ -63,6 +64,15 @@ def test_part_from_outside_the_package_does_not_travel(
     )
     done = hanse("server", experiment_file, f"algorithm={mine}:{name}")
     assert done.code == 2 and "code does not travel to silos" in done.err
+
+
+def test_rule_that_needs_keys_of_silos_needs_a_kit(
+    hanse: Hanse, experiment_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Mean, "needs_identity", True)
+    done = hanse("server", experiment_file)
+    assert done.code == 2 and "the aggregator mean needs silos that can identify" in done.err
+    assert "name the kit by --kit" in done.err and not Path("run").exists()
 
 
 def test_silo_that_is_not_enrolled_is_named(hanse: Hanse, experiment_file: Path) -> None:

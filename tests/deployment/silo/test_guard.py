@@ -14,6 +14,7 @@ from hanse.deployment.silo.job import Job, JobRefusedError, RowCounts
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.deployment.silo.worker import SiloWorker
 from hanse.experiment.loading import load
+from hanse.federation.aggregators.mean import Mean
 from hanse.federation.messages import Reply, Request, Update
 from hanse.journal.yaml_text import dump
 from hanse.learners.models.model_hash import hash_of
@@ -163,6 +164,22 @@ def test_a_silo_that_knows_others_states_before_it_trains(world: World) -> None:
 def test_a_silo_that_must_agree_and_knows_nobody_refuses(world: World, word: str) -> None:
     with pytest.raises(JobRefusedError, match=r"run `hanse kit trust members.pub`"):
         accept(world.gate(f"{{agreement: {word}}}"), world.job())
+
+
+def test_a_rule_that_needs_keys_of_silos_is_refused_without_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Mean, "needs_identity", True)
+    alone = Guard(world.silo().model_copy(update={"kit": None}), None, "run")
+    for gate, unknown in ((alone, "silo-1, silo-2, silo-3"), (world.gate(), "silo-2, silo-3")):
+        with pytest.raises(JobRefusedError, match=f"mean, and does not have those of {unknown};"):
+            gate.check_job(world.job())
+    world.trust()
+    with pytest.raises(JobRefusedError, match=r"of silo-3; .* run `hanse kit trust members\.pub`"):
+        world.gate().check_job(world.job())
+    world.told["num_clients"] = 2
+    assert accept(world.gate(), world.job()).participants == ("silo-1", "silo-2")
+    assert len(world.log()) == 3
 
 
 def test_a_server_on_this_machine_needs_no_kit(world: World) -> None:

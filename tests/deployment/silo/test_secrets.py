@@ -129,6 +129,21 @@ def test_no_secret_leaves(
         assert quoted or secret not in caplog.text.encode()
 
 
+def test_a_silos_identity_is_its_kits_and_is_not_shown(
+    world: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    kit = kits.open_silo(world["own"], "silo-1")
+    resident = SiloWorker(world["silo"], kit)
+    answer = resident.answer(_asked(world, Request("train", 1, 0, world["order"])))
+    assert resident._active is not None
+    identity = resident._active.endpoint.identity
+    assert identity is not None and identity.key is kit.signing
+    shown_texts = f"{resident._active!r} {vars(resident._active.endpoint)!r} {caplog.text}".encode()
+    for form in spoken(kit.signing.private_bytes_raw()):
+        assert form not in shown_texts and form not in answer
+
+
 def _metrics(resident: SiloWorker) -> bytes:
     """All that /healthz and /metrics say."""
     port = free_port()

@@ -7,7 +7,8 @@ from hanse.data.sources.split_files import TEST, VALIDATION
 from hanse.deployment.silo.settings import is_loopback
 from hanse.errors import UserError
 from hanse.experiment import loading
-from hanse.experiment.schema import Experiment, build_objective
+from hanse.experiment.part_kinds import spec_name
+from hanse.experiment.schema import Experiment, build_aggregator, build_objective
 from hanse.security.kits import ServerKit
 
 
@@ -28,6 +29,16 @@ def refuse_unknown(kit: ServerKit, names: Sequence[str]) -> None:
             f"{', '.join(unknown)} of this experiment {'is' if len(unknown) == 1 else 'are'} not "
             f"enrolled in {kit.folder}, which has {', '.join(kit.silos) or 'no silos'}; run `hanse "
             "kit enrol` for each, or give the clients those names."
+        )
+
+
+def refuse_unidentified(experiment: Experiment, kit: Path | None) -> None:
+    """Raise UserError if the clients' halves must identify each other, and there is no kit."""
+    if kit is None and build_aggregator(experiment).needs_identity:
+        raise UserError(
+            f"the aggregator {spec_name(experiment.aggregator)} needs silos that can identify each "
+            "other by their keys; run `hanse kit init`, enrol the silos and name the kit by --kit, "
+            "or choose the aggregator mean."
         )
 
 

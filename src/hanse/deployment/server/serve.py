@@ -20,7 +20,12 @@ from hanse.deployment.flower.processes import refuse_busy
 from hanse.deployment.flower.superlink import FlowerLink, Tls
 from hanse.deployment.server.agreement_relay import AgreementRelay
 from hanse.deployment.server.job_text import job_text
-from hanse.deployment.server.preconditions import refuse_open, refuse_unfit, refuse_unknown
+from hanse.deployment.server.preconditions import (
+    refuse_open,
+    refuse_unfit,
+    refuse_unidentified,
+    refuse_unknown,
+)
 from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.server.status import Watch
 from hanse.deployment.sockets import listening
@@ -74,6 +79,7 @@ def serve(
     refuse_missing(build_trackers(experiment))
     refuse_unfit(experiment)
     refuse_open(address.host, address.kit)
+    refuse_unidentified(experiment, address.kit)
     kit, names = open_server(address.kit) if address.kit else None, experiment.participant_names
     if kit is not None:
         refuse_unknown(kit, names)

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 from hanse.deployment.silo.agreement import AgreementMember
 from hanse.deployment.silo.enforcement import PolicyEnforcer
-from hanse.deployment.silo.job import Job, JobRefusedError, RowCounts, received
+from hanse.deployment.silo.job import SHOWN, Job, JobRefusedError, RowCounts, received
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
+from hanse.experiment.part_kinds import spec_name
+from hanse.experiment.schema import build_aggregator
 from hanse.federation.messages import AGREED, Reply, Request
 from hanse.learners.models.model_hash import hash_of
 from hanse.security.kits import SiloKit
@@ -53,6 +55,7 @@ class Guard:
         except JobRefusedError as error:
             raise self.enforcer.refused(str(error)) from None
         self.enforcer.check_settings(job)
+        self._check_identities(job)
         name = job.experiment.model.model_name_or_path
         digest = self._model_hash(name)
         if model and digest and model != digest:
@@ -102,6 +105,18 @@ class Guard:
         if self._agreement is None:
             return respond_filtered(message)
         return self._agreement.answer(message, respond_filtered)
+
+    def _check_identities(self, job: Job) -> None:
+        """Raise JobRefusedError if the aggregator needs keys of silos that this kit lacks."""
+        known = {self.silo.name, *self.kit.silos} if self.kit else set()
+        unknown = ", ".join(name for name in job.participants if name not in known)
+        if unknown and build_aggregator(job.experiment).needs_identity:
+            raise self.enforcer.refused(
+                f"{self.silo.name} needs the keys of all silos for the aggregator "
+                f"{spec_name(job.experiment.aggregator)}, and does not have those of "
+                f"{unknown[:SHOWN]}; there, name a kit in silo.yaml, and run `hanse kit trust "
+                "members.pub`."
+            )
 
     def _model_hash(self, name: str) -> str | None:
         try:

@@ -53,11 +53,13 @@ class Job:
 
     experiment: the experiment with this silo's own rows, model and settings at the top level. The
         policy checks this object, and the same object is run.
+    participants: the names of all clients of the run, this silo's among them.
     cohort: the number of clients of each round, as the server declares it.
     text: the experiment as the server sent it, which the agreement compares.
     """
 
     experiment: Experiment
+    participants: tuple[str, ...]
     cohort: int
     text: str
 
@@ -82,8 +84,9 @@ def received(text: str, silo: SiloSettings) -> Job:
         raise
     except UserError as error:
         raise JobRefusedError(f"{PLACE} is not valid here: {error}") from None
-    cohort = taking_part(len(offered.participant_names), offered.fraction_train)
-    return Job(experiment, cohort, text)
+    participants = tuple(offered.participant_names)
+    cohort = taking_part(len(participants), offered.fraction_train)
+    return Job(experiment, participants, cohort, text)
 
 
 def _mine(offered: Experiment, silo: SiloSettings) -> dict[str, Any]:

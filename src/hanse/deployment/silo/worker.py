@@ -199,6 +199,7 @@ class SiloWorker:
         job = guard.check_job(envelope.settings.encode(), envelope.model)
         endpoint, rows = _endpoint(self.silo, job.experiment, envelope, self.resources)
         guard.accept(job, rows)
+        endpoint = replace(endpoint, identity=self.kit.identity if self.kit else None)
         return ActiveRun(envelope.settings, endpoint, guard)
 
     def about(self) -> dict[str, Any]:

@@ -46,6 +46,9 @@ class Aggregator(ABC):
     # The aggregator sees no single update: transforms must be linear, and `combine` is impossible.
     sums_only: ClassVar[bool] = False
     gives: ClassVar[frozenset[str]] = frozenset()  # more than tensors that represent the round
+    # Client halves use `client.identity`, which is None for a rule that does not declare this.
+    # Silos on other machines then need kits that have the keys of all others.
+    needs_identity: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
