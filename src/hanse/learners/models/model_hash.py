@@ -6,9 +6,9 @@ generation settings. A .gguf file holds all of these and is hashed as it is.
 
 import hashlib
 import json
-from functools import lru_cache
 from pathlib import Path
 
+from hanse.content_hash import content_hash
 from hanse.errors import UserError
 from hanse.learners.models import model_files
 from hanse.learners.models.vetting import vet
@@ -32,22 +32,9 @@ def model_hash(folder: Path) -> str:
     vet(folder)
     digest = hashlib.sha256()
     for file in sorted({file for pattern in LOADED for file in folder.glob(pattern)}):
-        content = _settings(file) if file.name.endswith("config.json") else _content(file)
+        content = _settings(file) if file.name.endswith("config.json") else content_hash(file)
         digest.update(f"{file.relative_to(folder)} {content}\n".encode())
     return digest.hexdigest()
-
-
-def _content(file: Path) -> str:
-    """The SHA-256 of a file; a file of gigabytes is read again only if it has changed."""
-    stat = file.stat()
-    state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-    return _read(file, state)
-
-
-@lru_cache(maxsize=1024)
-def _read(file: Path, state: tuple[int, ...]) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _settings(file: Path) -> str:
@@ -65,6 +52,6 @@ def hash_of(name: str) -> str | None:
     Raises UserError if there is no such model.
     """
     if file := model_files.gguf(name):
-        return _content(file)
+        return content_hash(file)
     place = Path(model_files.locate(name))
     return model_hash(place) if place.is_dir() else None
