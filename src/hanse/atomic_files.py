@@ -84,7 +84,7 @@ def write(path: Path, data: bytes, private: bool = False, public: bool = False) 
             aside.unlink(missing_ok=True)
 
 
-def append(path: Path, data: bytes, private: bool = False) -> None:
+def append(path: Path, data: bytes | memoryview, private: bool = False) -> None:
     """Append `data` to `path` durably; a failed write leaves the file as it was.
 
     private: as for `write`. A symbolic link is not followed.
@@ -101,6 +101,13 @@ def append(path: Path, data: bytes, private: bool = False) -> None:
             except OSError:
                 os.ftruncate(file.fileno(), size)
                 raise
+
+
+def settle(part: Path, path: Path) -> None:
+    """Give a finished part, which `append` wrote, its final name durably."""
+    with explained(path):
+        part.replace(path)
+        _sync(path.parent)
 
 
 def make(folder: Path, private: bool = False, public: bool = False) -> None:

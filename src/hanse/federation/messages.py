@@ -7,16 +7,20 @@ reading one executes nothing.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from hanse.observability.requests import request_id
 from hanse.tensors.named import Layout, Tensors, strip_prefix
 from hanse.tensors.serialization import Groups, MessageError, Numbers, pack, unpack, whole_number
 
 AGREE, AGREED = "agree", "agreed"  # kinds of requests in which silos compare what they got
+PREPARE = "prepare"  # the kind of a request that offers files, or brings a part of one
+MOST_FILES = 64  # of a run
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 LARGEST_NUMBER = 1e100  # sums and products of such numbers do not overflow
 
 
@@ -62,6 +66,7 @@ class Request:
     aggregator_note: the aggregator's own message to this client, beside the instruction.
     constants: the hash of the adapter's constants; empty if it has none.
     given: the constants themselves, for a client that does not have them yet.
+    files: the SHA-256 of each file that the client was sent before, by name.
     """
 
     kind: str
@@ -72,6 +77,7 @@ class Request:
     aggregator_note: Instruction = field(default_factory=Instruction)
     constants: str = ""
     given: Tensors = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def id(self, run: str, client: str) -> str:
         """The name of this request to a client in all logs; to have agreed completes a training."""
@@ -98,6 +104,7 @@ class Request:
             **self.transform_states,
         }
         groups |= {"constants": self.given} if self.given else {}
+        groups |= {"files": _packed_hashes(self.files)} if self.files else {}
         return pack(header, numbers, groups)
 
     @staticmethod
@@ -113,9 +120,10 @@ class Request:
         constants = header.get("constants", ""), groups.pop("constants", {})
         if not re.fullmatch("([0-9a-f]{64})?", constants[0]):  # it becomes the name of a file
             raise MessageError("the hash of the adapter's constants is not a hash")
+        files = _hashes(groups.pop("files", {}))
         round = whole_number(numbers, "round")
         counted = whole_number(numbers, "last_counted_round")
-        return Request(header["kind"], round, counted, instruction, groups, note, *constants)
+        return Request(header["kind"], round, counted, instruction, groups, note, *constants, files)
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,26 @@ class Reply:
         update = Update(tensors, reported, numbers["weight"], keeps_memory)
         client, error, lacks = (header.get(name, "") for name in ("client", "error", "lacks"))
         return Reply(client, header["kind"], whole_number(numbers, "round"), update, error, lacks)
+
+
+def _packed_hashes(files: Mapping[str, str]) -> dict[str, Tensor]:
+    """The hashes of files as tensors of 32 bytes."""
+    return {
+        name: torch.frombuffer(bytearray.fromhex(digest), dtype=torch.uint8)
+        for name, digest in files.items()
+    }
+
+
+def _hashes(tensors: Tensors) -> dict[str, str]:
+    """The hashes of files in a message; raises MessageError for bad names and for other tensors."""
+    if len(tensors) > MOST_FILES:
+        raise MessageError(f"it names {len(tensors):,} files, and a run has at most {MOST_FILES}")
+    for name, tensor in tensors.items():
+        if not FILE_NAME.fullmatch(name):
+            raise MessageError(f"a file is named {name!r:.80}, which is no plain name")
+        if tensor.dtype != torch.uint8 or tensor.shape != (32,):
+            raise MessageError(f"the hash of the file {name} is no SHA-256")
+    return {name: bytes(tensor.tolist()).hex() for name, tensor in tensors.items()}
 
 
 def validate_update(
