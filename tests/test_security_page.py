@@ -29,6 +29,7 @@ def test_its_table_has_every_setting_with_its_default() -> None:
         *("max_batch_size", "count_rounding", "max_requests_per_day", "max_runs_per_day"),
     ):
         assert rows[f"`{name}`"] == f"{getattr(policy, name):,}"
+    assert rows["`max_file_gb`"] == f"{policy.max_file_gb:g}"
     assert rows["`agreement`"] == f"`{policy.agreement}`"
     assert rows["`tasks`"] == ", ".join(f"`{task}`" for task in policy.tasks)
     assert policy.metrics is None and not policy.share_error_texts and not policy.models

@@ -7,7 +7,8 @@ trains only if enough others, whose keys it knows, were sent the same. This prot
 reconstruction: the paper asks for such an agreement and leaves its form open.
 
 Digests cover the parts of a request that are the same for all silos: the job, the instruction with
-its numbers, the server's state of the transforms, and the hash of the adapter's constants. Where
+its numbers, the server's state of the transforms, and the hashes of the adapter's constants and of
+the run's files. Where
 the instruction depends on a client's rank (HetLoRA, FlexLoRA), only silos of the same rank can
 compare. An aggregator's note for a single client is not covered.
 """
@@ -58,6 +59,7 @@ def sent(request: Request, job: str) -> Sent:
         *(request.kind, request.round, hashlib.sha256(job.encode()).hexdigest(), layout),
         *(sorted(request.instruction.numbers.items()), sorted(groups), request.constants),
         *(digest(tensors) for _, tensors in tensors_of),
+        *sorted(request.files.items()),
     ]
     return Sent(layout, hashlib.sha256(json.dumps(content).encode()).hexdigest())
 

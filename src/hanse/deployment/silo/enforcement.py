@@ -16,7 +16,7 @@ from hanse.deployment.silo.policy import Policy
 from hanse.errors import UserError
 from hanse.experiment.part_kinds import AGGREGATOR, ALGORITHM, OBJECTIVE, spec_name
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
-from hanse.federation.messages import AGREED, Reply, Request, Update
+from hanse.federation.messages import AGREED, PREPARE, Reply, Request, Update
 from hanse.journal import record_files
 from hanse.journal.records import RefusalRecord
 from hanse.observability.requests import current_request
@@ -99,13 +99,14 @@ class PolicyEnforcer:
 
         rounds: the number of rounds of the job. A request is recorded on disk before it is
         answered. The same request again, from a server that was killed or paused, tells the server
-        nothing new and is not counted; nor is the message that the others agree.
+        nothing new and is not counted; nor is the message that the others agree, nor a part of a
+        file, which `file_limits` admits.
         """
         if not 0 <= request.round <= rounds:
             raise self.refused(
                 f"{self.name} refuses round {request.round}: the job has {rounds} rounds."
             )
-        if request.kind == AGREED:
+        if request.kind in (AGREED, PREPARE):
             return
         digest = hashlib.sha256(request.pack()).hexdigest()
         former = self._asked.get(key := f"{request.kind} {request.round}", [])

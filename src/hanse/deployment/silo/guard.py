@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 from hanse.deployment.silo.agreement import AgreementMember
 from hanse.deployment.silo.enforcement import PolicyEnforcer
+from hanse.deployment.silo.file_limits import admit_files
 from hanse.deployment.silo.job import SHOWN, Job, JobRefusedError, RowCounts, received
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import build_aggregator
-from hanse.federation.messages import AGREED, Reply, Request
+from hanse.federation.messages import AGREED, PREPARE, Reply, Request
 from hanse.learners.models.model_hash import hash_of
 from hanse.security.kits import SiloKit
 from hanse.tensors.serialization import MessageError
@@ -99,6 +100,8 @@ class Guard:
                     f"{self.silo.name} takes no part in an agreement in this run."
                 )
             self.enforcer.admit(request, self._job.experiment.rounds)
+            if request.kind == PREPARE:
+                admit_files(self.enforcer, request)
         except JobRefusedError as error:
             kind = "train" if request.kind == AGREED else request.kind  # the server waits for this
             return Reply(self.silo.name, kind, request.round, error=str(error)).pack()

@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from hanse.experiment.part_kinds import NAMED, TASK
 from hanse.experiment.sections import SettingsModel
@@ -56,6 +56,8 @@ class Policy(SettingsModel):
     max_requests_per_day: most different requests of all runs together in 24 hours, and most jobs
         that are examined, refused ones included.
     max_runs_per_day: most runs that begin in 24 hours, whatever their names.
+    max_file_gb: most gigabytes of the files that a run's algorithm sends, such as a model in place
+        of the whole one; 0: none are taken. As much is kept of other runs.
     min_cohort: fewest silos of a round, this one included.
     agreement: whether silos must agree on their requests before this one trains. require: they
         must, and the silo does not join if its kit knows no others (`always` is the former word for
@@ -83,6 +85,7 @@ class Policy(SettingsModel):
     max_tries: PositiveInt = 3
     max_requests_per_day: PositiveInt = 5_000
     max_runs_per_day: PositiveInt = 20
+    max_file_gb: NonNegativeFloat = 1.0
     min_cohort: PositiveInt = 2
     agreement: Literal["auto", "require", "always", "never"] = "auto"
     privacy: Privacy = Privacy()
