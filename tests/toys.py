@@ -23,7 +23,7 @@ from hanse.federation.interfaces.transform import Transform
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile, Reply, Request
 from hanse.federation.method import Method
-from hanse.federation.pipeline import Pipeline
+from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.federation.run import Run
 from hanse.federation.schedule import Schedule
 from hanse.federation.server import rounds as loop
@@ -305,6 +305,9 @@ def federate(
     rounds: int = 3,
     upload: Sequence[Transform] = (),
     download: Sequence[Transform] = (),
+    mechanisms: Sequence[Transform] = (),
+    error_feedback: bool = False,
+    own: Mapping[str, Pipelines] | None = None,
     aggregator: Aggregator | None = None,
     seed: int = 0,
     fraction_train: float = 1.0,
@@ -318,6 +321,7 @@ def federate(
     """Run a federation in `folder`, or go on with the one that is there.
 
     numbers: what the server knows of each client beside its number of examples.
+    error_feedback: in both directions. own: the pipelines of clients with codecs of their own.
     stop_after: abandon the run as soon as this round is recorded.
     """
     profiles = {
@@ -329,14 +333,16 @@ def federate(
         for name, make in learners.items()
     }
     tasks = {"loss": Perplexity()}
-    up, down = Pipeline("upload", tuple(upload)), Pipeline("download", tuple(download))
-    method = Method(algorithm, aggregator or Mean(), up, down)
+    up = Pipeline("upload", tuple(upload), tuple(mechanisms), error_feedback)
+    pipelines = Pipelines(up, Pipeline("download", tuple(download), (), error_feedback))
+    method = Method(algorithm, aggregator or Mean(), pipelines, own or {})
 
     def endpoint(name: str) -> ClientEndpoint:
         store = MemoryStore(folder / "clients" / name)
         profile, learner = profiles[name], learners[name]
+        parts = method.for_client(name)
         identity = simulated(seed, name, learners)
-        return ClientEndpoint(profile, learner, method, tasks, store, seed, identity=identity)
+        return ClientEndpoint(profile, learner, parts, tasks, store, seed, identity=identity)
 
     transport = network(InProcess(list(profiles.values()), endpoint))
     journal = Journal(folder) if folder.exists() else Journal.create(folder, "")

@@ -15,41 +15,41 @@ from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.fednova import FedNova
 from hanse.federation.compatibility import check
 from hanse.federation.interfaces.aggregator import Aggregator, Exchange
-from hanse.federation.interfaces.algorithm import Client, Server
-from hanse.federation.interfaces.declarations import MEAN
+from hanse.federation.interfaces.algorithm import Server
+from hanse.federation.interfaces.declarations import MEAN, NUMBERS
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.interfaces.transform import Transform
-from hanse.federation.messages import Instruction, Reply, Update
+from hanse.federation.messages import Reply, Update
+from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.journal.run_folder import read_ledger
 from hanse.randomness import RoundContext
-from hanse.tensors.named import Layout, Tensors, scale
+from hanse.tensors.named import Tensors, scale
 from toys import Meddler, Outcome, federate, held_out, silos
-
-WEIGHT = "#weight"
 
 
 @dataclass(frozen=True)
 class Sums(Aggregator):
-    """Sees weighted tensors only, and adds them up."""
+    """Sees summands only, and adds them up; numbers are not among what it gives."""
 
     sums_only: ClassVar[bool] = True
     gives: ClassVar[frozenset[str]] = frozenset({MEAN})
 
-    def layout(self, expected: Layout) -> Layout:
-        return {**expected, WEIGHT: torch.empty((), device="meta")}
-
-    def seal(self, update: Update, note: Instruction, client: Client) -> Update:
-        sealed = scale(update.tensors, update.weight)
-        return Update({**sealed, WEIGHT: torch.tensor(float(update.weight))})
-
     def aggregate(self, exchange: Exchange) -> Aggregate:
         total: dict[str, torch.Tensor] = {}
         clients = []
-        for profile, update in exchange.train():
+        for profile, summand in exchange.sealed():
             clients.append(profile.name)
-            total = {name: total.get(name, 0.0) + t for name, t in update.tensors.items()}
-        weight = float(total.pop(WEIGHT))
-        return Aggregate(exchange.decode("", scale(total, 1 / weight)), {}, weight, tuple(clients))
+            total = {name: total.get(name, 0.0) + t for name, t in summand.items()}
+        return exchange.mean(total, clients)
+
+
+class SumsOfNumbers(Sums):
+    """The same, with the numbers that the algorithm declares."""
+
+    gives: ClassVar[frozenset[str]] = frozenset({MEAN, NUMBERS})
+
+    def aggregate(self, exchange: Exchange) -> Aggregate:
+        return super().aggregate(exchange)
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,7 @@ class Median(Aggregator):
     """Each coordinate's median: no mean, no numbers, and nothing for `combine`."""
 
     def aggregate(self, exchange: Exchange) -> Aggregate:
-        updates = {
-            profile.name: exchange.decode(profile.name, update.tensors)
-            for profile, update in exchange.train()
-        }
+        updates = {profile.name: update.tensors for profile, update in exchange.updates()}
         first = next(iter(updates.values()))
         found = {
             name: torch.stack([own[name] for own in updates.values()]).median(dim=0).values
@@ -75,6 +72,7 @@ RULES: dict[str, Aggregator] = {
         for name in registry.names("federation/aggregators")
     },
     "sums": Sums(),
+    "sums_of_numbers": SumsOfNumbers(),
     "median": Median(),
 }
 
@@ -98,7 +96,7 @@ def run(case: Case, rule: Aggregator, folder: Path, taps: list[Meddler]) -> Outc
 
 def refused(case: Case, rule: Aggregator) -> bool:
     try:
-        check(built(case), (), rule)
+        check(built(case), rule)
     except UserError:
         return True
     return False
@@ -110,6 +108,7 @@ def test_a_combination_is_refused_or_works(case: Case, name: str, tmp_path: Path
     taps: list[Meddler] = []
     if refused(case, RULES[name]):
         assert name != "mean" and case.name != "fedavg"
+        assert (case.name, name) != ("fednova", "sums_of_numbers")
         with pytest.raises(UserError, match="choose the aggregator mean"):
             run(case, RULES[name], tmp_path / "run", taps)
         assert not any(tap.requests for tap in taps)
@@ -129,7 +128,7 @@ def test_a_combination_is_refused_or_works(case: Case, name: str, tmp_path: Path
 @pytest.mark.parametrize("name", ["fednova", "flexlora", "flora", "fedex_lora", "hetlora"])
 def test_what_needs_more_than_a_rule_gives_is_refused(name: str, rule: Aggregator) -> None:
     with pytest.raises(UserError, match=r"needs .*; choose the aggregator mean, or another algo"):
-        check(registry.build("federation/algorithms", name), (), rule)
+        check(registry.build("federation/algorithms", name), rule)
 
 
 @dataclass(frozen=True)
@@ -143,10 +142,10 @@ class Weighing(FedAvg):
 
 @pytest.mark.parametrize("rule", [Sums(), Median()])
 def test_an_algorithm_that_declares_nothing_is_taken_to_need_everything(rule: Aggregator) -> None:
-    check(Weighing(), (), Mean())
-    check(FedAvg(), (), rule)
+    check(Weighing(), Mean())
+    check(FedAvg(), rule)
     with pytest.raises(UserError, match="or declare what Weighing needs, if it is less"):
-        check(Weighing(), (), rule)
+        check(Weighing(), rule)
 
 
 class Tripled(Mean):
@@ -158,7 +157,7 @@ class Tripled(Mean):
 
 def test_an_aggregator_that_declares_nothing_gives_nothing() -> None:
     with pytest.raises(UserError, match=r"FedNova needs .*, which Tripled does not give"):
-        check(FedNova(), (), Tripled())
+        check(FedNova(), Tripled())
 
 
 class Halved(Transform):
@@ -167,27 +166,46 @@ class Halved(Transform):
     linear: ClassVar[bool] = True
 
     def encode(
-        self, tensors: Tensors, memory: Memory, state: Tensors, context: RoundContext
-    ) -> Tensors:
-        return scale(tensors, 0.5)
+        self, update: Update, memory: Memory, state: Tensors, context: RoundContext
+    ) -> Update:
+        return replace(update, tensors=scale(update.tensors, 0.5))
 
-    def decode(self, tensors: Tensors, state: Tensors, context: RoundContext) -> Tensors:
-        return scale(tensors, 2.0)
+    def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
+        return replace(update, tensors=scale(update.tensors, 2.0))
 
 
 class Rounded(Halved):
     """Encodes otherwise, and does not say how."""
 
     def encode(
-        self, tensors: Tensors, memory: Memory, state: Tensors, context: RoundContext
-    ) -> Tensors:
-        return {name: tensor.round() for name, tensor in tensors.items()}
+        self, update: Update, memory: Memory, state: Tensors, context: RoundContext
+    ) -> Update:
+        rounded = {name: tensor.round() for name, tensor in update.tensors.items()}
+        return replace(update, tensors=rounded)
 
 
 def test_a_transform_that_declares_nothing_is_not_linear() -> None:
-    check(FedAvg(), [Halved()], Sums())
+    check(FedAvg(), Sums(), coded(Halved()))
     with pytest.raises(UserError, match="Sums sees only sums, but Rounded needs each client's"):
-        check(FedAvg(), [Rounded()], Sums())
+        check(FedAvg(), Sums(), coded(Rounded()))
+
+
+def coded(*codecs: Transform) -> Pipelines:
+    """Pipelines with these codecs on the upload."""
+    return Pipelines(Pipeline("upload", codecs))
+
+
+def test_sums_need_the_same_codecs_at_all_clients() -> None:
+    check(FedAvg(), Sums(), coded(), {"c1": coded()})
+    check(FedAvg(), Mean(), coded(), {"c1": coded(Halved())})
+    with pytest.raises(UserError, match=r"clients\.c1: Sums adds the clients' updates up"):
+        check(FedAvg(), Sums(), coded(), {"c1": coded(Halved())})
+
+
+def test_a_download_takes_what_instructions_contain() -> None:
+    download = Pipelines(download=Pipeline("download", (Halved(),)))
+    with pytest.raises(UserError, match="takes change, but FedAvg instructs clients by model"):
+        check(FedAvg(), Mean(), download)
 
 
 def test_a_client_that_withholds_a_needed_number_is_not_counted(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ First plain updates are collected; then the server finds the few directions that
 from there on clients send coefficients alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +19,7 @@ from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Instruction, Update
 from hanse.journal.run_folder import read_ledger
 from hanse.randomness import RoundContext
-from hanse.tensors.named import Layout, Tensors
+from hanse.tensors.named import Layout, Tensors, largest
 from toys import Meddler, Outcome, federate, held_out, same, silos
 
 FEATURES, RANK, COLLECTED, ROUNDS = 200, 3, 4, 9
@@ -39,7 +39,7 @@ class Basis(Transform):
     feedback: bool = True
 
     def init(self, expected: Layout) -> Tensors:
-        return {f"shape/{name}": torch.tensor(t.shape) for name, t in expected.items()}
+        return {f"shape/{n}": torch.tensor(largest(t).shape) for n, t in expected.items()}
 
     def layout(self, expected: Layout, state: Tensors) -> Layout:
         if "basis" not in state:
@@ -50,28 +50,31 @@ class Basis(Transform):
         return {name: tensor for name, tensor in state.items() if name != "seen"}
 
     def encode(
-        self, tensors: Tensors, memory: Memory, state: Tensors, context: RoundContext
-    ) -> Tensors:
+        self, update: Update, memory: Memory, state: Tensors, context: RoundContext
+    ) -> Update:
         if "basis" not in state:
-            return tensors
-        exact = state["basis"] @ flat(tensors)
+            return update
+        exact = state["basis"] @ flat(update.tensors)
         if "error" in memory:
             exact = exact + memory["error"]
         sent = (exact / self.grid).round() * self.grid
         if self.feedback:
             memory["error"] = exact - sent
-        return {"coefficients": sent}
+        return replace(update, tensors={"coefficients": sent})
 
-    def decode(self, tensors: Tensors, state: Tensors, context: RoundContext) -> Tensors:
+    def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
         if "basis" not in state:
-            return tensors
+            return update
         shapes = {name[6:]: t.tolist() for name, t in state.items() if name.startswith("shape/")}
         names = sorted(shapes)
         sizes = [int(torch.tensor(shapes[name]).prod()) for name in names]
-        parts = (tensors["coefficients"] @ state["basis"]).split(sizes)
-        return {name: part.view(shapes[name]) for name, part in zip(names, parts, strict=True)}
+        parts = (update.tensors["coefficients"] @ state["basis"]).split(sizes)
+        tensors = {name: part.view(shapes[name]) for name, part in zip(names, parts, strict=True)}
+        return replace(update, tensors=tensors)
 
-    def finish(self, combined: Aggregate, state: Tensors) -> tuple[Aggregate, Tensors]:
+    def finish(
+        self, combined: Aggregate, state: Tensors, context: RoundContext
+    ) -> tuple[Aggregate, Tensors]:
         if "basis" in state:
             return combined, state
         new = flat(combined.tensors)[None]

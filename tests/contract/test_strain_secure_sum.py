@@ -1,15 +1,10 @@
-"""Strain test: a four-phase aggregator with drop-outs, a toy of Bonawitz et al. 2017 (eprint 281).
+"""Strain test: a secure sum in four phases with drop-outs, whose round pauses in every phase."""
 
-The server learns the sum of the quantized updates and nothing else, as long as `threshold` clients
-stay to the end. A toy: the group is small, and keys come from the run's seed so that tests repeat.
-"""
-
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -17,217 +12,16 @@ from torch import Tensor
 
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.algorithms.fednova import FedNova
 from hanse.federation.compatibility import check
-from hanse.federation.interfaces.aggregator import Aggregator, Exchange
-from hanse.federation.interfaces.algorithm import Client
-from hanse.federation.interfaces.declarations import MEAN
+from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.results import Aggregate
-from hanse.federation.messages import ClientProfile, Instruction, Reply, Update
+from hanse.federation.messages import ClientProfile, Reply, Update
 from hanse.learners.training.settings import TrainingSettings
-from hanse.tensors.named import Layout, Tensors
-from hanse.tensors.serialization import Numbers
-from toys import Meddler, Outcome, federate, held_out, silos
+from parts.secure_sum import PRIME, SecureSum
+from toys import Meddler, Outcome, federate, held_out, same, silos
 
-PRIME = 2**61 - 1  # of the key exchange and of the shares; a value fits into one int64
-BASE = 3
-RING = 2**40  # sums are taken modulo this
-WEIGHT = "#weight"  # the masked weight's place among the tensors
-Answers = Mapping[str, Update]
-
-
-@dataclass(frozen=True)
-class SecureSum(Aggregator):
-    """Keys, shares, masked inputs, unmasking: Σ wₖ·Δₖ / Σ wₖ of those whose input arrived."""
-
-    sums_only: ClassVar[bool] = True
-    gives: ClassVar[frozenset[str]] = frozenset({MEAN})
-    threshold: int = 3
-    grid: float = 2.0**-16
-
-    # ---- on the server
-
-    def aggregate(self, exchange: Exchange) -> Aggregate:
-        everyone = list(exchange.profiles)
-        keys = self._enough(
-            exchange.ask(
-                "keys",
-                {name: Instruction() for name in everyone},
-                {name: {"keys": whole(2)} for name in everyone},
-            )
-        )
-        book = {name: update.tensors["keys"] for name, update in keys.items()}
-        shares = self._enough(
-            exchange.ask(
-                "shares",
-                dict.fromkeys(book, Instruction(book)),
-                {name: {other: whole(2) for other in book} for name in book},
-            )
-        )
-        notes = {
-            name: Instruction({other: shares[other].tensors[name] for other in shares})
-            for name in shares
-        }
-        inputs = self._enough(exchange.train(notes))
-        arrived = {name: float(name in inputs) for name in shares}
-        opened = self._enough(
-            exchange.ask(
-                "unmask",
-                {name: Instruction(numbers=arrived) for name in inputs},
-                {name: {other: whole(1) for other in shares} for name in inputs},
-            )
-        )
-        return self._opened(exchange, inputs, opened, book, list(shares))
-
-    def _opened(
-        self,
-        exchange: Exchange,
-        inputs: Answers,
-        opened: Answers,
-        book: Tensors,
-        masked_with: Sequence[str],
-    ) -> Aggregate:
-        """Rebuild the secrets that are left in the sum of the inputs, and take them out."""
-        places = {name: 1 + sorted(book).index(name) for name in book}
-        total: dict[str, Tensor] = {}
-        for update in inputs.values():
-            total = plus(total, update.tensors) if total else dict(update.tensors)
-        for name in masked_with:
-            points = {places[n]: int(update.tensors[name]) for n, update in opened.items()}
-            secret = rebuilt(dict(list(points.items())[: self.threshold]))
-            if name in inputs:
-                total = plus(total, mask(secret, total), -1)
-            else:  # its pairwise masks are still in the inputs of the others
-                for other in inputs:
-                    between = agreed(secret, int(book[other][1]), "mask")
-                    total = plus(total, mask(between, total), -1 if other < name else 1)
-        signed = {n: torch.where(t >= RING // 2, t - RING, t) for n, t in total.items()}
-        weight = float(signed.pop(WEIGHT))
-        mean = {n: (t.double() * self.grid / weight).float() for n, t in signed.items()}
-        return Aggregate(exchange.decode("", mean), {}, weight, tuple(inputs))
-
-    def _enough(self, answers: Iterable[tuple[ClientProfile, Update]]) -> dict[str, Update]:
-        came = {profile.name: update for profile, update in answers}
-        if len(came) < self.threshold:
-            raise UserError(
-                f"only {len(came)} clients are left, but the secure sum needs {self.threshold}; "
-                "wait for more, or lower the threshold."
-            )
-        return came
-
-    def layout(self, expected: Layout) -> Layout:
-        wide = {
-            n: torch.empty(t.shape, dtype=torch.int64, device="meta") for n, t in expected.items()
-        }
-        return {**wide, WEIGHT: whole(1)}
-
-    # ---- at the client
-
-    def handle(self, kind: str, instruction: Instruction, client: Client) -> Update:
-        if kind == "keys":
-            secrets = [client.context.derive(name) % PRIME for name in ("seal", "mask", "self")]
-            client.session.clear()
-            client.session["secrets"] = secrets
-            public = [pow(BASE, secret, PRIME) for secret in secrets[:2]]
-            return Update({"keys": torch.tensor(public)})
-        if kind == "shares":
-            client.session["book"] = instruction.tensors
-            return Update(self._shares(client))
-        if kind == "unmask":
-            return Update(self._revealed(instruction.numbers, client))
-        return super().handle(kind, instruction, client)
-
-    def _shares(self, client: Client) -> Tensors:
-        """For every client its shares of the mask key and of the self mask, under a common key."""
-        (seal_key, mask_key, self_mask), book = client.session["secrets"], client.session["book"]
-        if len(book) < self.threshold:
-            raise UserError("too few clients to hide among.")
-        result = {}
-        for place, name in enumerate(sorted(book), start=1):
-            pair = [
-                share(mask_key, place, self.threshold, client, "mask"),
-                share(self_mask, place, self.threshold, client, "self"),
-            ]
-            key = agreed(seal_key, int(book[name][0]), f"{client.profile.name} to {name}")
-            result[name] = sealed(torch.tensor(pair), key)
-        return result
-
-    def seal(self, update: Update, note: Instruction, client: Client) -> Update:
-        client.session["received"] = note.tensors
-        _, mask_key, self_mask = client.session["secrets"]
-        me, book = client.profile.name, client.session["book"]
-        weighted = {n: (t.double() * update.weight / self.grid) for n, t in update.tensors.items()}
-        total: Tensors = {n: t.round().long() % RING for n, t in weighted.items()}
-        total = {**total, WEIGHT: torch.tensor([int(update.weight)])}
-        layout = total
-        total = plus(total, mask(self_mask, layout))
-        for other in note.tensors:
-            if other != me:
-                between = agreed(mask_key, int(book[other][1]), "mask")
-                total = plus(total, mask(between, layout), 1 if me < other else -1)
-        return Update(total)
-
-    def _revealed(self, arrived: Numbers, client: Client) -> Tensors:
-        """Of each client one share: of its self mask if its input arrived, else of its mask key."""
-        if client.session.pop("revealed", False) or sum(arrived.values()) < self.threshold:
-            raise UserError("a client reveals its shares once, and for enough others only.")
-        client.session["revealed"] = True
-        seal_key, book = client.session["secrets"][0], client.session["book"]
-        result = {}
-        for name, sealed_pair in client.session["received"].items():
-            key = agreed(seal_key, int(book[name][0]), f"{name} to {client.profile.name}")
-            pair = sealed(sealed_pair, key, -1)
-            result[name] = pair[1:] if arrived[name] else pair[:1]
-        return result
-
-
-def whole(size: int) -> Tensor:
-    """The layout of `size` whole numbers."""
-    return torch.empty(size, dtype=torch.int64, device="meta")
-
-
-def agreed(secret: int, public: int, purpose: str) -> int:
-    """What two clients both know once each has the other's public key (Diffie and Hellman)."""
-    text = f"{pow(public, secret, PRIME)}/{purpose}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-
-
-def share(secret: int, place: int, threshold: int, client: Client, purpose: str) -> int:
-    """The value at `place` of a random polynomial that is `secret` at 0 (Shamir)."""
-    rest = [client.context.derive(f"{purpose} {power}") % PRIME for power in range(1, threshold)]
-    return sum(c * pow(place, power, PRIME) for power, c in enumerate([secret, *rest])) % PRIME
-
-
-def rebuilt(points: Mapping[int, int]) -> int:
-    """The secret behind the shares at these places (Lagrange's formula at 0)."""
-    total = 0
-    for at, value in points.items():
-        for other in points:
-            if other != at:
-                value = value * other * pow(other - at, -1, PRIME) % PRIME
-        total += value
-    return total % PRIME
-
-
-def sealed(pair: Tensor, key: int, sign: int = 1) -> Tensor:
-    """Two numbers under a one-time pad; the sign -1 takes it off."""
-    pad = torch.randint(PRIME, (2,), generator=torch.Generator().manual_seed(key))
-    return torch.tensor([(int(a) + sign * int(b)) % PRIME for a, b in zip(pair, pad, strict=True)])
-
-
-def mask(seed: int, like: Tensors) -> Tensors:
-    """Random numbers of the ring, in the shapes of `like`."""
-    draw = torch.Generator().manual_seed(seed)
-    return {name: torch.randint(RING, like[name].shape, generator=draw) for name in sorted(like)}
-
-
-def plus(a: Tensors, b: Tensors, sign: int = 1) -> dict[str, Tensor]:
-    """a ± b in the ring."""
-    return {name: (a[name] + sign * b[name]) % RING for name in a}
-
-
-# ---- the tests
-
-PHASES = ("keys", "shares", "train", "unmask", "never")
+PHASES = ("keys", "train", "shares", "unmask", "never")
 NAMES = ("c0", "c1", "c2", "c3")
 # Any one client and any phase; then two pairs of them, and any two phases.
 PAIRS = [("c0",), ("c1",), ("c2",), ("c3",), ("c0", "c2"), ("c1", "c3")]
@@ -277,12 +71,54 @@ def test_drop_outs_in_any_phase_give_the_mean_of_the_survivors(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("phase", PHASES[:-1])
-def test_too_few_clients_stop_the_round(tmp_path: Path, phase: str) -> None:
+def test_too_few_clients_end_a_round_that_nobody_waits_for(tmp_path: Path, phase: str) -> None:
     leaving = {"c1": phase, "c2": phase}
-    with pytest.raises(UserError, match="only 2 clients are left"):
+    with pytest.raises(UserError, match="only 2 of 3 clients' updates could be used in round 1"):
         go(tmp_path / "run", SecureSum(threshold=3), leaving)
     assert len(list((tmp_path / "run" / "state").iterdir())) == 1  # round 0 alone
     assert go(tmp_path / "run", SecureSum(threshold=2), leaving).records[-1].round == 1
+
+
+class Returning(Meddler):
+    """A network on which silent clients come back while the round is paused."""
+
+    pauses = 0
+
+    def wait_for(self, clients: Sequence[str], required: int) -> bool:
+        assert required == 3
+        self.lost = lambda client, kind, round: False
+        self.pauses += 1
+        return True
+
+
+@pytest.mark.parametrize("phase", PHASES[:-1])
+def test_too_few_clients_pause_the_round_in_every_phase(tmp_path: Path, phase: str) -> None:
+    networks: list[Returning] = []
+
+    def network(inner: Any) -> Returning:
+        def lost(client: str, kind: str, round: int) -> bool:
+            return client in ("c1", "c2") and kind == phase
+
+        networks.append(Returning(inner, lost))
+        return networks[-1]
+
+    rule = SecureSum(threshold=3)
+    paused = go(tmp_path / "paused", rule, {}, network=network, rounds=2)
+    assert networks[0].pauses == 1
+    assert [record.clients for record in paused.records[1:]] == [NAMES, NAMES]
+    whole = go(tmp_path / "whole", rule, {}, rounds=2)
+    assert same(paused.server_state, whole.server_state)
+
+
+def test_numbers_are_summed(tmp_path: Path) -> None:
+    plain, summed = (
+        federate(FedNova(), silos(4), tmp_path / label, held_out(), aggregator=rule)
+        for label, rule in (("mean", None), ("sum", SecureSum()))
+    )
+    assert near(summed, plain, 1e-3)
+    (mean,) = {record.train["sum_a"] for record in plain.records[1:]}
+    for record in summed.records[1:]:
+        assert record.train == {"sum_a": pytest.approx(mean, abs=1e-4)}
 
 
 def test_masked_update_tells_nothing(tmp_path: Path) -> None:
@@ -313,7 +149,7 @@ def test_masked_update_tells_nothing(tmp_path: Path) -> None:
     for name in NAMES:
         pair = torch.stack([plain[name], masked[name]])
         assert abs(float(torch.corrcoef(pair)[0, 1])) < 0.2
-        assert 0.4 < float(masked[name].mean()) / RING < 0.6  # spread over the whole ring
+        assert 0.4 < float(masked[name].mean()) / PRIME < 0.6  # spread over the whole ring
 
 
 def test_clients_remember_through_all_phases(tmp_path: Path) -> None:
@@ -338,6 +174,6 @@ class Picky(FedAvg):
 
 
 def test_an_algorithm_that_combines_by_itself_is_refused() -> None:
-    check(FedAvg(), (), SecureSum())
+    check(FedAvg(), SecureSum())
     with pytest.raises(UserError, match="SecureSum sees only sums, but Picky"):
-        check(Picky(), (), SecureSum())
+        check(Picky(), SecureSum())

@@ -295,7 +295,7 @@ def test_a_product_far_beyond_the_others_is_refused() -> None:
     updates = [(ClientProfile(n, 9), update(up)) for n, up in [("a", 0.1), ("b", 0.1), ("c", 9.0)]]
     for algorithm, left in ((FedAvg(), ["a", "b", "c"]), (HetLoRA(), ["a", "b"])):
         refused: dict[str, str] = {}
-        bound = NormBound(50.0, lambda client, tensors: tensors, algorithm)
+        bound = NormBound(50.0, algorithm)
         kept = bound.screen(updates, refused.__setitem__)
         assert [profile.name for profile, _ in kept] == left
         assert all("its norm of products" in why for why in refused.values())
@@ -310,7 +310,7 @@ def test_a_control_variate_hides_no_change() -> None:
     updates = [(ClientProfile(n, 9), update(by)) for n, by in [("a", 1), ("b", 1), ("c", 4000)]]
     for algorithm, left in ((FedAvg(), ["a", "b", "c"]), (Scaffold(), ["a", "b"])):
         refused: dict[str, str] = {}
-        bound = NormBound(50.0, lambda client, tensors: tensors, algorithm)
+        bound = NormBound(50.0, algorithm)
         kept = bound.screen(updates, refused.__setitem__)
         assert [profile.name for profile, _ in kept] == left
         assert all("its norm of the change is 8e+03" in why for why in refused.values())
@@ -325,7 +325,7 @@ def test_a_client_that_outweighs_all_others_is_named(caplog: pytest.LogCaptureFi
             (ClientProfile(f"c{place}", 10**12), Update({"w": torch.ones(2)}, {}, weight))
             for place, weight in enumerate(weights)
         ]
-        bound = NormBound(50.0, lambda client, tensors: tensors, FedAvg())
+        bound = NormBound(50.0, FedAvg())
         assert len([*bound.screen(updates, lambda name, why: None)]) == len(weights)
         return [record.getMessage() for record in caplog.records]
 

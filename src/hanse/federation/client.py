@@ -17,6 +17,7 @@ from hanse.federation.method import Method
 from hanse.observability.requests import log_event
 from hanse.randomness import RoundContext
 from hanse.security.identity import Identity
+from hanse.tensors.serialization import MessageError
 
 
 class MissingConstants(UserError):  # noqa: N818 (the condition, not an error of the user's)
@@ -93,10 +94,14 @@ def _decoded(endpoint: ClientEndpoint, request: Request, context: RoundContext) 
     """The request's instruction with the download's transforms undone."""
     # The server encodes an instruction once for all clients, so its randomness names none of them.
     context = replace(context, client="")
-    tensors = endpoint.method.download.decode(
-        request.instruction.tensors, request.transform_states, context
-    )
-    return Instruction(tensors, request.instruction.numbers)
+    update = Update(request.instruction.tensors, request.instruction.numbers)
+    try:
+        update = endpoint.method.pipelines.download.decode(
+            update, request.transform_states, context
+        )
+    except MessageError as error:
+        raise UserError(f"the instruction cannot be decoded: {error}.") from None
+    return Instruction(update.tensors, update.numbers)
 
 
 def _put_constants(endpoint: ClientEndpoint, learner: Learner, request: Request) -> None:
@@ -127,9 +132,9 @@ def _train(
     method = endpoint.method
     update = method.algorithm.train(instruction, client)
     log_event("trained", "trained: %s", _numbers(update))
-    tensors = method.upload.encode(update.tensors, memory, request.transform_states, client.context)
-    update = replace(update, tensors=tensors)
-    update = method.aggregator.seal(update, request.aggregator_note, client)
+    upload = method.pipelines.upload
+    update = upload.encode(update, memory, request.transform_states, client.context)
+    update = method.seal(update, request.aggregator_note, client)
     log_event("encoded", "encoded: %d tensors", len(update.tensors))
     return replace(update, keeps_memory=endpoint.store.draft(request.round, memory))
 

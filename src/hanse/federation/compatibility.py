@@ -1,13 +1,16 @@
 """The check that a method's parts fit together, before any client is asked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from hanse.errors import UserError
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.declarations import EVERYTHING, MEAN, NUMBERS, UPDATES
-from hanse.federation.interfaces.transform import Transform
+from hanse.federation.pipeline import Pipelines
 
+PLAIN = Pipelines()  # without transforms
+NONE: Mapping[str, Pipelines] = MappingProxyType({})
 WORDS = {
     UPDATES: "each client's update",
     MEAN: "the mean of all updates by their weights",
@@ -15,21 +18,53 @@ WORDS = {
 }
 
 
-def check(algorithm: Algorithm, upload: Sequence[Transform], aggregator: Aggregator) -> None:
-    """Raise UserError for parts that do not fit together; it names a part and a way out."""
+def check(
+    algorithm: Algorithm,
+    aggregator: Aggregator,
+    pipelines: Pipelines = PLAIN,
+    own: Mapping[str, Pipelines] = NONE,
+) -> None:
+    """Raise UserError for parts that do not fit together; it names a part and a way out.
+
+    own: the pipelines of clients with compression of their own, by client.
+    """
     _check_aggregator(algorithm, aggregator)
-    rule = type(aggregator).__name__
-    for transform in upload:
-        name = type(transform).__name__
-        if aggregator.sums_only and not transform.linear:
+    _check_pipelines(algorithm, aggregator, pipelines, "")
+    for client, others in own.items():
+        place = f"clients.{client}: "
+        _check_pipelines(algorithm, aggregator, others, place)
+        if aggregator.sums_only and others.upload.transforms != pipelines.upload.transforms:
             raise UserError(
-                f"{rule} sees only sums, but {name} needs each client's update; choose the "
-                "aggregator mean, or another transform."
+                f"{place}{type(aggregator).__name__} adds the clients' updates up, so all must be "
+                "encoded alike; leave this client's own compression out, or choose the aggregator "
+                "mean."
             )
-        if algorithm.payload not in transform.payloads:
+
+
+def _check_pipelines(
+    algorithm: Algorithm, aggregator: Aggregator, pipelines: Pipelines, place: str
+) -> None:
+    """Raise UserError for a transform that does not fit; place: where the settings name it."""
+    name, rule = type(algorithm).__name__, type(aggregator).__name__
+    for pipeline in pipelines.both:
+        payload = (
+            algorithm.payload if pipeline.direction == "upload" else algorithm.instruction_payload
+        )
+        verb = "sends" if pipeline.direction == "upload" else "instructs clients by"
+        for transform in pipeline.transforms:
+            codec = type(transform).__name__
+            if payload not in transform.payloads:
+                raise UserError(
+                    f"{place}{codec} takes {' or '.join(transform.payloads)}, but {name} {verb} "
+                    f"{payload}; leave {codec} out of the {pipeline.direction}."
+                )
+    if not aggregator.sums_only:
+        return
+    for transform in pipelines.upload.transforms:
+        if not transform.linear:
             raise UserError(
-                f"{name} takes {' or '.join(transform.payloads)}, but "
-                f"{type(algorithm).__name__} sends {algorithm.payload}; leave the transform out."
+                f"{place}{rule} sees only sums, but {type(transform).__name__} needs each client's "
+                "update; choose the aggregator mean, or leave it out of the upload."
             )
 
 

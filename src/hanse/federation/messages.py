@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hanse.observability.requests import request_id
-from hanse.tensors.named import Layout, Tensors, strip_prefix
+from hanse.tensors.named import Bounded, Layout, Tensors, fits, largest, strip_prefix
 from hanse.tensors.serialization import Groups, MessageError, Numbers, pack, unpack, whole_number
 
 AGREE, AGREED = "agree", "agreed"  # kinds of requests in which silos compare what they got
@@ -187,8 +187,8 @@ def validate_update(
 ) -> None:
     """Raise MessageError unless `update` has exactly the expected tensors (the schema gate).
 
-    Names, shapes and dtypes must be those of `expected`; every value and number must be finite,
-    and the weight between 0 and `most`.
+    Names, shapes and dtypes must be those of `expected`, or within its bounds; every value and
+    number must be finite, and the weight between 0 and `most`.
 
     numbers: the algorithm's numbers, which must exist and be at least 0.
     """
@@ -198,11 +198,12 @@ def validate_update(
         different = sorted(update.tensors.keys() ^ expected.keys())[:3]
         raise MessageError(f"tensors missing or not asked for: {', '.join(different)}")
     for name, tensor in update.tensors.items():
-        form = expected[name]
-        if tensor.shape != form.shape or tensor.dtype != form.dtype:
+        form = largest(expected[name])
+        if not fits(tensor, expected[name]):
+            bound = "at most " if isinstance(expected[name], Bounded) else ""
             raise MessageError(
                 f"{name} came as {tuple(tensor.shape)} {tensor.dtype}, "
-                f"expected {tuple(form.shape)} {form.dtype}"
+                f"expected {bound}{tuple(form.shape)} {form.dtype}"
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise MessageError(f"{name} has values that are not finite")

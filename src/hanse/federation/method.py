@@ -1,53 +1,101 @@
 """The federated method of a run: algorithm, aggregator and transforms as one record."""
 
+from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 
+from hanse.federation import sums
 from hanse.federation.compatibility import check
 from hanse.federation.interfaces.aggregator import Aggregator
-from hanse.federation.interfaces.algorithm import Algorithm
-from hanse.federation.interfaces.results import State
-from hanse.federation.messages import ClientProfile
-from hanse.federation.pipeline import Pipeline, TransformStates
+from hanse.federation.interfaces.algorithm import Algorithm, Client
+from hanse.federation.interfaces.declarations import NUMBERS
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.federation.pipeline import Pipeline, Pipelines, TransformStates
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
 
 
 @dataclass(frozen=True)
 class Method:
-    """The parts that server and clients share; raises UserError if they do not fit together."""
+    """The parts that server and clients share; raises UserError if they do not fit together.
+
+    own: the pipelines of clients with compression of their own, by client.
+    """
 
     algorithm: Algorithm
     aggregator: Aggregator
-    upload: Pipeline = field(default_factory=partial(Pipeline, "upload"))
-    download: Pipeline = field(default_factory=partial(Pipeline, "download"))
+    pipelines: Pipelines = field(default_factory=Pipelines)
+    own: Mapping[str, Pipelines] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check(self.algorithm, self.upload.transforms, self.aggregator)
+        check(self.algorithm, self.aggregator, self.pipelines, self.own)
 
-    def copy(self) -> "Method":
-        """Copies of all parts, for a client in the server's process: they share bytes only."""
-        upload, download = (
-            replace(pipeline, transforms=tuple(map(copy, pipeline.transforms)))
-            for pipeline in (self.upload, self.download)
-        )
-        return Method(copy(self.algorithm), copy(self.aggregator), upload, download)
+    def of(self, client: str) -> Pipelines:
+        """The pipelines of one client."""
+        return self.own.get(client, self.pipelines)
+
+    def for_client(self, client: str) -> "Method":
+        """Copies of the parts that one client has: those of the server share bytes only."""
+        algorithm, aggregator = copy(self.algorithm), copy(self.aggregator)
+        return Method(algorithm, aggregator, self.of(client).for_client())
 
     def init_transforms(self, layout: Layout) -> dict[str, Tensors]:
         """The state of every transform before the first round; layout: the model's."""
-        return self.upload.init(layout) | self.download.init(layout)
+        states: dict[str, Tensors] = {}
+        for pipeline in self._all():
+            states = pipeline.init(layout) | states  # mechanisms are common to all
+        return states
 
-    def broadcast(self, states: TransformStates) -> dict[str, Tensors]:
-        """The part of the transforms' states that every request carries."""
-        return self.upload.broadcast(states) | self.download.broadcast(states)
+    def broadcast(self, states: TransformStates, client: str) -> dict[str, Tensors]:
+        """The part of the transforms' states that every request to a client carries."""
+        upload, download = self.of(client).both
+        return upload.broadcast(states) | download.broadcast(states)
+
+    def finish(
+        self, aggregate: Aggregate, states: TransformStates, context: RoundContext
+    ) -> tuple[Aggregate, dict[str, Tensors]]:
+        """Finish an aggregate by all transforms of both directions; codecs of clients come first.
+
+        Return it with the next state of every transform.
+        """
+        following: dict[str, Tensors] = {}
+        for pipeline in self._all():
+            aggregate, next_states = pipeline.finish(aggregate, states, context)
+            following |= next_states
+        return aggregate, following
+
+    @property
+    def summed_numbers(self) -> Sequence[str]:
+        """The numbers that a summand contains."""
+        return self.algorithm.numbers if NUMBERS in self.aggregator.gives else ()
+
+    def encoded_layout(
+        self, state: State, states: TransformStates, profile: ClientProfile, context: RoundContext
+    ) -> Layout:
+        """The layout of a client's encoded update; state: the algorithm's, states: transforms'."""
+        layout = self.algorithm.update_layout(state, profile, context)
+        return self.of(profile.name).upload.layout(layout, states)
 
     def sealed_layout(
         self, state: State, states: TransformStates, profile: ClientProfile, context: RoundContext
     ) -> Layout:
-        """The layout of a client's update as it crosses the network.
+        """The layout of a client's update as it crosses the network."""
+        layout = self.encoded_layout(state, states, profile, context)
+        if not self.aggregator.sums_only:
+            return layout
+        return self.aggregator.layout(sums.summand_layout(layout, self.summed_numbers))
 
-        state: the algorithm's. states: the transforms'.
+    def seal(self, update: Update, note: Instruction, client: Client) -> Update:
+        """At the client: an encoded update as it crosses the network.
+
+        Under a rule that sees sums only, weight and numbers leave the client in the summand alone.
         """
-        layout = self.algorithm.update_layout(state, profile, context)
-        return self.aggregator.layout(self.upload.layout(layout, states))
+        if not self.aggregator.sums_only:
+            return update
+        summand = sums.summand(update, self.summed_numbers)
+        return Update(self.aggregator.seal(summand, note, client))
+
+    def _all(self) -> list[Pipeline]:
+        """All pipelines: the clients' own, then the common ones."""
+        return [p for pipelines in (*self.own.values(), self.pipelines) for p in pipelines.both]

@@ -1,28 +1,53 @@
 """A list of transforms as one: encoded in order, decoded and finished in reverse."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from torch import Tensor
 
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
+from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
-from hanse.tensors.named import Layout, Tensors
+from hanse.tensors.named import Layout, Tensors, add_where_present, subtract
 
 TransformStates = Mapping[str, Tensors]  # the server's state of each transform, by its place
+FEEDBACK = "feedback"  # the place of the memory of error feedback, behind the direction
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The transforms of one direction ("upload" or "download")."""
+    """The transforms of one direction ("upload" or "download").
+
+    codecs: they come after the mechanisms at the sender.
+    mechanisms: of privacy, the same for all clients.
+    error_feedback: whether the sender adds to each update what the codecs lost of the one before
+        (Karimireddy et al. 2019, 1901.09847): Σ decoded + memory = Σ updates.
+    owner: the client whose own codecs these are; empty for those of all other clients.
+    """
 
     direction: str
-    transforms: tuple[Transform, ...] = ()
+    codecs: tuple[Transform, ...] = ()
+    mechanisms: tuple[Transform, ...] = ()
+    error_feedback: bool = False
+    owner: str = ""
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """All transforms in the order of encoding."""
+        return (*self.mechanisms, *self.codecs)
 
     def place(self, index: int) -> str:
-        """The key of the state and memory of the transform at `index`."""
-        return f"{self.direction}.{index}"
+        """The key of the state of the transform at `index`, at the server."""
+        owner = f"@{self.owner}" if self.owner and index >= len(self.mechanisms) else ""
+        return f"{self.direction}{owner}.{index}"
+
+    def for_client(self) -> "Pipeline":
+        """A copy for a client, whose places name no owner."""
+        codecs, mechanisms = tuple(map(copy, self.codecs)), tuple(map(copy, self.mechanisms))
+        return replace(self, codecs=codecs, mechanisms=mechanisms, owner="")
 
     def init(self, expected: Layout) -> dict[str, Tensors]:
         """The state of every transform before the first round."""
@@ -39,38 +64,100 @@ class Pipeline:
         return expected
 
     def broadcast(self, states: TransformStates) -> dict[str, Tensors]:
-        """The part of the states that every request carries, by place."""
+        """The part of the states that a request carries, by place at a client."""
+        receiver = replace(self, owner="")
         return {
-            self.place(index): transform.broadcast(states.get(self.place(index), {}))
+            receiver.place(index): transform.broadcast(states.get(self.place(index), {}))
             for index, transform in enumerate(self.transforms)
         }
 
     def encode(
         self,
-        tensors: Tensors,
+        update: Update,
         memory: dict[str, Memory],
         states: TransformStates,
         context: RoundContext,
-    ) -> Tensors:
+    ) -> Update:
         """Encode at the sender; `memory` holds each transform's memory by place, and is updated."""
-        for index, transform in enumerate(self.transforms):
-            place = self.place(index)
-            own: dict[str, Tensor] = memory.setdefault(place, {})
-            tensors = transform.encode(tensors, own, states.get(place, {}), context)
-        return tensors
+        first = len(self.mechanisms)
+        for index in range(first):
+            update = self._encode(index, update, memory, states, context)
+        if not self.error_feedback:
+            return self._encode_by_codecs(update, memory, states, context)
+        lost = memory.setdefault(f"{self.direction}.{FEEDBACK}", {})
+        # A tensor that this round does not send, or that has grown, has nothing to add to.
+        due = {n: t for n, t in lost.items() if n in update.tensors}
+        due = {n: t for n, t in due.items() if t.shape == update.tensors[n].shape}
+        update = replace(update, tensors=add_where_present(update.tensors, due))
+        encoded = self._encode_by_codecs(update, memory, states, context)
+        decoded = self._decode(encoded, states, context, first)
+        lost.update(subtract(update.tensors, decoded.tensors))
+        return encoded
 
-    def decode(self, tensors: Tensors, states: TransformStates, context: RoundContext) -> Tensors:
-        """Decode at the receiver."""
-        for index, transform in reversed(list(enumerate(self.transforms))):
-            tensors = transform.decode(tensors, states.get(self.place(index), {}), context)
-        return tensors
+    def decode(self, update: Update, states: TransformStates, context: RoundContext) -> Update:
+        """Decode at the receiver; raises MessageError for contents that nothing encodes to."""
+        return self._decode(update, states, context, 0)
 
     def finish(
-        self, aggregate: Aggregate, states: TransformStates
+        self, aggregate: Aggregate, states: TransformStates, context: RoundContext
     ) -> tuple[Aggregate, dict[str, Tensors]]:
-        """Finish an aggregate on the server; return it with every transform's next state."""
+        """Finish an aggregate at the server; return it with the next state of every transform.
+
+        A client's own pipeline finishes its codecs only, since mechanisms are common to all.
+        """
         following: dict[str, Tensors] = {}
-        for index, transform in reversed(list(enumerate(self.transforms))):
-            place = self.place(index)
-            aggregate, following[place] = transform.finish(aggregate, states.get(place, {}))
+        first = len(self.mechanisms) if self.owner else 0
+        for index in reversed(range(first, len(self.transforms))):
+            place, transform = self.place(index), self.transforms[index]
+            aggregate, following[place] = transform.finish(
+                aggregate, states.get(place, {}), context
+            )
         return aggregate, following
+
+    def _encode_by_codecs(
+        self,
+        update: Update,
+        memory: dict[str, Memory],
+        states: TransformStates,
+        context: RoundContext,
+    ) -> Update:
+        for index in range(len(self.mechanisms), len(self.transforms)):
+            update = self._encode(index, update, memory, states, context)
+        return update
+
+    def _encode(
+        self,
+        index: int,
+        update: Update,
+        memory: dict[str, Memory],
+        states: TransformStates,
+        context: RoundContext,
+    ) -> Update:
+        own: dict[str, Tensor] = memory.setdefault(f"{self.direction}.{index}", {})
+        state = states.get(self.place(index), {})
+        return self.transforms[index].encode(update, own, state, context)
+
+    def _decode(
+        self, update: Update, states: TransformStates, context: RoundContext, first: int
+    ) -> Update:
+        for index in reversed(range(first, len(self.transforms))):
+            state = states.get(self.place(index), {})
+            update = self.transforms[index].decode(update, state, context)
+        return update
+
+
+@dataclass(frozen=True)
+class Pipelines:
+    """The transforms of both directions."""
+
+    upload: Pipeline = field(default_factory=partial(Pipeline, "upload"))
+    download: Pipeline = field(default_factory=partial(Pipeline, "download"))
+
+    @property
+    def both(self) -> tuple[Pipeline, Pipeline]:
+        """Upload and download."""
+        return self.upload, self.download
+
+    def for_client(self) -> "Pipelines":
+        """Copies for a client, which knows no other client's: they share bytes only."""
+        return Pipelines(*(pipeline.for_client() for pipeline in self.both))

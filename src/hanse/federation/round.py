@@ -1,18 +1,19 @@
-"""One round's exchange with its clients: requests, and the updates that pass the schema gate."""
+"""One round's exchange with its clients: encoded instructions, and their decoded updates."""
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
+from hanse.federation import sums
 from hanse.federation.constants import Constants
-from hanse.federation.conversation import Conversation
+from hanse.federation.downloads import Downloads
+from hanse.federation.inquiry import Inquiry
+from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.algorithm import Algorithm
+from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import (
     ClientProfile,
     Instruction,
-    Reply,
     Request,
     Update,
     validate_update,
@@ -20,14 +21,9 @@ from hanse.federation.messages import (
 from hanse.federation.run import Run
 from hanse.federation.screening import NormBound
 from hanse.federation.server_state import ServerState
-from hanse.observability.progress import report
-from hanse.observability.requests import log_fields, request_id
-from hanse.observability.steps import Activity, Work
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
 from hanse.tensors.serialization import MessageError
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -36,8 +32,6 @@ class RoundExchange:
 
     instructions: the algorithm's instruction to each client, in client order.
     replies_awaited: the number of training replies to wait for; None: those of all clients.
-    remembering: the clients that keep a memory of this round.
-    silent: the clients that did not answer the last request in time.
     """
 
     run: Run
@@ -46,8 +40,18 @@ class RoundExchange:
     profiles: Mapping[str, ClientProfile]
     instructions: Mapping[str, Instruction]
     replies_awaited: int | None = None
-    remembering: set[str] = field(default_factory=set)
-    silent: list[str] = field(default_factory=list)
+
+    @cached_property
+    def inquiry(self) -> Inquiry:
+        """The requests of this round."""
+        return Inquiry(self.run, self.server_state, self.context, self.profiles)
+
+    @cached_property
+    def downloads(self) -> Downloads:
+        """The instructions as they cross the network."""
+        state, method = self.server_state, self.run.method
+        memories = state.download_memories
+        return Downloads(method, state.transform_states, memories, self.context, self.instructions)
 
     @property
     def algorithm(self) -> Algorithm:
@@ -62,35 +66,54 @@ class RoundExchange:
         self, kind: str, instructions: Mapping[str, Instruction], expected: Mapping[str, Layout]
     ) -> Iterator[tuple[ClientProfile, Update]]:
         def request(name: str) -> Request:
-            return self._request(kind, name, instructions[name])
+            return self.inquiry.request(kind, name, instructions[name])
 
-        return self._converse(kind, list(instructions), request, expected.__getitem__)
+        return self.inquiry.ask(kind, list(instructions), request, expected.__getitem__)
 
-    def train(
+    def updates(
         self, notes: Mapping[str, Instruction] | None = None
     ) -> Iterator[tuple[ClientProfile, Update]]:
-        def request(name: str) -> Request:
-            note = notes[name] if notes else Instruction()
-            return replace(self.encoded("train", name), aggregator_note=note)
+        if self.run.method.aggregator.sums_only:
+            raise TypeError("a rule that declares sums_only reads no single update")
+        updates = self._decoded(self._train(notes))
+        if self.run.schedule.max_norm_ratio is not None:
+            bound = NormBound(self.run.schedule.max_norm_ratio, self.algorithm)
+            updates = bound.screen(updates, self.inquiry.refuse_valid)
+        for profile, update in updates:
+            if update.weight > 0:  # else the client has no examples
+                yield profile, update
+            del update  # or it would stay in memory while the next client trains
 
-        names = [name for name in self.instructions if notes is None or name in notes]
-        updates = self._converse("train", names, request, self.sealed_layout)
-        if self.run.schedule.max_norm_ratio is None:
-            return updates
-        bound = NormBound(self.run.schedule.max_norm_ratio, self.decode, self.algorithm)
-        return bound.screen(updates, self._refuse_valid)
+    def sealed(
+        self, notes: Mapping[str, Instruction] | None = None
+    ) -> Iterator[tuple[ClientProfile, Tensors]]:
+        if not self.run.method.aggregator.sums_only:
+            raise TypeError("only a rule that declares sums_only adds sealed summands")
+        for profile, update in self._train(notes):
+            yield profile, update.tensors
+            del update  # as above
+
+    def mean(self, total: Tensors, clients: Sequence[str]) -> Aggregate:
+        method, states = self.run.method, self.server_state.transform_states
+        profile = self.profiles[clients[0]]
+        algorithm_state = self.server_state.algorithm_state
+        layout = method.encoded_layout(algorithm_state, states, profile, self.context)
+        if not float(total[sums.WEIGHT]) > 0:
+            raise TooFewClientsError(0, 1)  # no client has examples
+        update = sums.mean(total, method.summed_numbers, layout)
+        update = method.pipelines.upload.decode(update, states, self.context)
+        return Aggregate(update.tensors, update.numbers, update.weight, tuple(clients))
 
     def evaluate(self) -> Iterator[tuple[ClientProfile, Update]]:
         """Each client's scores on its own held-out rows; only numbers come back."""
         request = partial(self.encoded, "evaluate")
-        return self._converse("evaluate", list(self.instructions), request, lambda name: {})
+        return self.inquiry.ask("evaluate", list(self.instructions), request, lambda name: {})
 
     def encoded(self, kind: str, name: str) -> Request:
         """A request with the algorithm's instruction to one client, encoded for the download."""
-        instruction, states = self.instructions[name], self.server_state.transform_states
-        tensors = self.run.method.download.encode(instruction.tensors, {}, states, self.context)
-        request = self._request(kind, name, Instruction(tensors, instruction.numbers))
-        return replace(request, transform_states=self.run.method.broadcast(states))
+        request = self.inquiry.request(kind, name, self.downloads.encoded(name))
+        states = self.run.method.broadcast(self.server_state.transform_states, name)
+        return replace(request, transform_states=states)
 
     def sealed_layout(self, name: str) -> Layout:
         """The layout of a client's update as it crosses the network."""
@@ -99,111 +122,64 @@ class RoundExchange:
             state.algorithm_state, state.transform_states, profile, self.context
         )
 
-    def decode(self, client: str, tensors: Tensors) -> Tensors:
-        context = replace(self.context, client=client)
-        return self.run.method.upload.decode(tensors, self.server_state.transform_states, context)
-
     def counting(self, clients: Sequence[str]) -> dict[str, int]:
         """The last counted rounds once the updates of these clients have been counted."""
         used, before = set(clients), self.server_state.last_counted_rounds
         others = {name: last for name, last in before.items() if name not in used}
-        return others | dict.fromkeys(sorted(used & self.remembering), self.context.round)
+        return others | dict.fromkeys(sorted(used & self.inquiry.remembering), self.context.round)
 
-    def _log_fields(self, event: str, client: str, kind: str) -> dict[str, Any]:
-        run_id = self.run.journal.ledger.run_id
-        return log_fields(event, request_id(run_id, self.context.round, client, kind))
-
-    def _request(self, kind: str, name: str, instruction: Instruction) -> Request:
-        """A request with the adapter's constants for a client that does not have them."""
-        state = self.server_state
-        return Request(
-            kind,
-            self.context.round,
-            state.last_counted_rounds.get(name, 0),
-            instruction,
-            constants=state.constants.digest,
-            given={} if name in state.holding else state.constants.tensors,
-        )
-
-    def _converse(
-        self,
-        kind: str,
-        names: Sequence[str],
-        request: Callable[[str], Request],
-        layout: Callable[[str], Layout],
+    def _train(
+        self, notes: Mapping[str, Instruction] | None
     ) -> Iterator[tuple[ClientProfile, Update]]:
-        """Ask all of these clients, and yield the valid updates in client order."""
-        conversation = self._conversation(kind, names, request, layout)
-        for reply, size in conversation.replies():
-            conversation.count(size)
-            if self._record(kind, reply, size, layout(reply.client)):
-                yield self.profiles[reply.client], reply.update
-            del reply  # or it would stay in memory while the next client trains
-        self.silent = conversation.silent
-        report(Work(Activity.AGGREGATING))
+        """The clients' valid updates, encoded and sealed."""
 
-    def _conversation(
-        self,
-        kind: str,
-        names: Sequence[str],
-        request: Callable[[str], Request],
-        layout: Callable[[str], Layout],
-    ) -> Conversation:
-        spare = 0
-        if kind == "train" and self.replies_awaited is not None:
-            spare = max(0, len(names) - self.replies_awaited)
-        return Conversation(
-            self.run.transport,
-            self.run.journal.ledger,
-            kind,
-            self.context.round,
-            names,
-            request,
-            layout,
-            self.constants.digest,
-            self.server_state.holding,
-            self.run.schedule.deadline,
-            spare=spare,
+        def request(name: str) -> Request:
+            note = notes[name] if notes else Instruction()
+            return replace(self.encoded("train", name), aggregator_note=note)
+
+        names = [name for name in self.instructions if notes is None or name in notes]
+        spare = 0 if self.replies_awaited is None else max(0, len(names) - self.replies_awaited)
+        return self.inquiry.ask(
+            "train", names, request, self.sealed_layout, self._validate_sealed, spare
         )
 
-    def _record(self, kind: str, reply: Reply, size: int, layout: Layout) -> bool:
-        """Record a reply in log and ledger; returns True if its update is valid and may be used."""
-        if reply.error:
-            extra = self._log_fields("refused", reply.client, kind)
-            log.warning("%s did not answer: %s", reply.client, reply.error, extra=extra)
-            self.run.journal.ledger.received(reply.client, reply.kind, size, {}, error=reply.error)
-            return False
-        try:
-            self._validate(kind, reply, layout)
-        except MessageError as error:
-            self._refuse_update(reply.client, kind, str(error), size)
-            return False
-        if self.constants.digest:
-            self.server_state.holding.add(reply.client)
-        numbers = {**reply.update.numbers, "weight": reply.update.weight}
-        self.run.journal.ledger.received(reply.client, reply.kind, size, numbers)
-        log.info("%s", _summary(reply), extra=self._log_fields("accepted", reply.client, kind))
-        if reply.update.keeps_memory:
-            self.remembering.add(reply.client)
-        return True
+    def _decoded(
+        self, updates: Iterator[tuple[ClientProfile, Update]]
+    ) -> Iterator[tuple[ClientProfile, Update]]:
+        """The updates with the upload's transforms undone, if they are as the algorithm asks."""
+        for profile, update in updates:
+            try:
+                update = self._decode(profile, update)
+            except MessageError as error:
+                self.inquiry.refuse_valid(profile.name, str(error))
+                continue
+            yield profile, update
+            del update  # as above
 
-    def _validate(self, kind: str, reply: Reply, layout: Layout) -> None:
-        """Raise MessageError unless the update is as requested, and its weight within the bound."""
-        if kind != "train":
-            return validate_update(reply.update, layout)
-        largest = self.algorithm.max_weight(self.profiles[reply.client])
-        return validate_update(reply.update, layout, self.algorithm.numbers, largest)
+    def _decode(self, profile: ClientProfile, update: Update) -> Update:
+        """An update with the upload's transforms undone; raises MessageError if it is not valid."""
+        pipeline = self.run.method.of(profile.name).upload
+        if not pipeline.transforms:
+            return update
+        context = replace(self.context, client=profile.name)
+        update = pipeline.decode(update, self.server_state.transform_states, context)
+        state = self.server_state.algorithm_state
+        layout = self.algorithm.update_layout(state, profile, self.context)
+        self._validate(profile, update, layout)
+        return update
 
-    def _refuse_update(self, name: str, kind: str, reason: str, size: int = 0) -> None:
-        """Write into log and ledger that a client's update is not used."""
-        extra = self._log_fields("refused", name, kind)
-        log.warning("the answer of %s to %s was refused: %s", name, kind, reason, extra=extra)
-        self.run.journal.ledger.received(name, kind, size, {}, error=reason)
+    def _validate_sealed(self, profile: ClientProfile, update: Update, layout: Layout) -> None:
+        """Raise MessageError unless an update is valid as far as it can be read before decoding."""
+        method = self.run.method
+        if method.aggregator.sums_only or method.of(profile.name).upload.transforms:
+            validate_update(update, layout)
+        else:
+            self._validate(profile, update, layout)
 
-    def _refuse_valid(self, name: str, reason: str) -> None:
-        """Refuse an update that passed validation; its client must not keep the round."""
-        self.remembering.discard(name)
-        self._refuse_update(name, "train", reason)
+    def _validate(self, profile: ClientProfile, update: Update, layout: Layout) -> None:
+        """Raise MessageError unless an update has this layout, and its weight is within bounds."""
+        largest = self.algorithm.max_weight(profile)
+        validate_update(update, layout, self.algorithm.numbers, largest)
 
 
 def open_round(
@@ -231,10 +207,3 @@ def open_round(
         instructions,
         replies_awaited,
     )
-
-
-def _summary(reply: Reply) -> str:
-    """One line of progress about a client's answer."""
-    numbers = {n: v for n, v in reply.update.numbers.items() if n in ("loss", "steps", "accuracy")}
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-    return f"round {reply.round}: {reply.client} answered {reply.kind} ({shown})"

@@ -14,7 +14,7 @@ from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.messages import ClientProfile, Reply, Update
 from hanse.federation.spool import Spool
 from hanse.tensors import low_rank
-from hanse.tensors.named import Layout, Tensors, norm
+from hanse.tensors.named import Layout, largest, norm
 from hanse.tensors.serialization import MessageError
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 SLACK = 64 * 1024  # bytes of a reply beside its tensors: numbers, names, an error's text
 PER_TENSOR = 256  # bytes of the header for one tensor, beside its name
 
-Decode = Callable[[str, Tensors], Tensors]
 Refuse = Callable[[str, str], None]
 
 
@@ -32,7 +31,7 @@ def refuse_large(message: bytes, expected: Layout) -> None:
     The size of its header is checked before the header is parsed.
     """
     header = SLACK + sum(len(name) + PER_TENSOR for name in expected)
-    most = header + sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
+    most = header + sum(t.numel() * t.element_size() for t in map(largest, expected.values()))
     if len(message) > most:
         raise MessageError(f"it has {len(message):,} bytes, where at most {most:,} are due")
     declared = int.from_bytes(message[:8], "little")
@@ -50,19 +49,21 @@ class NormBound:
     """
 
     ratio: float
-    decode: Decode
     algorithm: Algorithm
 
     def screen(
         self, updates: Iterable[tuple[ClientProfile, Update]], refuse: Refuse
     ) -> Iterator[tuple[ClientProfile, Update]]:
-        """The updates within the bound, in their order; `refuse` is called for each other one."""
+        """The updates within the bound, in their order; `refuse` is called for each other one.
+
+        updates: decoded.
+        """
         measured: dict[str, Mapping[str, float]] = {}
         profiles: dict[str, ClientProfile] = {}
         weights: dict[str, float] = {}
         with Spool() as spool:
             for profile, update in updates:
-                measured[profile.name] = self._measures(profile.name, update)
+                measured[profile.name] = self._measures(update)
                 profiles[profile.name], weights[profile.name] = profile, update.weight
                 spool.put(profile.name, Reply(profile.name, "train", 0, update).pack())
                 del update  # or it would stay in memory while the next one is read
@@ -74,13 +75,12 @@ class NormBound:
                 else:
                     yield profile, Reply.parse(spool.take(name)).update
 
-    def _measures(self, client: str, update: Update) -> dict[str, float]:
+    def _measures(self, update: Update) -> dict[str, float]:
         """The measures of one update, by name."""
-        tensors = self.decode(client, update.tensors)
-        parts = self.algorithm.measured(tensors)
+        parts = self.algorithm.measured(update.tensors)
         measures = {name: norm(part) for name, part in parts.items()}
         if self.algorithm.payload == "factors":
-            products = map(low_rank.norm, low_rank.layers(tensors).values())
+            products = map(low_rank.norm, low_rank.layers(update.tensors).values())
             measures["norm of products"] = math.hypot(*products)
         numbers = {f"number {name}": update.numbers[name] for name in self.algorithm.numbers}
         return measures | numbers

@@ -14,6 +14,7 @@ from hanse.errors import UserError
 from hanse.federation.client_sampling import sample, taking_part
 from hanse.federation.constants import FOLDER, ConstantStore
 from hanse.federation.evaluation import evaluate
+from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.messages import ClientProfile
 from hanse.federation.round import RoundExchange, open_round
@@ -38,6 +39,7 @@ def rounds(run: Run) -> Iterator[RoundRecord]:
     may stop between two rounds, or the machine at any time.
     """
     profiles = run.profiles()
+    _tell_unscreened(run)
     checkpoint = run.journal.restore()
     report(Rounds(0, run.schedule.rounds))
     if checkpoint is None:
@@ -51,6 +53,17 @@ def rounds(run: Run) -> Iterator[RoundRecord]:
         profiles = run.profiles()
         server_state, aggregate = _train_round(run, round, server_state, profiles)
         yield _evaluate_and_commit(run, round, server_state, aggregate, profiles)
+
+
+def _tell_unscreened(run: Run) -> None:
+    """Log that norms of updates are not bounded, if the rule sees sums only."""
+    rule = run.method.aggregator
+    if rule.sums_only and run.schedule.max_norm_ratio is not None:
+        log.warning(
+            "deployment.max_norm_ratio does nothing here: %s sees only sums, so the norm of no "
+            "single update is known",
+            type(rule).__name__,
+        )
 
 
 def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:
@@ -82,7 +95,9 @@ def _train_round(
     ledger = run.journal.ledger
     exchange, aggregate = _aggregated(run, round, before, profiles)
     with ledger.time("round"):
-        aggregate, transform_states = run.method.upload.finish(aggregate, before.transform_states)
+        context = RoundContext(run.schedule.seed, round)
+        states = before.transform_states
+        aggregate, next_states = run.method.finish(aggregate, states, context)
     with ledger.time("step"):
         optimizer_state = dict(before.optimizer_state)
         server = run.server(round, len(profiles), optimizer_state)
@@ -91,9 +106,10 @@ def _train_round(
     after = replace(
         before,
         algorithm_state=state,
-        transform_states={**before.transform_states, **transform_states},
+        transform_states={**states, **next_states},
         optimizer_state=optimizer_state,
         last_counted_rounds=exchange.counting(aggregate.clients),
+        download_memories=exchange.downloads.memories_after,
     )
     return after, aggregate
 
@@ -120,24 +136,25 @@ def _aggregated(
     while True:
         exchange = open_round(run, round, server_state, sampled, replies_awaited)
         records_before = len(ledger.records)
-        with ledger.time("round"):
-            aggregate = run.method.aggregator.aggregate(exchange)
-        if len(aggregate.clients) >= replies_required:
-            return exchange, aggregate
-        message = _too_few(round, aggregate, replies_required, ledger.records[records_before:])
-        if not aggregate.clients and not exchange.silent:  # every client has given its reason
+        try:
+            with ledger.time("round"):
+                aggregate = run.method.aggregator.aggregate(exchange)
+            left, required = len(aggregate.clients), replies_required
+            if left >= required:
+                return exchange, aggregate
+        except TooFewClientsError as error:
+            left, required = error.left, max(error.required, replies_required)
+        message = _too_few(round, left, required, ledger.records[records_before:])
+        if not left and not exchange.inquiry.silent:  # every client has given its reason
             raise UserError(message)
         log.warning("%s The run is paused.", message)
         with ledger.time("round"), ledger.time("clients"):
-            if not run.transport.wait_for(list(exchange.instructions), replies_required):
+            if not run.transport.wait_for(list(exchange.instructions), required):
                 raise UserError(message)
 
 
-def _too_few(
-    round: int, aggregate: Aggregate, required: int, records: Sequence[ClientRecord]
-) -> str:
+def _too_few(round: int, number: int, required: int, records: Sequence[ClientRecord]) -> str:
     """The message for too few updates. records: the ledger's of the round."""
-    number = len(aggregate.clients)
     few = f"only {number} of {required} clients' updates" if number else "no client's update"
     return f"{few} could be used in round {round}: {_reasons(records)}"
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hanse.federation.constants import Constants
+from hanse.federation.downloads import Memories
 from hanse.federation.interfaces.results import Memory, State
 from hanse.federation.pipeline import TransformStates
 from hanse.journal.checkpoints import Checkpoint
@@ -12,6 +13,7 @@ from hanse.tensors.named import Tensors
 # Names of groups in a checkpoint. Each transform's state is a group named by its place.
 ALGORITHM = "algorithm."  # before the name of each of the algorithm's groups
 OPTIMIZER = "optimizer"
+MEMORY = "memory."  # before the group and the place of each memory of the download
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class ServerState:
     last_counted_rounds: of each client that keeps a memory, the last round that counted its update.
     constants: of the adapter.
     holding: the clients that have the constants; each exchange adds to it.
+    download_memories: of the transforms that encode instructions, by group of clients and place.
     """
 
     algorithm_state: State
@@ -30,6 +33,7 @@ class ServerState:
     last_counted_rounds: Mapping[str, int]
     constants: Constants = field(default_factory=Constants)
     holding: set[str] = field(default_factory=set)
+    download_memories: Memories = field(default_factory=dict)
 
     def checkpoint(self, round: int) -> Checkpoint:
         """The checkpoint of this state after a round."""
@@ -37,6 +41,8 @@ class ServerState:
             f"{ALGORITHM}{name}": tensors for name, tensors in self.algorithm_state.items()
         }
         groups |= {**self.transform_states, OPTIMIZER: self.optimizer_state}
+        for group, memory in self.download_memories.items():
+            groups |= {f"{MEMORY}{group}.{place}": tensors for place, tensors in memory.items()}
         return Checkpoint(
             round,
             groups,
@@ -55,6 +61,10 @@ class ServerState:
         optimizer_state = dict(groups.pop(OPTIMIZER, {}))
         names = [name for name in groups if name.startswith(ALGORITHM)]
         algorithm_state = {name.removeprefix(ALGORITHM): groups.pop(name) for name in names}
+        memories: dict[str, dict[str, Memory]] = {}
+        for name in [name for name in groups if name.startswith(MEMORY)]:
+            group, _, place = name.removeprefix(MEMORY).partition(".")
+            memories.setdefault(group, {})[place] = dict(groups.pop(name))
         return ServerState(
             algorithm_state,
             groups,
@@ -62,4 +72,5 @@ class ServerState:
             checkpoint.counted,
             constants or Constants(),
             set(checkpoint.holding),
+            memories,
         )

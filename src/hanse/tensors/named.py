@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -12,7 +13,39 @@ from hanse.errors import UserError
 
 Value = TypeVar("Value")
 Tensors = Mapping[str, Tensor]
-Layout = Mapping[str, Tensor]  # names, shapes and dtypes: tensors on the meta device
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A tensor of a layout whose first dimension may be smaller.
+
+    largest: its largest shape, and its dtype, on the meta device.
+    """
+
+    largest: Tensor
+
+
+Layout = Mapping[str, Tensor | Bounded]  # names, shapes and dtypes: tensors on the meta device
+
+
+def blob(most: int) -> Bounded:
+    """The layout of at most so many bytes, as a tensor of uint8 with one dimension."""
+    return Bounded(torch.empty(most, dtype=torch.uint8, device="meta"))
+
+
+def from_bytes(data: bytes) -> Tensor:
+    """Bytes as a tensor of uint8 with one dimension."""
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0).byte()
+
+
+def to_bytes(data: Tensor) -> bytes:
+    """The bytes in a tensor of uint8: the inverse of `from_bytes`."""
+    return data.cpu().contiguous().numpy().tobytes()
+
+
+def largest(form: Tensor | Bounded) -> Tensor:
+    """The shape and dtype of an entry of a layout; the largest shape of a bounded one."""
+    return form.largest if isinstance(form, Bounded) else form
 
 
 def layout(tensors: Tensors) -> dict[str, Tensor]:
@@ -20,13 +53,21 @@ def layout(tensors: Tensors) -> dict[str, Tensor]:
     return {name: torch.empty_like(t, device="meta") for name, t in tensors.items()}
 
 
+def fits(tensor: Tensor, form: Tensor | Bounded) -> bool:
+    """True if a tensor has the shape and dtype of an entry of a layout."""
+    shape, expected = [*tensor.shape], [*largest(form).shape]
+    if isinstance(form, Bounded) and shape and shape[0] < expected[0]:
+        expected[0] = shape[0]
+    return tensor.dtype == largest(form).dtype and shape == expected
+
+
 def shapes(tensors: Tensors) -> list[tuple[str, list[int], str]]:
     """Names, shapes and dtypes as plain values, sorted by name."""
     return [(name, list(t.shape), str(t.dtype)) for name, t in sorted(tensors.items())]
 
 
-def zeros(layout: Layout) -> dict[str, Tensor]:
-    """Tensors of zeros as `layout` describes them, on the CPU."""
+def zeros(layout: Tensors) -> dict[str, Tensor]:
+    """Tensors of zeros with these names, shapes and dtypes, on the CPU."""
     return {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in layout.items()}
 
 

@@ -119,7 +119,7 @@ class Simulation:
         return ClientEndpoint(
             profile=client.profile(name),
             learner=learner,
-            method=self.method.copy(),
+            method=self.method.for_client(name),
             tasks={name: copy(task) for name, task in self.tasks.items()},
             store=MemoryStore(memories / name),
             seed=self.experiment.seed,

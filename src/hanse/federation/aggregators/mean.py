@@ -1,14 +1,13 @@
 """The weighted mean. It holds one update at a time, so memory does not grow with the clients."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from hanse.federation.interfaces.aggregator import Aggregator, Exchange
 from hanse.federation.interfaces.declarations import EVERYTHING
 from hanse.federation.interfaces.results import Aggregate
-from hanse.federation.messages import ClientProfile, Update
+from hanse.federation.messages import Update
 from hanse.tensors.named import RunningMean
 
 
@@ -22,11 +21,10 @@ class Mean(Aggregator):
         if exchange.algorithm.combines:
             return self._combined(exchange)
         mean, numbers, clients = RunningMean(), _Numbers(), []
-        for profile, update in _decoded(exchange):
-            if update.weight > 0:  # else the client has no examples
-                mean.add(update.tensors, update.weight)
-                numbers.add(update)
-                clients.append(profile.name)
+        for profile, update in exchange.updates():
+            mean.add(update.tensors, update.weight)
+            numbers.add(update)
+            clients.append(profile.name)
             del update  # or it would stay in memory while the next client trains
         if not clients:
             return Aggregate({}, {}, 0.0, ())
@@ -34,7 +32,7 @@ class Mean(Aggregator):
 
     def _combined(self, exchange: Exchange) -> Aggregate:
         """The aggregate of an algorithm's own `combine`; all updates are in memory at once."""
-        updates = [(profile, update) for profile, update in _decoded(exchange) if update.weight > 0]
+        updates = list(exchange.updates())
         if not updates:
             return Aggregate({}, {}, 0.0, ())
         numbers = _Numbers()
@@ -58,11 +56,3 @@ class _Numbers:
 
     def value(self) -> dict[str, float]:
         return {name: total / self._weights[name] for name, total in self._sums.items()}
-
-
-def _decoded(exchange: Exchange) -> Iterator[tuple[ClientProfile, Update]]:
-    """The round's decoded updates."""
-    for profile, update in exchange.train():
-        tensors = exchange.decode(profile.name, update.tensors)
-        yield profile, Update(tensors, update.numbers, update.weight)
-        del update, tensors  # as above

@@ -31,6 +31,7 @@ class Algorithm(ABC):
     needs: ClassVar[frozenset[str]] = EVERYTHING
     numbers: ClassVar[tuple[str, ...]] = ()  # names of the numbers that every client must report
     payload: ClassVar[str] = "change"  # content of an update: change, factors, logits or scalars
+    instruction_payload: ClassVar[str] = "model"  # content of an instruction, for the download
     clients_may_differ: ClassVar[Difference] = "none"  # a client's settings from the server's
     # Optimizers that clients may use: AdamW, SGD with momentum, SGD without.
     optimizers: ClassVar[tuple[str, ...]] = ("adamw", "momentum", "sgd")

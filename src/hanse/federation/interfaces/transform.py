@@ -5,18 +5,24 @@ from typing import ClassVar
 
 from hanse.federation.interfaces.declarations import withdraw
 from hanse.federation.interfaces.results import Aggregate, Memory
+from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
 
 
 class Transform(ABC):
-    """A step that tensors pass between client and server: a codec, or a mechanism of privacy.
+    """A step that updates pass from client to server, or instructions from server to client.
+
+    Sender's half: encode. Receiver's half: decode. Server half, in both directions: init, finish.
 
     The server may hold state (a basis, a clip norm); `broadcast` selects the part that travels with
-    every request. The sender may keep memory (the error of a lossy codec).
+    every request. The sender may keep memory (the error of a lossy codec). An instruction passes as
+    an update of weight 1, in the context of no client, since all clients may get the same.
     """
 
-    linear: ClassVar[bool] = False  # encode commutes with sums
+    linear: ClassVar[bool] = False  # encode and decode of tensors commute with weighted sums
+    # Contents that it takes: change, factors, logits or scalars of an update, model of an
+    # instruction.
     payloads: ClassVar[tuple[str, ...]] = ("change",)
 
     def __init_subclass__(cls) -> None:
@@ -24,11 +30,11 @@ class Transform(ABC):
         withdraw(cls, "linear", False, "encode", "decode")
 
     def init(self, expected: Layout) -> Tensors:
-        """The server's state before the first round."""
+        """The server's state before the first round; expected: the layout of decoded tensors."""
         return {}
 
     def layout(self, expected: Layout, state: Tensors) -> Layout:
-        """The layout of encoded tensors."""
+        """The layout of encoded tensors; a codec of varying length gives bounds (`blob`)."""
         return expected
 
     def broadcast(self, state: Tensors) -> Tensors:
@@ -37,14 +43,20 @@ class Transform(ABC):
 
     @abstractmethod
     def encode(
-        self, tensors: Tensors, memory: Memory, state: Tensors, context: RoundContext
-    ) -> Tensors:
-        """Encode at the sender."""
+        self, update: Update, memory: Memory, state: Tensors, context: RoundContext
+    ) -> Update:
+        """Encode at the sender; `memory` holds until the next round that is counted."""
 
     @abstractmethod
-    def decode(self, tensors: Tensors, state: Tensors, context: RoundContext) -> Tensors:
-        """Decode at the receiver."""
+    def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
+        """Decode at the receiver; raises MessageError for contents that nothing encodes to.
 
-    def finish(self, aggregate: Aggregate, state: Tensors) -> tuple[Aggregate, Tensors]:
-        """Finish an aggregate on the server; return it with the next state."""
+        Under a rule that sees sums only, `update` is the mean of the encoded updates, and `context`
+        names no client.
+        """
+
+    def finish(
+        self, aggregate: Aggregate, state: Tensors, context: RoundContext
+    ) -> tuple[Aggregate, Tensors]:
+        """Finish the decoded aggregate at the server; return it with the next state."""
         return aggregate, state
