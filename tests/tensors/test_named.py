@@ -5,14 +5,19 @@ import pytest
 import torch
 
 from hanse.tensors.named import (
+    Bounded,
     RunningMean,
     add,
+    blob,
+    fits,
+    from_bytes,
     layout,
     map_tensors,
     norm,
     scale,
     squared_distance,
     subtract,
+    to_bytes,
     zeros,
 )
 
@@ -119,3 +124,21 @@ def test_a_layout_has_no_values_and_makes_zeros() -> None:
     for name, tensor in zeros(plan).items():
         assert tensor.dtype == torch.bfloat16 and tensor.shape == part[name].shape
         assert not tensor.any()
+
+
+def test_only_the_first_dimension_of_a_bounded_tensor_may_be_smaller() -> None:
+    form = Bounded(torch.empty(4, 3, device="meta"))
+    for fitting in (torch.ones(4, 3), torch.ones(1, 3), torch.ones(0, 3)):
+        assert fits(fitting, form)
+    for other in (torch.ones(5, 3), torch.ones(4, 2), torch.ones(4), torch.ones(4, 3).double()):
+        assert not fits(other, form)
+    assert not fits(torch.ones(1, 3), form.largest)
+    assert not fits(torch.tensor(1.0), form)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00\xff some bytes"])
+def test_bytes_are_a_tensor_and_back(data: bytes) -> None:
+    tensor = from_bytes(data)
+    assert to_bytes(tensor) == data
+    assert fits(tensor, blob(len(data))) and fits(tensor, blob(100))
+    assert not data or not fits(tensor, blob(len(data) - 1))

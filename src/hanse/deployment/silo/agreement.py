@@ -30,7 +30,7 @@ from hanse.federation.messages import AGREE, AGREED, Reply, Request, Update
 from hanse.security.identity import Identity
 from hanse.security.signatures import SKEW, Stamp, Untrusted, sign, unverified, verify
 from hanse.tensors import json_text
-from hanse.tensors.named import digest, shapes
+from hanse.tensors.named import digest, from_bytes, shapes, to_bytes
 from hanse.tensors.serialization import Groups
 
 ALL = "silos"  # the audience of a statement
@@ -99,7 +99,7 @@ class AgreementMember:
             if request.kind == "train":
                 statement = self.statement(request)
                 atomic_files.write(self._waiting, message, private=True)
-                update = Update({STATEMENT: _bytes(statement)})
+                update = Update({STATEMENT: from_bytes(statement)})
                 return Reply(self.name, AGREE, request.round, update).pack()
             if request.kind != AGREED:
                 return respond(message)
@@ -204,11 +204,7 @@ def content(statement: Tensor) -> bytes | None:
     """The bytes of the statement in a tensor; None if the tensor cannot hold one."""
     if statement.dtype != torch.uint8 or statement.dim() != 1 or statement.numel() > LARGEST:
         return None
-    return statement.numpy().tobytes()
-
-
-def _bytes(data: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return to_bytes(statement)
 
 
 def _read_statements(file: Path) -> dict[str, str]:
