@@ -21,7 +21,7 @@ Sign = Callable[[bytes, str, int, str], tuple[bytes, int]]
 # Opens (message, run); returns the sender, the number of the envelope it replies to, and the body.
 Open = Callable[[bytes, str], tuple[str, int, bytes]]
 HELLO = b""  # asks which silo is at a node
-ENVELOPE_TEXTS = ("run", "settings", "rows", "model", "precision", "version")
+ENVELOPE_TEXTS = ("run", "settings", "rows", "public", "model", "precision", "version")
 REPLY_TEXTS = ("name", "session", "error")
 NUMBERS = ("rank", "scaling")
 MAX_EXAMPLES, MAX_RANK, MAX_SCALING = 10**12, 65_536, 10**6
@@ -39,6 +39,7 @@ class Envelope:
     run: the unique name of the run.
     settings: the resolved experiment, as YAML.
     rows: the hash of the rows that are divided among the silos; empty if each has its own.
+    public: the hash of the public rows; empty if silos need none.
     model: the hash of the base model; empty if clients have different ones, or the server has none.
     precision: the precision of the base model at the server, as JSON; empty if each silo chooses.
     request: empty if the envelope asks only for the silo's profile.
@@ -50,6 +51,7 @@ class Envelope:
     model: str = ""
     precision: str = ""
     version: str = hanse.__version__
+    public: str = ""
     request: bytes = b""
 
     def pack(self) -> bytes:

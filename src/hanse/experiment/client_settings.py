@@ -14,7 +14,7 @@ from hanse.registry import suggestion
 
 OVERRIDABLE = ("model", "adapter", "data", "train")
 # The settings of `data` that are the same for all: how rows are held out and divided.
-SHARED_DATA = ("test", "validation", "split_seed", "partition", "labels")
+SHARED_DATA = ("test", "validation", "split_seed", "partition", "labels", "public")
 
 
 def check_clients(experiment: Experiment) -> None:

@@ -14,6 +14,7 @@ from hanse.data.sources.split_files import TEST, VALIDATION
 from hanse.errors import UserError
 from hanse.experiment import renaming
 from hanse.experiment.client_settings import check_clients
+from hanse.experiment.declared import check_declared
 from hanse.experiment.overrides import Change, override, parse_change
 from hanse.experiment.part_kinds import AT_SILOS, NAMED, changed_at, spec_name
 from hanse.experiment.schema import Experiment, build_parts
@@ -25,6 +26,7 @@ from hanse.security import trusted_code
 
 LOCAL = (  # settings that may name a local file or folder
     *(("data", "path"), ("data", "test"), ("data", "validation")),
+    *(("data", "public"), ("data", "public", "path")),
     *(("model", "model_name_or_path"), ("adapter", "from")),
 )
 
@@ -130,6 +132,7 @@ def _built(values: Values, path: Path) -> Experiment:
         raise explain(error, Experiment) from None
     build_parts(experiment)
     check_clients(experiment)
+    check_declared(experiment)
     return experiment
 
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from hanse.experiment.validation import VISIBLE
+from hanse.experiment.validation import HASH, VISIBLE
 
 Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -29,6 +29,26 @@ class SettingsModel(BaseModel):
         return super().model_copy(update=update, deep=deep)
 
 
+class PublicData(SettingsModel):
+    """A public data set, of which the server and the clients have the same rows.
+
+    path, columns, filter, template: as in `data`; without a template, that of `data`.
+    sha256: the hash of the rows, as a run folder's machine.json has it; other rows are refused.
+    """
+
+    path: str
+    columns: dict[str, str] = {}
+    filter: dict[str, str] = {}
+    template: str | None = None
+    sha256: Annotated[str, Field(pattern=HASH)] | None = None
+
+    @model_validator(mode="after")
+    def _template_has_text(self) -> Self:
+        if self.template is not None:
+            refuse_without_text(self.template, "data.public.template")
+        return self
+
+
 class Data(SettingsModel):
     """The rows, the prompt for a labelled row, and the division among the clients.
 
@@ -43,6 +63,8 @@ class Data(SettingsModel):
     split_seed: draws the rows that are held out. Runs with different seeds share their test rows.
     client_test: the share of its rows that each client holds out for itself.
     pooled: give all rows to one client, "pooled", after the division.
+    public: a public data set beside these rows, for algorithms that need one; nobody's training
+        rows, and divided among nobody.
     """
 
     path: str = "movie-reviews"
@@ -56,15 +78,28 @@ class Data(SettingsModel):
     client_test: Share = 0.1
     partition: Spec = "iid"
     pooled: bool = False
+    public: PublicData | None = None
+
+    @field_validator("public", mode="before")
+    @classmethod
+    def _read_path_alone(cls, value: Any) -> Any:
+        if value == "none":
+            return None
+        return {"path": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _template_has_text(self) -> "Data":
-        if "{text}" not in self.template:
-            raise ValueError(
-                f"data.template {self.template!r} has no {{text}} in it; write {{text}} where the "
-                "row's text belongs."
-            )
+        refuse_without_text(self.template, "data.template")
         return self
+
+
+def refuse_without_text(template: str, setting: str) -> None:
+    """Raise ValueError for a template that leaves no place for a row's text."""
+    if "{text}" not in template:
+        raise ValueError(
+            f"{setting} {template!r} has no {{text}} in it; write {{text}} where the row's text "
+            "belongs."
+        )
 
 
 class Evaluation(SettingsModel):

@@ -14,6 +14,7 @@ from hanse.registry import suggestion
 
 NAME = r"^\w[\w.-]*$"  # of a run, of a client; also that of its folder
 VISIBLE = r"\S"
+HASH = r"^[0-9a-f]{64}$"
 SHOWN = 80  # most characters of a wrong value in a sentence
 
 
@@ -84,6 +85,7 @@ _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument", "invalid_key"}
 _KEYED = {*_UNKNOWN, "missing"}
 _PATTERNS = {  # patterns in words
     NAME: "it is a name of letters, digits, '_', '.' and '-', and begins with none of the last two",
+    HASH: "it is a SHA-256 of 64 characters from 0 to 9 and a to f",
     VISIBLE: "it must have a letter or another visible character",
 }
 

@@ -27,13 +27,17 @@ def note(
     data: str,
     speed: Mapping[str, float] | None = None,
     precision: Precision | None = None,
+    public: str = "",
 ) -> None:
     """Write this machine's threads and versions, and the data's hash, into a run folder.
+
+    public: the hash of the public rows; empty without any.
 
     speed: measured figures of the machine for the report; resume does not need them.
     precision: by model, the modes in which it computes.
     """
-    record = replace(_here(), data=data, precision=precision or {}, **(speed or {}))  # type: ignore[arg-type]
+    noted = {"data": data, "public": public, "precision": precision or {}, **(speed or {})}
+    record = replace(_here(), **noted)  # type: ignore[arg-type]
     record_files.write(folder / ENVIRONMENT, record)
 
 
@@ -55,12 +59,21 @@ def follow(folder: Path) -> Precision:
     return noted.precision
 
 
-def same_data(folder: Path, data: str) -> None:
-    """Raise UserError if the data are not those of the run: its test rows may be trained on."""
-    if read(folder).data not in (None, data):
+def same_data(folder: Path, data: str, public: str = "") -> None:
+    """Raise UserError if the data are not those of the run: its test rows may be trained on.
+
+    data, public: the hashes of the data and of the public rows, as in `note`.
+    """
+    noted = read(folder)
+    if noted.data not in (None, data):
         raise UserError(
             f"the data have changed since {folder} was begun, so they would be divided otherwise; "
             "bring them back, or begin a new run."
+        )
+    if noted.public not in (None, public):
+        raise UserError(
+            f"the public data of {folder} had the hash {noted.public or '(none)'} when it was "
+            f"begun, and have {public or '(none)'} now; bring them back, or begin a new run."
         )
 
 

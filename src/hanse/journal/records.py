@@ -174,6 +174,7 @@ class EnvironmentRecord:
     """machine.json: what a run was made on; None or empty where the file says nothing.
 
     threads: of torch. processor: the instruction set that torch uses. data: the hash of all rows.
+    public: the hash of the public rows, which are not among `data`; empty without any.
     precision: by model, in which modes it computes.
     peak_flops: per second, in large matrix products. *_flops_per_token: of the model.
     """
@@ -185,6 +186,7 @@ class EnvironmentRecord:
     transformers: str | None = None
     peft: str | None = None
     data: str | None = None
+    public: str | None = None
     train_flops_per_token: Amount | None = None
     forward_flops_per_token: Amount | None = None
     peak_flops: Amount | None = None

@@ -48,7 +48,8 @@ def run(
     precision = {
         name: asdict(chosen) for name, chosen in simulation.resources.compute_modes.items()
     }
-    environment.note(folder, simulation.dataset.digest, speed, precision)
+    dataset = simulation.dataset
+    environment.note(folder, dataset.digest, speed, precision, dataset.public.digest)
     federated_dataset.note(folder, simulation.dataset, experiment)
     log.info("run folder %s", folder)
     return go(simulation, simulation.run(journal, in_process(simulation, folder)), stop)
@@ -81,7 +82,7 @@ def resume(
     resources = resources or Resources()
     resources.compute_modes |= compute_modes_from_json(environment.follow(folder))
     simulation = simulate(experiment, resources, begun=True)
-    environment.same_data(folder, simulation.dataset.digest)
+    environment.same_data(folder, simulation.dataset.digest, simulation.dataset.public.digest)
     run = simulation.run(Journal(folder), in_process(simulation, folder))
     return go(simulation, run, stop)
 

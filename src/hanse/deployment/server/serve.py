@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 from hanse import atomic_files
@@ -174,7 +175,10 @@ def _server_dataset(experiment: Experiment) -> FederatedDataset | None:
     rows = source_rows.Gathered([], validation, test, None, remarks)
     held_out = holdout.without(validation or [], test or []), test or []
     digest = rows.digest if rows.every else ""
-    return FederatedDataset(*held_out, {}, {}, experiment.data.labels, digest, tuple(remarks))
+    public = source_rows.public(experiment.data, remarks.append)
+    remarks += federated_dataset.in_public(public, [*chain(*held_out)])
+    labels = experiment.data.labels
+    return FederatedDataset(*held_out, {}, {}, labels, digest, tuple(remarks), public)
 
 
 def _journal(folder: Path, simulation: Simulation) -> Journal:
@@ -185,7 +189,8 @@ def _journal(folder: Path, simulation: Simulation) -> Journal:
     if (former_text := atomic_files.read(file)) is None:
         journal = Journal.create(folder, text)
         modes = {name: asdict(mode) for name, mode in simulation.resources.compute_modes.items()}
-        environment.note(folder, simulation.dataset.digest, None, modes)
+        dataset = simulation.dataset
+        environment.note(folder, dataset.digest, None, modes, dataset.public.digest)
         federated_dataset.note(folder, simulation.dataset, simulation.experiment)
         log.info("run folder %s", folder)
         return journal
@@ -196,7 +201,7 @@ def _journal(folder: Path, simulation: Simulation) -> Journal:
             f"{folder} has a run with other settings ({', '.join(changed) or 'as text'}); restore "
             "them to resume it, or choose another output_dir."
         )
-    environment.same_data(folder, simulation.dataset.digest)
+    environment.same_data(folder, simulation.dataset.digest, simulation.dataset.public.digest)
     log.info("going on with %s", folder)
     return Journal(folder)
 
@@ -210,12 +215,13 @@ def _name(folder: Path) -> str:
 
 
 def _envelope(folder: Path, simulation: Simulation) -> Envelope:
-    """The envelope for all silos: settings, hash of the divided rows, model hash, precision."""
+    """The envelope for all silos: settings, precision, hashes of rows and of the base model."""
     experiment = simulation.experiment
     mode = simulation.resources.compute_modes.get(experiment.model.compute_mode_key)
     precision = json.dumps(asdict(mode)) if mode else ""
-    digest, model = simulation.dataset.digest, _shared_model(experiment)
-    return Envelope(_name(folder), job_text(experiment), digest, model, precision)
+    dataset, model = simulation.dataset, _shared_model(experiment)
+    text, public = job_text(experiment), dataset.public.digest
+    return Envelope(_name(folder), text, dataset.digest, model, precision, public=public)
 
 
 def _adapter_sizes(simulation: Simulation) -> dict[str, dict[str, float]]:

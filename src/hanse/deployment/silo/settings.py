@@ -28,6 +28,8 @@ class Rows(SettingsModel):
     The settings are those of an experiment's `data` that concern one client. A server's value of
     columns, where, template or labels is refused unless the policy lists it in `data_settings`.
     The experiment alone says how rows are held out for the server and divided.
+    public: this silo's copy of the experiment's public data, for algorithms that need it here. The
+        server's settings say how its rows are read.
     """
 
     path: str
@@ -36,6 +38,7 @@ class Rows(SettingsModel):
     template: str | None = None
     labels: dict[str, Word] | None = None
     client_test: Share | None = None
+    public: str | None = None
 
     @model_validator(mode="after")
     def _asks_for_text(self) -> "Rows":
@@ -46,7 +49,7 @@ class Rows(SettingsModel):
     @property
     def overrides(self) -> dict[str, Any]:
         """The settings that are given, as in an experiment's `clients.<name>.data`."""
-        return self.model_dump(exclude_none=True)
+        return self.model_dump(exclude_none=True, exclude={"public"})
 
 
 class SiloSettings(SettingsModel):
@@ -148,7 +151,13 @@ def _built(values: yaml_text.Values, home: Path) -> SiloSettings:
     except ValidationError as error:
         raise explain(error, SiloSettings, whole=WHOLE) from None
     full = {key: home / value for key in ("kit", "state", "cache") if (value := getattr(silo, key))}
-    rows = silo.data.model_copy(update={"path": _path_of_rows(silo.data.path, home)})
+    rows = silo.data.model_copy(
+        update={
+            key: _path_of_rows(place, home, key)
+            for key in ("path", "public")
+            if (place := getattr(silo.data, key)) is not None
+        }
+    )
     model = silo.model and _beside(silo.model, home, PACKAGED)
     update = {**full, "data": rows, "model": model, "policy": _with_full_paths(silo.policy, home)}
     return silo.model_copy(update=update)
@@ -173,15 +182,18 @@ def _with_full_paths(policy: Policy, home: Path) -> Policy:
     return policy.model_copy(update=full)
 
 
-def _path_of_rows(path: str, home: Path) -> str:
-    """The absolute path of a silo's rows, or the name of a data set; raises SettingError."""
+def _path_of_rows(path: str, home: Path, setting: str) -> str:
+    """The absolute path of a silo's rows, or the name of a data set; raises SettingError.
+
+    setting: the one in `data` that names them.
+    """
     place = _beside(path, home, CORPORA)
     if place in CORPORA or os.path.exists(place) or hub.is_name(path):
         return place
     raise SettingError(
-        f"data.path: there is no {path!r:.200}{suggestion(path, CORPORA)} in {home}; give a file "
-        "or a folder of files.",
-        ("data", "path"),
+        f"data.{setting}: there is no {path!r:.200}{suggestion(path, CORPORA)} in {home}; give a "
+        "file or a folder of files.",
+        ("data", setting),
     )
 
 

@@ -225,7 +225,8 @@ def _endpoint(
 ) -> tuple[ClientEndpoint, RowCounts]:
     """The silo's endpoint in an envelope's run, and how many rows it has.
 
-    Raises BadEnvelopeError if its rows are not those that the server divides.
+    Raises BadEnvelopeError if its rows are not those that the server divides, or if its copy of the
+    public rows is another one.
     """
     if envelope.precision:
         modes = {experiment.model.compute_mode_key: _parsed(envelope.precision)}
@@ -236,6 +237,12 @@ def _endpoint(
         raise BadEnvelopeError(
             f"the rows of {silo.name} are not those that the server divides among its silos; bring "
             "the same file, or give each silo its own in the experiment's clients."
+        )
+    if experiment.data.public is not None and division.public.digest != envelope.public:
+        raise BadEnvelopeError(
+            f"the public rows of {silo.name} have the hash {division.public.digest}, and those of "
+            f"the server {envelope.public or '(none)'}; bring the same file, and name it by "
+            "data.public in its silo.yaml."
         )
     training_rows = replace(division, validation=[], test=[])
     simulation = simulate(experiment, resources, training_rows, only=(silo.name,))

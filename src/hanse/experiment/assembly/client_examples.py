@@ -13,7 +13,12 @@ from hanse.data.formats.row import Row
 from hanse.data.tokenization import render
 from hanse.data.tokenization.token_cache import Tokenized
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
-from hanse.experiment.schema import Experiment, build_objective, build_tasks
+from hanse.experiment.schema import (
+    Experiment,
+    build_algorithm,
+    build_objective,
+    build_tasks,
+)
 from hanse.learners.models.settings import BaseModelSettings
 
 LOSSES = {
@@ -24,6 +29,8 @@ LOSSES = {
     Lost.ANSWER: "the end of the answer",
 }
 SERVER = ""  # the holder of the rows that no client holds
+TITLES = {"train": "training", "public": "public"}  # of splits; all others are held out
+PUBLIC = "public"  # the split of the public rows, of which all holders have the same
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class SplitRows:
 def split_rows(
     experiment: Experiment, settings: Mapping[str, Experiment], dataset: FederatedDataset
 ) -> Iterator[SplitRows]:
-    """The rows of each participant and of the server.
+    """The rows of each participant and of the server, and the public rows of who needs them.
 
     settings: each participant's experiment. A participant that holds all clients' rows reads each
     row with the template of the client that it was dealt to.
@@ -65,15 +72,34 @@ def split_rows(
     for split, rows in (("validation", dataset.validation), ("test", dataset.test)):
         template_text = experiment.data.template
         yield SplitRows(SERVER, split, rows, test_kind, template_text, experiment.model)
+    yield from _public(experiment, settings, dataset, train_kind)
+
+
+def _public(
+    experiment: Experiment,
+    settings: Mapping[str, Experiment],
+    dataset: FederatedDataset,
+    example_kind: str,
+) -> Iterator[SplitRows]:
+    """The public rows for each holder that the algorithm gives them to."""
+    if (public := experiment.data.public) is None:
+        return
+    needed = build_algorithm(experiment).needs_public
+    holders = {SERVER: experiment} if "server" in needed else {}
+    holders |= settings if "clients" in needed else {}
+    template = public.template or experiment.data.template
+    for holder, own in holders.items():
+        rows = dataset.public.rows
+        yield SplitRows(holder, PUBLIC, rows, example_kind, template, own.model)
 
 
 def refuse_unfit(splits: Sequence[SplitRows], labels: Mapping[str, str]) -> None:
     """Raise UserError for rows that cannot become examples, before a model is loaded."""
-    rows: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
-    for split in splits:
-        rows[split.example_kind, split.template] += split.rows
-    for (example_kind, template), group in rows.items():
-        render.refuse_unfit(group, example_kind, labels, template)
+    rows: defaultdict[tuple[str, str], dict[int, list[Row]]] = defaultdict(dict)
+    for split in splits:  # many may have the same public rows
+        rows[split.example_kind, split.template][id(split.rows)] = split.rows
+    for (example_kind, template), lists in rows.items():
+        render.refuse_unfit([*chain(*lists.values())], example_kind, labels, template)
 
 
 def read(
@@ -82,38 +108,41 @@ def read(
     """The examples of each holder by split; one row is one example.
 
     All rows are tokenized here, so that a bad one is found before anything is trained. Rows with
-    the same reader are tokenized together, whoever holds them.
+    the same reader are tokenized together, whoever holds them. Holders of one list of rows, such as
+    the public ones, share its examples.
     """
     rows: defaultdict[Tokenized, list[Row]] = defaultdict(list)
-    places = []
-    for split in splits:
-        tokenized = reader(split)
+    places: dict[tuple[Tokenized, int], slice] = {}  # by the identity of a list
+    readers = [(split, reader(split)) for split in splits]
+    for split, tokenized in readers:
         group = rows[tokenized]
-        places.append((split, tokenized, slice(len(group), len(group) + len(split.rows))))
-        group += split.rows
+        place = slice(len(group), len(group) + len(split.rows))
+        if places.setdefault((tokenized, id(split.rows)), place) is place:
+            group += split.rows
     examples = {tokenized: tokenized.examples(group) for tokenized, group in rows.items()}
+    shared = {key: examples[key[0]][place] for key, place in places.items()}
     result: defaultdict[str, dict[str, Sequence[Example]]] = defaultdict(dict)
     for (holder, name), group_places in groupby(
-        places, lambda place: (place[0].holder, place[0].split)
+        readers, lambda pair: (pair[0].holder, pair[0].split)
     ):
-        pieces = [examples[tokenized][place] for _, tokenized, place in group_places]
+        pieces = [shared[tokenized, id(split.rows)] for split, tokenized in group_places]
         result[holder][name] = pieces[0] if len(pieces) == 1 else [*chain(*pieces)]
     return dict(result)
 
 
 def cut(examples: Mapping[str, Mapping[str, Sequence[Example]]], max_length: int) -> Iterator[str]:
-    """Remarks on the training rows and the held-out rows that max_length cuts.
+    """Remarks on training rows, held-out rows and public rows that max_length cuts.
 
     examples: by holder and split.
     """
-    for title, is_training in (("training", True), ("held-out", False)):
-        chosen = [
-            split_examples
+    for title in ("training", "held-out", PUBLIC):
+        chosen = {
+            id(split_examples): split_examples  # public ones may be those of many holders
             for splits in examples.values()
             for split, split_examples in splits.items()
-            if (split == "train") == is_training
-        ]
-        lost = np.concatenate([np.zeros(0, np.uint8), *map(packed.lost, chosen)])
+            if TITLES.get(split, "held-out") == title
+        }
+        lost = np.concatenate([np.zeros(0, np.uint8), *map(packed.lost, chosen.values())])
         losses = [
             f"{count:,} lose {text}"
             for part, text in LOSSES.items()

@@ -3,7 +3,7 @@
 import logging
 from array import array
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hanse.data import holdout, partitioning
@@ -11,7 +11,7 @@ from hanse.data.formats.row import Row
 from hanse.data.tokenization.label_words import label_words
 from hanse.data.tokenization.tags import tag_names
 from hanse.errors import UserError
-from hanse.experiment.assembly.source_rows import Gathered, gather
+from hanse.experiment.assembly.source_rows import Gathered, PublicRows, gather, public
 from hanse.experiment.schema import Experiment, build_partitioner
 from hanse.experiment.sections import Data
 from hanse.journal import record_files
@@ -38,6 +38,7 @@ class FederatedDataset:
     labels: dict[str, str]  # label → word, or tag → name; empty without either
     digest: str  # of all rows as they were loaded
     remarks: tuple[str, ...] = ()  # on rows that are left out or cut, one sentence each
+    public: PublicRows = field(default_factory=PublicRows)  # nobody's private rows
 
 
 def divide(experiment: Experiment) -> FederatedDataset:
@@ -53,7 +54,20 @@ def divide(experiment: Experiment) -> FederatedDataset:
     copies = len(rows) - sum(map(len, (*train.values(), *held.values())))
     remarks += _left_out(copies, "training", "that clients hold out (data.client_test)")
     labels = _labels(source.every, train, experiment.data.labels)
-    return FederatedDataset(validation, test, train, held, labels, source.digest, tuple(remarks))
+    shared = public(experiment.data, remarks.append)
+    remarks += in_public(shared, [*validation, *test])
+    return FederatedDataset(
+        validation, test, train, held, labels, source.digest, tuple(remarks), shared
+    )
+
+
+def in_public(public: PublicRows, held_out: list[Row]) -> list[str]:
+    """A remark on held-out rows that are public rows, too: their scores may be too good."""
+    copies = len(held_out) - len(holdout.without(held_out, public.rows))
+    if not copies:
+        return []
+    rows = "1 held-out row is" if copies == 1 else f"{copies:,} held-out rows are"
+    return [f"{rows} also in data.public; scores on what a model was taught may be too good."]
 
 
 def _held_out(

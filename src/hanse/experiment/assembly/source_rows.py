@@ -1,8 +1,8 @@
 """The rows in an experiment's files, before some are held out and the others divided."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hanse.data.formats.row import Row
@@ -10,7 +10,7 @@ from hanse.data.sources import corpora, files
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
 from hanse.errors import UserError
 from hanse.experiment.schema import Experiment
-from hanse.experiment.sections import Data
+from hanse.experiment.sections import Data, PublicData
 
 Remark = Callable[[str], None]  # takes a sentence on rows that are left out
 SHOWN = 3  # most files that a remark names
@@ -40,13 +40,26 @@ class Gathered:
     @property
     def digest(self) -> str:
         """A hash of the rows' contents, which does not depend on the files' places."""
-        digest = hashlib.sha256()
-        for row in self.every:
-            texts = (row.messages, row.prompt, row.completion, row.text, row.label)
-            pair: tuple[object, ...] = (row.words, row.tags) if row.kind == "tagged" else ()
-            pair = (row.chosen, row.rejected) if row.kind == "preference" else pair
-            digest.update(repr(((*texts, *pair), sorted(row.fields.items()))).encode())
-        return digest.hexdigest()
+        return digest(self.every)
+
+
+@dataclass(frozen=True)
+class PublicRows:
+    """The rows of `data.public`, and their hash; empty without such a data set."""
+
+    rows: list[Row] = field(default_factory=list)
+    digest: str = ""
+
+
+def digest(rows: Iterable[Row]) -> str:
+    """A hash of the contents of rows, which does not depend on the files' places."""
+    digest = hashlib.sha256()
+    for row in rows:
+        texts = (row.messages, row.prompt, row.completion, row.text, row.label)
+        pair: tuple[object, ...] = (row.words, row.tags) if row.kind == "tagged" else ()
+        pair = (row.chosen, row.rejected) if row.kind == "preference" else pair
+        digest.update(repr(((*texts, *pair), sorted(row.fields.items()))).encode())
+    return digest.hexdigest()
 
 
 def gather(experiment: Experiment) -> Gathered:
@@ -57,6 +70,20 @@ def gather(experiment: Experiment) -> Gathered:
         official(experiment.data, split, remarks.append) for split in (VALIDATION, TEST)
     )
     return Gathered(rows, validation, test, owners, remarks)
+
+
+def public(data: Data, remark: Remark) -> PublicRows:
+    """The rows of `data.public`; raises UserError if `sha256` there names other rows."""
+    if (settings := data.public) is None:
+        return PublicRows()
+    rows = _rows(settings, settings.path, TRAIN, remark, "data.public")
+    content = digest(rows)
+    if settings.sha256 not in (None, content):
+        raise UserError(
+            f"the rows of {settings.path} have the hash {content}, and data.public.sha256 is "
+            f"{settings.sha256}; bring the same rows, or correct the hash."
+        )
+    return PublicRows(rows, content)
 
 
 def official(data: Data, split: str, remark: Remark) -> list[Row] | None:
@@ -110,16 +137,18 @@ def _tell_unused(
         remark(f"{data.path}: training reads the training files only; {shown}: not read, {why}.")
 
 
-def _rows(data: Data, path: str, split: str, remark: Remark) -> list[Row]:
-    """The rows of one data source that pass the filter."""
+def _rows(
+    data: Data | PublicData, path: str, split: str, remark: Remark, section: str = "data"
+) -> list[Row]:
+    """The rows of one data source that pass the filter. section: the settings' name."""
     rows = corpora.load(path, columns=data.columns, remark=remark, split=split)
     for column, value in data.filter.items():
         if not any(column in row.fields for row in rows):
             known = sorted({name for row in rows[:100] for name in row.fields})
             raise UserError(
-                f"data.filter: {path} has no column {column!r}; it has {', '.join(known)}."
+                f"{section}.filter: {path} has no column {column!r}; it has {', '.join(known)}."
             )
         rows = [row for row in rows if row.fields.get(column) == value]
         if not rows:
-            raise UserError(f"data.filter: no row of {path} has {column} {value!r}.")
+            raise UserError(f"{section}.filter: no row of {path} has {column} {value!r}.")
     return rows

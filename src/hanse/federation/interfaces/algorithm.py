@@ -38,6 +38,12 @@ class Algorithm(ABC):
     # Clients' optimizers start fresh in every round, since the next round's tensors do not continue
     # the last one's, or the frozen weights have changed.
     resets_optimizer: ClassVar[bool] = True
+    # Models beside the trained one, by their names in `models`: those that clients use, and those
+    # that the server uses. They are in `learner.models`, and no others are loaded.
+    client_models: ClassVar[tuple[str, ...]] = ()
+    server_models: ClassVar[tuple[str, ...]] = ()
+    # Who has the public rows as the split "public" of its learner: "server", "clients".
+    needs_public: ClassVar[tuple[str, ...]] = ()
     # Some shared tensors are never sent; each client draws them from its settings. Silos on other
     # machines therefore cannot continue from an adapter that only the server has.
     redraws: ClassVar[bool] = False

@@ -108,7 +108,7 @@ def _train(
     def learner(context: RoundContext, optimizer_state: Memory) -> Learner:
         whole = endpoint.learner(context, optimizer_state)
         assert isinstance(whole, AdaptedModel)  # what a simulation's silos hold
-        return replace(whole, splits={"train": train}, training=brief)
+        return replace(whole, splits={**whole.splits, "train": train}, training=brief)
 
     reply = Reply.parse(respond(replace(endpoint, learner=learner), request))
     if reply.error:

@@ -81,7 +81,7 @@ def _begin(folder: Path, experiment: Experiment, seeds: Sequence[int]) -> Baseli
     resolved["data"]["labels"] = dataset.labels  # found in the rows
     baselines = Baselines(Experiment.model_validate(resolved), list(seeds), folder, resources)
     baselines.note([])
-    environment.note(folder, dataset.digest)
+    environment.note(folder, dataset.digest, public=dataset.public.digest)
     # This file comes last, since it makes the folder a baseline comparison.
     atomic_files.write(folder / "baselines.yaml", yaml_text.dump(resolved).encode())
     return baselines
@@ -96,7 +96,8 @@ def resume(folder: Path, trusted: bool = False) -> Path:
     seeds = list(read_baselines(folder).seeds)
     environment.follow(folder)
     resources = Resources()
-    environment.same_data(folder, _first_dataset(experiment, seeds, resources).digest)
+    dataset = _first_dataset(experiment, seeds, resources)
+    environment.same_data(folder, dataset.digest, dataset.public.digest)
     with closing(claims.claim(folder)):
         return _train_all(Baselines(experiment, seeds, folder, resources))
 

@@ -156,7 +156,7 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
         "train": asdict(train),
         "clients": clients,
         "participants": None if client is None else [client],
-        "data": {**values["data"], "pooled": client is None},
+        "data": {**values["data"], "pooled": client is None, "public": None},
         "evaluation": {**values["evaluation"], "test": "final", "validate_every": 0},
     }
 
