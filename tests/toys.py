@@ -39,6 +39,7 @@ from hanse.randomness import RoundContext
 from hanse.security.identity import simulated
 from hanse.simulation.in_process import InProcess
 from hanse.tensors.low_rank import A, B, Factors, layers
+from hanse.tensors.named import layout
 from hanse.tensors.serialization import MessageError
 
 CLASSES, FEATURES = 3, 4
@@ -324,11 +325,13 @@ def federate(
     error_feedback: in both directions. own: the pipelines of clients with codecs of their own.
     stop_after: abandon the run as soon as this round is recorded.
     """
+    unequal = algorithm.clients_may_differ in ("layout", "model")
     profiles = {
         name: ClientProfile(
             name,
             len(make(RoundContext(0), {}).examples("train")),
             (numbers or {}).get(name, told(make)),
+            layout(make(RoundContext(0), {}).parameters()) if unequal else None,
         )
         for name, make in learners.items()
     }

@@ -195,6 +195,8 @@ def _readable(kind: Any) -> str:
         return " | ".join(map(_readable, options))
     if get_origin(kind) is tuple:
         return f"list of {_readable(options[0])}"
+    if get_origin(kind) is dict:
+        return "{" + ": ".join(map(_readable, options)) + "}"
     if get_origin(kind) is Literal:
         return " | ".join(map(str, options))
     if get_origin(kind) is not None:

@@ -7,6 +7,7 @@ first sent a hello, which has no content and asks which silo is there.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +16,8 @@ import hanse
 from hanse.deployment.sockets import pack, unpack
 from hanse.errors import UserError, cleaned
 from hanse.federation.messages import ClientProfile, Request
+from hanse.tensors.layouts import parse as parse_layout
+from hanse.tensors.named import Tensors, shapes
 
 # Signs (body, run, round, silo's name); returns the message and the number its reply must name.
 Sign = Callable[[bytes, str, int, str], tuple[bytes, int]]
@@ -93,6 +96,7 @@ class SiloReply:
         if self.profile is not None:
             head["examples"] = self.profile.examples
             head |= {name: float(self.profile.numbers[name]) for name in NUMBERS}
+            head |= {} if (layout := self.profile.layout) is None else {"layout": shapes(layout)}
         return pack(head, self.body)
 
     @staticmethod
@@ -106,7 +110,8 @@ class SiloReply:
             _check_types(head, {"examples": int, **dict.fromkeys(NUMBERS, float)})
             numbers = {name: head[name] for name in NUMBERS}
             _check_profile(head["examples"], numbers)
-            profile = ClientProfile(head["name"], head["examples"], numbers)
+            layout = _layout(head["layout"]) if "layout" in head else None
+            profile = ClientProfile(head["name"], head["examples"], numbers, layout)
         return SiloReply(head["name"], head["session"], profile, head["error"], body)
 
 
@@ -118,12 +123,15 @@ class Envelopes:
     sign, open: None where nothing is signed, which is allowed on one machine only.
     adapters: rank and scaling of the adapter that the experiment gives each silo, by its name; a
         silo that declares others is refused.
+    layouts: the layout that each silo must declare, as the experiment gives it; None for a silo
+        whose model the server has not, which may declare any. None for all if no algorithm asks.
     """
 
     envelope: Envelope
     sign: Sign | None = None
     open: Open | None = None
     adapters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    layouts: Mapping[str, Tensors | None] | None = None
     round: int = 0  # of the last request
     _numbers: Any = field(default_factory=itertools.count)
 
@@ -149,13 +157,46 @@ class Envelopes:
             raise BadEnvelopeError(
                 f"it is in the name of {reply.name!r:.80}, but {name} was asked."
             )
-        expected = self.adapters.get(name)
-        if reply.profile and expected is not None and reply.profile.numbers != expected:
+        if reply.profile is not None:
+            self._check_adapter(reply.profile)
+        return reply
+
+    def _check_adapter(self, profile: ClientProfile) -> None:
+        """Raise BadEnvelopeError for another adapter than the experiment gives the silo."""
+        expected = self.adapters.get(profile.name, profile.numbers)
+        # With ranks by matrix α/r is rounded.
+        if not all(math.isclose(profile.numbers[key], expected[key]) for key in NUMBERS):
             raise BadEnvelopeError(
-                f"it declares an adapter of {_listed(reply.profile.numbers)}; the experiment "
+                f"it declares an adapter of {_listed(profile.numbers)}; the experiment "
                 f"gives it {_listed(expected)}."
             )
-        return reply
+        if self.layouts is None:
+            return
+        if profile.layout is None:
+            raise BadEnvelopeError("it declares no layout of what it trains.")
+        layout = self.layouts.get(profile.name)
+        if layout is not None and shapes(profile.layout) != shapes(layout):
+            name = _difference(profile.layout, layout)
+            raise BadEnvelopeError(
+                f"it declares to train other tensors than the experiment gives it, such as {name}."
+            )
+
+
+def _layout(values: Any) -> Tensors:
+    """The layout in a silo's profile."""
+    try:
+        return parse_layout(values)
+    except ValueError as error:
+        raise BadEnvelopeError(f"it declares a layout that cannot be: {error}.") from None
+
+
+def _difference(a: Tensors, b: Tensors) -> str:
+    """The first name under which two layouts have different tensors."""
+    pairs = {
+        name: [shapes({"": side[name]}) if name in side else None for side in (a, b)]
+        for name in sorted({*a, *b})
+    }
+    return next(name for name, (one, other) in pairs.items() if one != other)
 
 
 def _listed(numbers: Mapping[str, float]) -> str:

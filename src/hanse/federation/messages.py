@@ -26,11 +26,15 @@ LARGEST_NUMBER = 1e100  # sums and products of such numbers do not overflow
 
 @dataclass(frozen=True)
 class ClientProfile:
-    """One client as the server knows it: its name, number of training examples, plain numbers."""
+    """One client as the server knows it: its name, number of training examples, plain numbers.
+
+    layout: of what it trains (on the meta device), if the algorithm lets clients differ in that.
+    """
 
     name: str
     examples: int
     numbers: Numbers = field(default_factory=dict)
+    layout: Tensors | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,17 @@ def refuse_other_than_lora(tensors: Tensors, algorithm: str, products: bool = Tr
         )
 
 
+def refuse_unequal_ranks(tensors: Tensors, algorithm: str) -> None:
+    """Raise UserError if an adapter's matrices have different ranks."""
+    ranks = sorted({factors.rank for factors in layers(tensors).values()})
+    if len(ranks) > 1:
+        raise UserError(
+            f"{algorithm} gives all matrices of a client one rank, but the adapter has ranks from "
+            f"{ranks[0]} to {ranks[-1]}; leave adapter.lora.rank_pattern out, or choose another "
+            "algorithm such as fedavg."
+        )
+
+
 def scaled(factors: Factors, by: float) -> Factors:
     """The product times a number: both factors times its root, and the sign into up."""
     root = abs(by) ** 0.5

@@ -482,6 +482,9 @@ def test_the_experiment_that_is_judged_is_the_one_that_runs(
         ("adapter", {"peft": {"method": "loha", "settings": {"r": 10**6}}}, "numbers up to 4,096"),
         ("adapter", {"lora": {"target_modules": "(a|a)*b"}}, "target_modules came as '(a|a)*b'"),
         ("adapter", {"lora": {"target_modules": ["../x/y"]}}, "target_modules"),
+        ("adapter", {"lora": {"rank_pattern": {"(a+)+$": 8}}}, "rank_pattern.(a+)+$"),
+        ("adapter", {"lora": {"rank_pattern": {"q_proj": 10**6}}}, "65536"),
+        ("adapter", {"lora": {"rank_pattern": {f"m{i}": 1 for i in range(1001)}}}, "at most 1000"),
         ("algorithm", {"fedper": {"share": ["(a+)+$"]}}, "share came as"),
         ("algorithm", {"fedper": {"share": ["a*a*a*b"]}}, "at most two repetitions"),
         ("algorithm", {"fedper": {"share": [".?" * 40 + "#"]}}, "at most two repetitions"),
@@ -505,6 +508,7 @@ def test_text_that_a_server_may_not_give(
     [
         ("adapter", {"lora": {"target_modules": ["q_proj", "self_attn.v_proj"]}}),
         ("adapter", {"lora": {"target_modules": "all-linear"}}),
+        ("adapter", {"lora": {"rank_pattern": {"q_proj": 4, "layers.1.mlp.up_proj": 2}}}),
         ("adapter", {"vera": {"r": 64, "target_modules": ["q_proj"], "vera_dropout": 0.1}}),
         ("algorithm", {"fedper": {"share": [r"layers\.2\d\.", r"layers\.\d+\.mlp"]}}),
         ("data.partition", {"natural_id": {"partition_by": "the ward's name"}}),

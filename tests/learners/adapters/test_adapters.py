@@ -152,6 +152,9 @@ def test_what_is_read_is_what_was_saved(
     [
         ({"peft_type": "NEW"}, "peft_type 'NEW', which the installed PEFT does not know"),
         ({"alpha_pattern": {"q_proj": 4}}, "has alpha_pattern"),
+        ({"rank_pattern": {"q_proj": 4}}, "has alpha_pattern: {}"),
+        ({"rank_pattern": {"(a+)+": 4}}, "rank_pattern "),
+        ({"rank_pattern": [3]}, "rank_pattern "),
         ({"use_bdlora": True}, "has use_bdlora"),
         ({"bias": "all"}, "has bias"),
         ({"layers_to_transform": [1], "layers_pattern": "h"}, "has layers_pattern"),
@@ -170,6 +173,49 @@ def test_other_adapters_are_refused(
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(UserError, match=said):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_ranks_of_single_matrices(backbone: Backbone, tmp_path: Path, use_rslora: bool) -> None:
+    """The first name that fits decides, and α/r (or α/√r) is the same for all matrices."""
+    ranks = {"layers.1.mlp.up_proj": 3, "up_proj": 6, "q_proj": 5}
+    targets = ("q_proj", "up_proj", "v_proj")
+    settings = Lora(
+        r=2, lora_alpha=6, target_modules=targets, rank_pattern=ranks, use_rslora=use_rslora
+    )
+    name = backbone.attach(settings, seed=0)
+    live = {key: p.detach() for key, p in backbone.parameters(name).items()}
+    assert {key.split("layers.")[1]: len(t) for key, t in live.items() if "lora_A" in key} == {
+        f"{layer}.{matrix}.lora_A.weight": rank
+        for layer, up in ((0, 6), (1, 3))
+        for matrix, rank in (("mlp.up_proj", up), ("self_attn.q_proj", 5), ("self_attn.v_proj", 2))
+    }
+    scalings = backbone.adapters[name].layer_scalings
+    assert len(scalings) == 6
+    assert [*scalings.values()] == pytest.approx([settings.scaling] * 6)
+    save(backbone.model, name, live, tmp_path)
+    found, tensors = read(tmp_path)
+    assert found == settings
+    assert tensors.keys() == live.keys()
+
+
+@pytest.mark.parametrize(
+    ("ranks", "said"),
+    [
+        (
+            {"k_proj": 2},
+            r"rank_pattern\.k_proj gives a rank to no adapted matrix; .* q_proj, v_proj",
+        ),
+        ({"proj": 2}, r"rank_pattern\.proj gives a rank to no adapted matrix"),
+        ({"v_proj": 17}, r"rank_pattern\.v_proj is 17, but such matrices have at most 16"),
+        ({"q_proj": 65}, r"rank_pattern\.q_proj is 65, but the model's matrices have at most"),
+    ],
+)
+def test_ranks_that_no_matrix_has(backbone: Backbone, ranks: dict[str, int], said: str) -> None:
+    before = len(backbone.adapters)
+    with pytest.raises(UserError, match=said):
+        backbone.attach(Lora(target_modules=("q_proj", "v_proj"), rank_pattern=ranks), seed=0)
+    assert len(backbone.adapters) == before
 
 
 @pytest.mark.parametrize(("written", "meant"), [(1, (1,)), (0, (0,)), ([], None)])

@@ -31,7 +31,7 @@ from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.server.status import Watch
 from hanse.deployment.sockets import listening
 from hanse.errors import UserError, terminable
-from hanse.experiment.assembly import execute, federated_dataset, source_rows
+from hanse.experiment.assembly import client_adapters, execute, federated_dataset, source_rows
 from hanse.experiment.assembly.assemble import RUNS, Simulation, simulate
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import Resources, adapter_settings
@@ -100,6 +100,7 @@ def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watc
     if (folder / "experiment.yaml").is_file():
         resources.compute_modes |= compute_modes_from_json(environment.follow(folder))
     simulation = simulate(experiment, resources, _server_dataset(experiment), only=())
+    layouts = client_adapters.expected(simulation.learner, simulation.experiment)
     journal = _journal(folder, simulation)
     parameters = sum(tensor.numel() for tensor in simulation.learner.parameters().values())
     largest = OTHER_BYTES + BYTES_PER_PARAMETER * parameters
@@ -112,7 +113,11 @@ def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watc
     ):
         sign, open_reply = _signatures(kit, folder) if kit else (None, None)
         envelopes = Envelopes(
-            _envelope(folder, simulation), sign, open_reply, _adapter_sizes(simulation)
+            _envelope(folder, simulation),
+            sign,
+            open_reply,
+            _adapter_sizes(simulation),
+            layouts,
         )
         silos = RemoteClients(engine, names, envelopes, quorum, deployment.deadline)
         journal.ledger.run_id = envelopes.envelope.run
@@ -226,11 +231,12 @@ def _envelope(folder: Path, simulation: Simulation) -> Envelope:
 
 def _adapter_sizes(simulation: Simulation) -> dict[str, dict[str, float]]:
     """The rank and the scaling of each client's adapter whose settings give them."""
-    common = adapter_settings(simulation.experiment)
-    sizes = {}
-    for name in simulation.experiment.participant_names:
-        adapter = simulation.experiment.for_client(name).adapter.fresh
-        if adapter is None or adapter == common:
+    experiment = simulation.experiment
+    common, sizes = adapter_settings(experiment), {}
+    for name in experiment.participant_names:
+        choice = experiment.for_client(name).adapter
+        adapter = choice.fresh
+        if choice == experiment.adapter or adapter == common:
             sizes[name] = (float(simulation.learner.rank), simulation.learner.scaling)
         elif isinstance(adapter, Lora):
             sizes[name] = (float(adapter.r), adapter.scaling)

@@ -8,14 +8,14 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from hanse.data.example import Example
-from hanse.errors import UserError
-from hanse.experiment.assembly import client_examples
+from hanse.experiment.assembly import client_adapters, client_examples
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.preconditions import refuse_unmet
-from hanse.experiment.assembly.resources import Resources, adapter_folder, adapter_settings, outputs
+from hanse.experiment.assembly.resources import Resources, adapter_settings, outputs
 from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm, build_tasks
 from hanse.federation.client import ClientEndpoint
 from hanse.federation.client_memory import MemoryStore
+from hanse.federation.interfaces.declarations import Difference
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory, TrainResult
 from hanse.federation.interfaces.task import Task
@@ -28,11 +28,10 @@ from hanse.journal.run_folder import Journal
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.batched_clients.train import train
-from hanse.learners.injection import adapter_files
 from hanse.learners.models.label_outputs import listed
 from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.randomness import RoundContext
-from hanse.tensors.named import refuse_unlike
+from hanse.tensors.named import Tensors
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +40,14 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class SimulatedClient:
-    """One simulated client: its settings, and the learner that each request gets a copy of."""
+    """One simulated client: its settings, and the learner that each request gets a copy of.
+
+    layout: of what it trains, if the algorithm asks.
+    """
 
     experiment: Experiment
     learner: AdaptedModel
+    layout: Tensors | None
 
     @property
     def examples(self) -> Mapping[str, Sequence[Example]]:
@@ -54,7 +57,7 @@ class SimulatedClient:
     def profile(self, name: str) -> ClientProfile:
         """The client as the server knows it."""
         numbers = {"rank": float(self.learner.rank), "scaling": self.learner.scaling}
-        return ClientProfile(name, len(self.examples["train"]), numbers)
+        return ClientProfile(name, len(self.examples["train"]), numbers, self.layout)
 
 
 @dataclass
@@ -189,8 +192,9 @@ def simulate(
     learner = _server_learner(resources, experiment, examples[client_examples.SERVER])
     limit = learner.backbone.max_length(experiment.model.max_length)
     remarks = (*dataset.remarks, *client_examples.cut(examples, limit))
+    differ = build_algorithm(experiment).clients_may_differ
     clients = {
-        name: _simulated_client(resources, learner, name, experiment, examples[name])
+        name: _simulated_client(resources, learner, name, experiment, examples[name], differ)
         for name in settings
     }
     return Simulation(experiment, resources, replace(dataset, remarks=remarks), learner, clients)
@@ -204,7 +208,7 @@ def _server_learner(
     if learner.backbone.fresh:
         log.info("outputs  %s, in a head that is new", listed(experiment.data.labels))
     if experiment.adapter.source is not None:
-        _load_adapter(learner, experiment.adapter.source)
+        client_adapters.load_adapter(learner, experiment.adapter.source)
     return learner
 
 
@@ -214,28 +218,15 @@ def _simulated_client(
     name: str,
     experiment: Experiment,
     examples: Mapping[str, Sequence[Example]],
+    differ: Difference,
 ) -> SimulatedClient:
     """A client with the server's adapter, or with its own if its settings differ."""
     settings, learner = experiment.for_client(name), server
     if settings is not experiment:
         learner = resources.learner(settings, {}, server.context, {})
-        _start_as_server(
-            server, name, learner, build_algorithm(experiment).clients_may_differ != "none"
-        )
-    return SimulatedClient(settings, replace(learner, splits=examples))
-
-
-def _start_as_server(
-    server: AdaptedModel, name: str, client: AdaptedModel, may_differ: bool
-) -> None:
-    """Set a client's own adapter to the server's first tensors, unless its rank may differ."""
-    same_names = client.parameters().keys() == server.parameters().keys()
-    if client.rank == server.rank or not (may_differ and same_names):
-        try:  # a client that trains other tensors would be left out of every round
-            refuse_unlike(server.parameters(), client.parameters())
-        except UserError as error:
-            raise UserError(f"clients.{name}: {error}") from None
-        client.backbone.set_initial(client.adapter, server.initial())
+        client_adapters.begin(server, learner, name, settings, differ)
+    layout = client_adapters.declared(learner, differ)
+    return SimulatedClient(settings, replace(learner, splits=examples), layout)
 
 
 def _labelled(experiment: Experiment, labels: dict[str, str]) -> Experiment:
@@ -244,18 +235,3 @@ def _labelled(experiment: Experiment, labels: dict[str, str]) -> Experiment:
         return experiment
     data = experiment.data.model_copy(update={"labels": labels})
     return experiment.model_copy(update={"data": data})
-
-
-def _load_adapter(learner: AdaptedModel, source: str) -> None:
-    """Load the adapter in a run folder or PEFT folder into a learner, with its constants."""
-    parameters = learner.parameters()
-    content = adapter_files.read(adapter_folder(source))[1]
-    tensors = {name: tensor for name, tensor in content.items() if name in parameters}
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if shapes != {name: parameter.shape for name, parameter in parameters.items()}:
-        raise UserError(
-            f"the adapter in {source} does not fit {learner.backbone.name}; "
-            "go on with the base model that it was trained for."
-        )
-    learner.backbone.set_initial(learner.adapter, tensors)
-    learner.backbone.read_constants(learner.adapter, content)

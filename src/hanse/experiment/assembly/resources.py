@@ -43,7 +43,7 @@ class Resources:
 
     backbones: dict[Loaded, Backbone] = field(default_factory=dict)
     compute_modes: dict[str, ComputeMode] = field(default_factory=dict)
-    attached: dict[tuple[Loaded, Adapter, int], str] = field(default_factory=dict)
+    attached: dict[tuple[Loaded, Adapter, str | None, int], str] = field(default_factory=dict)
     divided: tuple[str, FederatedDataset] | None = None
     tokenized: dict[Hashable, Tokenized] = field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class Resources:
 
     def clear_adapters(self) -> None:
         """Remove all adapters, so that the next run begins with fresh ones."""
-        for (loaded, _, _), name in self.attached.items():
+        for (loaded, *_), name in self.attached.items():
             self.backbones[loaded].detach(name)
         self.attached.clear()
 
@@ -107,7 +107,7 @@ class Resources:
         backbone = self.backbone(experiment.model, objective.example_kind, experiment.data.labels)
         adapter = adapter_settings(experiment)
         _refuse_crowded(backbone, adapter, experiment.model.max_length)
-        key = (experiment.model.loaded, adapter, experiment.seed)
+        key = (experiment.model.loaded, adapter, experiment.adapter.source, experiment.seed)
         if key not in self.attached:
             seed = RoundContext(experiment.seed).derive("adapter")
             self.attached[key] = backbone.attach(adapter, seed)

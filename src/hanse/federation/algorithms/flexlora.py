@@ -11,7 +11,7 @@ from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
 from hanse.tensors import low_rank
-from hanse.tensors.low_rank import Factors, refuse_other_than_lora
+from hanse.tensors.low_rank import Factors, refuse_other_than_lora, refuse_unequal_ranks
 from hanse.tensors.named import Layout, RunningMean, Tensors, drop, layout
 
 
@@ -34,6 +34,7 @@ class FlexLoRA(FedAvg):
     def init(self, server: Server) -> State:
         model = server.learner.tensors()
         refuse_other_than_lora(model, type(self).__name__)
+        refuse_unequal_ranks(model, type(self).__name__)
         products = trained_products(model, server.learner.scaling)
         short = {name: low_rank.shortened(factors)[0] for name, factors in products.items()}
         return {"model": model, "product": low_rank.tensors(short)}

@@ -14,7 +14,7 @@ from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
 from hanse.tensors import low_rank
-from hanse.tensors.low_rank import Factors, refuse_other_than_lora
+from hanse.tensors.low_rank import Factors, refuse_other_than_lora, refuse_unequal_ranks
 from hanse.tensors.named import Layout, RunningMean, Tensors, layout
 
 SMALLEST = 1e-12  # added to weights, so that clients without any change weigh the same
@@ -37,6 +37,7 @@ class HetLoRA(FedAvg):
 
     def init(self, server: Server) -> State:
         refuse_other_than_lora(server.learner.tensors(), type(self).__name__)
+        refuse_unequal_ranks(server.learner.tensors(), type(self).__name__)
         scaling = torch.tensor(server.learner.scaling, dtype=torch.float64)
         return {**super().init(server), "scaling": {"server": scaling}}
 

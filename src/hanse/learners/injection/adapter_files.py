@@ -91,7 +91,7 @@ def _write(
     config.inference_mode = True
     if rank is not None and config.peft_type == Lora.kind:
         config.r = config.lora_alpha = rank
-        config.use_rslora = False
+        config.use_rslora, config.rank_pattern, config.alpha_pattern = False, {}, {}
     for name, value in vars(config).items():
         if isinstance(value, set):  # PEFT writes a set in any order
             setattr(config, name, sorted(value))

@@ -1,0 +1,107 @@
+"""The adapters of clients beside the server's: what they begin with, and what each trains."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from hanse.errors import UserError
+from hanse.experiment.assembly.resources import adapter_folder, adapter_settings
+from hanse.experiment.schema import Experiment, build_algorithm
+from hanse.federation.interfaces.declarations import Difference, includes
+from hanse.learners.adapted_model import AdaptedModel
+from hanse.learners.injection import adapter_files
+from hanse.learners.injection.adapter import Adapter
+from hanse.tensors.layouts import refuse_outside
+from hanse.tensors.named import Tensors, layout, refuse_unlike, shapes
+
+
+def begin(
+    server: AdaptedModel, client: AdaptedModel, name: str, settings: Experiment, differ: Difference
+) -> None:
+    """Set a client's own adapter to what it begins with.
+
+    That is the server's first tensors, unless the client may and does train others; then it is what
+    the client's settings give. Raises UserError if it trains what the algorithm cannot combine.
+    settings: the experiment with this client's. differ: in what clients may differ.
+    """
+    if differ == "model":
+        if settings.adapter.source is not None:
+            load_adapter(client, settings.adapter.source)
+        return
+    theirs, own = server.parameters(), client.parameters()
+    if differ == "layout" and shapes(own) != shapes(theirs):
+        with _named(name):
+            refuse_outside(own, theirs)
+    elif not (differ == "rank" and client.rank != server.rank and own.keys() == theirs.keys()):
+        with _named(name):  # a client that trains other tensors would be left out of every round
+            refuse_unlike(theirs, own)
+        client.backbone.set_initial(client.adapter, server.initial())
+
+
+def declared(learner: AdaptedModel, differ: Difference) -> Tensors | None:
+    """The layout of what a learner trains, in the order of names; None if no algorithm asks."""
+    if not includes(differ, "layout"):
+        return None
+    parameters = learner.parameters()
+    return layout({name: parameters[name] for name in sorted(parameters)})
+
+
+def expected(server: AdaptedModel, experiment: Experiment) -> dict[str, Tensors | None] | None:
+    """What each client will declare, from its settings alone; None if no algorithm asks.
+
+    A client's entry is None if it has another base model, which may not be on this machine.
+    Raises UserError for a client that trains what the algorithm cannot combine.
+    """
+    differ = build_algorithm(experiment).clients_may_differ
+    if (mine := declared(server, differ)) is None:
+        return None
+    settings = {name: experiment.for_client(name) for name in experiment.participant_names}
+    known: dict[Adapter, Tensors] = {adapter_settings(experiment): mine}
+    layouts: dict[str, Tensors | None] = {}
+    for name, client in settings.items():
+        same_model = client.model.model_name_or_path == experiment.model.model_name_or_path
+        if not same_model or client.adapter.source != experiment.adapter.source:
+            layouts[name] = None
+            continue
+        adapter = adapter_settings(client)
+        if adapter not in known:
+            known[adapter] = _attached(server, adapter, experiment.seed, differ)
+        layouts[name] = known[adapter]
+        if differ == "layout":
+            with _named(name):
+                refuse_outside(known[adapter], mine)
+    return layouts
+
+
+def _attached(server: AdaptedModel, adapter: Adapter, seed: int, differ: Difference) -> Tensors:
+    """The layout of an adapter in the server's model, which it is put into for a moment."""
+    backbone = server.backbone
+    name = backbone.attach(adapter, seed)
+    try:
+        return declared(replace(server, adapter=name, frozen={}), differ) or {}
+    finally:
+        backbone.detach(name)
+
+
+@contextmanager
+def _named(client: str) -> Iterator[None]:
+    """Within, a UserError begins with the client's name."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"clients.{client}: {error}") from None
+
+
+def load_adapter(learner: AdaptedModel, source: str) -> None:
+    """Load the adapter in a run folder or PEFT folder into a learner, with its constants."""
+    parameters = learner.parameters()
+    content = adapter_files.read(adapter_folder(source))[1]
+    tensors = {name: tensor for name, tensor in content.items() if name in parameters}
+    sizes = {name: tensor.shape for name, tensor in tensors.items()}
+    if sizes != {name: parameter.shape for name, parameter in parameters.items()}:
+        raise UserError(
+            f"the adapter in {source} does not fit {learner.backbone.name}; "
+            "go on with the base model that it was trained for."
+        )
+    learner.backbone.set_initial(learner.adapter, tensors)
+    learner.backbone.read_constants(learner.adapter, content)
