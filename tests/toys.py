@@ -17,7 +17,8 @@ from hanse.federation.client import ClientEndpoint
 from hanse.federation.client_memory import MemoryStore
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
-from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.interfaces.transport import Transport

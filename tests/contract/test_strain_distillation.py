@@ -14,7 +14,8 @@ from torch import Tensor
 
 from hanse.evaluation.perplexity import Perplexity
 from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
-from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.learners.training.settings import TrainingSettings

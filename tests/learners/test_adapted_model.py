@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from hanse.data.example import IGNORED, Example
-from hanse.federation.interfaces.learner import Objective
+from hanse.federation.interfaces.objective import Objective
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.load import load

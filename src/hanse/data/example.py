@@ -32,6 +32,7 @@ class Example:
         elsewhere; as long as `ids`, and the labels are then all IGNORED.
     classes: their names, the same for all examples.
     lost: the parts of the row that had to be left out.
+    sampled: the answer was drawn from a model in training, and is read only once.
     """
 
     ids: tuple[int, ...]
@@ -43,6 +44,7 @@ class Example:
     tags: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
     lost: Lost = Lost.NOTHING
+    sampled: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)

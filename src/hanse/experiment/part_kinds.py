@@ -89,7 +89,7 @@ PARTITIONER = PartKind(
     ("data", "partition"), "data/partitioners", "hanse.data.partitioning:Partitioner"
 )
 OBJECTIVE = PartKind(
-    ("objective",), "learners/objectives", f"{ROLES}.learner:Objective", policy="objectives"
+    ("objective",), "learners/objectives", f"{ROLES}.objective:Objective", policy="objectives"
 )
 ADAPTER = PartKind(
     *(("adapter",), "learners/adapters", "hanse.learners.injection.adapter:Adapter"),

@@ -32,7 +32,7 @@ from hanse.registry import suggestion
 
 with lazy_imports():
     from hanse.data import partitioning
-    from hanse.federation.interfaces import aggregator, algorithm, learner, task
+    from hanse.federation.interfaces import aggregator, algorithm, objective, task
     from hanse.journal import tracking
 
 # The task that scores a run if none is named, by the kind of examples of its objective.
@@ -196,9 +196,9 @@ def build_aggregator(experiment: Experiment) -> "aggregator.Aggregator":
     return part
 
 
-def build_objective(experiment: Experiment) -> "learner.Objective":
+def build_objective(experiment: Experiment) -> "objective.Objective":
     """Build the objective: the loss that clients minimize."""
-    part: learner.Objective = OBJECTIVE.build(experiment.objective)
+    part: objective.Objective = OBJECTIVE.build(experiment.objective)
     _check_example_kind(spec_name(experiment.objective), part)
     return part
 
@@ -238,7 +238,7 @@ def _build_all(kind: PartKind, specs: list[Spec]) -> dict[str, Any]:
     return parts
 
 
-def _check_example_kind(name: str, part: "learner.Objective | task.Task") -> None:
+def _check_example_kind(name: str, part: "objective.Objective | task.Task") -> None:
     """Raise UserError for a part that declares a kind of examples that no row becomes."""
     if part.example_kind not in DEFAULT_TASK:
         raise UserError(

@@ -1,7 +1,7 @@
 """A base model with one adapter, as a learner."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from torch.nn import Parameter
 from hanse.data import packed
 from hanse.data.example import Example
 from hanse.federation.constants import Constants
-from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.member import Member
-from hanse.learners.generation import Decoding, generate
+from hanse.learners.generation import Decoding, continuations, generate
 from hanse.learners.injection import adapter_files, reopened
 from hanse.learners.injection.attached_adapter import AttachedAdapter, without_gradients
 from hanse.learners.injection.mixed import kind_of
@@ -57,6 +58,7 @@ class AdaptedModel(Learner):
     residual: Tensors = field(default_factory=dict)
     base_only: bool = False
     checkpoint: TrainingCheckpoint | None = None
+    models: Mapping[str, Learner] = field(default_factory=dict)
 
     @property
     def attached(self) -> AttachedAdapter:
@@ -116,14 +118,33 @@ class AdaptedModel(Learner):
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, classes) logits in float32; those of a language model are at the labels."""
-        backbone = self.backbone
-        backbone.activate(self.adapter)
+        return self._logits(batch, self.base_only)
+
+    @torch.no_grad()
+    def base_logits(self, batch: Batch) -> Tensor:
+        return self._logits(batch, base=True)
+
+    def _logits(self, batch: Batch, base: bool) -> Tensor:
+        """The logits with the adapter, or those of the base model, with the residual."""
+        cached = self.backbone.with_cached_layers(self.adapter, batch.ids, batch.lengths)
+        with self._switched(base), nullcontext() if batch.sampled else cached:
+            return self.backbone.logits(batch.ids, batch.at, batch.lengths)
+
+    def hidden_states(self, batch: Batch, base: bool = False) -> Tensor:
+        """(layers + 1, N, width) in float32, with all layers: cached ones keep their last alone."""
+        gradients = torch.is_grad_enabled() and not base
+        with torch.set_grad_enabled(gradients), self._switched(base or self.base_only):
+            return self.backbone.hidden_states(batch.ids, batch.at, batch.lengths)
+
+    @contextmanager
+    def _switched(self, base: bool) -> Iterator[None]:
+        """Within this context, its adapter is active, or none if `base`; the residual is."""
+        self.backbone.activate(self.adapter)
         with (
-            backbone.with_cached_layers(self.adapter, batch.ids, batch.lengths),
-            backbone.without_adapter() if self.base_only else nullcontext(),
-            backbone.with_residual(self.residual),
+            self.backbone.without_adapter() if base else nullcontext(),
+            self.backbone.with_residual(self.residual),
         ):
-            return backbone.logits(batch.ids, batch.at, batch.lengths)
+            yield
 
     @property
     def active_adapter(self) -> str | None:
@@ -191,6 +212,17 @@ class AdaptedModel(Learner):
         prompts = [example.ids[: example.prompt] for example in examples]
         with self.backbone.with_residual(self.residual):
             return generate(self.backbone, self.active_adapter, prompts, Decoding(max_new_tokens))
+
+    def continuations(
+        self, examples: Sequence[Example], max_new_tokens: int, temperature: float, seed: int
+    ) -> list[Example]:
+        prompts = [example.ids[: example.prompt] for example in examples]
+        decoding = Decoding(max_new_tokens, temperature, seed)
+        with self.without_dropout(), self.backbone.with_residual(self.residual):
+            return continuations(self.backbone, self.active_adapter, prompts, decoding)
+
+    def without_dropout(self) -> AbstractContextManager[None]:
+        return self.backbone.without_dropout(self.adapter)
 
     def text(self, ids: Sequence[int]) -> str:
         return self.backbone.text(ids)

@@ -18,7 +18,7 @@ from hanse.learners.caching.activations import Activations
 from hanse.learners.caching.frozen_layers import FrozenLayers
 from hanse.learners.injection import constants, inject, virtual_tokens
 from hanse.learners.injection.adapter import Adapter
-from hanse.learners.injection.attached_adapter import AttachedAdapter
+from hanse.learners.injection.attached_adapter import AttachedAdapter, keeping_gradients
 from hanse.learners.models import quantization
 from hanse.learners.models.head import Head
 from hanse.learners.models.heads.language_model import LanguageModel
@@ -158,9 +158,7 @@ class Backbone:
     @property
     def weights(self) -> int:
         """The number of the base model's weights."""
-        each = self.adapters.values()
-        live = [own for attached in each for own in (attached.parameters, attached.untrained)]
-        added = {id(parameter) for own in live for parameter in own.values()}
+        added = {id(p) for attached in self.adapters.values() for p in attached.every}
         return sum(quantization.count(p) for p in self.model.parameters() if id(p) not in added)
 
     def text(self, ids: Sequence[int]) -> str:
@@ -194,6 +192,12 @@ class Backbone:
         with self.autocast():
             return self.head.logits(self.model, ids, at, sizes).float()
 
+    def hidden_states(self, ids: Tensor, at: Tensor, lengths: Sequence[int]) -> Tensor:
+        """(layers + 1, N, width) hidden states in float32; the arguments are those of `logits`."""
+        ids, at, sizes = to_device((ids, at, torch.tensor(lengths)), self.device)
+        with self.autocast():
+            return self.head.hidden_states(self.model, ids, at, sizes).float()
+
     def with_cached_layers(
         self, adapter: str, ids: Tensor, lengths: Sequence[int]
     ) -> AbstractContextManager[None]:
@@ -208,11 +212,9 @@ class Backbone:
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
         """Within this context, no adapter is active."""
-        try:
-            with inject.disabled(self.model):
-                yield
-        finally:
-            self._active = ""
+        parameters = [p for attached in self.adapters.values() for p in attached.every]
+        with keeping_gradients(parameters), inject.disabled(self.model):
+            yield
 
     @contextmanager
     def for_generation(self, adapter: str | None) -> Iterator[Any]:
@@ -237,6 +239,18 @@ class Backbone:
         finally:
             for module in modules:
                 module.eval()
+
+    @contextmanager
+    def without_dropout(self, adapter: str) -> Iterator[None]:
+        """Within this context, an adapter's dropout is off, in `with_dropout` too."""
+        modules = [module for module in self.adapters[adapter].dropout_modules if module.training]
+        for module in modules:
+            module.eval()
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.train()
 
     @contextmanager
     def with_residual(self, residual: Tensors) -> Iterator[None]:

@@ -15,7 +15,9 @@ from torch.utils.flop_counter import (
 )
 
 from hanse.data.packed import lengths
-from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.objective import Objective
+from hanse.learners.training.rollouts import rolled_out
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ def per_token(learner: Learner, objective: Objective, examples: Sequence[Any]) -
     """
     sizes = lengths(examples)
     median = sorted(range(len(sizes)), key=sizes.__getitem__)[len(sizes) // 2]
-    batch = learner.batch([examples[median]])
+    batch = learner.batch(rolled_out(objective, learner, [examples[median]], seed=0))
     counter = FlopCounterMode(display=False, custom_mapping=_rules())
     try:
         with torch.random.fork_rng(), counter:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import TextStreamer
 
+from hanse.data.example import Example, Lost
+from hanse.data.tokenization.tokenizer import targets
 from hanse.data.tokenization.vocabulary import refuse_beyond
 from hanse.errors import UserError
 from hanse.learners.backbone import Backbone
@@ -43,11 +45,57 @@ def generate(
     does not take the answer's room. Raises UserError if the answer alone would be longer than the
     model can read, or for a token that it has no embedding of.
     """
+    answers = _answers(backbone, adapter, prompts, decoding, on_text)
+    return [backbone.text(answer.tokens) for answer in answers]
+
+
+def continuations(
+    backbone: Backbone, adapter: str | None, prompts: Sequence[Sequence[int]], decoding: Decoding
+) -> list[Example]:
+    """An example of each prompt and its answer, whose tokens are labelled, with its end token.
+
+    The arguments and errors are those of `generate`; raises UserError for an empty prompt, too.
+    """
+    if not all(prompts):
+        raise UserError(
+            "an example has no prompt that the model could answer; let the rows have messages, or "
+            "prompt and completion."
+        )
+    examples = []
+    for prompt, answer in zip(prompts, _answers(backbone, adapter, prompts, decoding), strict=True):
+        ids = (*answer.prompt, *answer.tokens, *answer.end)
+        start = len(answer.prompt)
+        labels = targets(ids, [place >= start for place in range(len(ids))])
+        text = backbone.text(answer.tokens)
+        lost = Lost.PROMPT if start < len(prompt) else Lost.NOTHING
+        examples.append(Example(ids, labels, prompt=start, answer=text, lost=lost, sampled=True))
+    return examples
+
+
+class _Answer(NamedTuple):
+    """The tokens of a prompt that was read, of its answer, and the token that ended the answer.
+
+    The last is missing from an answer that reached the limit.
+    """
+
+    prompt: list[int]
+    tokens: list[int]
+    end: list[int]
+
+
+def _answers(
+    backbone: Backbone,
+    adapter: str | None,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    on_text: OnText | None = None,
+) -> list[_Answer]:
+    """The answer to each prompt, as tokens; the arguments are those of `generate`."""
     for prompt in prompts:
         refuse_beyond(prompt, backbone.tokenizer, backbone.vocabulary, "the prompt")
     room = _room(backbone, adapter, decoding)
     rows = [_last(prompt, room, backbone.tokenizer) for prompt in prompts]
-    answers: dict[int, str] = {}
+    answers: dict[int, _Answer] = {}
     with (
         backbone.for_generation(adapter) as model,
         torch.inference_mode(),
@@ -60,7 +108,8 @@ def generate(
             chosen = [rows[index] for index in group]
             generated = _generated(backbone, adapter, model, chosen, decoding, on_text)
             for index, tokens in zip(group, generated, strict=True):
-                answers[index] = backbone.text(_until(tokens, stops))
+                end = next((at for at, token in enumerate(tokens) if token in stops), len(tokens))
+                answers[index] = _Answer(rows[index], tokens[:end], tokens[end : end + 1])
     return [answers[index] for index in range(len(rows))]
 
 
@@ -166,9 +215,3 @@ def _padded(rows: Sequence[Sequence[int]], on_right: bool) -> tuple[Tensor, Tens
         ids[index, start : start + len(row)] = torch.tensor(row)
         mask[index, start : start + len(row)] = 1
     return ids, mask
-
-
-def _until(row: Sequence[int], stops: set[int]) -> list[int]:
-    """The tokens before the first one that ends the turn."""
-    end = next((index for index, token in enumerate(row) if token in stops), len(row))
-    return list(row[:end])

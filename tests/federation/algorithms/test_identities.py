@@ -17,7 +17,8 @@ from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.fedopt import FedOpt
 from hanse.federation.algorithms.fedprox import FedProx
 from hanse.federation.interfaces.algorithm import Client, Server
-from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import ClientProfile, Instruction
 from hanse.journal.yaml_text import dump

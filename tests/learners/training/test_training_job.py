@@ -31,7 +31,7 @@ def test_the_schedule_runs_over_all_rounds() -> None:
 def test_batches_are_made_of_the_examples_at_these_places() -> None:
     job = _job()
     train = job.learner.examples("train")
-    first, second = job.batches([[4, 0], [5]])
+    first, second = job.batches(0, [[4, 0], [5]])
     assert first.targets.tolist() == [train[4].y, train[0].y]
     assert second.targets.tolist() == [train[5].y]
 

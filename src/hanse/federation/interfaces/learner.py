@@ -1,31 +1,32 @@
-"""The roles of a learner, which one machine trains, and of an objective, which it minimizes."""
+"""The role of a learner: a model on one machine, seen through the tensors that it trains."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torch.nn import Parameter
 
-from hanse.federation.constants import Constants
 from hanse.federation.interfaces.results import Penalty, TrainResult
+from hanse.federation.interfaces.trained_tensors import TrainedTensors
 from hanse.observability.progress import track
 from hanse.observability.steps import Activity, Work
-from hanse.tensors.low_rank import RESIDUAL
-from hanse.tensors.named import Tensors, refuse_unlike, strip_prefix, subtract
-from hanse.tensors.serialization import Numbers
+from hanse.tensors.named import Tensors, subtract
+
+if TYPE_CHECKING:
+    from hanse.federation.interfaces.objective import Objective
 
 
-class Learner(ABC):
+class Learner(TrainedTensors):
     """A model on one machine, with its trainable parameters.
 
     A learner keeps nothing between two requests: lasting tensors belong in a client's memory.
+    models: the named models beside it on this machine.
     """
 
-    @abstractmethod
-    def parameters(self) -> Mapping[str, Parameter]:
-        """The trainable parameters by name (the live ones)."""
+    models: Mapping[str, "Learner"] = MappingProxyType({})
 
     @abstractmethod
     def examples(self, split: str) -> Sequence[Any]:
@@ -39,35 +40,6 @@ class Learner(ABC):
     def batch(self, examples: Sequence[Any]) -> Any:
         """A batch of these examples for `forward`; it has `items`, `tokens` and `examples`."""
 
-    @abstractmethod
-    def forward(self, batch: Any) -> Tensor:
-        """Logits at the labelled places: (labels, classes)."""
-
-    @abstractmethod
-    def fit(
-        self,
-        penalty: Penalty | None = None,
-        objective: "Objective | None" = None,
-        split: str = "train",
-    ) -> TrainResult:
-        """Train in place on a split, by the settings and the context."""
-
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Save the trained tensors in a form that can be loaded without this package."""
-
-    def scores(self, batch: Any) -> Tensor:
-        """Scores of each example's label words: (examples, label words)."""
-        return self.forward(batch)
-
-    def generate(self, examples: Sequence[Any], max_new_tokens: int) -> list[str]:
-        """The model's greedy continuation of each example's prompt."""
-        raise TypeError(f"{type(self).__name__} generates no text")
-
-    def text(self, ids: Sequence[int]) -> str:
-        """The text of some tokens."""
-        raise TypeError(f"{type(self).__name__} reads no text")
-
     def batches(self, split: str, size: int) -> Iterator[tuple[list[int], Any]]:
         """A split in batches of similar length, longest first, with the examples' places in it."""
         examples = self.examples(split)
@@ -79,62 +51,54 @@ class Learner(ABC):
             places = order[start : start + size]
             yield places, self.batch([examples[place] for place in places])
 
-    def configure(self, numbers: Numbers) -> None:  # noqa: B027 (most learners ignore them)
-        """Configure the adapter by an instruction's numbers (a rank); by default do nothing."""
+    @abstractmethod
+    def forward(self, batch: Any) -> Tensor:
+        """Logits at the labelled places: (labels, classes)."""
 
-    @property
-    def scaling(self) -> float:
-        """The factor of a LoRA adapter's products, α/r."""
-        return 1.0
+    def base_logits(self, batch: Any) -> Tensor:
+        """The logits of the same model without its adapter, and without gradients."""
+        raise TypeError(f"{type(self).__name__} gives no logits without its adapter")
 
-    def initial(self) -> Tensors:
-        """The trainable tensors before any training; equal settings give equal tensors."""
-        raise TypeError(f"{type(self).__name__} has no initial tensors")
+    def hidden_states(self, batch: Any, base: bool = False) -> Tensor:
+        """(layers + 1, labels, width): the input of the first layer, and each layer's output.
 
-    def constants(self) -> Constants:
-        """The adapter's constants, the same on all machines; by default none."""
-        return Constants()
-
-    def has_constants(self, digest: str) -> bool:
-        """True if the learner has the constants with this hash."""
-        return not digest
-
-    def put_constants(self, constants: Constants) -> None:
-        """Use these constants; raises UserError unless names and shapes are the same."""
-        if constants.digest:
-            raise TypeError(f"{type(self).__name__} has no constants")
-
-    def freeze(self, tensors: Tensors) -> None:
-        """Set some of the parameters and freeze them: they are neither trained nor sent.
-
-        This learner's `parameters`, `tensors` and `load` no longer include them.
+        base: those of the model without its adapter, and without gradients.
         """
-        raise TypeError(f"{type(self).__name__} cannot freeze parameters")
+        raise TypeError(f"{type(self).__name__} gives no hidden states")
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Copies of the trainable tensors on the CPU."""
-        return {name: p.detach().cpu().clone() for name, p in self.parameters().items()}
+    def scores(self, batch: Any) -> Tensor:
+        """Scores of each example's label words: (examples, label words)."""
+        return self.forward(batch)
 
-    def on_device(self, tensors: Tensors) -> dict[str, Tensor]:
-        """These tensors on the parameters' device, for a penalty that needs them in every step."""
-        device = next(iter(self.parameters().values())).device
-        return {name: tensor.to(device) for name, tensor in tensors.items()}
+    def generate(self, examples: Sequence[Any], max_new_tokens: int) -> list[str]:
+        """The model's greedy continuation of each example's prompt."""
+        raise TypeError(f"{type(self).__name__} generates no text")
 
-    def set_residual(self, residual: Tensors) -> None:
-        """Add the low-rank update up·down to each frozen layer; it replaces the previous one."""
-        if residual:
-            raise TypeError(f"{type(self).__name__} cannot change its frozen base")
+    def continuations(
+        self, examples: Sequence[Any], max_new_tokens: int, temperature: float, seed: int
+    ) -> list[Any]:
+        """Examples of each example's prompt and an answer of the model, whose tokens are labelled.
 
-    def load(self, tensors: Tensors) -> None:
-        """Set the parameters in place; raises UserError unless names and shapes are the same.
-
-        Tensors with the prefix RESIDUAL go to `set_residual`; without any the residual is removed.
+        temperature: 0 takes the most likely token; otherwise tokens are drawn, seeded by `seed`.
         """
-        live = self.parameters()
-        refuse_unlike(live, {n: t for n, t in tensors.items() if not n.startswith(RESIDUAL)})
-        for name, parameter in live.items():
-            parameter.data.copy_(tensors[name])
-        self.set_residual(strip_prefix(tensors, RESIDUAL))
+        raise TypeError(f"{type(self).__name__} generates no text")
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of some tokens."""
+        raise TypeError(f"{type(self).__name__} reads no text")
+
+    def without_dropout(self) -> AbstractContextManager[None]:
+        """Within this context nothing is dropped, in the middle of training too."""
+        return nullcontext()
+
+    @abstractmethod
+    def fit(
+        self,
+        penalty: Penalty | None = None,
+        objective: "Objective | None" = None,
+        split: str = "train",
+    ) -> TrainResult:
+        """Train in place on a split, by the settings and the context."""
 
     def trained(
         self, start: Tensors, penalty: Penalty | None = None
@@ -149,14 +113,6 @@ class Learner(ABC):
         tensors, result = self.trained(start, penalty)
         return subtract(tensors, {name: start[name] for name in tensors}), result
 
-
-class Objective(ABC):
-    """The loss that a learner minimizes."""
-
-    # The kind of its examples: "tokens", "label_words" to choose from, or "tags" of words.
-    example_kind: ClassVar[str] = "tokens"
-    batchable: ClassVar[bool] = True  # calls `forward` or `scores` once, so clients can be batched
-
     @abstractmethod
-    def loss(self, learner: Learner, batch: Any) -> Tensor:
-        """The mean loss over the batch's items, a scalar."""
+    def save(self, folder: Path) -> None:
+        """Save the trained tensors in a form that can be loaded without this package."""

@@ -7,7 +7,8 @@ from typing import Any, NoReturn
 from torch import Tensor
 from torch.nn import Parameter
 
-from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Penalty, TrainResult
 from hanse.learners.training.batches import Batch, choice_scores
 
@@ -25,6 +26,17 @@ class ClientView(Learner):
         if batch is not self._batch:
             self._refuse("the outputs for another batch")
         return self._logits
+
+    def base_logits(self, batch: Batch) -> Tensor:
+        self._refuse("logits without the adapter")
+
+    def hidden_states(self, batch: Batch, base: bool = False) -> Tensor:
+        self._refuse("hidden states")
+
+    def continuations(
+        self, examples: Sequence[Any], max_new_tokens: int, temperature: float, seed: int
+    ) -> list[Any]:
+        self._refuse("answers of the model")
 
     def scores(self, batch: Batch) -> Tensor:
         return choice_scores(self.forward(batch), batch)

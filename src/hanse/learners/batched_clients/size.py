@@ -153,7 +153,7 @@ def _bytes(member: Member) -> int:
 def _saved(member: Member) -> float:
     """The bytes of a token that stay in memory between the forward and the backward pass."""
     job = member.job
-    [batch] = job.batches(job.sample_batches()[0][:1])
+    [batch] = job.batches(0, job.sample_batches()[0][:1])
     seen: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:

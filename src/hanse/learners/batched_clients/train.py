@@ -99,7 +99,7 @@ class _ClientProgress:
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of a step."""
-        return self.member.job.batches(self.steps[step])
+        return self.member.job.batches(step, self.steps[step])
 
     def seed(self) -> int:
         """The seed of the dropout in its next batch."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from peft import PeftModel
@@ -84,6 +85,11 @@ class AttachedAdapter:
         """PEFT's names of its kinds, innermost first."""
         return [config.peft_type for config in self.configs]
 
+    @property
+    def every(self) -> Iterator[Parameter]:
+        """All of its parameters, trained or not."""
+        return chain(self.parameters.values(), self.untrained.values())
+
     def remember_initial(self) -> None:
         """Let what the parameters are now be what they were before any training."""
         self.initial = {name: p.detach().clone() for name, p in self.parameters.items()}
@@ -113,6 +119,20 @@ def without_gradients(parameters: Iterable[Parameter]) -> Iterator[None]:
     finally:
         for parameter in listed:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def keeping_gradients(parameters: Iterable[Parameter]) -> Iterator[None]:
+    """After this context, these parameters get gradients if they got some before.
+
+    Whenever PEFT switches adapters, it decides anew which parameters get gradients.
+    """
+    flags = [(parameter, parameter.requires_grad) for parameter in parameters]
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 def _lora_layers(model: PeftModel, adapter: str) -> list[Any]:

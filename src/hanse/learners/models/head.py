@@ -55,6 +55,13 @@ class Head(ABC):
         tokens of each row.
         """
 
+    @abstractmethod
+    def hidden_states(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
+        """(layers + 1, N, width): the first layer's input and each layer's output, for each output.
+
+        The arguments are those of `logits`.
+        """
+
 
 @dataclass(frozen=True)
 class EncoderHead(Head):

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.objective import Objective
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class Batch:
     lengths: tuple[int, ...]  # (R,) tokens of each row, without padding
     choices: int  # C, 0 if the examples have none
     examples: int  # B
+    sampled: bool = False  # some rows were drawn from a model, and will not be read again
 
     @property
     def tokens(self) -> int:
@@ -78,7 +79,7 @@ def copy_pinned(tensor: Tensor, device: torch.device) -> Tensor:
 
 def collate(examples: Sequence[Example], device: torch.device) -> Batch:
     """Put examples into one batch; either all have choices, or none."""
-    batch = _collated(examples)
+    batch = replace(_collated(examples), sampled=any(example.sampled for example in examples))
     tensors = {"targets": batch.targets, "rows": batch.rows, "choice": batch.choice}
     if batch.words is not None:
         tensors["words"] = batch.words

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hanse.federation.interfaces.learner import Learner, Objective
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Memory, Penalty
 from hanse.learners.training.batch_sampling import sample_batches
+from hanse.learners.training.rollouts import rolled_out
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 
@@ -40,10 +42,18 @@ class TrainingJob:
         """(steps, micro-batches, indices): the examples of each micro-batch of the round."""
         return sample_batches(self.learner.lengths(self.split), self.settings, self.context)
 
-    def batches(self, step: Sequence[Sequence[int]]) -> list[Any]:
-        """The micro-batches of one step, from the indices of their examples."""
+    def batches(self, number: int, step: Sequence[Sequence[int]]) -> list[Any]:
+        """The micro-batches of one step, from the indices of their examples.
+
+        number: of the step in the round, which with that of the micro-batch seeds a rollout.
+        """
         examples = self.learner.examples(self.split)
-        return [self.learner.batch([examples[index] for index in part]) for part in step]
+        batches = []
+        for part, indices in enumerate(step):
+            seed = self.context.derive(f"rollout/{number}/{part}")
+            rows = [examples[index] for index in indices]
+            batches.append(self.learner.batch(rolled_out(self.objective, self.learner, rows, seed)))
+        return batches
 
     def learning_rate(self, step: int, steps: int) -> float:
         """The learning rate of one of the round's steps; the schedule runs over all rounds."""

@@ -38,7 +38,7 @@ def fit(job: TrainingJob, checkpoint: TrainingCheckpoint | None = None) -> Train
     remaining = range(first, len(steps))
     work = Training(tuple(filter(None, [job.context.client])), total=len(remaining))
     for step in track(remaining, work, measure=lambda now: with_measurements(now, [progress])):
-        rate, batches = job.learning_rate(step, len(steps)), job.batches(steps[step])
+        rate, batches = job.learning_rate(step, len(steps)), job.batches(step, steps[step])
         stopwatch.lap("data")
         losses = _backward(job, batches, stopwatch)
         if job.penalty is not None:

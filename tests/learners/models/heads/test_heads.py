@@ -118,6 +118,25 @@ def _learner(folder: Path, reads: str, settings: Adapter) -> AdaptedModel:
     return AdaptedModel(backbone, adapter, splits, training, objective, context, 1, {})
 
 
+@pytest.mark.parametrize("reads", ["text", "tokens"])
+def test_hidden_states_are_what_the_outputs_are_made_of(reads: str, tiny_bert: Path) -> None:
+    """Those of the first token of a text, or of the first token of each word."""
+    learner = _learner(tiny_bert, reads, ADAPTERS["all-linear"])
+    batch = learner.batch(learner.examples("train"))
+    model = learner.backbone.activate(learner.adapter).get_base_model()
+    found = learner.hidden_states(batch)
+    assert found.shape == (3, len(batch.at), 32)
+    if reads == "text":
+        rows = [(example, [0]) for example in learner.examples("train")]
+    else:
+        rows = [(example, list(range(len(example)))) for example in learner.examples("train")]
+    expected = [
+        torch.stack(model(torch.tensor([e.ids]), output_hidden_states=True).hidden_states)[:, 0, at]
+        for e, at in rows
+    ]
+    torch.testing.assert_close(found, torch.cat(expected, dim=1), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # of several kinds
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT's own calls
 @pytest.mark.filterwarnings("ignore:Unsupported layer type")

@@ -268,3 +268,38 @@ def test_labels_are_written_and_not_chosen(file: Path, review_file: Path) -> Non
 
 def test_stopped_and_resumed_it_ends_in_the_same_adapter(file: Path) -> None:
     resumed_ends_in_the_same_adapter(file)
+
+
+def test_hidden_states_are_those_of_the_decoder_at_the_answers_tokens(folder: Path) -> None:
+    learner = _learner(folder, Lora(r=2))
+    batch = learner.batch(learner.examples("train"))
+    found = learner.hidden_states(batch)
+    assert found.shape == (3, len(batch.targets), 32)
+    found.sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in learner.parameters().values())
+    with learner.backbone.without_adapter(), torch.no_grad():
+        model = learner.backbone.model.get_base_model()
+        expected = []
+        for example in learner.examples("train"):
+            text, answer = example.ids[: example.prompt], example.ids[example.prompt :]
+            inputs = (learner.backbone.head.start, *answer[:-1])
+            output = model(
+                torch.tensor([text]),
+                decoder_input_ids=torch.tensor([inputs]),
+                output_hidden_states=True,
+            )
+            expected.append(torch.stack(output.decoder_hidden_states)[:, 0])
+    base = learner.hidden_states(batch, base=True)
+    torch.testing.assert_close(base, torch.cat(expected, dim=1), atol=1e-5, rtol=1e-5)
+
+
+def test_continuations_are_answers_of_the_decoder(folder: Path) -> None:
+    learner = _learner(folder, Lora(r=2))
+    examples = learner.examples("train")[:5]
+    answers = learner.continuations(examples, 6, 0.0, seed=0)
+    texts = learner.generate(examples, 6)
+    assert [learner.text(e.ids[e.prompt :]) for e in answers] == texts
+    assert [e.ids[: e.prompt] for e in answers] == [e.ids[: e.prompt] for e in examples]
+    assert learner.forward(learner.batch(answers)).shape[0] == sum(
+        len(e) - e.prompt for e in answers
+    )

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from hanse.learners.models import short_attention
 from hanse.learners.models.head import Head, is_causal
-from hanse.learners.models.label_logits import labels_only
+from hanse.learners.models.label_logits import labels_only, selected_states
 
 
 class LanguageModel(Head):
@@ -32,3 +32,8 @@ class LanguageModel(Head):
         with labels_only(model, at, ids.shape[1]), short_attention.unpacked():
             logits: Tensor = model(input_ids=ids, use_cache=False).logits
         return logits[0]
+
+    def hidden_states(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
+        with labels_only(model, at, ids.shape[1]), short_attention.unpacked():
+            output = model(input_ids=ids, use_cache=False, output_hidden_states=True)
+        return selected_states(output.hidden_states, at, ids.shape[1])

@@ -9,6 +9,7 @@ from transformers import AutoModelForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from hanse.learners.models.head import EncoderHead, attention_mask
+from hanse.learners.models.label_logits import selected_states
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,10 @@ class SequenceClassification(EncoderHead):
         mask = attention_mask(lengths, ids.shape[1])
         logits: Tensor = model(input_ids=ids, attention_mask=mask).logits
         return logits[at.div(ids.shape[1], rounding_mode="floor")]
+
+    def hidden_states(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
+        mask = attention_mask(lengths, ids.shape[1])
+        output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        # Classifiers read the first token of each row.
+        first = at - at.remainder(ids.shape[1])
+        return selected_states(output.hidden_states, first, ids.shape[1])

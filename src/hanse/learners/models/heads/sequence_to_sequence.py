@@ -9,7 +9,7 @@ from transformers import AutoModelForSeq2SeqLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
 from hanse.learners.models.head import Head, is_causal
-from hanse.learners.models.label_logits import labels_only
+from hanse.learners.models.label_logits import labels_only, selected_states
 from hanse.learners.models.padding import padding_mask
 
 
@@ -45,6 +45,20 @@ class SequenceToSequence(Head):
                 input_ids=text, attention_mask=mask, decoder_input_ids=inputs, use_cache=False
             ).logits
         return logits[0]
+
+    def hidden_states(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
+        """Those of the decoder."""
+        rows = at.div(ids.shape[1], rounding_mode="floor")
+        text, mask, inputs, positions = self._split(ids, at - rows * ids.shape[1], rows)
+        with labels_only(model, positions, inputs.shape[1]):
+            output = model(
+                input_ids=text,
+                attention_mask=mask,
+                decoder_input_ids=inputs,
+                use_cache=False,
+                output_hidden_states=True,
+            )
+        return selected_states(output.decoder_hidden_states, positions, inputs.shape[1])
 
     def _split(
         self, ids: Tensor, column: Tensor, rows: Tensor

@@ -9,6 +9,7 @@ from transformers import AutoModelForTokenClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
 
 from hanse.learners.models.head import EncoderHead, attention_mask
+from hanse.learners.models.label_logits import selected, selected_states
 
 
 @dataclass(frozen=True)
@@ -27,5 +28,9 @@ class TokenClassification(EncoderHead):
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
         mask = attention_mask(lengths, ids.shape[1])
         logits: Tensor = model(input_ids=ids, attention_mask=mask).logits
-        # An adapter's virtual tokens, if it has any, come first and have outputs, too.
-        return logits[:, logits.shape[1] - ids.shape[1] :].flatten(0, 1)[at]
+        return selected(logits, at, ids.shape[1])
+
+    def hidden_states(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
+        mask = attention_mask(lengths, ids.shape[1])
+        output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        return selected_states(output.hidden_states, at, ids.shape[1])

@@ -1,0 +1,41 @@
+"""The role of an objective: the loss that a learner minimizes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from hanse.federation.interfaces.declarations import withdraw
+from hanse.federation.interfaces.learner import Learner
+
+
+class Objective(ABC):
+    """The loss that a learner minimizes."""
+
+    # The kind of its examples: "tokens", "label_words" to choose from, or "tags" of words.
+    example_kind: ClassVar[str] = "tokens"
+    # `loss` calls `forward` or `scores` once, and nothing else that needs the model, so several
+    # clients can train in one forward pass. A class that overrides `rollout` declares it again.
+    batchable: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        withdraw(cls, "batchable", False, "rollout")
+
+    @abstractmethod
+    def loss(self, learner: Learner, batch: Any) -> Tensor:
+        """The mean loss over the batch's items, a scalar."""
+
+    def rollout(self, learner: Learner, examples: Sequence[Any], seed: int) -> Sequence[Any]:
+        """The examples that take the place of a micro-batch's own, such as the model's answers.
+
+        It is called before every step, without gradients and without dropout; equal seeds give
+        equal examples. By default the examples stay.
+        """
+        return examples
+
+    @property
+    def rolls_out(self) -> bool:
+        """True if the objective overrides `rollout`."""
+        return type(self).rollout is not Objective.rollout
