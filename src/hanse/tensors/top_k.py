@@ -1,0 +1,98 @@
+"""Logits as a payload: the largest of each row, and the mass of all others as one number.
+
+`rest` is the logarithm of Σ exp(logit) over the classes that are left out. With it as the logit of
+one more class, a row's softmax is the whole distribution, in which the others are one class. It
+holds at the temperature at which it was taken: divide the logits by the temperature first.
+
+A row of k values takes k·(e + 4) + e bytes, with e bytes for a number. With k ≥ V nothing is left
+out, there is no `rest`, and a row takes V·(e + 4) bytes.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from hanse.tensors.named import Tensors
+from hanse.tensors.serialization import MessageError
+
+VALUES, INDICES, REST = "values", "indices", "rest"
+
+
+def top_k(logits: Tensor, k: int) -> dict[str, Tensor]:
+    """The k largest logits of each row (N, V): values (N, k), indices (N, k) int32, rest (N,)."""
+    if k < 1:
+        raise ValueError(f"the {k} largest logits are none")
+    parts = of_classes(logits, logits.topk(min(k, logits.shape[1]), dim=1).indices)
+    limits = torch.finfo(logits.dtype)  # an infinite logit is the least that its type has
+    return {
+        name: part if name == INDICES else part.clamp(limits.min, limits.max)
+        for name, part in parts.items()
+    }
+
+
+def of_classes(logits: Tensor, indices: Tensor) -> dict[str, Tensor]:
+    """The logits (N, V) of these classes (N, k), and the rest; differentiable."""
+    indices = indices.long()
+    parts = {VALUES: logits.gather(1, indices), INDICES: indices.int()}
+    if indices.shape[1] < logits.shape[1]:
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        others = wide.scatter(1, indices, -math.inf)
+        parts[REST] = others.logsumexp(dim=1).to(logits.dtype)
+    return parts
+
+
+def log_probabilities(parts: Tensors) -> Tensor:
+    """The log-probabilities of the kept classes and of all others as the last class: (N, k + 1).
+
+    With k ≥ V there are no others: (N, V).
+    """
+    columns = [parts[VALUES], *([parts[REST][:, None]] if REST in parts else [])]
+    columns = [column if column.dtype == torch.float64 else column.float() for column in columns]
+    return torch.cat(columns, dim=1).log_softmax(dim=1)
+
+
+def dense(parts: Tensors, classes: int) -> Tensor:
+    """Log-probabilities of all classes (N, V); the others share the remaining mass equally.
+
+    Raises MessageError for contents that `top_k` does not make.
+    """
+    check(parts, classes)
+    known = log_probabilities(parts)
+    rows, kept = parts[INDICES].shape
+    if REST in parts:
+        known, rest = known[:, :-1], known[:, -1:] - math.log(classes - kept)
+    else:
+        rest = known.new_zeros(rows, 1)  # of no class
+    return rest.expand(rows, classes).scatter(1, parts[INDICES].long(), known)
+
+
+def layout(
+    rows: int, k: int, classes: int, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """The layout of `top_k` of so many rows."""
+    return top_k(torch.empty(rows, classes, dtype=dtype, device="meta"), k)
+
+
+def check(parts: Tensors, classes: int) -> None:
+    """Raise MessageError unless these are parts of logits over so many classes.
+
+    The values of a row may be in any order; its classes must be different ones.
+    """
+    values, indices = parts.get(VALUES), parts.get(INDICES)
+    if values is None or indices is None or values.dim() != 2 or values.shape != indices.shape:
+        raise MessageError("logits are values and the indices of their classes, in equal shapes")
+    rows, kept = values.shape
+    names = {VALUES, INDICES, *([REST] if kept < classes else [])}
+    if not 1 <= kept <= classes or parts.keys() != names:
+        raise MessageError(f"{kept} logits of {classes} classes with {', '.join(sorted(parts))}")
+    rest = parts.get(REST, values[:, 0])
+    if rest.shape != (rows,) or indices.dtype != torch.int32:
+        raise MessageError("logits have one rest for each row, and indices of 32 bits")
+    if not all(t.is_floating_point() and bool(torch.isfinite(t).all()) for t in (values, rest)):
+        raise MessageError("logits have values that are not finite")
+    ordered = indices.sort(dim=1).values
+    if rows and not (int(ordered.min()) >= 0 and int(ordered.max()) < classes):
+        raise MessageError(f"logits are of classes other than 0 to {classes - 1}")
+    if bool((ordered.diff(dim=1) == 0).any()):
+        raise MessageError("logits are of one class twice in a row")
