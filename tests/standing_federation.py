@@ -17,11 +17,24 @@ from hanse.deployment.server import serve
 from hanse.deployment.server.engine import Engine
 from hanse.deployment.sockets import Frame
 from hanse.experiment import loading
+from hanse.experiment.part_kinds import PART_KINDS
 from hanse.observability.json_logs import LogFormat
 from patience import patience
-from real_federation import SILOS, Federation, federation, free_port
+from real_federation import SILOS, TRUSTING, Federation, federation, free_port
 
 THREE = SILOS[:3]
+PARTS = Path(__file__).parent / "parts"
+# Parts from outside the package that the silos allow, by the setting of their policy.
+OUTSIDE = {
+    "aggregators": ["secure_sum.py:SecureSum"],
+}
+
+
+def allowed() -> dict[str, object]:
+    """A policy that trusts the server, and allows all parts of the package and these others."""
+    own = {kind.policy: kind.names() for kind in PART_KINDS if kind.policy in OUTSIDE}
+    others = {setting: [f"{PARTS / name}" for name in names] for setting, names in OUTSIDE.items()}
+    return {**TRUSTING, **{setting: [*own[setting], *others[setting]] for setting in OUTSIDE}}
 
 
 class LastingEngine:
@@ -65,7 +78,8 @@ class StandingFederation:
         parts.start("server", lambda: self._serve(theirs))
         theirs.close()
         for name in THREE:
-            parts.silo(name, words=["--status-port", str(self.status_ports[name])])
+            words = ["--status-port", str(self.status_ports[name])]
+            parts.silo(name, words, policy=allowed())
 
     def begin(self, experiment: Path, folder: Path, *words: str) -> None:
         """Let the server run an experiment of three clients in a folder."""

@@ -11,7 +11,7 @@ import pytest
 from hanse.journal.run_folder import read_rounds
 from patience import patience
 from real_federation import digest, simulated
-from standing_federation import THREE, StandingFederation, standing_federation
+from standing_federation import PARTS, THREE, StandingFederation, standing_federation
 from zoo import words
 
 # What these send or keep differs: memory of clients, one factor alone, layers that stay at home, a
@@ -34,6 +34,26 @@ def test_deployed_run_ends_in_the_adapter_of_the_simulated_one(
     standing: StandingFederation, experiment_file: Path, tmp_path: Path, algorithm: str
 ) -> None:
     own = words(algorithm, "rounds=2", "train.optimizer_state=keep")
+    expected = simulated(experiment_file, tmp_path / "simulated", *own, "num_clients=3")
+    standing.begin(experiment_file, tmp_path / "deployed", *own)
+    standing.done()
+    assert digest(tmp_path / "deployed") == expected
+
+
+# Parts from outside the package, and settings with which they are tried.
+STRAINS = {
+    "secure sums of tensors and numbers": [
+        f"aggregator={PARTS}/secure_sum.py:SecureSum",
+        *("algorithm=fednova", "train.optim=sgd", "train.momentum=0"),
+    ],
+}
+
+
+@pytest.mark.parametrize("strain", STRAINS)
+def test_deployed_toy_ends_in_the_adapter_of_the_simulated_one(
+    standing: StandingFederation, experiment_file: Path, tmp_path: Path, strain: str
+) -> None:
+    own = [*STRAINS[strain], "rounds=2"]
     expected = simulated(experiment_file, tmp_path / "simulated", *own, "num_clients=3")
     standing.begin(experiment_file, tmp_path / "deployed", *own)
     standing.done()

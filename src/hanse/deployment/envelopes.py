@@ -24,7 +24,7 @@ Sign = Callable[[bytes, str, int, str], tuple[bytes, int]]
 # Opens (message, run); returns the sender, the number of the envelope it replies to, and the body.
 Open = Callable[[bytes, str], tuple[str, int, bytes]]
 HELLO = b""  # asks which silo is at a node
-ENVELOPE_TEXTS = ("run", "settings", "rows", "public", "model", "precision", "version")
+ENVELOPE_TEXTS = ("run", "settings", "rows", "public", "model", "precision", "code", "version")
 REPLY_TEXTS = ("name", "session", "error")
 NUMBERS = ("rank", "scaling")
 MAX_EXAMPLES, MAX_RANK, MAX_SCALING = 10**12, 65_536, 10**6
@@ -45,6 +45,7 @@ class Envelope:
     public: the hash of the public rows; empty if silos need none.
     model: the hash of the base model; empty if clients have different ones, or the server has none.
     precision: the precision of the base model at the server, as JSON; empty if each silo chooses.
+    code: the hashes of parts from outside the package, by file and class, as JSON.
     request: empty if the envelope asks only for the silo's profile.
     """
 
@@ -53,6 +54,7 @@ class Envelope:
     rows: str = ""
     model: str = ""
     precision: str = ""
+    code: str = ""
     version: str = hanse.__version__
     public: str = ""
     request: bytes = b""

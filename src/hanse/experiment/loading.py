@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -137,14 +138,29 @@ def _built(values: Values, path: Path) -> Experiment:
 
 
 def refuse_foreign(experiment: Experiment) -> None:
-    """Raise UserError for a part from outside the package: code does not travel to silos."""
-    names = [spec_name(spec) for kind in AT_SILOS for spec in kind.specs(experiment)]
-    for name in names:
-        if ":" in name:
-            raise UserError(
-                f"{name} is a part from outside the package, and code does not travel to silos; "
-                "take one of the package's own."
-            )
+    """Raise UserError for a part from outside the package that no silo's policy can allow."""
+    for kind in AT_SILOS:
+        for name in map(spec_name, kind.specs(experiment)):
+            if ":" in name and kind.policy is None:
+                raise UserError(
+                    f"{name} is a part from outside the package, and no setting of a silo's policy "
+                    f"allows a {kind.noun} of its own; take one of the package's own."
+                )
+
+
+def outside_code(experiment: Experiment) -> dict[str, str]:
+    """The SHA-256 of each file from outside the package whose part silos build.
+
+    The key names file and class without the folder, such as "mine.py:Mine", since each silo has its
+    own copy. Server and silos compare them.
+    """
+    settings = [experiment, *map(experiment.for_client, experiment.clients)]
+    specs = (spec for one in settings for kind in AT_SILOS for spec in kind.specs(one))
+    files = {name: Path(name.rpartition(":")[0]) for name in map(spec_name, specs) if ":" in name}
+    return {
+        f"{file.name}:{name.rpartition(':')[2]}": sha256(trusted_code.source(file)).hexdigest()
+        for name, file in files.items()
+    }
 
 
 def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from hanse.deployment.silo import join, settings
 from hanse.errors import UserError
 from hanse.federation.aggregators.mean import Mean
 from hanse.security import kits, members
-from samples import ROOT
 
 Hanse = Callable[..., Any]
 
@@ -53,17 +52,18 @@ def test_what_cannot_be_deployed_is_said_in_a_sentence(
     assert sentence in done.err
 
 
-def test_part_from_outside_the_package_does_not_travel(
+def test_part_that_no_policy_can_allow_is_refused(
     hanse: Hanse, experiment_file: Path, tmp_path: Path
 ) -> None:
-    mine = ROOT / "examples" / "my_algorithm.py"
-    name = next(
-        line.split()[1].partition("(")[0]
-        for line in mine.read_text().splitlines()
-        if line.startswith("class ")
+    file = tmp_path / "alike.py"
+    file.write_text(
+        "from dataclasses import dataclass\n\n"
+        "from hanse.data.partitioners.iid import Iid\n\n\n"
+        "@dataclass(frozen=True)\nclass Alike(Iid):\n    pass\n"
     )
-    done = hanse("server", experiment_file, f"algorithm={mine}:{name}")
-    assert done.code == 2 and "code does not travel to silos" in done.err
+    done = hanse("server", experiment_file, f"data.partition={file}:Alike")
+    assert done.code == 2
+    assert "no setting of a silo's policy allows a partitioner of its own" in done.err
 
 
 def test_rule_that_needs_keys_of_silos_needs_a_kit(

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,20 @@ def test_a_job_against_the_policy_is_refused_before_rows_are_read(world: World) 
     with pytest.raises(JobRefusedError, match="runs no code that a server names"):
         world.gate().check_job(world.job())
     assert len(world.log()) == 2
+
+
+def test_another_file_of_a_part_than_the_servers_is_refused(world: World) -> None:
+    """The silo runs its own copy, which must be what the server runs."""
+    code = "from hanse.federation.algorithms.fedavg import FedAvg as Mine\n"
+    own = world.home / "mine.py"
+    own.write_text(code)
+    policy = "{algorithms: [mine.py:Mine]}"
+    world.told["algorithm"] = {"/there/mine.py:Mine": {}}
+    same = {"mine.py:Mine": sha256(code.encode()).hexdigest()}
+    world.gate(policy).check_job(world.job(), code=same)
+    for other in ({"mine.py:Mine": "5e" * 32}, {}, None):
+        with pytest.raises(JobRefusedError, match=r"another file for mine\.py:Mine than"):
+            world.gate(policy).check_job(world.job(), code=other)
 
 
 def test_another_base_model_than_the_servers_is_refused_and_both_are_named(world: World) -> None:

@@ -31,6 +31,7 @@ from hanse.deployment.server.remote_clients import RemoteClients
 from hanse.deployment.server.status import Watch
 from hanse.deployment.sockets import listening
 from hanse.errors import UserError, terminable
+from hanse.experiment import loading
 from hanse.experiment.assembly import client_adapters, execute, federated_dataset, source_rows
 from hanse.experiment.assembly.assemble import RUNS, Simulation, simulate
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
@@ -220,13 +221,21 @@ def _name(folder: Path) -> str:
 
 
 def _envelope(folder: Path, simulation: Simulation) -> Envelope:
-    """The envelope for all silos: settings, precision, hashes of rows and of the base model."""
+    """The envelope for all silos: settings, precision, hashes of rows, base model and code."""
     experiment = simulation.experiment
     mode = simulation.resources.compute_modes.get(experiment.model.compute_mode_key)
-    precision = json.dumps(asdict(mode)) if mode else ""
-    dataset, model = simulation.dataset, _shared_model(experiment)
-    text, public = job_text(experiment), dataset.public.digest
-    return Envelope(_name(folder), text, dataset.digest, model, precision, public=public)
+    dataset, code = simulation.dataset, loading.outside_code(experiment)
+    for name, sha256 in code.items():
+        log.info("each silo must have its own copy of %s, SHA-256 %s", name, sha256)
+    return Envelope(
+        _name(folder),
+        job_text(experiment),
+        rows=dataset.digest,
+        public=dataset.public.digest,
+        model=_shared_model(experiment),
+        precision=json.dumps(asdict(mode)) if mode else "",
+        code=json.dumps(code, sort_keys=True) if code else "",
+    )
 
 
 def _adapter_sizes(simulation: Simulation) -> dict[str, dict[str, float]]:

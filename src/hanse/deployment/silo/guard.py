@@ -1,6 +1,6 @@
 """The guard of a silo: every job, request and reply passes its policy and the agreement here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from hanse.deployment.silo.agreement import AgreementMember
@@ -9,6 +9,7 @@ from hanse.deployment.silo.file_limits import admit_files
 from hanse.deployment.silo.job import SHOWN, Job, JobRefusedError, RowCounts, received
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
+from hanse.experiment import loading
 from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import build_aggregator
 from hanse.federation.messages import AGREED, PREPARE, Reply, Request
@@ -38,11 +39,12 @@ class Guard:
         silo = self.silo
         self.enforcer = PolicyEnforcer(silo.name, silo.policy, self.run, silo.state)
 
-    def check_job(self, message: bytes, model: str = "") -> Job:
+    def check_job(self, message: bytes, model: str = "", code: object = None) -> Job:
         """Read a job and check everything that can be checked before this silo's rows are read.
 
         message: the experiment's text, which is the server's first message.
         model: the hash of the server's base model, if the silo must have the same one.
+        code: the hashes of the server's parts from outside the package, by file and class.
         Raises JobRefusedError, after logging it, for a job that the policy does not allow. The base
         model is hashed only for a job whose settings are allowed.
         """
@@ -57,6 +59,7 @@ class Guard:
             raise self.enforcer.refused(str(error)) from None
         self.enforcer.check_settings(job)
         self._check_identities(job)
+        self._check_code(job, code if isinstance(code, dict) else {})
         name = job.experiment.model.model_name_or_path
         digest = self._model_hash(name)
         if model and digest and model != digest:
@@ -120,6 +123,15 @@ class Guard:
                 f"{unknown[:SHOWN]}; there, name a kit in silo.yaml, and run `hanse kit trust "
                 "members.pub`."
             )
+
+    def _check_code(self, job: Job, code: Mapping[str, object]) -> None:
+        """Raise JobRefusedError unless parts from outside the package are the server's, too."""
+        for name, digest in loading.outside_code(job.experiment).items():
+            if code.get(name) != digest:
+                raise self.enforcer.refused(
+                    f"{self.silo.name} has another file for {name} than the server: its SHA-256 is "
+                    f"{digest[:16]}… here, and {str(code.get(name))[:16]}… there; bring the same."
+                )
 
     def _model_hash(self, name: str) -> str | None:
         try:

@@ -196,7 +196,7 @@ class SiloWorker:
     def _load(self, envelope: Envelope) -> ActiveRun:
         """Load a run: check its job, load the model and the rows, and accept the job."""
         guard = Guard(self.silo, self.kit, envelope.run)
-        job = guard.check_job(envelope.settings.encode(), envelope.model)
+        job = guard.check_job(envelope.settings.encode(), envelope.model, _parsed(envelope.code))
         endpoint, rows = _endpoint(self.silo, job.experiment, envelope, self.resources)
         guard.accept(job, rows)
         endpoint = replace(endpoint, identity=self.kit.identity if self.kit else None)
