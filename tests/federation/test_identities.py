@@ -8,10 +8,13 @@ from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.interfaces.aggregator import Exchange
 from hanse.federation.interfaces.algorithm import Client
+from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import Instruction, Update
 from hanse.security.identity import Identity
 from hanse.simulation.in_process import in_process
+from hanse.tensors.named import Layout
 from toys import federate, silos
 
 Seen = list[Identity | None]
@@ -19,13 +22,21 @@ Seen = list[Identity | None]
 
 @dataclass(frozen=True)
 class Undeclared(Mean):
-    """Uses identities without saying so."""
+    """Uses identities in a phase of its own, without saying so."""
 
+    gives: ClassVar[frozenset[str]] = Mean.gives
     seen: Seen = field(default_factory=list)
 
-    def seal(self, update: Update, note: Instruction, client: Client) -> Update:
+    def aggregate(self, exchange: Exchange) -> Aggregate:
+        names = list(exchange.profiles)
+        nothing: dict[str, Layout] = {name: {} for name in names}
+        greetings = exchange.ask("greet", dict.fromkeys(names, Instruction()), nothing)
+        assert len(list(greetings)) == len(names)
+        return super().aggregate(exchange)
+
+    def handle(self, kind: str, instruction: Instruction, client: Client) -> Update:
         self.seen.append(client.identity)
-        return update
+        return Update()
 
 
 @dataclass(frozen=True)
