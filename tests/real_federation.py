@@ -30,9 +30,9 @@ from hanse.security import kits
 from hanse.security import members as bundle
 from hanse.simulation import run as simulation
 from patience import patience
+from stopping import die_at_write
 
 PATIENCE = patience(600)  # seconds until a server must be done
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 # What lets a deployed run be the simulated one bit for bit, with rows as the experiment reads them.
 TRUSTING = {
@@ -123,7 +123,7 @@ class Federation:
 
         def work() -> None:
             if dies_at is not None:
-                _die_at(dies_at, self.run)
+                die_at_write(dies_at, self.run)
             _command(line)
 
         return self.start("server", work)
@@ -221,21 +221,6 @@ def _command(words: Sequence[object]) -> None:
     """Run a command of hanse's."""
     sys.argv = ["hanse", *map(str, words)]
     cli.main()
-
-
-def _die_at(number: int, folder: Path) -> None:
-    """Have this process kill itself when it renames, or opens to write, files of a folder again."""
-    left, home = number, str(folder)
-
-    def hear(event: str, about: tuple[object, ...]) -> None:
-        nonlocal left
-        writes = event == "os.rename" or (event == "open" and bool(int(str(about[2])) & WRITES))
-        if writes and str(about[0]).startswith(home):
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hear)
 
 
 def _as_new() -> None:

@@ -14,6 +14,7 @@ from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.task import Task
 from hanse.federation.messages import ClientProfile, Instruction, Reply, Request, Update
 from hanse.federation.method import Method
+from hanse.federation.releases import Mechanisms, ReleaseLog, mechanisms, reply_once
 from hanse.observability.requests import log_event
 from hanse.randomness import RoundContext
 from hanse.security.identity import Identity
@@ -44,6 +45,12 @@ class ClientEndpoint:
     seed: int
     session: dict[str, Any] = field(default_factory=dict)
     identity: Identity | None = None
+    release_log: ReleaseLog | None = None
+
+    @property
+    def releases(self) -> ReleaseLog:
+        """The client's releases of updates with noise."""
+        return self.release_log or ReleaseLog(self.store.folder, private=True)
 
     @property
     def constants(self) -> ConstantStore:
@@ -58,8 +65,16 @@ def respond(endpoint: ClientEndpoint, message: bytes) -> bytes:
     """
     request = Request.parse(message)
     reply = Reply(endpoint.profile.name, request.kind, request.round)
+    noise: Mechanisms = ()
+    if request.kind == "train":
+        noise = mechanisms([endpoint.method.pipelines.upload], "encode", request.transform_states)
     try:
-        return replace(reply, update=_answer(endpoint, request)).pack()
+        return reply_once(
+            endpoint.releases,
+            request,
+            noise,
+            lambda: replace(reply, update=_answer(endpoint, request)),
+        )
     except LostMemory:
         raise
     except MissingConstants as error:

@@ -7,7 +7,7 @@ from hanse.errors import UserError
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.declarations import EVERYTHING, MEAN, NUMBERS, UPDATES
-from hanse.federation.pipeline import Pipelines
+from hanse.federation.pipeline import Pipeline, Pipelines
 
 PLAIN = Pipelines()  # without transforms
 NONE: Mapping[str, Pipelines] = MappingProxyType({})
@@ -58,6 +58,7 @@ def _check_pipelines(
                     f"{place}{codec} takes {' or '.join(transform.payloads)}, but {name} {verb} "
                     f"{payload}; leave {codec} out of the {pipeline.direction}."
                 )
+        _check_noise(pipeline, place)
     if not aggregator.sums_only:
         return
     for transform in pipelines.upload.transforms:
@@ -66,6 +67,16 @@ def _check_pipelines(
                 f"{place}{rule} sees only sums, but {type(transform).__name__} needs each client's "
                 "update; choose the aggregator mean, or leave it out of the upload."
             )
+
+
+def _check_noise(pipeline: Pipeline, place: str) -> None:
+    """Raise UserError for a download that draws noise when it encodes, which nothing keeps."""
+    noisy = [t for t in pipeline.transforms if "encode" in t.noise]
+    if pipeline.direction == "download" and noisy:
+        raise UserError(
+            f"{place}{type(noisy[0]).__name__} draws noise when it encodes, and a server that "
+            "resumes encodes its instructions again; leave it out of the download."
+        )
 
 
 def _check_aggregator(algorithm: Algorithm, aggregator: Aggregator) -> None:

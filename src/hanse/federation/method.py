@@ -43,7 +43,7 @@ class Method:
     def init_transforms(self, layout: Layout) -> dict[str, Tensors]:
         """The state of every transform before the first round; layout: the model's."""
         states: dict[str, Tensors] = {}
-        for pipeline in self._all():
+        for pipeline in self.all_pipelines:
             states = pipeline.init(layout) | states  # mechanisms are common to all
         return states
 
@@ -60,7 +60,7 @@ class Method:
         Return it with the next state of every transform.
         """
         following: dict[str, Tensors] = {}
-        for pipeline in self._all():
+        for pipeline in self.all_pipelines:
             aggregate, next_states = pipeline.finish(aggregate, states, context)
             following |= next_states
         return aggregate, following
@@ -96,6 +96,7 @@ class Method:
         summand = sums.summand(update, self.summed_numbers)
         return Update(self.aggregator.seal(summand, note, client))
 
-    def _all(self) -> list[Pipeline]:
-        """All pipelines: the clients' own, then the common ones."""
+    @property
+    def all_pipelines(self) -> list[Pipeline]:
+        """The pipelines of both directions: the clients' own, then the common ones."""
         return [p for pipelines in (*self.own.values(), self.pipelines) for p in pipelines.both]

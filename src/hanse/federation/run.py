@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from hanse.federation.interfaces.algorithm import Server
 from hanse.federation.interfaces.learner import Learner
@@ -10,6 +11,7 @@ from hanse.federation.interfaces.task import Task
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile
 from hanse.federation.method import Method
+from hanse.federation.releases import ReleaseLog
 from hanse.federation.schedule import Schedule
 from hanse.journal.run_folder import Journal
 from hanse.randomness import RoundContext
@@ -31,6 +33,11 @@ class Run:
     tasks: Mapping[str, Task]
     journal: Journal
     scored: dict[str, tuple[str, dict[str, Scores]]] = field(default_factory=dict)
+
+    @cached_property
+    def releases(self) -> ReleaseLog:
+        """The server's releases of results with noise."""
+        return ReleaseLog(self.journal.folder)
 
     def profiles(self) -> dict[str, ClientProfile]:
         """The clients' profiles by name, in client order."""

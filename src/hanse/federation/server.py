@@ -17,6 +17,7 @@ from hanse.federation.evaluation import evaluate
 from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.messages import ClientProfile
+from hanse.federation.releases import finish_once, mechanisms
 from hanse.federation.round import RoundExchange, open_round
 from hanse.federation.run import Run
 from hanse.federation.server_state import ServerState
@@ -92,26 +93,36 @@ def _train_round(
     run: Run, round: int, before: ServerState, profiles: Mapping[str, ClientProfile]
 ) -> tuple[ServerState, Aggregate]:
     """One round up to the algorithm's step: the server's next state, and the round's aggregate."""
-    ledger = run.journal.ledger
-    exchange, aggregate = _aggregated(run, round, before, profiles)
-    with ledger.time("round"):
-        context = RoundContext(run.schedule.seed, round)
-        states = before.transform_states
-        aggregate, next_states = run.method.finish(aggregate, states, context)
-    with ledger.time("step"):
+    aggregate, finished = _finished(run, round, before, profiles)
+    with run.journal.ledger.time("step"):
         optimizer_state = dict(before.optimizer_state)
         server = run.server(round, len(profiles), optimizer_state)
         state = run.method.algorithm.step(before.algorithm_state, aggregate, server)
     _refuse_infinite(state, round, aggregate.clients)
-    after = replace(
-        before,
-        algorithm_state=state,
-        transform_states={**states, **next_states},
-        optimizer_state=optimizer_state,
-        last_counted_rounds=exchange.counting(aggregate.clients),
-        download_memories=exchange.downloads.memories_after,
-    )
-    return after, aggregate
+    return replace(finished, algorithm_state=state, optimizer_state=optimizer_state), aggregate
+
+
+def _finished(
+    run: Run, round: int, before: ServerState, profiles: Mapping[str, ClientProfile]
+) -> tuple[Aggregate, ServerState]:
+    """A round's finished aggregate, and the server's state after it; durable if noise was drawn."""
+    method, ledger, states = run.method, run.journal.ledger, before.transform_states
+
+    def finish() -> tuple[Aggregate, ServerState]:
+        exchange, aggregate = _aggregated(run, round, before, profiles)
+        with ledger.time("round"):
+            context = RoundContext(run.schedule.seed, round)
+            aggregate, next_states = method.finish(aggregate, states, context)
+        after = replace(
+            before,
+            transform_states={**states, **next_states},
+            last_counted_rounds=exchange.counting(aggregate.clients),
+            download_memories=exchange.downloads.memories_after,
+        )
+        return aggregate, after
+
+    noise = mechanisms(method.all_pipelines, "finish", states)
+    return finish_once(run.releases, ledger, round, before, noise, finish)
 
 
 def _refuse_infinite(state: State, round: int, clients: Sequence[str]) -> None:

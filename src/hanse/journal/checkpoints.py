@@ -28,6 +28,22 @@ class Checkpoint:
     constants: str = ""
     holding: frozenset[str] = frozenset()
 
+    def pack(self) -> bytes:
+        """This checkpoint as bytes."""
+        numbers = {"round": self.round}
+        numbers |= {f"counted/{name}": round for name, round in self.counted.items()}
+        numbers |= {f"holding/{name}": 1 for name in sorted(self.holding)}
+        header = {"message": "checkpoint", "kind": "state", "constants": self.constants}
+        return pack(header, numbers, self.groups)
+
+    @staticmethod
+    def parse(data: bytes) -> "Checkpoint":
+        """The checkpoint in `data`; raises MessageError for anything else."""
+        header, numbers, groups = unpack(data, "checkpoint")
+        counted = {name: int(value) for name, value in strip_prefix(numbers, "counted/").items()}
+        known = header.get("constants", ""), frozenset(strip_prefix(numbers, "holding/"))
+        return Checkpoint(int(numbers["round"]), groups, counted, *known)
+
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoint files of a run."""
@@ -37,12 +53,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint into a run folder in one rename; the oldest ones are removed."""
-    numbers = {"round": checkpoint.round}
-    numbers |= {f"counted/{name}": round for name, round in checkpoint.counted.items()}
-    numbers |= {f"holding/{name}": 1 for name in sorted(checkpoint.holding)}
-    header = {"message": "checkpoint", "kind": "state", "constants": checkpoint.constants}
-    data = pack(header, numbers, checkpoint.groups)
-    atomic_files.write_hashed(folder / STATE / f"{checkpoint.round:05d}{SUFFIX}", data)
+    file = folder / STATE / f"{checkpoint.round:05d}{SUFFIX}"
+    atomic_files.write_hashed(file, checkpoint.pack())
     for old in sorted(checkpoints(folder))[:-CHECKPOINTS_KEPT]:
         old.unlink()
 
@@ -57,11 +69,6 @@ def read_checkpoint(file: Path) -> Checkpoint | None:
     """The checkpoint in a file; None if the file is gone or damaged."""
     try:
         data = atomic_files.read_hashed(file)
-        if data is None:
-            return None
-        header, numbers, groups = unpack(data, "checkpoint")
+        return None if data is None else Checkpoint.parse(data)
     except (atomic_files.DamagedError, MessageError):
         return None
-    counted = {name: int(value) for name, value in strip_prefix(numbers, "counted/").items()}
-    known = header.get("constants", ""), frozenset(strip_prefix(numbers, "holding/"))
-    return Checkpoint(int(numbers["round"]), groups, counted, *known)

@@ -44,6 +44,17 @@ def write(file: Path, record: Any, indent: int | None = 2) -> None:
     atomic_files.write(file, _encoded(record, indent))
 
 
+def append(file: Path, record: Any, private: bool = False) -> None:
+    """Append a record to a .jsonl file durably, in place of a line that a killed writer left half.
+
+    private: only the owner may ever read the file.
+    """
+    data = atomic_files.read(file) or b""
+    if data and not data.endswith(b"\n"):
+        atomic_files.write(file, data[: data.rfind(b"\n") + 1], private)
+    atomic_files.append(file, line(record), private)
+
+
 def parse(text: bytes, kind: type[T]) -> T:
     """The record of a JSON text; unknown keys are passed over. Raises ValueError with a reason."""
     values = json_text.parse_object(text)

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt
 
 ROUNDS = "metrics.jsonl"  # one RoundRecord a line
 LEDGER = "ledger.jsonl"  # one ClientRecord a line
+RELEASES = "releases.jsonl"  # one ReleaseRecord a line
 DEPLOYED = "deployed-as"  # the name by which silos know the run
 DIVISION = "division.json"  # a DivisionRecord
 ENVIRONMENT = "machine.json"  # an EnvironmentRecord
@@ -120,6 +121,38 @@ class ClientRecord:
         """A reported number that measures something; None if it is missing, or out of bounds."""
         value = self.numbers.get(name, math.nan)
         return value if 0 <= value <= 1e30 else None
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """A part that has drawn noise, and what it reports of that, such as the clip norm."""
+
+    name: str
+    numbers: Metrics = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseRecord:
+    """One line of releases.jsonl: a result with noise in it, durable before it is used.
+
+    The line stays, whether or not the round was committed: what was drawn counts as released.
+
+    mechanisms: the parts that drew the noise.
+    clients, weight, numbers: of the finished aggregate, or of one client's update.
+    request: the hash of the request that a client has answered; empty at the server.
+    digest: SHA-256 of the release's content, and part of its file's name.
+    run: by which a silo knows the run; empty in the folder of a run.
+    """
+
+    round: RoundNumber
+    mechanisms: tuple[Mechanism, ...]
+    clients: tuple[str, ...]
+    weight: Amount
+    numbers: Metrics = field(default_factory=dict)
+    request: str = ""
+    digest: str = ""
+    run: str = ""
+    time: Timestamp = 0.0
 
 
 @dataclass(frozen=True)

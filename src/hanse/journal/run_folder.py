@@ -4,6 +4,8 @@ experiment.yaml      every choice, resolved; it reproduces the run
 machine.json         threads, versions and the data's hash, which resume keeps to
 metrics.jsonl        one line a round: losses, scores, seconds, bytes
 ledger.jsonl         one line for each client, round and kind of message: its bytes and numbers
+releases.jsonl       one line for each result with noise, if a mechanism draws any
+releases/            the last of these results, which a resumed run uses again
 scores/              evaluations item by item, for paired comparisons, and some answers
 state/               the last checkpoints; a file's name carries its own hash
 constants/           untrained tensors of the adapter, if it has any
@@ -30,7 +32,15 @@ from hanse.journal.checkpoints import Checkpoint, checkpoints, read_checkpoint, 
 from hanse.journal.claims import Claim
 from hanse.journal.ledger import Ledger
 from hanse.journal.record_files import RecordError
-from hanse.journal.records import LEDGER, ROUNDS, ClientRecord, Evaluation, RoundRecord
+from hanse.journal.records import (
+    LEDGER,
+    RELEASES,
+    ROUNDS,
+    ClientRecord,
+    Evaluation,
+    ReleaseRecord,
+    RoundRecord,
+)
 from hanse.tensors import json_text
 
 log = logging.getLogger(__name__)
@@ -130,6 +140,11 @@ def read_rounds(folder: Path) -> list[RoundRecord]:
 def read_ledger(folder: Path) -> list[ClientRecord]:
     """The requests and replies of a run's rounds so far; raises RecordError for a damaged line."""
     return record_files.read_lines(folder / LEDGER, ClientRecord)
+
+
+def read_releases(folder: Path) -> list[ReleaseRecord]:
+    """The releases of a run so far; raises RecordError for a damaged line."""
+    return record_files.read_lines(folder / RELEASES, ReleaseRecord)
 
 
 def read_evaluation(folder: Path, name: str, round: int) -> Evaluation:

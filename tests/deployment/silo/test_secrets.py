@@ -139,6 +139,10 @@ def test_a_silos_identity_is_its_kits_and_is_not_shown(
     assert resident._active is not None
     identity = resident._active.endpoint.identity
     assert identity is not None and identity.key is kit.signing
+    releases = resident._active.endpoint.releases  # the log is the silo's, the contents the run's
+    state = world["silo"].state
+    assert (releases.shared, releases.run, releases.private) == (state, "a1", True)
+    assert releases.folder == state / "runs" / "a1" / "silo-1"
     shown_texts = f"{resident._active!r} {vars(resident._active.endpoint)!r} {caplog.text}".encode()
     for form in spoken(kit.signing.private_bytes_raw()):
         assert form not in shown_texts and form not in answer

@@ -27,6 +27,7 @@ from hanse.experiment.schema import Experiment
 from hanse.federation.client import ClientEndpoint, respond
 from hanse.federation.client_memory import LostMemory
 from hanse.federation.messages import Reply, Request
+from hanse.federation.releases import ReleaseLog
 from hanse.learners.models.precision import compute_modes_from_json
 from hanse.observability.memory import peak_memory
 from hanse.observability.metrics_endpoint import Figure
@@ -253,7 +254,11 @@ def _endpoint(
     splits = simulation.clients[silo.name].examples
     counts = RowCounts(len(splits["train"]), len(splits["test"]))
     examples = rounded(counts.train, silo.policy.count_rounding)
-    return replace(endpoint, profile=replace(endpoint.profile, examples=examples)), counts
+    return replace(
+        endpoint,
+        profile=replace(endpoint.profile, examples=examples),
+        release_log=ReleaseLog(memories / silo.name, silo.state, envelope.run, private=True),
+    ), counts
 
 
 def _parsed(text: str) -> object:

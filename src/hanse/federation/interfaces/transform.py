@@ -8,6 +8,7 @@ from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
+from hanse.tensors.serialization import Numbers
 
 
 class Transform(ABC):
@@ -24,9 +25,15 @@ class Transform(ABC):
     # Contents that it takes: change, factors, logits or scalars of an update, model of an
     # instruction.
     payloads: ClassVar[tuple[str, ...]] = ("change",)
+    # The halves that draw noise, "encode" or "finish": the result is durable before it is used, and
+    # is not drawn again after a crash. A subclass inherits this. Nobody can see that a transform
+    # draws from the operating system's randomness without declaring it; that is its mistake.
+    noise: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if unknown := cls.noise - {"encode", "finish"}:
+            raise TypeError(f"{cls.__name__}.noise names {min(unknown)}, not encode or finish")
         withdraw(cls, "linear", False, "encode", "decode")
 
     def init(self, expected: Layout) -> Tensors:
@@ -60,3 +67,10 @@ class Transform(ABC):
     ) -> tuple[Aggregate, Tensors]:
         """Finish the decoded aggregate at the server; return it with the next state."""
         return aggregate, state
+
+    def released(self, state: Tensors) -> Numbers:
+        """The numbers that the log of releases has of noise drawn with this state.
+
+        Accounting needs them: the noise multiplier, the clip norm.
+        """
+        return {}

@@ -1,0 +1,218 @@
+"""Releases: results with noise in them, durable before anybody uses them.
+
+Noise that is drawn twice for one result protects less, since the two can be compared, and each draw
+must be accounted for. So a result with noise is written to disk before it is used, and after a
+crash it is read instead of drawn again. Each release has a line in a log, which stays.
+
+At the server a release is the finished aggregate, if a mechanism draws noise in `finish`. At a
+client it is the packed reply, if a mechanism draws noise in `encode`.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from pathlib import Path
+
+import torch
+
+from hanse import atomic_files
+from hanse.errors import UserError, explained
+from hanse.federation.interfaces.results import Aggregate
+from hanse.federation.messages import Reply, Request
+from hanse.federation.pipeline import Pipeline, TransformStates
+from hanse.federation.server_state import ServerState
+from hanse.journal import record_files
+from hanse.journal.checkpoints import Checkpoint
+from hanse.journal.ledger import Ledger
+from hanse.journal.records import RELEASES, ClientRecord, Mechanism, ReleaseRecord
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "releases"
+SUFFIX = ".safetensors"
+AGGREGATE, REPLIES = "aggregate", "replies"  # groups in the server's releases
+
+Mechanisms = tuple[Mechanism, ...]
+
+
+@dataclass(frozen=True)
+class ReleaseLog:
+    """The releases of the server, or of one client, in one run.
+
+    folder: the releases' contents are in its folder `releases`.
+    shared: a folder whose log has the lines of other runs, too; None: the log is in `folder`.
+    run: the run's name in such a log.
+    private: whether only the owner may read the files.
+    """
+
+    folder: Path
+    shared: Path | None = None
+    run: str = ""
+    private: bool = False
+
+    def find(self, round: int, request: str = "") -> tuple[ReleaseRecord, bytes] | None:
+        """The last release of a round with its content; None if there is none.
+
+        request: the hash of the request that it must answer.
+        Raises UserError if the content is damaged or missing.
+        """
+        for record in self._kept:
+            if (record.round, record.request) == (round, request):
+                return record, self._content(record)
+        return None
+
+    def keep(self, record: ReleaseRecord, content: bytes) -> tuple[ReleaseRecord, bytes]:
+        """Make a release durable: its content, and then its line, with which it counts."""
+        digest = hashlib.sha256(content).hexdigest()
+        record = replace(record, digest=digest, run=self.run, time=time.time())
+        atomic_files.write(self._file(record), content, self.private)
+        record_files.append(self._log, record, self.private)
+        self._kept[:] = _kept_after(self._kept, record)
+        kept = [self._file(record) for record in self._kept]
+        for _, file in atomic_files.hashed(self.folder / FOLDER, SUFFIX):
+            if file not in kept:
+                with explained(file):
+                    file.unlink(missing_ok=True)
+        return record, content
+
+    def _content(self, record: ReleaseRecord) -> bytes:
+        file = self._file(record)
+        try:
+            content = atomic_files.read_hashed(file)
+        except atomic_files.DamagedError:
+            content = None
+        if content is None:
+            raise UserError(
+                f"{file} is damaged or missing, and its noise must not be drawn again: bring the "
+                "file back from a copy, or begin a new run."
+            )
+        return content
+
+    def _file(self, record: ReleaseRecord) -> Path:
+        return self.folder / FOLDER / f"round-{record.round:05d}-{record.digest}{SUFFIX}"
+
+    @property
+    def _log(self) -> Path:
+        return (self.shared or self.folder) / RELEASES
+
+    @cached_property
+    def _kept(self) -> list[ReleaseRecord]:
+        """The releases whose contents are kept."""
+        records = record_files.read_lines(self._log, ReleaseRecord)
+        own: list[ReleaseRecord] = []
+        return reduce(_kept_after, (record for record in records if record.run == self.run), own)
+
+
+def _kept_after(kept: Sequence[ReleaseRecord], record: ReleaseRecord) -> list[ReleaseRecord]:
+    """The releases that are kept beside a new one: a server may go back by one round."""
+    return [*(former for former in kept if former.round == record.round - 1), record]
+
+
+def mechanisms(pipelines: Iterable[Pipeline], half: str, states: TransformStates) -> Mechanisms:
+    """The transforms that draw noise in one half ("encode" or "finish"), with their numbers.
+
+    states: those with which they draw it.
+    """
+    drawing = {
+        pipeline.place(index): transform
+        for pipeline in pipelines
+        for index, transform in enumerate(pipeline.transforms)
+        if half in transform.noise
+    }
+    return tuple(
+        Mechanism(type(transform).__name__, dict(transform.released(states.get(place, {}))))
+        for place, transform in drawing.items()
+    )
+
+
+def finish_once(
+    log: ReleaseLog,
+    ledger: Ledger,
+    round: int,
+    before: ServerState,
+    noise: Mechanisms,
+    finish: Callable[[], tuple[Aggregate, ServerState]],
+) -> tuple[Aggregate, ServerState]:
+    """The finished aggregate of a round and the server's state after it, once they are durable.
+
+    ledger: gets the round's replies back if an earlier process received them.
+    before: the server's state before the round.
+    noise: the mechanisms that draw noise; without any nothing is written.
+    finish: asks the clients and draws the noise; not called for a round that has its release.
+    """
+    if not noise:
+        return finish()
+    if release := log.find(round):
+        logger.info("round %d has its noise already; it goes on from there", round)
+        aggregate, state, replies = _unpacked(before, *release)
+        ledger.records += replies
+        return aggregate, state
+    aggregate, state = finish()
+    record = ReleaseRecord(
+        round=round,
+        mechanisms=noise,
+        clients=aggregate.clients,
+        weight=aggregate.weight,
+        numbers=dict(aggregate.numbers),
+    )
+    release = log.keep(record, _packed(round, aggregate, state, ledger.records))
+    return _unpacked(before, *release)[:2]
+
+
+def reply_once(
+    log: ReleaseLog, request: Request, noise: Mechanisms, reply: Callable[[], Reply]
+) -> bytes:
+    """A client's reply to a request, as bytes, once it is durable.
+
+    noise: the mechanisms that draw noise; without any nothing is written.
+    reply: trains and draws the noise; not called for a request that has its release.
+    """
+    if not noise:
+        return reply().pack()
+    # The constants are not sent again to a client that has them by now.
+    digest = hashlib.sha256(replace(request, given={}).pack()).hexdigest()
+    if release := log.find(request.round, digest):
+        return release[1]
+    message = reply()
+    record = ReleaseRecord(
+        round=request.round,
+        mechanisms=noise,
+        clients=(message.client,),
+        weight=message.update.weight,
+        numbers=dict(message.update.numbers),
+        request=digest,
+    )
+    return log.keep(record, message.pack())[1]
+
+
+def _packed(
+    round: int, aggregate: Aggregate, state: ServerState, replies: Sequence[ClientRecord]
+) -> bytes:
+    """The content of a server's release: as a checkpoint, with the aggregate and the replies.
+
+    It has nothing of the algorithm's state, which the step has not changed yet.
+    """
+    checkpoint = replace(state, algorithm_state={}, optimizer_state={}).checkpoint(round)
+    lines = torch.tensor(list(b"".join(map(record_files.line, replies))), dtype=torch.uint8)
+    own = {AGGREGATE: aggregate.tensors, REPLIES: {"lines": lines}}
+    return replace(checkpoint, groups={**checkpoint.groups, **own}).pack()
+
+
+def _unpacked(
+    before: ServerState, record: ReleaseRecord, content: bytes
+) -> tuple[Aggregate, ServerState, list[ClientRecord]]:
+    """The aggregate, the server's state after it, and the replies in a server's release."""
+    checkpoint = Checkpoint.parse(content)
+    groups = dict(checkpoint.groups)
+    tensors, lines = groups.pop(AGGREGATE), groups.pop(REPLIES)["lines"]
+    aggregate = Aggregate(tensors, record.numbers, record.weight, record.clients)
+    state = replace(
+        ServerState.restored(replace(checkpoint, groups=groups), before.constants),
+        algorithm_state=before.algorithm_state,
+        optimizer_state=before.optimizer_state,
+    )
+    texts = lines.numpy().tobytes().splitlines()
+    return aggregate, state, [record_files.parse(text, ClientRecord) for text in texts]

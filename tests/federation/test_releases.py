@@ -1,0 +1,366 @@
+"""Releases: what was noised is durable before it is used, and after a crash not drawn again."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from hanse.errors import UserError
+from hanse.federation.aggregators.mean import Mean
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.client import ClientEndpoint, respond
+from hanse.federation.client_memory import MemoryStore
+from hanse.federation.interfaces.results import Memory
+from hanse.federation.interfaces.transform import Transform
+from hanse.federation.messages import ClientProfile, Instruction, Reply, Request, Update
+from hanse.federation.method import Method
+from hanse.federation.pipeline import Pipeline, Pipelines
+from hanse.federation.releases import ReleaseLog
+from hanse.journal import record_files
+from hanse.journal.checkpoints import Checkpoint, checkpoints, latest
+from hanse.journal.record_files import RecordError
+from hanse.journal.records import Mechanism, ReleaseRecord
+from hanse.journal.run_folder import read_ledger, read_releases, read_rounds
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
+from hanse.tensors.named import RunningMean, Tensors
+from parts.noised_mean import NoisedMean, NoisedUpdates
+from stopping import die, die_at_write, killed
+from toys import Meddler, Outcome, ToyLearner, federate, same, silos
+
+KEEP = TrainingSettings(learning_rate=0.1, optim="sgd", momentum=0.9, optimizer_state="keep")
+
+
+def go(folder: Path, mechanism: Transform | None, rounds: int = 3, **more: Any) -> Outcome:
+    """Three clients whose optimizers remember."""
+    mechanisms = [mechanism] if mechanism else []
+    return federate(FedAvg(), silos(3, KEEP), folder, rounds=rounds, mechanisms=mechanisms, **more)
+
+
+def model(outcome: Outcome) -> dict[str, Tensor]:
+    return dict(outcome.server_state.algorithm_state["model"])
+
+
+def content(folder: Path, record: ReleaseRecord) -> Checkpoint:
+    """The content of a server's release."""
+    [file] = (folder / "releases").glob(f"round-{record.round:05d}-{record.digest}.safetensors")
+    return Checkpoint.parse(file.read_bytes())
+
+
+# ---- the log
+
+
+def record(round: int, **more: Any) -> ReleaseRecord:
+    drawn = (Mechanism("Noise"),)
+    return ReleaseRecord(round=round, mechanisms=drawn, clients=("c0",), weight=1.0, **more)
+
+
+def test_a_release_is_found_again_by_round_and_request(tmp_path: Path) -> None:
+    log = ReleaseLog(tmp_path)
+    log.keep(record(1, request="a"), b"one")
+    for again in (log, ReleaseLog(tmp_path)):
+        release = again.find(1, "a")
+        assert release is not None and release[1] == b"one" and release[0].request == "a"
+        assert again.find(1) is None and again.find(1, "b") is None and again.find(2, "a") is None
+    log.keep(record(1, request="b"), b"other")
+    assert log.find(1, "a") is None
+    assert [line.request for line in read_releases(tmp_path)] == ["a", "b"]
+    assert len(list((tmp_path / "releases").iterdir())) == 1
+
+
+def test_the_contents_of_two_rounds_are_kept_and_the_lines_of_all(tmp_path: Path) -> None:
+    log = ReleaseLog(tmp_path)
+    for round in range(1, 6):
+        log.keep(record(round), b"%d" % round)
+    for again in (log, ReleaseLog(tmp_path)):
+        contents = [release and release[1] for release in map(again.find, range(1, 6))]
+        assert contents == [None, None, None, b"4", b"5"]
+    assert [line.round for line in read_releases(tmp_path)] == [1, 2, 3, 4, 5]
+    assert len(list((tmp_path / "releases").iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(b"other noise")])
+def test_a_damaged_or_missing_release_is_not_drawn_again(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    log = ReleaseLog(tmp_path)
+    log.keep(record(1), b"noise")
+    [file] = (tmp_path / "releases").iterdir()
+    damage(file)
+    for again in (log, ReleaseLog(tmp_path)):
+        with pytest.raises(UserError, match=r"must not be drawn again: bring the file back"):
+            again.find(1)
+
+
+def test_a_half_written_line_is_no_release_and_makes_way(tmp_path: Path) -> None:
+    ReleaseLog(tmp_path).keep(record(1), b"one")
+    file = tmp_path / "releases.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole + record_files.line(record(2))[:-9])
+    log = ReleaseLog(tmp_path)
+    assert log.find(1) is not None and log.find(2) is None
+    log.keep(record(2), b"two")
+    assert file.read_bytes().startswith(whole)
+    assert [line.round for line in read_releases(tmp_path)] == [1, 2]
+    file.write_bytes(b"{}\n" + whole)
+    with pytest.raises(RecordError, match="the key round is missing"):
+        ReleaseLog(tmp_path).find(1)
+
+
+def test_runs_that_share_a_log_have_releases_of_their_own(tmp_path: Path) -> None:
+    logs = [ReleaseLog(tmp_path / run, tmp_path, run, private=True) for run in "ab"]
+    for log in logs:
+        log.keep(record(1), log.run.encode())
+    for run in "ab":
+        release = ReleaseLog(tmp_path / run, tmp_path, run).find(1)
+        assert release is not None and release[1] == run.encode()
+    assert [line.run for line in read_releases(tmp_path)] == ["a", "b"]
+    files = [tmp_path / "releases.jsonl", *tmp_path.glob("*/releases/*")]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600} and len(files) == 3
+
+
+# ---- the server's half
+
+
+def test_the_log_says_what_was_released(tmp_path: Path) -> None:
+    outcome = go(tmp_path / "run", NoisedMean(clip=0.5, noise_multiplier=0.1))
+    lines = read_releases(tmp_path / "run")
+    numbers = {"clip": 0.5, "noise_multiplier": 0.1}
+    for line, round in zip(lines, outcome.records[1:], strict=True):
+        assert line.mechanisms == (Mechanism("NoisedMean", numbers),)
+        assert (line.round, line.clients, line.weight) == (round.round, round.clients, round.weight)
+        assert line.numbers == round.train and 0 <= round.time - line.time < 60
+
+
+def test_noise_is_the_systems_or_the_tests(tmp_path: Path) -> None:
+    noised, again = (go(tmp_path / name, NoisedMean()) for name in "ab")
+    assert not same(noised.server_state, again.server_state)
+    tested = [go(tmp_path / name, NoisedMean(test_noise=True)) for name in "cd"]
+    assert same(tested[0].server_state, tested[1].server_state)
+
+
+def test_nothing_is_written_without_noise(tmp_path: Path) -> None:
+    go(tmp_path / "run", None)
+    assert not [path for path in (tmp_path / "run").rglob("*") if "release" in path.name]
+
+
+@pytest.mark.parametrize("mechanism", [NoisedMean(test_noise=True), NoisedUpdates(test_noise=True)])
+def test_a_stopped_run_ends_as_a_whole_one(tmp_path: Path, mechanism: Transform) -> None:
+    whole = go(tmp_path / "whole", mechanism)
+    for round in (0, 1, 2):
+        folder = tmp_path / f"stopped {round}"
+        go(folder, mechanism, stop_after=round)
+        assert same(go(folder, mechanism).server_state, whole.server_state)
+
+
+def test_a_server_killed_between_draw_and_step_goes_on_with_the_same_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, networks = tmp_path / "run", []
+
+    def network(inner: Any) -> Meddler:
+        networks.append(Meddler(inner))
+        return networks[-1]
+
+    before = model(go(folder, NoisedMean(), stop_after=1))
+    monkeypatch.setattr(FedAvg, "step", die)
+    assert killed(lambda: go(folder, NoisedMean(), rounds=2))
+    monkeypatch.undo()
+    first, released = read_releases(folder)
+    checkpoint = latest(folder)
+    assert (first.round, released.round) == (1, 2) and checkpoint is not None
+    assert checkpoint.round == 1 and len(read_rounds(folder)) == 2
+    noised = content(folder, released).groups["aggregate"]
+    after = go(folder, NoisedMean(), rounds=2, network=network)
+    for name, tensor in model(after).items():
+        assert torch.equal(tensor, before[name] + noised[name])
+    assert read_releases(folder) == [first, released]
+    kinds = [Request.parse(request).kind for request in networks[0].requests]
+    assert kinds == ["evaluate"] * 3
+    # The round's replies are in the ledger as if the server had never been away.
+    rows = [row for row in read_ledger(folder) if row.kind == "train"]
+    assert [(row.round, row.client) for row in rows[3:]] == [(2, "c0"), (2, "c1"), (2, "c2")]
+    assert [(row.down, row.up) for row in rows[3:]] == [(row.down, row.up) for row in rows[:3]]
+    assert after.records[2].train["loss"] == released.numbers["loss"] > 0
+    # The clients' memories of the round count, since their updates did.
+    assert after.server_state.last_counted_rounds == {"c0": 2, "c1": 2, "c2": 2}
+    assert go(folder, NoisedMean()).records[3].clients == ("c0", "c1", "c2")
+
+
+def test_a_round_that_is_repeated_after_a_damaged_checkpoint_has_its_noise(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    whole = go(folder, NoisedMean())
+    lines = read_releases(folder)
+    sorted(checkpoints(folder))[-1].write_bytes(b"damaged")
+    assert same(go(folder, NoisedMean()).server_state, whole.server_state)
+    assert read_releases(folder) == lines
+
+
+def test_a_damaged_release_ends_the_run_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    go(folder, NoisedMean(), stop_after=1)
+    monkeypatch.setattr(FedAvg, "step", die)
+    assert killed(lambda: go(folder, NoisedMean(), rounds=2))
+    monkeypatch.undo()
+    file = max((folder / "releases").iterdir())
+    file.write_bytes(file.read_bytes()[:-1])
+    monkeypatch.setattr(NoisedMean, "finish", die)
+    with pytest.raises(UserError, match=r"round-00002.* must not be drawn again"):
+        go(folder, NoisedMean(), rounds=2)
+
+
+def used(folder: Path) -> dict[str, Tensor]:
+    """The change that round 2 made by what was released, at the server or at the clients."""
+    if (folder / "releases.jsonl").exists():
+        return dict(content(folder, read_releases(folder)[-1]).groups["aggregate"])
+    mean = RunningMean()
+    for client in sorted((folder / "clients").iterdir()):
+        digest = read_releases(client)[-1].digest
+        message = client / "releases" / f"round-00002-{digest}.safetensors"
+        update = Reply.parse(message.read_bytes()).update
+        mean.add(update.tensors, update.weight)
+    return mean.value()
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "files", "before_and_after"),
+    [
+        (NoisedMean(), ["releases", "ledger"], {0, 1}),
+        (NoisedUpdates(), ["clients/c1", "clients/c2"], {1, 2}),
+    ],
+)
+def test_killed_at_any_write_of_a_release_what_is_durable_is_used_and_nothing_else(
+    tmp_path: Path, mechanism: Transform, files: list[str], before_and_after: set[int]
+) -> None:
+    """files: how the files begin at whose writes the process is killed."""
+    start = tmp_path / "start"
+    before = model(go(start, mechanism, stop_after=1))
+    logs = [file.relative_to(start) for file in start.rglob("releases.jsonl")]
+    released: list[int] = []  # lines of the round, by the write at which the process was killed
+
+    def killed_at(number: int, folder: Path) -> bool:
+        def work() -> None:
+            die_at_write(number, *(folder / name for name in files))
+            go(folder, mechanism, rounds=2)
+
+        return killed(work)
+
+    while {*released} != before_and_after:
+        folder = tmp_path / f"{len(released)}"
+        shutil.copytree(start, folder)
+        assert killed_at(len(released) + 1, folder)
+        lines = {log: (folder / log).read_bytes() for log in logs}
+        released.append(sum(len(text.splitlines()) - 1 for text in lines.values()))
+        after = model(go(folder, mechanism, rounds=2))
+        for log, text in lines.items():
+            assert (folder / log).read_bytes().startswith(text)
+            assert [line.round for line in read_releases((folder / log).parent)] == [1, 2]
+        change = used(folder)
+        assert all(torch.equal(t, before[name] + change[name]) for name, t in after.items())
+    assert len(released) > 4
+
+
+# ---- the client's half
+
+
+@dataclass
+class Site:
+    """One client that answers requests; `trained` counts how often it was trained."""
+
+    folder: Path
+    trained: int = 0
+
+    def respond(self, request: Request) -> Reply:
+        """The reply of a process that has just been started."""
+        toy = silos(1)["c0"]
+
+        def learner(context: RoundContext, optimizer_state: Memory) -> ToyLearner:
+            self.trained += 1
+            return toy(context, optimizer_state)
+
+        upload = Pipeline("upload", mechanisms=(NoisedUpdates(),))
+        endpoint = ClientEndpoint(
+            ClientProfile("c0", 8),
+            learner,
+            Method(FedAvg(), Mean(), Pipelines(upload)),
+            {},
+            MemoryStore(self.folder),
+            seed=0,
+        )
+        return Reply.parse(respond(endpoint, request.pack()))
+
+    def request(self, round: int = 1, shift: float = 0.0) -> Request:
+        tensors = silos(1)["c0"](RoundContext(0), {}).tensors()
+        return Request("train", round, 0, Instruction({n: t + shift for n, t in tensors.items()}))
+
+
+def test_the_same_request_gets_the_same_bytes_and_another_one_new_noise(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    first, again = (site.respond(site.request()) for _ in range(2))
+    assert first.pack() == again.pack() and site.trained == 1
+
+    other = site.respond(site.request(shift=1.0))
+    back = site.respond(site.request())
+    assert site.trained == 3 and not same_tensors(first, other) and not same_tensors(first, back)
+    lines = read_releases(tmp_path)
+    assert [(line.round, line.clients) for line in lines] == [(1, ("c0",))] * 3
+    assert lines[0].request == lines[2].request != lines[1].request
+    assert lines[0].numbers == first.update.numbers and lines[0].weight == 8
+
+
+def test_a_client_keeps_an_update_while_a_server_may_ask_again(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    replies = {round: site.respond(site.request(round)).pack() for round in (1, 2, 3)}
+    assert [site.respond(site.request(round)).pack() for round in (3, 2)] == [
+        replies[3],
+        replies[2],
+    ]
+    assert site.trained == 3 and len(list((tmp_path / "releases").iterdir())) == 2
+    assert site.respond(site.request(1)).pack() != replies[1]
+    assert [line.round for line in read_releases(tmp_path)] == [1, 2, 3, 1]
+
+
+def test_a_damaged_update_is_not_noised_again(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.respond(site.request())
+    [file] = (tmp_path / "releases").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "must not be drawn again" in site.respond(site.request()).error
+    assert site.trained == 1 and len(read_releases(tmp_path)) == 1
+
+
+def same_tensors(a: Reply, b: Reply) -> bool:
+    return all(torch.equal(t, b.update.tensors[name]) for name, t in a.update.tensors.items())
+
+
+# ---- declarations
+
+
+def test_a_half_that_does_not_exist_draws_no_noise() -> None:
+    with pytest.raises(TypeError, match=r"Typo\.noise names finished"):
+        type("Typo", (NoisedMean,), {"noise": frozenset({"finished"})})
+
+
+def test_a_subclass_inherits_what_draws_noise() -> None:
+    class Other(NoisedUpdates):
+        def encode(
+            self, update: Update, memory: Memory, state: Tensors, context: RoundContext
+        ) -> Update:
+            return super().encode(update, memory, state, context)
+
+    assert Other.noise == {"encode"}
+
+
+def test_a_download_that_draws_noise_when_it_encodes_is_refused() -> None:
+    class Download(NoisedUpdates):
+        payloads: ClassVar[tuple[str, ...]] = ("model",)
+
+    with pytest.raises(UserError, match=r"Download draws noise when it encodes.*; leave it out"):
+        Method(FedAvg(), Mean(), Pipelines(download=Pipeline("download", (Download(),))))
