@@ -335,6 +335,26 @@ def test_a_round_is_trained_from_a_few_models_even_after_restarts(tmp_path: Path
     law(mine).admit(asking(4.0, "evaluate"), rounds=3)
 
 
+def test_a_round_with_phases_may_be_repeated(tmp_path: Path) -> None:
+    """A paused round is asked again with other keys and shares, but with the same model."""
+    mine = silo(tmp_path / "a", "{max_tries: 1, max_requests_per_day: 12}")
+
+    def asking(number: int, kind: str) -> Request:
+        keys = Instruction({"keys": torch.tensor([number])})
+        model = Instruction({"w": torch.ones(1)})
+        if kind == "train":
+            return Request(kind, 1, instruction=model, aggregator_note=keys)
+        return Request(kind, 1, instruction=keys)
+
+    for number in range(6):
+        for kind in ("shares", "train"):
+            law(mine).admit(asking(number, kind), rounds=3)
+    for kind in ("shares", "train"):
+        law(mine).admit(asking(5, kind), rounds=3)
+        with pytest.raises(JobRefusedError, match="12 requests came in the last 24 hours"):
+            law(mine).admit(asking(6, kind), rounds=3)
+
+
 def test_counts_that_cannot_be_read_are_not_begun_anew(tmp_path: Path) -> None:
     mine = silo(tmp_path / "a")
     law(mine).admit(Request("train", 1), rounds=3)

@@ -1,5 +1,6 @@
 """A silo's own copy of the public rows: it has the server's hash, or the silo refuses."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hanse.deployment.silo.worker import SiloWorker
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.loading import load as load_experiment
+from hanse.experiment.loading import outside_code
 from hanse.federation.messages import Instruction, Reply, Request
 from hanse.journal.yaml_text import dump
 from samples import ROOT, reviews, write_lines
@@ -59,8 +61,9 @@ def world(tmp_path: Path, experiment_file: Path, review_file: Path) -> World:
 def envelope(server: Simulation) -> Envelope:
     request = Request("train", 1, 0, Instruction(server.learner.initial())).pack()
     settings = dump(server.experiment.resolved() | {"output_dir": None})
-    dataset = server.dataset
-    return Envelope("a1", settings, dataset.digest, public=dataset.public.digest, request=request)
+    dataset, code = server.dataset, json.dumps(outside_code(server.experiment))
+    public = dataset.public.digest
+    return Envelope("a1", settings, dataset.digest, code=code, public=public, request=request)
 
 
 def test_the_same_rows_elsewhere_are_taken(world: World) -> None:

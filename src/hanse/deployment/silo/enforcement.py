@@ -16,7 +16,7 @@ from hanse.deployment.silo.policy import Policy
 from hanse.errors import UserError
 from hanse.experiment.part_kinds import AGGREGATOR, ALGORITHM, OBJECTIVE, spec_name
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
-from hanse.federation.messages import AGREED, PREPARE, Reply, Request, Update
+from hanse.federation.messages import AGREED, PREPARE, Instruction, Reply, Request, Update
 from hanse.journal import record_files
 from hanse.journal.records import RefusalRecord
 from hanse.observability.requests import current_request
@@ -100,7 +100,8 @@ class PolicyEnforcer:
         rounds: the number of rounds of the job. A request is recorded on disk before it is
         answered. The same request again, from a server that was killed or paused, tells the server
         nothing new and is not counted; nor is the message that the others agree, nor a part of a
-        file, which `file_limits` admits.
+        file, which `file_limits` admits. Phases of an aggregator are repeated with other contents
+        whenever a round is paused, so `max_tries` counts neither them nor an aggregator's notes.
         """
         if not 0 <= request.round <= rounds:
             raise self.refused(
@@ -108,23 +109,25 @@ class PolicyEnforcer:
             )
         if request.kind in (AGREED, PREPARE):
             return
-        digest = hashlib.sha256(request.pack()).hexdigest()
+        limited = request.kind in ("train", "evaluate")
+        content = replace(request, aggregator_note=Instruction()) if limited else request
+        whole, digest = (hashlib.sha256(r.pack()).hexdigest() for r in (request, content))
         former = self._asked.get(key := f"{request.kind} {request.round}", [])
-        if digest in former:
-            return
-        if len(former) >= self.policy.max_tries:
+        if limited and digest not in former and len(former) >= self.policy.max_tries:
             raise self.refused(
                 f"{self.name} refuses to {request.kind} in round {request.round} once more, with "
                 f"something else; its policy has max_tries {self.policy.max_tries}."
             )
         most = self.policy.max_requests_per_day
-        if not self._activity.admit("requests", digest[:32], most):
+        if not self._activity.admit("requests", whole[:32], most):
             raise self.refused(
                 f"{self.name} refuses to {request.kind} in round {request.round}: {most} requests "
                 "came in the last 24 hours; its policy has max_requests_per_day."
             )
-        self._asked[key] = [*former, digest]
-        atomic_files.write(self.file("asked"), json.dumps(self._asked).encode(), private=True)
+        if digest not in former:
+            self._asked[key] = [*former, digest]
+            asked = json.dumps(self._asked).encode()
+            atomic_files.write(self.file("asked"), asked, private=True)
 
     def outgoing(self, reply: Reply) -> Reply:
         """The reply without numbers that are not allowed to leave, and without texts of errors."""
