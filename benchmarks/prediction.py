@@ -20,7 +20,7 @@ from pathlib import Path
 from hanse.experiment.loading import load
 from hanse.planning.preview.estimate import preview
 found = preview(load(Path(sys.argv[1]), sys.argv[2:]))
-size = sum(traffic.down + traffic.up for traffic in found.traffic.values())
+size = sum(traffic.down + traffic.up for traffic in found.traffic["train"].values())
 print(json.dumps({"seconds": found.seconds, "memory": found.memory, "bytes": size}))
 """
 

@@ -100,8 +100,8 @@ def test_check_predicts_what_is_sent_once(experiment_file: Path, adapter: str) -
     for row in read_ledger(folder):
         if row.kind == "train":
             once = found.once if row.round == 1 else 0
-            assert row.down == found.traffic[row.client].down + once
-            assert row.up == found.traffic[row.client].up
+            assert row.down == found.traffic["train"][row.client].down + once
+            assert row.up == found.traffic["train"][row.client].up
 
 
 def test_a_run_goes_on_with_the_factors_that_it_began_with(

@@ -43,7 +43,6 @@ from hanse.learners.adapters.prefix_tuning import PrefixTuning
 from hanse.learners.adapters.prompt_tuning import PromptTuning
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.inject import attach
-from hanse.planning.preview.traffic import traffic
 from hanse.randomness import RoundContext
 
 GPT2 = GPT2Config()
@@ -205,7 +204,7 @@ def test_adapters_of_encoders(config: PreTrainedConfig, adapter: Adapter, count:
         (GPT2_LARGE, Houlsby(), 10, 2, "1.19 GB"),
     ],
 )
-def test_what_hanse_check_says_of_their_traffic(
+def test_the_messages_of_published_models(
     config: PreTrainedConfig, adapter: Adapter, rounds: int, ways: int, published: str
 ) -> None:
     """Published are the parameters alone, in float32 and decimal megabytes, of ten aggregations.
@@ -223,14 +222,12 @@ def test_what_hanse_check_says_of_their_traffic(
     state = ServerState({}, {}, {}, {})
     exchange = RoundExchange(run, state, RoundContext(0, 1), {}, instructions)
     reply = Reply("silo", "train", 1, Update(tensors, {"loss": 0.0}))
-    sizes = traffic(exchange, "silo", reply)
     payload = 4 * sum(parameter.numel() for parameter in trained.values())
     numbers = ("round", "last_counted_round"), ("round", "weight", "keeps_memory", "update/loss")
-    for message, size, own in zip(
-        (exchange.encoded("train", "silo"), reply), (sizes.down, sizes.up), numbers, strict=True
-    ):
-        header = 8 + int.from_bytes(message.pack()[:8], "little")
-        assert size == header + 8 * len(own) + payload
+    for message, own in zip((exchange.encoded("train", "silo"), reply), numbers, strict=True):
+        packed = message.pack()
+        header = 8 + int.from_bytes(packed[:8], "little")
+        assert len(packed) == header + 8 * len(own) + payload
     amount, unit = rounds * ways * payload, published[-2:]
     told = f"{amount / 1e9:.2f} GB" if unit == "GB" else f"{amount / 1e6:.1f} MB"
     assert told == published

@@ -171,8 +171,8 @@ def test_check_predicts_bytes_exactly(experiment_file: Path) -> None:
     folder = _run(experiment_file)
     for row in run_folder.read_ledger(folder):
         if row.kind == "train":
-            assert row.down == found.traffic[row.client].down
-            assert row.up == found.traffic[row.client].up
+            assert row.down == found.traffic["train"][row.client].down
+            assert row.up == found.traffic["train"][row.client].up
     assert found.table.clients.keys() == {"silo-1", "silo-2", "silo-3"}
     assert found.table.labels == ("negative", "positive")
     assert ("".join(p for p, learned in found.example if learned)).strip() in found.table.labels

@@ -83,32 +83,40 @@ def respond(endpoint: ClientEndpoint, message: bytes) -> bytes:
         return replace(reply, error=str(error)).pack()
 
 
+def train_only(endpoint: ClientEndpoint, request: Request) -> Update:
+    """The update of a first training, before any transform; the client remembers nothing of it."""
+    client = _client(endpoint, request, {})
+    return endpoint.method.algorithm.train(_instruction(endpoint, request, client), client)
+
+
 def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
-    context = RoundContext(endpoint.seed, request.round, endpoint.profile.name)
     # Only training may drop drafts: this round's draft must outlive the requests that follow it.
     store = endpoint.store
     read_memory = store.open if request.kind == "train" else store.look
     memory = read_memory(request.last_counted_round)
-    learner = endpoint.learner(context, memory.setdefault(OPTIMIZER, {}))
-    _put_constants(endpoint, learner, request)
-    algorithm_memory = memory.setdefault(ALGORITHM, {})
-    identity = endpoint.identity if endpoint.method.aggregator.needs_identity else None
-    client = Client(
-        endpoint.profile, learner, algorithm_memory, endpoint.session, context, identity
-    )
+    client = _client(endpoint, request, memory)
     if request.kind not in ("train", "evaluate"):
         return endpoint.method.aggregator.handle(request.kind, request.instruction, client)
-    instruction = _decoded(endpoint, request, context)
-    learner.configure(instruction.numbers)
+    instruction = _instruction(endpoint, request, client)
     if request.kind == "evaluate":
         return _evaluate(endpoint, instruction, client)
     return _train(endpoint, request, instruction, client, memory)
 
 
-def _decoded(endpoint: ClientEndpoint, request: Request, context: RoundContext) -> Instruction:
-    """The request's instruction with the download's transforms undone."""
+def _client(endpoint: ClientEndpoint, request: Request, memory: dict[str, Memory]) -> Client:
+    """The client of a request, with its part of the memory and the adapter's constants."""
+    context = RoundContext(endpoint.seed, request.round, endpoint.profile.name)
+    learner = endpoint.learner(context, memory.setdefault(OPTIMIZER, {}))
+    _put_constants(endpoint, learner, request)
+    algorithm_memory = memory.setdefault(ALGORITHM, {})
+    identity = endpoint.identity if endpoint.method.aggregator.needs_identity else None
+    return Client(endpoint.profile, learner, algorithm_memory, endpoint.session, context, identity)
+
+
+def _instruction(endpoint: ClientEndpoint, request: Request, client: Client) -> Instruction:
+    """The request's instruction, decoded; its numbers configure the client's learner."""
     # The server encodes an instruction once for all clients, so its randomness names none of them.
-    context = replace(context, client="")
+    context = replace(client.context, client="")
     update = Update(request.instruction.tensors, request.instruction.numbers)
     try:
         update = endpoint.method.pipelines.download.decode(
@@ -116,6 +124,7 @@ def _decoded(endpoint: ClientEndpoint, request: Request, context: RoundContext) 
         )
     except MessageError as error:
         raise UserError(f"the instruction cannot be decoded: {error}.") from None
+    client.learner.configure(update.numbers)
     return Instruction(update.tensors, update.numbers)
 
 

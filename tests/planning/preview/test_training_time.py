@@ -6,7 +6,7 @@ import pytest
 
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
-from hanse.federation.messages import Reply
+from hanse.federation.messages import Update
 from hanse.federation.round import open_round
 from hanse.federation.server import start
 from hanse.journal.run_folder import Journal
@@ -24,7 +24,7 @@ def test_known_rows_take_the_time_of_known_rows(
     rounds: int,
 ) -> None:
     """Two seconds a token that is read for the first time, half a second for one that is known."""
-    probe = Probe(Reply("", "train", 1), first=2.0, again=0.5)
+    probe = Probe(Update(), first=2.0, again=0.5)
     monkeypatch.setattr(training_time, "_probe", lambda *arguments: probe)
     words = ["train.max_steps=null", f"train.num_train_epochs={epochs}", f"rounds={rounds}"]
     words += ["train.per_device_train_batch_size=1", "data.client_test=0"]
@@ -35,11 +35,7 @@ def test_known_rows_take_the_time_of_known_rows(
     exchange = open_round(run, 1, start(run, profiles), profiles)
     probes = training_time.probe_clients(simulation, exchange, tmp_path)
     journal.close()
-    clients = simulation.clients
-    seconds = sum(
-        training_time.training_seconds(clients[name], probe, rounds)
-        for name, probe in probes.items()
-    )
+    seconds = training_time.training_seconds(simulation, probes, rounds)
     wanted = 0.0
     for silo in simulation.clients.values():
         train = silo.examples["train"]

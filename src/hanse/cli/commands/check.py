@@ -58,16 +58,28 @@ def _show_preview(experiment: Experiment) -> None:
     console.print(
         f"\ntrained    {preview.trained:,} of {preview.total:,} parameters ({share:.3f} %)"
     )
-    sizes = preview.traffic.values()
-    down, up = _between([size.down for size in sizes]), _between([size.up for size in sizes])
-    console.print(f"a client   {down} bytes down and {up} bytes up in each round")
-    if preview.once:
-        console.print(f"           {preview.once:,} bytes more down the first time: what is frozen")
-    mean = sum(size.down + size.up for size in sizes) / len(sizes)
-    of = f"{preview.clients_a_round} of {len(sizes)} clients"
-    console.print(f"a round    {preview.clients_a_round * mean:,.0f} bytes with {of}")
+    _show_traffic(preview)
     memory = f"{preview.memory / 1e9:.1f} GB of memory ({preview.available / 1e9:.1f} GB available)"
     console.print(f"the run    about {preview.seconds:,.0f} s, {memory}")
+
+
+def _show_traffic(preview: "estimate.Preview") -> None:
+    """Print the bytes of a client in each phase of a round, and those of the whole round."""
+    for kind, clients in preview.traffic.items():
+        sizes = list(clients.values())
+        down = _amount([(size.down, size.most_down) for size in sizes])
+        up = _amount([(size.up, size.most_up) for size in sizes])
+        phase = f"{kind}: " if len(preview.traffic) > 1 else ""
+        amounts = f"{phase}{down} bytes down and {up} bytes up in each round"
+        console.print(f"a client   {amounts}", soft_wrap=True)
+    if preview.once:
+        console.print(f"           {preview.once:,} bytes more down the first time: what is frozen")
+    share = preview.clients_a_round / len(preview.traffic["train"])
+    sizes = [size for clients in preview.traffic.values() for size in clients.values()]
+    usual = round(share * sum(size.down + size.up for size in sizes))
+    most = round(share * sum(size.most_down + size.most_up for size in sizes))
+    of = f"{preview.clients_a_round} of {preview.clients} clients"
+    console.print(f"a round    {_amount([(usual, most)])} bytes with {of}")
 
 
 def _show_data(preview: "estimate.Preview") -> None:
@@ -104,6 +116,16 @@ def _format(reading: Reading) -> str:
         for part, theirs in reading.columns.items()
     ]
     return f"{reading.format}: {', '.join(parts)}"
+
+
+def _amount(sizes: list[tuple[int, int]]) -> str:
+    """One number of bytes, or the range of several; with the most if they vary in length.
+
+    sizes: pairs of what was measured, and the most that it may be.
+    """
+    measured, most = _between([size for size, _ in sizes]), max(most for _, most in sizes)
+    varies = any(size < most for size, most in sizes)
+    return f"about {measured} (at most {most:,})" if varies else measured
 
 
 def _between(sizes: list[int]) -> str:

@@ -79,6 +79,12 @@ class Aggregator(ABC):
         super().__init_subclass__()
         withdraw(cls, "gives", frozenset(), "aggregate")
 
+    @property
+    def has_phases(self) -> bool:
+        """True if the rule overrides `handle` or `seal`: clients take part in its own phases."""
+        rule = type(self)
+        return (rule.handle, rule.seal) != (Aggregator.handle, Aggregator.seal)
+
     @abstractmethod
     def aggregate(self, exchange: Exchange) -> Aggregate:
         """At the server: ask the clients, and combine their updates.

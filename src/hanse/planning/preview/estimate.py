@@ -1,6 +1,7 @@
 """A preview of a run: data, bytes, time and memory, from a few real steps: `hanse check`."""
 
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from hanse.observability.memory import available_memory, peak_memory
 from hanse.planning.preview import data_formats, row_lengths
 from hanse.planning.preview.row_lengths import Lengths
 from hanse.planning.preview.scoring_time import scoring_seconds
-from hanse.planning.preview.traffic import Traffic, constants_size, round_traffic
+from hanse.planning.preview.traffic import Phases, constants_size, round_traffic
 from hanse.planning.preview.training_time import probe_clients, training_seconds
 from hanse.randomness import RoundContext
 from hanse.simulation.in_process import in_process
@@ -36,8 +37,9 @@ class Preview:
     table: DivisionRecord  # who holds which rows
     trained: int  # parameters
     total: int  # parameters of the base model
-    traffic: dict[str, Traffic]  # bytes of a round, by client
+    traffic: Phases  # bytes of a round, by kind of request and client
     once: int  # bytes more of the first request to a client: the adapter's constants
+    clients: int
     clients_a_round: int
     seconds: float  # of the whole run, after the model is loaded
     memory: int  # bytes at the peak
@@ -64,15 +66,16 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
     settings, learner = simulation.experiment, simulation.learner
     profiles = {profile.name: profile for profile in simulation.profiles}
     exchange = open_round(run, 1, start(run, profiles), profiles)
-    chosen = len(sample(profiles, settings.fraction_train, RoundContext(settings.seed, 1)))
+    sampled = sample(profiles, settings.fraction_train, RoundContext(settings.seed, 1))
     once = constants_size(exchange)
-    # The clients here find the constants in the server's own folder.
-    exchange.server_state.holding.update(profiles)
+    if once:  # the clients here find the constants in the server's own folder
+        exchange.server_state.holding.update(profiles)
     probes = probe_clients(simulation, exchange, folder)
-    rounds = settings.rounds * chosen / len(profiles)  # of one client, on average
-    training = sum(
-        training_seconds(simulation.clients[name], probe, rounds) for name, probe in probes.items()
-    )
+    training = training_seconds(simulation, probes, settings.rounds * len(sampled) / len(profiles))
+    updates = {name: probe.update for name, probe in probes.items()}
+    begin = time.perf_counter()
+    traffic = round_traffic(simulation, exchange, updates, sampled, folder)
+    phases = time.perf_counter() - begin if run.method.aggregator.has_phases else 0.0
     return Preview(
         readings=data_formats.readings(settings),
         example=render.show(
@@ -82,10 +85,11 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         table=federated_dataset.table(simulation.dataset, settings),
         trained=sum(p.numel() for p in learner.parameters().values()),
         total=learner.backbone.weights,
-        traffic=round_traffic(exchange, {name: probe.reply for name, probe in probes.items()}),
+        traffic=traffic,
         once=once,
-        clients_a_round=chosen,
-        seconds=training + scoring_seconds(simulation, run),
+        clients=len(probes),
+        clients_a_round=len(sampled),
+        seconds=training + settings.rounds * phases + scoring_seconds(simulation, run),
         memory=peak_memory(),
         available=available,
     )

@@ -3,7 +3,7 @@
 One client of those with the same settings is probed, since the others behave like it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,12 +11,11 @@ import torch
 
 from hanse.data.example import Example
 from hanse.data.packed import lengths
-from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import SimulatedClient, Simulation
-from hanse.federation.client import ClientEndpoint, respond
+from hanse.federation.client import ClientEndpoint, train_only
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory
-from hanse.federation.messages import Reply
+from hanse.federation.messages import Request, Update
 from hanse.federation.round import RoundExchange
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.randomness import RoundContext
@@ -27,12 +26,12 @@ MOST = 1024  # examples of one step of a probe, at most
 
 @dataclass(frozen=True)
 class Probe:
-    """A client's reply to a few steps, and its seconds for a token in the first epoch and later.
+    """A client's update after a few steps, and its seconds a token in the first epoch and later.
 
     Later epochs may be faster, since activations of frozen layers are cached.
     """
 
-    reply: Reply
+    update: Update
     first: float
     again: float
 
@@ -50,20 +49,24 @@ def probe_clients(
             texts[id(client.experiment)] = client.experiment.model_dump_json()
         settings = texts[id(client.experiment)]
         if settings not in probes:
-            request = exchange.encoded("train", name).pack()
+            request = exchange.encoded("train", name)
             probes[settings] = _probe(simulation.endpoint(folder, name), client, request)
         by_client[name] = probes[settings]
     return by_client
 
 
-def training_seconds(client: SimulatedClient, probe: Probe, rounds: float) -> float:
-    """The seconds that a client trains in the whole run.
+def training_seconds(simulation: Simulation, probes: Mapping[str, Probe], rounds: float) -> float:
+    """The seconds that all clients train in the whole run.
 
-    rounds: the number of rounds that it takes part in.
+    probes: by client. rounds: the number of rounds that each client takes part in, on average.
     """
-    tokens = _tokens_a_round(client) * rounds
-    new = min(tokens, sum(lengths(client.examples["train"])))
-    return new * probe.first + (tokens - new) * probe.again
+    seconds = 0.0
+    for name, probe in probes.items():
+        client = simulation.clients[name]
+        tokens = _tokens_a_round(client) * rounds
+        new = min(tokens, sum(lengths(client.examples["train"])))
+        seconds += new * probe.first + (tokens - new) * probe.again
+    return seconds
 
 
 def _tokens_a_round(client: SimulatedClient) -> float:
@@ -72,7 +75,7 @@ def _tokens_a_round(client: SimulatedClient) -> float:
     return settings.steps(len(train)) * settings.batch * sum(lengths(train)) / len(train)
 
 
-def _probe(endpoint: ClientEndpoint, client: SimulatedClient, request: bytes) -> Probe:
+def _probe(endpoint: ClientEndpoint, client: SimulatedClient, request: Request) -> Probe:
     """Probe one client.
 
     Before the timed steps come untimed ones on the longest examples: they reach the peak of memory,
@@ -85,16 +88,15 @@ def _probe(endpoint: ClientEndpoint, client: SimulatedClient, request: bytes) ->
     drawn = torch.randperm(len(train), generator=RoundContext(0).generator("probe"))[:size].tolist()
     _train(endpoint, client, request, longest)
     examples = [train[at] for at in drawn]
-    replies = [_train(endpoint, client, request, examples) for _ in range(2)]
-    speeds = [reply.update.numbers for reply in replies]
-    first, again = (numbers["seconds"] / numbers["tokens"] for numbers in speeds)
-    return Probe(replies[0], first, again)
+    updates = [_train(endpoint, client, request, examples) for _ in range(2)]
+    first, again = (update.numbers["seconds"] / update.numbers["tokens"] for update in updates)
+    return Probe(updates[0], first, again)
 
 
 def _train(
-    endpoint: ClientEndpoint, client: SimulatedClient, request: bytes, train: Sequence[Example]
-) -> Reply:
-    """The reply after a few steps on these examples."""
+    endpoint: ClientEndpoint, client: SimulatedClient, request: Request, train: Sequence[Example]
+) -> Update:
+    """The update after a few steps on these examples."""
     settings = client.experiment.train
     size = min(settings.per_device_train_batch_size, MOST)
     brief = replace(
@@ -110,7 +112,4 @@ def _train(
         assert isinstance(whole, AdaptedModel)  # what a simulation's silos hold
         return replace(whole, splits={**whole.splits, "train": train}, training=brief)
 
-    reply = Reply.parse(respond(replace(endpoint, learner=learner), request))
-    if reply.error:
-        raise UserError(reply.error)
-    return reply
+    return train_only(replace(endpoint, learner=learner), request)
