@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hanse.federation.messages import Reply, Update
+from hanse.federation.messages import Reply, Update, validate_update
 from hanse.tensors.serialization import MessageError
 from hanse.tensors.top_k import (
     check,
     dense,
     layout,
     log_probabilities,
+    mean,
     of_classes,
     top_k,
 )
@@ -80,6 +81,26 @@ def test_the_divergence_of_what_is_kept_equals_the_formula_and_has_its_gradient(
     assert float(divergence(student.detach())) == pytest.approx(total / 3)
 
 
+@pytest.mark.parametrize(("rows", "classes", "k"), CASES)
+def test_the_mean_is_that_of_the_distributions_as_far_as_they_are_known(
+    rows: int, classes: int, k: int
+) -> None:
+    whole, weights = [logits(rows, classes, seed) for seed in range(4)], (1.0, 2.0, 0.5, 3.0)
+    parts = [top_k(each, k) for each in whole]
+    average = mean(list(zip(weights, parts, strict=True)))
+    check(average, classes)
+    kept, found = min(k, classes), log_probabilities(average).exp()
+    for row in range(rows):
+        exact = [0.0] * classes
+        for weight, each, part in zip(weights, whole, parts, strict=True):
+            for at in part["indices"][row].tolist():
+                exact[at] += weight / sum(weights) * float(each.softmax(dim=1)[row, at])
+        largest = sorted(exact, reverse=True)[:kept]
+        rest = [1 - sum(largest)] if k < classes else []
+        assert found[row].tolist() == pytest.approx([*largest, *rest], abs=1e-9)
+        assert [exact[at] for at in average["indices"][row].tolist()] == pytest.approx(largest)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize(("rows", "classes", "k"), CASES)
 def test_bytes_are_those_of_the_formula_and_of_the_layout(
@@ -87,9 +108,15 @@ def test_bytes_are_those_of_the_formula_and_of_the_layout(
 ) -> None:
     parts = top_k(logits(rows, classes, dtype=dtype), k)
     form = layout(rows, k, classes, dtype)
-    assert {n: (t.shape, t.dtype) for n, t in form.items()} == {
-        n: (t.shape, t.dtype) for n, t in parts.items()
+    validate_update(Update(parts), form)
+    assert {n: bound.largest.shape for n, bound in form.items()} == {
+        n: part.shape for n, part in parts.items()
     }
+    fewer = {name: part[: rows // 2] for name, part in parts.items()}
+    validate_update(Update(fewer), form)
+    if rows:
+        with pytest.raises(MessageError, match="expected at most"):
+            validate_update(Update(parts), layout(rows - 1, k, classes, dtype))
     size = dtype.itemsize
     row = k * (size + 4) + size if k < classes else classes * (size + 4)
     assert sum(t.nbytes for t in parts.values()) == rows * row

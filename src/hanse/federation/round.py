@@ -177,9 +177,10 @@ class RoundExchange:
             self._validate(profile, update, layout)
 
     def _validate(self, profile: ClientProfile, update: Update, layout: Layout) -> None:
-        """Raise MessageError unless an update has this layout, and its weight is within bounds."""
+        """Raise MessageError unless an update has this layout, and its contents can be."""
         largest = self.algorithm.max_weight(profile)
         validate_update(update, layout, self.algorithm.numbers, largest)
+        self.algorithm.validate(update, self.server_state.algorithm_state, profile)
 
 
 def open_round(

@@ -9,11 +9,12 @@ out, there is no `rest`, and a row takes V·(e + 4) bytes.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from hanse.tensors.named import Tensors
+from hanse.tensors.named import Bounded, Tensors
 from hanse.tensors.serialization import MessageError
 
 VALUES, INDICES, REST = "values", "indices", "rest"
@@ -33,7 +34,7 @@ def top_k(logits: Tensor, k: int) -> dict[str, Tensor]:
 
 def of_classes(logits: Tensor, indices: Tensor) -> dict[str, Tensor]:
     """The logits (N, V) of these classes (N, k), and the rest; differentiable."""
-    indices = indices.long()
+    indices = indices.long().to(logits.device)
     parts = {VALUES: logits.gather(1, indices), INDICES: indices.int()}
     if indices.shape[1] < logits.shape[1]:
         wide = logits if logits.dtype == torch.float64 else logits.float()
@@ -67,11 +68,39 @@ def dense(parts: Tensors, classes: int) -> Tensor:
     return rest.expand(rows, classes).scatter(1, parts[INDICES].long(), known)
 
 
+def mean(parts: Sequence[tuple[float, Tensors]]) -> dict[str, Tensor]:
+    """The k largest of the weighted mean of distributions, as logarithms of probabilities.
+
+    All have the same rows and the same k. A class that a distribution has left out counts as one of
+    its others, so that what is not known of it stays in the mean's `rest`.
+    """
+    total = sum(weight for weight, _ in parts)
+    kept = parts[0][1][INDICES].shape[1]
+    known = [log_probabilities(part).double()[:, :kept].exp() * (w / total) for w, part in parts]
+    indices, order = torch.cat([part[INDICES] for _, part in parts], dim=1).sort(dim=1)
+    probabilities = torch.cat(known, dim=1).gather(1, order)
+    # Equal classes of a row stand side by side; the first of them gets the sum.
+    new = torch.nn.functional.pad(indices.diff(dim=1) != 0, (1, 0), value=True)
+    place = new.cumsum(dim=1) - 1
+    sums = torch.zeros_like(probabilities).scatter_add(1, place, probabilities)
+    classes = torch.zeros_like(indices).scatter(1, place, indices)
+    largest, at = sums.topk(kept, dim=1)
+    result = {VALUES: largest, INDICES: classes.gather(1, at)}
+    if REST in parts[0][1]:
+        result[REST] = 1 - largest.sum(dim=1)
+    tiny, dtype = torch.finfo(torch.float32).tiny, parts[0][1][VALUES].dtype
+    return {
+        name: part if name == INDICES else part.clamp(min=tiny).log().to(dtype)
+        for name, part in result.items()
+    }
+
+
 def layout(
-    rows: int, k: int, classes: int, dtype: torch.dtype = torch.float32
-) -> dict[str, Tensor]:
-    """The layout of `top_k` of so many rows."""
-    return top_k(torch.empty(rows, classes, dtype=dtype, device="meta"), k)
+    most_rows: int, k: int, classes: int, dtype: torch.dtype = torch.float32
+) -> dict[str, Bounded]:
+    """The layout of `top_k` of at most so many rows."""
+    largest = top_k(torch.empty(most_rows, classes, dtype=dtype, device="meta"), k)
+    return {name: Bounded(form) for name, form in largest.items()}
 
 
 def check(parts: Tensors, classes: int) -> None:

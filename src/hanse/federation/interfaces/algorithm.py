@@ -66,6 +66,9 @@ class Algorithm(ABC):
         """The layout of this client's update before any transform."""
         return layout(state["model"])
 
+    def validate(self, update: Update, state: State, profile: ClientProfile) -> None:  # noqa: B027
+        """Raise MessageError for contents of an update of the right layout that cannot be."""
+
     def max_weight(self, profile: ClientProfile) -> float:
         """The largest weight that this client's update may have; a larger one is refused.
 
