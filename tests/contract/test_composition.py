@@ -23,7 +23,7 @@ from hanse.federation.messages import Reply, Update
 from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.journal.run_folder import read_ledger
 from hanse.randomness import RoundContext
-from hanse.tensors.named import Tensors, scale
+from hanse.tensors.named import Layout, Tensors, largest, scale
 from toys import Meddler, Outcome, federate, held_out, silos
 
 
@@ -188,6 +188,36 @@ def test_a_transform_that_declares_nothing_is_not_linear() -> None:
     check(FedAvg(), Sums(), coded(Halved()))
     with pytest.raises(UserError, match="Sums sees only sums, but Rounded needs each client's"):
         check(FedAvg(), Sums(), coded(Rounded()))
+
+
+class Narrow(Halved):
+    """Sends bfloat16."""
+
+    linear: ClassVar[bool] = True
+
+    def layout(self, expected: Layout, state: Tensors) -> Layout:
+        return {n: torch.empty_like(largest(t), dtype=torch.bfloat16) for n, t in expected.items()}
+
+    def encode(
+        self, update: Update, memory: Memory, state: Tensors, context: RoundContext
+    ) -> Update:
+        return replace(update, tensors={n: t.bfloat16() for n, t in update.tensors.items()})
+
+    def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
+        return replace(update, tensors={n: t.float() for n, t in update.tensors.items()})
+
+
+@pytest.mark.parametrize("codec", [Halved(), Narrow()])
+def test_a_mean_of_codes_is_decoded_without_another_loss(codec: Transform, tmp_path: Path) -> None:
+    """Sums of bfloat16 codes are exact, and so is the mean that is decoded."""
+    models = []
+    for rule in (Mean(), Sums()):
+        folder = tmp_path / type(rule).__name__
+        settings = {"upload": [codec], "aggregator": rule, "rounds": 1}
+        outcome = federate(FedAvg(), silos(3), folder, held_out(), **settings)
+        models.append(outcome.server_state.algorithm_state["model"])
+    for name, tensor in models[0].items():
+        torch.testing.assert_close(models[1][name], tensor, atol=1e-7, rtol=1e-6)
 
 
 def coded(*codecs: Transform) -> Pipelines:

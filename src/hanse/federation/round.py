@@ -94,15 +94,15 @@ class RoundExchange:
             del update  # as above
 
     def mean(self, total: Tensors, clients: Sequence[str]) -> Aggregate:
-        method, states = self.run.method, self.server_state.transform_states
-        profile = self.profiles[clients[0]]
-        algorithm_state = self.server_state.algorithm_state
-        layout = method.encoded_layout(algorithm_state, states, profile, self.context)
         if not float(total[sums.WEIGHT]) > 0:
             raise TooFewClientsError(0, 1)  # no client has examples
-        update = sums.mean(total, method.summed_numbers, layout)
-        update = method.pipelines.upload.decode(update, states, self.context)
-        return Aggregate(update.tensors, update.numbers, update.weight, tuple(clients))
+        method, state = self.run.method, self.server_state
+        update = sums.mean(total, method.summed_numbers)
+        update = method.pipelines.upload.decode(update, state.transform_states, self.context)
+        profile = self.profiles[clients[0]]
+        layout = self.algorithm.update_layout(state.algorithm_state, profile, self.context)
+        tensors = sums.in_dtypes(update.tensors, layout)
+        return Aggregate(tensors, update.numbers, update.weight, tuple(clients))
 
     def evaluate(self) -> Iterator[tuple[ClientProfile, Update]]:
         """Each client's scores on its own held-out rows; only numbers come back."""

@@ -39,16 +39,17 @@ def summand_layout(expected: Layout, numbers: Sequence[str]) -> dict[str, Tensor
     }
 
 
-def mean(total: Tensors, numbers: Sequence[str], expected: Layout) -> Update:
+def mean(total: Tensors, numbers: Sequence[str]) -> Update:
     """The weighted mean in a sum of summands of a positive total weight, which is its weight.
 
-    expected: the layout of the encoded updates, whose floating-point dtypes the mean gets.
+    Its tensors are float64: those of an encoded update may be of a dtype that is too narrow.
     """
     weight = float(total[WEIGHT])
-    tensors = {name: total[name] / weight for name in total.keys() - {WEIGHT, NUMBERS}}
-    for name, tensor in tensors.items():
-        dtype = largest(expected[name]).dtype
-        tensors[name] = tensor.to(dtype) if dtype.is_floating_point else tensor
+    tensors = {name: t / weight for name, t in total.items() if name not in (WEIGHT, NUMBERS)}
     means = (total[NUMBERS] / weight).tolist() if numbers else []
-    in_order = {name: tensors[name] for name in expected}
-    return Update(in_order, dict(zip(numbers, means, strict=True)), weight)
+    return Update(tensors, dict(zip(numbers, means, strict=True)), weight)
+
+
+def in_dtypes(tensors: Tensors, expected: Layout) -> dict[str, Tensor]:
+    """The tensors in the order and dtypes of a layout."""
+    return {name: tensors[name].to(largest(form).dtype) for name, form in expected.items()}

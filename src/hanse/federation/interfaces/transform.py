@@ -21,7 +21,8 @@ class Transform(ABC):
     an update of weight 1, in the context of no client, since all clients may get the same.
     """
 
-    linear: ClassVar[bool] = False  # encode and decode of tensors commute with weighted sums
+    # The weighted mean of encoded updates, in float64, decodes to the mean of the decoded ones.
+    linear: ClassVar[bool] = False
     # Contents that it takes: change, factors, logits or scalars of an update, model of an
     # instruction.
     payloads: ClassVar[tuple[str, ...]] = ("change",)
