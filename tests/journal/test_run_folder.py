@@ -257,6 +257,15 @@ def test_scores_are_kept_item_by_item(run: Path) -> None:
         read_evaluation(run, "test-generation", 1)
 
 
+def test_the_ledger_joins_the_parts_of_one_request() -> None:
+    ledger = Ledger()
+    for size, error in ((10, ""), (200, ""), (200, "disk full"), (10, "")):
+        ledger.sent("a", "prepare", size)
+        ledger.received("a", "prepare", 1, {}, error=error)
+    rows, _ = ledger.take(1)
+    assert [(row.down, row.up, row.error) for row in rows] == [(410, 3, "disk full"), (10, 1, "")]
+
+
 def test_the_ledger_books_a_reply_to_its_request() -> None:
     ledger = Ledger()
     ledger.sent("a", "train", 10)

@@ -25,6 +25,7 @@ def test_every_activity_has_a_title(activity: Activity) -> None:
     [
         (Work(Activity.LOADING_MODEL, "{0}"), "loading {0}"),
         (Work(Activity.LOADING_DATASET, "imdb"), "loading imdb from the hub"),
+        (Work(Activity.SENDING_FILE, "a to b", 1, 2, "MB"), "sending files: a to b"),
         (Work(Activity.SCORING, "validation"), "scoring validation"),
         (Training(()), "training on the server"),
         (Training(("silo-1",)), "training silo-1"),

@@ -6,13 +6,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hanse.errors import UserError
+from hanse.federation import constants, files
 from hanse.federation.client_memory import LostMemory, MemoryStore
-from hanse.federation.constants import FOLDER, MOST, Constants, ConstantStore
+from hanse.federation.constants import MOST, Constants, ConstantStore
+from hanse.federation.file_store import FileStore, MissingFile
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.task import Task
-from hanse.federation.messages import ClientProfile, Instruction, Reply, Request, Update
+from hanse.federation.messages import (
+    PREPARE,
+    ClientProfile,
+    Instruction,
+    Reply,
+    Request,
+    Update,
+)
 from hanse.federation.method import Method
 from hanse.federation.releases import Mechanisms, ReleaseLog, mechanisms, reply_once
 from hanse.observability.requests import log_event
@@ -35,6 +44,7 @@ class ClientEndpoint:
 
     learner: makes the learner for one request, from the context and the optimizer's state, which
         the learner may change.
+    files: the files of all runs on this machine; None: those of this run, beside its memory.
     """
 
     profile: ClientProfile
@@ -46,6 +56,7 @@ class ClientEndpoint:
     session: dict[str, Any] = field(default_factory=dict)
     identity: Identity | None = None
     release_log: ReleaseLog | None = None
+    files: FileStore | None = None
 
     @property
     def releases(self) -> ReleaseLog:
@@ -55,7 +66,12 @@ class ClientEndpoint:
     @property
     def constants(self) -> ConstantStore:
         """The constants that all clients of this machine share."""
-        return ConstantStore(self.store.folder.parent / FOLDER, MOST)
+        return ConstantStore(self.store.folder.parent / constants.FOLDER, MOST)
+
+    @property
+    def file_store(self) -> FileStore:
+        """The files that all clients of this machine share."""
+        return self.files or FileStore(self.store.folder.parent / files.FOLDER)
 
 
 def respond(endpoint: ClientEndpoint, message: bytes) -> bytes:
@@ -79,6 +95,8 @@ def respond(endpoint: ClientEndpoint, message: bytes) -> bytes:
         raise
     except MissingConstants as error:
         return replace(reply, error=str(error), lacks=request.constants).pack()
+    except MissingFile as error:
+        return replace(reply, error=str(error), lacks=error.digest).pack()
     except UserError as error:
         return replace(reply, error=str(error)).pack()
 
@@ -90,6 +108,8 @@ def train_only(endpoint: ClientEndpoint, request: Request) -> Update:
 
 
 def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
+    if request.kind == PREPARE:
+        return _take_files(endpoint, request)
     # Only training may drop drafts: this round's draft must outlive the requests that follow it.
     store = endpoint.store
     read_memory = store.open if request.kind == "train" else store.look
@@ -103,6 +123,12 @@ def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
     return _train(endpoint, request, instruction, client, memory)
 
 
+def _take_files(endpoint: ClientEndpoint, request: Request) -> Update:
+    if not endpoint.method.sends_files:
+        raise UserError("the server offers files, and the algorithm of this run has none.")
+    return endpoint.file_store.take(request)
+
+
 def _client(endpoint: ClientEndpoint, request: Request, memory: dict[str, Memory]) -> Client:
     """The client of a request, with its part of the memory and the adapter's constants."""
     context = RoundContext(endpoint.seed, request.round, endpoint.profile.name)
@@ -110,7 +136,10 @@ def _client(endpoint: ClientEndpoint, request: Request, memory: dict[str, Memory
     _put_constants(endpoint, learner, request)
     algorithm_memory = memory.setdefault(ALGORITHM, {})
     identity = endpoint.identity if endpoint.method.aggregator.needs_identity else None
-    return Client(endpoint.profile, learner, algorithm_memory, endpoint.session, context, identity)
+    files = endpoint.file_store.find(request.files)
+    return Client(
+        endpoint.profile, learner, algorithm_memory, endpoint.session, context, identity, files
+    )
 
 
 def _instruction(endpoint: ClientEndpoint, request: Request, client: Client) -> Instruction:

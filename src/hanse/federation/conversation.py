@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import Reply, Request
@@ -21,6 +21,16 @@ from hanse.tensors.serialization import MessageError
 log = logging.getLogger(__name__)
 
 
+class Supply(Protocol):
+    """Sends a client what it lacks, between two requests to it."""
+
+    def lacking(self, reply: Reply) -> bool:
+        """True if a reply says that its client must be supplied, and then asked once more."""
+
+    def deliver(self, clients: Sequence[str]) -> object:
+        """Supply these clients; other clients must not be working on a request."""
+
+
 @dataclass
 class Conversation:
     """Requests of one kind to a round's clients, and their replies in client order.
@@ -32,6 +42,8 @@ class Conversation:
     holding: the clients that have the constants. One that has lost them is removed and asked again.
     deadline: seconds that the clients have to reply; None: no limit.
     spare: how many clients need not reply; each error leaves one fewer.
+    again: whether a client is asked once more after a reply, which is then not its last one.
+    supply: sends files to a client that has lost them.
     silent: the clients that had not replied when the time was over.
     """
 
@@ -42,14 +54,17 @@ class Conversation:
     clients: Sequence[str]
     request: Callable[[str], Request]
     layout: Callable[[str], Layout]
-    constants: str
-    holding: set[str]
+    constants: str = ""
+    holding: set[str] = field(default_factory=set)
     deadline: float | None = None
     spare: int = 0
+    again: Callable[[Reply], bool] = lambda reply: False
+    supply: Supply | None = None
     silent: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._unsent = deque(self.clients)
+        self._unsupplied: list[str] = []
         self._missing = set(self.clients)
         self._under_way = self._done = self._bytes_down = self._bytes_up = 0
 
@@ -98,10 +113,13 @@ class Conversation:
 
     def _arriving(self) -> Iterator[tuple[Reply, bytes]]:
         """Each client's one reply as it comes, until enough have come or the time is over."""
-        end = None if self.deadline is None else time.monotonic() + self.deadline
+        end = self._end()
         ready: list[tuple[Reply, bytes]] = []
         while len(self._missing) > self.spare:
             self._send()
+            if self._unsupplied and not self._under_way:
+                end = self._supply_all()
+                continue
             left = None if end is None else max(0.0, end - time.monotonic())
             with self.ledger.time("clients"):
                 arrived = self.transport.receive(left)
@@ -116,10 +134,22 @@ class Conversation:
             if ready:
                 yield ready.pop()
 
+    def _end(self) -> float | None:
+        """The time until which clients may reply from now on; None: no limit."""
+        return None if self.deadline is None else time.monotonic() + self.deadline
+
+    def _supply_all(self) -> float | None:
+        """Supply the clients that have lost files, ask them again, and return the new end."""
+        assert self.supply is not None
+        clients, self._unsupplied = self._unsupplied, []
+        self.supply.deliver(clients)
+        self._unsent.extend(clients)
+        return self._end()
+
     def _take(self, sender: str, reply: Reply, size: int) -> bool:
         """Account for a reply; returns True for the one that its sender owes.
 
-        Any other reply is refused; a client that lacks the constants is asked once more.
+        Any other reply is refused; a client that lacks the constants or files is asked once more.
         """
         if sender not in self._missing or (reply.kind, reply.round) != (self.kind, self.round):
             facts = (reply.client, reply.kind, reply.round)
@@ -128,14 +158,23 @@ class Conversation:
             self.ledger.refused(*facts, size)
             return False
         self._under_way -= 1
-        if reply.lacks != self.constants or sender not in self.holding:
+        if self.supply is not None and self.supply.lacking(reply):
+            self._unsupplied.append(sender)
+        elif self._lacks_constants(reply) or self.again(reply):
+            self._unsent.appendleft(sender)
+        else:
             return True
-        extra = self._log_fields("lacking", sender)
-        log.warning("%s lacks the adapter's constants: sent again", sender, extra=extra)
         self.ledger.received(sender, reply.kind, size, {})
-        self.holding.discard(sender)
-        self._unsent.appendleft(sender)
         return False
+
+    def _lacks_constants(self, reply: Reply) -> bool:
+        """True if a client that was sent the constants has lost them; it is sent them again."""
+        if reply.lacks != self.constants or reply.client not in self.holding:
+            return False
+        extra = self._log_fields("lacking", reply.client)
+        log.warning("%s lacks the adapter's constants: sent again", reply.client, extra=extra)
+        self.holding.discard(reply.client)
+        return True
 
     def _log_fields(
         self, event: str, client: str, kind: str = "", round: int | None = None

@@ -7,7 +7,7 @@ from there after an interruption. A file is never executed or unpickled.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,15 @@ from torch import Tensor
 from hanse import atomic_files
 from hanse.content_hash import content_hash
 from hanse.errors import UserError
-from hanse.federation.messages import FILE_NAME, MOST_FILES, PREPARE, Instruction, Request
+from hanse.federation.messages import (
+    FILE_NAME,
+    MOST_FILES,
+    PREPARE,
+    Instruction,
+    Request,
+    Update,
+    validate_update,
+)
 from hanse.tensors import json_text
 from hanse.tensors.named import Layout
 from hanse.tensors.serialization import MessageError, whole_number
@@ -69,9 +77,33 @@ class RunFiles:
         return {file.name: file.digest for file in self.files}
 
     @property
+    def paths(self) -> dict[str, Path]:
+        """The path of each file, by name."""
+        return {file.name: file.path for file in self.files}
+
+    @property
+    def chunks(self) -> int:
+        """The number of chunks of all files."""
+        return sum(-(-file.size // CHUNK) for file in self.files)
+
+    @property
     def layout(self) -> Layout:
         """The layout of a reply to `offer` or `part`."""
         return {HELD: torch.empty(len(self.files), dtype=torch.int64, device="meta")}
+
+    def held(self, update: Update) -> list[int]:
+        """How many bytes of each file a client has; raises MessageError for an odd reply."""
+        validate_update(update, self.layout)
+        held: list[int] = update.tensors[HELD].tolist()
+        for file, length in zip(self.files, held, strict=True):
+            if not 0 <= length <= file.size:
+                raise MessageError(f"it has {length:,} of {file.size:,} bytes of {file.name}")
+        return held
+
+    def missing(self, held: Sequence[int]) -> PreparedFile | None:
+        """The first file that a client lacks, or lacks a part of; None if it has all."""
+        pairs = zip(self.files, held, strict=True)
+        return next((file for file, length in pairs if length < file.size), None)
 
     def offer(self, round: int) -> Request:
         """The request that announces all files and asks which bytes of them the client has."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.federation.conversation import Conversation
+from hanse.federation.file_delivery import FileDelivery
 from hanse.federation.messages import (
     ClientProfile,
     Instruction,
@@ -53,6 +54,7 @@ class Inquiry:
             instruction,
             constants=state.constants.digest,
             given={} if name in state.holding else state.constants.tensors,
+            files=self.run.files.hashes,
         )
 
     def ask(
@@ -82,6 +84,7 @@ class Inquiry:
             self.server_state.holding,
             self.run.schedule.deadline,
             spare=spare,
+            supply=FileDelivery(self.run, self.context.round),
         )
         for reply, size in conversation.replies():
             conversation.count(size)

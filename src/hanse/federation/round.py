@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from hanse.federation import sums
 from hanse.federation.constants import Constants
 from hanse.federation.downloads import Downloads
+from hanse.federation.file_delivery import FileDelivery
 from hanse.federation.inquiry import Inquiry
 from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.algorithm import Algorithm
@@ -192,15 +193,19 @@ def open_round(
 ) -> RoundExchange:
     """The exchange with the clients of one round, in client order.
 
+    Each is first sent the run's files, if it lacks any. One that does not take them is left out.
+
     replies_awaited: the number of training replies to wait for; None: those of all clients.
     """
     context, algorithm = RoundContext(run.schedule.seed, round), run.method.algorithm
-    instructions = {}
-    for name, profile in profiles.items():
+    instructions, delivery = {}, FileDelivery(run, round)
+    with run.journal.ledger.time("round"):
+        supplied = delivery.deliver(list(profiles))
+    for name, profile in ((name, profiles[name]) for name in supplied):
         instruction = algorithm.instruction(server_state.algorithm_state, profile, context)
         if instruction is not None:
             instructions[name] = instruction
-    return RoundExchange(
+    exchange = RoundExchange(
         run,
         server_state,
         context,
@@ -208,3 +213,5 @@ def open_round(
         instructions,
         replies_awaited,
     )
+    exchange.inquiry.silent += delivery.silent
+    return exchange

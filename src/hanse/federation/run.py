@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from hanse.federation.files import RunFiles
 from hanse.federation.interfaces.algorithm import Server
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory, Scores
@@ -23,6 +24,8 @@ class Run:
 
     learner: makes the server's learner for a round, from the context and the optimizer's state of
         an algorithm that trains on the server.
+    files: those that clients are sent before they train; `rounds` makes or reads them.
+    holders: the clients that have them, as far as this process knows.
     scored: by split, the digest of the last scored model, and its scores by task.
     """
 
@@ -32,6 +35,8 @@ class Run:
     learner: Callable[[RoundContext, Memory], Learner]
     tasks: Mapping[str, Task]
     journal: Journal
+    files: RunFiles = field(default_factory=RunFiles)
+    holders: set[str] = field(default_factory=set)
     scored: dict[str, tuple[str, dict[str, Scores]]] = field(default_factory=dict)
 
     @cached_property
@@ -46,4 +51,5 @@ class Run:
     def server(self, round: int, clients: int, optimizer_state: Memory) -> Server:
         """The server of one round, as the algorithm's server half sees it."""
         context = RoundContext(self.schedule.seed, round)
-        return Server(self.learner(context, optimizer_state), clients, context)
+        learner = self.learner(context, optimizer_state)
+        return Server(learner, clients, context, self.files.paths)

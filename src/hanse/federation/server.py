@@ -9,8 +9,10 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from hanse.errors import UserError
+from hanse.federation import files
 from hanse.federation.client_sampling import sample, taking_part
 from hanse.federation.constants import FOLDER, ConstantStore
 from hanse.federation.evaluation import evaluate
@@ -71,10 +73,14 @@ def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:
     """The server's state before the first round."""
     optimizer_state: Memory = {}
     server = run.server(0, len(profiles), optimizer_state)
+    algorithm = run.method.algorithm
+    if run.method.sends_files:
+        run.files = files.prepare(run.journal.folder, partial(algorithm.prepare, server))
+        server.files = run.files.paths
     constants = server.learner.constants()
     _constant_store(run).keep(constants)
-    state = run.method.algorithm.init(server)
-    transform_states = run.method.init_transforms(layout(run.method.algorithm.model(state)))
+    state = algorithm.init(server)
+    transform_states = run.method.init_transforms(layout(algorithm.model(state)))
     return ServerState(state, transform_states, optimizer_state, {}, constants)
 
 
@@ -83,7 +89,9 @@ def _constant_store(run: Run) -> ConstantStore:
 
 
 def _restored(run: Run, checkpoint: Checkpoint) -> ServerState:
-    """The server's state at a checkpoint; its learner gets the same constants."""
+    """The server's state at a checkpoint; files and its learner's constants are the same again."""
+    if run.method.sends_files:
+        run.files = files.read(run.journal.folder)
     constants = _constant_store(run).read(checkpoint.constants)
     run.learner(RoundContext(run.schedule.seed), {}).put_constants(constants)
     return ServerState.restored(checkpoint, constants)
@@ -145,8 +153,8 @@ def _aggregated(
     sampled = sample(profiles, sampled_fraction, RoundContext(schedule.seed, round))
     replies_required = min(schedule.quorum, replies_awaited)
     while True:
-        exchange = open_round(run, round, server_state, sampled, replies_awaited)
         records_before = len(ledger.records)
+        exchange = open_round(run, round, server_state, sampled, replies_awaited)
         try:
             with ledger.time("round"):
                 aggregate = run.method.aggregator.aggregate(exchange)
@@ -160,7 +168,8 @@ def _aggregated(
             raise UserError(message)
         log.warning("%s The run is paused.", message)
         with ledger.time("round"), ledger.time("clients"):
-            if not run.transport.wait_for(list(exchange.instructions), required):
+            names = dict.fromkeys((*exchange.instructions, *exchange.inquiry.silent))
+            if not run.transport.wait_for(list(names), required):
                 raise UserError(message)
 
 

@@ -10,6 +10,9 @@ from hanse.journal.records import ClientRecord, Traffic
 from hanse.observability.requests import SIMULATED, request_id
 from hanse.tensors.serialization import Numbers
 
+# Kinds of requests that are the parts of one; a client's are joined in one record up to an error.
+PARTS = frozenset({"prepare"})
+
 
 class Ledger:
     """Requests and replies of the round in progress, and seconds by kind of work.
@@ -26,6 +29,11 @@ class Ledger:
 
     def sent(self, client: str, kind: str, size: int) -> None:
         """Note that a request of `size` bytes was sent to a client."""
+        index = self._last.get((client, kind))
+        if kind in PARTS and index is not None and not self.records[index].error:
+            record = self.records[index]
+            self.records[index] = replace(record, down=record.down + size)
+            return
         self._last[client, kind] = len(self.records)
         self.records.append(ClientRecord(0, client, kind, down=size, sent_at=time.time()))
 

@@ -20,6 +20,7 @@ TITLES = {
     Activity.EMBEDDING: "embedding texts",
     Activity.MEASURING_MACHINE: "measuring this machine",
     Activity.MEASURING_CLIENTS_PER_PASS: "measuring how many clients train best together",
+    Activity.SENDING_FILE: "sending files: {}",
     Activity.AGGREGATING: "combining the replies",
     Activity.SCORING: "scoring {}",
     Activity.GENERATING: "generating {}",
@@ -29,7 +30,12 @@ TITLES = {
     Activity.OPENING_TRACKER: "opening {}",
     Activity.CLOSING_TRACKER: "closing {}",
 }
-PHASES = {"train": "training", "agreed": "training", "evaluate": "evaluating"}  # by kind of request
+PHASES = {  # by kind of request
+    "prepare": "receiving files",
+    "train": "training",
+    "agreed": "training",
+    "evaluate": "evaluating",
+}
 
 
 def title(job: Job) -> str:

@@ -22,6 +22,7 @@ class Activity(Enum):
     EMBEDDING = auto()
     MEASURING_MACHINE = auto()
     MEASURING_CLIENTS_PER_PASS = auto()
+    SENDING_FILE = auto()
     AGGREGATING = auto()
     SCORING = auto()
     GENERATING = auto()
@@ -83,12 +84,13 @@ class ClientReplies:
 
 @dataclass(frozen=True)
 class Work:
-    """Any work but training and waiting."""
+    """Any work but training and waiting. unit: of `done` and `total`, where it is not plain."""
 
     activity: Activity
     subject: str = ""
     done: int = 0
     total: int = 0
+    unit: str = ""
 
     @property
     def identity(self) -> tuple[object, ...]:

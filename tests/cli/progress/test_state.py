@@ -154,3 +154,8 @@ def test_a_line_says_where_it_is() -> None:
     assert line.endswith("left")
     assert phrases.line(_state(), 3.0).startswith("working (3")
     assert "1,234 tokens/s" in phrases.numbers(_state(*told))
+
+
+def test_a_count_has_its_unit() -> None:
+    assert phrases.count(Work(Activity.SENDING_FILE, "a to b", 40, 1200, "MB")) == "40 of 1,200 MB"
+    assert phrases.count(Work(Activity.SCORING, "test", 1, 2)) == "1 of 2"

@@ -73,7 +73,8 @@ def _show_traffic(preview: "estimate.Preview") -> None:
         amounts = f"{phase}{down} bytes down and {up} bytes up in each round"
         console.print(f"a client   {amounts}", soft_wrap=True)
     if preview.once:
-        console.print(f"           {preview.once:,} bytes more down the first time: what is frozen")
+        amount = f"{preview.once:,} bytes more down the first time"
+        console.print(f"           {amount}: what does not change in training")
     share = preview.clients_a_round / len(preview.traffic["train"])
     sizes = [size for clients in preview.traffic.values() for size in clients.values()]
     usual = round(share * sum(size.down + size.up for size in sizes))

@@ -2,7 +2,7 @@
 
 from hanse.cli.progress.state import ProgressState
 from hanse.observability import step_text
-from hanse.observability.steps import ClientReplies, Job, Rounds, Runs, Training
+from hanse.observability.steps import ClientReplies, Job, Rounds, Runs, Training, Work
 from hanse.reports import formatting
 
 CLOSE = 60.0  # seconds; more time than this is rounded more coarsely
@@ -10,7 +10,8 @@ CLOSE = 60.0  # seconds; more time than this is rounded more coarsely
 
 def count(step: ClientReplies | Job) -> str:
     """Units of a work that are done; empty if the total is not known."""
-    return f"{step.done:,} of {step.total:,}" if step.total else ""
+    unit = f" {step.unit}" if isinstance(step, Work) and step.unit else ""
+    return f"{step.done:,} of {step.total:,}{unit}" if step.total else ""
 
 
 def present(step: Runs | Rounds) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import hanse
 from hanse.deployment.envelopes import HELLO, BadEnvelopeError, Envelope, SiloReply
 from hanse.deployment.silo.enforcement import WITHHELD, note, rounded
+from hanse.deployment.silo.file_limits import GB
 from hanse.deployment.silo.guard import Guard
 from hanse.deployment.silo.job import JobRefusedError, RowCounts
 from hanse.deployment.silo.settings import SiloSettings
@@ -26,7 +27,9 @@ from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment
 from hanse.federation.client import ClientEndpoint, respond
 from hanse.federation.client_memory import LostMemory
-from hanse.federation.messages import Reply, Request
+from hanse.federation.file_store import FileStore
+from hanse.federation.files import FOLDER
+from hanse.federation.messages import PREPARE, Reply, Request
 from hanse.federation.releases import ReleaseLog
 from hanse.learners.models.precision import compute_modes_from_json
 from hanse.observability.memory import peak_memory
@@ -69,6 +72,8 @@ class ActiveRun:
         if reply.error:  # is not kept, since the next try may succeed
             extra = log_fields("refused", current_request())
             log.warning("round %d: no %s: %s", reply.round, reply.kind, reply.error, extra=extra)
+            return data
+        if reply.kind == PREPARE:  # as often as a file has chunks; the file on disk is the record
             return data
         self.last = digest, data
         took = time.perf_counter() - start
@@ -258,6 +263,7 @@ def _endpoint(
         endpoint,
         profile=replace(endpoint.profile, examples=examples),
         release_log=ReleaseLog(memories / silo.name, silo.state, envelope.run, private=True),
+        files=FileStore(silo.state / FOLDER, most=round(silo.policy.max_file_gb * GB)),
     ), counts
 
 

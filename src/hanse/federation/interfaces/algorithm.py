@@ -6,6 +6,7 @@ between them. The defaults keep simple algorithms short: FedAvg overrides two me
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from hanse.federation.interfaces.declarations import EVERYTHING, Difference, withdraw
@@ -21,7 +22,7 @@ __all__ = ["Algorithm", "Client", "Server"]
 class Algorithm(ABC):
     """A federated learning algorithm: a frozen dataclass whose fields are its settings.
 
-    Server half: init, instruction, update_layout, step, model, shared, and combine for an
+    Server half: prepare, init, instruction, update_layout, step, model, shared, and combine for an
     algorithm that needs each update.
     Client half: train, personalized.
     """
@@ -51,6 +52,10 @@ class Algorithm(ABC):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         withdraw(cls, "needs", EVERYTHING, "step", "combine")
+
+    def prepare(self, server: Server, folder: Path) -> Mapping[str, Path]:
+        """Write the files that every client is sent once, by name; called before `init`."""
+        return {}
 
     def init(self, server: Server) -> State:
         """The state before the first round."""

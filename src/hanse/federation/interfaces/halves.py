@@ -1,6 +1,8 @@
 """What the client half and the server half of an algorithm may use."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hanse.federation.interfaces.learner import Learner
@@ -16,6 +18,7 @@ class Client:
 
     identity: its signing key and the other clients' public keys, for an aggregator that declares
         that it needs them; else None.
+    files: those of the server's `prepare`, by name.
     """
 
     profile: ClientProfile
@@ -24,12 +27,14 @@ class Client:
     session: dict[str, Any]
     context: RoundContext
     identity: Identity | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass
 class Server:
-    """The server of one round."""
+    """The server of one round. files: those of its `prepare`, by name."""
 
     learner: Learner
     num_clients: int
     context: RoundContext
+    files: Mapping[str, Path] = field(default_factory=dict)

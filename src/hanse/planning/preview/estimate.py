@@ -21,7 +21,7 @@ from hanse.observability.memory import available_memory, peak_memory
 from hanse.planning.preview import data_formats, row_lengths
 from hanse.planning.preview.row_lengths import Lengths
 from hanse.planning.preview.scoring_time import scoring_seconds
-from hanse.planning.preview.traffic import Phases, constants_size, round_traffic
+from hanse.planning.preview.traffic import Phases, constants_size, files_size, round_traffic
 from hanse.planning.preview.training_time import probe_clients, training_seconds
 from hanse.randomness import RoundContext
 from hanse.simulation.in_process import in_process
@@ -38,7 +38,7 @@ class Preview:
     trained: int  # parameters
     total: int  # parameters of the base model
     traffic: Phases  # bytes of a round, by kind of request and client
-    once: int  # bytes more of the first request to a client: the adapter's constants
+    once: int  # bytes more down to a client before its first round: constants and files
     clients: int
     clients_a_round: int
     seconds: float  # of the whole run, after the model is loaded
@@ -67,14 +67,15 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
     profiles = {profile.name: profile for profile in simulation.profiles}
     exchange = open_round(run, 1, start(run, profiles), profiles)
     sampled = sample(profiles, settings.fraction_train, RoundContext(settings.seed, 1))
-    once = constants_size(exchange)
-    if once:  # the clients here find the constants in the server's own folder
+    once = constants_size(exchange) + files_size(run.journal.ledger.take(1)[0])
+    memories = folder / "clients"  # where the clients have the files
+    probes = probe_clients(simulation, exchange, memories)
+    if exchange.constants.digest:  # a probe has kept them for all clients
         exchange.server_state.holding.update(profiles)
-    probes = probe_clients(simulation, exchange, folder)
     training = training_seconds(simulation, probes, settings.rounds * len(sampled) / len(profiles))
     updates = {name: probe.update for name, probe in probes.items()}
     begin = time.perf_counter()
-    traffic = round_traffic(simulation, exchange, updates, sampled, folder)
+    traffic = round_traffic(simulation, exchange, updates, sampled, memories)
     phases = time.perf_counter() - begin if run.method.aggregator.has_phases else 0.0
     return Preview(
         readings=data_formats.readings(settings),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hanse.experiment.assembly.assemble import Simulation
-from hanse.federation.messages import Reply, Update
+from hanse.federation.messages import PREPARE, Reply, Update
 from hanse.federation.round import RoundExchange
 from hanse.journal.records import ClientRecord
 from hanse.planning.preview import rehearsal
@@ -68,6 +68,11 @@ def constants_size(exchange: RoundExchange) -> int:
         return 0
     request = exchange.encoded("train", next(iter(exchange.instructions)))
     return len(request.pack()) - len(replace(request, given={}).pack())
+
+
+def files_size(records: Iterable[ClientRecord]) -> int:
+    """The bytes down to a client that was sent all files; the other clients here share them."""
+    return max((record.down for record in records if record.kind == PREPARE), default=0)
 
 
 def _form(exchange: RoundExchange, name: str, update: Update) -> Hashable:
