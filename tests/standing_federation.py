@@ -26,6 +26,7 @@ THREE = SILOS[:3]
 PARTS = Path(__file__).parent / "parts"
 # Parts from outside the package that the silos allow, by the setting of their policy.
 OUTSIDE = {
+    "algorithms": ["layout_plan.py:LayoutPlan", "logit_distillation.py:LogitDistillation"],
     "aggregators": ["secure_sum.py:SecureSum"],
 }
 
@@ -79,7 +80,8 @@ class StandingFederation:
         theirs.close()
         for name in THREE:
             words = ["--status-port", str(self.status_ports[name])]
-            parts.silo(name, words, policy=allowed())
+            rows = {"path": str(parts.data), "public": str(parts.data)}
+            parts.silo(name, words, data=rows, policy=allowed())
 
     def begin(self, experiment: Path, folder: Path, *words: str) -> None:
         """Let the server run an experiment of three clients in a folder."""

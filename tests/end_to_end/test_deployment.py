@@ -41,7 +41,19 @@ def test_deployed_run_ends_in_the_adapter_of_the_simulated_one(
 
 
 # Parts from outside the package, and settings with which they are tried.
-STRAINS = {
+STRAINS: dict[str, list[str]] = {
+    "a plan of other matrices and ranks for each client": [
+        f"algorithm={PARTS}/layout_plan.py:LayoutPlan",
+        "adapter={lora: {r: 4, target_modules: [q_proj, v_proj, up_proj]}}",
+        "clients={silo-1: {adapter: {lora: {target_modules: [q_proj], r: 2, lora_alpha: 8}}}, "
+        "silo-2: {adapter: {lora: {rank_pattern: {q_proj: 1, layers.1.mlp.up_proj: 3}}}}, "
+        "silo-3: {adapter: {lora: {layers_to_transform: [1], target_modules: [v_proj, up_proj]}}}}",
+    ],
+    "distillation by logits on public rows": [
+        f"algorithm={PARTS}/logit_distillation.py:LogitDistillation",
+        "objective=classify",
+        "data.public={data}",
+    ],
     "secure sums of tensors and numbers": [
         f"aggregator={PARTS}/secure_sum.py:SecureSum",
         *("algorithm=fednova", "train.optim=sgd", "train.momentum=0"),
@@ -53,7 +65,10 @@ STRAINS = {
 def test_deployed_toy_ends_in_the_adapter_of_the_simulated_one(
     standing: StandingFederation, experiment_file: Path, tmp_path: Path, strain: str
 ) -> None:
-    own = [*STRAINS[strain], "rounds=2"]
+    own = [
+        *(word.replace("{data}", str(standing.parts.data)) for word in STRAINS[strain]),
+        "rounds=2",
+    ]
     expected = simulated(experiment_file, tmp_path / "simulated", *own, "num_clients=3")
     standing.begin(experiment_file, tmp_path / "deployed", *own)
     standing.done()

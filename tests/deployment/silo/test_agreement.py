@@ -231,6 +231,8 @@ def test_the_job_is_covered_and_a_clients_own_notes_are_not() -> None:
         REQUEST, last_counted_round=3, aggregator_note=Instruction({"mask": torch.ones(1)})
     )
     assert sent(noted, JOB) == sent(REQUEST, JOB)
+    coded = {**REQUEST.transform_states, "upload.1": {}}  # a codec without state, which others lack
+    assert sent(replace(REQUEST, transform_states=coded), JOB) == sent(REQUEST, JOB)
 
 
 def test_strangers_and_old_statements_do_not_count(tmp_path: Path) -> None:

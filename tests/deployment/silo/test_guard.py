@@ -22,6 +22,7 @@ from hanse.learners.models.model_hash import hash_of
 from hanse.security import kits, members
 from hanse.security.kits import ServerKit, SiloKit
 from hanse.security.signatures import Outbox
+from samples import ROOT
 
 TEMPLATE = r'template: "Review: {text}\nSentiment:"'  # what the experiment has, too
 
@@ -179,6 +180,26 @@ def test_a_silo_that_knows_others_states_before_it_trains(world: World) -> None:
 def test_a_silo_that_must_agree_and_knows_nobody_refuses(world: World, word: str) -> None:
     with pytest.raises(JobRefusedError, match=r"run `hanse kit trust members.pub`"):
         accept(world.gate(f"{{agreement: {word}}}"), world.job())
+
+
+def test_silos_cannot_agree_on_tensors_of_their_own_layouts(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    part = ROOT / "tests" / "parts" / "layout_plan.py"
+    world.trust()
+    world.told["algorithm"] = {f"{part}:LayoutPlan": {}}
+    code = {"layout_plan.py:LayoutPlan": sha256(part.read_bytes()).hexdigest()}
+    for word in ("auto", "require"):
+        gate = world.gate(f"{{algorithms: ['{part}:LayoutPlan'], agreement: {word}}}")
+        job = gate.check_job(world.job(), code=code)
+        if word == "auto":
+            gate.accept(job, RowCounts(100, 0))
+            reply = gate.answer(world.request(), world.respond)
+            assert reply is not None and Reply.parse(reply).update.numbers == {"loss": 1.0}
+            assert "tensors of its own layout, which no two can compare" in caplog.text
+        else:
+            with pytest.raises(JobRefusedError, match=r"set policy\.agreement to auto or never"):
+                gate.accept(job, RowCounts(100, 0))
 
 
 def test_a_rule_that_needs_keys_of_silos_is_refused_without_them(

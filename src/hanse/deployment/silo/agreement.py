@@ -51,7 +51,9 @@ class Sent(NamedTuple):
 
 def sent(request: Request, job: str) -> Sent:
     """The digests of what is the same for all clients of one rank; job: the experiment's text."""
-    groups: Groups = {"instruction": request.instruction.tensors, **request.transform_states}
+    # A codec without state adds an empty group, which silos with other codecs do not have.
+    states = {place: state for place, state in request.transform_states.items() if state}
+    groups: Groups = {"instruction": request.instruction.tensors, **states}
     tensors_of = sorted(groups.items())
     described = [(group, *tensor) for group, tensors in tensors_of for tensor in shapes(tensors)]
     layout = hashlib.sha256(json.dumps(described).encode()).hexdigest()

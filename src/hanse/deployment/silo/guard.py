@@ -1,5 +1,6 @@
 """The guard of a silo: every job, request and reply passes its policy and the agreement here."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,11 +12,13 @@ from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment import loading
 from hanse.experiment.part_kinds import spec_name
-from hanse.experiment.schema import build_aggregator
+from hanse.experiment.schema import build_aggregator, build_algorithm
 from hanse.federation.messages import AGREED, PREPARE, Reply, Request
 from hanse.learners.models.model_hash import hash_of
 from hanse.security.kits import SiloKit
 from hanse.tensors.serialization import MessageError
+
+log = logging.getLogger(__name__)
 
 Respond = Callable[[bytes], bytes]
 
@@ -78,7 +81,7 @@ class Guard:
         Raises JobRefusedError, after logging it, if the policy does not allow it.
         """
         self.enforcer.check_rows(job, rows)
-        self._agreement = self._agreement_member(job.text)
+        self._agreement = self._agreement_member(job)
         self._job = job
 
     def answer(self, message: bytes, respond: Respond) -> bytes | None:
@@ -143,7 +146,7 @@ class Guard:
                 "and `model` in its silo.yaml names the right one."
             ) from None
 
-    def _agreement_member(self, text: str) -> AgreementMember | None:
+    def _agreement_member(self, job: Job) -> AgreementMember | None:
         """This silo's part in the agreement; None if the policy wants none."""
         setting, kit = self.silo.policy.agreement, self.kit
         if setting == "never" or (setting == "auto" and (kit is None or not kit.silos)):
@@ -153,11 +156,24 @@ class Guard:
                 f"{self.silo.name} trains only if other silos say that they were sent the same, "
                 "and its kit knows none of them; there, run `hanse kit trust members.pub`."
             )
+        if build_algorithm(job.experiment).clients_may_differ == "layout":
+            self._refuse_unless_auto(setting, spec_name(job.experiment.algorithm))
+            return None
         return AgreementMember(
             kit.identity,
             self.run,
-            text,
+            job.text,
             self.silo.policy.min_cohort - 1,
             self.enforcer.file("stated"),
             self.enforcer.refused,
         )
+
+    def _refuse_unless_auto(self, setting: str, algorithm: str) -> None:
+        """Raise JobRefusedError if silos must agree on what is not the same for any two of them."""
+        reason = f"{algorithm} sends each silo tensors of its own layout, which no two can compare"
+        if setting != "auto":
+            raise self.enforcer.refused(
+                f"{self.silo.name} trains only if other silos say that they were sent the same, "
+                f"but {reason}; let its owner set policy.agreement to auto or never."
+            )
+        log.warning("silos do not agree on their requests in this run: %s", reason)

@@ -61,7 +61,8 @@ class Policy(SettingsModel):
     min_cohort: fewest silos of a round, this one included.
     agreement: whether silos must agree on their requests before this one trains. require: they
         must, and the silo does not join if its kit knows no others (`always` is the former word for
-        it). auto: they must if its kit knows others; if not, the silo logs so at its start.
+        it). auto: they must if its kit knows others, unless the algorithm sends each silo
+        tensors of its own layout; if not, the silo logs so.
     privacy: the least differential privacy.
     metrics: the numbers that may leave the silo, as names or patterns such as *_seconds; others
         are dropped. None: what training reports, and what the allowed tasks report.
