@@ -27,7 +27,7 @@ PARTS = Path(__file__).parent / "parts"
 # Parts from outside the package that the silos allow, by the setting of their policy.
 OUTSIDE = {
     "algorithms": ["layout_plan.py:LayoutPlan", "logit_distillation.py:LogitDistillation"],
-    "aggregators": ["secure_sum.py:SecureSum"],
+    "aggregators": ["secure_sum.py:SecureSum", "signed_greetings.py:SignedGreetings"],
 }
 
 

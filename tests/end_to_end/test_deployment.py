@@ -54,6 +54,9 @@ STRAINS: dict[str, list[str]] = {
         "objective=classify",
         "data.public={data}",
     ],
+    "signatures of clients for each other": [
+        f"aggregator={PARTS}/signed_greetings.py:SignedGreetings"
+    ],
     "secure sums of tensors and numbers": [
         f"aggregator={PARTS}/secure_sum.py:SecureSum",
         *("algorithm=fednova", "train.optim=sgd", "train.momentum=0"),

@@ -1,9 +1,13 @@
 """Client halves sign for each other with their identities, if their rule declares it."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
+from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
 from hanse.federation.aggregators.mean import Mean
@@ -11,11 +15,14 @@ from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.aggregator import Exchange
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.results import Aggregate
-from hanse.federation.messages import Instruction, Update
+from hanse.federation.interfaces.transport import Transport
+from hanse.federation.messages import ClientProfile, Instruction, Request, Update
 from hanse.security.identity import Identity
 from hanse.simulation.in_process import in_process
 from hanse.tensors.named import Layout
-from toys import federate, silos
+from parts.signed_greetings import SignedGreetings
+from samples import ROOT, Outcome
+from toys import federate, same, silos
 
 Seen = list[Identity | None]
 
@@ -61,6 +68,50 @@ def test_a_rule_gets_identities_only_if_it_declares_that(tmp_path: Path) -> None
             for peer in first:
                 if peer is not None and peer is not one:
                     peer.peers[one.name].verify(one.key.sign(b"a"), b"a")
+
+
+class Forger(Transport):
+    """A network in which the greetings of some clients are replaced by that of the first."""
+
+    def __init__(self, inner: Transport, forged: tuple[str, ...]) -> None:
+        self.inner, self.forged = inner, forged
+
+    def profiles(self) -> list[ClientProfile]:
+        return self.inner.profiles()
+
+    def send(self, client: str, message: bytes) -> None:
+        request = Request.parse(message)
+        greetings = dict(request.instruction.tensors)
+        if request.kind == "verify" and client in self.forged:
+            greetings = dict.fromkeys(greetings, next(iter(greetings.values())))
+        changed = replace(request.instruction, tensors=greetings)
+        self.inner.send(client, replace(request, instruction=changed).pack())
+
+    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+        return self.inner.receive(timeout)
+
+
+def test_clients_verify_what_others_have_signed(tmp_path: Path) -> None:
+    rule = SignedGreetings()
+    plain = federate(FedAvg(), silos(3), tmp_path / "plain")
+    signed = federate(FedAvg(), silos(3), tmp_path / "signed", aggregator=rule)
+    assert same(signed.server_state, plain.server_state)
+    with pytest.raises(UserError, match="c1 has not signed its greeting"):
+        federate(
+            FedAvg(),
+            silos(3),
+            tmp_path / "forged",
+            aggregator=rule,
+            network=lambda inner: Forger(inner, ("c2",)),
+        )
+
+
+def test_identities_are_there_in_the_check_of_a_run(
+    hanse: Callable[..., Outcome], experiment_file: Path
+) -> None:
+    rule = f"aggregator={ROOT}/tests/parts/signed_greetings.py:SignedGreetings"
+    done = hanse("check", experiment_file, rule, "rounds=1")
+    assert done.code == 0, done.err
 
 
 def test_simulated_clients_know_each_other(experiment_file: Path, tmp_path: Path) -> None:

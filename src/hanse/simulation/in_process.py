@@ -12,7 +12,6 @@ from hanse.federation.client import ClientEndpoint, respond
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile
 from hanse.learners.batched_clients.train import train
-from hanse.security.identity import simulated
 from hanse.simulation.rendezvous import Rendezvous
 
 
@@ -70,11 +69,10 @@ def in_process(simulation: Simulation, folder: Path) -> InProcess:
     size = simulation.experiment.clients_per_pass
     rendezvous = None if size == "off" else Rendezvous(train)
     together = rendezvous.meet if rendezvous else None
-    seed, names = simulation.experiment.seed, simulation.clients.keys()
 
     def endpoint(name: str) -> ClientEndpoint:
-        known = simulation.endpoint(folder / "clients", name, together=together)
-        return replace(known, identity=simulated(seed, name, names))
+        client = simulation.endpoint(folder / "clients", name, together=together)
+        return replace(client, identity=simulation.identity(name))
 
     number = size if isinstance(size, int) else 1
     return InProcess(simulation.profiles, endpoint, rendezvous, number)

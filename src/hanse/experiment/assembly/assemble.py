@@ -31,6 +31,7 @@ from hanse.learners.batched_clients.train import train
 from hanse.learners.models.label_outputs import listed
 from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.randomness import RoundContext
+from hanse.security.identity import Identity, simulated
 from hanse.tensors.named import Tensors
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,10 @@ class Simulation:
 
         schedule = _schedule(self.experiment, transport.remote)
         return Run(schedule, self.method, transport, learner, self.tasks, journal)
+
+    def identity(self, name: str) -> Identity:
+        """The keys of a client of a simulation; a deployed one has those of its kit."""
+        return simulated(self.experiment.seed, name, self.clients.keys())
 
     def endpoint(
         self,

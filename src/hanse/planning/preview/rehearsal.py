@@ -38,7 +38,8 @@ def prepare(
     def endpoint(name: str) -> ClientEndpoint:
         client = simulation.endpoint(folder, name)
         algorithm = _without_training(client.method.algorithm, updates[name])
-        return replace(client, method=replace(client.method, algorithm=algorithm))
+        method = replace(client.method, algorithm=algorithm)
+        return replace(client, method=method, identity=simulation.identity(name))
 
     profiles = {name: exchange.profiles[name] for name in clients}
     return replace(
