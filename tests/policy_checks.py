@@ -1,13 +1,9 @@
 """All checks of a silo's policy on a job, one after the other, as the guard makes them."""
 
-from hanse.deployment.silo.enforcement import (
-    PolicyEnforcer,
-    model_refusals,
-    row_refusals,
-    settings_refusals,
-)
+from hanse.deployment.silo.enforcement import PolicyEnforcer
 from hanse.deployment.silo.job import Job, RowCounts
 from hanse.deployment.silo.policy import Policy
+from hanse.deployment.silo.refusals import model_refusals, row_refusals, settings_refusals
 
 
 def refusals(policy: Policy, job: Job, model_hash: str | None, rows: RowCounts) -> list[str]:

@@ -1,8 +1,8 @@
 """The answer of a silo to an experiment, before any server sends it."""
 
 from hanse.deployment.server.job_text import job_text
-from hanse.deployment.silo.enforcement import refusal, settings_refusals
 from hanse.deployment.silo.job import received
+from hanse.deployment.silo.refusals import refusal, settings_refusals
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment.assembly.resources import Resources, outputs

@@ -124,7 +124,7 @@ def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
 
 
 def _take_files(endpoint: ClientEndpoint, request: Request) -> Update:
-    if not endpoint.method.sends_files:
+    if not files.sends_files(endpoint.method.algorithm):
         raise UserError("the server offers files, and the algorithm of this run has none.")
     return endpoint.file_store.take(request)
 

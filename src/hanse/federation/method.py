@@ -40,11 +40,6 @@ class Method:
         algorithm, aggregator = copy(self.algorithm), copy(self.aggregator)
         return Method(algorithm, aggregator, self.of(client).for_client())
 
-    @property
-    def sends_files(self) -> bool:
-        """True if the algorithm overrides `prepare`."""
-        return type(self.algorithm).prepare is not Algorithm.prepare
-
     def init_transforms(self, layout: Layout) -> dict[str, Tensors]:
         """The state of every transform before the first round; layout: the model's."""
         states: dict[str, Tensors] = {}

@@ -74,7 +74,7 @@ def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:
     optimizer_state: Memory = {}
     server = run.server(0, len(profiles), optimizer_state)
     algorithm = run.method.algorithm
-    if run.method.sends_files:
+    if files.sends_files(algorithm):
         run.files = files.prepare(run.journal.folder, partial(algorithm.prepare, server))
         server.files = run.files.paths
     constants = server.learner.constants()
@@ -90,7 +90,7 @@ def _constant_store(run: Run) -> ConstantStore:
 
 def _restored(run: Run, checkpoint: Checkpoint) -> ServerState:
     """The server's state at a checkpoint; files and its learner's constants are the same again."""
-    if run.method.sends_files:
+    if files.sends_files(run.method.algorithm):
         run.files = files.read(run.journal.folder)
     constants = _constant_store(run).read(checkpoint.constants)
     run.learner(RoundContext(run.schedule.seed), {}).put_constants(constants)

@@ -13,8 +13,9 @@ from hanse.deployment.envelopes import Envelope, SiloReply
 from hanse.deployment.silo.agreement import sent
 from hanse.deployment.silo.enforcement import PolicyEnforcer
 from hanse.deployment.silo.file_limits import admit_files
-from hanse.deployment.silo.job import JobRefusedError
+from hanse.deployment.silo.job import Job, JobRefusedError
 from hanse.deployment.silo.policy import Policy
+from hanse.deployment.silo.refusals import settings_refusals
 from hanse.deployment.silo.settings import Rows, SiloSettings
 from hanse.deployment.silo.worker import SiloWorker
 from hanse.experiment.assembly.assemble import simulate
@@ -144,7 +145,19 @@ def test_a_silo_without_room_for_files_says_so(
     experiment_file: Path, review_file: Path, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
-    journal = deliver(experiment_file, tmp_path / "run", review_file, state, max_file_gb=0.0)
+    journal = deliver(experiment_file, tmp_path / "run", review_file, state, max_file_gb=1e-6)
     [record] = journal.ledger.records
-    assert "its policy has max_file_gb 0." in record.error
+    assert "its policy has max_file_gb 1e-06." in record.error
     assert not (state / "files").exists()
+
+
+def test_a_silo_that_takes_no_files_refuses_the_job(experiment_file: Path) -> None:
+    trusted_code.grant(ROOT / "tests" / "parts" / "owner_emulator.py", lasting=False)
+    for words, policy, expected in (
+        ([f"algorithm={PART}"], Policy(algorithms=(PART,), max_file_gb=0), True),
+        ([f"algorithm={PART}"], Policy(algorithms=(PART,)), False),
+        ([], Policy(max_file_gb=0), False),
+    ):
+        job = Job(load(experiment_file, words), ("silo-1",), cohort=3, text="")
+        reasons = "; ".join(settings_refusals(policy, job))
+        assert ("sends files, and by policy.max_file_gb none are taken" in reasons) == expected

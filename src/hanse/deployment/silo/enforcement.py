@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,13 @@ from hanse import atomic_files
 from hanse.deployment.silo.activity import Activity, prune
 from hanse.deployment.silo.job import Job, JobRefusedError, RowCounts
 from hanse.deployment.silo.policy import Policy
+from hanse.deployment.silo.refusals import (
+    model_refusals,
+    refusal,
+    row_refusals,
+    settings_refusals,
+)
 from hanse.errors import UserError
-from hanse.experiment.part_kinds import AGGREGATOR, ALGORITHM, OBJECTIVE, spec_name
-from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.messages import AGREED, PREPARE, Instruction, Reply, Request, Update
 from hanse.journal import record_files
 from hanse.journal.records import RefusalRecord
@@ -178,109 +182,9 @@ def rounded(count: float, step: int) -> int:
     return max(step, step * round(count / step))
 
 
-def above(count: int, step: int) -> int:
-    """Round a count up, so that neither a limit nor a message reveals the exact one."""
-    return step * -(-count // step)
-
-
-def refusal(name: str, reasons: Iterable[str]) -> str:
-    """The sentence with which a silo refuses a job for all these reasons; "" without any."""
-    text = "; ".join(reasons)
-    return f"{name} refuses this job: {text}." if text else ""
-
-
-def settings_refusals(policy: Policy, job: Job) -> Iterator[str]:
-    """The reasons of a policy against the settings of a job."""
-    yield from _parts(policy, job.experiment)
-    yield from _work(policy, job.experiment, 0)
-    if job.cohort < policy.min_cohort:
-        yield f"{job.cohort} silos train in a round, and it asks for {policy.min_cohort}"
-    wanted = {key: value for key, value in policy.privacy if value is not None}
-    if wanted:
-        figures = ", ".join(f"{key} ≤ {value:g}" for key, value in wanted.items())
-        yield f"it asks for differential privacy ({figures}), and the job has none"
-
-
 def leaving(policy: Policy, update: Update) -> dict[str, float]:
     """The numbers of an update that may leave the silo."""
     return {name: value for name, value in update.numbers.items() if policy.allows_number(name)}
-
-
-def model_refusals(policy: Policy, experiment: Experiment, model_hash: str | None) -> Iterator[str]:
-    """The reasons of a policy against a base model. model_hash: None if it is not here."""
-    name = experiment.model.model_name_or_path
-    if model_hash is None:
-        yield f"the base model {name!r:.80} is not on its machine"
-    elif policy.models and model_hash not in policy.models:
-        yield f"the base model {name!r:.80} has the hash {model_hash}, which it does not allow"
-
-
-def _parts(policy: Policy, experiment: Experiment) -> Iterator[str]:
-    """Reasons against parts; parts from outside the package were checked when the job was read."""
-    for kind in (ALGORITHM, AGGREGATOR, OBJECTIVE):
-        allowed = getattr(policy, str(kind.policy))
-        for name in map(spec_name, kind.specs(experiment)):
-            if allowed is not None and name not in allowed:
-                yield f"the {kind.setting} {name} is not among {', '.join(allowed)}"
-    for name in build_algorithm(experiment).numbers:
-        if not policy.allows_number(name):
-            yield (
-                f"the algorithm {spec_name(experiment.algorithm)} needs the number {name} of each "
-                "update, which policy.metrics does not let leave"
-            )
-    for name in _adapters(experiment):
-        if name == "from" and "from" not in (policy.adapters or ()):
-            yield "the adapter is to go on from a folder of this machine that the server names"
-        elif policy.adapters is not None and name not in policy.adapters:
-            yield f"the adapter {name} is not among {', '.join(policy.adapters)}"
-    tasks = build_tasks(experiment)
-    names = map(spec_name, experiment.evaluation.tasks or tasks)
-    for name, task in zip(names, tasks.values(), strict=True):
-        if not task.test_only and name not in policy.tasks:
-            yield f"the task {name} is not among {', '.join(policy.tasks) or 'those allowed'}"
-
-
-def row_refusals(policy: Policy, experiment: Experiment, rows: RowCounts) -> Iterator[str]:
-    """Reasons against too much work, and against so few rows that a result reveals single ones."""
-    yield from _work(policy, experiment, above(rows.train, policy.count_rounding))
-    least = policy.min_examples
-    if rows.train < least:
-        yield f"it would train on fewer rows than policy.min_examples, which is {least}"
-    if experiment.evaluation.clients and 0 < rows.held_out < least:
-        yield (
-            f"it would score fewer held-out rows than policy.min_examples, which is {least}; "
-            "set evaluation.clients: false, or a larger data.client_test"
-        )
-
-
-def _work(policy: Policy, experiment: Experiment, examples: int) -> Iterator[str]:
-    """Reasons against too much work. examples: of this silo; 0 before its rows are counted."""
-    for what, asked, most in (
-        ("steps in a round", experiment.train.steps(examples), policy.max_steps),
-        ("examples in a round", experiment.train.examples_per_round(examples), policy.max_examples),
-        (
-            "examples in a batch",
-            experiment.train.per_device_train_batch_size,
-            policy.max_batch_size,
-        ),
-        ("examples in a batch of a task", _widest(experiment), policy.max_batch_size),
-        ("rounds", experiment.rounds, policy.max_rounds),
-    ):
-        if asked > most:
-            yield f"it has {asked:,} {what}, more than {most:,}"
-
-
-def _widest(experiment: Experiment) -> int:
-    """The largest batch in which a task scores this silo's rows; 0 if none does."""
-    tasks = build_tasks(experiment).values() if experiment.evaluation.clients else ()
-    return max((getattr(task, "batch_size", 1) for task in tasks if not task.test_only), default=0)
-
-
-def _adapters(experiment: Experiment) -> list[str]:
-    kinds = [
-        key for key in type(experiment.adapter).model_fields if getattr(experiment.adapter, key)
-    ]
-    return ["from" if key == "source" else key for key in kinds]
 
 
 def _read_requests(file: Path) -> dict[str, list[str]]:
