@@ -346,7 +346,9 @@ def federate(
         profile, learner = profiles[name], learners[name]
         parts = method.for_client(name)
         identity = simulated(seed, name, learners)
-        return ClientEndpoint(profile, learner, parts, tasks, store, seed, identity=identity)
+        return ClientEndpoint(
+            profile, learner, parts, tasks, store, seed, identity=identity, rounds=rounds
+        )
 
     transport = network(InProcess(list(profiles.values()), endpoint))
     journal = Journal(folder) if folder.exists() else Journal.create(folder, "")

@@ -45,6 +45,7 @@ class ClientEndpoint:
     learner: makes the learner for one request, from the context and the optimizer's state, which
         the learner may change.
     files: the files of all runs on this machine; None: those of this run, beside its memory.
+    rounds: the number of rounds of the run; 0: not known.
     """
 
     profile: ClientProfile
@@ -57,6 +58,7 @@ class ClientEndpoint:
     identity: Identity | None = None
     release_log: ReleaseLog | None = None
     files: FileStore | None = None
+    rounds: int = 0
 
     @property
     def releases(self) -> ReleaseLog:
@@ -131,7 +133,8 @@ def _take_files(endpoint: ClientEndpoint, request: Request) -> Update:
 
 def _client(endpoint: ClientEndpoint, request: Request, memory: dict[str, Memory]) -> Client:
     """The client of a request, with its part of the memory and the adapter's constants."""
-    context = RoundContext(endpoint.seed, request.round, endpoint.profile.name)
+    name, rounds = endpoint.profile.name, endpoint.rounds
+    context = RoundContext(endpoint.seed, request.round, name, rounds)
     learner = endpoint.learner(context, memory.setdefault(OPTIMIZER, {}))
     _put_constants(endpoint, learner, request)
     algorithm_memory = memory.setdefault(ALGORITHM, {})

@@ -8,7 +8,6 @@ from hanse.federation.round import RoundExchange, open_round
 from hanse.federation.run import Run
 from hanse.federation.server_state import ServerState
 from hanse.journal.records import Evaluation, Metrics, RoundScores
-from hanse.randomness import RoundContext
 from hanse.tensors.named import digest
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ def evaluate(
 
 def _split_scores(run: Run, round: int, server_state: ServerState, split: str) -> Metrics:
     """The global model's scores on one of the server's splits; empty if it has no examples."""
-    learner = run.learner(RoundContext(run.schedule.seed, round), {})
+    learner = run.learner(run.context(round), {})
     tasks = {n: task for n, task in run.tasks.items() if split == "test" or not task.test_only}
     if not tasks or not learner.examples(split):
         return {}

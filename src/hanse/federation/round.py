@@ -197,7 +197,7 @@ def open_round(
 
     replies_awaited: the number of training replies to wait for; None: those of all clients.
     """
-    context, algorithm = RoundContext(run.schedule.seed, round), run.method.algorithm
+    context, algorithm = run.context(round), run.method.algorithm
     instructions, delivery = {}, FileDelivery(run, round)
     with run.journal.ledger.time("round"):
         supplied = delivery.deliver(list(profiles))

@@ -48,8 +48,12 @@ class Run:
         """The clients' profiles by name, in client order."""
         return {profile.name: profile for profile in self.transport.profiles()}
 
+    def context(self, round: int) -> RoundContext:
+        """The context of one round at the server."""
+        return RoundContext(self.schedule.seed, round, rounds=self.schedule.rounds)
+
     def server(self, round: int, clients: int, optimizer_state: Memory) -> Server:
         """The server of one round, as the algorithm's server half sees it."""
-        context = RoundContext(self.schedule.seed, round)
+        context = self.context(round)
         learner = self.learner(context, optimizer_state)
         return Server(learner, clients, context, self.files.paths)

@@ -29,7 +29,6 @@ from hanse.journal.round_costs import round_costs
 from hanse.journal.run_folder import read_rounds
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, FinishedRound, Rounds, Work
-from hanse.randomness import RoundContext
 from hanse.tensors.named import all_finite, layout
 
 log = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ def _restored(run: Run, checkpoint: Checkpoint) -> ServerState:
     if files.sends_files(run.method.algorithm):
         run.files = files.read(run.journal.folder)
     constants = _constant_store(run).read(checkpoint.constants)
-    run.learner(RoundContext(run.schedule.seed), {}).put_constants(constants)
+    run.learner(run.context(0), {}).put_constants(constants)
     return ServerState.restored(checkpoint, constants)
 
 
@@ -119,8 +118,7 @@ def _finished(
     def finish() -> tuple[Aggregate, ServerState]:
         exchange, aggregate = _aggregated(run, round, before, profiles)
         with ledger.time("round"):
-            context = RoundContext(run.schedule.seed, round)
-            aggregate, next_states = method.finish(aggregate, states, context)
+            aggregate, next_states = method.finish(aggregate, states, run.context(round))
         after = replace(
             before,
             transform_states={**states, **next_states},
@@ -150,7 +148,7 @@ def _aggregated(
     schedule, ledger = run.schedule, run.journal.ledger
     replies_awaited = taking_part(len(profiles), schedule.fraction_train)
     sampled_fraction = min(1.0, schedule.fraction_train * schedule.over_selection)
-    sampled = sample(profiles, sampled_fraction, RoundContext(schedule.seed, round))
+    sampled = sample(profiles, sampled_fraction, run.context(round))
     replies_required = min(schedule.quorum, replies_awaited)
     while True:
         records_before = len(ledger.records)

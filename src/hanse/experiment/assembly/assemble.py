@@ -131,6 +131,7 @@ class Simulation:
             tasks={name: copy(task) for name, task in self.tasks.items()},
             store=MemoryStore(memories / name),
             seed=self.experiment.seed,
+            rounds=self.experiment.rounds,
         )
 
 

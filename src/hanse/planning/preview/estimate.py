@@ -23,7 +23,6 @@ from hanse.planning.preview.row_lengths import Lengths
 from hanse.planning.preview.scoring_time import scoring_seconds
 from hanse.planning.preview.traffic import Phases, constants_size, files_size, round_traffic
 from hanse.planning.preview.training_time import probe_clients, training_seconds
-from hanse.randomness import RoundContext
 from hanse.simulation.in_process import in_process
 
 
@@ -66,7 +65,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
     settings, learner = simulation.experiment, simulation.learner
     profiles = {profile.name: profile for profile in simulation.profiles}
     exchange = open_round(run, 1, start(run, profiles), profiles)
-    sampled = sample(profiles, settings.fraction_train, RoundContext(settings.seed, 1))
+    sampled = sample(profiles, settings.fraction_train, run.context(1))
     once = constants_size(exchange) + files_size(run.journal.ledger.take(1)[0])
     memories = folder / "clients"  # where the clients have the files
     probes = probe_clients(simulation, exchange, memories)
