@@ -58,9 +58,18 @@ def _show_preview(experiment: Experiment) -> None:
     console.print(
         f"\ntrained    {preview.trained:,} of {preview.total:,} parameters ({share:.3f} %)"
     )
+    _show_kinds(preview)
     _show_traffic(preview)
     memory = f"{preview.memory / 1e9:.1f} GB of memory ({preview.available / 1e9:.1f} GB available)"
     console.print(f"the run    about {preview.seconds:,.0f} s, {memory}")
+
+
+def _show_kinds(preview: "estimate.Preview") -> None:
+    """Print what each client trains, if they train different things; `trained` is the server's."""
+    for kind, (first, *others) in preview.kinds.items():
+        clients = f"{first} and {len(others)} more train" if others else f"{first} trains"
+        what = f"{kind.adapter}, {kind.tensors:,} tensors with {kind.parameters:,} parameters"
+        console.print(f"           {clients} {what}, in {kind.model}", soft_wrap=True)
 
 
 def _show_traffic(preview: "estimate.Preview") -> None:
