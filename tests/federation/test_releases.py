@@ -1,7 +1,7 @@
 """Releases: what was noised is durable before it is used, and after a crash not drawn again."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,10 @@ from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.client import ClientEndpoint, respond
 from hanse.federation.client_memory import MemoryStore
-from hanse.federation.interfaces.results import Memory
+from hanse.federation.interfaces.aggregator import Aggregator, Exchange
+from hanse.federation.interfaces.declarations import MEAN
+from hanse.federation.interfaces.halves import Client
+from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import ClientProfile, Instruction, Reply, Request, Update
 from hanse.federation.method import Method
@@ -27,7 +30,7 @@ from hanse.randomness import RoundContext
 from hanse.tensors.named import RunningMean, Tensors
 from parts.noised_mean import NoisedMean, NoisedUpdates
 from stopping import die, die_at_write, killed
-from toys import Meddler, Outcome, ToyLearner, federate, same, silos
+from toys import Meddler, Outcome, federate, same, silos
 
 KEEP = TrainingSettings(learning_rate=0.1, optim="sgd", momentum=0.9, optimizer_state="keep")
 
@@ -200,20 +203,23 @@ class Site:
 
     folder: Path
     trained: int = 0
+    rule: Aggregator = field(default_factory=Mean)
 
     def respond(self, request: Request) -> Reply:
         """The reply of a process that has just been started."""
-        toy = silos(1)["c0"]
+        site = self
 
-        def learner(context: RoundContext, optimizer_state: Memory) -> ToyLearner:
-            self.trained += 1
-            return toy(context, optimizer_state)
+        @dataclass(frozen=True)
+        class Counted(FedAvg):
+            def train(self, instruction: Instruction, client: Client) -> Update:
+                site.trained += 1
+                return super().train(instruction, client)
 
         upload = Pipeline("upload", mechanisms=(NoisedUpdates(),))
         endpoint = ClientEndpoint(
             ClientProfile("c0", 8),
-            learner,
-            Method(FedAvg(), Mean(), Pipelines(upload)),
+            silos(1)["c0"],
+            Method(Counted(), self.rule, Pipelines(upload)),
             {},
             MemoryStore(self.folder),
             seed=0,
@@ -237,6 +243,31 @@ def test_the_same_request_gets_the_same_bytes_and_another_one_new_noise(tmp_path
     assert [(line.round, line.clients) for line in lines] == [(1, ("c0",))] * 3
     assert lines[0].request == lines[2].request != lines[1].request
     assert lines[0].numbers == first.update.numbers and lines[0].weight == 8
+
+
+class Lock(Mean):
+    """Adds the aggregator's note to what leaves a client."""
+
+    sums_only: ClassVar[bool] = True
+    gives: ClassVar[frozenset[str]] = frozenset({MEAN})
+
+    def aggregate(self, exchange: Exchange) -> Aggregate:
+        raise NotImplementedError
+
+    def seal(self, summand: Tensors, note: Instruction, client: Client) -> Tensors:
+        return {name: tensor + note.numbers["mask"] for name, tensor in summand.items()}
+
+
+def test_a_repeated_round_seals_the_same_noise_anew(tmp_path: Path) -> None:
+    """A paused round is asked again with other masks; the update under them stays."""
+    site = Site(tmp_path, rule=Lock())
+    first, other = (
+        site.respond(replace(site.request(), aggregator_note=Instruction({}, {"mask": mask})))
+        for mask in (0.0, 64.0)
+    )
+    assert site.trained == 1 and len(read_releases(tmp_path)) == 1
+    for name, tensor in first.update.tensors.items():
+        torch.testing.assert_close(other.update.tensors[name], tensor + 64.0)
 
 
 def test_a_client_keeps_an_update_while_a_server_may_ask_again(tmp_path: Path) -> None:

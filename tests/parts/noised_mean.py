@@ -64,6 +64,7 @@ class NoisedMean(Transform):
 class NoisedUpdates(NoisedMean):
     """Clip each update, and add Gaussian noise to it at the client."""
 
+    linear: ClassVar[bool] = True  # nothing is to decode
     noise: ClassVar[frozenset[str]] = frozenset({"encode"})
 
     def encode(

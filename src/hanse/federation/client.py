@@ -23,7 +23,13 @@ from hanse.federation.messages import (
     Update,
 )
 from hanse.federation.method import Method
-from hanse.federation.releases import Mechanisms, ReleaseLog, mechanisms, reply_once
+from hanse.federation.releases import (
+    Mechanisms,
+    ReleaseLog,
+    find_update,
+    keep_update,
+    mechanisms,
+)
 from hanse.observability.requests import log_event
 from hanse.randomness import RoundContext
 from hanse.security.identity import Identity
@@ -83,16 +89,8 @@ def respond(endpoint: ClientEndpoint, message: bytes) -> bytes:
     """
     request = Request.parse(message)
     reply = Reply(endpoint.profile.name, request.kind, request.round)
-    noise: Mechanisms = ()
-    if request.kind == "train":
-        noise = mechanisms([endpoint.method.pipelines.upload], "encode", request.transform_states)
     try:
-        return reply_once(
-            endpoint.releases,
-            request,
-            noise,
-            lambda: replace(reply, update=_answer(endpoint, request)),
-        )
+        return replace(reply, update=_answer(endpoint, request)).pack()
     except LostMemory:
         raise
     except MissingConstants as error:
@@ -112,17 +110,31 @@ def train_only(endpoint: ClientEndpoint, request: Request) -> Update:
 def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
     if request.kind == PREPARE:
         return _take_files(endpoint, request)
+    noise = _noise(endpoint, request)
+    encoded = find_update(endpoint.releases, request) if noise else None
     # Only training may drop drafts: this round's draft must outlive the requests that follow it.
-    store = endpoint.store
-    read_memory = store.open if request.kind == "train" else store.look
+    trains = request.kind == "train" and encoded is None
+    read_memory = endpoint.store.open if trains else endpoint.store.look
     memory = read_memory(request.last_counted_round)
     client = _client(endpoint, request, memory)
+    method = endpoint.method
     if request.kind not in ("train", "evaluate"):
-        return endpoint.method.aggregator.handle(request.kind, request.instruction, client)
-    instruction = _instruction(endpoint, request, client)
+        return method.aggregator.handle(request.kind, request.instruction, client)
     if request.kind == "evaluate":
-        return _evaluate(endpoint, instruction, client)
-    return _train(endpoint, request, instruction, client, memory)
+        return _evaluate(endpoint, _instruction(endpoint, request, client), client)
+    if encoded is None:
+        encoded = _train(endpoint, request, client, memory)
+        if noise:
+            keep_update(endpoint.releases, request, client.profile.name, noise, encoded)
+    sealed = method.seal(encoded, request.aggregator_note, client)
+    return replace(sealed, keeps_memory=encoded.keeps_memory)
+
+
+def _noise(endpoint: ClientEndpoint, request: Request) -> Mechanisms:
+    """The mechanisms that draw noise when this request is answered."""
+    if request.kind != "train":
+        return ()
+    return mechanisms([endpoint.method.pipelines.upload], "encode", request.transform_states)
 
 
 def _take_files(endpoint: ClientEndpoint, request: Request) -> Update:
@@ -178,19 +190,14 @@ def _put_constants(endpoint: ClientEndpoint, learner: Learner, request: Request)
 
 
 def _train(
-    endpoint: ClientEndpoint,
-    request: Request,
-    instruction: Instruction,
-    client: Client,
-    memory: dict[str, Memory],
+    endpoint: ClientEndpoint, request: Request, client: Client, memory: dict[str, Memory]
 ) -> Update:
-    """Train, encode and seal; the memory becomes the draft of this round."""
-    method = endpoint.method
+    """Train and encode; the memory becomes the draft of this round."""
+    method, instruction = endpoint.method, _instruction(endpoint, request, client)
     update = method.algorithm.train(instruction, client)
     log_event("trained", "trained: %s", _numbers(update))
     upload = method.pipelines.upload
     update = upload.encode(update, memory, request.transform_states, client.context)
-    update = method.seal(update, request.aggregator_note, client)
     log_event("encoded", "encoded: %d tensors", len(update.tensors))
     return replace(update, keeps_memory=endpoint.store.draft(request.round, memory))
 

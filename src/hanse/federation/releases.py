@@ -5,7 +5,7 @@ must be accounted for. So a result with noise is written to disk before it is us
 crash it is read instead of drawn again. Each release has a line in a log, which stays.
 
 At the server a release is the finished aggregate, if a mechanism draws noise in `finish`. At a
-client it is the packed reply, if a mechanism draws noise in `encode`.
+client it is the encoded update, if a mechanism draws noise in `encode`.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ import torch
 from hanse import atomic_files
 from hanse.errors import UserError, explained
 from hanse.federation.interfaces.results import Aggregate
-from hanse.federation.messages import Reply, Request
+from hanse.federation.messages import Instruction, Reply, Request, Update
 from hanse.federation.pipeline import Pipeline, TransformStates
 from hanse.federation.server_state import ServerState
 from hanse.journal import record_files
@@ -162,30 +162,38 @@ def finish_once(
     return _unpacked(before, *release)[:2]
 
 
-def reply_once(
-    log: ReleaseLog, request: Request, noise: Mechanisms, reply: Callable[[], Reply]
-) -> bytes:
-    """A client's reply to a request, as bytes, once it is durable.
+def find_update(log: ReleaseLog, request: Request) -> Update | None:
+    """The encoded update that a client has released for a request; None if there is none."""
+    release = log.find(request.round, _key(request))
+    return Reply.parse(release[1]).update if release else None
 
-    noise: the mechanisms that draw noise; without any nothing is written.
-    reply: trains and draws the noise; not called for a request that has its release.
+
+def keep_update(
+    log: ReleaseLog, request: Request, client: str, noise: Mechanisms, update: Update
+) -> None:
+    """Make a client's encoded update durable before it is sealed and sent.
+
+    noise: the mechanisms that drew noise.
     """
-    if not noise:
-        return reply().pack()
-    # The constants are not sent again to a client that has them by now.
-    digest = hashlib.sha256(replace(request, given={}).pack()).hexdigest()
-    if release := log.find(request.round, digest):
-        return release[1]
-    message = reply()
     record = ReleaseRecord(
         round=request.round,
         mechanisms=noise,
-        clients=(message.client,),
-        weight=message.update.weight,
-        numbers=dict(message.update.numbers),
-        request=digest,
+        clients=(client,),
+        weight=update.weight,
+        numbers=dict(update.numbers),
+        request=_key(request),
     )
-    return log.keep(record, message.pack())[1]
+    log.keep(record, Reply(client, request.kind, request.round, update).pack())
+
+
+def _key(request: Request) -> str:
+    """The hash of a request for an update, without what the update does not depend on.
+
+    The constants are not sent again to a client that has them by now, and a round that was paused
+    is repeated with another note of the aggregator.
+    """
+    content = replace(request, given={}, aggregator_note=Instruction())
+    return hashlib.sha256(content.pack()).hexdigest()
 
 
 def _packed(
