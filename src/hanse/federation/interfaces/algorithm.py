@@ -1,7 +1,6 @@
 """The role of an algorithm; `halves` has the records that its two halves may use.
 
-Every part of a federation has a client half and a server half in one class; only bytes pass
-between them. The defaults keep simple algorithms short: FedAvg overrides two methods.
+Only bytes pass between them. Defaults keep an algorithm short: FedAvg overrides two methods.
 """
 
 from abc import ABC, abstractmethod
