@@ -32,6 +32,10 @@ class Example:
         elsewhere; as long as `ids`, and the labels are then all IGNORED.
     classes: their names, the same for all examples.
     lost: the parts of the row that had to be left out.
+    rejected: for an example with two answers to one prompt, the place in `ids` at which the prompt
+        begins again, with the answer that is the worse one; 0 otherwise.
+    verdict: the judgement of the answer, if there is one: 1 for a good one and 0 for a bad one, or
+        any number.
     sampled: the answer was drawn from a model in training, and is read only once.
     """
 
@@ -44,7 +48,14 @@ class Example:
     tags: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
     lost: Lost = Lost.NOTHING
+    rejected: int = 0
+    verdict: float | None = None
     sampled: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def longest(self) -> int:
+        """The number of tokens of its longer row; most examples are one row."""
+        return max(self.rejected, len(self.ids) - self.rejected)

@@ -1,6 +1,7 @@
 """Many examples in a few arrays: a few bytes for each token, where tuples take about fifty."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -22,7 +23,8 @@ class Packed:
     ids: (tokens,) of all examples, in the smallest type that holds them.
     starts: (examples + 1,) the place in `ids` where each example begins, and the end of the last.
     learned: (spans, 2) begin and end in `ids` of each span of learned tokens, in order.
-    choice, prompt, lost: (examples,) as in `Example`.
+    choice, prompt, lost, rejected: (examples,) as in `Example`.
+    verdict: (examples,) the same; not a number for an example without one.
     text, cuts: (bytes,) all answers as UTF-8, and (examples + 1,) the place where each begins.
     tags: (tokens,) of all examples; empty if the words are not tagged.
     choices, classes: the same for all examples; empty if they have none.
@@ -37,6 +39,8 @@ class Packed:
     cuts: Numbers
     tags: NDArray[np.int32]
     lost: NDArray[np.uint8]
+    rejected: NDArray[np.int32]
+    verdict: NDArray[np.float64]
     choices: Choices = ()
     classes: tuple[str, ...] = ()
 
@@ -48,6 +52,7 @@ class Packed:
         start, stop = self.starts[index : index + 2]
         ids = tuple(self.ids[start:stop].tolist())
         labels = [IGNORED] * len(ids)
+        verdict = float(self.verdict[index])
         first, last = np.searchsorted(self.learned[:, 0], (start, stop))
         for begin, end in (self.learned[first:last] - start).tolist():
             labels[begin:end] = ids[begin:end]
@@ -61,6 +66,8 @@ class Packed:
             tags=tuple(self.tags[start:stop].tolist()),
             classes=self.classes,
             lost=Lost(int(self.lost[index])),
+            rejected=int(self.rejected[index]),
+            verdict=None if math.isnan(verdict) else verdict,
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -136,6 +143,8 @@ def pack(examples: Sequence[Example]) -> Packed:
         cuts=_ends(list(map(len, texts))),
         tags=np.array([tag for example in examples for tag in example.tags], np.int32),
         lost=np.array([example.lost for example in examples], np.uint8),
+        rejected=np.array([example.rejected for example in examples], np.int32),
+        verdict=np.array([example.verdict for example in examples], np.float64),
         choices=choices,
         classes=classes,
     )
@@ -149,7 +158,7 @@ def join(parts: Sequence[Packed]) -> Packed:
     starts = [part.starts[:-1] + start for part, start in zip(parts, tokens, strict=False)]
     cuts = [part.cuts[:-1] + start for part, start in zip(parts, letters, strict=False)]
     learned = [part.learned + start for part, start in zip(parts, tokens, strict=False)]
-    names = ("ids", "choice", "prompt", "text", "tags", "lost")
+    names = ("ids", "choice", "prompt", "text", "tags", "lost", "rejected", "verdict")
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return Packed(
         **joined,

@@ -36,7 +36,14 @@ with lazy_imports():
     from hanse.journal import tracking
 
 # The task that scores a run if none is named, by the kind of examples of its objective.
-DEFAULT_TASK = {"tokens": "perplexity", "label_words": "classification", "tags": "tagging"}
+DEFAULT_TASK = {
+    "tokens": "perplexity",
+    "label_words": "classification",
+    "tags": "tagging",
+    "answer_pairs": "preference",
+    "verdicts": "verdict",
+}
+LABELLED = ("label_words", "tags")  # kinds of examples whose rows have labels
 POOLED = "pooled"  # the name of the one client that holds all rows
 ClientsPerPass = Annotated[int, Field(ge=1, le=65_536, strict=True)] | Literal["off", "auto"]
 ClientName = Annotated[str, Field(pattern=NAME)]

@@ -22,7 +22,7 @@ from hanse.learners.injection import adapter_files, reopened
 from hanse.learners.injection.attached_adapter import AttachedAdapter, without_gradients
 from hanse.learners.injection.mixed import kind_of
 from hanse.learners.models.residual import merged
-from hanse.learners.training.batches import Batch, choice_scores, collate
+from hanse.learners.training.batches import Batch, answer_scores, collate
 from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.learners.training.job import TrainingJob
 from hanse.learners.training.loop import fit
@@ -152,7 +152,7 @@ class AdaptedModel(Learner):
         return None if self.base_only else self.adapter
 
     def scores(self, batch: Batch) -> Tensor:
-        return choice_scores(self.forward(batch), batch)
+        return answer_scores(self.forward(batch), batch)
 
     def fit(
         self,

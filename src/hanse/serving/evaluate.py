@@ -10,6 +10,7 @@ from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import Interval, paired
 from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.assembly.resources import Resources, examples
+from hanse.experiment.assembly.source_rows import judged
 from hanse.experiment.schema import Experiment, build_tasks
 from hanse.federation.interfaces.results import Scores
 from hanse.journal.environment import same_data
@@ -77,7 +78,8 @@ def _rows(run: Path, experiment: Experiment, data: str | None, split: str) -> li
     """The rows to score; the run's own data are not read if another file is named."""
     if data is not None:
         columns = experiment.data.columns
-        return corpora.load(str(Path(data).expanduser()), columns=columns, split="test")
+        path, with_verdicts = str(Path(data).expanduser()), judged(experiment)
+        return corpora.load(path, columns=columns, split="test", judged=with_verdicts)
     division = divide(experiment)
     same_data(run, division.digest)
     rows: list[Row] = getattr(division, split)

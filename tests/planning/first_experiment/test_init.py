@@ -437,7 +437,7 @@ def test_what_is_marked_as_bad_is_left_out_and_said(
     assert {row.completion for row in [*train, *found.test]} == {"Here."} and not found.labels
     [remark] = found.remarks
     assert remark.endswith(
-        "label false marks a bad answer, and no objective learns from bad answers."
+        "label false marks a bad answer, and only an objective for verdicts learns from it."
     )
     checked = hanse("check", file, *ours(tiny_llama))
     assert "8 of 60 rows of" in " ".join(checked.out.split())

@@ -27,12 +27,15 @@ class Format:
 
 
 ASKED = ("prompt", "instruction", "system")  # the parts before an answer
+VERDICT = "verdict"  # the part that tells if an answer is good
 FORMATS = (  # in the order in which they are tried
-    Format("messages", "messages", ("messages",), ("system",)),
-    Format("sharegpt", "messages", ("conversations",), ("system",)),
+    Format("messages", "messages", ("messages",), ("system", VERDICT)),
+    Format("sharegpt", "messages", ("conversations",), ("system", VERDICT)),
     Format("preference", "preference", ("chosen", "rejected"), ASKED),
-    Format("completion", "completion", ("completion",), ASKED),
-    Format("alpaca", "messages", ("instruction", "output"), ("input", "system", "history")),
+    Format("completion", "completion", ("completion",), (*ASKED, VERDICT)),
+    Format(
+        "alpaca", "messages", ("instruction", "output"), ("input", "system", "history", VERDICT)
+    ),
     Format("tagged", "tagged", ("words", "tags")),
     Format("labelled", "labelled", ("text", "label")),
     Format("text", "text", ("text",)),

@@ -57,8 +57,13 @@ def _completion(parts: Parts, place: str) -> Content:
 def _preference(parts: Parts, place: str) -> Content:
     """Two answers to one prompt, or to one conversation so far."""
     if literal(parts):
-        answers = {name: cells.text(parts[name], name, place) for name in ("chosen", "rejected")}
-        return {"prompt": cells.text(parts.get("prompt"), "prompt", place, empty=True), **answers}
+        answers = [cells.text(parts[name], name, place) for name in ("chosen", "rejected")]
+        prompt = cells.text(parts.get("prompt"), "prompt", place, empty=True)
+        _refuse_equal(place, *answers)
+        if "prompt" not in parts:
+            prompt = common_beginning(*answers)
+            answers = [answer.removeprefix(prompt) for answer in answers]
+        return {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
     chosen, rejected = (_conversation(parts, name, place) for name in ("chosen", "rejected"))
     for name, messages in (("chosen", chosen), ("rejected", rejected)):
         if not messages or messages[-1]["role"] != "assistant":
@@ -69,7 +74,31 @@ def _preference(parts: Parts, place: str) -> Content:
             "same messages, or drop the row."
         )
     last = {"chosen": chosen[-1]["content"], "rejected": rejected[-1]["content"]}
+    _refuse_equal(place, **last)
     return {"messages": chosen[:-1], **last}
+
+
+def common_beginning(chosen: str, rejected: str) -> str:
+    """The prompt of two unlike texts that both begin with it, in whole words.
+
+    It ends before white space, and something follows it in both texts. TRL reads such data
+    likewise, but cuts words.
+    """
+    pairs = zip(chosen, rejected, strict=False)
+    size = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(chosen), len(rejected)))
+    size = min(size, len(chosen.rstrip()) - 1, len(rejected.rstrip()) - 1)
+    while size and not (chosen[size].isspace() and rejected[size].isspace()):
+        size -= 1
+    return chosen[:size]
+
+
+def _refuse_equal(place: str, chosen: str, rejected: str) -> None:
+    """Raise UserError for a preference whose two answers are the same."""
+    if chosen.strip() == rejected.strip():
+        raise UserError(
+            f"{place}: chosen and rejected are the same answer, and nothing can be learned from "
+            "them; correct one of them, or drop the row."
+        )
 
 
 def _labelled(parts: Parts, place: str) -> Content:

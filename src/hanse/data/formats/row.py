@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.data.formats import cells
+from hanse.data.formats.columns import VERDICT, check, parts_of
 from hanse.data.formats.columns import Reading as Reading
-from hanse.data.formats.columns import check, parts_of
 from hanse.data.formats.columns import reading as reading
 from hanse.data.formats.contents import CONTENTS
 from hanse.data.formats.turns import answers
@@ -22,7 +22,7 @@ from hanse.registry import suggestion
 log = logging.getLogger(__name__)
 
 ANSWERED = ("messages", "completion")  # the kinds of rows that ask and answer, and need no label
-VERDICTS = ("label", "kto_tag")  # columns that mark an answer as good or bad: TRL, LLaMA-Factory
+MARKS = ("label", "kto_tag")  # columns that mark an answer as good or bad: TRL, LLaMA-Factory
 BOOLEANS = ("true", "false")
 Record = tuple[str, Mapping[str, Any]]  # its place ("file:line"), and its columns
 
@@ -34,6 +34,7 @@ class Row:
     messages: a conversation; of a preference, the messages before the two answers.
     words, tags: words and a tag for each; the text is the words with a space between them.
     chosen, rejected: the two answers of a preference, to the messages or to the prompt.
+    verdict: the text of the column that judges the answer; empty without one.
     fields: all other plain columns as text, and the label if there is one.
     place: "file:line", for error messages.
     vector: its sentence embedding, if the partitioner needs one.
@@ -50,6 +51,7 @@ class Row:
     vector: Sequence[float] = ()
     chosen: str = ""
     rejected: str = ""
+    verdict: str = ""
     words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     left_out: str = ""
@@ -73,12 +75,14 @@ def rows(
     name: str,
     columns: Mapping[str, str],
     remark: Callable[[str], None] = log.warning,
+    judged: bool = False,
 ) -> list[Row]:
     """The rows of one source of data, all of one kind, without those marked as bad.
 
     name: of the source, for messages.
     columns: part → the file's column, for parts that are not found by their names.
     remark: gets a message about rows that are left out, with the reason.
+    judged: bad answers are rows, too, since something learns from verdicts.
     Raises UserError with file and line for a record that is no such row.
     """
     check(columns)
@@ -86,7 +90,7 @@ def rows(
     present: dict[str, None] = {}
     for place, record in records:
         present.update(dict.fromkeys(record))
-        new = row(record, place, columns)
+        new = row(record, place, columns, judged)
         if result and new.kind != result[0].kind:
             raise UserError(
                 f"{place} has {parts_of(new.kind)}, but {result[0].place} has "
@@ -124,13 +128,18 @@ def _learnable(rows: list[Row], name: str, remark: Callable[[str], None]) -> lis
     return [row for row in rows if not row.left_out] if reasons else rows
 
 
-def row(record: Mapping[str, Any], place: str, columns: Mapping[str, str] | None = None) -> Row:
+def row(
+    record: Mapping[str, Any],
+    place: str,
+    columns: Mapping[str, str] | None = None,
+    judged: bool = False,
+) -> Row:
     """The row of a record; raises UserError with the `place` if it cannot be read."""
     interpretation = reading(record, columns, place)
     parts = {part: record[column] for part, column in interpretation.columns.items()}
     content = CONTENTS[interpretation.format](parts, place)
     label = interpretation.columns.get("label", "label")
-    taken = set(interpretation.columns.values()) - {label}
+    taken = set(interpretation.columns.values()) - {label, interpretation.columns.get(VERDICT)}
     fields = {}
     for name in record:
         value = None if name in taken else cells.plain(record[name])
@@ -138,22 +147,36 @@ def row(record: Mapping[str, Any], place: str, columns: Mapping[str, str] | None
             fields[name] = cells.encodable(value, name, place)
     if "label" in content:  # under the file's name for it, too, which its owner knows
         fields |= {label: content["label"], "label": content["label"]}
-    verdict = _verdict(fields) if interpretation.kind in ANSWERED else ""
-    content = {"label": None if verdict else fields.get("label"), **content}
-    reason = _reason_left_out(content, fields, verdict)
-    return Row(**content, fields=fields, place=place, left_out=reason)
+    column = ""
+    if interpretation.kind in ANSWERED:
+        named = VERDICT in (columns or {}) or judged
+        named_column = interpretation.columns.get(VERDICT, "") if named else ""
+        column = named_column or _judging(fields, judged)
+    verdict = fields.get(column, "").strip()
+    content = {"label": None if column else fields.get("label"), **content}
+    reason = _reason_left_out(content, column, "" if judged else verdict)
+    return Row(**content, fields=fields, place=place, left_out=reason, verdict=verdict)
 
 
-def _verdict(fields: Mapping[str, str]) -> str:
-    """The column that marks answers as good or bad (KTO's form); "" without one."""
-    columns = (name for name in fields if name.strip().casefold() in VERDICTS)
-    return next((name for name in columns if fields[name].strip().lower() in BOOLEANS), "")
+def _judging(fields: Mapping[str, str], judged: bool) -> str:
+    """The column that marks answers as good or bad (KTO's form); "" without one.
+
+    judged: a column with other values than true and false counts, too, if there is no better one.
+    """
+    columns = [name for name in fields if name.strip().casefold() in MARKS]
+    booleans = (name for name in columns if fields[name].strip().lower() in BOOLEANS)
+    return next(booleans, columns[0] if columns and judged else "")
 
 
-def _reason_left_out(content: Mapping[str, Any], fields: Mapping[str, str], verdict: str) -> str:
-    """The reason for which a row is not learned; "" without one."""
-    if verdict and fields[verdict].strip().lower() == "false":
-        return f"{verdict} false marks a bad answer, and no objective learns from bad answers"
+def _reason_left_out(content: Mapping[str, Any], column: str, verdict: str) -> str:
+    """The reason for which a row is not learned; "" without one.
+
+    column: the one that judges the answer. verdict: its text, empty if bad answers are learned.
+    """
+    if verdict.lower() == "false":
+        return (
+            f"{column} false marks a bad answer, and only an objective for verdicts learns from it"
+        )
     messages = content.get("messages", ())
     if messages and "chosen" not in content and not answers(messages):
         return "every answer in them is marked as not to be learned"

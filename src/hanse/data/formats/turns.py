@@ -55,6 +55,11 @@ def turn(role: str, content: str, learned: bool = True) -> Turn:
     return {"role": role, "content": content} | ({} if learned else {UNLEARNED: "true"})
 
 
+def unlearned(messages: Sequence[Turn]) -> tuple[Turn, ...]:
+    """The same turns, of which no answer is learned."""
+    return tuple(turn(t["role"], t["content"], t["role"] != "assistant") for t in messages)
+
+
 def answers(messages: Sequence[Turn]) -> list[int]:
     """The places of the assistant's turns that are learned; an opening turn is not an answer."""
     return [

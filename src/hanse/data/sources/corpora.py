@@ -30,15 +30,17 @@ def load(
     columns: Mapping[str, str] | None = None,
     remark: Callable[[str], None] = log.warning,
     split: str = TRAIN,
+    judged: bool = False,
 ) -> list[Row]:
     """The rows of a corpus, a path or a hub's data set.
 
     columns: part → the file's column, as in `data.columns`, for parts not found by their names.
     remark: gets a message about rows that are left out, with the reason.
     split: the split to read of a folder or a hub's data set that has several.
+    judged: answers that are marked as bad are rows, too.
     Raises UserError if the data cannot be found or read.
     """
-    return rows(records(path, split), path, columns or {}, remark)
+    return rows(records(path, split), path, columns or {}, remark, judged)
 
 
 def records(path: str, split: str = TRAIN) -> Iterator[Record]:

@@ -5,7 +5,8 @@ from itertools import groupby
 
 from hanse.data.example import IGNORED, Example, Lost
 from hanse.data.formats.columns import parts_of
-from hanse.data.formats.row import Row
+from hanse.data.formats.row import ANSWERED, Row
+from hanse.data.tokenization.answer_pairs import pairs
 from hanse.data.tokenization.class_labels import classed
 from hanse.data.tokenization.label_words import (
     answers,
@@ -20,9 +21,13 @@ from hanse.data.tokenization.tags import refuse_names, tag_names, tagged
 from hanse.data.tokenization.tags import refuse_unknown as refuse_unknown_tags
 from hanse.data.tokenization.text import passages
 from hanse.data.tokenization.tokenizer import Tokenizer, targets
+from hanse.data.tokenization.verdicts import judged, verdict
 from hanse.errors import UserError
 
-KINDS = ("tokens", "prompt_answer", "label_words", "class_labels", "tags")  # what rows become
+KINDS = (  # what rows become
+    *("tokens", "prompt_answer", "label_words", "class_labels", "tags", "answer_pairs"),
+    "verdicts",
+)
 
 
 def render(
@@ -38,7 +43,8 @@ def render(
     example_kind: "tokens", to learn to write the text; "prompt_answer", to read a prompt and write
         its answer; "label_words", to answer with one of the label words; "class_labels", to choose
         one of a model's outputs, where the template is not used; "tags", to choose one for each
-        word.
+        word; "answer_pairs", to compare two answers to a prompt; "verdicts", to read an answer with
+        a verdict on it.
     labels: the word of each label; if empty, the labels of these rows, sorted, are the words.
     template: holds {text}; a label word follows it after a space.
     max_length: most tokens of an example, with its answer. Conversations lose their earlier turns,
@@ -50,6 +56,10 @@ def render(
         return tagged(rows, tokenizer, tag_names(rows, labels), max_length)
     if example_kind == "prompt_answer":
         return paired(rows, tokenizer, labels, template, max_length)
+    if example_kind == "answer_pairs":
+        return pairs(rows, tokenizer, max_length)
+    if example_kind == "verdicts":
+        return judged(rows, tokenizer, max_length)
     labelled = [index for index, row in enumerate(rows) if row.kind == "labelled"]
     other = [index for index, row in enumerate(rows) if row.kind != "labelled"]
     chosen = [rows[index] for index in labelled]
@@ -67,7 +77,8 @@ def refuse_unfit(
     """Raise UserError for rows that do not fit, as far as it is known without a tokenizer."""
     if example_kind not in KINDS:
         raise ValueError(f"rows become {', '.join(KINDS)}, not {example_kind!r}")
-    _refuse_preferences(rows)
+    _refuse_preferences(rows, example_kind)
+    _refuse_verdicts(rows, example_kind)
     _refuse_tagged(rows, example_kind, labels)
     labelled = [row for row in rows if row.kind == "labelled"]
     chosen = example_kind in ("label_words", "class_labels")
@@ -93,6 +104,8 @@ def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
     """The example as pieces of text, each with True if it is learned."""
     if example.tags:
         return _shown_tags(example, tokenizer)
+    if example.rejected:
+        return _shown_pair(example, tokenizer)
     ids = list(example.ids)
     learned = [label != IGNORED for label in example.labels]
     if example.choices and not example.answer:
@@ -107,7 +120,19 @@ def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
         shown = text
     if example.choices and example.answer:
         pieces.append((f" → {example.answer}", True))
+    if example.verdict is not None:
+        pieces.append((f"\n[verdict {example.verdict:g}]", False))
     return pieces
+
+
+def _shown_pair(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+    """The prompt with the chosen answer, and below it the rejected one."""
+    chosen, rejected = (
+        Example(example.ids[part], example.labels[part])
+        for part in (slice(example.rejected), slice(example.rejected, None))
+    )
+    other = [text for text, learned in show(rejected, tokenizer) if learned]
+    return [*show(chosen, tokenizer), (f"\n[rejected] {''.join(other).lstrip()}", False)]
 
 
 def _shown_tags(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
@@ -142,16 +167,43 @@ def _refuse_tagged(rows: Sequence[Row], example_kind: str, labels: Mapping[str, 
         refuse_unknown_tags(rows, names)
 
 
-def _refuse_preferences(rows: Sequence[Row]) -> None:
-    """Raise UserError for preferences, which no objective learns from."""
-    row = next((row for row in rows if row.kind == "preference"), None)
+def _refuse_preferences(rows: Sequence[Row], example_kind: str) -> None:
+    """Raise UserError if preferences meet another objective, or its rows are no preferences."""
+    needed = example_kind == "answer_pairs"
+    row = next((row for row in rows if (row.kind == "preference") != needed), None)
+    if row is not None and needed:
+        raise UserError(
+            f"{row.place} has {parts_of(row.kind)}, but this objective or task compares two "
+            f"answers, {parts_of('preference')}; name their columns in data.columns, or choose "
+            "another one, such as objective: sft."
+        )
     if row is not None:
         part = "completion" if row.prompt or row.messages else "text"
         raise UserError(
-            f"{row.place} holds a preference (chosen, rejected), and no objective or task "
-            f"learns from preferences; to learn the chosen answers alone, write data.columns: "
+            f"{row.place} holds a preference (chosen, rejected), and this objective or task does "
+            f"not learn from preferences; to learn the chosen answers alone, write data.columns: "
             f"{{{part}: chosen}}."
         )
+
+
+def _refuse_verdicts(rows: Sequence[Row], example_kind: str) -> None:
+    """Raise UserError for answers without a verdict, or for bad ones that would be learned."""
+    if example_kind != "verdicts":
+        row = next((row for row in rows if row.verdict.lower() == "false"), None)
+        if row is not None:
+            raise UserError(
+                f"{row.place} marks its answer as a bad one, and a part of this run learns from "
+                "good ones alone; let objective and tasks take verdicts, or give the part a file "
+                "of its own (data.test, data.validation)."
+            )
+        return
+    for row in rows:
+        if row.kind not in ANSWERED:
+            raise UserError(
+                f"{row.place} has {parts_of(row.kind)}, but this objective or task learns from "
+                "verdicts on answers; give prompt, completion and label, or choose another one."
+            )
+        verdict(row)
 
 
 def _labelled(

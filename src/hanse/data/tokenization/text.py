@@ -2,45 +2,86 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 from hanse.data.example import IGNORED, Example, Lost
+from hanse.data.formats import turns
 from hanse.data.formats.row import Row
-from hanse.data.formats.turns import answers
 from hanse.data.tokenization.conversations import Passage, conversation, written
 from hanse.data.tokenization.shortening import Measure, shortened
 from hanse.data.tokenization.tokenizer import Tokenizer, encode, lead, shared, targets
 from hanse.errors import UserError
 
 
-def passages(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Example]:
+def passages(
+    rows: Sequence[Row], tokenizer: Tokenizer, max_length: int, answers: int = 1
+) -> list[Example]:
     """The examples of rows that are not labelled, each at most `max_length` tokens.
 
     A longer conversation keeps its system turn and the latest turns that fit; other prompts lose
     their beginning, and texts and answers their end.
+    answers: so many rows, one after another, answer the same prompt, and lose the same part of it.
     Raises UserError for a row of which nothing would be left to learn.
     """
     texts = [_passage(row, tokenizer) for row in rows]
     tokens = encode(tokenizer, [passage.text for passage in texts])
     front = lead(tokenizer)
     lost = [Lost.NOTHING] * len(rows)
-    for at, row in enumerate(rows):
-        room = max_length - (len(front) if texts[at].open else 0)
-        if row.kind == "messages" and len(tokens[at]) > room:
-            short, lost[at] = _short(row, tokenizer, room)
-            texts[at] = _passage(short, tokenizer)
-            [tokens[at]] = encode(tokenizer, [texts[at].text])
+    groups = [range(at, at + answers) for at in range(0, len(rows), answers)]
+    for group in groups:
+        room = max_length - (len(front) if texts[group[0]].open else 0)
+        too_long = any(len(tokens[at]) > room for at in group)
+        if rows[group[0]].kind == "messages" and too_long:
+            short, missing = _short([rows[at] for at in group], tokenizer, room)
+            for at, row in zip(group, short, strict=True):
+                texts[at], lost[at] = _passage(row, tokenizer), missing
+                [tokens[at]] = encode(tokenizer, [texts[at].text])
     edges = _edges(texts, tokens, tokenizer)
-    close = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    pieces = list(map(partial(_piece, tokenizer, front), texts, tokens, edges))
     result = []
-    for row, passage, ids, edge, missing in zip(rows, texts, tokens, edges, lost, strict=True):
-        before = front if passage.open else []
-        after = close if passage.closed and ids[-1:] != close else []
-        learned = _learned(edge, len(ids)) + [True] * len(after)
-        example, cut = _cut(row, before, ids + after, learned, max_length)
-        starts = [len(before) + start - cut for start in edge[::2]]
-        example = _answered(example, starts, passage.answers)
-        result.append(replace(example, lost=example.lost | missing))
+    for group in groups:
+        excess = _excess([pieces[at] for at in group], max_length)
+        for at in group:
+            cut = 0 if rows[at].messages else excess
+            example = _cut(rows[at], pieces[at], cut, max_length)
+            starts = [len(pieces[at].front) + start - cut for start in edges[at][::2]]
+            example = _answered(example, starts, texts[at].answers)
+            result.append(replace(example, lost=example.lost | lost[at]))
     return result
+
+
+class _Piece(NamedTuple):
+    """The tokens of a text, uncut.
+
+    front: the tokenizer's first token, which stays, as the model expects it.
+    learned: for each of `ids`, whether it is learned.
+    """
+
+    front: list[int]
+    ids: list[int]
+    learned: list[bool]
+
+    @property
+    def prompt(self) -> int:
+        """The number of tokens before the first learned one."""
+        place = self.learned.index(True) if True in self.learned else len(self.ids)
+        return len(self.front) + place
+
+    @property
+    def answer(self) -> int:
+        """The number of tokens from the first learned one on."""
+        return len(self.front) + len(self.ids) - self.prompt
+
+
+def _piece(
+    tokenizer: Tokenizer, front: list[int], passage: Passage, ids: list[int], edges: Sequence[int]
+) -> _Piece:
+    """The tokens of a passage, with the end-of-text token if it follows."""
+    close = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    after = close if passage.closed and ids[-1:] != close else []
+    learned = _learned(edges, len(ids)) + [True] * len(after)
+    return _Piece(front if passage.open else [], ids + after, learned)
 
 
 def _learned(edges: Sequence[int], size: int) -> list[bool]:
@@ -51,16 +92,24 @@ def _learned(edges: Sequence[int], size: int) -> list[bool]:
     return learned
 
 
-def _short(row: Row, tokenizer: Tokenizer, room: int) -> tuple[Row, Lost]:
-    """A conversation in at most `room` tokens, and the parts left out."""
+def _short(rows: Sequence[Row], tokenizer: Tokenizer, room: int) -> tuple[list[Row], Lost]:
+    """A conversation with each of its last answers in `room` tokens, and the parts left out."""
+    ends = [row.messages[turns.answers(row.messages)[-1]] for row in rows]
+
+    def versions(row: Row) -> list[Row]:
+        return [replace(row, messages=(*row.messages[:-1], end)) for end in ends]
 
     def tokens(row: Row, ask: bool) -> int:
-        last = answers(row.messages)[-1]
+        last = len(row.messages) - 1
         text = written(row, last if ask else last + 1, tokenizer, ask)
         return len(encode(tokenizer, [text])[0])
 
-    measure = Measure(whole=lambda row: tokens(row, False), asked=lambda row: tokens(row, True))
-    return shortened(row, measure, room)
+    measure = Measure(
+        whole=lambda row: max(tokens(version, False) for version in versions(row)),
+        asked=lambda row: tokens(row, True),
+    )
+    short, lost = shortened(rows[0], measure, room)
+    return versions(short), lost
 
 
 def _answered(example: Example, starts: list[int], answers: tuple[str, ...]) -> Example:
@@ -99,20 +148,20 @@ def _edges(
     ]
 
 
-def _cut(
-    row: Row, front: list[int], ids: list[int], learned: list[bool], max_length: int
-) -> tuple[Example, int]:
-    """The example of at most max_length tokens, and the number of tokens cut from its prompt.
+def _excess(pieces: Sequence[_Piece], max_length: int) -> int:
+    """The tokens to cut from a prompt that is no conversation, so that all of its answers fit.
 
-    front: the tokenizer's first token, which stays, as the model expects it. A prompt that is no
-    conversation loses its beginning, but keeps up to half of the room.
+    It loses its beginning, but keeps up to half of the room.
     """
-    prompt = len(front) + (learned.index(True) if True in learned else len(ids))
-    size = len(front) + len(ids)
-    room = max(max_length - (size - prompt), min(prompt, max_length // 2))
-    cut = 0 if row.messages else max(prompt - room, 0)
-    ids = [*front, *ids[cut:]][:max_length]
-    learned = [*(False for _ in front), *learned[cut:]]
+    free = max_length - max(piece.answer for piece in pieces)
+    rooms = [max(free, min(piece.prompt, max_length // 2)) for piece in pieces]
+    return max(0, *(piece.prompt - room for piece, room in zip(pieces, rooms, strict=True)))
+
+
+def _cut(row: Row, piece: _Piece, cut: int, max_length: int) -> Example:
+    """The example of at most max_length tokens; cut: the number cut from the prompt's beginning."""
+    ids = [*piece.front, *piece.ids[cut:]][:max_length]
+    learned = [*(False for _ in piece.front), *piece.learned[cut:]]
     labels = targets(ids, learned[:max_length])
     if all(label == IGNORED for label in labels):
         raise UserError(
@@ -122,7 +171,7 @@ def _cut(
     lost = Lost.PROMPT if cut else Lost.NOTHING
     if True in learned[max_length:]:
         lost |= Lost.TEXT if row.kind == "text" else Lost.ANSWER
-    return Example(tuple(ids), labels, lost=lost), cut
+    return Example(tuple(ids), labels, lost=lost)
 
 
 def _passage(row: Row, tokenizer: Tokenizer) -> Passage:

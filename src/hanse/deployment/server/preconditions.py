@@ -8,7 +8,7 @@ from hanse.deployment.silo.settings import is_loopback
 from hanse.errors import UserError
 from hanse.experiment import loading
 from hanse.experiment.part_kinds import spec_name
-from hanse.experiment.schema import Experiment, build_aggregator, build_objective
+from hanse.experiment.schema import LABELLED, Experiment, build_aggregator, build_objective
 from hanse.security.kits import ServerKit
 
 
@@ -62,7 +62,7 @@ def refuse_unfit(experiment: Experiment) -> None:
             "out; name the server's files in data.test and data.validation, or set them to 0 and "
             "let each silo score its own rows (data.client_test)."
         )
-    labelled = build_objective(experiment).example_kind in ("label_words", "tags")
+    labelled = build_objective(experiment).example_kind in LABELLED
     if experiment.brings_own_data and labelled and not data.labels:
         raise UserError(
             "the server sees no rows, so it cannot find their labels; list them in "

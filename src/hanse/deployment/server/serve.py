@@ -176,12 +176,12 @@ def _server_dataset(experiment: Experiment) -> FederatedDataset | None:
         return None
     remarks = list(federated_dataset.unseen(experiment))
     validation, test = (
-        source_rows.official(experiment.data, split, remarks.append) for split in (VALIDATION, TEST)
+        source_rows.official(experiment, split, remarks.append) for split in (VALIDATION, TEST)
     )
     rows = source_rows.Gathered([], validation, test, None, remarks)
     held_out = holdout.without(validation or [], test or []), test or []
     digest = rows.digest if rows.every else ""
-    public = source_rows.public(experiment.data, remarks.append)
+    public = source_rows.public(experiment, remarks.append)
     remarks += federated_dataset.in_public(public, [*chain(*held_out)])
     labels = experiment.data.labels
     return FederatedDataset(*held_out, {}, {}, labels, digest, tuple(remarks), public)

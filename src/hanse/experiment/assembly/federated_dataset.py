@@ -54,7 +54,7 @@ def divide(experiment: Experiment) -> FederatedDataset:
     copies = len(rows) - sum(map(len, (*train.values(), *held.values())))
     remarks += _left_out(copies, "training", "that clients hold out (data.client_test)")
     labels = _labels(source.every, train, experiment.data.labels)
-    shared = public(experiment.data, remarks.append)
+    shared = public(experiment, remarks.append)
     remarks += in_public(shared, [*validation, *test])
     return FederatedDataset(
         validation, test, train, held, labels, source.digest, tuple(remarks), shared

@@ -12,7 +12,8 @@ from hanse.data.tokenization.token_cache import Rendering, Tokenized
 from hanse.errors import UserError
 from hanse.experiment.assembly.client_examples import SplitRows
 from hanse.experiment.assembly.federated_dataset import FederatedDataset, divide
-from hanse.experiment.schema import Experiment, build_objective
+from hanse.experiment.assembly.source_rows import judged
+from hanse.experiment.schema import LABELLED, Experiment, build_objective
 from hanse.federation.interfaces.results import Memory
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.backbone import Backbone
@@ -51,7 +52,7 @@ class Resources:
         """The experiment's rows by client; successive runs with one seed share them."""
         client_data = {name: over.get("data") for name, over in experiment.clients.items()}
         data = experiment.data.model_dump(mode="json", exclude={"pooled"})
-        key = [experiment.seed, experiment.num_clients, data, client_data]
+        key = [experiment.seed, experiment.num_clients, data, client_data, judged(experiment)]
         settings = json.dumps(key, default=str)
         if self.divided is None or self.divided[0] != settings:
             report(Work(Activity.PARTITIONING))
@@ -71,7 +72,7 @@ class Resources:
 
         labels: the label words or the tags; an encoder has one output for each of them.
         """
-        classes = 0 if example_kind == "tokens" else len(labels)
+        classes = len(labels) if example_kind in LABELLED else 0
         mode = self.compute_modes.get(settings.compute_mode_key)
         backbone = self.backbones.get(settings.loaded)
         if (
@@ -130,7 +131,7 @@ def outputs(experiment: Experiment, labels: Mapping[str, str]) -> dict[str, str]
     `labels`. Raises UserError if the outputs have other names and cannot be replaced.
     """
     example_kind, source = build_objective(experiment).example_kind, experiment.adapter.source
-    if example_kind == "tokens" or not labels:
+    if example_kind not in LABELLED or not labels:
         return dict(labels)
     output_names = adapter_files.labels(adapter_folder(source)) if source else {}
     owner = f"the adapter in {source}"

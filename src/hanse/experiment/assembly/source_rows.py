@@ -9,7 +9,7 @@ from hanse.data.formats.row import Row
 from hanse.data.sources import corpora, files
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
 from hanse.errors import UserError
-from hanse.experiment.schema import Experiment
+from hanse.experiment.schema import Experiment, build_objective, build_tasks
 from hanse.experiment.sections import Data, PublicData
 
 Remark = Callable[[str], None]  # takes a sentence on rows that are left out
@@ -66,17 +66,22 @@ def gather(experiment: Experiment) -> Gathered:
     """Read all rows of an experiment: its source or its clients' sources, and other splits."""
     remarks: list[str] = []
     rows, owners = _training_rows(experiment, remarks.append)
-    validation, test = (
-        official(experiment.data, split, remarks.append) for split in (VALIDATION, TEST)
-    )
+    validation, test = (official(experiment, split, remarks.append) for split in (VALIDATION, TEST))
     return Gathered(rows, validation, test, owners, remarks)
 
 
-def public(data: Data, remark: Remark) -> PublicRows:
+def judged(experiment: Experiment) -> bool:
+    """True if the objective or a task reads verdicts on answers, bad ones among them."""
+    tasks = build_tasks(experiment).values()
+    kinds = (build_objective(experiment).example_kind, *(task.example_kind for task in tasks))
+    return "verdicts" in kinds
+
+
+def public(experiment: Experiment, remark: Remark) -> PublicRows:
     """The rows of `data.public`; raises UserError if `sha256` there names other rows."""
-    if (settings := data.public) is None:
+    if (settings := experiment.data.public) is None:
         return PublicRows()
-    rows = _rows(settings, settings.path, TRAIN, remark, "data.public")
+    rows = _rows(settings, settings.path, TRAIN, remark, judged(experiment), "data.public")
     content = digest(rows)
     if settings.sha256 not in (None, content):
         raise UserError(
@@ -86,34 +91,38 @@ def public(data: Data, remark: Remark) -> PublicRows:
     return PublicRows(rows, content)
 
 
-def official(data: Data, split: str, remark: Remark) -> list[Row] | None:
+def official(experiment: Experiment, split: str, remark: Remark) -> list[Row] | None:
     """The rows of the file that an experiment names for a split; None if it names no file."""
-    path = getattr(data, split)
-    return _rows(data, path, split, remark) if isinstance(path, str) else None
+    data, path = experiment.data, getattr(experiment.data, split)
+    if not isinstance(path, str):
+        return None
+    return _rows(data, path, split, remark, judged(experiment))
 
 
 def kind(experiment: Experiment) -> str:
-    """The kind of an experiment's rows, such as "messages" or "labelled"."""
+    """The kind of an experiment's rows: "messages" for conversations, "labelled" and others."""
     first = experiment
     if experiment.brings_own_data:
         first = experiment.for_client(experiment.client_names[0])
-    return _rows(first.data, first.data.path, TRAIN, lambda remark: None)[0].kind
+    row = _rows(first.data, first.data.path, TRAIN, lambda remark: None, judged=True)[0]
+    return "messages" if row.messages else row.kind
 
 
 def _training_rows(
     experiment: Experiment, remark: Remark
 ) -> tuple[list[Row], dict[str, str] | None]:
     """The rows of the one source, or those of all clients' sources with the owner of each row."""
+    with_verdicts = judged(experiment)
     if not experiment.brings_own_data:
         data = experiment.data
         _tell_unused(data, data.test, data.validation, remark)
-        return _rows(data, data.path, TRAIN, remark), None
+        return _rows(data, data.path, TRAIN, remark, with_verdicts), None
     rows: list[Row] = []
     owners: dict[str, str] = {}
     for name in experiment.client_names:
         data = experiment.for_client(name).data
         _tell_unused(data, 0, 0, remark)
-        for row in _rows(data, data.path, TRAIN, remark):
+        for row in _rows(data, data.path, TRAIN, remark, with_verdicts):
             placed = replace(row, place=f"{name}: {row.place}")
             owners[placed.place] = name
             rows.append(placed)
@@ -138,10 +147,18 @@ def _tell_unused(
 
 
 def _rows(
-    data: Data | PublicData, path: str, split: str, remark: Remark, section: str = "data"
+    data: Data | PublicData,
+    path: str,
+    split: str,
+    remark: Remark,
+    judged: bool,
+    section: str = "data",
 ) -> list[Row]:
-    """The rows of one data source that pass the filter. section: the settings' name."""
-    rows = corpora.load(path, columns=data.columns, remark=remark, split=split)
+    """The rows of one data source that pass the filter.
+
+    judged: answers that are marked as bad are rows, too. section: the settings' name.
+    """
+    rows = corpora.load(path, columns=data.columns, remark=remark, split=split, judged=judged)
     for column, value in data.filter.items():
         if not any(column in row.fields for row in rows):
             known = sorted({name for row in rows[:100] for name in row.fields})

@@ -67,7 +67,10 @@ class Learner(TrainedTensors):
         raise TypeError(f"{type(self).__name__} gives no hidden states")
 
     def scores(self, batch: Any) -> Tensor:
-        """Scores of each example's label words: (examples, label words)."""
+        """Scores of the answers to each example: (examples, answers).
+
+        The answers are label words, a chosen and a rejected answer, or a single one.
+        """
         return self.forward(batch)
 
     def generate(self, examples: Sequence[Any], max_new_tokens: int) -> list[str]:

@@ -13,7 +13,8 @@ from hanse.federation.interfaces.learner import Learner
 class Objective(ABC):
     """The loss that a learner minimizes."""
 
-    # The kind of its examples: "tokens", "label_words" to choose from, or "tags" of words.
+    # The kind of its examples: "tokens", "label_words" to choose from, "tags" of words,
+    # "answer_pairs" of which one is chosen, or "verdicts" on answers.
     example_kind: ClassVar[str] = "tokens"
     # `loss` calls `forward` or `scores` once, and nothing else that needs the model, so several
     # clients can train in one forward pass. A class that overrides `rollout` declares it again.

@@ -10,7 +10,7 @@ from torch.nn import Parameter
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Penalty, TrainResult
-from hanse.learners.training.batches import Batch, choice_scores
+from hanse.learners.training.batches import Batch, answer_scores
 
 
 class ClientView(Learner):
@@ -39,7 +39,7 @@ class ClientView(Learner):
         self._refuse("answers of the model")
 
     def scores(self, batch: Batch) -> Tensor:
-        return choice_scores(self.forward(batch), batch)
+        return answer_scores(self.forward(batch), batch)
 
     def examples(self, split: str) -> Sequence[Any]:
         return self._learner.examples(split)

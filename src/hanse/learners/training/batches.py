@@ -8,6 +8,8 @@ from torch import Tensor
 
 from hanse.data.example import IGNORED, Example
 
+NOTHING = torch.empty(0)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -18,7 +20,7 @@ class Batch:
     tensors that losses use are on the device.
     """
 
-    ids: Tensor  # (R, T) token ids
+    ids: Tensor  # (R, T) token ids; of pairs, first those with chosen answers: R = 2B
     at: Tensor  # (N,) flattened (R·T) positions that have a tag, or a label at their next token
     targets: Tensor  # (N,) these tags, or next tokens
     rows: Tensor  # (N,) the row of each; with choices: example · choices + choice
@@ -27,6 +29,8 @@ class Batch:
     lengths: tuple[int, ...]  # (R,) tokens of each row, without padding
     choices: int  # C, 0 if the examples have none
     examples: int  # B
+    verdicts: Tensor = NOTHING  # (B,) the verdict on each answer, if there is one
+    pairs: bool = False  # there are two answers to each prompt
     sampled: bool = False  # some rows were drawn from a model, and will not be read again
 
     @property
@@ -36,20 +40,24 @@ class Batch:
 
     @property
     def items(self) -> int:
-        """The number of items that a mean loss is over: examples with choices, or labels."""
-        return self.examples if self.choices else len(self.targets)
+        """The number of items that a mean loss is over: labels, or examples that are judged."""
+        judged = self.choices or self.pairs or len(self.verdicts)
+        return self.examples if judged else len(self.targets)
 
 
-def choice_scores(logits: Tensor, batch: Batch) -> Tensor:
-    """(B, C): the log-probability of each choice, up to one constant for each example.
+def answer_scores(logits: Tensor, batch: Batch) -> Tensor:
+    """(B, answers): the log-probability of each answer to each example's prompt.
 
+    The answers are the choices, up to one constant for each example; or the chosen and the rejected
+    answer; or the one answer.
     logits: (N, vocabulary), those of the batch's labelled positions.
     """
     if batch.words is not None:
         return logits[:, batch.words]
     per_token = logits.log_softmax(dim=1).gather(1, batch.targets[:, None])[:, 0]
-    scores = torch.zeros(batch.examples * batch.choices, device=per_token.device)
-    return scores.index_add(0, batch.rows, per_token).view(batch.examples, batch.choices)
+    scores = torch.zeros(len(batch.lengths), device=per_token.device)
+    scores = scores.index_add(0, batch.rows, per_token)
+    return scores.view(2, -1).T if batch.pairs else scores.view(batch.examples, -1)
 
 
 def to_device(tensors: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
@@ -78,8 +86,12 @@ def copy_pinned(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def collate(examples: Sequence[Example], device: torch.device) -> Batch:
-    """Put examples into one batch; either all have choices, or none."""
-    batch = replace(_collated(examples), sampled=any(example.sampled for example in examples))
+    """Put examples of one kind into one batch."""
+    batch = replace(
+        _collated(examples),
+        verdicts=torch.tensor([e.verdict for e in examples if e.verdict is not None]).to(device),
+        sampled=any(example.sampled for example in examples),
+    )
     tensors = {"targets": batch.targets, "rows": batch.rows, "choice": batch.choice}
     if batch.words is not None:
         tensors["words"] = batch.words
@@ -90,6 +102,8 @@ def collate(examples: Sequence[Example], device: torch.device) -> Batch:
 def _collated(examples: Sequence[Example]) -> Batch:
     if examples[0].tags:
         return _collate_tags(examples)
+    if examples[0].rejected:
+        return _collate_pairs(examples)
     if not examples[0].choices:
         return _collate_tokens(examples)
     if all(len(choice) == 1 for choice in examples[0].choices):
@@ -115,6 +129,13 @@ def _collate_tokens(examples: Sequence[Example]) -> Batch:
         choices=0,
         examples=len(examples),
     )
+
+
+def _collate_pairs(examples: Sequence[Example]) -> Batch:
+    """Two rows for each example: those with the chosen answers, then those with the rejected."""
+    chosen = [Example(e.ids[: e.rejected], e.labels[: e.rejected]) for e in examples]
+    rejected = [Example(e.ids[e.rejected :], e.labels[e.rejected :]) for e in examples]
+    return replace(_collate_tokens(chosen + rejected), pairs=True, examples=len(examples))
 
 
 def _collate_tags(examples: Sequence[Example]) -> Batch:

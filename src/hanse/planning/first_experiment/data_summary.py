@@ -92,7 +92,7 @@ def _otherwise(rows: Sequence[Row], reading: Reading) -> tuple[dict[str, str], s
     """Better columns than the usual ones, and the reason; empty for most data."""
     if rows[0].kind == "preference":
         part = "completion" if rows[0].prompt or rows[0].messages else "text"
-        why = "nothing learns from preferences yet, so the better answers alone are learned"
+        why = "no objective here learns from preferences, so the better answers alone are learned"
         return {part: reading.columns["chosen"]}, why
     if any(len(row.label or "") > LETTERS for row in rows):
         answer = {"instruction": reading.columns["text"], "completion": reading.columns["label"]}

@@ -29,7 +29,7 @@ def measure(simulation: Simulation) -> Lengths:
     labels, example_kind = simulation.dataset.labels, build_objective(settings).example_kind
     cut = examples(settings, rows, labels, example_kind, learner.backbone)
     whole = examples(settings, rows, labels, example_kind, learner.backbone, whole=True)
-    sizes = np.array([len(example) for example in whole])
+    sizes = np.array([example.longest for example in whole])
     return Lengths(
         mean=float(sizes.mean()),
         most=float(np.quantile(sizes, 0.95)),

@@ -16,10 +16,16 @@ class LanguageModel(Head):
 
     task: ClassVar[str] = "CAUSAL_LM"
     auto: ClassVar[type[Any]] = AutoModelForCausalLM
-    reads: ClassVar[Mapping[str, str]] = {"tokens": "tokens", "label_words": "label_words"}
+    reads: ClassVar[Mapping[str, str]] = {
+        kind: kind for kind in ("tokens", "label_words", "answer_pairs", "verdicts")
+    }
     lacking: ClassVar[Mapping[str, str]] = {
         "tokens": "does not generate text; choose a causal language model, such as smollm2-135m, "
-        "or objective: classify"
+        "or objective: classify",
+        **dict.fromkeys(
+            ("answer_pairs", "verdicts"),
+            "does not judge answers; choose a causal language model, such as smollm2-135m",
+        ),
     }
     generates_text: ClassVar[bool] = True
     causal: ClassVar[bool] = True

@@ -1,0 +1,48 @@
+"""Tokenizes preferences: two answers to one prompt, of which one is better."""
+
+from collections.abc import Iterator, Sequence
+
+from hanse.data.example import Example
+from hanse.data.formats.row import Row
+from hanse.data.formats.turns import turn, unlearned
+from hanse.data.tokenization.text import passages
+from hanse.data.tokenization.tokenizer import Tokenizer
+from hanse.errors import UserError
+
+
+def pairs(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Example]:
+    """The examples of preferences: the prompt with the chosen answer, then with the rejected one.
+
+    max_length: most tokens of the prompt with each answer; both lose the same part of a prompt that
+        is too long.
+    Raises UserError for a row whose answers differ only in what is cut.
+    """
+    answered = [text for row in rows for text in _answered(row)]
+    examples = passages(answered, tokenizer, max_length, answers=2)
+    result = []
+    for row, chosen, rejected in zip(rows, examples[::2], examples[1::2], strict=True):
+        if chosen.ids == rejected.ids:
+            raise UserError(
+                f"{row.place}: with max_length {max_length} the chosen and the rejected answer "
+                "have the same tokens; raise max_length, or drop the row."
+            )
+        pair = Example(
+            chosen.ids + rejected.ids,
+            chosen.labels + rejected.labels,
+            prompt=chosen.prompt,
+            answer=chosen.answer,
+            lost=chosen.lost | rejected.lost,
+            rejected=len(chosen),
+        )
+        result.append(pair)
+    return result
+
+
+def _answered(row: Row) -> Iterator[Row]:
+    """The prompt of a preference with each of its answers, which alone is learned."""
+    for answer in (row.chosen, row.rejected):
+        if row.messages:
+            messages = (*unlearned(row.messages), turn("assistant", answer))
+            yield Row(messages=messages, place=row.place)
+        else:
+            yield Row(prompt=row.prompt, completion=answer, place=row.place)
