@@ -19,9 +19,10 @@ from stopping import ctrl_c
 PLAN = f"algorithm={ROOT}/tests/parts/layout_plan.py:LayoutPlan"
 WHOLE = "adapter={lora: {r: 4, target_modules: [q_proj, v_proj, up_proj]}}"
 CLIENTS = (
-    "clients={silo-1: {adapter: {lora: {target_modules: [q_proj], r: 2, lora_alpha: 8}}}, "
+    "clients={silo-1: {adapter: {lora: {rank_pattern: {v_proj: 2}}}}, "
     "silo-2: {adapter: {lora: {rank_pattern: {q_proj: 1, layers.1.mlp.up_proj: 3}}}}, "
-    "silo-3: {adapter: {lora: {layers_to_transform: [1], target_modules: [v_proj, up_proj]}}}}"
+    "silo-3: {adapter: {lora: {layers_to_transform: [1], target_modules: [v_proj, up_proj], r: 2, "
+    "lora_alpha: 8}}}}"
 )
 
 
@@ -51,12 +52,15 @@ def digest(folder: Path) -> str:
 
 def test_a_client_declares_what_it_trains_and_the_server_expects_it(experiment_file: Path) -> None:
     parts = prepared(experiment_file, CLIENTS)
-    assert ranks(parts, "silo-1") == {"0.self_attn.q_proj": 2, "1.self_attn.q_proj": 2}
+    assert ranks(parts, "silo-1") == {
+        **{"0.self_attn.q_proj": 4, "0.self_attn.v_proj": 2, "0.mlp.up_proj": 4},
+        **{"1.self_attn.q_proj": 4, "1.self_attn.v_proj": 2, "1.mlp.up_proj": 4},
+    }
     assert ranks(parts, "silo-2") == {
         **{"0.self_attn.q_proj": 1, "0.self_attn.v_proj": 4, "0.mlp.up_proj": 4},
         **{"1.self_attn.q_proj": 1, "1.self_attn.v_proj": 4, "1.mlp.up_proj": 3},
     }
-    assert ranks(parts, "silo-3") == {"1.self_attn.v_proj": 4, "1.mlp.up_proj": 4}
+    assert ranks(parts, "silo-3") == {"1.self_attn.v_proj": 2, "1.mlp.up_proj": 2}
     before = parts.learner.tensors()
     expected = client_adapters.expected(parts.learner, parts.experiment)
     assert expected is not None
@@ -88,6 +92,9 @@ def test_a_client_with_more_than_the_server_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         prepared(experiment_file, f"clients={clients}")
+    with pytest.raises(UserError, match=sentence):  # as a server that has no clients here
+        experiment = load(experiment_file, [PLAN, WHOLE, f"clients={clients}"])
+        client_adapters.expected(prepared(experiment_file).learner, experiment)
 
 
 RUN = [PLAN, WHOLE, CLIENTS, "rounds=2", "train.optimizer_state=keep", "clients_per_pass=3"]
@@ -95,7 +102,7 @@ RUN = [PLAN, WHOLE, CLIENTS, "rounds=2", "train.optimizer_state=keep", "clients_
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, review_file: Path) -> Path:
-    """The finished run of clients that train in one pass where their layouts let them."""
+    """The finished run. Two clients train the same matrices, and therefore in one pass."""
     file = write_experiment(tmp_path_factory.mktemp("together"), tiny_llama, review_file)
     return simulation.run(load(file, RUN))
 

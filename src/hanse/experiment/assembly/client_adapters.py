@@ -47,30 +47,34 @@ def declared(learner: AdaptedModel, differ: Difference) -> Tensors | None:
 
 
 def expected(server: AdaptedModel, experiment: Experiment) -> dict[str, Tensors | None] | None:
-    """What each client will declare, from its settings alone; None if no algorithm asks.
+    """The layout that each client will declare, from its settings; None if no algorithm asks.
 
-    A client's entry is None if it has another base model, which may not be on this machine.
+    A client's entry is None if it may train another model, which may not be on this machine.
     Raises UserError for a client that trains what the algorithm cannot combine.
     """
     differ = build_algorithm(experiment).clients_may_differ
     if (mine := declared(server, differ)) is None:
         return None
-    settings = {name: experiment.for_client(name) for name in experiment.participant_names}
     known: dict[Adapter, Tensors] = {adapter_settings(experiment): mine}
-    layouts: dict[str, Tensors | None] = {}
-    for name, client in settings.items():
-        same_model = client.model.model_name_or_path == experiment.model.model_name_or_path
-        if not same_model or client.adapter.source != experiment.adapter.source:
-            layouts[name] = None
+    layouts: dict[str, Tensors | None] = dict.fromkeys(experiment.participant_names)
+    for name in layouts:
+        client = experiment.for_client(name)
+        if differ == "model" and not _continues_server(client, experiment):
             continue
         adapter = adapter_settings(client)
-        if adapter not in known:
-            known[adapter] = _attached(server, adapter, experiment.seed, differ)
-        layouts[name] = known[adapter]
-        if differ == "layout":
-            with _named(name):
+        with _named(name):
+            if adapter not in known:
+                known[adapter] = _attached(server, adapter, experiment.seed, differ)
+            if differ == "layout":
                 refuse_outside(known[adapter], mine)
+        layouts[name] = known[adapter]
     return layouts
+
+
+def _continues_server(client: Experiment, server: Experiment) -> bool:
+    """True if a client's base model, and the adapter that it continues from, are the server's."""
+    same_model = client.model.model_name_or_path == server.model.model_name_or_path
+    return same_model and client.adapter.source == server.adapter.source
 
 
 def _attached(server: AdaptedModel, adapter: Adapter, seed: int, differ: Difference) -> Tensors:
