@@ -238,7 +238,7 @@ PART = f"{ROOT / 'tests' / 'parts' / 'owner_emulator.py'}:OwnerEmulator"
 @pytest.fixture
 def experiment(experiment_file: Path) -> Experiment:
     trusted_code.grant(ROOT / "tests" / "parts" / "owner_emulator.py", lasting=False)
-    return load(experiment_file, [f"algorithm={PART}", "rounds=2"])
+    return load(experiment_file, [f"algorithm={PART}", "rounds=2", "train.max_steps=1"])
 
 
 def test_real_models_resume_alike(experiment: Experiment, tmp_path: Path) -> None:

@@ -314,4 +314,4 @@ def test_a_file_that_became_shorter_is_not_sent(tmp_path: Path) -> None:
     path.write_bytes(b"12345")
     with pytest.raises(UserError, match="has become shorter"):
         PreparedFile("file", "0" * 64, 6, path).chunk(0)
-    assert CHUNK == 8 * 2**20
+    assert CHUNK == 16 * 2**20

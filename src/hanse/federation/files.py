@@ -34,9 +34,9 @@ from hanse.tensors.serialization import MessageError, whole_number
 
 FOLDER = "files"  # in a run's folder, and in the folder of a machine's clients
 MANIFEST = "files.json"
-# Bytes of a file in one request. Flower takes a second or more for a message of any size, and each
-# side holds two chunks in memory.
-CHUNK = 8 * 2**20
+# Bytes of a file in one request. Flower takes three to four seconds for a message of any size, and
+# each side holds a message in memory up to four times: encoded, decoded, and in its envelope.
+CHUNK = 16 * 2**20
 OFFSET = "#offset"  # the number that says where a chunk begins; no file has such a name
 HELD = "held"  # the tensor of a reply: how many bytes of each file the client has
 

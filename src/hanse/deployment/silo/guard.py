@@ -111,6 +111,7 @@ class Guard:
         except JobRefusedError as error:
             kind = "train" if request.kind == AGREED else request.kind  # the server waits for this
             return Reply(self.silo.name, kind, request.round, error=str(error)).pack()
+        del request  # or a chunk of a file would be in memory twice
         if self._agreement is None:
             return respond_filtered(message)
         return self._agreement.answer(message, respond_filtered)

@@ -83,7 +83,8 @@ class ActiveRun:
 
     def _respond(self, message: bytes) -> bytes:
         request = Request.parse(message)
-        self.round = request.round
+        kind, self.round = request.kind, request.round
+        del request  # or a chunk of a file would be in memory twice
         try:
             return respond(self.endpoint, message)
         except LostMemory as error:
@@ -92,9 +93,9 @@ class ActiveRun:
         except UserError:
             raise
         except Exception:  # no request of a server may end this process
-            log.exception("round %d: it could not %s", request.round, request.kind)
+            log.exception("round %d: it could not %s", self.round, kind)
             reason = WITHHELD
-        return Reply(self.endpoint.profile.name, request.kind, request.round, error=reason).pack()
+        return Reply(self.endpoint.profile.name, kind, self.round, error=reason).pack()
 
 
 @dataclass
