@@ -1,7 +1,7 @@
 """The bytes that hanse check predicts, beside those of the run."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +12,11 @@ from hanse.experiment.assembly import assemble
 from hanse.experiment.loading import load
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
-from hanse.federation.interfaces.results import Memory
+from hanse.federation.interfaces.algorithm import Client, Server
+from hanse.federation.interfaces.declarations import UPDATES
+from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.interfaces.transform import Transform
-from hanse.federation.messages import Request, Update
+from hanse.federation.messages import ClientProfile, Instruction, Request, Update
 from hanse.federation.method import Method
 from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.journal.run_folder import read_ledger
@@ -22,7 +24,16 @@ from hanse.planning.preview import estimate
 from hanse.planning.preview.traffic import Phases
 from hanse.randomness import RoundContext
 from hanse.simulation import run as simulation
-from hanse.tensors.named import Layout, Tensors, blob, from_bytes, largest, map_tensors, to_bytes
+from hanse.tensors.named import (
+    Layout,
+    Tensors,
+    blob,
+    from_bytes,
+    largest,
+    layout,
+    map_tensors,
+    to_bytes,
+)
 from samples import Outcome
 
 SECURE_SUM = Path(__file__).parents[2] / "parts" / "secure_sum.py"
@@ -80,6 +91,32 @@ class Zip(Transform):
             for name, d in data.items()
         }
         return replace(update, tensors=tensors)
+
+
+@dataclass(frozen=True)
+class Halves(FedAvg):
+    """Clients with less than 50 rows send half of the matrices."""
+
+    needs = frozenset({UPDATES})
+    clients_may_differ = "layout"
+
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
+        return layout(_half(state["model"], profile))
+
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        update = super().train(instruction, client)
+        return replace(update, tensors=_half(update.tensors, client.profile))
+
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
+        return Aggregate({}, {}, 1.0, tuple(profile.name for profile, _ in updates))
+
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
+        return state
+
+
+def _half(tensors: Tensors, profile: ClientProfile) -> Tensors:
+    names = sorted(tensors)[:: 2 if profile.examples < 50 else 1]
+    return {name: tensors[name] for name in names}
 
 
 def pipelines(
@@ -147,6 +184,16 @@ def test_codecs_of_fixed_length_are_predicted_to_the_byte(
     assert run_rows(traffic, simulation.run(experiment)) == predicted(traffic, rounds=2)
     for size in traffic["train"].values():
         assert (size.down, size.up) == (size.most_down, size.most_up)
+
+
+def test_layouts_that_the_algorithm_chooses_are_told_apart(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "build_method", lambda experiment: Method(Halves(), Mean()))
+    experiment = load(experiment_file, ["rounds=1"])
+    traffic = estimate.preview(experiment).traffic
+    assert run_rows(traffic, simulation.run(experiment)) == predicted(traffic, rounds=1)
+    assert len({size.up for size in traffic["train"].values()}) == 2
 
 
 def test_codecs_of_varying_length_are_bounded(

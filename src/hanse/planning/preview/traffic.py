@@ -39,7 +39,7 @@ def round_traffic(
 ) -> Phases:
     """The bytes of a round, measured in a rehearsal of it.
 
-    updates: by client; those of the same settings share one.
+    updates: by client; those of the same settings and layout share one.
     sampled: the clients of the round.
 
     If the aggregator has phases of its own, the round's clients go through all of them, since the

@@ -1,6 +1,7 @@
 """The time that the clients' training takes in a run, from a few real steps.
 
-One client of those with the same settings is probed, since the others behave like it.
+One client of those with the same settings, and updates of the same layout, is probed: the others
+behave like it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from hanse.federation.messages import Request, Update
 from hanse.federation.round import RoundExchange
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.randomness import RoundContext
+from hanse.tensors.named import largest, shapes
 
 STEPS = 4  # optimizer steps of a probe
 MOST = 1024  # examples of one step of a probe, at most
@@ -39,20 +41,27 @@ class Probe:
 def probe_clients(
     simulation: Simulation, exchange: RoundExchange, folder: Path
 ) -> dict[str, Probe]:
-    """The probe of each client; clients with the same settings share one."""
+    """The probe of each client; clients with the same settings and layout share one."""
     texts: dict[int, str] = {}  # settings as text, by the identity of what most clients share
-    probes: dict[str, Probe] = {}
+    probes: dict[tuple[str, str], Probe] = {}
     by_client = {}
     for name in exchange.instructions:
         client = simulation.clients[name]
         if id(client.experiment) not in texts:
             texts[id(client.experiment)] = client.experiment.model_dump_json()
-        settings = texts[id(client.experiment)]
-        if settings not in probes:
+        kind = texts[id(client.experiment)], _layout(exchange, name)
+        if kind not in probes:
             request = exchange.encoded("train", name)
-            probes[settings] = _probe(simulation.endpoint(folder, name), client, request)
-        by_client[name] = probes[settings]
+            probes[kind] = _probe(simulation.endpoint(folder, name), client, request)
+        by_client[name] = probes[kind]
     return by_client
+
+
+def _layout(exchange: RoundExchange, name: str) -> str:
+    """The layout of a client's update as text: names, largest shapes, dtypes."""
+    state, profile = exchange.server_state.algorithm_state, exchange.profiles[name]
+    layout = exchange.algorithm.update_layout(state, profile, exchange.context)
+    return str(shapes({name: largest(form) for name, form in layout.items()}))
 
 
 def training_seconds(simulation: Simulation, probes: Mapping[str, Probe], rounds: float) -> float:
