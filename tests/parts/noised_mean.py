@@ -1,4 +1,4 @@
-"""Noise from the operating system, on the mean or on each update: toys of differential privacy.
+"""Noise from the operating system, on the mean, on each update or on both: toys of privacy.
 
 Nothing is promised: no budget is counted, and the clients' weights are taken to be equal.
 """
@@ -61,11 +61,11 @@ class NoisedMean(Transform):
 
 
 @dataclass(frozen=True)
-class NoisedUpdates(NoisedMean):
-    """Clip each update, and add Gaussian noise to it at the client."""
+class NoisedTwice(NoisedMean):
+    """Clip each update and add noise to it at the client, and add noise to the mean."""
 
     linear: ClassVar[bool] = True  # nothing is to decode
-    noise: ClassVar[frozenset[str]] = frozenset({"encode"})
+    noise: ClassVar[frozenset[str]] = frozenset({"encode", "finish"})
 
     def encode(
         self, update: Update, memory: Memory, state: Tensors, context: RoundContext
@@ -74,6 +74,13 @@ class NoisedUpdates(NoisedMean):
 
     def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
         return update
+
+
+@dataclass(frozen=True)
+class NoisedUpdates(NoisedTwice):
+    """Clip each update and add noise to it at the client, and leave the mean as it is."""
+
+    noise: ClassVar[frozenset[str]] = frozenset({"encode"})
 
     def finish(
         self, aggregate: Aggregate, state: Tensors, context: RoundContext
