@@ -26,7 +26,11 @@ THREE = SILOS[:3]
 PARTS = Path(__file__).parent / "parts"
 # Parts from outside the package that the silos allow, by the setting of their policy.
 OUTSIDE = {
-    "algorithms": ["layout_plan.py:LayoutPlan", "logit_distillation.py:LogitDistillation"],
+    "algorithms": [
+        "layout_plan.py:LayoutPlan",
+        "logit_distillation.py:LogitDistillation",
+        "owner_emulator.py:OwnerEmulator",
+    ],
     "aggregators": ["secure_sum.py:SecureSum", "signed_greetings.py:SignedGreetings"],
 }
 

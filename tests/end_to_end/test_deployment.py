@@ -49,6 +49,9 @@ STRAINS: dict[str, list[str]] = {
         "silo-2: {adapter: {lora: {rank_pattern: {q_proj: 1, layers.1.mlp.up_proj: 3}}}}, "
         "silo-3: {adapter: {lora: {layers_to_transform: [1], target_modules: [v_proj, up_proj]}}}}",
     ],
+    "adapters on an emulator that is sent once": [
+        f"algorithm={PARTS}/owner_emulator.py:OwnerEmulator"
+    ],
     "distillation by logits on public rows": [
         f"algorithm={PARTS}/logit_distillation.py:LogitDistillation",
         "objective=classify",
