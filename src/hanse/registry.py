@@ -148,9 +148,10 @@ def check_name(folder: str, name: str) -> None:
     """
     known = names(folder)
     if ":" not in name and name not in known:
+        listed = ", ".join(known) or "none yet"
         raise UserError(
             f"there is no {name!r:.80} in {label(folder)}{suggestion(name, known)}; "
-            f"there are {', '.join(known)}, or path/to/file.py:Class for one of your own."
+            f"there are {listed}, or path/to/file.py:Class for one of your own."
         )
 
 

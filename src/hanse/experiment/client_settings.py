@@ -5,14 +5,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hanse.experiment.part_kinds import ALGORITHM
-from hanse.experiment.schema import Experiment, build_algorithm
+from hanse.errors import UserError
+from hanse.experiment.part_kinds import ALGORITHM, DOWNLOAD, UPLOAD
+from hanse.experiment.schema import Experiment, build_algorithm, build_all
 from hanse.experiment.validation import SettingError, explain
 from hanse.federation.interfaces.declarations import Difference, includes
 from hanse.learners.injection.adapter import Adapter
 from hanse.registry import suggestion
 
-OVERRIDABLE = ("model", "adapter", "data", "train")
+OVERRIDABLE = ("model", "adapter", "data", "train", "compression")
 # The settings of `data` that are the same for all: how rows are held out and divided.
 SHARED_DATA = ("test", "validation", "split_seed", "partition", "labels", "public")
 
@@ -39,8 +40,18 @@ def check_clients(experiment: Experiment) -> None:
             settings = experiment.for_client(name)
         except ValidationError as error:
             raise explain(error, Experiment, place) from None
+        _check_compression(settings, name)
         _check_data(experiment, name, over.get("data") or {})
         _check_adapter(experiment, settings, name)
+
+
+def _check_compression(client: Experiment, name: str) -> None:
+    """Build the codecs of a client, to check them; client: the experiment with its settings."""
+    for kind in (UPLOAD, DOWNLOAD):
+        try:
+            build_all(kind, kind.specs(client))
+        except UserError as error:
+            raise SettingError(f"clients.{name}: {error}", ("clients", name, *kind.place)) from None
 
 
 def _check_data(experiment: Experiment, name: str, data: dict[str, Any]) -> None:

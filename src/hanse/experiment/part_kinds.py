@@ -67,7 +67,9 @@ class PartKind:
         return part
 
     def resolved(self, spec: Any) -> Any:
-        """A spec with all settings of its part written out; a list of specs likewise."""
+        """A spec, or a list of specs, with all settings of its part; None without a part."""
+        if spec is None:
+            return None
         if isinstance(spec, list):
             return [self.resolved(item) for item in spec]
         return {spec_name(spec): asdict(self.build(spec))}
@@ -105,6 +107,17 @@ AGGREGATOR = PartKind(
     f"{ROLES}.aggregator:Aggregator",
     policy="aggregators",
 )
+UPLOAD, DOWNLOAD = (
+    PartKind(
+        *(("compression", direction), "federation/compression", f"{ROLES}.transform:Transform"),
+        several=True,
+        policy="compression",
+    )
+    for direction in ("upload", "download")
+)
+MECHANISM = PartKind(
+    *(("privacy",), "federation/privacy", f"{ROLES}.transform:Transform"), policy="mechanisms"
+)
 TASK = PartKind(
     ("evaluation", "tasks"), "evaluation", f"{ROLES}.task:Task", several=True, policy="tasks"
 )
@@ -116,7 +129,10 @@ TRACKER = PartKind(
     at_silos=False,
 )
 
-PART_KINDS = (PARTITIONER, OBJECTIVE, ADAPTER, ALGORITHM, AGGREGATOR, TASK, TRACKER)
+PART_KINDS = (
+    *(PARTITIONER, OBJECTIVE, ADAPTER, ALGORITHM, AGGREGATOR, UPLOAD, DOWNLOAD, MECHANISM),
+    *(TASK, TRACKER),
+)
 NAMED = tuple(kind for kind in PART_KINDS if not kind.in_schema)  # by a spec, also from outside
 AT_SILOS = tuple(kind for kind in PART_KINDS if kind.at_silos)
 

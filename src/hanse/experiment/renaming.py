@@ -21,6 +21,8 @@ from hanse.learners.adapters.peft import methods
 
 log = logging.getLogger(__name__)
 
+# Sections that are also written as a plain value, with the setting in them that the value means.
+SHORT: dict[Place, str] = {("compression",): "upload"}
 KINDS: dict[Place, PartKind] = {kind.place: kind for kind in NAMED}
 
 
@@ -73,7 +75,7 @@ def _renamed(values: Mapping[Any, Any], place: Place, moved: list[Moved]) -> Val
     for key, value in values.items():
         written, leaf = (*place, key), not isinstance(value, Mapping)
         target, alias = _meant(place, key, leaf)
-        if target != written:
+        if target[: len(written)] != written:
             log.info("%s is read as %s", _dotted(written), _dotted(target))
         if alias and isinstance(value, str | int):
             value = alias.values.get(value, value)
@@ -115,6 +117,8 @@ def _meant(place: Place, key: Any, leaf: bool) -> tuple[Place, Alias | None]:
     section = place[home:]
     if not isinstance(key, str) or place == ("clients",):
         return written, None
+    if leaf and written[home:] in SHORT:
+        return (*written, SHORT[written[home:]]), None
     plain = key.replace("-", "_")
     alias = _alias(section, plain)
     if alias is None and plain == key:  # nothing to rename; a part need not be imported for it

@@ -21,7 +21,16 @@ from hanse.experiment.part_kinds import (
     changed_at,
     spec_name,
 )
-from hanse.experiment.sections import Data, Deployment, Evaluation, SettingsModel, Spec
+from hanse.experiment.sections import (
+    CompressionSettings,
+    Data,
+    Deployment,
+    Evaluation,
+    SettingsModel,
+    Spec,
+    listed,
+    written_out,
+)
 from hanse.experiment.validation import NAME, SettingError
 from hanse.journal.yaml_text import Place
 from hanse.lazy_imports import lazy_imports
@@ -52,7 +61,9 @@ ClientName = Annotated[str, Field(pattern=NAME)]
 class Experiment(SettingsModel):
     """The settings of one run.
 
-    clients: `clients.<name>` overrides model, adapter, data or train for one client.
+    compression: the codecs of updates and instructions.
+    privacy: the mechanism of privacy that updates pass before they are encoded; none: no mechanism.
+    clients: `clients.<name>` overrides model, adapter, data, train or compression for one client.
     participants: only these clients take part; absent clients still get their share of the rows.
     clients_per_pass: the number of simulated clients that train in one forward pass; auto: the
         number that is fastest on this machine; off: one at a time, through PEFT's own layers. The
@@ -74,6 +85,8 @@ class Experiment(SettingsModel):
     train: TrainingSettings = TrainingSettings()
     algorithm: Spec = "fedavg"
     aggregator: Spec = "mean"
+    compression: CompressionSettings = CompressionSettings()
+    privacy: Spec | None = None
     evaluation: Evaluation = Evaluation()
     deployment: Deployment = Deployment()
     clients: dict[ClientName, dict[str, Any]] = Field(default={})
@@ -88,9 +101,19 @@ class Experiment(SettingsModel):
     @field_validator("report_to", mode="before")
     @classmethod
     def _read_one_tracker_as_list(cls, value: Any) -> Any:
-        if value is None or value == "none":
-            return []
-        return [value] if isinstance(value, str | dict) else value
+        return listed(value)
+
+    @field_validator("privacy", mode="before")
+    @classmethod
+    def _read_the_word_none(cls, value: Any) -> Any:
+        return None if value == "none" else value
+
+    @field_validator("clients")
+    @classmethod
+    def _write_compression_out(cls, clients: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: changed_at(over, ("compression",), written_out) for name, over in clients.items()
+        }
 
     @model_validator(mode="after")
     def _has_one_round_length(self) -> "Experiment":
@@ -177,7 +200,7 @@ def build_parts(experiment: Experiment) -> None:
                 kind.check_name(spec)
     for kind in NAMED:
         with _at(kind.place):
-            _build_all(kind, kind.specs(experiment))
+            build_all(kind, kind.specs(experiment))
     with _at(TASK.place):
         build_tasks(experiment)
 
@@ -221,7 +244,7 @@ def build_tasks(experiment: Experiment) -> "dict[str, task.Task]":
     specs = experiment.evaluation.tasks
     if specs is None:
         specs = [DEFAULT_TASK[build_objective(experiment).example_kind]]
-    tasks: dict[str, task.Task] = _build_all(TASK, specs)
+    tasks: dict[str, task.Task] = build_all(TASK, specs)
     for name, part in tasks.items():
         _check_example_kind(name, part)
     if len({part.example_kind for part in tasks.values()}) > 1:
@@ -234,10 +257,10 @@ def build_tasks(experiment: Experiment) -> "dict[str, task.Task]":
 
 def build_trackers(experiment: Experiment) -> "dict[str, tracking.Tracker]":
     """Build the trackers that show the run, by name."""
-    return _build_all(TRACKER, experiment.report_to)
+    return build_all(TRACKER, experiment.report_to)
 
 
-def _build_all(kind: PartKind, specs: list[Spec]) -> dict[str, Any]:
+def build_all(kind: PartKind, specs: list[Spec]) -> dict[str, Any]:
     """Build the parts of one kind, by name; raises UserError for a name that comes twice."""
     parts = {spec_name(spec).rpartition(":")[2]: kind.build(spec) for spec in specs}
     if len(parts) < len(specs):

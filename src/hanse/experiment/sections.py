@@ -1,4 +1,4 @@
-"""Sections of an experiment that concern no model: rows, evaluation, deployment."""
+"""Sections of an experiment that concern no model: rows, compression, evaluation, deployment."""
 
 import math
 from collections.abc import Mapping
@@ -100,6 +100,52 @@ def refuse_without_text(template: str, setting: str) -> None:
             f"{setting} {template!r} has no {{text}} in it; write {{text}} where the row's text "
             "belongs."
         )
+
+
+def listed(specs: Any) -> Any:
+    """The list of parts that one part alone or `none` stands for; anything else unchanged."""
+    if specs is None or specs == "none":
+        return []
+    return [specs] if isinstance(specs, str | dict) else specs
+
+
+def written_out(compression: Any) -> Any:
+    """The section `compression` that a list of codecs alone, or one codec's name, stands for."""
+    alone = compression is None or isinstance(compression, str | list)
+    return {"upload": compression} if alone else compression
+
+
+class CompressionSettings(SettingsModel):
+    """The codecs that tensors pass on their way; a list of codecs alone stands for `upload`.
+
+    upload: the codecs of each client's update, in the order of encoding.
+    download: the codecs of what the server sends to each client.
+    error_feedback: each client adds what its last encoded update lacked to its next update. It
+        concerns the whole list `upload`, not one of its codecs.
+    """
+
+    upload: list[Spec] = Field(default=[])
+    download: list[Spec] = Field(default=[])
+    error_feedback: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_codecs_as_upload(cls, value: Any) -> Any:
+        return written_out(value)
+
+    @field_validator("upload", "download", mode="before")
+    @classmethod
+    def _read_one_codec_as_list(cls, value: Any) -> Any:
+        return listed(value)
+
+    @model_validator(mode="after")
+    def _feeds_an_error_back(self) -> "CompressionSettings":
+        if self.error_feedback and not self.upload:
+            raise ValueError(
+                "compression.error_feedback is true, but compression.upload names no codec that "
+                "could make an error; name one, or set error_feedback: false."
+            )
+        return self
 
 
 class Evaluation(SettingsModel):

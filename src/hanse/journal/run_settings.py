@@ -36,10 +36,27 @@ class RunSettings:
     @property
     def algorithm(self) -> str | None:
         """The algorithm's name."""
-        spec = self.values.get("algorithm")
-        if isinstance(spec, Mapping):
-            return ", ".join(map(str, spec))
-        return None if spec is None else str(spec)
+        return _names(self.values.get("algorithm")) or None
+
+    @property
+    def compression(self) -> str:
+        """The codecs in words, such as "updates by bf16"; empty without any."""
+        section = self._section("compression")
+        upload, download = _names(section.get("upload")), _names(section.get("download"))
+        feedback = " with error feedback" if section.get("error_feedback") else ""
+        clients = self._section("clients").values()
+        others = sum(isinstance(own, Mapping) and "compression" in own for own in clients)
+        phrases = [
+            *([f"updates by {upload}{feedback}"] if upload else []),
+            *([f"instructions by {download}"] if download else []),
+            *([f"{others} of the clients by their own settings"] if others else []),
+        ]
+        return ", ".join(phrases)
+
+    @property
+    def mechanism(self) -> str:
+        """The name of the mechanism of privacy; empty without one."""
+        return _names(self.values.get("privacy"))
 
     @property
     def rounds(self) -> int | None:
@@ -68,6 +85,15 @@ class RunSettings:
     def _section(self, name: str) -> Mapping[str, Any]:
         section = self.values.get(name)
         return section if isinstance(section, Mapping) else {}
+
+
+def _names(specs: Any) -> str:
+    """The names of the parts in a spec or in a list of specs, joined by commas."""
+    if isinstance(specs, list):
+        return ", ".join(filter(None, map(_names, specs)))
+    if isinstance(specs, Mapping):
+        return ", ".join(map(str, specs))
+    return "" if specs is None else str(specs)
 
 
 def read_settings(folder: Path) -> RunSettings:

@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 
 from hanse import __version__
 from hanse.journal.records import RoundRecord
+from hanse.journal.run_settings import RunSettings
 from hanse.learners.injection import adapter_files
 from hanse.reports.loading_snippet import usage
 
@@ -26,7 +27,7 @@ def model_card(
     adapter: the folder where it is. left: kinds of adapters that each client keeps, and that are
         not in the folder. personal: tensors in the folder of which each client keeps its own.
     """
-    train, rows = settings["train"], settings["data"]
+    train, rows, run = settings["train"], settings["data"], RunSettings(settings, "")
     epochs = f"{train['num_train_epochs'] or 1:g} epochs"
     files = [(over.get("data") or {}).get("path") for over in settings["clients"].values()]
     template = Path(__file__).with_name("model_card.md.jinja").read_text(encoding="utf-8")
@@ -37,7 +38,9 @@ def model_card(
         clients=clients,
         length=f"{train['max_steps']} steps" if train["max_steps"] else epochs,
         data="each client's own file" if files and all(files) else rows["path"],
-        algorithm=", ".join(settings["algorithm"]),
+        algorithm=run.algorithm,
+        compression=run.compression,
+        mechanism=run.mechanism,
         usage=usage(adapter, '"path/to/this/folder"', rows["labels"]),
         outputs=list(adapter_files.labels(adapter).values()),
         version=__version__,

@@ -28,6 +28,9 @@ from hanse.simulation.in_process import in_process
 
 log = logging.getLogger(__name__)
 
+# Settings that folders of earlier versions lack; their defaults are what those versions did.
+ADDED = {"compression", "privacy"}
+
 
 def run(
     experiment: Experiment, resources: Resources | None = None, stop: threading.Event | None = None
@@ -73,7 +76,7 @@ def resume(
             "the `hanse server` command that began it."
         )
     values, _ = yaml_text.read(folder / "experiment.yaml")
-    if missing := Experiment.model_fields.keys() - values.keys():
+    if missing := Experiment.model_fields.keys() - values.keys() - ADDED:
         raise UserError(
             f"{folder / 'experiment.yaml'} is not whole: it lacks {min(missing)}; bring it back."
         )

@@ -277,7 +277,7 @@ def _merged(told: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 HOSTILE: dict[str, tuple[str, dict[str, Any], str]] = {
     "a forbidden model": (f"{{models: ['{'1' * 64}']}}", {}, "which it does not allow"),
-    "no differential privacy": ("{privacy: {epsilon: 8}}", {}, "the job has none"),
+    "no differential privacy": ("{privacy: {epsilon: 8}}", {}, "the job promises none"),
     "too many rounds": ("{max_rounds: 50}", {"rounds": 51}, "51 rounds, more than 50"),
     "steps a hundred times": (
         "{max_steps: 3}",

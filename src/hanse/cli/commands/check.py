@@ -11,6 +11,7 @@ from hanse.data.formats.row import Reading
 from hanse.errors import cleaned
 from hanse.experiment import loading
 from hanse.experiment.schema import Experiment
+from hanse.journal.run_settings import RunSettings
 from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -59,6 +60,7 @@ def _show_preview(experiment: Experiment) -> None:
         f"\ntrained    {preview.trained:,} of {preview.total:,} parameters ({share:.3f} %)"
     )
     _show_kinds(preview)
+    _show_transforms(experiment)
     _show_traffic(preview)
     memory = f"{preview.memory / 1e9:.1f} GB of memory ({preview.available / 1e9:.1f} GB available)"
     console.print(f"the run    about {preview.seconds:,.0f} s, {memory}")
@@ -90,6 +92,15 @@ def _show_traffic(preview: "estimate.Preview") -> None:
     most = round(share * sum(size.most_down + size.most_up for size in sizes))
     of = f"{preview.clients_a_round} of {preview.clients} clients"
     console.print(f"a round    {_amount([(usual, most)])} bytes with {of}")
+
+
+def _show_transforms(experiment: Experiment) -> None:
+    """Print the codecs and the mechanism of privacy that tensors pass on their way."""
+    values = RunSettings(experiment.resolved(), "")
+    if values.compression:
+        console.print(f"encoded    {values.compression}", soft_wrap=True)
+    if values.mechanism:
+        console.print(f"privacy    {values.mechanism}")
 
 
 def _show_data(preview: "estimate.Preview") -> None:

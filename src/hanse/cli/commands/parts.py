@@ -7,9 +7,12 @@ from hanse.experiment.part_kinds import PART_KINDS
 
 def parts() -> None:
     """List every part that an experiment can name, with its settings."""
-    for kind in PART_KINDS:
+    for kind in {kind.folder: kind for kind in PART_KINDS}.values():
         console.print(registry.label(kind.folder), style="bold")
-        for name in kind.names():
+        names = kind.names()
+        if not names:
+            console.print("  none yet; path/to/file.py:Class names one of your own")
+        for name in names:
             part = kind.find(name)
             first = (part.__doc__ or "").strip().splitlines()[0]
             console.print(f"  {name:<16}{first}")

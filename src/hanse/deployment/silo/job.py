@@ -7,8 +7,8 @@ refused (`server_texts`). Nothing that a server names is imported, opened or mat
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment import overrides
 from hanse.experiment.client_settings import OVERRIDABLE
-from hanse.experiment.part_kinds import NAMED, PartKind
+from hanse.experiment.part_kinds import NAMED, PartKind, changed_at
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.experiment.sections import Data, Spec
 from hanse.experiment.validation import explain
@@ -111,7 +111,7 @@ def _mine(offered: Experiment, silo: SiloSettings) -> dict[str, Any]:
                 f"{silo.name} has data.client_test of its own, but here one file is divided among "
                 "all silos, which hold out alike; leave it out."
             )
-    values = overrides.merge(safe.resolved(), changes)
+    values = overrides.merge(safe.resolved(), _safe_changes(changes, silo.policy))
     values["data"] |= {**rows, "public": _public(safe, silo)}
     if offered.brings_own_data:  # the server's test rows and their files do not concern this silo
         values["data"] |= {"test": 0, "validation": 0}
@@ -171,11 +171,23 @@ def _safe(offered: Experiment, policy: Policy) -> Experiment:
     """The experiment without parts that only the server builds, and with own files for others."""
     safe = offered.model_copy(update={"clients": {}, "report_to": [], "output_dir": None})
     for kind in NAMED:
-        allowed = getattr(policy, kind.policy) or () if kind.policy else ()
-        specs = [_own(spec, kind, allowed) for spec in kind.specs(safe)]
+        specs = [_own(spec, kind, policy) for spec in kind.specs(safe)]
         if specs:
             safe = _replaced(safe, kind, specs)
     return safe
+
+
+def _safe_changes(changes: Values, policy: Policy) -> Values:
+    """The settings for this client, with own files for parts from outside the package."""
+
+    def checked(value: Any, kind: PartKind) -> Any:
+        if isinstance(value, list):
+            return [checked(item, kind) for item in value]
+        return _own(value, kind, policy) if isinstance(value, str | dict) else value
+
+    for kind in NAMED:
+        changes = changed_at(changes, kind.place, partial(checked, kind=kind))
+    return changes
 
 
 def _replaced(experiment: Experiment, kind: PartKind, specs: list[Spec]) -> Experiment:
@@ -232,13 +244,14 @@ def _has_aliases(text: str) -> bool:
     return False
 
 
-def _own(spec: Spec, kind: PartKind, allowed: Sequence[str]) -> Spec:
+def _own(spec: Spec, kind: PartKind, policy: Policy) -> Spec:
     """The spec of a part; for one from outside the package, with this silo's own file."""
     name, _ = split(kind.folder, spec)
     if ":" not in name:
         if not re.fullmatch(r"\w+", name) or name not in kind.names():
             raise JobRefusedError(f"{PLACE} names {name!r:.80}, which this hanse does not have.")
         return spec
+    allowed = getattr(policy, kind.policy) or () if kind.policy else ()
     file, _, wanted = name.partition(":")
     for mine in allowed:
         path, colon, known = mine.partition(":")

@@ -17,7 +17,7 @@ RowSetting = Literal["filter", "columns", "template", "labels"]
 ROW_SETTINGS: tuple[RowSetting, ...] = get_args(RowSetting)
 
 # The settings that may name parts from outside the package.
-OUTSIDE = tuple(kind.policy for kind in NAMED if kind.policy)
+OUTSIDE = tuple(dict.fromkeys(kind.policy for kind in NAMED if kind.policy))
 
 STEPS = ("steps", "sum_lr", "sum_clipped_lr", "sum_a")
 TRAINING = (*STEPS, "examples", "tokens", "loss", "seconds", "*_seconds")
@@ -38,10 +38,10 @@ class Policy(SettingsModel):
     """The limits of what a silo does for a server.
 
     models: hashes of the base models that it trains; none: any model on this machine.
-    adapters, algorithms, aggregators, objectives: names of allowed parts; none: all of the
-        package's own. A part from outside the package (`file.py:Class`) is refused unless it is
-        named here, and then this silo's own file is used. `from` among the adapters allows to go
-        on from a former adapter.
+    adapters, algorithms, aggregators, objectives, compression (codecs), mechanisms (of privacy):
+        names of allowed parts; none: all of the package's own. A part from outside the package
+        (`file.py:Class`) is refused unless it is named here, and then this silo's own file is used.
+        `from` among the adapters allows to go on from a former adapter.
     tasks: the tasks that may score this silo's own rows.
     data_settings: settings of `data` that the server may choose where silo.yaml does not: filter,
         columns, template, labels. All others come from silo.yaml alone.
@@ -75,6 +75,8 @@ class Policy(SettingsModel):
     algorithms: Names | None = None
     aggregators: Names | None = None
     objectives: Names | None = None
+    compression: Names | None = None
+    mechanisms: Names | None = None
     tasks: tuple[str, ...] = ("classification", "perplexity")
     data_settings: tuple[RowSetting, ...] = ()
     min_examples: PositiveInt = 10

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from hanse.deployment.silo.job import Job, RowCounts
 from hanse.deployment.silo.policy import Policy
-from hanse.experiment.part_kinds import AGGREGATOR, ALGORITHM, OBJECTIVE, spec_name
+from hanse.experiment.part_kinds import NAMED, TASK, spec_name
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.files import sends_files
 
@@ -31,7 +31,7 @@ def settings_refusals(policy: Policy, job: Job) -> Iterator[str]:
     wanted = {key: value for key, value in policy.privacy if value is not None}
     if wanted:
         figures = ", ".join(f"{key} ≤ {value:g}" for key, value in wanted.items())
-        yield f"it asks for differential privacy ({figures}), and the job has none"
+        yield f"it asks for differential privacy ({figures}), and the job promises none"
 
 
 def model_refusals(policy: Policy, experiment: Experiment, model_hash: str | None) -> Iterator[str]:
@@ -45,8 +45,8 @@ def model_refusals(policy: Policy, experiment: Experiment, model_hash: str | Non
 
 def _parts(policy: Policy, experiment: Experiment) -> Iterator[str]:
     """Reasons against parts; parts from outside the package were checked when the job was read."""
-    for kind in (ALGORITHM, AGGREGATOR, OBJECTIVE):
-        allowed = getattr(policy, str(kind.policy))
+    for kind in NAMED:
+        allowed = getattr(policy, kind.policy) if kind.policy and kind is not TASK else None
         for name in map(spec_name, kind.specs(experiment)):
             if allowed is not None and name not in allowed:
                 yield f"the {kind.setting} {name} is not among {', '.join(allowed)}"

@@ -10,9 +10,10 @@ from pathlib import Path
 from hanse.data.example import Example
 from hanse.experiment.assembly import client_adapters, client_examples
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.method import build_method
 from hanse.experiment.assembly.preconditions import refuse_unmet
 from hanse.experiment.assembly.resources import Resources, adapter_settings, outputs
-from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm, build_tasks
+from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.client import ClientEndpoint
 from hanse.federation.client_memory import MemoryStore
 from hanse.federation.interfaces.declarations import Difference
@@ -133,11 +134,6 @@ class Simulation:
             seed=self.experiment.seed,
             rounds=self.experiment.rounds,
         )
-
-
-def build_method(experiment: Experiment) -> Method:
-    """The method, with its parts' settings; raises UserError if they do not fit together."""
-    return Method(build_algorithm(experiment), build_aggregator(experiment))
 
 
 def _schedule(experiment: Experiment, remote: bool) -> Schedule:

@@ -15,7 +15,8 @@ from hanse.reports.run.headline import measured
 from hanse.reports.run.run_data import RunData, read
 
 IGNORED = ("name", "output_dir")
-PARTS = ("algorithm", "aggregator", "objective", "partition")  # chosen by name
+# Settings that name a part, or a list of parts.
+PARTS = ("algorithm", "aggregator", "objective", "partition", "privacy", "upload", "download")
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,21 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
     """Settings by dotted key; a part is one setting, with its own in brackets."""
     flat: dict[str, str] = {}
     for key, value in values.items():
-        if key in PARTS and isinstance(value, dict):
-            flat[f"{before}{key}"] = ", ".join(_part(*chosen) for chosen in value.items())
+        if key in PARTS and isinstance(value, dict | list):
+            specs = value if isinstance(value, list) else [value]
+            flat[f"{before}{key}"] = ", ".join(map(_parts, specs)) or "none"
         elif isinstance(value, dict) and value:
             flat |= _flat(value, f"{before}{key}.")
         else:
             flat[f"{before}{key}"] = value if isinstance(value, str) else json.dumps(value)
     return flat
+
+
+def _parts(spec: Any) -> str:
+    """The parts in a spec as one would call them; a damaged file may have anything there."""
+    if not isinstance(spec, dict):
+        return str(spec)
+    return ", ".join(_part(*chosen) for chosen in spec.items())
 
 
 def _part(name: str, settings: Any) -> str:

@@ -54,6 +54,16 @@ class RunData:
         return self.settings.algorithm or "an unknown algorithm"
 
     @property
+    def encoded(self) -> str:
+        """The codecs and the mechanism of privacy in words; empty without any."""
+        compression, mechanism = self.settings.compression, self.settings.mechanism
+        phrases = [
+            *([f"encoded: {compression}"] if compression else []),
+            *([f"mechanism of privacy: {mechanism}"] if mechanism else []),
+        ]
+        return "; ".join(phrases)
+
+    @property
     def planned(self) -> int | None:
         """The number of rounds that the settings ask for."""
         return self.settings.rounds

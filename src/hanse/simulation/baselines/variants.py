@@ -142,10 +142,13 @@ def refuse(experiment: Experiment) -> None:
 def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) -> dict[str, Any]:
     """Settings of plain fine-tuning, of one client or of all rows.
 
-    There is nothing to combine, so the algorithm is fedavg: a proximal term or a server's optimizer
-    would only disturb the baseline.
+    There is nothing to combine and nothing travels, so the algorithm is fedavg without codecs and
+    without a mechanism of privacy: a proximal term, a server's optimizer, rounding or noise would
+    only disturb the baseline.
     """
     clients = {name: dict(over) for name, over in values["clients"].items()}
+    for over in clients.values():
+        over.pop("compression", None)
     if client in clients:
         clients[client].pop("train", None)  # `train` has it already
     return {
@@ -153,6 +156,8 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
         "fraction_train": 1.0,
         "algorithm": "fedavg",
         "aggregator": "mean",
+        "compression": {},
+        "privacy": None,
         "train": asdict(train),
         "clients": clients,
         "participants": None if client is None else [client],

@@ -1,0 +1,105 @@
+"""Every codec of federation/compression through one test, with its default settings."""
+
+import inspect
+
+import pytest
+import torch
+
+from hanse import registry
+from hanse.federation.interfaces.transform import Transform
+from hanse.federation.messages import Update
+from hanse.federation.pipeline import Pipeline
+from hanse.randomness import RoundContext
+from hanse.tensors.named import Tensors, add, fits, layout, scale
+
+FOLDER = "federation/compression"
+CONTEXT = RoundContext(0, 1, "a")
+PAYLOADS = {"change", "factors", "logits", "scalars", "model"}
+every_codec = pytest.mark.parametrize("name", registry.names(FOLDER))
+
+
+def tensors(seed: int) -> dict[str, torch.Tensor]:
+    """Tensors as an adapter has them: factors, a bias, a scalar."""
+    draw = torch.Generator().manual_seed(seed)
+    shapes = {"layer.A": (4, 32), "layer.B": (32, 4), "bias": (32,), "scale": ()}
+    return {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+
+
+def build(name: str) -> Transform:
+    codec = registry.build(FOLDER, name)
+    assert isinstance(codec, Transform)
+    return codec
+
+
+def encoded(codec: Transform, update: Tensors) -> Tensors:
+    state = codec.init(layout(update))
+    return codec.encode(Update(update), {}, state, CONTEXT).tensors
+
+
+def decoded(codec: Transform, update: Tensors, message: Tensors) -> Tensors:
+    state = codec.broadcast(codec.init(layout(update)))
+    return codec.decode(Update(message), state, CONTEXT).tensors
+
+
+@every_codec
+def test_it_says_what_it_is(name: str) -> None:
+    codec = type(build(name))
+    assert (inspect.getdoc(codec) or "").splitlines()[0].endswith(".")
+    assert "linear" in vars(codec) and {*codec.payloads} <= PAYLOADS
+
+
+@every_codec
+def test_a_decoded_update_has_the_form_of_the_update(name: str) -> None:
+    codec, update = build(name), tensors(0)
+    result = decoded(codec, update, encoded(codec, update))
+    assert layout(result).keys() == update.keys()
+    assert all(fits(result[key], form) for key, form in layout(update).items())
+
+
+@every_codec
+def test_the_layout_is_that_of_an_encoded_update(name: str) -> None:
+    codec, update = build(name), tensors(0)
+    expected = codec.layout(layout(update), codec.init(layout(update)))
+    message = encoded(codec, update)
+    assert message.keys() == expected.keys()
+    assert all(fits(message[key], form) for key, form in expected.items())
+
+
+@every_codec
+def test_the_update_itself_is_not_changed(name: str) -> None:
+    update = tensors(0)
+    encoded(build(name), update)
+    assert all(torch.equal(tensor, tensors(0)[key]) for key, tensor in update.items())
+
+
+@every_codec
+def test_linear_is_declared_truthfully(name: str) -> None:
+    codec, updates = build(name), [tensors(seed) for seed in range(3)]
+    weights = [1.0, 2.5, 0.25]
+    summed = _sum([scale(update, w) for update, w in zip(updates, weights, strict=True)])
+    messages = [scale(encoded(codec, u), w) for u, w in zip(updates, weights, strict=True)]
+    result = decoded(codec, updates[0], _sum(messages))
+    exact = all(torch.allclose(result[k], summed[k], rtol=1e-5, atol=1e-5) for k in summed)
+    assert exact == codec.linear
+
+
+@every_codec
+def test_with_error_feedback_nothing_is_lost(name: str) -> None:
+    pipeline = Pipeline("upload", (build(name),), error_feedback=True)
+    states = pipeline.init(layout(tensors(0)))
+    memory: dict[str, dict[str, torch.Tensor]] = {}
+    sent = []
+    for seed in range(5):
+        update = pipeline.encode(Update(tensors(seed)), memory, states, CONTEXT)
+        sent.append(pipeline.decode(update, states, CONTEXT).tensors)
+    total, received = _sum([tensors(seed) for seed in range(5)]), _sum(sent)
+    lost = memory["upload.feedback"]
+    for key, tensor in total.items():
+        assert torch.allclose(received[key] + lost[key], tensor, atol=1e-5)
+
+
+def _sum(groups: list[Tensors]) -> Tensors:
+    total = groups[0]
+    for group in groups[1:]:
+        total = add(total, group)
+    return total
