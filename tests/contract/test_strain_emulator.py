@@ -1,5 +1,6 @@
 """Strain test: an owner's emulator is sent once, and adapters trained on it are averaged."""
 
+import logging
 import multiprocessing
 import os
 import shutil
@@ -79,7 +80,10 @@ class Tuned(FedAvg):
         return {"model": owner_emulator.emulator({"emulator": path})}
 
 
-def test_sent_once_to_one_machine_and_trained_on(tmp_path: Path) -> None:
+def test_sent_once_to_one_machine_and_trained_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     networks, network = meddling()
     outcome = go(tmp_path / "run", network=network)
     chunks = -(-size(tmp_path / "run") // CHUNK)
@@ -90,6 +94,8 @@ def test_sent_once_to_one_machine_and_trained_on(tmp_path: Path) -> None:
     assert [(row.client, row.round) for row in rows] == [("c0", 1), ("c1", 1), ("c2", 1)]
     assert rows[0].down > chunks / 2 * rows[1].down and rows[1].down == rows[2].down
     assert outcome.records[1].bytes.down > outcome.records[2].bytes.down + rows[0].down
+    told = [name for name in ("c0", "c1", "c2") if f"{name} has the run's files" in caplog.text]
+    assert told == ["c0", "c1", "c2"]
     # the rounds' sum, as FedAvg has it from the same start
     Tuned.folder = tmp_path / "run"
     plain = federate(Tuned(), silos(3), tmp_path / "plain")

@@ -51,7 +51,7 @@ class FileDelivery:
         asked = [client for client in clients if client not in holders]
         for reply in self._replies(asked, lambda client: offer):
             if files.missing(files.held(reply.update)) is None:
-                holders.add(reply.client)
+                self._note_holder(reply.client)
             else:
                 lacking.append(reply.client)
         for client in lacking:
@@ -63,9 +63,14 @@ class FileDelivery:
         transfer = Transfer(self.run.files, self.round)
         for reply in self._replies([client], transfer.request, transfer.again):
             if self.run.files.missing(transfer.held) is None:
-                self.run.holders.add(client)
+                self._note_holder(client)
             else:
                 self._refuse(reply, 0, "it does not keep what it is sent")
+
+    def _note_holder(self, client: str) -> None:
+        self.run.holders.add(client)
+        extra = self._log_fields("accepted", client)
+        log.info("round %d: %s has the run's files", self.round, client, extra=extra)
 
     def _replies(
         self,
