@@ -67,10 +67,7 @@ class Learner(TrainedTensors):
         raise TypeError(f"{type(self).__name__} gives no hidden states")
 
     def scores(self, batch: Any) -> Tensor:
-        """Scores of the answers to each example: (examples, answers).
-
-        The answers are label words, a chosen and a rejected answer, or a single one.
-        """
+        """(examples, answers) scores: of label words, of chosen and rejected answer, or of one."""
         return self.forward(batch)
 
     def generate(self, examples: Sequence[Any], max_new_tokens: int) -> list[str]:

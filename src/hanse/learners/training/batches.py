@@ -87,11 +87,10 @@ def copy_pinned(tensor: Tensor, device: torch.device) -> Tensor:
 
 def collate(examples: Sequence[Example], device: torch.device) -> Batch:
     """Put examples of one kind into one batch."""
-    batch = replace(
-        _collated(examples),
-        verdicts=torch.tensor([e.verdict for e in examples if e.verdict is not None]).to(device),
-        sampled=any(example.sampled for example in examples),
-    )
+    batch = replace(_collated(examples), sampled=any(example.sampled for example in examples))
+    if examples[0].verdict is not None:
+        verdicts = torch.tensor([example.verdict for example in examples])
+        batch = replace(batch, verdicts=to_device((verdicts,), device)[0])
     tensors = {"targets": batch.targets, "rows": batch.rows, "choice": batch.choice}
     if batch.words is not None:
         tensors["words"] = batch.words
