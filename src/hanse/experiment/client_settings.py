@@ -13,7 +13,7 @@ from hanse.federation.interfaces.declarations import Difference, includes
 from hanse.learners.injection.adapter import Adapter
 from hanse.registry import suggestion
 
-OVERRIDABLE = ("model", "adapter", "data", "train", "compression")
+OVERRIDABLE = ("model", "adapter", "models", "data", "train", "compression")
 # The settings of `data` that are the same for all: how rows are held out and divided.
 SHARED_DATA = ("test", "validation", "split_seed", "partition", "labels", "public")
 
@@ -42,6 +42,7 @@ def check_clients(experiment: Experiment) -> None:
             raise explain(error, Experiment, place) from None
         _check_compression(settings, name)
         _check_data(experiment, name, over.get("data") or {})
+        _check_models(experiment, name, over.get("models") or {})
         _check_adapter(experiment, settings, name)
 
 
@@ -69,6 +70,18 @@ def _check_data(experiment: Experiment, name: str, data: dict[str, Any]) -> None
                 f"clients.{name}.data.{key} would change nothing: rows are loaded, held out and "
                 "divided once for all clients; set it in data.",
                 ("clients", name, "data", key),
+            )
+
+
+def _check_models(experiment: Experiment, name: str, models: dict[str, Any]) -> None:
+    """Refuse settings of a model that the experiment does not have."""
+    known = experiment.models
+    for model in models:
+        if model not in known:
+            raise SettingError(
+                f"clients.{name}.models.{model} is no model of `models`{suggestion(model, known)}, "
+                f"which has {', '.join(known) or 'none'}; name it there for all clients.",
+                ("clients", name, "models", model),
             )
 
 

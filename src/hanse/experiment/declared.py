@@ -1,13 +1,59 @@
 """Public rows and named models: those that the parts declare, against those of the settings."""
 
 from hanse.experiment.part_kinds import spec_name
-from hanse.experiment.schema import Experiment, build_algorithm
+from hanse.experiment.schema import Experiment, build_algorithm, build_objective
 from hanse.experiment.validation import SettingError
+from hanse.registry import suggestion
 
 
 def check_declared(experiment: Experiment) -> None:
     """Raise SettingError for what a part needs and no setting names, and for the converse."""
     _check_public(experiment)
+    used = (*client_models(experiment), *server_models(experiment))
+    for name in experiment.models:
+        if name not in used:
+            advice = f"call it {' or '.join(sorted({*used}))}, or leave" if used else "leave"
+            raise SettingError(
+                f"models.{name} is used by neither the algorithm nor the objective"
+                f"{suggestion(name, used)}; {advice} it out.",
+                ("models", name),
+            )
+
+
+def client_models(experiment: Experiment) -> tuple[str, ...]:
+    """The names of the models that clients use beside the trained one.
+
+    Raises SettingError for one that `models` does not have.
+    """
+    return _named(
+        experiment,
+        (f"the objective {spec_name(experiment.objective)}", build_objective(experiment).models),
+        (_algorithm(experiment), build_algorithm(experiment).client_models),
+    )
+
+
+def server_models(experiment: Experiment) -> tuple[str, ...]:
+    """The names of the models that the server uses beside the trained one, as `client_models`."""
+    return _named(experiment, (_algorithm(experiment), build_algorithm(experiment).server_models))
+
+
+def _algorithm(experiment: Experiment) -> str:
+    return f"the algorithm {spec_name(experiment.algorithm)}"
+
+
+def _named(experiment: Experiment, *users: tuple[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The names that parts declare, each once. users: each part in words, and its names."""
+    known = experiment.models
+    for user, names in users:
+        for name in names:
+            if name not in known:
+                raise SettingError(
+                    f"{user} uses a model called {name}, and `models` has "
+                    f"{', '.join(known) or 'none'}; write models: {{{name}: "
+                    "{model_name_or_path: a model}}.",
+                    ("models",),
+                )
+    return tuple(dict.fromkeys(name for _, names in users for name in names))
 
 
 def _check_public(experiment: Experiment) -> None:

@@ -29,6 +29,7 @@ LOCAL = (  # settings that may name a local file or folder
     *(("data", "path"), ("data", "test"), ("data", "validation")),
     *(("data", "public"), ("data", "public", "path")),
     *(("model", "model_name_or_path"), ("adapter", "from")),
+    ("model_name_or_path",),  # of a model in `models`
 )
 
 
@@ -170,13 +171,19 @@ def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
         result = changed_at(result, place, lambda path: _full_path(path, home))
     for kind in NAMED:
         result = changed_at(result, kind.place, lambda specs: _full_specs(specs, home))
-    clients = result.get("clients")
-    if isinstance(clients, dict):
-        result["clients"] = {
-            name: _absolute(over, home) if isinstance(over, dict) else over
-            for name, over in clients.items()
-        }
+    for section in ("clients", "models"):
+        result = changed_at(result, (section,), lambda named: _each_absolute(named, home))
     return result
+
+
+def _each_absolute(named: Any, home: Path) -> Any:
+    """The settings of each client, or of each model, by name, with full paths."""
+    if not isinstance(named, dict):
+        return named
+    return {
+        name: _absolute(settings, home) if isinstance(settings, dict) else settings
+        for name, settings in named.items()
+    }
 
 
 def _with_splits(values: Values) -> Values:

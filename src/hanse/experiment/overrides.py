@@ -12,6 +12,11 @@ from hanse.journal.yaml_text import UNREADABLE, Place, Values, _loaded, _Loader
 CHOICES: set[Place] = {kind.place for kind in PART_KINDS if not kind.several}
 
 
+def chooses(place: Place) -> bool:
+    """True if one part is chosen by name at a place, such as at models.<name>.adapter."""
+    return (place[2:] if place[:1] == ("models",) else place) in CHOICES
+
+
 @dataclass(frozen=True)
 class Change:
     """One `key.key=value` word of a command line."""
@@ -89,7 +94,7 @@ def merge(values: Mapping[str, Any], over: Mapping[str, Any], place: Place = ())
     for key, value in over.items():
         below = (*place, key)
         if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
-            if below in CHOICES and not value.keys() <= result[key].keys():
+            if chooses(below) and not value.keys() <= result[key].keys():
                 result[key] = dict(value)
             else:
                 result[key] = merge(result[key], value, below)
@@ -102,7 +107,7 @@ def _with(values: Any, keys: Place, value: Any, place: Place) -> Values:
     """Set one value deep inside; a plain value on the way to it is replaced by a section."""
     result = dict(values) if isinstance(values, Mapping) else {}
     key, inner = keys[0], keys[1:]
-    if place in CHOICES and key not in result:
+    if chooses(place) and key not in result:
         result = {}
     if inner:
         value = _with(result.get(str(key)), inner, value, (*place, key))

@@ -11,7 +11,7 @@ from typing import Any
 
 from hanse import registry
 from hanse.experiment.aliases import ALIASES, Alias
-from hanse.experiment.overrides import CHOICES, Change
+from hanse.experiment.overrides import CHOICES, Change, chooses
 from hanse.experiment.part_kinds import NAMED, PartKind
 from hanse.experiment.schema import Experiment
 from hanse.experiment.validation import SettingError, free, keys
@@ -115,6 +115,8 @@ def _meant(place: Place, key: Any, leaf: bool) -> tuple[Place, Alias | None]:
     """
     written, home = (*place, key), _client(place)
     section = place[home:]
+    if section[:1] == ("models",):
+        return _meant_of_model(place, key, leaf)
     if not isinstance(key, str) or place == ("clients",):
         return written, None
     if leaf and written[home:] in SHORT:
@@ -129,6 +131,16 @@ def _meant(place: Place, key: Any, leaf: bool) -> tuple[Place, Alias | None]:
     if alias is None or not leaf or free(Experiment, section):
         return written, None
     return (*place[:home], *alias.setting.split(".")), alias
+
+
+def _meant_of_model(place: Place, key: Any, leaf: bool) -> tuple[Place, Alias | None]:
+    """As `_meant`, in `models`: a key means there what it means in `model` and `adapter`."""
+    home = _client(place) + 2
+    if len(place) < home:  # the key is a model's name
+        return (*place, key), None
+    section = place[home:] if place[home : home + 1] == ("adapter",) else ("model", *place[home:])
+    target, alias = _meant(section, key, leaf)
+    return (*place[:home], *(target[1:] if target[0] == "model" else target)), alias
 
 
 def _alias(section: Place, name: str) -> Alias | None:
@@ -193,7 +205,7 @@ def _placed(values: Values, item: Moved) -> Values:
         section, wanted = inner.get(key) or {}, item.place[depth]
         if section == wanted:  # a part named without settings
             section = {wanted: {}}
-        choice = item.place[_client(item.place) : depth] in CHOICES
+        choice = chooses(item.place[_client(item.place) : depth])
         if not isinstance(section, Mapping) or (choice and section and wanted not in section):
             raise _given_twice(item, item.place[:depth])
         inner[key] = dict(section)

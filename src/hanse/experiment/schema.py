@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from hanse.errors import UserError
 from hanse.experiment import overrides
 from hanse.experiment.adapter_choice import AnyAdapter, resolved_adapter
+from hanse.experiment.named_model import NamedModel
 from hanse.experiment.part_kinds import (
     AGGREGATOR,
     ALGORITHM,
@@ -61,9 +62,11 @@ ClientName = Annotated[str, Field(pattern=NAME)]
 class Experiment(SettingsModel):
     """The settings of one run.
 
+    models: models beside the trained one, by name, for algorithms and objectives that use them.
     compression: the codecs of updates and instructions.
     privacy: the mechanism of privacy that updates pass before they are encoded; none: no mechanism.
-    clients: `clients.<name>` overrides model, adapter, data, train or compression for one client.
+    clients: `clients.<name>` overrides model, adapter, models, data, train or compression for one
+        client.
     participants: only these clients take part; absent clients still get their share of the rows.
     clients_per_pass: the number of simulated clients that train in one forward pass; auto: the
         number that is fastest on this machine; off: one at a time, through PEFT's own layers. The
@@ -80,6 +83,7 @@ class Experiment(SettingsModel):
     output_dir: str | None = None  # none: runs/<name>, numbered if it is taken
     model: BaseModelSettings = BaseModelSettings()
     adapter: AnyAdapter = AnyAdapter(lora=Lora())  # type: ignore[call-arg]
+    models: dict[ClientName, NamedModel] = Field(default={})
     data: Data = Data()
     objective: Spec = "sft"
     train: TrainingSettings = TrainingSettings()
@@ -183,6 +187,7 @@ class Experiment(SettingsModel):
         """All settings as plain values, including the defaults."""
         values = self.model_dump(by_alias=True, mode="json")
         values["adapter"] = resolved_adapter(values["adapter"])
+        values["models"] = {n: NamedModel.resolved(own) for n, own in values["models"].items()}
         for kind in NAMED:
             if kind is not TASK:  # tasks stay as the user has written them
                 values = changed_at(values, kind.place, kind.resolved)

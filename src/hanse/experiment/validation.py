@@ -102,14 +102,15 @@ def keys(model: type, place: Place) -> list[str]:
     """The names of the settings at a place inside a model."""
     section: Any = model
     for key in place:
-        section = _section(_annotations(section).get(str(key)))
+        section = _inside(section, str(key))
     return list(_annotations(section))
 
 
 def leaves(model: type) -> dict[str, Place]:
     """The places of all settings whose name is unique, by that name.
 
-    A name that several kinds of adapters share stands for LoRA's setting.
+    A name that several kinds of adapters share stands for LoRA's setting, and one that a section
+    and a section in it share for the outer one's.
     """
     by_name: dict[str, list[Place]] = {}
     for place in _leaves(model, ()):
@@ -118,6 +119,8 @@ def leaves(model: type) -> dict[str, Place]:
     for name, places in by_name.items():
         if len(places) > 1 and all(place[0] == "adapter" for place in places):
             places = [place for place in places if place[1] == "lora"]
+        outer = min(map(len, places), default=0)
+        places = [place for place in places if len(place) == outer]
         if len(places) == 1:
             unique[name] = places[0]
     return unique
@@ -125,7 +128,7 @@ def leaves(model: type) -> dict[str, Place]:
 
 def _leaves(model: Any, place: Place) -> Iterator[Place]:
     for name, annotation in _annotations(model).items():
-        section = _section(annotation)
+        section = None if _is_mapping(annotation) else _section(annotation)
         yield from _leaves(section, (*place, name)) if section else [(*place, name)]
 
 
@@ -133,11 +136,21 @@ def free(model: type, place: Place) -> bool:
     """True if the keys at a place are chosen by the user, such as those of data.labels."""
     section: Any = model
     for key in place:
-        if _is_mapping(section):
+        if _is_mapping(section) and _section(section) is None:
             return True
-        annotation = _annotations(section).get(str(key))
-        section = _section(annotation) or annotation
+        section = _inside(section, str(key))
     return _is_mapping(section)
+
+
+def _inside(section: Any, key: str) -> Any:
+    """The section, or the annotation of a plain setting, under a key of a section.
+
+    A mapping of sections, whose keys the user chooses, has the same section under every key.
+    """
+    if _is_mapping(section):
+        return _section(section)
+    annotation = _annotations(section).get(key)
+    return annotation if _is_mapping(annotation) else _section(annotation) or annotation
 
 
 def _is_mapping(annotation: Any) -> bool:
@@ -153,6 +166,7 @@ def _annotations(model: Any) -> dict[str, Any]:
 
 
 def _section(annotation: Any) -> Any:
-    """The model in an annotation (`Model` or `Model | None`); None for a plain setting."""
-    options = [annotation, *get_args(annotation)]
-    return next((a for a in options if isinstance(a, type) and _annotations(a)), None)
+    """The model in an annotation, such as `Model | None`; None for a plain setting."""
+    if isinstance(annotation, type) and _annotations(annotation):
+        return annotation
+    return next((found for a in get_args(annotation) if (found := _section(a))), None)

@@ -148,6 +148,8 @@ def _client(endpoint: ClientEndpoint, request: Request, memory: dict[str, Memory
     name, rounds = endpoint.profile.name, endpoint.rounds
     context = RoundContext(endpoint.seed, request.round, name, rounds)
     learner = endpoint.learner(context, memory.setdefault(OPTIMIZER, {}))
+    for name, model in learner.models.items():
+        model.keep_optimizer_state(memory.setdefault(f"{OPTIMIZER}.{name}", {}))
     _put_constants(endpoint, learner, request)
     algorithm_memory = memory.setdefault(ALGORITHM, {})
     identity = endpoint.identity if endpoint.method.aggregator.needs_identity else None

@@ -203,7 +203,7 @@ def _packed(
 
     It has nothing of the algorithm's state, which the step has not changed yet.
     """
-    checkpoint = replace(state, algorithm_state={}, optimizer_state={}).checkpoint(round)
+    checkpoint = replace(state, algorithm_state={}, optimizers={}).checkpoint(round)
     lines = torch.tensor(list(b"".join(map(record_files.line, replies))), dtype=torch.uint8)
     own = {AGGREGATE: aggregate.tensors, REPLIES: {"lines": lines}}
     return replace(checkpoint, groups={**checkpoint.groups, **own}).pack()
@@ -220,7 +220,7 @@ def _unpacked(
     state = replace(
         ServerState.restored(replace(checkpoint, groups=groups), before.constants),
         algorithm_state=before.algorithm_state,
-        optimizer_state=before.optimizer_state,
+        optimizers=before.optimizers,
     )
     texts = lines.numpy().tobytes().splitlines()
     return aggregate, state, [record_files.parse(text, ClientRecord) for text in texts]

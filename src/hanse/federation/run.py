@@ -52,8 +52,13 @@ class Run:
         """The context of one round at the server."""
         return RoundContext(self.schedule.seed, round, rounds=self.schedule.rounds)
 
-    def server(self, round: int, clients: int, optimizer_state: Memory) -> Server:
-        """The server of one round, as the algorithm's server half sees it."""
+    def server(self, round: int, clients: int, optimizers: dict[str, Memory]) -> Server:
+        """The server of one round, as the algorithm's server half sees it.
+
+        optimizers: the optimizer's state of the trained model, as "", and of each named one.
+        """
         context = self.context(round)
-        learner = self.learner(context, optimizer_state)
+        learner = self.learner(context, optimizers.setdefault("", {}))
+        for name, model in learner.models.items():
+            model.keep_optimizer_state(optimizers.setdefault(name, {}))
         return Server(learner, clients, context, self.files.paths)

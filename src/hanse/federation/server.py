@@ -70,8 +70,8 @@ def _tell_unscreened(run: Run) -> None:
 
 def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:
     """The server's state before the first round."""
-    optimizer_state: Memory = {}
-    server = run.server(0, len(profiles), optimizer_state)
+    optimizers: dict[str, Memory] = {}
+    server = run.server(0, len(profiles), optimizers)
     algorithm = run.method.algorithm
     if files.sends_files(algorithm):
         run.files = files.prepare(run.journal.folder, partial(algorithm.prepare, server))
@@ -80,7 +80,7 @@ def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:
     _constant_store(run).keep(constants)
     state = algorithm.init(server)
     transform_states = run.method.init_transforms(layout(algorithm.model(state)))
-    return ServerState(state, transform_states, optimizer_state, {}, constants)
+    return ServerState(state, transform_states, optimizers, {}, constants)
 
 
 def _constant_store(run: Run) -> ConstantStore:
@@ -102,11 +102,11 @@ def _train_round(
     """One round up to the algorithm's step: the server's next state, and the round's aggregate."""
     aggregate, finished = _finished(run, round, before, profiles)
     with run.journal.ledger.time("step"):
-        optimizer_state = dict(before.optimizer_state)
-        server = run.server(round, len(profiles), optimizer_state)
+        optimizers = {name: dict(memory) for name, memory in before.optimizers.items()}
+        server = run.server(round, len(profiles), optimizers)
         state = run.method.algorithm.step(before.algorithm_state, aggregate, server)
     _refuse_infinite(state, round, aggregate.clients)
-    return replace(finished, algorithm_state=state, optimizer_state=optimizer_state), aggregate
+    return replace(finished, algorithm_state=state, optimizers=optimizers), aggregate
 
 
 def _finished(

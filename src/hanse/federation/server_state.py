@@ -12,7 +12,7 @@ from hanse.tensors.named import Tensors
 
 # Names of groups in a checkpoint. Each transform's state is a group named by its place.
 ALGORITHM = "algorithm."  # before the name of each of the algorithm's groups
-OPTIMIZER = "optimizer"
+OPTIMIZER = "optimizer"  # before the name of each named model; alone for the trained one
 MEMORY = "memory."  # before the group and the place of each memory of the download
 
 
@@ -20,7 +20,8 @@ MEMORY = "memory."  # before the group and the place of each memory of the downl
 class ServerState:
     """The server's state between two rounds.
 
-    optimizer_state: of an algorithm that trains on the server.
+    optimizers: the optimizer's state of each model that the algorithm trains on the server, by the
+        model's name; "" for the trained one.
     last_counted_rounds: of each client that keeps a memory, the last round that counted its update.
     constants: of the adapter.
     holding: the clients that have the constants; each exchange adds to it.
@@ -29,7 +30,7 @@ class ServerState:
 
     algorithm_state: State
     transform_states: TransformStates
-    optimizer_state: Memory
+    optimizers: Mapping[str, Memory]
     last_counted_rounds: Mapping[str, int]
     constants: Constants = field(default_factory=Constants)
     holding: set[str] = field(default_factory=set)
@@ -40,7 +41,9 @@ class ServerState:
         groups: dict[str, Tensors] = {
             f"{ALGORITHM}{name}": tensors for name, tensors in self.algorithm_state.items()
         }
-        groups |= {**self.transform_states, OPTIMIZER: self.optimizer_state}
+        groups |= self.transform_states
+        for name, state in self.optimizers.items():
+            groups[f"{OPTIMIZER}.{name}" if name else OPTIMIZER] = state
         for group, memory in self.download_memories.items():
             groups |= {f"{MEMORY}{group}.{place}": tensors for place, tensors in memory.items()}
         return Checkpoint(
@@ -58,7 +61,9 @@ class ServerState:
         constants: those that the checkpoint names; may be left out by who needs the model only.
         """
         groups = dict(checkpoint.groups)
-        optimizer_state = dict(groups.pop(OPTIMIZER, {}))
+        optimizers: dict[str, Memory] = {}
+        for name in [name for name in groups if name.partition(".")[0] == OPTIMIZER]:
+            optimizers[name.partition(".")[2]] = dict(groups.pop(name))
         names = [name for name in groups if name.startswith(ALGORITHM)]
         algorithm_state = {name.removeprefix(ALGORITHM): groups.pop(name) for name in names}
         memories: dict[str, dict[str, Memory]] = {}
@@ -68,7 +73,7 @@ class ServerState:
         return ServerState(
             algorithm_state,
             groups,
-            optimizer_state,
+            optimizers,
             checkpoint.counted,
             constants or Constants(),
             set(checkpoint.holding),

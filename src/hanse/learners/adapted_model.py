@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn import Parameter
 
 from hanse.data import packed
 from hanse.data.example import Example
+from hanse.errors import UserError
 from hanse.federation.constants import Constants
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.objective import Objective
@@ -43,6 +44,7 @@ class AdaptedModel(Learner):
     residual: a change of the base's weights beside the adapter.
     base_only: logits and texts are those of the base model alone.
     checkpoint: where training by itself writes its progress.
+    models: those beside it, each with its own adapter or frozen, and its own optimizer state.
     """
 
     backbone: Backbone
@@ -58,7 +60,15 @@ class AdaptedModel(Learner):
     residual: Tensors = field(default_factory=dict)
     base_only: bool = False
     checkpoint: TrainingCheckpoint | None = None
-    models: Mapping[str, Learner] = field(default_factory=dict)
+    models: Mapping[str, "AdaptedModel"] = field(default_factory=dict)
+
+    def for_request(self, context: RoundContext, optimizer_state: Memory) -> "AdaptedModel":
+        """A copy for one request; the models beside it are copied, too."""
+        models = {name: model.for_request(context, {}) for name, model in self.models.items()}
+        return replace(self, context=context, optimizer_state=optimizer_state, models=models)
+
+    def keep_optimizer_state(self, state: Memory) -> None:
+        self.optimizer_state = state
 
     @property
     def attached(self) -> AttachedAdapter:
@@ -167,6 +177,11 @@ class AdaptedModel(Learner):
                 result = self.together(member)
                 self.load({**member.tensors, **add_prefix(RESIDUAL, self.residual)})
                 return result
+        if not job.learner.parameters():
+            raise UserError(
+                f"{self.backbone.name} has no adapter here, so nothing of it can be trained; give "
+                "it one in `models`, or choose parts that leave it frozen."
+            )
         # Dropout draws from torch's global generator.
         live = self.attached.parameters
         with (

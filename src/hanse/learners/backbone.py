@@ -29,6 +29,7 @@ from hanse.learners.training.batches import to_device
 from hanse.tensors.named import Tensors
 
 DEFAULT_LENGTH = 512  # tokens
+NO_ADAPTER = ""  # names the base model alone among the adapters
 
 
 @dataclass
@@ -51,7 +52,9 @@ class Backbone:
     plain_attention: bool = False
     max_clients: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
-    adapters: dict[str, AttachedAdapter] = field(default_factory=dict)  # by name
+    adapters: dict[str, AttachedAdapter] = field(
+        default_factory=lambda: {NO_ADAPTER: AttachedAdapter.none()}
+    )  # by name
     _active: str = ""  # the name of an adapter
     _residual: Residual | None = None  # the last one that was applied
     _residual_applied: bool = False
@@ -70,7 +73,11 @@ class Backbone:
 
     def attach(self, settings: Adapter, seed: int) -> str:
         """Attach another adapter, and return its name."""
-        self.model, attached = inject.attach(self.model, settings, seed, self.head.task, self.fresh)
+        with self._keeping_gradients():
+            self.model, attached = inject.attach(
+                self.model, settings, seed, self.head.task, self.fresh
+            )
+        attached.set_gradients()
         name = attached.name
         self.adapters[name] = attached
         self._active = ""
@@ -94,8 +101,9 @@ class Backbone:
 
     def detach(self, adapter: str) -> None:
         """Take an adapter out and free its memory."""
-        self.model = inject.detach(self.model, adapter)
         del self.adapters[adapter]
+        with self._keeping_gradients():
+            self.model = inject.detach(self.model, adapter)
         self._active, self._residual = "", None
 
     def set_initial(self, adapter: str, tensors: Tensors) -> None:
@@ -171,15 +179,17 @@ class Backbone:
     def activate(self, adapter: str) -> PeftModel:
         """Activate this adapter and no other, and return the model."""
         model: PeftModel = self.model
-        if self._active != adapter:
-            model.set_adapter(adapter)
-            attached = self.adapters[adapter]
-            if len(attached.configs) > 1:
-                set_adapter(model, adapter)  # layers of all kinds
-            for parameter in attached.untrained.values():
-                parameter.requires_grad_(False)
+        if adapter not in (self._active, NO_ADAPTER):
+            with self._keeping_gradients():  # a loss may depend on two adapters
+                model.set_adapter(adapter)
+                if len(self.adapters[adapter].configs) > 1:
+                    set_adapter(model, adapter)  # layers of all kinds
             self._active = adapter
         return model
+
+    def _keeping_gradients(self) -> AbstractContextManager[None]:
+        """After this context, those parameters of all adapters get gradients that do so now."""
+        return keeping_gradients(p for own in self.adapters.values() for p in own.every)
 
     def logits(self, ids: Tensor, at: Tensor, lengths: Sequence[int] = ()) -> Tensor:
         """(N, classes) logits in float32, with the adapters that are active.
@@ -212,8 +222,8 @@ class Backbone:
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
         """Within this context, no adapter is active."""
-        parameters = [p for attached in self.adapters.values() for p in attached.every]
-        with keeping_gradients(parameters), inject.disabled(self.model):
+        adapted = isinstance(self.model, PeftModel)
+        with self._keeping_gradients(), inject.disabled(self.model) if adapted else nullcontext():
             yield
 
     @contextmanager
@@ -221,7 +231,8 @@ class Backbone:
         """Yield the model that generates text with this adapter; None: the base model alone."""
         if adapter is None:
             with self.without_adapter():
-                yield self.model.get_base_model()
+                adapted = isinstance(self.model, PeftModel)
+                yield self.model.get_base_model() if adapted else self.model
         elif virtual_tokens.are_cached(self.model, adapter):
             yield self.activate(adapter)  # PEFT's own model puts them into the cache
         else:

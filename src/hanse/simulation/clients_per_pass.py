@@ -28,7 +28,10 @@ def decided(simulation: Simulation) -> Simulation:
     together = taking_part(len(simulation.clients), experiment.fraction_train)
     members = _members(simulation, min(together, MOST if setting == "auto" else setting))
     chosen: int | str
-    if not all(member.joins for member in members):
+    if any(client.learner.models for client in simulation.clients.values()):
+        chosen = "off"  # those who wait for others would find another client's tensors in a model
+        log.info("clients train one by one: they use models beside the trained one")
+    elif not all(member.joins for member in members):
         chosen = "off"
         log.info("clients train one by one: this adapter or objective cannot be batched")
     elif setting == "auto":

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -92,7 +92,8 @@ def resume(
 
 def _measured_speed(simulation: Simulation) -> dict[str, float]:
     """The operations for one token, and this machine's peak, which a report compares."""
-    client, learner = next(iter(simulation.clients.values())), simulation.learner
+    client = next(iter(simulation.clients.values()))
+    learner = replace(simulation.learner, models=client.learner.models)  # the loss may use them
     report(Work(Activity.MEASURING_MACHINE))
     dtype = torch.bfloat16 if learner.backbone.bf16 else torch.float32
     return {

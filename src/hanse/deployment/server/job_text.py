@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from hanse.errors import UserError
 from hanse.experiment.assembly.resources import adapter_settings
+from hanse.experiment.declared import client_models
 from hanse.experiment.schema import Experiment, build_algorithm
 from hanse.journal import yaml_text
 from hanse.registry import name_of
@@ -12,7 +13,8 @@ from hanse.registry import name_of
 def job_text(experiment: Experiment) -> str:
     """The resolved experiment without the settings that concern the server alone.
 
-    An adapter to continue from lies in a folder of the server, so its settings are sent instead.
+    Models that only the server uses are left out. An adapter to continue from lies in a folder of
+    the server, so its settings are sent instead.
     """
     values = experiment.resolved()
     values |= {"output_dir": None, "report_to": [], "clients_per_pass": "off"}
@@ -20,7 +22,20 @@ def job_text(experiment: Experiment) -> str:
         _refuse_unsent(experiment)
         kinds = adapter_settings(experiment).kinds
         values["adapter"] = {name_of(kind): asdict(kind) for kind in kinds}  # type: ignore[call-overload]
+    _refuse_unsent_models(experiment)
+    values["models"] = {name: values["models"][name] for name in client_models(experiment)}
     return yaml_text.dump(values)
+
+
+def _refuse_unsent_models(experiment: Experiment) -> None:
+    """Raise UserError for a client's model that would go on from an adapter of this machine."""
+    for name in client_models(experiment):
+        adapter = experiment.models[name].adapter
+        if adapter is not None and adapter.source is not None:
+            raise UserError(
+                f"models.{name}.adapter goes on from {adapter.source}, a folder of this machine, "
+                "and nothing of this model is sent to silos; give it a fresh adapter."
+            )
 
 
 def _refuse_unsent(experiment: Experiment) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from hanse.deployment.silo.job import Job, JobRefusedError, RowCounts
 from hanse.deployment.silo.policy import Policy
 from hanse.deployment.silo.refusals import (
     model_refusals,
+    named_model_refusals,
     refusal,
     row_refusals,
     settings_refusals,
@@ -89,6 +90,10 @@ class PolicyEnforcer:
         model_hash: of the model on this machine; None if it is not here.
         """
         self._refuse_for(model_refusals(self.policy, job.experiment, model_hash))
+
+    def check_named_models(self, job: Job, hashes: Mapping[str, str | None]) -> None:
+        """The same for the models beside the base model, by name."""
+        self._refuse_for(named_model_refusals(self.policy, job.experiment, hashes))
 
     def check_rows(self, job: Job, rows: RowCounts) -> None:
         """Raise JobRefusedError for too much work, or for fewer rows than the policy asks for."""

@@ -64,7 +64,7 @@ class Guard:
         self._check_identities(job)
         self._check_code(job, code if isinstance(code, dict) else {})
         name = job.experiment.model.model_name_or_path
-        digest = self._model_hash(name)
+        digest = self._model_hash(name, "model")
         if model and digest and model != digest:
             raise self.enforcer.refused(
                 f"{self.silo.name} has another base model than the server: {name!r:.80} is "
@@ -72,6 +72,9 @@ class Guard:
                 "them by `model` in its silo.yaml."
             )
         self.enforcer.check_model(job, digest)
+        named = job.experiment.models.items()
+        hashes = {n: self._model_hash(own.model_name_or_path, f"models.{n}") for n, own in named}
+        self.enforcer.check_named_models(job, hashes)
         self.enforcer.begin(text)
         return job
 
@@ -137,14 +140,14 @@ class Guard:
                     f"{digest[:16]}… here, and {str(code.get(name))[:16]}… there; bring the same."
                 )
 
-    def _model_hash(self, name: str) -> str | None:
+    def _model_hash(self, name: str, setting: str) -> str | None:
         try:
             return hash_of(name)
         except UserError as error:  # the server must not learn what lies in this silo's folders
             self.enforcer.note("withheld the text of an error", str(error))
             raise self.enforcer.refused(
                 f"{self.silo.name} cannot use the base model {name!r:.80}; its own log says why, "
-                "and `model` in its silo.yaml names the right one."
+                f"and `{setting}` in its silo.yaml names the right one."
             ) from None
 
     def _agreement_member(self, job: Job) -> AgreementMember | None:

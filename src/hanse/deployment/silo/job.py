@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
+from hanse.deployment.silo.own_copies import named_models, public_rows
 from hanse.deployment.silo.policy import ROW_SETTINGS, Policy
 from hanse.deployment.silo.server_texts import refuse_texts
 from hanse.deployment.silo.settings import SiloSettings
@@ -22,7 +23,7 @@ from hanse.errors import UserError
 from hanse.experiment import overrides
 from hanse.experiment.client_settings import OVERRIDABLE
 from hanse.experiment.part_kinds import NAMED, PartKind, changed_at
-from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
+from hanse.experiment.schema import Experiment, build_tasks
 from hanse.experiment.sections import Data, Spec
 from hanse.experiment.validation import explain
 from hanse.federation.client_sampling import taking_part
@@ -112,7 +113,8 @@ def _mine(offered: Experiment, silo: SiloSettings) -> dict[str, Any]:
                 "all silos, which hold out alike; leave it out."
             )
     values = overrides.merge(safe.resolved(), _safe_changes(changes, silo.policy))
-    values["data"] |= {**rows, "public": _public(safe, silo)}
+    values["data"] |= {**rows, "public": public_rows(safe, silo)}
+    values["models"] = named_models(safe, values["models"], silo)
     if offered.brings_own_data:  # the server's test rows and their files do not concern this silo
         values["data"] |= {"test": 0, "validation": 0}
     if silo.model is not None:
@@ -152,19 +154,6 @@ def _rows(offered: Experiment, over: Values, silo: SiloSettings) -> dict[str, An
             f"{', '.join(words[0])[:SHOWN]} in this order; give its labels the same words."
         )
     return rows
-
-
-def _public(safe: Experiment, silo: SiloSettings) -> dict[str, Any] | None:
-    """The settings of the public rows, with this silo's copy of them; None if it needs none."""
-    if safe.data.public is None or "clients" not in build_algorithm(safe).needs_public:
-        return None
-    if silo.data.public is None:
-        raise JobRefusedError(
-            f"{silo.name} has no copy of the experiment's public data; name it by data.public in "
-            "its silo.yaml."
-        )
-    own = {"path": silo.data.public, "sha256": None}  # the envelope has the hash
-    return {**safe.data.public.model_dump(mode="json"), **own}
 
 
 def _safe(offered: Experiment, policy: Policy) -> Experiment:

@@ -1,6 +1,6 @@
 """The reasons of a silo's policy against a job: its settings, its base model, its rows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from hanse.deployment.silo.job import Job, RowCounts
 from hanse.deployment.silo.policy import Policy
@@ -36,11 +36,24 @@ def settings_refusals(policy: Policy, job: Job) -> Iterator[str]:
 
 def model_refusals(policy: Policy, experiment: Experiment, model_hash: str | None) -> Iterator[str]:
     """The reasons of a policy against a base model. model_hash: None if it is not here."""
-    name = experiment.model.model_name_or_path
+    model = f"the base model {experiment.model.model_name_or_path!r:.80}"
+    yield from _hash_refusals(policy, model, model_hash)
+
+
+def named_model_refusals(
+    policy: Policy, experiment: Experiment, hashes: Mapping[str, str | None]
+) -> Iterator[str]:
+    """The same against models beside the base model. hashes: of each, by name."""
+    for name, model_hash in hashes.items():
+        path = experiment.models[name].model_name_or_path
+        yield from _hash_refusals(policy, f"models.{name}, {path!r:.80},", model_hash)
+
+
+def _hash_refusals(policy: Policy, model: str, model_hash: str | None) -> Iterator[str]:
     if model_hash is None:
-        yield f"the base model {name!r:.80} is not on its machine"
+        yield f"{model} is not on its machine"
     elif policy.models and model_hash not in policy.models:
-        yield f"the base model {name!r:.80} has the hash {model_hash}, which it does not allow"
+        yield f"{model} has the hash {model_hash}, which it does not allow"
 
 
 def _parts(policy: Policy, experiment: Experiment) -> Iterator[str]:
@@ -105,7 +118,8 @@ def _widest(experiment: Experiment) -> int:
 
 
 def _adapters(experiment: Experiment) -> list[str]:
-    kinds = [
-        key for key in type(experiment.adapter).model_fields if getattr(experiment.adapter, key)
-    ]
-    return ["from" if key == "source" else key for key in kinds]
+    """The kinds of adapters that are trained, those of models beside the base model included."""
+    named = (model.adapter for model in experiment.models.values())
+    choices = [experiment.adapter, *(choice for choice in named if choice is not None)]
+    kinds = [key for own in choices for key in type(own).model_fields if getattr(own, key)]
+    return ["from" if key == "source" else key for key in dict.fromkeys(kinds)]

@@ -25,7 +25,8 @@ def refuse_texts(values: Mapping[str, Any]) -> None:
     reasons = [
         reason
         for kind in AT_SILOS
-        for name, settings in _named(values, kind)
+        for section in (values, *(values["models"].values() if kind is ADAPTER else ()))
+        for name, settings in _named(section, kind)
         for reason in _reasons(kind, name, settings)
     ]
     if reasons:

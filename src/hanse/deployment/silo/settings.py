@@ -61,6 +61,8 @@ class SiloSettings(SettingsModel):
         be left out only for a server on this machine.
     state: the folder for client memory, checkpoints and logs.
     model: the path of the base model here; none: the one that the experiment names.
+    models: the paths of models beside the base model here, by the names that the experiment gives
+        them; for other names it is the one that the experiment names.
     cache: the folder for converted models and tokens; none: the usual one.
     hub: whether models and data may be downloaded; otherwise `hanse join` works offline.
     checkpoint_seconds: seconds of training between two checkpoints, from which a killed silo goes
@@ -73,6 +75,7 @@ class SiloSettings(SettingsModel):
     data: Rows
     state: Path
     model: str | None = None
+    models: dict[ClientName, str] = Field(default={})
     cache: Path | None = None
     hub: bool = False
     checkpoint_seconds: NonNegativeFloat = 60.0
@@ -159,7 +162,9 @@ def _built(values: yaml_text.Values, home: Path) -> SiloSettings:
         }
     )
     model = silo.model and _beside(silo.model, home, PACKAGED)
-    update = {**full, "data": rows, "model": model, "policy": _with_full_paths(silo.policy, home)}
+    models = {name: _beside(path, home, PACKAGED) for name, path in silo.models.items()}
+    update = {**full, "data": rows, "model": model, "models": models}
+    update |= {"policy": _with_full_paths(silo.policy, home)}
     return silo.model_copy(update=update)
 
 

@@ -1,7 +1,7 @@
 """From an experiment to its learners, its clients and its run."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -9,8 +9,10 @@ from pathlib import Path
 
 from hanse.data.example import Example
 from hanse.experiment.assembly import client_adapters, client_examples
+from hanse.experiment.assembly.client_examples import SERVER, Reader
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.method import build_method
+from hanse.experiment.assembly.named_models import Examples, Holders, by_holder
 from hanse.experiment.assembly.preconditions import refuse_unmet
 from hanse.experiment.assembly.resources import Resources, adapter_settings, outputs
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
@@ -91,7 +93,7 @@ class Simulation:
         """The run with the clients that a transport reaches."""
 
         def learner(context: RoundContext, optimizer_state: Memory) -> AdaptedModel:
-            return replace(self.learner, context=context, optimizer_state=optimizer_state)
+            return self.learner.for_request(context, optimizer_state)
 
         schedule = _schedule(self.experiment, transport.remote)
         return Run(schedule, self.method, transport, learner, self.tasks, journal)
@@ -122,8 +124,7 @@ class Simulation:
             checkpoint = None
             if checkpoint_seconds is not None:
                 checkpoint = TrainingCheckpoint(memories / name / "training", checkpoint_seconds)
-            own = replace(model, context=context, optimizer_state=optimizer_state)
-            return replace(own, checkpoint=checkpoint)
+            return replace(model.for_request(context, optimizer_state), checkpoint=checkpoint)
 
         return ClientEndpoint(
             profile=client.profile(name),
@@ -185,50 +186,62 @@ def simulate(
     refuse_unmet(experiment, dataset, settings, only is None)
     adapter_settings(experiment)  # raises UserError for an adapter that cannot be read
     settings = {n: own for n, own in settings.items() if only is None or n in only}
-    rows = list(client_examples.split_rows(experiment, settings, dataset))
+    used = by_holder(experiment, settings, server=not only)
+    rows = list(client_examples.split_rows(experiment, settings, dataset, used))
     client_examples.refuse_unfit(rows, dataset.labels)
     if not (begun or only):  # a silo gets the order of the labels from the server
         dataset = replace(dataset, labels=outputs(experiment, dataset.labels))
         experiment = _labelled(experiment, dataset.labels)
     examples = client_examples.read(rows, partial(resources.reader, labels=dataset.labels))
-    learner = _server_learner(resources, experiment, examples[client_examples.SERVER])
-    limit = learner.backbone.max_length(experiment.model.max_length)
-    remarks = (*dataset.remarks, *client_examples.cut(examples, limit))
-    differ = build_algorithm(experiment).clients_may_differ
-    clients = {
-        name: _simulated_client(resources, learner, name, experiment, examples[name], differ)
-        for name in settings
-    }
+    holders = Holders(resources, examples, used)
+    learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
+    clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
+    remarks = (*dataset.remarks, *_cut(examples, experiment, learner, clients))
     return Simulation(experiment, resources, replace(dataset, remarks=remarks), learner, clients)
 
 
-def _server_learner(
-    resources: Resources, experiment: Experiment, examples: Mapping[str, Sequence[Example]]
-) -> AdaptedModel:
+def _cut(
+    examples: Examples,
+    experiment: Experiment,
+    server: AdaptedModel,
+    clients: Mapping[str, SimulatedClient],
+) -> Iterator[str]:
+    """Remarks on the rows that max_length cuts, for each model."""
+    limit = server.backbone.max_length(experiment.model.max_length)
+    yield from client_examples.cut(examples, "", limit)
+    clients_models = next((client.learner.models for client in clients.values()), {})
+    for name, model in {**server.models, **clients_models}.items():
+        limit = model.backbone.max_length(experiment.models[name].max_length)
+        yield from client_examples.cut(examples, name, limit)
+
+
+def _server(holders: Holders, experiment: Experiment) -> AdaptedModel:
     """The server's learner, with the tensors of the adapter that the run continues from."""
-    learner = resources.learner(experiment, examples, RoundContext(experiment.seed), {})
+    examples, context = holders.examples[Reader(SERVER)], RoundContext(experiment.seed)
+    learner = holders.resources.learner(experiment, examples, context, {})
     if learner.backbone.fresh:
         log.info("outputs  %s, in a head that is new", listed(experiment.data.labels))
     if experiment.adapter.source is not None:
         client_adapters.load_adapter(learner, experiment.adapter.source)
-    return learner
+    return replace(learner, models=holders.models(SERVER, experiment))
 
 
 def _simulated_client(
-    resources: Resources,
+    holders: Holders,
     server: AdaptedModel,
     name: str,
     experiment: Experiment,
-    examples: Mapping[str, Sequence[Example]],
     differ: Difference,
 ) -> SimulatedClient:
     """A client with the server's adapter, or with its own if its settings differ."""
     settings, learner = experiment.for_client(name), server
     if settings is not experiment:
-        learner = resources.learner(settings, {}, server.context, {})
+        learner = holders.resources.learner(settings, {}, server.context, {})
         client_adapters.begin(server, learner, name, settings, differ)
     layout = client_adapters.declared(learner, differ)
-    return SimulatedClient(settings, replace(learner, splits=examples), layout)
+    models = holders.models(name, settings)
+    learner = replace(learner, splits=holders.examples[Reader(name)], models=models)
+    return SimulatedClient(settings, learner, layout)
 
 
 def _labelled(experiment: Experiment, labels: dict[str, str]) -> Experiment:

@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, groupby
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,14 +34,25 @@ TITLES = {"train": "training", "public": "public"}  # of splits; all others are 
 PUBLIC = "public"  # the split of the public rows, of which all holders have the same
 
 
-@dataclass(frozen=True)
-class SplitRows:
-    """Rows of one split that one holder turns into examples in one way.
+class Reader(NamedTuple):
+    """A model that reads rows.
 
-    holder: the client's name, or SERVER. example_kind, template: as `render.render` takes them.
+    holder: the client's name, or SERVER. name: that of a model beside the trained one; empty for
+        the trained one.
     """
 
     holder: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """Rows of one split that one model turns into examples in one way.
+
+    example_kind, template: as `render.render` takes them. model: the model's settings.
+    """
+
+    reader: Reader
     split: str
     rows: list[Row]
     example_kind: str
@@ -49,13 +61,29 @@ class SplitRows:
 
 
 def split_rows(
-    experiment: Experiment, settings: Mapping[str, Experiment], dataset: FederatedDataset
+    experiment: Experiment,
+    settings: Mapping[str, Experiment],
+    dataset: FederatedDataset,
+    names: Mapping[str, Sequence[str]],
 ) -> Iterator[SplitRows]:
     """The rows of each participant and of the server, and the public rows of who needs them.
 
     settings: each participant's experiment. A participant that holds all clients' rows reads each
     row with the template of the client that it was dealt to.
+    names: of each holder's models beside the trained one, which read the same rows.
     """
+    for split in _of_trained(experiment, settings, dataset):
+        yield split
+        holder = split.reader.holder
+        for name in names.get(holder, ()):
+            model = settings.get(holder, experiment).models[name]
+            yield replace(split, reader=Reader(holder, name), model=model)
+
+
+def _of_trained(
+    experiment: Experiment, settings: Mapping[str, Experiment], dataset: FederatedDataset
+) -> Iterator[SplitRows]:
+    """The rows that the trained model of each holder reads, as `split_rows`."""
     train_kind = build_objective(experiment).example_kind
     test_kind = next(iter(build_tasks(experiment).values())).example_kind
     splits = (("train", train_kind, dataset.train), ("test", test_kind, dataset.held))
@@ -68,10 +96,10 @@ def split_rows(
         for split, kind, held in splits:
             for text, group in groupby(clients, template):
                 rows = [row for client in group for row in held[client]]
-                yield SplitRows(name, split, rows, kind, text, own.model)
+                yield SplitRows(Reader(name), split, rows, kind, text, own.model)
     for split, rows in (("validation", dataset.validation), ("test", dataset.test)):
         template_text = experiment.data.template
-        yield SplitRows(SERVER, split, rows, test_kind, template_text, experiment.model)
+        yield SplitRows(Reader(SERVER), split, rows, test_kind, template_text, experiment.model)
     yield from _public(experiment, settings, dataset, train_kind)
 
 
@@ -90,7 +118,7 @@ def _public(
     template = public.template or experiment.data.template
     for holder, own in holders.items():
         rows = dataset.public.rows
-        yield SplitRows(holder, PUBLIC, rows, example_kind, template, own.model)
+        yield SplitRows(Reader(holder), PUBLIC, rows, example_kind, template, own.model)
 
 
 def refuse_unfit(splits: Sequence[SplitRows], labels: Mapping[str, str]) -> None:
@@ -104,12 +132,12 @@ def refuse_unfit(splits: Sequence[SplitRows], labels: Mapping[str, str]) -> None
 
 def read(
     splits: Sequence[SplitRows], reader: Callable[[SplitRows], Tokenized]
-) -> dict[str, dict[str, Sequence[Example]]]:
-    """The examples of each holder by split; one row is one example.
+) -> dict[Reader, dict[str, Sequence[Example]]]:
+    """The examples of each model by split; one row is one example.
 
     All rows are tokenized here, so that a bad one is found before anything is trained. Rows with
-    the same reader are tokenized together, whoever holds them. Holders of one list of rows, such as
-    the public ones, share its examples.
+    the same reader are tokenized together, whoever holds them. Models that read one list of rows in
+    the same way, such as the public ones, share its examples.
     """
     rows: defaultdict[Tokenized, list[Row]] = defaultdict(list)
     places: dict[tuple[Tokenized, int], slice] = {}  # by the identity of a list
@@ -121,24 +149,28 @@ def read(
             group += split.rows
     examples = {tokenized: tokenized.examples(group) for tokenized, group in rows.items()}
     shared = {key: examples[key[0]][place] for key, place in places.items()}
-    result: defaultdict[str, dict[str, Sequence[Example]]] = defaultdict(dict)
-    for (holder, name), group_places in groupby(
-        readers, lambda pair: (pair[0].holder, pair[0].split)
-    ):
-        pieces = [shared[tokenized, id(split.rows)] for split, tokenized in group_places]
-        result[holder][name] = pieces[0] if len(pieces) == 1 else [*chain(*pieces)]
+    pieces: defaultdict[tuple[Reader, str], list[Sequence[Example]]] = defaultdict(list)
+    for split, tokenized in readers:
+        pieces[split.reader, split.split].append(shared[tokenized, id(split.rows)])
+    result: defaultdict[Reader, dict[str, Sequence[Example]]] = defaultdict(dict)
+    for (model, name), parts in pieces.items():
+        result[model][name] = parts[0] if len(parts) == 1 else [*chain(*parts)]
     return dict(result)
 
 
-def cut(examples: Mapping[str, Mapping[str, Sequence[Example]]], max_length: int) -> Iterator[str]:
-    """Remarks on training rows, held-out rows and public rows that max_length cuts.
+def cut(
+    examples: Mapping[Reader, Mapping[str, Sequence[Example]]], name: str, max_length: int
+) -> Iterator[str]:
+    """Remarks on training rows, held-out rows and public rows that a model's max_length cuts.
 
-    examples: by holder and split.
+    name: that of a model beside the trained one; empty for the trained one.
     """
+    section = f"models.{name}" if name else "model"
     for title in ("training", "held-out", PUBLIC):
         chosen = {
             id(split_examples): split_examples  # public ones may be those of many holders
-            for splits in examples.values()
+            for reader, splits in examples.items()
+            if reader.name == name
             for split, split_examples in splits.items()
             if TITLES.get(split, "held-out") == title
         }
@@ -150,4 +182,4 @@ def cut(examples: Mapping[str, Mapping[str, Sequence[Example]]], max_length: int
         ]
         if losses:
             rows = f"{np.count_nonzero(lost):,} of {len(lost):,} {title} rows"
-            yield f"model.max_length ({max_length:,}) cuts {rows}: {', '.join(losses)}."
+            yield f"{section}.max_length ({max_length:,}) cuts {rows}: {', '.join(losses)}."

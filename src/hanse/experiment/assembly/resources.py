@@ -10,6 +10,7 @@ from hanse.data.example import Example
 from hanse.data.formats.row import Row
 from hanse.data.tokenization.token_cache import Rendering, Tokenized
 from hanse.errors import UserError
+from hanse.experiment.adapter_choice import AdapterChoice
 from hanse.experiment.assembly.client_examples import SplitRows
 from hanse.experiment.assembly.federated_dataset import FederatedDataset, divide
 from hanse.experiment.assembly.source_rows import judged
@@ -44,7 +45,7 @@ class Resources:
 
     backbones: dict[Loaded, Backbone] = field(default_factory=dict)
     compute_modes: dict[str, ComputeMode] = field(default_factory=dict)
-    attached: dict[tuple[Loaded, Adapter, str | None, int], str] = field(default_factory=dict)
+    attached: dict[tuple[Loaded, Adapter, str | None, int, str], str] = field(default_factory=dict)
     divided: tuple[str, FederatedDataset] | None = None
     tokenized: dict[Hashable, Tokenized] = field(default_factory=dict)
 
@@ -106,15 +107,9 @@ class Resources:
         """A learner with the experiment's model and adapter over these splits."""
         objective = build_objective(experiment)
         backbone = self.backbone(experiment.model, objective.example_kind, experiment.data.labels)
-        adapter = adapter_settings(experiment)
-        _refuse_crowded(backbone, adapter, experiment.model.max_length)
-        key = (experiment.model.loaded, adapter, experiment.adapter.source, experiment.seed)
-        if key not in self.attached:
-            seed = RoundContext(experiment.seed).derive("adapter")
-            self.attached[key] = backbone.attach(adapter, seed)
         return AdaptedModel(
             backbone,
-            self.attached[key],
+            self.attach(experiment.model, backbone, experiment.adapter, experiment.seed),
             examples,
             experiment.train,
             objective,
@@ -122,6 +117,27 @@ class Resources:
             experiment.rounds,
             optimizer_state,
         )
+
+    def attach(
+        self,
+        model: BaseModelSettings,
+        backbone: Backbone,
+        choice: AdapterChoice,
+        seed: int,
+        name: str = "",
+    ) -> str:
+        """The name of an adapter in a base model, which is attached when it is first asked for.
+
+        name: of a model beside the trained one. Models of different names have adapters of their
+            own, even if all settings are equal.
+        """
+        adapter = chosen_adapter(choice)
+        _refuse_crowded(backbone, adapter, model.max_length)
+        key = (model.loaded, adapter, choice.source, seed, name)
+        if key not in self.attached:
+            purpose = f"adapter of {name}" if name else "adapter"
+            self.attached[key] = backbone.attach(adapter, RoundContext(seed).derive(purpose))
+        return self.attached[key]
 
 
 def outputs(experiment: Experiment, labels: Mapping[str, str]) -> dict[str, str]:
@@ -197,9 +213,14 @@ def _rendering(
 
 def adapter_settings(experiment: Experiment) -> Adapter:
     """The adapter's settings: the experiment's own, or those of the adapter it continues from."""
-    if experiment.adapter.fresh is not None:
-        return experiment.adapter.fresh
-    return adapter_files.read(adapter_folder(str(experiment.adapter.source)))[0]
+    return chosen_adapter(experiment.adapter)
+
+
+def chosen_adapter(choice: AdapterChoice) -> Adapter:
+    """The settings of an adapter that is fresh, or comes from a folder."""
+    if choice.fresh is not None:
+        return choice.fresh
+    return adapter_files.read(adapter_folder(str(choice.source)))[0]
 
 
 def adapter_folder(source: str) -> Path:

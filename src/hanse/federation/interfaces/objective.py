@@ -19,6 +19,9 @@ class Objective(ABC):
     # `loss` calls `forward` or `scores` once, and nothing else that needs the model, so several
     # clients can train in one forward pass. A class that overrides `rollout` declares it again.
     batchable: ClassVar[bool] = True
+    # Models beside the trained one that the loss uses at clients, by their names in `models`. A
+    # loss that uses some is not batchable.
+    models: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -50,6 +50,7 @@ class Member:
         dropped_parts = self.backbone.head.splits and self.attached.dropout > 0
         return (
             self.job.objective.batchable
+            and not self.job.objective.models
             and not dropped_parts
             and self._state_fits()
             and stackable(self.backbone.model, self.attached, self.whole)

@@ -51,6 +51,11 @@ class AttachedAdapter:
     constants_digest: str = ""
 
     @classmethod
+    def none(cls) -> "AttachedAdapter":
+        """The record of no adapter, for a base model that is used as it is."""
+        return cls("", (), {}, {}, 0, 1.0, {}, 0.0, ())
+
+    @classmethod
     def of(
         cls, model: PeftModel, name: str, configs: Sequence[Any], trains: Callable[[str], bool]
     ) -> "AttachedAdapter":
@@ -89,6 +94,13 @@ class AttachedAdapter:
     def every(self) -> Iterator[Parameter]:
         """All of its parameters, trained or not."""
         return chain(self.parameters.values(), self.untrained.values())
+
+    def set_gradients(self) -> None:
+        """Let the trained parameters get gradients, and no others."""
+        for parameter in self.every:
+            parameter.requires_grad_(False)
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(True)
 
     def remember_initial(self) -> None:
         """Let what the parameters are now be what they were before any training."""
