@@ -164,3 +164,15 @@ def test_an_objective_learns_from_a_frozen_mentor(
         for file in [folder / "adapter" / "adapter_model.safetensors"]
     ]
     assert 0 < changes[0] < changes[1]
+
+
+def test_a_run_of_a_version_without_named_models_is_resumed(experiment_file: Path) -> None:
+    folder = run(experiment_file)
+    before = files(folder, "adapter_model.safetensors")
+    (folder / "report.html").unlink()
+    text = (folder / "experiment.yaml").read_text()
+    former = text.replace("models: {}\n", "").replace("  public: null\n", "")
+    assert len(former.splitlines()) == len(text.splitlines()) - 2
+    (folder / "experiment.yaml").write_text(former)
+    simulation.resume(folder)
+    assert files(folder, "adapter_model.safetensors") == before

@@ -29,7 +29,7 @@ from hanse.simulation.in_process import in_process
 log = logging.getLogger(__name__)
 
 # Settings that folders of earlier versions lack; their defaults are what those versions did.
-ADDED = {"compression", "privacy"}
+ADDED = {"compression", "models", "privacy"}
 
 
 def run(
