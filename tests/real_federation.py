@@ -115,15 +115,19 @@ class Federation:
                 shutil.copy(self.kit / file, self.home / f"kit-{name}" / file)
             bundle.trust(self.home / f"kit-{name}", members)
 
-    def server(self, *words: str, dies_at: int | None = None) -> Process:
-        """Start the server (again); dies_at: it kills itself when it has written so often."""
+    def server(self, *words: str, dies_at: int | None = None, writing: str = "") -> Process:
+        """Start the server (again).
+
+        dies_at: it kills itself when it has written so often, to files of its run folder that begin
+            with `writing`.
+        """
         output = f"output_dir={self.run}"
         port = ["--port", str(self.port), *(["--kit", self.kit] if self.kit else [])]
         line = ["server", self.experiment, output, *self.changes, *words, *port]
 
         def work() -> None:
             if dies_at is not None:
-                die_at_write(dies_at, self.run)
+                die_at_write(dies_at, self.run / writing)
             _command(line)
 
         return self.start("server", work)
