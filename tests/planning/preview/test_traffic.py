@@ -8,17 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse.experiment.assembly import assemble
 from hanse.experiment.loading import load
-from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.compression.bf16 import BF16
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import UPDATES
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import ClientProfile, Instruction, Request, Update
-from hanse.federation.method import Method
-from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.journal.run_folder import read_ledger
 from hanse.planning.preview import estimate
 from hanse.planning.preview.traffic import Phases
@@ -31,31 +28,12 @@ from hanse.tensors.named import (
     from_bytes,
     largest,
     layout,
-    map_tensors,
     to_bytes,
 )
 from samples import Outcome
 
+ZIP = f"{__file__}:Zip"
 SECURE_SUM = Path(__file__).parents[2] / "parts" / "secure_sum.py"
-
-
-@dataclass(frozen=True)
-class Half(Transform):
-    """Half the bytes: bfloat16."""
-
-    linear = False
-    payloads = ("change", "model")
-
-    def layout(self, expected: Layout, state: Tensors) -> Layout:
-        return {n: torch.empty_like(largest(t), dtype=torch.bfloat16) for n, t in expected.items()}
-
-    def encode(
-        self, update: Update, memory: Memory, state: Tensors, context: RoundContext
-    ) -> Update:
-        return replace(update, tensors=map_tensors(torch.Tensor.bfloat16, update.tensors))
-
-    def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
-        return replace(update, tensors=map_tensors(torch.Tensor.float, update.tensors))
 
 
 @dataclass(frozen=True)
@@ -67,7 +45,7 @@ class Zip(Transform):
 
     linear = False
     payloads = ("change", "model")
-    level: int
+    level: int = 9
 
     def init(self, expected: Layout) -> Tensors:
         return {name: torch.tensor(largest(t).shape) for name, t in expected.items()}
@@ -119,19 +97,6 @@ def _half(tensors: Tensors, profile: ClientProfile) -> Tensors:
     return {name: tensors[name] for name in names}
 
 
-def pipelines(
-    up: Transform | None = None,
-    down: Transform | None = None,
-    feedback: bool = False,
-    owner: str = "",
-) -> Pipelines:
-    """One codec in each direction, or none."""
-    return Pipelines(
-        Pipeline("upload", (up,) if up else (), error_feedback=feedback, owner=owner),
-        Pipeline("download", (down,) if down else (), error_feedback=feedback, owner=owner),
-    )
-
-
 def run_rows(traffic: Phases, folder: Path) -> list[tuple[str, str, int, int]]:
     """The rows of a run's ledger whose kinds are in the prediction."""
     rows = [row for row in read_ledger(folder) if row.kind in traffic]
@@ -166,56 +131,49 @@ def test_many_clients_are_not_asked_one_by_one(
 
 
 @pytest.mark.parametrize(
-    "method",
+    "setting",
     [
-        Method(FedAvg(), Mean(), pipelines(Half())),
-        Method(FedAvg(), Mean(), pipelines(Half(), Half(), feedback=True)),
-        Method(FedAvg(), Mean(), own={"silo-2": pipelines(Half(), Half(), owner="silo-2")}),
-        Method(FedAvg(), Mean(), pipelines(Zip(0), Zip(0))),
+        "compression=bf16",
+        "compression={upload: bf16, download: bf16, error_feedback: true}",
+        "clients={silo-2: {compression: {upload: bf16, download: bf16}}}",
+        f"compression={{upload: [{{{ZIP}: {{level: 0}}}}], download: [{{{ZIP}: {{level: 0}}}}]}}",
     ],
-    ids=["upload", "error feedback", "one client's own", "longest blobs"],
+    ids=["upload", "both ways with error feedback", "of one client", "longest blobs"],
 )
 def test_codecs_of_fixed_length_are_predicted_to_the_byte(
-    experiment_file: Path, method: Method, monkeypatch: pytest.MonkeyPatch
+    experiment_file: Path, setting: str
 ) -> None:
-    monkeypatch.setattr(assemble, "build_method", lambda experiment: method)
-    experiment = load(experiment_file, ["rounds=2"])
+    experiment = load(experiment_file, [setting, "rounds=2"])
     traffic = estimate.preview(experiment).traffic
     assert run_rows(traffic, simulation.run(experiment)) == predicted(traffic, rounds=2)
     for size in traffic["train"].values():
         assert (size.down, size.up) == (size.most_down, size.most_up)
 
 
-def test_layouts_that_the_algorithm_chooses_are_told_apart(
-    experiment_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(assemble, "build_method", lambda experiment: Method(Halves(), Mean()))
-    experiment = load(experiment_file, ["rounds=1"])
+def test_layouts_that_the_algorithm_chooses_are_told_apart(experiment_file: Path) -> None:
+    experiment = load(experiment_file, [f"algorithm={__file__}:Halves", "rounds=1"])
     traffic = estimate.preview(experiment).traffic
     assert run_rows(traffic, simulation.run(experiment)) == predicted(traffic, rounds=1)
     assert len({size.up for size in traffic["train"].values()}) == 2
 
 
 def test_codecs_of_varying_length_are_bounded(
-    experiment_file: Path, monkeypatch: pytest.MonkeyPatch, hanse: Callable[..., Outcome]
+    experiment_file: Path, hanse: Callable[..., Outcome]
 ) -> None:
-    experiment = load(experiment_file, ["rounds=2"])
-
-    def use(level: int) -> Phases:
-        method = Method(FedAvg(), Mean(), pipelines(Zip(level), Zip(level)))
-        monkeypatch.setattr(assemble, "build_method", lambda experiment: method)
-        return estimate.preview(experiment).traffic
-
-    longest, usual = use(0)["train"], use(9)["train"]
-    for _, client, down, up in run_rows({"train": usual}, simulation.run(experiment)):
-        size = usual[client]
-        assert (size.most_down, size.most_up) == (longest[client].down, longest[client].up)
+    longest, usual = (
+        load(experiment_file, ["rounds=2", f"compression={{upload: [{zip_}], download: [{zip_}]}}"])
+        for zip_ in (f"{{{ZIP}: {{level: {level}}}}}" for level in (0, 9))
+    )
+    bounds, sizes = (estimate.preview(settings).traffic["train"] for settings in (longest, usual))
+    for _, client, down, up in run_rows({"train": sizes}, simulation.run(usual)):
+        size = sizes[client]
+        assert (size.most_down, size.most_up) == (bounds[client].down, bounds[client].up)
         assert down <= size.most_down and up <= size.most_up
         assert size.down < size.most_down and size.up < size.most_up
         assert up == pytest.approx(size.up, rel=0.05)
-    out = hanse("check", experiment_file).out
-    most = f"(at most {max(size.most_up for size in usual.values()):,}) bytes up"
-    assert most in out and out.count("(at most ") == 3, "each way, and of a round"
+    out = hanse("check", "--trust", experiment_file, f"compression={ZIP}").out
+    most = f"(at most {max(size.most_up for size in sizes.values()):,}) bytes up"
+    assert most in out and out.count("(at most ") == 2, "one way, and of a round"
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.6])
@@ -233,20 +191,25 @@ def test_phases_are_predicted_to_the_byte(experiment_file: Path, fraction: float
 def test_an_update_is_encoded_once_for_each_kind_of_clients(
     experiment_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded: list[str] = []
-    encode = Half.encode
+    encoded, trained = [], []
+    encode, train = BF16.encode, FedAvg.train
 
-    def counted(
-        self: Half, update: Update, memory: Memory, state: Tensors, context: RoundContext
+    def counted_encode(
+        self: BF16, update: Update, memory: Memory, state: Tensors, context: RoundContext
     ) -> Update:
         encoded.append(context.client)
         return encode(self, update, memory, state, context)
 
-    monkeypatch.setattr(Half, "encode", counted)
-    method = Method(FedAvg(), Mean(), pipelines(Half()))
-    monkeypatch.setattr(assemble, "build_method", lambda experiment: method)
-    estimate.preview(load(experiment_file))
-    assert encoded == ["silo-1"]
+    def counted_train(self: FedAvg, instruction: Instruction, client: Client) -> Update:
+        trained.append(client.profile.name)
+        return train(self, instruction, client)
+
+    monkeypatch.setattr(BF16, "encode", counted_encode)
+    monkeypatch.setattr(FedAvg, "train", counted_train)
+    own = "clients.silo-2.compression.error_feedback=true"
+    estimate.preview(load(experiment_file, ["compression=bf16", own]))
+    assert encoded == ["silo-1", "silo-2"]
+    assert trained == ["silo-1"] * 3, "compression changes neither time nor update"
 
 
 def test_too_few_clients_for_a_rule_are_refused(

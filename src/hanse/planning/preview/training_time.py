@@ -4,6 +4,7 @@ One client of those with the same settings, and updates of the same layout, is p
 behave like it.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from hanse.data.example import Example
 from hanse.data.packed import lengths
 from hanse.experiment.assembly.assemble import SimulatedClient, Simulation
+from hanse.experiment.schema import Experiment
 from hanse.federation.client import ClientEndpoint, train_only
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory
@@ -48,13 +50,21 @@ def probe_clients(
     for name in exchange.instructions:
         client = simulation.clients[name]
         if id(client.experiment) not in texts:
-            texts[id(client.experiment)] = client.experiment.model_dump_json()
+            texts[id(client.experiment)] = _settings(client.experiment)
         kind = texts[id(client.experiment)], _layout(exchange, name)
         if kind not in probes:
             request = exchange.encoded("train", name)
             probes[kind] = _probe(simulation.endpoint(folder, name), client, request)
         by_client[name] = probes[kind]
     return by_client
+
+
+def _settings(experiment: Experiment) -> str:
+    """The settings that a client's training may depend on, as text."""
+    settings = experiment.resolved()
+    for section in ("clients", "participants", "compression"):
+        del settings[section]
+    return json.dumps(settings)
 
 
 def _layout(exchange: RoundExchange, name: str) -> str:
