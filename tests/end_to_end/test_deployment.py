@@ -52,10 +52,13 @@ STRAINS: dict[str, list[str]] = {
     "adapters on an emulator that is sent once": [
         f"algorithm={PARTS}/owner_emulator.py:OwnerEmulator"
     ],
-    "distillation by logits on public rows": [
+    "distillation by logits on public rows between unequal models": [
         f"algorithm={PARTS}/logit_distillation.py:LogitDistillation",
         "objective=classify",
-        "data.public={data}",
+        "data.public=DATA",
+        "clients={silo-1: {model: {model_name_or_path: GPT2}}, "
+        "silo-2: {model: {model_name_or_path: BERT}, adapter: {lora: {r: 2}}}, "
+        "silo-3: {adapter: {lora: {r: 1, target_modules: [up_proj]}}}}",
     ],
     "signatures of clients for each other": [
         f"aggregator={PARTS}/signed_greetings.py:SignedGreetings"
@@ -69,12 +72,17 @@ STRAINS: dict[str, list[str]] = {
 
 @pytest.mark.parametrize("strain", STRAINS)
 def test_deployed_toy_ends_in_the_adapter_of_the_simulated_one(
-    standing: StandingFederation, experiment_file: Path, tmp_path: Path, strain: str
+    standing: StandingFederation,
+    experiment_file: Path,
+    tmp_path: Path,
+    tiny_gpt2: Path,
+    tiny_bert: Path,
+    strain: str,
 ) -> None:
-    own = [
-        *(word.replace("{data}", str(standing.parts.data)) for word in STRAINS[strain]),
-        "rounds=2",
-    ]
+    places = {"DATA": standing.parts.data, "GPT2": tiny_gpt2, "BERT": tiny_bert}
+    own = [*STRAINS[strain], "rounds=2"]
+    for name, place in places.items():
+        own = [word.replace(name, str(place)) for word in own]
     expected = simulated(experiment_file, tmp_path / "simulated", *own, "num_clients=3")
     standing.begin(experiment_file, tmp_path / "deployed", *own)
     standing.done()

@@ -112,6 +112,18 @@ def test_a_client_begins_with_an_adapter_of_its_own(
     assert not any(tensor.any() for o in others for n, tensor in o.initial().items() if "_B" in n)
 
 
+def test_clients_of_one_model_have_adapters_of_one_kind(
+    experiment_file: Path, words: Words
+) -> None:
+    kinds = "clients={silo-2: {adapter: {ia3: {}, lora: null}}}"
+    with pytest.raises(UserError, match="this one has lora and would get ia3; choose the same"):
+        prepared(experiment_file, *[w for w in words if "clients" not in w], kinds)
+    parts = prepared(experiment_file, *words)
+    experiment = load(experiment_file, [*[w for w in words if "clients" not in w], kinds])
+    expected = client_adapters.expected(parts.learner, experiment)
+    assert expected is not None and expected["silo-2"] is None
+
+
 def test_a_mean_of_parameters_takes_no_other_model(
     experiment_file: Path, words: Words, review_file: Path
 ) -> None:

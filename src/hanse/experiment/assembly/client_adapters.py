@@ -49,7 +49,7 @@ def declared(learner: AdaptedModel, differ: Difference) -> Tensors | None:
 def expected(server: AdaptedModel, experiment: Experiment) -> dict[str, Tensors | None] | None:
     """The layout that each client will declare, from its settings; None if no algorithm asks.
 
-    A client's entry is None if it may train another model, which may not be on this machine.
+    A client's entry is None if the server cannot know: the client's model may not be here.
     Raises UserError for a client that trains what the algorithm cannot combine.
     """
     differ = build_algorithm(experiment).clients_may_differ
@@ -59,7 +59,7 @@ def expected(server: AdaptedModel, experiment: Experiment) -> dict[str, Tensors 
     layouts: dict[str, Tensors | None] = dict.fromkeys(experiment.participant_names)
     for name in layouts:
         client = experiment.for_client(name)
-        if differ == "model" and not _continues_server(client, experiment):
+        if differ == "model" and not _fits_server(client, experiment):
             continue
         adapter = adapter_settings(client)
         with _named(name):
@@ -71,10 +71,14 @@ def expected(server: AdaptedModel, experiment: Experiment) -> dict[str, Tensors 
     return layouts
 
 
-def _continues_server(client: Experiment, server: Experiment) -> bool:
-    """True if a client's base model, and the adapter that it continues from, are the server's."""
+def _fits_server(client: Experiment, server: Experiment) -> bool:
+    """True if a client has the server's base model, and an adapter of the kind that is in it."""
     same_model = client.model.model_name_or_path == server.model.model_name_or_path
-    return same_model and client.adapter.source == server.adapter.source
+    if not same_model or client.adapter.source != server.adapter.source:
+        return False
+    kinds = (adapter_settings(experiment).kinds[0] for experiment in (client, server))
+    first, second = ((type(kind), getattr(kind, "method", "")) for kind in kinds)
+    return first == second
 
 
 def _attached(server: AdaptedModel, adapter: Adapter, seed: int, differ: Difference) -> Tensors:

@@ -81,6 +81,7 @@ def _inject(
     with _refused(settings, model):
         config = with_head(settings.config(model), model, task, head)
         if isinstance(model, PeftModel):
+            _refuse_second_kind(model, config.peft_type)
             adapted = model
             adapted.add_adapter(name, config)
         else:
@@ -90,6 +91,18 @@ def _inject(
         with _refused(kind, model):
             configs.append(_inject_around(adapted, kind, name, head))
     return adapted, configs
+
+
+def _refuse_second_kind(model: PeftModel, kind: Any) -> None:
+    """Raise UserError if a model has adapters of another kind, beside which PEFT puts none."""
+    first: Any = next(iter(model.peft_config.values())).peft_type
+    if first != kind:
+        names = [str(getattr(name, "value", name)).lower() for name in (first, kind)]
+        raise UserError(
+            f"a model in memory takes adapters of one kind, and this one has {names[0]} and "
+            f"would get {names[1]}; choose the same kind for all who share the model here, or "
+            "name a copy of the model for the others."
+        )
 
 
 def _inject_around(model: PeftModel, kind: Adapter, name: str, head: Sequence[str]) -> Any:
