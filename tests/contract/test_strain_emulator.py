@@ -235,7 +235,7 @@ def test_files_for_an_algorithm_that_has_none_are_refused(tmp_path: Path) -> Non
     endpoint = ClientEndpoint(
         ClientProfile("c0", 8), toy, Method(FedAvg(), Mean()), {}, MemoryStore(tmp_path / "c0"), 0
     )
-    assert "the algorithm of this run has none" in Reply.parse(respond(endpoint, offer)).error
+    assert "the parts of this run have none" in Reply.parse(respond(endpoint, offer)).error
 
 
 PART = f"{ROOT / 'tests' / 'parts' / 'owner_emulator.py'}:OwnerEmulator"

@@ -86,7 +86,7 @@ def test_the_file_of_a_codec_is_found_beside_the_experiment(
         (["compression.upload=[bf16, bf16]"], "compression.upload names a transform twice"),
         (
             ["compression.error_feedback=true"],
-            "compression.error_feedback is true, but compression.upload names no codec",
+            "compression.error_feedback is true, but compression names no codec",
         ),
         (["compression.uplod=bf16"], "(did you mean 'upload'?)"),
         (["privacy=gauss"], "there is no 'gauss' in privacy; there are none yet, or path/to/file"),
@@ -101,7 +101,7 @@ def test_the_file_of_a_codec_is_found_beside_the_experiment(
                 "compression.error_feedback=true",
                 "clients.silo-1.compression=[]",
             ],
-            "clients.silo-1: compression.error_feedback is true, but compression.upload names no",
+            "clients.silo-1: compression.error_feedback is true, but compression names no",
         ),
         (
             ["clients.silo-1.compression.error_feedback=true"],

@@ -120,8 +120,8 @@ class CompressionSettings(SettingsModel):
 
     upload: the codecs of each client's update, in the order of encoding.
     download: the codecs of what the server sends to each client.
-    error_feedback: each client adds what its last encoded update lacked to its next update. It
-        concerns the whole list `upload`, not one of its codecs.
+    error_feedback: the sender adds what its last encoded tensors lacked to the next ones: a client
+        on the upload, the server on the download. It concerns a whole list, not one codec in it.
     """
 
     upload: list[Spec] = Field(default=[])
@@ -140,10 +140,10 @@ class CompressionSettings(SettingsModel):
 
     @model_validator(mode="after")
     def _feeds_an_error_back(self) -> "CompressionSettings":
-        if self.error_feedback and not self.upload:
+        if self.error_feedback and not (self.upload or self.download):
             raise ValueError(
-                "compression.error_feedback is true, but compression.upload names no codec that "
-                "could make an error; name one, or set error_feedback: false."
+                "compression.error_feedback is true, but compression names no codec that could "
+                "make an error; name one, or set error_feedback: false."
             )
         return self
 

@@ -138,8 +138,8 @@ def _noise(endpoint: ClientEndpoint, request: Request) -> Mechanisms:
 
 
 def _take_files(endpoint: ClientEndpoint, request: Request) -> Update:
-    if not files.sends_files(endpoint.method.algorithm):
-        raise UserError("the server offers files, and the algorithm of this run has none.")
+    if not endpoint.method.sends_files:
+        raise UserError("the server offers files, and the parts of this run have none.")
     return endpoint.file_store.take(request)
 
 
@@ -165,9 +165,8 @@ def _instruction(endpoint: ClientEndpoint, request: Request, client: Client) -> 
     context = replace(client.context, client="")
     update = Update(request.instruction.tensors, request.instruction.numbers)
     try:
-        update = endpoint.method.pipelines.download.decode(
-            update, request.transform_states, context
-        )
+        download = endpoint.method.pipelines.with_files(client.files).download
+        update = download.decode(update, request.transform_states, context)
     except MessageError as error:
         raise UserError(f"the instruction cannot be decoded: {error}.") from None
     client.learner.configure(update.numbers)
@@ -198,7 +197,7 @@ def _train(
     method, instruction = endpoint.method, _instruction(endpoint, request, client)
     update = method.algorithm.train(instruction, client)
     log_event("trained", "trained: %s", _numbers(update))
-    upload = method.pipelines.upload
+    upload = method.pipelines.with_files(client.files).upload
     update = upload.encode(update, memory, request.transform_states, client.context)
     log_event("encoded", "encoded: %d tensors", len(update.tensors))
     return replace(update, keeps_memory=endpoint.store.draft(request.round, memory))

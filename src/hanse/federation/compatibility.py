@@ -7,6 +7,7 @@ from hanse.errors import UserError
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.declarations import EVERYTHING, MEAN, NUMBERS, UPDATES
+from hanse.federation.interfaces.transform import Transform
 from hanse.federation.pipeline import Pipeline, Pipelines
 
 PLAIN = Pipelines()  # without transforms
@@ -33,11 +34,23 @@ def check(
     for client, others in own.items():
         place = f"clients.{client}: "
         _check_pipelines(algorithm, aggregator, others, place)
+        _refuse_weights(others, place)
         if aggregator.sums_only and others.upload.transforms != pipelines.upload.transforms:
             raise UserError(
                 f"{place}{type(aggregator).__name__} adds the clients' updates up, so all must be "
                 "encoded alike; leave this client's own compression out, or choose the aggregator "
                 "mean."
+            )
+
+
+def _refuse_weights(pipelines: Pipelines, place: str) -> None:
+    """Raise UserError for a codec with weights that one client alone would have."""
+    for transform in (*pipelines.upload.codecs, *pipelines.download.codecs):
+        if type(transform).weights is not Transform.weights:
+            codec = type(transform).__name__
+            raise UserError(
+                f"{place}{codec} has weights, and files are sent to all clients or none; name "
+                f"{codec} in the compression of all, or leave it out here."
             )
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 from hanse import atomic_files
 from hanse.content_hash import content_hash
 from hanse.errors import UserError
-from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.messages import (
     FILE_NAME,
     MOST_FILES,
@@ -168,11 +167,6 @@ def _whole(numbers: Mapping[str, float], name: str) -> int:
         return whole_number(numbers, name)
     except MessageError as error:
         raise UserError(f"the server offers files with an odd number: {error}.") from None
-
-
-def sends_files(algorithm: Algorithm) -> bool:
-    """True if an algorithm overrides `prepare`."""
-    return type(algorithm).prepare is not Algorithm.prepare
 
 
 Prepare = Callable[[Path], Mapping[str, Path]]

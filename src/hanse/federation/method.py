@@ -2,14 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from safetensors.torch import save_file
 
 from hanse.federation import sums
 from hanse.federation.compatibility import check
 from hanse.federation.interfaces.aggregator import Aggregator
-from hanse.federation.interfaces.algorithm import Algorithm, Client
+from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.declarations import NUMBERS
+from hanse.federation.interfaces.halves import Client, Server
 from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.federation.pipeline import Pipeline, Pipelines, TransformStates
 from hanse.randomness import RoundContext
@@ -39,6 +44,33 @@ class Method:
         """Copies of the parts that one client has: those of the server share bytes only."""
         algorithm, aggregator = copy(self.algorithm), copy(self.aggregator)
         return Method(algorithm, aggregator, self.of(client).for_client())
+
+    @property
+    def sends_files(self) -> bool:
+        """True if clients are sent files once: the algorithm's, or weights of transforms."""
+        return type(self.algorithm).prepare is not Algorithm.prepare or bool(self._with_weights)
+
+    @property
+    def _with_weights(self) -> dict[str, Transform]:
+        """The transforms that may have weights, by place."""
+        return {
+            pipeline.place(index): transform
+            for pipeline in self.pipelines.both
+            for index, transform in enumerate(pipeline.transforms)
+            if type(transform).weights is not Transform.weights
+        }
+
+    def prepare(self, server: Server, folder: Path) -> dict[str, Path]:
+        """Write the files that every client is sent once, by name: weights go by their place."""
+        files = {}
+        for place, transform in self._with_weights.items():
+            files[place] = folder / f"{place}.safetensors"
+            save_file(dict(transform.weights()), files[place])
+        return {**files, **self.algorithm.prepare(server, folder)}
+
+    def with_files(self, files: Mapping[str, Path]) -> "Method":
+        """The same with the weights of transforms, which are among the run's files."""
+        return replace(self, pipelines=self.pipelines.with_files(files))
 
     def init_transforms(self, layout: Layout) -> dict[str, Tensors]:
         """The state of every transform before the first round; layout: the model's."""

@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
+from safetensors.torch import load_file
 from torch import Tensor
 
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
-from hanse.tensors.named import Layout, Tensors, add_where_present, subtract
+from hanse.tensors.named import Layout, Tensors, add_where_present, drop, subtract
 
 TransformStates = Mapping[str, Tensors]  # the server's state of each transform, by its place
 FEEDBACK = "feedback"  # the place of the memory of error feedback, behind the direction
@@ -26,6 +28,7 @@ class Pipeline:
     error_feedback: whether the sender adds to each update what the codecs lost of the one before
         (Karimireddy et al. 2019, 1901.09847): Σ decoded + memory = Σ updates.
     owner: the client whose own codecs these are; empty for those of all other clients.
+    weights: those of the transforms that have any, by index, once their file is there.
     """
 
     direction: str
@@ -33,6 +36,7 @@ class Pipeline:
     mechanisms: tuple[Transform, ...] = ()
     error_feedback: bool = False
     owner: str = ""
+    weights: Mapping[int, Tensors] = field(default_factory=dict, compare=False)
 
     @property
     def transforms(self) -> tuple[Transform, ...]:
@@ -49,18 +53,28 @@ class Pipeline:
         codecs, mechanisms = tuple(map(copy, self.codecs)), tuple(map(copy, self.mechanisms))
         return replace(self, codecs=codecs, mechanisms=mechanisms, owner="")
 
+    def with_files(self, files: Mapping[str, Path]) -> "Pipeline":
+        """The same with the weights of its transforms, which are among the run's files by place."""
+        places = {index: self.place(index) for index in range(len(self.transforms))}
+        weights = {i: load_file(files[place]) for i, place in places.items() if place in files}
+        return replace(self, weights=weights) if weights else self
+
+    def _state(self, index: int, states: TransformStates) -> Tensors:
+        """The state of a transform, with its weights."""
+        return {**states.get(self.place(index), {}), **self.weights.get(index, {})}
+
     def init(self, expected: Layout) -> dict[str, Tensors]:
         """The state of every transform before the first round."""
         states: dict[str, Tensors] = {}
         for index, transform in enumerate(self.transforms):
             states[self.place(index)] = transform.init(expected)
-            expected = transform.layout(expected, states[self.place(index)])
+            expected = transform.layout(expected, self._state(index, states))
         return states
 
     def layout(self, expected: Layout, states: TransformStates) -> Layout:
         """The layout of encoded tensors."""
         for index, transform in enumerate(self.transforms):
-            expected = transform.layout(expected, states.get(self.place(index), {}))
+            expected = transform.layout(expected, self._state(index, states))
         return expected
 
     def broadcast(self, states: TransformStates) -> dict[str, Tensors]:
@@ -108,10 +122,9 @@ class Pipeline:
         following: dict[str, Tensors] = {}
         first = len(self.mechanisms) if self.owner else 0
         for index in reversed(range(first, len(self.transforms))):
-            place, transform = self.place(index), self.transforms[index]
-            aggregate, following[place] = transform.finish(
-                aggregate, states.get(place, {}), context
-            )
+            state = self._state(index, states)
+            aggregate, state = self.transforms[index].finish(aggregate, state, context)
+            following[self.place(index)] = drop(state, self.weights.get(index, {}))
         return aggregate, following
 
     def _encode_by_codecs(
@@ -134,14 +147,14 @@ class Pipeline:
         context: RoundContext,
     ) -> Update:
         own: dict[str, Tensor] = memory.setdefault(f"{self.direction}.{index}", {})
-        state = states.get(self.place(index), {})
+        state = self._state(index, states)
         return self.transforms[index].encode(update, own, state, context)
 
     def _decode(
         self, update: Update, states: TransformStates, context: RoundContext, first: int
     ) -> Update:
         for index in reversed(range(first, len(self.transforms))):
-            state = states.get(self.place(index), {})
+            state = self._state(index, states)
             update = self.transforms[index].decode(update, state, context)
         return update
 
@@ -161,3 +174,7 @@ class Pipelines:
     def for_client(self) -> "Pipelines":
         """Copies for a client, which knows no other client's: they share bytes only."""
         return Pipelines(*(pipeline.for_client() for pipeline in self.both))
+
+    def with_files(self, files: Mapping[str, Path]) -> "Pipelines":
+        """The same with the weights of the transforms, which are among the run's files."""
+        return Pipelines(*(pipeline.with_files(files) for pipeline in self.both))

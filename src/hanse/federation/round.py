@@ -13,6 +13,9 @@ from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import (
+    AGREE,
+    AGREED,
+    PREPARE,
     ClientProfile,
     Instruction,
     Request,
@@ -25,6 +28,8 @@ from hanse.federation.server_state import ServerState
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
 from hanse.tensors.serialization import MessageError
+
+OWN_KINDS = ("train", "evaluate", PREPARE, AGREE, AGREED)
 
 
 @dataclass
@@ -66,6 +71,9 @@ class RoundExchange:
     def ask(
         self, kind: str, instructions: Mapping[str, Instruction], expected: Mapping[str, Layout]
     ) -> Iterator[tuple[ClientProfile, Update]]:
+        if kind in OWN_KINDS:
+            raise TypeError(f"{kind} is a request of the framework, and no phase of an aggregator")
+
         def request(name: str) -> Request:
             return self.inquiry.request(kind, name, instructions[name])
 

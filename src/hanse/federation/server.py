@@ -72,15 +72,22 @@ def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:
     """The server's state before the first round."""
     optimizers: dict[str, Memory] = {}
     server = run.server(0, len(profiles), optimizers)
-    algorithm = run.method.algorithm
-    if files.sends_files(algorithm):
-        run.files = files.prepare(run.journal.folder, partial(algorithm.prepare, server))
+    if run.method.sends_files:
+        make = partial(run.method.prepare, server)
+        _use_files(run, files.prepare(run.journal.folder, make))
         server.files = run.files.paths
+    algorithm = run.method.algorithm
     constants = server.learner.constants()
     _constant_store(run).keep(constants)
     state = algorithm.init(server)
     transform_states = run.method.init_transforms(layout(algorithm.model(state)))
     return ServerState(state, transform_states, optimizers, {}, constants)
+
+
+def _use_files(run: Run, run_files: files.RunFiles) -> None:
+    """Let the server's half of a run use the files that its clients are sent."""
+    run.files = run_files
+    run.method = run.method.with_files(run_files.paths)
 
 
 def _constant_store(run: Run) -> ConstantStore:
@@ -89,8 +96,8 @@ def _constant_store(run: Run) -> ConstantStore:
 
 def _restored(run: Run, checkpoint: Checkpoint) -> ServerState:
     """The server's state at a checkpoint; files and its learner's constants are the same again."""
-    if files.sends_files(run.method.algorithm):
-        run.files = files.read(run.journal.folder)
+    if run.method.sends_files:
+        _use_files(run, files.read(run.journal.folder))
     constants = _constant_store(run).read(checkpoint.constants)
     run.learner(run.context(0), {}).put_constants(constants)
     return ServerState.restored(checkpoint, constants)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from hanse.deployment.silo.job import Job, RowCounts
 from hanse.deployment.silo.policy import Policy
+from hanse.experiment.assembly.method import build_method
 from hanse.experiment.part_kinds import NAMED, TASK, spec_name
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
-from hanse.federation.files import sends_files
 
 
 def above(count: int, step: int) -> int:
@@ -26,8 +26,8 @@ def settings_refusals(policy: Policy, job: Job) -> Iterator[str]:
     yield from _work(policy, job.experiment, 0)
     if job.cohort < policy.min_cohort:
         yield f"{job.cohort} silos train in a round, and it asks for {policy.min_cohort}"
-    if sends_files(build_algorithm(job.experiment)) and not policy.max_file_gb:
-        yield "its algorithm sends files, and by policy.max_file_gb none are taken"
+    if build_method(job.experiment).sends_files and not policy.max_file_gb:
+        yield "its parts send files, and by policy.max_file_gb none are taken"
     wanted = {key: value for key, value in policy.privacy if value is not None}
     if wanted:
         figures = ", ".join(f"{key} ≤ {value:g}" for key, value in wanted.items())

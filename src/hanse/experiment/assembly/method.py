@@ -25,6 +25,6 @@ def _pipelines(experiment: Experiment, owner: str = "") -> Pipelines:
     )
     feedback = experiment.compression.error_feedback
     return Pipelines(
-        Pipeline("upload", upload, mechanisms, feedback, owner),
-        Pipeline("download", download, owner=owner),
+        Pipeline("upload", upload, mechanisms, feedback and bool(upload), owner),
+        Pipeline("download", download, (), feedback and bool(download), owner),
     )

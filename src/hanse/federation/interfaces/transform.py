@@ -37,6 +37,13 @@ class Transform(ABC):
             raise TypeError(f"{cls.__name__}.noise names {min(unknown)}, not encode or finish")
         withdraw(cls, "linear", False, "encode", "decode")
 
+    def weights(self) -> Tensors:
+        """Tensors that both halves need and that never change, such as those of a trained codec.
+
+        The server sends them to each client once, as a file. They are part of every `state` below.
+        """
+        return {}
+
     def init(self, expected: Layout) -> Tensors:
         """The server's state before the first round; expected: the layout of decoded tensors."""
         return {}
