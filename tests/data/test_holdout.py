@@ -127,3 +127,19 @@ def test_hold_out_keeps_at_least_one(count: int, share: float, sizes: tuple[int,
 def test_hold_out_refuses_a_share_out_of_range() -> None:
     with pytest.raises(UserError, match=r"is 1.5; write 0 or more, below 1"):
         hold_out([Row(text="a")], 1.5, RoundContext(0))
+
+
+def test_answers_with_all_verdicts_are_held_out() -> None:
+    rows = [
+        Row(prompt=f"prompt {number}", completion=f"answer {verdict}", verdict=verdict)
+        for number in range(60)
+        for verdict in ("true", "false")
+    ]
+    train, validation, test = split(rows, 20, 20, seed=0)
+    for held in (validation, test):
+        assert len(held) == 20 == len({row.prompt for row in held})
+        assert 4 < sum(row.verdict == "true" for row in held) < 16
+    assert len(train) == 2 * 20
+    _, own = hold_out(train, 0.5, RoundContext(0))
+    assert {row.verdict for row in own} == {"true", "false"}
+    assert split(rows, 20, 20, seed=0)[2] == test

@@ -11,6 +11,7 @@ import pytest
 from hanse.errors import UserError
 from hanse.experiment.loading import load
 from hanse.journal.run_folder import read_evaluation
+from hanse.serving.evaluate import compare
 from hanse.simulation import run as simulation
 from learner_checks import resumed_ends_in_the_same_adapter
 from samples import BAD, GOOD, PLAIN, ROOT
@@ -69,6 +70,52 @@ def test_a_stopped_run_ends_in_the_same_adapter(file: Path) -> None:
 
 def test_a_stopped_run_with_drawn_answers_ends_in_the_same_adapter(file: Path) -> None:
     resumed_ends_in_the_same_adapter(file, f'objective={{"{PART}": {{drawn: 6}}}}')
+
+
+VERDICTS = '''
+from dataclasses import dataclass
+
+from hanse.federation.interfaces.objective import Objective
+
+
+@dataclass(frozen=True)
+class Weighted(Objective):
+    """Good answers become likelier, and bad ones less likely."""
+
+    example_kind = "verdicts"
+
+    def loss(self, learner, batch):
+        return -((2 * batch.verdicts - 1) * learner.scores(batch)[:, 0]).mean() / 20
+'''
+
+
+@pytest.fixture
+def judged(file: Path) -> list[str]:
+    """What turns the experiment into one with verdicts on single answers."""
+    rows = [
+        {"prompt": row["prompt"], "completion": row[name], "label": name == "chosen"}
+        for row in _preferences(80)
+        for name in ("chosen", "rejected")
+    ]
+    data, part = file.parent / "judged.jsonl", file.parent / "weighted.py"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    part.write_text(VERDICTS)
+    return [f"data.path={data}", f"objective={part}:Weighted", "clients_per_pass=2"]
+
+
+def test_good_answers_become_likelier_than_bad_ones(file: Path, judged: list[str]) -> None:
+    """Both kinds of answers are rows, and clients that need one pass train together."""
+    folder = simulation.run(load(file, judged))
+    before, after = (read_evaluation(folder, "test-verdict", at) for at in (0, 3))
+    assert len(after.items) == 24
+    assert after.metrics["concordance"] > before.metrics["concordance"] + 0.1
+    [compared] = compare(folder).values()
+    assert compared.adapted.metrics["concordance"] == pytest.approx(after.metrics["concordance"])
+
+
+def test_a_task_for_good_answers_refuses_bad_ones(file: Path, judged: list[str]) -> None:
+    with pytest.raises(UserError, match=r"judged.jsonl:\d+ marks its answer as a bad one"):
+        simulation.run(load(file, [*judged, "evaluation.tasks=[perplexity]"]))
 
 
 def test_check_shows_both_answers(file: Path, hanse: Callable[..., Any]) -> None:

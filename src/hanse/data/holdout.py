@@ -39,8 +39,8 @@ def split(
     shuffled = torch.randperm(len(training), generator=generator).tolist()
     return (
         [rows[training[i]] for i in shuffled],
-        [rows[group[0]] for group in order[num_test:held]],
-        [rows[group[0]] for group in order[:num_test]],
+        [_held(rows, group, generator) for group in order[num_test:held]],
+        [_held(rows, group, generator) for group in order[:num_test]],
     )
 
 
@@ -58,10 +58,11 @@ def hold_out(
         return list(rows), []
     groups = _groups(rows)
     count = min(_count(float(share), len(groups), "share"), max(len(groups) - 1, 0))
-    order = torch.randperm(len(groups), generator=context.generator("hold out")).tolist()
+    generator = context.generator("hold out")
+    order = torch.randperm(len(groups), generator=generator).tolist()
     chosen = [groups[i] for i in sorted(order[:count])]
     removed = {i for group in chosen for i in group}
-    held = [rows[group[0]] for group in chosen]
+    held = [_held(rows, group, generator) for group in chosen]
     return [row for i, row in enumerate(rows) if i not in removed], held
 
 
@@ -69,6 +70,16 @@ def without(rows: Sequence[Row], held: Iterable[Row]) -> list[Row]:
     """The rows that are equal to no held-out row, in their order."""
     removed = set(map(_key, held))
     return [row for row in rows if _key(row) not in removed] if removed else list(rows)
+
+
+def _held(rows: Sequence[Row], group: Sequence[int], generator: torch.Generator) -> Row:
+    """The one of several equal rows that is held out: the first, or any one if verdicts differ.
+
+    A file may list the good answers to a prompt first.
+    """
+    if len({rows[i].verdict for i in group}) == 1:
+        return rows[group[0]]
+    return rows[group[int(torch.randint(len(group), (), generator=generator))]]
 
 
 def _groups(rows: Sequence[Row]) -> list[list[int]]:

@@ -32,7 +32,7 @@ class Preference(Task):
                 for place, margin in zip(places, (chosen - rejected).tolist(), strict=True):
                     margins[place] = margin
         items = [float(margin > 0) for margin in margins]
-        metrics = {"accuracy": sum(items) / len(items), "margin": sum(margins) / len(margins)}
+        metrics = {"accuracy": sum(items) / len(items)}
         if len(items) > 1:
             metrics["accuracy_se"] = standard_error(items)
-        return Scores(metrics, items)
+        return Scores({**metrics, "margin": sum(margins) / len(margins)}, items)

@@ -152,6 +152,10 @@ def test_answers_that_differ_in_what_is_cut_are_refused(plain: PreTrainedTokeniz
         ({**TEXTS, "rejected": "  "}, "f:4: rejected is empty"),
         ({**TEXTS, "chosen": ""}, "f:4: chosen is empty"),
         ({**TEXTS, "rejected": None}, "f:4: rejected is null"),
+        (
+            {"prompt": "a", "chosen": "b"},
+            r"f:4: the columns 'prompt', 'chosen' fit no known format",
+        ),
         ({**CHATS[0], "rejected": []}, "f:4: rejected does not end in an assistant turn"),
     ],
 )

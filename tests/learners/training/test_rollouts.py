@@ -118,14 +118,8 @@ def test_clients_that_roll_out_train_by_themselves(tiny_llama: Path) -> None:
     class Declared(Imitate):
         batchable = True
 
-        def rollout(self, learner: Learner, examples: Sequence[Any], seed: int) -> Sequence[Any]:
-            return examples
-
-    class Inherits(Imitate):
-        pass
-
-    assert Sft.batchable and Declared.batchable
-    assert not Imitate.batchable and not Inherits.batchable
+    assert Sft.batchable
+    assert not Imitate.batchable and not Declared.batchable
     assert not _learner(tiny_llama, Imitate()).member().joins
     assert _learner(tiny_llama, Sft()).member().joins
     assert not Sft().rolls_out

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from hanse.federation.interfaces.declarations import withdraw
 from hanse.federation.interfaces.learner import Learner
 
 
@@ -17,7 +16,7 @@ class Objective(ABC):
     # "answer_pairs" of which one is chosen, or "verdicts" on answers.
     example_kind: ClassVar[str] = "tokens"
     # `loss` calls `forward` or `scores` once, and nothing else that needs the model, so several
-    # clients can train in one forward pass. A class that overrides `rollout` declares it again.
+    # clients can train in one forward pass. Always false for a class that overrides `rollout`.
     batchable: ClassVar[bool] = True
     # Models beside the trained one that the loss uses at clients, by their names in `models`. A
     # loss that uses some is not batchable.
@@ -25,7 +24,7 @@ class Objective(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        withdraw(cls, "batchable", False, "rollout")
+        cls.batchable = cls.batchable and cls.rollout is Objective.rollout
 
     @abstractmethod
     def loss(self, learner: Learner, batch: Any) -> Tensor:
