@@ -177,8 +177,8 @@ def test_other_adapters_are_refused(
 
 @pytest.mark.parametrize("use_rslora", [False, True])
 def test_ranks_of_single_matrices(backbone: Backbone, tmp_path: Path, use_rslora: bool) -> None:
-    """The first name that fits decides, and α/r (or α/√r) is the same for all matrices."""
-    ranks = {"layers.1.mlp.up_proj": 3, "up_proj": 6, "q_proj": 5}
+    """The longest name that fits decides, and α/r (or α/√r) is the same for all matrices."""
+    ranks = {"up_proj": 6, "layers.1.mlp.up_proj": 3, "q_proj": 5}
     targets = ("q_proj", "up_proj", "v_proj")
     settings = Lora(
         r=2, lora_alpha=6, target_modules=targets, rank_pattern=ranks, use_rslora=use_rslora

@@ -21,8 +21,8 @@ __all__ = ["Algorithm", "Client", "Server"]
 class Algorithm(ABC):
     """A federated learning algorithm: a frozen dataclass whose fields are its settings.
 
-    Server half: prepare, init, instruction, update_layout, step, model, shared, and combine for an
-    algorithm that needs each update.
+    Server half: prepare, init, instruction, update_layout, validate, step, model, shared, and
+    combine for an algorithm that needs each update.
     Client half: train, personalized.
     """
 

@@ -44,8 +44,8 @@ class Lora(Adapter):
     layers_to_transform: the layers that are adapted, counted from 0; none: all. The layers below
         them are computed once.
     rank_pattern: other ranks than r, by the names of matrices or the ends of these, such as q_proj
-        or layers.3.mlp.up_proj. The first that fits decides. α follows the rank: s is the same for
-        all matrices.
+        or layers.3.mlp.up_proj. The longest that fits decides. α follows the rank: s is the same
+        for all matrices.
     use_rslora: s = α/√r (Kalajdzievski 2023, 2312.03732): a higher rank learns equally fast.
     use_dora: the lengths of W's columns are trained separately (Liu et al. 2024, 2402.09353).
     """
@@ -139,7 +139,7 @@ class Lora(Adapter):
 
         sides: the smaller side of each adapted matrix, by its name.
         """
-        patterns = [*self.rank_pattern]
+        patterns = [*self._patterns()["rank_pattern"]]
         keys = {path: other.get_pattern_key(patterns, path) for path in sides}
         for pattern, rank in self.rank_pattern.items():
             place = f"adapter.lora.rank_pattern.{pattern}"
@@ -158,7 +158,9 @@ class Lora(Adapter):
 
     def _patterns(self) -> dict[str, dict[str, float]]:
         """PEFT's ranks and α of single matrices, with s = α/r as in the others."""
-        ranks, root = self.rank_pattern, 0.5 if self.use_rslora else 1.0
+        root = 0.5 if self.use_rslora else 1.0
+        # The first that fits decides for PEFT.
+        ranks = dict(sorted(self.rank_pattern.items(), key=lambda item: -len(item[0])))
         alphas = {name: self.lora_alpha * (rank / self.r) ** root for name, rank in ranks.items()}
         doubled = _doubled(self.r, self.lora_alpha, self.target_parameters or ())
         return {
