@@ -60,6 +60,7 @@ def _show_preview(experiment: Experiment) -> None:
         f"\ntrained    {preview.trained:,} of {preview.total:,} parameters ({share:.3f} %)"
     )
     _show_kinds(preview)
+    _show_models(preview)
     _show_transforms(experiment)
     _show_traffic(preview)
     memory = f"{preview.memory / 1e9:.1f} GB of memory ({preview.available / 1e9:.1f} GB available)"
@@ -72,6 +73,18 @@ def _show_kinds(preview: "estimate.Preview") -> None:
         clients = f"{first} and {len(others)} more train" if others else f"{first} trains"
         what = f"{kind.adapter}, {kind.tensors:,} tensors with {kind.parameters:,} parameters"
         console.print(f"           {clients} {what}, in {kind.model}", soft_wrap=True)
+
+
+def _show_models(preview: "estimate.Preview") -> None:
+    """Print the models beside the trained one, and who uses them."""
+    for model, (first, *others) in preview.models.items():
+        users = f"{first} and {len(others)} more" if others else first
+        share = "frozen" if not model.trained else f"{model.trained:,} trained"
+        console.print(
+            f"{model.name:10} {model.path} at {users}: {model.total:,} parameters, {share}, in "
+            f"{model.precision}",
+            soft_wrap=True,
+        )
 
 
 def _show_traffic(preview: "estimate.Preview") -> None:

@@ -8,11 +8,12 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from hanse.data.example import Example
+from hanse.data.tokenization.token_cache import Tokenized
 from hanse.experiment.assembly import client_adapters, client_examples
-from hanse.experiment.assembly.client_examples import SERVER, Reader
+from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.method import build_method
-from hanse.experiment.assembly.named_models import Examples, Holders, by_holder
+from hanse.experiment.assembly.named_models import Examples, Holders, by_holder, naming
 from hanse.experiment.assembly.preconditions import refuse_unmet
 from hanse.experiment.assembly.resources import Resources, adapter_settings, outputs
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
@@ -192,12 +193,18 @@ def simulate(
     if not (begun or only):  # a silo gets the order of the labels from the server
         dataset = replace(dataset, labels=outputs(experiment, dataset.labels))
         experiment = _labelled(experiment, dataset.labels)
-    examples = client_examples.read(rows, partial(resources.reader, labels=dataset.labels))
+    examples = client_examples.read(rows, partial(_tokenized, resources, dataset.labels))
     holders = Holders(resources, examples, used)
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
     remarks = (*dataset.remarks, *_cut(examples, experiment, learner, clients))
     return Simulation(experiment, resources, replace(dataset, remarks=remarks), learner, clients)
+
+
+def _tokenized(resources: Resources, labels: Mapping[str, str], split: SplitRows) -> Tokenized:
+    """The tokenized rows that a split's rows belong to."""
+    with naming(split.reader.name):
+        return resources.reader(split, labels)
 
 
 def _cut(

@@ -66,7 +66,7 @@ def _learner(
     """One model as a learner, with its own adapter or frozen."""
     settings, objective = experiment.models[name], build_objective(experiment)
     context = RoundContext(experiment.seed)
-    with _named(name):
+    with naming(name):
         kind, labels = objective.example_kind, experiment.data.labels
         backbone = resources.backbone(settings, kind, labels)
         adapter = NO_ADAPTER
@@ -106,9 +106,11 @@ def _refuse_untrained_head(
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Within, mistakes are said with the model's name."""
+def naming(name: str) -> Iterator[None]:
+    """Within, mistakes are said with the model's name, unless it is empty: the trained model."""
     try:
         yield
     except UserError as error:
+        if not name:
+            raise
         raise UserError(f"models.{name}: {error}") from None

@@ -20,6 +20,7 @@ from hanse.journal.tracking import refuse_missing
 from hanse.observability.memory import available_memory, peak_memory
 from hanse.planning.preview import data_formats, row_lengths
 from hanse.planning.preview.client_kinds import ClientKind, client_kinds
+from hanse.planning.preview.named_models import NamedModelFigures, named_models
 from hanse.planning.preview.row_lengths import Lengths
 from hanse.planning.preview.scoring_time import scoring_seconds
 from hanse.planning.preview.traffic import Phases, constants_size, files_size, round_traffic
@@ -38,6 +39,7 @@ class Preview:
     trained: int  # parameters
     total: int  # parameters of the base model
     kinds: dict[ClientKind, list[str]]  # the clients that train the same; empty if all do
+    models: dict[NamedModelFigures, list[str]]  # those beside the trained one, with their users
     traffic: Phases  # bytes of a round, by kind of request and client
     once: int  # bytes more down to a client before its first round: constants and files
     clients: int
@@ -88,6 +90,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         trained=sum(p.numel() for p in learner.parameters().values()),
         total=learner.backbone.weights,
         kinds=client_kinds(simulation),
+        models=named_models(simulation),
         traffic=traffic,
         once=once,
         clients=len(probes),

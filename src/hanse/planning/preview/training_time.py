@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from hanse.data.example import Example
 from hanse.data.packed import lengths
 from hanse.experiment.assembly.assemble import SimulatedClient, Simulation
 from hanse.experiment.schema import Experiment
@@ -21,6 +20,7 @@ from hanse.federation.interfaces.results import Memory
 from hanse.federation.messages import Request, Update
 from hanse.federation.round import RoundExchange
 from hanse.learners.adapted_model import AdaptedModel
+from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.named import largest, shapes
 
@@ -103,19 +103,18 @@ def _probe(endpoint: ClientEndpoint, client: SimulatedClient, request: Request) 
     train = client.examples["train"]
     size = client.experiment.train.per_device_train_batch_size * STEPS
     sizes = lengths(train)
-    longest = [train[at] for at in sorted(range(len(train)), key=sizes.__getitem__)[-size:]]
+    longest = sorted(range(len(train)), key=sizes.__getitem__)[-size:]
     drawn = torch.randperm(len(train), generator=RoundContext(0).generator("probe"))[:size].tolist()
     _train(endpoint, client, request, longest)
-    examples = [train[at] for at in drawn]
-    updates = [_train(endpoint, client, request, examples) for _ in range(2)]
+    updates = [_train(endpoint, client, request, drawn) for _ in range(2)]
     first, again = (update.numbers["seconds"] / update.numbers["tokens"] for update in updates)
     return Probe(updates[0], first, again)
 
 
 def _train(
-    endpoint: ClientEndpoint, client: SimulatedClient, request: Request, train: Sequence[Example]
+    endpoint: ClientEndpoint, client: SimulatedClient, request: Request, places: Sequence[int]
 ) -> Update:
-    """The update after a few steps on these examples."""
+    """The update after a few steps on the training examples at these places."""
     settings = client.experiment.train
     size = min(settings.per_device_train_batch_size, MOST)
     brief = replace(
@@ -129,6 +128,16 @@ def _train(
     def learner(context: RoundContext, optimizer_state: Memory) -> Learner:
         whole = endpoint.learner(context, optimizer_state)
         assert isinstance(whole, AdaptedModel)  # what a simulation's silos hold
-        return replace(whole, splits={**whole.splits, "train": train}, training=brief)
+        return _brief(whole, places, brief)
 
     return train_only(replace(endpoint, learner=learner), request)
+
+
+def _brief(
+    learner: AdaptedModel, places: Sequence[int], training: TrainingSettings
+) -> AdaptedModel:
+    """A learner, and those beside it, with a part of the training examples and other settings."""
+    train = learner.examples("train")
+    splits = {**learner.splits, "train": [train[at] for at in places]}
+    models = {name: _brief(model, places, training) for name, model in learner.models.items()}
+    return replace(learner, splits=splits, training=training, models=models)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.errors import UserError
+from hanse.experiment.part_kinds import OBJECTIVE
 from hanse.experiment.schema import Experiment
 from hanse.federation.client_sampling import taking_part
 from hanse.learners.training.settings import TrainingSettings
@@ -146,15 +147,18 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
     without a mechanism of privacy: a proximal term, a server's optimizer, rounding or noise would
     only disturb the baseline.
     """
+    models = _of_objective(values)
     clients = {name: dict(over) for name, over in values["clients"].items()}
     for over in clients.values():
-        over.pop("compression", None)
+        if "models" in over:
+            over["models"] = {n: own for n, own in over["models"].items() if n in models}
     if client in clients:
         clients[client].pop("train", None)  # `train` has it already
     return {
         **values,
         "fraction_train": 1.0,
         "algorithm": "fedavg",
+        "models": models,
         "aggregator": "mean",
         "compression": {},
         "privacy": None,
@@ -164,6 +168,12 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
         "data": {**values["data"], "pooled": client is None, "public": None},
         "evaluation": {**values["evaluation"], "test": "final", "validate_every": 0},
     }
+
+
+def _of_objective(values: dict[str, Any]) -> dict[str, Any]:
+    """The models beside the trained one that the objective uses; those of the algorithm go."""
+    names = OBJECTIVE.build(values["objective"]).models
+    return {name: settings for name, settings in values["models"].items() if name in names}
 
 
 def _placed(values: dict[str, Any], seed: int, folder: Path) -> Experiment:
