@@ -39,7 +39,6 @@ class Grid(Transform):
 
     def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
         """At the server: the points, for the rule that combines updates."""
-        sent = update.tensors
-        return replace(
-            update, tensors={n: sent[n] * sent[n + STEP] for n in sent if n + STEP in sent}
-        )
+        names = [name for name in update.tensors if not name.endswith(STEP)]
+        points = {n: update.tensors[n] * update.tensors[n + STEP] for n in names}
+        return replace(update, tensors=points)

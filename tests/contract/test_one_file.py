@@ -1,4 +1,4 @@
-"""A part is one file: five kinds are added to a copy of the package, and nothing else is edited."""
+"""A part is one file: six kinds are added to a copy of the package, and nothing else is edited."""
 
 import json
 import os
@@ -38,6 +38,31 @@ class FirstOnly(Mean):
     """An aggregate of one client."""
 
     clients: int = 1
+''',
+    "federation/compression/halves.py": '''"""Updates divided on their way."""
+
+from dataclasses import dataclass, replace
+
+from hanse.federation.interfaces.results import Memory
+from hanse.federation.interfaces.transform import Transform
+from hanse.federation.messages import Update
+from hanse.randomness import RoundContext
+from hanse.tensors.named import Tensors, scale
+
+
+@dataclass(frozen=True)
+class Halves(Transform):
+    """A change of scale on the way."""
+
+    factor: float = 2.0
+
+    def encode(
+        self, update: Update, memory: Memory, state: Tensors, context: RoundContext
+    ) -> Update:
+        return replace(update, tensors=scale(update.tensors, 1 / self.factor))
+
+    def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
+        return replace(update, tensors=scale(update.tensors, self.factor))
 ''',
     "learners/objectives/halved.py": '''"""Half of the loss of supervised fine-tuning."""
 
@@ -113,6 +138,7 @@ CHOICES = {
     "rounds": 1,
     "algorithm": {"half_step": {"pace": 0.25}},
     "aggregator": "first_only",
+    "compression": [{"halves": {"factor": 4}}],
     "objective": {"halved": {"divisor": 4}},
     "evaluation": {"tasks": [{"example_count": {"factor": 3}}]},
     "report_to": "notes",
@@ -122,7 +148,7 @@ CHOICES = {
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a copy of the package with five new files."""
+    """The folder of a copy of the package with six new files."""
     home = tmp_path_factory.mktemp("copy")
     shutil.copytree(hanse.__path__[0], home / "hanse")
     for file, text in PARTS.items():
@@ -147,10 +173,16 @@ def test_a_new_file_of_each_kind_is_listed(copy: Path) -> None:
     listed = call(copy, "parts")
     assert "half_step       The server takes a share of the mean change." in listed
     assert "first_only      An aggregate of one client." in listed
+    assert "halves          A change of scale on the way." in listed
     assert "halved          The mean over labelled tokens, divided." in listed
     assert "example_count   A metric of its own." in listed
     assert "notes           One line for each round." in listed
-    for setting in ("pace: float = 0.5", "clients: int = 1", "divisor: float = 2.0"):
+    for setting in (
+        "pace: float = 0.5",
+        "clients: int = 1",
+        "factor: float = 2.0",
+        "divisor: float",
+    ):
         assert setting in listed
 
 
@@ -162,6 +194,7 @@ def test_a_new_file_of_each_kind_is_run_by_its_name(copy: Path, experiment_file:
     resolved = yaml.safe_load((folder / "experiment.yaml").read_text())
     assert resolved["algorithm"] == {"half_step": {"pace": 0.25}}
     assert resolved["aggregator"] == {"first_only": {"clients": 1}}
+    assert resolved["compression"]["upload"] == [{"halves": {"factor": 4.0}}]
     assert resolved["objective"] == {"halved": {"divisor": 4.0}}
     assert resolved["report_to"] == [{"notes": {"file": "notes.txt"}}]
     assert (folder / "notes.txt").read_text() == "0\n1\n"
