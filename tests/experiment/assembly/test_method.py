@@ -1,0 +1,96 @@
+"""The method that an experiment describes, and the codecs that do not fit into one."""
+
+from pathlib import Path
+
+import pytest
+
+from hanse.errors import UserError
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.assembly.method import build_method
+from hanse.experiment.loading import load
+from hanse.federation.compression.bf16 import BF16
+from hanse.federation.compression.identity import Identity
+from samples import ROOT
+
+SUMS = ROOT / "tests" / "parts" / "secure_sum.py"
+CODEC = ROOT / "examples" / "my_codec.py"  # it takes a change and nothing else
+
+MECHANISM = """
+from dataclasses import dataclass
+
+from hanse.federation.compression.identity import Identity
+
+
+@dataclass(frozen=True)
+class Mechanism(Identity):
+    clip: float = 1.0
+"""
+
+
+def test_the_places_of_codecs_and_mechanism(experiment_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "mechanism.py").write_text(MECHANISM)
+    method = build_method(
+        load(
+            experiment_file,
+            [
+                "compression={upload: [identity, bf16], download: [bf16], error_feedback: true}",
+                f"privacy={{{tmp_path}/mechanism.py:Mechanism: {{clip: 2}}}}",
+                "clients.silo-2.compression.upload=[bf16]",
+                "clients.silo-3.compression.error_feedback=false",
+            ],
+        )
+    )
+    upload, download = method.of("silo-1").both
+    assert (upload.codecs, upload.error_feedback, upload.owner) == ((Identity(), BF16()), True, "")
+    assert (download.codecs, download.mechanisms) == ((BF16(),), ())
+    assert not download.error_feedback
+    [mechanism] = upload.mechanisms
+    assert mechanism.clip == 2
+    assert upload.transforms == (mechanism, Identity(), BF16()), "privacy comes first"
+    other = method.of("silo-2").upload
+    assert (other.codecs, other.error_feedback, other.owner) == ((BF16(),), True, "silo-2")
+    assert type(other.mechanisms[0]).__name__ == "Mechanism", "it is common to all"
+    assert method.of("silo-2").download.codecs == (BF16(),)
+    assert not method.of("silo-3").upload.error_feedback
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            [f"aggregator={SUMS}:SecureSum", "compression=bf16"],
+            "SecureSum sees only sums, but BF16 needs each client's update; choose the aggregator "
+            "mean, or leave it out of the upload.",
+        ),
+        (
+            [f"aggregator={SUMS}:SecureSum", "clients.silo-2.compression=bf16"],
+            "clients.silo-2: SecureSum sees only sums, but BF16 needs each client's update",
+        ),
+        (
+            [f"aggregator={SUMS}:SecureSum", "clients.silo-2.compression=identity"],
+            "clients.silo-2: SecureSum adds the clients' updates up, so all must be encoded alike",
+        ),
+        (
+            [f"compression.download=[{CODEC}:Grid]"],
+            "Grid takes change, but FedAvg instructs clients by model; leave Grid out of the "
+            "download.",
+        ),
+        (
+            [f"clients.silo-1.compression.download=[{CODEC}:Grid]"],
+            "clients.silo-1: Grid takes change, but FedAvg instructs clients by model",
+        ),
+        (
+            [f"compression=[{CODEC}:Grid]", "algorithm=hetlora"],
+            "Grid takes change, but HetLoRA sends factors; leave Grid out of the upload.",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_loaded(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], sentence: str
+) -> None:
+    """By `simulate`, with which hanse run, check and server begin."""
+    experiment = load(experiment_file, words)
+    monkeypatch.setattr("hanse.experiment.assembly.resources.load", None)  # no model is loaded
+    with pytest.raises(UserError) as caught:
+        simulate(experiment)
+    assert sentence in str(caught.value)

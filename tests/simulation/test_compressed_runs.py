@@ -1,0 +1,82 @@
+"""Runs with codecs: their bytes, and that they resume to the same adapter."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hanse.errors import UserError
+from hanse.experiment.loading import load
+from hanse.journal.run_folder import read_ledger, read_rounds
+from hanse.planning.preview.estimate import preview
+from hanse.simulation import run as simulation
+from samples import ROOT
+from stopping import ctrl_c
+
+CODEC = ROOT / "examples" / "my_codec.py"
+EVERYTHING = (
+    "compression={upload: [bf16], download: [bf16], error_feedback: true}",
+    f"clients.silo-2.compression.upload=[{CODEC}:Grid]",
+)
+
+
+def run(file: Path, folder: Path, *words: str) -> Path:
+    return simulation.run(load(file, [f"output_dir={folder}", *words]))
+
+
+def adapter(folder: Path) -> str:
+    file = folder / "adapter" / "adapter_model.safetensors"
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_the_bytes_of_tensors_are_halved(experiment_file: Path, tmp_path: Path) -> None:
+    words = ["adapter.lora.r=32", "rounds=1", "evaluation.test=false"]  # little else is sent
+    plain = run(experiment_file, tmp_path / "plain", *words)
+    coded = run(experiment_file, tmp_path / "coded", *words, "compression=bf16")
+    sizes = [
+        {record.client: record for record in read_ledger(folder) if record.kind == "train"}
+        for folder in (plain, coded)
+    ]
+    for client, size in sizes[0].items():
+        assert 0.5 < sizes[1][client].up / size.up < 0.58
+        assert sizes[1][client].down == pytest.approx(size.down, abs=100)
+    foreseen = preview(load(experiment_file, [*words, "compression=bf16"])).traffic["train"]
+    assert {name: t.up for name, t in foreseen.items()} == {
+        name: record.up for name, record in sizes[1].items()
+    }
+
+
+def test_it_learns_and_resumes_bit_identically(experiment_file: Path, tmp_path: Path) -> None:
+    whole = run(experiment_file, tmp_path / "whole", *EVERYTHING)
+    first, *_, last = read_rounds(whole)
+    assert last.test["accuracy"] > first.test["accuracy"]
+    with ctrl_c("round 2: ", 2), pytest.raises(UserError, match="after round 1 was"):
+        run(experiment_file, tmp_path / "stopped", *EVERYTHING)
+    assert not (tmp_path / "stopped" / "adapter").exists()
+    assert adapter(simulation.resume(tmp_path / "stopped")) == adapter(whole)
+
+
+def test_a_client_with_the_common_codecs_as_its_own_changes_nothing(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    common = run(experiment_file, tmp_path / "common", "compression=bf16")
+    own = run(
+        experiment_file,
+        tmp_path / "own",
+        *(f"clients.silo-{number}.compression=bf16" for number in (1, 2, 3)),
+    )
+    assert adapter(common) == adapter(own)
+
+
+def test_a_folder_from_before_there_was_compression_is_resumed(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    folder = run(experiment_file, tmp_path / "run")
+    before = adapter(folder)
+    settings = yaml.safe_load((folder / "experiment.yaml").read_text())
+    for later in ("compression", "privacy"):
+        del settings[later]
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "adapter" / "adapter_model.safetensors").unlink()
+    assert adapter(simulation.resume(folder)) == before
