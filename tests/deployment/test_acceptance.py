@@ -45,6 +45,18 @@ def test_all_reasons_of_a_silo_come_in_one_sentence(
     assert "it has 3 rounds, more than 2" in sentence
 
 
+def test_a_codec_that_a_silo_forbids(hanse: Hanse, experiment_file: Path, tmp_path: Path) -> None:
+    silo = silo_file(tmp_path, compression=["identity"])
+    assert hanse("check", experiment_file, "compression=identity", "--silo", silo).code == 0
+    for word in ("compression=bf16", "clients.silo-1.compression=bf16"):
+        done = hanse("check", experiment_file, word, "--silo", silo)
+        assert done.code == 2
+        assert "refuses this job: the compression.upload bf16 is not among identity." in done.err
+    assert (
+        hanse("check", experiment_file, "clients.silo-2.compression=bf16", "--silo", silo).code == 0
+    )
+
+
 def test_a_job_for_other_silos(hanse: Hanse, experiment_file: Path, tmp_path: Path) -> None:
     done = hanse("check", experiment_file, "--silo", silo_file(tmp_path, name="silo-9"))
     assert done.code == 2 and "has no client silo-9" in done.err

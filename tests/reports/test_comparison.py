@@ -85,6 +85,25 @@ def test_settings_that_differ(tmp_path: Path) -> None:
     }
 
 
+def test_codecs_that_differ_are_called_by_their_names(tmp_path: Path) -> None:
+    found = compare(
+        [
+            run(tmp_path / "a", OLD, compression={"upload": [], "download": []}, privacy=None),
+            run(
+                tmp_path / "b",
+                NEW,
+                compression={"upload": [{"topk": {"k": 0.1}}, {"bf16": {}}], "download": ["bf16"]},
+                privacy={"clip": {"norm": 2}},
+            ),
+        ]
+    )
+    assert found.settings == {
+        "compression.upload": ("none", "topk(k=0.1), bf16"),
+        "compression.download": ("none", "bf16"),
+        "privacy": ("none", "clip(norm=2)"),
+    }
+
+
 def test_unfinished_runs_show_what_there_is(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", OLD)
     begun = run_folder(tmp_path / "begun", [record(0), record(1, validation={"accuracy": 0.4})])

@@ -77,6 +77,16 @@ def test_a_lower_loss_is_better(tmp_path: Path) -> None:
     assert "worse" not in text
 
 
+def test_codecs_and_mechanism_are_named(tmp_path: Path) -> None:
+    compression = {"upload": [{"bf16": {}}], "error_feedback": True}
+    folder = finished(
+        tmp_path / "run", [0.0] * 9, [1.0] * 9, compression=compression, privacy={"clip": {}}
+    )
+    page = words(write_report(folder))
+    assert "encoded: updates by bf16 with error feedback; mechanism of privacy: clip" in page
+    assert "encoded" not in words(write_report(finished(tmp_path / "plain", [0.0] * 9, [1.0] * 9)))
+
+
 def test_it_needs_nothing_else(tmp_path: Path) -> None:
     file = write_report(finished(tmp_path / "run", [0.0, 1.0], [1.0, 1.0]))
     page = Page(file.read_text())

@@ -1,7 +1,9 @@
 """Runs with codecs: their bytes, and that they resume to the same adapter."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -45,6 +47,20 @@ def test_the_bytes_of_tensors_are_halved(experiment_file: Path, tmp_path: Path) 
     assert {name: t.up for name, t in foreseen.items()} == {
         name: record.up for name, record in sizes[1].items()
     }
+
+
+def test_check_parts_and_model_card_name_the_codecs(
+    hanse: Callable[..., Any], experiment_file: Path, tmp_path: Path
+) -> None:
+    words = ["compression=bf16", "clients.silo-1.compression=identity"]
+    done = hanse("check", experiment_file, *words)
+    assert "\nencoded    updates by bf16, 1 of the clients by their own settings\n" in done.out
+    assert "encoded" not in hanse("check", experiment_file).out
+    card = run(experiment_file, tmp_path / "run", "rounds=1", *words) / "adapter" / "README.md"
+    assert "What travelled was encoded: updates by bf16, 1 of the" in card.read_text()
+    listed = hanse("parts").out
+    assert listed.count("\ncompression\n") == 1
+    assert "\nprivacy\n  none yet; path/to/file.py:Class names one of your own\n" in listed
 
 
 def test_it_learns_and_resumes_bit_identically(experiment_file: Path, tmp_path: Path) -> None:

@@ -227,6 +227,16 @@ def test_a_policy_that_names_a_file_that_is_not_there(tmp_path: Path) -> None:
         ),
         ("{objectives: [sft]}", {}, "the objective classify is not among sft"),
         ("{aggregators: [secagg]}", {}, "the aggregator mean is not among secagg"),
+        (
+            "{compression: [identity]}",
+            {"compression.upload": [{"identity": {}}, {"bf16": {}}]},
+            "the compression.upload bf16 is not among identity",
+        ),
+        (
+            "{compression: [identity]}",
+            {"compression.download": ["bf16"]},
+            "the compression.download bf16 is not among identity",
+        ),
         ("{adapters: [ia3]}", {}, "the adapter lora is not among ia3"),
         ("{}", {"adapter": {"from": "/home"}}, "a folder of this machine that the server names"),
         ("{min_cohort: 4}", {}, "3 silos train in a round, and it asks for 4"),

@@ -51,6 +51,19 @@ def test_a_ladder_has_every_rung_with_its_steps(experiment_file: Path) -> None:
         assert variant.experiment.output_dir == f"home/{name}"
 
 
+def test_where_nothing_travels_nothing_is_encoded(experiment_file: Path) -> None:
+    words = ["compression={upload: [bf16], error_feedback: true}"]
+    words += ["clients.silo-2.compression=identity"]
+    found = _by_name(experiment_file, *words)
+    federated = found.pop("federated").experiment
+    assert federated.compression.upload == [{"bf16": {}}]
+    assert federated.for_client("silo-2").compression.upload == ["identity"]
+    for variant in found.values():
+        experiment = variant.experiment
+        for client in (experiment, experiment.for_client("silo-2")):
+            assert client.compression.upload == [] and not client.compression.error_feedback
+
+
 def test_where_a_round_is_a_pass_as_many_examples_are_seen(experiment_file: Path) -> None:
     found = _by_name(experiment_file, "train.max_steps=null", "train.num_train_epochs=0.5")
     federated = {"silo-1": 25, "silo-2": 15, "silo-3": 5}  # in each round

@@ -169,8 +169,8 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
     """Settings by dotted key; a part is one setting, with its own in brackets."""
     flat: dict[str, str] = {}
     for key, value in values.items():
-        if key in PARTS and isinstance(value, dict | list):
-            specs = value if isinstance(value, list) else [value]
+        if key in PARTS and not isinstance(value, str):
+            specs = value if isinstance(value, list) else [value] if value else []
             flat[f"{before}{key}"] = ", ".join(map(_parts, specs)) or "none"
         elif isinstance(value, dict) and value:
             flat |= _flat(value, f"{before}{key}.")
