@@ -15,7 +15,7 @@ FEEDBACK = {"upload": [{"topk": {"k": 0.1}}, "bf16"], "download": [], "error_fee
         ({}, ""),
         ({"compression": {"upload": [], "download": [], "error_feedback": False}}, ""),
         ({"compression": {"upload": [{"bf16": {}}]}}, "updates by bf16"),
-        ({"compression": FEEDBACK}, "updates by topk, bf16 with error feedback"),
+        ({"compression": FEEDBACK}, "updates by topk, bf16, with error feedback"),
         (
             {"compression": {"upload": ["a"], "download": ["b"]}, "clients": {"x": {"train": {}}}},
             "updates by a, instructions by b",

@@ -83,7 +83,7 @@ def test_codecs_and_mechanism_are_named(tmp_path: Path) -> None:
         tmp_path / "run", [0.0] * 9, [1.0] * 9, compression=compression, privacy={"clip": {}}
     )
     page = words(write_report(folder))
-    assert "encoded: updates by bf16 with error feedback; mechanism of privacy: clip" in page
+    assert "encoded: updates by bf16, with error feedback; mechanism of privacy: clip" in page
     assert "encoded" not in words(write_report(finished(tmp_path / "plain", [0.0] * 9, [1.0] * 9)))
 
 

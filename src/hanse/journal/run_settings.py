@@ -43,12 +43,12 @@ class RunSettings:
         """The codecs in words, such as "updates by bf16"; empty without any."""
         section = self._section("compression")
         upload, download = _names(section.get("upload")), _names(section.get("download"))
-        feedback = " with error feedback" if section.get("error_feedback") else ""
         clients = self._section("clients").values()
         others = sum(isinstance(own, Mapping) and "compression" in own for own in clients)
         phrases = [
-            *([f"updates by {upload}{feedback}"] if upload else []),
+            *([f"updates by {upload}"] if upload else []),
             *([f"instructions by {download}"] if download else []),
+            *(["with error feedback"] if section.get("error_feedback") else []),
             *([f"{others} of the clients by their own settings"] if others else []),
         ]
         return ", ".join(phrases)

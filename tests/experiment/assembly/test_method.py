@@ -43,7 +43,7 @@ def test_the_places_of_codecs_and_mechanism(experiment_file: Path, tmp_path: Pat
     upload, download = method.of("silo-1").both
     assert (upload.codecs, upload.error_feedback, upload.owner) == ((Identity(), BF16()), True, "")
     assert (download.codecs, download.mechanisms) == ((BF16(),), ())
-    assert not download.error_feedback
+    assert download.error_feedback, "it concerns both ways"
     [mechanism] = upload.mechanisms
     assert mechanism.clip == 2
     assert upload.transforms == (mechanism, Identity(), BF16()), "privacy comes first"
