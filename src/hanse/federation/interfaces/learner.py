@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
+from hanse.federation.interfaces.results import Penalty, TrainResult
 from hanse.federation.interfaces.trained_tensors import TrainedTensors
 from hanse.observability.progress import track
 from hanse.observability.steps import Activity, Work
@@ -30,10 +30,7 @@ class Learner(TrainedTensors):
 
     @abstractmethod
     def examples(self, split: str) -> Sequence[Any]:
-        """The examples of a split: "train", "validation", "test", "public".
-
-        len(example) is the number of its tokens.
-        """
+        """The examples of a split (train, validation, test, public); len(example) is its tokens."""
 
     def lengths(self, split: str) -> list[int]:
         """The number of tokens of each example of a split."""
@@ -89,9 +86,6 @@ class Learner(TrainedTensors):
     def text(self, ids: Sequence[int]) -> str:
         """The text of some tokens."""
         raise TypeError(f"{type(self).__name__} reads no text")
-
-    def keep_optimizer_state(self, state: Memory) -> None:
-        """Let training go on from the optimizer's state of the last round, and update it there."""
 
     def without_dropout(self) -> AbstractContextManager[None]:
         """Within this context nothing is dropped, in the middle of training too."""

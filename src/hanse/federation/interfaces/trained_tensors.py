@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from hanse.federation.constants import Constants
+from hanse.federation.interfaces.results import Memory
 from hanse.tensors.low_rank import RESIDUAL
 from hanse.tensors.named import Tensors, refuse_unlike, strip_prefix
 from hanse.tensors.serialization import Numbers
@@ -21,6 +22,9 @@ class TrainedTensors(ABC):
 
     def configure(self, numbers: Numbers) -> None:  # noqa: B027 (most learners ignore them)
         """Configure the adapter by an instruction's numbers (a rank); by default do nothing."""
+
+    def keep_optimizer_state(self, state: Memory) -> None:  # noqa: B027 (many have none)
+        """Let training go on from the optimizer's state of the last round, and update it there."""
 
     @property
     def scaling(self) -> float:
