@@ -54,8 +54,14 @@ def continuations(
 ) -> list[Example]:
     """An example of each prompt and its answer, whose tokens are labelled, with its end token.
 
-    The arguments and errors are those of `generate`; raises UserError for an empty prompt, too.
+    The arguments and errors are those of `generate`. Raises UserError for an empty prompt, too, and
+    for a model that writes nothing.
     """
+    if not backbone.head.generates_text:
+        raise UserError(
+            f"{backbone.name} writes no answers, which this objective asks for in training; choose "
+            "a causal language model, such as smollm2-135m."
+        )
     if not all(prompts):
         raise UserError(
             "an example has no prompt that the model could answer; let the rows have messages, or "

@@ -26,6 +26,7 @@ from transformers import (
 
 from clients import SETTINGS
 from hanse.data.example import IGNORED, Example
+from hanse.errors import UserError
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.bitfit import BitFit
 from hanse.learners.adapters.full import Full
@@ -116,6 +117,22 @@ def _learner(folder: Path, reads: str, settings: Adapter) -> AdaptedModel:
     training = replace(SETTINGS, learning_rate=0.02)
     context = RoundContext(0, 1, "a")
     return AdaptedModel(backbone, adapter, splits, training, objective, context, 1, {})
+
+
+def test_an_encoder_draws_no_answers(tiny_bert: Path) -> None:
+    learner = _learner(tiny_bert, "text", ADAPTERS["all-linear"])
+    with pytest.raises(UserError, match="writes no answers"):
+        learner.continuations(learner.examples("train"), 4, 0.0, seed=0)
+
+
+def test_the_base_of_an_encoder_is_the_model_before_training(tiny_bert: Path) -> None:
+    learner = _learner(tiny_bert, "text", Lora(r=2, target_modules=("query", "value")))
+    batch = learner.batch(learner.examples("train"))
+    before = learner.base_logits(batch)
+    learner.fit()
+    assert torch.equal(learner.base_logits(batch), before)
+    with torch.no_grad():
+        assert not torch.allclose(learner.forward(batch), before, atol=1e-3)
 
 
 @pytest.mark.parametrize("reads", ["text", "tokens"])
