@@ -31,6 +31,8 @@ OUTSIDE = {
         "logit_distillation.py:LogitDistillation",
         "owner_emulator.py:OwnerEmulator",
     ],
+    "compression": ["squeezed.py:Squeezed"],
+    "mechanisms": ["noised_mean.py:NoisedMean", "noised_mean.py:NoisedUpdates"],
     "aggregators": ["secure_sum.py:SecureSum", "signed_greetings.py:SignedGreetings"],
 }
 

@@ -40,17 +40,25 @@ def test_deployed_run_ends_in_the_adapter_of_the_simulated_one(
     assert digest(tmp_path / "deployed") == expected
 
 
-# Parts from outside the package, and settings with which they are tried.
+# Parts from outside the package, each run with two or three of them.
+SQUEEZED = f"[{{{PARTS}/squeezed.py:Squeezed: {{grid: 0.001}}}}]"
+NOISED = "{noise_multiplier: 0.01, test_noise: true}"
 STRAINS: dict[str, list[str]] = {
-    "a plan of other matrices and ranks for each client": [
+    "noise at clients, and error feedback with blobs on both ways": [
+        f"compression={{upload: {SQUEEZED}, download: {SQUEEZED}, error_feedback: true}}",
+        f"privacy={{{PARTS}/noised_mean.py:NoisedUpdates: {NOISED}}}",
+    ],
+    "noise at the server, and adapters on an emulator that is sent once": [
+        f"privacy={{{PARTS}/noised_mean.py:NoisedMean: {NOISED}}}",
+        f"algorithm={PARTS}/owner_emulator.py:OwnerEmulator",
+    ],
+    "plans of other matrices and ranks, and signatures of clients for each other": [
         f"algorithm={PARTS}/layout_plan.py:LayoutPlan",
+        f"aggregator={PARTS}/signed_greetings.py:SignedGreetings",
         "adapter={lora: {r: 4, target_modules: [q_proj, v_proj, up_proj]}}",
         "clients={silo-1: {adapter: {lora: {target_modules: [q_proj], r: 2, lora_alpha: 8}}}, "
         "silo-2: {adapter: {lora: {rank_pattern: {q_proj: 1, layers.1.mlp.up_proj: 3}}}}, "
         "silo-3: {adapter: {lora: {layers_to_transform: [1], target_modules: [v_proj, up_proj]}}}}",
-    ],
-    "adapters on an emulator that is sent once": [
-        f"algorithm={PARTS}/owner_emulator.py:OwnerEmulator"
     ],
     "distillation by logits on public rows between unequal models": [
         f"algorithm={PARTS}/logit_distillation.py:LogitDistillation",
@@ -59,9 +67,6 @@ STRAINS: dict[str, list[str]] = {
         "clients={silo-1: {model: {model_name_or_path: GPT2}}, "
         "silo-2: {model: {model_name_or_path: BERT}, adapter: {lora: {r: 2}}}, "
         "silo-3: {adapter: {lora: {r: 1, target_modules: [up_proj]}}}}",
-    ],
-    "signatures of clients for each other": [
-        f"aggregator={PARTS}/signed_greetings.py:SignedGreetings"
     ],
     "secure sums of tensors and numbers": [
         f"aggregator={PARTS}/secure_sum.py:SecureSum",
