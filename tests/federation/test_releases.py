@@ -204,6 +204,7 @@ class Site:
     folder: Path
     trained: int = 0
     rule: Aggregator = field(default_factory=Mean)
+    mechanism: Transform = field(default_factory=NoisedUpdates)
 
     def respond(self, request: Request) -> Reply:
         """The reply of a process that has just been started."""
@@ -215,7 +216,7 @@ class Site:
                 site.trained += 1
                 return super().train(instruction, client)
 
-        upload = Pipeline("upload", mechanisms=(NoisedUpdates(),))
+        upload = Pipeline("upload", mechanisms=(self.mechanism,))
         endpoint = ClientEndpoint(
             ClientProfile("c0", 8),
             silos(1)["c0"],
@@ -268,6 +269,26 @@ def test_a_repeated_round_seals_the_same_noise_anew(tmp_path: Path) -> None:
     assert site.trained == 1 and len(read_releases(tmp_path)) == 1
     for name, tensor in first.update.tensors.items():
         torch.testing.assert_close(other.update.tensors[name], tensor + 64.0)
+
+
+class Shared(NoisedUpdates):
+    """Noise that protects sums over clients only."""
+
+    noise: ClassVar[frozenset[str]] = frozenset({"share"})
+
+
+def test_a_share_of_noise_is_drawn_anew_for_other_masks(tmp_path: Path) -> None:
+    """The difference of two sums of the same shares would have hardly any noise."""
+    site = Site(tmp_path, rule=Lock(), mechanism=Shared())
+    requests = [
+        replace(site.request(), aggregator_note=Instruction({}, {"mask": mask}))
+        for mask in (0.0, 0.0, 64.0)
+    ]
+    first, again, other = (site.respond(request).update.tensors for request in requests)
+    assert site.trained == 2 and len(read_releases(tmp_path)) == 2
+    for name, tensor in first.items():
+        assert torch.equal(again[name], tensor)
+    assert any(float((other[n] - t - 64.0).abs().max()) > 1e-3 for n, t in first.items())
 
 
 def test_a_client_keeps_an_update_while_a_server_may_ask_again(tmp_path: Path) -> None:

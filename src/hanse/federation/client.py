@@ -11,6 +11,7 @@ from hanse.federation.client_memory import LostMemory, MemoryStore
 from hanse.federation.constants import MOST, Constants, ConstantStore
 from hanse.federation.file_store import FileStore, MissingFile
 from hanse.federation.interfaces.algorithm import Client
+from hanse.federation.interfaces.declarations import AT_SENDER
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.task import Task
@@ -29,6 +30,7 @@ from hanse.federation.releases import (
     find_update,
     keep_update,
     mechanisms,
+    release_key,
 )
 from hanse.observability.requests import log_event
 from hanse.randomness import RoundContext
@@ -111,7 +113,8 @@ def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
     if request.kind == PREPARE:
         return _take_files(endpoint, request)
     noise = _noise(endpoint, request)
-    encoded = find_update(endpoint.releases, request) if noise else None
+    key = release_key(request, endpoint.method.pipelines.upload) if noise else ""
+    encoded = find_update(endpoint.releases, request, key) if noise else None
     # Only training may drop drafts: this round's draft must outlive the requests that follow it.
     trains = request.kind == "train" and encoded is None
     read_memory = endpoint.store.open if trains else endpoint.store.look
@@ -125,7 +128,7 @@ def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
     if encoded is None:
         encoded = _train(endpoint, request, client, memory)
         if noise:
-            keep_update(endpoint.releases, request, client.profile.name, noise, encoded)
+            keep_update(endpoint.releases, request, key, client.profile.name, noise, encoded)
     sealed = method.seal(encoded, request.aggregator_note, client)
     return replace(sealed, keeps_memory=encoded.keeps_memory)
 
@@ -134,7 +137,7 @@ def _noise(endpoint: ClientEndpoint, request: Request) -> Mechanisms:
     """The mechanisms that draw noise when this request is answered."""
     if request.kind != "train":
         return ()
-    return mechanisms([endpoint.method.pipelines.upload], "encode", request.transform_states)
+    return mechanisms([endpoint.method.pipelines.upload], AT_SENDER, request.transform_states)
 
 
 def _take_files(endpoint: ClientEndpoint, request: Request) -> Update:

@@ -6,7 +6,13 @@ from types import MappingProxyType
 from hanse.errors import UserError
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
-from hanse.federation.interfaces.declarations import EVERYTHING, MEAN, NUMBERS, UPDATES
+from hanse.federation.interfaces.declarations import (
+    AT_SENDER,
+    EVERYTHING,
+    MEAN,
+    NUMBERS,
+    UPDATES,
+)
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.pipeline import Pipeline, Pipelines
 
@@ -84,7 +90,7 @@ def _check_pipelines(
 
 def _check_noise(pipeline: Pipeline, place: str) -> None:
     """Raise UserError for a download that draws noise when it encodes, which nothing keeps."""
-    noisy = [t for t in pipeline.transforms if "encode" in t.noise]
+    noisy = [t for t in pipeline.transforms if t.noise & AT_SENDER]
     if pipeline.direction == "download" and noisy:
         raise UserError(
             f"{place}{type(noisy[0]).__name__} draws noise when it encodes, and a server that "

@@ -111,8 +111,10 @@ def _kept_after(kept: Sequence[ReleaseRecord], record: ReleaseRecord) -> list[Re
     return [*(former for former in kept if former.round == record.round - 1), record]
 
 
-def mechanisms(pipelines: Iterable[Pipeline], half: str, states: TransformStates) -> Mechanisms:
-    """The transforms that draw noise in one half ("encode" or "finish"), with their numbers.
+def mechanisms(
+    pipelines: Iterable[Pipeline], kinds: frozenset[str], states: TransformStates
+) -> Mechanisms:
+    """The transforms that draw any of these kinds of noise, with their numbers.
 
     states: those with which they draw it.
     """
@@ -120,7 +122,7 @@ def mechanisms(pipelines: Iterable[Pipeline], half: str, states: TransformStates
         pipeline.place(index): transform
         for pipeline in pipelines
         for index, transform in enumerate(pipeline.transforms)
-        if half in transform.noise
+        if transform.noise & kinds
     }
     return tuple(
         Mechanism(type(transform).__name__, dict(transform.released(states.get(place, {}))))
@@ -162,14 +164,14 @@ def finish_once(
     return _unpacked(before, *release)[:2]
 
 
-def find_update(log: ReleaseLog, request: Request) -> Update | None:
+def find_update(log: ReleaseLog, request: Request, key: str) -> Update | None:
     """The encoded update that a client has released for a request; None if there is none."""
-    release = log.find(request.round, _key(request))
+    release = log.find(request.round, key)
     return Reply.parse(release[1]).update if release else None
 
 
 def keep_update(
-    log: ReleaseLog, request: Request, client: str, noise: Mechanisms, update: Update
+    log: ReleaseLog, request: Request, key: str, client: str, noise: Mechanisms, update: Update
 ) -> None:
     """Make a client's encoded update durable before it is sealed and sent.
 
@@ -181,18 +183,21 @@ def keep_update(
         clients=(client,),
         weight=update.weight,
         numbers=dict(update.numbers),
-        request=_key(request),
+        request=key,
     )
     log.keep(record, Reply(client, request.kind, request.round, update).pack())
 
 
-def _key(request: Request) -> str:
-    """The hash of a request for an update, without what the update does not depend on.
+def release_key(request: Request, upload: Pipeline) -> str:
+    """The hash of a request for an update, without what the released update does not depend on.
 
-    The constants are not sent again to a client that has them by now, and a round that was paused
-    is repeated with another note of the aggregator.
+    The constants are not sent again to a client that has them by now. A round that was paused is
+    repeated with another note of the aggregator: an update that its own noise protects stays the
+    same, but a share of noise is drawn anew, since two sums of the same shares have a difference.
     """
-    content = replace(request, given={}, aggregator_note=Instruction())
+    content = replace(request, given={})
+    if not any("share" in transform.noise for transform in upload.transforms):
+        content = replace(content, aggregator_note=Instruction())
     return hashlib.sha256(content.pack()).hexdigest()
 
 

@@ -17,6 +17,7 @@ from hanse.federation.client_sampling import sample, taking_part
 from hanse.federation.constants import FOLDER, ConstantStore
 from hanse.federation.evaluation import evaluate
 from hanse.federation.interfaces.aggregator import TooFewClientsError
+from hanse.federation.interfaces.declarations import AT_SERVER
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.messages import ClientProfile
 from hanse.federation.releases import finish_once, mechanisms
@@ -134,7 +135,7 @@ def _finished(
         )
         return aggregate, after
 
-    noise = mechanisms(method.all_pipelines, "finish", states)
+    noise = mechanisms(method.all_pipelines, AT_SERVER, states)
     return finish_once(run.releases, ledger, round, before, noise, finish)
 
 

@@ -20,6 +20,10 @@ def includes(allowed: Difference, wanted: Difference) -> bool:
     return order.index(allowed) >= order.index(wanted)
 
 
+# Noise of a transform, by the half that draws it.
+AT_SENDER, AT_SERVER = frozenset({"encode", "share"}), frozenset({"finish"})
+
+
 def withdraw(part: type, declaration: str, closed: Any, *methods: str) -> None:
     """Close a declaration in a class that overrides one of these methods without declaring it."""
     if declaration not in vars(part) and any(method in vars(part) for method in methods):

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +111,3 @@ class Learner(TrainedTensors):
         """Train from `start`; return the change of the tensors and the result."""
         tensors, result = self.trained(start, penalty)
         return subtract(tensors, {name: start[name] for name in tensors}), result
-
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Save the trained tensors in a form that can be loaded without this package."""

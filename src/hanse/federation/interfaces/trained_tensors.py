@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor
 from torch.nn import Parameter
@@ -79,3 +80,7 @@ class TrainedTensors(ABC):
         for name, parameter in live.items():
             parameter.data.copy_(tensors[name])
         self.set_residual(strip_prefix(tensors, RESIDUAL))
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Save the trained tensors in a form that can be loaded without this package."""

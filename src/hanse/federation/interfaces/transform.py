@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from hanse.federation.interfaces.declarations import withdraw
+from hanse.federation.interfaces.declarations import AT_SENDER, AT_SERVER, withdraw
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
@@ -26,15 +26,17 @@ class Transform(ABC):
     # Contents that it takes: change, factors, logits or scalars of an update, model of an
     # instruction.
     payloads: ClassVar[tuple[str, ...]] = ("change",)
-    # The halves that draw noise, "encode" or "finish": the result is durable before it is used, and
-    # is not drawn again after a crash. A subclass inherits this. Nobody can see that a transform
-    # draws from the operating system's randomness without declaring it; that is its mistake.
+    # Noise that it draws. "encode": at a client, where it protects each update by itself. "share":
+    # at a client, where only sums over clients are protected. "finish": at the server. The result
+    # is durable before it is used, and is not drawn again after a crash; "share" is drawn anew for
+    # a round that is asked again with other keys. A subclass inherits this. Nobody can see that a
+    # transform draws from the operating system's randomness undeclared; that is its mistake.
     noise: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if unknown := cls.noise - {"encode", "finish"}:
-            raise TypeError(f"{cls.__name__}.noise names {min(unknown)}, not encode or finish")
+        if unknown := cls.noise - AT_SENDER - AT_SERVER:
+            raise TypeError(f"{cls.__name__}.noise names {min(unknown)}: encode, share, or finish")
         withdraw(cls, "linear", False, "encode", "decode")
 
     def weights(self) -> Tensors:
