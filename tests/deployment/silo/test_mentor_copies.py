@@ -1,7 +1,7 @@
 """Models beside the trained one at a silo: its own folders, within its policy, or a refusal."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +165,22 @@ def test_silo_yaml_names_folders_beside_it(tmp_path: Path) -> None:
     )
     models = load(tmp_path / "silo.yaml").models
     assert models == {"mentor": str(tmp_path / "mentor"), "other": "smollm2-135m"}
+
+
+def test_a_restarted_silo_computes_as_before(world: World) -> None:
+    """Whatever a second measurement says, and whatever the server's models do."""
+    words = ["models.mentor.bf16=auto"]
+    server = world.server(f"model_name_or_path: {world.models['gpt2']}, {LORA}", *words)
+    first = world.silo({})
+    assert answered(first, server).error == ""
+    [file] = (world.home / "state" / "runs").rglob("precision.json")
+    noted = json.loads(file.read_text())
+    key = server.experiment.models["mentor"].compute_mode_key
+    assert noted[key] == asdict(first.resources.compute_modes[key])
+    noted[key] = {"bf16": not noted[key]["bf16"], "plain_attention": False}
+    file.write_text(json.dumps(noted))
+    again = world.silo({})
+    assert answered(again, server).error == ""
+    bf16 = {Path(b.name).name: b.bf16 for b in again.resources.backbones.values()}
+    assert bf16 == {"tiny-gpt2": noted[key]["bf16"], "tiny-llama": False}
+    assert json.loads(file.read_text()) == noted

@@ -16,6 +16,7 @@ from typing import Any
 
 import hanse
 from hanse.deployment.envelopes import HELLO, BadEnvelopeError, Envelope, SiloReply
+from hanse.deployment.silo import precision
 from hanse.deployment.silo.enforcement import WITHHELD, note, rounded
 from hanse.deployment.silo.file_limits import GB
 from hanse.deployment.silo.guard import Guard
@@ -31,7 +32,6 @@ from hanse.federation.file_store import FileStore
 from hanse.federation.files import FOLDER
 from hanse.federation.messages import PREPARE, Reply, Request
 from hanse.federation.releases import ReleaseLog
-from hanse.learners.models.precision import compute_modes_from_json
 from hanse.observability.memory import peak_memory
 from hanse.observability.metrics_endpoint import Figure
 from hanse.observability.requests import answering, current_request, log_event, log_fields
@@ -206,6 +206,8 @@ class SiloWorker:
         job = guard.check_job(envelope.settings.encode(), envelope.model, _parsed(envelope.code))
         endpoint, rows = _endpoint(self.silo, job.experiment, envelope, self.resources)
         guard.accept(job, rows)
+        folder = self.silo.state / "runs" / envelope.run
+        precision.note(folder, job.experiment, self.resources)
         endpoint = replace(endpoint, identity=self.kit.identity if self.kit else None)
         return ActiveRun(envelope.settings, endpoint, guard)
 
@@ -235,9 +237,8 @@ def _endpoint(
     Raises BadEnvelopeError if its rows are not those that the server divides, or if its copy of the
     public rows is another one.
     """
-    if envelope.precision:
-        modes = {experiment.model.compute_mode_key: _parsed(envelope.precision)}
-        resources.compute_modes |= compute_modes_from_json(modes)
+    memories = silo.state / "runs" / envelope.run
+    precision.follow(memories, experiment, envelope.precision, resources)
     experiment = experiment.model_copy(update={"clients_per_pass": "off"})
     division = resources.dataset(experiment)
     if not experiment.brings_own_data and division.digest != envelope.rows:
@@ -255,7 +256,6 @@ def _endpoint(
     simulation = simulate(experiment, resources, training_rows, only=(silo.name,))
     for remark in simulation.dataset.remarks:
         log.warning("%s", remark)
-    memories = silo.state / "runs" / envelope.run
     endpoint = simulation.endpoint(memories, silo.name, silo.checkpoint_seconds)
     splits = simulation.clients[silo.name].examples
     counts = RowCounts(len(splits["train"]), len(splits["test"]))
