@@ -134,3 +134,25 @@ def test_a_request_has_copies_of_the_models_beside_it(backbone: Backbone) -> Non
     mentor = replace(mentor, training=replace(mentor.training, optimizer_state="keep"))
     mentor.fit()
     assert state and not second.optimizer_state
+
+
+def test_a_residual_of_one_does_not_reach_the_other(backbone: Backbone) -> None:
+    """Nor does the other's forward pass, in the middle of training, take it from the first."""
+    first, second = two(backbone, Lora(r=4))
+    plain = logits(first), logits(second)
+    residual = {
+        name: torch.full_like(tensor, 0.1)
+        for name, tensor in first.tensors().items()
+        if name.endswith(("lora_A.weight", "lora_B.weight"))
+    }
+    first.set_residual(residual)
+    changed = logits(first)
+    assert not torch.equal(changed, plain[0])
+    with backbone.with_residual(residual):
+        assert torch.equal(logits(second), plain[1])
+        assert torch.equal(logits(first), changed)
+        second.set_residual({name: 2 * tensor for name, tensor in residual.items()})
+        assert not torch.equal(logits(second), plain[1])
+        assert torch.equal(logits(first), changed)
+    first.set_residual({})
+    assert torch.equal(logits(first), plain[0])

@@ -57,7 +57,7 @@ class Backbone:
     )  # by name
     _active: str = ""  # the name of an adapter
     _residual: Residual | None = None  # the last one that was applied
-    _residual_applied: bool = False
+    _applied_residual: Residual | None = None  # within its context
     _frozen_layers: dict[int, FrozenLayers | None] = field(default_factory=dict)  # by depth
     _activations: Activations = field(default_factory=Activations)
 
@@ -267,20 +267,29 @@ class Backbone:
     def with_residual(self, residual: Tensors) -> Iterator[None]:
         """Within this context, the base's weights are changed by a residual, if it has tensors.
 
-        In a nested context, the outer one holds.
+        In a nested context, the inner one alone holds: learners that share the base have their own.
         """
-        if not residual or self._residual_applied:
+        outer = self._applied_residual
+        if (outer is None and not residual) or (outer is not None and outer.tensors is residual):
             yield
             return
+        inner = self._prepared(residual) if residual else None
+        self._applied_residual = inner
+        try:
+            with (
+                outer.paused() if outer else nullcontext(),
+                inner.applied() if inner else nullcontext(),
+            ):
+                yield
+        finally:
+            self._applied_residual = outer
+
+    def _prepared(self, residual: Tensors) -> Residual:
+        """A residual on the model's device; the last one is kept there."""
         if self._residual is None or self._residual.tensors is not residual:
             dtype = torch.bfloat16 if self.bf16 else torch.float32
             self._residual = Residual(self.model, residual, dtype, self.device)
-        self._residual_applied = True
-        try:
-            with self._residual.applied():
-                yield
-        finally:
-            self._residual_applied = False
+        return self._residual
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Within this context, matrix products are in bfloat16 if the backbone's weights are."""

@@ -31,6 +31,7 @@ class Residual:
         self, model: PeftModel, tensors: Tensors, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.tensors = tensors
+        self._paused = False
         modules: dict[str, Any] = dict(model.named_modules())
         self._layers: list[tuple[Module, Factors]] = []
         for name, change in low_rank.layers(tensors).items():
@@ -44,7 +45,8 @@ class Residual:
     def applied(self) -> Iterator[None]:
         """Within this context, the model's layers are changed; do the backward pass within, too."""
         handles = [
-            layer.register_forward_hook(partial(_add, change)) for layer, change in self._layers
+            layer.register_forward_hook(partial(self._add, change))
+            for layer, change in self._layers
         ]
         try:
             yield
@@ -52,11 +54,21 @@ class Residual:
             for handle in handles:
                 handle.remove()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within this context, inside `applied`, the layers are not changed."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
 
-def _add(change: Factors, _: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-    x = inputs[0].to(change.down.dtype)
-    low = torch.nn.functional.linear(x, change.down)
-    return output + torch.nn.functional.linear(low, change.up)
+    def _add(self, change: Factors, _: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        if self._paused:
+            return output
+        x = inputs[0].to(change.down.dtype)
+        low = torch.nn.functional.linear(x, change.down)
+        return output + torch.nn.functional.linear(low, change.up)
 
 
 def merged(tensors: Tensors, scaling: float, residual: Tensors) -> tuple[dict[str, Tensor], int]:
