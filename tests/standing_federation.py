@@ -29,9 +29,11 @@ OUTSIDE = {
     "algorithms": [
         "layout_plan.py:LayoutPlan",
         "logit_distillation.py:LogitDistillation",
+        "mentors.py:Mentored",
         "owner_emulator.py:OwnerEmulator",
     ],
     "compression": ["squeezed.py:Squeezed"],
+    "objectives": ["mentors.py:Taught"],
     "mechanisms": ["noised_mean.py:NoisedMean", "noised_mean.py:NoisedUpdates"],
     "aggregators": ["secure_sum.py:SecureSum", "signed_greetings.py:SignedGreetings"],
 }

@@ -44,9 +44,12 @@ def test_deployed_run_ends_in_the_adapter_of_the_simulated_one(
 SQUEEZED = f"[{{{PARTS}/squeezed.py:Squeezed: {{grid: 0.001}}}}]"
 NOISED = "{noise_multiplier: 0.01, test_noise: true}"
 STRAINS: dict[str, list[str]] = {
-    "noise at clients, and error feedback with blobs on both ways": [
+    "noise at clients, error feedback with blobs on both ways, and mentors that stay": [
         f"compression={{upload: {SQUEEZED}, download: {SQUEEZED}, error_feedback: true}}",
         f"privacy={{{PARTS}/noised_mean.py:NoisedUpdates: {NOISED}}}",
+        *(f"algorithm={PARTS}/mentors.py:Mentored", f"objective={PARTS}/mentors.py:Taught"),
+        "models={mentor: {model_name_or_path: GPT2, bf16: false, adapter: {lora: {r: 2}}}}",
+        "train.optimizer_state=keep",
     ],
     "noise at the server, and adapters on an emulator that is sent once": [
         f"privacy={{{PARTS}/noised_mean.py:NoisedMean: {NOISED}}}",

@@ -55,13 +55,18 @@ class MentoredServer(FedAvg):
 
 @dataclass(frozen=True)
 class Taught(Classify):
-    """Classification, and the divergence from what a frozen mentor says of the same examples."""
+    """Classification, and the divergence from what a mentor says of the same examples.
+
+    The mentor itself, if it is trained, learns to classify alone.
+    """
 
     models: ClassVar[tuple[str, ...]] = ("mentor",)
 
     def loss(self, learner: Learner, batch: Any) -> Tensor:
+        if (mentor := learner.models.get("mentor")) is None:
+            return super().loss(learner, batch)
         with torch.no_grad():
-            taught = learner.models["mentor"].scores(batch).log_softmax(dim=-1)
+            taught = mentor.scores(batch).log_softmax(dim=-1)
         own = learner.scores(batch).log_softmax(dim=-1)
         divergence = kl_div(own, taught, log_target=True, reduction="batchmean")
         return super().loss(learner, batch) + divergence

@@ -201,12 +201,12 @@ def _journal(folder: Path, simulation: Simulation) -> Journal:
         log.info("run folder %s", folder)
         return journal
     if former_text != text.encode():
-        values, _ = yaml_text.read(file)
-        changed = [key for key in resolved if values.get(key) != resolved[key]]
-        raise UserError(
-            f"{folder} has a run with other settings ({', '.join(changed) or 'as text'}); restore "
-            "them to resume it, or choose another output_dir."
-        )
+        former = loading.load_left(file).resolved()  # with defaults for what earlier versions lack
+        if changed := [key for key in resolved if former[key] != resolved[key]]:
+            raise UserError(
+                f"{folder} has a run with other settings ({', '.join(changed)}); restore them to "
+                "resume it, or choose another output_dir."
+            )
     environment.same_data(folder, simulation.dataset.digest, simulation.dataset.public.digest)
     log.info("going on with %s", folder)
     return Journal(folder)
