@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hanse.deployment.envelopes import BadEnvelopeError, Envelope, SiloReply
+from hanse.deployment.envelopes import (
+    ENVELOPE_TEXTS,
+    BadEnvelopeError,
+    Envelope,
+    SiloReply,
+)
 from hanse.deployment.silo.enforcement import note
 from hanse.deployment.sockets import pack as framed
 from hanse.errors import LONGEST, MOST, UserError, cleaned
@@ -75,8 +80,8 @@ def test_an_answer_brings_no_raw_text(field: str) -> None:
 @pytest.mark.parametrize("field", ["version", "run"])
 def test_what_is_said_of_an_envelope_is_no_raw_text(field: str) -> None:
     envelope = Envelope("run1", "rounds: 1")
-    head = {name: getattr(envelope, name) for name in ("run", "settings", "rows", "model")}
-    head |= {"precision": "", "version": EVIL, field: EVIL}
+    head = {name: getattr(envelope, name) for name in ENVELOPE_TEXTS}
+    head |= {"version": EVIL, field: EVIL}
     if field == "run":
         for name in (EVIL, "r" * 65, "r" * 10**6):
             with pytest.raises(BadEnvelopeError, match="at most 64 letters") as said:

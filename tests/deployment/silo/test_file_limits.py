@@ -160,4 +160,4 @@ def test_a_silo_that_takes_no_files_refuses_the_job(experiment_file: Path) -> No
     ):
         job = Job(load(experiment_file, words), ("silo-1",), cohort=3, text="")
         reasons = "; ".join(settings_refusals(policy, job))
-        assert ("sends files, and by policy.max_file_gb none are taken" in reasons) == expected
+        assert ("send files, and by policy.max_file_gb none are taken" in reasons) == expected

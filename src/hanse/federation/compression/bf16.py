@@ -17,8 +17,8 @@ from hanse.tensors.named import Bounded, Layout, Tensors, map_tensors
 class BF16(Transform):
     """Float tensors travel as bfloat16, rounded to nearest even, and arrive as float32.
 
-    Tensors of integers, and of floats with two bytes or fewer, travel as they are. The sum of
-    rounded updates is not the rounded sum, so the codec is not linear.
+    Tensors of integers, and of floats with two bytes or fewer, travel as they are. A rule that sees
+    sums only adds float64, so nothing would travel as bfloat16 there: the codec is for other rules.
     """
 
     linear: ClassVar[bool] = False

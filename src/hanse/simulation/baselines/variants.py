@@ -150,6 +150,7 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
     models = _of_objective(values)
     clients = {name: dict(over) for name, over in values["clients"].items()}
     for over in clients.values():
+        over.pop("compression", None)
         if "models" in over:
             over["models"] = {n: own for n, own in over["models"].items() if n in models}
     if client in clients:
