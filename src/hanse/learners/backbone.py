@@ -188,7 +188,7 @@ class Backbone:
         return model
 
     def _keeping_gradients(self) -> AbstractContextManager[None]:
-        """After this context, those parameters of all adapters get gradients that do so now."""
+        """After this context, the same parameters of all adapters get gradients as before."""
         return keeping_gradients(p for own in self.adapters.values() for p in own.every)
 
     def logits(self, ids: Tensor, at: Tensor, lengths: Sequence[int] = ()) -> Tensor:

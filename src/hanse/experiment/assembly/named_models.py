@@ -107,7 +107,7 @@ def _refuse_untrained_head(
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Within, mistakes are said with the model's name, unless it is empty: the trained model."""
+    """Within this context, mistakes name the model; an empty name stands for the trained one."""
     try:
         yield
     except UserError as error:
