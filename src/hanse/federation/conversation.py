@@ -43,7 +43,7 @@ class Conversation:
     deadline: seconds that the clients have to reply; None: no limit.
     spare: how many clients need not reply; each error leaves one fewer.
     again: whether a client is asked once more after a reply, which is then not its last one.
-    supply: sends files to a client that has lost them.
+    supply: sends files to a client that has lost them, once.
     silent: the clients that had not replied when the time was over.
     """
 
@@ -65,6 +65,7 @@ class Conversation:
     def __post_init__(self) -> None:
         self._unsent = deque(self.clients)
         self._unsupplied: list[str] = []
+        self._supplied: set[str] = set()
         self._missing = set(self.clients)
         self._under_way = self._done = self._bytes_down = self._bytes_up = 0
 
@@ -142,6 +143,7 @@ class Conversation:
         """Supply the clients that have lost files, ask them again, and return the new end."""
         assert self.supply is not None
         clients, self._unsupplied = self._unsupplied, []
+        self._supplied.update(clients)
         self.supply.deliver(clients)
         self._unsent.extend(clients)
         return self._end()
@@ -158,7 +160,7 @@ class Conversation:
             self.ledger.refused(*facts, size)
             return False
         self._under_way -= 1
-        if self.supply is not None and self.supply.lacking(reply):
+        if sender not in self._supplied and self.supply and self.supply.lacking(reply):
             self._unsupplied.append(sender)
         elif self._lacks_constants(reply) or self.again(reply):
             self._unsent.appendleft(sender)

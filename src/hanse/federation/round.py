@@ -1,9 +1,11 @@
 """One round's exchange with its clients: encoded instructions, and their decoded updates."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+from hanse.errors import UserError
 from hanse.federation import sums
 from hanse.federation.constants import Constants
 from hanse.federation.downloads import Downloads
@@ -22,12 +24,15 @@ from hanse.federation.messages import (
     Update,
     validate_update,
 )
+from hanse.federation.pipeline import Pipeline
 from hanse.federation.run import Run
 from hanse.federation.screening import NormBound
 from hanse.federation.server_state import ServerState
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
 from hanse.tensors.serialization import MessageError
+
+log = logging.getLogger(__name__)
 
 OWN_KINDS = ("train", "evaluate", PREPARE, AGREE, AGREED)
 
@@ -107,7 +112,14 @@ class RoundExchange:
             raise TooFewClientsError(0, 1)  # no client has examples
         method, state = self.run.method, self.server_state
         update = sums.mean(total, method.summed_numbers)
-        update = method.pipelines.upload.decode(update, state.transform_states, self.context)
+        try:
+            update = self._undo(method.pipelines.upload, update, self.context)
+        except MessageError as error:
+            raise UserError(
+                f"the sum of the updates of {', '.join(clients)} cannot be decoded: {error}; look "
+                "after these clients, since a rule that sees only sums cannot tell whose update is "
+                "wrong."
+            ) from None
         profile = self.profiles[clients[0]]
         layout = self.algorithm.update_layout(state.algorithm_state, profile, self.context)
         tensors = sums.in_dtypes(update.tensors, layout)
@@ -170,12 +182,22 @@ class RoundExchange:
         pipeline = self.run.method.of(profile.name).upload
         if not pipeline.transforms:
             return update
-        context = replace(self.context, client=profile.name)
-        update = pipeline.decode(update, self.server_state.transform_states, context)
+        update = self._undo(pipeline, update, replace(self.context, client=profile.name))
         state = self.server_state.algorithm_state
         layout = self.algorithm.update_layout(state, profile, self.context)
         self._validate(profile, update, layout)
         return update
+
+    def _undo(self, pipeline: Pipeline, update: Update, context: RoundContext) -> Update:
+        """An update with a pipeline undone; raises MessageError if a codec fails in any way."""
+        try:
+            return pipeline.decode(update, self.server_state.transform_states, context)
+        except MessageError:
+            raise
+        except Exception as error:  # a stranger's bytes must not end the run
+            log.exception("a codec failed to decode an update")
+            reason = f"a codec failed to decode it ({type(error).__name__}: {error})"
+            raise MessageError(reason) from None
 
     def _validate_sealed(self, profile: ClientProfile, update: Update, layout: Layout) -> None:
         """Raise MessageError unless an update is valid as far as it can be read before decoding."""
