@@ -9,6 +9,7 @@ import torch
 
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.compression.identity import Identity
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import PREPARE, Request, Update
@@ -93,3 +94,13 @@ def test_one_client_alone_has_no_codec_with_weights(tmp_path: Path) -> None:
     own = {"c1": Pipelines(Pipeline("upload", (Rotated(),), owner="c1"))}
     with pytest.raises(UserError, match=r"clients\.c1: Rotated has weights, and files are sent"):
         go(tmp_path, [], own=own)
+
+
+def test_a_mechanism_with_weights_reaches_a_client_with_codecs_of_its_own(tmp_path: Path) -> None:
+    own = Pipelines(
+        Pipeline("upload", (Identity(),), (Rotated(),), owner="c1"), Pipeline("download")
+    )
+    outcome = federate(
+        FedAvg(), silos(3), tmp_path, rounds=1, mechanisms=[Rotated()], own={"c1": own}
+    )
+    assert outcome.records[-1].clients == ("c0", "c1", "c2")

@@ -70,7 +70,8 @@ class Method:
 
     def with_files(self, files: Mapping[str, Path]) -> "Method":
         """The same with the weights of transforms, which are among the run's files."""
-        return replace(self, pipelines=self.pipelines.with_files(files))
+        own = {client: pipelines.with_files(files) for client, pipelines in self.own.items()}
+        return replace(self, pipelines=self.pipelines.with_files(files), own=own)
 
     def init_transforms(self, layout: Layout) -> dict[str, Tensors]:
         """The state of every transform before the first round; layout: the model's."""
