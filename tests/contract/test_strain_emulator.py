@@ -268,3 +268,27 @@ def test_check_predicts_the_bytes_of_the_files(experiment: Experiment) -> None:
     for row in read_ledger(folder):
         if row.kind == "train":
             assert row.down == found.traffic["train"][row.client].down
+
+
+class Continued(FedAvg):
+    """Trains the server's tensors in `prepare`, and begins with what the learner has then."""
+
+    def prepare(self, server: Server, folder: Path) -> dict[str, Path]:
+        server.learner.fit()
+        (folder / "file").write_bytes(b"123")
+        return {"file": folder / "file"}
+
+
+def test_a_server_killed_after_prepare_begins_with_the_same_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    whole = federate(Continued(), silos(3), tmp_path / "whole", rounds=1)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(FedAvg, "init", killed)
+        federate(Continued(), silos(3), tmp_path / "killed", rounds=1)
+    assert (tmp_path / "killed" / "files").is_dir()
+    resumed = federate(Continued(), silos(3), tmp_path / "killed", rounds=1)
+    assert same(resumed.server_state, whole.server_state)

@@ -71,18 +71,29 @@ def _tell_unscreened(run: Run) -> None:
 
 def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:
     """The server's state before the first round."""
+    if run.method.sends_files:
+        _prepare(run, len(profiles))
     optimizers: dict[str, Memory] = {}
     server = run.server(0, len(profiles), optimizers)
-    if run.method.sends_files:
-        make = partial(run.method.prepare, server)
-        _use_files(run, files.prepare(run.journal.folder, make))
-        server.files = run.files.paths
     algorithm = run.method.algorithm
     constants = server.learner.constants()
     _constant_store(run).keep(constants)
     state = algorithm.init(server)
     transform_states = run.method.init_transforms(layout(algorithm.model(state)))
     return ServerState(state, transform_states, optimizers, {}, constants)
+
+
+def _prepare(run: Run, clients: int) -> None:
+    """Make the run's files, unless an earlier process has; the learners are as before afterwards.
+
+    Otherwise a server that was killed between the two would begin with other tensors.
+    """
+    server = run.server(0, clients, {})
+    learners = (server.learner, *server.learner.models.values())
+    before = [learner.tensors() for learner in learners]
+    _use_files(run, files.prepare(run.journal.folder, partial(run.method.prepare, server)))
+    for learner, tensors in zip(learners, before, strict=True):
+        learner.load(tensors)
 
 
 def _use_files(run: Run, run_files: files.RunFiles) -> None:

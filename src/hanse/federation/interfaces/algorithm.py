@@ -53,7 +53,7 @@ class Algorithm(ABC):
         withdraw(cls, "needs", EVERYTHING, "step", "combine")
 
     def prepare(self, server: Server, folder: Path) -> Mapping[str, Path]:
-        """Write the files that every client is sent once, by name; called before `init`."""
+        """Write the files that every client is sent once, by name; learners stay as they are."""
         return {}
 
     def init(self, server: Server) -> State:
