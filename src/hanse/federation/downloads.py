@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,6 +15,7 @@ from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors, digest, shapes
 
 Memories = Mapping[str, dict[str, Memory]]  # of the transforms, by the group of clients
+SEVERAL = "several-"  # before the hash of such a group of several clients
 
 
 @dataclass
@@ -23,8 +24,9 @@ class Downloads:
 
     Clients with the same instruction and pipeline are a group: they get the same bytes, and the
     server's memory of the download (such as what a lossy codec owes them) belongs to the group. A
-    group keeps its memory from round to round if it is the only one with tensors of this layout, or
-    if the same clients form it again.
+    group keeps its memory from round to round if it is one client, or the only group with tensors
+    of this layout. Any other group does only if the same clients form it in the next round, too:
+    there may be a new one in every round.
 
     context: of the round. memories: by group, before the round.
     """
@@ -54,27 +56,35 @@ class Downloads:
     @property
     def memories_after(self) -> dict[str, dict[str, Memory]]:
         """The memories of all groups once this round is counted."""
-        return {**self.memories, **self._after}
+        lasting = {g: memory for g, memory in self.memories.items() if not g.startswith(SEVERAL)}
+        return {**lasting, **self._after}
 
     @cached_property
     def _groups(self) -> dict[str, str]:
         """The group of each client."""
-        contents: dict[tuple[int, ...], str] = {}  # FedAvg gives all clients the same tensors
+        contents: dict[
+            tuple[tuple[str, int], ...], str
+        ] = {}  # FedAvg gives all clients the same tensors
         layouts, members = {}, dict[tuple[str, str], list[str]]()
         for client, instruction in self.instructions.items():
             owner = self.method.of(client).download.owner
             layouts[client] = _hash([owner, shapes(instruction.tensors)])
-            identity = (*map(id, instruction.tensors.values()),)
+            identity = tuple((name, id(t)) for name, t in instruction.tensors.items())
             if identity not in contents:
                 contents[identity] = digest(instruction.tensors)
             content = _hash([contents[identity], sorted(instruction.numbers.items())])
             members.setdefault((layouts[client], content), []).append(client)
         alone = Counter(layout for layout, _ in members)
         return {
-            client: layout if alone[layout] == 1 else _hash([layout, clients])
+            client: layout if alone[layout] == 1 else _name(layout, clients)
             for (layout, _), clients in members.items()
             for client in clients
         }
+
+
+def _name(layout: str, clients: Sequence[str]) -> str:
+    """The name of a group beside others with tensors of its layout."""
+    return (SEVERAL if len(clients) > 1 else "") + _hash([layout, clients])
 
 
 def _hash(content: object) -> str:
