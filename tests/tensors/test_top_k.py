@@ -176,3 +176,12 @@ def test_the_order_of_values_does_not_matter() -> None:
 def test_no_logits_at_all_are_refused() -> None:
     with pytest.raises(ValueError, match="the 0 largest logits are none"):
         top_k(logits(2, 3), 0)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_a_mean_lists_no_class_twice_although_most_are_impossible(k: int) -> None:
+    rows = torch.full((2, 1, 6), -math.inf)
+    rows[0, 0, 0] = rows[1, 0, 5] = 10.0
+    parts = mean([(1.0, top_k(row, k)) for row in rows])
+    check(parts, 6)
+    assert {0, 5} <= {*parts["indices"][0].tolist()}

@@ -71,8 +71,8 @@ def dense(parts: Tensors, classes: int) -> Tensor:
 def mean(parts: Sequence[tuple[float, Tensors]]) -> dict[str, Tensor]:
     """The k largest of the weighted mean of distributions, as logarithms of probabilities.
 
-    All have the same rows and the same k. A class that a distribution has left out counts as one of
-    its others, so that what is not known of it stays in the mean's `rest`.
+    All must have the same rows and the same k. A class that a distribution has left out counts as
+    one of its others, so that what is not known of it stays in the mean's `rest`.
     """
     total = sum(weight for weight, _ in parts)
     kept = parts[0][1][INDICES].shape[1]
@@ -82,9 +82,11 @@ def mean(parts: Sequence[tuple[float, Tensors]]) -> dict[str, Tensor]:
     # Equal classes of a row stand side by side; the first of them gets the sum.
     new = torch.nn.functional.pad(indices.diff(dim=1) != 0, (1, 0), value=True)
     place = new.cumsum(dim=1) - 1
+    used = torch.zeros_like(probabilities).scatter(1, place, 1)
     sums = torch.zeros_like(probabilities).scatter_add(1, place, probabilities)
     classes = torch.zeros_like(indices).scatter(1, place, indices)
-    largest, at = sums.topk(kept, dim=1)
+    at = sums.masked_fill(used == 0, -1).topk(kept, dim=1).indices
+    largest = sums.gather(1, at)
     result = {VALUES: largest, INDICES: classes.gather(1, at)}
     if REST in parts[0][1]:
         result[REST] = 1 - largest.sum(dim=1)
