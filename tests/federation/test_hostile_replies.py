@@ -13,13 +13,13 @@ from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.compression.identity import Identity
 from hanse.federation.interfaces.aggregator import Aggregator, Exchange
-from hanse.federation.interfaces.algorithm import Server
+from hanse.federation.interfaces.algorithm import Server, State
 from hanse.federation.interfaces.declarations import MEAN, NUMBERS
 from hanse.federation.interfaces.results import Aggregate
-from hanse.federation.messages import Reply, Update
+from hanse.federation.messages import ClientProfile, Reply, Update
 from hanse.journal.run_folder import read_ledger
 from hanse.randomness import RoundContext
-from hanse.tensors.named import Tensors, add
+from hanse.tensors.named import Bounded, Layout, Tensors, add, layout
 from toys import Meddler, Outcome, federate, silos, with_tensors
 
 
@@ -30,6 +30,14 @@ class WithFile(FedAvg):
     def prepare(self, server: Server, folder: Path) -> Mapping[str, Path]:
         (folder / "file").write_bytes(b"123")
         return {"file": folder / "file"}
+
+
+class AtMost(FedAvg):
+    """Lets clients send fewer rows of the weight, which a mean cannot add."""
+
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
+        whole = layout(state["model"])
+        return {**whole, "weight": Bounded(whole["weight"])}
 
 
 @dataclass(frozen=True)
@@ -105,3 +113,15 @@ def test_a_sum_that_cannot_be_decoded_ends_the_run_in_a_sentence(tmp_path: Path)
         go(tmp_path, FedAvg(), hostile, upload=[Careless()], aggregator=Sum())
     outcome = go(tmp_path, FedAvg(), lambda reply: reply, upload=[Careless()], aggregator=Sum())
     assert outcome.records[-1].clients == ("c0", "c1", "c2")
+
+
+def test_fewer_rows_than_the_others_have_no_mean(tmp_path: Path) -> None:
+    def shorter(reply: Reply) -> Reply:
+        if (reply.client, reply.kind) != ("c1", "train"):
+            return reply
+        tensors = reply.update.tensors
+        return with_tensors(reply, {**tensors, "weight": tensors["weight"][:1]})
+
+    for codecs in ([], [Identity()]):
+        outcome = go(tmp_path / str(len(codecs)), AtMost(), shorter, upload=codecs)
+        assert outcome.records[-1].clients == ("c0", "c2")

@@ -29,7 +29,7 @@ from hanse.federation.run import Run
 from hanse.federation.screening import NormBound
 from hanse.federation.server_state import ServerState
 from hanse.randomness import RoundContext
-from hanse.tensors.named import Layout, Tensors
+from hanse.tensors.named import Layout, Tensors, largest
 from hanse.tensors.serialization import MessageError
 
 log = logging.getLogger(__name__)
@@ -209,8 +209,10 @@ class RoundExchange:
 
     def _validate(self, profile: ClientProfile, update: Update, layout: Layout) -> None:
         """Raise MessageError unless an update has this layout, and its contents can be."""
-        largest = self.algorithm.max_weight(profile)
-        validate_update(update, layout, self.algorithm.numbers, largest)
+        if not self.algorithm.combines:  # a mean needs equal shapes
+            layout = {name: largest(form) for name, form in layout.items()}
+        most = self.algorithm.max_weight(profile)
+        validate_update(update, layout, self.algorithm.numbers, most)
         self.algorithm.validate(update, self.server_state.algorithm_state, profile)
 
 

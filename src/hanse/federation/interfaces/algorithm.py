@@ -67,7 +67,7 @@ class Algorithm(ABC):
         return Instruction(state["model"])
 
     def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
-        """The layout of this client's update before any transform."""
+        """The layout of this client's update before any transform; bounds are for `combine`."""
         return layout(state["model"])
 
     def validate(self, update: Update, state: State, profile: ClientProfile) -> None:  # noqa: B027
