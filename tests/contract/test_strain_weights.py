@@ -32,7 +32,8 @@ class Rotated(Transform):
     def weights(self) -> Tensors:
         made.append(1)
         drawn = torch.randn(FEATURES, FEATURES, generator=torch.Generator().manual_seed(3))
-        return {"rotation": torch.linalg.qr(drawn).Q.contiguous()}
+        rotation = torch.linalg.qr(drawn).Q.T  # strides and shared memory are the file's business
+        return {"rotation": rotation, "same": rotation}
 
     def init(self, expected: Layout) -> Tensors:
         return {"rounds": torch.zeros(())}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from hanse.federation import sums
 from hanse.federation.compatibility import check
@@ -18,7 +19,8 @@ from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.federation.pipeline import Pipeline, Pipelines, TransformStates
 from hanse.randomness import RoundContext
-from hanse.tensors.named import Layout, Tensors
+from hanse.tensors.named import Layout, Tensors, map_tensors
+from hanse.tensors.serialization import own_storage
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Method:
         files = {}
         for place, transform in self._with_weights.items():
             files[place] = folder / f"{place}.safetensors"
-            save_file(dict(transform.weights()), files[place])
+            weights = map_tensors(Tensor.contiguous, transform.weights())
+            save_file(own_storage(weights), files[place])
         return {**files, **self.algorithm.prepare(server, folder)}
 
     def with_files(self, files: Mapping[str, Path]) -> "Method":
