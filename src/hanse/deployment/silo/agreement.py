@@ -8,9 +8,8 @@ reconstruction: the paper asks for such an agreement and leaves its form open.
 
 Digests cover the parts of a request that are the same for all silos: the job, the instruction with
 its numbers, the server's state of the transforms, and the hashes of the adapter's constants and of
-the run's files. Where
-the instruction depends on a client's rank (HetLoRA, FlexLoRA), only silos of the same rank can
-compare. An aggregator's note for a single client is not covered.
+the run's files. Where the instruction depends on a client's rank (HetLoRA, FlexLoRA), only silos of
+the same rank can compare. An aggregator's note for a single client is not covered.
 """
 
 import hashlib
