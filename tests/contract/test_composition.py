@@ -225,6 +225,20 @@ def coded(*codecs: Transform) -> Pipelines:
     return Pipelines(Pipeline("upload", codecs))
 
 
+class Sharing(Halved):
+    """Draws a share of noise, and none that would protect a single update."""
+
+    linear: ClassVar[bool] = True
+    noise: ClassVar[frozenset[str]] = frozenset({"share"})
+
+
+def test_shares_of_noise_need_a_rule_that_sees_sums_only() -> None:
+    pipelines = Pipelines(Pipeline("upload", mechanisms=(Sharing(),)))
+    with pytest.raises(UserError, match=r"Sharing .* protects only sums .*, and Mean sees each"):
+        check(FedAvg(), Mean(), pipelines)
+    check(FedAvg(), Sums(), pipelines)
+
+
 def test_sums_need_the_same_codecs_at_all_clients() -> None:
     check(FedAvg(), Sums(), coded(), {"c1": coded()})
     check(FedAvg(), Mean(), coded(), {"c1": coded(Halved())})

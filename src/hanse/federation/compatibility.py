@@ -78,10 +78,14 @@ def _check_pipelines(
                     f"{payload}; leave {codec} out of the {pipeline.direction}."
                 )
         _check_noise(pipeline, place)
-    if not aggregator.sums_only:
-        return
     for transform in pipelines.upload.transforms:
-        if not transform.linear:
+        if "share" in transform.noise and not aggregator.sums_only:
+            raise UserError(
+                f"{place}{type(transform).__name__} draws noise that protects only sums over "
+                f"clients, and {rule} sees each client's update; choose an aggregator that sees "
+                "only sums, or leave it out."
+            )
+        if aggregator.sums_only and not transform.linear:
             raise UserError(
                 f"{place}{rule} sees only sums, but {type(transform).__name__} needs each client's "
                 "update; choose the aggregator mean, or leave it out of the upload."
