@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hanse.errors import UserError
-from hanse.federation.releases import ReleaseLog
+from hanse.federation.releases import KEPT_OF_A_ROUND, ReleaseLog
 from hanse.journal import record_files
 from hanse.journal.record_files import RecordError
 from hanse.journal.records import Mechanism, ReleaseRecord
@@ -27,9 +27,19 @@ def test_a_release_is_found_again_by_round_and_request(tmp_path: Path) -> None:
         assert release is not None and release[1] == b"one" and release[0].request == "a"
         assert again.find(1) is None and again.find(1, "b") is None and again.find(2, "a") is None
     log.keep(record(1, request="b"), b"other")
-    assert log.find(1, "a") is None
+    for again in (log, ReleaseLog(tmp_path)):
+        contents = [release and release[1] for release in (again.find(1, "a"), again.find(1, "b"))]
+        assert contents == [b"one", b"other"]
     assert [line.request for line in read_releases(tmp_path)] == ["a", "b"]
-    assert len(list((tmp_path / "releases").iterdir())) == 1
+
+
+def test_of_many_requests_in_a_round_the_last_ones_are_kept(tmp_path: Path) -> None:
+    log = ReleaseLog(tmp_path)
+    for number in range(KEPT_OF_A_ROUND + 3):
+        log.keep(record(1, request=str(number)), b"%d" % number)
+    found = [again.find(1, "2") for again in (log, ReleaseLog(tmp_path))]
+    assert found == [None, None] and log.find(1, "3") is not None
+    assert len(list((tmp_path / "releases").iterdir())) == KEPT_OF_A_ROUND
 
 
 def test_the_contents_of_two_rounds_are_kept_and_the_lines_of_all(tmp_path: Path) -> None:

@@ -237,12 +237,13 @@ def test_the_same_request_gets_the_same_bytes_and_another_one_new_noise(tmp_path
     first, again = (site.respond(site.request()) for _ in range(2))
     assert first.pack() == again.pack() and site.trained == 1
 
-    other = site.respond(site.request(shift=1.0))
-    back = site.respond(site.request())
-    assert site.trained == 3 and not same_tensors(first, other) and not same_tensors(first, back)
+    # The mean of many draws for one update would have hardly any noise.
+    other, back, twice = (site.respond(site.request(shift=shift)) for shift in (1.0, 0.0, 1.0))
+    assert site.trained == 2 and not same_tensors(first, other)
+    assert first.pack() == back.pack() and other.pack() == twice.pack()
     lines = read_releases(tmp_path)
-    assert [(line.round, line.clients) for line in lines] == [(1, ("c0",))] * 3
-    assert lines[0].request == lines[2].request != lines[1].request
+    assert [(line.round, line.clients) for line in lines] == [(1, ("c0",))] * 2
+    assert lines[0].request != lines[1].request
     assert lines[0].numbers == first.update.numbers and lines[0].weight == 8
 
 

@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "releases"
 SUFFIX = ".safetensors"
+# More than the different requests that a silo answers in a round (policy.max_tries). Shares of
+# noise may be drawn more often, since a paused round is asked again with other notes.
+KEPT_OF_A_ROUND = 8
 AGGREGATE, REPLIES = "aggregate", "replies"  # groups in the server's releases
 
 Mechanisms = tuple[Mechanism, ...]
@@ -54,7 +57,7 @@ class ReleaseLog:
     private: bool = False
 
     def find(self, round: int, request: str = "") -> tuple[ReleaseRecord, bytes] | None:
-        """The last release of a round with its content; None if there is none.
+        """The release of a round with its content; None if there is none.
 
         request: the hash of the request that it must answer.
         Raises UserError if the content is damaged or missing.
@@ -107,8 +110,14 @@ class ReleaseLog:
 
 
 def _kept_after(kept: Sequence[ReleaseRecord], record: ReleaseRecord) -> list[ReleaseRecord]:
-    """The releases that are kept beside a new one: a server may go back by one round."""
-    return [*(former for former in kept if former.round == record.round - 1), record]
+    """The releases that are kept beside a new one: a server may go back by one round.
+
+    Releases for other requests of the same round are kept, too: a server that alternates between
+    two requests must not get new noise for each.
+    """
+    same_round = [former for former in kept if former.round == record.round]
+    before = [former for former in kept if former.round == record.round - 1]
+    return [*before, *same_round[1 - KEPT_OF_A_ROUND :], record]
 
 
 def mechanisms(
