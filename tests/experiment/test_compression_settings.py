@@ -109,6 +109,16 @@ def test_the_file_of_a_codec_is_found_beside_the_experiment(
         ),
         (["clients.silo-1.privacy=x"], "clients.silo-1 cannot override 'privacy'"),
         (["compression=[{bf16: {k: 3}}]"], "bf16 has no setting 'k'"),
+        (
+            ["compression={bf16: {}}"],
+            "compression has the codec bf16 as a setting; write codecs as a list, such as "
+            "compression: [{bf16: {setting: value}}].",
+        ),
+        (
+            ["clients.silo-1.compression={my.py:Grid: {levels: 3}}"],
+            "clients.silo-1: compression ha",
+        ),
+        (["compression=3"], "compression.upload is 3; it must be a list, such as [a, b]."),
         (["compression=[mean]"], "there is no 'mean' in compression"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hanse import registry
 from hanse.experiment.validation import HASH, VISIBLE
 
 Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
@@ -115,6 +116,11 @@ def written_out(compression: Any) -> Any:
     return {"upload": compression} if alone else compression
 
 
+def _is_codec(key: Any) -> bool:
+    """True for the name of a codec, of the package or of a file."""
+    return ":" in str(key) or key in registry.names("federation/compression")
+
+
 class CompressionSettings(SettingsModel):
     """The codecs that tensors pass on their way; a list of codecs alone stands for `upload`.
 
@@ -131,6 +137,12 @@ class CompressionSettings(SettingsModel):
     @model_validator(mode="before")
     @classmethod
     def _read_codecs_as_upload(cls, value: Any) -> Any:
+        codecs = [key for key in value if _is_codec(key)] if isinstance(value, dict) else []
+        if codecs:
+            raise ValueError(
+                f"compression has the codec {codecs[0]} as a setting; write codecs as a list, such "
+                f"as compression: [{{{codecs[0]}: {{setting: value}}}}]."
+            )
         return written_out(value)
 
     @field_validator("upload", "download", mode="before")

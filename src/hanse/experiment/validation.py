@@ -60,8 +60,16 @@ def _expected(error: ValidationError, model: type, place: Place) -> str:
     if words := _PATTERNS.get(first.get("ctx", {}).get("pattern", "")):
         return words
     # A union has one error for each of its branches.
-    messages = dict.fromkeys(e["msg"] for e in error.errors() if _place(e) == place)
+    messages = dict.fromkeys(_message(e) for e in error.errors() if _place(e) == place)
     return ", or ".join(text[0].lower() + text[1:] for text in messages)
+
+
+def _message(error: ErrorDetails) -> str:
+    """The message of one error; a list is called a list, whatever type of Python holds it."""
+    if error["type"] == "too_short":
+        return f"it must have at least {error['ctx']['min_length']} item"
+    is_list = error["type"] in ("list_type", "tuple_type")
+    return "it must be a list, such as [a, b]" if is_list else error["msg"]
 
 
 def _unknown(model: type, place: Place, home: Place, whole: str) -> str:

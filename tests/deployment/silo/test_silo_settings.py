@@ -86,6 +86,8 @@ def test_loopback(host: str, here: bool) -> None:
         ("silo-a\nserver", "../a\nserver", 1, "name is '../a'; it is a name of letters"),
         ("cache: none", "name: b", 8, "is not valid YAML: the key 'name' is given twice"),
         ("max_steps: 20", "models: [abc]", 10, "policy.models.0 is 'abc'"),
+        ("max_steps: 20", "compression: bf16", 10, "it must be a list, such as [a, b]"),
+        ("max_steps: 20", "compression: []", 10, "it must have at least 1 item"),
     ],
 )
 def test_a_mistake_is_said_with_its_line(

@@ -151,7 +151,8 @@ def _rows(offered: Experiment, over: Values, silo: SiloSettings) -> dict[str, An
     if words[0] and [*words[0]] != [*words[1]]:
         raise JobRefusedError(
             f"{silo.name} has other label words in its silo.yaml than the experiment, which has "
-            f"{', '.join(words[0])[:SHOWN]} in this order; give its labels the same words."
+            f"{', '.join(words[0])[:SHOWN]} in this order; give its labels the "
+            "same words in the same order."
         )
     return rows
 
