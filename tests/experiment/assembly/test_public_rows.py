@@ -101,6 +101,11 @@ def test_held_out_rows_that_are_public_are_told(experiment_file: Path, review_fi
         (EVERYWHERE, ["path={}", "template=x"], r"data\.public\.template 'x' has no"),
         (EVERYWHERE, ["path={}", "sha256=5e"], "a SHA-256 of 64"),
         (EVERYWHERE, ["path={}", "filter={label: odd}"], r"data\.public\.filter: no row of"),
+        (
+            EVERYWHERE,
+            ["path={}", "columns={text: a}"],
+            r"^/.*: data\.public\.columns takes text from",
+        ),
         (EVERYWHERE, ["path={}", "colums={text: a}"], r"did you mean 'columns'"),
     ],
 )

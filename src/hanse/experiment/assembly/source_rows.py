@@ -1,14 +1,15 @@
 """The rows in an experiment's files, before some are held out and the others divided."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hanse.data.formats.row import Row
 from hanse.data.sources import corpora, files
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
-from hanse.errors import UserError
+from hanse.errors import StoppedError, UserError
 from hanse.experiment.schema import Experiment, build_objective, build_tasks
 from hanse.experiment.sections import Data, PublicData
 
@@ -158,7 +159,8 @@ def _rows(
 
     judged: answers that are marked as bad are rows, too. section: the settings' name.
     """
-    rows = corpora.load(path, columns=data.columns, remark=remark, split=split, judged=judged)
+    with _errors_about(section):
+        rows = corpora.load(path, columns=data.columns, remark=remark, split=split, judged=judged)
     for column, value in data.filter.items():
         if not any(column in row.fields for row in rows):
             known = sorted({name for row in rows[:100] for name in row.fields})
@@ -169,3 +171,16 @@ def _rows(
         if not rows:
             raise UserError(f"{section}.filter: no row of {path} has {column} {value!r}.")
     return rows
+
+
+@contextmanager
+def _errors_about(section: str) -> Iterator[None]:
+    """Name the columns' setting by its section in an error about a file; readers say `data`."""
+    try:
+        yield
+    except StoppedError:
+        raise
+    except UserError as error:
+        if section == "data":
+            raise
+        raise UserError(str(error).replace("data.columns", f"{section}.columns")) from error
