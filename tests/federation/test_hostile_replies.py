@@ -125,3 +125,12 @@ def test_fewer_rows_than_the_others_have_no_mean(tmp_path: Path) -> None:
     for codecs in ([], [Identity()]):
         outcome = go(tmp_path / str(len(codecs)), AtMost(), shorter, upload=codecs)
         assert outcome.records[-1].clients == ("c0", "c2")
+
+
+def test_a_sum_of_weights_that_is_zero_is_said(tmp_path: Path) -> None:
+    def weightless(reply: Reply) -> Reply:
+        tensors = {name: torch.zeros_like(t) for name, t in reply.update.tensors.items()}
+        return with_tensors(reply, tensors)
+
+    with pytest.raises(UserError, match=r"no client's update .* in round 1: all weights are 0\."):
+        go(tmp_path, FedAvg(), weightless, aggregator=Sum())

@@ -193,15 +193,18 @@ def _aggregated(
 def _too_few(round: int, number: int, required: int, records: Sequence[ClientRecord]) -> str:
     """The message for too few updates. records: the ledger's of the round."""
     few = f"only {number} of {required} clients' updates" if number else "no client's update"
-    return f"{few} could be used in round {round}: {_reasons(records)}"
+    return f"{few} could be used in round {round}: {_reasons(records, number)}"
 
 
-def _reasons(records: Sequence[ClientRecord]) -> str:
-    """The reason of each client without an update, a sentence each."""
+def _reasons(records: Sequence[ClientRecord], number: int) -> str:
+    """The reason of each client without an update, a sentence each; number: of usable updates."""
     reasons = [f"{record.client}: {record.error}" for record in records if record.error]
     if reasons:
         return " ".join(reasons)
-    answered = any(record.weight == 0 for record in records)
+    if number:
+        return "the others did not answer, or have the weight 0."
+    # Under a rule that sees sums only the weights are in the sum.
+    answered = any(record.kind == "train" and record.answered_at is not None for record in records)
     return "all weights are 0." if answered else "none answered."
 
 
