@@ -176,3 +176,26 @@ def test_a_run_of_a_version_without_named_models_is_resumed(experiment_file: Pat
     (folder / "experiment.yaml").write_text(former)
     simulation.resume(folder)
     assert files(folder, "adapter_model.safetensors") == before
+
+
+FORGETFUL = """
+from parts.mentors import Mentored, replace
+
+
+class Forgetful(Mentored):
+    def train(self, instruction, client):
+        mentor = client.learner.models["mentor"]
+        pairs = [(t, mentor.initial()[name]) for name, t in mentor.tensors().items()]
+        moved = max(float((t - first).abs().max()) for t, first in pairs)
+        mentor.fit()
+        update = super(Mentored, self).train(instruction, client)
+        return replace(update, numbers={**update.numbers, "moved": moved})
+"""
+
+
+def test_a_mentor_that_is_not_loaded_is_nobody_elses(mentored: Path, tmp_path: Path) -> None:
+    """Clients share the place of its adapter, and a silo shares none: both must give the same."""
+    part = tmp_path / "forgetful.py"
+    part.write_text(FORGETFUL)
+    folder = run(mentored, f"algorithm={part}:Forgetful")
+    assert {record.train["moved"] for record in run_folder.read_rounds(folder)[1:]} == {0.0}

@@ -152,6 +152,7 @@ def _client(endpoint: ClientEndpoint, request: Request, memory: dict[str, Memory
     context = RoundContext(endpoint.seed, request.round, name, rounds)
     learner = endpoint.learner(context, memory.setdefault(OPTIMIZER, {}))
     for name, model in learner.models.items():
+        model.load(model.initial())  # another client may have trained the same adapter
         model.keep_optimizer_state(memory.setdefault(f"{OPTIMIZER}.{name}", {}))
     _put_constants(endpoint, learner, request)
     algorithm_memory = memory.setdefault(ALGORITHM, {})

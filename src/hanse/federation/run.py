@@ -60,5 +60,6 @@ class Run:
         context = self.context(round)
         learner = self.learner(context, optimizers.setdefault("", {}))
         for name, model in learner.models.items():
+            model.load(model.initial())  # as in a process that resumes
             model.keep_optimizer_state(optimizers.setdefault(name, {}))
         return Server(learner, clients, context, self.files.paths)
