@@ -75,7 +75,7 @@ def _check_pipelines(
             if payload not in transform.payloads:
                 raise UserError(
                     f"{place}{codec} takes {' or '.join(transform.payloads)}, but {name} {verb} "
-                    f"{payload}; leave {codec} out of the {pipeline.direction}."
+                    f"{payload}; leave {codec} out of {_setting(pipeline, transform)}."
                 )
         _check_noise(pipeline, place)
     for transform in pipelines.upload.transforms:
@@ -83,13 +83,20 @@ def _check_pipelines(
             raise UserError(
                 f"{place}{type(transform).__name__} draws noise that protects only sums over "
                 f"clients, and {rule} sees each client's update; choose an aggregator that sees "
-                "only sums, or leave it out."
+                f"only sums, or leave it out of {_setting(pipelines.upload, transform)}."
             )
         if aggregator.sums_only and not transform.linear:
             raise UserError(
                 f"{place}{rule} sees only sums, but {type(transform).__name__} needs each client's "
-                "update; choose the aggregator mean, or leave it out of the upload."
+                "update; choose the aggregator mean, or leave it out of "
+                f"{_setting(pipelines.upload, transform)}."
             )
+
+
+def _setting(pipeline: Pipeline, transform: Transform) -> str:
+    """The setting that names a transform of a pipeline."""
+    is_mechanism = any(transform is mechanism for mechanism in pipeline.mechanisms)
+    return "privacy" if is_mechanism else f"compression.{pipeline.direction}"
 
 
 def _check_noise(pipeline: Pipeline, place: str) -> None:
@@ -98,7 +105,7 @@ def _check_noise(pipeline: Pipeline, place: str) -> None:
     if pipeline.direction == "download" and noisy:
         raise UserError(
             f"{place}{type(noisy[0]).__name__} draws noise when it encodes, and a server that "
-            "resumes encodes its instructions again; leave it out of the download."
+            "resumes encodes its instructions again; leave it out of compression.download."
         )
 
 

@@ -13,6 +13,7 @@ from hanse.federation.compression.identity import Identity
 from samples import ROOT
 
 SUMS = ROOT / "tests" / "parts" / "secure_sum.py"
+NOISE = ROOT / "tests" / "parts" / "noised_mean.py"
 CODEC = ROOT / "examples" / "my_codec.py"  # it takes a change and nothing else
 
 MECHANISM = """
@@ -60,7 +61,7 @@ def test_the_places_of_codecs_and_mechanism(experiment_file: Path, tmp_path: Pat
         (
             [f"aggregator={SUMS}:SecureSum", "compression=bf16"],
             "SecureSum sees only sums, but BF16 needs each client's update; choose the aggregator "
-            "mean, or leave it out of the upload.",
+            "mean, or leave it out of compression.upload.",
         ),
         (
             [f"aggregator={SUMS}:SecureSum", "clients.silo-2.compression=bf16"],
@@ -72,8 +73,8 @@ def test_the_places_of_codecs_and_mechanism(experiment_file: Path, tmp_path: Pat
         ),
         (
             [f"compression.download=[{CODEC}:Grid]"],
-            "Grid takes change, but FedAvg instructs clients by model; leave Grid out of the "
-            "download.",
+            "Grid takes change, but FedAvg instructs clients by model; leave Grid out of "
+            "compression.download.",
         ),
         (
             [f"clients.silo-1.compression.download=[{CODEC}:Grid]"],
@@ -81,7 +82,11 @@ def test_the_places_of_codecs_and_mechanism(experiment_file: Path, tmp_path: Pat
         ),
         (
             [f"compression=[{CODEC}:Grid]", "algorithm=hetlora"],
-            "Grid takes change, but HetLoRA sends factors; leave Grid out of the upload.",
+            "Grid takes change, but HetLoRA sends factors; leave Grid out of compression.upload.",
+        ),
+        (
+            [f"privacy={NOISE}:NoisedMean", "algorithm=hetlora"],
+            "NoisedMean takes change, but HetLoRA sends factors; leave NoisedMean out of privacy.",
         ),
     ],
 )
