@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from samples import ROOT
+
 Hanse = Callable[..., Any]
 ROWS = {"template": "Review: {text}\nSentiment:", "labels": {0: "negative", 1: "positive"}}
 
@@ -55,6 +57,20 @@ def test_a_codec_that_a_silo_forbids(hanse: Hanse, experiment_file: Path, tmp_pa
     assert (
         hanse("check", experiment_file, "clients.silo-2.compression=bf16", "--silo", silo).code == 0
     )
+
+
+def test_a_file_that_differs_from_the_experiments(
+    hanse: Hanse, experiment_file: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "my_codec.py"
+    copy.write_text((ROOT / "examples" / "my_codec.py").read_text())
+    silo = silo_file(tmp_path, compression=["my_codec.py:Grid"])
+    words = [f"compression=[{ROOT}/examples/my_codec.py:Grid]", "--silo", silo]
+    assert hanse("check", experiment_file, *words).code == 0
+    copy.write_text(copy.read_text() + "# changed\n")
+    done = hanse("check", experiment_file, *words)
+    assert done.code == 2
+    assert "silo-1 has another file for my_codec.py:Grid than the server" in done.err
 
 
 def test_a_job_for_other_silos(hanse: Hanse, experiment_file: Path, tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from hanse.deployment.server.job_text import job_text
 from hanse.deployment.silo.job import received
-from hanse.deployment.silo.refusals import refusal, settings_refusals
+from hanse.deployment.silo.refusals import code_refusals, refusal, settings_refusals
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment.assembly.resources import Resources, outputs
+from hanse.experiment.loading import outside_code
 from hanse.experiment.schema import Experiment
 
 
@@ -16,6 +17,8 @@ def refuse_unaccepted(experiment: Experiment, silo: SiloSettings) -> None:
     """
     job = received(job_text(_with_labels(experiment)), silo)
     if sentence := refusal(silo.name, settings_refusals(silo.policy, job)):
+        raise UserError(sentence)
+    for sentence in code_refusals(silo.name, job.experiment, outside_code(experiment)):
         raise UserError(sentence)
 
 

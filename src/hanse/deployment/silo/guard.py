@@ -8,9 +8,9 @@ from hanse.deployment.silo.agreement import AgreementMember
 from hanse.deployment.silo.enforcement import PolicyEnforcer
 from hanse.deployment.silo.file_limits import admit_files
 from hanse.deployment.silo.job import SHOWN, Job, JobRefusedError, RowCounts, received
+from hanse.deployment.silo.refusals import code_refusals
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
-from hanse.experiment import loading
 from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import build_aggregator, build_algorithm
 from hanse.federation.messages import AGREED, PREPARE, Reply, Request
@@ -133,12 +133,8 @@ class Guard:
 
     def _check_code(self, job: Job, code: Mapping[str, object]) -> None:
         """Raise JobRefusedError unless parts from outside the package are the server's, too."""
-        for name, digest in loading.outside_code(job.experiment).items():
-            if code.get(name) != digest:
-                raise self.enforcer.refused(
-                    f"{self.silo.name} has another file for {name} than the server: its SHA-256 is "
-                    f"{digest[:16]}… here, and {str(code.get(name))[:16]}… there; bring the same."
-                )
+        for sentence in code_refusals(self.silo.name, job.experiment, code):
+            raise self.enforcer.refused(sentence)
 
     def _model_hash(self, name: str, setting: str) -> str | None:
         try:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hanse.deployment.silo.job import Job, RowCounts
 from hanse.deployment.silo.policy import Policy
 from hanse.experiment.assembly.method import build_method
+from hanse.experiment.loading import outside_code
 from hanse.experiment.part_kinds import NAMED, TASK, spec_name
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 
@@ -32,6 +33,19 @@ def settings_refusals(policy: Policy, job: Job) -> Iterator[str]:
     if wanted:
         figures = ", ".join(f"{key} ≤ {value:g}" for key, value in wanted.items())
         yield f"it asks for differential privacy ({figures}), and the job promises none"
+
+
+def code_refusals(name: str, experiment: Experiment, code: Mapping[str, object]) -> Iterator[str]:
+    """A sentence for each file of a part that differs from the server's.
+
+    name: the silo's. code: the SHA-256 of the server's files, as `outside_code` gives them.
+    """
+    for part, digest in outside_code(experiment).items():
+        if code.get(part) != digest:
+            yield (
+                f"{name} has another file for {part} than the server: its SHA-256 is "
+                f"{digest[:16]}… here, and {str(code.get(part))[:16]}… there; bring the same."
+            )
 
 
 def model_refusals(policy: Policy, experiment: Experiment, model_hash: str | None) -> Iterator[str]:
