@@ -17,7 +17,7 @@ from hanse.deployment.server import serve
 from hanse.deployment.server.engine import Engine
 from hanse.deployment.sockets import Frame
 from hanse.experiment import loading
-from hanse.experiment.part_kinds import PART_KINDS
+from hanse.experiment.part_kinds import PART_KINDS, TASK
 from hanse.observability.json_logs import LogFormat
 from patience import patience
 from real_federation import SILOS, TRUSTING, Federation, federation, free_port
@@ -33,7 +33,7 @@ OUTSIDE = {
         "owner_emulator.py:OwnerEmulator",
     ],
     "compression": ["squeezed.py:Squeezed"],
-    "objectives": ["mentors.py:Taught"],
+    "objectives": ["mentors.py:Taught", "preference.py:Preference"],
     "mechanisms": ["noised_mean.py:NoisedMean", "noised_mean.py:NoisedUpdates"],
     "aggregators": ["secure_sum.py:SecureSum", "signed_greetings.py:SignedGreetings"],
 }
@@ -43,7 +43,8 @@ def allowed() -> dict[str, object]:
     """A policy that trusts the server, and allows all parts of the package and these others."""
     own = {kind.policy: kind.names() for kind in PART_KINDS if kind.policy in OUTSIDE}
     others = {setting: [f"{PARTS / name}" for name in names] for setting, names in OUTSIDE.items()}
-    return {**TRUSTING, **{setting: [*own[setting], *others[setting]] for setting in OUTSIDE}}
+    allowed_parts = {setting: [*own[setting], *others[setting]] for setting in OUTSIDE}
+    return {**TRUSTING, "tasks": TASK.names(), **allowed_parts}
 
 
 class LastingEngine:

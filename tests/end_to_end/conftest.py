@@ -12,7 +12,8 @@ import tiny_models
 from forked import forks
 from hanse.errors import UserError
 from hanse.learners.models.model_files import PACKAGED, locate
-from samples import ROOT
+from samples import ROOT, reviews, write_lines
+from standing_federation import StandingFederation, standing_federation
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,3 +66,15 @@ def figures() -> Callable[..., None]:
                 lines.write(json.dumps({"what": what, **values}) + "\n")
 
     return keep
+
+
+@pytest.fixture(scope="session")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingFederation]:
+    """Its rows are reviews, and in further columns a question with two answers."""
+    home = tmp_path_factory.mktemp("standing")
+    rows = [
+        {**row, "question": f"Review {number}:", "better": " good", "worse": " bad"}
+        for number, row in enumerate(reviews(160))
+    ]
+    with standing_federation(home, write_lines(home / "rows.jsonl", rows)) as parts:
+        yield parts

@@ -1,0 +1,67 @@
+"""Toys of methods to come, each from outside the package, deployed and in one process."""
+
+from pathlib import Path
+
+import pytest
+
+from real_federation import digest, simulated
+from standing_federation import PARTS, StandingFederation
+
+pytestmark = pytest.mark.end_to_end
+
+# Parts from outside the package, each run with two or three of them.
+SQUEEZED = f"[{{{PARTS}/squeezed.py:Squeezed: {{grid: 0.001}}}}]"
+NOISED = "{noise_multiplier: 0.01, test_noise: true}"
+STRAINS: dict[str, list[str]] = {
+    "noise at clients, error feedback with blobs on both ways, and mentors that stay": [
+        f"compression={{upload: {SQUEEZED}, download: {SQUEEZED}, error_feedback: true}}",
+        f"privacy={{{PARTS}/noised_mean.py:NoisedUpdates: {NOISED}}}",
+        *(f"algorithm={PARTS}/mentors.py:Mentored", f"objective={PARTS}/mentors.py:Taught"),
+        "models={mentor: {model_name_or_path: GPT2, bf16: false, adapter: {lora: {r: 2}}}}",
+        *("train.optimizer_state=keep", "rounds=2"),
+    ],
+    "noise at the server, and adapters on an emulator that is sent once": [
+        f"privacy={{{PARTS}/noised_mean.py:NoisedMean: {NOISED}}}",
+        f"algorithm={PARTS}/owner_emulator.py:OwnerEmulator",
+    ],
+    "plans of other matrices and ranks, signatures for each other, preferences and drawn answers": [
+        f"algorithm={PARTS}/layout_plan.py:LayoutPlan",
+        f"aggregator={PARTS}/signed_greetings.py:SignedGreetings",
+        "adapter={lora: {r: 4, target_modules: [q_proj, v_proj, up_proj]}}",
+        "clients={silo-1: {adapter: {lora: {target_modules: [q_proj], r: 2, lora_alpha: 8}}}, "
+        "silo-2: {adapter: {lora: {rank_pattern: {q_proj: 1, layers.1.mlp.up_proj: 3}}}}, "
+        "silo-3: {adapter: {lora: {layers_to_transform: [1], target_modules: [v_proj, up_proj]}}}}",
+        f"objective={{{PARTS}/preference.py:Preference: {{drawn: 4}}}}",
+        "data.columns={prompt: question, chosen: better, rejected: worse}",
+    ],
+    "distillation by logits on public rows between unequal models": [
+        f"algorithm={PARTS}/logit_distillation.py:LogitDistillation",
+        *("objective=classify", "data.public=DATA", "rounds=2"),
+        "clients={silo-1: {model: {model_name_or_path: GPT2}}, "
+        "silo-2: {model: {model_name_or_path: BERT}, adapter: {lora: {r: 2}}}, "
+        "silo-3: {adapter: {lora: {r: 1, target_modules: [up_proj]}}}}",
+    ],
+    "secure sums of tensors and numbers": [
+        f"aggregator={PARTS}/secure_sum.py:SecureSum",
+        *("algorithm=fednova", "train.optim=sgd", "train.momentum=0"),
+    ],
+}
+
+
+@pytest.mark.parametrize("strain", STRAINS)
+def test_deployed_toy_ends_in_the_adapter_of_the_simulated_one(
+    standing: StandingFederation,
+    experiment_file: Path,
+    tmp_path: Path,
+    tiny_gpt2: Path,
+    tiny_bert: Path,
+    strain: str,
+) -> None:
+    places = {"DATA": standing.parts.data, "GPT2": tiny_gpt2, "BERT": tiny_bert}
+    own = ["rounds=1", "evaluation.clients=false", "data.path=DATA", *STRAINS[strain]]
+    for name, place in places.items():
+        own = [word.replace(name, str(place)) for word in own]
+    expected = simulated(experiment_file, tmp_path / "simulated", *own, "num_clients=3")
+    standing.begin(experiment_file, tmp_path / "deployed", *own)
+    standing.done()
+    assert digest(tmp_path / "deployed") == expected
