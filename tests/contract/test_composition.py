@@ -24,23 +24,8 @@ from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.journal.run_folder import read_ledger
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, largest, scale
+from parts.plain_rules import Median, Sums
 from toys import Meddler, Outcome, federate, held_out, silos
-
-
-@dataclass(frozen=True)
-class Sums(Aggregator):
-    """Sees summands only, and adds them up; numbers are not among what it gives."""
-
-    sums_only: ClassVar[bool] = True
-    gives: ClassVar[frozenset[str]] = frozenset({MEAN})
-
-    def aggregate(self, exchange: Exchange) -> Aggregate:
-        total: dict[str, torch.Tensor] = {}
-        clients = []
-        for profile, summand in exchange.sealed():
-            clients.append(profile.name)
-            total = {name: total.get(name, 0.0) + t for name, t in summand.items()}
-        return exchange.mean(total, clients)
 
 
 class SumsOfNumbers(Sums):
@@ -50,20 +35,6 @@ class SumsOfNumbers(Sums):
 
     def aggregate(self, exchange: Exchange) -> Aggregate:
         return super().aggregate(exchange)
-
-
-@dataclass(frozen=True)
-class Median(Aggregator):
-    """Each coordinate's median: no mean, no numbers, and nothing for `combine`."""
-
-    def aggregate(self, exchange: Exchange) -> Aggregate:
-        updates = {profile.name: update.tensors for profile, update in exchange.updates()}
-        first = next(iter(updates.values()))
-        found = {
-            name: torch.stack([own[name] for own in updates.values()]).median(dim=0).values
-            for name in first
-        }
-        return Aggregate(found, {}, float(len(updates)), tuple(updates))
 
 
 RULES: dict[str, Aggregator] = {
