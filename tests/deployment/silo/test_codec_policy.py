@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from deployment.silo.test_policy import silo
 from hanse.deployment.silo.job import JobRefusedError, received
 from hanse.deployment.silo.refusals import settings_refusals
 from hanse.experiment.loading import load
 from hanse.journal.yaml_text import dump
+from policy_checks import silo
 
 CODEC = """
 from dataclasses import dataclass

@@ -11,7 +11,6 @@ import torch
 
 from hanse import registry
 from hanse.data.tokenization.label_words import refuse_template
-from hanse.deployment.silo import settings
 from hanse.deployment.silo.activity import DAY
 from hanse.deployment.silo.enforcement import WITHHELD, PolicyEnforcer
 from hanse.deployment.silo.job import LARGEST, JobRefusedError, RowCounts, received
@@ -26,7 +25,7 @@ from hanse.federation.messages import Instruction, Reply, Request, Update
 from hanse.journal.yaml_text import dump
 from hanse.learners.models.model_hash import model_hash
 from hanse.security import trusted_code
-from policy_checks import check, refusals
+from policy_checks import OWN, check, refusals, silo
 
 SPY = """\
 from dataclasses import dataclass
@@ -47,20 +46,6 @@ class Mine({base}):
 def told(experiment_file: Path) -> dict[str, Any]:
     """What the server sends: its experiment with every default written out."""
     return load(experiment_file).resolved()
-
-
-OWN = r'template: "Review: {text}\nSentiment:"'  # what the experiment has, too
-
-
-def silo(home: Path, policy: str = "{}", more: str = "", data: str = OWN) -> SiloSettings:
-    """A silo with rows of its own."""
-    home.mkdir(exist_ok=True)
-    (home / "own.jsonl").write_text('{"text": "a film", "label": "good"}\n')
-    (home / "silo.yaml").write_text(
-        f"name: silo-1\nserver: 127.0.0.1:8000\ndata: {{path: own.jsonl, {data}}}\nstate: state\n"
-        f"policy: {policy}\n{more}"
-    )
-    return settings.load(home / "silo.yaml")
 
 
 def law(mine: SiloSettings, run: str = "run-1") -> PolicyEnforcer:

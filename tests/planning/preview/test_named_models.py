@@ -19,14 +19,14 @@ def words(model: Path) -> list[str]:
 
 
 def test_models_are_listed_with_their_users(experiment_file: Path, tiny_gpt2: Path) -> None:
-    own = "clients={silo-2: {models: {mentor: {quantization: nf4, adapter: none}}}}"
+    own = "clients={silo-2: {models: {mentor: {bf16: true, adapter: none}}}}"
     simulation = simulate(load(experiment_file, [*words(tiny_gpt2), own]))
     total = simulation.clients["silo-1"].learner.models["mentor"].backbone.weights
     trained = 2 * 2 * (32 + 96)  # c_attn (32, 96) in two layers, with rank 2
     path = str(tiny_gpt2)
     assert named_models(simulation) == {
         NamedModelFigures("mentor", path, trained, total, "float32"): ["silo-1", "silo-3"],
-        NamedModelFigures("mentor", path, 0, total, "float32 with weights in nf4"): ["silo-2"],
+        NamedModelFigures("mentor", path, 0, total, "bfloat16"): ["silo-2"],
     }
 
 
