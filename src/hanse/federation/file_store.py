@@ -83,7 +83,7 @@ class FileStore:
             atomic_files.append(self._part(file.digest), part.data.numpy().data, private=True)
 
     def _held(self, file: OfferedFile) -> int:
-        """How many bytes of a file are here; a finished one is checked and gets its name."""
+        """The bytes of a file that are here; a finished one is checked and gets its name."""
         if self._is_whole(file.digest):
             size = self._file(file.digest).stat().st_size
             if size != file.size:

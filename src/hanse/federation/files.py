@@ -92,7 +92,7 @@ class RunFiles:
         return {HELD: torch.empty(len(self.files), dtype=torch.int64, device="meta")}
 
     def held(self, update: Update) -> list[int]:
-        """How many bytes of each file a client has; raises MessageError for an odd reply."""
+        """The bytes of each file that a client has; raises MessageError for an odd reply."""
         validate_update(update, self.layout)
         held: list[int] = update.tensors[HELD].tolist()
         for file, length in zip(self.files, held, strict=True):

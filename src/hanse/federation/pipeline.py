@@ -94,16 +94,16 @@ class Pipeline:
     ) -> Update:
         """Encode at the sender; `memory` holds each transform's memory by place, and is updated."""
         first = len(self.mechanisms)
-        for index in range(first):
-            update = self._encode(index, update, memory, states, context)
+        codecs = range(first, len(self.transforms))
+        update = self._encode(range(first), update, memory, states, context)
         if not self.error_feedback:
-            return self._encode_by_codecs(update, memory, states, context)
+            return self._encode(codecs, update, memory, states, context)
         lost = memory.setdefault(f"{self.direction}.{FEEDBACK}", {})
         # A tensor that this round does not send, or that has grown, has nothing to add to.
         due = {n: t for n, t in lost.items() if n in update.tensors}
         due = {n: t for n, t in due.items() if t.shape == update.tensors[n].shape}
         update = replace(update, tensors=add_where_present(update.tensors, due))
-        encoded = self._encode_by_codecs(update, memory, states, context)
+        encoded = self._encode(codecs, update, memory, states, context)
         decoded = self._decode(encoded, states, context, first)
         lost.update(subtract(update.tensors, decoded.tensors))
         return encoded
@@ -127,28 +127,20 @@ class Pipeline:
             following[self.place(index)] = drop(state, self.weights.get(index, {}))
         return aggregate, following
 
-    def _encode_by_codecs(
-        self,
-        update: Update,
-        memory: dict[str, Memory],
-        states: TransformStates,
-        context: RoundContext,
-    ) -> Update:
-        for index in range(len(self.mechanisms), len(self.transforms)):
-            update = self._encode(index, update, memory, states, context)
-        return update
-
     def _encode(
         self,
-        index: int,
+        indices: range,
         update: Update,
         memory: dict[str, Memory],
         states: TransformStates,
         context: RoundContext,
     ) -> Update:
-        own: dict[str, Tensor] = memory.setdefault(f"{self.direction}.{index}", {})
-        state = self._state(index, states)
-        return self.transforms[index].encode(update, own, state, context)
+        """Encode by some of the transforms."""
+        for index in indices:
+            own: dict[str, Tensor] = memory.setdefault(f"{self.direction}.{index}", {})
+            state = self._state(index, states)
+            update = self.transforms[index].encode(update, own, state, context)
+        return update
 
     def _decode(
         self, update: Update, states: TransformStates, context: RoundContext, first: int

@@ -1,4 +1,4 @@
-"""What the client half and the server half of an algorithm may use."""
+"""Records that the client half and the server half of an algorithm may use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
