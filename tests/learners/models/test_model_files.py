@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertModel
 
@@ -169,6 +170,59 @@ def test_a_gguf_file_that_was_cut_is_said_to_be_none(tmp_path: Path, size: int) 
     (tmp_path / "cut.gguf").write_bytes(whole[:size])
     with pytest.raises(UserError, match=r"cut.gguf is no GGUF file that can be loaded"):
         model_files.convert(tmp_path / "cut.gguf", tmp_path / "out")
+
+
+def test_a_gguf_file_is_parsed_once_and_keeps_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf = pytest.importorskip("gguf")
+    embeddings = _write_gguf(gguf, tmp_path / "tiny.gguf")
+    parsed: list[str] = []
+
+    class Counted(gguf.GGUFReader):  # type: ignore[misc, name-defined]
+        def __init__(self, path: str) -> None:
+            parsed.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Counted)
+    model_files.convert(tmp_path / "tiny.gguf", tmp_path / "folder")
+    assert len(parsed) == 1
+    assert gguf.GGUFReader is Counted  # as it was before
+    weights = load_file(tmp_path / "folder" / "model.safetensors")
+    assert torch.equal(weights["model.embed_tokens.weight"], embeddings)
+    assert AutoTokenizer.from_pretrained(tmp_path / "folder").decode([1, 2]) == "ab"
+
+
+def _write_gguf(gguf: Any, file: Path) -> torch.Tensor:
+    """Write a Llama of one layer with 4 tokens, and return its embeddings."""
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(16)
+    writer.add_embedding_length(8)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(16)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(4)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["<|endoftext|>", "a", "b", "ab"])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"token_embd": (4, 8), "output_norm": (8,), "blk.0.attn_norm": (8,)}
+    shapes |= {"blk.0.ffn_norm": (8,), "blk.0.ffn_down": (8, 16)}
+    shapes |= {f"blk.0.attn_{part}": (8, 8) for part in ("q", "k", "v", "output")}
+    shapes |= {f"blk.0.ffn_{part}": (16, 8) for part in ("gate", "up")}
+    tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    for name, tensor in tensors.items():
+        writer.add_tensor(f"{name}.weight", tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tensors["token_embd"]
 
 
 @pytest.mark.parametrize(

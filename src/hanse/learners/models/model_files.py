@@ -5,12 +5,14 @@ are read from safetensors or GGUF only, and code that comes with a model is neve
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import io
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from hanse import atomic_files
@@ -22,6 +24,8 @@ from hanse.observability.steps import Activity, Work
 from hanse.registry import suggestion
 
 with lazy_imports():
+    import gguf as gguf_library
+    import torch
     import transformers
 
 log = logging.getLogger(__name__)
@@ -111,9 +115,9 @@ def convert(file: Path, folder: Path) -> None:
     parent, name = str(file.parent), file.name
     refuse_missing(f"{name}, a GGUF file,", "gguf", ["gguf"], "name a folder of safetensors")
     report(Work(Activity.CONVERTING_MODEL, name))
-    log.info("converting %s once; this takes about half a minute", name)
+    log.info("converting %s once; this takes some seconds", name)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # hides a progress bar
+        with _parsed_once(), contextlib.redirect_stderr(io.StringIO()):  # hides a progress bar
             loaded = transformers.AutoModelForCausalLM.from_pretrained(
                 parent, gguf_file=name, dtype="float32"
             )
@@ -125,7 +129,26 @@ def convert(file: Path, folder: Path) -> None:
     values.pop("quantization_config", None)
     values.pop("_name_or_path", None)
     config = transformers.AutoConfig.for_model(**values)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype="float32")
-    model.load_state_dict(loaded.state_dict())
+    with torch.device("meta"):  # no weights are drawn that would be replaced
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype="float32")
+    model.load_state_dict(loaded.state_dict(), assign=True)
+    model.tie_weights()
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
+
+
+@contextlib.contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Within this context, transformers parses a GGUF file once, not for each thing in it.
+
+    It asks for the whole file three times, and for the names of all tensors once for each module.
+    """
+    names = ("GGUFReader", "get_tensor_name_map")
+    functions = {name: getattr(gguf_library, name) for name in names}
+    try:
+        for name, function in functions.items():
+            setattr(gguf_library, name, functools.cache(function))
+        yield
+    finally:
+        for name, function in functions.items():
+            setattr(gguf_library, name, function)
