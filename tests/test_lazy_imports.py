@@ -1,11 +1,14 @@
 """A lazy import is an import that happens when the module is first used, and only there."""
 
+import gc
 import sys
 import threading
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from hanse.lazy_imports import imported
 
 PACKAGE = {
     "slow/__init__.py": "",
@@ -93,3 +96,23 @@ def test_a_module_deep_inside_is_imported_from_its_package(user: ModuleType) -> 
     import slow
 
     assert isinstance(slow, ModuleType)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_collection_pauses_during_an_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: bool
+) -> None:
+    (tmp_path / "cycles.py").write_text("import gc\n\nENABLED = gc.isenabled()\n")
+    (tmp_path / "broken.py").write_text("raise ImportError\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "cycles", raising=False)
+    if not enabled:
+        gc.disable()
+    try:
+        assert not imported("cycles").ENABLED
+        assert gc.isenabled() == enabled
+        with pytest.raises(ImportError):
+            imported("broken")
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()

@@ -1,5 +1,6 @@
 """The program: Ctrl-C is answered in a sentence from the first moment on."""
 
+import gc
 import sys
 
 
@@ -10,7 +11,11 @@ def main() -> None:
     except KeyboardInterrupt:
         print("hanse: stopped before anything was begun.", file=sys.stderr)
         sys.exit(130)
-    cli.main()
+    try:
+        cli.main()
+    finally:
+        # The interpreter's last collection would visit all objects of torch and PEFT, for a second.
+        gc.freeze()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ a function is taken from its module where it is used. (Python 3.15 has `lazy imp
 """
 
 import builtins
+import gc
 import logging
 import sys
 import threading
@@ -53,9 +54,24 @@ def _imported(name: str) -> ModuleType:
     notice.daemon = True
     notice.start()
     try:
-        return import_module(name)
+        return imported(name)
     finally:
         notice.cancel()
+
+
+def imported(name: str) -> ModuleType:
+    """Import a module while garbage collection is paused.
+
+    A module's objects stay, and there is nothing to collect. The collector would visit all of them
+    again and again, which takes more than a second of the import of torch and PEFT.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return import_module(name)
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -7,7 +7,6 @@ Only local files are read, and only those that the user has named by hand are ru
 import ast
 import difflib
 import hashlib
-import importlib
 import math
 import os
 import re
@@ -25,6 +24,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 import hanse
 from hanse.errors import UserError
+from hanse.lazy_imports import imported
 from hanse.security import trusted_code
 
 
@@ -160,7 +160,7 @@ def find(folder: str, name: str) -> type:
     check_name(folder, name)
     if ":" in name:
         return _outside(name)
-    module = importlib.import_module(f"hanse.{folder.replace('/', '.')}.{name}")
+    module = imported(f"hanse.{folder.replace('/', '.')}.{name}")
     classes = [value for value in vars(module).values() if isinstance(value, type)]
     return next(
         part

@@ -1,11 +1,13 @@
 """The command line: what it prints, and one sentence with exit code 2 for every mistake."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hanse import __main__ as program
 from samples import reviews, write_lines
 
 
@@ -205,3 +207,12 @@ def test_a_run_folder_that_was_damaged(hanse, experiment_file: Path, tmp_path: P
 def test_words_that_are_no_commands(hanse) -> None:
     assert hanse("rnu").code == 2
     assert hanse("run").code == 2
+
+
+def test_the_end_of_the_program_visits_no_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    froze: list[bool] = []
+    monkeypatch.setattr("gc.freeze", lambda: froze.append(True))
+    monkeypatch.setattr("hanse.cli.main.main", sys.exit)
+    with pytest.raises(SystemExit):
+        program.main()
+    assert froze == [True]
