@@ -69,6 +69,7 @@ bench: $(VENV)/.extras
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/prefix.py
 	$(BIN)/python benchmarks/precision.py
+	$(BIN)/python benchmarks/busy_machine.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/deployment.py
 	$(BIN)/python benchmarks/aggregation.py

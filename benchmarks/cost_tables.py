@@ -97,6 +97,30 @@ def batched_clients(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def busy_machine(result: dict[str, Any]) -> list[str]:
+    """Seconds and CPU seconds of a training step, by what else runs and how threads wait."""
+    medians = result["medians"]
+    fewest = min(len(steps) for ways in result["samples"].values() for steps in ways.values())
+    lines = [
+        f"| seconds (CPU seconds) of a step | {' | '.join(medians)} |",
+        "|---|" + "---|" * len(medians),
+    ]
+    for way in next(iter(medians.values())):
+        cells = (
+            f"{steps[way]['seconds']:.2f} ({steps[way]['cpu_seconds']:.2f})"
+            for steps in medians.values()
+        )
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    return [
+        *lines,
+        "",
+        "SmolLM2-135M with LoRA on every linear layer, batch 4 × 40, "
+        f"{'bfloat16' if result['bf16'] else 'float32'}. The other programs have one thread that "
+        "never waits; the other run trains in the same way with the same setting. Medians of at "
+        f"least {fewest} steps, taking turns.",
+    ]
+
+
 def scale(result: dict[str, Any]) -> list[str]:
     """Memory and seconds with many clients."""
     alone, together = result["runs"]

@@ -23,6 +23,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "precision": cost.precision,
     "prefix": cost.prefix,
     "batched_clients": cost.batched_clients,
+    "busy_machine": cost.busy_machine,
     "scale": cost.scale,
     "speed": cost.speed,
     "aggregation": cost.aggregation,

@@ -7,6 +7,9 @@ import sys
 def main() -> None:
     """Run the command line."""
     try:
+        from hanse.observability.processor import shorten_waits
+
+        shorten_waits()  # before torch is imported
         from hanse.cli import main as cli
     except KeyboardInterrupt:
         print("hanse: stopped before anything was begun.", file=sys.stderr)

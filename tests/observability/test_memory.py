@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.observability import memory
+from hanse.observability import kernel_files, memory
 from hanse.observability.memory import available_memory, peak_memory, total_memory
 
 GB = 10**9
@@ -26,7 +26,7 @@ Machine = Callable[[Mapping[str, object]], None]
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Writes files of a machine with 16 GB, 12 of them free, and without `ulimit -v`."""
-    monkeypatch.setattr(memory, "ROOT", tmp_path)
+    monkeypatch.setattr(kernel_files, "ROOT", tmp_path)
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY,) * 2)
 
     def write(files: Mapping[str, object]) -> None:

@@ -30,6 +30,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(precision, "measured", lambda *_: ComputeMode(True, plain_attention=True))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HANSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(doctor.processor, "other_work", lambda since: None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
@@ -124,6 +125,27 @@ def test_threads_that_lie_idle_are_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     found = [*doctor.findings()]
     assert "OMP_NUM_THREADS=8" in doctor.recommendation(found)
+
+
+@pytest.mark.parametrize(
+    ("threads", "others", "expected"),
+    [
+        (8, 3.2, "other programs keep 3.2 of 8 cores busy"),
+        (8, 3.2, "set OMP_NUM_THREADS=5"),
+        (16, None, "torch computes with 16 threads, and this process may use 8 cores"),
+        (8, 0.9, ""),
+    ],
+)
+def test_an_oversubscribed_machine_and_the_setting_that_helps(
+    monkeypatch: pytest.MonkeyPatch, threads: int, others: float | None, expected: str
+) -> None:
+    monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(doctor.processor, "other_work", lambda since: others)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    found = examined()
+    assert expected in found["cores"].advice and bool(expected) == bool(found["cores"].advice)
+    assert found["cores"].advice in doctor.recommendation([*found.values()])
+    assert (f"{others} busy with other programs" in found["cores"].result) == (others is not None)
 
 
 @pytest.fixture

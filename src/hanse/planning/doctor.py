@@ -23,6 +23,7 @@ from hanse.data.sources.corpora import CORPORA
 from hanse.errors import UserError
 from hanse.learners import flops
 from hanse.learners.models import model_files, precision
+from hanse.observability import processor
 from hanse.observability.memory import available_memory, total_memory
 from hanse.reports import formatting
 
@@ -49,14 +50,15 @@ def findings(hub: bool = False) -> Iterator[Finding]:
 
     hub: true to contact the hub; otherwise nothing is sent to other machines.
     """
+    before = processor.core_use()
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
     yield from _versions()
-    yield _cores()
     yield _memory()
     yield _cache()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     yield _gpu(device)
     yield from _speed(device)
+    yield _cores(processor.other_work(before))
     yield from _models()
     yield from _data()
     yield from _extras()
@@ -118,15 +120,19 @@ def _tested() -> dict[str, str]:
     return {}
 
 
-def _cores() -> Finding:
-    """The cores of this machine, and the threads that torch uses."""
-    has_affinity = hasattr(os, "sched_getaffinity")  # not on every system
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    threads, setting = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+def _cores(others: float | None) -> Finding:
+    """The cores of this machine, the threads that torch uses, and whether they get in the way.
+
+    others: the cores that other programs keep busy; None if not known.
+    """
+    cores, threads = processor.allowed_cores(), torch.get_num_threads()
+    setting = os.environ.get("OMP_NUM_THREADS")
     result = f"{cores}; torch uses {threads}"
     result += f" (OMP_NUM_THREADS is {setting})" if setting else ""
-    idle = setting is not None and threads < cores
-    advice = f"set OMP_NUM_THREADS={cores}, or unset it, to use every core" if idle else ""
+    result += f"; {others:.1f} busy with other programs" if others is not None else ""
+    advice, fitting = processor.crowding(threads, others), processor.fitting_threads(others)
+    if setting is not None and threads < fitting:
+        advice = f"set OMP_NUM_THREADS={fitting}, or unset it, to use every core"
     return Finding("cores", f"{result}; {torch.backends.cpu.get_cpu_capability()}", advice=advice)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from hanse.data.example import Example
 from hanse.data.formats.row import Row
 from hanse.data.tokenization.token_cache import Rendering, Tokenized
@@ -25,6 +27,7 @@ from hanse.learners.models.label_outputs import listed, names, ordered
 from hanse.learners.models.model_files import cache_folder
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.settings import BaseModelSettings, Loaded
+from hanse.observability.processor import CoreUse, core_use, crowding, other_work
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
 from hanse.randomness import RoundContext
@@ -81,7 +84,10 @@ class Resources:
             or mode not in (None, backbone.compute_mode)
             or not backbone.serves(example_kind, classes)
         ):
+            before, first = core_use(), not self.backbones
             backbone = load(settings, mode, classes, example_kind)
+            if first and backbone.device.type == "cpu":
+                _warn_if_crowded(before)
             self.backbones[settings.loaded] = backbone
             self.compute_modes[settings.compute_mode_key] = backbone.compute_mode
         backbone.labels = {} if backbone.head.generates_text else dict(labels)
@@ -138,6 +144,12 @@ class Resources:
             purpose = f"adapter of {name}" if name else "adapter"
             self.attached[key] = backbone.attach(adapter, RoundContext(seed).derive(purpose))
         return self.attached[key]
+
+
+def _warn_if_crowded(before: CoreUse) -> None:
+    """Log a warning if the threads of this process exceed the cores that are left for them."""
+    if advice := crowding(torch.get_num_threads(), other_work(before)):
+        log.warning("%s", advice)
 
 
 def outputs(experiment: Experiment, labels: Mapping[str, str]) -> dict[str, str]:
