@@ -24,6 +24,7 @@ V1 = {
 @pytest.fixture(autouse=True)
 def four_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_files, "ROOT", tmp_path)
+    monkeypatch.delenv("OMP_PROC_BIND", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 5}, raising=False)
     monkeypatch.setattr(processor, "JIFFIES", 100)
 
@@ -58,6 +59,16 @@ def test_cores_within_the_quota_of_a_container(
 ) -> None:
     write(tmp_path, files)
     assert processor.allowed_cores() == cores
+
+
+def test_threads_bound_by_openmp_do_not_look_like_one_core(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert processor.allowed_cores() == 1
+    monkeypatch.setenv("OMP_PROC_BIND", "close")
+    assert processor.allowed_cores() == 4
 
 
 def test_other_work_is_what_this_process_has_not_done_on_its_own_cores(
