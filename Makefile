@@ -70,6 +70,7 @@ bench: $(VENV)/.extras
 	$(BIN)/python benchmarks/prefix.py
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/busy_machine.py
+	$(BIN)/python benchmarks/profile_step.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/deployment.py
 	$(BIN)/python benchmarks/aggregation.py
@@ -83,6 +84,7 @@ bench-short: $(VENV)/.extras
 	$(BIN)/python benchmarks/speed.py --short
 	$(BIN)/python benchmarks/prefix.py --short
 	$(BIN)/python benchmarks/precision.py --short
+	$(BIN)/python benchmarks/profile_step.py --short
 	$(BIN)/python benchmarks/scale.py --short
 
 bench-gpu: $(VENV)/.core

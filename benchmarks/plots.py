@@ -8,8 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from measured import ROOT, results
 
-from hanse.reports.plotting import GREY, Plot, draw, legend
+from hanse.reports.plotting import COLOURS, GREY, Plot, draw, legend, rows
 from hanse.reports.run.page import figure
+
+LIGHT = "#d0d4d9"
 
 
 def batched_clients(cases: list[dict[str, Any]]) -> Plot:
@@ -90,6 +92,46 @@ def _left(frozen: int) -> str:
     return {0: "nothing", 1: "E"}.get(frozen, f"E + {frozen - 1}")
 
 
+WORK = {  # kinds of work by their names in the figure
+    "frozen products": ("frozen products",),
+    "adapter": ("adapter products", "adapter scaling and sums"),
+    "attention": ("attention",),
+    "elementwise": ("norms", "rotary", "activations", "residual sums"),
+    "copies, casts": ("copies and casts",),
+    "optimizer": ("optimizer",),
+    "Python": ("Python and dispatch",),
+    "other": ("other",),
+}
+
+
+def profile_step(cases: list[dict[str, Any]]) -> Plot:
+    """Milliseconds of a training step by kind of work, a panel for each model."""
+    models = list(dict.fromkeys(case["model"] for case in cases))
+
+    def paint(*panels: Axes) -> None:
+        for axes, model in zip(panels, models, strict=True):
+            own = [case for case in cases if case["model"] == model]
+            ends = [0.0] * len(own)
+            for (name, kinds), colour in zip(WORK.items(), (*COLOURS, GREY, LIGHT), strict=True):
+                shares = [sum(case["shares"][kind] for kind in kinds) for case in own]
+                widths = [
+                    1000 * case["step_seconds"] * share
+                    for case, share in zip(own, shares, strict=True)
+                ]
+                axes.barh(range(len(own)), widths, 0.7, ends, color=colour, label=name)
+                ends = [end + width for end, width in zip(ends, widths, strict=True)]
+            rows(axes, [_loop(case) for case in own])
+            axes.set_xlabel(f"ms a step ({model})")
+        legend(panels[0])
+
+    return Plot("step_profile", "", "", paint, [1.6] * len(models))
+
+
+def _loop(case: dict[str, Any]) -> str:
+    """A bar's name: hanse's has that of the precision."""
+    return case["precision"] if case["loop"] == "ours" else "plain loop"
+
+
 def put(plot: Plot) -> None:
     """Draw a plot into docs/."""
     (ROOT / "docs" / f"{plot.name}.svg").write_bytes(draw(plot).svg)
@@ -103,6 +145,8 @@ if __name__ == "__main__":
         ways = json.loads(results("adapters").read_text())["ways"]
         put(adapters(ways))
         put(frozen(ways))
+    if results("profile_step").exists():
+        put(profile_step(json.loads(results("profile_step").read_text())["cases"]))
     if (demo := ROOT / "runs" / "quickstart").exists():
         figure(demo, ROOT / "docs" / "quickstart.svg")
         sys.stdout.write("docs/quickstart.svg drawn\n")

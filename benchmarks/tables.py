@@ -21,6 +21,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "overhead": cost.overhead,
     "logits": cost.logits,
     "precision": cost.precision,
+    "profile_step": cost.profile_step,
     "prefix": cost.prefix,
     "batched_clients": cost.batched_clients,
     "busy_machine": cost.busy_machine,
