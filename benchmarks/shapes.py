@@ -12,6 +12,7 @@ from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients import train
+from hanse.learners.models.precision import ComputeMode
 from hanse.learners.objectives.sft import Sft
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
@@ -76,7 +77,7 @@ def backbone(shape: str, device: str = "cpu", bf16: bool = False) -> Backbone:
         model = SHAPES[shape]().eval().requires_grad_(False)
     if bf16:
         model.to(torch.bfloat16)
-    return Backbone(shape, model, None, place, bf16)
+    return Backbone(shape, model, None, place, ComputeMode(bf16))
 
 
 def clients(

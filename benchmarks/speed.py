@@ -94,7 +94,7 @@ def in_process(words: Sequence[str], repeats: int) -> dict[str, Any]:
         "speedup": over("plain"),
         "over_as_written": over("as written"),
         "bf16": last.learner.backbone.bf16,
-        "plain_attention": last.learner.backbone.plain_attention,
+        "plain_attention": last.learner.backbone.compute_mode.plain_attention,
         "clients_per_pass": last.experiment.clients_per_pass,
     }
 

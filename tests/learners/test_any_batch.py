@@ -21,6 +21,7 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.generation import Decoding, generate
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.load import load
+from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.settings import BaseModelSettings
 
 COUNT = 4  # tokens of an answer
@@ -69,7 +70,7 @@ def _causal(kind: str) -> Backbone:
     tokenizer = SimpleNamespace(
         bos_token_id=None, decode=lambda ids, **_: " ".join(map(str, ids)), eos_token_id=1
     )
-    return Backbone(kind, model, tokenizer, torch.device("cpu"), False)
+    return Backbone(kind, model, tokenizer, torch.device("cpu"), ComputeMode(bf16=False))
 
 
 def _adapted(backbone: Backbone, settings: Adapter, moved: float = 0.2) -> str:

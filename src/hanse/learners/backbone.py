@@ -25,6 +25,7 @@ from hanse.learners.models.heads.language_model import LanguageModel
 from hanse.learners.models.layers import frozen_depth
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.residual import Residual
+from hanse.learners.products import lora
 from hanse.learners.training.batches import to_device
 from hanse.tensors.named import Tensors
 
@@ -45,11 +46,10 @@ class Backbone:
     model: Any  # PeftModel once an adapter is attached
     tokenizer: Any
     device: torch.device
-    bf16: bool
+    compute_mode: ComputeMode
     head: Head = field(default_factory=LanguageModel)
     fresh: tuple[str, ...] = ()
     activation_cache: bool = True
-    plain_attention: bool = False
     max_clients: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
     adapters: dict[str, AttachedAdapter] = field(
@@ -62,9 +62,9 @@ class Backbone:
     _activations: Activations = field(default_factory=Activations)
 
     @property
-    def compute_mode(self) -> ComputeMode:
-        """Its precision and kind of attention."""
-        return ComputeMode(self.bf16, self.plain_attention)
+    def bf16(self) -> bool:
+        """True if its weights and products are in bfloat16."""
+        return self.compute_mode.bf16
 
     def serves(self, example_kind: str, classes: int) -> bool:
         """True if its head reads such examples and, if it has outputs for classes, as many."""
@@ -78,6 +78,8 @@ class Backbone:
                 self.model, settings, seed, self.head.task, self.fresh
             )
         attached.set_gradients()
+        if self.compute_mode.products != "plain":
+            lora.use(self.model.modules())
         name = attached.name
         self.adapters[name] = attached
         self._active = ""

@@ -39,17 +39,27 @@ def _attention_backward(out: Any, query: Any, key: Any, value: Any, *_: Any, **_
     return int(sdpa_backward_flop_count(out, query, key, value))
 
 
+def _added(_: Any, left: Any, right: Any, *__: Any, **___: Any) -> int:
+    """Operations of a product that is added to a total in place."""
+    return int(2 * math.prod(left) * right[-1])
+
+
 def _rules() -> dict[Any, Any]:
     """Rules for operators that torch's counter does not know.
 
     For attention, it has no rules for CPUs, and before torch 2.13 its rules for GPUs fail where
     heads share their keys.
     """
-    rules: dict[Any, Any] = {}
+    aten = torch.ops.aten
+    rules: dict[Any, Any] = {aten.addmm_: _added, aten.baddbmm_: _added}
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # of inputs (…, in) by a weight (out, in)
+        rules[torch.ops.mkldnn._linear_pointwise] = lambda inputs, weight, *_, **__: (
+            2 * math.prod(inputs) * weight[0]
+        )
     for kind in ATTENTION:
         name = f"_scaled_dot_product_{kind}"
-        rules[getattr(torch.ops.aten, name)] = _attention
-        rules[getattr(torch.ops.aten, f"{name}_backward")] = _attention_backward
+        rules[getattr(aten, name)] = _attention
+        rules[getattr(aten, f"{name}_backward")] = _attention_backward
     if not hasattr(torch.ops.bitsandbytes, "gemm_4bit"):
         return rules
     # Inputs (…, K) by packed weights that stand for the matrix (N, K).

@@ -1,5 +1,6 @@
 """A base model and its tokenizer, loaded into memory as the settings say."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from hanse.learners.models.gradient_checkpointing import recompute
 from hanse.learners.models.head import Head, choose
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.settings import BaseModelSettings
+from hanse.learners.products import frozen
 
 
 def load(
@@ -31,6 +33,8 @@ def load(
     example_kind = example_kind or ("label_words" if classes else "tokens")
     head = choose(name, source.config, example_kind, classes)
     compute_mode = compute_mode or precision.choose(settings.bf16, source.config, device)
+    if settings.products != "auto":
+        compute_mode = replace(compute_mode, products=settings.products)
     dtype = torch.bfloat16 if compute_mode.bf16 else torch.float32
     model, tokenizer, fresh = quantization.load(source, head, settings.quantization, dtype, device)
     if settings.gradient_checkpointing:
@@ -39,16 +43,16 @@ def load(
         model.generation_config = _end_tokens(model.generation_config, tokenizer, head)
     if compute_mode.plain_attention:
         short_attention.use(model)
+    frozen.use(model.to(device), compute_mode.products)
     return Backbone(
         name,
-        model.to(device),
+        model,
         tokenizer,
         device,
-        compute_mode.bf16,
+        compute_mode,
         head,
         fresh,
         settings.activation_cache,
-        compute_mode.plain_attention,
     )
 
 

@@ -22,6 +22,7 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients import optimizer, train
 from hanse.learners.caching.frozen_layers import FrozenLayers
 from hanse.learners.models.layers import decoder_layers
+from hanse.learners.models.precision import ComputeMode
 from hanse.learners.objectives.classify import Classify
 from hanse.learners.objectives.sft import Sft
 from hanse.learners.training import batches
@@ -75,7 +76,9 @@ def _backbone(kind: str = "llama", lora: Lora | None = None) -> Backbone:
         build = GPT2LMHeadModel
     with META:
         model = build(config).eval().requires_grad_(False)
-        backbone = Backbone(kind, model, None, META, bf16=False, activation_cache=False)
+        backbone = Backbone(
+            kind, model, None, META, ComputeMode(bf16=False), activation_cache=False
+        )
         backbone.attach(lora or Lora(r=4), 0)
     return backbone
 

@@ -23,6 +23,7 @@ from hanse.learners.caching import activations
 from hanse.learners.caching.frozen_layers import FEWEST
 from hanse.learners.load import load
 from hanse.learners.models.layers import decoder_layers
+from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.sft import Sft
 from hanse.learners.training.settings import TrainingSettings
@@ -274,7 +275,7 @@ def test_other_architectures(kind: str, own: dict[str, Any]) -> None:
     config = AutoConfig.for_model(kind, **{**sizes, **own})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
-    backbone = Backbone(kind, model, None, torch.device("cpu"), False)
+    backbone = Backbone(kind, model, None, torch.device("cpu"), ComputeMode(bf16=False))
     name = backbone.attach(Lora(r=2, target_modules="all-linear", layers_to_transform=(2,)), 0)
     ids, lengths = _padded([tuple(range(4, 24)), tuple(range(40, 49))])
     at = torch.tensor([19, 20 + 8])

@@ -108,5 +108,10 @@ def test_compute_modes_are_read_from_json_and_damaged_ones_left_out() -> None:
         "b": {"bf16": "yes", "plain_attention": False},
         "c": {"bf16": True},
         "d": 3,
+        "e": {"bf16": True, "plain_attention": False, "products": "packed"},
+        "f": {"bf16": True, "plain_attention": False, "products": "fast"},
     }
-    assert compute_modes_from_json(values) == {"a": ComputeMode(True, False)}
+    assert compute_modes_from_json(values) == {
+        "a": ComputeMode(True, False, "plain"),  # from a run before there was a choice
+        "e": ComputeMode(True, False, "packed"),
+    }

@@ -17,6 +17,8 @@ from torch.nn.functional import linear
 from torch.utils.hooks import RemovableHandle
 
 from hanse.learners.injection.tuners.lora_xs import CORE
+from hanse.learners.models.layers import Replacement
+from hanse.learners.products import lora
 from hanse.tensors.low_rank import A, B
 
 VECTOR = ".ia3_l"
@@ -27,6 +29,7 @@ BOTTLENECK_TENSORS = (
 WEIGHT, BIAS = ".weight", ".bias"
 
 ClientTensors = Mapping[str, Tensor]  # by the suffixes of their names, each (K, …)
+Handle = RemovableHandle | Replacement
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,7 @@ class BatchedLayer(ABC):
         return {suffix: self.name + suffix for suffix in self.shapes}
 
     @abstractmethod
-    def attach(
-        self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int
-    ) -> RemovableHandle:
+    def attach(self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int) -> Handle:
         """Apply the clients' tensors in the layer until the handle is removed.
 
         scaling: (K, 1, 1), of LoRA. layer: the number of this layer, for dropout.
@@ -98,27 +99,22 @@ class BatchedLayer(ABC):
 class BatchedLora(BatchedLayer):
     """LoRA: y + s·B·A·x. Smaller ranks are padded with zeros, which get no gradient."""
 
-    def attach(
-        self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int
-    ) -> RemovableHandle:
-        down, up = own[A], own[B]
+    def attach(self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int) -> Handle:
+        factors = own[A], own[B]
+        if len(scaling) == 1:
+            factors, scaling = (factors[0][0], factors[1][0]), scaling[0]
 
-        def add(_: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-            x, members = inputs[0].to(down.dtype), len(down)
-            if drop is not None:
-                x = drop(x, layer)
-            low = torch.bmm(_shares(x, members), down.transpose(1, 2)) * scaling
-            return torch.baddbmm(_shares(output, members), low, up.transpose(1, 2)).view_as(output)
+        def forward(x: Tensor) -> Tensor:
+            dropped = None if drop is None else drop(x.to(factors[0].dtype), layer)
+            return lora.apply(self.base.base_layer, x, dropped, *factors, scaling)
 
-        return _follow(self.base, add)
+        return Replacement(self.base, forward)
 
 
 class BatchedIA3(BatchedLayer):
     """IA3: the output of a layer, or its input, times a vector."""
 
-    def attach(
-        self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int
-    ) -> RemovableHandle:
+    def attach(self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int) -> Handle:
         vectors = own[VECTOR].flatten(1)[:, None]  # (K, 1, width)
 
         def scale(x: Tensor) -> Tensor:
@@ -128,7 +124,7 @@ class BatchedIA3(BatchedLayer):
             return scale(inputs[0]), *inputs[1:]
 
         if self.shapes[VECTOR][0] == 1:  # (1, width) scales the input, (width, 1) the output
-            handle: RemovableHandle = self.base.register_forward_pre_hook(scale_input)
+            handle: Handle = self.base.register_forward_pre_hook(scale_input)
             return handle
         return _follow(self.base, lambda _, __, output: scale(output))
 
@@ -139,9 +135,7 @@ class BatchedBottleneck(BatchedLayer):
 
     activation: Any
 
-    def attach(
-        self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int
-    ) -> RemovableHandle:
+    def attach(self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int) -> Handle:
         down, down_bias, up, up_bias = (own[suffix] for suffix in BOTTLENECK_TENSORS)
 
         def add(_: Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -160,9 +154,7 @@ class BatchedLoraXS(BatchedLayer):
     up: Tensor
     down: Tensor
 
-    def attach(
-        self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int
-    ) -> RemovableHandle:
+    def attach(self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int) -> Handle:
         core = own[CORE]
         up, down = self.up.to(core), self.down.to(core)
 
@@ -177,9 +169,7 @@ class BatchedLoraXS(BatchedLayer):
 class BatchedLinear(BatchedLayer):
     """A linear layer of which every client has its own copy, such as a head's."""
 
-    def attach(
-        self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int
-    ) -> RemovableHandle:
+    def attach(self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int) -> Handle:
         weight, bias = own[WEIGHT], own.get(BIAS)
 
         def replace(_: Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -195,7 +185,7 @@ def _shares(x: Tensor, members: int) -> Tensor:
     return x.reshape(members, -1, x.shape[-1])
 
 
-def _follow(base: Any, hook: Callable[..., Tensor]) -> RemovableHandle:
+def _follow(base: Any, hook: Callable[..., Tensor]) -> Handle:
     """Let `hook` compute the output of a layer from its inputs and its own output."""
-    handle: RemovableHandle = base.register_forward_hook(hook)
+    handle: Handle = base.register_forward_hook(hook)
     return handle

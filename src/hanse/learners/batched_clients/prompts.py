@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import relu
-from torch.utils.hooks import RemovableHandle
 
 from hanse.learners.batched_clients.batched_layers import (
     BIAS,
@@ -17,6 +16,7 @@ from hanse.learners.batched_clients.batched_layers import (
     BatchedLayer,
     ClientTensors,
     Drop,
+    Handle,
 )
 from hanse.learners.injection.attached_adapter import EMBEDDING, ENCODER, PROMPT
 from hanse.learners.models.layers import replaced
@@ -30,16 +30,14 @@ ENCODED = (  # the tensors of P-tuning with an MLP
 class BatchedPrompt(BatchedLayer):
     """Prompt tuning: vectors before the text. base: PEFT's model, which passes its inputs on."""
 
-    def attach(
-        self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int
-    ) -> RemovableHandle:
+    def attach(self, own: ClientTensors, scaling: Tensor, drop: Drop | None, layer: int) -> Handle:
         vectors = self.vectors(own)  # (K, vectors, width)
 
         def before(_: Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
             each = vectors.repeat_interleave(len(named["input_ids"]) // len(vectors), dim=0)
             return inputs, {**named, **self.inputs(each, named)}
 
-        handle: RemovableHandle = self.base.register_forward_pre_hook(before, with_kwargs=True)
+        handle: Handle = self.base.register_forward_pre_hook(before, with_kwargs=True)
         return handle
 
     def vectors(self, own: ClientTensors) -> Tensor:

@@ -144,7 +144,9 @@ def _second_names(folder: Path) -> list[str]:
 def _read(folder: Path, bare: Module, backbone: Backbone) -> None:
     """Read the adapter as `adapter.from` does; raises UserError if it does not fit the model."""
     settings, tensors = read(folder)
-    copy = Backbone("", bare, None, backbone.device, False, backbone.head, backbone.fresh)
+    copy = Backbone(
+        "", bare, None, backbone.device, backbone.compute_mode, backbone.head, backbone.fresh
+    )
     copy.activation_cache = False
     live = copy.parameters(copy.attach(settings, 0))
     refuse_unlike(live, {name: tensor for name, tensor in tensors.items() if name in live})

@@ -46,16 +46,27 @@ def _head_parameters(model: Any) -> set[int]:
     return {id(p) for p in behind} - {id(p) for p in before.parameters()}
 
 
+class Replacement:
+    """A layer calls this function instead of its own forward until the replacement is removed."""
+
+    def __init__(self, layer: Module, forward: Callable[..., Any]) -> None:
+        self._attributes = vars(layer)
+        self._before = self._attributes.get("forward")
+        self._attributes["forward"] = forward
+
+    def remove(self) -> None:
+        """Let the layer call what it called before."""
+        del self._attributes["forward"]
+        if self._before is not None:
+            self._attributes["forward"] = self._before
+
+
 @contextmanager
 def replaced(layers: Iterable[Module], forward: Callable[..., Any]) -> Iterator[None]:
     """Within this context, the layers call this function instead of their own forward."""
-    saved = [(vars(layer), vars(layer).get("forward")) for layer in layers]
-    for attributes, _ in saved:
-        attributes["forward"] = forward
+    replacements = [Replacement(layer, forward) for layer in layers]
     try:
         yield
     finally:
-        for attributes, before in saved:
-            del attributes["forward"]
-            if before is not None:
-                attributes["forward"] = before
+        for replacement in replacements:
+            replacement.remove()

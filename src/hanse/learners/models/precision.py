@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 from hanse.learners.models import short_attention
+from hanse.learners.models.settings import Products
 
 CLEAR = 1.1  # times as fast; within less, the processor's instructions decide
 REPEATS = 3  # the fastest counts, since other programs may have slowed down the others
@@ -27,13 +28,15 @@ Work = Callable[[], None]
 
 @dataclass(frozen=True)
 class ComputeMode:
-    """A model's precision and attention on a machine; a resumed run keeps them.
+    """A model's precision, attention and products on a machine; a resumed run keeps them.
 
     plain_attention: attention of short rows by plain products, of longer ones by torch's kernel.
+    products: the kernel of products with frozen weights; "plain": as transformers and PEFT compute.
     """
 
     bf16: bool
     plain_attention: bool = False
+    products: Products = "torch"
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,17 @@ def choose(wanted: bool | Literal["auto"], config: Any, device: torch.device) ->
 
 def compute_modes_from_json(modes: Mapping[str, Any]) -> dict[str, ComputeMode]:
     """Read compute modes from the plain values of JSON; damaged ones are left out."""
-    plain = asdict(ComputeMode(bf16=False))
+    usual = asdict(ComputeMode(bf16=False))
+    complete = {
+        name: {"products": "plain", **values}  # of runs before there was a choice
+        for name, values in modes.items()
+        if isinstance(values, dict)
+    }
     return {
         name: ComputeMode(**values)
-        for name, values in modes.items()
-        if isinstance(values, dict) and values.keys() == plain.keys()
-        if all(isinstance(value, bool) for value in values.values())
+        for name, values in complete.items()
+        if values.keys() == usual.keys() and values["products"] in get_args(Products)
+        if all(isinstance(values[key], bool) for key in ("bf16", "plain_attention"))
     }
 
 

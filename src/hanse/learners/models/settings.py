@@ -7,6 +7,8 @@ from pydantic import ConfigDict, Field
 
 from hanse.learners.models.model_files import DEFAULT
 
+Kernel = Literal["torch", "onednn", "packed"]  # of products with frozen weights
+Products = Literal["plain", "torch", "onednn", "packed"]  # plain: as transformers and PEFT compute
 Quantization = Literal["none", "int8", "nf4"]
 Loaded = tuple[str | bool, ...]  # the settings on which a model in memory depends
 
@@ -19,6 +21,9 @@ class BaseModelSettings:
 
     model_name_or_path: str = DEFAULT
     bf16: bool | Literal["auto"] = "auto"  # auto: if it is faster here, which is measured
+    # The kernel of products with frozen weights. auto: the fastest here, which is measured; packed
+    # weights are kept twice beside the weights; plain: as transformers and PEFT compute.
+    products: Literal["auto"] | Products = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # The most tokens of an example; longer ones are cut. None: 512, or as many as the model reads.
     max_length: Annotated[int, Field(ge=8)] | None = None
@@ -33,10 +38,11 @@ class BaseModelSettings:
         """The settings on which a model in memory depends, as a key."""
         return (
             *(self.model_name_or_path, self.bf16, self.device, self.activation_cache),
-            *(self.quantization, self.gradient_checkpointing),
+            *(self.quantization, self.gradient_checkpointing, self.products),
         )
 
     @property
     def compute_mode_key(self) -> str:
         """The key of this model's compute mode in a run folder."""
-        return f"{self.model_name_or_path}, bf16 {self.bf16}, device {self.device}"
+        products = "" if self.products == "auto" else f", products {self.products}"
+        return f"{self.model_name_or_path}, bf16 {self.bf16}, device {self.device}{products}"

@@ -94,6 +94,8 @@ def _backward(job: TrainingJob, batches: Sequence[Any], stopwatch: Stopwatch) ->
 
 def _optimizer(settings: TrainingSettings, parameters: list[Parameter]) -> Optimizer:
     rate, decay = settings.learning_rate, settings.weight_decay
+    fused = parameters[0].device.type == "cpu"  # one pass over each tensor and its state
     if settings.optim == "sgd":
-        return SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay)
-    return AdamW(parameters, rate, weight_decay=decay)
+        momentum = settings.momentum
+        return SGD(parameters, rate, momentum=momentum, weight_decay=decay, fused=fused)
+    return AdamW(parameters, rate, weight_decay=decay, fused=fused)
