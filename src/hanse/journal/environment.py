@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 COMPARED = ("peft", "processor", "python", "torch", "transformers")  # a difference is a warning
 
-Precision = dict[str, dict[str, bool]]
+Precision = dict[str, dict[str, bool | str]]
 
 
 def note(

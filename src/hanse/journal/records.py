@@ -223,7 +223,7 @@ class EnvironmentRecord:
     train_flops_per_token: Amount | None = None
     forward_flops_per_token: Amount | None = None
     peak_flops: Amount | None = None
-    precision: dict[str, dict[str, bool]] = field(default_factory=dict)
+    precision: dict[str, dict[str, bool | str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
