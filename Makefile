@@ -67,6 +67,7 @@ bench: $(VENV)/.extras
 	$(BIN)/python benchmarks/prediction.py
 	$(BIN)/python benchmarks/batched_clients.py
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/small_clients.py
 	$(BIN)/python benchmarks/prefix.py
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/busy_machine.py
@@ -82,6 +83,7 @@ bench: $(VENV)/.extras
 bench-short: $(VENV)/.extras
 	$(BIN)/python benchmarks/batched_clients.py --short
 	$(BIN)/python benchmarks/speed.py --short
+	$(BIN)/python benchmarks/small_clients.py --short
 	$(BIN)/python benchmarks/prefix.py --short
 	$(BIN)/python benchmarks/precision.py --short
 	$(BIN)/python benchmarks/profile_step.py --short

@@ -175,54 +175,6 @@ def scale(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def speed(result: dict[str, Any]) -> list[str]:
-    """The demo's job beside plain loops, and beside Flower."""
-    precision = "bfloat16" if result["bf16"] else "float32"
-    ways = {
-        "plain": "that loop on hanse's batches, in which rows of like length stand together",
-        "float32": "hanse in float32, one client after another",
-        "one by one": f"in the precision it chose ({precision}), one after another",
-        "as it comes": f"as it comes (`clients_per_pass: auto` took {result['clients_per_pass']})",
-    }
-    lines = [
-        "| the demo's job: tokens a second, padding not counted | ÷ a plain loop in float32 "
-        "| ÷ that loop on hanse's batches |",
-        "|---|---|---|",
-        *(
-            f"| {what} | {result['over_as_written'][way]:.2f} | {result['speedup'][way]:.2f} |"
-            for way, what in ways.items()
-        ),
-        "",
-        "The plain loop is Hugging Face's model and PEFT's adapter, one client after another, in "
-        "batches of a shuffled DataLoader.",
-    ]
-    return [*lines, *([] if result["flower"] is None else ["", *_flower(result["flower"])])]
-
-
-def _flower(result: dict[str, Any]) -> list[str]:
-    """Whole commands beside Flower's simulation."""
-    over = result["over_flower"]
-    rows = {"hanse": "`hanse run` as it comes", "hanse in float32": "in float32"}
-    lines = [
-        "| the same job ÷ by Flower's simulation, with clients as its templates have them "
-        "| CPU seconds | seconds | memory | CPU seconds of a further round |",
-        "|---|---|---|---|---|",
-    ]
-    for way, what in rows.items():
-        whole, rest = over[way]["whole"], over[way].get("further_round", {})
-        further = f"{rest['cpu_seconds']:.2f}" if rest else ""
-        lines.append(
-            f"| {what} | {whole['cpu_seconds']:.2f} | {whole['seconds']:.2f} "
-            f"| {whole['peak_bytes']:.2f} | {further} |"
-        )
-    return [
-        *lines,
-        "",
-        "One round from start to result, every process counted: what a user waits and pays for, "
-        "in which starting up is much. flwr " + result["versions"]["flwr"] + ".",
-    ]
-
-
 def aggregation(result: dict[str, Any]) -> list[str]:
     """Factors combined as factors, beside the dense product."""
     extra, apart = result["extra_over_stacked"], result["cut_apart"]

@@ -24,11 +24,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import local_model
 import torch
 from measured import keep
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import Parameter
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hanse.experiment.assembly import federated_dataset
 from hanse.experiment.assembly.assemble import simulate
@@ -59,32 +58,8 @@ REPLIES = 8
 
 def prepare(home: Path) -> None:
     """Write the model and the rows."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=512,
-        special_tokens=["<|end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     words = [*WORDS, *LABELS, *sum(LABELS.values(), ())]
-    tokenizer.train_from_iterator([" ".join(words)] * 5, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(fast),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=256,
-        )
-    )
-    model.save_pretrained(home / "model")
-    fast.save_pretrained(home / "model")
+    local_model.write(home / "model", words, layers=2, width=32, heads=4)
     draw = random.Random(0)
     with (home / "rows.csv").open("w", encoding="utf-8") as file:
         file.write("text,label\n")

@@ -9,6 +9,7 @@ from typing import Any
 
 import cost_tables as cost
 import quality_tables as quality
+import run_tables as run
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -25,8 +26,9 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "prefix": cost.prefix,
     "batched_clients": cost.batched_clients,
     "busy_machine": cost.busy_machine,
+    "small_clients": run.small_clients,
     "scale": cost.scale,
-    "speed": cost.speed,
+    "speed": run.speed,
     "aggregation": cost.aggregation,
     "gpu": cost.gpu,
     "deployment": cost.deployed,
