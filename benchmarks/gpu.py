@@ -32,6 +32,7 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.size import best
 from hanse.learners.models import precision, short_attention
 from hanse.learners.models.layers import decoder_layers
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.training.out_of_memory import release_memory
 
 STEPS = 4  # optimizer steps of each client
@@ -65,7 +66,9 @@ SHORT = Plan([Case("toy", 4, 1, 32)], Case("toy", 4, 2, 32), (256, 512))
 def prepared(case: Case, device: torch.device) -> Sequence[AdaptedModel]:
     """The clients of a case, on a model in bfloat16 that attends as hanse would let it."""
     base = shapes.backbone(case.shape, device.type, bf16=True)
-    if precision.choose(True, base.model.config, device).plain_attention:
+    settings = BaseModelSettings(bf16=True)
+    mode, _ = precision.choose(settings, base.model.config, device, ("torch",))
+    if mode.plain_attention:
         short_attention.use(base.model)
     return shapes.clients(base, case.clients, case.batch, case.tokens, STEPS)
 

@@ -1,9 +1,10 @@
 """What the precision of SmolLM2-135M's weights costs and saves, on the demo's rows.
 
-The same steps with weights in float32, bfloat16 (attention by torch's kernel, then by plain
-products), int8 and nf4, and with activations computed again; the last three in the precision that
-is chosen here. Bytes of the weights and of what is kept for the backward pass, seconds of a step
-(medians over repeats that alternate), and the loss on held-out rows before and after training.
+The same steps with weights in float32 (products by torch, then by oneDNN), bfloat16 (attention by
+torch's kernel, then by plain products, then with packed weights), int8 and nf4, and with
+activations computed again; the last three in the mode that is chosen here. Bytes of the weights and
+of what is kept for the backward pass, seconds of a step (medians over repeats that alternate), and
+the loss on held-out rows before and after training.
 Writes benchmarks/results/precision.json.
 """
 
@@ -37,6 +38,8 @@ def variants(chosen: ComputeMode) -> dict[str, tuple[ComputeMode, dict[str, Any]
         "float32": (ComputeMode(bf16=False), {}),
         "bfloat16": (ComputeMode(bf16=True), {}),
         "bfloat16, plain attention": (ComputeMode(bf16=True, plain_attention=True), {}),
+        "float32, oneDNN's products": (ComputeMode(bf16=False, products="onednn"), {}),
+        "bfloat16, plain attention, packed weights": (ComputeMode(True, True, "packed"), {}),
         "int8": (chosen, {"quantization": "int8"}),
         "nf4": (chosen, {"quantization": "nf4"}),
         "gradient checkpointing": (chosen, {"gradient_checkpointing": True}),

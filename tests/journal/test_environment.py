@@ -13,8 +13,9 @@ from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
 from hanse.journal import environment
 from hanse.learners.models import precision
-from hanse.learners.models.precision import ComputeMode
+from hanse.learners.models.precision import ComputeMode, Fastest
 from hanse.learners.models.settings import BaseModelSettings
+from hanse.observability.paired_timing import Comparison, Measurement
 from hanse.simulation import run as simulation
 
 
@@ -53,6 +54,39 @@ def test_what_was_noted_of_the_precision_is_told(tmp_path: Path) -> None:
         assert environment.follow(tmp_path) == {}
 
 
+def test_the_measurement_of_the_precision_is_noted(tmp_path: Path) -> None:
+    """And run folders from before there was one are read."""
+    comparison = Comparison("float32", "bfloat16", (0.2, 0.1), 2.0, 1.9, 2.1, 9)
+    measured = {"m": Measurement((comparison,), threads=4, load=0.5)}
+    environment.note(tmp_path, "abc", measured=measured)
+    assert environment.read(tmp_path).measured == measured
+    noted = json.loads((tmp_path / "machine.json").read_text())
+    figures = noted["measured"]["m"]
+    assert figures["comparisons"][0]["seconds"] == [0.2, 0.1]
+    assert (figures["threads"], figures["load"]) == (4, 0.5)
+    del noted["measured"]
+    noted["precision"] = {"m": {"bf16": True, "plain_attention": False}}
+    (tmp_path / "machine.json").write_text(json.dumps(noted))
+    assert environment.read(tmp_path).measured == {}
+    assert environment.follow(tmp_path) == noted["precision"]
+
+
+def test_a_run_notes_the_measurement_of_its_models(
+    experiment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = Comparison("float32", "bfloat16", (0.2, 0.1), 2.0, 1.9, 2.1, 9)
+    measurement = Measurement((comparison,), threads=1)
+    fastest = Fastest(ComputeMode(False), ComputeMode(True), comparison, measurement)
+    monkeypatch.setattr(precision, "measured", lambda *_: fastest)
+    experiment = load(experiment_file, ["model.bf16=auto", "rounds=1", f"output_dir={tmp_path}/r"])
+    record = environment.read(simulation.run(experiment))
+    key = experiment.model.compute_mode_key
+    assert record.measured == {key: measurement}
+    assert record.precision[key] == {
+        "bf16": True, "plain_attention": False, "products": "torch"
+    }  # fmt: skip
+
+
 def test_resume_computes_as_the_run_did(
     experiment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,12 +100,14 @@ def test_resume_computes_as_the_run_did(
         tensors = (folder / "adapter" / "adapter_model.safetensors").read_bytes()
         return hashlib.sha256(tensors).hexdigest()
 
-    monkeypatch.setattr(precision, "measured", lambda *_: ComputeMode(True, plain_attention=True))
+    bfloat16 = Fastest(ComputeMode(True, plain_attention=True), ComputeMode(True))
+    monkeypatch.setattr(precision, "measured", lambda *_: bfloat16)
     whole, stop = digest(run("whole")), threading.Event()
     stop.set()
     with pytest.raises(UserError, match="stopped after round 0"):
         run("stopped", stop)
-    monkeypatch.setattr(precision, "measured", lambda *_: ComputeMode(False))
+    float32 = Fastest(ComputeMode(False), ComputeMode(False))
+    monkeypatch.setattr(precision, "measured", lambda *_: float32)
     assert digest(simulation.resume(tmp_path / "stopped")) == whole
     assert digest(run("otherwise")) != whole
 

@@ -18,7 +18,8 @@ from huggingface_hub import constants
 from hanse.cli import main as cli
 from hanse.learners import flops
 from hanse.learners.models import model_files, precision
-from hanse.learners.models.precision import ComputeMode
+from hanse.learners.models.precision import ComputeMode, Fastest
+from hanse.observability.paired_timing import Comparison, Measurement
 from hanse.planning import doctor
 from hanse.planning.doctor import Finding
 
@@ -27,7 +28,11 @@ from hanse.planning.doctor import Finding
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is measured, asked or written outside."""
     monkeypatch.setattr(flops, "peak", lambda device, dtype: 2e11)
-    monkeypatch.setattr(precision, "measured", lambda *_: ComputeMode(True, plain_attention=True))
+    comparison = Comparison("float32", "bfloat16", (0.2, 0.1), 2.0, 1.9, 2.1, 9)
+    fastest = Fastest(
+        ComputeMode(False), ComputeMode(True, True), comparison, Measurement((comparison,))
+    )
+    monkeypatch.setattr(precision, "measured", lambda *_: fastest)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HANSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(doctor.processor, "other_work", lambda since: None)
@@ -44,7 +49,12 @@ def test_a_whole_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert f"torch {torch.__version__}" in found["versions"].result
     assert f"torch uses {torch.get_num_threads()}" in found["cores"].result
     assert found["float32"].result.startswith("200\N{NO-BREAK SPACE}GFLOP/s")
-    assert found["bf16"].result.startswith("auto takes bfloat16 here for smollm2-135m, and plain")
+    assert found["auto"].result == (
+        "smollm2-135m computes here in bfloat16 with torch's products, attention of short rows by "
+        "plain products"
+    )
+    figures = "bfloat16: 2.0 times as fast as float32 here (measured, 9 pairs)"
+    assert found["compared"].result == figures
     assert str(tmp_path / "cache") in found["cache"].result
     assert "HF_HUB_OFFLINE" in found["hub"].result
     assert list((tmp_path / "cache").iterdir()) == []

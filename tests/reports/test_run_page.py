@@ -11,6 +11,9 @@ import pytest
 from folders import EVIL, divided, finished, record, run_folder
 from hanse.errors import UserError
 from hanse.experiment.assembly import execute
+from hanse.journal import record_files
+from hanse.journal.records import EnvironmentRecord
+from hanse.observability.paired_timing import Comparison, Measurement
 from hanse.reports.run.page import figure, write_report
 from hanse.reports.run.quality_plots import _bounds
 
@@ -232,6 +235,20 @@ def test_where_the_arithmetic_went(tmp_path: Path) -> None:
     assert "30 % of the 1 TFLOP/s" in text
     (run / "machine.json").write_text(json.dumps(speed | {"peak_flops": 1e11}))
     assert "other programs were at work" in words(write_report(run))
+
+
+def test_the_choice_of_the_precision(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", [0.0, 1.0], [1.0, 1.0])
+    assert "The precision of" not in words(write_report(run))
+    comparison = Comparison("float32", "bfloat16", (0.012, 0.006), 2.05, 1.9, 2.1, 9)
+    record = EnvironmentRecord(
+        measured={"tiny, bf16 auto, device cpu": Measurement((comparison,), 2, 0.5)}
+    )
+    record_files.write(run / "machine.json", record)
+    assert (
+        "The precision of tiny was chosen with 2 threads at a load of 0.5: bfloat16: 2.0 times as "
+        "fast as float32 here (measured, 9 pairs) (float32 12 ms, bfloat16 6 ms)."
+    ) in words(write_report(run))
 
 
 def test_the_time_in_one_line(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hanse.errors import UserError
 from hanse.journal import record_files
 from hanse.journal.record_files import RecordError
 from hanse.journal.records import ENVIRONMENT, EnvironmentRecord
+from hanse.observability.paired_timing import Measurement
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +29,17 @@ def note(
     speed: Mapping[str, float] | None = None,
     precision: Precision | None = None,
     public: str = "",
+    measured: Mapping[str, Measurement] | None = None,
 ) -> None:
     """Write this machine's threads and versions, and the data's hash, into a run folder.
 
     public: the hash of the public rows; empty without any.
 
     speed: measured figures of the machine for the report; resume does not need them.
-    precision: by model, the modes in which it computes.
+    precision: by model, the modes in which it computes. measured: the measurements of them.
     """
     noted = {"data": data, "public": public, "precision": precision or {}, **(speed or {})}
+    noted["measured"] = dict(measured or {})
     record = replace(_here(), **noted)  # type: ignore[arg-type]
     record_files.write(folder / ENVIRONMENT, record)
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
+from hanse.observability.paired_timing import Measurement
+
 ROUNDS = "metrics.jsonl"  # one RoundRecord a line
 LEDGER = "ledger.jsonl"  # one ClientRecord a line
 RELEASES = "releases.jsonl"  # one ReleaseRecord a line
@@ -208,7 +210,7 @@ class EnvironmentRecord:
 
     threads: of torch. processor: the instruction set that torch uses. data: the hash of all rows.
     public: the hash of the public rows, which are not among `data`; empty without any.
-    precision: by model, in which modes it computes.
+    precision: by model, in which modes it computes. measured: by model, the measurement of them.
     peak_flops: per second, in large matrix products. *_flops_per_token: of the model.
     """
 
@@ -224,6 +226,7 @@ class EnvironmentRecord:
     forward_flops_per_token: Amount | None = None
     peak_flops: Amount | None = None
     precision: dict[str, dict[str, bool | str]] = field(default_factory=dict)
+    measured: dict[str, Measurement] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.residual import Residual
 from hanse.learners.products import lora
 from hanse.learners.training.batches import to_device
+from hanse.observability.paired_timing import Measurement
 from hanse.tensors.named import Tensors
 
 DEFAULT_LENGTH = 512  # tokens
@@ -50,6 +51,7 @@ class Backbone:
     head: Head = field(default_factory=LanguageModel)
     fresh: tuple[str, ...] = ()
     activation_cache: bool = True
+    measurement: Measurement = Measurement()  # noqa: RUF009 (it is frozen)
     max_clients: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
     adapters: dict[str, AttachedAdapter] = field(
@@ -80,16 +82,14 @@ class Backbone:
         attached.set_gradients()
         if self.compute_mode.products != "plain":
             lora.use(self.model.modules())
-        name = attached.name
-        self.adapters[name] = attached
+        self.adapters[name := attached.name] = attached
         self._active = ""
         self.model.eval()  # a new adapter is in training mode, whose dropout makes scores random
         if virtual_tokens.are_cached(self.model, name):
             with self.autocast():
                 virtual_tokens.refuse_unread(self.activate(name), settings)
         if self.activation_cache and not self.model.config.is_encoder_decoder:
-            depth = frozen_depth(self.model, attached.parameters.values())
-            attached.frozen_depth = depth
+            attached.frozen_depth = depth = frozen_depth(self.model, attached.parameters.values())
             if depth and depth not in self._frozen_layers:
                 self._frozen_layers[depth] = frozen_layers.detect(
                     self.model,

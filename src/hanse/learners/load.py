@@ -1,5 +1,6 @@
 """A base model and its tokenizer, loaded into memory as the settings say."""
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +13,11 @@ from hanse.learners.models import precision, pretrained, quantization, short_att
 from hanse.learners.models.gradient_checkpointing import recompute
 from hanse.learners.models.head import Head, choose
 from hanse.learners.models.precision import ComputeMode
-from hanse.learners.models.settings import BaseModelSettings
+from hanse.learners.models.settings import BaseModelSettings, Kernel
 from hanse.learners.products import frozen
+from hanse.observability.paired_timing import Measurement
+
+log = logging.getLogger(__name__)
 
 
 def load(
@@ -32,9 +36,7 @@ def load(
     source = pretrained.find(name)
     example_kind = example_kind or ("label_words" if classes else "tokens")
     head = choose(name, source.config, example_kind, classes)
-    compute_mode = compute_mode or precision.choose(settings.bf16, source.config, device)
-    if settings.products != "auto":
-        compute_mode = replace(compute_mode, products=settings.products)
+    compute_mode, measurement = _mode(settings, compute_mode, source.config, device)
     dtype = torch.bfloat16 if compute_mode.bf16 else torch.float32
     model, tokenizer, fresh = quantization.load(source, head, settings.quantization, dtype, device)
     if settings.gradient_checkpointing:
@@ -53,7 +55,32 @@ def load(
         head,
         fresh,
         settings.activation_cache,
+        measurement=measurement,
     )
+
+
+def _mode(
+    settings: BaseModelSettings, mode: ComputeMode | None, config: Any, device: torch.device
+) -> tuple[ComputeMode, Measurement]:
+    """The compute mode, and the measurement of it if none was given."""
+    kernels, measurement = frozen.kernels(device), Measurement()
+    if mode is None:
+        mode, measurement = precision.choose(settings, config, device, kernels)
+    if settings.products != "auto":
+        mode = replace(mode, products=settings.products)
+    return _available(mode, kernels), measurement
+
+
+def _available(mode: ComputeMode, kernels: tuple[Kernel, ...]) -> ComputeMode:
+    """The mode; with torch's products if this machine lacks the kernel that another one chose."""
+    if mode.products in ("plain", *kernels):
+        return mode
+    log.warning(
+        "products with frozen weights are torch's here, since torch has no kernel %s on this "
+        "device: results differ from those of the other machines in their last bits",
+        mode.products,
+    )
+    return replace(mode, products="torch")
 
 
 def _device(setting: str) -> torch.device:

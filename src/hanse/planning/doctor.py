@@ -23,6 +23,8 @@ from hanse.data.sources.corpora import CORPORA
 from hanse.errors import UserError
 from hanse.learners import flops
 from hanse.learners.models import model_files, precision
+from hanse.learners.models.sample_layer import Shape
+from hanse.learners.products import frozen
 from hanse.observability import processor
 from hanse.observability.memory import available_memory, total_memory
 from hanse.reports import formatting
@@ -168,18 +170,18 @@ def _gpu(device: torch.device) -> Finding:
 
 
 def _speed(device: torch.device) -> Iterator[Finding]:
-    """The speed of matrix products in both precisions, and the precision that auto chooses."""
+    """The speed of matrix products in both precisions, and the choice of auto."""
     for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
         speed = formatting.count(flops.peak(device, dtype), "FLOP/s")
         result = f"{speed} in matrix products, measured"
         if dtype == torch.bfloat16:
             result += f"; {'' if precision.has_bf16(device) else 'not '}in hardware"
         yield Finding(name, result)
-    chosen = precision.measured(False, precision.Shape(), device)
-    dtype_name = "bfloat16" if chosen.bf16 else "float32"
-    result = f"auto takes {dtype_name} here for {model_files.DEFAULT}"
-    result += ", and plain products for attention in short rows" if chosen.plain_attention else ""
-    yield Finding("bf16", f"{result}, measured")
+    kernels, threads = frozen.kernels(device), torch.get_num_threads()
+    fastest = precision.measured(Shape(), device, threads, kernels)
+    yield Finding("auto", f"{model_files.DEFAULT} computes here in {fastest.auto}")
+    for comparison in fastest.measurement.comparisons:
+        yield Finding("compared", str(comparison))
 
 
 def _models() -> Iterator[Finding]:

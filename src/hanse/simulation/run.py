@@ -52,7 +52,8 @@ def run(
         name: asdict(chosen) for name, chosen in simulation.resources.compute_modes.items()
     }
     dataset = simulation.dataset
-    environment.note(folder, dataset.digest, speed, precision, dataset.public.digest)
+    measured = simulation.resources.measurements
+    environment.note(folder, dataset.digest, speed, precision, dataset.public.digest, measured)
     federated_dataset.note(folder, simulation.dataset, experiment)
     log.info("run folder %s", folder)
     return go(simulation, simulation.run(journal, in_process(simulation, folder)), stop)

@@ -9,13 +9,13 @@ import torch
 from hanse.experiment.assembly import resources
 from hanse.experiment.assembly.resources import Resources
 from hanse.learners.models.settings import BaseModelSettings
+from hanse.observability.paired_timing import Measurement
 
 
 def _model(device: str) -> Any:
-    head = SimpleNamespace(generates_text=True)
-    return SimpleNamespace(
-        device=torch.device(device), head=head, compute_mode=None, serves=lambda *_: True
-    )
+    head, measurement = SimpleNamespace(generates_text=True), Measurement()
+    values: dict[str, Any] = {"head": head, "compute_mode": None, "measurement": measurement}
+    return SimpleNamespace(device=torch.device(device), serves=lambda *_: True, **values)
 
 
 @pytest.mark.parametrize(("device", "warnings"), [("cpu", 1), ("cuda", 0)])

@@ -7,6 +7,9 @@ from transformers import AutoTokenizer
 
 from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.loading import load
+from hanse.learners.models import precision
+from hanse.learners.models.precision import ComputeMode, Fastest
+from hanse.observability.paired_timing import Comparison, Measurement
 from hanse.planning.preview import estimate
 from samples import reviews, write_lines
 
@@ -63,3 +66,20 @@ def test_readings_say_what_the_columns_were_taken_for(
     found = estimate.preview(load(experiment_file, [*words, "data.partition=iid"])).readings
     assert [path for path, _ in found] == [str(file) for file in files]
     assert all(reading.columns == {"text": "body", "label": "verdict"} for _, reading in found)
+
+
+def test_the_precision_comes_with_the_comparison_that_decided_it(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = load(experiment_file, ["model.bf16=auto"])
+    small = estimate.preview(experiment)  # too small to be measured
+    assert (small.precision, small.measured) == ("float32 with torch's products", ())
+    comparison = Comparison("float32", "bfloat16", (0.2, 0.1), 2.0, 1.9, 2.1, 9)
+    attention = Comparison("one", "another", (0.2, 0.2), 1.0, 0.9, 1.1, 9)
+    fastest = Fastest(
+        ComputeMode(False), ComputeMode(True), comparison, Measurement((attention, comparison))
+    )
+    monkeypatch.setattr(precision, "measured", lambda *_: fastest)
+    measured = estimate.preview(experiment)
+    assert measured.precision == "bfloat16 with torch's products"
+    assert measured.measured == ("bfloat16: 2.0 times as fast as float32 here (measured, 9 pairs)",)

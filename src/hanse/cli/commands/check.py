@@ -1,5 +1,6 @@
 """hanse check."""
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -59,6 +60,8 @@ def _show_preview(experiment: Experiment) -> None:
     console.print(
         f"\ntrained    {preview.trained:,} of {preview.total:,} parameters ({share:.3f} %)"
     )
+    for label, line in zip_longest(("precision",), (preview.precision, *preview.measured)):
+        console.print(f"{label or '':10} {line}", soft_wrap=True)
     _show_kinds(preview)
     _show_models(preview)
     _show_transforms(experiment)

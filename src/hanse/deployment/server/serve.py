@@ -194,9 +194,10 @@ def _journal(folder: Path, simulation: Simulation) -> Journal:
     file = folder / "experiment.yaml"
     if (former_text := atomic_files.read(file)) is None:
         journal = Journal.create(folder, text)
-        modes = {name: asdict(mode) for name, mode in simulation.resources.compute_modes.items()}
-        dataset = simulation.dataset
-        environment.note(folder, dataset.digest, None, modes, dataset.public.digest)
+        resources, dataset = simulation.resources, simulation.dataset
+        modes = {name: asdict(mode) for name, mode in resources.compute_modes.items()}
+        public, measured = dataset.public.digest, resources.measurements
+        environment.note(folder, dataset.digest, None, modes, public, measured)
         federated_dataset.note(folder, simulation.dataset, simulation.experiment)
         log.info("run folder %s", folder)
         return journal

@@ -27,6 +27,7 @@ from hanse.learners.models.label_outputs import listed, names, ordered
 from hanse.learners.models.model_files import cache_folder
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.settings import BaseModelSettings, Loaded
+from hanse.observability.paired_timing import Measurement
 from hanse.observability.processor import CoreUse, core_use, crowding, other_work
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
@@ -42,12 +43,14 @@ class Resources:
     """Base models, adapters and rows on one machine, each loaded when it is first asked for.
 
     compute_modes: of each model, by its settings.
+    measurements: from which the compute modes were chosen in this process, by the same settings.
     attached: the names of the adapters in the models.
     divided: the last federated dataset, and the settings that it was made from.
     """
 
     backbones: dict[Loaded, Backbone] = field(default_factory=dict)
     compute_modes: dict[str, ComputeMode] = field(default_factory=dict)
+    measurements: dict[str, Measurement] = field(default_factory=dict)
     attached: dict[tuple[Loaded, Adapter, str | None, int, str], str] = field(default_factory=dict)
     divided: tuple[str, FederatedDataset] | None = None
     tokenized: dict[Hashable, Tokenized] = field(default_factory=dict)
@@ -90,6 +93,8 @@ class Resources:
                 _warn_if_crowded(before)
             self.backbones[settings.loaded] = backbone
             self.compute_modes[settings.compute_mode_key] = backbone.compute_mode
+            if backbone.measurement.comparisons:
+                self.measurements[settings.compute_mode_key] = backbone.measurement
         backbone.labels = {} if backbone.head.generates_text else dict(labels)
         return backbone
 

@@ -1,29 +1,42 @@
-"""The precision in which a model computes, chosen by a measurement of less than a second.
+"""The precision, attention and products of a model, chosen by a measurement of less than a second.
 
-The gain of bfloat16 depends on the processor, on torch's build, and on the model's shapes; a
-processor's instructions for it alone do not tell.
+The gain of bfloat16 and of a kernel depends on the processor, on torch's build, on the threads and
+on the model's sizes; a processor's instructions alone do not tell.
 """
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Any, Literal, get_args
+from time import perf_counter
+from typing import Any, get_args
 
 import torch
-from torch import Tensor
-from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
-from hanse.learners.models import short_attention
-from hanse.learners.models.settings import Products
+from hanse.learners.models.sample_layer import SampleLayers, Shape, shape
+from hanse.learners.models.settings import BaseModelSettings, Kernel, Products
+from hanse.learners.products import frozen
+from hanse.observability.paired_timing import (
+    Comparison,
+    Measurement,
+    Way,
+    compare,
+    is_crowded,
+    load_average,
+)
 
-CLEAR = 1.1  # times as fast; within less, the processor's instructions decide
-REPEATS = 3  # the fastest counts, since other programs may have slowed down the others
-BUDGET = 0.3  # seconds of a comparison, after which it is not repeated
-ROWS, TOKENS = 4, 64  # of a typical batch
-WIDEST = 768, 2048  # sides of the matrices; larger ones take longer and give the same ratio
+log = logging.getLogger(__name__)
 
-Work = Callable[[], None]
+CLEAR = 1.05  # times as fast; what is less is a tie, which goes to the plainer way
+PACKED_CLEAR = 1.1  # times as fast, since packed weights take memory
+BUDGET = 0.85  # seconds of a measurement
+PREPARATION = 0.5  # seconds of them for each precision's fastest mode; the rest compares both
+KERNEL_NAMES = {
+    "torch": "torch's products",
+    "onednn": "oneDNN's products",
+    "packed": "oneDNN's products of packed weights",
+}
 
 
 @dataclass(frozen=True)
@@ -38,23 +51,56 @@ class ComputeMode:
     plain_attention: bool = False
     products: Products = "torch"
 
+    def __str__(self) -> str:
+        attention = ", attention of short rows by plain products" if self.plain_attention else ""
+        kernel = KERNEL_NAMES.get(self.products, "products as transformers and PEFT compute them")
+        return f"{'bfloat16' if self.bf16 else 'float32'} with {kernel}{attention}"
+
 
 @dataclass(frozen=True)
-class Shape:
-    """The sizes of one decoder layer: `group` heads share a key and a value."""
+class Fastest:
+    """The fastest mode of each precision, as measured.
 
-    hidden: int = 576
-    inner: int = 1536
-    heads: int = 9
-    group: int = 3
-    width: int = 64
+    precision: the comparison of both; None if no time was left, or the model is very small.
+    """
+
+    float32: ComputeMode
+    bfloat16: ComputeMode
+    precision: Comparison | None = None
+    measurement: Measurement = field(default_factory=Measurement)
+
+    @property
+    def auto(self) -> ComputeMode:
+        """The faster of both; float32 if no difference is clear."""
+        clear = self.precision is not None and self.precision.second_wins(CLEAR)
+        return self.bfloat16 if clear else self.float32
 
 
-def choose(wanted: bool | Literal["auto"], config: Any, device: torch.device) -> ComputeMode:
-    """The precision that was asked for, or the faster one for a model of this configuration."""
-    if wanted is False:
-        return ComputeMode(bf16=False)
-    return measured(wanted is True, shape(config), device)
+def choose(
+    settings: BaseModelSettings, config: Any, device: torch.device, kernels: tuple[Kernel, ...]
+) -> tuple[ComputeMode, Measurement]:
+    """The fastest mode that the settings allow for a model, and the measurement of it.
+
+    config: the model's. kernels: those that may be chosen for frozen products, "torch" first.
+    """
+    if settings.quantization != "none" or settings.products == "plain":
+        kernels = ("torch",)
+    elif settings.products != "auto":
+        kernels = (settings.products,)
+    fastest = measured(shape(config, device), device, torch.get_num_threads(), kernels)
+    mode = fastest.auto
+    if settings.bf16 != "auto":
+        mode = fastest.bfloat16 if settings.bf16 else fastest.float32
+        _say_if_slower(settings.bf16, fastest.precision)
+    return mode, fastest.measurement
+
+
+def _say_if_slower(bf16: bool, precision: Comparison | None) -> None:
+    """Say so if the other precision than that of the settings is clearly faster."""
+    if precision is None:
+        return
+    if precision.first_wins(CLEAR) if bf16 else precision.second_wins(CLEAR):
+        log.info("model.bf16 is %s, and auto would be faster; %s", str(bf16).lower(), precision)
 
 
 def compute_modes_from_json(modes: Mapping[str, Any]) -> dict[str, ComputeMode]:
@@ -81,115 +127,101 @@ def has_bf16(device: torch.device) -> bool:
     return bool(capable.get("avx512_bf16") or capable.get("amx_bf16"))
 
 
-def shape(config: Any) -> Shape:
-    """The sizes of a layer in a model's configuration, at most WIDEST."""
-    text, default = config.get_text_config(), Shape()
-    hidden = getattr(text, "hidden_size", None) or default.hidden
-    inner = getattr(text, "intermediate_size", None) or 4 * hidden
-    heads = getattr(text, "num_attention_heads", None) or default.heads
-    width = getattr(text, "head_dim", None) or max(1, hidden // heads)
-    group = max(1, heads // (getattr(text, "num_key_value_heads", None) or heads))
-    most = max(1, WIDEST[0] // width // group)
-    heads = group * min(heads // group, most)
-    return Shape(min(hidden, WIDEST[0]), min(inner, WIDEST[1]), heads, group, width)
-
-
 @cache  # so that all models of a shape in this process have one mode
-def measured(bf16: bool, shape: Shape, device: torch.device) -> ComputeMode:
-    """The fastest mode for a layer of these sizes; bf16: True if the settings ask for it."""
-    generator = torch.Generator(device).manual_seed(0)  # the run's random numbers stay as they are
-    with torch.enable_grad():
-        fused, products = (_attention(shape, plain, generator) for plain in (False, True))
-        plain = _times_as_fast(fused, products, device) >= CLEAR
-        if not bf16:
-            whole = _layer(shape, torch.float32, False, generator)
-            half = _layer(shape, torch.bfloat16, plain, generator)
-            ratio = _times_as_fast(whole, half, device)
-            bf16 = ratio >= CLEAR or (ratio > 1 / CLEAR and has_bf16(device))
-    return ComputeMode(bf16, bf16 and plain)
+def measured(
+    shape: Shape, device: torch.device, threads: int, kernels: tuple[Kernel, ...]
+) -> Fastest:
+    """Measure a layer of these sizes; threads: of torch, on which the result depends.
+
+    Layers that are too small for kernels are not measured. On a crowded machine, where threads wait
+    for a core longer than they compute, one thread tells more of what is fast.
+    """
+    float32 = ComputeMode(False, products=kernels[0])
+    bfloat16 = replace(float32, bf16=True)
+    if shape.hidden * shape.inner < frozen.SMALLEST:
+        return Fastest(float32, bfloat16)
+    load = load_average()
+    used = 1 if device.type == "cpu" and is_crowded(threads, load) else threads
+    race = _Race(SampleLayers(shape, device), shares=2 * len(kernels) - 1)
+    with torch.enable_grad(), _threads(used):
+        bfloat16 = race.attention(bfloat16)
+        float32, bfloat16 = (race.products(mode, kernels) for mode in (float32, bfloat16))
+        precision = race.precision(float32, bfloat16)
+    measurement = Measurement(tuple(race.comparisons), used, load)
+    return Fastest(float32, bfloat16, precision, measurement)
 
 
-def _times_as_fast(one: Work, other: Work, device: torch.device) -> float:
-    """The ratio of the seconds of one to those of the other."""
-    best, start = [float("inf")] * 2, time.perf_counter()
-    for repeat in range(1 + REPEATS):
-        for place, work in enumerate((one, other)):
-            seconds = _seconds(work, device)
-            if repeat:  # in the first call, libraries initialize
-                best[place] = min(best[place], seconds)
-        if repeat and time.perf_counter() - start > BUDGET:
-            break
-    return best[0] / best[1]
+@dataclass
+class _Race:
+    """Comparisons of modes within the seconds of a budget.
+
+    shares: the number of comparisons left that share the seconds of PREPARATION.
+    """
+
+    layers: SampleLayers
+    shares: int
+    comparisons: list[Comparison] = field(default_factory=list)
+    start: float = field(default_factory=lambda: perf_counter())
+
+    def attention(self, mode: ComputeMode) -> ComputeMode:
+        """The mode with the faster attention in bfloat16."""
+        ways = (
+            Way("torch's attention in bfloat16", self.layers.attention(plain=False)),
+            Way("plain attention in bfloat16", self.layers.attention(plain=True)),
+        )
+        return replace(mode, plain_attention=self._second_wins(*ways, CLEAR))
+
+    def products(self, mode: ComputeMode, kernels: tuple[Kernel, ...]) -> ComputeMode:
+        """The mode with the fastest of the kernels for frozen products."""
+        dtype_name, dtype = _dtype(mode)
+        ways = {
+            kernel: Way(
+                f"{dtype_name} with {KERNEL_NAMES[kernel]}", self.layers.product(dtype, kernel)
+            )
+            for kernel in kernels
+        }
+        best = kernels[0]
+        for kernel in kernels[1:]:
+            clear = PACKED_CLEAR if kernel == "packed" else CLEAR
+            if self._second_wins(ways[best], ways[kernel], clear):
+                best = kernel
+        return replace(mode, products=best)
+
+    def precision(self, float32: ComputeMode, bfloat16: ComputeMode) -> Comparison | None:
+        """The comparison of both precisions, each in its fastest mode."""
+        ways = self._layer(float32), self._layer(bfloat16)
+        return self._compare(*ways, CLEAR, self.start + BUDGET)
+
+    def _layer(self, mode: ComputeMode) -> Way:
+        dtype_name, dtype = _dtype(mode)
+        kernel: Kernel = "torch" if mode.products == "plain" else mode.products
+        return Way(dtype_name, self.layers.layer(dtype, mode.plain_attention, kernel))
+
+    def _second_wins(self, first: Way, second: Way, clear: float) -> bool:
+        """True if the second way is clearly faster, within a share of the seconds that are left."""
+        now = perf_counter()
+        deadline = now + (self.start + PREPARATION - now) / self.shares
+        self.shares -= 1
+        comparison = self._compare(first, second, clear, deadline)
+        return comparison is not None and comparison.second_wins(clear)
+
+    def _compare(self, first: Way, second: Way, clear: float, end: float) -> Comparison | None:
+        comparison = compare(first, second, clear, end)
+        if comparison is not None:
+            self.comparisons.append(comparison)
+        return comparison
 
 
-def _seconds(work: Work, device: torch.device) -> float:
-    _finish(device)
-    start = time.perf_counter()
-    work()
-    _finish(device)
-    return time.perf_counter() - start
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Within this context, torch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def _finish(device: torch.device) -> None:
-    """Wait until a GPU has done its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _attention(shape: Shape, plain: bool, generator: torch.Generator) -> Work:
-    """Attention alone, forward and backward, of the longest rows with plain attention."""
-    heads = [shape.heads, shape.heads // shape.group, shape.heads // shape.group]
-    parts = [
-        _random(generator, torch.bfloat16, 1, count, short_attention.LONGEST, shape.width)
-        for count in heads
-    ]
-    leaves = [part.requires_grad_() for part in parts]
-
-    def work() -> None:
-        torch.autograd.grad(_attend(*leaves, plain=plain).sum(), leaves)
-
-    return work
-
-
-def _layer(shape: Shape, dtype: torch.dtype, plain: bool, generator: torch.Generator) -> Work:
-    """A frozen decoder layer, forward, and backward to its input."""
-    query = shape.heads * shape.width
-    shared = shape.heads // shape.group * shape.width  # of keys and values
-    sizes = {
-        "q": (query, shape.hidden), "k": (shared, shape.hidden), "v": (shared, shape.hidden),
-        "o": (shape.hidden, query), "gate": (shape.inner, shape.hidden),
-        "up": (shape.inner, shape.hidden), "down": (shape.hidden, shape.inner),
-    }  # fmt: skip
-    weights = {name: _random(generator, dtype, *size) / 30 for name, size in sizes.items()}
-    x = _random(generator, dtype, ROWS, TOKENS, shape.hidden).requires_grad_()
-
-    def project(states: Tensor, name: str) -> Tensor:
-        heads = linear(states, weights[name]).view(ROWS, TOKENS, -1, shape.width)
-        return heads.transpose(1, 2)
-
-    def work() -> None:
-        states = _normed(x)
-        mixed = _attend(*(project(states, name) for name in "qkv"), plain=plain)
-        after = x + linear(mixed.flatten(2), weights["o"])
-        states = _normed(after)
-        inner = silu(linear(states, weights["gate"])) * linear(states, weights["up"])
-        torch.autograd.grad((after + linear(inner, weights["down"])).sum(), x)
-
-    return work
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, *, plain: bool) -> Tensor:
-    if plain:
-        return short_attention.causal(query, key, value, query.shape[-1] ** -0.5)
-    mixed = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-    return mixed.transpose(1, 2).contiguous()
-
-
-def _normed(states: Tensor) -> Tensor:
-    """RMSNorm, computed in float32 as models do."""
-    whole = states.float()
-    return (whole * torch.rsqrt(whole.square().mean(-1, keepdim=True) + 1e-6)).to(states.dtype)
-
-
-def _random(generator: torch.Generator, dtype: torch.dtype, *size: int) -> Tensor:
-    return torch.randn(size, generator=generator, device=generator.device).to(dtype)
+def _dtype(mode: ComputeMode) -> tuple[str, torch.dtype]:
+    return ("bfloat16", torch.bfloat16) if mode.bf16 else ("float32", torch.float32)

@@ -38,6 +38,8 @@ class Preview:
     table: DivisionRecord  # who holds which rows
     trained: int  # parameters
     total: int  # parameters of the base model
+    precision: str  # the base model's precision, attention and products
+    measured: tuple[str, ...]  # the comparison that decided the precision; empty without one
     kinds: dict[ClientKind, list[str]]  # the clients that train the same; empty if all do
     models: dict[NamedModelFigures, list[str]]  # those beside the trained one, with their users
     traffic: Phases  # bytes of a round, by kind of request and client
@@ -89,6 +91,8 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         table=federated_dataset.table(simulation.dataset, settings),
         trained=sum(p.numel() for p in learner.parameters().values()),
         total=learner.backbone.weights,
+        precision=str(learner.backbone.compute_mode),
+        measured=tuple(map(str, learner.backbone.measurement.comparisons[-1:])),
         kinds=client_kinds(simulation),
         models=named_models(simulation),
         traffic=traffic,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hanse.journal.round_costs import training_seconds
+from hanse.observability.paired_timing import Comparison
 from hanse.reports import formatting
 from hanse.reports.run.run_data import RunData
 
@@ -65,6 +66,26 @@ def spent(totals: Costs) -> str:
     parts = sorted(((value / total, name) for name, value in totals.seconds.items()), reverse=True)
     shares = [f"{formatting.percent(share)} {name}" for share, name in parts if share > 0.01]
     return f"{formatting.seconds(total)} in all: {', '.join(shares)}."
+
+
+def precision(run: RunData) -> str:
+    """Sentences on the measurements from which the precision of each model was chosen."""
+    sentences = []
+    for key, measurement in run.environment.measured.items():
+        model = key.partition(", bf16 ")[0]
+        figures = "; ".join(
+            f"{comparison} {_milliseconds(comparison)}" for comparison in measurement.comparisons
+        )
+        crowd = "" if measurement.load is None else f" at a load of {measurement.load:.1f}"
+        threads = f"{measurement.threads or '?'} threads{crowd}"
+        sentences.append(f"The precision of {model} was chosen with {threads}: {figures}.")
+    return " ".join(sentences)
+
+
+def _milliseconds(comparison: Comparison) -> str:
+    """The medians of both ways of a comparison, in brackets."""
+    first, second = (f"{1000 * seconds:.2g} ms" for seconds in comparison.seconds)
+    return f"({comparison.first} {first}, {comparison.second} {second})"
 
 
 def computed(run: RunData, totals: Costs) -> str:

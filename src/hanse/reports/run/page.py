@@ -11,7 +11,7 @@ from hanse.reports.html import render
 from hanse.reports.loading_snippet import usage
 from hanse.reports.plotting import Plot
 from hanse.reports.run.cost_plots import time, traffic
-from hanse.reports.run.costs import computed, costs, spent
+from hanse.reports.run.costs import computed, costs, precision, spent
 from hanse.reports.run.headline import headline
 from hanse.reports.run.partition_plot import partition
 from hanse.reports.run.quality_plots import loss, metric, own, quality
@@ -65,6 +65,7 @@ def write_report(folder: Path) -> Path:
         costs=totals,
         spent=spent(totals),
         computed=computed(run, totals),
+        precision=precision(run),
         samples=samples(run),
         usage=usage(folder / "adapter", repr(f"{folder}/adapter"), run.settings.labels),
         clients=clients(run),
