@@ -93,7 +93,7 @@ def draw(plot: Plot) -> Picture:
             file = io.BytesIO()
             figure.savefig(file, format=kind, dpi=200, metadata=dict.fromkeys(named))
             files.append(file.getvalue())
-            figure.set_layout_engine("none")  # the second file is laid out as the first
+            figure.set_layout_engine(None)  # the second file is laid out as the first
     return Picture(plot, *files)
 
 
