@@ -59,31 +59,38 @@ class FrozenProduct:
 
     def __init__(self, layer: Any, kernel: Kernel) -> None:
         self.layer, self.kernel = layer, kernel
-        self._packed: dict[str, tuple[Any, Tensor]] = {}  # by direction, with the weight's identity
+        self._transposed = isinstance(layer, Conv1D)
+        self._packed: dict[bool, tuple[Any, Tensor]] = {}  # by `transposed`, of which weight
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenProduct":
         """The product of the layer's copy; an adapter may train the copy, so it is torch's."""
         return FrozenProduct(memo[id(self.layer)], "torch")
 
     @property
-    def frozen(self) -> bool:
-        """False while the layer's weight or bias gets a gradient."""
-        bias = self.layer.bias
-        return not (self.layer.weight.requires_grad or (bias is not None and bias.requires_grad))
+    def weight(self) -> Tensor:
+        """The layer's weight as the layer has it: (out, in), or a Conv1D's (in, out)."""
+        weight: Tensor = self.layer._parameters["weight"]  # faster than the layer's attribute
+        return weight
 
     @property
-    def weight(self) -> Tensor:
-        """(out, in): the layer's weight."""
-        weight: Tensor = self.layer.weight.detach()
-        return weight.t() if isinstance(self.layer, Conv1D) else weight
+    def bias(self) -> Tensor | None:
+        """The layer's bias, (out,), if it has one."""
+        bias: Tensor | None = self.layer._parameters["bias"]
+        return bias
+
+    @property
+    def frozen(self) -> bool:
+        """False while the layer's weight or bias gets a gradient."""
+        bias = self.bias
+        return not (self.weight.requires_grad or (bias is not None and bias.requires_grad))
 
     def __call__(self, x: Tensor) -> Tensor:
         """(n, out): x·Wᵀ + b of inputs (n, in), without a gradient."""
-        return self._product(x, self.weight, self.layer.bias, "forward")
+        return self._product(x, self._transposed, self.bias)
 
     def gradient(self, outputs: Tensor) -> Tensor:
         """(n, in): the gradient by the inputs, from that by the outputs (n, out)."""
-        return self._product(outputs, self.weight.t(), None, "backward")
+        return self._product(outputs, not self._transposed, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, out): the layer's outputs for inputs (…, in), in place of its own `forward`."""
@@ -91,21 +98,26 @@ class FrozenProduct:
         if not self.frozen:
             outputs = type(self.layer).forward(self.layer, x)
             return outputs
-        rows = x.reshape(-1, x.shape[-1]).to(self.layer.weight.dtype)
-        outputs = _Product.apply(rows, self)
+        rows = x.reshape(-1, x.shape[-1]).to(self.weight.dtype)
+        outputs = _Product.apply(rows, self) if torch.is_grad_enabled() else self(rows)
         return outputs.view(*x.shape[:-1], outputs.shape[-1])
 
-    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None, direction: str) -> Tensor:
-        if not len(x):
-            return product(x, weight, bias, "torch")
-        if self.kernel == "packed":
-            identity = weight.data_ptr(), weight._version
-            known, copy = self._packed.get(direction, (None, weight))
-            if known != identity:
-                copy = packed(weight)
-                self._packed[direction] = identity, copy
-            weight = copy
-        return product(x, weight, bias, self.kernel)
+    def _product(self, x: Tensor, transposed: bool, bias: Tensor | None) -> Tensor:
+        """The product with the weight, or with its transpose."""
+        if self.kernel == "packed" and len(x):
+            return product(x, self._packed_weight(transposed), bias, "packed")
+        weight = self.weight.t() if transposed else self.weight
+        return product(x, weight, bias, self.kernel if len(x) else "torch")
+
+    def _packed_weight(self, transposed: bool) -> Tensor:
+        """The packed weight, or its transpose; packed again if the layer has another weight."""
+        weight = self.weight
+        identity = weight.data_ptr(), weight._version
+        known, copy = self._packed.get(transposed, (None, weight))
+        if known != identity:
+            copy = packed((weight.t() if transposed else weight).detach())
+            self._packed[transposed] = identity, copy
+        return copy
 
 
 class _Product(Function):

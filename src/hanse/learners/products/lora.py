@@ -65,8 +65,8 @@ def apply(
     dropped: the inputs after dropout, which A gets; None without dropout. down, up: A and B.
     """
     base, width = frozen.of(layer), x.shape[-1]
-    if base is not None and base.frozen and _in_precision_of(layer.weight):
-        rows = x.reshape(-1, width).to(layer.weight.dtype)
+    if base is not None and base.frozen and _in_precision_of(base.weight):
+        rows = x.reshape(-1, width).to(base.weight.dtype)
         other = None if dropped is None else dropped.reshape(-1, width).to(rows.dtype)
         outputs = _Whole.apply(rows, other, down, up, scaling, base)
     else:
@@ -140,11 +140,10 @@ def _add_update(
 ) -> None:
     """Add s·(x·Aᵀ)·Bᵀ to the outputs (n, out) in place, and keep what the backward pass needs."""
     ctx.scaling, ctx.dtypes = scaling, (down.dtype, up.dtype)
-    rows, down = _shares(x, down), down.to(x.dtype)
-    up_rows = up.mT.to(x.dtype).contiguous()  # (r, out), which both passes read in this order
+    rows, down, up = _shares(x, down), down.to(x.dtype), up.to(x.dtype)
     low = _product(rows, down.mT).mul_(scaling)
-    _add_product(_shares(outputs, up), low, up_rows)
-    ctx.save_for_backward(rows, low, down, up_rows)
+    _add_product(_shares(outputs, up), low, up.mT)
+    ctx.save_for_backward(rows, low, down, up)
 
 
 def _by_factors(
@@ -154,9 +153,9 @@ def _by_factors(
 
     wanted: those of A and B that are needed.
     """
-    rows, low, down, up_rows = ctx.saved_tensors
-    shares = _shares(gradient, up_rows)
-    by_low = _product(shares, up_rows.mT).mul_(ctx.scaling)
+    rows, low, down, up = ctx.saved_tensors
+    shares = _shares(gradient, up)
+    by_low = _product(shares, up).mul_(ctx.scaling)
     by_down = _product(by_low.mT, rows).to(ctx.dtypes[0]) if wanted[0] else None
     by_up = _product(low.mT, shares).mT.to(ctx.dtypes[1]) if wanted[1] else None
     return by_low, down, by_down, by_up
