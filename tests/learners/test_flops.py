@@ -91,21 +91,28 @@ def test_what_cannot_be_counted_stops_nothing(
     assert flops.per_token(learner, Sft(), learner.examples("train")) == {}
 
 
-def test_the_peak_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that does 1 GFLOP/s, but takes 10 ms longer for each product."""
+@pytest.mark.parametrize("kernels", [("torch",), ("torch", "onednn", "packed")])
+def test_the_peak_is_that_of_the_fastest_product(
+    monkeypatch: pytest.MonkeyPatch, kernels: tuple[str, ...]
+) -> None:
+    """A machine that does 2 GFLOP/s, 4 with packed weights, and takes 10 ms more for a product."""
     now = [0.0]
+    rates = {"torch": 2e9, "packed": 4e9}
 
-    def product(left: torch.Tensor, right: torch.Tensor) -> float:
-        seconds = 2 * len(left) ** 3 / 1e9 + 0.01
+    def product(left: torch.Tensor, weight: torch.Tensor, kernel: str) -> float:
+        seconds = 2 * len(left) ** 3 / rates[kernel] + 0.01
         now[0] += seconds
         return seconds
 
     monkeypatch.setattr(flops, "_seconds", product)
+    monkeypatch.setattr(flops.frozen, "kernels", lambda device: kernels)
+    monkeypatch.setattr(flops.frozen, "packed", lambda weight: weight)
     monkeypatch.setattr(flops.time, "perf_counter", lambda: now[0])
     flops.peak.cache_clear()
     try:
         found = flops.peak(CPU, torch.float32)
     finally:
         flops.peak.cache_clear()
-    assert found == pytest.approx(1e9 / (1 + 0.01e9 / (2 * 512**3)))
+    operations = 2 * 512**3
+    assert found == pytest.approx(operations / (operations / rates[kernels[-1]] + 0.01))
     assert now[0] < flops.BUDGET

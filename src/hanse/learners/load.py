@@ -15,7 +15,10 @@ from hanse.learners.models.head import Head, choose
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.settings import BaseModelSettings, Kernel
 from hanse.learners.products import frozen
+from hanse.observability.memory import available_memory
 from hanse.observability.paired_timing import Measurement
+
+PACKED_SHARE = 0.25  # of the free memory, which packed weights may take
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,8 @@ def load(
     source = pretrained.find(name)
     example_kind = example_kind or ("label_words" if classes else "tokens")
     head = choose(name, source.config, example_kind, classes)
-    compute_mode, measurement = _mode(settings, compute_mode, source.config, device)
+    given = compute_mode
+    compute_mode, measurement = _mode(settings, given, source.config, device)
     dtype = torch.bfloat16 if compute_mode.bf16 else torch.float32
     model, tokenizer, fresh = quantization.load(source, head, settings.quantization, dtype, device)
     if settings.gradient_checkpointing:
@@ -45,6 +49,8 @@ def load(
         model.generation_config = _end_tokens(model.generation_config, tokenizer, head)
     if compute_mode.plain_attention:
         short_attention.use(model)
+    if given is None:
+        compute_mode = _in_memory(compute_mode, model, settings)
     frozen.use(model.to(device), compute_mode.products)
     return Backbone(
         name,
@@ -69,6 +75,19 @@ def _mode(
     if settings.products != "auto":
         mode = replace(mode, products=settings.products)
     return _available(mode, kernels), measurement
+
+
+def _in_memory(mode: ComputeMode, model: Any, settings: BaseModelSettings) -> ComputeMode:
+    """The mode; with oneDNN's products of weights as they are if packed ones would fill memory."""
+    copies = 2 * frozen.size(model) if mode.products == "packed" else 0
+    if settings.products != "auto" or copies <= PACKED_SHARE * available_memory():
+        return mode
+    log.warning(
+        "packed weights of %s would take %.1f GB of memory, more than a quarter of what is free, "
+        "so they are not packed; model.products=packed packs them anyway",
+        *(settings.model_name_or_path, copies / 1e9),
+    )
+    return replace(mode, products="onednn")
 
 
 def _available(mode: ComputeMode, kernels: tuple[Kernel, ...]) -> ComputeMode:

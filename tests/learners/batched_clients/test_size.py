@@ -45,13 +45,13 @@ def test_doubles_as_long_as_it_pays(seconds: dict[int, float], most: int, chosen
 def test_a_short_run_is_not_held_up_by_measuring() -> None:
     for tokens, device, size in ((50.0, CPU, 16), (500.0, CPU, 1), (500.0, GPU, 16)):
         measure, asked = machine({1: 1.0})
-        assert choose(40, measure, tokens, 60, device) == size
+        assert choose(40, measure, tokens, 40, device) == size
         assert asked == [1]
 
 
 def test_what_was_measured_counts_when_the_budget_ends() -> None:
     measure, asked = machine({1: 1.0, 2: 0.6, 4: 0.4})
-    assert choose(64, measure, 50.0, 180, CPU) == 2  # 2.2 + 4 × 0.6 is over 0.03 · 180 · 0.6
+    assert choose(64, measure, 50.0, 72, CPU) == 2  # 2.2 + 4 × 0.6 is over 0.05 · 72 · 0.6
     assert asked == [1, 2]
 
 
