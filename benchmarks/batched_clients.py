@@ -20,6 +20,7 @@ from functools import partial
 import shapes
 import torch
 from measured import clock, keep, ratio, results
+from plain_model import plain_products
 from shapes import Case, alone, together
 
 from hanse.learners.adapted_model import AdaptedModel
@@ -44,6 +45,11 @@ FULL = [
 
 def plain(learners: Sequence[AdaptedModel], start: Tensors) -> None:
     """The same batches by PyTorch and PEFT alone, one client after another."""
+    with plain_products(learners[0].backbone.model):
+        _plain(learners, start)
+
+
+def _plain(learners: Sequence[AdaptedModel], start: Tensors) -> None:
     first = learners[0]
     model, live = first.backbone.activate(first.adapter), dict(first.parameters())
     settings = first.training

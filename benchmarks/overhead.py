@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from measured import keep
+from plain_model import plain_products
 from torch.nn.functional import cross_entropy
 
 from hanse.data.example import IGNORED, Example
@@ -75,6 +76,11 @@ def plain(
 
     order: makes the batches; as it is, those of hanse.
     """
+    with plain_products(simulation.learner.backbone.model):
+        return _plain(simulation, start, labels_only, order)
+
+
+def _plain(simulation: Simulation, start: Tensors, labels_only: bool, order: Order) -> Tensors:
     learner, experiment = simulation.learner, simulation.experiment
     model = learner.backbone.activate(learner.adapter)
     live, rate = dict(learner.parameters()), experiment.train.learning_rate

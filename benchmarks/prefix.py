@@ -16,6 +16,7 @@ from statistics import median
 import torch
 from measured import keep
 from overhead import QUICKSTART, plain_loss
+from plain_model import plain_products
 
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
@@ -53,6 +54,11 @@ def fit(one: AdaptedModel) -> float:
 
 def loop(one: AdaptedModel) -> float:
     """The same steps as people write them: logits everywhere, and a mask for the padding."""
+    with plain_products(one.backbone.model):
+        return _loop(one)
+
+
+def _loop(one: AdaptedModel) -> float:
     model, live = one.backbone.activate(one.adapter), list(one.parameters().values())
     optimizer = torch.optim.AdamW(live, one.training.learning_rate, weight_decay=0.0)
     examples, total = one.examples("train"), 0.0

