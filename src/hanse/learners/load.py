@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from hanse.errors import UserError
 from hanse.learners.backbone import Backbone
-from hanse.learners.models import precision, pretrained, quantization, short_attention
+from hanse.learners.models import gelu, precision, pretrained, quantization, short_attention
 from hanse.learners.models.gradient_checkpointing import recompute
 from hanse.learners.models.head import Head, choose
 from hanse.learners.models.precision import ComputeMode
@@ -52,6 +52,8 @@ def load(
     if given is None:
         compute_mode = _in_memory(compute_mode, model, settings)
     frozen.use(model.to(device), compute_mode.products)
+    if compute_mode.products != "plain":
+        gelu.use(model)
     return Backbone(
         name,
         model,
