@@ -39,32 +39,29 @@ def load(
     source = pretrained.find(name)
     example_kind = example_kind or ("label_words" if classes else "tokens")
     head = choose(name, source.config, example_kind, classes)
-    given = compute_mode
-    compute_mode, measurement = _mode(settings, given, source.config, device)
-    dtype = torch.bfloat16 if compute_mode.bf16 else torch.float32
+    mode, measurement = _mode(settings, compute_mode, source.config, device)
+    dtype = torch.bfloat16 if mode.bf16 else torch.float32
     model, tokenizer, fresh = quantization.load(source, head, settings.quantization, dtype, device)
     if settings.gradient_checkpointing:
         recompute(model, name)
     if head.generates_text:
         model.generation_config = _end_tokens(model.generation_config, tokenizer, head)
-    if compute_mode.plain_attention:
-        short_attention.use(model)
-    if given is None:
-        compute_mode = _in_memory(compute_mode, model, settings)
-    frozen.use(model.to(device), compute_mode.products)
-    if compute_mode.products != "plain":
-        gelu.use(model)
+    if compute_mode is None:
+        mode = _in_memory(mode, model, settings)
+    _compute(model.to(device), mode)
+    cache = settings.activation_cache
     return Backbone(
-        name,
-        model,
-        tokenizer,
-        device,
-        compute_mode,
-        head,
-        fresh,
-        settings.activation_cache,
-        measurement=measurement,
+        name, model, tokenizer, device, mode, head, fresh, cache, measurement=measurement
     )
+
+
+def _compute(model: Any, mode: ComputeMode) -> None:
+    """Let a model compute in a mode; its precision is that of its weights."""
+    if mode.plain_attention:
+        short_attention.use(model)
+    if mode.products != "plain":
+        frozen.use(model, mode.products)
+        gelu.use(model)
 
 
 def _mode(
