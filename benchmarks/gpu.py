@@ -30,7 +30,8 @@ from shapes import Case, alone, together
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.size import best
-from hanse.learners.models import precision, short_attention
+from hanse.learners.kernels import short_attention
+from hanse.learners.models import precision
 from hanse.learners.models.layers import decoder_layers
 from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.training.out_of_memory import release_memory

@@ -8,9 +8,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hanse.learners import load
+from hanse.learners.kernels import frozen
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.settings import BaseModelSettings
-from hanse.learners.products import frozen
 
 PACKED = ComputeMode(False, products="packed")
 

@@ -19,13 +19,13 @@ from hanse.learners.caching.frozen_layers import FrozenLayers
 from hanse.learners.injection import constants, inject, virtual_tokens
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.injection.attached_adapter import AttachedAdapter, keeping_gradients
+from hanse.learners.kernels import lora
 from hanse.learners.models import quantization
 from hanse.learners.models.head import Head
 from hanse.learners.models.heads.language_model import LanguageModel
 from hanse.learners.models.layers import frozen_depth
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.residual import Residual
-from hanse.learners.products import lora
 from hanse.learners.training.batches import to_device
 from hanse.observability.paired_timing import Measurement
 from hanse.tensors.named import Tensors

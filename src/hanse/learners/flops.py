@@ -17,8 +17,8 @@ from torch.utils.flop_counter import (
 from hanse.data.packed import lengths
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.objective import Objective
+from hanse.learners.kernels import frozen
 from hanse.learners.models.settings import Kernel
-from hanse.learners.products import frozen
 from hanse.learners.training.rollouts import rolled_out
 
 log = logging.getLogger(__name__)

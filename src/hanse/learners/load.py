@@ -9,12 +9,12 @@ from transformers import GenerationConfig
 
 from hanse.errors import UserError
 from hanse.learners.backbone import Backbone
-from hanse.learners.models import gelu, precision, pretrained, quantization, short_attention
+from hanse.learners.kernels import frozen, gelu, short_attention
+from hanse.learners.models import precision, pretrained, quantization
 from hanse.learners.models.gradient_checkpointing import recompute
 from hanse.learners.models.head import Head, choose
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.settings import BaseModelSettings, Kernel
-from hanse.learners.products import frozen
 from hanse.observability.memory import available_memory
 from hanse.observability.paired_timing import Measurement
 

@@ -22,9 +22,9 @@ from hanse import atomic_files
 from hanse.data.sources.corpora import CORPORA
 from hanse.errors import UserError
 from hanse.learners import flops
+from hanse.learners.kernels import frozen
 from hanse.learners.models import model_files, precision
 from hanse.learners.models.sample_layer import Shape
-from hanse.learners.products import frozen
 from hanse.observability import processor
 from hanse.observability.memory import available_memory, total_memory
 from hanse.reports import formatting

@@ -10,9 +10,9 @@ import torch
 from hanse.deployment.silo import precision as silo_precision
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
+from hanse.learners.kernels import frozen
 from hanse.learners.models import precision
 from hanse.learners.models.precision import ComputeMode
-from hanse.learners.products import frozen
 
 MODE = ComputeMode(True, plain_attention=True, products=frozen.kernels(torch.device("cpu"))[-1])
 

@@ -9,11 +9,11 @@ import torch
 from transformers import GPT2Config, LlamaConfig
 
 from hanse.learners import load as loading
+from hanse.learners.kernels import frozen
 from hanse.learners.models import precision, sample_layer
 from hanse.learners.models.precision import ComputeMode, Fastest, choose, compute_modes_from_json
 from hanse.learners.models.sample_layer import SampleLayers, Shape, shape
 from hanse.learners.models.settings import BaseModelSettings, Kernel
-from hanse.learners.products import frozen
 from hanse.observability.paired_timing import Comparison, Way
 
 CPU = torch.device("cpu")

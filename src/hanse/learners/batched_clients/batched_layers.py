@@ -17,8 +17,8 @@ from torch.nn.functional import linear
 from torch.utils.hooks import RemovableHandle
 
 from hanse.learners.injection.tuners.lora_xs import CORE
+from hanse.learners.kernels import lora
 from hanse.learners.models.layers import Replacement
-from hanse.learners.products import lora
 from hanse.tensors.low_rank import A, B
 
 VECTOR = ".ia3_l"

@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from hanse.learners.caching.activations import Activations
+from hanse.learners.kernels.short_attention import unpacked
 from hanse.learners.models.layers import decoder_layers, replaced
 from hanse.learners.models.padding import padding_mask
-from hanse.learners.models.short_attention import unpacked
 from hanse.learners.training.batches import copy_pinned, pinned_zeros
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from typing import Any, get_args
 
 import torch
 
+from hanse.learners.kernels import frozen
 from hanse.learners.models.sample_layer import SampleLayers, Shape, shape
 from hanse.learners.models.settings import BaseModelSettings, Kernel, Products
-from hanse.learners.products import frozen
 from hanse.observability.paired_timing import (
     Comparison,
     Measurement,

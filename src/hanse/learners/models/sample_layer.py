@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import Linear, Parameter
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from hanse.learners.models import short_attention
+from hanse.learners.kernels import short_attention
+from hanse.learners.kernels.frozen import FrozenProduct
 from hanse.learners.models.settings import Kernel
-from hanse.learners.products.frozen import FrozenProduct
 
 # By device: rows and tokens of a typical batch, and the largest sides of matrices; larger ones take
 # longer and give the same ratio. Smaller work would measure how fast a GPU's kernels are launched.

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from hanse.learners.models import short_attention
+from hanse.learners.kernels import short_attention
 from hanse.learners.models.head import Head, is_causal
 from hanse.learners.models.label_logits import labels_only, selected_states
 

@@ -10,8 +10,8 @@ from torch.nn import Linear
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from hanse.learners.products import frozen
-from hanse.learners.products.frozen import FrozenProduct
+from hanse.learners.kernels import frozen
+from hanse.learners.kernels.frozen import FrozenProduct
 
 CPU = torch.device("cpu")
 KERNELS = frozen.kernels(CPU)

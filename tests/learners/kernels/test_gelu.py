@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from hanse.learners.models import gelu
+from hanse.learners.kernels import gelu
 
 
 @pytest.mark.parametrize("kind", gelu.SLOW)

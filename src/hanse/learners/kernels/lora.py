@@ -20,8 +20,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import Module
 
 from hanse.learners.injection.target_modules import is_linear
-from hanse.learners.products import frozen
-from hanse.learners.products.frozen import FrozenProduct
+from hanse.learners.kernels import frozen
+from hanse.learners.kernels.frozen import FrozenProduct
 
 Scaling = float | Tensor  # s of one client, or of each, (K, 1, 1)
 

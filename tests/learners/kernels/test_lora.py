@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import Linear, Module, Sequential
 from transformers.pytorch_utils import Conv1D
 
-from hanse.learners.products import frozen, lora
-from hanse.learners.products.frozen import FrozenProduct
+from hanse.learners.kernels import frozen, lora
+from hanse.learners.kernels.frozen import FrozenProduct
 
 KERNELS = frozen.kernels(torch.device("cpu"))
 NEAR = {torch.float32: 2e-6, torch.bfloat16: 2e-2}

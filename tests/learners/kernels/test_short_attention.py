@@ -11,8 +11,8 @@ from torch import Tensor
 from clients import client, rows
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
+from hanse.learners.kernels import short_attention
 from hanse.learners.load import load
-from hanse.learners.models import short_attention
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.settings import BaseModelSettings
 

@@ -7,9 +7,9 @@ import torch
 
 from clients import client, rows
 from hanse.learners.adapters.lora import Lora
+from hanse.learners.kernels import frozen
 from hanse.learners.load import load
 from hanse.learners.models.settings import BaseModelSettings
-from hanse.learners.products import frozen
 from learners.batched_clients.test_train import alone, moved, together
 
 KERNELS = frozen.kernels(torch.device("cpu"))
