@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from hanse.errors import UserError
 from hanse.learners.backbone import Backbone
-from hanse.learners.kernels import frozen, gelu, short_attention
+from hanse.learners.kernels import frozen, gelu, rms_norm, short_attention
 from hanse.learners.models import precision, pretrained, quantization
 from hanse.learners.models.gradient_checkpointing import recompute
 from hanse.learners.models.head import Head, choose
@@ -62,6 +62,7 @@ def _compute(model: Any, mode: ComputeMode) -> None:
     if mode.products != "plain":
         frozen.use(model, mode.products)
         gelu.use(model)
+        rms_norm.use(model)
 
 
 def _mode(
