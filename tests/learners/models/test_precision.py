@@ -90,11 +90,11 @@ def test_attention_is_measured_in_bfloat16(
 
 
 def test_each_precision_has_its_fastest_kernel(measured: Callable[..., Any]) -> None:
-    """Packed weights take memory, so they must be faster than the best without by more."""
+    """Packed weights take memory, so that a tie goes to the kernel without them."""
     asked = measured(
         {
             ("float32" + TORCH, "float32" + ONEDNN): 1.8,
-            ("float32" + ONEDNN, "float32" + PACKED): 1.08,
+            ("float32" + ONEDNN, "float32" + PACKED): 1.03,
             ("bfloat16" + TORCH, "bfloat16" + PACKED): 1.2,
         }
     )

@@ -29,7 +29,6 @@ from hanse.observability.paired_timing import (
 log = logging.getLogger(__name__)
 
 CLEAR = 1.05  # times as fast; what is less is a tie, which goes to the plainer way
-PACKED_CLEAR = 1.1  # times as fast, since packed weights take memory
 BUDGET = 0.85  # seconds of a measurement
 PREPARATION = 0.5  # seconds of them for each precision's fastest mode; the rest compares both
 KERNEL_NAMES = {
@@ -182,8 +181,7 @@ class _Race:
         }
         best = kernels[0]
         for kernel in kernels[1:]:
-            clear = PACKED_CLEAR if kernel == "packed" else CLEAR
-            if self._second_wins(ways[best], ways[kernel], clear):
+            if self._second_wins(ways[best], ways[kernel], CLEAR):
                 best = kernel
         return replace(mode, products=best)
 
