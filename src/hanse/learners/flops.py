@@ -123,8 +123,9 @@ def per_token(learner: Learner, objective: Objective, examples: Sequence[Any]) -
 
 def _ways(weight: torch.Tensor) -> list[tuple[torch.Tensor, Kernel]]:
     """The weight as each kernel of this device takes it; packed ones are oneDNN's fastest."""
-    packed = "packed" in frozen.kernels(weight.device) and weight.dtype in frozen.ONEDNN
-    return [(weight, "torch"), *([(frozen.packed(weight), "packed")] if packed else [])]  # type: ignore[list-item]
+    if "packed" not in frozen.kernels(weight.device):
+        return [(weight, "torch")]
+    return [(weight, "torch"), (frozen.packed(weight), "packed")]
 
 
 def _seconds(left: torch.Tensor, weight: torch.Tensor, kernel: Kernel) -> float:

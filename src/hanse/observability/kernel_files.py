@@ -1,4 +1,4 @@
-"""What Linux says in files about this process: of the machine, and of its control groups.
+"""Files in which Linux describes the machine and the control groups of this process.
 
 Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of Linux, proc(5).
 """

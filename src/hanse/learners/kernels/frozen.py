@@ -21,7 +21,6 @@ from hanse.learners.models.settings import Kernel, Products
 
 SMALLEST = 2**16  # weights of a matrix; the product with a smaller one is torch's
 PACKED_FOR = 256  # rows of the inputs; a weight is packed for about as many
-ONEDNN = (torch.float32, torch.bfloat16)  # the precisions of oneDNN's products
 OPERATORS = ("_linear_pointwise", "_reorder_linear_weight")  # of torch.ops.mkldnn
 
 

@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 
 from hanse.learners.kernels import short_attention
 from hanse.learners.kernels.frozen import FrozenProduct
+from hanse.learners.kernels.rms_norm import rms_norm
 from hanse.learners.models.settings import Kernel
 
 # By device: rows and tokens of a typical batch, and the largest sides of matrices; larger ones take
@@ -181,6 +182,5 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, *, plain: bool) -> Tensor
 
 
 def _normed(states: Tensor) -> Tensor:
-    """RMSNorm, computed in float32 as models do."""
-    whole = states.float()
-    return (whole * torch.rsqrt(whole.square().mean(-1, keepdim=True) + 1e-6)).to(states.dtype)
+    """RMSNorm as models compute it here."""
+    return rms_norm(states, states.new_ones(states.shape[-1]), 1e-6)
