@@ -10,6 +10,7 @@ from torch.nn import Linear
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
 from hanse.learners import flops
+from hanse.learners.kernels import frozen
 from hanse.learners.objectives.sft import Sft
 from hanse.randomness import RoundContext
 from hanse.simulation import run as simulation
@@ -39,6 +40,20 @@ def test_a_language_model_is_counted_by_hand(experiment_file: Path) -> None:
     attention = config.num_hidden_layers * 4 * tokens**2 * config.hidden_size  # QKᵀ, and PV
     assert found["forward_flops_per_token"] == pytest.approx((products + attention) / tokens)
     assert found["train_flops_per_token"] > 1.5 * found["forward_flops_per_token"]
+
+
+@pytest.mark.parametrize("kernel", frozen.kernels(CPU))
+def test_each_kernel_is_counted_as_the_plain_layers(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
+) -> None:
+    monkeypatch.setattr(frozen, "SMALLEST", 1)
+
+    def counted(products: str) -> dict[str, float]:
+        simulation = simulate(load(experiment_file, [f"model.products={products}"]))
+        rows = simulation.clients["silo-1"].examples["train"]
+        return flops.per_token(simulation.learner, simulation.learner.objective, rows)
+
+    assert counted(kernel) == pytest.approx(counted("plain"))
 
 
 def test_nothing_of_the_learner_is_touched(experiment_file: Path) -> None:
