@@ -128,8 +128,13 @@ def _held_out(folder: Path) -> Sequence[tuple[str, str | None]]:
 
 def test_a_peft_folder_says_the_same_as_its_run(run: Run, tmp_path: Path) -> None:
     shutil.copytree(run("messages") / "adapter", tmp_path / "peft")
-    mine = open_talk(run("messages")).answer("great film", SHORT)
-    assert open_talk(tmp_path / "peft", ["model.bf16=false"]).answer("great film", SHORT) == mine
+    talk = open_talk(run("messages"))
+    mine, base = talk.answer("great film", SHORT), talk.trained.experiment.model.model_name_or_path
+    for folder, *words in [
+        (run("messages") / "adapter",),
+        (tmp_path / "peft", f"model.model_name_or_path={base}"),
+    ]:
+        assert open_talk(folder, ["model.bf16=false", *words]).answer("great film", SHORT) == mine
 
 
 def test_an_unfinished_run_speaks_by_its_newest_checkpoint(run: Run, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from hanse.learners.models import quantization
 from hanse.learners.models.head import Head
 from hanse.learners.models.heads.language_model import LanguageModel
 from hanse.learners.models.layers import frozen_depth
+from hanse.learners.models.model_files import hub_id
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.residual import Residual
 from hanse.learners.training.batches import to_device
@@ -79,6 +80,8 @@ class Backbone:
             self.model, attached = inject.attach(
                 self.model, settings, seed, self.head.task, self.fresh
             )
+        for config in attached.configs:  # PEFT has written the model's folder on this machine
+            config.base_model_name_or_path = hub_id(self.name)
         attached.set_gradients()
         if self.compute_mode.products != "plain":
             lora.use(self.model.modules())

@@ -7,9 +7,11 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from hanse import __version__
+from hanse.data.sources import hub
 from hanse.journal.records import RoundRecord
 from hanse.journal.run_settings import RunSettings
 from hanse.learners.injection import adapter_files
+from hanse.learners.models.model_files import hub_id
 from hanse.reports.loading_snippet import usage
 
 
@@ -23,21 +25,25 @@ def model_card(
 ) -> str:
     """A model card in Markdown: the adapter, its training, its scores, and code that loads it.
 
+    The card goes to others: it names files and models without the folders that they lie in.
+
     settings: the experiment, resolved. clients: how many took part.
     adapter: the folder where it is. left: kinds of adapters that each client keeps, and that are
         not in the folder. personal: tensors in the folder of which each client keeps its own.
     """
     train, rows, run = settings["train"], settings["data"], RunSettings(settings, "")
     epochs = f"{train['num_train_epochs'] or 1:g} epochs"
+    base = settings["model"]["model_name_or_path"]
     files = [(over.get("data") or {}).get("path") for over in settings["clients"].values()]
     template = Path(__file__).with_name("model_card.md.jinja").read_text(encoding="utf-8")
     environment = Environment(undefined=StrictUndefined, trim_blocks=True)  # noqa: S701 (Markdown)
     return environment.from_string(template).render(
         experiment=settings,
-        base=settings["model"]["model_name_or_path"],
+        repository=hub_id(base),
+        base=hub_id(base) or Path(base).name,
         clients=clients,
         length=f"{train['max_steps']} steps" if train["max_steps"] else epochs,
-        data="each client's own file" if files and all(files) else rows["path"],
+        data="each client's own file" if files and all(files) else _shown(rows["path"]),
         algorithm=run.algorithm,
         compression=run.compression,
         mechanism=run.mechanism,
@@ -49,3 +55,8 @@ def model_card(
         before=rounds[0].test if rounds else {},
         after=rounds[-1].test if rounds else {},
     )
+
+
+def _shown(path: str) -> str:
+    """The name of a data source: a hub's id, or the last part of a path."""
+    return path if hub.is_name(path) and not Path(path).exists() else Path(path).name

@@ -14,14 +14,17 @@ from hanse.experiment.schema import Experiment, build_algorithm, build_objective
 from hanse.federation.constants import FOLDER, Constants, ConstantStore
 from hanse.federation.server_state import ServerState
 from hanse.journal.checkpoints import latest
+from hanse.journal.run_settings import EXPERIMENT, read_settings
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.injection import adapter_files
 from hanse.learners.injection.adapter_layout import CONFIG, WEIGHTS
 from hanse.learners.models.label_outputs import names
+from hanse.learners.models.model_files import packaged
 from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import RESIDUAL
 from hanse.tensors.named import Tensors
 
+BASE = "model.model_name_or_path="  # an override that names the base model
 CLASSIFIES = {"SEQ_CLS": "classify", "TOKEN_CLS": "tag"}  # PEFT's task: our objective
 
 
@@ -70,8 +73,8 @@ def find(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) -> 
 
     trusted: true if all code that the run names may run; see `loading.load_left`.
     """
-    if (folder / "experiment.yaml").is_file():
-        experiment = loading.load_left(folder / "experiment.yaml", overrides, trusted)
+    if (folder / EXPERIMENT).is_file():
+        experiment = loading.load_left(folder / EXPERIMENT, overrides, trusted)
         if (folder / "adapter" / WEIGHTS).is_file():
             tensors = adapter_files.read(folder / "adapter")[1]
             # The settings on disk count, since exact aggregation may have raised the rank.
@@ -101,7 +104,8 @@ def _unfinished(folder: Path, experiment: Experiment) -> Trained:
 
 def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
     """A PEFT adapter, with the base model that its configuration names."""
-    base, tensors = adapter_files.base_model(folder), adapter_files.read(folder)[1]
+    tensors = adapter_files.read(folder)[1]
+    base = _base_model(folder, overrides := list(overrides))
     settings: dict[str, Any] = {
         "model": {"model_name_or_path": base},
         "adapter": {"from": str(folder)},
@@ -118,6 +122,23 @@ def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
             "'data.labels={0: negative, 1: positive}'."
         )
     return Trained(_named(experiment, folder), tensors)
+
+
+def _base_model(folder: Path, overrides: Sequence[str]) -> str:
+    """The base model that the user, an adapter's configuration or the run around it names.
+
+    Raises UserError if none does: the adapter of a model folder does not say where that lies.
+    """
+    wanted = [text.removeprefix(BASE) for text in overrides if text.startswith(BASE)]
+    if base := wanted[-1] if wanted else adapter_files.base_model(folder):
+        return packaged(base)
+    run = folder.resolve().parent
+    if (run / EXPERIMENT).is_file() and (base := read_settings(run).base_model):
+        return base
+    raise UserError(
+        f"{folder / CONFIG} does not say which base model the adapter is for; name its folder or "
+        f"its id at the hub: {BASE}FOLDER."
+    )
 
 
 def _labels(folder: Path, base: str, objective: str) -> dict[str, str]:

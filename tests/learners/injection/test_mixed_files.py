@@ -156,7 +156,7 @@ def test_each_folder_has_the_names_that_peft_gives_a_kind_alone(
         assert {n: t.shape for n, t in saved.items()} == {n: t.shape for n, t in alone.items()}
         written = json.loads((folder / CONFIG).read_text())
         assert written["peft_type"] == config.peft_type.value
-        assert written["base_model_name_or_path"] == str(tiny_llama)
+        assert written["base_model_name_or_path"] is None  # a folder of this machine
 
 
 @pytest.mark.parametrize("small", [reopened.SMALL, 0], ids=["outputs", "shapes"])

@@ -168,8 +168,8 @@ def test_an_adapter_is_talked_with_and_gone_on_from_by_its_labels(
     assert read_labels(folder / "adapter") == {"good": "fine", "bad": "poor"}
     alone = tmp_path / "adapter"
     shutil.copytree(folder / "adapter", alone)
-    for place in (folder, alone):
-        talk = open_talk(place)
+    for place, words in ((folder, []), (alone, [f"model.model_name_or_path={tiny_bert}"])):
+        talk = open_talk(place, words)
         assert talk.choose(TEXTS["good"])[0][0] == "fine"
         assert talk.choose(TEXTS["bad"])[0][0] == "poor"
     words = ["adapter.lora=null", f"adapter.from={alone}", f"output_dir={tmp_path / 'on'}"]
@@ -191,13 +191,14 @@ def test_a_folder_that_does_not_say_is_asked_for(tiny_bert: Path, tmp_path: Path
     (folder / "labels.json").unlink()
     alone = tmp_path / "alone"
     shutil.copytree(folder, alone)
+    base = [f"model.model_name_or_path={tiny_bert}"]
     with pytest.raises(UserError, match="names the labels of its outputs; name them all"):
-        find(alone)
-    named = find(alone, ["data.labels={bad: bad, good: good}"])
+        find(alone, base)
+    named = find(alone, [*base, "data.labels={bad: bad, good: good}"])
     assert list(named.experiment.data.labels) == ["bad", "good"]
     (alone / "labels.json").write_text("[]")
     with pytest.raises(UserError, match=r"labels.json does not name the labels"):
-        find(alone)
+        find(alone, base)
 
 
 def test_a_head_for_other_labels(

