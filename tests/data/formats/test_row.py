@@ -303,6 +303,26 @@ def test_labels_become_text(label: Any, value: str) -> None:
     assert found.fields == {"label": value}
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(4, "4"), (4.0, "4"), (-0.5, "-0.5"), (10**30, str(10**30)), (True, "true"), (False, "false")],
+)
+def test_numbers_and_booleans_are_read_as_texts(value: Any, text: str) -> None:
+    assert _said(row({"question": 1, "answer": value}, "f:1")) == [
+        ("user", "1"),
+        ("assistant", text),
+    ]
+    assert row({"prompt": value, "completion": value}, "f:1").prompt == text
+    assert _said(row(_answered(value), "f:1"))[1] == ("assistant", text)
+    assert row({"prompt": "a", "chosen": value, "rejected": "x"}, "f:1").chosen == text
+    assert row({"tokens": ["a", value], "ner": ["X", "Y"]}, "f:1").text == f"a {text}"
+
+
+def test_a_verdict_column_beside_a_conversation() -> None:
+    found = row({"messages": [USER, ANSWER], "score": 3}, "f:1", {"verdict": "score"}, judged=True)
+    assert found.verdict == "3"
+
+
 def test_other_plain_columns_are_kept_as_text() -> None:
     record = {"text": "a", "source": "imdb", "num": 4.0, "part": 0.5, "old": False}
     odd = {"nested": {"a": 1}, "none": None, "nan": float("nan"), "bytes": b""}
@@ -333,11 +353,19 @@ def _answered(content: Any) -> dict[str, Any]:
         ({}, r"f:7: the columns \(none\) fit no known format"),
         ({"text": "  "}, "f:7: text is empty; write some text there or drop the row"),
         ({"prompt": "a", "completion": ""}, "f:7: completion is empty"),
-        ({"text": 3}, "f:7: text is a number; write it as text in quotes"),
+        ({"text": [3]}, "f:7: text is a list; write it as text in quotes"),
         ({"text": None}, "f:7: text is null"),
         ({"text": b"a"}, "f:7: text is bytes"),
         ({"text": "a" * 10_000_001}, "f:7: text holds 10,000,001 characters, and a row may hold"),
-        ({"prompt": 3, "completion": "b"}, "f:7: prompt is a number"),
+        ({"prompt": {"a": 3}, "completion": "b"}, "f:7: prompt is an object"),
+        ({"Review": " ", "stars": 4}, "f:7: Review is empty"),
+        ({"Review": "a", "stars": None}, "f:7: stars is empty; a label is a word"),
+        ({"question": "a", "answer": None}, "f:7: answer is null; write some text there or drop"),
+        ({"question": "a", "answer": float("nan")}, "f:7: answer is empty; write some text"),
+        ({"question": "", "answer": "b"}, "f:7: question is empty"),
+        ({"query": "a", "response": ["b"]}, "f:7: response is a list; write it as text"),
+        ({"dialogue": "A: hi\nB: hello"}, "f:7: dialogue is text; write a list of {role, content}"),
+        ({"tokens": {"a": 1}, "ner": []}, "f:7: tokens is an object; write a list"),
         ({"completion": "b"}, "f:7: completion has no prompt; name its column"),
         ({"text": "a", "label": None}, "f:7: label is empty; a label is a word, a whole"),
         ({"text": "a", "label": ""}, "f:7: label is empty"),
@@ -372,7 +400,7 @@ def _answered(content: Any) -> dict[str, Any]:
         ({"instruction": "a", "output": None}, "f:7: output is null"),
         ({"instruction": "a", "output": "b", "history": "x"}, "f:7: history is no list of"),
         ({"instruction": "a", "output": "b", "history": [["x"]]}, "f:7: history is no list of"),
-        ({"instruction": "a", "output": "b", "history": [["x", 1]]}, "history 1 is a number"),
+        ({"instruction": "a", "output": "b", "history": [["x", []]]}, "history 1 is a list"),
         ({"prompt": "a", "chosen": "b", "rejected": ""}, "f:7: rejected is empty"),
         ({"chosen": [USER], "rejected": [USER]}, "f:7: chosen does not end in an assistant turn"),
         (

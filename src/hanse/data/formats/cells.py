@@ -11,27 +11,30 @@ LONGEST = 10_000_000  # characters of one text; a model reads less than a hundre
 
 
 def text(value: Any, name: str, place: str, empty: bool = False) -> str:
-    """A value that must be text; raises UserError with its place for anything else.
+    """A value as text; raises UserError with its place if it is no text, number or boolean.
 
     empty: blank text, or no value at all, is allowed.
     """
     if empty and missing(value):
         return ""
-    if not isinstance(value, str):
+    if missing(value) or (not empty and isinstance(value, str) and not value.strip()):
+        description = "null" if value is None else "empty"
+        raise UserError(f"{place}: {name} is {description}; write some text there or drop the row.")
+    written = plain(value)
+    if written is None:
         raise UserError(f"{place}: {name} is {json_type(value)}; write it as text in quotes.")
-    if not empty and not value.strip():
-        raise UserError(f"{place}: {name} is empty; write some text there or drop the row.")
-    if len(value) > LONGEST:
+    if len(written) > LONGEST:
         raise UserError(
-            f"{place}: {name} holds {len(value):,} characters, and a row may hold {LONGEST:,}; "
+            f"{place}: {name} holds {len(written):,} characters, and a row may hold {LONGEST:,}; "
             "look for a quote that is never closed, or split the text into rows."
         )
-    return encodable(value, name, place)
+    return encodable(written, name, place)
 
 
-def label(value: Any, place: str, name: str = "label") -> str:
+def label(value: Any, place: str, name: str, kind: str = "label") -> str:
     """A label as text: a word without the space around it, a whole number, true or false.
 
+    name: of its column, and kind: label or tag, for messages.
     Numbers and booleans are written as in JSON, but 1.0 as 1: in a table where one label is
     missing, the others' numbers become fractions.
     """
@@ -41,8 +44,8 @@ def label(value: Any, place: str, name: str = "label") -> str:
         description = str(value) if fraction else json_type(value)
         description = "empty" if missing(value) or text is not None else description
         raise UserError(
-            f"{place}: {name} is {description}; a {name.split()[0]} is a word, a whole number, "
-            "true or false; correct it, or drop the row."
+            f"{place}: {name} is {description}; a {kind} is a word, a whole number, true or false; "
+            "correct it, or drop the row."
         )
     return encodable(text, name, place).strip()
 

@@ -7,11 +7,32 @@ from hanse.data.formats import cells
 from hanse.data.formats.turns import Turn, are_turns, conversation, turn, turns
 from hanse.errors import UserError
 
-Parts = Mapping[str, Any]  # by the name of a part, as in columns.FORMATS: its value in a record
 Content = dict[str, Any]  # fields of a Row
 
 
-def literal(parts: Parts) -> bool:
+class Parts(dict[str, Any]):
+    """The value of each part of a record, by the part's name as in columns.FORMATS.
+
+    columns: part → the file's column, which messages name.
+    """
+
+    def __init__(self, record: Mapping[str, Any], columns: Mapping[str, str]) -> None:
+        super().__init__({part: record[column] for part, column in columns.items()})
+        self.columns = columns
+
+    def name(self, part: str) -> str:
+        """The name of a part in the user's file."""
+        return self.columns.get(part, part)
+
+    def text(self, part: str, place: str, empty: bool = False) -> str:
+        """A part that must be text; raises UserError with its place for anything else.
+
+        empty: blank text, or no value at all, is allowed.
+        """
+        return cells.text(self.get(part), self.name(part), place, empty)
+
+
+def literal(parts: Mapping[str, Any]) -> bool:
     """Tell if a prompt and its answer are plain texts, not turns of a conversation."""
     answers = [parts[name] for name in ("completion", "chosen", "rejected") if name in parts]
     chat = any(isinstance(value, list) for value in (parts.get("prompt"), *answers))
@@ -21,19 +42,18 @@ def literal(parts: Parts) -> bool:
 
 def _messages(parts: Parts, place: str) -> Content:
     """A conversation in one column, and perhaps its system turn in another."""
-    [(name, value)] = ((name, value) for name, value in parts.items() if name != "system")
-    messages = turns(value, name, place)
+    part = next(part for part in ("messages", "conversations") if part in parts)
+    messages = turns(parts[part], parts.name(part), place)
     return {"messages": conversation((*_system(parts, messages, place), *messages), place)}
 
 
 def _alpaca(parts: Parts, place: str) -> Content:
     """The instruction, with its input in the next line, as the user's turn; then the output."""
-    texts = [
-        cells.text(parts.get(name), name, place, empty=True) for name in ("instruction", "input")
-    ]
-    question = cells.text("\n".join(filter(str.strip, texts)), "instruction", place)
-    answer = cells.text(parts["output"], "output", place)
-    before = (*_system(parts, (), place), *_history(parts.get("history"), place))
+    texts = [parts.text(part, place, empty=True) for part in ("instruction", "input")]
+    question = "\n".join(filter(str.strip, texts))
+    question = cells.text(question, parts.name("instruction"), place)
+    answer = parts.text("output", place)
+    before = (*_system(parts, (), place), *_history(parts, place))
     return {"messages": (*before, turn("user", question), turn("assistant", answer))}
 
 
@@ -41,40 +61,42 @@ def _completion(parts: Parts, place: str) -> Content:
     """A prompt and its completion as texts, or a conversation if one of them is one."""
     if not {"prompt", "instruction"} & set(parts) and not are_turns(parts["completion"]):
         raise UserError(
-            f"{place}: completion has no prompt; name its column with data.columns: {{prompt: …}}, "
-            "or learn the whole text with data.columns: {text: …}."
+            f"{place}: {parts.name('completion')} has no prompt; name its column with "
+            "data.columns: {prompt: …}, or learn the whole text with data.columns: {text: …}."
         )
     if not literal(parts):
         messages = _conversation(parts, "completion", place)
         return {"messages": conversation(messages, place)}
     # An empty prompt is allowed: then the completion is learned without one.
     return {
-        "prompt": cells.text(parts["prompt"], "prompt", place, empty=True),
-        "completion": cells.text(parts["completion"], "completion", place),
+        "prompt": parts.text("prompt", place, empty=True),
+        "completion": parts.text("completion", place),
     }
 
 
 def _preference(parts: Parts, place: str) -> Content:
     """Two answers to one prompt, or to one conversation so far."""
     if literal(parts):
-        answers = [cells.text(parts[name], name, place) for name in ("chosen", "rejected")]
-        prompt = cells.text(parts.get("prompt"), "prompt", place, empty=True)
-        _refuse_equal(place, *answers)
+        answers = [parts.text(part, place) for part in ("chosen", "rejected")]
+        prompt = parts.text("prompt", place, empty=True)
+        _refuse_equal(parts, answers[0], answers[1], place)
         if "prompt" not in parts:
             prompt = common_beginning(*answers)
             answers = [answer.removeprefix(prompt) for answer in answers]
         return {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
-    chosen, rejected = (_conversation(parts, name, place) for name in ("chosen", "rejected"))
-    for name, messages in (("chosen", chosen), ("rejected", rejected)):
+    chosen, rejected = (_conversation(parts, part, place) for part in ("chosen", "rejected"))
+    for part, messages in (("chosen", chosen), ("rejected", rejected)):
         if not messages or messages[-1]["role"] != "assistant":
-            raise UserError(f"{place}: {name} does not end in an assistant turn; add the answer.")
+            raise UserError(
+                f"{place}: {parts.name(part)} does not end in an assistant turn; add the answer."
+            )
     if chosen[:-1] != rejected[:-1]:
         raise UserError(
-            f"{place}: chosen and rejected differ before their last turn; let them answer the "
-            "same messages, or drop the row."
+            f"{place}: {parts.name('chosen')} and {parts.name('rejected')} differ before their "
+            "last turn; let them answer the same messages, or drop the row."
         )
     last = {"chosen": chosen[-1]["content"], "rejected": rejected[-1]["content"]}
-    _refuse_equal(place, **last)
+    _refuse_equal(parts, **last, place=place)
     return {"messages": chosen[:-1], **last}
 
 
@@ -92,31 +114,33 @@ def common_beginning(chosen: str, rejected: str) -> str:
     return chosen[:size]
 
 
-def _refuse_equal(place: str, chosen: str, rejected: str) -> None:
+def _refuse_equal(parts: Parts, chosen: str, rejected: str, place: str) -> None:
     """Raise UserError for a preference whose two answers are the same."""
     if chosen.strip() == rejected.strip():
         raise UserError(
-            f"{place}: chosen and rejected are the same answer, and nothing can be learned from "
-            "them; correct one of them, or drop the row."
+            f"{place}: {parts.name('chosen')} and {parts.name('rejected')} are the same answer, "
+            "and nothing can be learned from them; correct one of them, or drop the row."
         )
 
 
 def _labelled(parts: Parts, place: str) -> Content:
-    return {**_text(parts, place), "label": cells.label(parts["label"], place)}
+    return {**_text(parts, place), "label": cells.label(parts["label"], place, parts.name("label"))}
 
 
 def _tagged(parts: Parts, place: str) -> Content:
     """Words and a tag for each; the text is the words with a space between them."""
-    words = _listed(parts["words"], "words", place)
-    tags = _listed(parts["tags"], "tags", place)
+    words, tags = (_listed(parts[part], parts.name(part), place) for part in ("words", "tags"))
     if len(words) != len(tags):
         raise UserError(
             f"{place}: there are {len(words)} words and {len(tags)} tags, but each word has one "
             "tag; correct the row, or drop it."
         )
     texts = tuple(cells.text(word, f"word {number}", place) for number, word in enumerate(words, 1))
-    names = tuple(cells.label(tag, place, f"tag {number}") for number, tag in enumerate(tags, 1))
-    return {"words": texts, "tags": names, "text": cells.text(" ".join(texts), "words", place)}
+    names = tuple(
+        cells.label(tag, place, f"tag {number}", "tag") for number, tag in enumerate(tags, 1)
+    )
+    text = cells.text(" ".join(texts), parts.name("words"), place)
+    return {"words": texts, "tags": names, "text": text}
 
 
 def _listed(value: Any, name: str, place: str) -> Sequence[Any]:
@@ -129,47 +153,48 @@ def _listed(value: Any, name: str, place: str) -> Sequence[Any]:
 
 
 def _text(parts: Parts, place: str) -> Content:
-    return {"text": cells.text(parts["text"], "text", place)}
+    return {"text": parts.text("text", place)}
 
 
-def _conversation(parts: Parts, name: str, place: str) -> tuple[Turn, ...]:
-    """The prompt and the answer in the column `name`, which may hold the whole conversation."""
-    value = parts[name]
+def _conversation(parts: Parts, part: str, place: str) -> tuple[Turn, ...]:
+    """The prompt and the answer in one part, which may hold the whole conversation."""
+    value = parts[part]
     if not isinstance(value, list):
-        answer: tuple[Turn, ...] = (turn("assistant", cells.text(value, name, place)),)
+        answer: tuple[Turn, ...] = (turn("assistant", parts.text(part, place)),)
     else:
-        answer = turns(value, name, place)
+        answer = turns(value, parts.name(part), place)
         if answer and answer[0]["role"] != "assistant":  # it begins with the prompt
             return (*_system(parts, answer, place), *answer)
-    prompt = parts.get("prompt", parts.get("instruction"))
-    if isinstance(prompt, list):
-        before = turns(prompt, "prompt", place)
+    asked = "prompt" if "prompt" in parts else "instruction"
+    if isinstance(parts.get(asked), list):
+        before = turns(parts[asked], parts.name(asked), place)
     else:
-        question = cells.text(prompt, "prompt", place, empty=True)
+        question = parts.text(asked, place, empty=True)
         before = (turn("user", question),) if question.strip() else ()
     return (*_system(parts, before, place), *before, *answer)
 
 
 def _system(parts: Parts, messages: Sequence[Turn], place: str) -> tuple[Turn, ...]:
     """The system turn of the column `system`, unless the messages begin with a system turn."""
-    text = cells.text(parts.get("system"), "system", place, empty=True)
+    text = parts.text("system", place, empty=True)
     opened = messages and messages[0]["role"] == "system"
     return (turn("system", text),) if text.strip() and not opened else ()
 
 
-def _history(value: Any, place: str) -> tuple[Turn, ...]:
+def _history(parts: Parts, place: str) -> tuple[Turn, ...]:
     """Earlier questions and answers in LLaMA-Factory's form: [[question, answer], …]."""
+    value, name = parts.get("history"), parts.name("history")
     if cells.missing(value):
         return ()
     if not isinstance(value, list) or not all(
         isinstance(pair, list) and len(pair) == 2 for pair in value
     ):
         raise UserError(
-            f"{place}: history is no list of [question, answer] pairs; correct it, or drop the "
+            f"{place}: {name} is no list of [question, answer] pairs; correct it, or drop the "
             "column."
         )
     return tuple(
-        turn(role, cells.text(text, f"history {number}", place))
+        turn(role, cells.text(text, f"{name} {number}", place))
         for number, pair in enumerate(value, 1)
         for role, text in zip(("user", "assistant"), pair, strict=True)
     )

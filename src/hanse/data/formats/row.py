@@ -14,7 +14,7 @@ from hanse.data.formats import cells
 from hanse.data.formats.columns import VERDICT, check, parts_of
 from hanse.data.formats.columns import Reading as Reading
 from hanse.data.formats.columns import reading as reading
-from hanse.data.formats.contents import CONTENTS
+from hanse.data.formats.contents import CONTENTS, Parts
 from hanse.data.formats.turns import answers
 from hanse.errors import UserError
 from hanse.registry import suggestion
@@ -136,8 +136,7 @@ def row(
 ) -> Row:
     """The row of a record; raises UserError with the `place` if it cannot be read."""
     interpretation = reading(record, columns, place)
-    parts = {part: record[column] for part, column in interpretation.columns.items()}
-    content = CONTENTS[interpretation.format](parts, place)
+    content = CONTENTS[interpretation.format](Parts(record, interpretation.columns), place)
     label = interpretation.columns.get("label", "label")
     taken = set(interpretation.columns.values()) - {label, interpretation.columns.get(VERDICT)}
     fields = {}
