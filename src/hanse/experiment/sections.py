@@ -33,13 +33,14 @@ class SettingsModel(BaseModel):
 class PublicData(SettingsModel):
     """A public data set, of which the server and the clients have the same rows.
 
-    path, columns, filter, template: as in `data`; without a template, that of `data`.
+    path, columns, filter, template, skip_invalid: as in `data`; without a template, that of `data`.
     sha256: the hash of the rows, as a run folder's machine.json has it; other rows are refused.
     """
 
     path: str
     columns: dict[str, str] = {}
     filter: dict[str, str] = {}
+    skip_invalid: bool = False
     template: str | None = None
     sha256: Annotated[str, Field(pattern=HASH)] | None = None
 
@@ -56,6 +57,7 @@ class Data(SettingsModel):
     path: a file, a folder of files, a hub's owner/name, or a short name such as movie-reviews.
     columns: our names → the file's names, if the format is not recognized.
     filter: keep only rows whose columns have these values.
+    skip_invalid: go on without rows that cannot be read, and say how many; else they are refused.
     template: the prompt for a labelled row; {text} stands for its text.
     labels: the label's value in the data → the word that the model answers; empty: the values.
     test, validation: rows held out before the division: a count, a share, or a file or folder that
@@ -71,6 +73,7 @@ class Data(SettingsModel):
     path: str = "movie-reviews"
     columns: dict[str, str] = {}
     filter: dict[str, str] = {}
+    skip_invalid: bool = False
     template: str = "{text}\nLabel:"
     labels: dict[str, Word] = {}
     test: Held = 0.1

@@ -77,9 +77,14 @@ def _finished(run: Path, overrides: Iterable[str], trusted: bool) -> trained_ada
 def _rows(run: Path, experiment: Experiment, data: str | None, split: str) -> list[Row]:
     """The rows to score; the run's own data are not read if another file is named."""
     if data is not None:
-        columns = experiment.data.columns
-        path, with_verdicts = str(Path(data).expanduser()), judged(experiment)
-        return corpora.load(path, columns=columns, split="test", judged=with_verdicts)
+        settings = experiment.data
+        return corpora.load(
+            str(Path(data).expanduser()),
+            settings.columns,
+            split="test",
+            judged=judged(experiment),
+            skip_invalid=settings.skip_invalid,
+        )
     division = divide(experiment)
     same_data(run, division.digest)
     rows: list[Row] = getattr(division, split)

@@ -135,13 +135,13 @@ def test_what_is_not_utf8_is_told_once(tmp_path: Path, caplog: pytest.LogCapture
     assert [row.text for row in _load(tmp_path / "one.csv")] == ["a", "Größe"]
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path / 'one.csv'} is not UTF-8 (line 3); it is read as Windows-1252; save it as "
-        "UTF-8 if letters look wrong"
+        "UTF-8 if letters look wrong."
     ]
     caplog.clear()
     _write(tmp_path, {"two.csv": "text\nÜbel\n".encode("latin-1"), "three.csv": "text\nÖl\n"})
     assert {row.text for row in _load(tmp_path)} == {"a", "Größe", "Übel", "Öl"}
     [warning] = [record.getMessage() for record in caplog.records]
-    assert warning.endswith("look wrong; the same holds for 1 more files beside it")
+    assert warning.endswith("look wrong; the same holds for 1 more files beside it.")
 
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

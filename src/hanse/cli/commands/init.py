@@ -36,10 +36,13 @@ def init(
     columns: Annotated[
         str, typer.Option(help="Names of columns, such as {text: review_body, label: stars}.")
     ] = "{}",
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Go on without rows that cannot be read.")
+    ] = False,
 ) -> None:
     """Write a commented experiment for your own data."""
     mapping = _mapping(columns)
-    tell_start(first.start(path, silos, model, out, mapping))
+    tell_start(first.start(path, silos, model, out, mapping, skip_invalid))
 
 
 def tell_start(started: "first.Start") -> None:

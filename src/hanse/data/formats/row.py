@@ -15,6 +15,7 @@ from hanse.data.formats.columns import VERDICT, check, parts_of
 from hanse.data.formats.columns import Reading as Reading
 from hanse.data.formats.columns import reading as reading
 from hanse.data.formats.contents import CONTENTS, Parts
+from hanse.data.formats.invalid_rows import ENOUGH, InvalidRows
 from hanse.data.formats.turns import answers
 from hanse.errors import UserError
 from hanse.registry import suggestion
@@ -76,6 +77,7 @@ def rows(
     columns: Mapping[str, str],
     remark: Callable[[str], None] = log.warning,
     judged: bool = False,
+    invalid: InvalidRows | None = None,
 ) -> list[Row]:
     """The rows of one source of data, all of one kind, without those marked as bad.
 
@@ -83,25 +85,42 @@ def rows(
     columns: part → the file's column, for parts that are not found by their names.
     remark: gets a message about rows that are left out, with the reason.
     judged: bad answers are rows, too, since something learns from verdicts.
-    Raises UserError with file and line for a record that is no such row.
+    invalid: gets the records that are no such rows, beside those that the reader found.
+    Raises UserError with file and line for invalid records, unless they are skipped.
     """
     check(columns)
-    result: list[Row] = []
+    invalid = invalid or InvalidRows()
+    by_kind: dict[str, list[Row]] = {}
     present: dict[str, None] = {}
     for place, record in records:
         present.update(dict.fromkeys(record))
-        new = row(record, place, columns, judged)
-        if result and new.kind != result[0].kind:
-            raise UserError(
-                f"{place} has {parts_of(new.kind)}, but {result[0].place} has "
-                f"{parts_of(result[0].kind)}; a file or folder holds one kind of rows: split it in "
-                "two."
-            )
-        result.append(new)
+        try:
+            new = row(record, place, columns, judged)
+            by_kind.setdefault(new.kind, []).append(new)
+        except UserError as fault:
+            invalid.add(place, fault)
+            if invalid.count == ENOUGH and not by_kind:
+                break
+    result = _of_one_kind(by_kind, invalid)
+    invalid.conclude(name, len(result), remark)
     if not result:
         raise UserError(f"{name} holds no rows; give a file with at least one example.")
     _refuse_missing(columns, present, name)
     return _learnable(result, name, remark)
+
+
+def _of_one_kind(by_kind: Mapping[str, list[Row]], invalid: InvalidRows) -> list[Row]:
+    """The rows of the most frequent kind; the others are invalid."""
+    result = max(by_kind.values(), key=len, default=[])
+    for kind, others in by_kind.items():
+        for other in others if others is not result else ():
+            fault = UserError(
+                f"{other.place} has {parts_of(kind)}, but {result[0].place} has "
+                f"{parts_of(result[0].kind)}; a file or folder holds one kind of rows: split it in "
+                "two."
+            )
+            invalid.add(other.place, fault)
+    return result
 
 
 def _refuse_missing(columns: Mapping[str, str], present: Iterable[str], name: str) -> None:

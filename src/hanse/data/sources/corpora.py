@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from hanse.data.formats.invalid_rows import InvalidRows
 from hanse.data.formats.row import Record, Row, rows
 from hanse.data.formats.turns import turn
 from hanse.data.sources import brown, files, hub
@@ -31,6 +32,7 @@ def load(
     remark: Callable[[str], None] = log.warning,
     split: str = TRAIN,
     judged: bool = False,
+    skip_invalid: bool = False,
 ) -> list[Row]:
     """The rows of a corpus, a path or a hub's data set.
 
@@ -38,12 +40,17 @@ def load(
     remark: gets a message about rows that are left out, with the reason.
     split: the split to read of a folder or a hub's data set that has several.
     judged: answers that are marked as bad are rows, too.
+    skip_invalid: leave rows out that cannot be read, with a remark.
     Raises UserError if the data cannot be found or read.
     """
-    return rows(records(path, split), path, columns or {}, remark, judged)
+    invalid = InvalidRows(skip_invalid)
+    source = records(path, split, files.Options(invalid.add, remark))
+    return rows(source, path, columns or {}, remark, judged, invalid)
 
 
-def records(path: str, split: str = TRAIN) -> Iterator[Record]:
+def records(
+    path: str, split: str = TRAIN, options: files.Options = files.USUAL
+) -> Iterator[Record]:
     """The records behind the rows of `load`: the place of each, and its columns."""
     if path in CORPORA:
         return CORPORA[path]()
@@ -51,7 +58,7 @@ def records(path: str, split: str = TRAIN) -> Iterator[Record]:
     if path and os.path.exists(path):  # not Path.exists(), which raises for a name that is too long
         if not place.is_file() and not place.is_dir():
             raise UserError(f"{path} is neither a file nor a folder; give one of these.")
-        return files.records(place, split=split)
+        return files.records(place, split=split, options=options)
     if hub.is_name(path) and place.suffix.lower() not in files.ENDINGS:
         return hub.records(path, split)
     folder = str(place.absolute().parent)

@@ -3,8 +3,10 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from hanse.data.formats.invalid_rows import Refusal, refuse
 from hanse.data.formats.row import Record
 from hanse.data.sources.readers import csv, encoding, json, parquet
 from hanse.data.sources.readers import text as plain_text
@@ -15,7 +17,7 @@ from hanse.observability.steps import Activity, Work
 
 log = logging.getLogger(__name__)
 
-READERS: dict[str, Callable[[str, str], Iterator[Record]]] = {
+READERS: dict[str, Callable[[str, str, Refusal], Iterator[Record]]] = {
     ".jsonl": json.lines,
     ".ndjson": json.lines,
     ".json": json.records,
@@ -26,7 +28,24 @@ READERS: dict[str, Callable[[str, str], Iterator[Record]]] = {
 ENDINGS = (*READERS, ".parquet")
 
 
-def records(path: Path, name: str = "", split: str = TRAIN) -> Iterator[Record]:
+@dataclass(frozen=True)
+class Options:
+    """Options for reading files.
+
+    refuse: takes a row that cannot be read, with its place and the fault.
+    remark: takes a sentence on what is guessed or not read.
+    """
+
+    refuse: Refusal = refuse
+    remark: Callable[[str], None] = log.warning
+
+
+USUAL = Options()
+
+
+def records(
+    path: Path, name: str = "", split: str = TRAIN, options: Options = USUAL
+) -> Iterator[Record]:
     """The records of a file, or of all data files in a folder, each with its place.
 
     name: of the file in messages; empty: its path.
@@ -37,13 +56,13 @@ def records(path: Path, name: str = "", split: str = TRAIN) -> Iterator[Record]:
     """
     name = name or str(path)
     if path.is_dir():
-        yield from _folder(path, split)
+        yield from _folder(path, split, options)
         return
     notes: list[str] = []
     try:
-        yield from track(_file(path, name, notes), Work(Activity.READING_FILE, name))
+        yield from track(_file(path, name, options, notes), Work(Activity.READING_FILE, name))
     finally:
-        _warn(notes)
+        _tell(notes, options)
 
 
 def splits(folder: Path) -> Mapping[str | None, list[Path]]:
@@ -52,7 +71,7 @@ def splits(folder: Path) -> Mapping[str | None, list[Path]]:
     return layout(folder, _below(folder)) if os.path.isdir(folder) else {}
 
 
-def _folder(folder: Path, split: str) -> Iterator[Record]:
+def _folder(folder: Path, split: str, options: Options) -> Iterator[Record]:
     """The records of one split of a folder, with the fields `file` and `folder`."""
     files, named = _of_split(folder, split)
     home = without_splits if named else PurePath
@@ -65,13 +84,13 @@ def _folder(folder: Path, split: str) -> Iterator[Record]:
             if nested:
                 source["folder"] = homes[file].as_posix()
             empty = True
-            for place, record in _file(file, str(file), notes):
+            for place, record in _file(file, str(file), options, notes):
                 empty = False
                 yield place, {**source, **record}
             if empty:
                 raise UserError(f"{file} holds no rows; take it out of {folder}.")
     finally:
-        _warn(notes)
+        _tell(notes, options)
 
 
 def _of_split(folder: Path, split: str) -> tuple[list[Path], bool]:
@@ -109,7 +128,7 @@ def _below(folder: Path) -> list[Path]:
     return sorted(path for path in paths if path.is_file())
 
 
-def _file(path: Path, name: str, notes: list[str]) -> Iterator[Record]:
+def _file(path: Path, name: str, options: Options, notes: list[str]) -> Iterator[Record]:
     """The records of one file; adds a note to `notes` if the file is not UTF-8."""
     ending = path.suffix.lower()
     if ending not in ENDINGS:
@@ -127,14 +146,14 @@ def _file(path: Path, name: str, notes: list[str]) -> Iterator[Record]:
     text, line = encoding.decode(content, name)
     if line:
         notes.append(encoding.note(name, line))
-    yield from READERS[ending](text, name)
+    yield from READERS[ending](text, name, options.refuse)
 
 
-def _warn(notes: list[str]) -> None:
-    """Log one warning for all files that are not UTF-8."""
+def _tell(notes: list[str], options: Options) -> None:
+    """Remark once on all files that are not UTF-8."""
     if notes:
         more = f"; the same holds for {len(notes) - 1} more files beside it" if notes[1:] else ""
-        log.warning("%s%s", notes[0], more)
+        options.remark(f"{notes[0]}{more}.")
 
 
 def _unreadable(name: str, error: OSError) -> UserError:

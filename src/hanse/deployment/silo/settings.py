@@ -25,8 +25,8 @@ WHOLE = "a silo"  # the name of a whole file of these settings in messages
 class Rows(SettingsModel):
     """The place of a silo's rows, and the settings by which they are read.
 
-    The settings are those of an experiment's `data` that concern one client. A server's value of
-    columns, where, template or labels is refused unless the policy lists it in `data_settings`.
+    The settings are those of an experiment's `data` that concern one client. A server's values of
+    those that choose and read rows are refused unless the policy lists them in `data_settings`.
     The experiment alone says how rows are held out for the server and divided.
     public: this silo's copy of the experiment's public data, for algorithms that need it here. The
         server's settings say how its rows are read.
@@ -35,6 +35,7 @@ class Rows(SettingsModel):
     path: str
     columns: dict[str, str] | None = None
     filter: dict[str, str] | None = None
+    skip_invalid: bool | None = None
     template: str | None = None
     labels: dict[str, Word] | None = None
     client_test: Share | None = None

@@ -1,6 +1,7 @@
 """The rows in an experiment's files, before some are held out and the others divided."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -160,7 +161,9 @@ def _rows(
     judged: answers that are marked as bad are rows, too. section: the settings' name.
     """
     with _errors_about(section):
-        rows = corpora.load(path, columns=data.columns, remark=remark, split=split, judged=judged)
+        rows = corpora.load(
+            path, data.columns, remark, split, judged=judged, skip_invalid=data.skip_invalid
+        )
     for column, value in data.filter.items():
         if not any(column in row.fields for row in rows):
             known = sorted({name for row in rows[:100] for name in row.fields})
@@ -175,7 +178,7 @@ def _rows(
 
 @contextmanager
 def _errors_about(section: str) -> Iterator[None]:
-    """Name the columns' setting by its section in an error about a file; readers say `data`."""
+    """Name settings of `data` by their section in an error about a file; readers say `data`."""
     try:
         yield
     except StoppedError:
@@ -183,4 +186,5 @@ def _errors_about(section: str) -> Iterator[None]:
     except UserError as error:
         if section == "data":
             raise
-        raise UserError(str(error).replace("data.columns", f"{section}.columns")) from error
+        sentence = re.sub(r"\bdata\.(columns|skip_invalid)\b", rf"{section}.\1", str(error))
+        raise UserError(sentence) from error

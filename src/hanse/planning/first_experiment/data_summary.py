@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hanse.data.formats import row as formats
+from hanse.data.formats.invalid_rows import InvalidRows
 from hanse.data.formats.row import Reading, Record, Row
 from hanse.data.formats.turns import answers
 from hanse.data.partitioning import ordered
@@ -32,6 +33,7 @@ class Source:
     reading: how the columns of the first record are read.
     columns: the setting `data.columns` with which the rows are read like this.
     remarks: rows that are left out, and reasons for another reading than the usual one.
+    skip_invalid: the setting of that name, with which rows are left out that cannot be read.
     """
 
     path: str
@@ -39,31 +41,42 @@ class Source:
     reading: Reading
     columns: Mapping[str, str]
     remarks: Sequence[str] = ()
+    skip_invalid: bool = False
 
 
-def look(path: str, columns: Mapping[str, str], split: str = TRAIN) -> Source:
+def look(
+    path: str, columns: Mapping[str, str], split: str = TRAIN, skip_invalid: bool = False
+) -> Source:
     """Read the data at a path, of a short name or of a hub's name.
 
     columns: part → the file's column, for parts that are not found by their names.
     split: the split to read, if files are named after splits.
+    skip_invalid: leave rows out that cannot be read.
     """
-    records = list(corpora.records(path, split=split))
-    remarks: list[str] = []
     try:
-        rows, reading = _read(records, path, columns, remarks)
+        file = _file(path, split, skip_invalid)
+        remarks = list(file.remarks)
+        rows, reading = _read(file, columns, remarks)
         other, why = _otherwise(rows, reading)
         if other:
             columns = {**columns, **other}
-            remarks = [f"{why}."]
-            rows, reading = _read(records, path, columns, remarks)
+            remarks = [*file.remarks, f"{why}."]
+            rows, reading = _read(file, columns, remarks)
     except UserError as error:
-        if "data.columns" not in str(error):
-            raise
-        hint = "; `hanse init` takes that as --columns '{ours: theirs}'."
-        raise UserError(f"{str(error).rstrip('.')}{hint}") from None
+        raise _with_options(error) from None
     is_name = path in corpora.CORPORA or not Path(path).exists()
     full_path = path if is_name else str(Path(path).resolve())
-    return Source(full_path, rows, reading, columns, remarks)
+    return Source(full_path, rows, reading, columns, remarks, skip_invalid)
+
+
+def _with_options(error: UserError) -> UserError:
+    """An error about a file with the options of `hanse init` beside the settings that it names."""
+    sentence = str(error).rstrip(".")
+    if "data.columns" in sentence:
+        sentence += "; `hanse init` takes that as --columns '{ours: theirs}'"
+    if "data.skip_invalid" in sentence:
+        sentence += "; `hanse init` takes that as --skip-invalid"
+    return UserError(f"{sentence}.")
 
 
 def held_files(path: str) -> dict[str, str]:
@@ -76,15 +89,35 @@ def held_files(path: str) -> dict[str, str]:
     }
 
 
-def _read(
-    records: Sequence[Record], path: str, columns: Mapping[str, str], remarks: list[str]
-) -> tuple[list[Row], Reading]:
-    """The rows of records, and how the columns of the first one are read.
+@dataclass(frozen=True)
+class _File:
+    """The content of a source before its columns are read: records, and rows that are none."""
+
+    path: str
+    records: list[Record]
+    invalid: list[tuple[str, UserError]]
+    remarks: list[str]
+    skip_invalid: bool
+
+
+def _file(path: str, split: str, skip_invalid: bool) -> _File:
+    """Read a source."""
+    invalid: list[tuple[str, UserError]] = []
+    remarks: list[str] = []
+    options = files.Options(lambda *fault: invalid.append(fault), remarks.append)
+    return _File(path, [*corpora.records(path, split, options)], invalid, remarks, skip_invalid)
+
+
+def _read(file: _File, columns: Mapping[str, str], remarks: list[str]) -> tuple[list[Row], Reading]:
+    """The rows of a source, and how the columns of the first one are read.
 
     remarks: gets a message about rows that are left out.
     """
-    rows = formats.rows(records, path, columns, remarks.append)
-    place, first = records[0]
+    invalid = InvalidRows(file.skip_invalid)
+    for fault in file.invalid:
+        invalid.add(*fault)
+    rows = formats.rows(file.records, file.path, columns, remarks.append, invalid=invalid)
+    place, first = next(record for record in file.records if record[0] == rows[0].place)
     return rows, formats.reading(first, columns, place)
 
 

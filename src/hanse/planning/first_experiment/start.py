@@ -42,11 +42,13 @@ def start(
     model: str,
     out: Path | None,
     columns: Mapping[str, str],
+    skip_invalid: bool = False,
 ) -> Start:
     """Read the data and write an experiment for them.
 
     paths: one path, whose rows are divided among the silos, or one for each silo.
     silos: None means as many as paths, or as files in the folder, or 4.
+    columns, skip_invalid: settings of `data` for reading the files.
     Raises UserError if the data cannot be read, are too few, or if the file exists already.
     """
     file = out or Path(f"{_name(paths[0]) if len(paths) == 1 else 'silos'}.yaml")
@@ -55,7 +57,7 @@ def start(
     _refuse_number(silos, len(paths))
     if model not in PACKAGED and not model.endswith(".gguf"):
         locate(model)
-    sources, held = _sources(paths, columns)
+    sources, held = _sources(paths, columns, skip_invalid)
     rows = (row for source in sources.values() for row in source.rows)
     if model == DEFAULT_MODEL and all(row.kind == "tagged" for row in rows):
         model = ENCODER
@@ -69,11 +71,11 @@ def start(
 
 
 def _sources(
-    paths: Sequence[str], columns: Mapping[str, str]
+    paths: Sequence[str], columns: Mapping[str, str], skip_invalid: bool
 ) -> tuple[dict[str, Source], dict[str, Source]]:
     """The source at each path by the silo's name, and a folder's files for test and validation."""
-    sources = [look(path, columns) for path in paths]
-    held = _held(paths[0], sources[0].columns) if len(paths) == 1 else {}
+    sources = [look(path, columns, skip_invalid=skip_invalid) for path in paths]
+    held = _held(paths[0], sources[0]) if len(paths) == 1 else {}
     if len(paths) > 1:
         sources = list(map(_with_remark, paths, sources))
     return dict(zip(_silo_names(paths), sources, strict=True)), held
@@ -90,9 +92,12 @@ def _refuse_number(silos: int | None, paths: int) -> None:
         )
 
 
-def _held(path: str, columns: Mapping[str, str]) -> dict[str, Source]:
-    """A folder's rows for test and validation, by the split."""
-    return {split: look(file, columns, split) for split, file in held_files(path).items()}
+def _held(path: str, training: Source) -> dict[str, Source]:
+    """A folder's rows for test and validation, by the split, read like those for training."""
+    return {
+        split: look(file, training.columns, split, training.skip_invalid)
+        for split, file in held_files(path).items()
+    }
 
 
 def _with_remark(path: str, source: Source) -> Source:

@@ -1,9 +1,12 @@
 """The format of each data source: how the columns of its first record are read."""
 
+from hanse.data.formats.invalid_rows import InvalidRows
 from hanse.data.formats.row import Reading, reading
-from hanse.data.sources import corpora
+from hanse.data.sources import corpora, files
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
+from hanse.errors import UserError
 from hanse.experiment.schema import Experiment
+from hanse.experiment.sections import Data
 
 
 def readings(experiment: Experiment) -> list[tuple[str, Reading]]:
@@ -17,6 +20,17 @@ def readings(experiment: Experiment) -> list[tuple[str, Reading]]:
         sources += [(split, path, experiment.data)] if isinstance(path, str) else []
     formats = []
     for split, path, data in sources:
-        place, record = next(iter(corpora.records(path, split=split)))
-        formats.append((path, reading(record, data.columns, place)))
+        formats.append((path, _first_reading(path, split, data)))
     return formats
+
+
+def _first_reading(path: str, split: str, data: Data) -> Reading:
+    """How the columns of the first valid record are read; rows have said what is invalid."""
+    invalid = InvalidRows(data.skip_invalid)
+    options = files.Options(invalid.add, remark=lambda remark: None)
+    for place, record in corpora.records(path, split, options):
+        try:
+            return reading(record, data.columns, place)
+        except UserError as fault:
+            invalid.add(place, fault)
+    raise UserError(f"{path} holds no rows; give a file with at least one example.")

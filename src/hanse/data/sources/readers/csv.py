@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 
 from hanse.data.formats.cells import listed
+from hanse.data.formats.invalid_rows import Refusal, refuse
 from hanse.data.formats.row import Record
 from hanse.errors import UserError
 
@@ -12,22 +13,25 @@ LONGEST = 100  # characters of a column's name; longer cells in a header are tex
 SEPARATORS = (",", ";", "\t", "|")  # European Excel writes semicolons
 
 
-def records(text: str, name: str) -> Iterator[Record]:
+def records(text: str, name: str, refuse: Refusal = refuse) -> Iterator[Record]:
     """The rows below the header, without unnamed columns, such as the index of pandas.
 
-    Raises UserError with the line of a header or a row that does not fit.
+    refuse: takes a row that has not as many cells as the header.
+    Raises UserError with the line of a header that cannot be used.
     """
     header: list[str] = []
     separator = _separator(text)
     for number, cells in _lines(text, name, separator):
         place = f"{name}:{number}"
         if header:
-            if len(cells) != len(header):
-                raise UserError(
-                    f"{place} has {len(cells)} columns, but the header has {len(header)}; put "
-                    f"quotes around cells that hold {separator!r} or line breaks."
-                )
-            yield place, {key: cell for key, cell in zip(header, cells, strict=True) if key}
+            if len(cells) == len(header):
+                yield place, {key: cell for key, cell in zip(header, cells, strict=True) if key}
+                continue
+            fault = UserError(
+                f"{place} has {len(cells)} columns, but the header has {len(header)}; put quotes "
+                f"around cells that hold {separator!r} or line breaks."
+            )
+            refuse(place, fault)
         elif not cells[0].lower().startswith("sep="):  # a line that tells Excel the separator
             header = _header(cells, place)
 

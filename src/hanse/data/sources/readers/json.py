@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hanse.data.formats.cells import json_type, listed
+from hanse.data.formats.invalid_rows import Refusal, refuse
 from hanse.data.formats.row import Record
 from hanse.data.formats.turns import are_turns
 from hanse.errors import UserError
@@ -11,22 +12,31 @@ from hanse.tensors import json_text
 from hanse.tensors.json_text import ExtraDataError, JsonError
 
 
-def lines(text: str, name: str) -> Iterator[Record]:
-    """The objects of a .jsonl file, one in each line; an array in such a file is read, too."""
+def lines(text: str, name: str, refuse: Refusal = refuse) -> Iterator[Record]:
+    """The objects of a .jsonl file, one in each line; an array in such a file is read, too.
+
+    refuse: takes a line that is no object.
+    """
     if text.lstrip().startswith("["):
-        yield from records(text, name)
+        yield from records(text, name, refuse)
         return
     # splitlines() would split at U+2028 and the like, which JSON strings may hold.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             place = f"{name}:{number}"
-            yield place, _object(_line(line, place), place)
+            try:
+                record = _object(_line(line, place), place)
+            except UserError as fault:
+                refuse(place, fault)
+            else:
+                yield place, record
 
 
-def records(text: str, name: str) -> Iterator[Record]:
+def records(text: str, name: str, refuse: Refusal = refuse) -> Iterator[Record]:
     """The objects of a .json file: of its array, or of the only array in its object.
 
     A file with one object in each line is read, too, and a single object is one record.
+    refuse: takes an entry of the array that is no object.
     """
     if not text.strip():
         return
@@ -35,7 +45,7 @@ def records(text: str, name: str) -> Iterator[Record]:
     except JsonError as error:
         # A second value follows the first: probably one object in each line.
         if isinstance(error, ExtraDataError) and not text.lstrip().startswith("["):
-            yield from lines(text, name)
+            yield from lines(text, name, refuse)
             return
         raise UserError(
             f"{name}:{error.line} is not valid JSON at character {error.column}: "
@@ -44,7 +54,12 @@ def records(text: str, name: str) -> Iterator[Record]:
         ) from None
     for number, entry in enumerate(_entries(value, name), 1):
         place = f"{name}: entry {number}"
-        yield place, _object(entry, place)
+        try:
+            record = _object(entry, place)
+        except UserError as fault:
+            refuse(place, fault)
+        else:
+            yield place, record
 
 
 def _entries(value: Any, name: str) -> list[Any]:
