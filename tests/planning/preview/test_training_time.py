@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.assembly.assemble import SimulatedClient, simulate
 from hanse.experiment.loading import load
-from hanse.federation.messages import Update
+from hanse.federation.client import ClientEndpoint
+from hanse.federation.messages import Request, Update
 from hanse.federation.round import open_round
 from hanse.federation.server import start
 from hanse.journal.run_folder import Journal
 from hanse.planning.preview import training_time
 from hanse.planning.preview.training_time import Probe
 from hanse.simulation.in_process import in_process
+from samples import reviews, write_lines
 
 
 @pytest.mark.parametrize(("epochs", "rounds"), [(1.0, 1), (0.5, 1), (2.0, 3)])
@@ -42,3 +44,32 @@ def test_known_rows_take_the_time_of_known_rows(
         tokens, passes = sum(map(len, train)), round(epochs * len(train)) / len(train) * rounds
         wanted += tokens * (2 * min(1, passes) + 0.5 * max(0, passes - 1))
     assert seconds == pytest.approx(wanted)
+
+
+def test_clients_whose_settings_differ_in_data_alone_share_a_probe(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    probed = []
+
+    def probe(endpoint: ClientEndpoint, client: SimulatedClient, request: Request) -> Probe:
+        probed.append(client.experiment.data.path)
+        return Probe(Update(), first=2.0, again=0.5)
+
+    monkeypatch.setattr(training_time, "_probe", probe)
+    clients = {}
+    for number in range(1, 5):
+        rows = [{**row, "text": f"{row['text']} {'long ' * number}"} for row in reviews(10)]
+        clients[f"own-{number}"] = {"path": write_lines(tmp_path / f"{number}.jsonl", rows)}
+    settings = [f"clients.{name}.data.path={data['path']}" for name, data in clients.items()]
+    settings += ["clients.own-1.data.client_test=0", "data.test=4", "data.validation=4"]
+    for more, wanted in ([], ["4"]), (["clients.own-2.train.learning_rate=0.5"], ["4", "2"]):
+        probed.clear()
+        simulation = simulate(load(experiment_file, [*settings, *more]))
+        journal = Journal(tmp_path)
+        run = simulation.run(journal, in_process(simulation, journal.folder))
+        profiles = {profile.name: profile for profile in simulation.profiles}
+        exchange = open_round(run, 1, start(run, profiles), profiles)
+        probes = training_time.probe_clients(simulation, exchange, tmp_path)
+        journal.close()
+        assert sorted(Path(path).stem for path in probed) == sorted(wanted)
+        assert list(probes) == list(clients)

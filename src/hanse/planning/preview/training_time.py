@@ -1,10 +1,11 @@
 """The time that the clients' training takes in a run, from a few real steps.
 
-One client of those with the same settings, and updates of the same layout, is probed: the others
-behave like it.
+One client of those whose settings differ in their data alone, with updates of the same layout, is
+probed: the one with the longest example. The others behave like it.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,26 +44,33 @@ class Probe:
 def probe_clients(
     simulation: Simulation, exchange: RoundExchange, folder: Path
 ) -> dict[str, Probe]:
-    """The probe of each client; clients with the same settings and layout share one."""
+    """The probe of each client; clients whose settings differ in their data alone share one."""
     texts: dict[int, str] = {}  # settings as text, by the identity of what most clients share
-    probes: dict[tuple[str, str], Probe] = {}
-    by_client = {}
+    kinds: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for name in exchange.instructions:
-        client = simulation.clients[name]
-        if id(client.experiment) not in texts:
-            texts[id(client.experiment)] = _settings(client.experiment)
-        kind = texts[id(client.experiment)], _layout(exchange, name)
-        if kind not in probes:
-            request = exchange.encoded("train", name)
-            probes[kind] = _probe(simulation.endpoint(folder, name), client, request)
-        by_client[name] = probes[kind]
-    return by_client
+        settings = simulation.clients[name].experiment
+        if id(settings) not in texts:
+            texts[id(settings)] = _settings(settings)
+        kinds[texts[id(settings)], _layout(exchange, name)].append(name)
+    probes: dict[str, Probe] = {}
+    for names in kinds.values():
+        client = max(names, key=lambda name: _sizes(simulation.clients[name]))
+        request = exchange.encoded("train", client)
+        probe = _probe(simulation.endpoint(folder, client), simulation.clients[client], request)
+        probes |= dict.fromkeys(names, probe)
+    return {name: probes[name] for name in exchange.instructions}
+
+
+def _sizes(client: SimulatedClient) -> tuple[int, int]:
+    """(tokens of a client's longest training example, tokens of all): memory, then time."""
+    sizes = lengths(client.examples["train"])
+    return max(sizes), sum(sizes)
 
 
 def _settings(experiment: Experiment) -> str:
-    """The settings that a client's training may depend on, as text."""
+    """The settings that the time of a client's step may depend on, as text."""
     settings = experiment.resolved()
-    for section in ("clients", "participants", "compression"):
+    for section in ("clients", "participants", "compression", "data"):
         del settings[section]
     return json.dumps(settings)
 
