@@ -3,6 +3,7 @@
 import html
 import json
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -83,16 +84,47 @@ def test_rows_without_labels_are_counted_by_what_divides_them(topics: Path) -> N
         topics, num_clients=2, data={"partition": {"key": {"column": "topic"}}, "client_test": 0}
     )
     counted = table(divide(by_topic), by_topic)
-    assert counted.labels == ("a", "b", "c")
+    assert counted.labels == ("a", "b", "c") and not counted.remarks
     kinds = [set(holding.train) for holding in counted.clients.values()]
     assert kinds[0] | kinds[1] == {"a", "b", "c"} and not kinds[0] & kinds[1]
     plain = _experiment(topics, num_clients=2, data={"client_test": 0})
-    assert table(divide(plain), plain) == DivisionRecord(
+    counted = table(divide(plain), plain)
+    assert replace(counted, remarks=()) == DivisionRecord(
         (),
         {"silo-1": ClientRowCounts({"rows": 24}, 0), "silo-2": ClientRowCounts({"rows": 24}, 0)},
         6,
         6,
     )
+    [remark] = counted.remarks
+    assert f"{topics}: not used: topic (topic has 3 values; data.columns: {{text:" in remark
+
+
+def test_columns_that_a_setting_uses_are_used(topics: Path) -> None:
+    filtered = {"filter": {"topic": "a"}, "client_test": 0}
+    assert not divide(_experiment(topics, num_clients=2, data=filtered)).remarks
+    spec = {"dirichlet": {"alpha": 9.0, "partition_by": "topic"}}
+    dealt = {"partition": spec, "client_test": 0}
+    assert not divide(_experiment(topics, num_clients=2, data=dealt)).remarks
+
+
+def test_sources_with_the_same_unused_columns_are_named_in_one_sentence(
+    topics: Path, tmp_path: Path
+) -> None:
+    other = write_lines(tmp_path / "more.jsonl", [{"text": f"w {n}", "id": n} for n in range(9)])
+    own = {
+        "a": {"data": {"path": str(topics)}},
+        "b": {"data": {"path": str(shutil.copy(topics, tmp_path / "same.jsonl"))}},
+        "c": {"data": {"path": str(other)}},
+        "d": {"data": {"path": str(topics), "filter": {"topic": "a"}}},
+    }
+    settings = {"test": 0, "validation": 0, "client_test": 0, "public": str(other)}
+    remarks = divide(_experiment(topics, clients=own, data=settings)).remarks
+    shown = [remark.partition(" (")[0] for remark in remarks if "not used" in remark]
+    assert shown == [
+        f"{topics} and 1 more: not used: topic",
+        f"{other}: not used: id",
+        f"{other}: not used: id",
+    ]
 
 
 def test_clients_with_files_of_their_own_have_no_partitioner(topics: Path) -> None:
@@ -191,7 +223,8 @@ def test_files_of_clients_that_repeat_each_other(tmp_path: Path, held: dict[str,
 def test_rows_that_do_not_repeat_are_all_there(topics: Path) -> None:
     found = divide(_experiment(topics, num_clients=3))
     both = (*found.train.values(), *found.held.values(), found.validation, found.test)
-    assert sum(map(len, both)) == 60 and not found.remarks
+    assert sum(map(len, both)) == 60
+    assert not [remark for remark in found.remarks if "left out" in remark]
 
 
 def test_a_client_with_nothing_but_what_others_hold_out(tmp_path: Path) -> None:

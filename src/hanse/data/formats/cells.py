@@ -79,6 +79,11 @@ def missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def empty(value: Any) -> bool:
+    """Tell if a cell holds nothing: no value, blank text, or a list or object without items."""
+    return missing(value) or value in ("", [], {}) or (isinstance(value, str) and not value.strip())
+
+
 def listed(names: Iterable[str]) -> str:
     """The names of columns as a phrase of limited length."""
     shown = [f"{name!r:.40}" for name in names]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from hanse.data.formats.cells import listed
+from hanse.data.formats.cells import empty, listed
 from hanse.data.formats.contents import literal
 from hanse.errors import UserError
 from hanse.registry import suggestion
@@ -64,11 +64,13 @@ class Reading:
     """The interpretation of a record's columns.
 
     kind: of the row that it becomes. columns: part → the file's column. format: as in FORMATS.
+    unread: the columns with a value that are no part of the row.
     """
 
     kind: str
     columns: Mapping[str, str]
     format: str
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,28 @@ def reading(
     kind = fits[0].format.kind
     if kind == "completion" and not literal({part: record[name] for part, name in chosen.items()}):
         kind = "messages"
-    return Reading(kind, chosen, fits[0].format.name)
+    taken = set(chosen.values())
+    unread = tuple(name for name in record if name not in taken and not empty(record[name]))
+    return _shared(kind, tuple(chosen.items()), fits[0].format.name, unread)
+
+
+@lru_cache(maxsize=1024)
+def _shared(
+    kind: str, columns: tuple[tuple[str, str], ...], format: str, unread: tuple[str, ...]
+) -> Reading:
+    """The same Reading for all rows with the same columns, so that each row can hold it."""
+    return Reading(kind, dict(columns), format, unread)
+
+
+def with_verdict(reading: Reading, column: str) -> Reading:
+    """The same reading with the column that judges the answer; "" for none, whatever its name."""
+    unread = tuple(name for name in reading.unread if name != column)
+    ignored = reading.columns.get(VERDICT, column)
+    if ignored != column:
+        unread = (*unread, ignored)
+    if unread == reading.unread:
+        return reading
+    return _shared(reading.kind, tuple(reading.columns.items()), reading.format, unread)
 
 
 def _refuse_ambiguous(fits: Sequence[Fit], record: Mapping[str, Any], place: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.data.formats import cells
-from hanse.data.formats.columns import VERDICT, check, parts_of
+from hanse.data.formats.columns import VERDICT, check, parts_of, with_verdict
 from hanse.data.formats.columns import Reading as Reading
 from hanse.data.formats.columns import reading as reading
 from hanse.data.formats.contents import CONTENTS, Parts
@@ -40,6 +40,7 @@ class Row:
     place: "file:line", for error messages.
     vector: its sentence embedding, if the partitioner needs one.
     left_out: the reason for which it is not learned; empty for most rows.
+    reading: the interpretation of the record's columns; None for a row that comes from no record.
     """
 
     messages: tuple[Mapping[str, str], ...] = ()
@@ -56,6 +57,7 @@ class Row:
     words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     left_out: str = ""
+    reading: Reading | None = field(default=None, compare=False, repr=False)
 
     @property
     def kind(self) -> str:
@@ -173,7 +175,14 @@ def row(
     verdict = fields.get(column, "").strip()
     content = {"label": None if column else fields.get("label"), **content}
     reason = _reason_left_out(content, column, "" if judged else verdict)
-    return Row(**content, fields=fields, place=place, left_out=reason, verdict=verdict)
+    return Row(
+        **content,
+        fields=fields,
+        place=place,
+        left_out=reason,
+        verdict=verdict,
+        reading=with_verdict(interpretation, column),
+    )
 
 
 def _judging(fields: Mapping[str, str], judged: bool) -> str:

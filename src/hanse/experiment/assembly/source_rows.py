@@ -2,19 +2,26 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hanse.data.formats import column_remarks
 from hanse.data.formats.row import Row
 from hanse.data.sources import corpora, files
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
 from hanse.errors import StoppedError, UserError
-from hanse.experiment.schema import Experiment, build_objective, build_tasks
+from hanse.experiment.schema import (
+    Experiment,
+    build_objective,
+    build_partitioner,
+    build_tasks,
+)
 from hanse.experiment.sections import Data, PublicData
 
 Remark = Callable[[str], None]  # takes a sentence on rows that are left out
+Source = tuple[str, list[Row], Collection[str]]  # a path, its rows, and the columns in use
 SHOWN = 3  # most files that a remark names
 
 
@@ -84,6 +91,7 @@ def public(experiment: Experiment, remark: Remark) -> PublicRows:
     if (settings := experiment.data.public) is None:
         return PublicRows()
     rows = _rows(settings, settings.path, TRAIN, remark, judged(experiment), "data.public")
+    _tell_columns([(settings.path, rows, settings.filter)], remark)
     content = digest(rows)
     if settings.sha256 not in (None, content):
         raise UserError(
@@ -98,7 +106,9 @@ def official(experiment: Experiment, split: str, remark: Remark) -> list[Row] | 
     data, path = experiment.data, getattr(experiment.data, split)
     if not isinstance(path, str):
         return None
-    return _rows(data, path, split, remark, judged(experiment))
+    rows = _rows(data, path, split, remark, judged(experiment))
+    _tell_columns([(path, rows, _used(experiment))], remark)
+    return rows
 
 
 def kind(experiment: Experiment) -> str:
@@ -118,17 +128,41 @@ def _training_rows(
     if not experiment.brings_own_data:
         data = experiment.data
         _tell_unused(data, data.test, data.validation, remark)
-        return _rows(data, data.path, TRAIN, remark, with_verdicts), None
-    rows: list[Row] = []
+        rows = _rows(data, data.path, TRAIN, remark, with_verdicts)
+        _tell_columns([(data.path, rows, _used(experiment))], remark)
+        return rows, None
+    rows = []
     owners: dict[str, str] = {}
+    sources: list[Source] = []
     for name in experiment.client_names:
         data = experiment.for_client(name).data
         _tell_unused(data, 0, 0, remark)
-        for row in _rows(data, data.path, TRAIN, remark, with_verdicts):
+        client_rows = _rows(data, data.path, TRAIN, remark, with_verdicts)
+        sources.append((data.path, client_rows, data.filter))
+        for row in client_rows:
             placed = replace(row, place=f"{name}: {row.place}")
             owners[placed.place] = name
             rows.append(placed)
+    _tell_columns(sources, remark)
     return rows, owners
+
+
+def _used(experiment: Experiment) -> set[str]:
+    """The columns that the filter and the partitioner use."""
+    own = experiment.brings_own_data
+    column = None if own else build_partitioner(experiment).goes_by()
+    return {*experiment.data.filter, *([column] if column else [])}
+
+
+def _tell_columns(sources: Iterable[Source], remark: Remark) -> None:
+    """Remark on columns that nothing uses, once for all sources that have the same ones."""
+    paths: dict[str, dict[str, None]] = {}
+    for path, rows, used in sources:
+        for sentence in column_remarks.unused(rows, used):
+            paths.setdefault(sentence, {})[path] = None
+    for sentence, (first, *others) in paths.items():
+        more = f" and {len(others)} more" if others else ""
+        remark(f"{first}{more}: {sentence}")
 
 
 def _tell_unused(

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from hanse import atomic_files
+from hanse.data.formats import column_remarks
 from hanse.errors import UserError
 from hanse.experiment.loading import default_name
 from hanse.learners.models.model_files import DEFAULT as DEFAULT_MODEL
@@ -63,6 +64,8 @@ def start(
         model = ENCODER
     silos = silos or (len(paths) if len(paths) > 1 else _as_stored(next(iter(sources.values()))))
     settings = plan(sources, silos, held)
+    used = [settings.owner] if settings.owner else []
+    sources = {name: _with_columns(source, used) for name, source in sources.items()}
     model_path = str(Path(model).resolve()) if os.path.exists(model) else model
     held_paths = {split: source.path for split, source in held.items()}
     text = page(file, default_name(file), model_path, sources, settings, held_paths)
@@ -90,6 +93,11 @@ def _refuse_number(silos: int | None, paths: int) -> None:
             f"--from names {paths} paths, one for each silo, but --silos is {silos}; "
             "leave --silos out, or put the files into one folder and name that."
         )
+
+
+def _with_columns(source: Source, used: Sequence[str]) -> Source:
+    """A source with remarks on the columns that nothing uses; used: those that settings name."""
+    return replace(source, remarks=[*source.remarks, *column_remarks.unused(source.rows, used)])
 
 
 def _held(path: str, training: Source) -> dict[str, Source]:
