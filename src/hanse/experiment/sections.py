@@ -4,9 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hanse import registry
+from hanse.data.sources.readers import encoding
+from hanse.errors import UserError
 from hanse.experiment.validation import HASH, VISIBLE
 
 Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
@@ -14,6 +16,18 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Word = Annotated[str, Field(pattern=VISIBLE)]  # a label as the model writes it
 Amount = Annotated[int, Field(ge=0, strict=True)] | Share  # a count, or a share below 1
 Held = Amount | Annotated[str, Field(min_length=1, strict=True)]  # or a file
+
+
+def _known_encoding(value: str) -> str:
+    """A name of an encoding; raises ValueError for another one."""
+    try:
+        encoding.check(value)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+Encoding = Annotated[str, AfterValidator(_known_encoding)]
 
 
 class SettingsModel(BaseModel):
@@ -33,7 +47,8 @@ class SettingsModel(BaseModel):
 class PublicData(SettingsModel):
     """A public data set, of which the server and the clients have the same rows.
 
-    path, columns, filter, template, skip_invalid: as in `data`; without a template, that of `data`.
+    path, columns, filter, template, skip_invalid, encoding: as in `data`; without a template, that
+        of `data`.
     sha256: the hash of the rows, as a run folder's machine.json has it; other rows are refused.
     """
 
@@ -41,6 +56,7 @@ class PublicData(SettingsModel):
     columns: dict[str, str] = {}
     filter: dict[str, str] = {}
     skip_invalid: bool = False
+    encoding: Encoding = ""
     template: str | None = None
     sha256: Annotated[str, Field(pattern=HASH)] | None = None
 
@@ -58,6 +74,7 @@ class Data(SettingsModel):
     columns: our names → the file's names, if the format is not recognized.
     filter: keep only rows whose columns have these values.
     skip_invalid: go on without rows that cannot be read, and say how many; else they are refused.
+    encoding: of the files, such as gbk or cp1251; empty: UTF-8, or a guess, which is said.
     template: the prompt for a labelled row; {text} stands for its text.
     labels: the label's value in the data → the word that the model answers; empty: the values.
     test, validation: rows held out before the division: a count, a share, or a file or folder that
@@ -74,6 +91,7 @@ class Data(SettingsModel):
     columns: dict[str, str] = {}
     filter: dict[str, str] = {}
     skip_invalid: bool = False
+    encoding: Encoding = ""
     template: str = "{text}\nLabel:"
     labels: dict[str, Word] = {}
     test: Held = 0.1

@@ -84,6 +84,7 @@ def _rows(run: Path, experiment: Experiment, data: str | None, split: str) -> li
             split="test",
             judged=judged(experiment),
             skip_invalid=settings.skip_invalid,
+            encoding=settings.encoding,
         )
     division = divide(experiment)
     same_data(run, division.digest)

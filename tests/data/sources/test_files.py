@@ -134,17 +134,33 @@ def test_what_is_not_utf8_is_told_once(tmp_path: Path, caplog: pytest.LogCapture
     _write(tmp_path, {"one.csv": "text\na\nGröße\n".encode("cp1252")})
     assert [row.text for row in _load(tmp_path / "one.csv")] == ["a", "Größe"]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'one.csv'} is not UTF-8 (line 3); it is read as Windows-1252; save it as "
-        "UTF-8 if letters look wrong."
+        f"{tmp_path / 'one.csv'} is not UTF-8 (line 3); by its letters it is read as "
+        "Windows-1252; if they look wrong, name another one in data.encoding."
     ]
     caplog.clear()
     _write(tmp_path, {"two.csv": "text\nÜbel\n".encode("latin-1"), "three.csv": "text\nÖl\n"})
     assert {row.text for row in _load(tmp_path)} == {"a", "Größe", "Übel", "Öl"}
     [warning] = [record.getMessage() for record in caplog.records]
-    assert warning.endswith("look wrong; the same holds for 1 more files beside it.")
+    assert warning.endswith("in data.encoding; the same holds for 1 more files beside it.")
 
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r'd.parquet .* run pip install "hanse\[data\]", or conv'):
         _load(_write(tmp_path, {"d.parquet": "x"}) / "d.parquet")
+
+
+def test_files_in_other_encodings(tmp_path: Path) -> None:
+    texts = {"a.csv": ("gbk", "我们"), "b.csv": ("cp1251", "как дела"), "c.csv": ("gbk", "你的")}
+    _write(tmp_path, {name: f"text\n{text}\n".encode(code) for name, (code, text) in texts.items()})
+    remarks: list[str] = []
+    found = files.records(tmp_path, options=files.Options(remark=remarks.append))
+    assert [record["text"] for _, record in found] == ["我们", "как дела", "你的"]
+    first, second = remarks
+    assert "a.csv is not UTF-8 (line 2); by its letters it is read as gb18030; if" in first
+    assert first.endswith("; the same holds for 1 more files beside it.")
+    assert "read as cp1251" in second
+    remarks.clear()
+    named = files.Options(remark=remarks.append, encoding="gbk")
+    assert [r["text"] for _, r in files.records(tmp_path / "c.csv", options=named)] == ["你的"]
+    assert not remarks

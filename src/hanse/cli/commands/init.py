@@ -39,10 +39,13 @@ def init(
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Go on without rows that cannot be read.")
     ] = False,
+    encoding: Annotated[
+        str, typer.Option(help="The encoding of the files, if not UTF-8, such as gbk or cp1251.")
+    ] = "",
 ) -> None:
     """Write a commented experiment for your own data."""
     mapping = _mapping(columns)
-    tell_start(first.start(path, silos, model, out, mapping, skip_invalid))
+    tell_start(first.start(path, silos, model, out, mapping, skip_invalid, encoding))
 
 
 def tell_start(started: "first.Start") -> None:

@@ -63,10 +63,16 @@ def plain(value: Any) -> str | None:
 
 def encodable(value: str, name: str, place: str) -> str:
     """The same text; raises UserError if it has no UTF-8 encoding."""
-    # JSON can spell half of a surrogate pair ("\\ud83d"), which no tokenizer can read.
+    # JSON can spell half of a surrogate pair ("\\ud83d"), which no tokenizer can read. Readers of
+    # files write faulty bytes as U+DC80 to U+DCFF.
     try:
         value.encode()
-    except UnicodeEncodeError:
+    except UnicodeEncodeError as error:
+        if "\udc80" <= value[error.start] <= "\udcff":
+            raise UserError(
+                f"{place}: {name} holds bytes that are not UTF-8, as the rest of the file is; "
+                "correct them, or drop the row."
+            ) from None
         raise UserError(
             f"{place}: {name} holds half of a surrogate pair, which is not text; write the whole "
             "character."

@@ -33,6 +33,7 @@ def load(
     split: str = TRAIN,
     judged: bool = False,
     skip_invalid: bool = False,
+    encoding: str = "",
 ) -> list[Row]:
     """The rows of a corpus, a path or a hub's data set.
 
@@ -41,10 +42,11 @@ def load(
     split: the split to read of a folder or a hub's data set that has several.
     judged: answers that are marked as bad are rows, too.
     skip_invalid: leave rows out that cannot be read, with a remark.
+    encoding: of the files, if it is not UTF-8; empty: UTF-8, or a guess.
     Raises UserError if the data cannot be found or read.
     """
     invalid = InvalidRows(skip_invalid)
-    source = records(path, split, files.Options(invalid.add, remark))
+    source = records(path, split, files.Options(invalid.add, remark, encoding))
     return rows(source, path, columns or {}, remark, judged, invalid)
 
 

@@ -26,6 +26,7 @@ READERS: dict[str, Callable[[str, str, Refusal], Iterator[Record]]] = {
     ".txt": plain_text.records,
 }
 ENDINGS = (*READERS, ".parquet")
+Notes = dict[str, list[str]]  # by encoding: notes on files that are not UTF-8
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,12 @@ class Options:
 
     refuse: takes a row that cannot be read, with its place and the fault.
     remark: takes a sentence on what is guessed or not read.
+    encoding: of files without a byte-order mark; empty: UTF-8, or a guess if a file is not.
     """
 
     refuse: Refusal = refuse
     remark: Callable[[str], None] = log.warning
+    encoding: str = ""
 
 
 USUAL = Options()
@@ -58,7 +61,7 @@ def records(
     if path.is_dir():
         yield from _folder(path, split, options)
         return
-    notes: list[str] = []
+    notes: Notes = {}
     try:
         yield from track(_file(path, name, options, notes), Work(Activity.READING_FILE, name))
     finally:
@@ -77,7 +80,7 @@ def _folder(folder: Path, split: str, options: Options) -> Iterator[Record]:
     home = without_splits if named else PurePath
     homes = {file: home(PurePath(file.relative_to(folder)).parent) for file in files}
     nested = any(home.parts for home in homes.values())
-    notes: list[str] = []
+    notes: Notes = {}
     try:
         for file in track(files, Work(Activity.READING_FILE, str(folder), total=len(files))):
             source = {"file": file.stem}
@@ -128,8 +131,8 @@ def _below(folder: Path) -> list[Path]:
     return sorted(path for path in paths if path.is_file())
 
 
-def _file(path: Path, name: str, options: Options, notes: list[str]) -> Iterator[Record]:
-    """The records of one file; adds a note to `notes` if the file is not UTF-8."""
+def _file(path: Path, name: str, options: Options, notes: Notes) -> Iterator[Record]:
+    """The records of one file; adds a note to `notes` if its encoding is a guess."""
     ending = path.suffix.lower()
     if ending not in ENDINGS:
         raise UserError(
@@ -143,17 +146,17 @@ def _file(path: Path, name: str, options: Options, notes: list[str]) -> Iterator
     if ending == ".parquet":
         yield from parquet.records(content, name)
         return
-    text, line = encoding.decode(content, name)
-    if line:
-        notes.append(encoding.note(name, line))
+    text, guess = encoding.decode(content, name, options.encoding)
+    if guess:
+        notes.setdefault(guess.encoding, []).append(encoding.note(name, guess))
     yield from READERS[ending](text, name, options.refuse)
 
 
-def _tell(notes: list[str], options: Options) -> None:
-    """Remark once on all files that are not UTF-8."""
-    if notes:
-        more = f"; the same holds for {len(notes) - 1} more files beside it" if notes[1:] else ""
-        options.remark(f"{notes[0]}{more}.")
+def _tell(notes: Notes, options: Options) -> None:
+    """Remark once for each encoding on the files that are not UTF-8."""
+    for first, *others in notes.values():
+        more = f"; the same holds for {len(others)} more files beside it" if others else ""
+        options.remark(f"{first}{more}.")
 
 
 def _unreadable(name: str, error: OSError) -> UserError:

@@ -12,7 +12,7 @@ from hanse.data.sources.corpora import CORPORA
 from hanse.deployment.silo.policy import OUTSIDE, Policy
 from hanse.errors import UserError
 from hanse.experiment.schema import ClientName
-from hanse.experiment.sections import SettingsModel, Share, Word
+from hanse.experiment.sections import Encoding, SettingsModel, Share, Word
 from hanse.experiment.validation import SettingError, explain
 from hanse.journal import yaml_text
 from hanse.learners.models.model_files import PACKAGED
@@ -36,6 +36,7 @@ class Rows(SettingsModel):
     columns: dict[str, str] | None = None
     filter: dict[str, str] | None = None
     skip_invalid: bool | None = None
+    encoding: Encoding | None = None
     template: str | None = None
     labels: dict[str, Word] | None = None
     client_test: Share | None = None

@@ -196,7 +196,7 @@ def _rows(
     """
     with _errors_about(section):
         rows = corpora.load(
-            path, data.columns, remark, split, judged=judged, skip_invalid=data.skip_invalid
+            path, data.columns, remark, split, judged, data.skip_invalid, data.encoding
         )
     for column, value in data.filter.items():
         if not any(column in row.fields for row in rows):
@@ -220,5 +220,7 @@ def _errors_about(section: str) -> Iterator[None]:
     except UserError as error:
         if section == "data":
             raise
-        sentence = re.sub(r"\bdata\.(columns|skip_invalid)\b", rf"{section}.\1", str(error))
+        sentence = re.sub(
+            r"\bdata\.(columns|skip_invalid|encoding)\b", rf"{section}.\1", str(error)
+        )
         raise UserError(sentence) from error

@@ -33,7 +33,7 @@ class Source:
     reading: how the columns of the first record are read.
     columns: the setting `data.columns` with which the rows are read like this.
     remarks: rows that are left out, and reasons for another reading than the usual one.
-    skip_invalid: the setting of that name, with which rows are left out that cannot be read.
+    skip_invalid, encoding: the settings of these names, with which the files are read.
     """
 
     path: str
@@ -42,19 +42,25 @@ class Source:
     columns: Mapping[str, str]
     remarks: Sequence[str] = ()
     skip_invalid: bool = False
+    encoding: str = ""
 
 
 def look(
-    path: str, columns: Mapping[str, str], split: str = TRAIN, skip_invalid: bool = False
+    path: str,
+    columns: Mapping[str, str],
+    split: str = TRAIN,
+    skip_invalid: bool = False,
+    encoding: str = "",
 ) -> Source:
     """Read the data at a path, of a short name or of a hub's name.
 
     columns: part → the file's column, for parts that are not found by their names.
     split: the split to read, if files are named after splits.
     skip_invalid: leave rows out that cannot be read.
+    encoding: of the files, if it is not UTF-8.
     """
     try:
-        file = _file(path, split, skip_invalid)
+        file = _file(path, split, skip_invalid, encoding)
         remarks = list(file.remarks)
         rows, reading = _read(file, columns, remarks)
         other, why = _otherwise(rows, reading)
@@ -66,7 +72,7 @@ def look(
         raise _with_options(error) from None
     is_name = path in corpora.CORPORA or not Path(path).exists()
     full_path = path if is_name else str(Path(path).resolve())
-    return Source(full_path, rows, reading, columns, remarks, skip_invalid)
+    return Source(full_path, rows, reading, columns, remarks, skip_invalid, encoding)
 
 
 def _with_options(error: UserError) -> UserError:
@@ -76,6 +82,8 @@ def _with_options(error: UserError) -> UserError:
         sentence += "; `hanse init` takes that as --columns '{ours: theirs}'"
     if "data.skip_invalid" in sentence:
         sentence += "; `hanse init` takes that as --skip-invalid"
+    if "data.encoding" in sentence:
+        sentence += "; `hanse init` takes that as --encoding"
     return UserError(f"{sentence}.")
 
 
@@ -100,11 +108,11 @@ class _File:
     skip_invalid: bool
 
 
-def _file(path: str, split: str, skip_invalid: bool) -> _File:
+def _file(path: str, split: str, skip_invalid: bool, encoding: str) -> _File:
     """Read a source."""
     invalid: list[tuple[str, UserError]] = []
     remarks: list[str] = []
-    options = files.Options(lambda *fault: invalid.append(fault), remarks.append)
+    options = files.Options(lambda *fault: invalid.append(fault), remarks.append, encoding)
     return _File(path, [*corpora.records(path, split, options)], invalid, remarks, skip_invalid)
 
 

@@ -1,8 +1,9 @@
 """An experiment file for the user's data: `hanse init`."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -44,12 +45,13 @@ def start(
     out: Path | None,
     columns: Mapping[str, str],
     skip_invalid: bool = False,
+    encoding: str = "",
 ) -> Start:
     """Read the data and write an experiment for them.
 
     paths: one path, whose rows are divided among the silos, or one for each silo.
     silos: None means as many as paths, or as files in the folder, or 4.
-    columns, skip_invalid: settings of `data` for reading the files.
+    columns, skip_invalid, encoding: settings of `data` for reading the files.
     Raises UserError if the data cannot be read, are too few, or if the file exists already.
     """
     file = out or Path(f"{_name(paths[0]) if len(paths) == 1 else 'silos'}.yaml")
@@ -58,7 +60,8 @@ def start(
     _refuse_number(silos, len(paths))
     if model not in PACKAGED and not model.endswith(".gguf"):
         locate(model)
-    sources, held = _sources(paths, columns, skip_invalid)
+    read = partial(look, columns=columns, skip_invalid=skip_invalid, encoding=encoding)
+    sources, held = _sources(paths, read)
     rows = (row for source in sources.values() for row in source.rows)
     if model == DEFAULT_MODEL and all(row.kind == "tagged" for row in rows):
         model = ENCODER
@@ -74,10 +77,10 @@ def start(
 
 
 def _sources(
-    paths: Sequence[str], columns: Mapping[str, str], skip_invalid: bool
+    paths: Sequence[str], read: Callable[[str], Source]
 ) -> tuple[dict[str, Source], dict[str, Source]]:
     """The source at each path by the silo's name, and a folder's files for test and validation."""
-    sources = [look(path, columns, skip_invalid=skip_invalid) for path in paths]
+    sources = [read(path) for path in paths]
     held = _held(paths[0], sources[0]) if len(paths) == 1 else {}
     if len(paths) > 1:
         sources = list(map(_with_remark, paths, sources))
@@ -103,7 +106,7 @@ def _with_columns(source: Source, used: Sequence[str]) -> Source:
 def _held(path: str, training: Source) -> dict[str, Source]:
     """A folder's rows for test and validation, by the split, read like those for training."""
     return {
-        split: look(file, training.columns, split, training.skip_invalid)
+        split: look(file, training.columns, split, training.skip_invalid, training.encoding)
         for split, file in held_files(path).items()
     }
 

@@ -27,7 +27,7 @@ def readings(experiment: Experiment) -> list[tuple[str, Reading]]:
 def _first_reading(path: str, split: str, data: Data) -> Reading:
     """How the columns of the first valid record are read; rows have said what is invalid."""
     invalid = InvalidRows(data.skip_invalid)
-    options = files.Options(invalid.add, remark=lambda remark: None)
+    options = files.Options(invalid.add, lambda remark: None, data.encoding)
     for place, record in corpora.records(path, split, options):
         try:
             return reading(record, data.columns, place)

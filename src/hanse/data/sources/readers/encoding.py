@@ -1,8 +1,9 @@
-"""Decodes a file: UTF-8, UTF-16 or UTF-32 by their marks, and Windows-1252."""
+"""Decodes a file: UTF-8, UTF-16 or UTF-32 by their marks, or another encoding, named or guessed."""
 
 import codecs
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
+from hanse.data.sources.readers.encoding_guess import WESTERN, guess
 from hanse.errors import UserError
 
 MARKS = {  # byte-order marks; UTF-32's comes first, since it begins with UTF-16's
@@ -12,42 +13,85 @@ MARKS = {  # byte-order marks; UTF-32's comes first, since it begins with UTF-16
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-FALLBACK = "Windows-1252"  # has all printed characters of Latin-1
 
 
-def decode(content: bytes, name: str) -> tuple[str, int]:
-    """The text with "\\n" as line ends, and the number of the first line that is not UTF-8, or 0.
+class Guess(NamedTuple):
+    """The guessed encoding of a file, as Python's codec, and its first line that is not UTF-8."""
 
-    A file without a byte-order mark that is not UTF-8 is read as Windows-1252.
+    encoding: str
+    line: int
+
+
+def decode(content: bytes, name: str, encoding: str = "") -> tuple[str, Guess | None]:
+    """The text with "\\n" as line ends, and the guess if the encoding is one.
+
+    encoding: of a file without a byte-order mark; empty: UTF-8, or a guess if it is not.
+    Faulty bytes in a file that is UTF-8 otherwise become surrogates, which no row may hold.
     Raises UserError with file and line for a file that is no text.
     """
     mark = next((mark for mark in MARKS if content.startswith(mark)), b"")
-    coding = MARKS.get(mark, "utf-8")
-    line = 0
-    if coding == "utf-8" and b"\0" in content:
-        _refuse_zero(content.decode("latin-1"), name)
-    try:
-        text = content.decode("utf-8-sig" if mark == codecs.BOM_UTF8 else coding)
-    except UnicodeDecodeError as error:
-        start = error.start + (len(mark) if mark == codecs.BOM_UTF8 else 0)
-        line = _lines(content[:start].decode(coding, "replace")) + 1
-        if mark or _mostly_utf8(content):
-            raise UserError(
-                f"{name}:{line} is not {coding.upper()}, but the rest of the file is; correct the "
-                "line, and save the file as UTF-8."
-            ) from None
-        text = _windows(content, name)
+    check(encoding)
+    codec = MARKS.get(mark) or (codecs.lookup(encoding).name if encoding else "")
+    found = None
+    if codec not in ("", "utf-8"):
+        text = _strict(content, codec, name)
+    else:
+        if b"\0" in content:
+            _refuse_zero(content.decode("latin-1"), name)
+        text, found = _utf8(content.removeprefix(mark), name, certain=bool(codec))
     if "\0" in text:
         _refuse_zero(text, name)
-    return text.replace("\r\n", "\n").replace("\r", "\n"), line
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"), found
 
 
-def note(name: str, line: int) -> str:
-    """The warning about a file that was read as Windows-1252."""
+def check(encoding: str) -> None:
+    """Raise UserError for a name that is no encoding of texts; the empty name is none."""
+    try:
+        "".encode(encoding or "utf-8")
+    except LookupError:
+        raise UserError(
+            f"there is no encoding {encoding!r:.80}; write one such as utf-8, gbk, big5, "
+            "shift_jis, euc_kr, cp1251 or cp1252 in data.encoding, or leave it out."
+        ) from None
+
+
+def note(name: str, found: Guess) -> str:
+    """The remark on a file whose encoding was guessed."""
     return (
-        f"{name} is not UTF-8 (line {line}); it is read as {FALLBACK}; save it as UTF-8 if letters "
-        "look wrong"
+        f"{name} is not UTF-8 (line {found.line}); by its letters it is read as "
+        f"{_shown(found.encoding)}; if they look wrong, name another one in data.encoding"
     )
+
+
+def _utf8(content: bytes, name: str, certain: bool) -> tuple[str, Guess | None]:
+    """The text of a file in UTF-8, or in the encoding that its letters suggest, and the guess.
+
+    certain: it is UTF-8, and other bytes are faults.
+    """
+    try:
+        return content.decode(), None
+    except UnicodeDecodeError as error:
+        if certain or _mostly_utf8(content):
+            return content.decode(errors="surrogateescape"), None
+        found = Guess(guess(content), _lines(content[: error.start].decode()) + 1)
+        return _strict(content, found.encoding, name), found
+
+
+def _strict(content: bytes, encoding: str, name: str) -> str:
+    """The text in one encoding; raises UserError with file and line for other bytes."""
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = _lines(content[: error.start].decode(encoding, "replace")) + 1
+        raise UserError(
+            f"{name}:{line} is neither UTF-8 nor {_shown(encoding)} (byte "
+            f"{content[error.start]:#04x}); name its encoding in data.encoding, or save it as "
+            "UTF-8."
+        ) from None
+
+
+def _shown(encoding: str) -> str:
+    return "Windows-1252" if encoding == WESTERN else encoding
 
 
 def _mostly_utf8(content: bytes) -> bool:
@@ -61,24 +105,13 @@ def _mostly_utf8(content: bytes) -> bool:
     return len(valid) - len(valid.encode("ascii", "ignore")) > faults
 
 
-def _windows(content: bytes, name: str) -> str:
-    """Decode a file as Windows-1252; raises UserError with file and line if it is not."""
-    try:
-        return content.decode("cp1252")
-    except UnicodeDecodeError as error:
-        line = _lines(content[: error.start].decode("latin-1")) + 1
-        raise UserError(
-            f"{name}:{line} is neither UTF-8 nor {FALLBACK} (byte {content[error.start]:#04x}); "
-            "save the file as UTF-8."
-        ) from None
-
-
 def _refuse_zero(text: str, name: str) -> NoReturn:
     """Raise UserError for a zero byte: binary files have one early on, UTF-16 in most letters."""
     line = _lines(text[: text.index("\0")]) + 1
     raise UserError(
         f"{name}:{line} holds a zero byte, so it is no text but perhaps a spreadsheet, an archive, "
-        "or UTF-16 without its mark; save it as text in UTF-8."
+        "or UTF-16 without its mark; save it as text in UTF-8, or name its encoding in "
+        "data.encoding."
     )
 
 
