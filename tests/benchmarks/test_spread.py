@@ -14,7 +14,8 @@ TAN = math.tan(0.475 * math.pi)  # the 97.5 % quantile of Student's t with one d
 def test_both_intervals_have_the_same_middle_and_their_own_width() -> None:
     found = ahead(FIRST, SECOND)
     items = [0.0, 0.0, 0.0, 1.0]  # differences of the reviews' means over the two seeds
-    half = 1.959964 * statistics.stdev(items) / 2
+    quantile = 3.182446305284263  # the 97.5 % quantile of Student's t with three degrees
+    half = quantile * statistics.stdev(items) / 2
     assert found["by_item"] == pytest.approx([0.25, 0.25 - half, 0.25 + half], abs=1e-6)
     half = TAN * statistics.stdev([0.5, 0.0]) / math.sqrt(2)
     assert found["by_seed"] == pytest.approx([0.25, 0.25 - half, 0.25 + half])

@@ -47,7 +47,7 @@ def test_check_shows_what_will_happen(hanse, experiment_file: Path, tmp_path: Pa
 def test_one_row_is_scored_without_an_interval(hanse, experiment_file: Path) -> None:
     done = hanse("run", experiment_file, "data.test=1", "rounds=1")
     assert done.code == 0, done.err
-    assert "too few for an interval" in done.out
+    assert "(without an interval: one row is too few)" in done.out
 
 
 def test_labels_are_shown_as_they_are(hanse, experiment_file: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hanse.journal import record_files
 from hanse.journal.records import EnvironmentRecord
 from hanse.observability.paired_timing import Comparison, Measurement
 from hanse.reports.run.page import figure, write_report
-from hanse.reports.run.quality_plots import _bounds
+from hanse.reports.run.quality_plots import interval
 
 VOID = {"meta", "br", "path", "use", "rect", "line"}
 
@@ -54,7 +54,7 @@ def test_a_clear_gain_is_told_with_its_interval(tmp_path: Path) -> None:
     text = words(write_report(finished(tmp_path / "run", before, after)))
     assert (
         "Accuracy on 1,000 held-out examples rose from 70.0 % to 80.0 %: "
-        "+10.0 points, 95 % interval [+8.1, +11.9], paired." in text
+        "+10.0 points, 95 % interval [+8.3, +12.0], paired." in text
     )
     assert "no clear change" not in text and "not finished" not in text
     assert "3.6 MB" in text and "1.8 MB" in text and "2 GB" in text
@@ -273,14 +273,34 @@ def test_a_run_scored_after_training_only(tmp_path: Path) -> None:
 def test_few_rows_have_wide_intervals() -> None:
     """Wilson's interval of n rights out of n begins at n / (n + z²), and ends at 1."""
     z = 1.959963984540054
-    low, high = _bounds("accuracy", {"accuracy": 1.0, "accuracy_se": 0.0}, 2.0)
-    assert (low, high) == pytest.approx((2 / (2 + z**2), 1.0))
-    low, high = _bounds("accuracy", {"accuracy": 0.0}, 7.0)
-    assert (low, high) == pytest.approx((0.0, z**2 / (7 + z**2)))
-    assert _bounds("loss", {"loss": 3.0, "loss_se": 0.5}, 9.0) == pytest.approx(
-        (3 - z / 2, 3 + z / 2)
-    )
-    assert _bounds("loss", {"loss": 3.0}, 9.0) == (3.0, 3.0)
+    all_right = interval({"accuracy": 1.0, "accuracy_se": 0.0}, "accuracy", 2.0)
+    assert all_right is not None
+    assert (all_right.low, all_right.high) == pytest.approx((2 / (2 + z**2), 1.0))
+    all_wrong = interval({"accuracy": 0.0}, "accuracy", 7.0)
+    assert all_wrong is not None
+    assert (all_wrong.low, all_wrong.high) == pytest.approx((0.0, z**2 / (7 + z**2)))
+    loss = interval({"loss": 3.0, "loss_se": 0.5}, "loss", 9.0)
+    assert loss is not None
+    assert (loss.low, loss.high) == pytest.approx((3 - z / 2, 3 + z / 2))
+    assert interval({"loss": 3.0}, "loss", 9.0) is None
+    assert interval({"accuracy": 1.0, "accuracy_se": 0.0}, "accuracy", None) is None
+
+
+def test_no_change_on_few_rows_is_not_certain(tmp_path: Path) -> None:
+    """Tango's interval of no change in 12 pairs ends at z²/(12 + z²), which is 24.2 %."""
+    items = [1.0, 0.0] * 6
+    text = words(write_report(finished(tmp_path / "run", items, items)))
+    assert "went from 50.0 % to 50.0 %: +0.0 points" in text
+    assert "95 % interval [\N{MINUS SIGN}24.2, +24.2], paired." in text
+    assert "no clear change: the interval includes 0" in text
+
+
+def test_a_loss_that_changes_alike_everywhere_has_no_interval(tmp_path: Path) -> None:
+    rounds = [record(0, test={"loss": 2.0}), record(2, test={"loss": 2.0})]
+    items = {0: [2.0, 2.2, 1.8], 2: [2.0, 2.2, 1.8]}
+    text = words(write_report(run_folder(tmp_path / "run", rounds, items, task="perplexity")))
+    assert "Mean loss on 3 held-out examples went from 2 to 2, by as much on every example." in text
+    assert "has no interval" in text and "95 % interval" not in text
 
 
 def test_a_report_does_not_make_a_run_finished(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Print the scores of a finished run, the places of its results, and the next command."""
 
+import math
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
 from hanse.cli.options import console
 from hanse.errors import UserError
-from hanse.evaluation.metrics.confidence import Interval, paired
+from hanse.evaluation.metrics.confidence import paired
 from hanse.journal import checkpoints
 from hanse.journal.run_folder import read_evaluation
 
@@ -37,13 +39,19 @@ def _outcome(folder: Path, task: str, last: int) -> str:
     if not (folder / "scores" / f"test-{task}-00000.json").exists():
         return f"{intro}{score:.4f}"
     before = read_evaluation(folder, f"test-{task}", 0)
-    change = shown(paired(after.items, before.items))
+    change = difference(after.items, before.items)
     return f"{intro}{fmean(before.items):.4f} → {score:.4f}, change {change}"
 
 
-def shown(interval: Interval | None) -> str:
-    """A difference with its interval, in words."""
+def difference(after: Sequence[float], before: Sequence[float]) -> str:
+    """The mean difference of the scores of the same rows with its interval, in words."""
+    interval = paired(after, before)
     if interval is None:
-        return "of one row, which is too few for an interval"
-    low, high = f"{interval.low:+.4f}", f"{interval.high:+.4f}"
-    return f"{interval.value:+.4f} (paired 95 % interval {low} to {high})"
+        value = fmean(after) - fmean(before)
+        reason = "it is the same for every row" if math.isfinite(value) else "not all are numbers"
+        reason = "one row is too few" if len(after) == 1 else reason
+        return f"{value:+.4f} (without an interval: {reason})"
+    # A narrow interval takes more digits: rounded to one number it would claim certainty.
+    digits = max(4, 1 - math.floor(math.log10(interval.high - interval.low)))
+    mean, low, high = (f"{x:+.{digits}f}" for x in (interval.value, interval.low, interval.high))
+    return f"{mean} (paired 95 % interval {low} to {high})"

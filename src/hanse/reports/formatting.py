@@ -68,6 +68,11 @@ def interval(low: float, high: float, name: str) -> str:
     return f"[{change(low, name, unit=False)}, {change(high, name, unit=False)}]"
 
 
+def bounds(low: float, high: float, name: str) -> str:
+    """A score's 95 % interval."""
+    return f"{score(low, name)} to {score(high, name)}"
+
+
 def label(name: str) -> str:
     """A metric's name in words."""
     return re.sub("_se$", ", standard error", name).replace("_", " ")

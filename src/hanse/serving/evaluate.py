@@ -7,7 +7,6 @@ from pathlib import Path
 from hanse.data.formats.row import Row
 from hanse.data.sources import corpora
 from hanse.errors import UserError
-from hanse.evaluation.metrics.confidence import Interval, paired
 from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.assembly.resources import Resources, examples
 from hanse.experiment.assembly.source_rows import judged
@@ -23,7 +22,6 @@ class Comparison:
 
     base: Scores
     adapted: Scores
-    difference: Interval | None  # of the per-item scores, adapted − base; None for a single row
 
 
 def compare(
@@ -58,7 +56,7 @@ def compare(
         base = task.evaluate(learner, split)
         trained.use(learner)
         adapted = task.evaluate(learner, split)
-        result[name] = Comparison(base, adapted, paired(adapted.items, base.items))
+        result[name] = Comparison(base, adapted)
     return result
 
 

@@ -2,17 +2,23 @@
 
 import json
 import math
-import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hanse.evaluation.metrics.confidence import paired
 from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.journal import run_folder
-from hanse.journal.baselines_records import BaselinesRecord, Span, SummaryLine
+from hanse.journal.baselines_records import (
+    BaselinesRecord,
+    Outcome,
+    Span,
+    SummaryLine,
+    VariantRecord,
+)
 from hanse.simulation.baselines import runs
 from hanse.simulation.baselines.verdict import verdict
 
@@ -33,11 +39,10 @@ def test_figures_are_those_of_the_runs(trained: Path) -> None:
     assert found["run"] == "seed-1/federated"
     assert found["value"] == pytest.approx(sum(after) / 30)
     assert figures["base"]["value"] == pytest.approx(sum(before) / 30)
-    differences = [a - b for a, b in zip(after, before, strict=True)]
-    half = 1.959964 * statistics.stdev(differences) / math.sqrt(30)
-    assert found["gain"] == pytest.approx(sum(differences) / 30)
-    assert (found["low"], found["high"]) == pytest.approx(
-        (found["gain"] - half, found["gain"] + half)
+    gain = paired(after, before)
+    assert gain is not None
+    assert (found["gain"], found["low"], found["high"]) == pytest.approx(
+        (gain.value, gain.low, gain.high)
     )
     assert (found["steps"], found["examples"]) == (27, 216)
     assert found["bytes"] > 0 == by_name["centralised"][1]["bytes"]
@@ -96,6 +101,14 @@ def test_the_verdict_says_no_more_than_the_intervals(
     assert found.startswith(said)
     assert f"0.500 against {0.5 + base:.3f} of the base model ({-base:+.3f}" in found
     assert "9 of 12 variants are done" in verdict(_record(lines, 9, 12))
+
+
+def test_seeds_that_agree_leave_the_answer_open() -> None:
+    lines = [_line(name, 0.5, 0.1, None) for name in ("base", "alone", "federated", "alone-longer")]
+    outcomes = tuple(Outcome(seed, 0.5, f"seed-{seed}") for seed in (0, 1))
+    federated = VariantRecord("federated", "federated", "", outcomes)
+    found = verdict(replace(_record(lines, 9, 9), variants=(federated,)))
+    assert found.startswith("Whether federation pays is not clear here, for not all differences")
 
 
 def test_nothing_is_said_before_there_is_something_to_compare() -> None:

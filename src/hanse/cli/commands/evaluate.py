@@ -36,11 +36,9 @@ def evaluate(
                 cleaned(metric), f"{value:.4f}", f"{comparison.adapted.metrics[metric]:.4f}"
             )
         console.print(table)
-        metric, difference = (
-            next(iter(comparison.base.metrics)),
-            summary.shown(comparison.difference),
-        )
-        console.print(f"difference in the rows' {cleaned(metric)}: {difference}", soft_wrap=True)
+        metric = cleaned(next(iter(comparison.base.metrics)))
+        difference = summary.difference(comparison.adapted.items, comparison.base.items)
+        console.print(f"difference in the rows' {metric}: {difference}", soft_wrap=True)
         _show_samples(comparison)
 
 

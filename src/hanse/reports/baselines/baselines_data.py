@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 
 from hanse.errors import UserError
-from hanse.evaluation.metrics.confidence import Z95
+from hanse.evaluation.metrics.confidence import recorded
 from hanse.journal.baselines_records import (
     BASE,
     BASELINES,
@@ -18,6 +18,7 @@ from hanse.journal.baselines_records import (
 )
 from hanse.journal.record_files import RecordError, readable_lines
 from hanse.journal.records import ROUNDS, RoundRecord
+from hanse.reports import formatting
 
 
 def read(folder: Path) -> BaselinesRecord:
@@ -34,8 +35,9 @@ def read(folder: Path) -> BaselinesRecord:
 def span(baselines: BaselinesRecord, line: SummaryLine) -> Span:
     """A line's value with its interval: over seeds, and for the base model over test items."""
     if line.name == BASE and baselines.base is not None and baselines.base.se is not None:
-        half = Z95 * baselines.base.se
-        return Span(line.value, line.value - half, line.value + half)
+        is_share, error = baselines.metric in formatting.SHARES, baselines.base.se
+        interval = recorded(line.value, error, baselines.test_items, is_share)
+        return Span(line.value, interval.low, interval.high) if interval else Span(line.value)
     return Span(line.value, line.low, line.high)
 
 

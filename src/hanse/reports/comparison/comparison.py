@@ -12,6 +12,7 @@ from hanse.journal.baselines_records import BASELINES
 from hanse.journal.records import Evaluation
 from hanse.reports.run.costs import Costs, costs
 from hanse.reports.run.headline import measured
+from hanse.reports.run.quality_plots import interval
 from hanse.reports.run.run_data import RunData, read
 
 IGNORED = ("name", "output_dir")
@@ -23,7 +24,7 @@ PARTS = ("algorithm", "aggregator", "objective", "partition", "privacy", "upload
 class Contender:
     """One run of a comparison.
 
-    score, se: of the comparison's metric after the last round that has it; None without.
+    score, interval: of the comparison's metric after the last round that has it; None without.
     difference: to the first run over the same test items; None without.
     """
 
@@ -31,7 +32,7 @@ class Contender:
     record: RunData
     costs: Costs
     score: float | None
-    se: float | None
+    interval: Interval | None
     difference: Interval | None
 
 
@@ -68,14 +69,15 @@ def compare(folders: Sequence[Path]) -> Comparison:
     runs = []
     for name, record in zip(names, runs_data, strict=True):
         scores = _scores(record, metric, split)
-        value, error = scores.get(metric), scores.get(f"{metric}_se")
+        value = scores.get(metric)
+        bounds = interval(scores, metric, record.rows(split)) if value is not None else None
         reason, difference = "", None
         if metric and value is None:
             remarks.append(f"{name} has no {split} score to show: {_standing(record, metric)}.")
         elif metric and record is not runs_data[0]:
             reason, difference = _difference(runs_data[0], record, metric)
             remarks += [f"{name} has no paired difference: {reason}."] if reason else []
-        runs.append(Contender(name, record, costs(record), value, error, difference))
+        runs.append(Contender(name, record, costs(record), value, bounds, difference))
     unit = measured(first) if first else ""
     settings = _otherwise([record.settings.values for record in runs_data])
     return Comparison(tuple(runs), metric, split, unit, settings, tuple(remarks))
@@ -133,7 +135,8 @@ def _difference(first: RunData, other: RunData, metric: str) -> tuple[str, Inter
         return "its test rows are others", None
     if len(old.items) < 2:
         return "one test row is too few", None
-    return "", paired(new.items, old.items)
+    difference = paired(new.items, old.items)
+    return "" if difference else "every test row differs by the same amount", difference
 
 
 def _split(record: RunData) -> tuple[Any, ...]:

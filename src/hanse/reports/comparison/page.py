@@ -5,7 +5,6 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from hanse import atomic_files
-from hanse.evaluation.metrics.confidence import Z95
 from hanse.reports import formatting, plotting
 from hanse.reports.comparison.comparison import Comparison
 from hanse.reports.html import render
@@ -30,11 +29,11 @@ def table(comparison: Comparison) -> dict[str, list[str]]:
         rows[f"{comparison.split} {formatting.label(name)}"] = [
             "–" if run.score is None else formatting.score(run.score, name) for run in runs
         ]
-        if any(run.se is not None for run in runs):
+        if any(run.interval for run in runs):
             rows["its 95 % interval"] = [
-                "–"
-                if run.score is None or run.se is None
-                else f"± {formatting.change(Z95 * run.se, name).removeprefix('+')}"
+                formatting.bounds(run.interval.low, run.interval.high, name)
+                if run.interval
+                else "–"
                 for run in runs
             ]
     if any(run.difference for run in runs):
@@ -63,9 +62,9 @@ def _scores(comparison: Comparison) -> Plot | None:
         for y, run in enumerate(runs):
             if run.score is None:
                 continue
-            half = Z95 * (run.se or 0.0)
             colour = COLOURS[y] if len(runs) <= NAMED else COLOURS[0]
-            axes.plot([run.score - half, run.score + half], [y, y], color=colour, lw=2)
+            if run.interval:
+                axes.plot([run.interval.low, run.interval.high], [y, y], color=colour, lw=2)
             axes.plot(run.score, y, "o", color=colour, ms=7)
             shown = formatting.score(run.score, name)
             axes.annotate(shown, (1.02, y), xycoords=("axes fraction", "data"), va="center")
@@ -74,7 +73,7 @@ def _scores(comparison: Comparison) -> Plot | None:
         axes.set_xlabel(f"{comparison.split} {formatting.label(name)}")
 
     caption = "After training"
-    caption += ", with 95 % intervals" if any(run.se for run in runs) else ""
+    caption += ", with 95 % intervals" if any(run.interval for run in runs) else ""
     caption += f". {'Left' if formatting.lower_is_better(name) else 'Right'} is better."
     if any(run.difference for run in runs):
         caption += " Runs on the same test rows differ more clearly than these intervals show."

@@ -3,12 +3,15 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 from hanse.evaluation.metrics.confidence import paired
 from hanse.journal.records import Evaluation
 from hanse.reports import formatting
 from hanse.reports.run.quality_plots import metric
 from hanse.reports.run.run_data import RunData
+
+NO_SPREAD = "A change without any spread has no interval; a run that learns changes rows unequally."
 
 
 @dataclass(frozen=True)
@@ -58,20 +61,22 @@ def _gained(before: Evaluation, after: Evaluation) -> Headline:
     old, new = before.items, after.items
     if len(old) != len(new) or len(old) < 2 or not all(map(math.isfinite, old + new)):
         return Headline("The test scores cannot be compared: one item alone, or values not finite.")
-    name = measured(after)
-    mean, gain = sum(old) / len(old), paired(new, old)
-    assert gain is not None  # there are two items at least
-    verb = "rose" if gain.value > 0 else "fell" if gain.value < 0 else "went"
+    name, gain = measured(after), paired(new, old)
+    mean, last = fmean(old), fmean(new)
+    change = last - mean
+    verb = "rose" if change > 0 else "fell" if change < 0 else "went"
     what = formatting.label(name).capitalize() if name != "loss" else "Mean loss"
-    old_score, new_score = formatting.score(mean, name), formatting.score(mean + gain.value, name)
-    sentence = (
-        f"{what} on {len(old):,} held-out examples {verb} from {old_score} to {new_score}: "
-        f"{formatting.change(gain.value, name)}, 95 % interval "
-        f"{formatting.interval(gain.low, gain.high, name)}, paired."
-    )
+    old_score, new_score = formatting.score(mean, name), formatting.score(last, name)
+    sentence = f"{what} on {len(old):,} held-out examples {verb} from {old_score} to {new_score}"
+    if gain is None:
+        return Headline(
+            f"{sentence}, by as much on every example.", NO_SPREAD, old_score, new_score
+        )
+    bounds = formatting.interval(gain.low, gain.high, name)
+    sentence += f": {formatting.change(change, name)}, 95 % interval {bounds}, paired."
     remark = ""
     if gain.low <= 0 <= gain.high:
         remark = "This run shows no clear change: the interval includes 0."
-    elif (gain.value > 0) == formatting.lower_is_better(name):
+    elif (change > 0) == formatting.lower_is_better(name):
         remark = "The model is worse than before training."
     return Headline(sentence, remark, old_score, new_score)

@@ -4,10 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 
-from hanse.evaluation.metrics.confidence import Z95
+from hanse.evaluation.metrics.confidence import Interval, recorded
 from hanse.journal.records import RoundRecord
 from hanse.reports import formatting, plotting
 from hanse.reports.plotting import COLOURS, GREY, INK, NAMED, Plot
@@ -32,16 +31,16 @@ def quality(run: RunData) -> Plot | None:
         for split, colour in (("validation", COLOURS[0]), ("test", COLOURS[1])):
             rows = [row for row in run.rounds if name in getattr(row, split)]
             scores = [getattr(row, split) for row in rows]
-            middle = np.array([scored[name] for scored in scores])
-            half = Z95 * np.array([scored.get(f"{name}_se", 0.0) for scored in scores])
+            middle = [scored[name] for scored in scores]
+            bounds = [interval(scored, name, run.rows(split)) for scored in scores]
+            low, high = _ends(middle, bounds)
             style: Any = {"color": colour, "ms": plotting.dots(len(rows)), "label": split}
             if rows and split == "validation":  # an empty line would still be in the legend
                 axes.plot(_x(rows), middle, "o-", **style)
-                axes.fill_between(
-                    _x(rows), middle - half, middle + half, color=colour, alpha=0.15, lw=0
-                )
+                axes.fill_between(_x(rows), low, high, color=colour, alpha=0.15, lw=0)
             elif rows:
-                axes.errorbar(_x(rows), middle, half, fmt="s:", elinewidth=1.2, **style)
+                axes.plot(_x(rows), middle, "s:", **style)
+                axes.vlines(_x(rows), low, high, color=colour, lw=1.2)
         plotting.by_round(axes, formatting.label(name), lambda value: formatting.tick(value, name))
 
     caption = "The global model on held-out rows"
@@ -86,10 +85,9 @@ def own(run: RunData) -> Plot | None:
 
     def paint(axes: Axes) -> None:
         for y, client in enumerate(chosen):
-            value = scored[client][name]
-            low, high = _bounds(name, scored[client], sizes.get(client))
-            axes.plot([low, high], [y, y], color=COLOURS[0], lw=1.4)
-            axes.plot(value, y, "o", color=COLOURS[0], ms=5)
+            if bounds := interval(scored[client], name, sizes.get(client)):
+                axes.plot([bounds.low, bounds.high], [y, y], color=COLOURS[0], lw=1.4)
+            axes.plot(scored[client][name], y, "o", color=COLOURS[0], ms=5)
         if math.isfinite(whole):
             axes.axvline(whole, color=COLOURS[1], lw=1.2, ls="--")
         plotting.rows(axes, [_named(client, sizes.get(client)) for client in chosen])
@@ -119,18 +117,15 @@ def _lines(axes: Axes, lines: Mapping[str, Mapping[int, float]]) -> None:
         axes.plot([*line], [*line.values()], ".-", color=colour, lw=0.9, ms=size, label=label)
 
 
-def _bounds(name: str, scores: Mapping[str, float], rows: float | None) -> tuple[float, float]:
-    """A score's 95 % interval, of no width if its error is not known.
+def interval(scores: Mapping[str, float], name: str, rows: float | None) -> Interval | None:
+    """A score's 95 % interval from its standard error or its number of rows; None without both."""
+    return recorded(scores[name], scores.get(f"{name}_se"), rows, name in formatting.SHARES)
 
-    A share has that of Wilson (1927), which holds for few rows, and for 100 %, too.
-    """
-    value, error = scores[name], scores.get(f"{name}_se", 0.0)
-    if name not in formatting.SHARES or not rows:
-        return value - Z95 * error, value + Z95 * error
-    middle = (value + Z95**2 / (2 * rows)) / (1 + Z95**2 / rows)
-    half = Z95 * math.sqrt(max(0.0, value * (1 - value)) / rows + (Z95 / (2 * rows)) ** 2)
-    half /= 1 + Z95**2 / rows
-    return middle - half, middle + half
+
+def _ends(values: Sequence[float], bounds: Sequence[Interval | None]) -> tuple[list[float], ...]:
+    """The lower and the upper ends of a band around values; it has no width where none is known."""
+    pairs = list(zip(values, bounds, strict=True))
+    return [b.low if b else value for value, b in pairs], [b.high if b else v for v, b in pairs]
 
 
 def _named(client: str, rows: float | None) -> str:

@@ -78,6 +78,10 @@ class RunData:
         """True if all rounds are done."""
         return self.planned is not None and self.done >= self.planned
 
+    def rows(self, split: str) -> int | None:
+        """The number of the server's rows in "validation" or "test"; None if it is not known."""
+        return getattr(self.division, split) or None if self.division else None
+
 
 def read(folder: Path) -> RunData:
     """The records of a run folder; raises UserError only if there is no experiment in it."""

@@ -27,7 +27,7 @@ def verdict(figures: BaselinesRecord) -> str:
     sign = 1 if figures.higher_is_better else -1
     against = [f"{lines[n].value:.3f} {what} ({_shown(gains[n])})" for n, what in ASKED.items()]
     sentence = (
-        f"{_head(list(gains.values()), sign)}: mean {figures.metric} "
+        f"{_head(list(gains.values()), sign, _seeds(figures))}: mean {figures.metric} "
         f"{lines[FEDERATED].value:.3f} against {', '.join(against[:-1])} and {against[-1]}"
     )
     if not figures.finished:
@@ -46,15 +46,23 @@ def _gain(difference: Span) -> Span:
     return Span(value, -difference.high, -difference.low)
 
 
-def _head(gains: Sequence[Span], sign: int) -> str:
+def _seeds(figures: BaselinesRecord) -> int:
+    """The number of seeds with which the federation has been trained."""
+    federated = [variant for variant in figures.variants if variant.kind == FEDERATED]
+    return len({outcome.seed for variant in federated for outcome in variant.seeds})
+
+
+def _head(gains: Sequence[Span], sign: int, seeds: int) -> str:
     """The first clause of the verdict. sign: 1 if a higher score is better, else -1."""
     bounds = [
         sorted((sign * gain.low, sign * gain.high))
         for gain in gains
         if gain.low is not None and gain.high is not None
     ]
-    if len(bounds) < len(gains):
+    if len(bounds) < len(gains) and seeds < 2:
         return "One seed is too few to say whether federation pays"
+    if len(bounds) < len(gains):
+        return "Whether federation pays is not clear here, for not all differences vary by seed"
     if all(low > 0 for low, _ in bounds):
         return "Federation pays here"
     if any(high < 0 for _, high in bounds):
