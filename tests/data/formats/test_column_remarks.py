@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from hanse.data.formats.column_remarks import HINT, unused
+from hanse.data.formats.column_remarks import HINT, remarks
 from hanse.data.formats.row import rows
 
 TALK = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 ASKED = {"instruction": "hi", "output": "hello"}
 
 
-def _unused(records: list[dict[str, Any]], columns: dict[str, str] | None = None) -> list[str]:
-    return unused(rows(((f"f:{n}", r) for n, r in enumerate(records)), "f", columns or {}))
+def _remarks(records: list[dict[str, Any]], columns: dict[str, str] | None = None) -> list[str]:
+    return remarks(rows(((f"f:{n}", r) for n, r in enumerate(records)), "f", columns or {}))
 
 
 @pytest.mark.parametrize(
@@ -38,24 +38,24 @@ def _unused(records: list[dict[str, Any]], columns: dict[str, str] | None = None
     ],
 )
 def test_what_nothing_uses_is_named(record: dict[str, Any], names: str) -> None:
-    assert _unused([record]) == ([f"not used: {names} ({HINT})."] if names else [])
+    assert _remarks([record]) == ([f"not used: {names} ({HINT})."] if names else [])
 
 
 def test_columns_of_all_rows_are_named_but_not_more_than_ten() -> None:
     first, second = ({f"c{n}": n for n in numbers} for numbers in (range(8), range(5, 14)))
-    [sentence] = _unused([{"text": "a", **first}, {"text": "b", **second}])
+    [sentence] = _remarks([{"text": "a", **first}, {"text": "b", **second}])
     assert sentence.startswith("not used: c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 4 more (")
 
 
 def test_columns_that_settings_use_are_not_named() -> None:
     found = rows([("f:1", {"text": "a", "topic": "t", "id": 1})], "f", {})
-    assert [s.partition(" (")[0] for s in unused(found, ["topic"])] == ["not used: id"]
-    assert unused(found, ["topic", "id"]) == []
+    assert [s.partition(" (")[0] for s in remarks(found, ["topic"])] == ["not used: id"]
+    assert remarks(found, ["topic", "id"]) == []
 
 
 def test_a_column_that_data_columns_leaves_is_named() -> None:
     record = {"body": "a", "title": "t", "class": "x"}
-    [sentence] = _unused([record], {"text": "title"})
+    [sentence] = _remarks([record], {"text": "title"})
     assert sentence.startswith("not used: body, class (")
 
 
@@ -88,9 +88,29 @@ MOODS = ("glad", "sad", "calm")
     ],
 )
 def test_a_column_of_few_values_is_offered_as_the_label_of_a_text(more: Any, hint: str) -> None:
-    assert _unused([{"Comment": f"text {n}", **more(n)} for n in range(12)]) == [hint]
+    assert _remarks([{"Comment": f"text {n}", **more(n)} for n in range(12)]) == [hint]
 
 
 def test_a_text_that_has_a_label_is_offered_no_other() -> None:
     records = [{"text": f"text {n}", "label": n % 2, "Mood": MOODS[n % 3]} for n in range(12)]
-    assert _unused(records) == [f"not used: Mood ({HINT})."]
+    assert _remarks(records) == [f"not used: Mood ({HINT})."]
+
+
+@pytest.mark.parametrize(
+    ("answer", "classified"),
+    [
+        (lambda n: f"Ship {n}.", ""),
+        (lambda n: ("yes", "no")[n % 2], " {text: text, label: summary}"),
+    ],
+)
+def test_a_guess_is_told_with_the_settings_for_others(answer: Any, classified: str) -> None:
+    records = [{"text": f"text {n}", "summary": answer(n), "id": n} for n in range(12)]
+    assert _remarks(records) == [
+        "text is read as the question and summary as the answer to learn; data.columns: {text: "
+        f"text}} learns text alone,{classified}{' classifies by it,' if classified else ''} and "
+        "{instruction: …, output: …} takes other columns.",
+        f"not used: id ({HINT}).",
+    ]
+    assert _remarks(records, {"instruction": "text", "output": "summary"}) == [
+        f"not used: id ({HINT})."
+    ]

@@ -218,6 +218,74 @@ def test_a_question_and_its_answer_are_two_turns(record: dict[str, Any]) -> None
     assert reading(record).kind == "messages"
 
 
+DOCUMENT = "A ship left the harbour."
+
+
+@pytest.mark.parametrize(
+    ("document", "answer"),
+    [
+        *[(name, "summary") for name in ("document", "article", "dialogue", "text", "Transcript")],
+        *[("article", name) for name in ("highlights", "abstract", "tl;dr", "translation")],
+        *[("text", name) for name in ("answer", "response", "Summary")],
+        *[("source", "target"), ("inputs", "targets"), ("context", "answer")],
+        *[
+            ("problem", "solution"),
+            ("paper", "abstract"),
+            ("code", "summary"),
+            ("docstring", "code"),
+        ],
+    ],
+)
+def test_a_document_and_its_answer_are_a_question_and_an_answer(document: str, answer: str) -> None:
+    record = {"id": 7, document: f"def f(): {DOCUMENT}", answer: "Ship left: gone."}
+    found = row(record, "f:1")
+    assert _said(found) == [("user", record[document]), ("assistant", record[answer])]
+    assert found.reading is not None and found.reading.format == "document"
+    assert found.reading.columns == {"instruction": document, "output": answer}
+    assert found.reading.unread == ("id",)
+    assert row(record, "f:1", {"text": document}).kind == "text"
+    other = {**record, "other": "o"}
+    assert _said(row(other, "f:1", {"output": "other"}))[-1] == ("assistant", "o")
+
+
+@pytest.mark.parametrize(
+    ("record", "format_"),
+    [
+        ({"text": "a", "label": "b", "summary": "c"}, "labelled"),
+        ({"article": "a", "category": "b", "highlights": "c"}, "labelled"),
+        ({"text": "a", "target": "b"}, "labelled"),
+        ({"messages": [USER, ANSWER], "text": "a", "summary": "b"}, "messages"),
+        ({"prompt": "a", "completion": "b", "summary": "c"}, "completion"),
+        ({"tokens": ["a"], "tags": ["X"], "summary": "c"}, "tagged"),
+        ({"text": "a", "title": "b", "url": "c"}, "text"),
+        ({"abstract": "a", "title": "b"}, "text"),
+        ({"text": "a", "code": "en-GB"}, "text"),
+        ({"text": "a", "code": 7}, "text"),
+        ({"text": "a", "code": "return 1"}, "document"),
+    ],
+)
+def test_a_document_with_its_answer_comes_after_all_but_a_text(
+    record: dict[str, Any], format_: str
+) -> None:
+    assert reading(record).format == format_
+
+
+def test_a_dialogue_may_be_turns_or_one_text() -> None:
+    talk = {"dialogue": [USER, ANSWER], "summary": "They greet."}
+    assert _said(row(talk, "f:1")) == [("user", "hi"), ("assistant", "hello")]
+    assert row({"dialogue": "A: hi\nB: hello"}, "f:1").text == "A: hi\nB: hello"
+    labelled = row({"dialogue": "A: hi\nB: hello", "topic": "x", "label": 1}, "f:1")
+    assert (labelled.text, labelled.label) == ("A: hi\nB: hello", "1")
+
+
+def test_the_first_of_squads_answers_is_learned() -> None:
+    answers = {"text": ["Ten.", "10"], "answer_start": [4, 9]}
+    found = row({"question": "How many?", "context": "Ten ships.", "answers": answers}, "f:1")
+    assert _said(found) == [("user", "How many?\nTen ships."), ("assistant", "Ten.")]
+    with pytest.raises(UserError, match="f:1: answers is an object"):
+        row({"question": "How many?", "answers": {"text": []}}, "f:1")
+
+
 def test_every_alias_of_a_table_is_found() -> None:
     for name in ALIASES["text"]:
         assert row({name: "a", "stars": 5}, "f:1").text == "a"
@@ -364,7 +432,7 @@ def _answered(content: Any) -> dict[str, Any]:
         ({"question": "a", "answer": float("nan")}, "f:7: answer is empty; write some text"),
         ({"question": "", "answer": "b"}, "f:7: question is empty"),
         ({"query": "a", "response": ["b"]}, "f:7: response is a list; write it as text"),
-        ({"dialogue": "A: hi\nB: hello"}, "f:7: dialogue is text; write a list of {role, content}"),
+        ({"conversations": "A: hi"}, "f:7: conversations is text; write a list of {role, content}"),
         ({"tokens": {"a": 1}, "ner": []}, "f:7: tokens is an object; write a list"),
         ({"completion": "b"}, "f:7: completion has no prompt; name its column"),
         ({"text": "a", "label": None}, "f:7: label is empty; a label is a word, a whole"),

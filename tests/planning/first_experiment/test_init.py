@@ -443,6 +443,25 @@ def test_what_is_marked_as_bad_is_left_out_and_said(
     assert "8 of 60 rows of" in " ".join(checked.out.split())
 
 
+def test_an_answer_beside_a_document_and_unused_columns_are_said(
+    tmp_path: Path, hanse: Callable[..., Any]
+) -> None:
+    rows = [{"dialogue": f"Ann: {n}", "summary": f"Ann says {n}.", "id": n, "site": n % 3}
+            for n in range(30)]  # fmt: skip
+    (tmp_path / "samsum.jsonl").write_bytes(lines(rows))
+    out = " ".join(hanse("init", "--from", "samsum.jsonl").out.split())
+    said = (
+        "dialogue is read as the question and summary as the answer to learn; data.columns: {text:"
+    )
+    assert said in out and "not used: id, site (data.columns takes" in out
+    experiment = load(tmp_path / "samsum.yaml")
+    assert experiment.data.columns == {"instruction": "dialogue", "output": "summary"}
+    [remark] = divide(experiment).remarks
+    assert "samsum.jsonl: not used: id, site (" in remark
+    out = hanse("init", "--from", "samsum.jsonl", "--silos", "3", "--out", "by-site.yaml").out
+    assert "3 silos (by site)" in out and "not used: id (" in out, "the owner is in use"
+
+
 def test_a_preference_is_refused_only_where_nothing_can_be_learned(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines([{"chosen": "a", "rejected": "b"}] * 4))
     found = look(str(tmp_path / "a.jsonl"), {})

@@ -1,4 +1,4 @@
-"""A sentence on the columns of a source that nothing uses, with the setting that would use them."""
+"""Sentences on the columns of a source: a reading that is a guess, and what nothing uses."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,32 @@ class Candidate:
     values: frozenset[str]
 
 
-def unused(rows: Sequence[Row], used: Collection[str] = ()) -> list[str]:
-    """One sentence on the columns of a source that nothing uses, without its name; or none.
+def remarks(rows: Sequence[Row], used: Collection[str] = ()) -> list[str]:
+    """The sentences on the columns of a source, without its name.
 
     used: columns that settings use: to filter by, to deal rows by, in a template.
     """
+    guess = document_guess(rows)
+    return [*([f"{guess}."] if guess else []), *_unused(rows, used)]
+
+
+def document_guess(rows: Sequence[Row]) -> str:
+    """The interpretation of documents as questions, and settings for others; "" for other rows."""
+    reading = rows[0].reading
+    if reading is None or reading.format != "document":
+        return ""
+    document, answer = reading.columns["instruction"], reading.columns["output"]
+    label = _candidate(answer, [row.messages[-1]["content"] for row in rows])
+    labelled = f" {_classifies(document, label)} it," if label else ""
+    return (
+        f"{document} is read as the question and {answer} as the answer to learn; data.columns: "
+        f"{{text: {document}}} learns {document} alone,{labelled} and {{instruction: …, output: …}}"
+        " takes other columns"
+    )
+
+
+def _unused(rows: Sequence[Row], used: Collection[str]) -> list[str]:
+    """A sentence on the columns that nothing uses; empty if all are in use."""
     unread: dict[str, None] = {}
     for row in rows:
         if row.reading:
@@ -46,21 +67,26 @@ def _label_hint(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """
     if rows[0].kind != "text" or rows[0].reading is None:
         return ""
-    labels = [label for name in columns if (label := _candidate(rows, name))]
+    values = {name: [row.fields.get(name, "") for row in rows] for name in columns}
+    labels = [label for name in columns if (label := _candidate(name, values[name]))]
     if not labels:
         return ""
     first, *others = labels
-    text = rows[0].reading.columns["text"]
-    setting = f"data.columns: {{text: {text}, label: {first.column}}} classifies by"
+    setting = "data.columns: " + _classifies(rows[0].reading.columns["text"], first)
     binary = [label.column for label in labels if label.values <= BINARY]
     if len(binary) > 1:
         return (
             f"{_named(binary)} hold 0 or 1, but several labels of one text cannot be learned; "
             f"{setting} one of them"
         )
-    counts = [f"{first.column} has {len(first.values)} values"]
-    counts += [f"{label.column} {len(label.values)}" for label in others[: NAMED - 1]]
-    return f"{', '.join(counts)}; {setting} {'the first' if others else 'it'}"
+    more = [f"{label.column} {len(label.values)}" for label in others[: NAMED - 1]]
+    counts = ", ".join((f"{first.column} has {len(first.values)} values", *more))
+    return f"{counts}; {setting} {'the first' if others else 'it'}"
+
+
+def _classifies(text: str, label: Candidate) -> str:
+    """The value of data.columns that takes a column as the label of a text."""
+    return f"{{text: {text}, label: {label.column}}} classifies by"
 
 
 def _named(columns: Sequence[str]) -> str:
@@ -68,15 +94,14 @@ def _named(columns: Sequence[str]) -> str:
     return ", ".join(f"{name:.40}" for name in columns[:NAMED])
 
 
-def _candidate(rows: Sequence[Row], column: str) -> Candidate | None:
+def _candidate(column: str, cells: Sequence[str]) -> Candidate | None:
     """The column with its values if every row has one, and they are few, short and repeated."""
     values: set[str] = set()
-    for row in rows:
-        value = row.fields.get(column)
-        if value is None or not 0 < len(value.strip()) <= LETTERS:
+    for cell in cells:
+        if not 0 < len(cell.strip()) <= LETTERS:
             return None
-        values.add(value.strip())
+        values.add(cell.strip())
         if len(values) > VALUES:
             return None
-    repeated = 2 <= len(values) <= len(rows) / 2
+    repeated = 2 <= len(values) <= len(cells) / 2
     return Candidate(column, frozenset(values)) if repeated else None

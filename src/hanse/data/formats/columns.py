@@ -27,6 +27,7 @@ class Format:
 
 
 ASKED = ("prompt", "instruction", "system")  # the parts before an answer
+PROGRAM = re.compile(r"[\s(){}=;:]")  # a sign that any program has, and hardly any short code
 VERDICT = "verdict"  # the part that tells if an answer is good
 FORMATS = (  # in the order in which they are tried
     Format("messages", "messages", ("messages",), ("system", VERDICT)),
@@ -38,22 +39,38 @@ FORMATS = (  # in the order in which they are tried
     ),
     Format("tagged", "tagged", ("words", "tags")),
     Format("labelled", "labelled", ("text", "label")),
+    Format("document", "messages", ("instruction", "output"), ("system", VERDICT)),
     Format("text", "text", ("text",)),
 )
 ALIASES = {  # part: its names in other tools, tried if no column has the part's own name
     "messages": ("conversation", "dialogue", "dialog", "chat"),
     "instruction": ("question", "query", "prompt", "input"),
     "input": ("context",),
-    "output": ("response", "answer"),
+    "output": ("response", "answer", "answers"),
     "words": ("tokens",),
     "tags": ("ner_tags", "pos_tags", "ner", "pos", "upos"),
     "text": (
         *("content", "sentence", "review", "review_text", "review_body", "document", "body"),
         *("comment", "tweet", "post", "article", "abstract", "passage", "utterance"),
+        *("transcript", "comment_text", "full_text"),
     ),
     "label": (
         *("labels", "sentiment", "category", "class", "intent", "target", "stars", "rating"),
         *("emotion", "polarity"),
+    ),
+}
+# Columns of the format "document", which is tried only if nothing but a text alone fits. Of several
+# answers the first in this order is taken.
+DOCUMENT_ALIASES = {
+    "instruction": (
+        *ALIASES["text"],
+        *("story", "paper", "report", "email", "news", "source", "source_text", "input_text"),
+        *("inputs", "problem", "description", "docstring", "nl", "context", "code"),
+    ),
+    "output": (
+        *("summary", "highlights", "tldr", "tl;dr", "abstract", "summary_text"),
+        *("target", "targets", "target_text", "translation", "solution", "answer", "response"),
+        *("reply", "code"),
     ),
 }
 PARTS = tuple(dict.fromkeys(part for form in FORMATS for part in (*form.needs, *form.may)))
@@ -93,7 +110,8 @@ def reading(
     Raises UserError with the `place` if no format fits, or if several fit equally well.
     """
     named = columns or {}
-    fits = _fits(tuple(record), tuple(named.items()))
+    keys = tuple((name, _key(name, value)) for name, value in record.items())
+    fits = _fits(keys, tuple(named.items()))
     if not fits:
         raise UserError(f"{place}: {_misfit(record, named)}")
     _refuse_ambiguous(fits, record, place)
@@ -158,11 +176,13 @@ def parts_of(kind: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _fits(names: tuple[str, ...], named: tuple[tuple[str, str], ...]) -> tuple[Fit, ...]:
+def _fits(keys: tuple[tuple[str, str], ...], named: tuple[tuple[str, str], ...]) -> tuple[Fit, ...]:
     """The formats that a record with these columns may have, the likeliest first.
 
-    named: the (part, column) pairs of `data.columns`.
+    keys: each column with its name in the tables. named: the (part, column) pairs of
+    `data.columns`.
     """
+    names = dict(keys)
     present = {part for part, column in named if column in names}
     # If the user names columns, others are guessed only if nothing fits without a guess: then
     # {text: body} means a text, though a column "category" could have been its label.
@@ -171,26 +191,31 @@ def _fits(names: tuple[str, ...], named: tuple[tuple[str, str], ...]) -> tuple[F
         fits = [fit for fit in candidates if fit and present <= set(fit.columns)]
         if fits:
             break
+    # A document with its answer is not read as a text alone, and anything else comes before it.
+    others = [fit for fit in fits if fit.format.name not in ("document", "text")]
+    certain = [fit for fit in fits if fit.format.name != "document"]
+    fits = certain if others else fits[:1]
     needs = [set(fit.format.needs) for fit in fits]
     # A text with a label is not read as a text alone.
     return tuple(f for f in fits if not any(set(f.format.needs) < other for other in needs))
 
 
-def _fit(form: Format, names: tuple[str, ...], named: dict[str, str], guess: bool) -> Fit | None:
+def _fit(form: Format, names: dict[str, str], named: dict[str, str], guess: bool) -> Fit | None:
     """The columns of each part of one format; None if one that it needs is missing."""
     parts = (*form.needs, *form.may)
     taken = {column for part, column in named.items() if part in parts}
     columns: dict[str, tuple[str, ...]] = {}
     exact = True
     for part in parts:
-        free = {_folded(name): name for name in reversed(names) if name not in taken}
-        free |= {name: name for name in free.values()}  # the exact spelling takes precedence
+        free = {names[name]: name for name in reversed(names) if name not in taken}
+        # The exact spelling takes precedence.
+        free |= {name: name for name in free.values() if names[name] == _folded(name)}
         if part in named:
             matches = tuple(name for name in names if name == named[part])
         elif part in free:
             matches = (free[part],)
         elif guess or part in form.may:
-            matches = _aliased(part, parts, free)
+            matches = _aliased(form, part, free)
             exact = exact and (not matches or part in form.may)
         else:
             matches = ()
@@ -202,14 +227,40 @@ def _fit(form: Format, names: tuple[str, ...], named: dict[str, str], guess: boo
     return Fit(form, columns, exact)
 
 
-def _aliased(part: str, parts: tuple[str, ...], free: Mapping[str, str]) -> tuple[str, ...]:
+def _aliased(form: Format, part: str, free: Mapping[str, str]) -> tuple[str, ...]:
     """The free columns that have a name of `part` in other tools.
 
     Columns that have the name of another part come last: "input" is an instruction only if no
     other column is.
     """
+    if form.name == "document" and part in DOCUMENT_ALIASES:
+        return _of_document(part, free)
+    parts = (*form.needs, *form.may)
     matches = tuple(free[alias] for alias in ALIASES.get(part, ()) if alias in free)
     return tuple(name for name in matches if _folded(name) not in parts) or matches
+
+
+def _of_document(part: str, free: Mapping[str, str]) -> tuple[str, ...]:
+    """The column of a document or of its answer; a column that may be both is its answer."""
+    answer = next((alias for alias in DOCUMENT_ALIASES["output"] if alias in free), "")
+    if part == "output":
+        return (free[answer],) if answer else ()
+    names = ("text", *DOCUMENT_ALIASES["instruction"])
+    matches = tuple(free[alias] for alias in names if alias in free and alias != answer)
+    return matches[:1] if "text" in free else matches
+
+
+def _key(name: str, value: Any) -> str:
+    """A column's name in the tables, "transcript" for a dialogue that is written as one text.
+
+    A code of one word, such as "en", is no program.
+    """
+    key = _folded(name)
+    if key in ALIASES["messages"] and isinstance(value, str) and value.lstrip()[:1] != "[":
+        return "transcript"
+    if key == "code" and not (isinstance(value, str) and PROGRAM.search(value)):
+        return ""
+    return key
 
 
 def _folded(name: str) -> str:
@@ -231,7 +282,7 @@ def _misfit(record: Mapping[str, Any], named: Mapping[str, str]) -> str:
                 f"data.columns takes {part} from {column!r}, which is not there"
                 f"{suggestion(column, record)}; there are {listed(record)}."
             )
-    known = ", ".join(map(str, FORMATS))
+    known = ", ".join(dict.fromkeys(map(str, FORMATS)))
     # The example names the longest text, among names that YAML takes without quotes.
     plain = [name for name in record if re.fullmatch(r"[^\W\d][\w .-]*", name)]
     texts = [name for name in plain if isinstance(record[name], str)]

@@ -52,9 +52,15 @@ def _alpaca(parts: Parts, place: str) -> Content:
     texts = [parts.text(part, place, empty=True) for part in ("instruction", "input")]
     question = "\n".join(filter(str.strip, texts))
     question = cells.text(question, parts.name("instruction"), place)
-    answer = parts.text("output", place)
+    answer = cells.text(_first(parts["output"]), parts.name("output"), place)
     before = (*_system(parts, (), place), *_history(parts, place))
     return {"messages": (*before, turn("user", question), turn("assistant", answer))}
+
+
+def _first(answers: Any) -> Any:
+    """The first of SQuAD's answers, {text: […], …}; any other value as it is."""
+    texts = answers.get("text") if isinstance(answers, dict) else None
+    return texts[0] if isinstance(texts, list) and texts else answers
 
 
 def _completion(parts: Parts, place: str) -> Content:
@@ -206,6 +212,7 @@ CONTENTS: dict[str, Callable[[Parts, str], Content]] = {
     "preference": _preference,
     "completion": _completion,
     "alpaca": _alpaca,
+    "document": _alpaca,
     "labelled": _labelled,
     "tagged": _tagged,
     "text": _text,

@@ -155,10 +155,10 @@ def _used(experiment: Experiment) -> set[str]:
 
 
 def _tell_columns(sources: Iterable[Source], remark: Remark) -> None:
-    """Remark on columns that nothing uses, once for all sources that have the same ones."""
+    """Remark on columns, once for all sources of which the same is true."""
     paths: dict[str, dict[str, None]] = {}
     for path, rows, used in sources:
-        for sentence in column_remarks.unused(rows, used):
+        for sentence in column_remarks.remarks(rows, used):
             paths.setdefault(sentence, {})[path] = None
     for sentence, (first, *others) in paths.items():
         more = f" and {len(others)} more" if others else ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hanse.data.formats import row as formats
+from hanse.data.formats.column_remarks import document_guess
 from hanse.data.formats.invalid_rows import InvalidRows
 from hanse.data.formats.row import Reading, Record, Row
 from hanse.data.formats.turns import answers
@@ -135,6 +136,9 @@ def _otherwise(rows: Sequence[Row], reading: Reading) -> tuple[dict[str, str], s
         part = "completion" if rows[0].prompt or rows[0].messages else "text"
         why = "no objective here learns from preferences, so the better answers alone are learned"
         return {part: reading.columns["chosen"]}, why
+    if reading.format == "document":
+        parts = ("instruction", "output")
+        return {part: reading.columns[part] for part in parts}, document_guess(rows)
     if any(len(row.label or "") > LETTERS for row in rows):
         answer = {"instruction": reading.columns["text"], "completion": reading.columns["label"]}
         return answer, "the labels are too long to choose between, so they are learned as answers"

@@ -100,7 +100,7 @@ def _refuse_number(silos: int | None, paths: int) -> None:
 
 def _with_columns(source: Source, used: Sequence[str]) -> Source:
     """A source with remarks on the columns that nothing uses; used: those that settings name."""
-    return replace(source, remarks=[*source.remarks, *column_remarks.unused(source.rows, used)])
+    return replace(source, remarks=[*source.remarks, *column_remarks.remarks(source.rows, used)])
 
 
 def _held(path: str, training: Source) -> dict[str, Source]:
