@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from hanse.data.formats.cells import empty, listed
-from hanse.data.formats.contents import literal
+from hanse.data.formats.contents import Parts, literal
 from hanse.errors import UserError
 from hanse.registry import suggestion
 
@@ -117,7 +117,7 @@ def reading(
     _refuse_ambiguous(fits, record, place)
     chosen = {part: names[0] for part, names in fits[0].columns.items()}
     kind = fits[0].format.kind
-    if kind == "completion" and not literal({part: record[name] for part, name in chosen.items()}):
+    if kind == "completion" and not literal(Parts(record, chosen)):
         kind = "messages"
     taken = set(chosen.values())
     unread = tuple(name for name in record if name not in taken and not empty(record[name]))

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hanse.data.formats import cells
+from hanse.data.formats import cells, written_lists
 from hanse.data.formats.turns import Turn, are_turns, conversation, turn, turns
 from hanse.errors import UserError
 
 Content = dict[str, Any]  # fields of a Row
+LISTS = ("messages", "conversations", "history", "words", "tags")  # parts that are lists
+TURNS = ("prompt", "completion", "chosen", "rejected")  # parts that may be lists of turns
 
 
 class Parts(dict[str, Any]):
@@ -17,7 +19,7 @@ class Parts(dict[str, Any]):
     """
 
     def __init__(self, record: Mapping[str, Any], columns: Mapping[str, str]) -> None:
-        super().__init__({part: record[column] for part, column in columns.items()})
+        super().__init__({part: _value(part, record[name]) for part, name in columns.items()})
         self.columns = columns
 
     def name(self, part: str) -> str:
@@ -32,7 +34,13 @@ class Parts(dict[str, Any]):
         return cells.text(self.get(part), self.name(part), place, empty)
 
 
-def literal(parts: Mapping[str, Any]) -> bool:
+def _value(part: str, value: Any) -> Any:
+    """The value of a part; a list that was written into a table's cell is a list again."""
+    items = written_lists.read(value)
+    return items if part in LISTS or (part in TURNS and are_turns(items)) else value
+
+
+def literal(parts: Parts) -> bool:
     """Tell if a prompt and its answer are plain texts, not turns of a conversation."""
     answers = [parts[name] for name in ("completion", "chosen", "rejected") if name in parts]
     chat = any(isinstance(value, list) for value in (parts.get("prompt"), *answers))

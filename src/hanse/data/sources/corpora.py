@@ -16,7 +16,7 @@ import yaml
 from hanse.data.formats.invalid_rows import InvalidRows
 from hanse.data.formats.row import Record, Row, rows
 from hanse.data.formats.turns import turn
-from hanse.data.sources import brown, files, hub
+from hanse.data.sources import brown, files, folders, hub
 from hanse.data.sources.split_files import TRAIN
 from hanse.errors import UserError
 from hanse.registry import suggestion
@@ -61,7 +61,7 @@ def records(
         if not place.is_file() and not place.is_dir():
             raise UserError(f"{path} is neither a file nor a folder; give one of these.")
         return files.records(place, split=split, options=options)
-    if hub.is_name(path) and place.suffix.lower() not in files.ENDINGS:
+    if hub.is_name(path) and folders.ending(place) not in files.ENDINGS:
         return hub.records(path, split)
     folder = str(place.absolute().parent)
     raise UserError(

@@ -2,13 +2,25 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from hanse.data.formats.invalid_rows import Refusal, refuse
 from hanse.data.formats.row import Record
-from hanse.data.sources.readers import csv, encoding, json, parquet
+from hanse.data.sources.folders import (
+    DAMAGED,
+    DECOMPRESS,
+    Contents,
+    contents,
+    ending,
+    is_description,
+    listed,
+    uncompressed,
+    unreadable,
+)
+from hanse.data.sources.readers import arrow, csv, encoding, json, parquet
 from hanse.data.sources.readers import text as plain_text
 from hanse.data.sources.split_files import TRAIN, layout, without_splits
 from hanse.errors import UserError
@@ -25,7 +37,11 @@ READERS: dict[str, Callable[[str, str, Refusal], Iterator[Record]]] = {
     ".tsv": csv.records,
     ".txt": plain_text.records,
 }
-ENDINGS = (*READERS, ".parquet")
+TABLES: dict[str, Callable[[bytes, str], Iterator[Record]]] = {
+    ".parquet": parquet.records,
+    ".arrow": arrow.records,
+}
+ENDINGS = (*READERS, *TABLES)
 Notes = dict[str, list[str]]  # by encoding: notes on files that are not UTF-8
 
 
@@ -71,34 +87,46 @@ def records(
 def splits(folder: Path) -> Mapping[str | None, list[Path]]:
     """The files of each split in a folder, and under None the others; empty without splits."""
     # Path.is_dir raises for a name that is too long; os.path.isdir does not.
-    return layout(folder, _below(folder)) if os.path.isdir(folder) else {}
+    return layout(folder, contents(folder, ENDINGS).data) if os.path.isdir(folder) else {}
 
 
 def _folder(folder: Path, split: str, options: Options) -> Iterator[Record]:
     """The records of one split of a folder, with the fields `file` and `folder`."""
-    files, named = _of_split(folder, split)
+    found = contents(folder, ENDINGS)
+    files, named = _of_split(folder, found.data, split)
+    if split == TRAIN:  # once for each folder
+        _remark_on_unread(folder, found, options.remark)
     home = without_splits if named else PurePath
     homes = {file: home(PurePath(file.relative_to(folder)).parent) for file in files}
     nested = any(home.parts for home in homes.values())
     notes: Notes = {}
     try:
         for file in track(files, Work(Activity.READING_FILE, str(folder), total=len(files))):
-            source = {"file": file.stem}
+            source = {"file": uncompressed(file).stem}
             if nested:
                 source["folder"] = homes[file].as_posix()
-            empty = True
-            for place, record in _file(file, str(file), options, notes):
-                empty = False
+            read = Counter[str]()
+            for place, record in _file(file, str(file), _counting(options, read), notes):
+                read["rows"] += 1
                 yield place, {**source, **record}
-            if empty:
+            if not read:
                 raise UserError(f"{file} holds no rows; take it out of {folder}.")
     finally:
         _tell(notes, options)
 
 
-def _of_split(folder: Path, split: str) -> tuple[list[Path], bool]:
+def _counting(options: Options, read: Counter[str]) -> Options:
+    """The same options, which count the refused rows of a file, too."""
+
+    def refuse(place: str, fault: UserError) -> None:
+        read["refused"] += 1
+        options.refuse(place, fault)
+
+    return replace(options, refuse=refuse)
+
+
+def _of_split(folder: Path, files: list[Path], split: str) -> tuple[list[Path], bool]:
     """A folder's files of one split, and True if they are named after splits."""
-    files = _below(folder)
     if not files:
         raise UserError(
             f"{folder} holds no data: neither it nor the folders in it have files that end in "
@@ -114,42 +142,50 @@ def _of_split(folder: Path, split: str) -> tuple[list[Path], bool]:
     return (by_split[split], True) if by_split else (files, False)
 
 
-def _below(folder: Path) -> list[Path]:
-    """The data files in a folder and in the folders below it, sorted, without hidden ones."""
-
-    def refuse(error: OSError) -> None:
-        raise _unreadable(str(error.filename), error)
-
-    paths: list[Path] = []
-    for home, inner, files in os.walk(folder, onerror=refuse):
-        inner[:] = [name for name in inner if not name.startswith((".", "__"))]
-        paths += [
-            Path(home, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in ENDINGS
-        ]
-    return sorted(path for path in paths if path.is_file())
+def _remark_on_unread(folder: Path, contents: Contents, remark: Callable[[str], None]) -> None:
+    """Remark on the files in a folder that are not read, with the reason."""
+    if contents.descriptions:
+        names = listed(contents.descriptions, folder)
+        remark(f"{folder}: not read: {names}, named like files that describe data.")
+    if contents.others:
+        names = listed(contents.others, folder)
+        remark(f"{folder}: not read: {names}; data are read from {', '.join(ENDINGS)}.")
 
 
 def _file(path: Path, name: str, options: Options, notes: Notes) -> Iterator[Record]:
     """The records of one file; adds a note to `notes` if its encoding is a guess."""
-    ending = path.suffix.lower()
-    if ending not in ENDINGS:
+    kind = ending(path)
+    if kind not in ENDINGS:
         raise UserError(
             f"{name} is a {path.suffix or 'file without an ending'!r}, but data are read from "
             f"{', '.join(ENDINGS)}; convert it."
         )
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(name, error) from None
-    if ending == ".parquet":
-        yield from parquet.records(content, name)
+    if is_description(path):
+        raise UserError(f"{name} describes data and holds none; name the data file or the folder.")
+    content = _content(path, name)
+    if kind in TABLES:
+        yield from TABLES[kind](content, name)
         return
     text, guess = encoding.decode(content, name, options.encoding)
     if guess:
         notes.setdefault(guess.encoding, []).append(encoding.note(name, guess))
-    yield from READERS[ending](text, name, options.refuse)
+    yield from READERS[kind](text, name, options.refuse)
+
+
+def _content(path: Path, name: str) -> bytes:
+    """The bytes of a file, without its compression; raises UserError if it cannot be read."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise unreadable(name, error) from None
+    if decompress := DECOMPRESS.get(path.suffix.lower()):
+        try:
+            return decompress(content)
+        except DAMAGED as error:
+            raise UserError(
+                f"{name} cannot be decompressed: {error}; compress the file again."
+            ) from None
+    return content
 
 
 def _tell(notes: Notes, options: Options) -> None:
@@ -157,8 +193,3 @@ def _tell(notes: Notes, options: Options) -> None:
     for first, *others in notes.values():
         more = f"; the same holds for {len(others)} more files beside it" if others else ""
         options.remark(f"{first}{more}.")
-
-
-def _unreadable(name: str, error: OSError) -> UserError:
-    reason = (error.strerror or str(error)).lower()
-    return UserError(f"{name} cannot be read: {reason}; check its permissions.")

@@ -5,9 +5,9 @@ The code of a data set is never run.
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from hanse.data.formats.row import Record
+from hanse.data.sources.readers import class_names
 from hanse.data.sources.split_files import TRAIN
 from hanse.errors import UserError
 from hanse.observability.progress import report
@@ -41,14 +41,9 @@ def records(path: str, split: str = TRAIN) -> Iterator[Record]:
     report(Work(Activity.LOADING_DATASET, path))
     try:
         rows = datasets.load_dataset(name, config, split=split, trust_remote_code=False)
-        named = {
-            column: feature
-            for column, feature in rows.features.items()
-            if isinstance(feature, datasets.ClassLabel)
-        }
+        namings = class_names.of_features(rows.features.to_dict())
         for number, record in enumerate(rows, 1):
-            labels = {column: _label(feature, record[column]) for column, feature in named.items()}
-            yield f"{path}: row {number}", {**record, **labels}
+            yield f"{path}: row {number}", class_names.named(record, namings)
     # Transports, file formats and checksums fail with errors of several libraries.
     except Exception as error:
         raise UserError(
@@ -88,11 +83,6 @@ def _refuse_unreachable(name: str) -> None:
             "data set where there is a network; a data set that is in the hub's cache is read with "
             "HF_HUB_OFFLINE=1."
         ) from None
-
-
-def _label(feature: Any, value: Any) -> str | None:
-    """The name of a class; None for −1, which stands for a label that is kept secret."""
-    return feature.int2str(value) if isinstance(value, int) and value >= 0 else None
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hanse.data.formats import column_remarks
 from hanse.data.formats.row import Row
-from hanse.data.sources import corpora, files
+from hanse.data.sources import corpora, files, folders
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
 from hanse.errors import StoppedError, UserError
 from hanse.experiment.schema import (
@@ -22,7 +22,6 @@ from hanse.experiment.sections import Data, PublicData
 
 Remark = Callable[[str], None]  # takes a sentence on rows that are left out
 Source = tuple[str, list[Row], Collection[str]]  # a path, its rows, and the columns in use
-SHOWN = 3  # most files that a remark names
 
 
 @dataclass(frozen=True)
@@ -174,10 +173,7 @@ def _tell_unused(
     for split, unused in splits.items():
         if split in used:
             continue
-        names = [path.relative_to(data.path).as_posix() for path in unused]
-        shown = ", ".join(names[:SHOWN]) + (
-            f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
-        )
+        shown = folders.listed(unused, Path(data.path))
         why = f"data.{split} names none of them" if split else "they are named for no split"
         remark(f"{data.path}: training reads the training files only; {shown}: not read, {why}.")
 

@@ -48,7 +48,7 @@ def test_all_line_ends_become_one(end: str) -> None:
         (b"PK\x03\x04\x14\x00\x06\x81", "f:1 holds a zero byte, .* perhaps a spreadsheet"),
         ("a\nb\0".encode("utf-16"), "f:2 holds a zero byte"),
         (b"a\r\nb\r\n\xe9\0", "f:3 holds a zero byte"),
-        (b"a\n\x81\x8d", r"f:2 is neither UTF-8 nor Windows-1252 \(byte 0x81\); name its enc"),
+        (b"a\n\x81\x8d", r"f:2 is neither UTF-8 nor .* \(byte 0x81\); name its encoding"),
     ],
 )
 def test_faults_are_named_with_their_line(content: bytes, sentence: str) -> None:
@@ -80,7 +80,7 @@ def test_an_encoding_that_is_named(encoding: str) -> None:
 
 
 def test_a_named_encoding_that_does_not_fit() -> None:
-    with pytest.raises(UserError, match=r"f:2 is neither UTF-8 nor shift_jis \(byte 0xd3\); name"):
+    with pytest.raises(UserError, match=r"f:2 is neither UTF-8 nor shift_jis \(byte 0x..\); name"):
         decode("a\n天气".encode("gbk") + b"\xd3", "f", "shift_jis")
     for name in ("gkb", "base64", "rot13", "a b"):
         with pytest.raises(UserError, match=rf"there is no encoding '{name}'; write one such as"):

@@ -1,5 +1,6 @@
 """JSON is read as lines or as a document, whichever the file holds; faults have their place."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 from hanse.data.formats.row import Record
 from hanse.data.sources.readers.json import lines, records
 from hanse.errors import UserError
+
+pd = pytest.importorskip("pandas")
 
 Reader = Callable[[str, str], Iterator[Record]]
 ROWS = [{"text": "a"}, {"text": "b"}]
@@ -102,3 +105,50 @@ def test_nothing(reader: Reader, text: str) -> None:
 def test_faults_are_named_with_their_place(reader: Reader, text: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         _read(reader, text)
+
+
+TABLE = [{"text": "a", "label": 0}, {"text": "b", "label": 1}, {"text": "c", "label": 0}]
+
+
+@pytest.mark.parametrize(
+    "orient", ["columns", "records", "index", "split", "table", "list", "data", "named", "viewer"]
+)
+def test_tables_of_pandas_and_datasets(orient: str) -> None:
+    frame = pd.DataFrame(TABLE)
+    texts = {
+        "list": json.dumps({"text": ["a", "b", "c"], "label": [0, 1, 0]}),  # Dataset.to_dict
+        "data": json.dumps({"version": "1", "data": TABLE}),
+        "named": frame.set_index(pd.Index(["x", "y", "z"])).to_json(orient="index"),
+        "viewer": json.dumps({"rows": [{"row_idx": n, "row": r} for n, r in enumerate(TABLE)]}),
+    }
+    text = texts.get(orient) or frame.to_json(orient=orient)
+    found = [record for _, record in _read(records, text)]
+    assert [{key: record[key] for key in ("text", "label")} for record in found] == TABLE
+    assert [record for _, record in _read(records, json.dumps(json.loads(text), indent=1))] == found
+
+
+def test_columns_may_hold_lists() -> None:
+    talks = [[{"role": "user", "content": "a"}], [{"role": "user", "content": "b"}]]
+    table = json.dumps({"messages": talks, "id": [1, 2]})
+    assert [record["messages"] for _, record in _read(records, table)] == talks
+    words = {"tokens": [["a", "b"], ["c"]], "ner_tags": [["X", "Y"], ["X"]]}
+    assert [record["tokens"] for _, record in _read(records, json.dumps(words))] == words["tokens"]
+    table = pd.DataFrame({"messages": talks}).to_json()
+    assert [record["messages"] for _, record in _read(records, table)] == talks
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"tokens": ["the", "film"], "ner_tags": ["AT", "NN"]},
+        {"text": "a", "tags": ["x", "y"]},
+        {"text": "a", "meta": {"0": "x"}},
+        {"messages": [{"role": "user", "content": "a"}], "ids": [1]},
+        {"words": ["a"], "tags": ["X", "Y"]},
+    ],
+)
+@pytest.mark.parametrize("reader", [lines, records])
+def test_one_record_is_no_table(reader: Reader, value: dict[str, Any]) -> None:
+    for indent in (None, 2):
+        found = _read(reader, json.dumps(value, indent=indent))
+        assert [record for _, record in found] == [value]

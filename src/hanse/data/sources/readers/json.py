@@ -1,4 +1,4 @@
-"""Reads JSON files: one object in each line, or an array of objects."""
+"""Reads JSON files: one object in each line, an array of objects, or a table by columns."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +7,7 @@ from hanse.data.formats.cells import json_type, listed
 from hanse.data.formats.invalid_rows import Refusal, refuse
 from hanse.data.formats.row import Record
 from hanse.data.formats.turns import are_turns
+from hanse.data.sources.readers import json_tables
 from hanse.errors import UserError
 from hanse.tensors import json_text
 from hanse.tensors.json_text import ExtraDataError, JsonError
@@ -17,7 +18,7 @@ def lines(text: str, name: str, refuse: Refusal = refuse) -> Iterator[Record]:
 
     refuse: takes a line that is no object.
     """
-    if text.lstrip().startswith("["):
+    if text.lstrip().startswith("[") or _spans_lines(text):
         yield from records(text, name, refuse)
         return
     # splitlines() would split at U+2028 and the like, which JSON strings may hold.
@@ -33,7 +34,7 @@ def lines(text: str, name: str, refuse: Refusal = refuse) -> Iterator[Record]:
 
 
 def records(text: str, name: str, refuse: Refusal = refuse) -> Iterator[Record]:
-    """The objects of a .json file: of its array, or of the only array in its object.
+    """The objects of a .json file: of its array, of the only array in its object, or of a table.
 
     A file with one object in each line is read, too, and a single object is one record.
     refuse: takes an entry of the array that is no object.
@@ -62,10 +63,24 @@ def records(text: str, name: str, refuse: Refusal = refuse) -> Iterator[Record]:
             yield place, record
 
 
+def _spans_lines(text: str) -> bool:
+    """Tell if a text is one object that is written over several lines."""
+    first = text.lstrip().partition("\n")[0].strip()
+    if first not in ("{", '{"') and not first.endswith((",", "{", "[")):
+        return False
+    try:
+        json_text.parse(text)
+    except JsonError:
+        return False
+    return True
+
+
 def _entries(value: Any, name: str) -> list[Any]:
     """The list of records that a document is or holds."""
     if isinstance(value, list):
         return value
+    if isinstance(value, dict) and (table := json_tables.records(value)) is not None:
+        return table
     arrays = {
         key: inner
         for key, inner in (value.items() if isinstance(value, dict) else ())
@@ -78,7 +93,10 @@ def _entries(value: Any, name: str) -> list[Any]:
             f"{name} holds several arrays, {listed(arrays)}, and only one can be read; put that "
             "one into a file of its own."
         )
-    return next(iter(arrays.values()))
+    (array,) = arrays.values()
+    # The hub's viewer puts each row into an object with its number.
+    viewed = all({"row_idx", "row"} <= entry.keys() for entry in array)
+    return [entry["row"] for entry in array] if viewed else array
 
 
 def _line(line: str, place: str) -> Any:
