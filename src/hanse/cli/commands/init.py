@@ -65,6 +65,8 @@ def tell_start(started: "first.Start") -> None:
         labels = [f"{label} ({count:,})" for label, count in list(plan.counts.items())[:SHOWN]]
         more = f" and {len(plan.counts) - SHOWN} more" if len(plan.counts) > SHOWN else ""
         _tell("labels", ", ".join(labels) + more)
+    for remark in started.remarks:
+        _tell("", remark)
     column = f" (by {plan.owner})" if plan.owner else ""
     _tell("chosen", f"{plan.objective}, {plan.silos} silos{column}, {plan.schedule.rounds} rounds")
     _tell(

@@ -8,6 +8,7 @@ from hanse.data.example import Lost
 from hanse.data.formats.row import Row
 from hanse.data.tokenization.tokenizer import Tokenizer, encode, lead, shared
 from hanse.errors import UserError
+from hanse.registry import suggestion
 
 MARK = "\0text\0"  # in place of the text when a template is split; no template contains it
 
@@ -52,8 +53,8 @@ def refuse_unknown(rows: Sequence[Row], words: Mapping[str, str]) -> None:
         if row.label not in words:
             raise UserError(
                 f"{row.place}: the label {row.label!r} is not one of "
-                f"{', '.join(map(repr, words))}; add it to `labels`, correct the row, or use the "
-                "values as words with data.labels={}."
+                f"{', '.join(map(repr, words))}{suggestion(str(row.label), words)}; add it to "
+                "`labels`, correct the row, or use the values as words with data.labels={}."
             )
 
 

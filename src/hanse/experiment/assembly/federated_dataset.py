@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hanse.data import holdout, partitioning
+from hanse.data.formats import label_spelling
 from hanse.data.formats.row import Row
 from hanse.data.tokenization.label_words import label_words
 from hanse.data.tokenization.tags import tag_names
@@ -47,7 +48,7 @@ def divide(experiment: Experiment) -> FederatedDataset:
     A row that the server or a client holds out is no client's training row.
     """
     source = gather(experiment)
-    remarks = list(source.remarks)
+    remarks = [*source.remarks, *label_spelling.remarks(source.every, source.owners)]
     rows, validation, test = _held_out(source, experiment.data, remarks)
     by_client = _divided(experiment, rows, source.owners)
     train, held = _client_tests(experiment, by_client)

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from hanse import atomic_files
-from hanse.data.formats import column_remarks
+from hanse.data.formats import column_remarks, label_spelling
 from hanse.errors import UserError
 from hanse.experiment.loading import default_name
 from hanse.learners.models.model_files import DEFAULT as DEFAULT_MODEL
@@ -36,6 +36,7 @@ class Start:
     sources: Mapping[str, Source]  # by the silo's name, if each has its own
     plan: Plan
     held: Mapping[str, Source]  # files for test or validation, by the split
+    remarks: Sequence[str] = ()  # on the rows of all sources together
 
 
 def start(
@@ -73,7 +74,18 @@ def start(
     held_paths = {split: source.path for split, source in held.items()}
     text = page(file, default_name(file), model_path, sources, settings, held_paths)
     atomic_files.write(file, text.encode())
-    return Start(file, sources, settings, held)
+    return Start(file, sources, settings, held, _label_remarks(sources))
+
+
+def _label_remarks(sources: Mapping[str, Source]) -> list[str]:
+    """Remarks on labels that are spelled differently, with the silos that have them."""
+    rows = [
+        replace(row, place=f"{name}: {row.place}")
+        for name, source in sources.items()
+        for row in source.rows
+    ]
+    owners = {row.place: row.place.partition(":")[0] for row in rows} if len(sources) > 1 else None
+    return label_spelling.remarks(rows, owners)
 
 
 def _sources(
