@@ -30,6 +30,11 @@ def _remarks(records: list[dict[str, Any]], columns: dict[str, str] | None = Non
         ({"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 0.5}, "score_chosen"),
         ({"tokens": ["a"], "ner_tags": ["O"], "doc": 3}, "doc"),
         ({"prompt": "a", "completion": "b", "label": "good"}, "label"),
+        (
+            {"messages": [{**turn, "learn": 1, "id": 2} for turn in TALK]},
+            "messages[].learn, messages[].id",
+        ),
+        ({"conversations": [{**turn, "weight": 1, "note": None} for turn in TALK]}, ""),
         # Nothing is left: parts of the format, what judges an answer, and cells without a value.
         ({"prompt": "a", "completion": "b", "label": True}, ""),
         ({"messages": TALK, "kto_tag": True}, ""),
@@ -78,8 +83,8 @@ MOODS = ("glad", "sad", "calm")
         (
             lambda n: {"toxic": n % 2, "insult": n % 3 // 2},
             "not used: toxic, insult (toxic, insult hold 0 or 1, but several labels of one text "
-            "cannot be learned; data.columns: {text: Comment, label: toxic} classifies by one of "
-            "them).",
+            "cannot be learned (no multi-label classification); data.columns: {text: Comment, "
+            "label: toxic} classifies by one of them).",
         ),
         (lambda n: {"id": n}, f"not used: id ({HINT})."),
         (lambda n: {"lang": "en"}, f"not used: lang ({HINT})."),
@@ -114,3 +119,21 @@ def test_a_guess_is_told_with_the_settings_for_others(answer: Any, classified: s
     assert _remarks(records, {"instruction": "text", "output": "summary"}) == [
         f"not used: id ({HINT})."
     ]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "setting"),
+    [
+        ("label", (0, 1), "{label: '1'}"),
+        ("Label", ("bad", "good"), "{Label: 'good'}"),
+        ("desirable", (False, True), "{desirable: 'true'}"),
+        ("lang", ("de", "en"), ""),
+        ("label", (1, 2, 3), ""),
+    ],
+)
+def test_a_mark_of_answers_is_offered_as_a_filter(
+    column: str, values: tuple[Any, ...], setting: str
+) -> None:
+    records = [{**ASKED, column: values[n % len(values)]} for n in range(12)]
+    hint = f"{column} has 2 values; data.filter: {setting} keeps the rows with one of them"
+    assert _remarks(records) == [f"not used: {column} ({hint if setting else HINT})."]

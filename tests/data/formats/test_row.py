@@ -109,6 +109,16 @@ def test_a_marked_answer_is_read_and_not_learned(
     ]
 
 
+@pytest.mark.parametrize("column", ["messages", "conversations"])
+@pytest.mark.parametrize("mask", [[0, 0, 1, 1], [1, False, 1, True], ["1", "0", "0", "1"]])
+def test_a_list_of_marks_beside_the_turns(mask: list[Any], column: str) -> None:
+    record = {column: [USER, WORSE, USER, ANSWER], "system": "S", "loss_mask": mask}
+    found = row(record, "f:1")
+    assert answers(found.messages) == [4]
+    assert found.reading is not None and found.reading.unread == ()
+    assert answers(row({**record, "loss_mask": None}, "f:1").messages) == [2, 4]
+
+
 @pytest.mark.parametrize(
     ("mark", "said"),
     [
@@ -362,7 +372,7 @@ def test_the_chosen_answers_can_be_learned_alone(form: str) -> None:
     ("label", "value"),
     [
         *((1, "1"), (0, "0"), (1.0, "1"), (-2.0, "-2"), (True, "true"), (False, "false")),
-        *(("pos", "pos"), (" pos ", "pos"), ("1.0", "1.0")),
+        *(("pos", "pos"), (" pos ", "pos"), ("1.0", "1.0"), (3.5, "3.5"), ([1], "1"), (["a"], "a")),
     ],
 )
 def test_labels_become_text(label: Any, value: str) -> None:
@@ -389,6 +399,26 @@ def test_numbers_and_booleans_are_read_as_texts(value: Any, text: str) -> None:
 def test_a_verdict_column_beside_a_conversation() -> None:
     found = row({"messages": [USER, ANSWER], "score": 3}, "f:1", {"verdict": "score"}, judged=True)
     assert found.verdict == "3"
+
+
+@pytest.mark.parametrize("write", [float, str])
+def test_many_numbers_with_fractions_are_no_labels(write: Any) -> None:
+    def read(numbers: list[float]) -> list[Row]:
+        records = [{"review": f"a {n}", "score": write(n)} for n in numbers]
+        return rows(
+            [(f"f:{n}", r) for n, r in enumerate(records)],
+            "f",
+            {"text": "review", "label": "score"},
+        )
+
+    said = (
+        r"f: score holds 30 different numbers with fractions, .* \(no regression\); .* with "
+        r"data.columns: \{instruction: review, output: score\}"
+    )
+    with pytest.raises(UserError, match=said):
+        read([n / 7 for n in range(30)])
+    assert len(read([n % 9 / 2 for n in range(30)])) == 30, "half stars are labels"
+    assert len(read(list(range(30)))) == 30, "whole numbers may be names"
 
 
 def test_other_plain_columns_are_kept_as_text() -> None:
@@ -435,13 +465,23 @@ def _answered(content: Any) -> dict[str, Any]:
         ({"conversations": "A: hi"}, "f:7: conversations is text; write a list of {role, content}"),
         ({"tokens": {"a": 1}, "ner": []}, "f:7: tokens is an object; write a list"),
         ({"completion": "b"}, "f:7: completion has no prompt; name its column"),
-        ({"text": "a", "label": None}, "f:7: label is empty; a label is a word, a whole"),
+        ({"text": "a", "label": None}, "f:7: label is empty; a label is a word, a number"),
         ({"text": "a", "label": ""}, "f:7: label is empty"),
         ({"text": "a", "label": " "}, "f:7: label is empty"),
         ({"text": "a", "label": float("nan")}, "f:7: label is empty"),
         ({"text": "a", "label": float("inf")}, "f:7: label is inf"),
-        ({"text": "a", "label": 0.5}, "f:7: label is 0.5"),
-        ({"text": "a", "label": [1]}, "f:7: label is a list"),
+        ({"text": "a", "label": []}, "f:7: label is a list; a label is a word"),
+        ({"text": "a", "label": {"x": 1}}, "f:7: label is an object; a label is a word"),
+        (
+            {"text": "a", "labels": ["x", "y"]},
+            r"f:7: labels holds 2 labels, .* \(multi-label class",
+        ),
+        (
+            {"text": "a", "label": [0, 1, 1]},
+            "f:7: label holds 3 labels, and a row can have only one",
+        ),
+        ({**TALK, "loss_mask": [0]}, "f:7: loss_mask is no list of 0 and 1 for the 2 messages"),
+        ({**TALK, "loss_mask": [0, 0.5]}, "f:7: loss_mask is no list of 0 and 1 for the 2 mess"),
         ({"text": "\ud83d"}, "f:7: text holds half of a surrogate pair"),
         ({"text": "a", "source": "\ud83d"}, "f:7: source holds half of a surrogate pair"),
         ({"messages": "hi"}, r"f:7: messages is text; write a list of \{role, content\}"),

@@ -462,6 +462,19 @@ def test_an_answer_beside_a_document_and_unused_columns_are_said(
     assert "3 silos (by site)" in out and "not used: id (" in out, "the owner is in use"
 
 
+def test_several_labels_of_a_text_are_refused_until_a_column_is_named(tmp_path: Path) -> None:
+    rows = [{"comment_text": f"t {n}", "toxic": n % 2, "insult": n % 3 // 2} for n in range(12)]
+    file = tmp_path / "jigsaw.jsonl"
+    file.write_bytes(lines(rows))
+    said = (
+        r"toxic, insult hold 0 or 1, .*columns: \{text: comment_text, label: toxic\} classifies by"
+    )
+    with pytest.raises(UserError, match=said):
+        look(str(file), {})
+    assert look(str(file), {"text": "comment_text", "label": "insult"}).rows[2].label == "1"
+    assert look(str(file), {"text": "comment_text"}).rows[0].kind == "text"
+
+
 def test_a_preference_is_refused_only_where_nothing_can_be_learned(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines([{"chosen": "a", "rejected": "b"}] * 4))
     found = look(str(tmp_path / "a.jsonl"), {})

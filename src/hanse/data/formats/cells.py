@@ -32,19 +32,27 @@ def text(value: Any, name: str, place: str, empty: bool = False) -> str:
 
 
 def label(value: Any, place: str, name: str, kind: str = "label") -> str:
-    """A label as text: a word without the space around it, a whole number, true or false.
+    """A label as text: a word without the space around it, a number, true or false.
 
     name: of its column, and kind: label or tag, for messages.
     Numbers and booleans are written as in JSON, but 1.0 as 1: in a table where one label is
-    missing, the others' numbers become fractions.
+    missing, the others' numbers become fractions. A list of one label is that label.
     """
-    fraction = isinstance(value, float) and not value.is_integer()
-    text = None if fraction else plain(value)
+    if kind == "label" and isinstance(value, list) and value:
+        if len(value) > 1:
+            raise UserError(
+                f"{place}: {name} holds {len(value)} labels, and a row can have only one "
+                "(multi-label classification is not possible); keep one of them, or make a row of "
+                "each."
+            )
+        value = value[0]
+    infinite = isinstance(value, float) and math.isinf(value)
+    text = None if infinite else plain(value)
     if text is None or not text.strip():
-        description = str(value) if fraction else json_type(value)
+        description = str(value) if infinite else json_type(value)
         description = "empty" if missing(value) or text is not None else description
         raise UserError(
-            f"{place}: {name} is {description}; a {kind} is a word, a whole number, true or false; "
+            f"{place}: {name} is {description}; a {kind} is a word, a number, true or false; "
             "correct it, or drop the row."
         )
     return encodable(text, name, place).strip()

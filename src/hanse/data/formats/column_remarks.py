@@ -1,9 +1,9 @@
 """Sentences on the columns of a source: a reading that is a guess, and what nothing uses."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from hanse.data.formats.row import Row
+from hanse.data.formats.row import ANSWERED, MARKS, Row
 
 ADDED = ("file", "folder")  # columns that reading a folder adds
 NAMED = 10  # most columns that a sentence names
@@ -21,6 +21,11 @@ class Candidate:
 
     column: str
     values: frozenset[str]
+
+    @property
+    def is_binary(self) -> bool:
+        """True if the values are 0 and 1, or false and true."""
+        return {value.lower() for value in self.values} <= BINARY
 
 
 def remarks(rows: Sequence[Row], used: Collection[str] = ()) -> list[str]:
@@ -49,39 +54,66 @@ def document_guess(rows: Sequence[Row]) -> str:
 
 def _unused(rows: Sequence[Row], used: Collection[str]) -> list[str]:
     """A sentence on the columns that nothing uses; empty if all are in use."""
+    columns = [name for name in _unread(rows) if name not in used and name not in ADDED]
+    if not columns:
+        return []
+    more = f" and {len(columns) - NAMED} more" if len(columns) > NAMED else ""
+    return [f"not used: {_named(columns)}{more} ({_hint(rows, columns) or HINT})."]
+
+
+def _unread(rows: Sequence[Row]) -> list[str]:
+    """The columns that are no part of some row."""
     unread: dict[str, None] = {}
     for row in rows:
         if row.reading:
             unread.update(dict.fromkeys(row.reading.unread))
-    columns = [name for name in unread if name not in used and name not in ADDED]
-    if not columns:
-        return []
-    more = f" and {len(columns) - NAMED} more" if len(columns) > NAMED else ""
-    return [f"not used: {_named(columns)}{more} ({_label_hint(rows, columns) or HINT})."]
+    return list(unread)
 
 
-def _label_hint(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """The setting that classifies texts by one of the columns; "" if none is likely to be a label.
-
-    rows: texts without labels, or others, which need none.
-    """
-    if rows[0].kind != "text" or rows[0].reading is None:
+def _hint(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """The setting that uses a column as the label of a text or the mark of an answer; or ""."""
+    labels = _candidates(rows, columns)
+    if rows[0].kind in ANSWERED:
+        return _filter_hint(labels)
+    if rows[0].kind != "text" or rows[0].reading is None or not labels:
         return ""
-    values = {name: [row.fields.get(name, "") for row in rows] for name in columns}
-    labels = [label for name in columns if (label := _candidate(name, values[name]))]
-    if not labels:
-        return ""
+    if several := several_labels(rows, labels):
+        return several
     first, *others = labels
     setting = "data.columns: " + _classifies(rows[0].reading.columns["text"], first)
-    binary = [label.column for label in labels if label.values <= BINARY]
-    if len(binary) > 1:
-        return (
-            f"{_named(binary)} hold 0 or 1, but several labels of one text cannot be learned; "
-            f"{setting} one of them"
-        )
     more = [f"{label.column} {len(label.values)}" for label in others[: NAMED - 1]]
     counts = ", ".join((f"{first.column} has {len(first.values)} values", *more))
     return f"{counts}; {setting} {'the first' if others else 'it'}"
+
+
+def several_labels(rows: Sequence[Row], labels: Sequence[Candidate] = ()) -> str:
+    """The setting that classifies texts by one of several columns of 0 and 1; "" without these.
+
+    labels: the columns that may be labels; empty: they are looked for.
+    """
+    reading = rows[0].reading
+    if rows[0].kind != "text" or reading is None:
+        return ""
+    labels = [label for label in labels or _candidates(rows, _unread(rows)) if label.is_binary]
+    if len(labels) < 2:
+        return ""
+    setting = _classifies(reading.columns["text"], labels[0])
+    return (
+        f"{_named([label.column for label in labels])} hold 0 or 1, but several labels of one text "
+        f"cannot be learned (no multi-label classification); data.columns: {setting} one of them"
+    )
+
+
+def _filter_hint(labels: Sequence[Candidate]) -> str:
+    """The setting that keeps answers with a mark, such as label: 1; "" without such a column."""
+    for label in labels:
+        named = label.column.strip().casefold() in MARKS
+        if len(label.values) == 2 and (named or label.is_binary):
+            return (
+                f"{label.column} has 2 values; data.filter: {{{label.column}: "
+                f"{max(label.values)!r}}} keeps the rows with one of them"
+            )
+    return ""
 
 
 def _classifies(text: str, label: Candidate) -> str:
@@ -92,6 +124,12 @@ def _classifies(text: str, label: Candidate) -> str:
 def _named(columns: Sequence[str]) -> str:
     """The names of columns as a phrase of limited length."""
     return ", ".join(f"{name:.40}" for name in columns[:NAMED])
+
+
+def _candidates(rows: Sequence[Row], columns: Iterable[str]) -> list[Candidate]:
+    """The columns that may be labels."""
+    cells = ((name, [row.fields.get(name, "") for row in rows]) for name in columns)
+    return [label for name, values in cells if (label := _candidate(name, values))]
 
 
 def _candidate(column: str, cells: Sequence[str]) -> Candidate | None:

@@ -30,8 +30,8 @@ ASKED = ("prompt", "instruction", "system")  # the parts before an answer
 PROGRAM = re.compile(r"[\s(){}=;:]")  # a sign that any program has, and hardly any short code
 VERDICT = "verdict"  # the part that tells if an answer is good
 FORMATS = (  # in the order in which they are tried
-    Format("messages", "messages", ("messages",), ("system", VERDICT)),
-    Format("sharegpt", "messages", ("conversations",), ("system", VERDICT)),
+    Format("messages", "messages", ("messages",), ("system", "loss_mask", VERDICT)),
+    Format("sharegpt", "messages", ("conversations",), ("system", "loss_mask", VERDICT)),
     Format("preference", "preference", ("chosen", "rejected"), ASKED),
     Format("completion", "completion", ("completion",), (*ASKED, VERDICT)),
     Format(
@@ -132,11 +132,14 @@ def _shared(
     return Reading(kind, dict(columns), format, unread)
 
 
-def with_verdict(reading: Reading, column: str) -> Reading:
-    """The same reading with the column that judges the answer; "" for none, whatever its name."""
-    unread = tuple(name for name in reading.unread if name != column)
-    ignored = reading.columns.get(VERDICT, column)
-    if ignored != column:
+def with_unread(reading: Reading, verdict: str, keys: tuple[str, ...]) -> Reading:
+    """The same reading with all that is unread.
+
+    verdict: the column that judges the answer; "" for none, whatever its name. keys: of turns.
+    """
+    unread = (*(name for name in reading.unread if name != verdict), *keys)
+    ignored = reading.columns.get(VERDICT, verdict)
+    if ignored != verdict:
         unread = (*unread, ignored)
     if unread == reading.unread:
         return reading

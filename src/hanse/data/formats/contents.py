@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hanse.data.formats import cells, written_lists
-from hanse.data.formats.turns import Turn, are_turns, conversation, turn, turns
+from hanse.data.formats.turns import Turn, are_turns, conversation, masked, turn, turns
 from hanse.errors import UserError
 
 Content = dict[str, Any]  # fields of a Row
@@ -52,6 +52,7 @@ def _messages(parts: Parts, place: str) -> Content:
     """A conversation in one column, and perhaps its system turn in another."""
     part = next(part for part in ("messages", "conversations") if part in parts)
     messages = turns(parts[part], parts.name(part), place)
+    messages = masked(messages, parts.get("loss_mask"), parts.name("loss_mask"), place)
     return {"messages": conversation((*_system(parts, messages, place), *messages), place)}
 
 

@@ -5,18 +5,19 @@ The format is found by the names of the columns (the tables are in columns.py) o
 """
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.data.formats import cells
-from hanse.data.formats.columns import VERDICT, check, parts_of, with_verdict
+from hanse.data.formats.columns import VERDICT, check, parts_of, with_unread
 from hanse.data.formats.columns import Reading as Reading
 from hanse.data.formats.columns import reading as reading
 from hanse.data.formats.contents import CONTENTS, Parts
 from hanse.data.formats.invalid_rows import ENOUGH, InvalidRows
-from hanse.data.formats.turns import answers
+from hanse.data.formats.turns import READ, answers, are_turns
 from hanse.errors import UserError
 from hanse.registry import suggestion
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 ANSWERED = ("messages", "completion")  # the kinds of rows that ask and answer, and need no label
 MARKS = ("label", "kto_tag")  # columns that mark an answer as good or bad: TRL, LLaMA-Factory
 BOOLEANS = ("true", "false")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+MOST_NUMBERS = 20  # numbers with fractions that may be labels
 Record = tuple[str, Mapping[str, Any]]  # its place ("file:line"), and its columns
 
 
@@ -108,6 +111,7 @@ def rows(
     if not result:
         raise UserError(f"{name} holds no rows; give a file with at least one example.")
     _refuse_missing(columns, present, name)
+    _refuse_regression(result, name)
     return _learnable(result, name, remark)
 
 
@@ -133,6 +137,21 @@ def _refuse_missing(columns: Mapping[str, str], present: Iterable[str], name: st
                 f"data.columns: {name} has no column {column!r}{suggestion(column, present)}; it "
                 f"has {cells.listed(present)}."
             )
+
+
+def _refuse_regression(rows: Sequence[Row], name: str) -> None:
+    """Raise UserError if the labels are measurements: many different numbers, with fractions."""
+    reading = rows[0].reading
+    values = {row.label or "" for row in rows} if rows[0].kind == "labelled" else set()
+    if reading is None or len(values) <= MOST_NUMBERS or not all(map(NUMBER.fullmatch, values)):
+        return
+    if any(not float(value).is_integer() for value in values):
+        text, label = (reading.columns[part] for part in ("text", "label"))
+        raise UserError(
+            f"{name}: {label} holds {len(values):,} different numbers with fractions, and numbers "
+            "are not predicted (no regression); round them to a few labels, or let the model write "
+            f"them with data.columns: {{instruction: {text}, output: {label}}}."
+        )
 
 
 def _learnable(rows: list[Row], name: str, remark: Callable[[str], None]) -> list[Row]:
@@ -181,8 +200,22 @@ def row(
         place=place,
         left_out=reason,
         verdict=verdict,
-        reading=with_verdict(interpretation, column),
+        reading=_whole(interpretation, record, column),
     )
+
+
+def _whole(interpretation: Reading, record: Mapping[str, Any], verdict: str) -> Reading:
+    """The reading with all that is unread: columns, and keys of turns as messages[].key.
+
+    verdict: the column that judges the answer; "" without one.
+    """
+    keys: dict[str, None] = {}
+    for column in interpretation.columns.values():
+        if are_turns(record[column]):
+            turns = (item for item in record[column] if isinstance(item, dict))
+            names = (key for item in turns for key in item if not cells.empty(item[key]))
+            keys |= {f"{column}[].{name}": None for name in names if name not in READ}
+    return with_unread(interpretation, verdict, tuple(keys))
 
 
 def _judging(fields: Mapping[str, str], judged: bool) -> str:

@@ -28,6 +28,9 @@ MARKS = (  # names in other tools of the mark that tells if a turn is learned
 VALUES = {"0": False, "false": False, "1": True, "true": True}
 PARTIAL = "train_detail"  # axolotl's key for parts of a turn
 KEYS = (("role", "content"), ("from", "value"))  # role and text: OpenAI's keys, and ShareGPT's
+READ = frozenset(
+    (*MARKS, PARTIAL, *(key for pair in KEYS for key in pair), "tool_calls", "tool_call_id", "name")
+)
 
 
 def turns(value: Any, name: str, place: str) -> tuple[Turn, ...]:
@@ -58,6 +61,25 @@ def turn(role: str, content: str, learned: bool = True) -> Turn:
 def unlearned(messages: Sequence[Turn]) -> tuple[Turn, ...]:
     """The same turns, of which no answer is learned."""
     return tuple(turn(t["role"], t["content"], t["role"] != "assistant") for t in messages)
+
+
+def masked(messages: Sequence[Turn], mask: Any, name: str, place: str) -> tuple[Turn, ...]:
+    """The same turns, of which answers with a 0 in the mask are not learned.
+
+    mask: one number for each message, 0 or 1; None: all are learned. name: of its column.
+    """
+    if cells.missing(mask):
+        return tuple(messages)
+    marks = [VALUES.get(cells.plain(mark) or "") for mark in mask] if isinstance(mask, list) else []
+    if len(marks) != len(messages) or None in marks:
+        raise UserError(
+            f"{place}: {name} is no list of 0 and 1 for the {len(messages)} messages; write one "
+            "number for each message, or leave the column out."
+        )
+    return tuple(
+        message if mark or message["role"] != "assistant" else unlearned([message])[0]
+        for message, mark in zip(messages, marks, strict=True)
+    )
 
 
 def answers(messages: Sequence[Turn]) -> list[int]:

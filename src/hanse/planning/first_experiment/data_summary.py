@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hanse.data.formats import row as formats
-from hanse.data.formats.column_remarks import document_guess
+from hanse.data.formats.column_remarks import document_guess, several_labels
 from hanse.data.formats.invalid_rows import InvalidRows
 from hanse.data.formats.row import Reading, Record, Row
 from hanse.data.formats.turns import answers
@@ -64,6 +64,8 @@ def look(
         file = _file(path, split, skip_invalid, encoding)
         remarks = list(file.remarks)
         rows, reading = _read(file, columns, remarks)
+        if not columns and (reason := several_labels(rows)):
+            raise UserError(f"{path}: {reason}, and {{text: …}} learns the texts alone.")
         other, why = _otherwise(rows, reading)
         if other:
             columns = {**columns, **other}
