@@ -71,6 +71,47 @@ def test_every_alias_means_a_setting_that_there_is(name: str) -> None:
         ("{prox_mu: 1, algorithm: fedprox}", "{algorithm: {fedprox: {mu: 1}}}"),
         ("{prox_mu: 1, algorithm: {fedprox: }}", "{algorithm: {fedprox: {mu: 1}}}"),
         ("{partition_alpha: 1}", "{data: {partition: {dirichlet: {alpha: 1}}}}"),
+        ("{optim: paged_adamw_8bit}", "{train: {optim: adamw}}"),
+        ("{train: {optim: AdamW}}", "{train: {optim: adamw}}"),
+        ("{clients: {a: {optim: adamw_torch_fused}}}", "{clients: {a: {train: {optim: adamw}}}}"),
+        ("{max_steps: -1, lr_scheduler_type: constant_with_warmup}",
+         "{train: {max_steps: null, lr_scheduler_type: constant}}"),
+        *((f"{{model: {{quantization: {value}}}}}", f"{{model: {{quantization: {name}}}}}")
+          for name, values in {"nf4": ("4", "4bit", "4-bit"), "int8": ("8", "8bit", "'8'"),
+                               "none": ("null", "false", "0", "none")}.items()
+          for value in values),
+        ("{models: {m: {quantization: 4}}}", "{models: {m: {quantization: nf4}}}"),
+        ('{lora_target: "q_proj,v_proj"}', "{adapter: {lora: {target_modules: [q_proj, v_proj]}}}"),
+        ("{adapter: {ia3: {feedforward_modules: 'a, b'}, vera: {target_modules: q}}}",
+         "{adapter: {ia3: {feedforward_modules: [a, b]}, vera: {target_modules: [q]}}}"),
+        ("{adapter: qlora, lora_r: 4, load_in_4bit: true}",
+         "{adapter: {lora: {r: 4}}, model: {quantization: nf4}}"),
+        # Switches that are off, names without a value, and one value under two names.
+        ("{load_in_8bit: false, load_in_4bit: false}", "{model: {quantization: none}}"),
+        ("{load_in_8bit: false, load_in_4bit: true}", "{model: {quantization: nf4}}"),
+        ("{load_in_4bit: true, load_in_8bit: false}", "{model: {quantization: nf4}}"),
+        ("{load_in_4bit: false, model: {quantization: int8}}", "{model: {quantization: int8}}"),
+        ("{load_in_4bit: true, quantization_bit: 4}", "{model: {quantization: nf4}}"),
+        ("{lora_target_linear: false, lora_target_modules: [q]}",
+         "{adapter: {lora: {target_modules: [q]}}}"),
+        ("{lora_target_linear: true, lora_target_modules: }",
+         "{adapter: {lora: {target_modules: all-linear}}}"),
+        ("{val_set_size: , num_epochs: 2}", "{train: {num_train_epochs: 2}}"),
+        ("{model: {gradient-checkpointing: true}, train: {args: {gradient-checkpointing: true}}}",
+         "{model: {gradient_checkpointing: true}}"),
+        # Names of parts in any case, and those of variants.
+        ("{algorithm: FedAvg}", "{algorithm: fedavg}"),
+        ("{federated_optimizer: FedProx, fedprox_mu: 1}", "{algorithm: {fedprox: {mu: 1}}}"),
+        ("{algorithm: {FedProx: {proximal-mu: 1}}}", "{algorithm: {fedprox: {mu: 1}}}"),
+        ("{algorithm: SCAFFOLD, data: {partition: IID}, objective: SFT}",
+         "{algorithm: scaffold, data: {partition: iid}, objective: sft}"),
+        ("{algorithm: FedSA-LoRA}", "{algorithm: fedsa_lora}"),
+        ("{algorithm: fedadam}", "{algorithm: {fedopt: {optimizer: adam}}}"),
+        ("{fed_alg: FedAvgM}", "{algorithm: {fedopt: {optimizer: momentum}}}"),
+        ("{algorithm: {FedYogi: {eta: 0.1, beta_1: 0}}}",
+         "{algorithm: {fedopt: {optimizer: yogi, learning_rate: 0.1, beta_1: 0}}}"),
+        ("{fed_alg: fedadagrad, fedopt_tau: 1}",
+         "{algorithm: {fedopt: {optimizer: adagrad, tau: 1}}}"),
         # Dashes.
         ("{num-clients: 3, train: {learning-rate: 1}}",
          "{num_clients: 3, train: {learning_rate: 1}}"),
@@ -86,6 +127,8 @@ def test_every_alias_means_a_setting_that_there_is(name: str) -> None:
             "{rounds: {lr: 3}, seed: {num_rounds: 4}, unknown-name: 3, data: {labels: {}}}",
             "{algorithm: {fedopt: {lr: 3}}, model: {lr: 3}, train: {lora_r: 3}}",
             "{trian: {lr: 3}, Data: {dataset: x}}",  # ours, mistyped
+            "{data: {filter: {optim: adamw_torch, max_steps: -1}}}",  # columns of that name
+            "{adapter: {lora: {target_modules: '.*(q|v)_proj'}}, algorithm: NoneOfOurs}",
             # Settings of another adapter that are called as LoRA's are.
             "{adapter: {vera: {r: 16, target_modules: [q]}}}",
             "{adapter: {oft: {r: 8, lora_alpha: 3}, my-own: {r: 2}}, vera: {r: 3}, ia3: {r: 5}}",
@@ -110,6 +153,11 @@ def test_a_file_of_another_tool(came: str, meant: str) -> None:
         ("train={lr: 1}", "train", {"learning_rate": 1}),
         ("federate={client_num: 3}", "num_clients", 3),
         ("name=", "name", None),
+        ("algorithm=FedAvg", "algorithm", "fedavg"),
+        ("algorithm.FedProx.mu=1", "algorithm.fedprox.mu", 1),
+        ("algorithm.fedyogi.tau=1", "algorithm.fedopt", {"optimizer": "yogi", "tau": 1}),
+        ("load_in_4bit=false", "model.quantization", "none"),
+        ("train.max_steps=-1", "train.max_steps", None),
     ],
 )
 def test_an_override(word: str, place: str, value: Any) -> None:
@@ -144,6 +192,12 @@ def test_an_adapter_that_nobody_knows_is_refused(tmp_path: Path, name: str) -> N
         load(file, [f"adapter.{name}.r=16"])
 
 
+def test_every_other_value_is_noted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "hanse"):
+        settled({"train": {"optim": "paged_adamw_8bit", "max_steps": 3}})
+    assert caplog.messages == ["train.optim: paged_adamw_8bit is read as adamw"]
+
+
 def test_every_other_name_is_noted(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "hanse"):
         settled(
@@ -159,8 +213,8 @@ def test_every_other_name_is_noted(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("lora_r: 4\nadapter:\n  lora:\n    r: 4\n", "lora_r means adapter.lora.r, but adapter"),
-        ("lora_r: 4\nlora_rank: 4\n", r"lora_rank means adapter\.lora\.r, but "),
+        ("lora_r: 4\nadapter:\n  lora:\n    r: 8\n", "lora_r means adapter.lora.r, but adapter"),
+        ("lora_r: 4\nlora_rank: 8\n", r"lora_rank means adapter\.lora\.r, but "),
         ("num-clients: 4\nnum_clients: 4\n", "num_clients is given twice, once as num_clients"),
         ("prox_mu: 1\nalgorithm: fedavg\n", "prox_mu means .*, but algorithm is given too"),
         ("prox_mu: 1\nalgorithm: {fedopt: {}}\n", "prox_mu means .*, but algorithm is given too"),

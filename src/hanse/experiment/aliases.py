@@ -40,6 +40,14 @@ ALIASES = {
     "proximal_mu": Alias("algorithm.fedprox.mu"),  # Flower's FedProx
     "prox_mu": Alias("algorithm.fedprox.mu"),  # OpenFedLLM
     "fedprox_mu": Alias("algorithm.fedprox.mu"),  # FedML
+    "algorithm.fedprox.proximal_mu": Alias("algorithm.fedprox.mu"),  # Flower's FedProx
+    "algorithm.fedopt.eta": Alias("algorithm.fedopt.learning_rate"),  # Flower's FedAdam
+    "algorithm.fedopt.server_learning_rate": Alias("algorithm.fedopt.learning_rate"),  # its FedAvgM
+    "algorithm.fedopt.server_momentum": Alias("algorithm.fedopt.beta_1"),  # Flower's FedAvgM
+    "fedopt_eta": Alias("algorithm.fedopt.learning_rate"),  # OpenFedLLM
+    "fedopt_beta1": Alias("algorithm.fedopt.beta_1"),  # OpenFedLLM
+    "fedopt_beta2": Alias("algorithm.fedopt.beta_2"),  # OpenFedLLM
+    "fedopt_tau": Alias("algorithm.fedopt.tau"),  # OpenFedLLM
     "partition_alpha": Alias("data.partition.dirichlet.alpha"),  # FedML
     "dirichlet_alpha": Alias("data.partition.dirichlet.alpha"),  # the same, by its whole name
     "split_strategy": Alias("data.partition"),  # OpenFedLLM
@@ -67,7 +75,7 @@ ALIASES = {
     "tok_len": Alias("model.max_length"),  # FederatedScope: llm
     "load_in_8bit": Alias("model.quantization", {True: "int8", False: "none"}),  # transformers, TRL
     "load_in_4bit": Alias("model.quantization", {True: "nf4", False: "none"}),  # the same, axolotl
-    "quantization_bit": Alias("model.quantization", {8: "int8", 4: "nf4"}),  # LLaMA-Factory
+    "quantization_bit": Alias("model.quantization"),  # LLaMA-Factory
     "train.gradient_checkpointing": Alias("model.gradient_checkpointing"),  # its trainer's
     "enable_activation_checkpointing": Alias("model.gradient_checkpointing"),  # torchtune
     # The adapter.

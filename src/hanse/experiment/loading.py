@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +20,7 @@ from hanse.experiment.declared import check_declared
 from hanse.experiment.overrides import Change, override, parse_change
 from hanse.experiment.part_kinds import AT_SILOS, NAMED, changed_at, spec_name
 from hanse.experiment.schema import Experiment, build_parts
-from hanse.experiment.validation import SettingError, explain
+from hanse.experiment.validation import SettingError, UnknownKeysError, explain
 from hanse.journal import claims, yaml_text
 from hanse.journal.yaml_text import Values
 from hanse.learners.models.model_files import PACKAGED
@@ -103,6 +104,9 @@ def _in_word(error: SettingError, word: str) -> UserError:
 
 
 def _in_file(error: SettingError, path: Path, text: str) -> UserError:
+    if isinstance(error, UnknownKeysError) and text:
+        sentence = error.sentence(lambda place: renaming.line(text, place), shlex.quote(str(path)))
+        return UserError(f"{path}: {sentence}")
     line = renaming.line(text, error.place)
     return UserError(f"{path}:{line}: {error}" if line else f"{path}: {error}")
 

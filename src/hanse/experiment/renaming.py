@@ -1,6 +1,6 @@
-"""Rename settings that are written under other tools' names, or with dashes.
+"""Rename settings that are written under other tools' names, or with dashes, and their values.
 
-Each renamed setting is noted in the log.
+Each renamed setting, and each value that is read as another one, is noted in the log.
 """
 
 import difflib
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hanse import registry
+from hanse.experiment import foreign_values, part_names
 from hanse.experiment.aliases import ALIASES, Alias
 from hanse.experiment.overrides import CHOICES, Change, chooses
 from hanse.experiment.part_kinds import NAMED, PartKind
@@ -28,21 +29,26 @@ KINDS: dict[Place, PartKind] = {kind.place: kind for kind in NAMED}
 
 @dataclass(frozen=True)
 class Moved:
-    """A value that is written in another section than its setting: `written`, not `place`."""
+    """A value that is written in another section than its setting: `written`, not `place`.
+
+    off: it is a switch that is off, or another tool's name without a value. Any other value of the
+        setting precedes it.
+    """
 
     written: Place
     place: Place
     value: Any
+    off: bool = False
 
 
 def settled(values: Values) -> Values:
     """Rename the values of a file; each renamed one is noted in the log.
 
-    Raises SettingError for a setting that is given under two names.
+    Raises SettingError for a setting that is given two values under two names.
     """
     moved: list[Moved] = []
     result = _renamed(values, (), moved)
-    for item in moved:
+    for item in sorted(moved, key=lambda item: item.off):
         result = _placed(result, item)
     return result
 
@@ -58,6 +64,8 @@ def changed(change: Change) -> list[Change]:
     if value:
         place: Place = ()
         for _ in change.place:
+            if len(value) > 1:  # a name that stands for a part with a setting
+                break
             [(key, value)] = value.items()
             place = (*place, key)
         result.append(replace(change, place=place, value=value))
@@ -77,11 +85,10 @@ def _renamed(values: Mapping[Any, Any], place: Place, moved: list[Moved]) -> Val
         target, alias = _meant(place, key, leaf)
         if target[: len(written)] != written:
             log.info("%s is read as %s", _dotted(written), _dotted(target))
-        if alias and isinstance(value, str | int):
-            value = alias.values.get(value, value)
-        value = _part_named(target, value, moved)
+        off = alias is not None and _is_off(key, value, alias)
+        value = _value(target, alias, value, moved)
         if target[:-1] != place:
-            moved.append(Moved(written, target, value))
+            moved.append(Moved(written, target, value, off))
             continue
         if target[-1] in result:
             raise SettingError(
@@ -93,18 +100,25 @@ def _renamed(values: Mapping[Any, Any], place: Place, moved: list[Moved]) -> Val
     return result
 
 
-def _part_named(place: Place, value: Any, moved: list[Moved]) -> Any:
-    """The name of a part, or a list of names, with underscores for dashes."""
-    kind = KINDS.get(place[_client(place) :])
-    if kind and isinstance(value, str) and (plain := value.replace("-", "_")) != value:
-        return plain if plain in kind.names() else value
-    if kind and isinstance(value, list):
-        return [
-            _renamed(item, place, moved)
-            if isinstance(item, Mapping)
-            else _part_named(place, item, moved)
-            for item in value
-        ]
+def _is_off(key: Any, value: Any, alias: Alias) -> bool:
+    """True for a switch that is off, and for another tool's name without a value."""
+    own_name = str(key).replace("-", "_") == alias.setting.rpartition(".")[2]
+    return (value is None and not own_name) or (value is False and False in alias.values)
+
+
+def _value(place: Place, alias: Alias | None, written: Any, moved: list[Moved]) -> Any:
+    """The value of a setting as we write it; a change is noted in the log."""
+    value = written
+    if alias and isinstance(value, str | int):
+        value = alias.values.get(value, value)
+    setting = place[_client(place) :]
+    value = foreign_values.ours(setting, value)
+    if kind := KINDS.get(setting):
+        value = part_names.spelled(kind, value)
+        if isinstance(value, list):
+            value = [_renamed(v, place, moved) if isinstance(v, Mapping) else v for v in value]
+    elif value != written:
+        log.info("%s: %s is read as %s", _dotted(place), written, value)
     return value
 
 
@@ -121,6 +135,8 @@ def _meant(place: Place, key: Any, leaf: bool) -> tuple[Place, Alias | None]:
         return written, None
     if leaf and written[home:] in SHORT:
         return (*written, SHORT[written[home:]]), None
+    if kind := KINDS.get(section):
+        return (*place, part_names.plain(kind, key)), None
     plain = key.replace("-", "_")
     alias = _alias(section, plain)
     if alias is None and plain == key:  # nothing to rename; a part need not be imported for it
@@ -128,7 +144,8 @@ def _meant(place: Place, key: Any, leaf: bool) -> tuple[Place, Alias | None]:
     known = _known(section)
     if key in known or plain in known:
         return (*place, key if key in known else plain), None
-    if alias is None or not leaf or free(Experiment, section):
+    exact = _dotted((*section, plain)) in ALIASES
+    if alias is None or not leaf or (free(Experiment, section) and not exact):
         return written, None
     return (*place[:home], *alias.setting.split(".")), alias
 
@@ -185,9 +202,7 @@ def _other_adapter(section: Place, alias: Alias) -> bool:
 
 
 def _known(section: Place) -> list[str]:
-    """The keys of a section; where parts are named, the parts or the settings of a part."""
-    if section in KINDS:
-        return KINDS[section].names()
+    """The keys of a section, or the settings of a part that is named there."""
     kind = KINDS.get(section[:-1])
     if kind is None:
         return keys(Experiment, section)
@@ -197,7 +212,9 @@ def _known(section: Place) -> list[str]:
 
 
 def _placed(values: Values, item: Moved) -> Values:
-    """Put a moved value to its setting; raises SettingError if the setting has a value already."""
+    """Put a moved value to its setting; raises SettingError if the setting has another value."""
+    if item.off and item.value is None:
+        return values
     result = dict(values)
     inner: dict[Any, Any] = result
     *above, last = item.place
@@ -207,12 +224,14 @@ def _placed(values: Values, item: Moved) -> Values:
             section = {wanted: {}}
         choice = chooses(item.place[_client(item.place) : depth])
         if not isinstance(section, Mapping) or (choice and section and wanted not in section):
+            if item.off:
+                return values
             raise _given_twice(item, item.place[:depth])
         inner[key] = dict(section)
         inner = inner[key]
-    if last in inner:
+    if last in inner and inner[last] != item.value and not item.off:
         raise _given_twice(item, item.place)
-    inner[last] = item.value
+    inner.setdefault(last, item.value)
     return result
 
 

@@ -1,14 +1,15 @@
 """Explain a wrong setting in one sentence, and list the settings that there are."""
 
 import difflib
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hanse.errors import UserError
+from hanse.experiment.unused_keys import CODE, unused
 from hanse.journal.yaml_text import Place
 from hanse.registry import suggestion
 
@@ -26,15 +27,64 @@ class SettingError(UserError):
         self.place = place
 
 
+@dataclass(frozen=True)
+class UnknownKey:
+    """A key that is no setting. hint: the setting that was probably meant, in words, or "".
+
+    reason: why the key means nothing here, if it is one of another tool's.
+    """
+
+    place: Place
+    hint: str
+    reason: str | None
+
+    def shown(self, line: int | None) -> str:
+        """The key's name with its line and its hint."""
+        notes = [f"line {line}"] * bool(line) + [self.hint] * bool(self.hint)
+        name = ".".join(map(str, self.place))
+        return f"{name!r} ({', '.join(notes)})" if notes else repr(name)
+
+
+class UnknownKeysError(SettingError):
+    """The sentence about all keys that are no settings."""
+
+    def __init__(self, unknown: Sequence[UnknownKey]) -> None:
+        self.unknown = unknown
+        super().__init__(self.sentence(lambda place: None), unknown[0].place)
+
+    def sentence(self, line: Callable[[Place], int | None], file: str = "") -> str:
+        """The sentence with each key's line in a file; the key may be under any of its names."""
+        lines = {key: line(key.place) for key in self.unknown}
+        ordered = sorted(self.unknown, key=lambda key: lines[key] or 0)
+        wrong = [key.shown(lines[key]) for key in ordered if not key.reason]
+        foreign = [key.shown(lines[key]) for key in ordered if key.reason]
+        parts = [f"there are no settings {', '.join(wrong)}"] if wrong else []
+        if foreign:
+            parts.append(
+                f"delete what other tools need and hanse does not, {', '.join(foreign)}"
+                + (f"; {CODE}" if any(key.reason == CODE for key in self.unknown) else "")
+            )
+        else:
+            parts.append("correct or delete them")
+        if foreign and file:
+            parts.append(f"`hanse convert {file}` writes an experiment without them")
+        return f"{'; '.join(parts)}."
+
+
 def explain(
     error: ValidationError, model: type, home: Place = (), whole: str = "an experiment"
 ) -> SettingError:
     """Turn the first of pydantic's errors into one sentence that says what to do.
 
+    Unknown keys come first, all in one sentence.
+
     home: the place of the model's settings: () in an experiment, ("clients", name) for a client's.
     whole: a file of such settings in words, such as "an experiment".
     """
-    first = error.errors()[0]
+    unknown = list(_unknown_keys(error, model, home))
+    if len(unknown) > 1 or any(key.reason for key in unknown):
+        return UnknownKeysError(unknown)
+    first = next((e for e in error.errors() if e["type"] in _UNKNOWN), error.errors()[0])
     place = _place(first)
     full_place = (*home, *place)
     name = ".".join(map(str, full_place)) or f"the {whole.partition(' ')[2]}"
@@ -50,6 +100,37 @@ def explain(
         value = value if len(value) <= SHOWN else f"{value[:SHOWN]}…"
         sentence = f"{name} is {value}; {_expected(error, model, place)}."
     return SettingError(sentence, full_place)
+
+
+def _unknown_keys(error: ValidationError, model: type, home: Place) -> Iterator[UnknownKey]:
+    """The unknown keys among pydantic's errors; of another tool's section, the keys in it."""
+    for item in error.errors():
+        if item["type"] in _UNKNOWN:
+            place = _place(item)
+            for inner, value in _foreign_leaves(place, item["input"], model):
+                hint, reason = _hint(model, inner), unused(inner[-1], value)
+                yield UnknownKey((*home, *inner), "" if reason else hint, reason)
+
+
+def _foreign_leaves(place: Place, value: Any, model: type) -> Iterator[tuple[Place, Any]]:
+    """The keys that a section of another tool has, or the key itself."""
+    if isinstance(value, Mapping) and value and not _hint(model, place):
+        for key, inner in value.items():
+            yield from _foreign_leaves((*place, key), inner, model)
+    else:
+        yield place, value
+
+
+def _hint(model: type, place: Place) -> str:
+    """The words "did you mean …?" about the setting that an unknown key probably is, or ""."""
+    *_, key = map(str, place)
+    known, elsewhere = keys(model, place[:-1]), leaves(model)
+    near = "" if key in elsewhere else suggestion(key.lower(), known)
+    if not near and (matches := difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.75)):
+        other = elsewhere[matches[0]]
+        level = " at the top" if len(other) == 1 else ""
+        return f"did you mean {'.'.join(map(str, other))!r}{level}?"
+    return near.strip(" ()")
 
 
 def _expected(error: ValidationError, model: type, place: Place) -> str:
@@ -75,12 +156,8 @@ def _message(error: ErrorDetails) -> str:
 def _unknown(model: type, place: Place, home: Place, whole: str) -> str:
     """The sentence about an unknown setting, with the setting that was probably meant."""
     *section, key = map(str, place)
-    known, elsewhere = keys(model, place[:-1]), leaves(model)
-    near = "" if key in elsewhere else suggestion(key.lower(), known)
-    if not near and (matches := difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.75)):
-        other = elsewhere[matches[0]]
-        level = " at the top" if len(other) == 1 else ""
-        near = f" (did you mean {'.'.join(map(str, other))!r}{level}?)"
+    known, hint = keys(model, place[:-1]), _hint(model, place)
+    near = f" ({hint})" if hint else ""
     owner = ".".join([*map(str, home), *section]) or whole
     return f"there is no setting {key!r}{near}; {owner} has {', '.join(known)}."
 

@@ -114,3 +114,19 @@ def test_draws_depend_on_the_seed_alone() -> None:
 def test_schedule(kind: str, warmup: float, expected: list[float]) -> None:
     settings = TrainingSettings(learning_rate=1.0, lr_scheduler_type=kind, warmup_ratio=warmup)
     assert [settings.rate(p) for p in (0.0, 0.5, 0.75)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("warmup", "share"), [(3, 0.3), (0.3, 0.3), (10, 1.0), (500, 1.0)])
+def test_warmup_in_steps_is_a_share_of_the_steps_of_all_rounds(warmup: float, share: float) -> None:
+    settings = TrainingSettings(learning_rate=1.0, lr_scheduler_type="linear", warmup_steps=warmup)
+    by_ratio = [
+        p / share if p < share else 1 - (p - share) / (1 - share) for p in (0.0, 0.1, 0.3, 0.6, 0.9)
+    ]
+    if warmup == 500:  # the rate is still rising when the run ends
+        by_ratio = [10 * p / 10 for p in (0.0, 0.1, 0.3, 0.6, 0.9)]
+    assert [settings.rate(p, 10) for p in (0.0, 0.1, 0.3, 0.6, 0.9)] == pytest.approx(by_ratio)
+
+
+def test_warmup_by_steps_and_by_a_ratio_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"both warmup_steps: 3 and warmup_ratio: 0\.1; leave one"):
+        TrainingSettings(warmup_steps=3, warmup_ratio=0.1)

@@ -58,4 +58,4 @@ class TrainingJob:
     def learning_rate(self, step: int, steps: int) -> float:
         """The learning rate of one of the round's steps; the schedule runs over all rounds."""
         done = (max(1, self.context.round) - 1 + step / steps) / self.rounds
-        return self.settings.rate(done)
+        return self.settings.rate(done, steps * self.rounds)

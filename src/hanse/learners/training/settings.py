@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 LARGEST_BATCH = 1_000_000  # examples of one optimizer step
 
@@ -30,6 +30,8 @@ class TrainingSettings:
     max_grad_norm: NonNegativeFloat = 1.0  # 0 for no clipping
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of all steps of all rounds
+    # A client's steps of all rounds, instead of warmup_ratio; below 1: a share, as warmup_ratio.
+    warmup_steps: NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] = 0
     optimizer_state: Literal["reset", "keep"] = "reset"  # between rounds
 
     def __post_init__(self) -> None:
@@ -43,6 +45,12 @@ class TrainingSettings:
             raise ValueError(
                 f"train.momentum is {self.momentum}, but {self.optim} has none to set; set "
                 "train.momentum=0, or train.optim=sgd."
+            )
+
+        if self.warmup_steps and self.warmup_ratio:
+            raise ValueError(
+                f"train has both warmup_steps: {self.warmup_steps} and warmup_ratio: "
+                f"{self.warmup_ratio}; leave one of them out."
             )
 
     def steps(self, examples: int) -> int:
@@ -72,11 +80,20 @@ class TrainingSettings:
         earlier = self.momentum > 0 and self.optimizer_state == "keep"
         return self.optim == "sgd" and not earlier
 
-    def rate(self, progress: float) -> float:
-        """The learning rate when the share `progress` of all steps of all rounds is done."""
-        if progress < self.warmup_ratio:
-            return self.learning_rate * progress / self.warmup_ratio
-        decay = (progress - self.warmup_ratio) / (1 - self.warmup_ratio)
+    def warmup(self, steps: float) -> float:
+        """The share of so many steps, those of all rounds, in which the learning rate rises."""
+        share = self.warmup_steps / steps if self.warmup_steps >= 1 else self.warmup_steps
+        return min(share or self.warmup_ratio, 1.0)
+
+    def rate(self, progress: float, steps: float = math.inf) -> float:
+        """The learning rate when the share `progress` of all steps of all rounds is done.
+
+        steps: the number of these steps, which only `warmup_steps` needs.
+        """
+        warmup = self.warmup(steps)
+        if progress < warmup:
+            return self.learning_rate * progress / warmup
+        decay = (progress - warmup) / (1 - warmup)
         if self.lr_scheduler_type == "linear":
             return self.learning_rate * (1 - decay)
         if self.lr_scheduler_type == "cosine":
