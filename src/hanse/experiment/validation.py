@@ -159,7 +159,7 @@ def _unknown(model: type, place: Place, home: Place, whole: str) -> str:
     known, hint = keys(model, place[:-1]), _hint(model, place)
     near = f" ({hint})" if hint else ""
     owner = ".".join([*map(str, home), *section]) or whole
-    return f"there is no setting {key!r}{near}; {owner} has {', '.join(known)}."
+    return f"there is no setting {key!r:.80}{near}; {owner} has {', '.join(known)}."
 
 
 _SECTIONS = {"model_type", "model_attributes_type", "dataclass_type"}
