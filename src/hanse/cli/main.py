@@ -24,7 +24,7 @@ with lazy_imports():
     from hanse.cli.progress import watch
 
 # Commands that show their progress, and the others.
-WATCHED = ("init", "run", "resume", "check", "evaluate", "baselines", "server")
+WATCHED = ("init", "run", "resume", "check", "evaluate", "export", "baselines", "server")
 PLAIN = ("chat", "parts", "report", "compare", "trace", "doctor", "join", "kit")
 LONGEST = 400  # characters of a file's name in a message
 NOT_BEGUN = "stopped before anything was begun."

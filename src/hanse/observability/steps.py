@@ -28,6 +28,7 @@ class Activity(Enum):
     GENERATING = auto()
     SAVING_ROUND = auto()
     REOPENING_ADAPTER = auto()
+    MERGING_ADAPTER = auto()
     WRITING_REPORT = auto()
     OPENING_TRACKER = auto()
     CLOSING_TRACKER = auto()

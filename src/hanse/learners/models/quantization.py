@@ -63,6 +63,19 @@ def packed(layer: Module) -> bool:
     return isinstance(weight, Tensor) and type(weight) not in (Tensor, Parameter)
 
 
+def unpacked(model: Any) -> Any:
+    """A model whose quantized weights are plain ones of the same values."""
+    layers = list(_quantized(model))
+    if not layers:
+        return model
+    if hasattr(layers[0].weight, "quant_state"):
+        return model.dequantize()
+    for layer in layers:
+        layer.weight = Parameter(layer.weight.dequantize(), requires_grad=False)
+    model.hf_quantizer.remove_quantization_config(model)
+    return model
+
+
 def refuse_copies(adapter: str, layers: Iterable[Module]) -> None:
     """Raise UserError if any of these layers, which an adapter copies, is quantized."""
     if any(map(packed, layers)):
