@@ -115,8 +115,10 @@ def test_perplexity_weighs_tokens_and_items_alike() -> None:
     found = Perplexity().evaluate(Tokens(items), "test")  # type: ignore[arg-type]
     assert found.metrics.keys() <= {*Perplexity.reports}
     short, long = math.log(1 + math.exp(-2)), math.log(2)
-    assert found.items == pytest.approx([short, long])
-    assert found.metrics["loss"] == pytest.approx((short + 3 * long) / 4)
+    loss = (short + 3 * long) / 4
+    assert found.metrics["loss"] == pytest.approx(loss)
+    assert found.items == pytest.approx([loss + (short - loss) / 2, loss + 3 * (long - loss) / 2])
+    assert sum(found.items) / 2 == pytest.approx(loss), "one loss, whatever is printed of it"
     assert found.metrics["perplexity"] == pytest.approx(math.exp((short + 3 * long) / 4))
 
 

@@ -76,7 +76,7 @@ def test_a_lower_loss_is_better(tmp_path: Path) -> None:
     rounds = [record(0, test={"loss": 2.0}), record(2, test={"loss": 1.5})]
     items = {0: [2.0, 2.2, 1.8], 2: [1.5, 1.6, 1.4]}
     text = words(write_report(run_folder(tmp_path / "run", rounds, items, task="perplexity")))
-    assert "Mean loss on 3 held-out examples fell from 2 to 1.5: \N{MINUS SIGN}0.5," in text
+    assert "Loss on 3 held-out examples fell from 2 to 1.5: \N{MINUS SIGN}0.5," in text
     assert "worse" not in text
 
 
@@ -299,7 +299,7 @@ def test_a_loss_that_changes_alike_everywhere_has_no_interval(tmp_path: Path) ->
     rounds = [record(0, test={"loss": 2.0}), record(2, test={"loss": 2.0})]
     items = {0: [2.0, 2.2, 1.8], 2: [2.0, 2.2, 1.8]}
     text = words(write_report(run_folder(tmp_path / "run", rounds, items, task="perplexity")))
-    assert "Mean loss on 3 held-out examples went from 2 to 2, by as much on every example." in text
+    assert "Loss on 3 held-out examples went from 2 to 2, by as much on every example." in text
     assert "has no interval" in text and "95 % interval" not in text
 
 
@@ -309,3 +309,18 @@ def test_a_report_does_not_make_a_run_finished(tmp_path: Path) -> None:
     assert not execute.finished(run)
     (run / "adapter").mkdir()
     assert execute.finished(run)
+
+
+def test_older_rows_losses_have_another_name(tmp_path: Path) -> None:
+    """An earlier version kept each row's own mean loss, whose mean is not that of all tokens."""
+    rounds = [record(0, test={"loss": 2.0}), record(2, test={"loss": 1.5})]
+    items = {0: [2.0, 2.2, 1.8], 2: [1.5, 1.6, 1.4]}
+    run = run_folder(tmp_path / "run", rounds, items, task="perplexity")
+    for number, loss in ((0, 2.25), (2, 1.75)):
+        file = run / "scores" / f"test-perplexity-{number:05d}.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"metrics": {"loss": loss}}))
+        if number == 0:
+            assert "two versions of hanse computed them" in words(write_report(run))
+    text = words(write_report(run))
+    assert "Row mean loss on 3 held-out examples fell from 2 to 1.5: \N{MINUS SIGN}0.5," in text
+    assert "worse" not in text

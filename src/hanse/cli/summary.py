@@ -11,6 +11,7 @@ from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import paired
 from hanse.journal import checkpoints
 from hanse.journal.run_folder import read_evaluation
+from hanse.reports import formatting
 
 
 def tell(folder: Path) -> None:
@@ -33,8 +34,7 @@ def tell(folder: Path) -> None:
 def _outcome(folder: Path, task: str, last: int) -> str:
     """A task's mean score of the test rows, and the score before training if there is one."""
     after = read_evaluation(folder, f"test-{task}", last)
-    name = "accuracy" if "accuracy" in after.metrics else next(iter(after.metrics), "score")
-    intro = f"mean {name} of {len(after.items):,} held-out rows: "
+    intro = f"{formatting.label(after.measured)} of {len(after.items):,} held-out rows: "
     score = fmean(after.items)
     if not (folder / "scores" / f"test-{task}-00000.json").exists():
         return f"{intro}{score:.4f}"

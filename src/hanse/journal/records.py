@@ -179,6 +179,17 @@ class Evaluation:
     items: tuple[float, ...]
     samples: tuple[GeneratedSample, ...] = ()
 
+    @property
+    def measured(self) -> str:
+        """The metric of which the items' values are the parts: their mean is the metric's value.
+
+        An earlier perplexity kept each row's own mean loss; their mean, "row_mean_loss", is another
+        number than the loss of all tokens.
+        """
+        mean = sum(self.items) / max(1, len(self.items))
+        matching = [name for name, v in self.metrics.items() if math.isclose(v, mean, abs_tol=1e-9)]
+        return next(iter([*matching, *(f"row_mean_{name}" for name in self.metrics)]), "score")
+
 
 @dataclass(frozen=True)
 class ClientRowCounts:

@@ -11,7 +11,6 @@ from hanse.evaluation.metrics.confidence import Interval, paired
 from hanse.journal.baselines_records import BASELINES
 from hanse.journal.records import Evaluation
 from hanse.reports.run.costs import Costs, costs
-from hanse.reports.run.headline import measured
 from hanse.reports.run.quality_plots import interval
 from hanse.reports.run.run_data import RunData, read
 
@@ -78,7 +77,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
             reason, difference = _difference(runs_data[0], record, metric)
             remarks += [f"{name} has no paired difference: {reason}."] if reason else []
         runs.append(Contender(name, record, costs(record), value, bounds, difference))
-    unit = measured(first) if first else ""
+    unit = first.measured if first else ""
     settings = _otherwise([record.settings.values for record in runs_data])
     return Comparison(tuple(runs), metric, split, unit, settings, tuple(remarks))
 
@@ -135,6 +134,8 @@ def _difference(first: RunData, other: RunData, metric: str) -> tuple[str, Inter
         return "its test rows are others", None
     if len(old.items) < 2:
         return "one test row is too few", None
+    if old.measured != new.measured:
+        return "another version of hanse has computed its scores", None
     difference = paired(new.items, old.items)
     return "" if difference else "every test row differs by the same amount", difference
 

@@ -45,14 +45,6 @@ def headline(run: RunData) -> Headline:
     return Headline(sentence, remark)
 
 
-def measured(scored: Evaluation) -> str:
-    """The metric of which the items' values are the parts: their mean is the metric's value."""
-    mean = sum(scored.items) / max(1, len(scored.items))
-    matching = [name for name, v in scored.metrics.items() if math.isclose(v, mean, abs_tol=1e-9)]
-    # Perplexity's items are the examples' mean losses, whose mean is not the tokens' mean.
-    return next(iter([*matching, *scored.metrics]), "score")
-
-
 def _has(scored: Mapping[int, Evaluation], name: str) -> bool:
     return any(name in evaluation.metrics for evaluation in scored.values())
 
@@ -61,11 +53,13 @@ def _gained(before: Evaluation, after: Evaluation) -> Headline:
     old, new = before.items, after.items
     if len(old) != len(new) or len(old) < 2 or not all(map(math.isfinite, old + new)):
         return Headline("The test scores cannot be compared: one item alone, or values not finite.")
-    name, gain = measured(after), paired(new, old)
+    name, gain = after.measured, paired(new, old)
+    if name != before.measured:
+        return Headline("The test scores cannot be compared: two versions of hanse computed them.")
     mean, last = fmean(old), fmean(new)
     change = last - mean
     verb = "rose" if change > 0 else "fell" if change < 0 else "went"
-    what = formatting.label(name).capitalize() if name != "loss" else "Mean loss"
+    what = formatting.label(name).capitalize()
     old_score, new_score = formatting.score(mean, name), formatting.score(last, name)
     sentence = f"{what} on {len(old):,} held-out examples {verb} from {old_score} to {new_score}"
     if gain is None:
