@@ -209,7 +209,7 @@ def test_an_update_is_encoded_once_for_each_kind_of_clients(
     own = "clients.silo-2.compression.error_feedback=true"
     estimate.preview(load(experiment_file, ["compression=bf16", own]))
     assert encoded == ["silo-1", "silo-2"]
-    assert trained == ["silo-1"] * 3, "compression changes neither time nor update"
+    assert len(trained) == 3 and len({*trained}) == 1, "compression changes neither time nor update"
 
 
 def test_too_few_clients_for_a_rule_are_refused(

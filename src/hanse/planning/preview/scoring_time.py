@@ -10,8 +10,9 @@ from hanse.experiment.assembly.assemble import Simulation
 from hanse.federation.interfaces.task import Task
 from hanse.federation.run import Run
 
-SCORED = 64  # examples that a task is timed on
-ANSWERED = 16  # examples that a task with generated answers is timed on
+FIRST = 8  # examples that a task is timed on at first
+SCORED, ANSWERED = 64, 16  # then, if that does not take long; answers that a task generates
+SECONDS = 4.0  # that the second timing may take
 
 
 def scoring_seconds(simulation: Simulation, run: Run) -> float:
@@ -42,7 +43,18 @@ def _amount(task: Task, split: Sequence[Example]) -> int:
 
 def _seconds_each(task: Task, simulation: Simulation, split: Sequence[Example]) -> float:
     """The seconds for each unit of `_amount`, from scoring a few examples of every length."""
-    sample = split[:: max(1, len(split) // (ANSWERED if task.test_only else SCORED))]
+    seconds, amount = _timed(task, simulation, split, FIRST)
+    most = ANSWERED if task.test_only else SCORED
+    if seconds * most / FIRST <= SECONDS:
+        seconds, amount = _timed(task, simulation, split, most)
+    return seconds / amount
+
+
+def _timed(
+    task: Task, simulation: Simulation, split: Sequence[Example], most: int
+) -> tuple[float, int]:
+    """(seconds, units of `_amount`) of scoring about `most` examples of every length."""
+    sample = split[:: max(1, len(split) // most)]
     begin = time.perf_counter()
     task.evaluate(replace(simulation.learner, splits={"test": sample}), "test")
-    return (time.perf_counter() - begin) / _amount(task, sample)
+    return time.perf_counter() - begin, _amount(task, sample)

@@ -25,7 +25,9 @@ from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.named import largest, shapes
 
-STEPS = 4  # optimizer steps of a probe
+STEPS = 4  # optimizer steps of a timed part of a probe, at most
+LONGEST = 2  # optimizer steps on the longest examples; the second one has an optimizer state
+SECONDS = 3.0  # that a timed part may take, unless one step takes longer
 MOST = 1024  # examples of one step of a probe, at most
 
 
@@ -109,25 +111,31 @@ def _probe(endpoint: ClientEndpoint, client: SimulatedClient, request: Request) 
     and warm the machine up.
     """
     train = client.examples["train"]
-    size = client.experiment.train.per_device_train_batch_size * STEPS
+    size = client.experiment.train.per_device_train_batch_size
     sizes = lengths(train)
-    longest = sorted(range(len(train)), key=sizes.__getitem__)[-size:]
-    drawn = torch.randperm(len(train), generator=RoundContext(0).generator("probe"))[:size].tolist()
-    _train(endpoint, client, request, longest)
-    updates = [_train(endpoint, client, request, drawn) for _ in range(2)]
+    longest = sorted(range(len(train)), key=sizes.__getitem__)[-size * LONGEST :]
+    warm = _train(endpoint, client, request, longest, LONGEST)
+    steps = min(STEPS, max(1, int(SECONDS * LONGEST / warm.numbers["seconds"])))
+    drawn = torch.randperm(len(train), generator=RoundContext(0).generator("probe"))
+    places = drawn[: size * steps].tolist()
+    updates = [_train(endpoint, client, request, places, steps) for _ in range(2)]
     first, again = (update.numbers["seconds"] / update.numbers["tokens"] for update in updates)
     return Probe(updates[0], first, again)
 
 
 def _train(
-    endpoint: ClientEndpoint, client: SimulatedClient, request: Request, places: Sequence[int]
+    endpoint: ClientEndpoint,
+    client: SimulatedClient,
+    request: Request,
+    places: Sequence[int],
+    steps: int,
 ) -> Update:
-    """The update after a few steps on the training examples at these places."""
+    """The update after so many steps on the training examples at these places."""
     settings = client.experiment.train
     size = min(settings.per_device_train_batch_size, MOST)
     brief = replace(
         settings,
-        max_steps=STEPS,
+        max_steps=steps,
         num_train_epochs=None,
         per_device_train_batch_size=size,
         gradient_accumulation_steps=min(settings.gradient_accumulation_steps, MOST // size),
