@@ -16,7 +16,7 @@ from hanse.errors import UserError
 from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.learners.models import model_files
-from hanse.planning.first_experiment.data_summary import look, tokens
+from hanse.planning.first_experiment.data_summary import look
 from hanse.planning.first_experiment.defaults import label_words, plan
 from hanse.planning.first_experiment.start import start
 from hanse.planning.first_experiment.yaml_page import COLUMN, scalar
@@ -206,12 +206,17 @@ def test_a_column_with_as_many_values_as_silos_is_whose_rows_are(tmp_path: Path)
     ]
     (tmp_path / "a.jsonl").write_bytes(lines(rows))
     found = look(str(tmp_path / "a.jsonl"), {})
-    assert plan({"": found}, 3).owner == "Hospital"
-    assert plan({"": found}, 4).owner == "topic" and plan({"": found}, 2).owner is None
+    assert plan({"": found}, 3, model_files.DEFAULT).owner == "Hospital"
+    assert (
+        plan({"": found}, 4, model_files.DEFAULT).owner == "topic"
+        and plan({"": found}, 2, model_files.DEFAULT).owner is None
+    )
     found = look(str(tmp_path / "a.jsonl"), {"text": "text", "label": "topic"})
-    assert plan({"": found}, 4).owner is None  # whoever says what a row is about is no silo
+    assert (
+        plan({"": found}, 4, model_files.DEFAULT).owner is None
+    )  # whoever says what a row is about is no silo
     (tmp_path / "a.jsonl").write_bytes(lines([*rows, *labelled(1)]))  # one row has no hospital
-    assert plan({"": look(str(tmp_path / "a.jsonl"), {})}, 3).owner is None
+    assert plan({"": look(str(tmp_path / "a.jsonl"), {})}, 3, model_files.DEFAULT).owner is None
 
 
 def test_columns_may_be_named(hanse, tmp_path: Path, tiny_llama: Path) -> None:
@@ -355,17 +360,6 @@ def test_the_page_is_aligned_and_not_too_wide(tmp_path: Path) -> None:
             assert len(code) + 2 >= COLUMN or line[COLUMN] == "#", line
 
 
-def test_tokens_are_guessed_well_enough() -> None:
-    # Counted with SmolLM2's tokenizer.
-    for text, counted in {
-        "def f(x):\n    return {k: v for k, v in x.items() if v is not None}": 26,
-        "1234567890 12.5 99,100": 22,
-        "敏捷的棕色狐狸跳过了懒狗。今天天气很好，我们去公园散步吧。": 61,
-        "Die Würde des Menschen ist unantastbar.": 14,
-    }.items():
-        assert counted / 2 <= tokens(text) <= counted * 2, text
-
-
 SPLITS = {"train": 60, "test": 9, "validation": 5}
 
 
@@ -480,4 +474,4 @@ def test_a_preference_is_refused_only_where_nothing_can_be_learned(tmp_path: Pat
     found = look(str(tmp_path / "a.jsonl"), {})
     assert found.rows[0].text == "a" and "preferences" in found.remarks[0]
     with pytest.raises(UserError, match="4 rows cannot be divided among 5 silos"):
-        plan({"": found}, 5)
+        plan({"": found}, 5, model_files.DEFAULT)

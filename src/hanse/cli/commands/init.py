@@ -73,11 +73,26 @@ def tell_start(started: "first.Start") -> None:
         "",
         f"{plan.held_out.test:,} rows for the test and {plan.held_out.validation:,} for validation",
     )
-    _tell("", f"by rule of thumb {yaml_page.duration(plan.seconds)} on two cores")
+    _tell_lengths(started)
+    _tell("time", yaml_page.time_guess(plan, started.model))
     file = shlex.quote(str(started.file))
     _tell("written", str(started.file))
     _tell("next", f"hanse check {file}")
     _tell("", f"hanse run {file}")
+
+
+def _tell_lengths(started: "first.Start") -> None:
+    """Print the lengths of the rows in tokens, and the rows that are cut."""
+    lengths = started.plan.lengths
+    _tell(
+        "tokens",
+        f"{lengths.mean:,.0f} in a row on average, 95 % have at most {lengths.most:,}, the longest "
+        f"{lengths.longest:,} ({lengths.basis}); max_length is {lengths.max_length:,}",
+    )
+    if lengths.guessed:
+        _tell("", f"{lengths.guessed.rstrip('.')}; `hanse check` counts the tokens")
+    elif lengths.cut:
+        _tell("", f"{100 * lengths.cut:.0f} % of the rows are longer and lose their end")
 
 
 def _tell(what: str, words: str) -> None:

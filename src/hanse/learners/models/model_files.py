@@ -117,13 +117,24 @@ def _packaged(name: str) -> Path:
     raise UserError(f"the model {name} is not installed: {advice}.")
 
 
-def _converted(file: Path) -> Path:
-    """Convert a GGUF file to a folder of safetensors, once; the folder's name has its hash."""
+def converted(file: Path) -> Path | None:
+    """The folder of safetensors that a GGUF file was converted to before; None without one."""
+    target = _target(file)
+    return target if target.is_dir() else None
+
+
+def _target(file: Path) -> Path:
+    """The folder that a GGUF file is converted to; its name has the file's hash."""
     digest = hashlib.sha256()
     with file.open("rb") as handle:
         while block := handle.read(2**22):
             digest.update(block)
-    target = cache_folder() / "models" / f"{file.stem}-{digest.hexdigest()[:16]}"
+    return cache_folder() / "models" / f"{file.stem}-{digest.hexdigest()[:16]}"
+
+
+def _converted(file: Path) -> Path:
+    """Convert a GGUF file to a folder of safetensors, once."""
+    target = _target(file)
     if target.is_dir():
         return target
     with atomic_files.alone(target):

@@ -190,10 +190,3 @@ def parts(row: Row) -> tuple[str, str]:
     if row.kind == "labelled":
         return row.text, row.label or ""
     return row.prompt, row.completion or row.text
-
-
-def tokens(text: str) -> float:
-    """The tokens of a text, about; for English, where four letters are one token."""
-    digits = sum(character.isdigit() for character in text)
-    foreign = sum(character > "\x7f" for character in text)
-    return (len(text) - digits - foreign) / 4 + digits + 1.3 * foreign

@@ -1,7 +1,7 @@
 """Settings that suit the user's data and a few minutes of a laptop's processor."""
 
 import math
-import statistics
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -14,9 +14,15 @@ from hanse.planning.first_experiment.data_summary import (
     owner,
     parts,
     tag_counts,
-    tokens,
 )
 from hanse.planning.first_experiment.held_out import LOOKS, HeldOut, hold_out
+from hanse.planning.first_experiment.token_lengths import (
+    Measure,
+    TokenLengths,
+    measure,
+    sample,
+    token_lengths,
+)
 
 # Seconds of SmolLM2-135M on two cores for a step of 4 × 128 tokens, forward and backward.
 STEP, BATCH, STEP_TOKENS = 1.1, 4, 128
@@ -24,31 +30,10 @@ FIXED = 0.2  # share of a step's time that does not depend on the length of its 
 FORWARD = 3  # a step takes this many times as long as its forward pass alone
 TRAINING = 150.0  # seconds of a whole run
 PASSES = 3.0  # most passes over the rows in all rounds together
-LENGTHS = (64, 128, 256, 512)  # values of max_length, of which the shortest sufficient one is taken
-TURN, GREETING = 8, 30  # tokens that a chat template adds to each turn, and to a conversation
-LABELS, READ = 20, 256  # most labels to choose between; most tokens of a text that is classified
+LABELS = 20  # most labels to choose between
 SHORT = 48  # most tokens of an answer that is worth generating
-LOOKED_AT = 2000  # rows whose lengths are taken for those of all
 MANY = 20  # silos; with more, a part of them takes part in each round
-
-
-@dataclass(frozen=True)
-class TokenLengths:
-    """The length that rows are cut to. cut: share of the rows that are longer."""
-
-    max_length: int
-    cut: float
-    mean: float  # tokens of a row after cutting
-
-    @property
-    def step(self) -> float:
-        """Seconds of a training step, about."""
-        return STEP * (FIXED + (1 - FIXED) * self.mean / STEP_TOKENS)
-
-    @property
-    def scoring(self) -> float:
-        """Seconds to score one row, about."""
-        return self.step / BATCH / FORWARD
+PLAIN = re.compile(r"\w[\w -]*")  # a column's name that a prompt may contain
 
 
 @dataclass(frozen=True)
@@ -76,6 +61,7 @@ class Plan:
     labels: for each label the word that is its answer, in the order of the choices, or for each tag
         its name; empty for the objective sft.
     counts: rows of each label, or words of each tag.
+    template: the prompt of a labelled row; empty for other rows.
     owner: the column whose values are the silos, if there is one.
     answer: most tokens of a generated answer; 0 if answers are too long to generate.
     client_test: share of its rows that each silo holds out.
@@ -86,6 +72,7 @@ class Plan:
     kinds: Sequence[str]
     labels: Mapping[str, str]
     counts: Mapping[str, int]
+    template: str
     owner: str | None
     lengths: TokenLengths
     held_out: HeldOut
@@ -115,14 +102,28 @@ class Plan:
         """Seconds of the whole run, by rule of thumb."""
         scored = 2 * self.held_out.test + LOOKS * self.held_out.validation
         trained = self.schedule.passes * self.held_out.remaining
-        return self.lengths.step / BATCH * trained + self.lengths.scoring * scored
+        return step_seconds(self.lengths) / BATCH * trained + scoring_seconds(self.lengths) * scored
+
+
+def step_seconds(lengths: TokenLengths) -> float:
+    """Seconds of a training step, by rule of thumb."""
+    return STEP * (FIXED + (1 - FIXED) * lengths.mean / STEP_TOKENS)
+
+
+def scoring_seconds(lengths: TokenLengths) -> float:
+    """Seconds to score one row, by rule of thumb."""
+    return step_seconds(lengths) / BATCH / FORWARD
 
 
 def plan(
-    sources: Mapping[str, Source], silos: int, held_files: Mapping[str, Source] | None = None
+    sources: Mapping[str, Source],
+    silos: int,
+    model: str,
+    held_files: Mapping[str, Source] | None = None,
 ) -> Plan:
     """The settings for one source that is divided, or for a source at each silo.
 
+    model: the one whose tokenizer counts the tokens.
     held_files: rows in files of their own, by the split (test, validation).
     Raises UserError if there are too few rows.
     """
@@ -131,21 +132,24 @@ def plan(
     _refuse_few(len(rows), silos)
     kinds = {row.kind for row in rows}
     labels, counts = _labels(kinds, [*rows, *_rows(held_files)])
-    lengths = _lengths(rows, READ if kinds == {"labelled"} else LENGTHS[-1])
+    template = _template(next(iter(sources.values()))) if kinds == {"labelled"} else ""
+    counting = measure(model, rows, _example_kind(kinds, labels), labels, template or "{text}")
+    lengths = token_lengths(rows, rows[0].kind, counting)
     column = owner(next(iter(sources.values())), silos) if len(sources) == 1 else None
-    held_out = hold_out(_owned(sources, column), silos, lengths.scoring, held_files)
+    held_out = hold_out(_owned(sources, column), silos, scoring_seconds(lengths), held_files)
     return Plan(
         silos=silos,
         rows=len(rows),
         kinds=sorted(kinds),
         labels=labels,
         counts=counts,
+        template=template,
         owner=column,
         lengths=lengths,
         held_out=held_out,
         client_test=_client_test(held_out.remaining / silos, silos),
-        answer=0 if labels or not held_out.test else _answer(rows),
-        schedule=_schedule(held_out.remaining, silos, lengths.step),
+        answer=0 if labels or not held_out.test else _answer(rows, counting),
+        schedule=_schedule(held_out.remaining, silos, step_seconds(lengths)),
     )
 
 
@@ -187,35 +191,25 @@ def _labels(
     return (label_words(list(counts)) if few else {}), counts
 
 
-def _lengths(rows: Sequence[Row], most: int) -> TokenLengths:
-    """The shortest of the usual lengths that holds 19 of 20 rows whole, but not over `most`."""
-    lengths = sorted(map(_length, _some(rows)))
-    wanted = lengths[len(lengths) * 19 // 20]
-    limit = next((length for length in LENGTHS if length >= wanted or length >= most), most)
-    return TokenLengths(
-        limit,
-        sum(length > limit for length in lengths) / len(lengths),
-        statistics.fmean(min(length, limit) for length in lengths),
-    )
+def _example_kind(kinds: Collection[str], labels: Mapping[str, str]) -> str:
+    """The kind of examples that the chosen objective learns from."""
+    if kinds == {"tagged"}:
+        return "tags"
+    return "label_words" if labels else "tokens"
 
 
-def _some(rows: Sequence[Row]) -> Sequence[Row]:
-    """Rows from the whole list, as many as it takes to know their lengths."""
-    return rows[:: max(1, len(rows) // LOOKED_AT)]
+def _template(source: Source) -> str:
+    """The prompt of a labelled row: its text, and the name of its label."""
+    column = source.reading.columns.get("label", "label")
+    name = column if PLAIN.fullmatch(column) else "label"
+    return f"{{text}}\n{name[:1].upper()}{name[1:].replace('_', ' ')}:"
 
 
-def _length(row: Row) -> float:
-    """The tokens of a row, about, with those of the template."""
-    prompt, answer = parts(row)
-    frame = GREETING + TURN * len(row.messages) if row.messages else TURN
-    return tokens(prompt) + tokens(answer) + frame
-
-
-def _answer(rows: Sequence[Row]) -> int:
+def _answer(rows: Sequence[Row], measure: Measure) -> int:
     """Most tokens of a generated answer, if every row has a prompt and answers are short."""
     if not all(part.strip() for row in rows for part in parts(row)):
         return 0
-    lengths = sorted(tokens(parts(row)[1]) for row in _some(rows))
+    lengths = sorted(measure.texts([parts(row)[1] for row in sample(rows)[0]]))
     usual = lengths[len(lengths) * 19 // 20]
     return 0 if usual > SHORT else 2 ** math.ceil(math.log2(1.25 * usual + 8))
 

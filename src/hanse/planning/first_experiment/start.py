@@ -35,6 +35,7 @@ class Start:
     file: Path
     sources: Mapping[str, Source]  # by the silo's name, if each has its own
     plan: Plan
+    model: str
     held: Mapping[str, Source]  # files for test or validation, by the split
     remarks: Sequence[str] = ()  # on the rows of all sources together
 
@@ -67,14 +68,14 @@ def start(
     if model == DEFAULT_MODEL and all(row.kind == "tagged" for row in rows):
         model = ENCODER
     silos = silos or (len(paths) if len(paths) > 1 else _as_stored(next(iter(sources.values()))))
-    settings = plan(sources, silos, held)
+    settings = plan(sources, silos, model, held)
     used = [settings.owner] if settings.owner else []
     sources = {name: _with_columns(source, used) for name, source in sources.items()}
     model_path = str(Path(model).resolve()) if os.path.exists(model) else model
     held_paths = {split: source.path for split, source in held.items()}
     text = page(file, default_name(file), model_path, sources, settings, held_paths)
     atomic_files.write(file, text.encode())
-    return Start(file, sources, settings, held, _label_remarks(sources))
+    return Start(file, sources, settings, model, held, _label_remarks(sources))
 
 
 def _label_remarks(sources: Mapping[str, Source]) -> list[str]:

@@ -9,11 +9,12 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from hanse.learners.models.model_files import DEFAULT
 from hanse.planning.first_experiment.data_summary import Source
 from hanse.planning.first_experiment.defaults import Plan
+from hanse.planning.first_experiment.token_lengths import TokenLengths
 
 NUMBER = re.compile(r"[-+]?\d+|true|false", re.IGNORECASE)
-PLAIN = re.compile(r"\w[\w -]*")  # a column's name that a prompt may contain
 ASIDE = "\t# "  # begins a comment; filtered values contain no tab
 COLUMN = 34  # where comments begin
 
@@ -36,7 +37,6 @@ def page(
     )
     environment.filters |= {"yaml": scalar, "note": note, "line": line}
     first = next(iter(sources.values()))
-    cut = plan.lengths.cut
     rouge = importlib.util.find_spec("rouge_score") is not None
     text = environment.from_string(template).render(
         file=file,
@@ -47,19 +47,32 @@ def page(
         source=first,
         held=held,
         aside=ASIDE,
-        time=duration(plan.seconds),
-        cut=f"{100 * cut:.0f} % of the rows are longer and are cut" if cut else "all fit",
-        question=_question(first),
+        time=time_guess(plan, model),
+        lengths=length_note(plan.lengths),
         unnamed=bool(plan.labels) and all(map(NUMBER.fullmatch, plan.labels)),
         scored="[exact_match, rouge_l]" if rouge else "[exact_match]",
     )
     return "\n".join(map(_aligned, text.rstrip().split("\n"))) + "\n"
 
 
-def duration(seconds: float) -> str:
-    """A duration in words, about."""
-    minutes = round(seconds / 60)
-    return f"about {minutes} minutes" if minutes > 1 else "about a minute"
+def time_guess(plan: Plan, model: str) -> str:
+    """The time of a run in words: a guess, and only for the model that the rule of thumb is for."""
+    if model != DEFAULT:
+        return "`hanse check` measures it"
+    minutes = round(plan.seconds / 60)
+    guess = f"about {minutes} minutes" if minutes > 1 else "about a minute"
+    return f"a guess is {guess} on two cores; `hanse check` measures it"
+
+
+def length_note(lengths: TokenLengths) -> str:
+    """The rows that fit into max_length, in words."""
+    if lengths.guessed:
+        return "tokens; a guess, `hanse check` counts them"
+    if lengths.longest <= lengths.max_length:
+        return f"tokens; all {lengths.counted:,} counted rows fit"
+    cut = 100 * lengths.cut
+    share = f"{cut:.0f} %" if cut >= 1 else "less than 1 %"
+    return f"tokens; {share} of the rows are longer and cut, up to {lengths.longest:,}"
 
 
 def _aligned(line: str) -> str:
@@ -87,10 +100,3 @@ def note(value: object) -> str:
     """A value in a comment, on one line of at most 60 characters."""
     text = line(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
-
-
-def _question(source: Source) -> str:
-    """The prompt of a labelled row: its text, and the name of its label."""
-    column = source.reading.columns.get("label", "label")
-    name = column if PLAIN.fullmatch(column) else "label"
-    return f"{{text}}\n{name[:1].upper()}{name[1:].replace('_', ' ')}:"
