@@ -5,12 +5,13 @@ equal if their text, their prompt or the messages before the last answer are the
 white space.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 
 import torch
 
 from hanse.data.formats.row import Row
-from hanse.data.formats.turns import answers
+from hanse.data.formats.turns import CALLS, answers
 from hanse.errors import UserError
 from hanse.randomness import RoundContext
 
@@ -96,6 +97,9 @@ def _key(row: Row) -> str:
     # The messages of a preference are those before its two answers.
     read = row.messages if row.kind == "preference" else row.messages[: max(turns, default=0)]
     conversation = "\n".join(f"{message['role']}: {message['content']}" for message in read)
+    if row.tools or any(CALLS in message for message in read):
+        calls = [message.get(CALLS) for message in read]
+        conversation += json.dumps([row.tools, calls])
     # Without the answer, all rows without a prompt would be equal.
     content = conversation or row.prompt.strip() or row.completion or row.chosen or row.text
     return " ".join(content.casefold().split())

@@ -494,8 +494,8 @@ def _answered(content: Any) -> dict[str, Any]:
         ({"messages": [USER, "hello"]}, "f:7: message 2 is text; it needs role and content"),
         ({"messages": [{}, ANSWER]}, "f:7: message 1 has the keys"),
         (
-            {"messages": [{"role": "tool", "content": "a"}, ANSWER]},
-            "f:7: message 1 has the role 'tool'; roles are system, user, assistant",
+            {"messages": [{"role": "judge", "content": "a"}, ANSWER]},
+            "f:7: message 1 has the role 'judge'; roles are system, user, assistant, tool",
         ),
         ({"messages": [USER, {"role": [1], "content": "a"}]}, "has the role a list; roles are"),
         (_answered([{"type": "image_url"}]), "the content of message 2 is a list"),

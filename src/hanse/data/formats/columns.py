@@ -8,6 +8,7 @@ from typing import Any
 
 from hanse.data.formats.cells import empty, listed
 from hanse.data.formats.contents import Parts, literal
+from hanse.data.formats.tool_calls import are_tools
 from hanse.errors import UserError
 from hanse.registry import suggestion
 
@@ -28,15 +29,15 @@ class Format:
 
 ASKED = ("prompt", "instruction", "system")  # the parts before an answer
 PROGRAM = re.compile(r"[\s(){}=;:]")  # a sign that any program has, and hardly any short code
+TOOLS = "tools"  # the part with the tools that an assistant may call
 VERDICT = "verdict"  # the part that tells if an answer is good
+TALK = ("system", TOOLS, VERDICT)  # the parts beside a conversation
 FORMATS = (  # in the order in which they are tried
-    Format("messages", "messages", ("messages",), ("system", "loss_mask", VERDICT)),
-    Format("sharegpt", "messages", ("conversations",), ("system", "loss_mask", VERDICT)),
-    Format("preference", "preference", ("chosen", "rejected"), ASKED),
-    Format("completion", "completion", ("completion",), (*ASKED, VERDICT)),
-    Format(
-        "alpaca", "messages", ("instruction", "output"), ("input", "system", "history", VERDICT)
-    ),
+    Format("messages", "messages", ("messages",), ("loss_mask", *TALK)),
+    Format("sharegpt", "messages", ("conversations",), ("loss_mask", *TALK)),
+    Format("preference", "preference", ("chosen", "rejected"), (*ASKED, TOOLS)),
+    Format("completion", "completion", ("completion",), (*ASKED, TOOLS, VERDICT)),
+    Format("alpaca", "messages", ("instruction", "output"), ("input", "history", *TALK)),
     Format("tagged", "tagged", ("words", "tags")),
     Format("labelled", "labelled", ("text", "label")),
     Format("document", "messages", ("instruction", "output"), ("system", VERDICT)),
@@ -47,6 +48,7 @@ ALIASES = {  # part: its names in other tools, tried if no column has the part's
     "instruction": ("question", "query", "prompt", "input"),
     "input": ("context",),
     "output": ("response", "answer", "answers"),
+    TOOLS: ("functions",),
     "words": ("tokens",),
     "tags": ("ner_tags", "pos_tags", "ner", "pos", "upos"),
     "text": (
@@ -116,6 +118,8 @@ def reading(
         raise UserError(f"{place}: {_misfit(record, named)}")
     _refuse_ambiguous(fits, record, place)
     chosen = {part: names[0] for part, names in fits[0].columns.items()}
+    if TOOLS in chosen and TOOLS not in named and not are_tools(record[chosen[TOOLS]]):
+        del chosen[TOOLS]
     kind = fits[0].format.kind
     if kind == "completion" and not literal(Parts(record, chosen)):
         kind = "messages"

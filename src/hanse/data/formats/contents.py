@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hanse.data.formats import cells, written_lists
-from hanse.data.formats.turns import Turn, are_turns, conversation, masked, turn, turns
+from hanse.data.formats import cells, tool_calls, written_lists
+from hanse.data.formats.turns import CALLS, Turn, are_turns, conversation, masked, turn, turns
 from hanse.errors import UserError
 
 Content = dict[str, Any]  # fields of a Row
@@ -45,7 +45,8 @@ def literal(parts: Parts) -> bool:
     answers = [parts[name] for name in ("completion", "chosen", "rejected") if name in parts]
     chat = any(isinstance(value, list) for value in (parts.get("prompt"), *answers))
     instruction = "instruction" in parts and "prompt" not in parts
-    return not chat and not instruction and cells.missing(parts.get("system") or None)
+    alone = not parts.get("tools") and cells.missing(parts.get("system") or None)
+    return not chat and not instruction and alone
 
 
 def _messages(parts: Parts, place: str) -> Content:
@@ -53,7 +54,17 @@ def _messages(parts: Parts, place: str) -> Content:
     part = next(part for part in ("messages", "conversations") if part in parts)
     messages = turns(parts[part], parts.name(part), place)
     messages = masked(messages, parts.get("loss_mask"), parts.name("loss_mask"), place)
-    return {"messages": conversation((*_system(parts, messages, place), *messages), place)}
+    return _talk(parts, (*_system(parts, messages, place), *messages), place)
+
+
+def _talk(parts: Parts, messages: Sequence[Turn], place: str) -> Content:
+    """A conversation, and the tools that its assistant may call."""
+    return {"messages": conversation(messages, place), **_tools(parts, place)}
+
+
+def _tools(parts: Parts, place: str) -> Content:
+    tools = tool_calls.tools(parts.get("tools"), place)
+    return {"tools": tools} if tools else {}
 
 
 def _alpaca(parts: Parts, place: str) -> Content:
@@ -63,7 +74,7 @@ def _alpaca(parts: Parts, place: str) -> Content:
     question = cells.text(question, parts.name("instruction"), place)
     answer = cells.text(_first(parts["output"]), parts.name("output"), place)
     before = (*_system(parts, (), place), *_history(parts, place))
-    return {"messages": (*before, turn("user", question), turn("assistant", answer))}
+    return _talk(parts, (*before, turn("user", question), turn("assistant", answer)), place)
 
 
 def _first(answers: Any) -> Any:
@@ -80,8 +91,7 @@ def _completion(parts: Parts, place: str) -> Content:
             "data.columns: {prompt: …}, or learn the whole text with data.columns: {text: …}."
         )
     if not literal(parts):
-        messages = _conversation(parts, "completion", place)
-        return {"messages": conversation(messages, place)}
+        return _talk(parts, _conversation(parts, "completion", place), place)
     # An empty prompt is allowed: then the completion is learned without one.
     return {
         "prompt": parts.text("prompt", place, empty=True),
@@ -105,6 +115,11 @@ def _preference(parts: Parts, place: str) -> Content:
             raise UserError(
                 f"{place}: {parts.name(part)} does not end in an assistant turn; add the answer."
             )
+    if CALLS in chosen[-1] or CALLS in rejected[-1]:
+        raise UserError(
+            f"{place}: {parts.name('chosen')} or {parts.name('rejected')} ends in a tool call, and "
+            "only texts can be compared; let both end in a text, or drop the row."
+        )
     if chosen[:-1] != rejected[:-1]:
         raise UserError(
             f"{place}: {parts.name('chosen')} and {parts.name('rejected')} differ before their "
@@ -112,7 +127,7 @@ def _preference(parts: Parts, place: str) -> Content:
         )
     last = {"chosen": chosen[-1]["content"], "rejected": rejected[-1]["content"]}
     _refuse_equal(parts, **last, place=place)
-    return {"messages": chosen[:-1], **last}
+    return {"messages": chosen[:-1], **last, **_tools(parts, place)}
 
 
 def common_beginning(chosen: str, rejected: str) -> str:

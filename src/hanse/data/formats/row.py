@@ -17,7 +17,7 @@ from hanse.data.formats.columns import Reading as Reading
 from hanse.data.formats.columns import reading as reading
 from hanse.data.formats.contents import CONTENTS, Parts
 from hanse.data.formats.invalid_rows import ENOUGH, InvalidRows
-from hanse.data.formats.turns import READ, answers, are_turns
+from hanse.data.formats.turns import READ, Turn, answers, are_turns
 from hanse.errors import UserError
 from hanse.registry import suggestion
 
@@ -36,6 +36,7 @@ class Row:
     """One example as text; the parts that its format does not have are empty.
 
     messages: a conversation; of a preference, the messages before the two answers.
+    tools: the tools that its assistant may call.
     words, tags: words and a tag for each; the text is the words with a space between them.
     chosen, rejected: the two answers of a preference, to the messages or to the prompt.
     verdict: the text of the column that judges the answer; empty without one.
@@ -46,7 +47,7 @@ class Row:
     reading: the interpretation of the record's columns; None for a row that comes from no record.
     """
 
-    messages: tuple[Mapping[str, str], ...] = ()
+    messages: tuple[Turn, ...] = ()
     prompt: str = ""
     completion: str = ""
     text: str = ""
@@ -60,6 +61,7 @@ class Row:
     words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     left_out: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
     reading: Reading | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -1,14 +1,19 @@
 """The turns of a conversation, in OpenAI's form or in ShareGPT's."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hanse.data.formats import cells
+from hanse.data.formats import cells, tool_calls
 from hanse.errors import UserError
 
-# {"role": …, "content": …}, and the key UNLEARNED if the data mark an answer as not to be learned.
-Turn = Mapping[str, str]
+# {"role": …, "content": …}, and perhaps the keys of TOOL_KEYS, and UNLEARNED if the data mark an
+# answer as not to be learned.
+Turn = Mapping[str, Any]
 UNLEARNED = "unlearned"
+CALLS = "tool_calls"
+TOOL = "tool"  # the role of a turn that holds the result of a call
+TOOL_KEYS = (CALLS, "tool_call_id", "name")
 
 ROLES = {  # the name of a role in a file: its name in a chat template
     "system": "system",
@@ -20,7 +25,11 @@ ROLES = {  # the name of a role in a file: its name in a chat template
     "chatgpt": "assistant",
     "bot": "assistant",
     "model": "assistant",
+    TOOL: TOOL,
+    **dict.fromkeys(("observation", "ipython", "environment"), TOOL),
+    **dict.fromkeys(("function", "tool_response", "tool_result", "function_response"), TOOL),
 }
+CALLING = ("function_call", "tool_call", "tool_calls", "function-call")  # the text is a call's JSON
 MARKS = (  # names in other tools of the mark that tells if a turn is learned
     *("weight", "train", "training"),  # OpenAI and Mistral; axolotl
     *("loss", "loss_scale", "loss_weight", "loss_mask"),  # ms-swift; LLaMA-Factory; verl, UI-TARS
@@ -28,9 +37,7 @@ MARKS = (  # names in other tools of the mark that tells if a turn is learned
 VALUES = {"0": False, "false": False, "1": True, "true": True}
 PARTIAL = "train_detail"  # axolotl's key for parts of a turn
 KEYS = (("role", "content"), ("from", "value"))  # role and text: OpenAI's keys, and ShareGPT's
-READ = frozenset(
-    (*MARKS, PARTIAL, *(key for pair in KEYS for key in pair), "tool_calls", "tool_call_id", "name")
-)
+READ = frozenset((*MARKS, PARTIAL, *KEYS[0], *KEYS[1], *TOOL_KEYS, "function_call"))
 
 
 def turns(value: Any, name: str, place: str) -> tuple[Turn, ...]:
@@ -53,14 +60,14 @@ def conversation(messages: Sequence[Turn], place: str) -> tuple[Turn, ...]:
     return tuple(messages)
 
 
-def turn(role: str, content: str, learned: bool = True) -> Turn:
+def turn(role: str, content: str) -> Turn:
     """A turn as a row holds it."""
-    return {"role": role, "content": content} | ({} if learned else {UNLEARNED: "true"})
+    return {"role": role, "content": content}
 
 
 def unlearned(messages: Sequence[Turn]) -> tuple[Turn, ...]:
     """The same turns, of which no answer is learned."""
-    return tuple(turn(t["role"], t["content"], t["role"] != "assistant") for t in messages)
+    return tuple({**t, UNLEARNED: "true"} if t["role"] == "assistant" else t for t in messages)
 
 
 def masked(messages: Sequence[Turn], mask: Any, name: str, place: str) -> tuple[Turn, ...]:
@@ -100,22 +107,56 @@ def are_turns(value: Any) -> bool:
 
 def _turn(item: Any, index: int, place: str) -> Turn:
     """The turn that an item of a conversation stands for; raises UserError if it is no turn."""
-    keys = [keys for keys in KEYS if isinstance(item, dict) and set(keys) <= set(item)]
-    if not keys:
-        is_object = isinstance(item, dict)
-        description = f"the keys {cells.listed(item)}" if is_object else cells.json_type(item)
+    role_key, text_key = _keys(item, index, place)
+    role, content = item[role_key], item.get(text_key)
+    calls = tool_calls.calls(item, index, place)
+    if isinstance(role, str) and role.strip().lower() in CALLING:
+        content, calls = tool_calls.thought_and_calls(content, f"message {index}", place)
+        role = "assistant"
+    role = _role(role, index, place)
+    if calls and role != "assistant":
         raise UserError(
-            f"{place}: message {index} {'has' if is_object else 'is'} {description}; it needs role "
-            "and content."
+            f"{place}: message {index} has tool calls, but the role {role}; only the assistant "
+            "calls tools."
         )
-    role_key, text_key = keys[0]
-    role = _role(item[role_key], index, place)
-    name, content = f"the content of message {index}", item[text_key]
-    if isinstance(content, list) and all(map(_is_text, content)):
-        content = "".join(part["text"] for part in content)
+    result: dict[str, Any] = {
+        "role": role,
+        "content": _content(content, role, bool(calls), index, place),
+    }
+    if role == "assistant" and calls:
+        result[CALLS] = calls
+    elif role == TOOL:
+        keys = (key for key in TOOL_KEYS if isinstance(item.get(key), str))
+        result |= {key: item[key] for key in keys}
+    if role == "assistant" and not _learned(item, index, place):
+        result[UNLEARNED] = "true"
+    return result
+
+
+def _keys(item: Any, index: int, place: str) -> tuple[str, str]:
+    """The keys of a turn's role and of its text; a turn with a call may lack the text."""
+    for role, text in KEYS:
+        is_turn = isinstance(item, dict) and role in item
+        if is_turn and (text in item or item.get(CALLS) or item.get("function_call")):
+            return role, text
+    is_object = isinstance(item, dict)
+    description = f"the keys {cells.listed(item)}" if is_object else cells.json_type(item)
+    raise UserError(
+        f"{place}: message {index} {'has' if is_object else 'is'} {description}; it needs role "
+        "and content."
+    )
+
+
+def _content(value: Any, role: str, calls: bool, index: int, place: str) -> str:
+    """The text of a turn; raises UserError for anything else."""
+    name = f"the content of message {index}"
+    if isinstance(value, list) and all(map(_is_text, value)) and (value or role != TOOL):
+        value = "".join(part["text"] for part in value)
+    if role == TOOL and isinstance(value, dict | list):  # a result that is not written as text yet
+        value = json.dumps(value, ensure_ascii=False)
     # An empty system turn has a meaning: without one, some templates write one of their own.
-    text = cells.text(content, name, place, empty=role == "system" and isinstance(content, str))
-    return turn(role, text, role != "assistant" or _learned(item, index, place))
+    empty = role == TOOL or calls or (role == "system" and isinstance(value, str))
+    return cells.text(value, name, place, empty=empty)
 
 
 def _role(value: Any, index: int, place: str) -> str:

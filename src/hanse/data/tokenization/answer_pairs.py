@@ -43,6 +43,6 @@ def _answered(row: Row) -> Iterator[Row]:
     for answer in (row.chosen, row.rejected):
         if row.messages:
             messages = (*unlearned(row.messages), turn("assistant", answer))
-            yield Row(messages=messages, place=row.place)
+            yield Row(messages=messages, tools=row.tools, place=row.place)
         else:
             yield Row(prompt=row.prompt, completion=answer, place=row.place)

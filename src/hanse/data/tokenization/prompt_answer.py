@@ -27,7 +27,7 @@ def paired(
     front, back = marks(tokenizer)
     room = max_length - len(front) - len(back)
     sources = _sources(rows, tokenizer, template, room)
-    answers = [_answer(row, labels or label_words(rows, labels)) for row in rows]
+    answers = [_answer(row, labels or label_words(rows, labels), tokenizer) for row in rows]
     targets = _targets(answers, tokenizer)
     result = []
     for row, (ids, lost), answer, tokens in zip(rows, sources, answers, targets, strict=True):
@@ -103,12 +103,12 @@ def _asked(row: Row, tokenizer: Tokenizer) -> str:
     return row.prompt
 
 
-def _answer(row: Row, words: Mapping[str, str]) -> str:
+def _answer(row: Row, words: Mapping[str, str], tokenizer: Tokenizer) -> str:
     """The answer of a row, as text."""
     if row.kind == "labelled":
         return words[str(row.label)]
     if row.kind == "messages":
-        return last_answer(row)
+        return last_answer(row, tokenizer)
     return row.completion.strip()
 
 

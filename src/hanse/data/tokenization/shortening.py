@@ -12,7 +12,7 @@ from functools import partial
 
 from hanse.data.example import Lost
 from hanse.data.formats.row import Row
-from hanse.data.formats.turns import Turn, answers, turn
+from hanse.data.formats.turns import Turn, answers, unlearned
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,18 @@ def _question(system: int, row: Row, count: int) -> Row:
     """The conversation with only the last `count` characters before the answer."""
     cut: list[Turn] = []
     for message in reversed(row.messages[system:-1]):
-        content, role = message["content"], message["role"]
+        content = message["content"]
         end = content[max(len(content) - count, 0) :]
         count -= len(end)
         # A part of an answer is not learned.
-        cut.append(message if end == content else turn(role, end, role != "assistant"))
+        if end != content:
+            [message] = unlearned([{**message, "content": end}])
+        cut.append(message)
     return replace(row, messages=(*row.messages[:system], *reversed(cut), row.messages[-1]))
 
 
 def _system(row: Row, count: int) -> Row:
     """The conversation with only the first `count` characters of its system turn."""
     first = row.messages[0]
-    return replace(row, messages=(turn(first["role"], first["content"][:count]), *row.messages[1:]))
+    short = {**first, "content": first["content"][:count]}
+    return replace(row, messages=(short, *row.messages[1:]))

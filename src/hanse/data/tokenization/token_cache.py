@@ -166,7 +166,7 @@ class Tokenized:
 def _key(row: Row) -> bytes:
     """A hash of a row's content."""
     texts = row.messages, row.prompt, row.completion, row.text, row.label, row.chosen, row.rejected
-    content = (*texts, row.words, row.tags, row.verdict)
+    content = (*texts, row.words, row.tags, row.verdict, row.tools)
     return hashlib.blake2b(repr(content).encode(), digest_size=_KEY).digest()
 
 

@@ -34,7 +34,7 @@ class Renderer:
     _process: subprocess.Popen[bytes] | None = None
     _lock: Lock = field(default_factory=Lock)
 
-    def render(self, messages: Sequence[Mapping[str, str]], settings: Mapping[str, Any]) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
         """The text that a template writes; raises ValueError with the template's error."""
         line = json.dumps({"messages": messages, "settings": settings}, default=str)
         with self._lock:
@@ -93,11 +93,12 @@ def bound(tokenizer: Any) -> Any:
     """Let a tokenizer render its chat template within limits, and return it."""
     unbounded = tokenizer.apply_chat_template
 
-    def apply(messages: Sequence[Mapping[str, str]], **options: Any) -> Any:
+    def apply(messages: Sequence[Mapping[str, Any]], **options: Any) -> Any:
         if options.get("chat_template") is not None or options.get("tokenize", True):
             return unbounded(messages, **options)
-        template = tokenizer.get_chat_template(None)
-        settings = {**tokenizer.special_tokens_map, "chat_template": template}
+        tools = options.get("tools")
+        template = tokenizer.get_chat_template(None, tools)
+        settings = {**tokenizer.special_tokens_map, "chat_template": template, "tools": tools}
         settings["add_generation_prompt"] = options.get("add_generation_prompt", False)
         return _renderers[-1].render(messages, settings)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
-LONGEST = 2**20, 8  # characters of the text: so many, and so many for each of the messages
+LONGEST = 2**20, 8  # characters of the text: so many, and so many for each of messages and tools
 
 
 def main(seconds: int, memory: int) -> None:
@@ -33,7 +33,7 @@ def _answer(line: str) -> dict[str, str]:
         text = render_jinja_template([request["messages"]], **request["settings"])[0][0]
     except Exception as error:  # a template may raise anything
         return {"error": f"{error}"[:1000] or type(error).__name__}
-    length = sum(len(str(message["content"])) for message in request["messages"])
+    length = len(str(request["messages"])) + len(str(request["settings"].get("tools") or ""))
     most = LONGEST[0] + LONGEST[1] * length
     if len(text) > most:
         return {"error": f"it writes {len(text):,} characters, more than {most:,}"}
