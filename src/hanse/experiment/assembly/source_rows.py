@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hanse.data.formats import column_remarks
 from hanse.data.formats.row import Row
-from hanse.data.sources import corpora, files, folders
+from hanse.data.sources import corpora, files, folders, split_column
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
 from hanse.errors import StoppedError, UserError
 from hanse.experiment.schema import (
@@ -107,8 +107,8 @@ def official(experiment: Experiment, split: str, remark: Remark) -> list[Row] | 
     if not isinstance(path, str):
         return None
     rows = _rows(data, path, split, remark, judged(experiment))
-    _tell_columns([(path, rows, _used(experiment))], remark)
-    return rows
+    _tell_columns([(path, rows, _used(experiment, rows))], remark)
+    return split_column.by_split(rows).get(split, rows) if path == data.path else rows
 
 
 def kind(experiment: Experiment) -> str:
@@ -129,8 +129,8 @@ def _training_rows(
         data = experiment.data
         _tell_unused(data, data.test, data.validation, remark)
         rows = _rows(data, data.path, TRAIN, remark, with_verdicts)
-        _tell_columns([(data.path, rows, _used(experiment))], remark)
-        return rows, None
+        _tell_columns([(data.path, rows, _used(experiment, rows))], remark)
+        return _of_training(data, rows, remark), None
     rows = []
     owners: dict[str, str] = {}
     sources: list[Source] = []
@@ -147,11 +147,36 @@ def _training_rows(
     return rows, owners
 
 
-def _used(experiment: Experiment) -> set[str]:
-    """The columns that the filter and the partitioner use."""
+def _of_training(data: Data, rows: list[Row], remark: Remark) -> list[Row]:
+    """The rows for training, if a column names splits and the settings name the file for others.
+
+    Otherwise they are all rows, and a remark says that those of other splits are among them.
+    """
+    splits = split_column.by_split(rows)
+    if not splits:
+        return rows
+    held = {split for split in (TEST, VALIDATION) if getattr(data, split) == data.path}
+    unused = [
+        f"{len(splits[split]):,} for {split}" for split in splits if split not in (TRAIN, *held)
+    ]
+    column = split_column.column(rows)
+    if held and unused:
+        remark(f"{data.path}: not read: the rows whose {column} names {' and '.join(unused)}.")
+    elif unused:
+        others = " and ".join(f"data.{split}" for split in splits if split != TRAIN)
+        remark(
+            f"{data.path}: {column} names rows {' and '.join(unused)}, but all rows are trained "
+            f"on; name the same file in {others} to score them instead."
+        )
+    return splits[TRAIN] if held else rows
+
+
+def _used(experiment: Experiment, rows: list[Row]) -> set[str]:
+    """The columns that tell splits, and those that the filter and the partitioner use."""
     own = experiment.brings_own_data
-    column = None if own else build_partitioner(experiment).goes_by()
-    return {*experiment.data.filter, *([column] if column else [])}
+    dealt_by = None if own else build_partitioner(experiment).goes_by()
+    columns = (dealt_by, split_column.column(rows))
+    return {*experiment.data.filter, *(column for column in columns if column)}
 
 
 def _tell_columns(sources: Iterable[Source], remark: Remark) -> None:

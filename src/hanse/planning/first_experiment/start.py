@@ -9,6 +9,8 @@ from pathlib import Path
 
 from hanse import atomic_files
 from hanse.data.formats import column_remarks, label_spelling
+from hanse.data.sources import split_column
+from hanse.data.sources.split_files import TRAIN
 from hanse.errors import UserError
 from hanse.experiment.loading import default_name
 from hanse.learners.models.model_files import DEFAULT as DEFAULT_MODEL
@@ -69,7 +71,8 @@ def start(
         model = ENCODER
     silos = silos or (len(paths) if len(paths) > 1 else _as_stored(next(iter(sources.values()))))
     settings = plan(sources, silos, model, held)
-    used = [settings.owner] if settings.owner else []
+    every = [row for source in (*sources.values(), *held.values()) for row in source.rows]
+    used = [name for name in (settings.owner, split_column.column(every)) if name]
     sources = {name: _with_columns(source, used) for name, source in sources.items()}
     model_path = str(Path(model).resolve()) if os.path.exists(model) else model
     held_paths = {split: source.path for split, source in held.items()}
@@ -94,10 +97,25 @@ def _sources(
 ) -> tuple[dict[str, Source], dict[str, Source]]:
     """The source at each path by the silo's name, and a folder's files for test and validation."""
     sources = [read(path) for path in paths]
-    held = _held(paths[0], sources[0]) if len(paths) == 1 else {}
     if len(paths) > 1:
         sources = list(map(_with_remark, paths, sources))
-    return dict(zip(_silo_names(paths), sources, strict=True)), held
+        return dict(zip(_silo_names(paths), sources, strict=True)), {}
+    (source,), (name,) = sources, _silo_names(paths)
+    if held := _held(paths[0], source):
+        return {name: source}, held
+    source, held = _by_column(source)
+    return {name: source}, held
+
+
+def _by_column(source: Source) -> tuple[Source, dict[str, Source]]:
+    """The rows for training and those of other splits, if a column of a file names splits."""
+    splits = {} if os.path.isdir(source.path) else split_column.by_split(source.rows)
+    if not splits:
+        return source, {}
+    remark = f"{split_column.column(source.rows)} tells which rows are for {', '.join(splits)}."
+    training = replace(source, rows=splits[TRAIN], remarks=[*source.remarks, remark])
+    held = {s: replace(source, rows=rows) for s, rows in splits.items() if s != TRAIN}
+    return training, held
 
 
 def _refuse_number(silos: int | None, paths: int) -> None:

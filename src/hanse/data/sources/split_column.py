@@ -1,0 +1,35 @@
+"""A column that tells the split of each row, as tables have it that hold all splits in one file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+
+from hanse.data.formats.row import Row
+from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION, split_of
+
+NAMES = ("split", "subset", "set", "data_split", "dataset_split", "partition")
+
+
+def column(rows: Sequence[Row]) -> str | None:
+    """The column whose values name a split in every row, training and another one among them."""
+    for name in rows[0].fields:
+        if name.strip().casefold() in NAMES and name not in _parts(rows[0]):
+            values = {row.fields.get(name, "") for row in rows}
+            splits = {split_of(PurePath(value)) for value in values}
+            if None not in splits and TRAIN in splits and len(splits) > 1:
+                return name
+    return None
+
+
+def by_split(rows: Sequence[Row]) -> Mapping[str, list[Row]]:
+    """The rows of each split; empty without such a column."""
+    if (name := column(rows)) is None:
+        return {}
+    result: dict[str, list[Row]] = {TRAIN: [], TEST: [], VALIDATION: []}
+    for row in rows:
+        result[split_of(PurePath(row.fields[name])) or TRAIN].append(row)
+    return {split: held for split, held in result.items() if held}
+
+
+def _parts(row: Row) -> Sequence[str]:
+    """The columns that are parts of a row, and therefore tell no split."""
+    return list(row.reading.columns.values()) if row.reading else []

@@ -1,0 +1,101 @@
+"""A column tells the rows for training from those for test and validation, in one file."""
+
+from pathlib import Path
+
+import pytest
+
+from hanse.data.formats.row import Row, row
+from hanse.data.sources.split_column import by_split, column
+from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.loading import load
+from hanse.experiment.schema import Experiment
+from hanse.planning.first_experiment.start import start
+from samples import write_lines
+
+SIZES = {"train": 40, "test": 12, "validation": 7}
+
+
+def _rows(name: str, *values: str | None) -> list[Row]:
+    return [row({"text": "a", name: value}, "f:1") for value in values]
+
+
+@pytest.mark.parametrize("name", ["split", "Split", "subset", "data_split", "set", "partition"])
+@pytest.mark.parametrize(
+    "values", [("train", "test"), ("Train", "DEV"), ("training", "val"), ("trainset", "testset")]
+)
+def test_columns_that_tell_splits(name: str, values: tuple[str, str]) -> None:
+    rows = _rows(name, *values)
+    assert column(rows) == name
+    assert [len(held) for held in by_split(rows).values()] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("split", ("train", "train")),
+        ("split", ("test", "validation")),
+        ("split", ("train", "test", None)),
+        ("split", ("train", "test", "other")),
+        ("split", ("1", "2")),
+        ("topic", ("train", "test")),
+    ],
+)
+def test_other_columns(name: str, values: tuple[str | None, ...]) -> None:
+    assert column(_rows(name, *values)) is None
+
+
+def test_a_label_is_no_split() -> None:
+    rows = [row({"text": "a", "set": x}, "f:1", {"label": "set"}) for x in ("train", "test")]
+    assert column(rows) is None
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "all.jsonl"
+    rows = [
+        {"text": f"{split} case {n}", "label": ("red", "blue")[n % 2], "split": split}
+        for split, count in SIZES.items()
+        for n in range(count)
+    ]
+    write_lines(path, rows)
+    return path
+
+
+def _divided(file: Path, **data: object) -> tuple[dict[str, set[str]], tuple[str, ...]]:
+    values = {"data": {"path": str(file), "client_test": 0, **data}, "num_clients": 2}
+    found = divide(Experiment.model_validate(values))
+    parts = {"train": [*found.train.values()], "test": [found.test], "dev": [found.validation]}
+    texts = {
+        name: {row.text.split()[0] for rows in part for row in rows} for name, part in parts.items()
+    }
+    return texts, found.remarks
+
+
+def test_each_row_is_for_what_its_column_says(file: Path) -> None:
+    texts, remarks = _divided(file, test=str(file), validation=str(file))
+    assert texts == {"train": {"train"}, "test": {"test"}, "dev": {"validation"}}
+    assert not remarks
+    texts, remarks = _divided(file, test=str(file), validation=5)
+    assert texts == {"train": {"train"}, "test": {"test"}, "dev": {"train"}}
+    assert remarks == (f"{file}: not read: the rows whose split names 7 for validation.",)
+
+
+def test_training_on_test_rows_is_said(file: Path) -> None:
+    texts, [remark] = _divided(file, test=0, validation=0)
+    assert texts["train"] == {"train", "test", "validation"}
+    assert remark == (
+        f"{file}: split names rows 12 for test and 7 for validation, but all rows are trained on; "
+        "name the same file in data.test and data.validation to score them instead."
+    )
+    _, remarks = _divided(file, test=0, validation=0, filter={"split": "train"})
+    assert not remarks
+
+
+def test_init_names_the_file_for_each_split(file: Path, tmp_path: Path) -> None:
+    written = start([str(file)], 2, "smollm2-135m", tmp_path / "all.yaml", {})
+    [source] = written.sources.values()
+    assert [len(source.rows), *(len(held.rows) for held in written.held.values())] == [40, 12, 7]
+    assert source.remarks == ["split tells which rows are for train, test, validation."]
+    found = divide(load(written.file))
+    assert (len(found.test), len(found.validation)) == (12, 7)
+    assert {row.text.split()[0] for rows in found.train.values() for row in rows} == {"train"}
