@@ -42,7 +42,6 @@ from samples import Outcome
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # of PEFT's own calls
     pytest.mark.filterwarnings("ignore:Already found a `peft_config`"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),  # of PEFT about tied weights
 ]
 IDS = torch.arange(3, 20)[None]
 

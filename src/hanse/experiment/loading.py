@@ -53,6 +53,16 @@ def load_left(path: Path, overrides: Iterable[str] = (), trusted: bool = False) 
     return _load(path, overrides, trusted)
 
 
+def from_values(values: Values, overrides: Iterable[str] = ()) -> Experiment:
+    """Build an experiment from settings in the user's own program, with overrides.
+
+    Python files that they name may run. Relative paths start from the current folder. Raises
+    UserError for every mistake.
+    """
+    with trusted_code.granting(True):
+        return compose(values, "", Path("experiment.yaml"), overrides)
+
+
 def _load(path: Path, overrides: Iterable[str], by_hand: bool) -> Experiment:
     values, text = yaml_text.read(path)
     with trusted_code.granting(by_hand):

@@ -44,7 +44,7 @@ def check(folder: Path, backbone: Backbone, batch: Batch | None, wanted: Tensor 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user saw them when training began
-            opened = _opened(folder, bare())
+            opened = open_adapter(folder, bare())
             _read(folder, bare(), backbone)
     except NotImplementedError as error:  # of an operation that the meta device lacks
         _unchecked("that would take the memory of a second base model", error)
@@ -110,7 +110,7 @@ def _named(model: Module) -> dict[str, Tensor]:
     )
 
 
-def _opened(folder: Path, bare: Module) -> PeftModel:
+def open_adapter(folder: Path, bare: Module) -> PeftModel:
     """The adapter on this base model, loaded by PEFT; raises ValueError if a tensor is missing.
 
     Several kinds are loaded one after another: each is put around those before it.

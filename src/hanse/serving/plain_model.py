@@ -1,0 +1,57 @@
+"""A base model as transformers loads it, alone or with a trained adapter as PEFT loads it."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hanse.errors import UserError
+from hanse.experiment.schema import LABELLED, Experiment, build_objective
+from hanse.learners.injection import reopened
+from hanse.learners.models import pretrained, quantization
+from hanse.learners.models.head import Head, choose
+from hanse.serving.trained_adapter import find
+
+CPU = torch.device("cpu")
+
+
+def adapted(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) -> tuple[Any, Any]:
+    """The PeftModel of a finished run or a PEFT folder, and its tokenizer, on the CPU.
+
+    trusted: true if all code that the run names may run; see `loading.load_left`.
+    """
+    trained = find(folder, overrides, trusted)
+    if trained.rounds is not None:
+        raise UserError(f"{folder} is not finished; run `hanse resume {folder}` first.")
+    _, model, tokenizer = base(trained.experiment)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PEFT's own calls
+        source = Path(str(trained.experiment.adapter.source))
+        return reopened.open_adapter(source, model), tokenizer
+
+
+def base(experiment: Experiment) -> tuple[Head, Any, Any]:
+    """The head of an experiment's base model, the model, and its tokenizer.
+
+    The weights have the type that they have on disk. Those that the experiment quantizes are plain
+    ones of the same values. A classifier's labels are in its configuration.
+    """
+    settings, labels = experiment.model, experiment.data.labels
+    example_kind = build_objective(experiment).example_kind
+    source = pretrained.find(settings.model_name_or_path)
+    if getattr(source.config, "quantization_config", None):
+        raise UserError(
+            f"the weights of {source.name} are quantized, and could only be written or loaded "
+            "otherwise; name the model as it was before: model.model_name_or_path=FOLDER."
+        )
+    classes = len(labels) if example_kind in LABELLED else 0
+    head = choose(source.name, source.config, example_kind, classes)
+    dtype = getattr(source.config, "dtype", None) or torch.float32
+    model, tokenizer, _ = quantization.load(source, head, settings.quantization, dtype, CPU)
+    if not head.generates_text:
+        words = list(labels.values())
+        model.config.id2label = dict(enumerate(words))
+        model.config.label2id = {word: at for at, word in enumerate(words)}
+    return head, quantization.unpacked(model), tokenizer
