@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hanse import registry
+from hanse.data.formats.system_turns import System
 from hanse.data.sources.readers import encoding
 from hanse.errors import UserError
 from hanse.experiment.validation import HASH, VISIBLE
@@ -47,8 +48,8 @@ class SettingsModel(BaseModel):
 class PublicData(SettingsModel):
     """A public data set, of which the server and the clients have the same rows.
 
-    path, columns, filter, template, skip_invalid, encoding: as in `data`; without a template, that
-        of `data`.
+    path, columns, filter, template, skip_invalid, encoding, system: as in `data`; without a
+        template, that of `data`.
     sha256: the hash of the rows, as a run folder's machine.json has it; other rows are refused.
     """
 
@@ -57,6 +58,7 @@ class PublicData(SettingsModel):
     filter: dict[str, str] = {}
     skip_invalid: bool = False
     encoding: Encoding = ""
+    system: System = "keep"
     template: str | None = None
     sha256: Annotated[str, Field(pattern=HASH)] | None = None
 
@@ -75,6 +77,8 @@ class Data(SettingsModel):
     filter: keep only rows whose columns have these values.
     skip_invalid: go on without rows that cannot be read, and say how many; else they are refused.
     encoding: of the files, such as gbk or cp1251; empty: UTF-8, or a guess, which is said.
+    system: what becomes of a conversation's system turns, which some chat templates refuse: keep;
+        merge, to put their text before the first question; or drop, to leave them out.
     template: the prompt for a labelled row; {text} stands for its text.
     labels: the label's value in the data → the word that the model answers; empty: the values.
     test, validation: rows held out before the division: a count, a share, or a file or folder that
@@ -92,6 +96,7 @@ class Data(SettingsModel):
     filter: dict[str, str] = {}
     skip_invalid: bool = False
     encoding: Encoding = ""
+    system: System = "keep"
     template: str = "{text}\nLabel:"
     labels: dict[str, Word] = {}
     test: Held = 0.1

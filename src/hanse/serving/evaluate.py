@@ -1,9 +1,11 @@
 """Scores of a run's adapter and of its base model: `hanse evaluate`."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hanse.data.formats import system_turns
 from hanse.data.formats.row import Row
 from hanse.data.sources import corpora
 from hanse.errors import UserError
@@ -14,6 +16,8 @@ from hanse.experiment.schema import Experiment, build_tasks
 from hanse.federation.interfaces.results import Scores
 from hanse.journal.environment import same_data
 from hanse.serving import trained_adapter
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def _rows(run: Path, experiment: Experiment, data: str | None, split: str) -> li
     """The rows to score; the run's own data are not read if another file is named."""
     if data is not None:
         settings = experiment.data
-        return corpora.load(
+        loaded = corpora.load(
             str(Path(data).expanduser()),
             settings.columns,
             split="test",
@@ -84,6 +88,7 @@ def _rows(run: Path, experiment: Experiment, data: str | None, split: str) -> li
             skip_invalid=settings.skip_invalid,
             encoding=settings.encoding,
         )
+        return system_turns.rows_with(loaded, settings.system, log.warning)
     division = divide(experiment)
     same_data(run, division.digest)
     rows: list[Row] = getattr(division, split)

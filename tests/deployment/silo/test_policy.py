@@ -408,6 +408,7 @@ def test_the_log_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.M
         ("filter", {"text": "a film"}),  # asks whether this person is among the rows
         ("columns", {"text": "surname"}),
         ("template", "Does it say {text}?"),
+        ("system", "drop"),
         ("labels", {"good": "yes", "bad": "no"}),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from hanse.data.formats import system_turns
 from hanse.data.formats.row import Row
 from hanse.data.formats.turns import CALLS, Turn, answers
 from hanse.data.tokenization.tokenizer import Tokenizer, encode, lead
@@ -21,6 +22,7 @@ PLAIN = (
 )
 
 
+REFUSALS = (TemplateError, TypeError, ValueError)  # errors by which a template refuses messages
 MARK = "\ue000call\ue000"  # in place of a tool call; no text contains it
 
 
@@ -140,17 +142,49 @@ def _call(
 def written(row: Row, count: int, tokenizer: Tokenizer, ask: bool = False) -> str:
     """The first `count` messages as text by the chat template; ask: with an answer's header."""
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                for_template(row, count, tokenizer),
-                tools=[*row.tools] or None,
-                chat_template=None if tokenizer.chat_template else PLAIN,
-                tokenize=False,
-                add_generation_prompt=ask,
-            )
-        )
-    except (TemplateError, TypeError, ValueError) as error:
+        return _written(row, count, tokenizer, ask)
+    except REFUSALS as error:
         raise UserError(
             f"{row.place}: this tokenizer's chat template refuses these messages: {error}; "
-            "change their roles or their order, or take a model with another template."
+            f"{_way_out(row, tokenizer)}, or take a model with another template."
         ) from None
+
+
+def _written(row: Row, count: int, tokenizer: Tokenizer, ask: bool = False) -> str:
+    return str(
+        tokenizer.apply_chat_template(
+            for_template(row, count, tokenizer),
+            tools=[*row.tools] or None,
+            chat_template=None if tokenizer.chat_template else PLAIN,
+            tokenize=False,
+            add_generation_prompt=ask,
+        )
+    )
+
+
+def _way_out(row: Row, tokenizer: Tokenizer) -> str:
+    """What to change in a conversation that the template refuses."""
+    merged = replace(row, messages=system_turns.apply(row.messages, "merge"))
+    if system_turns.has_system(row.messages) and _is_written(merged, tokenizer):
+        return (
+            "let data.system: merge put the system turn before the first question, or data.system: "
+            "drop leave it out"
+        )
+    roles = [message["role"] for message in merged.messages]
+    same = next((at for at in range(1, len(roles)) if roles[at] == roles[at - 1]), None)
+    if same is not None:
+        contents = [message["content"] for message in merged.messages[same - 1 : same + 1]]
+        return (
+            f"two messages of the {roles[same]} follow one another ({contents[0]!r:.40} and "
+            f"{contents[1]!r:.40}): join them, or drop the row"
+        )
+    return "change their roles or their order"
+
+
+def _is_written(row: Row, tokenizer: Tokenizer) -> bool:
+    """Tell if the template accepts a whole conversation."""
+    try:
+        _written(row, len(row.messages), tokenizer)
+    except (*REFUSALS, UserError):
+        return False
+    return True

@@ -199,7 +199,7 @@ def _client_settings(name: str, offered: Experiment) -> dict[str, Any]:
                 f"{PLACE} has clients.{name}.{key} {over[key]!r:.80}, which is no section."
             )
     if "data" in over:
-        allowed = ("columns", "filter", "template", "client_test")
+        allowed = ("columns", "filter", "template", "system", "client_test")
         over["data"] = {key: value for key, value in over["data"].items() if key in allowed}
     return {key: dict(value) if isinstance(value, dict) else value for key, value in over.items()}
 

@@ -13,7 +13,9 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 # Settings of `data` that select and transform rows: by them a server could ask about single rows.
-RowSetting = Literal["filter", "columns", "template", "labels", "skip_invalid", "encoding"]
+RowSetting = Literal[
+    "filter", "columns", "template", "labels", "skip_invalid", "encoding", "system"
+]
 ROW_SETTINGS: tuple[RowSetting, ...] = get_args(RowSetting)
 
 # The settings that may name parts from outside the package.
@@ -44,7 +46,8 @@ class Policy(SettingsModel):
         `from` among the adapters allows to go on from a former adapter.
     tasks: the tasks that may score this silo's own rows.
     data_settings: settings of `data` that the server may choose where silo.yaml does not: filter,
-        columns, template, labels, skip_invalid, encoding. All others come from silo.yaml alone.
+        columns, template, labels, skip_invalid, encoding, system. All others come from silo.yaml
+        alone.
     min_examples: fewest rows that are trained on, and fewest held-out rows that are scored.
     count_rounding: example counts that leave this silo, such as the weight of its updates, are
         rounded to a multiple of it; 1: exact counts.

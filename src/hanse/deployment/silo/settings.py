@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, ValidationError, field_validator, model_validator
 
+from hanse.data.formats.system_turns import System
 from hanse.data.sources import hub
 from hanse.data.sources.corpora import CORPORA
 from hanse.deployment.silo.policy import OUTSIDE, Policy
@@ -37,6 +38,7 @@ class Rows(SettingsModel):
     filter: dict[str, str] | None = None
     skip_invalid: bool | None = None
     encoding: Encoding | None = None
+    system: System | None = None
     template: str | None = None
     labels: dict[str, Word] | None = None
     client_test: Share | None = None

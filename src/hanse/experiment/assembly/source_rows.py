@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hanse.data.formats import column_remarks
+from hanse.data.formats import column_remarks, system_turns
 from hanse.data.formats.row import Row
 from hanse.data.sources import corpora, files, folders, split_column
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
@@ -220,6 +220,7 @@ def _rows(
         rows = corpora.load(
             path, data.columns, remark, split, judged, data.skip_invalid, data.encoding
         )
+        rows = system_turns.rows_with(rows, data.system, remark)
     for column, value in data.filter.items():
         if not any(column in row.fields for row in rows):
             known = sorted({name for row in rows[:100] for name in row.fields})
