@@ -127,16 +127,30 @@ def _show_data(preview: "estimate.Preview") -> None:
     for format_, (first, *others) in paths.items():
         more = f" and {len(others)} more are" if others else " is"
         console.print(cleaned(f"{first}{more} read as {format_}"), soft_wrap=True)
-    console.print("\nOne training example; what is learned is underlined:", style="bold")
-    text = Text()
-    for piece, learned in preview.example:
-        text.append(piece, style="underline green" if learned else "")
-    console.print(text, soft_wrap=True)
+    _show_example(preview.example)
     lengths = preview.lengths
     console.print(
         f"\n{lengths.mean:,.0f} tokens on average, 95 % have at most {lengths.most:,.0f}; "
         f"max_length {lengths.limit:,} cuts {100 * lengths.cut:.1f} % of the examples"
     )
+
+
+def _show_example(pieces: list[tuple[str, bool]]) -> None:
+    """Print one training example; what is learned is underlined, or marked by brackets.
+
+    A terminal underlines without colors, too; a file, a pipe or a plain terminal cannot.
+    """
+    plain = console.color_system is None
+    opening, closing = ("[[", "]]") if console.options.ascii_only else ("⟦", "⟧")
+    form = f"stands between {opening} and {closing}" if plain else "is underlined"
+    console.print(f"\nOne training example; what is learned {form}:", style="bold")
+    text = Text()
+    for piece, learned in pieces:
+        if learned and plain:
+            text.append(f"{opening}{piece}{closing}")
+        else:
+            text.append(piece, style="underline green" if learned else "")
+    console.print(text, soft_wrap=True)
 
 
 def _show_remarks(preview: "estimate.Preview", experiment: Experiment) -> None:
