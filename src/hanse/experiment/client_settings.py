@@ -20,6 +20,7 @@ SHARED_DATA = ("test", "validation", "split_seed", "partition", "labels", "publi
 
 def check_clients(experiment: Experiment) -> None:
     """Raise SettingError for an unknown client, and for settings that a client may not have."""
+    _check_names(experiment)
     known = experiment.client_names
     for name, over in experiment.clients.items():
         place = ("clients", name)
@@ -44,6 +45,28 @@ def check_clients(experiment: Experiment) -> None:
         _check_data(experiment, name, over.get("data") or {})
         _check_models(experiment, name, over.get("models") or {})
         _check_adapter(experiment, settings, name)
+
+
+def _check_names(experiment: Experiment) -> None:
+    """Refuse names of silos that are not as many as the clients, or not distinct."""
+    names, wanted = experiment.silo_names, experiment.num_clients
+    if names is None:
+        return
+    if experiment.brings_own_data:
+        raise SettingError(
+            "silo_names would change nothing: every client is named in clients; leave it out.",
+            ("silo_names",),
+        )
+    if len(names) != wanted:
+        raise SettingError(
+            f"silo_names has {len(names)} names, and num_clients is {wanted}; give each client a "
+            "name, or set silo_names to null.",
+            ("silo_names",),
+        )
+    if len({*map(str.casefold, names)}) < len(names):
+        raise SettingError(
+            "silo_names has a name twice; give each client a name of its own.", ("silo_names",)
+        )
 
 
 def _check_compression(client: Experiment, name: str) -> None:

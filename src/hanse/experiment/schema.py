@@ -65,6 +65,8 @@ class Experiment(SettingsModel):
     models: models beside the trained one, by name, for algorithms and objectives that use them.
     compression: the codecs of updates and instructions.
     privacy: the mechanism of privacy that updates pass before they are encoded; none: no mechanism.
+    silo_names: names of the clients among whom one source is divided, in client order; with the
+        partitioners key and natural_id, in the order of the column's values. none: silo-1, …
     clients: `clients.<name>` overrides model, adapter, models, data, train or compression for one
         client.
     participants: only these clients take part; absent clients still get their share of the rows.
@@ -78,6 +80,7 @@ class Experiment(SettingsModel):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 3
     num_clients: Annotated[int, Field(ge=1, le=1_000_000)] = 4
+    silo_names: Annotated[list[ClientName], Field(min_length=1)] | None = None
     fraction_train: Annotated[float, Field(gt=0, le=1)] = 1.0
     clients_per_pass: ClientsPerPass = "auto"  # noqa: S105 (no password)
     output_dir: str | None = None  # none: runs/<name>, numbered if it is taken
@@ -164,7 +167,9 @@ class Experiment(SettingsModel):
 
     @property
     def default_names(self) -> list[str]:
-        """The names of clients to which the experiment gives none."""
+        """The names of the clients among whom one source is divided."""
+        if self.silo_names is not None:
+            return self.silo_names
         width = len(str(self.num_clients))
         return [f"silo-{number:0{width}d}" for number in range(1, self.num_clients + 1)]
 

@@ -440,18 +440,18 @@ def test_what_is_marked_as_bad_is_left_out_and_said(
 def test_an_answer_beside_a_document_and_unused_columns_are_said(
     tmp_path: Path, hanse: Callable[..., Any]
 ) -> None:
-    rows = [{"dialogue": f"Ann: {n}", "summary": f"Ann says {n}.", "id": n, "site": n % 3}
+    rows = [{"dialogue": f"Ann: {n}", "summary": f"Ann says {n}.", "id": n, "batch": n % 3}
             for n in range(30)]  # fmt: skip
     (tmp_path / "samsum.jsonl").write_bytes(lines(rows))
     out = " ".join(hanse("init", "--from", "samsum.jsonl").out.split())
     said = (
         "dialogue is read as the question and summary as the answer to learn; data.columns: {text:"
     )
-    assert said in out and "not used: id, site (data.columns takes" in out
+    assert said in out and "not used: id, batch (data.columns takes" in out
     experiment = load(tmp_path / "samsum.yaml")
     assert experiment.data.columns == {"instruction": "dialogue", "output": "summary"}
     [remark] = divide(experiment).remarks
-    assert "samsum.jsonl: not used: id, site (" in remark
+    assert "samsum.jsonl: not used: id, batch (" in remark
     out = hanse("init", "--from", "samsum.jsonl", "--silos", "3", "--out", "by-site.yaml").out
     assert "3 silos (by site)" in out and "not used: id (" in out, "the owner is in use"
 

@@ -43,6 +43,13 @@ log = logging.getLogger(__name__)
 RUNS = Path("runs")
 
 
+ALONE = (
+    "one silo is no federation: nothing is averaged, and the run is ordinary fine-tuning; set "
+    "num_clients to 2 or more, or give each of several clients a file of its own "
+    "(clients.<name>.data.path)."
+)
+
+
 @dataclass(frozen=True)
 class SimulatedClient:
     """One simulated client: its settings, and the learner that each request gets a copy of.
@@ -197,8 +204,14 @@ def simulate(
     holders = Holders(resources, examples, used)
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
-    remarks = (*dataset.remarks, *_cut(examples, experiment, learner, clients))
+    alone = [ALONE] if only is None and _is_alone(experiment) else []
+    remarks = (*dataset.remarks, *_cut(examples, experiment, learner, clients), *alone)
     return Simulation(experiment, resources, replace(dataset, remarks=remarks), learner, clients)
+
+
+def _is_alone(experiment: Experiment) -> bool:
+    """True if there is one client only, and not just one that takes part or holds all rows."""
+    return len(experiment.client_names) == 1 and not experiment.data.pooled
 
 
 def _tokenized(resources: Resources, labels: Mapping[str, str], split: SplitRows) -> Tokenized:

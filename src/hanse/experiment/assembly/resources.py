@@ -60,7 +60,7 @@ class Resources:
         client_data = {name: over.get("data") for name, over in experiment.clients.items()}
         data = experiment.data.model_dump(mode="json", exclude={"pooled"})
         key = [experiment.seed, experiment.num_clients, data, client_data, judged(experiment)]
-        settings = json.dumps(key, default=str)
+        settings = json.dumps([*key, experiment.silo_names], default=str)
         if self.divided is None or self.divided[0] != settings:
             report(Work(Activity.PARTITIONING))
             self.divided = (settings, divide(experiment))

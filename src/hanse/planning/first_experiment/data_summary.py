@@ -12,17 +12,9 @@ from hanse.data.formats.row import Reading, Record, Row
 from hanse.data.formats.turns import answers
 from hanse.data.partitioning import ordered
 from hanse.data.sources import corpora, files
-from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION, is_piece
+from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
 from hanse.errors import UserError
 
-PLACES = ("folder", "file")  # columns that reading a folder adds
-# Names of columns whose values are likely to be silos; the likeliest first.
-OWNERS = (
-    *("silo", "client", "client_id", "site", "hospital", "clinic", "bank", "institution"),
-    *("organisation", "organization", "company", "branch", "department", "user", "user_id"),
-    *("author", "speaker", "source", "domain", "topic", "region", "country", "language"),
-    *PLACES,
-)
 LETTERS = 40  # most characters of a label
 
 
@@ -157,28 +149,6 @@ def tag_counts(rows: Sequence[Row]) -> dict[str, int]:
     """The number of words with each tag, in the tags' order."""
     counts = Counter(tag for row in rows for tag in row.tags)
     return {tag: counts[tag] for tag in ordered(counts)}
-
-
-def owner(source: Source, silos: int) -> str | None:
-    """The column whose values are the silos: a likely name, and as many values as silos."""
-    first, *_ = source.rows
-    free = [name for name in first.fields if name not in source.reading.columns.values()]
-    for name in sorted((n for n in free if n.casefold() in OWNERS), key=_likeliness):
-        if len(silo_names(source, name)) == silos > 1:
-            return name
-    return None
-
-
-def silo_names(source: Source, column: str) -> set[str]:
-    """The values of a column, if every row has one; names of splits are no silos."""
-    values = {row.fields.get(column) for row in source.rows}
-    names = {value for value in values if value is not None}
-    are_splits = column in PLACES and all(map(is_piece, names))
-    return set() if len(names) < len(values) or are_splits else names
-
-
-def _likeliness(column: str) -> int:
-    return OWNERS.index(column.casefold())
 
 
 def parts(row: Row) -> tuple[str, str]:

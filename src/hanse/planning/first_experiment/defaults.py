@@ -11,11 +11,11 @@ from hanse.errors import UserError
 from hanse.planning.first_experiment.data_summary import (
     Source,
     label_counts,
-    owner,
     parts,
     tag_counts,
 )
 from hanse.planning.first_experiment.held_out import LOOKS, HeldOut, hold_out
+from hanse.planning.first_experiment.owners import client_names, owner
 from hanse.planning.first_experiment.token_lengths import (
     Measure,
     TokenLengths,
@@ -63,6 +63,7 @@ class Plan:
     counts: rows of each label, or words of each tag.
     template: the prompt of a labelled row; empty for other rows.
     owner: the column whose values are the silos, if there is one.
+    names: the silos' names, if they are after the column's values; else empty.
     answer: most tokens of a generated answer; 0 if answers are too long to generate.
     client_test: share of its rows that each silo holds out.
     """
@@ -74,6 +75,7 @@ class Plan:
     counts: Mapping[str, int]
     template: str
     owner: str | None
+    names: Sequence[str]
     lengths: TokenLengths
     held_out: HeldOut
     client_test: float
@@ -145,6 +147,7 @@ def plan(
         counts=counts,
         template=template,
         owner=column,
+        names=client_names(next(iter(sources.values())), column) if column else [],
         lengths=lengths,
         held_out=held_out,
         client_test=_client_test(held_out.remaining / silos, silos),

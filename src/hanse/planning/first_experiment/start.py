@@ -15,18 +15,17 @@ from hanse.errors import UserError
 from hanse.experiment.loading import default_name
 from hanse.learners.models.model_files import DEFAULT as DEFAULT_MODEL
 from hanse.learners.models.model_files import PACKAGED, locate
-from hanse.planning.first_experiment.data_summary import (
-    PLACES,
-    Source,
-    held_files,
-    look,
-    silo_names,
-)
+from hanse.planning.first_experiment import owners
+from hanse.planning.first_experiment.data_summary import Source, held_files, look
 from hanse.planning.first_experiment.defaults import MANY, Plan, plan
 from hanse.planning.first_experiment.yaml_page import page
 
 SILOS = 4  # unless the user or the data name another number
 ENCODER = "minilm-l6"  # the model for tagged words, unless the user names another
+ALONE = (
+    "one silo is no federation: nothing is averaged, and the run is ordinary fine-tuning; give "
+    "--silos 2 or more, or --from once for each silo's file."
+)
 DEFAULT = "silo-"  # prefix of the names of simulated clients
 
 
@@ -69,7 +68,9 @@ def start(
     rows = (row for source in sources.values() for row in source.rows)
     if model == DEFAULT_MODEL and all(row.kind == "tagged" for row in rows):
         model = ENCODER
-    silos = silos or (len(paths) if len(paths) > 1 else _as_stored(next(iter(sources.values()))))
+    first = next(iter(sources.values()))
+    usual = owners.stored(first, MANY) or min(SILOS, len(first.rows))
+    silos = silos or (len(paths) if len(paths) > 1 else usual)
     settings = plan(sources, silos, model, held)
     every = [row for source in (*sources.values(), *held.values()) for row in source.rows]
     used = [name for name in (settings.owner, split_column.column(every)) if name]
@@ -78,7 +79,16 @@ def start(
     held_paths = {split: source.path for split, source in held.items()}
     text = page(file, default_name(file), model_path, sources, settings, held_paths)
     atomic_files.write(file, text.encode())
-    return Start(file, sources, settings, model, held, _label_remarks(sources))
+    return Start(file, sources, settings, model, held, _remarks(sources, settings))
+
+
+def _remarks(sources: Mapping[str, Source], settings: Plan) -> list[str]:
+    """The remarks on the rows of all sources together, and on the silos."""
+    remarks = _label_remarks(sources)
+    if len(sources) == 1:
+        source = next(iter(sources.values()))
+        remarks += owners.remarks(source, settings.silos, settings.owner)
+    return [*remarks, *([ALONE] if settings.silos == 1 else [])]
 
 
 def _label_remarks(sources: Mapping[str, Source]) -> list[str]:
@@ -164,11 +174,3 @@ def _silo_names(paths: Sequence[str]) -> list[str]:
         more = (f"{name}-{number}" for number in count(2))
         names.append(name if name not in names else next(n for n in more if n not in names))
     return names
-
-
-def _as_stored(source: Source) -> int:
-    """The number of silos: that of a folder's folders or files if it is small, else the default."""
-    for column in PLACES:
-        if 1 < len(silo_names(source, column)) <= MANY:
-            return len(silo_names(source, column))
-    return min(SILOS, len(source.rows))
