@@ -48,7 +48,7 @@ class JsonLines(logging.Formatter):
             fields["request_id"] = request
         step = getattr(record, "step", None)
         line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
             "level": record.levelname.lower(),
             **self._about(),
             **fields,
