@@ -70,7 +70,7 @@ def prepared(case: Case, device: torch.device) -> Sequence[AdaptedModel]:
     settings = BaseModelSettings(bf16=True)
     mode, _ = precision.choose(settings, base.model.config, device, ("torch",))
     if mode.plain_attention:
-        short_attention.use(base.model)
+        short_attention.use(base.model, plain=True)
     return shapes.clients(base, case.clients, case.batch, case.tokens, STEPS)
 
 

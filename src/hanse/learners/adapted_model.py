@@ -20,7 +20,11 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.generation import Decoding, continuations, generate
 from hanse.learners.injection import adapter_files, reopened
-from hanse.learners.injection.attached_adapter import AttachedAdapter, without_gradients
+from hanse.learners.injection.attached_adapter import (
+    AttachedAdapter,
+    in_training,
+    without_gradients,
+)
 from hanse.learners.injection.mixed import kind_of
 from hanse.learners.models.residual import merged
 from hanse.learners.training.batches import Batch, answer_scores, collate
@@ -137,8 +141,9 @@ class AdaptedModel(Learner):
     def _logits(self, batch: Batch, base: bool) -> Tensor:
         """The logits with the adapter, or those of the base model, with the residual."""
         cached = self.backbone.with_cached_layers(self.adapter, batch.ids, batch.lengths)
+        rows = self.backbone.rows(self.adapter, batch.lengths, batch.ids.shape[1])
         with self._switched(base), nullcontext() if batch.sampled else cached:
-            return self.backbone.logits(batch.ids, batch.at, batch.lengths)
+            return self.backbone.logits(batch.ids, batch.at, batch.lengths, rows)
 
     def hidden_states(self, batch: Batch, base: bool = False) -> Tensor:
         """(layers + 1, N, width) in float32, with all layers: cached ones keep their last alone."""
@@ -237,7 +242,7 @@ class AdaptedModel(Learner):
             return continuations(self.backbone, self.active_adapter, prompts, decoding)
 
     def without_dropout(self) -> AbstractContextManager[None]:
-        return self.backbone.without_dropout(self.adapter)
+        return in_training([m for m in self.attached.dropout_modules if m.training], False)
 
     def text(self, ids: Sequence[int]) -> str:
         return self.backbone.text(ids)

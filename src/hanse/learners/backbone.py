@@ -18,8 +18,13 @@ from hanse.learners.caching.activations import Activations
 from hanse.learners.caching.frozen_layers import FrozenLayers
 from hanse.learners.injection import constants, inject, virtual_tokens
 from hanse.learners.injection.adapter import Adapter
-from hanse.learners.injection.attached_adapter import AttachedAdapter, keeping_gradients
-from hanse.learners.kernels import lora
+from hanse.learners.injection.attached_adapter import (
+    AttachedAdapter,
+    in_training,
+    keeping_gradients,
+)
+from hanse.learners.kernels import lora, unpadded
+from hanse.learners.kernels.unpadded import Rows
 from hanse.learners.models import quantization
 from hanse.learners.models.head import Head
 from hanse.learners.models.heads.language_model import LanguageModel
@@ -40,6 +45,7 @@ class Backbone:
     """One base model in memory, shared by all learners on this machine that use it.
 
     fresh: modules that had no weights on disk, such as a new head; every adapter trains them.
+    needs_padding: the model reads rows of one width only.
     max_clients: the most clients that memory has held in one forward pass; None: not known yet.
     labels: the word of each label, in the order of a classifier's outputs.
     """
@@ -52,6 +58,7 @@ class Backbone:
     head: Head = field(default_factory=LanguageModel)
     fresh: tuple[str, ...] = ()
     activation_cache: bool = True
+    needs_padding: bool = True
     measurement: Measurement = Measurement()  # noqa: RUF009 (it is frozen)
     max_clients: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
@@ -94,14 +101,9 @@ class Backbone:
         if self.activation_cache and not self.model.config.is_encoder_decoder:
             attached.frozen_depth = depth = frozen_depth(self.model, attached.parameters.values())
             if depth and depth not in self._frozen_layers:
-                self._frozen_layers[depth] = frozen_layers.detect(
-                    self.model,
-                    depth,
-                    self.autocast,
-                    self.positions,
-                    self._activations,
-                    masked=not self.head.causal,
-                )
+                inputs = self.autocast, self.positions, self._activations, not self.head.causal
+                self._frozen_layers[depth] = frozen_layers.detect(self.model, depth, *inputs)
+            attached.needs_padding |= self._frozen_layers.get(depth) is not None
         return name
 
     def detach(self, adapter: str) -> None:
@@ -196,15 +198,31 @@ class Backbone:
         """After this context, the same parameters of all adapters get gradients as before."""
         return keeping_gradients(p for own in self.adapters.values() for p in own.every)
 
-    def logits(self, ids: Tensor, at: Tensor, lengths: Sequence[int] = ()) -> Tensor:
+    def rows(
+        self, adapter: str, lengths: Sequence[int], width: int, clients: int = 1
+    ) -> Rows | None:
+        """The layout of a batch without its padding; None if it keeps its padding.
+
+        The arguments are those of `unpadded.layout`.
+        """
+        padded = self.needs_padding or self.adapters[adapter].needs_padding
+        return None if padded else unpadded.layout(lengths, width, clients)
+
+    def logits(
+        self, ids: Tensor, at: Tensor, lengths: Sequence[int] = (), rows: Rows | None = None
+    ) -> Tensor:
         """(N, classes) logits in float32, with the adapters that are active.
 
         ids: (R, T) tokens; at: (N,) flattened (R·T) positions; both on the host.
         lengths: tokens of each row; if it is empty, no row has padding.
+        rows: the layout of the batch without its padding; None: the model gets it padded.
         """
+        if rows is not None:
+            ids, at = ids.flatten()[rows.tokens][None], rows.places(at)
+            lengths = ()
         tokens = torch.tensor(lengths or [ids.shape[1]] * len(ids))
         ids, at, sizes = to_device((ids, at, tokens), self.device)
-        with self.autocast():
+        with self.autocast(), unpadded.applied(self.model, rows) if rows else nullcontext():
             return self.head.logits(self.model, ids, at, sizes).float()
 
     def hidden_states(self, ids: Tensor, at: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -243,30 +261,10 @@ class Backbone:
         else:
             yield self.activate(adapter).get_base_model()
 
-    @contextmanager
-    def with_dropout(self, adapter: str) -> Iterator[None]:
+    def with_dropout(self, adapter: str) -> AbstractContextManager[None]:
         """Within this context, an adapter's dropout is on; the frozen base's own stays off."""
         self.activate(adapter)
-        modules = self.adapters[adapter].dropout_modules
-        for module in modules:
-            module.train()
-        try:
-            yield
-        finally:
-            for module in modules:
-                module.eval()
-
-    @contextmanager
-    def without_dropout(self, adapter: str) -> Iterator[None]:
-        """Within this context, an adapter's dropout is off, in `with_dropout` too."""
-        modules = [module for module in self.adapters[adapter].dropout_modules if module.training]
-        for module in modules:
-            module.eval()
-        try:
-            yield
-        finally:
-            for module in modules:
-                module.train()
+        return in_training(self.adapters[adapter].dropout_modules, True)
 
     @contextmanager
     def with_residual(self, residual: Tensors) -> Iterator[None]:

@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from hanse.errors import UserError
 from hanse.learners.backbone import Backbone
-from hanse.learners.kernels import frozen, gelu, rms_norm, short_attention
+from hanse.learners.kernels import frozen, gelu, rms_norm, short_attention, unpadded
 from hanse.learners.models import precision, pretrained, quantization
 from hanse.learners.models.gradient_checkpointing import recompute
 from hanse.learners.models.head import Head, choose
@@ -49,16 +49,20 @@ def load(
     if compute_mode is None:
         mode = _in_memory(mode, model, settings)
     _compute(model.to(device), mode)
-    cache = settings.activation_cache
-    return Backbone(
-        name, model, tokenizer, device, mode, head, fresh, cache, measurement=measurement
+    backbone = Backbone(
+        *(name, model, tokenizer, device, mode, head, fresh, settings.activation_cache),
+        measurement=measurement,
     )
+    if head.causal and mode.products != "plain":
+        with backbone.autocast():
+            backbone.needs_padding = not unpadded.is_possible(model)
+    return backbone
 
 
 def _compute(model: Any, mode: ComputeMode) -> None:
     """Let a model compute in a mode; its precision is that of its weights."""
-    if mode.plain_attention:
-        short_attention.use(model)
+    if mode.plain_attention or mode.products != "plain":
+        short_attention.use(model, mode.plain_attention)
     if mode.products != "plain":
         frozen.use(model, mode.products)
         gelu.use(model)

@@ -183,8 +183,11 @@ class _JointTraining:
     ) -> Iterator[tuple[int, Tensor]]:
         """The number of each client that has a batch, and the client's loss."""
         joined, adapter = join(batches), self.members[0].adapter
+        width, rows = joined.ids.shape[1], None
+        if not any(self.drops[: len(active)]):  # dropout is drawn for padded rows
+            rows = self.backbone.rows(adapter, joined.lengths, width, len(active))
         with self.backbone.with_cached_layers(adapter, joined.ids, joined.lengths):
-            logits = self.backbone.logits(joined.ids, joined.at, joined.lengths)
+            logits = self.backbone.logits(joined.ids, joined.at, joined.lengths, rows)
         for index, client_logits in enumerate(logits.split(joined.counts)):
             batch, job = batches[index], active[index].member.job
             if batch is not None:

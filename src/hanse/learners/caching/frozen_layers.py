@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from hanse.learners.caching.activations import Activations
-from hanse.learners.kernels.short_attention import unpacked
+from hanse.learners.kernels.unpadded import without_text_search
 from hanse.learners.models.layers import decoder_layers, replaced
 from hanse.learners.models.padding import padding_mask
 from hanse.learners.training.batches import copy_pinned, pinned_zeros
@@ -128,7 +128,7 @@ class FrozenLayers:
 
         handle = self.layers[self.depth - 1].register_forward_hook(stop)
         try:
-            with suppress(_Stop), unpacked(), torch.no_grad():
+            with suppress(_Stop), without_text_search(), torch.no_grad():
                 self.states(ids, [length] * len(ids))
         finally:
             handle.remove()

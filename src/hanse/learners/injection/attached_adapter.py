@@ -34,6 +34,7 @@ class AttachedAdapter:
     dropout_modules: the modules that drop inputs while this adapter is trained.
     initial: the trained parameters before any training.
     frozen_depth: the number of the model's first layers whose outputs it does not change.
+    needs_padding: something reads the rows of a batch by themselves, such as virtual tokens.
     constants_digest: the hash of its constants, empty while it is unknown.
     """
 
@@ -48,6 +49,7 @@ class AttachedAdapter:
     dropout_modules: Sequence[Module]
     initial: Tensors = field(default_factory=dict)
     frozen_depth: int = 0
+    needs_padding: bool = False
     constants_digest: str = ""
 
     @classmethod
@@ -77,6 +79,7 @@ class AttachedAdapter:
             layer_scalings=_layer_scalings(layers, name, live),
             dropout=max((float(getattr(drop, "p", 0.0)) for drop in drops), default=0.0),
             dropout_modules=_dropout_modules(model, name),
+            needs_padding=any(config.is_prompt_learning for config in configs),
         )
         # A norm's untrained weight must be of the type that its trained bias has.
         vectors = (p for p in attached.untrained.values() if p.dim() == 1)
@@ -176,3 +179,15 @@ def _dropout_modules(model: PeftModel, adapter: str) -> list[Module]:
         if adapter in (path := name.split(".")) and "modules_to_save" not in path
         if isinstance(module, Dropout | LSTM)
     ]
+
+
+@contextmanager
+def in_training(modules: Sequence[Module], mode: bool) -> Iterator[None]:
+    """Within this context, modules are in training mode or not; before and after, the other way."""
+    for module in modules:
+        module.train(mode)
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.train(not mode)

@@ -4,50 +4,34 @@ Torch's fused kernel saves memory, which short rows do not need. On CPUs its bac
 bfloat16 is several times slower than the same products.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers import masking_utils as masks
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-NAME = "plain_if_short"  # among transformers' attention implementations
+from hanse.learners.kernels.unpadded import ARGUMENT, Rows
+
+SHORT, BY_ROWS = "plain_if_short", "torch_by_rows"  # among transformers' implementations
 LONGEST = 256  # tokens; attention weights of longer rows would take more memory than all else
-PACKED = "find_packed_sequence_indices"  # transformers' search for several texts in one row
 UNUSUAL = ("softcap", "position_bias", "cache")  # arguments that some models pass
 
 
-def use(model: Any) -> None:
-    """Use this attention in a model whose attention is torch's own and can be replaced."""
-    if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
-        model.set_attn_implementation(NAME)
+def use(model: Any, plain: bool) -> None:
+    """Use this attention in a model whose attention is torch's own and can be replaced.
 
-
-@contextmanager
-def unpacked() -> Iterator[None]:
-    """Within this context, a model takes each row for one text, without a check.
-
-    In each forward pass, transformers checks if a row holds several texts, by positions that the
-    model itself has counted. The answer is always no, and the check waits for a GPU.
+    plain: attention of short rows by plain products; else it is torch's kernel for all rows.
     """
-    check = getattr(masks, PACKED, None)
-    if check is None:  # a version without this check
-        yield
-        return
-    setattr(masks, PACKED, lambda position_ids: None)
-    try:
-        yield
-    finally:
-        setattr(masks, PACKED, check)
+    if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
+        model.set_attn_implementation(SHORT if plain else BY_ROWS)
 
 
 def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """(rows, tokens, heads, width): each token's mean of the values up to its own.
+    """(rows, heads, tokens, width): each token's mean of the values up to its own.
 
     query: (rows, heads, tokens, width); key and value may have fewer heads, each for a group.
     """
@@ -58,13 +42,13 @@ def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
     later = later.triu(1).repeat(group, 1)
     scores = torch.baddbmm(later, together, key.flatten(0, 1).transpose(1, 2), alpha=scaling)
     mixed = torch.bmm(scores.softmax(dim=-1), value.flatten(0, 1))
-    return mixed.view(rows, heads, tokens, -1).transpose(1, 2).contiguous()
+    return mixed.view(rows, heads, tokens, -1)
 
 
 def masked(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, seen: Tensor | None
 ) -> Tensor:
-    """(rows, tokens, heads, width): each token's mean of the values of the tokens that it sees.
+    """(rows, heads, tokens, width): each token's mean of the values of the tokens that it sees.
 
     query: (rows, heads, tokens, width); key and value may have fewer heads, each for a group.
     seen: (rows or 1, heads or 1, tokens, tokens), True if a token sees another; None: it sees all.
@@ -76,35 +60,60 @@ def masked(
         by_head = scores.view(rows, heads, tokens, tokens)
         scores = by_head.masked_fill(~seen, -torch.inf).view_as(scores)
     mixed = torch.bmm(scores.softmax(dim=-1), value.flatten(0, 1))
-    return mixed.view(rows, heads, tokens, -1).transpose(1, 2).contiguous()
+    return mixed.view(rows, heads, tokens, -1)
 
 
-def _attention(
-    module: Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attention as transformers calls it; long or unusual rows go to transformers' own."""
-    is_causal = kwargs.get("is_causal")
-    is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    short = query.shape[2] == key.shape[2] and 1 < query.shape[2] <= LONGEST
-    plain = not dropout and all(kwargs.get(name) is None for name in UNUSUAL)
-    if short and plain:
-        factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-        if is_causal and attention_mask is None:
-            return causal(query, key, value, factor), None
-        if not is_causal and (attention_mask is None or attention_mask.dtype == torch.bool):
-            return masked(query, key, value, factor, attention_mask), None
-    mixed, _ = sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-    )
-    return mixed, None
+@dataclass(frozen=True)
+class _Attention:
+    """Attention as transformers calls it; (rows, tokens, heads, width), without weights.
+
+    plain: short rows are computed by plain products. Others, and calls with unusual arguments, go
+        to transformers' own function. Rows behind each other are put below each other before.
+    """
+
+    plain: bool
+
+    def __call__(
+        self,
+        module: Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **named: Any,
+    ) -> tuple[Tensor, None]:
+        rows: Rows | None = named.pop(ARGUMENT, None)
+        if rows is None:
+            mixed = self._mixed(module, (query, key, value), attention_mask, named)
+            return mixed.transpose(1, 2).contiguous(), None
+        if attention_mask is not None:
+            raise ValueError("a batch without padding has no attention mask")
+        padded = rows.padded(query), rows.padded(key), rows.padded(value)
+        return rows.unpadded(self._mixed(module, padded, None, named)), None
+
+    def _mixed(
+        self,
+        module: Module,
+        inputs: tuple[Tensor, Tensor, Tensor],
+        mask: Tensor | None,
+        named: dict[str, Any],
+    ) -> Tensor:
+        """(rows, heads, tokens, width): the means of the values."""
+        query, key, _ = inputs
+        is_causal, scaling = named.get("is_causal"), named.get("scaling")
+        is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        longest = LONGEST if self.plain else 0
+        short = query.shape[2] == key.shape[2] and 1 < query.shape[2] <= longest
+        usual = not named.get("dropout") and all(named.get(name) is None for name in UNUSUAL)
+        if short and usual:
+            factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+            if is_causal and mask is None:
+                return causal(*inputs, factor)
+            if not is_causal and (mask is None or mask.dtype == torch.bool):
+                return masked(*inputs, factor, mask)
+        return sdpa_attention_forward(module, *inputs, mask, **named)[0].transpose(1, 2)
 
 
-AttentionInterface.register(NAME, _attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+for name, plain in ((SHORT, True), (BY_ROWS, False)):
+    AttentionInterface.register(name, _Attention(plain))
+    AttentionMaskInterface.register(name, sdpa_mask)

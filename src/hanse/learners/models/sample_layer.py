@@ -176,8 +176,9 @@ def _forward(x: Tensor, products: dict[str, FrozenProduct], width: int, plain: b
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, *, plain: bool) -> Tensor:
     if plain:
-        return short_attention.causal(query, key, value, query.shape[-1] ** -0.5)
-    mixed = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+        mixed = short_attention.causal(query, key, value, query.shape[-1] ** -0.5)
+    else:
+        mixed = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
     return mixed.transpose(1, 2).contiguous()
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from hanse.learners.kernels import short_attention
+from hanse.learners.kernels.unpadded import without_text_search
 from hanse.learners.models.head import Head, is_causal
 from hanse.learners.models.label_logits import labels_only, selected_states
 
@@ -35,11 +35,11 @@ class LanguageModel(Head):
         return cls() if is_causal(config) else None
 
     def logits(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
-        with labels_only(model, at, ids.shape[1]), short_attention.unpacked():
+        with labels_only(model, at, ids.shape[1]), without_text_search():
             logits: Tensor = model(input_ids=ids, use_cache=False).logits
         return logits[0]
 
     def hidden_states(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
-        with labels_only(model, at, ids.shape[1]), short_attention.unpacked():
+        with labels_only(model, at, ids.shape[1]), without_text_search():
             output = model(input_ids=ids, use_cache=False, output_hidden_states=True)
         return selected_states(output.hidden_states, at, ids.shape[1])
