@@ -106,7 +106,7 @@ def comparison(home: Path) -> Path:
     return write_comparison(compare(runs), home / "compare.html")
 
 
-@pytest.mark.parametrize("width", [400, 1200])
+@pytest.mark.parametrize("width", [320, 400, 1200])
 @pytest.mark.parametrize("make", [large_run, small_run, baselines, comparison])
 def test_pages_fit(tmp_path: Path, make, width: int) -> None:
     found = look(make(tmp_path / "page"), width)

@@ -63,10 +63,9 @@ def recorded(
     and for `items` where the error is 0 or unknown. Another score has value ± z·error. None if the
     interval would have no width, or cannot be known.
     """
-    if error and is_share and 0 < value < 1:
-        return share(value, value * (1 - value) / error**2)
-    if is_share and items:
-        return share(value, items)
+    if is_share:
+        items = value * (1 - value) / error**2 if error and 0 < value < 1 else items
+        return share(value, items) if items else None
     return Interval(value, value - Z95 * error, value + Z95 * error) if error else None
 
 

@@ -15,7 +15,7 @@ def write_comparison(comparison: Comparison, target: Path) -> Path:
     """Write a comparison's page; the file."""
     pictures = [plotting.draw(plot) for plot in (_scores(comparison), _rounds(comparison)) if plot]
     page = render(
-        "comparison/comparison", comparison=comparison, table=table(comparison), pictures=pictures
+        "comparison/comparison", comparison=comparison, rows=table(comparison), pictures=pictures
     )
     atomic_files.write(target, page)
     return target
