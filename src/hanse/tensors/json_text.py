@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+_GAP = re.compile(r"[\s,]*")  # between values of one text
 LARGEST = 256 * 2**20  # bytes of a file; a larger one is refused before it is read
 
 
@@ -43,6 +45,18 @@ def parse(text: str | bytes, finite: bool = False) -> Any:
         raise JsonError("it is nested too deeply") from None
     except ValueError:  # Python reads no integer of more than 4300 digits
         raise JsonError("it holds a number with too many digits") from None
+
+
+def parse_all(text: str) -> list[Any]:
+    """The values of a text that holds one after another, perhaps with commas; raises JsonError."""
+    values, at = [], 0
+    while (at := _GAP.match(text, at).end()) < len(text):  # type: ignore[union-attr]
+        try:
+            value, at = _PYTHONS.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise JsonError(str(error)) from None
+        values.append(value)
+    return values
 
 
 def parse_object(text: str | bytes, finite: bool = False) -> dict[str, Any]:

@@ -51,6 +51,15 @@ def test_documents_need_no_remark(tmp_path: Path, name: str) -> None:
     assert _load(tmp_path)[1] == []
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv", "a.arrow"])
+def test_pointers_of_git_lfs_are_named(tmp_path: Path, name: str) -> None:
+    _add(tmp_path, name, "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n")
+    with pytest.raises(
+        UserError, match=r"is a pointer of Git LFS, not the data; run `git lfs pull`"
+    ):
+        _load(tmp_path)
+
+
 def test_files_with_other_endings_are_said(tmp_path: Path) -> None:
     _add(tmp_path, "a.jsonl", '{"text": "a"}')
     for name in ("b.xlsx", "c.docx", "d.pdf", "e.zip"):

@@ -2,10 +2,11 @@
 
 import ast
 import io
-import json
 import tokenize
 from collections.abc import Iterator
 from typing import Any
+
+from hanse.tensors import json_text
 
 _ENDS = (tokenize.STRING, tokenize.NUMBER, tokenize.NAME)
 
@@ -14,7 +15,7 @@ def read(value: Any) -> Any:
     """The list that a text spells, as JSON or as Python prints it; any other value unchanged."""
     if not (isinstance(value, str) and value.startswith("[") and value.endswith("]")):
         return value
-    for parse in (json.loads, _of_python):
+    for parse in (json_text.parse, _of_python):
         try:
             items = parse(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):

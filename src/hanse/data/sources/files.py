@@ -178,6 +178,10 @@ def _content(path: Path, name: str) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise unreadable(name, error) from None
+    if content.startswith(b"version https://git-lfs.github.com/"):
+        raise UserError(
+            f"{name} is a pointer of Git LFS, not the data; run `git lfs pull` in its folder."
+        )
     if decompress := DECOMPRESS.get(path.suffix.lower()):
         try:
             return decompress(content)

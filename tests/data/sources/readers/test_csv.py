@@ -63,3 +63,11 @@ def test_faults_are_named_with_their_line(text: str, sentence: str) -> None:
 @pytest.mark.parametrize("text", ["", "\n\n", "text,label\n"])
 def test_a_table_without_rows(text: str) -> None:
     assert _read(text) == []
+
+
+def test_empty_cells_beyond_the_header_are_nothing() -> None:
+    text = "text,label\na,1,\nb,0, ,\n"
+    assert [record for _, record in records(text, "f")] == [
+        {"text": "a", "label": "1"},
+        {"text": "b", "label": "0"},
+    ]

@@ -97,8 +97,8 @@ def test_nothing(reader: Reader, text: str) -> None:
         ),
         (
             records,
-            '{"train": [{"text": "a"}], "test": [{"text": "b"}]}',
-            "f holds several arrays, 'train', 'test', and only one can be read",
+            '{"north": [{"text": "a"}], "test": [{"text": "b"}]}',
+            "f holds several arrays, 'north', 'test', and only one can be read",
         ),
     ],
 )
@@ -152,3 +152,29 @@ def test_one_record_is_no_table(reader: Reader, value: dict[str, Any]) -> None:
     for indent in (None, 2):
         found = _read(reader, json.dumps(value, indent=indent))
         assert [record for _, record in found] == [value]
+
+
+PAIR = [{"text": "a, }\n{"}, {"text": "b"}]
+VALUES = {
+    "one line": " ".join(map(json.dumps, PAIR)),
+    "glued": "".join(map(json.dumps, PAIR)),
+    "indented": "\n".join(json.dumps(record, indent=2) for record in PAIR),
+    "indented with commas": ",\n".join(json.dumps(record, indent=2) for record in PAIR),
+    "lines with commas": ",\n".join(map(json.dumps, PAIR)),
+    "a comma at the end": "".join(f"{json.dumps(record)},\n" for record in PAIR),
+    "wrapped": json.dumps({"data": {"rows": PAIR}}, indent=1),
+}
+
+
+@pytest.mark.parametrize("reader", [lines, records])
+@pytest.mark.parametrize("form", VALUES)
+def test_objects_that_are_not_one_in_each_line(reader: Reader, form: str) -> None:
+    assert [record for _, record in _read(reader, VALUES[form])] == PAIR
+
+
+@pytest.mark.parametrize("wrap", ["{}", '{{"data": {}}}'])
+def test_arrays_named_after_splits(wrap: str) -> None:
+    text = wrap.format(json.dumps({"train": PAIR, "test": PAIR[:1], "dev": PAIR[1:]}))
+    found = [(record["split"], record["text"]) for _, record in _read(records, text)]
+    a, b = (record["text"] for record in PAIR)
+    assert found == [("train", a), ("train", b), ("test", a), ("dev", b)]

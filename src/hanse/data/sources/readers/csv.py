@@ -24,6 +24,8 @@ def records(text: str, name: str, refuse: Refusal = refuse) -> Iterator[Record]:
     for number, cells in _lines(text, name, separator):
         place = f"{name}:{number}"
         if header:
+            while len(cells) > len(header) and not cells[-1].strip():  # Excel writes empty ones
+                cells.pop()
             if len(cells) == len(header):
                 yield place, {key: cell for key, cell in zip(header, cells, strict=True) if key}
                 continue

@@ -1,6 +1,7 @@
 """Reads JSON files: one object in each line, an array of objects, or a table by columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from hanse.data.formats.cells import json_type, listed
@@ -8,6 +9,7 @@ from hanse.data.formats.invalid_rows import Refusal, refuse
 from hanse.data.formats.row import Record
 from hanse.data.formats.turns import are_turns
 from hanse.data.sources.readers import json_tables
+from hanse.data.sources.split_files import split_of
 from hanse.errors import UserError
 from hanse.tensors import json_text
 from hanse.tensors.json_text import ExtraDataError, JsonError
@@ -18,15 +20,19 @@ def lines(text: str, name: str, refuse: Refusal = refuse) -> Iterator[Record]:
 
     refuse: takes a line that is no object.
     """
-    if text.lstrip().startswith("[") or _spans_lines(text):
+    if text.lstrip().startswith("["):
         yield from records(text, name, refuse)
+        return
+    if (values := _several(text)) is not None:
+        entries = _entries(values[0], name) if len(values) == 1 else values
+        yield from _numbered(entries, name, refuse)
         return
     # splitlines() would split at U+2028 and the like, which JSON strings may hold.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             place = f"{name}:{number}"
             try:
-                record = _object(_line(line, place), place)
+                record = _object(_line(line.strip().removesuffix(","), place), place)
             except UserError as fault:
                 refuse(place, fault)
             else:
@@ -53,7 +59,12 @@ def records(text: str, name: str, refuse: Refusal = refuse) -> Iterator[Record]:
             f"{error}; correct it, or write one JSON object in each line of a .jsonl "
             "file."
         ) from None
-    for number, entry in enumerate(_entries(value, name), 1):
+    yield from _numbered(_entries(value, name), name, refuse)
+
+
+def _numbered(entries: Sequence[Any], name: str, refuse: Refusal) -> Iterator[Record]:
+    """The entries of a file with their numbers; refuse: takes an entry that is no object."""
+    for number, entry in enumerate(entries, 1):
         place = f"{name}: entry {number}"
         try:
             record = _object(entry, place)
@@ -63,16 +74,17 @@ def records(text: str, name: str, refuse: Refusal = refuse) -> Iterator[Record]:
             yield place, record
 
 
-def _spans_lines(text: str) -> bool:
-    """Tell if a text is one object that is written over several lines."""
-    first = text.lstrip().partition("\n")[0].strip()
-    if first not in ("{", '{"') and not first.endswith((",", "{", "[")):
-        return False
+def _several(text: str) -> list[Any] | None:
+    """The values of a text that are not one in each line; None if the first line is a value."""
+    first = text.lstrip().partition("\n")[0].strip().removesuffix(",")
     try:
-        json_text.parse(text)
+        json_text.parse(first)
     except JsonError:
-        return False
-    return True
+        try:
+            return json_text.parse_all(text)
+        except JsonError:
+            pass
+    return None
 
 
 def _entries(value: Any, name: str) -> list[Any]:
@@ -87,7 +99,12 @@ def _entries(value: Any, name: str) -> list[Any]:
         if isinstance(inner, list) and inner and all(isinstance(item, dict) for item in inner)
     }
     if any(are_turns(inner) for inner in arrays.values()) or not arrays:
+        inner = [*value.values()] if isinstance(value, dict) else []
+        if len(inner) == 1 and isinstance(inner[0], dict):
+            return _entries(inner[0], name)  # {"data": {"train": […]}}
         return [value]  # one conversation, or one record of another kind
+    if len(arrays) > 1 and all(split_of(PurePath(key)) for key in arrays):
+        return [{"split": key, **entry} for key, inner in arrays.items() for entry in inner]
     if len(arrays) > 1:
         raise UserError(
             f"{name} holds several arrays, {listed(arrays)}, and only one can be read; put that "
