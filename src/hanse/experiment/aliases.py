@@ -93,6 +93,7 @@ ALIASES = {
     ),
     # The data.
     "dataset": Alias("data.path"),  # LLaMA-Factory, FedML
+    "mask_history": Alias("data.mask_history"),  # LLaMA-Factory
     "dataset_name": Alias("data.path"),  # TRL, OpenFedLLM
     "dataset.name": Alias("data.path"),  # FlowerTune
     "data_path": Alias("data.path"),  # alpaca-lora

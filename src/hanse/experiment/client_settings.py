@@ -15,7 +15,7 @@ from hanse.registry import suggestion
 
 OVERRIDABLE = ("model", "adapter", "models", "data", "train", "compression")
 # The settings of `data` that are the same for all: how rows are held out and divided.
-SHARED_DATA = ("test", "validation", "split_seed", "partition", "labels", "public")
+SHARED_DATA = ("test", "validation", "split_seed", "mask_history", "partition", "labels", "public")
 
 
 def check_clients(experiment: Experiment) -> None:

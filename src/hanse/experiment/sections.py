@@ -79,6 +79,7 @@ class Data(SettingsModel):
     encoding: of the files, such as gbk or cp1251; empty: UTF-8, or a guess, which is said.
     system: what becomes of a conversation's system turns, which some chat templates refuse: keep;
         merge, to put their text before the first question; or drop, to leave them out.
+    mask_history: learn the last answer of a conversation only, not those of earlier turns.
     template: the prompt for a labelled row; {text} stands for its text.
     labels: the label's value in the data → the word that the model answers; empty: the values.
     test, validation: rows held out before the division: a count, a share, or a file or folder that
@@ -97,6 +98,7 @@ class Data(SettingsModel):
     skip_invalid: bool = False
     encoding: Encoding = ""
     system: System = "keep"
+    mask_history: bool = False
     template: str = "{text}\nLabel:"
     labels: dict[str, Word] = {}
     test: Held = 0.1

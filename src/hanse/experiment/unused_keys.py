@@ -15,7 +15,7 @@ ARCHITECTURE = "the model's own folder says it"
 TEMPLATE = "hanse renders conversations by the tokenizer's own chat template"
 UPLOAD = "hanse uploads nothing to a hub"
 CODE = "code that comes with a model is never run"
-ANSWERS = "hanse learns the answers alone, those of every turn of the assistant"
+ANSWERS = "hanse learns the answers alone, of every turn or the last (data.mask_history)"
 ROWS = "hanse trains on all rows of the file"
 OPTIMIZER = "hanse's AdamW has the usual β and ε"
 
@@ -136,7 +136,7 @@ _BY_REASON = {
     ),
     CODE: ("trust_remote_code",),
     ANSWERS: (
-        *("train_on_prompt", "train_on_inputs", "mask_history", "completion_only_loss"),
+        *("train_on_prompt", "train_on_inputs", "completion_only_loss"),
         *("assistant_only_loss", "train_on_eos", "roles_to_train", "mask_prompt"),
     ),
     ROWS: ("max_samples", "max_train_samples", "max_eval_samples", "shuffle_merged"),

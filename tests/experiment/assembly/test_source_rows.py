@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from hanse.data.formats.turns import answers
 from hanse.deployment.server.preconditions import refuse_unfit
 from hanse.deployment.server.serve import _server_dataset
 from hanse.deployment.silo import settings
@@ -13,8 +14,10 @@ from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.assembly.federated_dataset import FederatedDataset, divide
 from hanse.experiment.assembly.resources import Resources
+from hanse.experiment.assembly.source_rows import gather
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
+from hanse.experiment.sections import Data
 from hanse.journal.yaml_text import dump
 from hanse.serving.evaluate import _rows
 from samples import write_lines
@@ -159,3 +162,18 @@ def test_a_run_learns_from_its_training_file_alone(folder: Path, tiny_llama: Pat
     made = simulate(load(_written(folder.parent / "e.yaml", "path: data", model)), Resources())
     sizes = {split: len(made.learner.examples(split)) for split in ("test", "validation")}
     assert sizes == {"test": 12, "validation": 7}
+
+
+def test_earlier_answers_are_masked_on_request(tmp_path: Path) -> None:
+    turns = [{"role": role, "content": role} for role in ("user", "assistant") * 2]
+    bad = {"role": "assistant", "content": "bad", "weight": 0}
+    talks = [turns, [*turns, {"role": "user", "content": "more"}], [*turns, turns[0], bad]]
+    write_lines(tmp_path / "talks.jsonl", [{"messages": talk} for talk in talks])
+    data = {"path": str(tmp_path / "talks.jsonl"), "test": 0, "validation": 0}
+    settings: dict[str, Any] = {"objective": "sft", "num_clients": 1}
+    plain = gather(Experiment(**settings, data=Data(**data))).rows
+    assert [answers(row.messages) for row in plain] == [[1, 3]] * 3
+    masked = gather(Experiment(**settings, data=Data(**data, mask_history=True))).rows
+    assert [answers(row.messages) for row in masked] == [[3]] * 3
+    texts = [[turn["content"] for turn in row.messages] for row in masked]
+    assert texts == [[turn["content"] for turn in row.messages] for row in plain]

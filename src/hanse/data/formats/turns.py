@@ -70,6 +70,13 @@ def unlearned(messages: Sequence[Turn]) -> tuple[Turn, ...]:
     return tuple({**t, UNLEARNED: "true"} if t["role"] == "assistant" else t for t in messages)
 
 
+def last_answer_only(messages: Sequence[Turn]) -> tuple[Turn, ...]:
+    """The same turns, of which no answer but the last is learned."""
+    learned = answers(messages)
+    last = learned[-1] if learned else 0
+    return (*unlearned(messages[:last]), *messages[last:])
+
+
 def masked(messages: Sequence[Turn], mask: Any, name: str, place: str) -> tuple[Turn, ...]:
     """The same turns, of which answers with a 0 in the mask are not learned.
 

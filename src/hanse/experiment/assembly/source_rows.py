@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hanse.data.formats import column_remarks, system_turns
 from hanse.data.formats.row import Row
+from hanse.data.formats.turns import last_answer_only
 from hanse.data.sources import corpora, files, folders, split_column
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
 from hanse.errors import StoppedError, UserError
@@ -230,6 +231,8 @@ def _rows(
         rows = [row for row in rows if row.fields.get(column) == value]
         if not rows:
             raise UserError(f"{section}.filter: no row of {path} has {column} {value!r}.")
+    if isinstance(data, Data) and data.mask_history:
+        rows = [replace(row, messages=last_answer_only(row.messages)) for row in rows]
     return rows
 
 
