@@ -238,8 +238,8 @@ def _full_path(path: Any, home: Path) -> Any:
     """The full path of a file or folder, here or beside the experiment; anything else unchanged."""
     if not isinstance(path, str) or path in CORPORA or path in PACKAGED:
         return path
-    places = [Path.cwd() / Path(path).expanduser(), home / path]
     try:
+        places = [Path.cwd() / Path(path).expanduser(), home / path]
         return next((str(place.resolve()) for place in places if path and place.exists()), path)
     except (OSError, ValueError, RuntimeError):  # too long for a file's name, or not one at all
         return path

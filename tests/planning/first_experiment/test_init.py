@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,7 +233,14 @@ def test_columns_may_be_named(hanse, tmp_path: Path, tiny_llama: Path) -> None:
 
 
 def test_a_file_may_have_any_name(hanse, tmp_path: Path) -> None:
-    for name in ("a\tb\x07: #'x' {y}.jsonl", "ü ☃.jsonl", "-x.jsonl", "2024.jsonl", "[1].jsonl"):
+    for name in (
+        "~a.jsonl",
+        "a\tb\x07: #'x' {y}.jsonl",
+        "ü ☃.jsonl",
+        "-x.jsonl",
+        "2024.jsonl",
+        "[1].jsonl",
+    ):
         (tmp_path / name).write_bytes(lines(labelled(9)))
         out = f"{name}.yaml"
         code, said, _ = hanse("init", f"--from=./{name}", f"--out=./{out}", "--silos", 2)
@@ -248,6 +256,32 @@ def test_the_paths_work_from_any_folder(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert load(Path("../made/of/a.yaml")).data.path == str(tmp_path / "a b.jsonl")
+
+
+def test_data_beside_the_experiment_moves_with_it(
+    hanse, tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths start from the experiment's folder, even if a package's data have the same name."""
+    (tmp_path / "work" / "movie-reviews").mkdir(parents=True)
+    (tmp_path / "work" / "a b.jsonl").write_bytes(lines(labelled(9)))
+    (tmp_path / "work" / "movie-reviews" / "x.jsonl").write_bytes(lines(labelled(9)))
+    shutil.copytree(tiny_llama, tmp_path / "work" / "models" / "tiny")
+    words = ["--silos", 2, "--model", "work/models/tiny"]
+    assert hanse("init", "--from", "work/a b.jsonl", "--out", "work/a.yaml", *words).code == 0
+    assert hanse("init", "--from", "work/movie-reviews", "--out", "work/b.yaml", *words).code == 0
+    assert hanse(
+        "init", "--from", "work/a b.jsonl", "--from", "work/movie-reviews", "--out", "work/c.yaml"
+    ).code == 0  # fmt: skip
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "work").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for name, data in (("a", "a b.jsonl"), ("b", "movie-reviews")):
+        experiment = load(moved / f"{name}.yaml")
+        assert experiment.data.path == str(moved / data)
+        assert experiment.model.model_name_or_path == str(moved / "models" / "tiny")
+        assert str(tmp_path) not in (moved / f"{name}.yaml").read_text()
+    paths = {over["data"]["path"] for over in load(moved / "c.yaml").clients.values()}
+    assert paths == {str(moved / "a b.jsonl"), str(moved / "movie-reviews")}
 
 
 @pytest.mark.parametrize(
@@ -440,20 +474,20 @@ def test_what_is_marked_as_bad_is_left_out_and_said(
 def test_an_answer_beside_a_document_and_unused_columns_are_said(
     tmp_path: Path, hanse: Callable[..., Any]
 ) -> None:
-    rows = [{"dialogue": f"Ann: {n}", "summary": f"Ann says {n}.", "id": n, "batch": n % 3}
+    rows = [{"dialogue": f"Ann: {n}", "summary": f"Ann says {n}.", "id": n, "region": n % 3}
             for n in range(30)]  # fmt: skip
     (tmp_path / "samsum.jsonl").write_bytes(lines(rows))
     out = " ".join(hanse("init", "--from", "samsum.jsonl").out.split())
     said = (
         "dialogue is read as the question and summary as the answer to learn; data.columns: {text:"
     )
-    assert said in out and "not used: id, batch (data.columns takes" in out
+    assert said in out and "not used: id, region (data.columns takes" in out
     experiment = load(tmp_path / "samsum.yaml")
     assert experiment.data.columns == {"instruction": "dialogue", "output": "summary"}
     [remark] = divide(experiment).remarks
-    assert "samsum.jsonl: not used: id, batch (" in remark
-    out = hanse("init", "--from", "samsum.jsonl", "--silos", "3", "--out", "by-site.yaml").out
-    assert "3 silos (by site)" in out and "not used: id (" in out, "the owner is in use"
+    assert "samsum.jsonl: not used: id, region (" in remark
+    out = hanse("init", "--from", "samsum.jsonl", "--silos", "3", "--out", "by-region.yaml").out
+    assert "3 silos (by region)" in out and "not used: id (" in out, "the owner is in use"
 
 
 def test_several_labels_of_a_text_are_refused_until_a_column_is_named(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 import importlib.util
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from hanse.learners.models.model_files import DEFAULT
+from hanse.data.sources.corpora import CORPORA
+from hanse.learners.models.model_files import DEFAULT, PACKAGED
 from hanse.planning.first_experiment.data_summary import Source
 from hanse.planning.first_experiment.defaults import Plan
 from hanse.planning.first_experiment.token_lengths import TokenLengths
@@ -29,13 +31,19 @@ def page(
 ) -> str:
     """The text of an experiment with one source that is divided, or with a source at each silo.
 
-    held: paths of files for test or validation, by the split.
+    held: paths of files for test or validation, by the split. Paths below the folder of the file
+        are written from there.
     """
     template = Path(__file__).with_name("experiment.yaml.jinja").read_text(encoding="utf-8")
     environment = Environment(  # noqa: S701 (YAML; every value of the user's passes a filter)
         undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"yaml": scalar, "note": note, "line": line}
+    environment.filters |= {
+        "path": partial(local, home=file.resolve().parent),
+        "yaml": scalar,
+        "note": note,
+        "line": line,
+    }
     first = next(iter(sources.values()))
     rouge = importlib.util.find_spec("rouge_score") is not None
     text = environment.from_string(template).render(
@@ -88,6 +96,20 @@ def scalar(value: Any) -> str:
         [value], default_flow_style=True, default_style=style, allow_unicode=True, width=2**31
     )
     return text.strip()[1:-1]
+
+
+def local(path: str, home: Path) -> str:
+    """A path from the folder of the experiment if it lies there; any other name unchanged.
+
+    The experiment and its data may then move together.
+    """
+    place = Path(path)
+    if not place.is_absolute() or place == home or not place.is_relative_to(home):
+        return path
+    name = place.relative_to(home).as_posix()
+    if name.startswith("~"):  # would be a user's home
+        return path
+    return f"./{name}" if name in {*CORPORA, *PACKAGED} else name
 
 
 def line(value: object) -> str:
