@@ -42,6 +42,7 @@ from samples import Outcome
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # of PEFT's own calls
     pytest.mark.filterwarnings("ignore:Already found a `peft_config`"),
+    pytest.mark.filterwarnings("ignore:.*tie_word_embeddings"),  # PEFT's, as the adapter is made
 ]
 IDS = torch.arange(3, 20)[None]
 

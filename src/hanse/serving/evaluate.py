@@ -15,7 +15,9 @@ from hanse.experiment.assembly.source_rows import judged
 from hanse.experiment.schema import Experiment, build_tasks
 from hanse.federation.interfaces.results import Scores
 from hanse.journal.environment import same_data
-from hanse.serving import trained_adapter
+from hanse.serving import trained_adapter, trained_rows
+
+log = logging.getLogger(__name__)
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +39,16 @@ def compare(
 ) -> dict[str, Comparison]:
     """The comparison for each task, on a split of the run's data or on all rows of another file.
 
+    The number of the file's rows that the run was trained on is logged.
+
     trusted: true if all code that the run names may run; see `loading.load_left`.
     Raises UserError if the folder is no finished run, or if there are no rows to score.
     """
     trained = _finished(run, overrides, trusted)
     experiment, resources = trained.experiment, Resources()
     rows = _rows(run, experiment, data, split)
+    if data is not None and (remark := trained_rows.remark(run, experiment, rows, data)):
+        log.warning("%s", remark)
     tasks = build_tasks(experiment)
     example_kind = next(iter(tasks.values())).example_kind
     labels = experiment.data.labels  # the run has saved those of its data
@@ -77,7 +83,7 @@ def _finished(run: Path, overrides: Iterable[str], trusted: bool) -> trained_ada
 
 
 def _rows(run: Path, experiment: Experiment, data: str | None, split: str) -> list[Row]:
-    """The rows to score; the run's own data are not read if another file is named."""
+    """The rows to score: those of the file, or those of a split of the run's own data."""
     if data is not None:
         settings = experiment.data
         loaded = corpora.load(
