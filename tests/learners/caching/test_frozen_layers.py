@@ -155,11 +155,13 @@ def test_a_known_row_passes_only_the_layers_above(folder: Path) -> None:
 
 @pytest.mark.parametrize(("lora", "cache"), [(TOP, False), (Lora(r=4), True)])
 def test_otherwise_rows_pass_all_layers(folder: Path, lora: Lora, cache: bool) -> None:
-    learner = _learner(folder, lora, cache)
+    learner, rows = _learner(folder, lora, cache), _examples()[:6]
     with _counted(learner.backbone.model) as counts:
         for _ in range(2):
-            _graded(learner, _examples()[:6])
-    assert counts == [2 * 6 * LONGEST] * 2
+            _graded(learner, rows)
+    layout = learner.backbone.rows(learner.adapter, list(map(len, rows)), LONGEST)
+    assert layout is not None  # without its padding
+    assert counts == [2 * len(layout.tokens)] * 2
 
 
 @pytest.mark.parametrize("cache", [True, False])

@@ -3,7 +3,7 @@
 import gc
 import logging
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,12 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> Limit:
     def bound(clients: int, passes: int = 0, error: Exception = SHORTAGES[0]) -> list[int]:
         asked: list[int] = []
 
-        def bounded(self: Backbone, ids: Tensor, at: Tensor, lengths: Sequence[int] = ()) -> Tensor:
+        def bounded(self: Backbone, ids: Tensor, *others: Any) -> Tensor:
             if len(ids) > clients * BATCH:
                 asked.append(len(ids) // BATCH)
                 if asked.count(asked[-1]) > passes:
                     raise type(error)(*error.args)  # a new one holds no frames of earlier tests
-            return logits(self, ids, at, lengths)
+            return logits(self, ids, *others)
 
         monkeypatch.setattr(Backbone, "logits", bounded)
         return asked
