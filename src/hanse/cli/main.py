@@ -25,7 +25,7 @@ with lazy_imports():
 
 # Commands that show their progress, and the others.
 WATCHED = ("init", "run", "resume", "check", "evaluate", "export", "baselines", "server")
-PLAIN = ("chat", "parts", "report", "compare", "trace", "doctor", "join", "kit")
+PLAIN = ("convert", "chat", "parts", "report", "compare", "trace", "doctor", "join", "kit")
 LONGEST = 400  # characters of a file's name in a message
 NOT_BEGUN = "stopped before anything was begun."
 

@@ -16,7 +16,8 @@ from hanse.registry import suggestion
 NAME = r"^\w[\w.-]*$"  # of a run, of a client; also that of its folder
 VISIBLE = r"\S"
 HASH = r"^[0-9a-f]{64}$"
-SHOWN = 80  # most characters of a wrong value in a sentence
+SHOWN = 80  # most characters of a wrong value, or of an unknown key, in a sentence
+LISTED = 60  # most unknown keys in a sentence
 
 
 class SettingError(UserError):
@@ -42,7 +43,7 @@ class UnknownKey:
         """The key's name with its line and its hint."""
         notes = [f"line {line}"] * bool(line) + [self.hint] * bool(self.hint)
         name = ".".join(map(str, self.place))
-        return f"{name!r} ({', '.join(notes)})" if notes else repr(name)
+        return f"{name!r:.{SHOWN}} ({', '.join(notes)})" if notes else f"{name!r:.{SHOWN}}"
 
 
 class UnknownKeysError(SettingError):
@@ -58,10 +59,10 @@ class UnknownKeysError(SettingError):
         ordered = sorted(self.unknown, key=lambda key: lines[key] or 0)
         wrong = [key.shown(lines[key]) for key in ordered if not key.reason]
         foreign = [key.shown(lines[key]) for key in ordered if key.reason]
-        parts = [f"there are no settings {', '.join(wrong)}"] if wrong else []
+        parts = [f"there are no settings {_listed(wrong)}"] if wrong else []
         if foreign:
             parts.append(
-                f"delete what other tools need and hanse does not, {', '.join(foreign)}"
+                f"delete what other tools need and hanse does not, {_listed(foreign)}"
                 + (f"; {CODE}" if any(key.reason == CODE for key in self.unknown) else "")
             )
         else:
@@ -69,6 +70,12 @@ class UnknownKeysError(SettingError):
         if foreign and file:
             parts.append(f"`hanse convert {file}` writes an experiment without them")
         return f"{'; '.join(parts)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names with commas, as many as a message holds."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
 
 
 def explain(

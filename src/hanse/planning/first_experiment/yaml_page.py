@@ -5,9 +5,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import yaml
 from jinja2 import Environment, StrictUndefined
 
 from hanse.data.sources.corpora import CORPORA
@@ -15,6 +13,7 @@ from hanse.learners.models.model_files import DEFAULT, PACKAGED
 from hanse.planning.first_experiment.data_summary import Source
 from hanse.planning.first_experiment.defaults import Plan
 from hanse.planning.first_experiment.token_lengths import TokenLengths
+from hanse.planning.yaml_comments import line, scalar
 
 NUMBER = re.compile(r"[-+]?\d+|true|false", re.IGNORECASE)
 ASIDE = "\t# "  # begins a comment; filtered values contain no tab
@@ -89,15 +88,6 @@ def _aligned(line: str) -> str:
     return f"{code:<{COLUMN - 2}}  {comment}" if tab else line
 
 
-def scalar(value: Any) -> str:
-    """A value as YAML on one line, quoted where needed."""
-    style = None if not isinstance(value, str) or value.isprintable() else '"'
-    text = yaml.safe_dump(
-        [value], default_flow_style=True, default_style=style, allow_unicode=True, width=2**31
-    )
-    return text.strip()[1:-1]
-
-
 def local(path: str, home: Path) -> str:
     """A path from the folder of the experiment if it lies there; any other name unchanged.
 
@@ -110,12 +100,6 @@ def local(path: str, home: Path) -> str:
     if name.startswith("~"):  # would be a user's home
         return path
     return f"./{name}" if name in {*CORPORA, *PACKAGED} else name
-
-
-def line(value: object) -> str:
-    """A value in a comment, on one line."""
-    shown = "".join(sign if sign.isprintable() else " " for sign in str(value))
-    return " ".join(shown.split())
 
 
 def note(value: object) -> str:

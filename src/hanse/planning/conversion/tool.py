@@ -1,0 +1,138 @@
+"""One tool whose configs become experiments: a table of its keys, and what follows from them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hanse.errors import UserError
+from hanse.experiment.aliases import ALIASES
+from hanse.experiment.part_kinds import TRACKER
+from hanse.experiment.schema import Experiment
+from hanse.experiment.unused_keys import unused
+from hanse.experiment.validation import leaves
+from hanse.planning.conversion.draft import EMPTY, Draft
+
+Rule = Callable[[Draft, str, Any], None]  # carries one key over, or leaves it
+NO_SETTING = "hanse has no such setting"
+SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
+PREFERENCES = "no objective here learns from preferences or rewards"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool. marks: keys that tell its configs from others.
+
+    settings: what its keys mean here: a setting, or a rule. A key that is not listed means what
+        the experiment's own names and other tools' names of settings say.
+    reasons: why other keys have no counterpart here.
+    defaults: the tool's own defaults, by our setting.
+    finish: settles what follows from several keys together.
+    nested: its keys stand in sections and are named with dots.
+    """
+
+    name: str
+    marks: frozenset[str]
+    settings: Mapping[str, str | Rule]
+    finish: Callable[[Draft], None]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    nested: bool = False
+
+    def carry(self, draft: Draft) -> None:
+        """Carry all keys of a config over, add the tool's defaults, and settle the whole."""
+        for key, value in draft.source.items():
+            self._carry(draft, key, value)
+        for setting, value in self.defaults.items():
+            draft.default(setting, value, f"{self.name}'s default")
+        self.finish(draft)
+
+    def _carry(self, draft: Draft, key: str, value: Any) -> None:
+        meaning = self.settings.get(key) or COMMON.get(key)
+        if value is None or value in ("", [], {}):
+            draft.leave(key, EMPTY)
+        elif callable(meaning):
+            meaning(draft, key, value)
+        elif meaning:
+            draft.put(meaning, value, key)
+        elif reason := self.reasons.get(key) or unused(key, value) or unused(key.split(".")[0]):
+            draft.leave(key, reason)
+        else:
+            _carry_by_name(draft, key, value)
+
+
+def _carry_by_name(draft: Draft, key: str, value: Any) -> None:
+    """Carry a key over that is a setting's own name, or one of its names in other tools."""
+    name = key.rpartition(".")[2]
+    alias, place = ALIASES.get(key) or ALIASES.get(name), leaves(Experiment).get(name)
+    if alias:
+        ours = alias.values.get(value, value) if isinstance(value, str | int) else value
+        comment = key if ours == value else f"{key}: {str(value).lower()}"
+        if ours is None:
+            draft.leave(key, "it is switched off")
+        else:
+            draft.put(alias.setting, ours, key, comment if ours != value else "")
+    elif place:
+        draft.put(".".join(map(str, place)), value, key)
+    else:
+        draft.leave(key, "it is switched off" if value is False else NO_SETTING)
+
+
+def used(draft: Draft, key: str, value: Any) -> None:
+    """The rule of a key that another key's rule reads."""
+
+
+def refuse(reason: str) -> Rule:
+    """A rule that refuses a config which has a key."""
+
+    def rule(draft: Draft, key: str, value: Any) -> None:
+        raise UserError(f"{key}: {value!s:.80} cannot be converted, since {reason}.")
+
+    return rule
+
+
+def one_of(known: Mapping[Any, str], reason: str) -> Rule:
+    """A rule that refuses all values but the known ones, and puts the sections that they mean."""
+
+    def rule(draft: Draft, key: str, value: Any) -> None:
+        if value not in known:
+            refuse(reason)(draft, key, value)
+        if known[value]:
+            draft.put(known[value], {}, key, f"{key}: {value}")
+
+    return rule
+
+
+def _schedule(draft: Draft, key: str, value: Any) -> None:
+    if value in SCHEDULES:
+        draft.put("train.lr_scheduler_type", value, key)
+    else:
+        draft.put("train.lr_scheduler_type", "cosine", key, f"in place of {key}: {value}")
+        draft.leave(f"{key}: {value}", "hanse has constant, linear and cosine; cosine is taken")
+
+
+def _optimizer(draft: Draft, key: str, value: Any) -> None:
+    draft.put("train.optim", value, key)
+    if draft.value("train.optim") not in ("adamw", "sgd"):
+        del draft.settings["train.optim"]
+        draft.put("train.optim", "adamw", key, f"in place of {key}: {value}")
+        draft.leave(f"{key}: {value}", "hanse has adamw and sgd; adamw is taken")
+
+
+def _trackers(draft: Draft, key: str, value: Any) -> None:
+    names = value if isinstance(value, list) else str(value).split(",")
+    known = [name for name in names if name in TRACKER.names()]
+    draft.put("report_to", known, key)
+    for name in names:
+        if name not in (*known, "none"):
+            draft.leave(f"{key}: {name}", "hanse has no such tracker")
+
+
+COMMON: Mapping[str, str | Rule] = {
+    "output_dir": "output_dir",
+    "seed": "seed",
+    "report_to": _trackers,
+    "optim": _optimizer,
+    "optimizer": _optimizer,
+    "lr_scheduler_type": _schedule,
+    "lr_scheduler": _schedule,
+}
