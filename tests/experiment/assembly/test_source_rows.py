@@ -84,6 +84,15 @@ def test_a_number_beside_a_file_of_its_own_is_said(folder: Path) -> None:
     assert "notes.jsonl: not read, they are named for no split." in found.remarks[0]
 
 
+def test_files_beside_the_training_file_are_said(folder: Path) -> None:
+    data = "path: data/train.jsonl, test: data/test.jsonl"
+    [remark] = divide(load(_written(folder.parent / "e.yaml", data))).remarks
+    file = folder / "validation.jsonl"
+    assert f"train.jsonl: validation.jsonl beside it is not read; data.validation: {file}" in remark
+    (folder / "train.jsonl").rename(folder / "north.jsonl")
+    assert not divide(load(_written(folder.parent / "e.yaml", "path: data/north.jsonl"))).remarks
+
+
 def test_what_training_and_test_share_is_not_trained_on(folder: Path) -> None:
     shouted = [{**row, "text": row["text"].upper()} for row in _rows_of("test", 5)]
     again = [{**row, "label": "red"} for row in _rows_of("validation", 3)]

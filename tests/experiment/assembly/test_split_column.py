@@ -99,3 +99,17 @@ def test_init_names_the_file_for_each_split(file: Path, tmp_path: Path) -> None:
     found = divide(load(written.file))
     assert (len(found.test), len(found.validation)) == (12, 7)
     assert {row.text.split()[0] for rows in found.train.values() for row in rows} == {"train"}
+
+
+def test_init_finds_the_files_beside_a_training_file(tmp_path: Path) -> None:
+    for split, count in SIZES.items():
+        rows = [{"text": f"{split} {n}", "label": str(n % 2)} for n in range(count)]
+        write_lines(tmp_path / f"{split}.jsonl", rows)
+    path = str(tmp_path / "train.jsonl")
+    written = start([path], 2, "smollm2-135m", tmp_path / "a.yaml", {})
+    assert {split: len(held.rows) for split, held in written.held.items()} == {
+        "test": 12,
+        "validation": 7,
+    }
+    found = divide(load(written.file))
+    assert (len(found.test), len(found.validation), found.remarks) == (12, 7, ())

@@ -22,7 +22,15 @@ from hanse.data.sources.folders import (
 )
 from hanse.data.sources.readers import arrow, csv, encoding, json, parquet
 from hanse.data.sources.readers import text as plain_text
-from hanse.data.sources.split_files import TRAIN, layout, without_splits
+from hanse.data.sources.split_files import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    is_shard,
+    layout,
+    split_of,
+    without_splits,
+)
 from hanse.errors import UserError
 from hanse.observability.progress import track
 from hanse.observability.steps import Activity, Work
@@ -88,6 +96,19 @@ def splits(folder: Path) -> Mapping[str | None, list[Path]]:
     """The files of each split in a folder, and under None the others; empty without splits."""
     # Path.is_dir raises for a name that is too long; os.path.isdir does not.
     return layout(folder, contents(folder, ENDINGS).data) if os.path.isdir(folder) else {}
+
+
+def beside(file: Path) -> dict[str, Path]:
+    """The files for test and validation beside a file that is named for training, by the split."""
+    name = PurePath(file.name)
+    if split_of(name) != TRAIN or is_shard(file.name) or not os.path.isfile(file):
+        return {}
+    result: dict[str, Path] = {}
+    for path in sorted(file.parent.iterdir()):
+        split = split_of(PurePath(path.name))
+        if split in (TEST, VALIDATION) and ending(path) == ending(file):
+            result.setdefault(split, path)
+    return result
 
 
 def _folder(folder: Path, split: str, options: Options) -> Iterator[Record]:

@@ -42,6 +42,11 @@ def without_splits(folder: PurePath) -> PurePath:
     return PurePath(*(part for part in folder.parts if split_of(PurePath(part)) is None))
 
 
+def is_shard(name: str) -> bool:
+    """Tell if a name is that of a numbered piece of a file."""
+    return _SHARD.search(name) is not None
+
+
 def is_piece(name: str) -> bool:
     """Tell if a name is that of a split or of a numbered piece, and therefore of no silo."""
-    return split_of(PurePath(name)) is not None or _SHARD.search(name) is not None
+    return split_of(PurePath(name)) is not None or is_shard(name)

@@ -129,6 +129,7 @@ def _training_rows(
     if not experiment.brings_own_data:
         data = experiment.data
         _tell_unused(data, data.test, data.validation, remark)
+        _tell_beside(data, remark)
         rows = _rows(data, data.path, TRAIN, remark, with_verdicts)
         _tell_columns([(data.path, rows, _used(experiment, rows))], remark)
         return _of_training(data, rows, remark), None
@@ -203,6 +204,22 @@ def _tell_unused(
         shown = folders.listed(unused, Path(data.path))
         why = f"data.{split} names none of them" if split else "they are named for no split"
         remark(f"{data.path}: training reads the training files only; {shown}: not read, {why}.")
+
+
+def _tell_beside(data: Data, remark: Remark) -> None:
+    """Remark on files for test and validation beside the training file that are not read."""
+    if data.path in corpora.CORPORA:
+        return
+    unused = {
+        split: path
+        for split, path in files.beside(Path(data.path)).items()
+        if not isinstance(getattr(data, split), str)
+    }
+    for split, path in unused.items():
+        remark(
+            f"{data.path}: {path.name} beside it is not read; data.{split}: {path} scores its rows "
+            "in place of held-out ones."
+        )
 
 
 def _rows(

@@ -83,8 +83,13 @@ def _with_options(error: UserError) -> UserError:
 
 
 def held_files(path: str) -> dict[str, str]:
-    """The file, or the folder if there are several, of each split for test and validation."""
+    """The file, or the folder if there are several, of each split for test and validation.
+
+    They lie in the folder at `path`, or beside the file there if it is named for training.
+    """
     splits = {} if path in corpora.CORPORA else files.splits(Path(path))
+    if not splits:
+        return {split: str(file.resolve()) for split, file in files.beside(Path(path)).items()}
     held = {split: splits[split] for split in (TEST, VALIDATION) if split in splits}
     return {
         split: str((paths[0] if len(paths) == 1 else Path(path)).resolve())
