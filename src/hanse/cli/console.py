@@ -1,5 +1,7 @@
 """The console on which commands print texts from any source."""
 
+import os
+import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -22,6 +24,23 @@ class Screen(Console):
         super().__init__(**settings)
         if self.width < LEAST:  # by COLUMNS
             self.width = USUAL
+
+    @property
+    def wraps(self) -> bool:
+        """True if lines are as wide as a terminal; a pipe has one line for each sentence."""
+        return self.is_terminal or "COLUMNS" in os.environ
+
+    def tell(self, text: str, indent: int = 0) -> None:
+        """Print a text without cutting words; `indent` spaces begin its further lines."""
+        if self.wraps:
+            text = textwrap.fill(
+                text,
+                self.width,
+                subsequent_indent=" " * indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        self.print(text, soft_wrap=True)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

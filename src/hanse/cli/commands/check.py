@@ -42,10 +42,9 @@ def check(
 def _show_acceptance(experiment: Experiment, silo: "settings.SiloSettings") -> None:
     """Print that a silo would accept the experiment; raises UserError if it would not."""
     acceptance.refuse_unaccepted(experiment, silo)
-    console.print(
+    console.tell(
         f"{silo.name} would accept these settings; it checks its base model and its rows when a "
-        "server sends them",
-        soft_wrap=True,
+        "server sends them"
     )
 
 
@@ -57,17 +56,16 @@ def _show_preview(experiment: Experiment) -> None:
     console.print(row_table.picture(preview.table, console.width))
     _show_remarks(preview, experiment)
     share = 100 * preview.trained / preview.total
-    console.print(
-        f"\ntrained    {preview.trained:,} of {preview.total:,} parameters ({share:.3f} %)"
-    )
+    console.print()
+    console.tell(f"trained    {preview.trained:,} of {preview.total:,} parameters ({share:.3f} %)")
     for label, line in zip_longest(("precision",), (preview.precision, *preview.measured)):
-        console.print(f"{label or '':10} {line}", soft_wrap=True)
+        console.tell(f"{label or '':10} {line}", indent=11)
     _show_kinds(preview)
     _show_models(preview)
     _show_transforms(experiment)
     _show_traffic(preview)
     memory = f"{preview.memory / 1e9:.1f} GB of memory ({preview.available / 1e9:.1f} GB available)"
-    console.print(f"the run    about {preview.seconds:,.0f} s, {memory}")
+    console.tell(f"the run    about {preview.seconds:,.0f} s, {memory}", indent=11)
 
 
 def _show_kinds(preview: "estimate.Preview") -> None:
@@ -75,7 +73,7 @@ def _show_kinds(preview: "estimate.Preview") -> None:
     for kind, (first, *others) in preview.kinds.items():
         clients = f"{first} and {len(others)} more train" if others else f"{first} trains"
         what = f"{kind.adapter}, {kind.tensors:,} tensors with {kind.parameters:,} parameters"
-        console.print(f"           {clients} {what}, in {kind.model}", soft_wrap=True)
+        console.tell(f"           {clients} {what}, in {kind.model}", indent=11)
 
 
 def _show_models(preview: "estimate.Preview") -> None:
@@ -83,10 +81,10 @@ def _show_models(preview: "estimate.Preview") -> None:
     for model, (first, *others) in preview.models.items():
         users = f"{first} and {len(others)} more" if others else first
         share = "frozen" if not model.trained else f"{model.trained:,} trained"
-        console.print(
+        console.tell(
             f"{model.name:10} {model.path} at {users}: {model.total:,} parameters, {share}, in "
             f"{model.precision}",
-            soft_wrap=True,
+            indent=11,
         )
 
 
@@ -98,25 +96,25 @@ def _show_traffic(preview: "estimate.Preview") -> None:
         up = _amount([(size.up, size.most_up) for size in sizes])
         phase = f"{kind}: " if len(preview.traffic) > 1 else ""
         amounts = f"{phase}{down} bytes down and {up} bytes up in each round"
-        console.print(f"a client   {amounts}", soft_wrap=True)
+        console.tell(f"a client   {amounts}", indent=11)
     if preview.once:
         amount = f"{preview.once:,} bytes more down the first time"
-        console.print(f"           {amount}: what does not change in training")
+        console.tell(f"           {amount}: what does not change in training", indent=11)
     share = preview.clients_a_round / len(preview.traffic["train"])
     sizes = [size for clients in preview.traffic.values() for size in clients.values()]
     usual = round(share * sum(size.down + size.up for size in sizes))
     most = round(share * sum(size.most_down + size.most_up for size in sizes))
     of = f"{preview.clients_a_round} of {preview.clients} clients"
-    console.print(f"a round    {_amount([(usual, most)])} bytes with {of}")
+    console.tell(f"a round    {_amount([(usual, most)])} bytes with {of}", indent=11)
 
 
 def _show_transforms(experiment: Experiment) -> None:
     """Print the codecs and the mechanism of privacy that tensors pass on their way."""
     values = RunSettings(experiment.resolved(), "")
     if values.compression:
-        console.print(f"encoded    {values.compression}", soft_wrap=True)
+        console.tell(f"encoded    {values.compression}", indent=11)
     if values.mechanism:
-        console.print(f"privacy    {values.mechanism}")
+        console.tell(f"privacy    {values.mechanism}", indent=11)
 
 
 def _show_data(preview: "estimate.Preview") -> None:
@@ -126,11 +124,12 @@ def _show_data(preview: "estimate.Preview") -> None:
         paths.setdefault(_format(reading), []).append(path)
     for format_, (first, *others) in paths.items():
         more = f" and {len(others)} more are" if others else " is"
-        console.print(cleaned(f"{first}{more} read as {format_}"), soft_wrap=True)
+        console.tell(cleaned(f"{first}{more} read as {format_}"))
     _show_example(preview.example)
     lengths = preview.lengths
-    console.print(
-        f"\n{lengths.mean:,.0f} tokens on average, 95 % have at most {lengths.most:,.0f}; "
+    console.print()
+    console.tell(
+        f"{lengths.mean:,.0f} tokens on average, 95 % have at most {lengths.most:,.0f}; "
         f"max_length {lengths.limit:,} cuts {100 * lengths.cut:.1f} % of the examples"
     )
 
@@ -150,14 +149,14 @@ def _show_example(pieces: list[tuple[str, bool]]) -> None:
             text.append(f"{opening}{piece}{closing}")
         else:
             text.append(piece, style="underline green" if learned else "")
-    console.print(text, soft_wrap=True)
+    console.print(text, soft_wrap=not console.wraps)
 
 
 def _show_remarks(preview: "estimate.Preview", experiment: Experiment) -> None:
     """Print the remarks on rows that are left out or cut, and on checks that are not possible."""
     remarks = (*preview.table.remarks, *federated_dataset.unseen(experiment))
     for remark in remarks:
-        console.print(f"note: {remark}", soft_wrap=True)
+        console.tell(f"note: {remark}", indent=6)
 
 
 def _format(reading: Reading) -> str:

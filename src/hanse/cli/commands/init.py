@@ -97,7 +97,7 @@ def _tell_lengths(started: "first.Start") -> None:
 
 def _tell(what: str, words: str) -> None:
     """Print one line, without control characters in names of columns, labels and files."""
-    console.print(f"{what:<8} {cleaned(words)}", soft_wrap=True)
+    console.tell(f"{what:<8} {cleaned(words)}", indent=9)
 
 
 def _mapping(text: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ LOSSES = {
     Lost.SYSTEM: "the end of the system turn",
     Lost.PROMPT: "the beginning of what is asked",
     Lost.TEXT: "the end of the text",
-    Lost.ANSWER: "the end of the answer",
+    Lost.ANSWER: "the end of the answer, without which the model does not learn to stop",
 }
 SERVER = ""  # the holder of the rows that no client holds
 TITLES = {"train": "training", "public": "public"}  # of splits; all others are held out
