@@ -445,6 +445,12 @@ def _answered(content: Any) -> dict[str, Any]:
     ("record", "sentence"),
     [
         ({"a": "x", "b": 1}, "f:7: the columns 'a', 'b' fit no known format; known are messages, "),
+        ({"en": "x", "de": "y"}, r"such as .*\{text: en\}, or \{instruction: en, output: de\}\.$"),
+        (
+            {"id": 1, "translation": {"en": "x", "de": "y"}},
+            "'id', 'translation' fit no known format; 'translation' holds an object with the keys "
+            "'en', 'de'; write each of them as a column of its own",
+        ),
         ({"I liked it!": "x", "1": "2"}, r"fit no .* \(the first line of a table names its col"),
         ({"a": "x"}, r"prompt \+ completion, .*, text \+ label, text; say .*columns: {text: a}"),
         ({str(i): "" for i in range(99)}, "'11' and 87 more fit no known format"),

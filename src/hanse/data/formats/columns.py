@@ -8,6 +8,7 @@ from typing import Any
 
 from hanse.data.formats.cells import empty, listed
 from hanse.data.formats.contents import Parts, literal
+from hanse.data.formats.misfit import misfit
 from hanse.data.formats.tool_calls import are_tools
 from hanse.errors import UserError
 from hanse.registry import suggestion
@@ -115,7 +116,8 @@ def reading(
     keys = tuple((name, _key(name, value)) for name, value in record.items())
     fits = _fits(keys, tuple(named.items()))
     if not fits:
-        raise UserError(f"{place}: {_misfit(record, named)}")
+        known = ", ".join(dict.fromkeys(map(str, FORMATS)))
+        raise UserError(f"{place}: {misfit(record, named, known)}")
     _refuse_ambiguous(fits, record, place)
     chosen = {part: names[0] for part, names in fits[0].columns.items()}
     if TOOLS in chosen and TOOLS not in named and not are_tools(record[chosen[TOOLS]]):
@@ -279,23 +281,3 @@ def _shown(fit: Fit) -> str:
     """A format and its columns, as a phrase."""
     columns = ", ".join(repr(fit.columns[part][0]) for part in fit.format.needs)
     return f"{fit.format} (in {columns})"
-
-
-def _misfit(record: Mapping[str, Any], named: Mapping[str, str]) -> str:
-    """The error message for a record that fits no format."""
-    for part, column in named.items():
-        if column not in record:
-            return (
-                f"data.columns takes {part} from {column!r}, which is not there"
-                f"{suggestion(column, record)}; there are {listed(record)}."
-            )
-    known = ", ".join(dict.fromkeys(map(str, FORMATS)))
-    # The example names the longest text, among names that YAML takes without quotes.
-    plain = [name for name in record if re.fullmatch(r"[^\W\d][\w .-]*", name)]
-    texts = [name for name in plain if isinstance(record[name], str)]
-    longest = max(texts, key=lambda name: len(record[name]), default="…")
-    first = "" if len(plain) == len(record) else " (the first line of a table names its columns)"
-    return (
-        f"the columns {listed(record)} fit no known format{first}; known are {known}; say which "
-        f"column is which, such as data.columns: {{text: {longest:.40}}}."
-    )
