@@ -20,6 +20,7 @@ class Item:
     length: int
     choice: int
     row: list[float]
+    ids: tuple[int, ...] = (1, 2)
 
     def __len__(self) -> int:
         return self.length
@@ -52,6 +53,9 @@ class Known:
 
     def scores(self, batch: Rows) -> torch.Tensor:
         return batch.found
+
+    def text(self, ids: tuple[int, ...]) -> str:
+        return f"text {ids}" + " and so on" * 200
 
 
 def _items(count: int, choices: int) -> list[Item]:
@@ -91,6 +95,17 @@ def test_auc_is_the_share_of_pairs_in_the_right_order() -> None:
         if items[i].choice == 1 and items[j].choice == 0
     ]
     assert found.metrics["auc"] == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_answers_and_the_first_wrong_rows_are_kept() -> None:
+    rows = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
+    items = [Item(1, number // 2, row, (number,)) for number, row in enumerate(rows)]
+    found = Classification(wrong_rows=1).evaluate(Known(items), "test")  # type: ignore[arg-type]
+    assert (found.truth, found.answers) == ([0, 0, 1, 1], [0, 1, 0, 1])
+    (wrong,) = found.wrong
+    assert wrong.place == 1 and wrong.text.startswith("text (1,)") and len(wrong.text) == 1000
+    without = Classification(wrong_rows=0)
+    assert without.evaluate(Known(items), "test").wrong == []  # type: ignore[arg-type]
 
 
 def test_auc_is_left_out_where_one_class_is_missing() -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 
+from hanse.federation.interfaces.results import Scores
 from hanse.federation.messages import ClientProfile
 from hanse.federation.round import RoundExchange, open_round
 from hanse.federation.run import Run
@@ -46,12 +47,23 @@ def _split_scores(run: Run, round: int, server_state: ServerState, split: str) -
     for name, task_scores in run.scored[split][1].items():
         metrics |= task_scores.metrics
         if split == "test":
-            items, samples = tuple(task_scores.items), tuple(task_scores.samples)
-            evaluation = Evaluation(round, task_scores.metrics, items, samples)
-            run.journal.keep(f"{split}-{name}", evaluation)
+            run.journal.keep(f"{split}-{name}", _evaluation(round, task_scores))
     shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     log.info("round %d: %s %s", round, split, shown)
     return metrics
+
+
+def _evaluation(round: int, scores: Scores) -> Evaluation:
+    """The record of a task's scores after a round."""
+    return Evaluation(
+        round,
+        scores.metrics,
+        items=tuple(scores.items),
+        samples=tuple(scores.samples),
+        truth=tuple(scores.truth),
+        answers=tuple(scores.answers),
+        wrong=tuple(scores.wrong),
+    )
 
 
 def _client_scores(run: Run, exchange: RoundExchange) -> dict[str, Metrics]:

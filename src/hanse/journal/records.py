@@ -167,17 +167,30 @@ class GeneratedSample:
 
 
 @dataclass(frozen=True)
+class WrongRow:
+    """A row that was put into a wrong class: its place in the split, and its text, shortened."""
+
+    place: NonNegativeInt
+    text: str
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A file below scores/: the global model on a whole split after a round, item by item.
 
     items: one value for each item, in the order of the split, so that two evaluations can be
         compared in pairs. samples: of the first items, if the task generates text.
+    truth, answers: for a classification, each item's right class and the model's, as the place
+        among the labels. wrong: the first wrong items.
     """
 
     round: RoundNumber
     metrics: Metrics
     items: tuple[float, ...]
     samples: tuple[GeneratedSample, ...] = ()
+    truth: tuple[NonNegativeInt, ...] = ()
+    answers: tuple[NonNegativeInt, ...] = ()
+    wrong: tuple[WrongRow, ...] = ()
 
     @property
     def measured(self) -> str:

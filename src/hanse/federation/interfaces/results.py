@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from hanse.journal.records import GeneratedSample
+from hanse.journal.records import GeneratedSample, WrongRow
 from hanse.tensors.named import Tensors
 from hanse.tensors.serialization import Numbers
 
@@ -62,8 +62,12 @@ class Scores:
     """A task's result: named metrics, one value per item for paired comparisons, and samples.
 
     samples: of the split's first items, so that two evaluations show the same ones.
+    truth, answers, wrong: of a classification, as in `Evaluation`; only the metrics leave a client.
     """
 
     metrics: dict[str, float]
     items: list[float] = field(default_factory=list)
     samples: list[GeneratedSample] = field(default_factory=list)
+    truth: list[int] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+    wrong: list[WrongRow] = field(default_factory=list)

@@ -10,6 +10,7 @@ from hanse.reports import plotting
 from hanse.reports.html import render
 from hanse.reports.loading_snippet import usage
 from hanse.reports.plotting import Plot
+from hanse.reports.run.confusion import confusion
 from hanse.reports.run.cost_plots import time, traffic
 from hanse.reports.run.costs import computed, costs, precision, spent
 from hanse.reports.run.headline import headline
@@ -67,6 +68,7 @@ def write_report(folder: Path) -> Path:
         computed=computed(run, totals),
         precision=precision(run),
         samples=samples(run),
+        confusion=confusion(run),
         usage=usage(folder / "adapter", repr(f"{folder}/adapter"), run.settings.labels),
         clients=clients(run),
         open=OPEN,
