@@ -102,6 +102,7 @@ def _key(row: Row) -> str:
         conversation += json.dumps([row.tools, calls])
     # Without the answer, all rows without a prompt would be equal.
     content = conversation or row.prompt.strip() or row.completion or row.chosen or row.text
+    content += f"\n{row.text_pair}" if row.text_pair else ""
     return " ".join(content.casefold().split())
 
 

@@ -1,6 +1,7 @@
 """Sections of an experiment that concern no model: rows, compression, evaluation, deployment."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -80,7 +81,8 @@ class Data(SettingsModel):
     system: what becomes of a conversation's system turns, which some chat templates refuse: keep;
         merge, to put their text before the first question; or drop, to leave them out.
     mask_history: learn the last answer of a conversation only, not those of earlier turns.
-    template: the prompt for a labelled row; {text} stands for its text.
+    template: the prompt for a labelled row; {text} stands for its text, and the name of a column in
+        braces for its value, such as {premise} and {hypothesis}.
     labels: the label's value in the data → the word that the model answers; empty: the values.
     test, validation: rows held out before the division: a count, a share, or a file or folder that
         has them. In a folder with a file for each split (train.jsonl, test.jsonl), `path` means the
@@ -124,10 +126,10 @@ class Data(SettingsModel):
 
 def refuse_without_text(template: str, setting: str) -> None:
     """Raise ValueError for a template that leaves no place for a row's text."""
-    if "{text}" not in template:
+    if not re.search(r"{[^{}]+}", template):
         raise ValueError(
             f"{setting} {template!r} has no {{text}} in it; write {{text}} where the row's text "
-            "belongs."
+            "belongs, or columns of the data in braces."
         )
 
 

@@ -452,7 +452,10 @@ def _answered(content: Any) -> dict[str, Any]:
             "'en', 'de'; write each of them as a column of its own",
         ),
         ({"I liked it!": "x", "1": "2"}, r"fit no .* \(the first line of a table names its col"),
-        ({"a": "x"}, r"prompt \+ completion, .*, text \+ label, text; say .*columns: {text: a}"),
+        (
+            {"a": "x"},
+            r"prompt \+ completion, .*, text \+ text_pair \+ label, text; say .*columns: {text: a}",
+        ),
         ({str(i): "" for i in range(99)}, "'11' and 87 more fit no known format"),
         ({}, r"f:7: the columns \(none\) fit no known format"),
         ({"text": "  "}, "f:7: text is empty; write some text there or drop the row"),

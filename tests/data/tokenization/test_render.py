@@ -344,7 +344,7 @@ def test_a_template_without_room_for_text(
 
 
 @pytest.mark.parametrize(
-    "template", ["no text", "{text} {text}", "{text} {source}", "{} {text}", "{text", "{text.x}"]
+    "template", ["no text", "{text} {text}", "{text} {source!r}", "{} {text}", "{text", "{text.x}"]
 )
 def test_a_template_holds_the_text_once(plain: PreTrainedTokenizerFast, template: str) -> None:
     with pytest.raises(UserError, match=r"the template is .* exactly once"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from hanse.data.formats import pairs
 from hanse.data.formats.cells import empty, listed
 from hanse.data.formats.contents import Parts, literal
 from hanse.data.formats.misfit import misfit
@@ -41,6 +42,7 @@ FORMATS = (  # in the order in which they are tried
     Format("alpaca", "messages", ("instruction", "output"), ("input", "history", *TALK)),
     Format("tagged", "tagged", ("words", "tags")),
     Format("labelled", "labelled", ("text", "label")),
+    Format("pair", "labelled", ("text", "text_pair", "label")),
     Format("document", "messages", ("instruction", "output"), ("system", VERDICT)),
     Format("text", "text", ("text",)),
 )
@@ -114,7 +116,10 @@ def reading(
     """
     named = columns or {}
     keys = tuple((name, _key(name, value)) for name, value in record.items())
-    fits = _fits(keys, tuple(named.items()))
+    pair = {} if "text" in named else pairs.pair({_folded(name): name for name in record})
+    fits = (pair and _fits(keys, tuple({**pair, **named}.items()))) or _fits(
+        keys, tuple(named.items())
+    )
     if not fits:
         known = ", ".join(dict.fromkeys(map(str, FORMATS)))
         raise UserError(f"{place}: {misfit(record, named, known)}")

@@ -153,6 +153,11 @@ def _refuse_equal(parts: Parts, chosen: str, rejected: str, place: str) -> None:
         )
 
 
+def _pair(parts: Parts, place: str) -> Content:
+    """Two texts, and a label for both."""
+    return {**_labelled(parts, place), "text_pair": parts.text("text_pair", place)}
+
+
 def _labelled(parts: Parts, place: str) -> Content:
     return {**_text(parts, place), "label": cells.label(parts["label"], place, parts.name("label"))}
 
@@ -238,6 +243,7 @@ CONTENTS: dict[str, Callable[[Parts, str], Content]] = {
     "alpaca": _alpaca,
     "document": _alpaca,
     "labelled": _labelled,
+    "pair": _pair,
     "tagged": _tagged,
     "text": _text,
 }

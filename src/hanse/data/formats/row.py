@@ -41,6 +41,7 @@ class Row:
     chosen, rejected: the two answers of a preference, to the messages or to the prompt.
     verdict: the text of the column that judges the answer; empty without one.
     fields: all other plain columns as text, and the label if there is one.
+    text_pair: the second text of a pair, such as a hypothesis about the first; empty without one.
     place: "file:line", for error messages.
     vector: its sentence embedding, if the partitioner needs one.
     left_out: the reason for which it is not learned; empty for most rows.
@@ -62,6 +63,7 @@ class Row:
     tags: tuple[str, ...] = ()
     left_out: str = ""
     tools: tuple[Mapping[str, Any], ...] = ()
+    text_pair: str = ""
     reading: Reading | None = field(default=None, compare=False, repr=False)
 
     @property

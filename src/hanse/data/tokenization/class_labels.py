@@ -10,7 +10,9 @@ from hanse.data.tokenization.tokenizer import Tokenizer, overlong
 def classed(
     rows: Sequence[Row], tokenizer: Tokenizer, words: Mapping[str, str], room: int
 ) -> list[Example]:
-    """The examples of rows: each text with the tokenizer's special tokens, cut to `room` tokens.
+    """The examples of rows: each text, or pair of texts, with the tokenizer's special tokens.
+
+    room: most tokens of an example; of a pair, the longer text loses its end first.
 
     words: the labels, in the order of the model's outputs. A choice is here the number of an
         output; elsewhere it is a label word's tokens.
@@ -19,9 +21,10 @@ def classed(
         return []
     places = {label: index for index, label in enumerate(words)}
     choices = tuple((index,) for index in range(len(words)))
-    texts = [row.text for row in rows]
-    encoded = tokenizer(texts, truncation=True, max_length=room)["input_ids"]
-    cut = overlong(tokenizer, texts, encoded, room)
+    texts, pairs = [row.text for row in rows], [row.text_pair for row in rows]
+    second = {"text_pair": pairs} if any(pairs) else {}
+    encoded = tokenizer(texts, **second, truncation=True, max_length=room)["input_ids"]
+    cut = overlong(tokenizer, texts, encoded, room, **second)
     result = []
     for row, ids, is_cut in zip(rows, encoded, cut, strict=True):
         label, lost = str(row.label), Lost.TEXT if is_cut else Lost.NOTHING

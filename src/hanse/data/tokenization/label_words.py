@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import permutations
-from string import Formatter
 
 from hanse.data.example import Lost
 from hanse.data.formats.row import Row
+from hanse.data.tokenization import prompt_template
 from hanse.data.tokenization.tokenizer import Tokenizer, encode, lead, shared
 from hanse.errors import UserError
 from hanse.registry import suggestion
-
-MARK = "\0text\0"  # in place of the text when a template is split; no template contains it
 
 
 def label_words(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
@@ -58,28 +56,25 @@ def refuse_unknown(rows: Sequence[Row], words: Mapping[str, str]) -> None:
             )
 
 
-def refuse_template(template: str) -> None:
-    """Raise UserError for a template that cannot be filled."""
-    _parts(template)
-
-
 def prompts(
     rows: Sequence[Row], tokenizer: Tokenizer, template: str, room: int, bare: bool = False
 ) -> tuple[list[list[int]], list[Lost]]:
     """The tokens of the template with each row's text, at most `room`, and the parts that are cut.
 
     bare: without the token that the tokenizer puts before every text.
-    Prompts that are too long lose the end of the text, never a part of the template.
+    Prompts that are too long lose the end of their longest text, never a part of the template.
     """
-    before, after = _parts(template)
+    parsed = prompt_template.parse(template)
+    texts = [parsed.fill(row) for row in rows]
     front = [] if bare else lead(tokenizer)
     room -= len(front)
-    filled = encode(tokenizer, [before + row.text + after for row in rows])
+    filled = encode(tokenizer, ["".join(text) for text in texts])
     long = [index for index, ids in enumerate(filled) if len(ids) > room]
-    without_after = encode(tokenizer, [before + rows[index].text for index in long])
-    start = encode(tokenizer, [before])[0] if before else []
-    for index, ids in zip(long, without_after, strict=True):
-        filled[index] = _shortened(filled[index], start, ids, room, rows[index].place)
+    starts = encode(tokenizer, [texts[index].before for index in long])
+    ends = encode(tokenizer, [texts[index].before + texts[index].text for index in long])
+    for index, start, ids in zip(long, starts, ends, strict=True):
+        before = start if texts[index].before else []
+        filled[index] = _shortened(filled[index], before, ids, room, rows[index].place)
     result = [front + ids for ids in filled]
     if [] in result:
         raise UserError(
@@ -108,21 +103,3 @@ def _shortened(
             f"{first - keep + 1} or more, or shorten the template."
         )
     return prompt[:keep] + prompt[end:]
-
-
-def _parts(template: str) -> tuple[str, str]:
-    """The parts of a template before and after {text}; raises UserError if it cannot be filled."""
-    try:
-        pieces = [*Formatter().parse(template)]
-    except ValueError:
-        pieces = []
-    fields = [(name, form, turn) for _, name, form, turn in pieces if name is not None]
-    # A width, {text:>9999999}, could fill the memory; an attribute could read any object.
-    if fields != [("text", "", None)]:
-        raise UserError(
-            f"the template is {template!r:.200}; write {{text}} exactly once in it and no other "
-            "field, and {{ for a brace."
-        )
-    before, after = template.format(text=MARK).split(MARK)
-    # The space before the answer belongs to the label word's own tokens.
-    return before, after.rstrip(" ")

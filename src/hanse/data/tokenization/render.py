@@ -6,6 +6,7 @@ from itertools import groupby
 from hanse.data.example import IGNORED, Example, Lost
 from hanse.data.formats.columns import parts_of
 from hanse.data.formats.row import ANSWERED, Row
+from hanse.data.tokenization import prompt_template
 from hanse.data.tokenization.answer_pairs import pairs
 from hanse.data.tokenization.class_labels import classed
 from hanse.data.tokenization.label_words import (
@@ -13,7 +14,6 @@ from hanse.data.tokenization.label_words import (
     label_words,
     prompts,
     refuse_ambiguous,
-    refuse_template,
     refuse_unknown,
 )
 from hanse.data.tokenization.prompt_answer import paired
@@ -46,7 +46,7 @@ def render(
         word; "answer_pairs", to compare two answers to a prompt; "verdicts", to read an answer with
         a verdict on it.
     labels: the word of each label; if empty, the labels of these rows, sorted, are the words.
-    template: holds {text}; a label word follows it after a space.
+    template: holds {text}, or columns in braces; a label word follows it after a space.
     max_length: most tokens of an example, with its answer. Conversations lose their earlier turns,
         other prompts their beginning, texts and answers their end.
     Raises UserError for rows that do not fit, with their place.
@@ -97,7 +97,10 @@ def refuse_unfit(
             f"{', '.join(words)!r}; name all labels in `labels`, or use objective: sft."
         )
     refuse_unknown(labelled, words)
-    refuse_template(template)
+    if example_kind == "class_labels":  # where the template is not used
+        prompt_template.parse(template)
+    else:
+        prompt_template.refuse_unfit(labelled, template)
 
 
 def show(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:

@@ -21,7 +21,7 @@ from hanse import atomic_files
 from hanse.data.example import Example
 from hanse.data.formats.row import Row
 from hanse.data.packed import Examples, Packed, join, pack
-from hanse.data.tokenization import render
+from hanse.data.tokenization import prompt_template, render
 from hanse.data.tokenization.tokenizer import Tokenizer, encode
 from hanse.data.tokenization.vocabulary import refuse_beyond
 from hanse.errors import UserError
@@ -122,7 +122,9 @@ class Tokenized:
 
         Raises UserError for rows that do not fit, with their place.
         """
-        keys = [_key(row) for row in rows]
+        labelled = any(row.label is not None for row in rows)
+        columns = prompt_template.parse(self.rendering.template).fields if labelled else ()
+        keys = [_key(row, columns) for row in rows]
         fresh: dict[bytes, Row] = {}
         for key, row in zip(keys, rows, strict=True):
             if key not in self._places:
@@ -163,10 +165,13 @@ class Tokenized:
         return join(parts)
 
 
-def _key(row: Row) -> bytes:
-    """A hash of a row's content."""
+def _key(row: Row, columns: Sequence[str]) -> bytes:
+    """A hash of a row's content; columns: those that its prompt's template names."""
     texts = row.messages, row.prompt, row.completion, row.text, row.label, row.chosen, row.rejected
-    content = (*texts, row.words, row.tags, row.verdict, row.tools)
+    prompt: tuple[object, ...] = ()
+    if row.kind == "labelled":
+        prompt = (prompt_template.names(row), *map(row.fields.get, columns))
+    content = (*texts, row.text_pair, row.words, row.tags, row.verdict, row.tools, prompt)
     return hashlib.blake2b(repr(content).encode(), digest_size=_KEY).digest()
 
 

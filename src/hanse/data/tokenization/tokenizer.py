@@ -19,11 +19,19 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 
 def overlong(
-    tokenizer: Tokenizer, texts: Sequence[str], cut: Sequence[Sequence[int]], room: int
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    cut: Sequence[Sequence[int]],
+    room: int,
+    text_pair: Sequence[str] = (),
 ) -> list[bool]:
-    """True for each text that has more than `room` tokens; cut: its first `room` tokens."""
+    """True for each text that has more than `room` tokens; cut: its first `room` tokens.
+
+    text_pair: the second text of each pair, if the texts are pairs.
+    """
     full = [at for at, ids in enumerate(cut) if len(ids) >= room]
-    uncut = tokenizer([texts[at] for at in full], verbose=False)["input_ids"] if full else []
+    lists = [[texts[at] for at in full], *([[text_pair[at] for at in full]] if text_pair else [])]
+    uncut = tokenizer(*lists, verbose=False)["input_ids"] if full else []
     long = {at for at, ids in zip(full, uncut, strict=True) if len(ids) > room}
     return [at in long for at in range(len(texts))]
 

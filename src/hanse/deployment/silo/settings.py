@@ -13,7 +13,13 @@ from hanse.data.sources.corpora import CORPORA
 from hanse.deployment.silo.policy import OUTSIDE, Policy
 from hanse.errors import UserError
 from hanse.experiment.schema import ClientName
-from hanse.experiment.sections import Encoding, SettingsModel, Share, Word
+from hanse.experiment.sections import (
+    Encoding,
+    SettingsModel,
+    Share,
+    Word,
+    refuse_without_text,
+)
 from hanse.experiment.validation import SettingError, explain
 from hanse.journal import yaml_text
 from hanse.learners.models.model_files import PACKAGED
@@ -46,8 +52,8 @@ class Rows(SettingsModel):
 
     @model_validator(mode="after")
     def _asks_for_text(self) -> "Rows":
-        if self.template is not None and "{text}" not in self.template:
-            raise ValueError(f"data.template {self.template!r} has no {{text}} in it.")
+        if self.template is not None:
+            refuse_without_text(self.template, "data.template")
         return self
 
     @property

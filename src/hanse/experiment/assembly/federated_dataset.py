@@ -219,5 +219,5 @@ def _encoded(rows: list[Row], encoder: str | None) -> list[Row]:
 def _text(row: Row) -> str:
     """A row's text without system turns, which are often the same in all rows."""
     turns = [turn["content"] for turn in row.messages if turn["role"] != "system"]
-    parts = (*turns, row.prompt, row.completion, row.chosen, row.text)
+    parts = (*turns, row.prompt, row.completion, row.chosen, row.text, row.text_pair)
     return "\n".join(part for part in parts if part)

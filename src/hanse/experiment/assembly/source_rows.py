@@ -68,6 +68,7 @@ def digest(rows: Iterable[Row]) -> str:
         pair: tuple[object, ...] = (row.words, row.tags) if row.kind == "tagged" else ()
         pair = (row.chosen, row.rejected) if row.kind == "preference" else pair
         pair = (*pair, row.tools) if row.tools else pair
+        pair = (*pair, row.text_pair) if row.text_pair else pair
         digest.update(repr(((*texts, *pair), sorted(row.fields.items()))).encode())
     return digest.hexdigest()
 

@@ -205,7 +205,18 @@ def _template(source: Source) -> str:
     """The prompt of a labelled row: its text, and the name of its label."""
     column = source.reading.columns.get("label", "label")
     name = column if PLAIN.fullmatch(column) else "label"
-    return f"{{text}}\n{name[:1].upper()}{name[1:].replace('_', ' ')}:"
+    if source.reading.format != "pair":
+        return f"{{text}}\n{_title(name)}:"
+    columns = [source.reading.columns[part] for part in ("text", "text_pair")]
+    if not all(map(PLAIN.fullmatch, columns)):
+        return f"{{text}}\n{{text_pair}}\n{_title(name)}:"
+    texts = "".join(f"{_title(column)}: {{{column}}}\n" for column in columns)
+    return f"{texts}{_title(name)}:"
+
+
+def _title(name: str) -> str:
+    """The name of a column as it stands before a value."""
+    return f"{name[:1].upper()}{name[1:].replace('_', ' ')}"
 
 
 def _answer(rows: Sequence[Row], measure: Measure) -> int:

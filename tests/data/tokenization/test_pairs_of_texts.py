@@ -1,0 +1,99 @@
+"""Pairs of texts: both are read, by a template over their columns or as two segments."""
+
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from hanse.data.example import Lost
+from hanse.data.formats.row import Row, row
+from hanse.data.holdout import without
+from hanse.data.tokenization.prompt_template import parse
+from hanse.data.tokenization.render import render
+from hanse.errors import UserError
+from hanse.experiment.assembly.source_rows import digest
+
+TEMPLATE = "{premise} So {hypothesis}\nLabel:"
+WORDS = {"0": "yes", "1": "no"}
+
+
+def _nli(premise: str = "It is red.", hypothesis: str = "It is blue.", **more: Any) -> Row:
+    return row({"premise": premise, "hypothesis": hypothesis, "label": 1, **more}, "f:1")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "label"),
+    [
+        ("premise", "hypothesis", "label"),
+        ("sentence1", "sentence2", "gold_label"),
+        ("question1", "question2", "is_duplicate"),
+        ("Text A", "Text B", "Label"),
+        ("question", "passage", "label"),
+    ],
+)
+def test_pairs_are_found_by_their_columns(first: str, second: str, label: str) -> None:
+    found = row({first: "a", second: "b", label: 1}, "f:1")
+    assert (found.text, found.text_pair, found.label, found.kind) == ("a", "b", "1", "labelled")
+    assert found.reading is not None and found.reading.unread == ()
+
+
+def test_columns_that_are_named_decide() -> None:
+    record = {"premise": "a", "hypothesis": "b", "x": "c", "label": 1}
+    assert row(record, "f:1", {"text": "premise"}).text_pair == ""
+    named = row(record, "f:1", {"text": "x", "text_pair": "premise"})
+    assert (named.text, named.text_pair) == ("c", "a")
+
+
+def test_a_template_has_both_texts(chatml: PreTrainedTokenizerFast) -> None:
+    for template in (TEMPLATE, "{text} So {text_pair}\nLabel:"):
+        [example] = render([_nli()], chatml, "label_words", WORDS, template, 100)
+        assert chatml.decode(example.ids) == "It is red. So It is blue.\nLabel:"
+
+
+def test_a_template_may_name_any_column(chatml: PreTrainedTokenizerFast) -> None:
+    found = row({"text": "Good.", "label": 1, "shop": "Kiel"}, "f:1")
+    [example] = render([found], chatml, "label_words", WORDS, "{shop}: {text} =", 100)
+    assert chatml.decode(example.ids) == "Kiel: Good. ="
+
+
+def test_the_longest_text_is_cut(chatml: PreTrainedTokenizerFast) -> None:
+    rows = [_nli("abc", "d" * 90), _nli("a" * 90, "bcd")]
+    first, second = render(rows, chatml, "label_words", WORDS, TEMPLATE, 40)
+    assert chatml.decode(first.ids).startswith("abc So dddd") and first.lost == Lost.TEXT
+    assert chatml.decode(second.ids).endswith("aaa So bcd\nLabel:") and second.lost == Lost.TEXT
+    assert len(first) == len(second) == 36  # and four for the longest label
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("{text}\nLabel:", r"f:1 has two texts, 'premise' and 'hypothesis', .*data\.template: "),
+        ("{premis} {hypothesis}", r"names the column 'premis' \(did you mean 'premise'\?\), which"),
+        ("{a}", "names the column 'a', which the row does not have; it has 'premise', 'hypothes"),
+        ("{premise} {premise}", "once each"),
+    ],
+)
+def test_a_template_that_does_not_fit_is_refused(
+    chatml: PreTrainedTokenizerFast, template: str, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        render([_nli()], chatml, "label_words", WORDS, template, 100)
+
+
+def test_an_encoder_reads_two_segments(chatml: PreTrainedTokenizerFast) -> None:
+    first, second = render(
+        [_nli(), _nli(hypothesis="It is green.")], chatml, "class_labels", WORDS, "{text}", 100
+    )
+    assert list(first.ids) == chatml("It is red.", "It is blue.")["input_ids"]
+    assert first.ids != second.ids
+    [cut] = render([_nli("a" * 30, "bc")], chatml, "class_labels", WORDS, "{text}", 10)
+    assert (chatml.decode(cut.ids), cut.lost) == ("a" * 8 + "bc", Lost.TEXT)
+
+
+def test_pairs_with_one_text_in_common_are_different_rows() -> None:
+    first, second = _nli(), _nli(hypothesis="It is green.")
+    assert without([first], [second]) == [first] and digest([first]) != digest([second])
+
+
+def test_a_space_at_the_end_belongs_to_the_answer() -> None:
+    assert parse("{text} = ").fill(Row(text="a ")) == ("", "a ", " =")
