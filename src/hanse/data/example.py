@@ -7,7 +7,7 @@ IGNORED = -100  # the label of a token that is read but not learned
 
 
 class Lost(IntFlag):
-    """The parts of a row that an example lacks since it would be longer than max_length."""
+    """The parts of a row that an example lacks, nearly all since it would be too long."""
 
     NOTHING = 0
     TURNS = 1  # earlier turns of a conversation
@@ -15,6 +15,7 @@ class Lost(IntFlag):
     PROMPT = 4  # the beginning of the prompt
     TEXT = 8  # the end of a text
     ANSWER = 16  # the end of an answer
+    BESIDE_CALL = 32  # the text beside a tool call, which the chat template leaves out
 
 
 @dataclass(frozen=True)

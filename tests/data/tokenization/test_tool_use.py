@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from hanse.data.example import IGNORED
+from hanse.data.example import IGNORED, Lost
 from hanse.data.formats.row import Row, row
 from hanse.data.tokenization.render import render
 from hanse.data.tokenization.tool_use import tool_form
 from hanse.errors import UserError
+from hanse.experiment.assembly.client_examples import Reader, cut
 
 TEMPLATES = Path(__file__).with_name("chat_templates")
 TOOLS = [
@@ -200,6 +201,20 @@ def test_a_conversation_that_ends_in_a_call_has_it_as_answer(
     [example] = render([_talk(CALL)], tokenizer, "tokens", {}, "{text}", 2000)
     [pair] = render([_talk(CALL)], tokenizer, "prompt_answer", {}, "{text}", 2000)
     assert example.answer == pair.answer == call
+
+
+@pytest.mark.parametrize(("template", "lost"), [("llama3_2", 1), ("qwen2_5", 0), ("qwen3", 0)])
+def test_text_beside_a_call_that_a_template_leaves_out_is_said(
+    tokenizer: PreTrainedTokenizerFast, template: str, lost: int
+) -> None:
+    tokenizer.chat_template = (TEMPLATES / f"{template}.jinja").read_text(encoding="utf-8")
+    talks = [_talk(CALL, RESULT, ANSWER), _talk({**CALL, "content": None})]
+    examples = render(talks, tokenizer, "tokens", {}, "{text}", 2000)
+    assert [example.lost for example in examples] == [Lost.BESIDE_CALL * lost, Lost.NOTHING]
+    remarks = [*cut({Reader("a"): {"train": examples}}, "", 2000)]
+    assert [remark[:85] for remark in remarks] == lost * [
+        "the chat template leaves out the text beside a tool call in 1 of 2 training rows; wri"
+    ]
 
 
 def test_rows_that_differ_in_tools_alone_are_different_examples() -> None:

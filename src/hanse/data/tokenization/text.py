@@ -11,6 +11,7 @@ from hanse.data.formats.row import Row
 from hanse.data.tokenization.conversations import Passage, conversation, written
 from hanse.data.tokenization.shortening import Measure, shortened
 from hanse.data.tokenization.tokenizer import Tokenizer, encode, lead, shared, targets
+from hanse.data.tokenization.tool_use import loses_text
 from hanse.errors import UserError
 
 
@@ -27,7 +28,7 @@ def passages(
     texts = [_passage(row, tokenizer) for row in rows]
     tokens = encode(tokenizer, [passage.text for passage in texts])
     front = lead(tokenizer)
-    lost = [Lost.NOTHING] * len(rows)
+    lost = [Lost.BESIDE_CALL if loses_text(row, tokenizer) else Lost.NOTHING for row in rows]
     groups = [range(at, at + answers) for at in range(0, len(rows), answers)]
     for group in groups:
         room = max_length - (len(front) if texts[group[0]].open else 0)
@@ -35,7 +36,7 @@ def passages(
         if rows[group[0]].kind == "messages" and too_long:
             short, missing = _short([rows[at] for at in group], tokenizer, room)
             for at, row in zip(group, short, strict=True):
-                texts[at], lost[at] = _passage(row, tokenizer), missing
+                texts[at], lost[at] = _passage(row, tokenizer), lost[at] | missing
                 [tokens[at]] = encode(tokenizer, [texts[at].text])
     edges = _edges(texts, tokens, tokenizer)
     pieces = list(map(partial(_piece, tokenizer, front), texts, tokens, edges))

@@ -37,12 +37,14 @@ class ToolForm:
     """The parts of tool use that a template writes, and the form in which it takes calls.
 
     text_arguments: a call's arguments are JSON text; otherwise they are an object.
+    text_beside: the text beside a call is written.
     """
 
     tools: bool = False
     calls: bool = False
     results: bool = False
     text_arguments: bool = False
+    text_beside: bool = False
 
     def message(self, turn: Turn) -> dict[str, Any]:
         """A turn as this template takes it."""
@@ -82,6 +84,12 @@ def for_template(row: Row, count: int, tokenizer: Tokenizer) -> list[dict[str, A
     return list(map(form.message, messages))
 
 
+def loses_text(row: Row, tokenizer: Tokenizer) -> bool:
+    """Tell if the template leaves out the text beside a tool call of this conversation."""
+    texts = any(CALLS in message and message["content"].strip() for message in row.messages)
+    return texts and not tool_form(tokenizer).text_beside
+
+
 def tool_form(tokenizer: Tokenizer) -> ToolForm:
     """What the tokenizer's chat template writes; nothing if there is no template."""
     return _tool_form(tokenizer, str(tokenizer.chat_template or ""))
@@ -101,6 +109,8 @@ def _tool_form(tokenizer: Tokenizer, template: str) -> ToolForm:
             break
     else:
         form, oslo = ToolForm(tools), asked
+    beside = [QUESTION, form.message({**_call("Oslo"), "content": "Let me look."})]
+    form = replace(form, text_beside=_differ(tokenizer, (beside, None), (oslo, None)))
     rain, snow = ([*oslo, _result(weather), ANSWER] for weather in ("rain", "snow"))
     return replace(form, results=_differ(tokenizer, (rain, None), (snow, None)))
 

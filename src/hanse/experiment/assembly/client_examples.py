@@ -161,7 +161,7 @@ def read(
 def cut(
     examples: Mapping[Reader, Mapping[str, Sequence[Example]]], name: str, max_length: int
 ) -> Iterator[str]:
-    """Remarks on training rows, held-out rows and public rows that a model's max_length cuts.
+    """Remarks on training, held-out and public rows that max_length or a chat template cuts.
 
     name: that of a model beside the trained one; empty for the trained one.
     """
@@ -180,6 +180,14 @@ def cut(
             for part, text in LOSSES.items()
             if (count := int(np.count_nonzero(lost & np.uint8(part))))
         ]
+        beside = lost & np.uint8(Lost.BESIDE_CALL)
+        if beside.any():
+            yield (
+                f"the chat template leaves out the text beside a tool call in "
+                f"{np.count_nonzero(beside):,} of {len(lost):,} {title} rows; write it as a turn "
+                "of its own, or take a model whose template has both, such as Qwen2.5."
+            )
+        lost = lost & ~np.uint8(Lost.BESIDE_CALL)
         if losses:
             rows = f"{np.count_nonzero(lost):,} of {len(lost):,} {title} rows"
             yield f"{section}.max_length ({max_length:,}) cuts {rows}: {', '.join(losses)}."
