@@ -37,6 +37,15 @@ def test_pairs_are_found_by_their_columns(first: str, second: str, label: str) -
     assert found.reading is not None and found.reading.unread == ()
 
 
+def test_a_pair_without_a_label_is_named() -> None:
+    with pytest.raises(
+        UserError, match=r"'premise' and 'hypothesis' are a pair .*\{label: grade\}"
+    ):
+        row({"premise": "a", "hypothesis": "b", "grade": "x"}, "f:1")
+    named = row({"premise": "a", "hypothesis": "b", "grade": "x"}, "f:1", {"label": "grade"})
+    assert (named.text, named.text_pair, named.label) == ("a", "b", "x")
+
+
 def test_columns_that_are_named_decide() -> None:
     record = {"premise": "a", "hypothesis": "b", "x": "c", "label": 1}
     assert row(record, "f:1", {"text": "premise"}).text_pair == ""

@@ -116,13 +116,15 @@ def reading(
     """
     named = columns or {}
     keys = tuple((name, _key(name, value)) for name, value in record.items())
-    pair = {} if "text" in named else pairs.pair({_folded(name): name for name in record})
+    folded = {_folded(name): name for name in record}
+    pair = {} if "text" in named else pairs.pair(folded)
     fits = (pair and _fits(keys, tuple({**pair, **named}.items()))) or _fits(
         keys, tuple(named.items())
     )
     if not fits:
         known = ", ".join(dict.fromkeys(map(str, FORMATS)))
-        raise UserError(f"{place}: {misfit(record, named, known)}")
+        unlabelled = "" if named else pairs.unlabelled(pair, record)
+        raise UserError(f"{place}: {unlabelled or misfit(record, named, known)}")
     _refuse_ambiguous(fits, record, place)
     chosen = {part: names[0] for part, names in fits[0].columns.items()}
     if TOOLS in chosen and TOOLS not in named and not are_tools(record[chosen[TOOLS]]):
