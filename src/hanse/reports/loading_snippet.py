@@ -31,7 +31,7 @@ def usage(adapter: Path, place: str, labels: Mapping[str, object]) -> str:
     auto = AUTO.get(str(task), "AutoModelForCausalLM")
     words = {at: str(word) for at, word in enumerate(labels.values())}
     numbers = {word: at for at, word in words.items()}
-    named = f", id2label={words}, label2id={numbers}"
+    named = f", id2label={words}, label2id={numbers}, ignore_mismatched_sizes=True"
     head = named if task in ("SEQ_CLS", "TOKEN_CLS") else ""
     own = "BOTTLENECK" in [one.get("peft_type") for one in (config, *others)]
     places = [place, *(f"{place[:-1]}/{folder.name}{place[-1]}" for folder in around)]

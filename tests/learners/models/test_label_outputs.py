@@ -204,12 +204,17 @@ def test_a_folder_that_does_not_say_is_asked_for(tiny_bert: Path, tmp_path: Path
 def test_a_head_for_other_labels(
     tiny_bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As many: it is said whose place they take; more or fewer: refused."""
+    """As many: it is said whose place they take; more or fewer: the head is replaced."""
     model = _classifier(tiny_bert, tmp_path / "model", ("good", "bad"))
     rows = [{"text": f"x {n}", "label": ("spam", "ham", "egg")[n % 3]} for n in range(90)]
     file = _experiment(model, tmp_path, rows)
-    with pytest.raises(UserError, match=r"model chooses between good, bad, but the data have egg"):
-        simulate(loading.load(file))
+    dataset = simulate(loading.load(file)).dataset
+    assert list(dataset.labels) == ["egg", "ham", "spam"]
+    assert [remark for remark in dataset.remarks if "its head" in remark] == [
+        f"{model} chooses between 0 good, 1 bad, but the data have 3 labels, 0 egg, 1 ham, 2 spam: "
+        "its head is replaced by a new one, which begins untrained; data.labels can give labels of "
+        "the data the names of its outputs."
+    ]
     file = _experiment(model, tmp_path, [row for row in rows if row["label"] != "egg"])
     with caplog.at_level(logging.INFO):
         simulate(loading.load(file))
@@ -218,6 +223,28 @@ def test_a_head_for_other_labels(
     with caplog.at_level(logging.INFO):
         simulate(loading.load(file))
     assert "outputs  0 egg, 1 ham, 2 spam, in a head that is new" in caplog.text
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_a_head_of_another_size_is_replaced_and_learns(
+    words: bool, tiny_bert: Path, tmp_path: Path
+) -> None:
+    model = _classifier(tiny_bert, tmp_path / "model", ("good", "bad"), words)
+    rows: list[dict[str, Any]] = _rows(("bad", "good", "so"))
+    if words:
+        rows = [{"tokens": [row["text"].split()[0]], "tags": [row["label"]]} for row in rows]
+        rows = [
+            {**row, "tokens": [*row["tokens"], str(n)], "tags": row["tags"] * 2}
+            for n, row in enumerate(rows)
+        ]
+    file = _experiment(model, tmp_path, rows, "tag" if words else "classify")
+    learnt = ["train.learning_rate=0.01", "train.max_steps=40"]
+    folder = simulation.run(loading.load(file, learnt))
+    assert list(read_labels(folder / "adapter")) == ["bad", "good", "so"]
+    (task,) = compare(folder).values()
+    assert task.adapted.metrics["accuracy"] > 0.9 > task.base.metrics["accuracy"]
+    card = (folder / "adapter" / "README.md").read_text()
+    assert "ignore_mismatched_sizes=True" in card
 
 
 def test_a_run_that_was_begun_keeps_its_order(tiny_bert: Path, tmp_path: Path) -> None:

@@ -15,7 +15,12 @@ from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.method import build_method
 from hanse.experiment.assembly.named_models import Examples, Holders, by_holder, naming
 from hanse.experiment.assembly.preconditions import refuse_unmet
-from hanse.experiment.assembly.resources import Resources, adapter_settings, outputs
+from hanse.experiment.assembly.resources import (
+    Resources,
+    adapter_settings,
+    outputs,
+    replaced_head,
+)
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.client import ClientEndpoint
 from hanse.federation.client_memory import MemoryStore
@@ -198,7 +203,9 @@ def simulate(
     rows = list(client_examples.split_rows(experiment, settings, dataset, used))
     client_examples.refuse_unfit(rows, dataset.labels)
     if not (begun or only):  # a silo gets the order of the labels from the server
-        dataset = replace(dataset, labels=outputs(experiment, dataset.labels))
+        labels = outputs(experiment, dataset.labels)
+        remarks = (*dataset.remarks, *replaced_head(experiment, labels))
+        dataset = replace(dataset, labels=labels, remarks=remarks)
         experiment = _labelled(experiment, dataset.labels)
     examples = client_examples.read(rows, partial(_tokenized, resources, dataset.labels))
     holders = Holders(resources, examples, used)

@@ -161,7 +161,7 @@ def outputs(experiment: Experiment, labels: Mapping[str, str]) -> dict[str, str]
     """The labels in the order of the outputs of the model, or of the adapter it continues from.
 
     The model's or adapter's names for its outputs give the order; without names it is that of
-    `labels`. Raises UserError if the outputs have other names and cannot be replaced.
+    `labels`, as it is in a new head. Raises UserError if an adapter's outputs have other names.
     """
     example_kind, source = build_objective(experiment).example_kind, experiment.adapter.source
     if example_kind not in LABELLED or not labels:
@@ -172,19 +172,40 @@ def outputs(experiment: Experiment, labels: Mapping[str, str]) -> dict[str, str]
         owner = experiment.model.model_name_or_path
         output_names = {name: name for name in names(owner, example_kind)}
     in_order = ordered(labels, output_names)
-    if in_order is None and output_names and (source or len(output_names) != len(labels)):
+    if in_order is None and source and output_names:
         first = f"{{{next(iter(labels))}: {next(iter(output_names.values()))}}}"
         raise UserError(
             f"{owner} chooses between {', '.join(output_names.values())}, but the data have "
             f"{', '.join(labels)}; give each label of the data its output in data.labels, such as "
-            f"{first}, or take a model without outputs of its own."
+            f"{first}, or begin with a fresh adapter."
         )
+    if in_order is None and len(output_names) not in (0, len(labels)):
+        return dict(labels)  # in a new head, on which `replaced_head` remarks
     if in_order:
         log.info("outputs  %s, as %s calls them", listed(in_order), owner)
     elif output_names:
         other = listed(output_names)
         log.warning("outputs  %s: %s calls them otherwise, %s", listed(labels), owner, other)
     return in_order or dict(labels)
+
+
+def replaced_head(experiment: Experiment, labels: Mapping[str, str]) -> list[str]:
+    """A remark if the model's head is replaced, since it has another number of outputs.
+
+    labels: in the order of the outputs, as `outputs` returns them.
+    """
+    example_kind, model = build_objective(experiment).example_kind, experiment.model
+    if example_kind not in LABELLED or not labels or experiment.adapter.source:
+        return []
+    known = names(model.model_name_or_path, example_kind)
+    if len(known) in (0, len(labels)):
+        return []
+    words = listed({name: name for name in known})
+    return [
+        f"{model.model_name_or_path} chooses between {words}, but the data "
+        f"have {len(labels)} labels, {listed(labels)}: its head is replaced by a new one, which "
+        "begins untrained; data.labels can give labels of the data the names of its outputs."
+    ]
 
 
 def _refuse_crowded(backbone: Backbone, adapter: Adapter, max_length: int | None) -> None:

@@ -44,7 +44,7 @@ class PretrainedModel:
 
         auto: transformers' class for such models, such as AutoModelForCausalLM.
         spare: weights with this text in their name may be missing, since they are not used.
-        fresh: weights of the head may be missing; it is a new one then.
+        fresh: weights of the head may be missing, or of another size; it is a new one then.
         options: further arguments of `from_pretrained`, on the form of the weights.
         """
         with _readable(self.name):
@@ -55,9 +55,11 @@ class PretrainedModel:
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=fresh,
                 **options,
             )
         absent = {key for key in report["missing_keys"] if spare is None or spare not in key}
+        absent |= {key for key, *_ in report["mismatched_keys"]}
         new = [name for name in (heads(model) if fresh else ()) if _within(name, absent)]
         missing = sorted(absent.difference(*(_within(name, absent) for name in new)))
         if missing:  # transformers fills them with random numbers
