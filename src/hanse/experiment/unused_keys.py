@@ -143,7 +143,7 @@ _BY_REASON = {
     OPTIMIZER: ("adam_beta1", "adam_beta2", "adam_epsilon", "adam_epsilon2", "optim_args"),
 }
 # Keys that mean nothing here if they have this value.
-USUAL = {"stage": "sft", "finetuning_type": "lora", "use_peft": True, "model_parallel": False}
+USUAL = {"stage": "sft", "finetuning_type": "lora", "use_peft": True}
 METHOD = "the settings objective and adapter say it"
 UNUSED = {key: reason for reason, keys in _BY_REASON.items() for key in keys}
 

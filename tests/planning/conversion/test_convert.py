@@ -192,6 +192,7 @@ def test_meanings(text: str, setting: str, value: Any, tmp_path: Path) -> None:
         ("finetuning_type: freeze\n", "finetuning_type: freeze cannot be converted"),
         ("base_model: x\nlearning_rate: fast\n", "train.learning_rate is 'fast'"),
         ("base_model: x\nnum_epochs: [3]\n", "one of its values has another form than axolotl"),
+        ("base_model: x\nnum_epochs: .inf\n", "one of its values has another form than axolotl"),
         ("federate: {client_num: 2}\ndata: {splits: 3}\n", "another form than FederatedScope"),
         ("rounds: 3\nmodel: {model_name_or_path: x}\n", "has no key by which a config of LLaMA-F"),
     ],

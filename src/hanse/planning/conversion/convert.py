@@ -67,7 +67,7 @@ def convert(config: Path, out: Path | None) -> Conversion:
         raise UserError(f"{config}: {explain(error, Experiment)}") from None
     except (SettingError, UserError) as error:
         raise UserError(f"{config}: {error}") from None
-    except (TypeError, ValueError, AttributeError, KeyError, IndexError):
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError):
         raise UserError(
             f"{config} has the keys of {tool.name}, but one of its values has another form than "
             f"{tool.name} reads; correct it, and convert it again."
