@@ -309,6 +309,7 @@ def test_a_reading_tells_which_column_is_what() -> None:
     found = reading({"id": 1, "Review Text": "a", "stars": 4})
     assert (found.kind, found.format) == ("labelled", "labelled")
     assert found.columns == {"text": "Review Text", "label": "stars"}
+    assert reading({"reviewText": "a", "overall": 4}).columns == {"text": "reviewText"}
     found = reading({"instruction": "a", "context": "c", "response": "b", "category": "x"})
     assert (found.kind, found.format) == ("messages", "alpaca")
     assert found.columns == {"instruction": "instruction", "input": "context", "output": "response"}

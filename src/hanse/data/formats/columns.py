@@ -280,8 +280,9 @@ def _key(name: str, value: Any) -> str:
 
 
 def _folded(name: str) -> str:
-    """A column's name in the spelling of the tables: "Review Text" becomes review_text."""
-    return name.strip().casefold().replace(" ", "_").replace("-", "_")
+    """A column's name in the spelling of the tables: Review Text, reviewText → review_text."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    return words.casefold().replace(" ", "_").replace("-", "_")
 
 
 def _shown(fit: Fit) -> str:
