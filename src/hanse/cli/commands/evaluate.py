@@ -38,7 +38,7 @@ def evaluate(
         console.print(table)
         metric = cleaned(next(iter(comparison.base.metrics)))
         difference = summary.difference(comparison.adapted.items, comparison.base.items)
-        console.print(f"difference in the rows' {metric}: {difference}", soft_wrap=True)
+        console.print(f"difference in {metric}: {difference}", soft_wrap=True)
         _show_samples(comparison)
 
 
