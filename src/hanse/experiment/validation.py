@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -110,13 +111,17 @@ def explain(
 
 
 def _unknown_keys(error: ValidationError, model: type, home: Place) -> Iterator[UnknownKey]:
-    """The unknown keys among pydantic's errors; of another tool's section, the keys in it."""
-    for item in error.errors():
-        if item["type"] in _UNKNOWN:
-            place = _place(item)
-            for inner, value in _foreign_leaves(place, item["input"], model):
-                hint, reason = _hint(model, inner), unused(inner[-1], value)
-                yield UnknownKey((*home, *inner), "" if reason else hint, reason)
+    """The unknown keys among pydantic's errors; of another tool's section, the keys in it.
+
+    Only those that a sentence lists have hints, since a search for each of thousands takes long.
+    """
+    unknown = [item for item in error.errors() if item["type"] in _UNKNOWN]
+    for number, item in enumerate(unknown):
+        place = _place(item)
+        for inner, value in _foreign_leaves(place, item["input"], model):
+            reason = unused(inner[-1], value)
+            hint = "" if reason or number >= LISTED else _hint(model, inner)
+            yield UnknownKey((*home, *inner), hint, reason)
 
 
 def _foreign_leaves(place: Place, value: Any, model: type) -> Iterator[tuple[Place, Any]]:
@@ -198,6 +203,7 @@ def keys(model: type, place: Place) -> list[str]:
     return list(_annotations(section))
 
 
+@lru_cache
 def leaves(model: type) -> dict[str, Place]:
     """The places of all settings whose name is unique, by that name.
 
