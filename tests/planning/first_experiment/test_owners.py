@@ -90,7 +90,7 @@ def test_one_silo_is_no_federation(
     written(tmp_path, "note", ["x"] * 12)
     said = "one silo is no federation: nothing is averaged"
     done = hanse("init", "--from", "a.jsonl", "--silos", 1)
-    assert said in " ".join(done.out.split())
+    assert said in " ".join(done.out.split()) and "chosen   sft, 1 silo, " in done.out
     model = [f"model.model_name_or_path={tiny_llama}", "model.bf16=false"]
     assert said in " ".join(hanse("check", "a.yaml", *model).out.split())
     assert hanse("run", "a.yaml", *model, "rounds=1", "output_dir=run").code == 0

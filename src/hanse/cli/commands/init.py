@@ -68,7 +68,8 @@ def tell_start(started: "first.Start") -> None:
     for remark in started.remarks:
         _tell("", remark)
     column = f" (by {plan.owner})" if plan.owner else ""
-    _tell("chosen", f"{plan.objective}, {plan.silos} silos{column}, {plan.schedule.rounds} rounds")
+    silos = f"{plan.silos} silo{'s' if plan.silos > 1 else ''}{column}"
+    _tell("chosen", f"{plan.objective}, {silos}, {plan.schedule.rounds} rounds")
     _tell(
         "",
         f"{plan.held_out.test:,} rows for the test and {plan.held_out.validation:,} for validation",
@@ -92,7 +93,7 @@ def _tell_lengths(started: "first.Start") -> None:
     if lengths.guessed:
         _tell("", f"{lengths.guessed.rstrip('.')}; `hanse check` counts the tokens")
     elif lengths.cut:
-        _tell("", f"{100 * lengths.cut:.0f} % of the rows are longer and lose their end")
+        _tell("", f"{100 * lengths.cut:.0f} % of the rows are longer and are cut")
 
 
 def _tell(what: str, words: str) -> None:
