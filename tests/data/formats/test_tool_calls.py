@@ -62,6 +62,20 @@ def test_tools_make_a_conversation_of_a_prompt() -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "calls"),
+    [
+        ('[{"name": "track", "arguments": {"id": 7}}]', CALLED),
+        ("[not a call]", None),
+        ('{"id": 7}', None),
+        ("Lost.", None),
+    ],
+)
+def test_an_answer_beside_tools_may_be_calls(answer: str, calls: Any) -> None:
+    record = {"query": "7?", "answers": answer, "tools": '[{"name": "track"}]'}
+    assert row(record, "f:1").messages[1].get("tool_calls") == calls
+
+
+@pytest.mark.parametrize(
     ("record", "sentence"),
     [
         ({"messages": [ASK, ANSWER], "tools": "[{"}, "tools cannot be read as JSON"),

@@ -74,7 +74,9 @@ def _alpaca(parts: Parts, place: str) -> Content:
     question = cells.text(question, parts.name("instruction"), place)
     answer = cells.text(_first(parts["output"]), parts.name("output"), place)
     before = (*_system(parts, (), place), *_history(parts, place))
-    return _talk(parts, (*before, turn("user", question), turn("assistant", answer)), place)
+    calls = tool_calls.in_answer(answer, place) if parts.get("tools") else ()
+    reply = {**turn("assistant", ""), CALLS: calls} if calls else turn("assistant", answer)
+    return _talk(parts, (*before, turn("user", question), reply), place)
 
 
 def _first(answers: Any) -> Any:

@@ -54,6 +54,14 @@ def written_calls(value: Any, name: str, place: str) -> Calls:
     )
 
 
+def in_answer(answer: str, place: str) -> Calls:
+    """The calls that an answer beside tools is the JSON text of, as in xLAM's data; or ()."""
+    try:
+        return written_calls(answer, "the answer", place) if are_tools(answer) else ()
+    except UserError:
+        return ()
+
+
 def thought_and_calls(value: Any, name: str, place: str) -> tuple[str, Calls]:
     """The calls in a turn of ShareGPT's form, and the thought that LLaMA-Factory has before them.
 
