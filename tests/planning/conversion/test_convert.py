@@ -1,6 +1,8 @@
 """Configs of other tools, rebuilt from their published examples, become experiments."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,3 +223,12 @@ def test_the_command_names_what_is_left(tmp_path: Path, hanse: Callable[..., Out
     assert "hub_model_id, hub_strategy, push_to_hub: hanse uploads nothing to a hub" in done.out
     again = hanse("convert", CONFIGS / "trl.yaml")
     assert again.code == 2 and "trl-hanse.yaml exists already" in again.err
+
+
+def test_a_conversion_imports_neither_torch_nor_numpy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from hanse.cli.main import main; main(); "
+        "assert not {'torch', 'numpy', 'transformers'} & {*sys.modules}"
+    )
+    words = ["convert", str(CONFIGS / "axolotl.yml"), "-o", str(tmp_path / "out.yaml")]
+    subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True)
