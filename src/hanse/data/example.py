@@ -16,6 +16,7 @@ class Lost(IntFlag):
     TEXT = 8  # the end of a text
     ANSWER = 16  # the end of an answer
     BESIDE_CALL = 32  # the text beside a tool call, which the chat template leaves out
+    REST = 64  # the rest of a text, which other examples have
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from hanse.journal.yaml_text import Values
 from hanse.learners.models.model_files import PACKAGED
 from hanse.security import trusted_code
 
+FORMER_MODEL = {"long_texts": "cut"}  # of runs before there was a choice
 LOCAL = (  # settings that may name a local file or folder
     *(("data", "path"), ("data", "test"), ("data", "validation")),
     *(("data", "public"), ("data", "public", "path")),
@@ -65,8 +66,24 @@ def from_values(values: Values, overrides: Iterable[str] = ()) -> Experiment:
 
 def _load(path: Path, overrides: Iterable[str], by_hand: bool) -> Experiment:
     values, text = yaml_text.read(path)
+    if claims.is_left(path):
+        values = _completed(values)
     with trusted_code.granting(by_hand):
         return compose(values, text, path, overrides)
+
+
+def _completed(values: Values) -> Values:
+    """The values of a file that a run wrote, with what versions without a setting did."""
+    model, models = values.get("model"), values.get("models")
+    if isinstance(model, dict):
+        values = {**values, "model": {**FORMER_MODEL, **model}}
+    if isinstance(models, dict):
+        completed = {
+            name: {**FORMER_MODEL, **settings} if isinstance(settings, dict) else settings
+            for name, settings in models.items()
+        }
+        values = {**values, "models": completed}
+    return values
 
 
 def compose(values: Values, text: str, path: Path, overrides: Iterable[str]) -> Experiment:

@@ -13,7 +13,7 @@ from hanse.data.tokenization.tags import read_words
 from hanse.data.tokenization.tokenizer import encode, lead
 from hanse.errors import UserError
 from hanse.experiment.assembly import source_rows
-from hanse.experiment.assembly.resources import Resources, examples
+from hanse.experiment.assembly.resources import Resources, rendering
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.generation import Decoding, OnText, generate
 from hanse.randomness import RoundContext
@@ -71,7 +71,7 @@ class Talk:
         """The label words with their probabilities as the answer to a text, likeliest first."""
         experiment, backbone = self.trained.experiment, self.learner.backbone
         row = Row(text=text, label=next(iter(self.labels)), place=PLACE)
-        (example,) = examples(experiment, [row], self.labels, "label_words", backbone)
+        [example] = rendering(experiment, self.labels, "label_words", backbone).render([row])
         with torch.inference_mode():
             scores = self.learner.scores(self.learner.batch([example]))[0]
         probabilities = scores.double().softmax(dim=0).tolist()
@@ -92,7 +92,7 @@ class Talk:
         labels, words = experiment.data.labels, tuple(text.split())
         any_tags = (next(iter(labels)),) * len(words)
         row = Row(words=words, tags=any_tags, text=" ".join(words), place=PLACE)
-        (example,) = examples(experiment, [row], labels, "tags", backbone)
+        [example] = rendering(experiment, labels, "tags", backbone).render([row])
         with torch.inference_mode():
             best = self.learner.forward(self.learner.batch([example])).argmax(dim=1).tolist()
         max_length = backbone.max_length(experiment.model.max_length)
@@ -121,7 +121,7 @@ class Talk:
             row = Row(messages=messages, place=PLACE)
         elif self.kind == "labelled":
             row = Row(text=message["content"], label=next(iter(labels)), place=PLACE)
-        (example,) = examples(self.trained.experiment, [row], labels, "tokens", backbone)
+        [example] = rendering(self.trained.experiment, labels, "tokens", backbone).render([row])
         return list(example.ids[: example.prompt])
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from hanse.data.formats import system_turns
@@ -10,11 +11,13 @@ from hanse.data.formats.row import Row
 from hanse.data.sources import corpora
 from hanse.errors import UserError
 from hanse.experiment.assembly.federated_dataset import divide
-from hanse.experiment.assembly.resources import Resources, examples
+from hanse.experiment.assembly.resources import Resources, rendering
 from hanse.experiment.assembly.source_rows import judged
 from hanse.experiment.schema import Experiment, build_tasks
 from hanse.federation.interfaces.results import Scores
 from hanse.journal.environment import same_data
+from hanse.observability.progress import report
+from hanse.observability.steps import Activity, Work
 from hanse.serving import trained_adapter, trained_rows
 
 log = logging.getLogger(__name__)
@@ -52,14 +55,10 @@ def compare(
     tasks = build_tasks(experiment)
     example_kind = next(iter(tasks.values())).example_kind
     labels = experiment.data.labels  # the run has saved those of its data
-    scored = examples(
-        experiment,
-        rows,
-        labels,
-        example_kind,
-        resources.backbone(experiment.model, example_kind, labels),
-    )
-    learner = trained.learner(resources, {split: scored})
+    backbone = resources.backbone(experiment.model, example_kind, labels)
+    report(Work(Activity.TOKENIZING, total=len(rows)))
+    scored = rendering(experiment, labels, example_kind, backbone).examples(rows)
+    learner = trained.learner(resources, {split: [*chain(*scored)]})
     result = {}
     for name, task in tasks.items():
         trained.use(learner, base=True)

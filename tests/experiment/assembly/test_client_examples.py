@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from hanse.data.example import IGNORED
 from hanse.data.tokenization.token_cache import Rendering
 from hanse.errors import UserError
 from hanse.experiment.assembly import resources
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.assembly.resources import Resources
-from hanse.experiment.loading import load
+from hanse.experiment.loading import load, load_left
+from hanse.simulation import run as simulation
 from samples import reviews, write_lines
 
 
@@ -139,3 +141,52 @@ def test_how_many_rows_lose_what_is_said(experiment_file: Path, tmp_path: Path) 
         for count, of, what in zip(cut, (32, 8), ("training", "held-out"), strict=True)
         if count
     ]
+
+
+@pytest.fixture
+def book_experiment(tmp_path: Path, tiny_llama: Path) -> Path:
+    """Two silos, each with one long text."""
+    for name in ("north", "south"):
+        (tmp_path / name).mkdir()
+        text = " ".join(f"{name} word {number}" for number in range(400))
+        (tmp_path / name / "book.txt").write_text(text)
+    lines = [
+        f"model: {{model_name_or_path: {tiny_llama}, max_length: 64}}",
+        "adapter: {lora: {r: 2}}",
+        "data: {test: 0, validation: 0, client_test: 0}",
+        "objective: sft",
+        "clients:",
+        f"  north: {{data: {{path: {tmp_path / 'north'}}}}}",
+        f"  south: {{data: {{path: {tmp_path / 'south'}}}}}",
+    ]
+    file = tmp_path / "book.yaml"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def test_all_of_a_book_is_learned_once_in_an_epoch(book_experiment: Path) -> None:
+    windows, cut = (
+        simulate(load(book_experiment, [f"model.long_texts={way}"])) for way in ("windows", "cut")
+    )
+    tokenizer = windows.learner.backbone.tokenizer
+    for name in ("north", "south"):
+        tokens = len(tokenizer((book_experiment.parent / name / "book.txt").read_text()).input_ids)
+        examples = list(windows.clients[name].examples["train"])
+        learned = sum(label != IGNORED for e in examples for label in e.labels[1:])
+        assert tokens - 1 <= learned <= tokens + 1  # a first token and an end-of-text token
+        assert len(examples) > tokens / 64 and max(map(len, examples)) <= 64
+        assert [len(example) for example in cut.clients[name].examples["train"]] == [64]
+    [remark] = [text for text in windows.dataset.remarks if "windows of texts" in text]
+    assert "with model.long_texts: cut" in remark and "(model.max_length)" in remark
+    [remark] = [text for text in cut.dataset.remarks if "max_length" in text]
+    assert remark.endswith("2 of 2 training rows: 2 lose the end of the text.")
+
+
+def test_the_run_of_a_former_version_cuts_its_texts(book_experiment: Path) -> None:
+    """Its folder has a file without the setting."""
+    folder = simulation.run(load(book_experiment, ["rounds=1"]))
+    file = folder / "experiment.yaml"
+    assert load_left(file).model.long_texts == "windows"
+    assert "  long_texts: windows\n" in file.read_text()
+    file.write_text(file.read_text().replace("  long_texts: windows\n", ""))
+    assert load_left(file).model.long_texts == load(file).model.long_texts == "cut"

@@ -7,23 +7,26 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from importlib.metadata import version
+from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
 from hanse import atomic_files
-from hanse.data.example import Example
+from hanse.data.example import Example, Lost
 from hanse.data.formats.row import Row
 from hanse.data.packed import Examples, Packed, join, pack
 from hanse.data.tokenization import prompt_template, render
-from hanse.data.tokenization.tokenizer import Tokenizer, encode
+from hanse.data.tokenization.tokenizer import Tokenizer, encode, lead
 from hanse.data.tokenization.vocabulary import refuse_beyond
+from hanse.data.tokenization.windows import windows
 from hanse.errors import UserError
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
@@ -31,6 +34,7 @@ from hanse.observability.steps import Activity, Work
 log = logging.getLogger(__name__)
 
 BLOCK = 1024  # rows that are tokenized at once: unpacked, their tokens take much memory
+ANY_LENGTH = 1_000_000_000  # more tokens than any text has
 WORTH = 1000  # fewer rows are not kept on disk: they are tokenized as fast as they are read
 _KEY = 16  # bytes of a row's hash
 # Attributes of a tokenizer that change tokens and are not in its tokenizer.json.
@@ -46,6 +50,7 @@ class Rendering:
     """The settings by which rows become examples; see `render.render`.
 
     vocabulary: the number of the model's embeddings; None if it has none.
+    windowed: a text that is longer than max_length becomes several examples; else its end is cut.
     """
 
     tokenizer: Tokenizer
@@ -54,9 +59,29 @@ class Rendering:
     template: str
     max_length: int
     vocabulary: int | None = None
+    windowed: bool = False
+
+    def examples(self, rows: Sequence[Row]) -> list[list[Example]]:
+        """The examples of each row: one, or the windows of a long text.
+
+        Raises UserError for rows that do not fit.
+        """
+        result = [[example] for example in self.render(rows)]
+        if not self.windowed:
+            return result
+        long = [
+            index
+            for index, [example] in enumerate(result)
+            if rows[index].kind == "text" and example.lost & Lost.TEXT
+        ]
+        whole = replace(self, max_length=ANY_LENGTH).render([rows[index] for index in long])
+        front = len(lead(self.tokenizer))
+        for index, example in zip(long, whole, strict=True):
+            result[index] = windows(example, self.max_length, front)
+        return result
 
     def render(self, rows: Sequence[Row]) -> list[Example]:
-        """The examples of rows, in their order; raises UserError for rows that do not fit."""
+        """One example of each row, in their order; raises UserError for rows that do not fit."""
         examples = render.render(
             rows, self.tokenizer, self.example_kind, self.labels, self.template, self.max_length
         )
@@ -82,7 +107,7 @@ class Rendering:
         tokenizer += [getattr(self.tokenizer, name, None) for name in _ATTRIBUTES]
         tokenizer += [date.today().isoformat()] if _TODAY in template else []
         settings = [self.example_kind, list(self.labels.items()), self.template, self.max_length]
-        settings.append(self.vocabulary)
+        settings += [self.vocabulary, self.windowed]
         libraries = [version(name) for name in ("tokenizers", "transformers", "jinja2")]
         text = json.dumps([tokenizer, settings, libraries], default=str)
         digest = hashlib.sha256(text.encode())
@@ -115,13 +140,21 @@ class Tokenized:
         self.rendering = rendering
         self.folder = folder
         self._packed = pack([])
-        self._places: dict[bytes, int] = {}
+        self._places: dict[bytes, range] = {}
 
     def examples(self, rows: Sequence[Row]) -> Examples:
         """The examples of rows, in their order; new rows are tokenized now.
 
         Raises UserError for rows that do not fit, with their place.
         """
+        return self.of_lists([rows])[0]
+
+    def of_lists(self, lists: Sequence[Sequence[Row]]) -> list[Examples]:
+        """The examples of each list of rows; new rows of all lists are tokenized together.
+
+        Raises UserError for rows that do not fit, with their place.
+        """
+        rows = [row for each in lists for row in each]
         labelled = any(row.label is not None for row in rows)
         columns = prompt_template.parse(self.rendering.template).fields if labelled else ()
         keys = [_key(row, columns) for row in rows]
@@ -130,39 +163,57 @@ class Tokenized:
             if key not in self._places:
                 fresh.setdefault(key, row)
         if fresh:
-            order, packed = self._tokenized(fresh)
-            self._places |= {key: at for at, key in enumerate(order, len(self._packed))}
+            order, counts, packed = self._tokenized(fresh)
+            ends = accumulate(counts, initial=len(self._packed))
+            self._places |= {
+                key: range(*places) for key, places in zip(order, pairwise(ends), strict=True)
+            }
             self._packed = join([self._packed, packed])
-        return Examples(self._packed, np.array([self._places[key] for key in keys], np.int32))
+        places = iter([self._places[key] for key in keys])
+        return [
+            Examples(self._packed, np.array([*chain(*islice(places, len(each)))], np.int32))
+            for each in lists
+        ]
 
-    def _tokenized(self, rows: Mapping[bytes, Row]) -> tuple[list[bytes], Packed]:
-        """The examples of rows, and their keys in the same order, from disk if they are there.
+    def _tokenized(self, rows: Mapping[bytes, Row]) -> "_Tokens":
+        """The examples of rows, from disk if they are there.
 
         The order is that of the run that wrote the file: runs that divide the same rows in another
         way share one file.
         """
         digest = self.rendering.digest() if len(rows) >= WORTH else None
         if digest is None:
-            return list(rows), self._rendered(list(rows.values()))
+            return self._rendered(rows)
         name = hashlib.sha256(b"".join([digest, *sorted(rows)])).hexdigest()
         file = self.folder / f"{name}.tokens"
         try:
-            tokenized = _read(file)
+            tokens = _read(file)
         except UserError as error:  # the file stays as it is
             log.warning("these rows are tokenized again: %s", error)
-            return list(rows), self._rendered(list(rows.values()))
-        if tokenized is None:
-            tokenized = list(rows), self._rendered(list(rows.values()))
-            _write(file, *tokenized)
-        return tokenized
+            return self._rendered(rows)
+        if tokens is None:
+            tokens = self._rendered(rows)
+            _write(file, tokens)
+        return tokens
 
-    def _rendered(self, rows: Sequence[Row]) -> Packed:
+    def _rendered(self, rows: Mapping[bytes, Row]) -> "_Tokens":
         """Tokenize rows, block by block."""
-        parts = [pack([])]
-        for start in range(0, len(rows), BLOCK):
-            report(Work(Activity.TOKENIZING, "", start, len(rows)))
-            parts.append(pack(self.rendering.render(rows[start : start + BLOCK])))
-        return join(parts)
+        parts, every = [pack([])], list(rows.values())
+        counts: list[int] = []
+        for start in range(0, len(every), BLOCK):
+            report(Work(Activity.TOKENIZING, "", start, len(every)))
+            examples = self.rendering.examples(every[start : start + BLOCK])
+            counts += map(len, examples)
+            parts.append(pack([*chain(*examples)]))
+        return _Tokens(list(rows), counts, join(parts))
+
+
+class _Tokens(NamedTuple):
+    """The examples of rows: each row's key, the number of its examples, and all examples."""
+
+    keys: list[bytes]
+    counts: list[int]
+    packed: Packed
 
 
 def _key(row: Row, columns: Sequence[str]) -> bytes:
@@ -175,8 +226,8 @@ def _key(row: Row, columns: Sequence[str]) -> bytes:
     return hashlib.blake2b(repr(content).encode(), digest_size=_KEY).digest()
 
 
-def _read(file: Path) -> tuple[list[bytes], Packed] | None:
-    """The keys and the examples in a file; None if it is missing or damaged.
+def _read(file: Path) -> _Tokens | None:
+    """The examples in a file; None if it is missing or damaged.
 
     Raises UserError if the system refuses to read it.
     """
@@ -189,15 +240,17 @@ def _read(file: Path) -> tuple[list[bytes], Packed] | None:
         return None
     try:
         arrays = safetensors.numpy.load(content)
-        keys = arrays.pop("keys").tobytes()
-        return [keys[at : at + _KEY] for at in range(0, len(keys), _KEY)], Packed.of(arrays)
+        joined, counts = arrays.pop("keys").tobytes(), arrays.pop("counts").tolist()
+        keys = [joined[at : at + _KEY] for at in range(0, len(joined), _KEY)]
+        return _Tokens(keys, counts, Packed.of(arrays))
     except (SafetensorError, KeyError, ValueError):
         return None
 
 
-def _write(file: Path, keys: Sequence[bytes], packed: Packed) -> None:
+def _write(file: Path, tokens: _Tokens) -> None:
     """Write examples to disk for later runs; log a warning if this fails."""
-    arrays = {**packed.arrays(), "keys": np.frombuffer(b"".join(keys), np.uint8)}
+    keys = np.frombuffer(b"".join(tokens.keys), np.uint8)
+    arrays = {**tokens.packed.arrays(), "keys": keys, "counts": np.array(tokens.counts, np.int32)}
     content = safetensors.numpy.save(arrays)
     try:
         atomic_files.write_hashed(file, content, private=True)  # it holds texts of the data

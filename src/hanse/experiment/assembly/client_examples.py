@@ -133,22 +133,21 @@ def refuse_unfit(splits: Sequence[SplitRows], labels: Mapping[str, str]) -> None
 def read(
     splits: Sequence[SplitRows], reader: Callable[[SplitRows], Tokenized]
 ) -> dict[Reader, dict[str, Sequence[Example]]]:
-    """The examples of each model by split; one row is one example.
+    """The examples of each model by split; one row is one example, or several windows of a text.
 
     All rows are tokenized here, so that a bad one is found before anything is trained. Rows with
     the same reader are tokenized together, whoever holds them. Models that read one list of rows in
     the same way, such as the public ones, share its examples.
     """
-    rows: defaultdict[Tokenized, list[Row]] = defaultdict(list)
-    places: dict[tuple[Tokenized, int], slice] = {}  # by the identity of a list
+    lists: defaultdict[Tokenized, dict[int, list[Row]]] = defaultdict(dict)  # by their identity
     readers = [(split, reader(split)) for split in splits]
     for split, tokenized in readers:
-        group = rows[tokenized]
-        place = slice(len(group), len(group) + len(split.rows))
-        if places.setdefault((tokenized, id(split.rows)), place) is place:
-            group += split.rows
-    examples = {tokenized: tokenized.examples(group) for tokenized, group in rows.items()}
-    shared = {key: examples[key[0]][place] for key, place in places.items()}
+        lists[tokenized][id(split.rows)] = split.rows
+    shared = {
+        (tokenized, key): examples
+        for tokenized, group in lists.items()
+        for key, examples in zip(group, tokenized.of_lists([*group.values()]), strict=True)
+    }
     pieces: defaultdict[tuple[Reader, str], list[Sequence[Example]]] = defaultdict(list)
     for split, tokenized in readers:
         pieces[split.reader, split.split].append(shared[tokenized, id(split.rows)])
@@ -161,7 +160,7 @@ def read(
 def cut(
     examples: Mapping[Reader, Mapping[str, Sequence[Example]]], name: str, max_length: int
 ) -> Iterator[str]:
-    """Remarks on training, held-out and public rows that max_length or a chat template cuts.
+    """Remarks on rows that max_length cuts or divides, or a chat template cuts, by their use.
 
     name: that of a model beside the trained one; empty for the trained one.
     """
@@ -175,6 +174,14 @@ def cut(
             if TITLES.get(split, "held-out") == title
         }
         lost = np.concatenate([np.zeros(0, np.uint8), *map(packed.lost, chosen.values())])
+        windows = int(np.count_nonzero(lost & np.uint8(Lost.REST)))
+        if windows:
+            yield (
+                f"{windows:,} of {len(lost):,} {title} examples are windows of texts of more than "
+                f"{max_length:,} tokens ({section}.max_length), which are read whole; with "
+                f"{section}.long_texts: cut, only the beginning of each is read."
+            )
+        lost = lost[lost != Lost.REST]
         losses = [
             f"{count:,} lose {text}"
             for part, text in LOSSES.items()

@@ -3,13 +3,12 @@
 import json
 import logging
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from hanse.data.example import Example
-from hanse.data.formats.row import Row
 from hanse.data.tokenization.token_cache import Rendering, Tokenized
 from hanse.errors import UserError
 from hanse.experiment.adapter_choice import AdapterChoice
@@ -34,8 +33,6 @@ from hanse.observability.steps import Activity, Work
 from hanse.randomness import RoundContext
 
 log = logging.getLogger(__name__)
-
-ANY_LENGTH = 1_000_000_000  # more tokens than any text has
 
 
 @dataclass
@@ -101,7 +98,8 @@ class Resources:
     def reader(self, split: SplitRows, labels: Mapping[str, str]) -> Tokenized:
         """The tokenized rows that a split's rows belong to, with all rows read in the same way."""
         model, kind, template = split.model, split.example_kind, split.template
-        key = (model.loaded, model.max_length, kind, template, *labels.items())
+        lengths = (model.max_length, model.long_texts)
+        key = (model.loaded, *lengths, kind, template, *labels.items())
         if key not in self.tokenized:
             backbone = self.backbone(model, kind, labels)
             rendering = _rendering(backbone, model, kind, labels, template)
@@ -220,21 +218,11 @@ def _refuse_crowded(backbone: Backbone, adapter: Adapter, max_length: int | None
         )
 
 
-def examples(
-    experiment: Experiment,
-    rows: Sequence[Row],
-    labels: dict[str, str],
-    example_kind: str,
-    backbone: Backbone,
-    whole: bool = False,
-) -> list[Example]:
-    """Examples of rows for the experiment's model. whole: max_length cuts none of them."""
-    if not rows:
-        return []
-    report(Work(Activity.TOKENIZING, total=len(rows)))
-    template = experiment.data.template
-    rendering = _rendering(backbone, experiment.model, example_kind, labels, template)
-    return (replace(rendering, max_length=ANY_LENGTH) if whole else rendering).render(rows)
+def rendering(
+    experiment: Experiment, labels: Mapping[str, str], example_kind: str, backbone: Backbone
+) -> Rendering:
+    """The rendering of rows for the experiment's model."""
+    return _rendering(backbone, experiment.model, example_kind, labels, experiment.data.template)
 
 
 def _rendering(
@@ -246,7 +234,10 @@ def _rendering(
 ) -> Rendering:
     """The rendering of rows for a model's tokenizer and head."""
     length, kind = backbone.max_length(model.max_length), backbone.head.reads[example_kind]
-    return Rendering(backbone.tokenizer, kind, labels, template, length, backbone.vocabulary)
+    windowed = kind == "tokens" and model.long_texts == "windows"
+    return Rendering(
+        *(backbone.tokenizer, kind, labels, template, length, backbone.vocabulary, windowed)
+    )
 
 
 def adapter_settings(experiment: Experiment) -> Adapter:

@@ -27,6 +27,8 @@ class BaseModelSettings:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # The most tokens of an example; longer ones are cut. None: 512, or as many as the model reads.
     max_length: Annotated[int, Field(ge=8)] | None = None
+    # A longer text, with nothing asked: read all of it in windows of max_length, or cut its end.
+    long_texts: Literal["windows", "cut"] = "windows"
     # Keep the output of frozen layers below all adapters for each row, in memory or on disk.
     activation_cache: bool = True
     quantization: Quantization = "none"  # of the base's weights: int8 or nf4 take less memory
