@@ -87,13 +87,15 @@ def _tell_lengths(started: "first.Start") -> None:
     lengths = started.plan.lengths
     _tell(
         "tokens",
-        f"{lengths.mean:,.0f} in a row on average, 95 % have at most {lengths.most:,}, the longest "
-        f"{lengths.longest:,} ({lengths.basis}); max_length is {lengths.max_length:,}",
+        f"{lengths.mean:,.0f} in an example on average; 95 % of the rows have at most "
+        f"{lengths.most:,}, the longest {lengths.longest:,} ({lengths.basis}); max_length is "
+        f"{lengths.max_length:,}",
     )
     if lengths.guessed:
         _tell("", f"{lengths.guessed.rstrip('.')}; `hanse check` counts the tokens")
     elif lengths.cut:
-        _tell("", f"{100 * lengths.cut:.0f} % of the rows are longer and are cut")
+        what = "read in windows" if lengths.examples > 1 else "cut"
+        _tell("", f"{100 * lengths.cut:.0f} % of the rows are longer and are {what}")
 
 
 def _tell(what: str, words: str) -> None:

@@ -152,7 +152,9 @@ def plan(
         held_out=held_out,
         client_test=_client_test(held_out.remaining / silos, silos),
         answer=0 if labels or not held_out.test else _answer(rows, counting),
-        schedule=_schedule(held_out.remaining, silos, step_seconds(lengths)),
+        schedule=_schedule(
+            round(held_out.remaining * lengths.examples), silos, step_seconds(lengths)
+        ),
     )
 
 

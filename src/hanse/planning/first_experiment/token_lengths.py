@@ -1,6 +1,6 @@
 """The lengths of rows in tokens: counted with the model's tokenizer, or guessed without it."""
 
-import statistics
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +26,8 @@ class TokenLengths:
 
     max_length: the shortest of the usual lengths that holds all counted rows, unless it is the
         most for rows of this kind. cut: share of the rows that are longer.
-    mean: tokens of a row after cutting. most: 95 % have no more. longest: tokens of the longest.
+    mean: tokens of an example. most: 95 % of the rows have no more. longest: tokens of the longest.
+    examples: of a row, on average: a long text has several, its windows.
     counted: the number of rows that were counted. guessed: the reason for which the lengths are
         guessed; empty if the model's tokenizer counted them.
     """
@@ -37,6 +38,7 @@ class TokenLengths:
     most: int
     longest: int
     counted: int
+    examples: float = 1.0
     guessed: str = ""
 
     @property
@@ -83,13 +85,16 @@ def token_lengths(rows: Sequence[Row], kind: str, measure: Measure) -> TokenLeng
     most = min(READ.get(kind, LENGTHS[-1]), measure.positions)
     needed = max(sizes) + measure.reserved
     limit = min(most, next((length for length in LENGTHS if length >= needed), most))
+    windows = sum(max(1, math.ceil(size / limit)) if kind == "text" else 1 for size in usual)
+    read = usual if kind == "text" else [min(size, limit) for size in usual]
     return TokenLengths(
         max_length=limit,
         cut=sum(size + measure.reserved > limit for size in usual) / len(usual),
-        mean=statistics.fmean(min(size, limit) for size in usual),
+        mean=sum(read) / windows,
         most=round(usual[len(usual) * 19 // 20]),
         longest=round(max(sizes)),
         counted=len({id(row) for row in (*even, *longest)}),
+        examples=windows / len(usual),
         guessed=measure.guessed,
     )
 

@@ -79,7 +79,8 @@ def length_note(lengths: TokenLengths) -> str:
         return f"tokens; all {lengths.counted:,} counted rows fit"
     cut = 100 * lengths.cut
     share = f"{cut:.0f} %" if cut >= 1 else "less than 1 %"
-    return f"tokens; {share} of the rows are longer and cut, up to {lengths.longest:,}"
+    what = "read in windows" if lengths.examples > 1 else "cut"
+    return f"tokens; {share} of the rows are longer and {what}, up to {lengths.longest:,}"
 
 
 def _aligned(line: str) -> str:
