@@ -116,6 +116,8 @@ ALIASES = {
     "local_max_steps": Alias("train.max_steps"),  # FedML's UnitedLLM
     "client_optimizer": Alias("train.optim"),  # FedML
     "optimizer": Alias("train.optim"),  # axolotl
+    "sample_packing": Alias("train.packing"),  # axolotl
+    "neat_packing": Alias("train.packing"),  # LLaMA-Factory
     "lr_scheduler": Alias("train.lr_scheduler_type"),  # axolotl
     "clip_grad_norm": Alias("train.max_grad_norm"),  # FedML
 }

@@ -32,6 +32,7 @@ from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.learners.training.job import TrainingJob
 from hanse.learners.training.loop import fit
 from hanse.learners.training.out_of_memory import shortage_as_user_error
+from hanse.learners.training.packing import row_count
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import RESIDUAL
@@ -49,6 +50,7 @@ class AdaptedModel(Learner):
     base_only: logits and texts are those of the base model alone.
     checkpoint: where training by itself writes its progress.
     models: those beside it, each with its own adapter or frozen, and its own optimizer state.
+    max_length: the most tokens of a row.
     """
 
     backbone: Backbone
@@ -65,6 +67,7 @@ class AdaptedModel(Learner):
     base_only: bool = False
     checkpoint: TrainingCheckpoint | None = None
     models: Mapping[str, "AdaptedModel"] = field(default_factory=dict)
+    max_length: int = 0
 
     def for_request(self, context: RoundContext, optimizer_state: Memory) -> "AdaptedModel":
         """A copy for one request; the models beside it are copied, too."""
@@ -126,6 +129,10 @@ class AdaptedModel(Learner):
 
     def lengths(self, split: str) -> list[int]:
         return packed.lengths(self.examples(split))
+
+    def rows(self, split: str) -> int:
+        """The rows of one pass of training over a split: examples, or packed rows of several."""
+        return row_count(self.lengths(split), self.training, self.max_length)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         return collate(examples, self.backbone.device)

@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 from hanse.errors import UserError
 from hanse.learners.backbone import Backbone
 from hanse.learners.kernels import frozen, gelu, rms_norm, short_attention, unpadded
-from hanse.learners.models import precision, pretrained, quantization
+from hanse.learners.models import precision, pretrained, quantization, segments
 from hanse.learners.models.gradient_checkpointing import recompute
 from hanse.learners.models.head import Head, choose
 from hanse.learners.models.precision import ComputeMode
@@ -48,6 +48,8 @@ def load(
         model.generation_config = _end_tokens(model.generation_config, tokenizer, head)
     if compute_mode is None:
         mode = _in_memory(mode, model, settings)
+    if not head.causal:
+        segments.use(model, tokenizer)
     _compute(model.to(device), mode)
     backbone = Backbone(
         *(name, model, tokenizer, device, mode, head, fresh, settings.activation_cache),

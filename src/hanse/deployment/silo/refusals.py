@@ -112,7 +112,7 @@ def _work(policy: Policy, experiment: Experiment, examples: int) -> Iterator[str
     """Reasons against too much work. examples: of this silo; 0 before its rows are counted."""
     for what, asked, most in (
         ("steps in a round", experiment.train.steps(examples), policy.max_steps),
-        ("examples in a round", experiment.train.examples_per_round(examples), policy.max_examples),
+        ("examples in a round", experiment.train.most_examples(examples), policy.max_examples),
         (
             "examples in a batch",
             experiment.train.per_device_train_batch_size,

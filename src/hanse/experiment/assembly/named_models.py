@@ -84,6 +84,7 @@ def _learner(
             experiment.rounds,
             {},
             base_only=settings.adapter is None,
+            max_length=backbone.max_length(settings.max_length),
         )
         if settings.adapter is not None and settings.adapter.source is not None:
             load_adapter(learner, settings.adapter.source)

@@ -116,15 +116,19 @@ class Resources:
         """A learner with the experiment's model and adapter over these splits."""
         objective = build_objective(experiment)
         backbone = self.backbone(experiment.model, objective.example_kind, experiment.data.labels)
+        adapter = self.attach(experiment.model, backbone, experiment.adapter, experiment.seed)
+        if experiment.train.packing:
+            _refuse_padding(backbone, adapter)
         return AdaptedModel(
             backbone,
-            self.attach(experiment.model, backbone, experiment.adapter, experiment.seed),
+            adapter,
             examples,
             experiment.train,
             objective,
             context,
             experiment.rounds,
             optimizer_state,
+            max_length=backbone.max_length(experiment.model.max_length),
         )
 
     def attach(
@@ -204,6 +208,17 @@ def replaced_head(experiment: Experiment, labels: Mapping[str, str]) -> list[str
         f"have {len(labels)} labels, {listed(labels)}: its head is replaced by a new one, which "
         "begins untrained; data.labels can give labels of the data the names of its outputs."
     ]
+
+
+def _refuse_padding(backbone: Backbone, adapter: str) -> None:
+    """Raise UserError for packed examples if a model or an adapter reads padded rows only."""
+    if backbone.needs_padding or backbone.adapters[adapter].needs_padding:
+        raise UserError(
+            f"train.packing puts examples behind each other, but {backbone.name} reads each in a "
+            "row of its own here: on a GPU, as an encoder, with sliding windows, virtual tokens, "
+            "model.products: plain, or adapters in the upper layers alone; set train.packing to "
+            "false."
+        )
 
 
 def _refuse_crowded(backbone: Backbone, adapter: Adapter, max_length: int | None) -> None:

@@ -23,9 +23,11 @@ class Learner(TrainedTensors):
 
     A learner keeps nothing between two requests: lasting tensors belong in a client's memory.
     models: the named models beside it on this machine.
+    max_length: the most tokens of a row of a batch.
     """
 
     models: Mapping[str, "Learner"] = MappingProxyType({})
+    max_length: int = 0
 
     @abstractmethod
     def examples(self, split: str) -> Sequence[Any]:

@@ -46,12 +46,13 @@ class Member:
     @property
     def joins(self) -> bool:
         """Tell if this client can train with others; if not, it trains by itself."""
-        # An encoder-decoder gets two parts of each row, and dropout is drawn for whole rows.
-        dropped_parts = self.backbone.head.splits and self.attached.dropout > 0
+        # Dropout is drawn for padded rows: not for the two parts that an encoder-decoder gets, nor
+        # for packed ones.
+        parts = self.backbone.head.splits or self.job.settings.packing
         return (
             self.job.objective.batchable
             and not self.job.objective.models
-            and not dropped_parts
+            and not (parts and self.attached.dropout > 0)
             and self._state_fits()
             and stackable(self.backbone.model, self.attached, self.whole)
         )

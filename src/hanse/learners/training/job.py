@@ -8,6 +8,7 @@ from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Memory, Penalty
 from hanse.learners.training.batch_sampling import sample_batches
+from hanse.learners.training.packing import packed_rows
 from hanse.learners.training.rollouts import rolled_out
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
@@ -40,7 +41,15 @@ class TrainingJob:
 
     def sample_batches(self) -> list[list[list[int]]]:
         """(steps, micro-batches, indices): the examples of each micro-batch of the round."""
-        return sample_batches(self.learner.lengths(self.split), self.settings, self.context)
+        sizes = self.learner.lengths(self.split)
+        if not self.settings.packing:
+            return sample_batches(sizes, self.settings, self.context)
+        rows = packed_rows(sizes, self.learner.max_length)
+        totals = [sum(sizes[index] for index in row) for row in rows]
+        return [
+            [[index for row in batch for index in rows[row]] for batch in step]
+            for step in sample_batches(totals, self.settings, self.context)
+        ]
 
     def batches(self, number: int, step: Sequence[Sequence[int]]) -> list[Any]:
         """The micro-batches of one step, from the indices of their examples.

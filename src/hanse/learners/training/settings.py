@@ -33,6 +33,9 @@ class TrainingSettings:
     # A client's steps of all rounds, instead of warmup_ratio; below 1: a share, as warmup_ratio.
     warmup_steps: NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] = 0
     optimizer_state: Literal["reset", "keep"] = "reset"  # between rounds
+    # Rows of a batch hold several examples, up to model.max_length tokens, that do not see each
+    # other; the sizes of batches are then in rows.
+    packing: bool = False
 
     def __post_init__(self) -> None:
         if self.batch > LARGEST_BATCH:
@@ -63,9 +66,14 @@ class TrainingSettings:
             return self.max_steps * self.batch
         return max(1, round(examples * (self.num_train_epochs or 1.0)))
 
+    def most_examples(self, examples: int) -> int:
+        """The most examples that a client with so many may train on in one round."""
+        rows = self.examples_per_round(examples)
+        return rows * examples if self.packing and self.max_steps is not None else rows
+
     @property
     def batch(self) -> int:
-        """Examples of one optimizer step."""
+        """Examples of one optimizer step; rows, with packing."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
     @property

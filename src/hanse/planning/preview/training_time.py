@@ -99,9 +99,10 @@ def training_seconds(simulation: Simulation, probes: Mapping[str, Probe], rounds
 
 
 def _tokens_a_round(client: SimulatedClient) -> float:
-    """The tokens that a client trains on in one round, from the mean length of its examples."""
-    train, settings = client.examples["train"], client.experiment.train
-    return settings.steps(len(train)) * settings.batch * sum(lengths(train)) / len(train)
+    """The tokens that a client trains on in one round, from the mean length of its rows."""
+    settings, rows = client.experiment.train, client.learner.rows("train")
+    tokens = sum(lengths(client.examples["train"]))
+    return settings.steps(rows) * settings.batch * tokens / rows
 
 
 def _probe(endpoint: ClientEndpoint, client: SimulatedClient, request: Request) -> Probe:
