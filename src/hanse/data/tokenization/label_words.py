@@ -1,7 +1,7 @@
 """Tokenizes rows of text and label as prompts whose answer is a label word."""
 
 from collections.abc import Mapping, Sequence
-from itertools import permutations
+from itertools import accumulate, chain, permutations
 
 from hanse.data.example import Lost
 from hanse.data.formats.row import Row
@@ -62,7 +62,8 @@ def prompts(
     """The tokens of the template with each row's text, at most `room`, and the parts that are cut.
 
     bare: without the token that the tokenizer puts before every text.
-    Prompts that are too long lose the end of their longest text, never a part of the template.
+    Prompts that are too long lose the end of their longest text, or of several texts that are then
+    equally long, never a part of the template.
     """
     parsed = prompt_template.parse(template)
     texts = [parsed.fill(row) for row in rows]
@@ -70,11 +71,8 @@ def prompts(
     room -= len(front)
     filled = encode(tokenizer, ["".join(text) for text in texts])
     long = [index for index, ids in enumerate(filled) if len(ids) > room]
-    starts = encode(tokenizer, [texts[index].before for index in long])
-    ends = encode(tokenizer, [texts[index].before + texts[index].text for index in long])
-    for index, start, ids in zip(long, starts, ends, strict=True):
-        before = start if texts[index].before else []
-        filled[index] = _shortened(filled[index], before, ids, room, rows[index].place)
+    for index, ends in zip(long, _ends(tokenizer, [texts[i] for i in long]), strict=True):
+        filled[index] = _shortened(filled[index], ends, room, rows[index].place)
     result = [front + ids for ids in filled]
     if [] in result:
         raise UserError(
@@ -87,19 +85,48 @@ def prompts(
     return result, lost
 
 
-def _shortened(
-    prompt: list[int], start: list[int], without_after: list[int], room: int, place: str
-) -> list[int]:
-    """A prompt cut to `room` tokens at the end of its text; raises UserError if no text is left.
+def _ends(tokenizer: Tokenizer, prompts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+    """For each prompt the tokens up to the end of each of its pieces but the last."""
+    beginnings = [list(accumulate(pieces[:-1])) for pieces in prompts]
+    tokens = iter(encode(tokenizer, list(chain.from_iterable(beginnings))))
+    # An empty text has no tokens, even if the tokenizer makes some of it.
+    return [
+        [ids if text else [] for text, ids in zip(texts, tokens, strict=False)]
+        for texts in beginnings
+    ]
 
-    start: the tokens of the template before the text; without_after: those up to the text's end.
+
+def _shortened(prompt: list[int], ends: Sequence[list[int]], room: int, place: str) -> list[int]:
+    """A prompt cut to `room` tokens at the ends of its longest texts.
+
+    ends: the tokens up to the end of each piece, by turns of the template and of a text.
+    Raises UserError if a text would lose all its tokens.
     """
-    first = shared(start, prompt)
-    end = shared(without_after, prompt)  # a token that also has template in it stays
-    keep = end - (len(prompt) - room)
-    if keep <= first:
+    # A token with the end of a piece and the beginning of the next one belongs to the next.
+    places = list(accumulate((shared(ids, prompt) for ids in ends), max))
+    spans = list(zip(places[::2], places[1::2], strict=True))
+    sizes = [end - start for start, end in spans]
+    left = sum(sizes) - (len(prompt) - room)
+    missing = max(sum(map(bool, sizes)), 1) - left  # each text keeps a token
+    if missing > 0:
         raise UserError(
             f"{place}: the template and the label leave no room for the text; raise max_length by "
-            f"{first - keep + 1} or more, or shorten the template."
+            f"{missing} or more, or shorten the template."
         )
-    return prompt[:keep] + prompt[end:]
+    kept = prompt
+    for (start, end), size in reversed(list(zip(spans, _shares(sizes, left), strict=True))):
+        kept = kept[: start + size] + kept[end:]
+    return kept
+
+
+def _shares(sizes: Sequence[int], left: int) -> list[int]:
+    """The sizes of texts whose sum is `left`: the longest texts are cut to the same size.
+
+    Tokens that cannot be divided equally go to the longest texts, or else to the first of them.
+    """
+    shares = [0] * len(sizes)
+    order = sorted(range(len(sizes)), key=lambda at: (sizes[at], -at))
+    for others, at in zip(range(len(order), 0, -1), order, strict=True):
+        shares[at] = min(sizes[at], left // others)
+        left -= shares[at]
+    return shares

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from string import Formatter
-from typing import NamedTuple
 
 from hanse.data.formats.cells import listed
 from hanse.data.formats.row import Row
@@ -12,14 +11,7 @@ from hanse.errors import UserError
 from hanse.registry import suggestion
 
 TEXT, PAIR = "text", "text_pair"  # our names of a row's text, and of the second text of a pair
-
-
-class Prompt(NamedTuple):
-    """A filled template, at the longest of its fields, which is cut if the prompt is too long."""
-
-    before: str
-    text: str
-    after: str
+LABEL = "label"
 
 
 @dataclass(frozen=True)
@@ -29,13 +21,14 @@ class PromptTemplate:
     texts: tuple[str, ...]
     fields: tuple[str, ...]
 
-    def fill(self, row: Row) -> Prompt:
-        """The prompt of a row; raises UserError for a column that the row does not have."""
-        values = [_value(row, field) for field in self.fields]
-        longest = max(range(len(values)), key=lambda at: len(values[at]))
-        pieces = [piece for pair in zip(self.texts, [*values, ""], strict=True) for piece in pair]
-        place = 2 * longest + 1
-        return Prompt("".join(pieces[:place]), pieces[place], "".join(pieces[place + 1 :]))
+    def fill(self, row: Row) -> tuple[str, ...]:
+        """The pieces of a row's prompt: a text of the template, a field's value, a text, ….
+
+        Raises UserError for a field that is the label, or a column that the row does not have.
+        """
+        values = [*(_value(row, field) for field in self.fields), ""]
+        pieces = [piece for pair in zip(self.texts, values, strict=True) for piece in pair]
+        return tuple(pieces[:-1])
 
 
 @lru_cache(maxsize=64)
@@ -89,14 +82,21 @@ def names(row: Row) -> tuple[str, str]:
 
 
 def _value(row: Row, field: str) -> str:
-    """The value of a field: the row's text, its second text, or another column."""
+    """The value of a field: the row's text, its second text, or another column but the label."""
     first, second = names(row)
     if field in (TEXT, first):
         return row.text
     if row.text_pair and field in (PAIR, second):
         return row.text_pair
+    labels = (LABEL, row.reading.columns.get(LABEL, LABEL) if row.reading else LABEL)
+    if field in labels:
+        raise UserError(
+            f"{row.place}: data.template names the label {field!r}, which the model must answer; "
+            f'end the template before it, such as data.template: "{{{first}}}\\nLabel:".'
+        )
     if field not in row.fields:
-        known = dict.fromkeys((first, *([second] if row.text_pair else []), *row.fields))
+        others = (name for name in row.fields if name not in labels)
+        known = dict.fromkeys((first, *([second] if row.text_pair else []), *others))
         raise UserError(
             f"{row.place}: data.template names the column {field!r}{suggestion(field, known)}, "
             f"which the row does not have; it has {listed(known)}."
