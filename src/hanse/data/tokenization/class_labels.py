@@ -12,21 +12,14 @@ def classed(
 ) -> list[Example]:
     """The examples of rows: each text, or pair of texts, with the tokenizer's special tokens.
 
-    room: most tokens of an example; of a pair, the longer text loses its end first.
-
     words: the labels, in the order of the model's outputs. A choice is here the number of an
         output; elsewhere it is a label word's tokens.
+    room: most tokens of an example; of a pair, the longer text loses its end first.
     """
-    if not rows:
-        return []
     places = {label: index for index, label in enumerate(words)}
     choices = tuple((index,) for index in range(len(words)))
-    texts, pairs = [row.text for row in rows], [row.text_pair for row in rows]
-    second = {"text_pair": pairs} if any(pairs) else {}
-    encoded = tokenizer(texts, **second, truncation=True, max_length=room)["input_ids"]
-    cut = overlong(tokenizer, texts, encoded, room, **second)
     result = []
-    for row, ids, is_cut in zip(rows, encoded, cut, strict=True):
+    for row, (ids, is_cut) in zip(rows, _encoded(rows, tokenizer, room), strict=True):
         label, lost = str(row.label), Lost.TEXT if is_cut else Lost.NOTHING
         nothing = (IGNORED,) * len(ids)
         example = Example(
@@ -34,3 +27,24 @@ def classed(
         )
         result.append(example)
     return result
+
+
+def _encoded(
+    rows: Sequence[Row], tokenizer: Tokenizer, room: int
+) -> list[tuple[Sequence[int], bool]]:
+    """The tokens of each row, and True if they are cut.
+
+    Single texts and pairs go to the tokenizer apart: beside pairs it would read a single text as a
+    pair with an empty text.
+    """
+    result: dict[int, tuple[Sequence[int], bool]] = {}
+    for is_pair in (False, True):
+        at = [index for index, row in enumerate(rows) if bool(row.text_pair) == is_pair]
+        if not at:
+            continue
+        texts = [rows[index].text for index in at]
+        second = {"text_pair": [rows[index].text_pair for index in at]} if is_pair else {}
+        encoded = tokenizer(texts, **second, truncation=True, max_length=room)["input_ids"]
+        cut = overlong(tokenizer, texts, encoded, room, **second)
+        result.update(zip(at, zip(encoded, cut, strict=True), strict=True))
+    return [result[index] for index in range(len(rows))]
