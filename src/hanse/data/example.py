@@ -7,7 +7,7 @@ IGNORED = -100  # the label of a token that is read but not learned
 
 
 class Lost(IntFlag):
-    """The parts of a row that an example lacks, nearly all since it would be too long."""
+    """Parts of a row that an example lacks: cut for max_length, or left out by a chat template."""
 
     NOTHING = 0
     TURNS = 1  # earlier turns of a conversation

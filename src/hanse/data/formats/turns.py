@@ -66,19 +66,19 @@ def turn(role: str, content: str) -> Turn:
 
 
 def unlearned(messages: Sequence[Turn]) -> tuple[Turn, ...]:
-    """The same turns, of which no answer is learned."""
+    """The same turns, without an answer to learn."""
     return tuple({**t, UNLEARNED: "true"} if t["role"] == "assistant" else t for t in messages)
 
 
 def last_answer_only(messages: Sequence[Turn]) -> tuple[Turn, ...]:
-    """The same turns, of which no answer but the last is learned."""
+    """The same turns; only the last answer is learned."""
     learned = answers(messages)
     last = learned[-1] if learned else 0
     return (*unlearned(messages[:last]), *messages[last:])
 
 
 def masked(messages: Sequence[Turn], mask: Any, name: str, place: str) -> tuple[Turn, ...]:
-    """The same turns, of which answers with a 0 in the mask are not learned.
+    """The same turns; answers with a 0 in the mask are not learned.
 
     mask: one number for each message, 0 or 1; None: all are learned. name: of its column.
     """

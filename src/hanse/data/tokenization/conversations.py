@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jinja2 import TemplateError
-
 from hanse.data.formats import system_turns
 from hanse.data.formats.row import Row
 from hanse.data.formats.turns import CALLS, Turn, answers
 from hanse.data.tokenization.tokenizer import Tokenizer, encode, lead
-from hanse.data.tokenization.tool_use import for_template
+from hanse.data.tokenization.tool_use import REFUSALS, for_template
 from hanse.errors import UserError
 
 # For a tokenizer without a chat template: a line "role: content" for each turn; an assistant's turn
@@ -20,9 +18,6 @@ PLAIN = (
     "{% if message['role'] == 'assistant' and eos_token is defined %}{{ eos_token }}{% endif %}"
     "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 )
-
-
-REFUSALS = (TemplateError, TypeError, ValueError)  # errors by which a template refuses messages
 MARK = "\ue000call\ue000"  # in place of a tool call; no text contains it
 
 
@@ -163,7 +158,7 @@ def _written(row: Row, count: int, tokenizer: Tokenizer, ask: bool = False) -> s
 
 
 def _way_out(row: Row, tokenizer: Tokenizer) -> str:
-    """What to change in a conversation that the template refuses."""
+    """The change that a conversation needs which the template refuses."""
     merged = replace(row, messages=system_turns.apply(row.messages, "merge"))
     if system_turns.has_system(row.messages) and _is_written(merged, tokenizer):
         return (

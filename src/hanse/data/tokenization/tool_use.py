@@ -17,6 +17,7 @@ from hanse.data.formats.turns import CALLS, TOOL, TOOL_KEYS, Turn
 from hanse.data.tokenization.tokenizer import Tokenizer
 from hanse.errors import UserError
 
+REFUSALS = (TemplateError, TypeError, ValueError)  # errors by which a template refuses messages
 KEYS = ("role", "content", *TOOL_KEYS)  # the keys of a turn that a chat template gets
 Talk = tuple[list[Turn], list[dict[str, Any]] | None]  # messages and tools
 IDENTIFIER = "call00001"  # of a call; Mistral's templates refuse those of other lengths
@@ -91,7 +92,7 @@ def loses_text(row: Row, tokenizer: Tokenizer) -> bool:
 
 
 def tool_form(tokenizer: Tokenizer) -> ToolForm:
-    """What the tokenizer's chat template writes; nothing if there is no template."""
+    """The parts of tool use that the tokenizer's chat template writes; none without a template."""
     return _tool_form(tokenizer, str(tokenizer.chat_template or ""))
 
 
@@ -136,10 +137,10 @@ def _text(
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]] | None,
 ) -> str:
-    """What the template writes; "" if it refuses these messages."""
+    """The text of messages by the template; "" if it refuses them."""
     try:
         return str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False))
-    except (TemplateError, TypeError, ValueError):
+    except REFUSALS:
         return ""
 
 
