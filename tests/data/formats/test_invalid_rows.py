@@ -112,6 +112,17 @@ def test_nothing_but_bad_rows_is_refused_in_any_case(tmp_path: Path) -> None:
         _load(path)
 
 
+@pytest.mark.parametrize("broken", [0, 500, 998])
+def test_reading_stops_at_a_thousand_bad_rows(tmp_path: Path, broken: int) -> None:
+    bad = [{"question": "a", "answer": None if n % 2 else ""} for n in range(5000)]
+    # The thousandth bad row may be one that the reader refuses.
+    lines: list[Any] = [*bad[:broken], "x", "x", *bad[broken:]]
+    with pytest.raises(
+        UserError, match=r"^the first 1,00[01] rows of .* cannot be read: .*; and 9"
+    ):
+        _load(_lines(tmp_path / "a.jsonl", lines))
+
+
 def test_an_experiment_goes_on_without_them_and_says_so(tmp_path: Path) -> None:
     path = _lines(tmp_path / "a.jsonl", [{"question": None, "answer": 1}, *GOOD])
     data = {"path": path, "skip_invalid": True}

@@ -19,12 +19,13 @@ def refuse(place: str, fault: UserError) -> None:
 class InvalidRows:
     """Counts the invalid rows of one source, and keeps the reasons for the first ones.
 
-    skip: the setting `data.skip_invalid`.
+    skip: the setting `data.skip_invalid`. stopped: the rows after the invalid ones were not read.
     """
 
     def __init__(self, skip: bool = False) -> None:
         self.skip = skip
         self.count = 0
+        self.stopped = False
         self._first: UserError | None = None
         self._places: dict[str, list[str]] = {}  # by the reason
 
@@ -43,7 +44,8 @@ class InvalidRows:
         """
         if self._first is None:
             return
-        share = f"{self.count:,} of {self.count + valid:,} rows of {name}"
+        number = "the first" if self.stopped else f"{self.count:,} of"
+        share = f"{number} {self.count + valid:,} rows of {name}"
         if not valid:
             if len(self._places) == 1:
                 raise self._first
