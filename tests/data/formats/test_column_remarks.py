@@ -1,5 +1,6 @@
 """Every column that nothing uses is named in one sentence, with the setting that would use it."""
 
+import json
 from typing import Any
 
 import pytest
@@ -33,6 +34,14 @@ def _remarks(records: list[dict[str, Any]], columns: dict[str, str] | None = Non
         (
             {"messages": [{**turn, "learn": 1, "id": 2} for turn in TALK]},
             "messages[].learn, messages[].id",
+        ),
+        (
+            {"messages": json.dumps([{**turn, "learn": 1} for turn in TALK])},
+            "messages[].learn",
+        ),
+        (
+            {"question": "a", "answers": {"text": ["b", "c"], "answer_start": [1, 2]}},
+            "answers.answer_start, answers.text[1:]",
         ),
         ({"conversations": [{**turn, "weight": 1, "note": None} for turn in TALK]}, ""),
         # Nothing is left: parts of the format, what judges an answer, and cells without a value.

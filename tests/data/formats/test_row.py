@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from hanse.data.formats.columns import ALIASES, FORMATS
+from hanse.data.formats.column_names import ALIASES
+from hanse.data.formats.columns import FORMATS
+from hanse.data.formats.invalid_rows import InvalidRows
 from hanse.data.formats.row import Row, reading, row, rows
 from hanse.data.formats.turns import answers
 from hanse.errors import UserError
@@ -280,6 +282,90 @@ def test_a_document_with_its_answer_comes_after_all_but_a_text(
     assert reading(record).format == format_
 
 
+@pytest.mark.parametrize(
+    ("record", "columns"),
+    [
+        # A text's names precede the others of a document.
+        (
+            {"article": "a", "description": "b", "summary": "c"},
+            {"instruction": "article", "output": "summary"},
+        ),
+        (
+            {"content": "a", "context": "b", "answer": "c"},
+            {"instruction": "content", "output": "answer"},
+        ),
+        # Late names count only without others.
+        (
+            {"question": "a", "answer": "b", "answers": "c"},
+            {"instruction": "question", "output": "answer"},
+        ),
+        (
+            {"question": "a", "answer": "b", "transcript": "c"},
+            {"instruction": "question", "output": "answer"},
+        ),
+        (
+            {"question": "a", "answer": "b", "dialogue": "A: c", "rating": 1},
+            {"instruction": "question", "output": "answer"},
+        ),
+        ({"comment": "a", "comment_text": "b"}, {"text": "comment"}),
+        ({"tweet": "a", "full_text": "b", "stars": 1}, {"text": "tweet", "label": "stars"}),
+        ({"content": "a", "reviewText": "b"}, {"text": "content"}),
+        (
+            {"text": "a", "label": "b", "question": "c", "answers": "d"},
+            {"text": "text", "label": "label"},
+        ),
+    ],
+)
+def test_names_have_an_order(record: dict[str, Any], columns: dict[str, str]) -> None:
+    found = reading(record)
+    assert found.columns == columns
+    assert set(found.unread) == set(record) - set(columns.values())
+
+
+def test_late_names_are_as_uncertain_as_others() -> None:
+    for record in (
+        {"transcript": "a", "full_text": "b"},
+        {"question": "a", "answers": "b", "text": "c"},
+    ):
+        with pytest.raises(UserError, match="say which"):
+            reading(record)
+
+
+@pytest.mark.parametrize(
+    ("cells", "column", "texts"),
+    [
+        (["A1", "B2", "C 3", "D4"], "code", ["t0", "t1", "t2", "t3"]),
+        (["C 3", "A1", "B2", None], "code", ["t0", "t1", "t2", "t3"]),
+        (["return 1", "pass", "x = 1"], "code", ["return 1", "pass", "x = 1"]),
+        (["pass", "return 1", "x = 1"], "code", ["pass", "return 1", "x = 1"]),
+        (["A: hi", "[laughs] B: hi", "A: no"], "chat", ["A: hi", "[laughs] B: hi", "A: no"]),
+        (["[laughs] B: hi", "A: hi", "A: no"], "dialogue", ["[laughs] B: hi", "A: hi", "A: no"]),
+    ],
+)
+def test_the_cells_of_a_column_decide_together(
+    cells: list[Any], column: str, texts: list[str]
+) -> None:
+    records = [
+        (f"f:{n}", {"chat": {}, "code": {"text": f"t{n}"}, "dialogue": {"summary": "s"}}[column])
+        for n in range(len(cells))
+    ]
+    cells_of = zip(records, cells, strict=True)
+    found = rows(((place, {**record, column: cell}) for (place, record), cell in cells_of), "f", {})
+    assert len({row.kind for row in found}) == 1
+    assert [row.text or row.messages[column == "code"]["content"] for row in found] == texts
+
+
+def test_a_dialogue_without_a_value_is_no_other_format() -> None:
+    records = [{"chat": chat, "text": "a"} for chat in (None, [USER, ANSWER], [USER, ANSWER])]
+    said: list[str] = []
+    invalid = InvalidRows(skip=True)
+    records_ = [(f"f:{n}", record) for n, record in enumerate(records)]
+    found = rows(records_, "f", {"messages": "chat"}, said.append, invalid=invalid)
+    assert [row.place for row in found] == ["f:1", "f:2"] and "f:0: chat is null" in said[0]
+    alone = row({"dialogue": None, "text": "a"}, "f:1")
+    assert (alone.kind, alone.text) == ("text", "a")
+
+
 def test_a_dialogue_may_be_turns_or_one_text() -> None:
     talk = {"dialogue": [USER, ANSWER], "summary": "They greet."}
     assert _said(row(talk, "f:1")) == [("user", "hi"), ("assistant", "hello")]
@@ -292,6 +378,10 @@ def test_the_first_of_squads_answers_is_learned() -> None:
     answers = {"text": ["Ten.", "10"], "answer_start": [4, 9]}
     found = row({"question": "How many?", "context": "Ten ships.", "answers": answers}, "f:1")
     assert _said(found) == [("user", "How many?\nTen ships."), ("assistant", "Ten.")]
+    assert found.reading is not None
+    assert found.reading.unread == ("answers.answer_start", "answers.text[1:]")
+    same = row({"question": "How many?", "answers": {"text": ["Ten.", "Ten."]}}, "f:1")
+    assert same.reading is not None and same.reading.unread == ()
     with pytest.raises(UserError, match="f:1: answers is an object"):
         row({"question": "How many?", "answers": {"text": []}}, "f:1")
 

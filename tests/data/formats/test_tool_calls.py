@@ -50,9 +50,22 @@ def test_no_tools(tools: Any) -> None:
     assert row({"messages": [ASK, ANSWER], "tools": tools}, "f:1").tools == ()
 
 
-def test_a_column_of_another_meaning_is_a_field() -> None:
-    found = row({"instruction": "Cook.", "output": "Done.", "tools": "a pan, a knife"}, "f:1")
-    assert found.tools == () and found.fields == {"tools": "a pan, a knife"}
+@pytest.mark.parametrize(
+    "tools", ["a pan, a knife", ["pan", "knife"], "['pan', 'knife']", "[pan]", [7], 3]
+)
+def test_a_column_of_another_meaning_is_a_field(tools: Any) -> None:
+    record = {"instruction": "Cook.", "output": "Done.", "tools": tools}
+    found = row(record, "f:1")
+    assert found.tools == () and found.reading is not None and found.reading.unread == ("tools",)
+    assert found.fields == ({} if isinstance(tools, list) else {"tools": str(tools)})
+    with pytest.raises(UserError, match="f:1: tool"):
+        row(record, "f:1", {"tools": "tools"})
+
+
+@pytest.mark.parametrize("tools", ['{"name": "track"}', [' {"name": "track"}'], {"name": "track"}])
+def test_tools_in_other_forms_than_a_list_of_objects(tools: Any) -> None:
+    found = row({"messages": [ASK, ANSWER], "tools": tools}, "f:1")
+    assert found.tools == ({"type": "function", "function": {"name": "track"}},)
 
 
 def test_tools_make_a_conversation_of_a_prompt() -> None:
@@ -65,12 +78,14 @@ def test_tools_make_a_conversation_of_a_prompt() -> None:
     ("answer", "calls"),
     [
         ('[{"name": "track", "arguments": {"id": 7}}]', CALLED),
+        ([{"name": "track", "arguments": {"id": 7}}], CALLED),
+        ({"name": "track", "arguments": {"id": 7}}, CALLED),
         ("[not a call]", None),
         ('{"id": 7}', None),
         ("Lost.", None),
     ],
 )
-def test_an_answer_beside_tools_may_be_calls(answer: str, calls: Any) -> None:
+def test_an_answer_beside_tools_may_be_calls(answer: Any, calls: Any) -> None:
     record = {"query": "7?", "answers": answer, "tools": '[{"name": "track"}]'}
     assert row(record, "f:1").messages[1].get("tool_calls") == calls
 
@@ -80,7 +95,7 @@ def test_an_answer_beside_tools_may_be_calls(answer: str, calls: Any) -> None:
     [
         ({"messages": [ASK, ANSWER], "tools": "[{"}, "tools cannot be read as JSON"),
         ({"messages": [ASK, ANSWER], "tools": [{"a": 1}]}, "tool 1 has the keys 'a'; write"),
-        ({"messages": [ASK, ANSWER], "tools": [7]}, "tool 1 is a number; write"),
+        ({"messages": [ASK, ANSWER], "tools": [{"name": "a"}, 7]}, "tool 2 is a number; write"),
         (
             {"messages": [ASK, {"role": "function_call", "content": "track 7"}]},
             "the tool calls of message 2 cannot be read as JSON",

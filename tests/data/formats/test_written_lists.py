@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from hanse.data.formats import written_lists
 from hanse.data.formats.row import row
 from hanse.data.formats.written_lists import read
 from hanse.errors import UserError
@@ -66,6 +67,18 @@ def test_other_texts_stay_texts(text: str) -> None:
     assert read(text) == text
     assert row({"text": text}, "f:2").text == text
     assert row({"question": text, "answer": text}, "f:2").messages[1]["content"] == text
+
+
+def test_texts_in_brackets_are_not_parsed_as_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    monkeypatch.setattr(written_lists, "_of_python", lambda text: parsed.append(text) or [])
+    text = "[INST] a question [/INST]"
+    assert read(text) == text
+    monkeypatch.setattr(written_lists, "read", lambda value: parsed.append(value) or value)
+    assert row({"prompt": "a", "completion": "b", "system": text}, "f:2").kind == "messages"
+    assert row({"question": text, "answer": text, "input": text}, "f:2").kind == "messages"
+    assert row({"text": text, "label": text}, "f:2").kind == "labelled"
+    assert text not in parsed
 
 
 def test_a_text_that_looks_like_a_list_is_a_text() -> None:

@@ -1,6 +1,5 @@
-"""Finds the format of a record by its columns: two tables, and the search in them."""
+"""Finds the format of a record by its columns: the table of formats, and the search in it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,6 +7,15 @@ from typing import Any
 
 from hanse.data.formats import pairs
 from hanse.data.formats.cells import empty, listed
+from hanse.data.formats.column_names import (
+    DOCUMENT_ALIASES,
+    TOOLS,
+    aliased,
+    folded,
+    is_late,
+    name_of,
+    of_document,
+)
 from hanse.data.formats.contents import Parts, literal
 from hanse.data.formats.misfit import misfit
 from hanse.data.formats.tool_calls import are_tools
@@ -30,8 +38,6 @@ class Format:
 
 
 ASKED = ("prompt", "instruction", "system")  # the parts before an answer
-PROGRAM = re.compile(r"[\s(){}=;:]")  # a sign that any program has, and hardly any short code
-TOOLS = "tools"  # the part with the tools that an assistant may call
 VERDICT = "verdict"  # the part that tells if an answer is good
 TALK = ("system", TOOLS, VERDICT)  # the parts beside a conversation
 FORMATS = (  # in the order in which they are tried
@@ -46,38 +52,6 @@ FORMATS = (  # in the order in which they are tried
     Format("document", "messages", ("instruction", "output"), ("system", VERDICT)),
     Format("text", "text", ("text",)),
 )
-ALIASES = {  # part: its names in other tools, tried if no column has the part's own name
-    "messages": ("conversation", "dialogue", "dialog", "chat"),
-    "instruction": ("question", "query", "prompt", "input"),
-    "input": ("context",),
-    "output": ("response", "answer", "answers"),
-    TOOLS: ("functions",),
-    "words": ("tokens",),
-    "tags": ("ner_tags", "pos_tags", "ner", "pos", "upos"),
-    "text": (
-        *("content", "sentence", "review", "review_text", "review_body", "document", "body"),
-        *("comment", "tweet", "post", "article", "abstract", "passage", "utterance"),
-        *("transcript", "comment_text", "full_text"),
-    ),
-    "label": (
-        *("labels", "sentiment", "category", "class", "intent", "target", "stars", "rating"),
-        *("emotion", "polarity"),
-    ),
-}
-# Columns of the format "document", which is tried only if nothing but a text alone fits. Of several
-# answers the first in this order is taken.
-DOCUMENT_ALIASES = {
-    "instruction": (
-        *ALIASES["text"],
-        *("story", "paper", "report", "email", "news", "source", "source_text", "input_text"),
-        *("inputs", "problem", "description", "docstring", "nl", "context", "code"),
-    ),
-    "output": (
-        *("summary", "highlights", "tldr", "tl;dr", "abstract", "summary_text"),
-        *("target", "targets", "target_text", "translation", "solution", "answer", "response"),
-        *("reply", "code"),
-    ),
-}
 PARTS = tuple(dict.fromkeys(part for form in FORMATS for part in (*form.needs, *form.may)))
 
 
@@ -100,27 +74,36 @@ class Fit:
     """A format that a record may have, and the columns that may be each of its parts.
 
     exact: every part that it needs has its own name, or the name that `data.columns` gives.
+    late: a part that it needs has a late name only (see column_names.LATE).
     """
 
     format: Format
     columns: Mapping[str, tuple[str, ...]]
     exact: bool
+    late: bool
 
 
 def reading(
-    record: Mapping[str, Any], columns: Mapping[str, str] | None = None, place: str = "the record"
+    record: Mapping[str, Any],
+    columns: Mapping[str, str] | None = None,
+    place: str = "the record",
+    names: Mapping[str, str] | None = None,
 ) -> Reading:
     """The interpretation of a record's columns; `columns` (part → column) takes precedence.
 
+    names: the names in the tables of columns whose cells decide it, as the source has them.
     Raises UserError with the `place` if no format fits, or if several fit equally well.
     """
     named = columns or {}
-    keys = tuple((name, _key(name, value)) for name, value in record.items())
-    folded = {_folded(name): name for name in record}
-    pair = {} if "text" in named else pairs.pair(folded)
-    fits = (pair and _fits(keys, tuple({**pair, **named}.items()))) or _fits(
-        keys, tuple(named.items())
+    decided = names or {}
+    keys = tuple(
+        (name, decided[name] if name in decided else name_of(name, value))
+        for name, value in record.items()
     )
+    pair = {} if "text" in named else pairs.pair({folded(name): name for name in record})
+    fits = _fits(keys, tuple(named.items()))
+    if pair and not any(map(_comes_before_pair, fits)):
+        fits = _fits(keys, tuple({**pair, **named}.items())) or fits
     if not fits:
         known = ", ".join(dict.fromkeys(map(str, FORMATS)))
         unlabelled = "" if named else pairs.unlabelled(pair, record)
@@ -148,7 +131,8 @@ def _shared(
 def with_unread(reading: Reading, verdict: str, keys: tuple[str, ...]) -> Reading:
     """The same reading with all that is unread.
 
-    verdict: the column that judges the answer; "" for none, whatever its name. keys: of turns.
+    verdict: the column that judges the answer, which may have any name; "" without one.
+    keys: the keys within parts that are not read.
     """
     unread = (*(name for name in reading.unread if name != verdict), *keys)
     ignored = reading.columns.get(VERDICT, verdict)
@@ -157,6 +141,13 @@ def with_unread(reading: Reading, verdict: str, keys: tuple[str, ...]) -> Readin
     if unread == reading.unread:
         return reading
     return _shared(reading.kind, tuple(reading.columns.items()), reading.format, unread)
+
+
+def _comes_before_pair(fit: Fit) -> bool:
+    """Tell if a format is taken although two columns have the names of a pair of texts."""
+    if fit.format.name == "labelled":
+        return fit.exact
+    return fit.format.name not in ("text", "document")
 
 
 def _refuse_ambiguous(fits: Sequence[Fit], record: Mapping[str, Any], place: str) -> None:
@@ -211,6 +202,8 @@ def _fits(keys: tuple[tuple[str, str], ...], named: tuple[tuple[str, str], ...])
     others = [fit for fit in fits if fit.format.name not in ("document", "text")]
     certain = [fit for fit in fits if fit.format.name != "document"]
     fits = certain if others else fits[:1]
+    early = [fit for fit in fits if not fit.late]
+    fits = early if any(fit.format.name != "text" for fit in early) else fits
     needs = [set(fit.format.needs) for fit in fits]
     # A text with a label is not read as a text alone.
     return tuple(f for f in fits if not any(set(f.format.needs) < other for other in needs))
@@ -221,18 +214,18 @@ def _fit(form: Format, names: dict[str, str], named: dict[str, str], guess: bool
     parts = (*form.needs, *form.may)
     taken = {column for part, column in named.items() if part in parts}
     columns: dict[str, tuple[str, ...]] = {}
-    exact = True
+    exact, late = True, False
     for part in parts:
         free = {names[name]: name for name in reversed(names) if name not in taken}
-        # The exact spelling takes precedence.
-        free |= {name: name for name in free.values() if names[name] == _folded(name)}
         if part in named:
             matches = tuple(name for name in names if name == named[part])
         elif part in free:
             matches = (free[part],)
         elif guess or part in form.may:
-            matches = _aliased(form, part, free)
-            exact = exact and (not matches or part in form.may)
+            tables = DOCUMENT_ALIASES if form.name == "document" else {}
+            matches = of_document(part, free) if part in tables else aliased(part, parts, free)
+            if matches and part in form.needs:
+                exact, late = False, late or is_late(names[matches[0]], matches[0])
         else:
             matches = ()
         if matches:
@@ -240,49 +233,7 @@ def _fit(form: Format, names: dict[str, str], named: dict[str, str], guess: bool
             taken.update(matches)
         elif part in form.needs:
             return None
-    return Fit(form, columns, exact)
-
-
-def _aliased(form: Format, part: str, free: Mapping[str, str]) -> tuple[str, ...]:
-    """The free columns that have a name of `part` in other tools.
-
-    Columns that have the name of another part come last: "input" is an instruction only if no
-    other column is.
-    """
-    if form.name == "document" and part in DOCUMENT_ALIASES:
-        return _of_document(part, free)
-    parts = (*form.needs, *form.may)
-    matches = tuple(free[alias] for alias in ALIASES.get(part, ()) if alias in free)
-    return tuple(name for name in matches if _folded(name) not in parts) or matches
-
-
-def _of_document(part: str, free: Mapping[str, str]) -> tuple[str, ...]:
-    """The column of a document or of its answer; a column that may be both is its answer."""
-    answer = next((alias for alias in DOCUMENT_ALIASES["output"] if alias in free), "")
-    if part == "output":
-        return (free[answer],) if answer else ()
-    names = ("text", *DOCUMENT_ALIASES["instruction"])
-    matches = tuple(free[alias] for alias in names if alias in free and alias != answer)
-    return matches[:1] if "text" in free else matches
-
-
-def _key(name: str, value: Any) -> str:
-    """A column's name in the tables, "transcript" for a dialogue that is written as one text.
-
-    A code of one word, such as "en", is no program.
-    """
-    key = _folded(name)
-    if key in ALIASES["messages"] and isinstance(value, str) and value.lstrip()[:1] != "[":
-        return "transcript"
-    if key == "code" and not (isinstance(value, str) and PROGRAM.search(value)):
-        return ""
-    return key
-
-
-def _folded(name: str) -> str:
-    """A column's name in the spelling of the tables: Review Text, reviewText → review_text."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
-    return words.casefold().replace(" ", "_").replace("-", "_")
+    return Fit(form, columns, exact, late)
 
 
 def _shown(fit: Fit) -> str:

@@ -4,7 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hanse.data.formats import cells, tool_calls, written_lists
-from hanse.data.formats.turns import CALLS, Turn, are_turns, conversation, masked, turn, turns
+from hanse.data.formats.turns import (
+    CALLS,
+    READ,
+    Turn,
+    are_turns,
+    conversation,
+    masked,
+    turn,
+    turns,
+)
 from hanse.errors import UserError
 
 Content = dict[str, Any]  # fields of a Row
@@ -36,8 +45,30 @@ class Parts(dict[str, Any]):
 
 def _value(part: str, value: Any) -> Any:
     """The value of a part; a list that was written into a table's cell is a list again."""
+    if part not in (*LISTS, *TURNS):
+        return value
     items = written_lists.read(value)
-    return items if part in LISTS or (part in TURNS and are_turns(items)) else value
+    return items if part in LISTS or are_turns(items) else value
+
+
+def unread_keys(parts: Parts) -> tuple[str, ...]:
+    """The keys with a value within parts that are not read.
+
+    Those of turns are written messages[].key, those of SQuAD's answers answers.key; the answers
+    after the first one are answers.text[1:].
+    """
+    keys: dict[str, None] = {}
+    for part, value in parts.items():
+        name = parts.name(part)
+        if are_turns(value):
+            turns = (item for item in value if isinstance(item, dict))
+            filled = (key for item in turns for key in item if not cells.empty(item[key]))
+            keys |= {f"{name}[].{key}": None for key in filled if key not in READ}
+        elif part == "output" and (texts := _texts(value)):
+            filled = (key for key in value if key != "text" and not cells.empty(value[key]))
+            keys |= {f"{name}.{key}": None for key in filled}
+            keys |= {f"{name}.text[1:]": None} if any(t != texts[0] for t in texts) else {}
+    return tuple(keys)
 
 
 def literal(parts: Parts) -> bool:
@@ -72,17 +103,18 @@ def _alpaca(parts: Parts, place: str) -> Content:
     texts = [parts.text(part, place, empty=True) for part in ("instruction", "input")]
     question = "\n".join(filter(str.strip, texts))
     question = cells.text(question, parts.name("instruction"), place)
-    answer = cells.text(_first(parts["output"]), parts.name("output"), place)
-    before = (*_system(parts, (), place), *_history(parts, place))
+    answer = next(iter(_texts(parts["output"])), parts["output"])
     calls = tool_calls.in_answer(answer, place) if parts.get("tools") else ()
-    reply = {**turn("assistant", ""), CALLS: calls} if calls else turn("assistant", answer)
+    text = "" if calls else cells.text(answer, parts.name("output"), place)
+    reply = {**turn("assistant", text), **({CALLS: calls} if calls else {})}
+    before = (*_system(parts, (), place), *_history(parts, place))
     return _talk(parts, (*before, turn("user", question), reply), place)
 
 
-def _first(answers: Any) -> Any:
-    """The first of SQuAD's answers, {text: […], …}; any other value as it is."""
+def _texts(answers: Any) -> list[Any]:
+    """The answers of SQuAD's form, {text: […], …}; empty for any other value."""
     texts = answers.get("text") if isinstance(answers, dict) else None
-    return texts[0] if isinstance(texts, list) and texts else answers
+    return texts if isinstance(texts, list) else []
 
 
 def _completion(parts: Parts, place: str) -> Content:

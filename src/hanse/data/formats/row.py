@@ -1,23 +1,25 @@
 """Turns a record of a data file into a row, whichever of the known formats it has.
 
-The format is found by the names of the columns (the tables are in columns.py) or named in
-`data.columns`. All other plain columns are kept in the row's fields, to partition or to filter by.
+The format is found by the names of the columns (the tables are in columns.py and column_names.py)
+or named in `data.columns`. All other plain columns are kept in the row's fields, to partition or to
+filter by.
 """
 
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
-from hanse.data.formats import cells
+from hanse.data.formats import cells, column_names
 from hanse.data.formats.columns import VERDICT, check, parts_of, with_unread
 from hanse.data.formats.columns import Reading as Reading
 from hanse.data.formats.columns import reading as reading
-from hanse.data.formats.contents import CONTENTS, Parts
+from hanse.data.formats.contents import CONTENTS, Parts, unread_keys
 from hanse.data.formats.invalid_rows import ENOUGH, InvalidRows
-from hanse.data.formats.turns import READ, Turn, answers, are_turns
+from hanse.data.formats.turns import Turn, answers
 from hanse.errors import UserError
 from hanse.registry import suggestion
 
@@ -27,6 +29,7 @@ ANSWERED = ("messages", "completion")  # the kinds of rows that ask and answer, 
 MARKS = ("label", "kto_tag")  # columns that mark an answer as good or bad: TRL, LLaMA-Factory
 BOOLEANS = ("true", "false")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+SAMPLE = 100  # records whose cells tell if a column holds dialogues or programs
 MOST_NUMBERS = 20  # numbers with fractions that may be labels
 Record = tuple[str, Mapping[str, Any]]  # its place ("file:line"), and its columns
 
@@ -101,14 +104,16 @@ def rows(
     invalid = invalid or InvalidRows()
     by_kind: dict[str, list[Row]] = {}
     present: dict[str, None] = {}
+    names, records = with_names(records)
     for place, record in records:
         present.update(dict.fromkeys(record))
         try:
-            new = row(record, place, columns, judged)
+            new = row(record, place, columns, judged, names)
             by_kind.setdefault(new.kind, []).append(new)
         except UserError as fault:
             invalid.add(place, fault)
-            if invalid.count == ENOUGH and not by_kind:
+            if invalid.count >= ENOUGH and not by_kind:
+                invalid.stopped = True
                 break
     result = _of_one_kind(by_kind, invalid)
     invalid.conclude(name, len(result), remark)
@@ -117,6 +122,18 @@ def rows(
     _refuse_missing(columns, present, name)
     _refuse_regression(result, name)
     return _learnable(result, name, remark)
+
+
+def with_names(records: Iterable[Record]) -> tuple[Mapping[str, str], Iterator[Record]]:
+    """The names of columns whose cells decide it, and all the records.
+
+    The first records are read in advance, if there is such a column in the first of them.
+    """
+    remaining = iter(records)
+    first = list(islice(remaining, 1))
+    if first and any(column_names.folded(name) in column_names.DECIDED for name in first[0][1]):
+        first += islice(remaining, SAMPLE - 1)
+    return column_names.decided(record for _, record in first), chain(first, remaining)
 
 
 def _of_one_kind(by_kind: Mapping[str, list[Row]], invalid: InvalidRows) -> list[Row]:
@@ -177,10 +194,15 @@ def row(
     place: str,
     columns: Mapping[str, str] | None = None,
     judged: bool = False,
+    names: Mapping[str, str] | None = None,
 ) -> Row:
-    """The row of a record; raises UserError with the `place` if it cannot be read."""
-    interpretation = reading(record, columns, place)
-    content = CONTENTS[interpretation.format](Parts(record, interpretation.columns), place)
+    """The row of a record; raises UserError with the `place` if it cannot be read.
+
+    names: the names in the tables of columns whose cells decide it, as the source has them.
+    """
+    interpretation = reading(record, columns, place, names)
+    parts = Parts(record, interpretation.columns)
+    content = CONTENTS[interpretation.format](parts, place)
     label = interpretation.columns.get("label", "label")
     taken = set(interpretation.columns.values()) - {label, interpretation.columns.get(VERDICT)}
     fields = {}
@@ -204,22 +226,8 @@ def row(
         place=place,
         left_out=reason,
         verdict=verdict,
-        reading=_whole(interpretation, record, column),
+        reading=with_unread(interpretation, column, unread_keys(parts)),
     )
-
-
-def _whole(interpretation: Reading, record: Mapping[str, Any], verdict: str) -> Reading:
-    """The reading with all that is unread: columns, and keys of turns as messages[].key.
-
-    verdict: the column that judges the answer; "" without one.
-    """
-    keys: dict[str, None] = {}
-    for column in interpretation.columns.values():
-        if are_turns(record[column]):
-            turns = (item for item in record[column] if isinstance(item, dict))
-            names = (key for item in turns for key in item if not cells.empty(item[key]))
-            keys |= {f"{column}[].{name}": None for name in names if name not in READ}
-    return with_unread(interpretation, verdict, tuple(keys))
 
 
 def _judging(fields: Mapping[str, str], judged: bool) -> str:

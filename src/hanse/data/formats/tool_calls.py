@@ -21,13 +21,21 @@ THOUGHT = re.compile(r"\s*(<think>.*?</think>)(.*)", re.DOTALL)  # LLaMA-Factory
 
 
 def are_tools(value: Any) -> bool:
-    """Tell if a value looks like a list of tools, even a faulty one; a word or a number does not.
+    """Tell if a value looks like a list of tools or calls, even a faulty one.
 
-    In a column of recipes, tools are "a pan, a knife".
+    In a column of recipes, tools are "a pan, a knife", or a list of such words.
     """
-    if isinstance(value, str):
-        return value.strip()[:1] in ("[", "{")
-    return isinstance(value, dict) or (isinstance(value, list) and bool(value))
+    if isinstance(value, list | tuple):
+        return any(map(_is_object, value))
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        items = value.strip()[1:].lstrip()
+        return items[:1] == "{" or items in ("", "]")
+    return _is_object(value)
+
+
+def _is_object(value: Any) -> bool:
+    """Tell if a value is an object, or looks like the JSON text of one."""
+    return isinstance(value, dict) or (isinstance(value, str) and value.lstrip()[:1] == "{")
 
 
 def tools(value: Any, place: str) -> Calls:
@@ -54,8 +62,11 @@ def written_calls(value: Any, name: str, place: str) -> Calls:
     )
 
 
-def in_answer(answer: str, place: str) -> Calls:
-    """The calls that an answer beside tools is the JSON text of, as in xLAM's data; or ()."""
+def in_answer(answer: Any, place: str) -> Calls:
+    """The calls in an answer beside tools that is a list or its JSON text, as in xLAM's data.
+
+    () for other answers.
+    """
     try:
         return written_calls(answer, "the answer", place) if are_tools(answer) else ()
     except UserError:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hanse.tensors import json_text
 
+_BEGINNINGS = frozenset("'\"[{-0123456789")  # of the first item of a list that Python prints
 _ENDS = (tokenize.STRING, tokenize.NUMBER, tokenize.NAME)
 
 
@@ -15,7 +16,8 @@ def read(value: Any) -> Any:
     """The list that a text spells, as JSON or as Python prints it; any other value unchanged."""
     if not (isinstance(value, str) and value.startswith("[") and value.endswith("]")):
         return value
-    for parse in (json_text.parse, _of_python):
+    is_list = value[1:].lstrip()[:1] in _BEGINNINGS
+    for parse in (json_text.parse, *([_of_python] if is_list else [])):
         try:
             items = parse(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):

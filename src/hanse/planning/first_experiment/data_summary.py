@@ -125,8 +125,9 @@ def _read(file: _File, columns: Mapping[str, str], remarks: list[str]) -> tuple[
     for fault in file.invalid:
         invalid.add(*fault)
     rows = formats.rows(file.records, file.path, columns, remarks.append, invalid=invalid)
-    place, first = next(record for record in file.records if record[0] == rows[0].place)
-    return rows, formats.reading(first, columns, place)
+    reading = rows[0].reading
+    assert reading is not None  # they come from records
+    return rows, reading
 
 
 def _otherwise(rows: Sequence[Row], reading: Reading) -> tuple[dict[str, str], str]:

@@ -1,7 +1,7 @@
 """The format of each data source: how the columns of its first record are read."""
 
 from hanse.data.formats.invalid_rows import InvalidRows
-from hanse.data.formats.row import Reading, reading
+from hanse.data.formats.row import Reading, reading, with_names
 from hanse.data.sources import corpora, files
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
 from hanse.errors import UserError
@@ -28,9 +28,10 @@ def _first_reading(path: str, split: str, data: Data) -> Reading:
     """How the columns of the first valid record are read; rows have said what is invalid."""
     invalid = InvalidRows(data.skip_invalid)
     options = files.Options(invalid.add, lambda remark: None, data.encoding)
-    for place, record in corpora.records(path, split, options):
+    names, records = with_names(corpora.records(path, split, options))
+    for place, record in records:
         try:
-            return reading(record, data.columns, place)
+            return reading(record, data.columns, place, names)
         except UserError as fault:
             invalid.add(place, fault)
     raise UserError(f"{path} holds no rows; give a file with at least one example.")
