@@ -204,15 +204,20 @@ def build_parts(experiment: Experiment) -> None:
 
     All names are checked before the first part is imported.
     """
-    for kind in NAMED:
-        with _at(kind.place):
-            for spec in kind.specs(experiment):
-                kind.check_name(spec)
+    check_names(experiment)
     for kind in NAMED:
         with _at(kind.place):
             build_all(kind, kind.specs(experiment))
     with _at(TASK.place):
         build_tasks(experiment)
+
+
+def check_names(experiment: Experiment) -> None:
+    """Raise SettingError for the first part that no file has; no part is imported."""
+    for kind in NAMED:
+        with _at(kind.place):
+            for spec in kind.specs(experiment):
+                kind.check_name(spec)
 
 
 @contextmanager
