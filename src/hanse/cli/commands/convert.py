@@ -39,4 +39,4 @@ def convert(
 
 def _tell(what: str, words: str) -> None:
     """Print one line, without control characters in names of keys and files."""
-    console.print(f"{what:<8} {cleaned(words, None)}", soft_wrap=True, markup=False)
+    console.tell(f"{what:<8} {cleaned(words, None)}", indent=9)

@@ -13,8 +13,8 @@ from hanse import atomic_files
 from hanse.errors import UserError
 from hanse.experiment import renaming
 from hanse.experiment.loading import default_name
-from hanse.experiment.schema import Experiment
-from hanse.experiment.validation import SettingError, explain
+from hanse.experiment.schema import Experiment, check_names
+from hanse.experiment.validation import explain
 from hanse.journal import yaml_text
 from hanse.planning.conversion.draft import Draft
 from hanse.planning.conversion.page import page
@@ -39,7 +39,6 @@ class Conversion:
 
     file: Path
     tool: str
-    keys: int
     draft: Draft
 
 
@@ -54,27 +53,22 @@ def convert(config: Path, out: Path | None) -> Conversion:
         raise UserError(f"{file} exists already; name another file with --out, or remove it.")
     values, text = _read(config)
     tool = _tool(values, config)
-    flat = dict(_flat(values)) if tool.nested else {k.replace("-", "_"): v for k, v in values}
+    flat = dict(_flat(values)) if tool.sections else {k.replace("-", "_"): v for k, v in values}
     _refuse_code(flat, config, text)
     draft = Draft(flat, config.parent, file.parent)
-    draft.put("name", default_name(config), "the file's name")
     try:
         tool.carry(draft)
+        draft.default("name", default_name(config), "the file's name")
         draft.default("data.test", 0.1, "rows held out, scored before the training and after")
         draft.default("data.validation", 0.1, "rows held out, scored during the training")
-        Experiment.model_validate(renaming.settled(draft.tree()))
+        check_names(Experiment.model_validate(renaming.settled(draft.tree())))
     except ValidationError as error:
         raise UserError(f"{config}: {explain(error, Experiment)}") from None
-    except (SettingError, UserError) as error:
+    except UserError as error:
         raise UserError(f"{config}: {error}") from None
-    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError):
-        raise UserError(
-            f"{config} has the keys of {tool.name}, but one of its values has another form than "
-            f"{tool.name} reads; correct it, and convert it again."
-        ) from None
     written = page(draft, tool.name, config.name, str(file))
     atomic_files.write(file, written.encode())
-    return Conversion(file, tool.name, len(flat), draft)
+    return Conversion(file, tool.name, draft)
 
 
 def _read(config: Path) -> tuple[list[tuple[str, Any]], str]:

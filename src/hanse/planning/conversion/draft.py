@@ -1,6 +1,7 @@
 """The experiment that another tool's config becomes, while it is put together."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +12,22 @@ from hanse.journal.yaml_text import Values
 
 EMPTY = "no value is given"
 PATHS = ("data.path", "data.validation", "model.model_name_or_path", "adapter.from")
+TEXTS = ("data.path", "model.model_name_or_path", "adapter.from", "name", "output_dir")
 OFF = (None, False, "none")  # values of a switch that is off
+SWITCHED_OFF = "it is switched off"
 ONE_PATH = "hanse reads one path; put the files into one folder and name that in data.path"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A value of a setting, and the comment behind it, which names the key that it comes from."""
+    """A value of a setting, and the comment behind it.
+
+    key: the config's key that it comes from; empty for a default.
+    """
 
     value: Any
     comment: str
+    key: str = ""
 
 
 @dataclass
@@ -39,22 +46,23 @@ class Draft:
 
     def put(self, setting: str, value: Any, key: str, comment: str = "") -> None:
         """Carry a key over. Of two keys for one setting the first that is not off is taken."""
-        ours = foreign_values.ours(tuple(setting.split(".")), number(value))
+        value = value if setting in TEXTS else number(value)
+        ours = foreign_values.ours(tuple(setting.split(".")), value)
         if setting in PATHS:
             ours = self.path(ours)
-        if (before := self.settings.get(setting)) and before.value not in OFF:
-            other = before.comment.partition(":")[0] or setting
-            self.left[key] = (
-                f"{other} says the same" if before.value == ours else f"{other} is taken"
-            )
-            return
+        if before := self.settings.get(setting):
+            if before.value == ours or before.value not in OFF:
+                self.left[key] = _overruled(before, ours)
+                return
+            self.leave(before.key, SWITCHED_OFF)
         same = key == setting.rpartition(".")[2]
         origin = ("" if same else key) if ours == value else f"{key}: {shown(value)}"
-        self.settings[setting] = Choice(ours, comment or origin)
+        self.settings[setting] = Choice(ours, comment or origin, key)
 
     def default(self, setting: str, value: Any, comment: str) -> None:
-        """Set what no key says."""
-        self.settings.setdefault(setting, Choice(value, comment))
+        """Set a setting that no key has set, neither as a whole nor in parts."""
+        if not any(f"{name}.".startswith(f"{setting}.") for name in self.settings):
+            self.settings[setting] = Choice(value, comment)
 
     def leave(self, keys: str | Sequence[str], reason: str) -> None:
         """Note keys that are not carried over."""
@@ -64,8 +72,8 @@ class Draft:
     def drop(self, prefix: str, reason: str) -> None:
         """Remove the settings of a section again."""
         for setting in [name for name in self.settings if name.startswith(prefix)]:
-            key = self.settings.pop(setting).comment.partition(":")[0]
-            self.leave(key or setting.rpartition(".")[2], reason)
+            if key := self.settings.pop(setting).key:
+                self.leave(key, reason)
 
     def value(self, setting: str) -> Any:
         """The value of a setting; None if it has none."""
@@ -101,12 +109,17 @@ class Draft:
         return result
 
 
+def _overruled(before: Choice, value: Any) -> str:
+    """The reason why a second key for one setting is not carried over."""
+    if before.value == value:
+        return f"{before.key} says the same"
+    return SWITCHED_OFF if value in OFF else f"{before.key} is taken"
+
+
 def number(value: Any) -> Any:
     """The number that a text such as 5e-5 is, which YAML reads as text; anything else unchanged."""
-    try:
-        return float(value) if isinstance(value, str) and value[:1].isdigit() else value
-    except ValueError:
-        return value
+    is_number = isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?[eE][-+]?\d+", value)
+    return float(value) if is_number else value
 
 
 def shown(value: Any) -> str:

@@ -1,5 +1,6 @@
 """The commented YAML of a converted config."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,10 +18,11 @@ def page(draft: Draft, tool: str, config: str, out: str) -> str:
     tree = dict(sorted(draft.tree().items(), key=lambda item: order.index(item[0])))
     comments = {name: choice.comment for name, choice in draft.settings.items()}
     lines = [
-        f"# {line(config)}, a config of {tool}, as an experiment of hanse. Behind a setting is",
-        "# the key that it comes from, if that has another name.",
+        f"# {line(config)}, a config of {tool}, as an experiment of hanse. A comment behind a",
+        "# setting names the key that it comes from, where that has another name.",
         "#",
-        *(f"#   hanse check {line(out)}", f"#   hanse run {line(out)}", ""),
+        *(f"#   hanse {command} {line(shlex.quote(out))}" for command in ("check", "run")),
+        "",
         *_lines(tree, comments, ""),
     ]  # fmt: skip
     if draft.left:

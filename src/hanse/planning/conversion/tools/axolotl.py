@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hanse.planning.conversion import rounds
-from hanse.planning.conversion.draft import ONE_PATH, Draft, shown
+from hanse.planning.conversion.draft import ONE_PATH, SWITCHED_OFF, Draft, shown
 from hanse.planning.conversion.tool import NO_SETTING, PREFERENCES, Tool, one_of, refuse
 
 ENTRY = {  # keys of a data set that hanse settles by looking at the rows
@@ -27,6 +27,8 @@ def _datasets(draft: Draft, key: str, value: Any) -> None:
     first, *others = [e if isinstance(e, Mapping) else {"path": e} for e in entries]
     path = _path(first)
     draft.put(setting, path, key, f"{key}: {shown(first.get('path'))}")
+    for file in _files(first)[1:]:
+        draft.leave(f"{key}: {shown(file)}", ONE_PATH)
     for entry in others:
         draft.leave(f"{key}: {shown(entry.get('path'))}", ONE_PATH)
     if setting == "data.path":
@@ -35,10 +37,14 @@ def _datasets(draft: Draft, key: str, value: Any) -> None:
 
 def _path(entry: Mapping[str, Any]) -> str:
     """The file that an entry names, or the hub's owner/name:config."""
-    files = entry.get("data_files")
-    if files:
-        return str(files[0] if isinstance(files, list) else files)
+    if files := _files(entry):
+        return str(files[0])
     return ":".join(str(entry[part]) for part in ("path", "name") if entry.get(part))
+
+
+def _files(entry: Mapping[str, Any]) -> list[Any]:
+    files = entry.get("data_files") or []
+    return files if isinstance(files, list) else [files]
 
 
 def _columns(draft: Draft, key: str, entry: Mapping[str, Any]) -> None:
@@ -61,14 +67,12 @@ def _all_linear(draft: Draft, key: str, value: Any) -> None:
         draft.settings.pop("adapter.lora.target_modules", None)
         draft.put("adapter.lora.target_modules", "all-linear", key, f"{key}: true")
     else:
-        draft.leave(key, "it is off")
+        draft.leave(key, SWITCHED_OFF)
 
 
 def _finish(draft: Draft) -> None:
-    if not any(name.startswith("adapter.") for name in draft.settings):
-        draft.default("adapter.full", {}, "no adapter: axolotl trains all weights")
     rounds.spread(draft, "axolotl")
-    rounds.one_adapter(draft)
+    rounds.one_adapter(draft, "axolotl", "adapter")
 
 
 TOOL = Tool(
@@ -99,6 +103,7 @@ TOOL = Tool(
         "reward_model": refuse(PREFERENCES),
     },
     defaults={
+        "seed": 42,
         "model.max_length": 512,
         "train.lr_scheduler_type": "cosine",
         "train.per_device_train_batch_size": 1,

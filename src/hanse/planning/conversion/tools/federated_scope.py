@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from hanse.experiment import part_names
-from hanse.experiment.part_kinds import ALGORITHM
+from hanse.planning.conversion import rounds
 from hanse.planning.conversion.draft import Draft, shown
-from hanse.planning.conversion.tool import NO_SETTING, Tool, used
+from hanse.planning.conversion.tool import NO_SETTING, Tool, algorithm, optimizer, used
 
 HUB = {  # its data sets, by their names without @llm, and where the hub has them
     "alpaca": "tatsu-lab/alpaca",
@@ -14,7 +13,8 @@ HUB = {  # its data sets, by their names without @llm, and where the hub has the
     "gsm8k": "openai/gsm8k:main",
 }
 CATEGORIES = {"dolly-15k": "category"}  # the column by which its splitters divide a data set
-WHOLE = "hanse has no such switch: a run with one client, or with data.pooled, does it"
+LOCAL = "`hanse baselines` trains each client alone, beside the federation"
+SERVER = "set algorithm: {fedopt: {optimizer: …, learning_rate: …}} for the server's optimizer"
 
 
 def _data(draft: Draft, key: str, value: Any) -> None:
@@ -72,17 +72,18 @@ def _model(draft: Draft, key: str, value: Any) -> None:
 
 
 def _method(draft: Draft, key: str, value: Any) -> None:
-    name = part_names.spelled(ALGORITHM, str(value))
-    if any(setting.startswith("algorithm.") for setting in draft.settings):
+    if value == "global":
+        draft.put("data.pooled", True, key, f"{key}: {value}")
+    elif value == "local":
+        draft.leave(f"{key}: {value}", LOCAL)
+    elif draft.source.get("fedprox.use") is True:
         draft.leave(key, "fedprox.use says the algorithm")
-    elif isinstance(name, str) and name in ALGORITHM.names():
-        draft.put("algorithm", name, key, f"{key}: {value}")
     else:
-        draft.leave(f"{key}: {value}", WHOLE if str(value) in ("local", "global") else NO_SETTING)
+        algorithm(draft, key, value)
 
 
 def _sampled(draft: Draft, key: str, value: Any) -> None:
-    """The number of clients in a round, of which 0 or less means all."""
+    """The number of clients in a round; 0 or less means all."""
     clients = draft.source.get("federate.client_num")
     if isinstance(value, int) and isinstance(clients, int) and 0 < value <= clients:
         draft.put("fraction_train", round(value / clients, 6), key, f"{key}: {value}")
@@ -97,15 +98,16 @@ def _local_steps(draft: Draft, key: str, value: Any) -> None:
 
 def _fedprox(draft: Draft, key: str, value: Any) -> None:
     if draft.source.get("fedprox.use") is True:
-        draft.settings.pop("algorithm", None)
         draft.put("algorithm.fedprox.mu", value, key)
     else:
         draft.leave(key, "fedprox.use is off")
 
 
 def _finish(draft: Draft) -> None:
-    if not any(name.startswith("algorithm") for name in draft.settings):
-        draft.default("algorithm", "fedavg", "FederatedScope's default")
+    draft.default("algorithm", "fedavg", "FederatedScope's default")
+    if "train.num_train_epochs" not in draft.settings:
+        draft.default("train.max_steps", 1, "FederatedScope's default")
+    rounds.one_adapter(draft, "FederatedScope", "llm.adapter.use")
 
 
 TOOL = Tool(
@@ -133,9 +135,7 @@ TOOL = Tool(
         "train.optimizer.lr": "train.learning_rate",
         "train.optimizer.weight_decay": "train.weight_decay",
         "train.optimizer.momentum": "train.momentum",
-        "train.optimizer.type": lambda draft, key, value: draft.put(
-            "train.optim", str(value).lower(), key
-        ),
+        "train.optimizer.type": optimizer,
         "grad.grad_clip": lambda draft, key, value: draft.put(
             "train.max_grad_norm", max(0.0, value), key
         ),
@@ -153,12 +153,21 @@ TOOL = Tool(
         "federate.mode": "`hanse run` simulates, and `hanse server` has silos on other machines",
         "llm.chat.max_len": "`hanse chat` reads as much as the model does",
         "llm.adapter.use": "the section adapter says it",
+        "fedopt.optimizer.type": SERVER,
+        "fedopt.optimizer.lr": SERVER,
         "criterion.type": "the objective says it",
         "trainer.type": "the objective says it",
         "eval.metrics": "the tasks say it",
         "eval.best_res_update_round_wise_key": "hanse keeps every round's scores",
     },
-    defaults={"train.optim": "sgd", "train.max_grad_norm": 0.0, "train.learning_rate": 0.1},
-    nested=True,
+    defaults={
+        "rounds": 50,
+        "model.max_length": 128,
+        "train.optim": "sgd",
+        "train.max_grad_norm": 0.0,
+        "train.learning_rate": 0.1,
+        "train.per_device_train_batch_size": 64,
+    },
+    sections=frozenset({"", "federate", "data", "dataloader", "model", "llm", "train"}),
     finish=_finish,
 )

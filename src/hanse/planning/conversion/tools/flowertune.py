@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from hanse.planning.conversion.draft import Draft
-from hanse.planning.conversion.tool import NO_SETTING, Tool
+from hanse.planning.conversion.draft import SWITCHED_OFF, Draft
+from hanse.planning.conversion.tool import NO_SETTING, Tool, algorithm
 
 ARGUMENTS = "train.training_arguments."
 COSINE = "it falls from learning-rate-max over all rounds"
@@ -14,17 +14,12 @@ def _rate(draft: Draft, key: str, value: Any) -> None:
     draft.put("train.lr_scheduler_type", "cosine", key, COSINE)
 
 
-def _strategy(draft: Draft, key: str, value: Any) -> None:
-    """The strategy's class, such as flwr.server.strategy.FedAvg."""
-    draft.put("algorithm", str(value).rpartition(".")[2].lower(), key, f"{key}: {value}")
-
-
 def _finish(draft: Draft) -> None:
     """A round is max-steps steps where that is given; both are for one round, as in hanse."""
     if draft.value("train.max_steps") and "train.num_train_epochs" in draft.settings:
         draft.drop("train.num_train_epochs", "max-steps precedes it")
-    if "train.max_steps" in draft.settings and draft.value("train.max_steps") is None:
-        del draft.settings["train.max_steps"]
+    if draft.value("train.max_steps") is None:
+        draft.drop("train.max_steps", SWITCHED_OFF)
     draft.default("data.partition", "iid", "FlowerTune divides the rows evenly")
 
 
@@ -42,7 +37,7 @@ TOOL = Tool(
         "dataset.name": "data.path",
         "model.name": "model.model_name_or_path",
         "train.learning_rate_max": _rate,
-        "strategy._target_": _strategy,
+        "strategy._target_": algorithm,
         "num_supernodes": "num_clients",
         "num_rounds": "rounds",
         "num_clients": "num_clients",
@@ -56,5 +51,7 @@ TOOL = Tool(
     },
     defaults={"adapter.lora.r": 32, "adapter.lora.lora_alpha": 64, "model.max_length": 512},
     finish=_finish,
-    nested=True,
+    sections=frozenset(
+        {"", "train", "train.training_arguments", "model", "model.lora", "dataset", "strategy"}
+    ),
 )

@@ -71,10 +71,10 @@ def _columns(draft: Draft, entry: Mapping[str, Any]) -> None:
 
 def _finish(draft: Draft) -> None:
     if "adapter.lora.r" in draft.settings:
-        rank = draft.value("adapter.lora.r")
-        draft.default("adapter.lora.lora_alpha", 2 * rank, "LLaMA-Factory's default, 2·rank")
+        rank = rounds.amount(draft, "adapter.lora.r")
+        draft.default("adapter.lora.lora_alpha", 2 * int(rank), "LLaMA-Factory's default, 2·rank")
     rounds.spread(draft, "LLaMA-Factory")
-    rounds.one_adapter(draft)
+    rounds.one_adapter(draft, "LLaMA-Factory")
 
 
 TOOL = Tool(

@@ -32,21 +32,8 @@ def _finish(draft: Draft) -> None:
     if config and "data.path" in draft.settings:
         path = f"{draft.settings.pop('data.path').value}:{config}"
         draft.put("data.path", path, "dataset_name", "dataset_name:dataset_config")
-    _adapter(draft)
     rounds.spread(draft, "TRL")
-    rounds.one_adapter(draft)
-
-
-def _adapter(draft: Draft) -> None:
-    """LoRA with TRL's defaults, or all weights where use_peft is off."""
-    lora = any(name.startswith("adapter.") for name in draft.settings)
-    if draft.source.get("use_peft") is not True:
-        if not lora:
-            draft.default("adapter.full", {}, "no use_peft: TRL trains all weights")
-            return
-        draft.leave("use_peft", "it is off, but LoRA's settings are given; LoRA is taken")
-    for setting, value in (("r", 16), ("lora_alpha", 32), ("lora_dropout", 0.05)):
-        draft.default(f"adapter.lora.{setting}", value, "TRL's default")
+    rounds.one_adapter(draft, "TRL", "use_peft")
 
 
 def _text(draft: Draft, key: str, value: Any) -> None:
@@ -80,6 +67,9 @@ TOOL = Tool(
     },
     defaults={
         "seed": 42,
+        "adapter.lora.r": 16,
+        "adapter.lora.lora_alpha": 32,
+        "adapter.lora.lora_dropout": 0.05,
         "model.max_length": 1024,
         "train.learning_rate": 2e-5,
         "train.lr_scheduler_type": "linear",
