@@ -1,5 +1,6 @@
 """The Python API: runs from a program, and what is read from their folders."""
 
+import io
 import logging
 import subprocess
 import sys
@@ -8,11 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from rich.console import Console
+from rich.file_proxy import FileProxy
 from transformers import AutoTokenizer
 
 import hanse
-from hanse.errors import UserError
+from hanse.api import _words
+from hanse.errors import StoppedError, UserError
 from hanse.journal.run_folder import read_rounds
+
+
+class Screen(io.StringIO):
+    """A file that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def test_a_run_from_a_program_is_that_of_the_command(
@@ -110,6 +121,46 @@ def test_progress_is_logged_as_by_the_command(
     hanse.run(experiment_file, rounds=1)
     assert "round 1: test accuracy" in capfd.readouterr().err
     assert (list(log.handlers), log.level) == before
+
+
+def test_log_lines_do_not_break_the_view_on_a_terminal(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Screen()
+    log = logging.getLogger("hanse")
+    monkeypatch.setattr(log, "hasHandlers", lambda: False)
+    monkeypatch.setattr("sys.stderr", screen)
+    console = Console(file=screen, width=80, force_terminal=True)
+    monkeypatch.setattr("hanse.cli.options.console", console)
+    streams = []
+
+    def run(settings: object) -> Path:
+        streams.extend(handler.stream for handler in log.handlers)
+        log.info("a line")
+        return Path("run")
+
+    monkeypatch.setattr("hanse.simulation.run.run", run)
+    assert hanse.run(experiment_file) == hanse.Run(Path("run"))
+    assert [type(stream) for stream in streams] == [FileProxy], "rich prints above what it draws"
+    assert "a line" in screen.getvalue()
+
+
+def test_ctrl_c_before_the_rounds_is_a_user_error(
+    experiment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hanse.simulation.run.simulate", stopped)
+    with pytest.raises(StoppedError, match="stopped before anything was saved"):
+        hanse.run(experiment_file, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("label", ["a=b", "c.d"])
+def test_labels_may_have_the_signs_of_overrides(label: str) -> None:
+    words = _words("data", {"labels": {label: "yes"}, "split_seed": 1})
+    assert words == [f'data.labels={{"{label}": "yes"}}', "data.split_seed=1"]
 
 
 def test_the_table_as_pandas_has_it(experiment_file: Path) -> None:

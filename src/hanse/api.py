@@ -3,16 +3,16 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from hanse.errors import UserError, refuse_missing
+from hanse.errors import StoppedError, UserError, refuse_missing
 from hanse.experiment import loading
 from hanse.journal.records import RoundRecord
-from hanse.journal.run_settings import EXPERIMENT, read_settings
+from hanse.journal.run_settings import read_settings, refuse_no_run
 from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -25,6 +25,7 @@ with lazy_imports():
     from hanse.simulation import run as simulation
 
 Row = dict[str, Any]
+BEFORE = "stopped before anything was saved; the same call of hanse.run begins again."
 
 
 class Table(list[Row]):
@@ -123,28 +124,28 @@ def run(
     kind of UserError, after Ctrl-C.
     """
     words = [word for name, value in overrides.items() for word in _words(name, value)]
-    if isinstance(experiment, Mapping):
-        settings = loading.from_values(dict(experiment), words)
-    else:
-        settings = loading.load(Path(fspath(experiment)), words)
-    if not progress:
-        return Run(simulation.run(settings))
-    with _logged(), watch.watched(options.console):
-        return Run(simulation.run(settings))
+    try:
+        if isinstance(experiment, Mapping):
+            settings = loading.from_values(dict(experiment), words)
+        else:
+            settings = loading.load(Path(fspath(experiment)), words)
+        with _shown() if progress else nullcontext():
+            return Run(simulation.run(settings))
+    except KeyboardInterrupt as by:  # before the rounds begin, which answer Ctrl-C themselves
+        raise StoppedError(BEFORE, by) from None
 
 
 def load_run(folder: str | PathLike[str]) -> Run:
     """The run in a folder, finished or not; raises UserError if it is no run folder."""
     place = Path(fspath(folder)).expanduser()
-    if not (place / EXPERIMENT).is_file():
-        raise UserError(f"{place} is no run folder: it has no {EXPERIMENT}.")
+    refuse_no_run(place)
     return Run(place)
 
 
 def _words(name: str, value: Any) -> list[str]:
     """Overrides as the command line has them, one for each setting of a mapping."""
     plain = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
-    if plain and value and not any("." in key for key in value):
+    if plain and value and not any({".", "="} & {*key} for key in value):
         return [word for key, item in value.items() for word in _words(f"{name}.{key}", item)]
     return [f"{name}={json.dumps(value, default=_text, ensure_ascii=False)}"]
 
@@ -169,6 +170,16 @@ def _round_row(record: RoundRecord) -> Row:
         "bytes_up": record.bytes.up,
         "seconds": sum(record.seconds.values()),
     }
+
+
+@contextmanager
+def _shown() -> Iterator[None]:
+    """Within, progress and log are shown as `hanse run` shows them.
+
+    The log is set up first, since a view on a terminal redirects the handlers that there are.
+    """
+    with _logged(), watch.watched(options.console):
+        yield
 
 
 @contextmanager

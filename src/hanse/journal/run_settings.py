@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hanse.errors import UserError
 from hanse.journal import yaml_text
 
 EXPERIMENT = "experiment.yaml"
@@ -94,6 +95,12 @@ def _names(specs: Any) -> str:
     if isinstance(specs, Mapping):
         return ", ".join(map(str, specs))
     return "" if specs is None else str(specs)
+
+
+def refuse_no_run(folder: Path) -> None:
+    """Raise UserError for a folder that is not that of a run."""
+    if not (folder / EXPERIMENT).is_file():
+        raise UserError(f"{folder} is no run folder: it has no {EXPERIMENT}.")
 
 
 def read_settings(folder: Path) -> RunSettings:

@@ -40,7 +40,8 @@ def live_view(state: ProgressState, console: Console) -> Iterator[None]:
     with live:
         handlers = [
             handler
-            for handler in logging.getLogger().handlers
+            for logger in (logging.getLogger(), logging.getLogger("hanse"))
+            for handler in logger.handlers
             if isinstance(handler, logging.StreamHandler) and handler.stream is errors
         ]
         for handler in handlers:
