@@ -194,7 +194,7 @@ class Evaluation:
 
     @property
     def measured(self) -> str:
-        """The metric of which the items' values are the parts: their mean is the metric's value.
+        """The name of the metric whose value is the mean of the items' values.
 
         An earlier perplexity kept each row's own mean loss; their mean, "row_mean_loss", is another
         number than the loss of all tokens.
