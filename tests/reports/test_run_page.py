@@ -1,6 +1,7 @@
 """The report is one whole page, says what was found and no more, and escapes what it shows."""
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -279,9 +280,10 @@ def test_few_rows_have_wide_intervals() -> None:
     all_wrong = interval({"accuracy": 0.0}, "accuracy", 7.0)
     assert all_wrong is not None
     assert (all_wrong.low, all_wrong.high) == pytest.approx((0.0, z**2 / (7 + z**2)))
-    loss = interval({"loss": 3.0, "loss_se": 0.5}, "loss", 9.0)
+    loss = interval({"loss": 3.0, "loss_se": 0.5}, "loss", 2.0)
     assert loss is not None
-    assert (loss.low, loss.high) == pytest.approx((3 - z / 2, 3 + z / 2))
+    t = math.tan(0.475 * math.pi)  # Student's, with one degree of freedom
+    assert (loss.low, loss.high) == pytest.approx((3 - t / 2, 3 + t / 2))
     assert interval({"loss": 3.0}, "loss", 9.0) is None
     assert interval({"accuracy": 1.0, "accuracy_se": 0.0}, "accuracy", None) is None
 
@@ -295,12 +297,21 @@ def test_no_change_on_few_rows_is_not_certain(tmp_path: Path) -> None:
     assert "no clear change: the interval includes 0" in text
 
 
-def test_a_loss_that_changes_alike_everywhere_has_no_interval(tmp_path: Path) -> None:
-    rounds = [record(0, test={"loss": 2.0}), record(2, test={"loss": 2.0})]
-    items = {0: [2.0, 2.2, 1.8], 2: [2.0, 2.2, 1.8]}
+@pytest.mark.parametrize(
+    ("after", "sentence"),
+    [
+        ([2.0, 2.25, 1.75], "went from 2 to 2; no example changed."),
+        ([1.5, 1.75, 1.25], "fell from 2 to 1.5; every example changed by the same amount."),
+    ],
+)
+def test_a_loss_that_changes_equally_everywhere_has_no_interval(
+    after: list[float], sentence: str, tmp_path: Path
+) -> None:
+    items = {0: [2.0, 2.25, 1.75], 2: after}
+    rounds = [record(n, test={"loss": sum(each) / 3}) for n, each in items.items()]
     text = words(write_report(run_folder(tmp_path / "run", rounds, items, task="perplexity")))
-    assert "Loss on 3 held-out examples went from 2 to 2, by as much on every example." in text
-    assert "has no interval" in text and "95 % interval" not in text
+    assert f"Loss on 3 held-out examples {sentence}" in text
+    assert "Without a spread there is no interval." in text and "95 % interval" not in text
 
 
 def test_a_report_does_not_make_a_run_finished(tmp_path: Path) -> None:

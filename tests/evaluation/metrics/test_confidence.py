@@ -142,7 +142,16 @@ def test_intervals_of_recorded_scores() -> None:
     assert (of_error.low, of_error.high) == pytest.approx((share(0.8, 40).low, share(0.8, 40).high))
     assert recorded(1.0, 0.0, 12, True) == share(1.0, 12)
     assert recorded(1.0, 0.0, None, True) is None
-    assert recorded(3.0, 0.5, 12, False) == Interval(3.0, 3 - Z / 2, 3 + Z / 2)
+    # The 97.5 % quantile with one degree of freedom is tan(0.475 π); with very many it is Z.
+    few, many = recorded(3.0, 0.5, 2, False), recorded(3.0, 0.5, 1e9, False)
+    assert few is not None and few.high - few.value == pytest.approx(math.tan(0.475 * math.pi) / 2)
+    assert many is not None and many.high - many.value == pytest.approx(Z / 2)
+    assert recorded(3.0, 0.5, None, False) == Interval(3.0, 3 - Z / 2, 3 + Z / 2)
+    values = [1.0, 2.0, 6.0]
+    of_values = student(values)
+    assert of_values is not None
+    from_error = recorded(3.0, standard_error(values), 3, False)
+    assert from_error is not None and from_error.low == pytest.approx(of_values.low)
     assert recorded(3.0, 0.0, 12, False) is None and recorded(3.0, None, 12, False) is None
 
 

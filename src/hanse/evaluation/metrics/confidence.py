@@ -57,16 +57,20 @@ def share(value: float, items: float) -> Interval:
 def recorded(
     value: float, error: float | None, items: float | None, is_share: bool
 ) -> Interval | None:
-    """The interval of a score of which only the standard error, or the number of items, is known.
+    """The interval of a score from its standard error and its number of items, without the items.
 
     A share has Wilson's interval for as many items as its error implies: value·(1 − value)/error²,
-    and for `items` where the error is 0 or unknown. Another score has value ± z·error. None if the
-    interval would have no width, or cannot be known.
+    and for `items` where the error is 0 or unknown. Another score has Student's t interval, or the
+    normal one if the number of items is unknown. None if the interval would have no width, or
+    cannot be known.
     """
     if is_share:
         items = value * (1 - value) / error**2 if error and 0 < value < 1 else items
         return share(value, items) if items else None
-    return Interval(value, value - Z95 * error, value + Z95 * error) if error else None
+    if not error:
+        return None
+    half = error * (_student95(items) if items and items > 1 else Z95)
+    return Interval(value, value - half, value + half)
 
 
 def student(values: Sequence[float]) -> Interval | None:
@@ -79,8 +83,13 @@ def student(values: Sequence[float]) -> Interval | None:
     mean, error = sum(values) / len(values), standard_error(values)
     if not error > 1e-12 * max(1.0, *map(abs, values)):  # equal up to rounding, or not finite
         return None
-    half = float(special.stdtrit(len(values) - 1, 0.975)) * error
+    half = _student95(len(values)) * error
     return Interval(mean, mean - half, mean + half)
+
+
+def _student95(items: float) -> float:
+    """The 97.5 % quantile of Student's t distribution for a mean of so many items."""
+    return float(special.stdtrit(items - 1, 0.975))
 
 
 def standard_error(values: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ from hanse.reports import formatting
 from hanse.reports.run.quality_plots import metric
 from hanse.reports.run.run_data import RunData
 
-NO_SPREAD = "A change without any spread has no interval; a run that learns changes rows unequally."
+NO_SPREAD = "Without a spread there is no interval."
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,8 @@ def _gained(before: Evaluation, after: Evaluation) -> Headline:
     old_score, new_score = formatting.score(mean, name), formatting.score(last, name)
     sentence = f"{what} on {len(old):,} held-out examples {verb} from {old_score} to {new_score}"
     if gain is None:
-        return Headline(
-            f"{sentence}, by as much on every example.", NO_SPREAD, old_score, new_score
-        )
+        same = "every example changed by the same amount" if new != old else "no example changed"
+        return Headline(f"{sentence}; {same}.", NO_SPREAD, old_score, new_score)
     bounds = formatting.interval(gain.low, gain.high, name)
     sentence += f": {formatting.change(change, name)}, 95 % interval {bounds}, paired."
     remark = ""
