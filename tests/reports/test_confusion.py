@@ -1,6 +1,7 @@
 """Right and wrong answers by label, against counts by hand; texts only of the server's rows."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ from reports.test_run_page import words
 TRUTH, ANSWERS = [0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 0, 1]
 
 
-def classified(home: Path, answers: list[int], **more: Any) -> Path:
+LABELS = {"best": "positive", "dull": "negative", "none": "neutral"}
+
+
+def classified(
+    home: Path, answers: list[int], labels: Mapping[str, str] = LABELS, **more: Any
+) -> Path:
     """A run whose last test answered so."""
     right = [float(a == b) for a, b in zip(TRUTH, answers, strict=True)]
-    labels = {"best": "positive", "dull": "negative", "none": "neutral"}
-    run = finished(home, right, right, data={"labels": labels})
+    run = finished(home, right, right, data={"labels": dict(labels)})
     file = run / "scores" / "test-classification-00002.json"
     content = json.loads(file.read_text()) | {"truth": TRUTH, "answers": answers}
     file.write_text(json.dumps(content | more))
@@ -48,6 +53,18 @@ def test_the_page_shows_the_matrix_and_wrong_rows_escaped(tmp_path: Path) -> Non
     assert "best 3 2 1 50.0 % 33.3 % 6.1 % to 79.2 % 40.0 %" in text
     assert "test row 2 a film" in text and "the data best the model dull" in text
     assert "lost" not in text and "<script" not in file.read_text()
+
+
+@pytest.mark.parametrize("count", [40, 41])
+def test_more_labels_than_a_page_can_show_have_no_matrix(count: int, tmp_path: Path) -> None:
+    labels = {f"label {number}": f"word {number}" for number in range(count)}
+    file = write_report(classified(tmp_path / "run", ANSWERS, labels))
+    found = confusion(read(tmp_path / "run"))
+    assert found is not None and len(found.classes) == count
+    assert found.common[0] == ("label 0", "label 1", 2)
+    assert len(found.counts) == (40 if count == 40 else 0)
+    assert ("41 labels are more than a page can show" in words(file)) == (count == 41)
+    assert ("Confusion matrix" in file.read_text()) == (count == 40)
 
 
 def test_earlier_runs_have_no_matrix(tmp_path: Path) -> None:

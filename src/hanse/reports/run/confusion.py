@@ -1,5 +1,6 @@
 """A classification's right and wrong answers on the test rows, by label."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from hanse.reports import formatting
 from hanse.reports.run.run_data import RunData
 
 COMMON = 3  # kinds of mistakes that are named
+WIDEST = 40  # labels of a matrix that can still be read
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,9 @@ class Wrong:
 
 @dataclass(frozen=True)
 class Confusion:
-    """The answers after training. counts: rows by true label and by answer.
+    """The answers after training.
 
+    counts: rows by true label and by answer; empty if there are more labels than can be shown.
     common: the most frequent mistakes: true label, answer, number of rows.
     """
 
@@ -82,23 +85,18 @@ def _confusion(scored: Evaluation, labels: Sequence[str]) -> Confusion:
     """The answers of one evaluation; labels: in the order of the classes."""
     size = max(len(labels), 1 + max((*scored.truth, *scored.answers)))
     names = [labels[at] if at < len(labels) else f"class {at}" for at in range(size)]
-    counts = [[0] * size for _ in range(size)]
-    for truth, answer in zip(scored.truth, scored.answers, strict=True):
-        counts[truth][answer] += 1
-    mistakes = [
-        (names[truth], names[answer], counts[truth][answer])
-        for truth in range(size)
-        for answer in range(size)
-        if truth != answer and counts[truth][answer]
-    ]
+    rows, answered = Counter(scored.truth), Counter(scored.answers)
+    pairs = Counter(zip(scored.truth, scored.answers, strict=True))
+    mistakes = sorted((-count, *pair) for pair, count in pairs.items() if len({*pair}) > 1)
+    shown = range(size) if size <= WIDEST else ()
     return Confusion(
         size=len(scored.truth),
         classes=tuple(
-            ClassScores(name, sum(counts[at]), sum(row[at] for row in counts), counts[at][at])
+            ClassScores(name, rows[at], answered[at], pairs[at, at])
             for at, name in enumerate(names)
         ),
-        counts=tuple(map(tuple, counts)),
-        common=tuple(sorted(mistakes, key=lambda mistake: -mistake[2])[:COMMON]),
+        counts=tuple(tuple(pairs[truth, answer] for answer in shown) for truth in shown),
+        common=tuple((names[t], names[a], -count) for count, t, a in mistakes[:COMMON]),
         wrong=tuple(
             Wrong(row.place + 1, row.text, names[scored.truth[row.place]], names[answer])
             for row in scored.wrong
