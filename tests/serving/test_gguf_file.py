@@ -44,7 +44,10 @@ def test_a_missing_converter_is_one_sentence_before_any_work(
         gguf_file.converter()
     with pytest.raises(UserError, match=f"not in {tmp_path}"):
         gguf_file.converter(tmp_path)
-    done = hanse("export", tmp_path / "no run", "--gguf", "x.gguf")
+    (tmp_path / "run" / "adapter").mkdir(parents=True)
+    (tmp_path / "run" / "experiment.yaml").touch()
+    (tmp_path / "run" / "adapter" / "adapter_model.safetensors").touch()
+    done = hanse("export", tmp_path / "run", "--gguf", "x.gguf")
     assert done.code == 2 and "convert_hf_to_gguf.py" in done.err
     done = hanse("export", tmp_path / "run")
     assert done.code == 2 and "name what to write: --merge FOLDER" in done.err

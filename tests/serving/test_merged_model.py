@@ -215,6 +215,12 @@ def test_the_command_writes_folder_and_file(
     assert (done.code, done.out) == (0, f"wrote {tmp_path / 'm.gguf'}\n"), done
     done = hanse("export", folder, "--merge", tmp_path / "m")
     assert done.code == 0
+    words = "--gguf", tmp_path / "absent" / "m.gguf", "--llama-cpp", llama_cpp
+    done = hanse("export", folder, "rounds=nonsense", *words)
+    assert done.code == 2 and "rounds" in done.err
+    assert not (tmp_path / "absent").exists(), "nothing is made before the run is read"
+    for place in (folder, folder / "adapter"):
+        assert f"the adapter alone is in {folder / 'adapter'}." in hanse("export", place).err
     weights = (tmp_path / "m" / "model.safetensors").read_bytes()
     assert (tmp_path / "m.gguf").read_bytes() == weights
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -48,7 +48,7 @@ def test_rows_that_were_trained_on_are_counted(
     count = len(trained)
     assert _remarks(run, every, caplog)[0].startswith(f"all {count} rows of {every} were trained")
     assert not _remarks(run, write_lines(tmp_path / "new.jsonl", [*held, *UNKNOWN]), caplog)
-    texts = {row["text"] for row in reviews(160)}
+    texts = {row.text for row in rows}
     left = [path for path in run.rglob("*") if path.is_file()]
     assert not [p for p in left if any(text.encode() in p.read_bytes() for text in texts)]
 

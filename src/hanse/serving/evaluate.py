@@ -16,9 +16,10 @@ from hanse.experiment.assembly.source_rows import judged
 from hanse.experiment.schema import Experiment, build_tasks
 from hanse.federation.interfaces.results import Scores
 from hanse.journal.environment import same_data
+from hanse.journal.run_settings import refuse_no_run
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
-from hanse.serving import trained_adapter, trained_rows
+from hanse.serving import adapter_folder, trained_adapter, trained_rows
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +72,9 @@ def compare(
 
 def _finished(run: Path, overrides: Iterable[str], trusted: bool) -> trained_adapter.Trained:
     """The adapter of a finished run; raises UserError for any other folder."""
-    if not (run / "experiment.yaml").is_file():
-        raise UserError(f"{run} is no run folder: it has no experiment.yaml.")
-    trained = trained_adapter.find(run, overrides, trusted)
-    if trained.rounds is not None:
-        raise UserError(
-            f"{run} has no finished adapter; run `hanse resume {run}` first, or name another run."
-        )
-    return trained
+    refuse_no_run(run)
+    adapter_folder.refuse_unfinished(run)
+    return trained_adapter.find(run, overrides, trusted)
 
 
 def _rows(run: Path, experiment: Experiment, data: str | None, split: str) -> list[Row]:

@@ -13,6 +13,7 @@ from hanse.learners.injection import adapter_files, merge
 from hanse.learners.models.model_files import hub_id
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
+from hanse.serving import adapter_folder
 from hanse.serving.plain_model import base
 from hanse.serving.trained_adapter import Trained, find
 
@@ -60,9 +61,8 @@ def write(
 
 def _finished(folder: Path, overrides: Iterable[str], trusted: bool) -> Trained:
     """The adapter in a folder; raises UserError if it is not finished, or not one for all."""
+    adapter_folder.refuse_unfinished(folder)
     trained = find(folder, overrides, trusted)
-    if trained.rounds is not None:
-        raise UserError(f"{folder} is not finished; run `hanse resume {folder}` first.")
     algorithm = build_algorithm(trained.experiment)
     if algorithm.personalizes:
         raise UserError(

@@ -12,6 +12,7 @@ from hanse.experiment.schema import LABELLED, Experiment, build_objective
 from hanse.learners.injection import reopened
 from hanse.learners.models import pretrained, quantization
 from hanse.learners.models.head import Head, choose
+from hanse.serving import adapter_folder
 from hanse.serving.trained_adapter import find
 
 CPU = torch.device("cpu")
@@ -22,9 +23,8 @@ def adapted(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) 
 
     trusted: true if all code that the run names may run; see `loading.load_left`.
     """
+    adapter_folder.refuse_unfinished(folder)
     trained = find(folder, overrides, trusted)
-    if trained.rounds is not None:
-        raise UserError(f"{folder} is not finished; run `hanse resume {folder}` first.")
     _, model, tokenizer = base(trained.experiment)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PEFT's own calls
@@ -43,8 +43,9 @@ def base(experiment: Experiment) -> tuple[Head, Any, Any]:
     source = pretrained.find(settings.model_name_or_path)
     if getattr(source.config, "quantization_config", None):
         raise UserError(
-            f"the weights of {source.name} are quantized, and could only be written or loaded "
-            "otherwise; name the model as it was before: model.model_name_or_path=FOLDER."
+            f"the weights of {source.name} are quantized on disk, and an adapter cannot be merged "
+            "into them or loaded with them here; name the same model in full precision: "
+            "model.model_name_or_path=FOLDER."
         )
     classes = len(labels) if example_kind in LABELLED else 0
     head = choose(source.name, source.config, example_kind, classes)

@@ -21,6 +21,7 @@ from hanse.learners.injection.adapter_layout import CONFIG, WEIGHTS
 from hanse.learners.models.label_outputs import names
 from hanse.learners.models.model_files import packaged
 from hanse.randomness import RoundContext
+from hanse.serving import adapter_folder
 from hanse.tensors.low_rank import RESIDUAL
 from hanse.tensors.named import Tensors
 
@@ -73,6 +74,7 @@ def find(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) -> 
 
     trusted: true if all code that the run names may run; see `loading.load_left`.
     """
+    adapter_folder.refuse_other(folder)
     if (folder / EXPERIMENT).is_file():
         experiment = loading.load_left(folder / EXPERIMENT, overrides, trusted)
         if (folder / "adapter" / WEIGHTS).is_file():
@@ -82,12 +84,7 @@ def find(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) -> 
             experiment = experiment.model_copy(update={"adapter": saved})
             return Trained(_named(experiment, folder / "adapter"), tensors)
         return _unfinished(folder, experiment)
-    if (folder / CONFIG).is_file():
-        return _plain(folder, overrides)
-    raise UserError(
-        f"{folder} holds neither a run (experiment.yaml) nor a PEFT adapter "
-        f"({CONFIG}); name the folder of one."
-    )
+    return _plain(folder, overrides)
 
 
 def _unfinished(folder: Path, experiment: Experiment) -> Trained:
@@ -108,7 +105,7 @@ def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
     base = _base_model(folder, overrides := list(overrides))
     settings: dict[str, Any] = {
         "model": {"model_name_or_path": base},
-        "adapter": {"from": str(folder)},
+        "adapter": {"from": str(folder.resolve())},
     }
     file, objective = folder / CONFIG, CLASSIFIES.get(adapter_files.task(folder))
     if objective is None:

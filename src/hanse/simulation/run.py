@@ -18,6 +18,7 @@ from hanse.experiment.schema import Experiment, build_trackers
 from hanse.journal import environment, yaml_text
 from hanse.journal.records import DEPLOYED
 from hanse.journal.run_folder import Journal
+from hanse.journal.run_settings import refuse_no_run
 from hanse.journal.tracking import refuse_missing
 from hanse.learners import flops
 from hanse.learners.models.precision import compute_modes_from_json
@@ -69,8 +70,7 @@ def resume(
 
     trusted: whether all code that the run names may run; see `loading.load_left`.
     """
-    if not (folder / "experiment.yaml").is_file():
-        raise UserError(f"{folder} is no run folder: it has no experiment.yaml.")
+    refuse_no_run(folder)
     if (folder / DEPLOYED).is_file():
         raise UserError(
             f"the clients of {folder} are on other machines, with what they remember; go on with "

@@ -82,6 +82,31 @@ def test_a_mistake_in_a_silo_is_found_without_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["resume"], "is no run folder"),
+        (["evaluate"], "is no run folder"),
+        (["chat", "--prompt=hello"], "holds neither a run"),
+        (["export", "--merge=model"], "holds neither a run"),
+    ],
+)
+def test_a_folder_without_a_run_is_refused_without_torch(
+    words: list[str], said: str, tmp_path: Path
+) -> None:
+    modules, told = imported(words[0], str(tmp_path / "absent"), *words[1:])
+    assert said in told
+    assert not SLOW & modules
+
+
+@pytest.mark.parametrize("words", [["evaluate"], ["export", "--merge=model"]])
+def test_an_unfinished_run_is_refused_without_torch(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "experiment.yaml").write_text("rounds: 3\n")
+    modules, told = imported(words[0], str(tmp_path), *words[1:])
+    assert "is not finished; run `hanse resume" in told
+    assert not SLOW & modules
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("algorithm: {fedprox: {mu: -1}}", "fedprox.mu is -1"),

@@ -10,6 +10,7 @@ from hanse.cli.options import Folder, Overrides, Trust, console
 from hanse.cli.progress.watch import watched
 from hanse.errors import StoppedError, UserError, cleaned
 from hanse.lazy_imports import lazy_imports
+from hanse.serving import adapter_folder
 
 with lazy_imports():
     from hanse.learners import generation
@@ -46,6 +47,7 @@ def chat(
         raise UserError("--prompt is empty; write something between the quotes.")
     if prompt is not None and any("\ud800" <= sign <= "\udfff" for sign in prompt):
         raise _not_text("--prompt")
+    adapter_folder.refuse_other(folder)  # before torch is imported
     with watched(console):  # until the model is loaded
         talk = serving.open_talk(folder, overrides or (), trust)
     decoding = generation.Decoding(max_new_tokens, temperature, seed)

@@ -7,7 +7,9 @@ from rich.table import Table
 
 from hanse.cli.options import Folder, Overrides, Trust, console
 from hanse.errors import UserError, cleaned
+from hanse.journal.run_settings import refuse_no_run
 from hanse.lazy_imports import lazy_imports
+from hanse.serving import adapter_folder
 
 with lazy_imports():
     from hanse.cli import summary
@@ -27,6 +29,8 @@ def evaluate(
     """Score a finished run's adapter beside its base model, on the same rows."""
     if split not in ("test", "validation"):
         raise UserError(f"--split is {split!r}; it can be test or validation.")
+    refuse_no_run(folder)  # before torch is imported
+    adapter_folder.refuse_unfinished(folder)
     for name, comparison in rescore.compare(folder, data, split, overrides or (), trust).items():
         table = Table(title=f"{name}, {len(comparison.base.items):,} rows")
         for column in ("metric", "base", "adapter"):

@@ -2,6 +2,7 @@
 
 from hanse.cli.commands.baselines import show_baselines
 from hanse.cli.options import Folder, Trust
+from hanse.journal.run_settings import refuse_no_run
 from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -15,4 +16,5 @@ def resume(folder: Folder, trust: Trust = False) -> None:
     if (folder / "baselines.yaml").is_file():
         show_baselines(runs.resume(folder, trust))
     else:
+        refuse_no_run(folder)  # before torch is imported
         summary.tell(simulation.resume(folder, trusted=trust))
