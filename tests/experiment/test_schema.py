@@ -112,6 +112,39 @@ def test_files_are_found_beside_the_experiment(tmp_path: Path) -> None:
     assert load(written(tmp_path, SMALL)).data.path == "movie-reviews"
 
 
+def test_a_file_beside_the_experiment_comes_before_one_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    for folder in (tmp_path, here):
+        (folder / "rows.jsonl").touch()
+        (folder / "test.jsonl").touch()
+    (here / "other.jsonl").touch()
+    monkeypatch.chdir(here)
+    text = SMALL.replace("path: movie-reviews", "path: rows.jsonl\n  validation: other.jsonl")
+    assert text != SMALL
+    experiment = load(written(tmp_path, text), ["data.test=test.jsonl"])
+    assert experiment.data.path == str(tmp_path / "rows.jsonl")
+    assert experiment.data.validation == str(here / "other.jsonl"), "there is no other"
+    assert experiment.data.test == str(here / "test.jsonl"), "typed in this folder"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"rows.jsonl is {tmp_path / 'rows.jsonl'}, not {here / 'rows.jsonl'}; write the full path "
+        "to use that",
+        f"test.jsonl is {here / 'test.jsonl'}, not {tmp_path / 'test.jsonl'}; write the full path "
+        "to use that",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["lora", "lora_xs"])
+def test_whole_numbers_of_alpha_stay_whole(kind: str, tmp_path: Path) -> None:
+    for value, text in (("24", "24"), ("24.0", "24"), ("2.5", "2.5"), ("1e+300", "1.0e+300")):
+        experiment = load(
+            written(tmp_path, SMALL), [f"adapter={{{kind}: {{lora_alpha: {value}}}}}"]
+        )
+        assert f"lora_alpha: {text}\n" in dump(experiment.resolved())
+
+
 def test_parts_are_found_beside_the_experiment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,10 @@
 """Load an experiment from a YAML file: overrides, local paths, and checks of the whole."""
 
+import logging
 import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from hanse.journal import claims, yaml_text
 from hanse.journal.yaml_text import Values
 from hanse.learners.models.model_files import PACKAGED
 from hanse.security import trusted_code
+
+log = logging.getLogger(__name__)
 
 FORMER_MODEL = {"long_texts": "cut"}  # of runs before there was a choice
 LOCAL = (  # settings that may name a local file or folder
@@ -90,13 +93,15 @@ def compose(values: Values, text: str, path: Path, overrides: Iterable[str]) -> 
     """Build an experiment from the values of a file and overrides.
 
     text: the file's text, in which the lines of mistakes are found; empty if there is no such file.
-    path: the file; relative paths in it start from its folder.
+    path: the file. Relative paths in it start from its folder, those of overrides from the current
+        one; if there is nothing there, from the other of both.
     """
     changes = [change for word in overrides for change in _changes(word)]
     for item in changes:
         _grant_named(item.value)
     try:
         values = renaming.settled({"name": default_name(path), **values})
+        values = _absolute(values, (path.resolve().parent, Path.cwd()))
     except SettingError as error:
         raise _in_file(error, path, text) from None
     try:
@@ -157,9 +162,12 @@ def _wrong_word(
 
 
 def _built(values: Values, path: Path) -> Experiment:
-    """Validate settings, and build every part once to check it; raises SettingError."""
+    """Validate settings, and build every part once to check it; raises SettingError.
+
+    Local paths of the file are full already, so that relative ones are those of overrides.
+    """
     try:
-        values = _with_splits(_absolute(values, path.resolve().parent))
+        values = _with_splits(_absolute(values, (Path.cwd(), path.resolve().parent)))
         experiment = Experiment.model_validate(values)
     except ValidationError as error:
         raise explain(error, Experiment) from None
@@ -195,24 +203,27 @@ def outside_code(experiment: Experiment) -> dict[str, str]:
     }
 
 
-def _absolute(values: dict[str, Any], home: Path) -> dict[str, Any]:
-    """Replace local files by their full paths, so that the resolved YAML works from any folder."""
+def _absolute(values: dict[str, Any], homes: Sequence[Path]) -> dict[str, Any]:
+    """Replace local files by their full paths, so that the resolved YAML works from any folder.
+
+    homes: the folders from which relative paths may start; the first that has the file counts.
+    """
     result = dict(values)
     for place in LOCAL:
-        result = changed_at(result, place, lambda path: _full_path(path, home))
+        result = changed_at(result, place, lambda path: _full_path(path, homes))
     for kind in NAMED:
-        result = changed_at(result, kind.place, lambda specs: _full_specs(specs, home))
+        result = changed_at(result, kind.place, lambda specs: _full_specs(specs, homes))
     for section in ("clients", "models"):
-        result = changed_at(result, (section,), lambda named: _each_absolute(named, home))
+        result = changed_at(result, (section,), lambda named: _each_absolute(named, homes))
     return result
 
 
-def _each_absolute(named: Any, home: Path) -> Any:
+def _each_absolute(named: Any, homes: Sequence[Path]) -> Any:
     """The settings of each client, or of each model, by name, with full paths."""
     if not isinstance(named, dict):
         return named
     return {
-        name: _absolute(settings, home) if isinstance(settings, dict) else settings
+        name: _absolute(settings, homes) if isinstance(settings, dict) else settings
         for name, settings in named.items()
     }
 
@@ -228,35 +239,41 @@ def _with_splits(values: Values) -> Values:
     return {**values, "data": {**data, **held_out}} if held_out else values
 
 
-def _full_specs(spec: Any, home: Path) -> Any:
+def _full_specs(spec: Any, homes: Sequence[Path]) -> Any:
     """A spec, or a list of them, with full paths for files from outside the package."""
     if isinstance(spec, list):
-        return [_full_specs(item, home) for item in spec]
+        return [_full_specs(item, homes) for item in spec]
     if isinstance(spec, dict):
         return {
-            _full_specs(name, home): _full_encoder(settings, home)
+            _full_specs(name, homes): _full_encoder(settings, homes)
             for name, settings in spec.items()
         }
     if not isinstance(spec, str):
         return spec
     path, colon, name = spec.partition(":")
-    return f"{_full_path(path, home)}:{name}" if colon else spec
+    return f"{_full_path(path, homes)}:{name}" if colon else spec
 
 
-def _full_encoder(settings: Any, home: Path) -> Any:
+def _full_encoder(settings: Any, homes: Sequence[Path]) -> Any:
     """A part's settings with the full path of its encoder, if that is a folder."""
     encoder = settings.get("encoder") if isinstance(settings, dict) else None
     if not isinstance(encoder, str):
         return settings
-    return {**settings, "encoder": _full_path(encoder, home)}
+    return {**settings, "encoder": _full_path(encoder, homes)}
 
 
-def _full_path(path: Any, home: Path) -> Any:
-    """The full path of a file or folder, here or beside the experiment; anything else unchanged."""
-    if not isinstance(path, str) or path in CORPORA or path in PACKAGED:
+def _full_path(path: Any, homes: Sequence[Path]) -> Any:
+    """The full path of a file or folder in the first home that has it; anything else unchanged.
+
+    Another one of the same name in another home is logged.
+    """
+    if not isinstance(path, str) or not path or path in CORPORA or path in PACKAGED:
         return path
     try:
-        places = [Path.cwd() / Path(path).expanduser(), home / path]
-        return next((str(place.resolve()) for place in places if path and place.exists()), path)
+        places = [home / Path(path).expanduser() for home in homes]
+        files = list(dict.fromkeys(place.resolve() for place in places if place.exists()))
     except (OSError, ValueError, RuntimeError):  # too long for a file's name, or not one at all
         return path
+    for other in files[1:]:
+        log.warning("%s is %s, not %s; write the full path to use that", path, files[0], other)
+    return str(files[0]) if files else path

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, PositiveFloat
+from pydantic import ConfigDict, Field, PlainSerializer, PositiveFloat
 
 from hanse.errors import UserError
 from hanse.lazy_imports import lazy_imports
@@ -30,6 +30,12 @@ Ranks = Annotated[
 ]
 
 
+def _whole(value: float) -> float:
+    """The number without .0, as people write α and as PEFT has it."""
+    return int(value) if value < 2**53 and value % 1 == 0 else value
+
+
+Alpha = Annotated[PositiveFloat, PlainSerializer(_whole, return_type=Any)]
 PATTERNS = "rank_pattern", "alpha_pattern"  # PEFT's settings of single matrices
 
 
@@ -60,7 +66,7 @@ class Lora(Adapter):
     )
 
     r: Rank = 8
-    lora_alpha: PositiveFloat = 16
+    lora_alpha: Alpha = 16
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: Targets = None
     target_parameters: tuple[str, ...] | None = None

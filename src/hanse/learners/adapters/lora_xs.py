@@ -4,9 +4,10 @@ import logging
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, PositiveFloat
+from pydantic import ConfigDict, Field
 
 from hanse.lazy_imports import lazy_imports
+from hanse.learners.adapters.lora import Alpha
 from hanse.learners.injection.adapter import LORA_XS, Adapter, Layers, Targets
 
 with lazy_imports():
@@ -32,7 +33,7 @@ class LoraXS(Adapter):
     kind: ClassVar[str] = LORA_XS
 
     r: Annotated[int, Field(ge=1, le=65_536)] = 32
-    lora_alpha: PositiveFloat = 32
+    lora_alpha: Alpha = 32
     target_modules: Targets = "all-linear"
     layers_to_transform: Layers | None = None
 
