@@ -3,7 +3,10 @@
 import hashlib
 from dataclasses import dataclass
 
-import torch
+from hanse.lazy_imports import lazy_imports
+
+with lazy_imports():
+    import torch
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,6 @@ class RoundContext:
         text = f"{self.seed}/{self.round}/{self.client}/{purpose}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
-    def generator(self, purpose: str) -> torch.Generator:
+    def generator(self, purpose: str) -> "torch.Generator":
         """A CPU generator seeded for one purpose in this context."""
         return torch.Generator().manual_seed(self.derive(purpose))

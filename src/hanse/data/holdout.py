@@ -8,12 +8,14 @@ white space.
 import json
 from collections.abc import Iterable, Sequence
 
-import torch
-
 from hanse.data.formats.row import Row
 from hanse.data.formats.turns import CALLS, answers
 from hanse.errors import UserError
+from hanse.lazy_imports import lazy_imports
 from hanse.randomness import RoundContext
+
+with lazy_imports():
+    import torch
 
 
 def split(
@@ -24,7 +26,7 @@ def split(
     test, validation: a share of the distinct rows (a float below 1), or a number of rows.
     Raises UserError if nothing would be left to train on.
     """
-    groups = _groups(rows)
+    groups = equal_rows(rows)
     num_test = _count(test, len(groups), "test")
     num_validation = _count(validation, len(groups), "validation")
     held = num_test + num_validation
@@ -57,7 +59,7 @@ def hold_out(
         raise UserError(f"the share of rows to hold out is {share}; write 0 or more, below 1.")
     if not share:
         return list(rows), []
-    groups = _groups(rows)
+    groups = equal_rows(rows)
     count = min(_count(float(share), len(groups), "share"), max(len(groups) - 1, 0))
     generator = context.generator("hold out")
     order = torch.randperm(len(groups), generator=generator).tolist()
@@ -73,7 +75,7 @@ def without(rows: Sequence[Row], held: Iterable[Row]) -> list[Row]:
     return [row for row in rows if _key(row) not in removed] if removed else list(rows)
 
 
-def _held(rows: Sequence[Row], group: Sequence[int], generator: torch.Generator) -> Row:
+def _held(rows: Sequence[Row], group: Sequence[int], generator: "torch.Generator") -> Row:
     """The one of several equal rows that is held out: the first, or any one if verdicts differ.
 
     A file may list the good answers to a prompt first.
@@ -83,7 +85,7 @@ def _held(rows: Sequence[Row], group: Sequence[int], generator: torch.Generator)
     return rows[group[int(torch.randint(len(group), (), generator=generator))]]
 
 
-def _groups(rows: Sequence[Row]) -> list[list[int]]:
+def equal_rows(rows: Sequence[Row]) -> list[list[int]]:
     """The indices of equal rows, group by group in order of appearance."""
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):

@@ -3,15 +3,24 @@
 import json
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
+from hanse.cli.commands.init import _tell_lengths
+from hanse.data.formats.row import Row
 from hanse.experiment.loading import load
 from hanse.learners.models.model_files import locate
 from hanse.planning.first_experiment.start import Start, start
-from hanse.planning.first_experiment.token_lengths import tokens
+from hanse.planning.first_experiment.token_lengths import (
+    Measure,
+    TokenLengths,
+    token_lengths,
+    tokens,
+)
+from hanse.planning.first_experiment.yaml_page import length_note
 from samples import Outcome
 
 SENTENCES = {
@@ -87,6 +96,37 @@ def test_the_room_for_a_label_word_is_counted(tmp_path: Path, tiny_llama: Path) 
     ]
     lengths = begun(tmp_path, rows, str(tiny_llama)).plan.lengths
     assert (lengths.longest, lengths.max_length) == (64, 128)
+
+
+def lengths_of(words: list[int], reserved: int) -> TokenLengths:
+    """The lengths of labelled rows of so many words, each of one token."""
+    rows = [Row(text="a " * count, label="good") for count in words]
+    measure = Measure(lambda rows: [len(row.text.split()) for row in rows], lambda texts: [])
+    return token_lengths(rows, "labelled", replace(measure, reserved=reserved))
+
+
+@pytest.mark.parametrize(
+    ("words", "reserved", "note"),
+    [
+        ([200] * 9 + [254], 2, "all 10 counted rows fit"),
+        # The text fits into 256 tokens, and does not with its label word.
+        ([200] * 9 + [255], 2, "10 % of the rows are longer and cut, up to 257"),
+        # So few are longer that none of them is among the rows of every length.
+        ([200] * 5000 + [300], 2, "less than 1 % of the rows are longer and cut, up to 302"),
+    ],
+)
+def test_rows_that_do_not_fit_are_told_alike_in_the_file_and_the_terminal(
+    words: list[int],
+    reserved: int,
+    note: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lengths = lengths_of(words, reserved)
+    assert lengths.max_length == 256
+    assert length_note(lengths).startswith(f"tokens; {note}")
+    _tell_lengths(lengths)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.endswith("max_length is 256" if lengths.fit else note)
 
 
 def test_no_length_is_more_than_the_model_reads(tmp_path: Path, tiny_llama: Path) -> None:

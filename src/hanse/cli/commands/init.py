@@ -15,7 +15,7 @@ from hanse.learners.models.model_files import DEFAULT
 
 with lazy_imports():
     from hanse.planning.first_experiment import start as first
-    from hanse.planning.first_experiment import yaml_page
+    from hanse.planning.first_experiment import token_lengths, yaml_page
 
 SHOWN = 12  # most labels that are listed
 
@@ -74,7 +74,7 @@ def tell_start(started: "first.Start") -> None:
         "",
         f"{plan.held_out.test:,} rows for the test and {plan.held_out.validation:,} for validation",
     )
-    _tell_lengths(started)
+    _tell_lengths(plan.lengths)
     _tell("time", yaml_page.time_guess(plan, started.model))
     file = shlex.quote(str(started.file))
     _tell("written", str(started.file))
@@ -82,9 +82,8 @@ def tell_start(started: "first.Start") -> None:
     _tell("", f"hanse run {file}")
 
 
-def _tell_lengths(started: "first.Start") -> None:
+def _tell_lengths(lengths: "token_lengths.TokenLengths") -> None:
     """Print the lengths of the rows in tokens, and the rows that are cut."""
-    lengths = started.plan.lengths
     _tell(
         "tokens",
         f"{lengths.mean:,.0f} in an example on average; 95 % of the rows have at most "
@@ -93,9 +92,8 @@ def _tell_lengths(started: "first.Start") -> None:
     )
     if lengths.guessed:
         _tell("", f"{lengths.guessed.rstrip('.')}; `hanse check` counts the tokens")
-    elif lengths.cut:
-        what = "read in windows" if lengths.examples > 1 else "cut"
-        _tell("", f"{100 * lengths.cut:.0f} % of the rows are longer and are {what}")
+    elif not lengths.fit:
+        _tell("", lengths.excess)
 
 
 def _tell(what: str, words: str) -> None:

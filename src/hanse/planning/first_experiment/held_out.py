@@ -1,6 +1,6 @@
 """Rows for test and validation: as many as time allows and the silos can spare."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,6 +63,8 @@ def _spared(
     before = Counter(owners.values())
     for part in (1, 0.5, 0.2, 0.1):
         sizes = _even(test * part), _even(validation * part)
+        if _surely_spared(owned, silos, sum(sizes)):
+            return sizes
         try:
             train, _, _ = holdout.split([row for _, row in owned], *sizes, seed=0)
         except UserError:  # most rows have the same text
@@ -71,6 +73,17 @@ def _spared(
         if len(train) >= silos and all(after[name] >= before[name] / 2 for name in before):
             return sizes
     return 0, 0
+
+
+def _surely_spared(owned: Sequence[tuple[str, Row]], silos: int, held: int) -> bool:
+    """True if so many distinct rows can be spared whichever they are; draws nothing."""
+    largest: defaultdict[str, list[int]] = defaultdict(list)  # equal rows of an owner
+    for equal in holdout.equal_rows([row for _, row in owned]):
+        for owner, count in Counter(owned[place][0] for place in equal).items():
+            largest[owner].append(count)
+    lost = {owner: sum(sorted(counts)[-held:] if held else []) for owner, counts in largest.items()}
+    spared = all(2 * lost[owner] <= sum(counts) for owner, counts in largest.items())
+    return spared and len(owned) - sum(lost.values()) >= silos
 
 
 def _even(count: float) -> int:

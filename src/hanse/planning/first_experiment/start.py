@@ -98,8 +98,8 @@ def _label_remarks(sources: Mapping[str, Source]) -> list[str]:
         for name, source in sources.items()
         for row in source.rows
     ]
-    owners = {row.place: row.place.partition(":")[0] for row in rows} if len(sources) > 1 else None
-    return label_spelling.remarks(rows, owners)
+    silos = {row.place: row.place.partition(":")[0] for row in rows} if len(sources) > 1 else None
+    return label_spelling.remarks(rows, silos)
 
 
 def _sources(

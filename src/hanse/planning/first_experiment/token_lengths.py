@@ -27,6 +27,7 @@ class TokenLengths:
     max_length: the shortest of the usual lengths that holds all counted rows, unless it is the
         most for rows of this kind. cut: share of the rows that are longer.
     mean: tokens of an example. most: 95 % of the rows have no more. longest: tokens of the longest.
+    needed: the same with the longest label word, which follows a row.
     examples: of a row, on average: a long text has several, its windows.
     counted: the number of rows that were counted. guessed: the reason for which the lengths are
         guessed; empty if the model's tokenizer counted them.
@@ -37,6 +38,7 @@ class TokenLengths:
     mean: float
     most: int
     longest: int
+    needed: int
     counted: int
     examples: float = 1.0
     guessed: str = ""
@@ -47,6 +49,18 @@ class TokenLengths:
         if self.guessed:
             return "guessed"
         return f"counted in {self.counted:,} row{'s' if self.counted > 1 else ''}"
+
+    @property
+    def fit(self) -> bool:
+        """True if all counted rows fit into max_length."""
+        return self.needed <= self.max_length
+
+    @property
+    def excess(self) -> str:
+        """The share of rows that do not fit, what becomes of them, and the longest, in words."""
+        share = f"{100 * self.cut:.0f} %" if self.cut >= 0.01 else "less than 1 %"
+        what = "read in windows" if self.examples > 1 else "cut"
+        return f"{share} of the rows are longer and {what}, up to {self.needed:,}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,7 @@ def token_lengths(rows: Sequence[Row], kind: str, measure: Measure) -> TokenLeng
         mean=sum(read) / windows,
         most=round(usual[len(usual) * 19 // 20]),
         longest=round(max(sizes)),
+        needed=math.ceil(needed),
         counted=len({id(row) for row in (*even, *longest)}),
         examples=windows / len(usual),
         guessed=measure.guessed,

@@ -75,12 +75,8 @@ def length_note(lengths: TokenLengths) -> str:
     """The rows that fit into max_length, in words."""
     if lengths.guessed:
         return "tokens; a guess, `hanse check` counts them"
-    if lengths.longest <= lengths.max_length:
-        return f"tokens; all {lengths.counted:,} counted rows fit"
-    cut = 100 * lengths.cut
-    share = f"{cut:.0f} %" if cut >= 1 else "less than 1 %"
-    what = "read in windows" if lengths.examples > 1 else "cut"
-    return f"tokens; {share} of the rows are longer and {what}, up to {lengths.longest:,}"
+    fit = f"all {lengths.counted:,} counted rows fit"
+    return f"tokens; {fit if lengths.fit else lengths.excess}"
 
 
 def _aligned(line: str) -> str:

@@ -1,4 +1,4 @@
-"""The format of each data source: how the columns of its first record are read."""
+"""The format of each data source, by the columns of its first record."""
 
 from hanse.data.formats.invalid_rows import InvalidRows
 from hanse.data.formats.row import Reading, reading, with_names
@@ -10,7 +10,7 @@ from hanse.experiment.sections import Data
 
 
 def readings(experiment: Experiment) -> list[tuple[str, Reading]]:
-    """Each data source, and how the columns of its first record are read."""
+    """Each data source, with the reading of its first record's columns."""
     owners = [experiment]
     if experiment.brings_own_data:
         owners = [experiment.for_client(name) for name in experiment.client_names]
@@ -25,7 +25,7 @@ def readings(experiment: Experiment) -> list[tuple[str, Reading]]:
 
 
 def _first_reading(path: str, split: str, data: Data) -> Reading:
-    """How the columns of the first valid record are read; rows have said what is invalid."""
+    """The reading of the first valid record's columns; invalid ones are reported with the rows."""
     invalid = InvalidRows(data.skip_invalid)
     options = files.Options(invalid.add, lambda remark: None, data.encoding)
     names, records = with_names(corpora.records(path, split, options))
