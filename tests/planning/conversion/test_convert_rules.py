@@ -87,6 +87,13 @@ def converted(text: str, folder: Path, name: str = "config.yaml") -> tuple[Conve
         ("federate: {client_num: 2, method: global}\n", "data.pooled", True),
         ("federate: {client_num: 2, method: FedAdam}\n", "algorithm.fedopt.optimizer", "adam"),
         (
+            "federate: {client_num: 2, method: FedAvg}\nfedopt: {use: true}\n",
+            *("algorithm", "fedopt"),
+        ),
+        ("base_model: a/b\nsample_packing: true\n", "train.packing", True),
+        ("stage: sft\nneat_packing: true\n", "train.packing", True),
+        ("model_name_or_path: a/b\nuse_peft: true\npacking: true\n", "train.packing", True),
+        (
             "federate: {client_num: 2}\ntrain: {optimizer: {type: Adam}}\n",
             *("train.optim", "adamw"),
         ),

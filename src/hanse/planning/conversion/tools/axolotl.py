@@ -26,7 +26,7 @@ def _datasets(draft: Draft, key: str, value: Any) -> None:
     setting = "data.validation" if key == "test_datasets" else "data.path"
     first, *others = [e if isinstance(e, Mapping) else {"path": e} for e in entries]
     path = _path(first)
-    draft.put(setting, path, key, f"{key}: {shown(first.get('path'))}")
+    draft.put(setting, path, key, f"{key}: {shown(path)}")
     for file in _files(first)[1:]:
         draft.leave(f"{key}: {shown(file)}", ONE_PATH)
     for entry in others:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from hanse.planning.conversion import rounds
-from hanse.planning.conversion.draft import Draft, shown
+from hanse.planning.conversion.draft import SWITCHED_OFF, Draft, shown
 from hanse.planning.conversion.tool import NO_SETTING, Tool, algorithm, optimizer, used
 
 HUB = {  # its data sets, by their names without @llm, and where the hub has them
@@ -13,6 +13,7 @@ HUB = {  # its data sets, by their names without @llm, and where the hub has the
     "gsm8k": "openai/gsm8k:main",
 }
 CATEGORIES = {"dolly-15k": "category"}  # the column by which its splitters divide a data set
+SWITCHES = ("fedprox.use", "fedopt.use")  # precede federate.method
 LOCAL = "`hanse baselines` trains each client alone, beside the federation"
 SERVER = "set algorithm: {fedopt: {optimizer: …, learning_rate: …}} for the server's optimizer"
 
@@ -76,8 +77,8 @@ def _method(draft: Draft, key: str, value: Any) -> None:
         draft.put("data.pooled", True, key, f"{key}: {value}")
     elif value == "local":
         draft.leave(f"{key}: {value}", LOCAL)
-    elif draft.source.get("fedprox.use") is True:
-        draft.leave(key, "fedprox.use says the algorithm")
+    elif switch := next((use for use in SWITCHES if draft.source.get(use) is True), None):
+        draft.leave(key, f"{switch} says the algorithm")
     else:
         algorithm(draft, key, value)
 
@@ -94,6 +95,13 @@ def _sampled(draft: Draft, key: str, value: Any) -> None:
 def _local_steps(draft: Draft, key: str, value: Any) -> None:
     unit = draft.source.get("train.batch_or_epoch") or "batch"
     draft.put("train.num_train_epochs" if unit == "epoch" else "train.max_steps", value, key)
+
+
+def _fedopt(draft: Draft, key: str, value: Any) -> None:
+    if value is True:
+        draft.put("algorithm", "fedopt", key, f"{key}: true")
+    else:
+        draft.leave(key, SWITCHED_OFF)
 
 
 def _fedprox(draft: Draft, key: str, value: Any) -> None:
@@ -141,6 +149,7 @@ TOOL = Tool(
         ),
         "llm.grad_accum_step": "train.gradient_accumulation_steps",
         "grad.grad_accum_count": "train.gradient_accumulation_steps",
+        "fedopt.use": _fedopt,
         "fedprox.use": used,
         "fedprox.mu": _fedprox,
         "eval.freq": "evaluation.validate_every",
