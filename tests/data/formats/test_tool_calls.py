@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hanse.data.formats.row import row
+from hanse.data.formats.row import row, rows
 from hanse.errors import UserError
 
 ASK = {"role": "user", "content": "7?"}
@@ -72,6 +72,21 @@ def test_tools_make_a_conversation_of_a_prompt() -> None:
     found = row({"prompt": "7?", "completion": "Lost.", "tools": [{"name": "track"}]}, "f:1")
     assert found.kind == "messages"
     assert found.tools == ({"type": "function", "function": {"name": "track"}},)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        ([[{"name": "track"}], None, [], ""], "messages"),
+        ([None, '[{"name": "track"}]', "[]"], "messages"),
+        (["a pan", None, ["pan", "knife"]], "completion"),
+        ([None, None], "completion"),
+    ],
+)
+def test_all_rows_beside_tools_are_of_one_kind(cells: list[Any], kind: str) -> None:
+    records = [{"prompt": "7?", "completion": "Lost.", "tools": cell} for cell in cells]
+    found = rows(((f"f:{n}", record) for n, record in enumerate(records)), "f", {})
+    assert {row.kind for row in found} == {kind} and len(found) == len(cells)
 
 
 @pytest.mark.parametrize(

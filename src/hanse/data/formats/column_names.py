@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from hanse.data.formats.cells import empty
+from hanse.data.formats.tool_calls import are_tools
 
 TOOLS = "tools"  # the part with the tools that an assistant may call
 TRANSCRIPT = "transcript"
@@ -44,7 +45,8 @@ DOCUMENT_ALIASES = {
         *("reply", "code"),
     ),
 }
-DECIDED = (*ALIASES["messages"], "code")  # columns whose cells decide their names in the tables
+TOOL_NAMES = (TOOLS, *ALIASES[TOOLS])
+DECIDED = (*ALIASES["messages"], *TOOL_NAMES, "code")  # names that a column has by its cells alone
 
 
 def aliased(part: str, parts: Iterable[str], free: Mapping[str, str]) -> tuple[str, ...]:
@@ -88,15 +90,15 @@ def is_late(name: str, column: str) -> bool:
 def name_of(column: str, value: Any) -> str:
     """A column's name in the tables, "transcript" for a dialogue that is written as one text.
 
-    A code of one word, such as "en", is no program, and has no name.
+    A code of one word, such as "en", is no program, and words are no tools: they have no name.
     """
     name = folded(column)
     if name in ALIASES["messages"]:
         text = isinstance(value, str) and value.lstrip()[:1] != "["
         return TRANSCRIPT if text or empty(value) else name
-    if name == "code" and not (isinstance(value, str) and PROGRAM.search(value)):
-        return ""
-    return name
+    if name == "code":
+        return name if isinstance(value, str) and PROGRAM.search(value) else ""
+    return "" if name in TOOL_NAMES and not are_tools(value) else name
 
 
 def decided(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:

@@ -18,7 +18,6 @@ from hanse.data.formats.column_names import (
 )
 from hanse.data.formats.contents import Parts, literal
 from hanse.data.formats.misfit import misfit
-from hanse.data.formats.tool_calls import are_tools
 from hanse.errors import UserError
 from hanse.registry import suggestion
 
@@ -110,8 +109,6 @@ def reading(
         raise UserError(f"{place}: {unlabelled or misfit(record, named, known)}")
     _refuse_ambiguous(fits, record, place)
     chosen = {part: names[0] for part, names in fits[0].columns.items()}
-    if TOOLS in chosen and TOOLS not in named and not are_tools(record[chosen[TOOLS]]):
-        del chosen[TOOLS]
     kind = fits[0].format.kind
     if kind == "completion" and not literal(Parts(record, chosen)):
         kind = "messages"

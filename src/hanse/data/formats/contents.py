@@ -72,11 +72,14 @@ def unread_keys(parts: Parts) -> tuple[str, ...]:
 
 
 def literal(parts: Parts) -> bool:
-    """Tell if a prompt and its answer are plain texts, not turns of a conversation."""
+    """Tell if a prompt and its answer are plain texts, not turns of a conversation.
+
+    Beside a column of tools they are turns, in rows without tools, too.
+    """
     answers = [parts[name] for name in ("completion", "chosen", "rejected") if name in parts]
     chat = any(isinstance(value, list) for value in (parts.get("prompt"), *answers))
     instruction = "instruction" in parts and "prompt" not in parts
-    alone = not parts.get("tools") and cells.missing(parts.get("system") or None)
+    alone = "tools" not in parts and cells.missing(parts.get("system") or None)
     return not chat and not instruction and alone
 
 
