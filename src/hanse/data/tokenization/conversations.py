@@ -99,8 +99,9 @@ def conversation(row: Row, tokenizer: Tokenizer) -> Passage:
 def _answer(
     row: Row, turn: int, text: str, last: int, tokenizer: Tokenizer
 ) -> tuple[int, int] | None:
-    """The place of an answer in the text of the conversation up to its last answer; None if the
-    template writes the turn differently there.
+    """The place of an answer in the text of the conversation up to its last answer.
+
+    None if the template writes the turn differently there.
     """
     head = written(row, turn, tokenizer, ask=True)
     upto = written(row, turn + 1, tokenizer) if turn < last else text

@@ -99,7 +99,7 @@ def _ends(tokenizer: Tokenizer, prompts: Sequence[Sequence[str]]) -> list[list[l
 def _shortened(prompt: list[int], ends: Sequence[list[int]], room: int, place: str) -> list[int]:
     """A prompt cut to `room` tokens at the ends of its longest texts.
 
-    ends: the tokens up to the end of each piece, by turns of the template and of a text.
+    ends: the tokens up to the end of each piece, alternately of the template and of a text.
     Raises UserError if a text would lose all its tokens.
     """
     # A token with the end of a piece and the beginning of the next one belongs to the next.
@@ -113,10 +113,10 @@ def _shortened(prompt: list[int], ends: Sequence[list[int]], room: int, place: s
             f"{place}: the template and the label leave no room for the text; raise max_length by "
             f"{missing} or more, or shorten the template."
         )
-    kept = prompt
+    shortened = prompt
     for (start, end), size in reversed(list(zip(spans, _shares(sizes, left), strict=True))):
-        kept = kept[: start + size] + kept[end:]
-    return kept
+        shortened = shortened[: start + size] + shortened[end:]
+    return shortened
 
 
 def _shares(sizes: Sequence[int], left: int) -> list[int]:

@@ -139,7 +139,7 @@ def _shown_pair(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]
 
 
 def _shown_tags(example: Example, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
-    """The text with every tag before its word, of which only the first token is known here."""
+    """The text with each tag before the first token of its word."""
     pieces, shown = [], ""
     for place, tag in enumerate(example.tags):
         text = tokenizer.decode(example.ids[: place + 1], clean_up_tokenization_spaces=False)

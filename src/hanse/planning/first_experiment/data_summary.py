@@ -117,7 +117,7 @@ def _file(path: str, split: str, skip_invalid: bool, encoding: str) -> _File:
 
 
 def _read(file: _File, columns: Mapping[str, str], remarks: list[str]) -> tuple[list[Row], Reading]:
-    """The rows of a source, and how the columns of the first one are read.
+    """The rows of a source, and the reading of the first one's columns.
 
     remarks: gets a message about rows that are left out.
     """
