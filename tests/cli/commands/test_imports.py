@@ -1,5 +1,6 @@
 """Commands import what takes seconds only once they need it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,16 @@ def test_a_mistake_in_names_is_found_without_torch(mistake: str, tmp_path: Path)
     assert not SLOW & modules
 
 
+def test_an_experiment_is_begun_without_torch(tmp_path: Path, tiny_llama: Path) -> None:
+    rows = [{"prompt": f"{n}?", "completion": "Yes." * (n % 5 + 1)} for n in range(60)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "rows.yaml"
+    words = "--from", tmp_path / "rows.jsonl", "--model", tiny_llama, "--out", out
+    modules, told = imported("init", *map(str, words))
+    assert out.is_file(), told
+    assert "torch" not in modules
+
+
 def test_a_mistake_in_a_silo_is_found_without_torch(tmp_path: Path) -> None:
     (tmp_path / "silo.yaml").write_text("name: a\nserver: here\n")
     modules, told = imported("join", str(tmp_path / "silo.yaml"))
@@ -85,6 +96,8 @@ def test_a_mistake_in_a_silo_is_found_without_torch(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["resume"], "is no run folder"),
+        (["report"], "is no run folder"),
+        (["compare", "absent too"], "is no run folder"),
         (["evaluate"], "is no run folder"),
         (["chat", "--prompt=hello"], "holds neither a run"),
         (["export", "--merge=model"], "holds neither a run"),

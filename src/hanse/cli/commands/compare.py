@@ -7,6 +7,8 @@ import typer
 from rich.table import Table
 
 from hanse.cli.options import console
+from hanse.journal.baselines_records import BASELINES
+from hanse.journal.run_settings import refuse_no_run
 from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -18,6 +20,9 @@ def compare(
     out: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("compare.html"),
 ) -> None:
     """Compare runs: scores, bytes, seconds, and the settings that differ."""
+    for folder in folders:  # before torch is imported
+        if not (folder / BASELINES).is_file():
+            refuse_no_run(folder)
     result = comparison.compare(folders)
     grid = Table()
     for name in ("", *(run.name for run in result.runs)):

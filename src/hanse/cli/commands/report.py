@@ -1,6 +1,7 @@
 """hanse report."""
 
 from hanse.cli.options import Folder, console
+from hanse.journal.run_settings import refuse_no_run
 from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -13,6 +14,7 @@ def report(folder: Folder) -> None:
     if (folder / "baselines.yaml").is_file() or (folder / "baselines.json").is_file():
         file = baselines_page.write_baselines_report(folder)
     else:
+        refuse_no_run(folder)  # before torch is imported
         file = run_page.write_report(folder)
     console.print(f"report   {file}", soft_wrap=True)
     if (folder / "plots").is_dir():

@@ -99,7 +99,10 @@ def held_files(path: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _File:
-    """The content of a source before its columns are read: records, and rows that are none."""
+    """The content of a source before its columns are read.
+
+    invalid: the places of rows that are not records, each with its error.
+    """
 
     path: str
     records: list[Record]
