@@ -14,7 +14,7 @@ from hanse.data.tokenization.prompt_template import parse
 from hanse.deployment.silo.activity import DAY
 from hanse.deployment.silo.enforcement import WITHHELD, PolicyEnforcer
 from hanse.deployment.silo.job import LARGEST, JobRefusedError, RowCounts, received
-from hanse.deployment.silo.policy import Policy
+from hanse.deployment.silo.policy import ROW_SETTINGS, Policy
 from hanse.deployment.silo.server_texts import takes_text
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
@@ -409,6 +409,8 @@ def test_the_log_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.M
         ("columns", {"text": "surname"}),
         ("template", "Does it say {text}?"),
         ("system", "drop"),
+        ("encoding", "cp1251"),
+        ("skip_invalid", True),
         ("labels", {"good": "yes", "bad": "no"}),
     ],
 )
@@ -434,6 +436,22 @@ def test_a_server_cannot_query_private_rows(
         received(dump(told), silo(tmp_path / "a", data=data))
     allowed = silo(tmp_path / "b", f"{{data_settings: [{setting}]}}", data=data)
     assert getattr(received(dump(told), allowed).experiment.data, setting) == value
+
+
+def test_every_setting_of_rows_is_asked_for_in_that_test() -> None:
+    [marks] = [
+        mark
+        for mark in test_a_server_cannot_query_private_rows.pytestmark  # type: ignore[attr-defined]
+        if mark.args[0] == ("setting", "value")
+    ]
+    assert {setting for setting, _ in marks.args[1]} == {*ROW_SETTINGS}
+
+
+def test_the_answers_that_are_learned_are_those_of_the_experiment(
+    tmp_path: Path, told: dict[str, Any]
+) -> None:
+    told["data"]["mask_history"] = True
+    assert received(dump(told), silo(tmp_path / "a")).experiment.data.mask_history
 
 
 def test_label_words_are_those_of_the_federation(tmp_path: Path, told: dict[str, Any]) -> None:

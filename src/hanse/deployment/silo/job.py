@@ -35,6 +35,8 @@ LARGEST = 256 * 1024  # characters of an experiment
 SHOWN = 500  # characters of its settings that a message repeats
 PLACE = "the server's experiment"
 USUAL = Data().model_dump(mode="json")
+# Settings of `data` that the server may give for one client; labels are the same for all.
+_OF_ONE_CLIENT = (*(key for key in ROW_SETTINGS if key != "labels"), "client_test")
 
 
 class JobRefusedError(UserError):
@@ -199,8 +201,7 @@ def _client_settings(name: str, offered: Experiment) -> dict[str, Any]:
                 f"{PLACE} has clients.{name}.{key} {over[key]!r:.80}, which is no section."
             )
     if "data" in over:
-        allowed = ("columns", "filter", "template", "system", "client_test")
-        over["data"] = {key: value for key, value in over["data"].items() if key in allowed}
+        over["data"] = {key: value for key, value in over["data"].items() if key in _OF_ONE_CLIENT}
     return {key: dict(value) if isinstance(value, dict) else value for key, value in over.items()}
 
 

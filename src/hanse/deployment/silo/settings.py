@@ -34,7 +34,8 @@ class Rows(SettingsModel):
 
     The settings are those of an experiment's `data` that concern one client. A server's values of
     those that choose and read rows are refused unless the policy lists them in `data_settings`.
-    The experiment alone says how rows are held out for the server and divided.
+    The experiment alone says how rows are held out for the server and divided, and if only the last
+    answer of a conversation is learned (`mask_history`).
     public: this silo's copy of the experiment's public data, for algorithms that need it here. The
         server's settings say how its rows are read.
     """
