@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from hanse.errors import UserError
 from hanse.experiment.loading import load
+from hanse.experiment.schema import Experiment
+from hanse.experiment.validation import SEARCHES, explain
+from hanse.journal.yaml_text import Place, parse
 
 # examples/train_lora/llama3_lora_sft.yaml of LLaMA-Factory, with files and a model of ours.
 LLAMA_FACTORY = """\
@@ -84,3 +88,27 @@ def test_a_file_without_these_keys_is_read_as_that_tool_means_it(tmp_path: Path)
 )
 def test_unknown_keys(tmp_path: Path, text: str, sentence: str) -> None:
     assert sentence in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"part_{n}: {{inner: {{deeper: {n}}}}}\n" for n in range(3000)),
+        "federate:\n" + "".join(f"  part_{n}: {n}\n" for n in range(3000)),
+        "federate:\n" + "".join(f"  part_{n}: {{a: {{b: {n}}}}}\n" for n in range(3000)),
+    ],
+)
+def test_few_likely_settings_are_looked_for(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    searches: list[Place] = []
+    monkeypatch.setattr(
+        "hanse.experiment.validation._hint", lambda _, place: searches.append(place) or ""
+    )
+    with pytest.raises(ValidationError) as caught:
+        Experiment.model_validate(parse(text, "a job"))
+    assert " and 2940 more" in str(explain(caught.value, Experiment))
+    assert len(searches) == SEARCHES
+
+
+def test_a_template_with_places_for_columns_is_ours(tmp_path: Path) -> None:
+    sentence = refusal(tmp_path, 'template: "{text}\\nMood:"\n')
+    assert "there is no setting 'template' (did you mean 'data.template'?)" in sentence

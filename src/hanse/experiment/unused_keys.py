@@ -149,8 +149,13 @@ UNUSED = {key: reason for reason, keys in _BY_REASON.items() for key in keys}
 
 
 def unused(key: object, value: object = None) -> str | None:
-    """The reason why another tool's key means nothing here; None if the key is not known."""
+    """The reason why another tool's key means nothing here; None if the key is not known.
+
+    A template with places for columns is none of another tool's names, but our data.template.
+    """
     name = str(key).replace("-", "_").rpartition(".")[2]
+    if name == "template" and "{" in str(value):
+        return None
     if name in USUAL and USUAL[name] == value:
         return METHOD
     return UNUSED.get(name)

@@ -19,6 +19,7 @@ VISIBLE = r"\S"
 HASH = r"^[0-9a-f]{64}$"
 SHOWN = 80  # most characters of a wrong value, or of an unknown key, in a sentence
 LISTED = 60  # most unknown keys in a sentence
+SEARCHES = 2 * LISTED  # most searches for the settings that were probably meant
 
 
 class SettingError(UserError):
@@ -113,22 +114,30 @@ def explain(
 def _unknown_keys(error: ValidationError, model: type, home: Place) -> Iterator[UnknownKey]:
     """The unknown keys among pydantic's errors; of another tool's section, the keys in it.
 
-    Only those that a sentence lists have hints, since a search for each of thousands takes long.
+    Only the first ones have hints, since a search for each of thousands takes long.
     """
-    unknown = [item for item in error.errors() if item["type"] in _UNKNOWN]
-    for number, item in enumerate(unknown):
-        place = _place(item)
-        for inner, value in _foreign_leaves(place, item["input"], model):
-            reason = unused(inner[-1], value)
-            hint = "" if reason or number >= LISTED else _hint(model, inner)
-            yield UnknownKey((*home, *inner), hint, reason)
+    searches = iter(range(SEARCHES))
+
+    def hint(place: Place) -> str:
+        return "" if next(searches, None) is None else _hint(model, place)
+
+    for item in error.errors():
+        if item["type"] in _UNKNOWN:
+            for place, value in _foreign_leaves(_place(item), item["input"], hint):
+                reason = unused(place[-1], value)
+                yield UnknownKey((*home, *place), "" if reason else hint(place), reason)
 
 
-def _foreign_leaves(place: Place, value: Any, model: type) -> Iterator[tuple[Place, Any]]:
-    """The keys that a section of another tool has, or the key itself."""
-    if isinstance(value, Mapping) and value and not _hint(model, place):
+def _foreign_leaves(
+    place: Place, value: Any, hint: Callable[[Place], str]
+) -> Iterator[tuple[Place, Any]]:
+    """The keys that a section of another tool has, or the key itself.
+
+    hint: the words about the setting of ours that a key probably is, or "".
+    """
+    if isinstance(value, Mapping) and value and not hint(place):
         for key, inner in value.items():
-            yield from _foreign_leaves((*place, key), inner, model)
+            yield from _foreign_leaves((*place, key), inner, hint)
     else:
         yield place, value
 
