@@ -17,9 +17,13 @@ from hanse.errors import UserError
 
 DESCRIPTIONS = [
     *("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"),
-    *("croissant.json", "README.txt", "readme.json", "LICENSE.txt", "Licence-CC.txt"),
-    *("CITATION.txt", "requirements.txt", "sub/dataset_info.json"),
+    *("croissant.json", "sub/dataset_info.json"),
 ]
+DOCUMENTS = [  # which may be data if the user names them
+    *("README.txt", "readme.json", "LICENSE.txt", "Licence-CC.txt", "CITATION.txt"),
+    *("requirements.txt", "requirements-dev.txt"),
+]
+DATA = ["citations.json", "license_plates.json", "changelog.json", "requirements.json", "states.json"]
 SILENT = ["README.md", "LICENSE", ".gitattributes", ".cache/a.json", "load.py", "__pycache__/a.txt"]
 
 
@@ -33,15 +37,32 @@ def _add(folder: Path, name: str, content: str | bytes = "{}") -> None:
     (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-@pytest.mark.parametrize("name", DESCRIPTIONS)
+@pytest.mark.parametrize("name", [*DESCRIPTIONS, *DOCUMENTS])
 def test_descriptions_are_left_out_and_said(tmp_path: Path, name: str) -> None:
     _add(tmp_path, "mine.jsonl", '{"text": "a"}')
     _add(tmp_path, name, '{"mine": {"file_name": "mine.jsonl"}}')
     rows, remarks = _load(tmp_path)
     assert [row.text for row in rows] == ["a"]
     assert remarks == [f"{tmp_path}: not read: {name}, named like files that describe data."]
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_descriptions_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    _add(tmp_path, name)
     with pytest.raises(UserError, match=r"describes data and holds none; name the data file or"):
         _load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", [*DOCUMENTS, *DATA])
+def test_a_file_that_the_user_names_is_read(tmp_path: Path, name: str) -> None:
+    _add(tmp_path, name, '{"text": "a"}')
+    assert len(_load(tmp_path / name)[0]) == 1
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_names_that_only_begin_like_documents_are_data(tmp_path: Path, name: str) -> None:
+    _add(tmp_path, name, '{"text": "a"}')
+    assert len(_load(tmp_path)[0]) == 1
 
 
 @pytest.mark.parametrize("name", SILENT)

@@ -14,9 +14,11 @@ from hanse.errors import UserError
 
 SHOWN = 3  # most files that a remark names
 # Files of `datasets`, of the hub and of LLaMA-Factory with endings that data have, too.
-_DESCRIPTIONS = re.compile(
-    r"(dataset_infos?|dataset_dict|state|croissant)\.json|cache-.*\.arrow|"
-    r"(readme|licen[cs]e|copying|citation|changelog|requirements)[^/]*\.(txt|json)"
+_DESCRIPTIONS = re.compile(r"(dataset_infos?|dataset_dict|state|croissant)\.json")
+# Files in a folder that are no data of it; a user who names one of them by itself means its rows.
+_BESIDE_DATA = re.compile(
+    r"cache-.*\.arrow|(readme|licen[cs]e|copying|citation)\.json|"
+    r"(readme|licen[cs]e|copying|citation|changelog|requirements)([-_.].*)?\.txt"
 )
 _DOCUMENTS = (".md", ".rst", ".py", "")  # endings of files that no one takes for data
 DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -54,7 +56,7 @@ def contents(folder: Path, endings: Collection[str]) -> Contents:
             path = Path(home, name)
             if name.startswith((".", "_SUCCESS")) or not path.is_file():
                 continue
-            if is_description(path):
+            if is_description(path) or _BESIDE_DATA.fullmatch(name.casefold()):
                 result.descriptions.append(path)
             elif ending(path) in endings:
                 result.data.append(path)
@@ -76,7 +78,7 @@ def ending(path: PurePath) -> str:
 
 
 def is_description(path: PurePath) -> bool:
-    """Tell if a file describes data and holds none, by its name."""
+    """Tell if a file describes data and holds none, by its name, in whichever folder it lies."""
     return _DESCRIPTIONS.fullmatch(path.name.casefold()) is not None
 
 
