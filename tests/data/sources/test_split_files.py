@@ -1,6 +1,7 @@
 """Files named after a split are that split, and no others'."""
 
 from pathlib import Path, PurePath
+from typing import Any
 
 import pytest
 
@@ -91,3 +92,17 @@ def test_folders_of_splits_are_no_part_of_a_label(tmp_path: Path) -> None:
         split: load(str(tmp_path), columns=columns, split=split) for split in ("train", "test")
     }
     assert [{row.label for row in rows} for rows in found.values()] == [{"a", "b"}] * 2
+
+
+def test_a_file_in_a_folder_that_may_not_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    file = tmp_path / "train.jsonl"
+    file.write_text("{}")
+    (tmp_path / "test.jsonl").write_text("{}")
+    assert files.beside(file) == {"test": tmp_path / "test.jsonl"}
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert files.beside(file) == {}

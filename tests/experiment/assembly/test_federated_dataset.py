@@ -123,7 +123,6 @@ def test_sources_with_the_same_unused_columns_are_named_in_one_sentence(
     assert shown == [
         f"{topics} and 1 more: not used: topic",
         f"{other}: not used: id",
-        f"{other}: not used: id",
     ]
 
 

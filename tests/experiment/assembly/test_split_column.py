@@ -6,6 +6,7 @@ import pytest
 
 from hanse.data.formats.row import Row, row
 from hanse.data.sources.split_column import by_split, column
+from hanse.errors import UserError
 from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
@@ -113,3 +114,30 @@ def test_init_finds_the_files_beside_a_training_file(tmp_path: Path) -> None:
     }
     found = divide(load(written.file))
     assert (len(found.test), len(found.validation), found.remarks) == (12, 7, ())
+
+
+def test_a_split_without_rows_is_not_all_rows(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"case {n}", "label": "ab"[n % 2], "split": ("train", "dev")[n % 3 == 0]}
+        for n in range(30)
+    ]
+    path = write_lines(tmp_path / "two.jsonl", rows)
+    sentence = (
+        r"data.test names .*two.jsonl, whose column split has rows for train and validation only; "
+        "name another file there, or the number of rows to hold out"
+    )
+    with pytest.raises(UserError, match=sentence):
+        _divided(path, test=str(path), validation=str(path))
+
+
+def test_training_on_test_rows_of_a_client_is_said(file: Path) -> None:
+    own = {
+        "a": {"data": {"path": str(file)}},
+        "b": {"data": {"path": str(file), "filter": {"split": "train"}}},
+    }
+    values = {"data": {"client_test": 0, "test": 0, "validation": 0}, "clients": own}
+    remarks = divide(Experiment.model_validate(values)).remarks
+    assert remarks == (
+        f"{file}: split names rows 12 for test and 7 for validation, but all rows are trained on; "
+        "data.filter: {split: train} of this client keeps the training rows.",
+    )

@@ -103,8 +103,12 @@ def beside(file: Path) -> dict[str, Path]:
     name = PurePath(file.name)
     if split_of(name) != TRAIN or is_shard(file.name) or not os.path.isfile(file):
         return {}
+    try:
+        neighbours = sorted(file.parent.iterdir())
+    except OSError:  # a folder may let its files be read, but not be listed
+        return {}
     result: dict[str, Path] = {}
-    for path in sorted(file.parent.iterdir()):
+    for path in neighbours:
         split = split_of(PurePath(path.name))
         if split in (TEST, VALIDATION) and ending(path) == ending(file):
             result.setdefault(split, path)
@@ -115,8 +119,7 @@ def _folder(folder: Path, split: str, options: Options) -> Iterator[Record]:
     """The records of one split of a folder, with the fields `file` and `folder`."""
     found = contents(folder, ENDINGS)
     files, named = _of_split(folder, found.data, split)
-    if split == TRAIN:  # once for each folder
-        _remark_on_unread(folder, found, options.remark)
+    _remark_on_unread(folder, found, options.remark)
     home = without_splits if named else PurePath
     homes = {file: home(PurePath(file.relative_to(folder)).parent) for file in files}
     nested = any(home.parts for home in homes.values())

@@ -1,4 +1,4 @@
-"""A column that tells the split of each row, as tables have it that hold all splits in one file."""
+"""A column that tells the split of each row, in tables that hold all splits in one file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath

@@ -57,6 +57,8 @@ def divide(experiment: Experiment) -> FederatedDataset:
     labels = _labels(source.every, train, experiment.data.labels)
     shared = public(experiment, remarks.append)
     remarks += in_public(shared, [*validation, *test])
+    # The same file may be a source and the public data.
+    remarks = list(dict.fromkeys(remarks))
     return FederatedDataset(
         validation, test, train, held, labels, source.digest, tuple(remarks), shared
     )

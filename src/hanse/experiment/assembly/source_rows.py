@@ -2,27 +2,25 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from hanse.data.formats import column_remarks, system_turns
+from hanse.data.formats import system_turns
+from hanse.data.formats.cells import listed
 from hanse.data.formats.row import Row
 from hanse.data.formats.turns import last_answer_only
-from hanse.data.sources import corpora, files, folders, split_column
+from hanse.data.sources import corpora, split_column
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
 from hanse.errors import StoppedError, UserError
+from hanse.experiment.assembly import source_remarks
+from hanse.experiment.assembly.source_remarks import Remark, Source
 from hanse.experiment.schema import (
     Experiment,
     build_objective,
-    build_partitioner,
     build_tasks,
 )
 from hanse.experiment.sections import Data, PublicData
-
-Remark = Callable[[str], None]  # takes a sentence on rows that are left out
-Source = tuple[str, list[Row], Collection[str]]  # a path, its rows, and the columns in use
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,8 @@ def gather(experiment: Experiment) -> Gathered:
     remarks: list[str] = []
     rows, owners = _training_rows(experiment, remarks.append)
     validation, test = (official(experiment, split, remarks.append) for split in (VALIDATION, TEST))
-    return Gathered(rows, validation, test, owners, remarks)
+    # One file may be read for several splits, with the same remarks each time.
+    return Gathered(rows, validation, test, owners, list(dict.fromkeys(remarks)))
 
 
 def judged(experiment: Experiment) -> bool:
@@ -92,8 +91,10 @@ def public(experiment: Experiment, remark: Remark) -> PublicRows:
     """The rows of `data.public`; raises UserError if `sha256` there names other rows."""
     if (settings := experiment.data.public) is None:
         return PublicRows()
-    rows = _rows(settings, settings.path, TRAIN, remark, judged(experiment), "data.public")
-    _tell_columns([(settings.path, rows, settings.filter)], remark)
+    rows = read(experiment, settings.path, TRAIN, remark, judged(experiment), settings)
+    template = settings.template or experiment.data.template
+    used = source_remarks.used(rows, settings.filter, [template])
+    source_remarks.columns([(settings.path, rows, used)], remark)
     content = digest(rows)
     if settings.sha256 not in (None, content):
         raise UserError(
@@ -108,9 +109,21 @@ def official(experiment: Experiment, split: str, remark: Remark) -> list[Row] | 
     data, path = experiment.data, getattr(experiment.data, split)
     if not isinstance(path, str):
         return None
-    rows = _rows(data, path, split, remark, judged(experiment))
-    _tell_columns([(path, rows, _used(experiment, rows))], remark)
-    return split_column.by_split(rows).get(split, rows) if path == data.path else rows
+    rows = read(experiment, path, split, remark, judged(experiment))
+    source_remarks.columns([(path, rows, source_remarks.used_by_all(experiment, rows))], remark)
+    return _of_split(path, rows, split) if path == data.path else rows
+
+
+def _of_split(path: str, rows: list[Row], split: str) -> list[Row]:
+    """The rows of one split if a column names splits, or else all; raises UserError for none."""
+    splits = split_column.by_split(rows)
+    if splits and split not in splits:
+        raise UserError(
+            f"data.{split} names {path}, whose column {split_column.column(rows)} has rows for "
+            f"{' and '.join(splits)} only; name another file there, or the number of rows to hold "
+            "out."
+        )
+    return splits[split] if splits else rows
 
 
 def kind(experiment: Experiment) -> str:
@@ -118,7 +131,7 @@ def kind(experiment: Experiment) -> str:
     first = experiment
     if experiment.brings_own_data:
         first = experiment.for_client(experiment.client_names[0])
-    row = _rows(first.data, first.data.path, TRAIN, lambda remark: None, judged=True)[0]
+    row = read(first, first.data.path, TRAIN, lambda remark: None, judged=True)[0]
     return "messages" if row.messages else row.kind
 
 
@@ -129,24 +142,27 @@ def _training_rows(
     with_verdicts = judged(experiment)
     if not experiment.brings_own_data:
         data = experiment.data
-        _tell_unused(data, data.test, data.validation, remark)
-        _tell_beside(data, remark)
-        rows = _rows(data, data.path, TRAIN, remark, with_verdicts)
-        _tell_columns([(data.path, rows, _used(experiment, rows))], remark)
+        source_remarks.unread_files(data, (TEST, VALIDATION), remark)
+        rows = read(experiment, data.path, TRAIN, remark, with_verdicts)
+        used = source_remarks.used_by_all(experiment, rows)
+        source_remarks.columns([(data.path, rows, used)], remark)
         return _of_training(data, rows, remark), None
     rows = []
     owners: dict[str, str] = {}
     sources: list[Source] = []
     for name in experiment.client_names:
-        data = experiment.for_client(name).data
-        _tell_unused(data, 0, 0, remark)
-        client_rows = _rows(data, data.path, TRAIN, remark, with_verdicts)
-        sources.append((data.path, client_rows, data.filter))
+        client = experiment.for_client(name)
+        data = client.data
+        source_remarks.unread_files(data, (), remark)
+        client_rows = read(client, data.path, TRAIN, remark, with_verdicts)
+        source_remarks.splits_of_client(data.path, client_rows, remark)
+        used = source_remarks.used(client_rows, data.filter, [data.template])
+        sources.append((data.path, client_rows, used))
         for row in client_rows:
             placed = replace(row, place=f"{name}: {row.place}")
             owners[placed.place] = name
             rows.append(placed)
-    _tell_columns(sources, remark)
+    source_remarks.columns(sources, remark)
     return rows, owners
 
 
@@ -174,70 +190,29 @@ def _of_training(data: Data, rows: list[Row], remark: Remark) -> list[Row]:
     return splits[TRAIN] if held else rows
 
 
-def _used(experiment: Experiment, rows: list[Row]) -> set[str]:
-    """The columns that tell splits, and those that the filter and the partitioner use."""
-    own = experiment.brings_own_data
-    dealt_by = None if own else build_partitioner(experiment).goes_by()
-    columns = (dealt_by, split_column.column(rows))
-    return {*experiment.data.filter, *(column for column in columns if column)}
-
-
-def _tell_columns(sources: Iterable[Source], remark: Remark) -> None:
-    """Remark on columns, once for all sources of which the same is true."""
-    paths: dict[str, dict[str, None]] = {}
-    for path, rows, used in sources:
-        for sentence in column_remarks.remarks(rows, used):
-            paths.setdefault(sentence, {})[path] = None
-    for sentence, (first, *others) in paths.items():
-        more = f" and {len(others)} more" if others else ""
-        remark(f"{first}{more}: {sentence}")
-
-
-def _tell_unused(
-    data: Data, test: int | float | str, validation: int | float | str, remark: Remark
-) -> None:
-    """Remark on files beside the training files that are not read."""
-    splits = files.splits(Path(data.path)) if data.path not in corpora.CORPORA else {}
-    used = {TRAIN, *(s for s, v in ((TEST, test), (VALIDATION, validation)) if isinstance(v, str))}
-    for split, unused in splits.items():
-        if split in used:
-            continue
-        shown = folders.listed(unused, Path(data.path))
-        why = f"data.{split} names none of them" if split else "they are named for no split"
-        remark(f"{data.path}: training reads the training files only; {shown}: not read, {why}.")
-
-
-def _tell_beside(data: Data, remark: Remark) -> None:
-    """Remark on files for test and validation beside the training file that are not read."""
-    if data.path in corpora.CORPORA:
-        return
-    unused = {
-        split: path
-        for split, path in files.beside(Path(data.path)).items()
-        if not isinstance(getattr(data, split), str)
-    }
-    for split, path in unused.items():
-        remark(
-            f"{data.path}: {path.name} beside it is not read; data.{split}: {path} scores its rows "
-            "in place of held-out ones."
-        )
-
-
-def _rows(
-    data: Data | PublicData,
+def read(
+    experiment: Experiment,
     path: str,
     split: str,
     remark: Remark,
     judged: bool,
-    section: str = "data",
+    public: PublicData | None = None,
 ) -> list[Row]:
-    """The rows of one data source that pass the filter.
+    """The rows of one source that pass the filter, as the settings of `data` read them.
 
-    judged: answers that are marked as bad are rows, too. section: the settings' name.
+    judged: answers that are marked as bad are rows, too.
+    public: the settings of the source, if it is `data.public`.
     """
+    data, section = public or experiment.data, "data.public" if public else "data"
     with _errors_about(section):
         rows = corpora.load(
-            path, data.columns, remark, split, judged, data.skip_invalid, data.encoding
+            path,
+            data.columns,
+            remark,
+            split,
+            judged,
+            data.skip_invalid,
+            data.encoding,
         )
         rows = system_turns.rows_with(rows, data.system, remark)
     for column, value in data.filter.items():
@@ -246,10 +221,14 @@ def _rows(
             raise UserError(
                 f"{section}.filter: {path} has no column {column!r}; it has {', '.join(known)}."
             )
+        values = [row.fields.get(column, "(none)") for row in rows]
         rows = [row for row in rows if row.fields.get(column) == value]
         if not rows:
-            raise UserError(f"{section}.filter: no row of {path} has {column} {value!r}.")
-    if isinstance(data, Data) and data.mask_history:
+            raise UserError(
+                f"{section}.filter: no row of {path} has {column} {value!r}; it has "
+                f"{listed(dict.fromkeys(values))}."
+            )
+    if experiment.data.mask_history and not public:
         rows = [replace(row, messages=last_answer_only(row.messages)) for row in rows]
     return rows
 
