@@ -51,7 +51,9 @@ def test_what_is_no_hub_name_is_not_looked_for_there(
 
 
 def test_what_is_no_file_may_be_a_hub_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "records", lambda path, split: iter([(path, {"text": path + split})]))
+    monkeypatch.setattr(
+        hub, "records", lambda path, split, _: iter([(path, {"text": path + split})])
+    )
     assert load("owner/name:config")[0].text == "owner/name:configtrain"
     assert load("owner/name", split="test")[0].text == "owner/nametest"
 

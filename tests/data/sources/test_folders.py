@@ -12,6 +12,7 @@ import pytest
 
 from hanse.data.formats.row import Row
 from hanse.data.sources import corpora, files
+from hanse.data.sources.readers.class_names import ClassSettings
 from hanse.data.sources.split_files import TEST
 from hanse.errors import UserError
 
@@ -23,7 +24,13 @@ DOCUMENTS = [  # which may be data if the user names them
     *("README.txt", "readme.json", "LICENSE.txt", "Licence-CC.txt", "CITATION.txt"),
     *("requirements.txt", "requirements-dev.txt"),
 ]
-DATA = ["citations.json", "license_plates.json", "changelog.json", "requirements.json", "states.json"]
+DATA = [
+    "citations.json",
+    "license_plates.json",
+    "changelog.json",
+    "requirements.json",
+    "states.json",
+]
 SILENT = ["README.md", "LICENSE", ".gitattributes", ".cache/a.json", "load.py", "__pycache__/a.txt"]
 
 
@@ -171,3 +178,34 @@ def test_odd_descriptions_in_a_table_name_nothing(tmp_path: Path) -> None:
         table = table.replace_schema_metadata({b"huggingface": json.dumps(value)})
         pq.write_table(table, tmp_path / f"{number}.parquet")
     assert [row.label for row in _load(tmp_path)[0]] == ["1"] * len(odd)
+
+
+@pytest.mark.parametrize(
+    ("labels", "filter", "read"),
+    [
+        ({}, {}, ["pos", "neg"]),
+        ({"neg": "bad", "pos": "good"}, {}, ["pos", "neg"]),
+        ({"0": "bad", "1": "good"}, {}, ["1", "0"]),
+        ({}, {"label": "1"}, ["1", "0"]),
+        ({}, {"label": "pos"}, ["pos", "neg"]),
+        ({}, {"text": "1"}, ["pos", "neg"]),
+        ({"0": "bad", "1": "good", "2": "other"}, {}, ["pos", "neg"]),
+    ],
+)
+def test_classes_that_settings_give_by_number_keep_their_numbers(
+    saved: Path, labels: dict[str, str], filter: dict[str, str], read: list[str]
+) -> None:
+    for source in ("saved", "a.parquet"):
+        rows = corpora.load(
+            str(saved / source),
+            {"text": "text", "label": "label"},
+            skip_invalid=True,
+            classes=ClassSettings(labels, filter),
+        )
+        assert [row.label for row in rows][:2] == read
+
+
+def test_names_that_are_numbers_are_names() -> None:
+    stars = ["1", "2", "3"]
+    assert not ClassSettings(["1", "2"]).by_number("stars", stars)
+    assert ClassSettings(["0", "1", "2"]).by_number("stars", stars)

@@ -96,3 +96,22 @@ def test_a_filter_without_rows_names_the_values(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", CASES)
     with pytest.raises(UserError, match=r"has topic 'w'; it has 'x', 'y', 'z'\."):
         _remarks(path, filter={"topic": "w"})
+
+
+def test_an_experiment_with_the_numbers_of_classes_reads_numbers(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    label = datasets.ClassLabel(names=["neg", "pos"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": label})
+    table = {"text": [f"case {n}" for n in range(40)], "label": [n % 2 for n in range(40)]}
+    path = tmp_path / "a.parquet"
+    datasets.Dataset.from_dict(table, features=features).to_parquet(path)
+
+    def labels(**data: Any) -> tuple[dict[str, str], set[str | None]]:
+        settings = {"path": str(path), "client_test": 0, **data}
+        division = divide(Experiment.model_validate({"data": settings, "num_clients": 2}))
+        return division.labels, {row.label for row in division.test}
+
+    words = {"0": "negative", "1": "positive"}
+    assert labels() == ({"neg": "neg", "pos": "pos"}, {"neg", "pos"})
+    assert labels(labels=words) == (words, {"0", "1"})
+    assert labels(filter={"label": "1"})[1] == {"1"}

@@ -17,6 +17,7 @@ from hanse.data.formats.invalid_rows import InvalidRows
 from hanse.data.formats.row import Record, Row, rows
 from hanse.data.formats.turns import turn
 from hanse.data.sources import brown, files, folders, hub
+from hanse.data.sources.readers.class_names import NO_CLASSES, ClassSettings
 from hanse.data.sources.split_files import TRAIN
 from hanse.errors import UserError
 from hanse.registry import suggestion
@@ -34,6 +35,7 @@ def load(
     judged: bool = False,
     skip_invalid: bool = False,
     encoding: str = "",
+    classes: ClassSettings = NO_CLASSES,
 ) -> list[Row]:
     """The rows of a corpus, a path or a hub's data set.
 
@@ -43,10 +45,11 @@ def load(
     judged: answers that are marked as bad are rows, too.
     skip_invalid: leave rows out that cannot be read, with a remark.
     encoding: of the files, if it is not UTF-8; empty: UTF-8, or a guess.
+    classes: the values of classes in the settings, by which tables have their names or numbers.
     Raises UserError if the data cannot be found or read.
     """
     invalid = InvalidRows(skip_invalid)
-    source = records(path, split, files.Options(invalid.add, remark, encoding))
+    source = records(path, split, files.Options(invalid.add, remark, encoding, classes))
     return rows(source, path, columns or {}, remark, judged, invalid)
 
 
@@ -62,7 +65,7 @@ def records(
             raise UserError(f"{path} is neither a file nor a folder; give one of these.")
         return files.records(place, split=split, options=options)
     if hub.is_name(path) and folders.ending(place) not in files.ENDINGS:
-        return hub.records(path, split)
+        return hub.records(path, split, options.classes)
     folder = str(place.absolute().parent)
     raise UserError(
         f"there is no data {path!r:.200}{suggestion(path, CORPORA)} (looked in {folder:.500}); "

@@ -22,6 +22,7 @@ from hanse.data.sources.folders import (
 )
 from hanse.data.sources.readers import arrow, csv, encoding, json, parquet
 from hanse.data.sources.readers import text as plain_text
+from hanse.data.sources.readers.class_names import NO_CLASSES, ClassSettings
 from hanse.data.sources.split_files import (
     TEST,
     TRAIN,
@@ -45,7 +46,7 @@ READERS: dict[str, Callable[[str, str, Refusal], Iterator[Record]]] = {
     ".tsv": csv.records,
     ".txt": plain_text.records,
 }
-TABLES: dict[str, Callable[[bytes, str], Iterator[Record]]] = {
+TABLES: dict[str, Callable[[bytes, str, ClassSettings], Iterator[Record]]] = {
     ".parquet": parquet.records,
     ".arrow": arrow.records,
 }
@@ -60,11 +61,13 @@ class Options:
     refuse: takes a row that cannot be read, with its place and the fault.
     remark: takes a sentence on what is guessed or not read.
     encoding: of files without a byte-order mark; empty: UTF-8, or a guess if a file is not.
+    classes: the values of classes in the settings, by which tables have their names or numbers.
     """
 
     refuse: Refusal = refuse
     remark: Callable[[str], None] = log.warning
     encoding: str = ""
+    classes: ClassSettings = NO_CLASSES
 
 
 USUAL = Options()
@@ -188,7 +191,7 @@ def _file(path: Path, name: str, options: Options, notes: Notes) -> Iterator[Rec
         raise UserError(f"{name} describes data and holds none; name the data file or the folder.")
     content = _content(path, name)
     if kind in TABLES:
-        yield from TABLES[kind](content, name)
+        yield from TABLES[kind](content, name, options.classes)
         return
     text, guess = encoding.decode(content, name, options.encoding)
     if guess:

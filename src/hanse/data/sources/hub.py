@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from hanse.data.formats.row import Record
 from hanse.data.sources.readers import class_names
+from hanse.data.sources.readers.class_names import NO_CLASSES, ClassSettings
 from hanse.data.sources.split_files import TRAIN
 from hanse.errors import UserError
 from hanse.observability.progress import report
@@ -22,7 +23,7 @@ def is_name(path: str) -> bool:
     return NAME.fullmatch(path) is not None and not path.startswith((".", "-"))
 
 
-def records(path: str, split: str = TRAIN) -> Iterator[Record]:
+def records(path: str, split: str = TRAIN, classes: ClassSettings = NO_CLASSES) -> Iterator[Record]:
     """The rows of one split of a data set; labels that have names become these names.
 
     Raises UserError if it cannot be loaded, within seconds if there is no network.
@@ -41,7 +42,7 @@ def records(path: str, split: str = TRAIN) -> Iterator[Record]:
     report(Work(Activity.LOADING_DATASET, path))
     try:
         rows = datasets.load_dataset(name, config, split=split, trust_remote_code=False)
-        namings = class_names.of_features(rows.features.to_dict())
+        namings = class_names.of_features(rows.features.to_dict(), classes)
         for number, record in enumerate(rows, 1):
             yield f"{path}: row {number}", class_names.named(record, namings)
     # Transports, file formats and checksums fail with errors of several libraries.

@@ -11,6 +11,7 @@ from hanse.data.formats.cells import listed
 from hanse.data.formats.row import Row
 from hanse.data.formats.turns import last_answer_only
 from hanse.data.sources import corpora, split_column
+from hanse.data.sources.readers.class_names import ClassSettings
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
 from hanse.errors import StoppedError, UserError
 from hanse.experiment.assembly import source_remarks
@@ -213,6 +214,7 @@ def read(
             judged,
             data.skip_invalid,
             data.encoding,
+            ClassSettings(experiment.data.labels, data.filter),
         )
         rows = system_turns.rows_with(rows, data.system, remark)
     for column, value in data.filter.items():

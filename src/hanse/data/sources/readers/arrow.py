@@ -6,12 +6,13 @@ from typing import Any
 from hanse.data.formats.cells import listed
 from hanse.data.formats.row import Record
 from hanse.data.sources.readers import class_names
+from hanse.data.sources.readers.class_names import NO_CLASSES, ClassSettings
 from hanse.errors import UserError
 
 FILE = b"ARROW1"  # begins a file with an index; others are streams
 
 
-def records(content: bytes, name: str) -> Iterator[Record]:
+def records(content: bytes, name: str, classes: ClassSettings = NO_CLASSES) -> Iterator[Record]:
     """The rows of a file, batch by batch; raises UserError for a damaged file."""
     pa = pyarrow(name, "an arrow file")
     open_file = pa.ipc.open_file if content.startswith(FILE) else pa.ipc.open_stream
@@ -23,19 +24,21 @@ def records(content: bytes, name: str) -> Iterator[Record]:
                 if content.startswith(FILE)
                 else reader
             )
-            for number, record in enumerate(rows(reader.schema, batches, name), 1):
+            for number, record in enumerate(rows(reader.schema, batches, name, classes), 1):
                 yield f"{name}: row {number}", record
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise damaged(name, number, "arrow", error) from None
 
 
-def rows(schema: Any, batches: Iterable[Any], name: str) -> Iterator[dict[str, Any]]:
+def rows(
+    schema: Any, batches: Iterable[Any], name: str, classes: ClassSettings
+) -> Iterator[dict[str, Any]]:
     """The records of the batches of a table; classes that have names become these names."""
     columns = schema.names
     twice = [key for key in dict.fromkeys(columns) if columns.count(key) > 1]
     if twice:
         raise UserError(f"{name}: two columns have the same name, {listed(twice)}.")
-    namings = class_names.of_metadata(schema.metadata)
+    namings = class_names.of_metadata(schema.metadata, classes)
     namings = {column: naming for column, naming in namings.items() if column in columns}
     for batch in batches:
         for record in batch.to_pylist():
