@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from hanse.data.formats import system_turns
 from hanse.data.formats.row import Row
-from hanse.data.sources import corpora
+from hanse.data.sources.split_files import TEST
 from hanse.errors import UserError
 from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.assembly.resources import Resources, rendering
-from hanse.experiment.assembly.source_rows import judged
+from hanse.experiment.assembly.source_rows import judged, read
 from hanse.experiment.schema import Experiment, build_tasks
 from hanse.federation.interfaces.results import Scores
 from hanse.journal.environment import same_data
@@ -20,8 +19,6 @@ from hanse.journal.run_settings import refuse_no_run
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
 from hanse.serving import adapter_folder, trained_adapter, trained_rows
-
-log = logging.getLogger(__name__)
 
 log = logging.getLogger(__name__)
 
@@ -80,16 +77,10 @@ def _finished(run: Path, overrides: Iterable[str], trusted: bool) -> trained_ada
 def _rows(run: Path, experiment: Experiment, data: str | None, split: str) -> list[Row]:
     """The rows to score: those of the file, or those of a split of the run's own data."""
     if data is not None:
-        settings = experiment.data
-        loaded = corpora.load(
-            str(Path(data).expanduser()),
-            settings.columns,
-            split="test",
-            judged=judged(experiment),
-            skip_invalid=settings.skip_invalid,
-            encoding=settings.encoding,
-        )
-        return system_turns.rows_with(loaded, settings.system, log.warning)
+        settings = experiment.data.model_copy(update={"filter": {}})  # all rows of the file
+        unfiltered = experiment.model_copy(update={"data": settings})
+        path = str(Path(data).expanduser())
+        return read(unfiltered, path, TEST, log.warning, judged(experiment))
     division = divide(experiment)
     same_data(run, division.digest)
     rows: list[Row] = getattr(division, split)

@@ -166,6 +166,14 @@ def test_a_folder_is_scored_by_its_test_files(folder: Path) -> None:
     }
 
 
+def test_another_file_is_scored_whole(folder: Path) -> None:
+    data = {"path": str(folder), "filter": {"label": "red"}}
+    experiment = Experiment.model_validate({"data": data})
+    assert len(_rows(folder, experiment, str(folder / "test.jsonl"), "test")) == 12
+    write_lines(folder / "other.jsonl", [{"text": "a", "label": "red", "topic": "b"}])
+    assert len(_rows(folder, experiment, str(folder / "other.jsonl"), "test")) == 1
+
+
 def test_a_run_learns_from_its_training_file_alone(folder: Path, tiny_llama: Path) -> None:
     model = f"model: {{model_name_or_path: {tiny_llama}, bf16: false}}\n"
     made = simulate(load(_written(folder.parent / "e.yaml", "path: data", model)), Resources())
@@ -178,11 +186,13 @@ def test_earlier_answers_are_masked_on_request(tmp_path: Path) -> None:
     bad = {"role": "assistant", "content": "bad", "weight": 0}
     talks = [turns, [*turns, {"role": "user", "content": "more"}], [*turns, turns[0], bad]]
     write_lines(tmp_path / "talks.jsonl", [{"messages": talk} for talk in talks])
-    data = {"path": str(tmp_path / "talks.jsonl"), "test": 0, "validation": 0}
+    data: dict[str, Any] = {"path": str(tmp_path / "talks.jsonl"), "test": 0, "validation": 0}
     settings: dict[str, Any] = {"objective": "sft", "num_clients": 1}
     plain = gather(Experiment(**settings, data=Data(**data))).rows
     assert [answers(row.messages) for row in plain] == [[1, 3]] * 3
-    masked = gather(Experiment(**settings, data=Data(**data, mask_history=True))).rows
+    experiment = Experiment(**settings, data=Data(**data, mask_history=True))
+    masked = gather(experiment).rows
     assert [answers(row.messages) for row in masked] == [[3]] * 3
+    assert _rows(tmp_path, experiment, data["path"], "test") == masked, "those of another file, too"
     texts = [[turn["content"] for turn in row.messages] for row in masked]
     assert texts == [[turn["content"] for turn in row.messages] for row in plain]
