@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from hanse.errors import UserError
@@ -112,3 +113,13 @@ def test_few_likely_settings_are_looked_for(monkeypatch: pytest.MonkeyPatch, tex
 def test_a_template_with_places_for_columns_is_ours(tmp_path: Path) -> None:
     sentence = refusal(tmp_path, 'template: "{text}\\nMood:"\n')
     assert "there is no setting 'template' (did you mean 'data.template'?)" in sentence
+
+
+def test_the_lines_of_many_keys_are_looked_up_in_one_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed: list[str] = []
+    compose = yaml.compose
+    monkeypatch.setattr(yaml, "compose", lambda text: composed.append(text) or compose(text))
+    sentence = refusal(tmp_path, "".join(f"part_{n}: {n}\n" for n in range(300)))
+    assert "'part_59' (line 60) and 240 more" in sentence and len(composed) == 1

@@ -74,7 +74,12 @@ def changed(change: Change) -> list[Change]:
 
 def line(text: str, place: Place) -> int | None:
     """The line of a setting in a file's text, under any of its names, or the nearest line."""
-    return yaml_text.line(text, place, lambda *key: _meant(*key)[0])
+    return yaml_text.line(text, place, _meant_place)
+
+
+def _meant_place(place: Place, key: Any, leaf: bool) -> Place:
+    """The place of the setting that a key means."""
+    return _meant(place, key, leaf)[0]
 
 
 def _renamed(values: Mapping[Any, Any], place: Place, moved: list[Moved]) -> Values:

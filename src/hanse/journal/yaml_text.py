@@ -1,6 +1,7 @@
 """YAML text to a mapping and back, within bounds of size and depth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,19 @@ def line(text: str, place: Place, named: Callable[..., Place] | None = None) -> 
     named: a function of (place, key, whether the value is plain) that returns the key's place; by
         default the key below the place.
     """
-    lines: dict[Place, int] = {}
-    _find(yaml.compose(text), (), named or _as_written, lines)
+    lines = _lines(text, named or _as_written)
     place = tuple(map(str, place))
     above = [place[:length] for length in range(len(place), 0, -1)]
     below = [key for key in lines if place and key[: len(place)] == place]
     return next((lines[key] for key in above + below if key in lines), None)
+
+
+@lru_cache(maxsize=8)
+def _lines(text: str, named: Callable[..., Place]) -> Mapping[Place, int]:
+    """The line of every setting in a YAML text; a sentence may ask for hundreds of them."""
+    lines: dict[Place, int] = {}
+    _find(yaml.compose(text), (), named, lines)
+    return lines
 
 
 def _find(node: Any, place: Place, named: Callable[..., Place], lines: dict[Place, int]) -> None:
