@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from hanse.errors import UserError
+from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment
 from samples import write_lines
 
@@ -115,3 +117,24 @@ def test_an_experiment_with_the_numbers_of_classes_reads_numbers(tmp_path: Path)
     assert labels() == ({"neg": "neg", "pos": "pos"}, {"neg", "pos"})
     assert labels(labels=words) == (words, {"0", "1"})
     assert labels(filter={"label": "1"})[1] == {"1"}
+
+
+def test_an_encoder_leaves_out_columns_of_the_template(
+    tmp_path: Path, tiny_bert: Path, tiny_llama: Path
+) -> None:
+    path = write_lines(tmp_path / "a.jsonl", CASES)
+    sentences = {}
+    for model in (tiny_bert, tiny_llama):
+        values = {
+            "objective": "classify",
+            "num_clients": 2,
+            "model": {"model_name_or_path": str(model), "bf16": False},
+            "data": {"path": str(path), "template": "{topic} {id}: {text}\nLabel:"},
+        }
+        remarks = simulate(Experiment.model_validate(values), Resources()).dataset.remarks
+        sentences[model] = [remark for remark in remarks if "data.template" in remark]
+    assert sentences[tiny_llama] == []
+    assert sentences[tiny_bert] == [
+        "not used: id, topic of data.template, since this model reads texts without a prompt; a "
+        "causal model reads the whole template."
+    ]

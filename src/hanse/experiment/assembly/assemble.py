@@ -212,7 +212,8 @@ def simulate(
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
     alone = [ALONE] if only is None and _is_alone(experiment) else []
-    remarks = (*dataset.remarks, *_cut(examples, experiment, learner, clients), *alone)
+    unread = client_examples.unread_columns(rows, learner.backbone.head.reads)
+    remarks = (*dataset.remarks, *unread, *_cut(examples, experiment, learner, clients), *alone)
     return Simulation(experiment, resources, replace(dataset, remarks=remarks), learner, clients)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from hanse.data import packed
 from hanse.data.example import Example, Lost
 from hanse.data.formats.row import Row
-from hanse.data.tokenization import render
+from hanse.data.tokenization import prompt_template, render
 from hanse.data.tokenization.token_cache import Tokenized
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.schema import (
@@ -128,6 +128,26 @@ def refuse_unfit(splits: Sequence[SplitRows], labels: Mapping[str, str]) -> None
         rows[split.example_kind, split.template][id(split.rows)] = split.rows
     for (example_kind, template), lists in rows.items():
         render.refuse_unfit([*chain(*lists.values())], example_kind, labels, template)
+
+
+def unread_columns(splits: Sequence[SplitRows], reads: Mapping[str, str]) -> list[str]:
+    """A remark on columns that data.template names, if the trained model reads no template.
+
+    reads: the kind of examples that the model makes of each kind, as its head declares it.
+    """
+    columns: dict[str, None] = {}
+    for split in splits:
+        is_plain = not split.reader.name and reads.get(split.example_kind) == "class_labels"
+        if is_plain and split.rows and split.rows[0].kind == "labelled":
+            texts = (*prompt_template.names(split.rows[0]), prompt_template.TEXT)
+            fields = prompt_template.parse(split.template).fields
+            columns |= dict.fromkeys(set(fields) - {*texts, prompt_template.PAIR})
+    if not columns:
+        return []
+    return [
+        f"not used: {', '.join(sorted(columns))} of data.template, since this model reads texts "
+        "without a prompt; a causal model reads the whole template."
+    ]
 
 
 def read(
