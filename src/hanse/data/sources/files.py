@@ -120,9 +120,9 @@ def beside(file: Path) -> dict[str, Path]:
 
 def _folder(folder: Path, split: str, options: Options) -> Iterator[Record]:
     """The records of one split of a folder, with the fields `file` and `folder`."""
-    found = contents(folder, ENDINGS)
-    files, named = _of_split(folder, found.data, split)
-    _remark_on_unread(folder, found, options.remark)
+    content = contents(folder, ENDINGS)
+    files, named = _of_split(folder, content.data, split)
+    _remark_on_unread(folder, content, options.remark)
     home = without_splits if named else PurePath
     homes = {file: home(PurePath(file.relative_to(folder)).parent) for file in files}
     nested = any(home.parts for home in homes.values())

@@ -32,16 +32,16 @@ def decode(content: bytes, name: str, encoding: str = "") -> tuple[str, Guess | 
     mark = next((mark for mark in MARKS if content.startswith(mark)), b"")
     check(encoding)
     codec = MARKS.get(mark) or (codecs.lookup(encoding).name if encoding else "")
-    found = None
+    assumed = None
     if codec not in ("", "utf-8"):
         text = _strict(content, codec, name)
     else:
         if b"\0" in content:
             _refuse_zero(content.decode("latin-1"), name)
-        text, found = _utf8(content.removeprefix(mark), name, certain=bool(codec))
+        text, assumed = _utf8(content.removeprefix(mark), name, certain=bool(codec))
     if "\0" in text:
         _refuse_zero(text, name)
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"), found
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"), assumed
 
 
 def check(encoding: str) -> None:
@@ -55,11 +55,11 @@ def check(encoding: str) -> None:
         ) from None
 
 
-def note(name: str, found: Guess) -> str:
+def note(name: str, assumed: Guess) -> str:
     """The remark on a file whose encoding was guessed."""
     return (
-        f"{name} is not UTF-8 (line {found.line}); by its letters it is read as "
-        f"{_shown(found.encoding)}; if they look wrong, name another one in data.encoding"
+        f"{name} is not UTF-8 (line {assumed.line}); by its letters it is read as "
+        f"{_shown(assumed.encoding)}; if they look wrong, name another one in data.encoding"
     )
 
 
@@ -73,8 +73,8 @@ def _utf8(content: bytes, name: str, certain: bool) -> tuple[str, Guess | None]:
     except UnicodeDecodeError as error:
         if certain or _mostly_utf8(content):
             return content.decode(errors="surrogateescape"), None
-        found = Guess(guess(content), _lines(content[: error.start].decode()) + 1)
-        return _strict(content, found.encoding, name), found
+        assumed = Guess(guess(content), _lines(content[: error.start].decode()) + 1)
+        return _strict(content, assumed.encoding, name), assumed
 
 
 def _strict(content: bytes, encoding: str, name: str) -> str:
