@@ -110,6 +110,7 @@ def hanse(
 ) -> Callable[..., Outcome]:
     """Call the command line in an empty folder, as a shell would."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)  # which pytest's workers have
 
     def call(*words: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["hanse", *map(str, words)])
