@@ -3,10 +3,13 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import chain, groupby
+from operator import or_
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hanse.data import packed
 from hanse.data.example import Example, Lost
@@ -29,6 +32,7 @@ LOSSES = {
     Lost.TEXT: "the end of the text",
     Lost.ANSWER: "the end of the answer, without which the model does not learn to stop",
 }
+CUT = reduce(or_, LOSSES)
 SERVER = ""  # the holder of the rows that no client holds
 TITLES = {"train": "training", "public": "public"}  # of splits; all others are held out
 PUBLIC = "public"  # the split of the public rows, of which all holders have the same
@@ -194,27 +198,34 @@ def cut(
             if TITLES.get(split, "held-out") == title
         }
         lost = np.concatenate([np.zeros(0, np.uint8), *map(packed.lost, chosen.values())])
-        windows = int(np.count_nonzero(lost & np.uint8(Lost.REST)))
-        if windows:
-            yield (
-                f"{windows:,} of {len(lost):,} {title} examples are windows of texts of more than "
-                f"{max_length:,} tokens ({section}.max_length), which are read whole; with "
-                f"{section}.long_texts: cut, only the beginning of each is read."
-            )
-        lost = lost[lost != Lost.REST]
-        losses = [
-            f"{count:,} lose {text}"
-            for part, text in LOSSES.items()
-            if (count := int(np.count_nonzero(lost & np.uint8(part))))
-        ]
-        beside = lost & np.uint8(Lost.BESIDE_CALL)
-        if beside.any():
-            yield (
-                f"the chat template leaves out the text beside a tool call in "
-                f"{np.count_nonzero(beside):,} of {len(lost):,} {title} rows; write it as a turn "
-                "of its own, or take a model whose template has both, such as Qwen2.5."
-            )
-        lost = lost & ~np.uint8(Lost.BESIDE_CALL)
-        if losses:
-            rows = f"{np.count_nonzero(lost):,} of {len(lost):,} {title} rows"
-            yield f"{section}.max_length ({max_length:,}) cuts {rows}: {', '.join(losses)}."
+        yield from _remarks(lost, title, section, max_length)
+
+
+def _remarks(lost: NDArray[np.uint8], title: str, section: str, max_length: int) -> Iterator[str]:
+    """Remarks on examples that are windows, or that lack parts of their rows.
+
+    lost: what each example lacks. title: of the split. section: of the model's settings.
+    """
+
+    def of(parts: Lost) -> int:
+        return int(np.count_nonzero(lost & np.uint8(parts)))
+
+    every = f"{len(lost):,} {title}"
+    if windows := of(Lost.REST):
+        yield (
+            f"{windows:,} of {every} examples are windows of texts of more than {max_length:,} "
+            f"tokens ({section}.max_length), which are read whole; with {section}.long_texts: cut, "
+            "only the beginning of each is read."
+        )
+    if beside := of(Lost.BESIDE_CALL):
+        yield (
+            f"the chat template leaves out the text beside a tool call in {beside:,} of {every} "
+            "rows; write it as a turn of its own, or take a model whose template has both, such as "
+            "Qwen2.5."
+        )
+    if cut := of(CUT):
+        losses = [f"{of(part):,} lose {text}" for part, text in LOSSES.items() if of(part)]
+        yield (
+            f"{section}.max_length ({max_length:,}) cuts {cut:,} of {every} rows: "
+            f"{', '.join(losses)}."
+        )
