@@ -137,6 +137,11 @@ def test_silos_with_files_of_their_own_share_a_test_file(folder: Path) -> None:
     unseen = _server_dataset(experiment)
     assert unseen is not None and unseen.test == found.test and not unseen.train
     assert "nobody can check whether rows that the server" in unseen.remarks[0]
+    (folder / "notes.xlsx").write_text("x")
+    data = "test: data, validation: data, labels: {red: red, blue: blue}"
+    unseen = _server_dataset(load(_written(folder.parent / "e.yaml", data, clients)))
+    assert unseen is not None and len(unseen.remarks) == 2
+    assert "notes.xlsx; data are read from" in unseen.remarks[1]
 
 
 def test_a_silo_opens_no_file_that_a_server_names(folder: Path, tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ def _server_dataset(experiment: Experiment) -> FederatedDataset | None:
     digest = rows.digest if rows.every else ""
     public = source_rows.public(experiment, remarks.append)
     remarks += federated_dataset.in_public(public, [*chain(*held_out)])
+    remarks = list(dict.fromkeys(remarks))  # one file may be read for both splits
     labels = experiment.data.labels
     return FederatedDataset(*held_out, {}, {}, labels, digest, tuple(remarks), public)
 

@@ -57,8 +57,7 @@ def divide(experiment: Experiment) -> FederatedDataset:
     labels = _labels(source.every, train, experiment.data.labels)
     shared = public(experiment, remarks.append)
     remarks += in_public(shared, [*validation, *test])
-    # The same file may be a source and the public data.
-    remarks = list(dict.fromkeys(remarks))
+    remarks = list(dict.fromkeys(remarks))  # one file may be read for several splits
     return FederatedDataset(
         validation, test, train, held, labels, source.digest, tuple(remarks), shared
     )

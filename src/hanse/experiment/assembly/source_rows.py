@@ -77,8 +77,7 @@ def gather(experiment: Experiment) -> Gathered:
     remarks: list[str] = []
     rows, owners = _training_rows(experiment, remarks.append)
     validation, test = (official(experiment, split, remarks.append) for split in (VALIDATION, TEST))
-    # One file may be read for several splits, with the same remarks each time.
-    return Gathered(rows, validation, test, owners, list(dict.fromkeys(remarks)))
+    return Gathered(rows, validation, test, owners, remarks)
 
 
 def judged(experiment: Experiment) -> bool:
