@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -216,7 +216,15 @@ def read(
             ClassSettings(experiment.data.labels, data.filter),
         )
         rows = system_turns.rows_with(rows, data.system, remark)
-    for column, value in data.filter.items():
+    rows = _filtered(rows, data.filter, path, section)
+    if experiment.data.mask_history and not public:
+        rows = [replace(row, messages=last_answer_only(row.messages)) for row in rows]
+    return rows
+
+
+def _filtered(rows: list[Row], filter: Mapping[str, str], path: str, section: str) -> list[Row]:
+    """The rows whose columns have the values of a filter; raises UserError if there are none."""
+    for column, value in filter.items():
         if not any(column in row.fields for row in rows):
             known = sorted({name for row in rows[:100] for name in row.fields})
             raise UserError(
@@ -229,8 +237,6 @@ def read(
                 f"{section}.filter: no row of {path} has {column} {value!r}; it has "
                 f"{listed(dict.fromkeys(values))}."
             )
-    if experiment.data.mask_history and not public:
-        rows = [replace(row, messages=last_answer_only(row.messages)) for row in rows]
     return rows
 
 
