@@ -130,7 +130,10 @@ def test_wrong_settings(hanse, experiment_file: Path, words: list[str], expected
         (b'{"text": "only one", "label": "x"}\n', "1"),
         (b'{"messages": [{"role": "user", "content": "hi"}]}\n' * 9, "assistant"),
         (b'{"colour": "red"}\n' * 9, "colour"),
-        (b'{"text": "caf\xc3\xa9s", "label": "x"}\n' * 9 + b'{"text": "\xe9', ":10 is not UTF-8"),
+        (
+            b'{"text": "caf\xc3\xa9s", "label": "x"}\n' * 9 + b'{"text": "\xe9"}',
+            ":10: text holds bytes that are not UTF-8",
+        ),
         (b"".join(b'{"text": "a %d"}\n' % n for n in range(90)), "this row has none"),
     ],
 )

@@ -1,6 +1,5 @@
 """The tokenizer of a model, loaded without the model's weights and without torch."""
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from hanse.errors import UserError
 from hanse.lazy_imports import lazy_imports
 from hanse.learners.models import chat_templates
 from hanse.learners.models.model_files import REPOSITORY, converted, gguf, locate
+from hanse.tensors import json_text
+from hanse.tensors.json_text import JsonError
 
 with lazy_imports():
     import transformers
@@ -55,7 +56,6 @@ def find(name: str) -> ModelTokenizer:
 
 def _config(folder: Path) -> dict[str, Any]:
     """The configuration in a model's folder; empty if it has none that can be read."""
-    with suppress(OSError, ValueError):
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return config if isinstance(config, dict) else {}
+    with suppress(OSError, JsonError):
+        return json_text.read_object(folder / "config.json")
     return {}

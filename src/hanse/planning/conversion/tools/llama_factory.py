@@ -1,6 +1,5 @@
 """LLaMA-Factory: `llamafactory-cli train config.yaml`."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 from hanse.planning.conversion import rounds
 from hanse.planning.conversion.draft import ONE_PATH, Draft
 from hanse.planning.conversion.tool import PREFERENCES, Tool, one_of, used
+from hanse.tensors import json_text
+from hanse.tensors.json_text import JsonError
 
 INFO = "dataset_info.json"
 COLUMNS = {
@@ -47,9 +48,8 @@ def _entries(draft: Draft) -> tuple[Path, Mapping[str, Any]]:
     for base in (draft.folder, Path()):
         for folder in (directory, "."):
             try:
-                text = (base / folder / INFO).read_text(encoding="utf-8")
-                return Path(folder), dict(json.loads(text))
-            except (OSError, ValueError, TypeError):
+                return Path(folder), json_text.read_object(base / folder / INFO)
+            except (OSError, JsonError):
                 continue
     return Path(directory), {}
 
