@@ -73,3 +73,26 @@ def test_clients_whose_settings_differ_in_data_alone_share_a_probe(
         journal.close()
         assert sorted(Path(path).stem for path in probed) == sorted(wanted)
         assert list(probes) == list(clients)
+
+
+@pytest.mark.parametrize(("layers", "expected"), [("[1]", (2.0, 0.5)), ("[0, 1]", (0.5, 0.5))])
+def test_the_first_time_of_rows_counts_only_if_their_layers_are_cached(
+    experiment_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    layers: str,
+    expected: tuple[float, float],
+) -> None:
+    """Otherwise it is the time in which products of new shapes are prepared."""
+    seconds = iter((1.0, 20.0, 5.0))  # of the warm-up, and of the two times
+
+    def train(*_: object) -> Update:
+        return Update(numbers={"seconds": next(seconds), "tokens": 10.0})
+
+    monkeypatch.setattr(training_time, "_train", train)
+    adapter = f"adapter={{lora: {{r: 2, layers_to_transform: {layers}}}}}"
+    simulation = simulate(load(experiment_file, [adapter]))
+    client = simulation.clients["silo-1"]
+    endpoint, request = simulation.endpoint(tmp_path, "silo-1"), Request("train", Update())
+    probe = training_time._probe(endpoint, client, request)
+    assert (probe.first, probe.again) == expected
