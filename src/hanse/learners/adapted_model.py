@@ -130,7 +130,7 @@ class AdaptedModel(Learner):
     def lengths(self, split: str) -> list[int]:
         return packed.lengths(self.examples(split))
 
-    def rows(self, split: str) -> int:
+    def row_count(self, split: str) -> int:
         """The rows of one pass of training over a split: examples, or packed rows of several."""
         return row_count(self.lengths(split), self.training, self.max_length)
 

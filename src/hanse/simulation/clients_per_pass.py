@@ -64,5 +64,5 @@ def _members(simulation: Simulation, number: int) -> Sequence[Member]:
 def _steps(simulation: Simulation, together: int) -> int:
     """The approximate number of optimizer steps of all clients in all rounds."""
     clients = simulation.clients.values()
-    steps = [client.learner.training.steps(client.learner.rows("train")) for client in clients]
+    steps = [client.learner.training.steps(client.learner.row_count("train")) for client in clients]
     return simulation.experiment.rounds * sum(steps) * together // len(steps)

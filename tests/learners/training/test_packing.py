@@ -47,7 +47,7 @@ def test_a_packed_round_has_the_losses_and_gradients_of_its_examples_apart(
     job = learner.job()
     steps = job.sample_batches()
     assert sorted(index for [batch] in steps for index in batch) == list(range(24))
-    assert len(steps) == learner.training.steps(learner.rows("train")) < 24 / 4
+    assert len(steps) == learner.training.steps(learner.row_count("train")) < 24 / 4
     layouts = []
     layout = unpadded.layout
     monkeypatch.setattr(
@@ -70,7 +70,7 @@ def test_a_run_packs_up_to_max_length(experiment_file: Path) -> None:
     words = ["train.packing=true", "model.max_length=64", "data.partition=iid"]
     learner = simulate(load(experiment_file, words)).clients["silo-1"].learner
     assert learner.max_length == 64
-    assert learner.rows("train") < len(learner.examples("train")) / 2
+    assert learner.row_count("train") < len(learner.examples("train")) / 2
 
 
 @pytest.mark.parametrize(

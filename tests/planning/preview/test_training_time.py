@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.experiment.assembly.assemble import SimulatedClient, simulate
+from hanse.experiment.assembly.assemble import SimulatedClient, Simulation, simulate
 from hanse.experiment.loading import load
 from hanse.federation.client import ClientEndpoint
 from hanse.federation.messages import Request, Update
@@ -15,6 +15,17 @@ from hanse.planning.preview import training_time
 from hanse.planning.preview.training_time import Probe
 from hanse.simulation.in_process import in_process
 from samples import reviews, write_lines
+
+
+def probed(simulation: Simulation, folder: Path) -> dict[str, Probe]:
+    """The probes of a simulation's clients in its first round."""
+    journal = Journal(folder)
+    run = simulation.run(journal, in_process(simulation, journal.folder))
+    profiles = {profile.name: profile for profile in simulation.profiles}
+    exchange = open_round(run, 1, start(run, profiles), profiles)
+    probes = training_time.probe_clients(simulation, exchange, folder)
+    journal.close()
+    return probes
 
 
 @pytest.mark.parametrize(("epochs", "rounds"), [(1.0, 1), (0.5, 1), (2.0, 3)])
@@ -31,12 +42,7 @@ def test_known_rows_take_the_time_of_known_rows(
     words = ["train.max_steps=null", f"train.num_train_epochs={epochs}", f"rounds={rounds}"]
     words += ["train.per_device_train_batch_size=1", "data.client_test=0"]
     simulation = simulate(load(experiment_file, words))
-    journal = Journal(tmp_path)
-    run = simulation.run(journal, in_process(simulation, journal.folder))
-    profiles = {profile.name: profile for profile in simulation.profiles}
-    exchange = open_round(run, 1, start(run, profiles), profiles)
-    probes = training_time.probe_clients(simulation, exchange, tmp_path)
-    journal.close()
+    probes = probed(simulation, tmp_path)
     seconds = training_time.training_seconds(simulation, probes, rounds)
     wanted = 0.0
     for silo in simulation.clients.values():
@@ -49,10 +55,10 @@ def test_known_rows_take_the_time_of_known_rows(
 def test_clients_whose_settings_differ_in_data_alone_share_a_probe(
     experiment_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    probed = []
+    paths = []
 
     def probe(endpoint: ClientEndpoint, client: SimulatedClient, request: Request) -> Probe:
-        probed.append(client.experiment.data.path)
+        paths.append(client.experiment.data.path)
         return Probe(Update(), first=2.0, again=0.5)
 
     monkeypatch.setattr(training_time, "_probe", probe)
@@ -63,15 +69,10 @@ def test_clients_whose_settings_differ_in_data_alone_share_a_probe(
     settings = [f"clients.{name}.data.path={data['path']}" for name, data in clients.items()]
     settings += ["clients.own-1.data.client_test=0", "data.test=4", "data.validation=4"]
     for more, wanted in ([], ["4"]), (["clients.own-2.train.learning_rate=0.5"], ["4", "2"]):
-        probed.clear()
+        paths.clear()
         simulation = simulate(load(experiment_file, [*settings, *more]))
-        journal = Journal(tmp_path)
-        run = simulation.run(journal, in_process(simulation, journal.folder))
-        profiles = {profile.name: profile for profile in simulation.profiles}
-        exchange = open_round(run, 1, start(run, profiles), profiles)
-        probes = training_time.probe_clients(simulation, exchange, tmp_path)
-        journal.close()
-        assert sorted(Path(path).stem for path in probed) == sorted(wanted)
+        probes = probed(simulation, tmp_path)
+        assert sorted(Path(path).stem for path in paths) == sorted(wanted)
         assert list(probes) == list(clients)
 
 

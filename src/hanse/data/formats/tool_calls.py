@@ -85,17 +85,23 @@ def thought_and_calls(value: Any, name: str, place: str) -> tuple[str, Calls]:
 
 def _items(value: Any, name: str, form: str, place: str) -> list[Any]:
     """The items of a list, of one object alone, or of the JSON text of either."""
-    if isinstance(value, str):
-        try:
-            value = json_text.parse(value)
-        except JsonError as error:
-            raise UserError(
-                f"{place}: {name} cannot be read as JSON ({error}); write a list of {form}."
-            ) from None
+    value = _parsed(value, name, f"a list of {form}", place)
     value = [value] if isinstance(value, dict) else value
     if not isinstance(value, list | tuple):
         raise UserError(f"{place}: {name} is {cells.json_type(value)}; write a list of {form}.")
     return list(value)
+
+
+def _parsed(value: Any, name: str, form: str, place: str) -> Any:
+    """The value of a JSON text; any other value unchanged."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json_text.parse(value)
+    except JsonError as error:
+        raise UserError(
+            f"{place}: {name} cannot be read as JSON ({error}); write {form}."
+        ) from None
 
 
 def _call(item: Any, name: str, place: str) -> Mapping[str, Any]:
@@ -103,14 +109,8 @@ def _call(item: Any, name: str, place: str) -> Mapping[str, Any]:
     call = _wrapped(item, name, CALL_FORM, place)
     function = dict(call["function"])
     value = function.get("arguments", function.pop("parameters", None)) or {}
-    if isinstance(value, str):
-        try:
-            value = json_text.parse(value)
-        except JsonError as error:
-            raise UserError(
-                f"{place}: the arguments of {name} cannot be read as JSON ({error}); write an "
-                'object, such as {"city": "Oslo"}.'
-            ) from None
+    example = 'an object, such as {"city": "Oslo"}'
+    value = _parsed(value, f"the arguments of {name}", example, place)
     if not isinstance(value, dict):
         raise UserError(
             f"{place}: the arguments of {name} are {cells.json_type(value)}; write an object, such "

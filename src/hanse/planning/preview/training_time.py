@@ -101,7 +101,7 @@ def training_seconds(simulation: Simulation, probes: Mapping[str, Probe], rounds
 
 def _tokens_a_round(client: SimulatedClient) -> float:
     """The tokens that a client trains on in one round, from the mean length of its rows."""
-    settings, rows = client.experiment.train, client.learner.rows("train")
+    settings, rows = client.experiment.train, client.learner.row_count("train")
     tokens = sum(lengths(client.examples["train"]))
     return settings.steps(rows) * settings.batch * tokens / rows
 
