@@ -1,6 +1,6 @@
 """A list of transforms as one: encoded in order, decoded and finished in reverse."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,9 +13,18 @@ from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
-from hanse.tensors.named import Layout, Tensors, add_where_present, drop, subtract
+from hanse.tensors.named import (
+    Layout,
+    Tensors,
+    add_where_present,
+    drop,
+    layout_bytes,
+    subtract,
+)
+from hanse.tensors.serialization import MessageError
 
 TransformStates = Mapping[str, Tensors]  # the server's state of each transform, by its place
+MOST_DECODED = 2**32  # bytes of a message that the receiver has no layout of
 FEEDBACK = "feedback"  # the place of the memory of error feedback, behind the direction
 
 
@@ -108,9 +117,31 @@ class Pipeline:
         lost.update(subtract(update.tensors, decoded.tensors))
         return encoded
 
-    def decode(self, update: Update, states: TransformStates, context: RoundContext) -> Update:
-        """Decode at the receiver; raises MessageError for contents that nothing encodes to."""
-        return self._decode(update, states, context, 0)
+    def decode(
+        self,
+        update: Update,
+        states: TransformStates,
+        context: RoundContext,
+        expected: Layout | None = None,
+    ) -> Update:
+        """Decode at the receiver; raises MessageError for contents that nothing encodes to.
+
+        expected: the layout of the decoded tensors, where the receiver knows it. A message that
+        claims to decode to more bytes is refused before it is decoded; without a layout, one that
+        claims more than MOST_DECODED.
+        """
+        limits = self._limits(expected, states)
+        return self._decode(update, states, context, 0, limits)
+
+    def _limits(self, expected: Layout | None, states: TransformStates) -> list[int]:
+        """The most bytes that each transform may decode to."""
+        if expected is None:
+            return [MOST_DECODED] * len(self.transforms)
+        limits = []
+        for index, transform in enumerate(self.transforms):
+            limits.append(layout_bytes(expected))
+            expected = transform.layout(expected, self._state(index, states))
+        return limits
 
     def finish(
         self, aggregate: Aggregate, states: TransformStates, context: RoundContext
@@ -143,11 +174,23 @@ class Pipeline:
         return update
 
     def _decode(
-        self, update: Update, states: TransformStates, context: RoundContext, first: int
+        self,
+        update: Update,
+        states: TransformStates,
+        context: RoundContext,
+        first: int,
+        limits: Sequence[int] | None = None,
     ) -> Update:
+        """Decode by the transforms from `first` on; limits: the most bytes of each one's result."""
         for index in reversed(range(first, len(self.transforms))):
-            state = self._state(index, states)
-            update = self.transforms[index].decode(update, state, context)
+            state, transform = self._state(index, states), self.transforms[index]
+            claimed = transform.decoded_bytes(update, state) if limits else 0
+            if limits and claimed > limits[index]:
+                raise MessageError(
+                    f"{type(transform).__name__} would decode it to {claimed:,} bytes, and at most "
+                    f"{limits[index]:,} are expected"
+                )
+            update = transform.decode(update, state, context)
         return update
 
 

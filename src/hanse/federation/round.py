@@ -112,16 +112,16 @@ class RoundExchange:
             raise TooFewClientsError(0, 1)  # no client has examples
         method, state = self.run.method, self.server_state
         update = sums.mean(total, method.summed_numbers)
+        profile = self.profiles[clients[0]]
+        layout = self.algorithm.update_layout(state.algorithm_state, profile, self.context)
         try:
-            update = self._undo(method.pipelines.upload, update, self.context)
+            update = self._undo(method.pipelines.upload, update, self.context, layout)
         except MessageError as error:
             raise UserError(
                 f"the sum of the updates of {', '.join(clients)} cannot be decoded: {error}; look "
                 "after these clients, since a rule that sees only sums cannot tell whose update is "
                 "wrong."
             ) from None
-        profile = self.profiles[clients[0]]
-        layout = self.algorithm.update_layout(state.algorithm_state, profile, self.context)
         tensors = sums.in_dtypes(update.tensors, layout)
         return Aggregate(tensors, update.numbers, update.weight, tuple(clients))
 
@@ -182,16 +182,18 @@ class RoundExchange:
         pipeline = self.run.method.of(profile.name).upload
         if not pipeline.transforms:
             return update
-        update = self._undo(pipeline, update, replace(self.context, client=profile.name))
         state = self.server_state.algorithm_state
         layout = self.algorithm.update_layout(state, profile, self.context)
+        update = self._undo(pipeline, update, replace(self.context, client=profile.name), layout)
         self._validate(profile, update, layout)
         return update
 
-    def _undo(self, pipeline: Pipeline, update: Update, context: RoundContext) -> Update:
+    def _undo(
+        self, pipeline: Pipeline, update: Update, context: RoundContext, expected: Layout
+    ) -> Update:
         """An update with a pipeline undone; raises MessageError if a codec fails in any way."""
         try:
-            return pipeline.decode(update, self.server_state.transform_states, context)
+            return pipeline.decode(update, self.server_state.transform_states, context, expected)
         except MessageError:
             raise
         except Exception as error:  # a stranger's bytes must not end the run

@@ -53,6 +53,12 @@ def layout(tensors: Tensors) -> dict[str, Tensor]:
     return {name: torch.empty_like(t, device="meta") for name, t in tensors.items()}
 
 
+def layout_bytes(expected: Layout) -> int:
+    """The size in bytes of the largest tensors that a layout allows."""
+    forms = (largest(form) for form in expected.values())
+    return sum(form.numel() * form.itemsize for form in forms)
+
+
 def fits(tensor: Tensor, form: Tensor | Bounded) -> bool:
     """True if a tensor has the shape and dtype of an entry of a layout."""
     shape, expected = [*tensor.shape], [*largest(form).shape]

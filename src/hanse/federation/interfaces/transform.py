@@ -64,6 +64,15 @@ class Transform(ABC):
     ) -> Update:
         """Encode at the sender; `memory` holds until the next round that is counted."""
 
+    def decoded_bytes(self, update: Update, state: Tensors) -> int:
+        """The bytes that `decode` would take for this message, as the message says.
+
+        A codec whose result may be much larger than the message overrides it, from the message's
+        table alone. A message that claims more than the receiver expects is refused before it is
+        decoded. Raises MessageError for contents that nothing encodes to.
+        """
+        return 0
+
     @abstractmethod
     def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
         """Decode at the receiver; raises MessageError for contents that nothing encodes to.

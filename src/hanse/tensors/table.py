@@ -1,0 +1,135 @@
+"""A table of tensors: their names, dtypes and shapes beside one sequence of all their numbers.
+
+Codecs that send many tensors as one use it. A message then has one entry instead of hundreds, whose
+names and places take about 110 bytes each.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+
+from hanse.tensors import json_text
+from hanse.tensors.named import Bounded, Layout, Tensors, blob, from_bytes, largest, to_bytes
+from hanse.tensors.serialization import MessageError
+
+MOST_BYTES = 16 * 2**20  # of a table; a longer one is refused before it is parsed
+LONGEST_NAME = 1000
+MOST_DIMENSIONS = 16
+LARGEST_DIMENSION = 2**40
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor's dtype and shape, without its values."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def numbers(self) -> int:
+        """The number of its numbers."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The entries of float tensors by name, in the order of their numbers."""
+
+    entries: Mapping[str, Entry]
+
+    @staticmethod
+    def of(tensors: Layout) -> "Table":
+        """The table of float tensors, or of the largest tensors that a layout allows."""
+        forms = {name: largest(form) for name, form in tensors.items()}
+        return Table({name: Entry(form.dtype, tuple(form.shape)) for name, form in forms.items()})
+
+    @staticmethod
+    def form(expected: Layout) -> Tensor | Bounded:
+        """The layout of the table that tensors of this layout have as bytes."""
+        size = len(Table.of(expected).to_tensor())
+        if any(isinstance(form, Bounded) for form in expected.values()):
+            return blob(size)
+        return torch.empty(size, dtype=torch.uint8, device="meta")
+
+    @staticmethod
+    def read(data: Tensor) -> "Table":
+        """The table in a tensor of bytes; raises MessageError for anything else.
+
+        Nothing is allocated for its tensors; `bytes` says how much they would take.
+        """
+        if data.dtype != torch.uint8 or data.dim() != 1 or len(data) > MOST_BYTES:
+            raise MessageError("a table of tensors is one tensor of bytes")
+        try:
+            rows = json_text.parse(to_bytes(data))
+        except json_text.JsonError as error:
+            raise MessageError(f"this table of tensors cannot be read: {error}") from None
+        if not isinstance(rows, list) or not all(map(_is_row, rows)):
+            raise MessageError("this table of tensors has an entry that is none")
+        entries = {name: Entry(DTYPES[dtype], tuple(shape)) for name, dtype, shape in rows}
+        if len(entries) < len(rows):
+            raise MessageError("this table of tensors has one name twice")
+        return Table(entries)
+
+    def to_tensor(self) -> Tensor:
+        """The table as a tensor of bytes: the inverse of `read`."""
+        rows = [[name, CODES[e.dtype], list(e.shape)] for name, e in self.entries.items()]
+        return from_bytes(json.dumps(rows, separators=(",", ":")).encode())
+
+    @property
+    def numbers(self) -> int:
+        """The number of numbers in all tensors."""
+        return sum(entry.numbers for entry in self.entries.values())
+
+    @property
+    def bytes(self) -> int:
+        """The size of all tensors in bytes."""
+        return sum(entry.numbers * entry.dtype.itemsize for entry in self.entries.values())
+
+    def slices(self) -> Iterator[tuple[str, Entry, slice]]:
+        """Each tensor's name, entry and place in the sequence of all numbers."""
+        ends = [0, *accumulate(entry.numbers for entry in self.entries.values())]
+        for (name, entry), (start, end) in zip(self.entries.items(), pairwise(ends), strict=True):
+            yield name, entry, slice(start, end)
+
+    def flatten(self, tensors: Tensors) -> Tensor:
+        """All numbers of these tensors one after another, as float32."""
+        parts = [tensors[name].reshape(-1).float() for name in self.entries]
+        return torch.cat(parts) if parts else torch.empty(0)
+
+    def split(self, flat: Tensor) -> dict[str, Tensor]:
+        """The tensors with these numbers; raises MessageError unless their number fits."""
+        if flat.shape != (self.numbers,):
+            raise MessageError(f"a table of {self.numbers} numbers came with {tuple(flat.shape)}")
+        return {
+            name: flat[place].to(entry.dtype).reshape(entry.shape)
+            for name, entry, place in self.slices()
+        }
+
+
+def floats(tensors: Layout) -> dict[str, Tensor | Bounded]:
+    """The entries of floating point, which lossy codecs encode."""
+    return {name: form for name, form in tensors.items() if largest(form).is_floating_point()}
+
+
+def _is_row(row: object) -> bool:
+    """True if a row of a table is a name, a dtype and a shape."""
+    if not isinstance(row, list) or len(row) != 3:
+        return False
+    name, dtype, shape = row
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or dtype not in CODES.values():
+        return False
+    if not isinstance(shape, list) or len(shape) > MOST_DIMENSIONS:
+        return False
+    return all(type(side) is int and 0 <= side <= LARGEST_DIMENSION for side in shape)
