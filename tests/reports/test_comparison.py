@@ -62,6 +62,55 @@ def test_other_data_are_not_paired(tmp_path: Path) -> None:
     assert "not known" in found.remarks[1]
 
 
+def losses(home: Path, items: list[float], remark: str = "", **settings: Any) -> Path:
+    """A finished run with these parts of the test loss, and a remark on its rows."""
+    mean = sum(items) / len(items)
+    rounds = [record(0), record(2, test={"loss": mean})]
+    folder = run_folder(home, rounds, {2: items}, task="perplexity", **settings)
+    (folder / "machine.json").write_text(json.dumps({"data": "ab"}))
+    content = {"labels": [], "clients": {}, "remarks": [remark] if remark else []}
+    (folder / "division.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "remark", "reason"),
+    [
+        ({"model": {"max_length": 64}}, "", ""),
+        (
+            {"model": {"max_length": 64}},
+            "model.max_length (64) cuts 2 of 8 held-out rows.",
+            "its loss is of other tokens of the rows, since model.max_length differs",
+        ),
+        (
+            {"model": {"max_length": 32}, "data": {"mask_history": True}},
+            "",
+            "its loss is of other tokens of the rows, since data.mask_history differs",
+        ),
+    ],
+)
+def test_losses_of_other_tokens_are_not_paired(
+    tmp_path: Path, change: dict[str, Any], remark: str, reason: str
+) -> None:
+    first = {"model": {"max_length": 32}, "data": {"mask_history": False}}
+    runs = [
+        losses(tmp_path / "a", [2.0, 2.5, 3.0], **first),
+        losses(tmp_path / "b", [1.0, 2.0, 2.0], remark, **(first | change)),
+    ]
+    found = compare(runs)
+    assert (found.runs[1].difference is None) == bool(reason)
+    assert found.remarks == ((f"b has no paired difference: {reason}.",) if reason else ())
+
+
+def test_other_measures_of_the_same_rows_are_not_paired(tmp_path: Path) -> None:
+    runs = [losses(tmp_path / "a", [2.0, 2.5]), losses(tmp_path / "b", [1.0, 2.0])]
+    file = tmp_path / "b" / "scores" / "test-perplexity-00002.json"
+    file.write_text(json.dumps({"round": 2, "metrics": {"loss": 1.4}, "items": [1.0, 2.0]}))
+    assert compare(runs).remarks == (
+        "b has no paired difference: its rows have a row_mean_loss, those of the first run a loss.",
+    )
+
+
 def test_settings_that_differ(tmp_path: Path) -> None:
     found = compare(
         [

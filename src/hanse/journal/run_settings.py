@@ -13,6 +13,8 @@ from hanse.journal import yaml_text
 
 EXPERIMENT = "experiment.yaml"
 SPLIT = ("test", "validation", "split_seed")  # the settings by which the test rows are drawn
+# The settings that decide which tokens of a row are scored.
+TOKENS = (("data", "mask_history"), ("model", "max_length"), ("model", "long_texts"))
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,15 @@ class RunSettings:
         """The settings by which the test rows are drawn from the data."""
         data = self._section("data")
         return tuple(data.get(key) for key in SPLIT)
+
+    @property
+    def scored_tokens(self) -> dict[str, Any]:
+        """The settings that decide which tokens of a row are scored; older runs lack some."""
+        return {
+            f"{section}.{key}": self._section(section)[key]
+            for section, key in TOKENS
+            if key in self._section(section)
+        }
 
     @property
     def output_dir(self) -> str | None:

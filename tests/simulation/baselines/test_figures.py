@@ -2,12 +2,14 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import paired
 from hanse.experiment.assembly.federated_dataset import divide
 from hanse.experiment.loading import load
@@ -63,6 +65,18 @@ def test_figures_are_those_of_the_runs(trained: Path) -> None:
     assert against["high"] - against["low"] == pytest.approx(2 * half)
     assert (lines["alone"]["steps"], lines["alone-longer"]["steps"]) == (9, 27)
     assert (lines["centralised"]["steps"], lines["centralised"]["examples"]) == (9, 216)
+
+
+def test_scores_of_two_versions_are_not_paired(trained: Path, tmp_path: Path) -> None:
+    """The base model's items have another mean than any metric, as an older version wrote them."""
+    folder = tmp_path / "baselines"
+    shutil.copytree(trained, folder)
+    file = folder / "seed-1" / "federated" / "scores" / "test-classification-00000.json"
+    scored = json.loads(file.read_text())
+    file.write_text(json.dumps(scored | {"metrics": {"loss": 0.25}}))
+    with pytest.raises(UserError, match="a row_mean_loss of 30, so they cannot be paired") as error:
+        runs.resume(folder)
+    assert f"remove {folder / 'seed-1'} and" in str(error.value)
 
 
 def test_a_loss_is_better_when_it_is_lower(experiment_file: Path) -> None:

@@ -15,6 +15,7 @@ from hanse.reports.run.quality_plots import interval
 from hanse.reports.run.run_data import RunData, read
 
 IGNORED = ("name", "output_dir")
+PER_TOKEN = ("loss", "row_mean_loss")  # scores of tokens, which settings may leave out
 # Settings that name a part, or a list of parts.
 PARTS = ("algorithm", "aggregator", "objective", "partition", "privacy", "upload", "download")
 
@@ -135,9 +136,26 @@ def _difference(first: RunData, other: RunData, metric: str) -> tuple[str, Inter
     if len(old.items) < 2:
         return "one test row is too few", None
     if old.measured != new.measured:
-        return "another version of hanse has computed its scores", None
+        return f"its rows have a {new.measured}, those of the first run a {old.measured}", None
+    if new.measured in PER_TOKEN and (setting := _other_tokens(first, other)):
+        return f"its {new.measured} is of other tokens of the rows, since {setting} differs", None
     difference = paired(new.items, old.items)
     return "" if difference else "every test row differs by the same amount", difference
+
+
+def _other_tokens(first: RunData, other: RunData) -> str:
+    """The setting by which other tokens of the same rows are scored; "" if the tokens are the same.
+
+    The length of examples matters only if a remark says that it cuts rows.
+    """
+    old, new = first.settings.scored_tokens, other.settings.scored_tokens
+    divisions = [run.division for run in (first, other) if run.division]
+    remarks = " ".join(remark for division in divisions for remark in division.remarks)
+    changed = [key for key in old if key in new and old[key] != new[key]]
+    return next(
+        (key for key in changed if not key.startswith("model.") or "model.max_length" in remarks),
+        "",
+    )
 
 
 def _split(record: RunData) -> tuple[Any, ...]:

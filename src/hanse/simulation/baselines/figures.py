@@ -105,8 +105,8 @@ def _variants(
     """Each variant with its outcome by seed."""
     records: dict[str, VariantRecord] = {}
     for variant in finished:
-        items = _evaluation(variant, task, variant.experiment.rounds).items
-        outcome = _outcome(variant, items, base[variant.experiment.seed].items, metric, home)
+        scored = _evaluation(variant, task, variant.experiment.rounds)
+        outcome = _outcome(variant, scored, base[variant.experiment.seed], metric, home)
         record = VariantRecord(variant.name, variant.kind, variant.what, (), variant.client)
         record = records.get(variant.name, record)
         records[variant.name] = replace(record, seeds=(*record.seeds, outcome))
@@ -114,21 +114,22 @@ def _variants(
 
 
 def _outcome(
-    variant: Variant, items: Sequence[float], base: Sequence[float], metric: str, home: Path
+    variant: Variant, scored: Evaluation, base: Evaluation, metric: str, home: Path
 ) -> Outcome:
     """The scores and costs of one run. Only a federated run sends anything.
 
-    items, base: the scores of the test items, and those of the base model.
+    scored, base: the scores of its model and of the base model on the test items.
     """
+    _refuse_unlike(variant, scored, base)
     rounds, ledger = read_rounds(variant.folder), read_ledger(variant.folder)
     trained = [reply.numbers for reply in ledger if reply.kind == "train"]
-    gain, value = paired(items, base), statistics.fmean(items)
+    gain, value = paired(scored.items, base.items), statistics.fmean(scored.items)
     sent = sum(record.bytes.total for record in rounds) if variant.kind == FEDERATED else 0
     return Outcome(
         seed=variant.experiment.seed,
         value=value,
         run=str(variant.folder.relative_to(home)),
-        gain=value - statistics.fmean(base),
+        gain=value - statistics.fmean(base.items),
         low=gain.low if gain else None,
         high=gain.high if gain else None,
         steps=round(sum(numbers.get("steps", 0) for numbers in trained)),
@@ -137,6 +138,17 @@ def _outcome(
         bytes=sent,
         own=_own(variant, metric),
     )
+
+
+def _refuse_unlike(variant: Variant, scored: Evaluation, base: Evaluation) -> None:
+    """Raise UserError if two versions of hanse measured something else, or other items."""
+    if (scored.measured, len(scored.items)) != (base.measured, len(base.items)):
+        raise UserError(
+            f"{variant.folder} has a {scored.measured} of {len(scored.items):,} test items, and "
+            f"the base model a {base.measured} of {len(base.items):,}, so they cannot be paired; "
+            f"remove {variant.folder.parent} and `hanse resume` the baseline comparison, which "
+            "then runs this seed again."
+        )
 
 
 def _own(variant: Variant, metric: str) -> float | None:
