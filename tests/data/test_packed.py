@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hanse.data.example import IGNORED, Example
-from hanse.data.packed import Examples, Packed, join, lengths, pack
+from hanse.data.packed import Examples, Packed, join, lengths, missing, pack
 
 CHOICES = ((70_000,), (5, 6))
 
@@ -22,7 +22,15 @@ def drawn(count: int, seed: int = 0, choices: tuple[tuple[int, ...], ...] = ()) 
             continue
         labels = tuple(draw.choice((token, IGNORED)) for token in ids)
         answer = draw.choice(("", "größer", "\N{SNOWMAN} and more"))
-        result.append(Example(ids, labels, prompt=draw.randint(0, 9), answer=answer))
+        result.append(
+            Example(
+                ids,
+                labels,
+                prompt=draw.randint(0, 9),
+                answer=answer,
+                missing=draw.randint(0, 2**20),
+            )
+        )
     return result
 
 
@@ -44,6 +52,12 @@ def test_parts_are_joined_in_order(choices: Any) -> None:
     parts = [drawn(count, count, choices) for count in (0, 3, 0, 20, 1)]
     together = join([pack(part) for part in parts])
     assert list(all_of(together)) == [example for part in parts for example in part]
+
+
+def test_missing_tokens_are_counted_without_unpacking() -> None:
+    examples = drawn(9)
+    count = sum(example.missing for example in examples[2:5])
+    assert missing(all_of(pack(examples))[2:5]) == missing(examples[2:5]) == count > 0
 
 
 def test_tags_come_out_as_they_went_in() -> None:

@@ -34,6 +34,7 @@ class Example:
         elsewhere; as long as `ids`, and the labels are then all IGNORED.
     classes: their names, the same for all examples.
     lost: the parts of the row that had to be left out.
+    missing: the number of the row's tokens that are left out for max_length.
     rejected: for an example with two answers to one prompt, the place in `ids` at which the prompt
         begins again, with the answer that is the worse one; 0 otherwise.
     verdict: the judgement of the answer, if there is one: 1 for a good one and 0 for a bad one, or
@@ -50,6 +51,7 @@ class Example:
     tags: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
     lost: Lost = Lost.NOTHING
+    missing: int = 0
     rejected: int = 0
     verdict: float | None = None
     sampled: bool = False

@@ -23,7 +23,7 @@ class Packed:
     ids: (tokens,) of all examples, in the smallest type that holds them.
     starts: (examples + 1,) the place in `ids` where each example begins, and the end of the last.
     learned: (spans, 2) begin and end in `ids` of each span of learned tokens, in order.
-    choice, prompt, lost, rejected: (examples,) as in `Example`.
+    choice, prompt, lost, missing, rejected: (examples,) as in `Example`.
     verdict: (examples,) the same; not a number for an example without one.
     text, cuts: (bytes,) all answers as UTF-8, and (examples + 1,) the place where each begins.
     tags: (tokens,) of all examples; empty if the words are not tagged.
@@ -39,6 +39,7 @@ class Packed:
     cuts: Numbers
     tags: NDArray[np.int32]
     lost: NDArray[np.uint8]
+    missing: NDArray[np.int32]
     rejected: NDArray[np.int32]
     verdict: NDArray[np.float64]
     choices: Choices = ()
@@ -66,6 +67,7 @@ class Packed:
             tags=tuple(self.tags[start:stop].tolist()),
             classes=self.classes,
             lost=Lost(int(self.lost[index])),
+            missing=int(self.missing[index]),
             rejected=int(self.rejected[index]),
             verdict=None if math.isnan(verdict) else verdict,
         )
@@ -126,6 +128,13 @@ def lost(examples: Sequence[Any]) -> NDArray[np.uint8]:
     return np.array([example.lost for example in examples], np.uint8)
 
 
+def missing(examples: Sequence[Any]) -> int:
+    """The number of tokens that all examples lack; packed ones are not unpacked."""
+    if isinstance(examples, Examples):
+        return int(examples.packed.missing[examples.places].sum(dtype=np.int64))
+    return sum(example.missing for example in examples)
+
+
 def pack(examples: Sequence[Example]) -> Packed:
     """Pack examples into arrays; raises ValueError if their choices or classes differ."""
     choices, classes = _shared({(example.choices, example.classes) for example in examples})
@@ -143,6 +152,7 @@ def pack(examples: Sequence[Example]) -> Packed:
         cuts=_ends(list(map(len, texts))),
         tags=np.array([tag for example in examples for tag in example.tags], np.int32),
         lost=np.array([example.lost for example in examples], np.uint8),
+        missing=np.array([example.missing for example in examples], np.int32),
         rejected=np.array([example.rejected for example in examples], np.int32),
         verdict=np.array([example.verdict for example in examples], np.float64),
         choices=choices,
@@ -158,7 +168,7 @@ def join(parts: Sequence[Packed]) -> Packed:
     starts = [part.starts[:-1] + start for part, start in zip(parts, tokens, strict=False)]
     cuts = [part.cuts[:-1] + start for part, start in zip(parts, letters, strict=False)]
     learned = [part.learned + start for part, start in zip(parts, tokens, strict=False)]
-    names = ("ids", "choice", "prompt", "text", "tags", "lost", "rejected", "verdict")
+    names = ("ids", "choice", "prompt", "text", "tags", "lost", "missing", "rejected", "verdict")
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return Packed(
         **joined,

@@ -121,6 +121,7 @@ def test_the_most_turns_that_fit_are_kept(tokenizer: Any, system: str) -> None:
         said = [run.removesuffix(tokenizer.eos_token) for run in _learned(example, tokenizer)]
         assert [run.strip() for run in said] == list(TURNS[2 * start + 1 :: 2])
         assert example.lost == (Lost.TURNS if start else Lost.NOTHING)
+        assert example.missing == sizes[0] - sizes[start]
         assert example.answer == "4!"
 
 
@@ -196,27 +197,33 @@ def test_a_prompt_that_begins_with_the_first_token_keeps_no_more_of_it() -> None
 
 
 @pytest.mark.parametrize(
-    ("found", "example_kind", "room", "lost"),
+    ("found", "example_kind", "room", "lost", "missing"),
     [
-        (Row(text="abcdef"), "tokens", 4, Lost.TEXT),
-        (Row(text="abcdef"), "tokens", 7, Lost.NOTHING),
-        (Row(prompt="abcdef", completion="123"), "tokens", 8, Lost.PROMPT),
-        (Row(prompt="abcdef", completion="123456"), "tokens", 6, Lost.PROMPT | Lost.ANSWER),
-        (Row(prompt="ab", completion="123456"), "tokens", 6, Lost.ANSWER),
-        (Row(prompt="abcdef", completion="12"), "prompt_answer", 4, Lost.TEXT),
-        (Row(prompt="ab", completion="123456"), "prompt_answer", 4, Lost.ANSWER),
-        (Row(text="abcdef", label="x"), "label_words", 6, Lost.TEXT),
-        (Row(text="abc", label="x"), "label_words", 6, Lost.NOTHING),
-        (Row(text="abcdef", label="x"), "class_labels", 5, Lost.TEXT),
-        (Row(text="abcde", label="x"), "class_labels", 5, Lost.NOTHING),
-        (Row(text="ab cd", words=("ab", "cd"), tags=("x", "y")), "tags", 4, Lost.TEXT),
-        (Row(text="ab cd", words=("ab", "cd"), tags=("x", "y")), "tags", 5, Lost.NOTHING),
+        (Row(text="abcdef"), "tokens", 4, Lost.TEXT, 3),
+        (Row(text="abcdef"), "tokens", 7, Lost.NOTHING, 0),
+        (Row(prompt="abcdef", completion="123"), "tokens", 8, Lost.PROMPT, 2),
+        (Row(prompt="abcdef", completion="123456"), "tokens", 6, Lost.PROMPT | Lost.ANSWER, 7),
+        (Row(prompt="ab", completion="123456"), "tokens", 6, Lost.ANSWER, 3),
+        (Row(prompt="abcdef", completion="12"), "prompt_answer", 4, Lost.TEXT, 2),
+        (Row(prompt="ab", completion="123456"), "prompt_answer", 4, Lost.ANSWER, 3),
+        (Row(prompt="abcdef", completion="123456"), "prompt_answer", 4, Lost.TEXT | Lost.ANSWER, 5),
+        (Row(text="abcdef", label="x"), "label_words", 6, Lost.TEXT, 2),
+        (Row(text="abc", label="x"), "label_words", 6, Lost.NOTHING, 0),
+        (Row(text="abcdef", label="x"), "tokens", 6, Lost.TEXT, 2),
+        (Row(text="abcdef", label="x"), "class_labels", 5, Lost.TEXT, 1),
+        (Row(text="abcde", label="x"), "class_labels", 5, Lost.NOTHING, 0),
+        (Row(text="ab cd", words=("ab", "cd"), tags=("x", "y")), "tags", 4, Lost.TEXT, 1),
+        (Row(text="ab cd", words=("ab", "cd"), tags=("x", "y")), "tags", 5, Lost.NOTHING, 0),
+        (Row(prompt="abcdef", chosen="12", rejected="123"), "answer_pairs", 8, Lost.PROMPT, 4),
     ],
 )
-def test_what_is_lost_is_told(found: Row, example_kind: str, room: int, lost: Lost) -> None:
+def test_what_is_lost_is_told(
+    found: Row, example_kind: str, room: int, lost: Lost, missing: int
+) -> None:
+    """missing: the tokens, one a letter, with the end of the text, beyond those in the room."""
     labels = {"x": "x", "y": "y"}
     [example] = render([found], _tokenizer("smollm2"), example_kind, labels, "{text}", room)
-    assert example.lost == lost
+    assert (example.lost, example.missing) == (lost, missing)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 7, 8, 100])

@@ -9,7 +9,7 @@ from hanse.data.example import IGNORED
 from hanse.data.tokenization.token_cache import Rendering
 from hanse.errors import UserError
 from hanse.experiment.assembly import resources
-from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load, load_left
 from hanse.simulation import run as simulation
@@ -136,11 +136,26 @@ def test_how_many_rows_lose_what_is_said(experiment_file: Path, tmp_path: Path) 
     trained = [row for own in found.dataset.train.values() for row in own]
     cut = [sum(len(row.messages) > 3 for row in some) for some in (trained, found.dataset.test)]
     assert sum(cut) == 10
+    sizes = [[_tokens(run, split) for run in (whole, found)] for split in ("train", "test")]
     assert list(found.dataset.remarks) == [
-        f"model.max_length ({room}) cuts {count} of {of} {what} rows: {count} lose earlier turns."
-        for count, of, what in zip(cut, (32, 8), ("training", "held-out"), strict=True)
+        f"model.max_length ({room}) cuts {count} of {of} {what} rows and leaves out "
+        f"{size - left:,} of {size:,} tokens ({100 * (1 - left / size):.1f} %): {count} lose "
+        "earlier turns."
+        for count, of, what, (size, left) in zip(
+            cut, (32, 8), ("training", "held-out"), sizes, strict=True
+        )
         if count
     ]
+
+
+def _tokens(run: Simulation, split: str) -> int:
+    """The number of tokens of all training rows, or of the server's test rows."""
+    learners = [client.learner for client in run.clients.values()]
+    return sum(
+        len(example)
+        for learner in (learners if split == "train" else [run.learner])
+        for example in learner.examples(split)
+    )
 
 
 @pytest.fixture
@@ -169,8 +184,10 @@ def test_all_of_a_book_is_learned_once_in_an_epoch(book_experiment: Path) -> Non
         simulate(load(book_experiment, [f"model.long_texts={way}"])) for way in ("windows", "cut")
     )
     tokenizer = windows.learner.backbone.tokenizer
+    all_tokens = 0
     for name in ("north", "south"):
         tokens = len(tokenizer((book_experiment.parent / name / "book.txt").read_text()).input_ids)
+        all_tokens += tokens + 1  # with an end-of-text token
         examples = list(windows.clients[name].examples["train"])
         learned = sum(label != IGNORED for e in examples for label in e.labels[1:])
         assert tokens - 1 <= learned <= tokens + 1  # a first token and an end-of-text token
@@ -179,7 +196,11 @@ def test_all_of_a_book_is_learned_once_in_an_epoch(book_experiment: Path) -> Non
     [remark] = [text for text in windows.dataset.remarks if "windows of texts" in text]
     assert "with model.long_texts: cut" in remark and "(model.max_length)" in remark
     [remark] = [text for text in cut.dataset.remarks if "max_length" in text]
-    assert remark.endswith("2 of 2 training rows: 2 lose the end of the text.")
+    assert remark == (
+        f"model.max_length (64) cuts 2 of 2 training rows and leaves out {all_tokens - 128:,} of "
+        f"{all_tokens:,} tokens ({100 - 12800 / all_tokens:.1f} %): 2 lose the end of the text; "
+        "model.long_texts: windows reads texts without a label whole."
+    )
 
 
 def test_the_run_of_a_former_version_cuts_its_texts(book_experiment: Path) -> None:

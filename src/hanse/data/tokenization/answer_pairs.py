@@ -32,6 +32,7 @@ def pairs(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Ex
             prompt=chosen.prompt,
             answer=chosen.answer,
             lost=chosen.lost | rejected.lost,
+            missing=chosen.missing + rejected.missing,
             rejected=len(chosen),
         )
         result.append(pair)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from hanse.data.example import IGNORED, Example, Lost
 from hanse.data.formats.row import Row
-from hanse.data.tokenization.tokenizer import Tokenizer, overlong
+from hanse.data.tokenization.tokenizer import Tokenizer, excess
 
 
 def classed(
@@ -19,11 +19,16 @@ def classed(
     places = {label: index for index, label in enumerate(words)}
     choices = tuple((index,) for index in range(len(words)))
     result = []
-    for row, (ids, is_cut) in zip(rows, _encoded(rows, tokenizer, room), strict=True):
-        label, lost = str(row.label), Lost.TEXT if is_cut else Lost.NOTHING
-        nothing = (IGNORED,) * len(ids)
+    for row, (ids, missing) in zip(rows, _encoded(rows, tokenizer, room), strict=True):
+        label = str(row.label)
         example = Example(
-            tuple(ids), nothing, choices, places[label], answer=words[label], lost=lost
+            tuple(ids),
+            (IGNORED,) * len(ids),
+            choices,
+            places[label],
+            answer=words[label],
+            lost=Lost.TEXT if missing else Lost.NOTHING,
+            missing=missing,
         )
         result.append(example)
     return result
@@ -31,13 +36,13 @@ def classed(
 
 def _encoded(
     rows: Sequence[Row], tokenizer: Tokenizer, room: int
-) -> list[tuple[Sequence[int], bool]]:
-    """The tokens of each row, and True if they are cut.
+) -> list[tuple[Sequence[int], int]]:
+    """The tokens of each row, and the number of those that are cut.
 
     Single texts and pairs go to the tokenizer apart: beside pairs it would read a single text as a
     pair with an empty text.
     """
-    result: dict[int, tuple[Sequence[int], bool]] = {}
+    result: dict[int, tuple[Sequence[int], int]] = {}
     for is_pair in (False, True):
         at = [index for index, row in enumerate(rows) if bool(row.text_pair) == is_pair]
         if not at:
@@ -45,6 +50,6 @@ def _encoded(
         texts = [rows[index].text for index in at]
         second = {"text_pair": [rows[index].text_pair for index in at]} if is_pair else {}
         encoded = tokenizer(texts, **second, truncation=True, max_length=room)["input_ids"]
-        cut = overlong(tokenizer, texts, encoded, room, **second)
-        result.update(zip(at, zip(encoded, cut, strict=True), strict=True))
+        missing = excess(tokenizer, texts, encoded, room, **second)
+        result.update(zip(at, zip(encoded, missing, strict=True), strict=True))
     return [result[index] for index in range(len(rows))]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain, permutations
 
-from hanse.data.example import Lost
 from hanse.data.formats.row import Row
 from hanse.data.tokenization import prompt_template
 from hanse.data.tokenization.tokenizer import Tokenizer, encode, lead, shared
@@ -58,8 +57,8 @@ def refuse_unknown(rows: Sequence[Row], words: Mapping[str, str]) -> None:
 
 def prompts(
     rows: Sequence[Row], tokenizer: Tokenizer, template: str, room: int, bare: bool = False
-) -> tuple[list[list[int]], list[Lost]]:
-    """The tokens of the template with each row's text, at most `room`, and the parts that are cut.
+) -> tuple[list[list[int]], list[int]]:
+    """The tokens of the template with each row's text, at most `room`, and the number of those cut.
 
     bare: without the token that the tokenizer puts before every text.
     Prompts that are too long lose the end of their longest text, or of several texts that are then
@@ -70,7 +69,8 @@ def prompts(
     front = [] if bare else lead(tokenizer)
     room -= len(front)
     filled = encode(tokenizer, ["".join(text) for text in texts])
-    long = [index for index, ids in enumerate(filled) if len(ids) > room]
+    missing = [max(0, len(ids) - room) for ids in filled]
+    long = [index for index, count in enumerate(missing) if count]
     for index, ends in zip(long, _ends(tokenizer, [texts[i] for i in long]), strict=True):
         filled[index] = _shortened(filled[index], ends, room, rows[index].place)
     result = [front + ids for ids in filled]
@@ -79,10 +79,7 @@ def prompts(
             f"{rows[result.index([])].place}: this tokenizer makes no tokens of the text; drop "
             "the row."
         )
-    lost = [Lost.NOTHING] * len(rows)
-    for index in long:
-        lost[index] = Lost.TEXT
-    return result, lost
+    return result, missing
 
 
 def _ends(tokenizer: Tokenizer, prompts: Sequence[Sequence[str]]) -> list[list[list[int]]]:

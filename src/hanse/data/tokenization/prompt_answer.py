@@ -30,7 +30,9 @@ def paired(
     answers = [_answer(row, labels or label_words(rows, labels), tokenizer) for row in rows]
     targets = _targets(answers, tokenizer)
     result = []
-    for row, (ids, lost), answer, tokens in zip(rows, sources, answers, targets, strict=True):
+    for row, (ids, lost, missing), answer, tokens in zip(
+        rows, sources, answers, targets, strict=True
+    ):
         source, target = (*front, *ids, *back), tokens[:max_length]
         if not source or not target:
             raise UserError(
@@ -38,8 +40,14 @@ def paired(
                 "correct the row, or drop it."
             )
         learned = (*(IGNORED for _ in source), *target)
-        lost |= Lost.ANSWER if len(tokens) > max_length else Lost.NOTHING
-        example = Example((*source, *target), learned, prompt=len(source), answer=answer, lost=lost)
+        example = Example(
+            (*source, *target),
+            learned,
+            prompt=len(source),
+            answer=answer,
+            lost=lost | (Lost.ANSWER if len(tokens) > max_length else Lost.NOTHING),
+            missing=missing + len(tokens) - len(target),
+        )
         result.append(example)
     return result
 
@@ -54,21 +62,23 @@ def marks(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _sources(
     rows: Sequence[Row], tokenizer: Tokenizer, template: str, room: int
-) -> list[tuple[list[int], Lost]]:
-    """The tokens of each row's prompt, without special tokens, and the parts that are cut."""
-    sources: dict[int, tuple[list[int], Lost]] = {}
+) -> list[tuple[list[int], Lost, int]]:
+    """The tokens of each row's prompt, without special tokens; the parts cut, and their tokens."""
+    sources: dict[int, tuple[list[int], Lost, int]] = {}
     labelled = [index for index, row in enumerate(rows) if row.kind == "labelled"]
     filled = prompts([rows[index] for index in labelled], tokenizer, template, room, bare=True)
-    sources.update(zip(labelled, zip(*filled, strict=True), strict=True))
+    for index, ids, missing in zip(labelled, *filled, strict=True):
+        sources[index] = ids, Lost.TEXT if missing else Lost.NOTHING, missing
     other = [index for index in range(len(rows)) if index not in sources]
     texts = [_asked(rows[index], tokenizer) for index in other]
     for index, ids in zip(other, encode(tokenizer, texts), strict=True):
         if len(ids) <= room:
-            sources[index] = ids, Lost.NOTHING
+            sources[index] = ids, Lost.NOTHING, 0
         elif rows[index].messages:
-            sources[index] = _short(rows[index], tokenizer, room)
+            short, lost = _short(rows[index], tokenizer, room)
+            sources[index] = short, lost, len(ids) - len(short)
         else:
-            sources[index] = ids[:room], Lost.TEXT
+            sources[index] = ids[:room], Lost.TEXT, len(ids) - room
     return [sources[index] for index in range(len(rows))]
 
 

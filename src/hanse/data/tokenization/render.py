@@ -226,23 +226,31 @@ def _labelled(
         refuse_ambiguous(words, tokens)
     choices = tuple(tokens.values())
     longest = max(map(len, choices))
-    filled, lost = prompts(rows, tokenizer, template, max_length - longest)
+    filled, missing = prompts(rows, tokenizer, template, max_length - longest)
     if example_kind == "label_words":
         places = {label: index for index, label in enumerate(words)}
         right = [places[str(row.label)] for row in rows]
         return [
-            Example(tuple(ids), (IGNORED,) * len(ids), choices, index, lost=missing)
-            for ids, index, missing in zip(filled, right, lost, strict=True)
+            Example(
+                tuple(ids),
+                (IGNORED,) * len(ids),
+                choices,
+                index,
+                lost=Lost.TEXT if count else Lost.NOTHING,
+                missing=count,
+            )
+            for ids, index, count in zip(filled, right, missing, strict=True)
         ]
     labels_of_rows = [str(row.label) for row in rows]
     return [
-        _answered(ids, tokens[label], words[label], missing)
-        for ids, label, missing in zip(filled, labels_of_rows, lost, strict=True)
+        _answered(ids, tokens[label], words[label], count)
+        for ids, label, count in zip(filled, labels_of_rows, missing, strict=True)
     ]
 
 
-def _answered(prompt: Sequence[int], answer: Sequence[int], word: str, lost: Lost) -> Example:
-    """A prompt whose answer, a label word, is learned."""
+def _answered(prompt: Sequence[int], answer: Sequence[int], word: str, missing: int) -> Example:
+    """A prompt whose answer, a label word, is learned; missing: the tokens cut from the prompt."""
     ids = (*prompt, *answer)
     labels = targets(ids, [False] * len(prompt) + [True] * len(answer))
-    return Example(ids, labels, prompt=len(prompt), answer=word, lost=lost)
+    lost = Lost.TEXT if missing else Lost.NOTHING
+    return Example(ids, labels, prompt=len(prompt), answer=word, lost=lost, missing=missing)

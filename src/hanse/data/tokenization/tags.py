@@ -6,7 +6,7 @@ from typing import Any
 
 from hanse.data.example import IGNORED, Example, Lost
 from hanse.data.formats.row import Row
-from hanse.data.tokenization.tokenizer import Tokenizer, overlong
+from hanse.data.tokenization.tokenizer import Tokenizer, excess
 from hanse.errors import UserError
 
 SPACE = " "
@@ -63,10 +63,10 @@ def tagged(
     _refuse_slow(tokenizer)
     places, classes = {tag: index for index, tag in enumerate(names)}, tuple(names.values())
     encoded = _encoded(rows, tokenizer, room)
-    cut = overlong(tokenizer, [row.text for row in rows], encoded["input_ids"], room)
+    missing = excess(tokenizer, [row.text for row in rows], encoded["input_ids"], room)
     result = []
-    columns = encoded["input_ids"], encoded["offset_mapping"], cut
-    for row, ids, spans, is_cut in zip(rows, *columns, strict=True):
+    columns = encoded["input_ids"], encoded["offset_mapping"], missing
+    for row, ids, spans, count in zip(rows, *columns, strict=True):
         tags = [IGNORED] * len(ids)
         for token, word in _first_tokens(row.words, spans):
             tags[token] = places[row.tags[word]]
@@ -75,9 +75,15 @@ def tagged(
                 f"{row.place}: this model's tokenizer makes no tokens of these words, or "
                 f"max_length {room} leaves none of them; drop the row."
             )
-        lost = Lost.TEXT if is_cut else Lost.NOTHING
-        nothing = (IGNORED,) * len(ids)
-        result.append(Example(tuple(ids), nothing, tags=tuple(tags), classes=classes, lost=lost))
+        example = Example(
+            tuple(ids),
+            (IGNORED,) * len(ids),
+            tags=tuple(tags),
+            classes=classes,
+            lost=Lost.TEXT if count else Lost.NOTHING,
+            missing=count,
+        )
+        result.append(example)
     return result
 
 

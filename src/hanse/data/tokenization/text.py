@@ -29,14 +29,15 @@ def passages(
     tokens = encode(tokenizer, [passage.text for passage in texts])
     front = lead(tokenizer)
     lost = [Lost.BESIDE_CALL if loses_text(row, tokenizer) else Lost.NOTHING for row in rows]
+    sizes = list(map(len, tokens))
     groups = [range(at, at + answers) for at in range(0, len(rows), answers)]
     for group in groups:
         room = max_length - (len(front) if texts[group[0]].open else 0)
         too_long = any(len(tokens[at]) > room for at in group)
         if rows[group[0]].kind == "messages" and too_long:
-            short, missing = _short([rows[at] for at in group], tokenizer, room)
+            short, parts = _short([rows[at] for at in group], tokenizer, room)
             for at, row in zip(group, short, strict=True):
-                texts[at], lost[at] = _passage(row, tokenizer), lost[at] | missing
+                texts[at], lost[at] = _passage(row, tokenizer), lost[at] | parts
                 [tokens[at]] = encode(tokenizer, [texts[at].text])
     edges = _edges(texts, tokens, tokenizer)
     pieces = list(map(partial(_piece, tokenizer, front), texts, tokens, edges))
@@ -48,7 +49,8 @@ def passages(
             example = _cut(rows[at], pieces[at], cut, max_length)
             starts = [len(pieces[at].front) + start - cut for start in edges[at][::2]]
             example = _answered(example, starts, texts[at].answers)
-            result.append(replace(example, lost=example.lost | lost[at]))
+            missing = sizes[at] - len(tokens[at]) + pieces[at].size - len(example)
+            result.append(replace(example, lost=example.lost | lost[at], missing=missing))
     return result
 
 
@@ -64,6 +66,11 @@ class _Piece(NamedTuple):
     learned: list[bool]
 
     @property
+    def size(self) -> int:
+        """The number of all tokens."""
+        return len(self.front) + len(self.ids)
+
+    @property
     def prompt(self) -> int:
         """The number of tokens before the first learned one."""
         place = self.learned.index(True) if True in self.learned else len(self.ids)
@@ -72,7 +79,7 @@ class _Piece(NamedTuple):
     @property
     def answer(self) -> int:
         """The number of tokens from the first learned one on."""
-        return len(self.front) + len(self.ids) - self.prompt
+        return self.size - self.prompt
 
 
 def _piece(

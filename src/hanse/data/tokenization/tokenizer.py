@@ -18,22 +18,22 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [list(ids) for ids in encoded["input_ids"]]
 
 
-def overlong(
+def excess(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     cut: Sequence[Sequence[int]],
     room: int,
     text_pair: Sequence[str] = (),
-) -> list[bool]:
-    """True for each text that has more than `room` tokens; cut: its first `room` tokens.
+) -> list[int]:
+    """The number of each text's tokens beyond `room`; cut: its first `room` tokens.
 
     text_pair: the second text of each pair, if the texts are pairs.
     """
     full = [at for at, ids in enumerate(cut) if len(ids) >= room]
     lists = [[texts[at] for at in full], *([[text_pair[at] for at in full]] if text_pair else [])]
     uncut = tokenizer(*lists, verbose=False)["input_ids"] if full else []
-    long = {at for at, ids in zip(full, uncut, strict=True) if len(ids) > room}
-    return [at in long for at in range(len(texts))]
+    beyond = {at: len(ids) - room for at, ids in zip(full, uncut, strict=True)}
+    return [beyond.get(at, 0) for at in range(len(texts))]
 
 
 def lead(tokenizer: Tokenizer) -> list[int]:

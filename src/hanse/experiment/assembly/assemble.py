@@ -236,11 +236,12 @@ def _cut(
 ) -> Iterator[str]:
     """Remarks on the rows that max_length cuts, for each model."""
     limit = server.backbone.max_length(experiment.model.max_length)
-    yield from client_examples.cut(examples, "", limit)
+    yield from client_examples.cut(examples, "", experiment.model, limit)
     clients_models = next((client.learner.models for client in clients.values()), {})
     for name, model in {**server.models, **clients_models}.items():
-        limit = model.backbone.max_length(experiment.models[name].max_length)
-        yield from client_examples.cut(examples, name, limit)
+        settings = experiment.models[name]
+        limit = model.backbone.max_length(settings.max_length)
+        yield from client_examples.cut(examples, name, settings, limit)
 
 
 def _server(holders: Holders, experiment: Experiment) -> AdaptedModel:
