@@ -36,7 +36,7 @@ FAULTS: list[tuple[Any, str]] = [
     ({"question": "a"}, "the columns 'question' fit no known format"),
     ({"question": "a", "answer": "\ud83d"}, "answer holds half of a surrogate pair, which is not"),
     ({"question": "a", "answer": "b", "system": ["x"]}, "system is a list"),
-    ({"text": "a"}, "has text, but bad.jsonl:1 has messages"),
+    ({"text": "a"}, "has text, but bad.jsonl:1 has instruction + output"),
     ('{"question": "a", "ans', "is not valid JSON at character 19: unterminated string"),
     ("[1, 2]", "holds a list, not an object"),
     ('{"question": "a", "question": "b"}', "cannot be read: it has the key 'question' twice"),

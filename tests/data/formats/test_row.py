@@ -650,6 +650,23 @@ def test_a_column_may_be_missing_in_some_rows() -> None:
     assert [one.messages[0]["content"] for one in found] == ["a", "a\nc"]
 
 
+@pytest.mark.parametrize(
+    ("record", "parts"),
+    [
+        ({"premise": "a", "hypothesis": "b", "label": "c"}, "text + text_pair + label"),
+        ({"review": "a", "sentiment": "b"}, "text + label"),
+        ({"question": "a", "answer": "b"}, "instruction + output"),
+        (
+            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+            "conversations",
+        ),
+        ({"prompt": "a", "completion": "b"}, "prompt + completion"),
+    ],
+)
+def test_a_row_names_the_parts_of_its_own_format(record: dict[str, Any], parts: str) -> None:
+    assert row(record, "f:1").parts == parts
+
+
 def test_rows_of_one_source_are_of_one_kind() -> None:
     records = [("f:1", {"text": "a"}), ("f:2", {"text": "a", "label": "b"})]
     with pytest.raises(UserError, match=r"f:2 has text \+ label, but f:1 has text; a file or"):

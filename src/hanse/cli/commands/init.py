@@ -8,7 +8,6 @@ import typer
 import yaml
 
 from hanse.cli.options import console
-from hanse.data.formats.columns import parts_of
 from hanse.errors import UserError, cleaned
 from hanse.lazy_imports import lazy_imports
 from hanse.learners.models.model_files import DEFAULT
@@ -52,9 +51,10 @@ def tell_start(started: "first.Start") -> None:
     """Print the facts about the data, the settings that were chosen, and the next commands."""
     for name, source in started.sources.items():
         prefix = f"{name}: " if len(started.sources) > 1 else ""
-        kind = parts_of(source.rows[0].kind)
         columns = ", ".join(f"{part} from {c!r}" for part, c in source.reading.columns.items())
-        _tell("found", f"{prefix}{len(source.rows):,} rows of {kind} in {source.path}")
+        _tell(
+            "found", f"{prefix}{len(source.rows):,} rows of {source.rows[0].parts} in {source.path}"
+        )
         _tell("columns", prefix + columns)
         for remark in source.remarks:
             _tell("", prefix + remark)

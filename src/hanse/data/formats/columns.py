@@ -174,9 +174,9 @@ def check(columns: Mapping[str, str]) -> None:
             )
 
 
-def parts_of(kind: str) -> str:
-    """The parts of a kind of rows, as a phrase for an error message."""
-    return next(str(form) for form in FORMATS if form.kind == kind)
+def parts_of(name: str) -> str:
+    """The parts of a format as a phrase; name: of the format, or of a kind of rows."""
+    return next(str(form) for form in FORMATS if form.name == name)
 
 
 @lru_cache(maxsize=1024)

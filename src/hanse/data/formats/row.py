@@ -82,6 +82,11 @@ class Row:
             return "tagged"
         return "text" if self.label is None else "labelled"
 
+    @property
+    def parts(self) -> str:
+        """The parts of its format as a phrase, such as "text + text_pair + label"."""
+        return parts_of(self.reading.format if self.reading else self.kind)
+
 
 def rows(
     records: Iterable[Record],
@@ -139,11 +144,11 @@ def with_names(records: Iterable[Record]) -> tuple[Mapping[str, str], Iterator[R
 def _of_one_kind(by_kind: Mapping[str, list[Row]], invalid: InvalidRows) -> list[Row]:
     """The rows of the most frequent kind; the others are invalid."""
     result = max(by_kind.values(), key=len, default=[])
-    for kind, others in by_kind.items():
+    for others in by_kind.values():
         for other in others if others is not result else ():
             fault = UserError(
-                f"{other.place} has {parts_of(kind)}, but {result[0].place} has "
-                f"{parts_of(result[0].kind)}; a file or folder holds one kind of rows: split it in "
+                f"{other.place} has {other.parts}, but {result[0].place} has "
+                f"{result[0].parts}; a file or folder holds one kind of rows: split it in "
                 "two."
             )
             invalid.add(other.place, fault)

@@ -86,7 +86,7 @@ def refuse_unfit(
         other = next(row for row in rows if row.kind != "labelled")
         raise UserError(
             f"objective classify needs text and label, but {other.place} has "
-            f"{parts_of(other.kind)}; use objective: sft."
+            f"{other.parts}; use objective: sft."
         )
     if not labelled:
         return
@@ -156,12 +156,12 @@ def _refuse_tagged(rows: Sequence[Row], example_kind: str, labels: Mapping[str, 
     if row is not None and example_kind == "tags":
         objective = "classify" if row.kind == "labelled" else "sft"
         raise UserError(
-            f"objective tag needs {parts_of('tagged')}, but {row.place} has {parts_of(row.kind)}; "
+            f"objective tag needs {parts_of('tagged')}, but {row.place} has {row.parts}; "
             f"name their columns in data.columns, or use objective: {objective}."
         )
     if row is not None:
         raise UserError(
-            f"{row.place} has {parts_of(row.kind)}, which only objective: tag learns from, with an "
+            f"{row.place} has {row.parts}, which only objective: tag learns from, with an "
             "encoder, such as minilm-l6; use it, or name another column in data.columns."
         )
     if example_kind == "tags" and rows:
@@ -176,7 +176,7 @@ def _refuse_preferences(rows: Sequence[Row], example_kind: str) -> None:
     row = next((row for row in rows if (row.kind == "preference") != needed), None)
     if row is not None and needed:
         raise UserError(
-            f"{row.place} has {parts_of(row.kind)}, but this objective or task compares two "
+            f"{row.place} has {row.parts}, but this objective or task compares two "
             f"answers, {parts_of('preference')}; name their columns in data.columns, or choose "
             "another one, such as objective: sft."
         )
@@ -203,7 +203,7 @@ def _refuse_verdicts(rows: Sequence[Row], example_kind: str) -> None:
     for row in rows:
         if row.kind not in ANSWERED:
             raise UserError(
-                f"{row.place} has {parts_of(row.kind)}, but this objective or task learns from "
+                f"{row.place} has {row.parts}, but this objective or task learns from "
                 "verdicts on answers; give prompt, completion and label, or choose another one."
             )
         verdict(row)
