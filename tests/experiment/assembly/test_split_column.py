@@ -81,6 +81,45 @@ def test_each_row_is_for_what_its_column_says(file: Path) -> None:
     assert remarks == (f"{file}: not read: the rows whose split names 7 for validation.",)
 
 
+def test_another_file_for_a_split_is_read_for_that_split_alone(file: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"own {n}", "label": ("red", "blue")[n % 2]} for n in range(30)]
+    path = write_lines(tmp_path / "own.jsonl", rows)
+    texts, remarks = _divided(path, test=str(file), validation=str(file))
+    assert texts == {"train": {"own"}, "test": {"test"}, "dev": {"validation"}}
+    assert remarks == (f"{file}: not read: the rows whose split names 40 for train.",)
+
+
+def test_a_file_of_test_and_validation_rows_is_read_by_its_column(
+    file: Path, tmp_path: Path
+) -> None:
+    lines = file.read_text().splitlines(keepends=True)
+    held = tmp_path / "held.jsonl"
+    held.write_text("".join(line for line in lines if '"split": "train"' not in line))
+    texts, remarks = _divided(file, test=str(held), validation=str(held), filter={"label": "red"})
+    assert texts["test"] == {"test"} and texts["dev"] == {"validation"}
+    assert not any("not used" in remark or "not read" in remark for remark in remarks)
+
+
+def test_public_rows_of_other_splits_are_said(file: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"own {n}", "label": ("red", "blue")[n % 2]} for n in range(30)]
+    path = write_lines(tmp_path / "own.jsonl", rows)
+    _, [remark] = _divided(path, test=5, validation=5, public=str(file))
+    assert remark == (
+        f"{file}: split names rows 12 for test and 7 for validation, but all rows are public; "
+        "data.public.filter: {split: train} keeps the training rows."
+    )
+    public = {"path": str(file), "filter": {"split": "train"}}
+    assert _divided(path, test=5, validation=5, public=public)[1] == ()
+
+
+def test_init_says_that_a_silo_trains_on_all_splits_of_its_file(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text(file.read_text())
+    written = start([str(file), str(other)], None, "smollm2-135m", tmp_path / "two.yaml", {})
+    for source in written.sources.values():
+        assert "but all rows are trained on; data.filter: {split: train}" in source.remarks[0]
+
+
 def test_training_on_test_rows_is_said(file: Path) -> None:
     texts, [remark] = _divided(file, test=0, validation=0)
     assert texts["train"] == {"train", "test", "validation"}

@@ -39,17 +39,18 @@ def used(rows: Sequence[Row], filter: Iterable[str], templates: Iterable[str]) -
     return {*filter, *([column] if column else []), *fields}
 
 
-def used_by_all(experiment: Experiment, rows: Sequence[Row]) -> set[str]:
+def used_by_all(experiment: Experiment, rows: Sequence[Row], split: str = TRAIN) -> set[str]:
     """The columns in use in a file that all clients share, those of every template among them.
 
-    If clients have files of their own, no partitioner divides rows.
+    If clients have files of their own, no partitioner divides rows. split: that the file is for.
     """
     data, dealt_by = experiment.data, None
     templates = {data.template}
     if not experiment.brings_own_data:
         templates |= {experiment.for_client(name).data.template for name in experiment.clients}
         dealt_by = build_partitioner(experiment).goes_by()
-    return {*used(rows, data.filter, templates), *([dealt_by] if dealt_by else [])}
+    columns = (dealt_by, split_column.column(rows, split))
+    return {*used(rows, data.filter, templates), *filter(None, columns)}
 
 
 def unread_files(data: Data, held: Collection[str], remark: Remark) -> None:
@@ -74,16 +75,17 @@ def unread_files(data: Data, held: Collection[str], remark: Remark) -> None:
         remark(f"{data.path}: {file.name} beside it is not read; {advice if held else OWN_TEST}.")
 
 
-def splits_of_client(path: str, rows: Sequence[Row], remark: Remark) -> None:
-    """Remark on rows of other splits in a client's own file, all of which it trains on."""
-    splits = split_column.by_split(rows)
-    others = [f"{len(split_rows):,} for {split}" for split, split_rows in splits.items()][1:]
-    if others:
-        column = split_column.column(rows) or ""
+def splits_in_use(path: str, rows: Sequence[Row], use: str, setting: str, remark: Remark) -> None:
+    """Remark on rows of other splits in a file of which all rows are used.
+
+    use: of all rows, such as "trained on". setting: the filter that would keep the training rows.
+    """
+    if splits := split_column.by_split(rows):
+        column, [train, *_] = split_column.column(rows) or "", splits[TRAIN]
+        others = {split: held for split, held in splits.items() if split != TRAIN}
         remark(
-            f"{path}: {column} names rows {' and '.join(others)}, but all rows are trained on; "
-            f"data.filter: {{{column}: {splits[TRAIN][0].fields[column]}}} of this client keeps "
-            "the training rows."
+            f"{path}: {column} names rows {split_column.counts(others)}, but all rows are {use}; "
+            f"{setting.format(f'{{{column}: {train.fields[column]}}}')} keeps the training rows."
         )
 
 

@@ -95,6 +95,7 @@ def public(experiment: Experiment, remark: Remark) -> PublicRows:
     template = settings.template or experiment.data.template
     used = source_remarks.used(rows, settings.filter, [template])
     source_remarks.columns([(settings.path, rows, used)], remark)
+    source_remarks.splits_in_use(settings.path, rows, "public", "data.public.filter: {}", remark)
     content = digest(rows)
     if settings.sha256 not in (None, content):
         raise UserError(
@@ -110,20 +111,30 @@ def official(experiment: Experiment, split: str, remark: Remark) -> list[Row] | 
     if not isinstance(path, str):
         return None
     rows = read(experiment, path, split, remark, judged(experiment))
-    source_remarks.columns([(path, rows, source_remarks.used_by_all(experiment, rows))], remark)
-    return _of_split(path, rows, split) if path == data.path else rows
+    used = source_remarks.used_by_all(experiment, rows, split)
+    source_remarks.columns([(path, rows, used)], remark)
+    return _of_split(data, rows, split, remark)
 
 
-def _of_split(path: str, rows: list[Row], split: str) -> list[Row]:
-    """The rows of one split if a column names splits, or else all; raises UserError for none."""
-    splits = split_column.by_split(rows)
-    if splits and split not in splits:
+def _of_split(data: Data, rows: list[Row], split: str, remark: Remark) -> list[Row]:
+    """The rows of the file of a split, without those that a column names for other splits.
+
+    Raises UserError if the column names none for the split.
+    """
+    path, splits = getattr(data, split), split_column.by_split(rows, split)
+    if not splits:
+        return rows
+    column = split_column.column(rows, split)
+    if split not in splits:
         raise UserError(
-            f"data.{split} names {path}, whose column {split_column.column(rows)} has rows for "
-            f"{' and '.join(splits)} only; name another file there, or the number of rows to hold "
-            "out."
+            f"data.{split} names {path}, whose column {column} has rows for {' and '.join(splits)} "
+            "only; name another file there, or the number of rows to hold out."
         )
-    return splits[split] if splits else rows
+    read = {name for name in (TEST, VALIDATION) if getattr(data, name) == path}
+    read |= {TRAIN} if path == data.path else set()
+    if unread := {name: held for name, held in splits.items() if name not in read}:
+        remark(f"{path}: not read: the rows whose {column} names {split_column.counts(unread)}.")
+    return splits[split]
 
 
 def kind(experiment: Experiment) -> str:
@@ -155,7 +166,8 @@ def _training_rows(
         data = client.data
         source_remarks.unread_files(data, (), remark)
         client_rows = read(client, data.path, TRAIN, remark, with_verdicts)
-        source_remarks.splits_of_client(data.path, client_rows, remark)
+        keeps = "data.filter: {} of this client"
+        source_remarks.splits_in_use(data.path, client_rows, "trained on", keeps, remark)
         used = source_remarks.used(client_rows, data.filter, [data.template])
         sources.append((data.path, client_rows, used))
         for row in client_rows:
@@ -175,19 +187,15 @@ def _of_training(data: Data, rows: list[Row], remark: Remark) -> list[Row]:
     if not splits:
         return rows
     held = {split for split in (TEST, VALIDATION) if getattr(data, split) == data.path}
-    unused = [
-        f"{len(splits[split]):,} for {split}" for split in splits if split not in (TRAIN, *held)
-    ]
-    column = split_column.column(rows)
-    if held and unused:
-        remark(f"{data.path}: not read: the rows whose {column} names {' and '.join(unused)}.")
-    elif unused:
-        others = " and ".join(f"data.{split}" for split in splits if split != TRAIN)
-        remark(
-            f"{data.path}: {column} names rows {' and '.join(unused)}, but all rows are trained "
-            f"on; name the same file in {others} to score them instead."
-        )
-    return splits[TRAIN] if held else rows
+    others = {split: held_rows for split, held_rows in splits.items() if split != TRAIN}
+    if held:  # a remark on the file for them names the splits that are not read
+        return splits[TRAIN]
+    settings = " and ".join(f"data.{split}" for split in others)
+    remark(
+        f"{data.path}: {split_column.column(rows)} names rows {split_column.counts(others)}, but "
+        f"all rows are trained on; name the same file in {settings} to score them instead."
+    )
+    return rows
 
 
 def read(

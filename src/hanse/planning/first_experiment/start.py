@@ -12,6 +12,7 @@ from hanse.data.formats import column_remarks, label_spelling
 from hanse.data.sources import split_column
 from hanse.data.sources.split_files import TRAIN
 from hanse.errors import UserError
+from hanse.experiment.assembly import source_remarks
 from hanse.experiment.loading import default_name
 from hanse.learners.models.model_files import DEFAULT as DEFAULT_MODEL
 from hanse.learners.models.model_files import PACKAGED, locate
@@ -146,18 +147,26 @@ def _with_columns(source: Source, used: Sequence[str]) -> Source:
 
 def _held(path: str, training: Source) -> dict[str, Source]:
     """A folder's rows for test and validation, by the split, read like those for training."""
-    return {
+    sources = {
         split: look(file, training.columns, split, training.skip_invalid, training.encoding)
         for split, file in held_files(path).items()
+    }
+    return {
+        split: replace(
+            source, rows=split_column.by_split(source.rows, split).get(split, source.rows)
+        )
+        for split, source in sources.items()
     }
 
 
 def _with_remark(path: str, source: Source) -> Source:
-    """One silo's source, with a remark if files for test or validation are not read."""
+    """One silo's source, with remarks on files and rows for test or validation."""
+    remarks = list(source.remarks)
     if unused := " and ".join(held_files(path)):
-        remark = f"only files named for training are read, not those for {unused}."
-        return replace(source, remarks=[*source.remarks, remark])
-    return source
+        remarks.append(f"only files named for training are read, not those for {unused}.")
+    keeps = "data.filter: {} of this client"
+    source_remarks.splits_in_use(path, source.rows, "trained on", keeps, remarks.append)
+    return replace(source, remarks=remarks)
 
 
 def _name(path: str) -> str:
