@@ -318,6 +318,7 @@ def federate(
     stop_after: int | None = None,
     quorum: int = 1,
     over_selection: float = 1.0,
+    deadline: float | None = None,
     max_norm_ratio: float | None = None,
 ) -> Outcome:
     """Run a federation in `folder`, or go on with the one that is there.
@@ -360,6 +361,7 @@ def federate(
                 fraction_train,
                 quorum=quorum,
                 over_selection=over_selection,
+                deadline=deadline,
                 max_norm_ratio=max_norm_ratio,
             ),
             method,

@@ -253,7 +253,7 @@ def test_any_file_name_will_do_and_any_path(tmp_path: Path) -> None:
         ("clients: {silo-1: 3}", "clients"),
         ("name: a/b", r"small\.yaml:8: name is 'a/b'; it is a name of letters, digits, "),
         ("data.labels: {a: ' '}", r"small\.yaml:8: there is no setting 'data\.labels'"),
-        ("list: 3", r"small\.yaml:8: there is no setting 'list'; "),
+        ("list: 3", r"small\.yaml:8: there is no setting 'list' "),
         ("'x]': 3", r"small\.yaml:8: there is no setting 'x\]'"),
         ("adapter: {lora: {int: 3}}", r"there is no setting 'int'; adapter\.lora has r, "),
         ("clients: {silo-1: {data: null}}", r"small\.yaml:8: clients\.silo-1\.data is None; "),

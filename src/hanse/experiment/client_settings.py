@@ -13,7 +13,7 @@ from hanse.federation.interfaces.declarations import Difference, includes
 from hanse.learners.injection.adapter import Adapter
 from hanse.registry import suggestion
 
-OVERRIDABLE = ("model", "adapter", "models", "data", "train", "compression")
+OVERRIDABLE = ("model", "adapter", "models", "data", "train", "compression", "links")
 # The settings of `data` that are the same for all: how rows are held out and divided.
 SHARED_DATA = ("test", "validation", "split_seed", "mask_history", "partition", "labels", "public")
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from hanse.errors import UserError
 from hanse.experiment import overrides
 from hanse.experiment.adapter_choice import AnyAdapter, resolved_adapter
+from hanse.experiment.links import Links
 from hanse.experiment.named_model import NamedModel
 from hanse.experiment.part_kinds import (
     AGGREGATOR,
@@ -67,8 +68,8 @@ class Experiment(SettingsModel):
     privacy: the mechanism of privacy that updates pass before they are encoded; none: no mechanism.
     silo_names: names of the clients among whom one source is divided, in client order; with the
         partitioners key and natural_id, in the order of the column's values. none: silo-1, …
-    clients: `clients.<name>` overrides model, adapter, models, data, train or compression for one
-        client.
+    links: simulated links between the clients and the server; none: messages take no time.
+    clients: by a client's name, its own model, adapter, models, data, train, compression or links.
     participants: only these clients take part; absent clients still get their share of the rows.
     clients_per_pass: the number of simulated clients that train in one forward pass; auto: the
         number that is fastest on this machine; off: one at a time, through PEFT's own layers. The
@@ -96,6 +97,7 @@ class Experiment(SettingsModel):
     privacy: Spec | None = None
     evaluation: Evaluation = Evaluation()
     deployment: Deployment = Deployment()
+    links: Links | None = None
     clients: dict[ClientName, dict[str, Any]] = Field(default={})
     participants: Annotated[list[ClientName], Field(min_length=1)] | None = None
     report_to: list[Spec] = Field(default=[])
@@ -110,7 +112,7 @@ class Experiment(SettingsModel):
     def _read_one_tracker_as_list(cls, value: Any) -> Any:
         return listed(value)
 
-    @field_validator("privacy", mode="before")
+    @field_validator("privacy", "links", mode="before")
     @classmethod
     def _read_the_word_none(cls, value: Any) -> Any:
         return None if value == "none" else value
@@ -179,6 +181,11 @@ class Experiment(SettingsModel):
         sections = [settings.get("data") for settings in self.clients.values()]
         paths = [isinstance(data, dict) and "path" in data for data in sections]
         return bool(paths) and all(paths)
+
+    @property
+    def has_links(self) -> bool:
+        """True if messages take time in a simulation."""
+        return bool(self.links or any("links" in over for over in self.clients.values()))
 
     def for_client(self, name: str) -> "Experiment":
         """The experiment with the settings of one client."""

@@ -206,7 +206,11 @@ class Evaluation(SettingsModel):
 
 
 class Deployment(SettingsModel):
-    """The end of a round with clients on other machines; a simulation waits for all clients.
+    """The end of a round with clients on other machines, or behind simulated links.
+
+    A simulation without `links` waits for all clients. One with links keeps to deadline, quorum and
+    over_selection in simulated seconds, and stops where a deployment would pause: the same clients
+    would be late again.
 
     deadline: seconds that clients have for one reply; none: no limit.
     quorum: the fewest replies that are combined, as a number or as a share of the clients that take

@@ -1,7 +1,6 @@
 """Requests of one kind to a round's clients, and their replies in client order."""
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -71,6 +70,14 @@ class Conversation:
 
     def replies(self) -> Iterator[tuple[Reply, int]]:
         """Each client's one reply with its size in bytes. Early replies wait on disk, encoded."""
+        self.transport.begin(self.kind, self.round, self.ledger)
+        try:
+            yield from self._in_client_order()
+        finally:
+            for client, size in self.transport.end():
+                self._refuse(client, self.kind, self.round, size)
+
+    def _in_client_order(self) -> Iterator[tuple[Reply, int]]:
         self._send()
         self._report()
         waiting = deque(self.clients)
@@ -121,7 +128,7 @@ class Conversation:
             if self._unsupplied and not self._under_way:
                 end = self._supply_all()
                 continue
-            left = None if end is None else max(0.0, end - time.monotonic())
+            left = None if end is None else max(0.0, end - self.transport.clock())
             with self.ledger.time("clients"):
                 arrived = self.transport.receive(left)
             if arrived is None:
@@ -137,7 +144,7 @@ class Conversation:
 
     def _end(self) -> float | None:
         """The time until which clients may reply from now on; None: no limit."""
-        return None if self.deadline is None else time.monotonic() + self.deadline
+        return None if self.deadline is None else self.transport.clock() + self.deadline
 
     def _supply_all(self) -> float | None:
         """Supply the clients that have lost files, ask them again, and return the new end."""
@@ -154,10 +161,7 @@ class Conversation:
         Any other reply is refused; a client that lacks the constants or files is asked once more.
         """
         if sender not in self._missing or (reply.kind, reply.round) != (self.kind, self.round):
-            facts = (reply.client, reply.kind, reply.round)
-            extra = self._log_fields("late", *facts)
-            log.warning("%s answered %s of round %d late or twice: not used", *facts, extra=extra)
-            self.ledger.refused(*facts, size)
+            self._refuse(reply.client, reply.kind, reply.round, size)
             return False
         self._under_way -= 1
         if sender not in self._supplied and self.supply and self.supply.lacking(reply):
@@ -168,6 +172,13 @@ class Conversation:
             return True
         self.ledger.received(sender, reply.kind, size, {})
         return False
+
+    def _refuse(self, client: str, kind: str, round: int, size: int) -> None:
+        """Write into log and ledger that a reply is not used, since it is late or came before."""
+        extra = self._log_fields("late", client, kind, round)
+        text = "%s answered %s of round %d late or twice: not used"
+        log.warning(text, client, kind, round, extra=extra)
+        self.ledger.refused(client, kind, round, size)
 
     def _lacks_constants(self, reply: Reply) -> bool:
         """True if a client that was sent the constants has lost them; it is sent them again."""

@@ -28,6 +28,7 @@ from hanse.journal import record_files
 from hanse.journal.checkpoints import Checkpoint
 from hanse.journal.ledger import Ledger
 from hanse.journal.records import RELEASES, ClientRecord, Mechanism, ReleaseRecord
+from hanse.tensors.named import Tensors
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ SUFFIX = ".safetensors"
 # More than the different requests that a silo answers in a round (policy.max_tries). Shares of
 # noise may be drawn more often, since a paused round is asked again with other notes.
 KEPT_OF_A_ROUND = 8
-AGGREGATE, REPLIES = "aggregate", "replies"  # groups in the server's releases
+# Groups in the server's releases; the last one has the simulated seconds of a round with links.
+AGGREGATE, REPLIES, SIMULATED = "aggregate", "replies", "simulated"
 
 Mechanisms = tuple[Mechanism, ...]
 
@@ -158,9 +160,7 @@ def finish_once(
         return finish()
     if release := log.find(round):
         logger.info("round %d has its noise already; it goes on from there", round)
-        aggregate, state, replies = _unpacked(before, *release)
-        ledger.records += replies
-        return aggregate, state
+        return _unpacked(before, ledger, *release)
     aggregate, state = finish()
     record = ReleaseRecord(
         round=round,
@@ -169,8 +169,8 @@ def finish_once(
         weight=aggregate.weight,
         numbers=dict(aggregate.numbers),
     )
-    release = log.keep(record, _packed(round, aggregate, state, ledger.records))
-    return _unpacked(before, *release)[:2]
+    release = log.keep(record, _packed(round, aggregate, state, ledger))
+    return _unpacked(before, Ledger(), *release)
 
 
 def find_update(log: ReleaseLog, request: Request, key: str) -> Update | None:
@@ -210,26 +210,34 @@ def release_key(request: Request, upload: Pipeline) -> str:
     return hashlib.sha256(content.pack()).hexdigest()
 
 
-def _packed(
-    round: int, aggregate: Aggregate, state: ServerState, replies: Sequence[ClientRecord]
-) -> bytes:
+def _packed(round: int, aggregate: Aggregate, state: ServerState, ledger: Ledger) -> bytes:
     """The content of a server's release: as a checkpoint, with the aggregate and the replies.
 
     It has nothing of the algorithm's state, which the step has not changed yet.
     """
     checkpoint = replace(state, algorithm_state={}, optimizers={}).checkpoint(round)
-    lines = torch.tensor(list(b"".join(map(record_files.line, replies))), dtype=torch.uint8)
-    own = {AGGREGATE: aggregate.tensors, REPLIES: {"lines": lines}}
+    lines = b"".join(map(record_files.line, ledger.records))
+    own: dict[str, Tensors] = {
+        AGGREGATE: aggregate.tensors,
+        REPLIES: {"lines": torch.tensor(list(lines), dtype=torch.uint8)},
+    }
+    if ledger.simulated:
+        own[SIMULATED] = {
+            kind: torch.tensor(seconds, dtype=torch.float64)
+            for kind, seconds in ledger.simulated.items()
+        }
     return replace(checkpoint, groups={**checkpoint.groups, **own}).pack()
 
 
 def _unpacked(
-    before: ServerState, record: ReleaseRecord, content: bytes
-) -> tuple[Aggregate, ServerState, list[ClientRecord]]:
-    """The aggregate, the server's state after it, and the replies in a server's release."""
+    before: ServerState, ledger: Ledger, record: ReleaseRecord, content: bytes
+) -> tuple[Aggregate, ServerState]:
+    """The aggregate and the server's state after it; the ledger gets the release's replies."""
     checkpoint = Checkpoint.parse(content)
     groups = dict(checkpoint.groups)
     tensors, lines = groups.pop(AGGREGATE), groups.pop(REPLIES)["lines"]
+    for kind, seconds in groups.pop(SIMULATED, {}).items():
+        ledger.simulated[kind] += float(seconds)
     aggregate = Aggregate(tensors, record.numbers, record.weight, record.clients)
     state = replace(
         ServerState.restored(replace(checkpoint, groups=groups), before.constants),
@@ -237,4 +245,5 @@ def _unpacked(
         optimizers=before.optimizers,
     )
     texts = lines.numpy().tobytes().splitlines()
-    return aggregate, state, [record_files.parse(text, ClientRecord) for text in texts]
+    ledger.records += [record_files.parse(text, ClientRecord) for text in texts]
+    return aggregate, state

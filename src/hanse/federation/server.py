@@ -34,6 +34,11 @@ from hanse.tensors.named import all_finite, layout
 
 log = logging.getLogger(__name__)
 
+LATER = (
+    "The simulated links would make these clients late again; raise deployment.deadline, lower "
+    "deployment.quorum, or give the clients faster links."
+)
+
 
 def rounds(run: Run) -> Iterator[RoundRecord]:
     """The records of the rounds from the journal's last one on; round 0 precedes all training.
@@ -180,29 +185,43 @@ def _aggregated(
                 return exchange, aggregate
         except TooFewClientsError as error:
             left, required = error.left, max(error.required, replies_required)
-        message = _too_few(round, left, required, ledger.records[records_before:])
-        if not left and not exchange.inquiry.silent:  # every client has given its reason
+        silent = exchange.inquiry.silent
+        message = _too_few(round, left, required, ledger.records[records_before:], silent)
+        if silent and not run.transport.remote:  # they would be late again
+            raise UserError(f"{message} {LATER}")
+        if not left and not silent:  # every client has given its reason
             raise UserError(message)
         log.warning("%s The run is paused.", message)
         with ledger.time("round"), ledger.time("clients"):
-            names = dict.fromkeys((*exchange.instructions, *exchange.inquiry.silent))
+            names = dict.fromkeys((*exchange.instructions, *silent))
             if not run.transport.wait_for(list(names), required):
                 raise UserError(message)
 
 
-def _too_few(round: int, number: int, required: int, records: Sequence[ClientRecord]) -> str:
+def _too_few(
+    round: int,
+    number: int,
+    required: int,
+    records: Sequence[ClientRecord],
+    silent: Sequence[str],
+) -> str:
     """The message for too few updates. records: the ledger's of the round."""
     few = f"only {number} of {required} clients' updates" if number else "no client's update"
-    return f"{few} could be used in round {round}: {_reasons(records, number)}"
+    return f"{few} could be used in round {round}: {_reasons(records, number, silent)}"
 
 
-def _reasons(records: Sequence[ClientRecord], number: int) -> str:
-    """The reason of each client without an update, a sentence each; number: of usable updates."""
+def _reasons(records: Sequence[ClientRecord], number: int, silent: Sequence[str]) -> str:
+    """The reason of each client without an update, a sentence each.
+
+    number: of usable updates. silent: the clients that did not answer in time.
+    """
     reasons = [f"{record.client}: {record.error}" for record in records if record.error]
     if reasons:
         return " ".join(reasons)
+    if number and silent:
+        return f"{', '.join(silent)} did not answer in time."
     if number:
-        return "the others did not answer, or have the weight 0."
+        return "the others have the weight 0."
     # Under a rule that sees sums only the weights are in the sum.
     answered = any(record.kind == "train" and record.answered_at is not None for record in records)
     return "all weights are 0." if answered else "none answered."
@@ -228,6 +247,9 @@ def _evaluate_and_commit(
     )
     report(Work(Activity.SAVING_ROUND))
     run.journal.commit(server_state.checkpoint(round), record)
+    if record.simulated_seconds:
+        simulated = sum(record.simulated_seconds.values())
+        log.info("round %d took %.4g simulated seconds over the links", round, simulated)
     _report_round(run, record)
     return record
 

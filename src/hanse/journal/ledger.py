@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from hanse.journal.records import ClientRecord, Traffic
+from hanse.journal.records import ClientRecord, Journey, Traffic
 from hanse.observability.requests import SIMULATED, request_id
 from hanse.tensors.serialization import Numbers
 
@@ -17,6 +17,7 @@ PARTS = frozenset({"prepare"})
 class Ledger:
     """Requests and replies of the round in progress, and seconds by kind of work.
 
+    simulated: the simulated seconds of a round with links, by kind of request.
     run_id: the run in the names of requests; a server sets the name by which silos know the run.
     records: one for each request, in the order in which requests were sent; `take` sets the round.
     """
@@ -25,6 +26,7 @@ class Ledger:
         self.run_id = SIMULATED
         self.records: list[ClientRecord] = []
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.simulated: defaultdict[str, float] = defaultdict(float)
         self._last: dict[tuple[str, str], int] = {}  # index of the last request by client and kind
 
     def sent(self, client: str, kind: str, size: int) -> None:
@@ -53,6 +55,13 @@ class Ledger:
             error=error or record.error,
             answered_at=time.time(),
         )
+
+    def travelled(self, client: str, kind: str, journey: Journey) -> None:
+        """Note the simulated seconds of the client's last request of a kind, and of its reply."""
+        index = self._last[client, kind]
+        record = self.records[index]
+        total = record.simulated + journey if record.simulated else journey
+        self.records[index] = replace(record, simulated=total)
 
     def refused(self, client: str, kind: str, of: int, size: int) -> None:
         """Note a reply to a request of round `of` that came too late, or came again."""
@@ -89,4 +98,5 @@ class Ledger:
         records = [self._of_round(record, round) for record in self.records]
         seconds = dict(self.seconds)
         self.records, self._last, self.seconds = [], {}, defaultdict(float)
+        self.simulated = defaultdict(float)
         return records, seconds

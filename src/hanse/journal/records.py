@@ -4,7 +4,7 @@
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
@@ -38,16 +38,42 @@ class Traffic:
         return self.down + self.up
 
 
+@dataclass(frozen=True)
+class Journey:
+    """Simulated seconds of a request over a client's link, of the work on it, and of the reply.
+
+    down, up: seconds of the request and of the reply on their way. training: seconds between them.
+    resent_down, resent_up: bytes that were lost on the way, and sent again.
+    """
+
+    down: Amount = 0.0
+    training: Amount = 0.0
+    up: Amount = 0.0
+    resent_down: Size = 0
+    resent_up: Size = 0
+
+    @property
+    def seconds(self) -> float:
+        """The seconds from the sending of the request to the arrival of the reply."""
+        return self.down + self.training + self.up
+
+    def __add__(self, other: "Journey") -> "Journey":
+        return Journey(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class RoundCosts:
     """Bytes, seconds and memory of a round.
 
     seconds: by kind of work, of all machines together. peak_memory, gpu_memory: bytes.
     gpu_use: share of time in which the GPU was at work.
+    simulated_seconds: of a simulation with links, by kind of request: from the sending of the first
+        request to the last reply that was waited for; else empty.
     """
 
     bytes: Traffic
     seconds: dict[str, Amount]
+    simulated_seconds: dict[str, Amount] = field(default_factory=dict)
     tokens_per_second: Amount = 0.0
     peak_memory: Amount = 0.0
     gpu_memory: Amount | None = None
@@ -94,6 +120,7 @@ class ClientRecord:
         request and received the reply.
     late: for a reply that came too late or twice, the round that it belongs to; else None.
     unused: the bytes of such a reply; else None.
+    simulated: its seconds in a simulation with links; else None.
     """
 
     round: RoundNumber
@@ -108,6 +135,7 @@ class ClientRecord:
     answered_at: Timestamp | None = None
     late: RoundNumber | None = None
     unused: Size | None = None
+    simulated: Journey | None = None
 
     @property
     def loss(self) -> float | None:

@@ -38,6 +38,7 @@ def round_costs(ledger: Ledger, remote: bool) -> RoundCosts:
     return RoundCosts(
         bytes=ledger.traffic(),
         seconds=seconds,
+        simulated_seconds=dict(ledger.simulated),
         tokens_per_second=ledger.total("tokens", "train") / trained if trained else 0.0,
         peak_memory=peak_memory(),
         gpu_memory=peak_gpu_memory(),

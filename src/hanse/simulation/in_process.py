@@ -24,7 +24,7 @@ class InProcess(Transport):
     clients_per_pass: how many clients answer at a time.
     """
 
-    remote = False
+    remote = timed = False
 
     def __init__(
         self,

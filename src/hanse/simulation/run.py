@@ -25,12 +25,12 @@ from hanse.learners.models.precision import compute_modes_from_json
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
 from hanse.simulation.clients_per_pass import decided
-from hanse.simulation.in_process import in_process
+from hanse.simulation.linked_clients import clients_of
 
 log = logging.getLogger(__name__)
 
 # Settings that folders of earlier versions lack; their defaults are what those versions did.
-ADDED = {"compression", "models", "privacy"}
+ADDED = {"compression", "links", "models", "privacy"}
 
 
 def run(
@@ -57,7 +57,7 @@ def run(
     environment.note(folder, dataset.digest, speed, precision, dataset.public.digest, measured)
     federated_dataset.note(folder, simulation.dataset, experiment)
     log.info("run folder %s", folder)
-    return go(simulation, simulation.run(journal, in_process(simulation, folder)), stop)
+    return go(simulation, simulation.run(journal, clients_of(simulation, folder)), stop)
 
 
 def resume(
@@ -87,7 +87,7 @@ def resume(
     resources.compute_modes |= compute_modes_from_json(environment.follow(folder))
     simulation = simulate(experiment, resources, begun=True)
     environment.same_data(folder, simulation.dataset.digest, simulation.dataset.public.digest)
-    run = simulation.run(Journal(folder), in_process(simulation, folder))
+    run = simulation.run(Journal(folder), clients_of(simulation, folder))
     return go(simulation, run, stop)
 
 

@@ -13,10 +13,15 @@ from hanse.registry import name_of
 def job_text(experiment: Experiment) -> str:
     """The resolved experiment without the settings that concern the server alone.
 
-    Models that only the server uses are left out. An adapter to continue from lies in a folder of
-    the server, so its settings are sent instead.
+    Models that only the server uses are left out, and links, which only simulate. An adapter to
+    continue from lies in a folder of the server, so its settings are sent instead.
     """
     values = experiment.resolved()
+    del values["links"]
+    values["clients"] = {
+        name: {key: value for key, value in over.items() if key != "links"}
+        for name, over in values["clients"].items()
+    }
     values |= {"output_dir": None, "report_to": [], "clients_per_pass": "off"}
     if experiment.adapter.source is not None:
         _refuse_unsent(experiment)

@@ -98,6 +98,8 @@ def serve(
 def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watch: Watch) -> Path:
     """Load the model and the test rows, start Flower, and run the rounds in the run's folder."""
     folder, resources = watch.folder, Resources()
+    if experiment.has_links:
+        log.warning("links has no effect here: it simulates links, and those of silos are real")
     if (folder / "experiment.yaml").is_file():
         resources.compute_modes |= compute_modes_from_json(environment.follow(folder))
     simulation = simulate(experiment, resources, _server_dataset(experiment), only=())

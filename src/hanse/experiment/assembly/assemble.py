@@ -108,7 +108,7 @@ class Simulation:
         def learner(context: RoundContext, optimizer_state: Memory) -> AdaptedModel:
             return self.learner.for_request(context, optimizer_state)
 
-        schedule = _schedule(self.experiment, transport.remote)
+        schedule = _schedule(self.experiment, transport)
         return Run(schedule, self.method, transport, learner, self.tasks, journal)
 
     def identity(self, name: str) -> Identity:
@@ -150,8 +150,8 @@ class Simulation:
         )
 
 
-def _schedule(experiment: Experiment, remote: bool) -> Schedule:
-    """The schedule of a run. Simulated clients (not remote) always answer, and are trusted."""
+def _schedule(experiment: Experiment, transport: Transport) -> Schedule:
+    """The schedule of a run. Without links simulated clients always answer; they are trusted."""
     evaluation, deployment = experiment.evaluation, experiment.deployment
     schedule = Schedule(
         rounds=experiment.rounds,
@@ -161,14 +161,14 @@ def _schedule(experiment: Experiment, remote: bool) -> Schedule:
         test=evaluation.test,
         evaluate_clients=evaluation.clients and experiment.data.client_test > 0,
     )
-    if not remote:
+    if not transport.timed:
         return schedule
     return replace(
         schedule,
         deadline=deployment.deadline,
         quorum=deployment.needed(len(experiment.participant_names)),
         over_selection=deployment.over_selection,
-        max_norm_ratio=deployment.max_norm_ratio,
+        max_norm_ratio=deployment.max_norm_ratio if transport.remote else None,
     )
 
 

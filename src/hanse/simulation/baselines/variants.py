@@ -151,6 +151,7 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
     clients = {name: dict(over) for name, over in values["clients"].items()}
     for over in clients.values():
         over.pop("compression", None)
+        over.pop("links", None)
         if "models" in over:
             over["models"] = {n: own for n, own in over["models"].items() if n in models}
     if client in clients:
@@ -163,6 +164,7 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
         "aggregator": "mean",
         "compression": {},
         "privacy": None,
+        "links": None,
         "train": asdict(train),
         "clients": clients,
         "participants": None if client is None else [client],

@@ -1,0 +1,136 @@
+"""A transport over simulated links: replies arrive in the order and at the time of a model.
+
+The clients answer as without links, one batch after another. Each reply gets the time at which it
+would arrive if all clients had worked at the same time. The clock is that of the model, so that
+nothing depends on the speed of this machine, and a resumed run has the same late replies.
+"""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from hanse.experiment.assembly.assemble import Simulation
+from hanse.federation.interfaces.transport import Transport
+from hanse.federation.messages import ClientProfile
+from hanse.federation.spool import Spool
+from hanse.journal.ledger import Ledger
+from hanse.randomness import RoundContext
+from hanse.simulation.in_process import in_process
+from hanse.simulation.link import Link, links, training_seconds
+
+
+@dataclass
+class _Exchange:
+    """Requests of one kind and their replies, which wait on disk.
+
+    now: seconds since the exchange began. sent: by client, when its last request was sent, and its
+    bytes. asked: how many requests each client has been sent. unanswered: clients in the order of
+    the requests that they have not been given yet. arrivals: (time, number, client, bytes) of each
+    reply that is on its way; of equal times, the number of replies before it decides.
+    """
+
+    kind: str
+    round: int
+    ledger: Ledger
+    now: float = 0.0
+    sent: dict[str, tuple[float, int]] = field(default_factory=dict)
+    asked: Counter[str] = field(default_factory=Counter)
+    unanswered: deque[str] = field(default_factory=deque)
+    arrivals: list[tuple[float, int, str, int]] = field(default_factory=list)
+    answered: int = 0
+    requests: Spool = field(default_factory=Spool)
+    replies: Spool = field(default_factory=Spool)
+
+
+class LinkedClients(Transport):
+    """Clients behind simulated links.
+
+    inner: the clients, which answer at once. links: by client. training: simulated seconds in which
+    each client trains in a round.
+    """
+
+    remote, timed = False, True
+
+    def __init__(
+        self, inner: Transport, links: Mapping[str, Link], training: Mapping[str, float], seed: int
+    ) -> None:
+        self._inner, self._links, self._training, self._seed = inner, links, training, seed
+        self._exchanges: list[_Exchange] = []  # each began during the one before it
+
+    def profiles(self) -> list[ClientProfile]:
+        return self._inner.profiles()
+
+    def clock(self) -> float:
+        return self._exchanges[-1].now
+
+    def begin(self, kind: str, round: int, ledger: Ledger) -> None:
+        self._exchanges.append(_Exchange(kind, round, ledger))
+
+    def send(self, client: str, message: bytes) -> None:
+        exchange = self._exchanges[-1]
+        exchange.requests.put(client, message)
+        exchange.sent[client] = exchange.now, len(message)
+        exchange.asked[client] += 1
+        exchange.unanswered.append(client)
+
+    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+        exchange = self._exchanges[-1]
+        self._let_answer(exchange)
+        if not exchange.arrivals:
+            return None
+        time = exchange.arrivals[0][0]
+        if timeout is not None and time > exchange.now + timeout:
+            exchange.now += timeout
+            return None
+        exchange.now, _, client, _ = heapq.heappop(exchange.arrivals)
+        return client, exchange.replies.take(client)
+
+    def end(self) -> Sequence[tuple[str, int]]:
+        exchange = self._exchanges.pop()
+        exchange.ledger.simulated[exchange.kind] += exchange.now
+        with exchange.requests, exchange.replies:  # which closes them
+            return [(client, size) for _, _, client, size in sorted(exchange.arrivals)]
+
+    def _let_answer(self, exchange: _Exchange) -> None:
+        """Let all clients answer that have been asked, as many at a time as they can."""
+        while exchange.unanswered:
+            number = min(self._inner.max_in_flight or 1, len(exchange.unanswered))
+            for client in [exchange.unanswered.popleft() for _ in range(number)]:
+                self._inner.send(client, exchange.requests.take(client))
+            for _ in range(number):
+                if reply := self._inner.receive(None):
+                    self._put(exchange, *reply)
+
+    def _put(self, exchange: _Exchange, client: str, message: bytes) -> None:
+        """Put a reply on its way, and note its seconds."""
+        sent, size = exchange.sent[client]
+        journey = self._links[client].drawn_journey(
+            size,
+            len(message),
+            self._training[client] if exchange.kind == "train" else 0.0,
+            self._draw(exchange, client),
+        )
+        exchange.ledger.travelled(client, exchange.kind, journey)
+        exchange.replies.put(client, message)
+        arrival = sent + journey.seconds, exchange.answered, client, len(message)
+        heapq.heappush(exchange.arrivals, arrival)
+        exchange.answered += 1
+
+    def _draw(self, exchange: _Exchange, client: str) -> Random:
+        """The draws of the packets that are lost on the way of one request and its reply."""
+        context = RoundContext(self._seed, exchange.round, client)
+        purpose = f"links/{exchange.kind}/{exchange.asked[client]}"
+        return Random(context.derive(purpose))  # noqa: S311 (no secrets)
+
+
+def clients_of(simulation: Simulation, folder: Path) -> Transport:
+    """All clients of a simulation: behind their links, or without links as fast as they are."""
+    clients = in_process(simulation, folder)
+    by_name = links(simulation)
+    if not by_name:
+        return clients
+    training = training_seconds(simulation, by_name)
+    return LinkedClients(clients, by_name, training, simulation.experiment.seed)
