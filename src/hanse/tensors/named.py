@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -124,9 +124,9 @@ def matching(a: Tensors, patterns: Iterable[str]) -> dict[str, Tensor]:
     return {n: t for n, t in a.items() if any(pattern.search(n) for pattern in compiled)}
 
 
-def drop(a: Tensors, others: Tensors) -> dict[str, Tensor]:
-    """The tensors of `a` whose names are not in `others`."""
-    return {name: tensor for name, tensor in a.items() if name not in others}
+def drop(a: Mapping[str, Value], names: Container[str]) -> dict[str, Value]:
+    """The tensors of `a` whose names are not in `names`."""
+    return {name: value for name, value in a.items() if name not in names}
 
 
 def dot(a: Tensors, b: Tensors) -> Tensor:
