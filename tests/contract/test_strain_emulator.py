@@ -17,12 +17,12 @@ from hanse.content_hash import content_hash
 from hanse.errors import StoppedError, UserError
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
-from hanse.federation import file_store, files
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.client import ClientEndpoint, respond
 from hanse.federation.client_memory import MemoryStore
-from hanse.federation.files import HELD, OFFSET
+from hanse.federation.delivery import file_store, files
+from hanse.federation.delivery.files import HELD, OFFSET
 from hanse.federation.interfaces.algorithm import Server
 from hanse.federation.interfaces.results import State
 from hanse.federation.interfaces.transport import Transport

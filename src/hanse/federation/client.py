@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hanse.errors import UserError
-from hanse.federation import constants, files
+from hanse.federation import constants
 from hanse.federation.client_memory import LostMemory, MemoryStore
 from hanse.federation.constants import MOST, Constants, ConstantStore
-from hanse.federation.file_store import FileStore, MissingFile
+from hanse.federation.delivery import files
+from hanse.federation.delivery.file_store import FileStore, MissingFile
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.declarations import AT_SENDER
 from hanse.federation.interfaces.learner import Learner

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.federation.conversation import Conversation
-from hanse.federation.file_delivery import FileDelivery
+from hanse.federation.delivery.file_delivery import FileDelivery
 from hanse.federation.messages import (
     ClientProfile,
     Instruction,

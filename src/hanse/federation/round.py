@@ -8,8 +8,8 @@ from functools import cached_property, partial
 from hanse.errors import UserError
 from hanse.federation import sums
 from hanse.federation.constants import Constants
+from hanse.federation.delivery.file_delivery import FileDelivery
 from hanse.federation.downloads import Downloads
-from hanse.federation.file_delivery import FileDelivery
 from hanse.federation.inquiry import Inquiry
 from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.algorithm import Algorithm

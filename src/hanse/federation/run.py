@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from hanse.federation.files import RunFiles
+from hanse.federation.delivery.files import RunFiles
 from hanse.federation.interfaces.algorithm import Server
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory, Scores

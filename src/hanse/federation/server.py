@@ -12,9 +12,9 @@ from dataclasses import replace
 from functools import partial
 
 from hanse.errors import UserError
-from hanse.federation import files
 from hanse.federation.client_sampling import sample, taking_part
 from hanse.federation.constants import FOLDER, ConstantStore
+from hanse.federation.delivery import files
 from hanse.federation.evaluation import evaluate
 from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.declarations import AT_SERVER

@@ -20,9 +20,9 @@ from hanse.deployment.silo.settings import Rows, SiloSettings
 from hanse.deployment.silo.worker import SiloWorker
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load, outside_code
-from hanse.federation import files
-from hanse.federation.file_delivery import FileDelivery
-from hanse.federation.files import PreparedFile, RunFiles
+from hanse.federation.delivery import files
+from hanse.federation.delivery.file_delivery import FileDelivery
+from hanse.federation.delivery.files import PreparedFile, RunFiles
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile, Request
 from hanse.federation.server import start

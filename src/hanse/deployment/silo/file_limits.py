@@ -6,7 +6,7 @@ import json
 from hanse import atomic_files
 from hanse.deployment.silo.enforcement import PolicyEnforcer
 from hanse.errors import UserError
-from hanse.federation.files import offered
+from hanse.federation.delivery.files import offered
 from hanse.federation.messages import Request
 
 GB = 10**9  # bytes

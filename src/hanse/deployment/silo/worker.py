@@ -28,8 +28,8 @@ from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment
 from hanse.federation.client import ClientEndpoint, respond
 from hanse.federation.client_memory import LostMemory
-from hanse.federation.file_store import FileStore
-from hanse.federation.files import FOLDER
+from hanse.federation.delivery.file_store import FileStore
+from hanse.federation.delivery.files import FOLDER
 from hanse.federation.messages import PREPARE, Reply, Request
 from hanse.federation.releases import ReleaseLog
 from hanse.observability.memory import peak_memory

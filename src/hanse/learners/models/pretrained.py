@@ -11,9 +11,9 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from hanse.errors import UserError
-from hanse.learners.models.chat_templates import bound
 from hanse.learners.models.layers import heads
 from hanse.learners.models.model_files import locate
+from hanse.learners.models.tokenizers.chat_templates import bound
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
 

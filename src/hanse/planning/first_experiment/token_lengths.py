@@ -8,8 +8,8 @@ from hanse.data.formats.row import Row
 from hanse.data.tokenization.token_cache import Rendering
 from hanse.data.tokenization.tokenizer import encode
 from hanse.errors import UserError
-from hanse.learners.models import tokenizer_files
-from hanse.learners.models.tokenizer_files import ModelTokenizer
+from hanse.learners.models.tokenizers import tokenizer_files
+from hanse.learners.models.tokenizers.tokenizer_files import ModelTokenizer
 from hanse.planning.first_experiment.data_summary import parts
 
 LENGTHS = (64, 128, 256, 512, 1024)  # values of max_length

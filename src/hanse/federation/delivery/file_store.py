@@ -12,7 +12,7 @@ import torch
 from hanse import atomic_files
 from hanse.content_hash import content_hash
 from hanse.errors import UserError, explained
-from hanse.federation.files import HELD, Chunk, OfferedFile, chunk, offered
+from hanse.federation.delivery.files import HELD, Chunk, OfferedFile, chunk, offered
 from hanse.federation.messages import Request, Update
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from torch import Tensor
 from hanse import atomic_files
 from hanse.content_hash import content_hash
 from hanse.errors import UserError
-from hanse.federation import file_store, files
-from hanse.federation.file_store import FileStore, MissingFile
-from hanse.federation.files import CHUNK, HELD, OFFSET, PreparedFile, RunFiles
+from hanse.federation.delivery import file_store, files
+from hanse.federation.delivery.file_store import FileStore, MissingFile
+from hanse.federation.delivery.files import CHUNK, HELD, OFFSET, PreparedFile, RunFiles
 from hanse.federation.messages import PREPARE, Instruction, Request
 from hanse.tensors.serialization import MessageError
 

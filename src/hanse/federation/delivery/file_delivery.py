@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.federation.conversation import Conversation
-from hanse.federation.files import RunFiles
+from hanse.federation.delivery.files import RunFiles
 from hanse.federation.messages import PREPARE, Reply, Request
 from hanse.federation.run import Run
 from hanse.observability.progress import report

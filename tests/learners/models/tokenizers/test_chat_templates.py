@@ -12,9 +12,9 @@ from hanse.data.formats.row import row
 from hanse.data.tokenization.conversations import written
 from hanse.errors import UserError
 from hanse.learners.load import load
-from hanse.learners.models import chat_templates
-from hanse.learners.models.chat_templates import Renderer, bound
 from hanse.learners.models.settings import BaseModelSettings
+from hanse.learners.models.tokenizers import chat_templates
+from hanse.learners.models.tokenizers.chat_templates import Renderer, bound
 
 TALK = [
     {"role": "system", "content": "Sei höflich. 🦀"},

@@ -7,8 +7,8 @@ from typing import Any
 
 from hanse.errors import UserError
 from hanse.lazy_imports import lazy_imports
-from hanse.learners.models import chat_templates
 from hanse.learners.models.model_files import REPOSITORY, converted, gguf, locate
+from hanse.learners.models.tokenizers import chat_templates
 from hanse.tensors import json_text
 from hanse.tensors.json_text import JsonError
 

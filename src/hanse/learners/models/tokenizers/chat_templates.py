@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any
 
 from hanse.errors import UserError
-from hanse.learners.models import template_process
+from hanse.learners.models.tokenizers import template_process
 
 # -P: Python imports nothing from the program's own folder.
 PROGRAM = (sys.executable, "-P", str(template_process.__file__))
