@@ -1,6 +1,7 @@
 """The check that a method's parts fit together, before any client is asked."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from types import MappingProxyType
 
 from hanse.errors import UserError
@@ -11,6 +12,7 @@ from hanse.federation.interfaces.declarations import (
     EVERYTHING,
     MEAN,
     NUMBERS,
+    STEPS,
     UPDATES,
 )
 from hanse.federation.interfaces.transform import Transform
@@ -78,6 +80,8 @@ def _check_pipelines(
                     f"{payload}; leave {codec} out of {_setting(pipeline, transform)}."
                 )
         _check_noise(pipeline, place)
+        _check_order(pipeline, place)
+        _check_feedback(pipeline, place)
     for transform in pipelines.upload.transforms:
         if "share" in transform.noise and not aggregator.sums_only:
             raise UserError(
@@ -106,6 +110,36 @@ def _check_noise(pipeline: Pipeline, place: str) -> None:
         raise UserError(
             f"{place}{type(noisy[0]).__name__} draws noise when it encodes, and a server that "
             "resumes encodes its instructions again; leave it out of compression.download."
+        )
+
+
+def _check_order(pipeline: Pipeline, place: str) -> None:
+    """Raise UserError for codecs in an order in which one finds nothing to encode."""
+    setting, order = f"compression.{pipeline.direction}", list(STEPS)
+    steps = [(codec, codec.step) for codec in pipeline.codecs if codec.step]
+    for (earlier, before), (later, after) in pairwise(steps):
+        first, second = type(earlier).__name__, type(later).__name__
+        if before == after:
+            raise UserError(
+                f"{place}{first} and {second} both {STEPS[after]}; leave one of them out of "
+                f"{setting}."
+            )
+        if order.index(before) > order.index(after):
+            raise UserError(
+                f"{place}{second} comes after {first}, which leaves it no numbers to encode; name "
+                f"{second} before {first} in {setting}."
+            )
+
+
+def _check_feedback(pipeline: Pipeline, place: str) -> None:
+    """Raise UserError for error feedback around a codec whose losses it would add up."""
+    losing = [codec for codec in pipeline.codecs if not codec.contractive]
+    if pipeline.error_feedback and losing:
+        name = type(losing[0]).__name__
+        raise UserError(
+            f"{place}{name} with these settings loses more than the update itself, and error "
+            f"feedback would add that up without bound; choose other settings of {name}, or "
+            "compression.error_feedback: false."
         )
 
 

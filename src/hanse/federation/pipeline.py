@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from hanse.errors import UserError
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -22,6 +23,7 @@ from hanse.tensors.named import (
     subtract,
 )
 from hanse.tensors.serialization import MessageError
+from hanse.tensors.table import floats
 
 TransformStates = Mapping[str, Tensors]  # the server's state of each transform, by its place
 MOST_DECODED = 2**32  # bytes of a message that the receiver has no layout of
@@ -73,9 +75,18 @@ class Pipeline:
         return {**states.get(self.place(index), {}), **self.weights.get(index, {})}
 
     def init(self, expected: Layout) -> dict[str, Tensors]:
-        """The state of every transform before the first round."""
+        """The state of every transform before the first round.
+
+        Raises UserError for a codec that would find nothing to encode.
+        """
         states: dict[str, Tensors] = {}
+        has_floats = bool(floats(expected))
         for index, transform in enumerate(self.transforms):
+            if has_floats and transform.step in ("reduce", "round") and not floats(expected):
+                raise UserError(
+                    f"{type(transform).__name__} finds no floating-point numbers, which the codecs "
+                    f"before it have encoded; name it first in compression.{self.direction}."
+                )
             states[self.place(index)] = transform.init(expected)
             expected = transform.layout(expected, self._state(index, states))
         return states

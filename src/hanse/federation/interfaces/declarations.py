@@ -14,6 +14,17 @@ EVERYTHING = frozenset({MEAN, NUMBERS, UPDATES})
 Difference = Literal["none", "rank", "layout", "model"]
 
 
+# The step of a codec. In a list the steps come in this order, each at most once; every codec then
+# finds the numbers that it encodes. reduce: fewer numbers are sent. round: a number takes fewer
+# bits; what is left are integers and scales. pack: all tensors become bytes, without loss.
+Step = Literal["reduce", "round", "pack"]
+STEPS: dict[Step, str] = {
+    "reduce": "reduce how many numbers are sent",
+    "round": "round numbers to fewer bits",
+    "pack": "pack all tensors into bytes",
+}
+
+
 def includes(allowed: Difference, wanted: Difference) -> bool:
     """True if clients that may differ in `allowed` may also differ in `wanted`."""
     order = get_args(Difference)
