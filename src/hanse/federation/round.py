@@ -115,7 +115,8 @@ class RoundExchange:
         profile = self.profiles[clients[0]]
         layout = self.algorithm.update_layout(state.algorithm_state, profile, self.context)
         try:
-            update = self._undo(method.pipelines.upload, update, self.context, layout)
+            wide = sums.in_float64(layout)
+            update = self._undo(method.pipelines.upload, update, self.context, wide)
         except MessageError as error:
             raise UserError(
                 f"the sum of the updates of {', '.join(clients)} cannot be decoded: {error}; look "

@@ -39,6 +39,11 @@ def summand_layout(expected: Layout, numbers: Sequence[str]) -> dict[str, Tensor
     }
 
 
+def in_float64(expected: Layout) -> dict[str, Tensor]:
+    """The layout of a mean of updates, before `in_dtypes`; expected: that of one update."""
+    return {name: largest(form).double() for name, form in expected.items()}
+
+
 def mean(total: Tensors, numbers: Sequence[str]) -> Update:
     """The weighted mean in a sum of summands of a positive total weight, which is its weight.
 
