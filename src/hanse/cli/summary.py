@@ -10,7 +10,8 @@ from hanse.cli.options import console
 from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import paired
 from hanse.journal import checkpoints
-from hanse.journal.run_folder import read_evaluation
+from hanse.journal.round_costs import simulated_seconds
+from hanse.journal.run_folder import read_evaluation, read_rounds
 from hanse.reports import formatting
 
 
@@ -25,10 +26,24 @@ def tell(folder: Path) -> None:
             console.print(_outcome(folder, task, last), style="bold", soft_wrap=True)
         except (UserError, ValueError):
             console.print(f"the scores in {file.parent} cannot be read", soft_wrap=True)
+    _tell_links(folder)
     console.print(f"adapter  {folder / 'adapter'}", soft_wrap=True)
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
     command = f"hanse evaluate {shlex.quote(str(folder))}"
     console.print(f"next     {command if files else f'{command} --data FILE'}", soft_wrap=True)
+
+
+def _tell_links(folder: Path) -> None:
+    """Print the simulated seconds beside the bytes, if the run had links."""
+    try:
+        rounds = read_rounds(folder)
+    except UserError:
+        return  # the report names what cannot be read
+    if (seconds := simulated_seconds(rounds)) is not None:
+        down, up = (sum(getattr(row.bytes, way) for row in rounds) for way in ("down", "up"))
+        traffic = f"{formatting.bytes_(down)} down and {formatting.bytes_(up)} up"
+        took = formatting.seconds(seconds)
+        console.print(f"links    {took} of simulated time for {traffic}", soft_wrap=True)
 
 
 def _outcome(folder: Path, task: str, last: int) -> str:

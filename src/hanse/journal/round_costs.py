@@ -1,6 +1,6 @@
 """Bytes, seconds and memory of the round in progress."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from hanse.journal.environment import gpu_use, peak_gpu_memory
 from hanse.journal.ledger import Ledger
@@ -44,6 +44,12 @@ def round_costs(ledger: Ledger, remote: bool) -> RoundCosts:
         gpu_memory=peak_gpu_memory(),
         gpu_use=gpu_use(),
     )
+
+
+def simulated_seconds(rounds: Iterable[RoundCosts]) -> float | None:
+    """The seconds of these rounds over simulated links; None if none has any."""
+    seconds = [sum(costs.simulated_seconds.values()) for costs in rounds if costs.simulated_seconds]
+    return sum(seconds) if seconds else None
 
 
 def training_seconds(seconds: Mapping[str, float]) -> float:

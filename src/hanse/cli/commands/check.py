@@ -64,6 +64,7 @@ def _show_preview(experiment: Experiment) -> None:
     _show_models(preview)
     _show_transforms(experiment)
     _show_traffic(preview)
+    _show_links(preview)
     memory = f"{preview.memory / 1e9:.1f} GB of memory ({preview.available / 1e9:.1f} GB available)"
     console.tell(f"the run    about {preview.seconds:,.0f} s, {memory}", indent=11)
 
@@ -106,6 +107,21 @@ def _show_traffic(preview: "estimate.Preview") -> None:
     most = round(share * sum(size.most_down + size.most_up for size in sizes))
     of = f"{preview.clients_a_round} of {preview.clients} clients"
     console.tell(f"a round    {_amount([(usual, most)])} bytes with {of}", indent=11)
+
+
+def _show_links(preview: "estimate.Preview") -> None:
+    """Print the simulated seconds of a round, and the clients that would be late."""
+    links = preview.links
+    if links is None:
+        return
+    takes = f"a round takes about {links.seconds:,.3g} simulated seconds before its scoring"
+    console.tell(f"links      {takes}; {links.slowest} is the slowest client", indent=11)
+    if links.late:
+        first, *others = links.late
+        late = f"{first} and {len(others)} more miss" if others else f"{first} misses"
+        few = links.usable < links.required
+        left = f", and {links.usable} of {links.required} updates are too few" if few else ""
+        console.tell(f"           {late} the deadline of {links.deadline:g} s{left}", indent=11)
 
 
 def _show_transforms(experiment: Experiment) -> None:

@@ -20,6 +20,7 @@ from hanse.journal.tracking import refuse_missing
 from hanse.observability.memory import available_memory, peak_memory
 from hanse.planning.preview import data_formats, row_lengths
 from hanse.planning.preview.client_kinds import ClientKind, client_kinds
+from hanse.planning.preview.link_seconds import LinkSeconds, link_seconds
 from hanse.planning.preview.named_models import NamedModelFigures, named_models
 from hanse.planning.preview.row_lengths import Lengths
 from hanse.planning.preview.scoring_time import scoring_seconds
@@ -46,6 +47,7 @@ class Preview:
     once: int  # bytes more down to a client before its first round: constants and files
     clients: int
     clients_a_round: int
+    links: LinkSeconds | None  # of a round, if links are simulated
     seconds: float  # of the whole run, after the model is loaded
     memory: int  # bytes at the peak
     available: int  # bytes that this process might have used
@@ -99,6 +101,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         once=once,
         clients=len(probes),
         clients_a_round=len(sampled),
+        links=link_seconds(simulation, traffic),
         seconds=training + settings.rounds * phases + scoring_seconds(simulation, run),
         memory=peak_memory(),
         available=available,

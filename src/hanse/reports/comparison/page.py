@@ -49,6 +49,9 @@ def table(comparison: Comparison) -> dict[str, list[str]]:
     rows["sent"] = [formatting.bytes_(run.costs.down + run.costs.up) for run in runs]
     rows["training"] = [formatting.seconds(run.costs.training) for run in runs]
     rows["all together"] = [formatting.seconds(run.costs.total) for run in runs]
+    simulated = [run.costs.simulated for run in runs]
+    if any(seconds is not None for seconds in simulated):
+        rows["simulated time"] = ["–" if s is None else formatting.seconds(s) for s in simulated]
     return rows
 
 

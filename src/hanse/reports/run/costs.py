@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hanse.journal.round_costs import training_seconds
+from hanse.journal.round_costs import simulated_seconds, training_seconds
 from hanse.observability.paired_timing import Comparison
 from hanse.reports import formatting
 from hanse.reports.run.run_data import RunData
@@ -10,7 +10,10 @@ from hanse.reports.run.run_data import RunData
 
 @dataclass(frozen=True)
 class Costs:
-    """Sums over the rounds there are; `share` is that of the machine's matrix peak, if known."""
+    """Sums over the rounds there are; `share` is that of the machine's matrix peak, if known.
+
+    simulated: seconds over simulated links; None without links.
+    """
 
     down: float
     up: float
@@ -22,6 +25,7 @@ class Costs:
     flops: float | None
     flops_per_second: float | None
     share: float | None
+    simulated: float | None
 
     @property
     def training(self) -> float:
@@ -55,7 +59,23 @@ def costs(run: RunData) -> Costs:
         flops=each * tokens if each and tokens else None,
         flops_per_second=each * speed if each and speed else None,
         share=each * speed / peak if each and speed and peak else None,
+        simulated=simulated_seconds(rounds),
     )
+
+
+def over_links(run: RunData, totals: Costs) -> str:
+    """Sentences on the simulated links: their seconds, late updates and bytes sent again."""
+    if totals.simulated is None:
+        return ""
+    took = formatting.seconds(totals.simulated)
+    text = f"Over the simulated links the rounds take {took}, without the server's work."
+    late = sum(record.late is not None and record.kind == "train" for record in run.ledger)
+    if late:
+        text += f" {late:,} update{'s' * (late > 1)} came too late to be used."
+    journeys = [record.simulated for record in run.ledger if record.simulated]
+    if resent := sum(journey.resent_down + journey.resent_up for journey in journeys):
+        text += f" {formatting.bytes_(resent)} were lost on the way and sent again."
+    return text
 
 
 def spent(totals: Costs) -> str:

@@ -12,7 +12,7 @@ from hanse.reports.loading_snippet import usage
 from hanse.reports.plotting import Plot
 from hanse.reports.run.confusion import confusion
 from hanse.reports.run.cost_plots import time, traffic
-from hanse.reports.run.costs import computed, costs, precision, spent
+from hanse.reports.run.costs import computed, costs, over_links, precision, spent
 from hanse.reports.run.headline import headline
 from hanse.reports.run.partition_plot import partition
 from hanse.reports.run.quality_plots import loss, metric, own, quality
@@ -34,13 +34,17 @@ class Compared:
 
 @dataclass(frozen=True)
 class ClientSummary:
-    """One client's part in a run: requests to train, answers, bytes, mean loss, rows, errors."""
+    """One client's part in a run: requests to train, answers, bytes, mean loss, rows, errors.
+
+    simulated: mean seconds of a request to train and its answer over simulated links.
+    """
 
     name: str
     asked: int
     answered: int
     down: float
     up: float
+    simulated: float | None
     loss: float | None
     rows: float | None
     errors: tuple[str, ...]
@@ -65,6 +69,7 @@ def write_report(folder: Path) -> Path:
         pictures=pictures,
         costs=totals,
         spent=spent(totals),
+        over_links=over_links(run, totals),
         computed=computed(run, totals),
         precision=precision(run),
         samples=samples(run),
@@ -120,9 +125,10 @@ def clients(run: RunData) -> list[ClientSummary]:
 
 
 def _served(name: str, messages: list[ClientRecord]) -> ClientSummary:
-    asked = [m for m in messages if m.kind == "train"]
+    asked = [m for m in messages if m.kind == "train" and m.late is None]
     answered = [m for m in asked if m.up and not m.error]
     losses = [m.loss for m in answered if m.loss is not None]
+    journeys = [m.simulated.seconds for m in asked if m.simulated]
     held = [m.weight for m in messages if m.kind == "evaluate" and m.weight is not None]
     return ClientSummary(
         name,
@@ -130,6 +136,7 @@ def _served(name: str, messages: list[ClientRecord]) -> ClientSummary:
         len(answered),
         down=sum(m.down for m in messages),
         up=sum(m.up for m in messages),
+        simulated=sum(journeys) / len(journeys) if journeys else None,
         loss=sum(losses) / len(losses) if losses else None,
         rows=held[-1] if held else None,
         errors=tuple(f"Round {m.round}: {m.error}" for m in messages if m.error),
