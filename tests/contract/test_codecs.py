@@ -1,6 +1,7 @@
 """Every codec of federation/compression through one test, with its default settings."""
 
 import inspect
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -12,11 +13,12 @@ import torch
 
 from autoencoders import random_code, saved
 from hanse import registry
+from hanse.errors import UserError
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
 from hanse.federation.pipeline import Pipeline
 from hanse.randomness import RoundContext
-from hanse.tensors.named import Tensors, add, fits, layout, scale
+from hanse.tensors.named import Tensors, add, all_finite, fits, layout, scale
 from hanse.tensors.serialization import MessageError
 
 FOLDER = "federation/compression"
@@ -112,6 +114,18 @@ def test_linear_is_declared_truthfully(name: str) -> None:
 
 
 @every_codec
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_stay_so(name: str, value: float) -> None:
+    codec, update = build(name), {k: torch.full_like(t, value) for k, t in tensors(0).items()}
+    try:
+        message = encoded(codec, update)
+    except UserError:  # the client says why it sends nothing
+        return
+    if all_finite(message):
+        assert not any(map(all_finite, _each(decoded(codec, update, message))))
+
+
+@every_codec
 def test_with_error_feedback_nothing_is_lost(name: str) -> None:
     codec = build(name)
     weights = {0: codec.weights()}
@@ -130,6 +144,10 @@ def test_with_error_feedback_nothing_is_lost(name: str) -> None:
 
 def _weighted(groups: list[Tensors]) -> Tensors:
     return _sum([scale(group, w) for group, w in zip(groups, (1.0, 2.5, 0.25), strict=True)])
+
+
+def _each(group: Tensors) -> list[Tensors]:
+    return [{key: tensor} for key, tensor in group.items()]
 
 
 def _sum(groups: list[Tensors]) -> Tensors:
