@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ DTYPES = {
     "BF16": torch.bfloat16,
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+Form = TypeVar("Form", bound=Tensor | Bounded)
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Table:
         }
 
 
-def floats(tensors: Layout) -> dict[str, Tensor | Bounded]:
+def floats(tensors: Mapping[str, Form]) -> dict[str, Form]:
     """The entries of floating point, which lossy codecs encode."""
     return {name: form for name, form in tensors.items() if largest(form).is_floating_point()}
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 
 from hanse.errors import UserError
+from hanse.federation.interfaces.declarations import Step
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -26,6 +27,7 @@ class FP16(Transform):
     """
 
     linear: ClassVar[bool] = False
+    step: ClassVar[Step | None] = "round"
     payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits", "scalars", "model")
 
     def layout(self, expected: Layout, state: Tensors) -> Layout:
