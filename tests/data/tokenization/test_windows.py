@@ -65,8 +65,8 @@ def test_rows_keep_their_order_and_short_ones_are_as_before(
     assert [first, last] == [[rendering.render(rows())[n]] for n in (0, 2)]
     assert len(long) > 2 and all(len(window) <= 16 for window in long)
     reader = Tokenized(rendering, tmp_path)
-    assert list(reader.examples(rows())) == [*first, *long, *last]
-    later, again = reader.of_lists([[rows()[2], rows()[1]], rows()[:1]])
+    assert list(*reader.examples([rows()])) == [*first, *long, *last]
+    later, again = reader.examples([[rows()[2], rows()[1]], rows()[:1]])
     assert (list(later), list(again)) == ([*last, *long], first)
 
 
@@ -74,9 +74,9 @@ def test_windows_come_back_from_disk(
     rendering: Rendering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hanse.data.tokenization.token_cache.WORTH", 1)
-    expected = list(Tokenized(rendering, tmp_path).examples(rows()))
+    expected = list(*Tokenized(rendering, tmp_path).examples([rows()]))
     monkeypatch.delattr(Rendering, "examples")  # all are on disk
-    assert list(Tokenized(rendering, tmp_path).examples(rows())) == expected
+    assert list(*Tokenized(rendering, tmp_path).examples([rows()])) == expected
 
 
 def test_only_texts_without_a_question_have_windows(rendering: Rendering) -> None:

@@ -170,7 +170,7 @@ def read(
     shared = {
         (tokenized, key): examples
         for tokenized, group in lists.items()
-        for key, examples in zip(group, tokenized.of_lists([*group.values()]), strict=True)
+        for key, examples in zip(group, tokenized.examples([*group.values()]), strict=True)
     }
     pieces: defaultdict[tuple[Reader, str], list[Sequence[Example]]] = defaultdict(list)
     for split, tokenized in readers:
