@@ -128,8 +128,8 @@ def test_an_answer_beside_tools_may_be_calls(answer: Any, calls: Any) -> None:
             "message 1 has tool calls, but the role user",
         ),
         (
-            {"prompt": [ASK], "chosen": [CALLED_TURN], "rejected": [ANSWER]},
-            "chosen or rejected ends in a tool call",
+            {"prompt": [ASK], "chosen": [CALLED_TURN], "rejected": [CALLED_TURN]},
+            "chosen and rejected are the same answer",
         ),
     ],
 )

@@ -104,6 +104,42 @@ def test_a_prompt_that_both_texts_repeat_is_found(chosen: str, rejected: str, pr
     assert found.chosen.strip() and found.rejected.strip()
 
 
+QUESTION = {"from": "human", "value": "Tea?"}
+GOOD, BAD = {"from": "gpt", "value": "Yes."}, {"from": "gpt", "value": "No."}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"conversations": [QUESTION], "chosen": GOOD, "rejected": BAD},
+        {"conversations": [QUESTION], "chosen": [GOOD], "rejected": [BAD]},
+        {"messages": [{"role": "user", "content": "Tea?"}], "chosen": "Yes.", "rejected": "No."},
+        {"prompt": "Tea?", "chosen": [GOOD], "rejected": BAD},
+    ],
+)
+def test_answers_beside_an_open_question_are_a_preference(record: dict[str, Any]) -> None:
+    """LLaMA-Factory's form among them."""
+    found = _row(record)
+    assert (found.messages, found.chosen, found.rejected) == (
+        ({"role": "user", "content": "Tea?"},),
+        "Yes.",
+        "No.",
+    )
+    assert found.kind == "preference" and found.reading and not found.reading.unread
+
+
+def test_answers_beside_an_answered_question_are_not_used() -> None:
+    found = _row({"conversations": [QUESTION, GOOD], "chosen": GOOD, "rejected": BAD})
+    assert found.kind == "messages" and found.messages[-1]["content"] == "Yes."
+    assert found.reading and found.reading.unread == ("chosen", "rejected")
+
+
+def test_the_better_answers_to_open_questions_can_be_learned_alone() -> None:
+    record = {"conversations": [QUESTION], "chosen": GOOD, "rejected": BAD}
+    found = row(record, "f:4", {"completion": "chosen"})
+    assert [turn["content"] for turn in found.messages] == ["Tea?", "Yes."]
+
+
 @pytest.mark.parametrize("order", [False, True])
 def test_a_long_prompt_loses_the_same_part_for_both_answers(
     plain: PreTrainedTokenizerFast, order: bool

@@ -136,6 +136,30 @@ def test_calls_are_written_as_transformers_writes_them_and_learned(
     assert example.answer == "Lost."
 
 
+@pytest.mark.parametrize("template", LEARNED)
+@pytest.mark.parametrize("called", [0, 1])
+def test_of_two_answers_one_may_be_a_call(
+    tokenizer: PreTrainedTokenizerFast, template: str, called: int
+) -> None:
+    """Each half is what transformers writes of its whole conversation; its last turn is learned."""
+    tokenizer.chat_template = (TEMPLATES / template).read_text(encoding="utf-8")
+    answers = [TALK[2], {"role": "assistant", "content": "I do not know."}]
+    answers = answers[::-1] if called else answers
+    talks = [[*TALK[:2], answer] for answer in answers]
+    record = {"prompt": TALK[:2], "tools": TOOLS}
+    record |= dict(zip(("chosen", "rejected"), ([_openai(a)] for a in answers), strict=True))
+    [example] = render([row(record, "f:1")], tokenizer, "answer_pairs", {}, "{text}", 10_000)
+    halves = (slice(example.rejected), slice(example.rejected, None))
+    for half, messages in zip(halves, talks, strict=True):
+        whole = tokenizer.apply_chat_template(messages, tools=TOOLS, tokenize=False)
+        asked = tokenizer.apply_chat_template(
+            messages[:2], tools=TOOLS, tokenize=False, add_generation_prompt=True
+        )
+        assert tokenizer.decode(example.ids[half]) == whole
+        learned = [label for label in example.labels[half] if label != IGNORED]
+        assert tokenizer.decode(learned) == whole.removeprefix(asked).rstrip()
+
+
 def _talk(*messages: dict[str, Any], tools: Any = None) -> Row:
     record = {"messages": [{"role": "user", "content": "Parcel 7?"}, *messages]}
     return row(record if tools is None else {**record, "tools": tools}, "f:1")

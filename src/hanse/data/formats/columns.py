@@ -1,11 +1,11 @@
 """Finds the format of a record by its columns: the table of formats, and the search in it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from hanse.data.formats import pairs
+from hanse.data.formats import pairs, written_lists
 from hanse.data.formats.cells import empty, listed
 from hanse.data.formats.column_names import (
     DOCUMENT_ALIASES,
@@ -18,6 +18,7 @@ from hanse.data.formats.column_names import (
 )
 from hanse.data.formats.contents import Parts, literal
 from hanse.data.formats.misfit import misfit
+from hanse.data.formats.turns import ends_in_question
 from hanse.errors import UserError
 from hanse.registry import suggestion
 
@@ -107,6 +108,7 @@ def reading(
         known = ", ".join(dict.fromkeys(map(str, FORMATS)))
         unlabelled = "" if named else pairs.unlabelled(pair, record)
         raise UserError(f"{place}: {unlabelled or misfit(record, named, known)}")
+    fits = _with_question(fits, keys, record)
     _refuse_ambiguous(fits, record, place)
     chosen = {part: names[0] for part, names in fits[0].columns.items()}
     kind = fits[0].format.kind
@@ -145,6 +147,23 @@ def _comes_before_pair(fit: Fit) -> bool:
     if fit.format.name == "labelled":
         return fit.exact
     return fit.format.name not in ("text", "document")
+
+
+def _with_question(
+    fits: tuple[Fit, ...], keys: Iterable[tuple[str, str]], record: Mapping[str, Any]
+) -> tuple[Fit, ...]:
+    """The formats; answers beside a conversation that ends in a question answer this question.
+
+    LLaMA-Factory writes preferences like this: conversations, chosen, rejected.
+    keys: each column with its name in the tables.
+    """
+    talks = ((part, column) for column, part in keys if part in ("messages", "conversations"))
+    for part, column in talks:
+        if ends_in_question(written_lists.read(record[column])):
+            for fit in fits:
+                if fit.format.name in ("preference", "completion") and "prompt" not in fit.columns:
+                    return (replace(fit, columns={**fit.columns, part: (column,)}),)
+    return fits
 
 
 def _refuse_ambiguous(fits: Sequence[Fit], record: Mapping[str, Any], place: str) -> None:

@@ -10,6 +10,7 @@ from hanse.data.formats.turns import (
     Turn,
     are_turns,
     conversation,
+    is_chat,
     masked,
     turn,
     turns,
@@ -77,15 +78,20 @@ def literal(parts: Parts) -> bool:
     Beside a column of tools they are turns, in rows without tools, too.
     """
     answers = [parts[name] for name in ("completion", "chosen", "rejected") if name in parts]
-    chat = any(isinstance(value, list) for value in (parts.get("prompt"), *answers))
+    chat = isinstance(parts.get("prompt"), list) or any(map(is_chat, answers)) or _talk_part(parts)
     instruction = "instruction" in parts and "prompt" not in parts
     alone = "tools" not in parts and cells.missing(parts.get("system") or None)
     return not chat and not instruction and alone
 
 
+def _talk_part(parts: Parts) -> str:
+    """The part that holds a conversation; "" without one."""
+    return next((part for part in ("messages", "conversations") if part in parts), "")
+
+
 def _messages(parts: Parts, place: str) -> Content:
     """A conversation in one column, and perhaps its system turn in another."""
-    part = next(part for part in ("messages", "conversations") if part in parts)
+    part = _talk_part(parts)
     messages = turns(parts[part], parts.name(part), place)
     messages = masked(messages, parts.get("loss_mask"), parts.name("loss_mask"), place)
     return _talk(parts, (*_system(parts, messages, place), *messages), place)
@@ -122,7 +128,8 @@ def _texts(answers: Any) -> list[Any]:
 
 def _completion(parts: Parts, place: str) -> Content:
     """A prompt and its completion as texts, or a conversation if one of them is one."""
-    if not {"prompt", "instruction"} & set(parts) and not are_turns(parts["completion"]):
+    asked = _talk_part(parts) or {"prompt", "instruction"} & set(parts)
+    if not asked and not are_turns(parts["completion"]):
         raise UserError(
             f"{place}: {parts.name('completion')} has no prompt; name its column with "
             "data.columns: {prompt: …}, or learn the whole text with data.columns: {text: …}."
@@ -152,19 +159,21 @@ def _preference(parts: Parts, place: str) -> Content:
             raise UserError(
                 f"{place}: {parts.name(part)} does not end in an assistant turn; add the answer."
             )
-    if CALLS in chosen[-1] or CALLS in rejected[-1]:
-        raise UserError(
-            f"{place}: {parts.name('chosen')} or {parts.name('rejected')} ends in a tool call, and "
-            "only texts can be compared; let both end in a text, or drop the row."
-        )
     if chosen[:-1] != rejected[:-1]:
         raise UserError(
             f"{place}: {parts.name('chosen')} and {parts.name('rejected')} differ before their "
             "last turn; let them answer the same messages, or drop the row."
         )
-    last = {"chosen": chosen[-1]["content"], "rejected": rejected[-1]["content"]}
-    _refuse_equal(parts, **last, place=place)
-    return {"messages": chosen[:-1], **last, **_tools(parts, place)}
+    if chosen[-1].get(CALLS) == rejected[-1].get(CALLS):
+        _refuse_equal(parts, chosen[-1]["content"], rejected[-1]["content"], place)
+    return {
+        "messages": chosen[:-1],
+        "chosen": chosen[-1]["content"],
+        "rejected": rejected[-1]["content"],
+        "chosen_calls": chosen[-1].get(CALLS, ()),
+        "rejected_calls": rejected[-1].get(CALLS, ()),
+        **_tools(parts, place),
+    }
 
 
 def common_beginning(chosen: str, rejected: str) -> str:
@@ -230,14 +239,14 @@ def _text(parts: Parts, place: str) -> Content:
 
 def _conversation(parts: Parts, part: str, place: str) -> tuple[Turn, ...]:
     """The prompt and the answer in one part, which may hold the whole conversation."""
-    value = parts[part]
+    value = [parts[part]] if isinstance(parts[part], dict) else parts[part]
     if not isinstance(value, list):
         answer: tuple[Turn, ...] = (turn("assistant", parts.text(part, place)),)
     else:
         answer = turns(value, parts.name(part), place)
         if answer and answer[0]["role"] != "assistant":  # it begins with the prompt
             return (*_system(parts, answer, place), *answer)
-    asked = "prompt" if "prompt" in parts else "instruction"
+    asked = _talk_part(parts) or ("prompt" if "prompt" in parts else "instruction")
     if isinstance(parts.get(asked), list):
         before = turns(parts[asked], parts.name(asked), place)
     else:

@@ -19,6 +19,7 @@ from hanse.data.formats.columns import Reading as Reading
 from hanse.data.formats.columns import reading as reading
 from hanse.data.formats.contents import CONTENTS, Parts, unread_keys
 from hanse.data.formats.invalid_rows import ENOUGH, InvalidRows
+from hanse.data.formats.tool_calls import Calls
 from hanse.data.formats.turns import Turn, answers
 from hanse.errors import UserError
 from hanse.registry import suggestion
@@ -42,6 +43,7 @@ class Row:
     tools: the tools that its assistant may call.
     words, tags: words and a tag for each; the text is the words with a space between them.
     chosen, rejected: the two answers of a preference, to the messages or to the prompt.
+    chosen_calls, rejected_calls: the tools that these answers call.
     verdict: the text of the column that judges the answer; empty without one.
     fields: all other plain columns as text, and the label if there is one.
     text_pair: the second text of a pair, such as a hypothesis about the first; empty without one.
@@ -61,6 +63,8 @@ class Row:
     vector: Sequence[float] = ()
     chosen: str = ""
     rejected: str = ""
+    chosen_calls: Calls = ()
+    rejected_calls: Calls = ()
     verdict: str = ""
     words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
@@ -72,7 +76,7 @@ class Row:
     @property
     def kind(self) -> str:
         """Its kind: preference, messages, completion, tagged, labelled or text."""
-        if self.chosen:
+        if self.chosen or self.chosen_calls:
             return "preference"
         if self.messages:
             return "messages"

@@ -112,6 +112,20 @@ def are_turns(value: Any) -> bool:
     )
 
 
+def is_chat(answer: Any) -> bool:
+    """Tell if an answer is a list of turns, or one turn, as LLaMA-Factory has it."""
+    return isinstance(answer, list) or are_turns([answer])
+
+
+def ends_in_question(value: Any) -> bool:
+    """Tell if a conversation ends in a turn of somebody else than the assistant."""
+    if not are_turns(value) or not isinstance(value[-1], dict):
+        return False
+    role = next((value[-1][key] for key, _ in KEYS if key in value[-1]), None)
+    name = role.strip().lower() if isinstance(role, str) else ""
+    return name not in CALLING and ROLES.get(name) not in (None, "assistant")
+
+
 def _turn(item: Any, index: int, place: str) -> Turn:
     """The turn that an item of a conversation stands for; raises UserError if it is no turn."""
     role_key, text_key = _keys(item, index, place)

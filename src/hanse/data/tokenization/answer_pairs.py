@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from hanse.data.example import Example
 from hanse.data.formats.row import Row
-from hanse.data.formats.turns import turn, unlearned
+from hanse.data.formats.turns import CALLS, turn, unlearned
 from hanse.data.tokenization.text import passages
 from hanse.data.tokenization.tokenizer import Tokenizer
 from hanse.errors import UserError
@@ -41,9 +41,11 @@ def pairs(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Ex
 
 def _answered(row: Row) -> Iterator[Row]:
     """The prompt of a preference with each of its answers, which alone is learned."""
-    for answer in (row.chosen, row.rejected):
+    answers = ((row.chosen, row.chosen_calls), (row.rejected, row.rejected_calls))
+    for answer, calls in answers:
         if row.messages:
-            messages = (*unlearned(row.messages), turn("assistant", answer))
+            last = {**turn("assistant", answer), **({CALLS: calls} if calls else {})}
+            messages = (*unlearned(row.messages), last)
             yield Row(messages=messages, tools=row.tools, place=row.place)
         else:
             yield Row(prompt=row.prompt, completion=answer, place=row.place)

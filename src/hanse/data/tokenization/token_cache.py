@@ -142,14 +142,7 @@ class Tokenized:
         self._packed = pack([])
         self._places: dict[bytes, range] = {}
 
-    def examples(self, rows: Sequence[Row]) -> Examples:
-        """The examples of rows, in their order; new rows are tokenized now.
-
-        Raises UserError for rows that do not fit, with their place.
-        """
-        return self.of_lists([rows])[0]
-
-    def of_lists(self, lists: Sequence[Sequence[Row]]) -> list[Examples]:
+    def examples(self, lists: Sequence[Sequence[Row]]) -> list[Examples]:
         """The examples of each list of rows; new rows of all lists are tokenized together.
 
         Raises UserError for rows that do not fit, with their place.
@@ -222,7 +215,8 @@ def _key(row: Row, columns: Sequence[str]) -> bytes:
     prompt: tuple[object, ...] = ()
     if row.kind == "labelled":
         prompt = (prompt_template.names(row), *map(row.fields.get, columns))
-    content = (*texts, row.text_pair, row.words, row.tags, row.verdict, row.tools, prompt)
+    calls = row.tools, row.chosen_calls, row.rejected_calls
+    content = (*texts, row.text_pair, row.words, row.tags, row.verdict, *calls, prompt)
     return hashlib.blake2b(repr(content).encode(), digest_size=_KEY).digest()
 
 

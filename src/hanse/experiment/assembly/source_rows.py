@@ -66,6 +66,8 @@ def digest(rows: Iterable[Row]) -> str:
         texts = (row.messages, row.prompt, row.completion, row.text, row.label)
         pair: tuple[object, ...] = (row.words, row.tags) if row.kind == "tagged" else ()
         pair = (row.chosen, row.rejected) if row.kind == "preference" else pair
+        calls = row.chosen_calls, row.rejected_calls
+        pair = (*pair, *calls) if any(calls) else pair
         pair = (*pair, row.tools) if row.tools else pair
         pair = (*pair, row.text_pair) if row.text_pair else pair
         digest.update(repr(((*texts, *pair), sorted(row.fields.items()))).encode())
