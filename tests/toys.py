@@ -1,6 +1,6 @@
 """A federation in miniature: learners that train in milliseconds, and a network that misbehaves."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.interfaces.transport import Transport
+from hanse.federation.interfaces.whole_model import WholeModel
 from hanse.federation.messages import ClientProfile, Reply, Request
 from hanse.federation.method import Method
 from hanse.federation.pipeline import Pipeline, Pipelines
@@ -103,6 +104,7 @@ class Toy:
     rank: of a LoRA adapter on the regression's frozen weights, which is then all that is trained;
         0 for none. scale: what its product is multiplied by. beside: the name of a bias
         that is trained beside it, if there is one.
+    whole: whether all weights change in place, and there is no adapter.
     """
 
     splits: Mapping[str, Sequence[Point]]
@@ -113,9 +115,11 @@ class Toy:
     beside: str = ""
     objective: Objective = field(default_factory=Sft)
     rounds: int = 3
+    whole: bool = False
 
     def __call__(self, context: RoundContext, optimizer_state: Memory) -> "ToyLearner":
-        return ToyLearner(self, context, optimizer_state)
+        kind = InPlaceToy if self.whole else ToyLearner
+        return kind(self, context, optimizer_state)
 
 
 class ToyLearner(Learner):
@@ -189,6 +193,48 @@ class ToyLearner(Learner):
         raise NotImplementedError
 
 
+class InPlaceToy(ToyLearner, WholeModel):
+    """A toy without an adapter: all weights change in place."""
+
+    def parameters(self) -> Mapping[str, Parameter]:
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        self.replay(tensors)
+
+    @property
+    def whole_model(self) -> WholeModel:
+        return self
+
+    @property
+    def learning_rate(self) -> float:  # type: ignore[override]
+        return self.toy.training.learning_rate
+
+    @property
+    def steps(self) -> int:  # type: ignore[override]
+        return self.toy.training.steps(len(self.examples("train")))
+
+    def weights(self) -> Mapping[str, Tensor]:
+        return {name: parameter.detach() for name, parameter in self._live.items()}
+
+    def restore(self) -> None:
+        for name, tensor in self.initial().items():
+            self._live[name].data.copy_(tensor)
+
+    def round_batches(self) -> Iterator[Sequence[Batch]]:
+        job = TrainingJob(
+            *(self, "train", self.toy.training, self.toy.objective, self.context),
+            *(self.toy.rounds, None, {}),
+        )
+        return (job.batches(n, step) for n, step in enumerate(job.sample_batches()))
+
+    @torch.inference_mode()
+    def loss(self, batches: Sequence[Batch]) -> float:
+        items = sum(batch.items for batch in batches)
+        losses = (self.toy.objective.loss(self, b) * (b.items / items) for b in batches)
+        return float(sum(losses))
+
+
 def _initial(features: int, toy: Toy) -> dict[str, Tensor]:
     hidden, rank = toy.hidden, toy.rank
     if rank:
@@ -213,6 +259,7 @@ def silos(
     run: int = 3,
     rank: int = 0,
     beside: str = "",
+    whole: bool = False,
 ) -> dict[str, Toy]:
     """Clients c0, c1, … with 8, 12, 16, … points; each is short of one class."""
     result = {}
@@ -223,7 +270,9 @@ def silos(
             "test": points(100 + index, 6, own, features),
             "public": points(1000, 30, features=features),
         }
-        result[f"c{index}"] = Toy(splits, training, rounds=run, rank=rank, beside=beside)
+        result[f"c{index}"] = Toy(
+            splits, training, rounds=run, rank=rank, beside=beside, whole=whole
+        )
     return result
 
 

@@ -20,6 +20,8 @@ class Case(NamedTuple):
     @property
     def adapter(self) -> dict[str, Any]:
         """What the toys train; most algorithms do as well without LoRA."""
+        if self.name in WHOLE:
+            return {"whole": True}
         return {"rank": 2 if self.name in LORA else 0, "beside": BESIDE.get(self.name, "")}
 
 
@@ -28,6 +30,7 @@ class Case(NamedTuple):
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "fedprox": [{"mu": 0.1}],
     "fedper": [{"share": ("weight",)}],
+    "fedkseed": [{}, {"seeds": 64, "pro": True, "epsilon": 0.01}],
     "fedopt": [
         {"optimizer": "adam", "learning_rate": 0.1},
         {"optimizer": "yogi", "learning_rate": 0.1},
@@ -40,6 +43,9 @@ LORA = {  # those that are about LoRA's factors
     *("hetlora", "lora_fair", "pftt", "fed_sb"),
 }
 BESIDE = {"pftt": "layer.bottleneck_up.bias", "fed_sb": "layer.core_r"}  # what they look for
+# Those that change all weights in place, which `fit` does not; tests of their own compare them with
+# a sequential training.
+WHOLE = {"fedkseed"}
 PERSONAL = {"fedper", "fedsa_lora", "pftt"}  # those whose clients keep what the server never sees
 CASES = [
     Case(name, settings)

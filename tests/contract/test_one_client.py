@@ -6,11 +6,11 @@ This holds for every algorithm whose server step is a mean, with any α/r of cli
 import pytest
 import torch
 
-from contract.cases import CASES, PERSONAL, built
+from contract.cases import CASES, PERSONAL, WHOLE, built
 from contract.rounds import Sizes, first, rounds
 
 NO_MEAN = {"feddyn": "its step takes h/α off the mean of the clients' tensors"}
-NAMES = sorted({case.name for case in CASES} - NO_MEAN.keys())
+NAMES = sorted({case.name for case in CASES} - NO_MEAN.keys() - WHOLE)
 UNLIKE = {"alpha": Sizes((2, 2.0), (2, 0.5)), "alpha and r": Sizes((2, 4.0), (4, 1.0))}
 
 

@@ -47,6 +47,8 @@ class Algorithm(ABC):
     # Some shared tensors are never sent; each client draws them from its settings. Silos on other
     # machines therefore cannot continue from an adapter that only the server has.
     redraws: ClassVar[bool] = False
+    # All weights of the model change in place, and there is no adapter: `learner.whole_model`.
+    whole_model: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

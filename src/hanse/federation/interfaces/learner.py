@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hanse.federation.interfaces.results import Penalty, TrainResult
 from hanse.federation.interfaces.trained_tensors import TrainedTensors
+from hanse.federation.interfaces.whole_model import WholeModel
 from hanse.observability.progress import track
 from hanse.observability.steps import Activity, Work
 from hanse.tensors.named import Tensors, subtract
@@ -28,6 +29,11 @@ class Learner(TrainedTensors):
 
     models: Mapping[str, "Learner"] = MappingProxyType({})
     max_length: int = 0
+
+    @property
+    def whole_model(self) -> WholeModel:
+        """All weights of the model, for an algorithm that trains without an adapter."""
+        raise TypeError(f"{type(self).__name__} keeps its base model as it is")
 
     @abstractmethod
     def examples(self, split: str) -> Sequence[Any]:

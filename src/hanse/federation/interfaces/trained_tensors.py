@@ -21,6 +21,11 @@ class TrainedTensors(ABC):
     def parameters(self) -> Mapping[str, Parameter]:
         """The trainable parameters by name (the live ones)."""
 
+    @property
+    def trained_count(self) -> int:
+        """The number of weights that training changes."""
+        return sum(parameter.numel() for parameter in self.parameters().values())
+
     def configure(self, numbers: Numbers) -> None:  # noqa: B027 (most learners ignore them)
         """Configure the adapter by an instruction's numbers (a rank); by default do nothing."""
 

@@ -1,0 +1,49 @@
+"""The role of a whole model: all its weights change in place, without gradients."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from hanse.tensors import directions
+from hanse.tensors.named import Tensors
+
+
+class WholeModel(ABC):
+    """All weights of a learner's model, for algorithms that train without an adapter.
+
+    There is one copy of the weights in memory, which the server and all simulated clients of a
+    process share; whoever uses it begins with `restore` or `replay`.
+
+    learning_rate: of each step. steps: the number of steps of a round.
+    """
+
+    learning_rate: float
+    steps: int
+
+    @abstractmethod
+    def weights(self) -> Mapping[str, Tensor]:
+        """The weights by name (the live ones, contiguous, on one device)."""
+
+    @abstractmethod
+    def restore(self) -> None:
+        """Set the weights to their values before any training."""
+
+    @abstractmethod
+    def round_batches(self) -> Iterator[Sequence[Any]]:
+        """The micro-batches of each step of the round, by the settings and the context."""
+
+    @abstractmethod
+    def loss(self, batches: Sequence[Any]) -> float:
+        """The mean loss over all items of a step's micro-batches, in inference mode."""
+
+    def replay(self, change: Tensors) -> None:
+        """Set the weights to w₀ + Σ aⱼ·z(seed, j).
+
+        change: `seed`, (1,) int32, and `amounts`, (K,); empty for w₀ alone.
+        """
+        self.restore()
+        if change:
+            amounts = directions.nonzero(change[directions.AMOUNTS])
+            directions.add(self.weights(), int(change[directions.SEED]), amounts)
