@@ -22,9 +22,9 @@ class AdapterChoice(SettingsModel):
     @model_validator(mode="before")
     @classmethod
     def _read_short_forms(cls, value: Any) -> Any:
-        """A kind by its name alone, and a method of PEFT by PEFT's name."""
+        """A kind by its name alone, a method of PEFT by PEFT's name, and `none` for in_place."""
         if isinstance(value, str):
-            value = {value: {}}
+            value = {"in_place" if value == "none" else value: {}}
         if not isinstance(value, dict) or len(value) != 1:
             return value
         [(name, settings)] = value.items()

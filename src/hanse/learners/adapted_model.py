@@ -281,6 +281,10 @@ class AdaptedModel(Learner):
             adapter_files.save_mixed(configs, whole, folder, rank, without)
         else:
             adapter_files.save(self.backbone.model, self.adapter, whole, folder, rank)
+        self._save_texts(folder)
+
+    def _save_texts(self, folder: Path) -> None:
+        """Write the tokenizer, and a classifier's labels."""
         self.backbone.tokenizer.save_pretrained(str(folder))
         if self.backbone.labels:
             adapter_files.save_labels(self.backbone.labels, folder)

@@ -32,6 +32,7 @@ from hanse.learners.models.layers import frozen_depth
 from hanse.learners.models.model_files import hub_id
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.residual import Residual
+from hanse.learners.models.start_weights import StartWeights
 from hanse.learners.training.batches import to_device
 from hanse.observability.paired_timing import Measurement
 from hanse.tensors.named import Tensors
@@ -62,6 +63,7 @@ class Backbone:
     measurement: Measurement = Measurement()  # noqa: RUF009 (it is frozen)
     max_clients: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    start_weights: StartWeights | None = None  # if its weights change in place
     adapters: dict[str, AttachedAdapter] = field(
         default_factory=lambda: {NO_ADAPTER: AttachedAdapter.none()}
     )  # by name
@@ -178,10 +180,8 @@ class Backbone:
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of these tokens, without special tokens."""
-        text: str = self.tokenizer.decode(
-            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
+        decode = self.tokenizer.decode
+        return str(decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def activate(self, adapter: str) -> PeftModel:
         """Activate this adapter and no other, and return the model."""

@@ -107,16 +107,19 @@ def per_token(learner: Learner, objective: Objective, examples: Sequence[Any]) -
         with torch.random.fork_rng(), counter:
             loss = objective.loss(learner, batch)
             forward = counter.get_total_flops()
-            # Not loss.backward(), which would leave gradients behind.
-            torch.autograd.grad(loss, list(learner.parameters().values()), allow_unused=True)
+            parameters = list(learner.parameters().values())
+            if parameters:  # not loss.backward(), which would leave gradients behind
+                torch.autograd.grad(loss, parameters, allow_unused=True)
     except (
         RuntimeError,
         AssertionError,
     ) as error:  # an operator without a rule must not stop a run
         log.warning("the operations of training could not be counted: %s", error)
         return {}
+    # Without gradients, a step is two forward passes.
+    total = counter.get_total_flops() if parameters else 2 * forward
     return {
-        "train_flops_per_token": counter.get_total_flops() / batch.tokens,
+        "train_flops_per_token": total / batch.tokens,
         "forward_flops_per_token": forward / batch.tokens,
     }
 

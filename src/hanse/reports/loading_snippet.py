@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hanse.learners.injection.adapter import IN_PLACE
 from hanse.learners.injection.adapter_layout import CONFIG, folders
 from hanse.tensors import json_text
 
@@ -13,6 +14,11 @@ AUTO = {  # for all others, a language model's
     "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
 }
 BOTTLENECK = "import hanse.learners.injection.tuners.bottleneck  # PEFT has none of its own"
+IN_PLACE_USAGE = """# A change of all weights, as seeds. First write the changed model:
+#   hanse export --merge MODEL {place}
+from transformers import {auto}
+
+model = {auto}.from_pretrained("MODEL")"""
 SEVERAL = "# Into the same base, in this order, so that all work; PEFT warns of several adapters."
 
 
@@ -29,6 +35,8 @@ def usage(adapter: Path, place: str, labels: Mapping[str, object]) -> str:
         config, others, around = {}, [], []
     task = config.get("task_type")
     auto = AUTO.get(str(task), "AutoModelForCausalLM")
+    if config.get("peft_type") == IN_PLACE:
+        return IN_PLACE_USAGE.format(auto=auto, place=place[1:-1])
     words = {at: str(word) for at, word in enumerate(labels.values())}
     numbers = {word: at for at, word in words.items()}
     named = f", id2label={words}, label2id={numbers}, ignore_mismatched_sizes=True"

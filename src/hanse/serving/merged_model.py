@@ -2,19 +2,20 @@
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hanse import atomic_files
 from hanse.errors import UserError
+from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.schema import Experiment, build_algorithm
 from hanse.learners.injection import adapter_files, merge
 from hanse.learners.models.model_files import hub_id
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
 from hanse.serving import adapter_folder
-from hanse.serving.plain_model import base
+from hanse.serving.plain_model import base, changed
 from hanse.serving.trained_adapter import Trained, find
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ def write(
     """Write the merged model of a finished run or of a PEFT folder, and its tokenizer.
 
     The weights have the type that they have in the base model's folder. Quantized ones are
-    unpacked: the adapter has been trained on what they have become.
+    unpacked: the adapter has been trained on what they have become. Those that were changed
+    in place are written in float32.
 
     trusted: true if all code that the run names may run; see `loading.load_left`.
     generates_text: refuse classifiers and taggers.
@@ -41,22 +43,29 @@ def write(
     trained = _finished(folder, overrides, trusted)
     experiment, adapter = trained.experiment, Path(str(trained.experiment.adapter.source))
     adapters = adapter_files.kind_folders(adapter)
-    merge.refuse_unmergeable(adapters)
-    head, model, tokenizer = base(experiment)
+    in_place = not adapter_settings(experiment).injected
+    if not in_place:
+        merge.refuse_unmergeable(adapters)
+    head, model, tokenizer = changed(trained) if in_place else base(experiment)
     if generates_text and not head.generates_text:
         raise UserError(
             f"{folder} is a classifier, and GGUF files are for language models; use --merge for a "
             "folder that transformers loads."
         )
-    report(Work(Activity.MERGING_ADAPTER))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of PEFT's own calls, and about embeddings untied here
-        merged = merge.merged(model, adapters)
+    merged = model if in_place else _merged(model, adapters)
     with atomic_files.folder(target) as draft:
         _save(merged, draft)
         tokenizer.save_pretrained(str(draft))
         (draft / "README.md").write_text(_card(experiment), encoding="utf-8")
     log.info("merged model %s, in %s", target, str(merged.dtype).removeprefix("torch."))
+
+
+def _merged(model: Any, adapters: Sequence[Path]) -> Any:
+    """The model with all adapters in its weights."""
+    report(Work(Activity.MERGING_ADAPTER))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PEFT's own calls, and about embeddings untied here
+        return merge.merged(model, adapters)
 
 
 def _finished(folder: Path, overrides: Iterable[str], trusted: bool) -> Trained:

@@ -9,6 +9,7 @@ from hanse.data.example import Example
 from hanse.errors import UserError
 from hanse.experiment import loading
 from hanse.experiment.adapter_choice import AnyAdapter
+from hanse.experiment.assembly import in_place
 from hanse.experiment.assembly.resources import Resources, outputs
 from hanse.experiment.schema import Experiment, build_algorithm, build_objective
 from hanse.federation.constants import FOLDER, Constants, ConstantStore
@@ -16,6 +17,7 @@ from hanse.federation.server_state import ServerState
 from hanse.journal.checkpoints import latest
 from hanse.journal.run_settings import EXPERIMENT, read_settings
 from hanse.learners.adapted_model import AdaptedModel
+from hanse.learners.in_place_model import InPlaceModel
 from hanse.learners.injection import adapter_files
 from hanse.learners.injection.adapter_layout import CONFIG, WEIGHTS
 from hanse.learners.models.label_outputs import names
@@ -49,7 +51,8 @@ class Trained:
         context = RoundContext(self.experiment.seed)
         learner = resources.learner(self.experiment, splits, context, {})
         self.use(learner)
-        learner.backbone.read_constants(learner.adapter, self.tensors)
+        if not isinstance(learner, InPlaceModel):
+            learner.backbone.read_constants(learner.adapter, self.tensors)
         return learner
 
     def use(self, learner: AdaptedModel, base: bool = False) -> None:
@@ -58,6 +61,9 @@ class Trained:
         A new head belongs to the adapter; the base model then gets the head's initial values.
         """
         learner.put_constants(self.constants)
+        if isinstance(learner, InPlaceModel):
+            learner.load({} if base else self.tensors)
+            return
         if base and learner.backbone.fresh:
             learner.load(learner.initial())
             return
@@ -82,7 +88,7 @@ def find(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) -> 
             # The settings on disk count, since exact aggregation may have raised the rank.
             saved = AnyAdapter.model_validate({"from": str(folder / "adapter")})
             experiment = experiment.model_copy(update={"adapter": saved})
-            return Trained(_named(experiment, folder / "adapter"), tensors)
+            return Trained(in_place.prepared(_named(experiment, folder / "adapter")), tensors)
         return _unfinished(folder, experiment)
     return _plain(folder, overrides)
 
@@ -109,7 +115,7 @@ def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
     }
     file, objective = folder / CONFIG, CLASSIFIES.get(adapter_files.task(folder))
     if objective is None:
-        return Trained(loading.compose(settings, "", file, overrides), tensors)
+        return Trained(in_place.prepared(loading.compose(settings, "", file, overrides)), tensors)
     settings |= {"objective": objective, "data": {"labels": _labels(folder, base, objective)}}
     experiment = loading.compose(settings, "", file, overrides)
     if not experiment.data.labels:
@@ -118,7 +124,7 @@ def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
             f"{base} names the labels of its outputs; name them all in their order, such as "
             "'data.labels={0: negative, 1: positive}'."
         )
-    return Trained(_named(experiment, folder), tensors)
+    return Trained(in_place.prepared(_named(experiment, folder)), tensors)
 
 
 def _base_model(folder: Path, overrides: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hanse.data.example import Example
 from hanse.data.tokenization.token_cache import Tokenized
-from hanse.experiment.assembly import client_adapters, client_examples
+from hanse.experiment.assembly import client_adapters, client_examples, in_place
 from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.method import build_method
@@ -192,6 +192,8 @@ def simulate(
     begun: whether data.labels already has the labels in the order of the model's outputs.
     """
     build_method(experiment)  # raises UserError before anything is loaded
+    in_place.refuse_unfit(experiment)
+    experiment = in_place.prepared(experiment)
     (resources := resources or Resources()).clear_adapters()  # those of an earlier run
     dataset = dataset or resources.dataset(experiment)
     experiment = _labelled(experiment, dataset.labels)
@@ -212,6 +214,7 @@ def simulate(
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
     alone = [ALONE] if only is None and _is_alone(experiment) else []
+    alone += in_place.remarks(experiment)
     unread = client_examples.unread_columns(rows, learner.backbone.head.reads)
     remarks = (*dataset.remarks, *unread, *_cut(examples, experiment, learner, clients), *alone)
     return Simulation(experiment, resources, replace(dataset, remarks=remarks), learner, clients)

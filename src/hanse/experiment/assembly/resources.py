@@ -18,14 +18,17 @@ from hanse.experiment.assembly.source_rows import judged
 from hanse.experiment.schema import LABELLED, Experiment, build_objective
 from hanse.federation.interfaces.results import Memory
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.backbone import Backbone
+from hanse.learners.backbone import NO_ADAPTER, Backbone
+from hanse.learners.in_place_model import InPlaceModel
 from hanse.learners.injection import adapter_files
 from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.trained_heads import draw_in_place
 from hanse.learners.load import load
 from hanse.learners.models.label_outputs import listed, names, ordered
 from hanse.learners.models.model_files import cache_folder
 from hanse.learners.models.precision import ComputeMode
 from hanse.learners.models.settings import BaseModelSettings, Loaded
+from hanse.learners.models.start_weights import StartWeights
 from hanse.observability.paired_timing import Measurement
 from hanse.observability.processor import CoreUse, core_use, crowding, other_work
 from hanse.observability.progress import report
@@ -64,10 +67,14 @@ class Resources:
         return self.divided[1]
 
     def clear_adapters(self) -> None:
-        """Remove all adapters, so that the next run begins with fresh ones."""
+        """Remove all adapters and changes of weights, so that the next run begins afresh."""
         for (loaded, *_), name in self.attached.items():
             self.backbones[loaded].detach(name)
         self.attached.clear()
+        for backbone in self.backbones.values():
+            if backbone.start_weights is not None:
+                backbone.start_weights.restore(backbone.model)
+                backbone.start_weights = None
 
     def backbone(
         self, settings: BaseModelSettings, example_kind: str, labels: Mapping[str, str]
@@ -119,7 +126,8 @@ class Resources:
         adapter = self.attach(experiment.model, backbone, experiment.adapter, experiment.seed)
         if experiment.train.packing:
             _refuse_padding(backbone, adapter)
-        return AdaptedModel(
+        kind = AdaptedModel if chosen_adapter(experiment.adapter).injected else InPlaceModel
+        return kind(
             backbone,
             adapter,
             examples,
@@ -141,15 +149,23 @@ class Resources:
     ) -> str:
         """The name of an adapter in a base model, which is attached when it is first asked for.
 
+        Without an adapter, the model's weights change in place from then on.
+
         name: of a model beside the trained one. Models of different names have adapters of their
             own, even if all settings are equal.
         """
         adapter = chosen_adapter(choice)
         _refuse_crowded(backbone, adapter, model.max_length)
+        purpose = f"adapter of {name}" if name else "adapter"
+        drawn = RoundContext(seed).derive(purpose)
+        if not adapter.injected:
+            if backbone.start_weights is None:
+                draw_in_place(backbone.model, backbone.fresh, drawn)
+                backbone.start_weights = StartWeights.of(backbone.model, backbone.name)
+            return NO_ADAPTER
         key = (model.loaded, adapter, choice.source, seed, name)
         if key not in self.attached:
-            purpose = f"adapter of {name}" if name else "adapter"
-            self.attached[key] = backbone.attach(adapter, RoundContext(seed).derive(purpose))
+            self.attached[key] = backbone.attach(adapter, drawn)
         return self.attached[key]
 
 

@@ -50,7 +50,8 @@ class Member:
         # for packed ones.
         parts = self.backbone.head.splits or self.job.settings.packing
         return (
-            self.job.objective.batchable
+            bool(self.whole)
+            and self.job.objective.batchable
             and not self.job.objective.models
             and not (parts and self.attached.dropout > 0)
             and self._state_fits()

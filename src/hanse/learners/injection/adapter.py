@@ -26,14 +26,16 @@ VirtualTokens = Annotated[int, Field(ge=1, le=4_096)]
 # Names of modules, or a regular expression; a silo takes no expression from a server.
 Targets = Annotated[tuple[str, ...] | str | None, NAMES]
 Layers = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]  # counted from 0
-BOTTLENECK, LORA_XS = "BOTTLENECK", "LORA_XS"  # the kinds that PEFT lacks
+# The kinds that PEFT lacks.
+BOTTLENECK, LORA_XS, IN_PLACE = "BOTTLENECK", "LORA_XS", "IN_PLACE"
 HEAD_TASKS = ("SEQ_CLS", "TOKEN_CLS")  # tasks whose models have a head that is trained
 
 
 class Adapter(ABC):
     """A kind of adapter. Its fields are its settings; PEFT puts it into a model.
 
-    kind: its peft_type in adapter_config.json. required: settings that this file must have.
+    kind: its peft_type in adapter_config.json. injected: whether PEFT puts it into the model.
+    required: settings that this file must have.
     client_settings: settings in which the clients of a run may differ. rank_settings,
         layout_settings: settings in which they may differ, too, if the algorithm combines adapters
         of unequal ranks, or of unequal layouts.
@@ -41,6 +43,7 @@ class Adapter(ABC):
     """
 
     kind: ClassVar[str] = ""
+    injected: ClassVar[bool] = True
     required: ClassVar[tuple[str, ...]] = ()
     client_settings: ClassVar[tuple[str, ...]] = ()
     rank_settings: ClassVar[tuple[str, ...]] = ()

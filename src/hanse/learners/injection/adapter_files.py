@@ -19,7 +19,7 @@ from hanse import registry
 from hanse.errors import UserError
 from hanse.learners.adapters.lora import PATTERNS, Lora
 from hanse.learners.injection import mixed
-from hanse.learners.injection.adapter import LORA_XS, Adapter
+from hanse.learners.injection.adapter import IN_PLACE, LORA_XS, Adapter
 from hanse.learners.injection.adapter_layout import CONFIG, WEIGHTS, folders, marked
 from hanse.learners.injection.attached_adapter import ENCODER
 from hanse.learners.injection.mixed import Mixed
@@ -78,6 +78,17 @@ def save_mixed(
         config = copy(config)
         config.task_type, config.modules_to_save = configs[0].task_type, configs[0].modules_to_save
         _write(folder / name, config, {**part, **head}, rank, () if name else around)
+
+
+def save_change(tensors: Tensors, folder: Path, base_model: str | None, task: str) -> None:
+    """Write a change of all weights: its configuration, its seed and its amounts.
+
+    base_model: its hub's id, if it has one. task: PEFT's name of the task of the model's head.
+    """
+    config = {"peft_type": IN_PLACE, "task_type": task, "base_model_name_or_path": base_model}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / WEIGHTS).write_bytes(safetensors.torch.save(dict(tensors), {"format": "pt"}))
 
 
 def _write(

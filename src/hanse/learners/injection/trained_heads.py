@@ -10,6 +10,9 @@ from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch.nn import Module
 
 from hanse.learners.injection.target_modules import targeted
+from hanse.tensors.philox import normals
+
+DEVIATION = 0.02  # of a new head's weights
 
 
 def head_modules(model: Any, fresh: Sequence[str]) -> list[str]:
@@ -59,10 +62,22 @@ def draw_heads(model: PeftModel, adapter: str, fresh: Sequence[str], seed: int) 
             _draw(module.modules_to_save[adapter])
 
 
+def draw_in_place(model: Any, fresh: Sequence[str], seed: int) -> None:
+    """Draw a model's own head modules that have no weights yet, the same on every machine."""
+    places = [name for name, _ in model.named_parameters() if name.startswith(tuple(fresh))]
+    for index, name in enumerate(sorted(places) if fresh else ()):
+        parameter = model.get_parameter(name).detach()
+        if name.endswith("bias"):
+            parameter.zero_()
+        else:
+            drawn = normals((seed % 2**32, index), 0, parameter.numel(), parameter.device)
+            parameter.copy_(drawn.view(parameter.shape) * DEVIATION)
+
+
 def _draw(module: Module) -> None:
-    """Draw a module as BERT's are: weights normal with a deviation of 0.02, biases zero."""
+    """Draw a module as BERT's are: weights normal with this deviation, biases zero."""
     for name, parameter in module.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.zeros_(parameter)
         else:
-            torch.nn.init.normal_(parameter, std=0.02)
+            torch.nn.init.normal_(parameter, std=DEVIATION)

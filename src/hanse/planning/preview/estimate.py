@@ -91,7 +91,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         ),
         lengths=row_lengths.measure(simulation),
         table=federated_dataset.table(simulation.dataset, settings),
-        trained=sum(p.numel() for p in learner.parameters().values()),
+        trained=learner.trained_count,
         total=learner.backbone.weights,
         precision=str(learner.backbone.compute_mode),
         measured=tuple(map(str, learner.backbone.measurement.comparisons[-1:])),
