@@ -369,6 +369,7 @@ def federate(
     over_selection: float = 1.0,
     deadline: float | None = None,
     max_norm_ratio: float | None = None,
+    collects: bool = False,
 ) -> Outcome:
     """Run a federation in `folder`, or go on with the one that is there.
 
@@ -418,6 +419,7 @@ def federate(
             server or held_out(),
             tasks,
             journal,
+            collects,
         )
         with patch("os.fsync"):  # a test's files need not outlive a power cut
             for record in loop(run):

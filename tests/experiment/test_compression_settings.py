@@ -10,7 +10,7 @@ from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
 from samples import ROOT
 
-NOTHING = {"upload": [], "download": [], "error_feedback": False}
+NOTHING = {"upload": [], "download": [], "error_feedback": False, "collect": False}
 BF16, IDENTITY = {"bf16": {}}, {"identity": {}}
 
 
@@ -25,7 +25,7 @@ BF16, IDENTITY = {"bf16": {}}, {"identity": {}}
         ("{download: bf16}", {**NOTHING, "download": [BF16]}),
         (
             "{upload: [bf16], download: [identity], error_feedback: true}",
-            {"upload": [BF16], "download": [IDENTITY], "error_feedback": True},
+            {**NOTHING, "upload": [BF16], "download": [IDENTITY], "error_feedback": True},
         ),
     ],
 )
@@ -106,6 +106,10 @@ def test_the_file_of_a_codec_is_found_beside_the_experiment(
         (
             ["clients.silo-1.compression.error_feedback=true"],
             "clients.silo-1: compression.error_feedback is true",
+        ),
+        (
+            ["clients.silo-1.compression.collect=true"],
+            "clients.silo-1.compression.collect would change nothing",
         ),
         (["clients.silo-1.privacy=x"], "clients.silo-1 cannot override 'privacy'"),
         (["compression=[{bf16: {k: 3}}]"], "bf16 has no setting 'k'"),

@@ -53,7 +53,8 @@ def test_check_parts_and_model_card_name_the_codecs(
     hanse: Callable[..., Any], experiment_file: Path, tmp_path: Path
 ) -> None:
     words = ["compression=bf16", "clients.silo-1.compression=identity"]
-    done = hanse("check", experiment_file, *words)
+    done = hanse("check", experiment_file, *words, "compression.collect=true")
+    assert "\ncollected  the update of each client in each round is written to the" in done.out
     assert "\nencoded    updates by bf16, 1 of the clients by their own settings\n" in done.out
     assert "encoded" not in hanse("check", experiment_file).out
     card = run(experiment_file, tmp_path / "run", "rounds=1", *words) / "adapter" / "README.md"

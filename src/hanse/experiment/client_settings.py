@@ -41,7 +41,7 @@ def check_clients(experiment: Experiment) -> None:
             settings = experiment.for_client(name)
         except ValidationError as error:
             raise explain(error, Experiment, place) from None
-        _check_compression(settings, name)
+        _check_compression(experiment, settings, name)
         _check_data(experiment, name, over.get("data") or {})
         _check_models(experiment, name, over.get("models") or {})
         _check_adapter(experiment, settings, name)
@@ -69,8 +69,14 @@ def _check_names(experiment: Experiment) -> None:
         )
 
 
-def _check_compression(client: Experiment, name: str) -> None:
+def _check_compression(experiment: Experiment, client: Experiment, name: str) -> None:
     """Build the codecs of a client, to check them; client: the experiment with its settings."""
+    if client.compression.collect != experiment.compression.collect:
+        raise SettingError(
+            f"clients.{name}.compression.collect would change nothing: the server collects the "
+            "updates of all clients or of none; set compression.collect.",
+            ("clients", name, "compression", "collect"),
+        )
     for kind in (UPLOAD, DOWNLOAD):
         try:
             build_all(kind, kind.specs(client))

@@ -158,11 +158,14 @@ class CompressionSettings(SettingsModel):
     download: the codecs of what the server sends to each client.
     error_feedback: the sender adds what its last encoded tensors lacked to the next ones: a client
         on the upload, the server on the download. It concerns a whole list, not one codec in it.
+    collect: the server keeps each client's decoded update of each round in the run folder, for
+        `hanse fit-codec`. Silos must allow it (policy.collect).
     """
 
     upload: list[Spec] = Field(default=[])
     download: list[Spec] = Field(default=[])
     error_feedback: bool = False
+    collect: bool = False
 
     @model_validator(mode="before")
     @classmethod

@@ -28,6 +28,7 @@ from hanse.federation.pipeline import Pipeline
 from hanse.federation.run import Run
 from hanse.federation.screening import NormBound
 from hanse.federation.server_state import ServerState
+from hanse.journal.updates import keep
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, largest
 from hanse.tensors.serialization import MessageError
@@ -95,6 +96,8 @@ class RoundExchange:
             updates = bound.screen(updates, self.inquiry.refuse_valid)
         for profile, update in updates:
             if update.weight > 0:  # else the client has no examples
+                if self.run.collects:
+                    keep(self.run.journal.folder, self.context.round, profile.name, update.tensors)
                 yield profile, update
             del update  # or it would stay in memory while the next client trains
 

@@ -24,6 +24,7 @@ class Run:
 
     learner: makes the server's learner for a round, from the context and the optimizer's state of
         an algorithm that trains on the server.
+    collects: whether the journal keeps each client's decoded update.
     files: those that clients are sent before they train; `rounds` makes or reads them.
     holders: the clients that have them, as far as this process knows.
     scored: by split, the digest of the last scored model, and its scores by task.
@@ -35,6 +36,7 @@ class Run:
     learner: Callable[[RoundContext, Memory], Learner]
     tasks: Mapping[str, Task]
     journal: Journal
+    collects: bool = False
     files: RunFiles = field(default_factory=RunFiles)
     holders: set[str] = field(default_factory=set)
     scored: dict[str, tuple[str, dict[str, Scores]]] = field(default_factory=dict)

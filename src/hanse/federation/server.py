@@ -24,6 +24,7 @@ from hanse.federation.releases import finish_once, mechanisms
 from hanse.federation.round import RoundExchange, open_round
 from hanse.federation.run import Run
 from hanse.federation.server_state import ServerState
+from hanse.journal import updates
 from hanse.journal.checkpoints import Checkpoint
 from hanse.journal.records import ClientRecord, RoundRecord
 from hanse.journal.round_costs import round_costs
@@ -48,6 +49,7 @@ def rounds(run: Run) -> Iterator[RoundRecord]:
     """
     profiles = run.profiles()
     _tell_unscreened(run)
+    _tell_collected(run)
     checkpoint = run.journal.restore()
     report(Rounds(0, run.schedule.rounds))
     if checkpoint is None:
@@ -72,6 +74,13 @@ def _tell_unscreened(run: Run) -> None:
             "single update is known",
             type(rule).__name__,
         )
+
+
+def _tell_collected(run: Run) -> None:
+    """Log that each client's updates are written to disk, if they are."""
+    if run.collects:
+        place = run.journal.folder / updates.FOLDER
+        log.warning("the update of each client in each round is written to %s", place)
 
 
 def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:

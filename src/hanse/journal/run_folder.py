@@ -9,6 +9,7 @@ releases/            the last of these results, which a resumed run uses again
 scores/              evaluations item by item, for paired comparisons, and some answers
 state/               the last checkpoints; a file's name carries its own hash
 constants/           untrained tensors of the adapter, if it has any
+updates/             decoded updates of single clients, if they are collected
 clients/             each simulated client's memory
 tracking-id          the name of the run at its trackers, if it has any
 deployed-as          the name of the run at its silos, if they are on other machines
@@ -27,7 +28,7 @@ from pathlib import Path
 
 from hanse import atomic_files
 from hanse.errors import UserError, explained
-from hanse.journal import claims, record_files
+from hanse.journal import claims, record_files, updates
 from hanse.journal.checkpoints import Checkpoint, checkpoints, read_checkpoint, write_checkpoint
 from hanse.journal.claims import Claim
 from hanse.journal.ledger import Ledger
@@ -87,6 +88,7 @@ class Journal:
                 file.unlink(missing_ok=True)
         for name in (ROUNDS, LEDGER):
             self._truncate(self.folder / name, last)
+        updates.truncate(self.folder, last)
         return checkpoint
 
     def commit(self, checkpoint: Checkpoint, record: RoundRecord) -> None:

@@ -62,7 +62,7 @@ def _show_preview(experiment: Experiment) -> None:
         console.tell(f"{label or '':10} {line}", indent=11)
     _show_kinds(preview)
     _show_models(preview)
-    _show_transforms(experiment)
+    _show_transforms(experiment, preview)
     _show_traffic(preview)
     _show_links(preview)
     memory = f"{preview.memory / 1e9:.1f} GB of memory ({preview.available / 1e9:.1f} GB available)"
@@ -124,13 +124,20 @@ def _show_links(preview: "estimate.Preview") -> None:
         console.tell(f"           {late} the deadline of {links.deadline:g} s{left}", indent=11)
 
 
-def _show_transforms(experiment: Experiment) -> None:
-    """Print the codecs and the mechanism of privacy that tensors pass on their way."""
+def _show_transforms(experiment: Experiment, preview: "estimate.Preview") -> None:
+    """Print codecs and the mechanism of privacy of what travels, and what the server keeps."""
     values = RunSettings(experiment.resolved(), "")
     if values.compression:
         console.tell(f"encoded    {values.compression}", indent=11)
     if values.mechanism:
         console.tell(f"privacy    {values.mechanism}", indent=11)
+    if experiment.compression.collect:
+        size = 4 * preview.trained * preview.clients_a_round * experiment.rounds
+        console.tell(
+            f"collected  the update of each client in each round is written to the run folder: "
+            f"about {size:,} bytes",
+            indent=11,
+        )
 
 
 def _show_data(preview: "estimate.Preview") -> None:

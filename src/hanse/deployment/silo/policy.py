@@ -61,6 +61,8 @@ class Policy(SettingsModel):
     max_runs_per_day: most runs that begin in 24 hours, whatever their names.
     max_file_gb: most gigabytes of the files that a run's algorithm sends, such as a model in place
         of the whole one; 0: none are taken. As much is kept of other runs.
+    collect: whether a server may keep each update of this silo in its run folder
+        (compression.collect). One that does not say so could still; sums of updates prevent it.
     min_cohort: fewest silos of a round, this one included.
     agreement: whether silos must agree on their requests before this one trains. require: they
         must, and the silo does not join if its kit knows no others (`always` is the former word for
@@ -92,6 +94,7 @@ class Policy(SettingsModel):
     max_requests_per_day: PositiveInt = 5_000
     max_runs_per_day: PositiveInt = 20
     max_file_gb: NonNegativeFloat = 1.0
+    collect: bool = False
     min_cohort: PositiveInt = 2
     agreement: Literal["auto", "require", "always", "never"] = "auto"
     privacy: Privacy = Privacy()

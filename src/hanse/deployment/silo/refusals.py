@@ -29,6 +29,11 @@ def settings_refusals(policy: Policy, job: Job) -> Iterator[str]:
         yield f"{job.cohort} silos train in a round, and it asks for {policy.min_cohort}"
     if build_method(job.experiment).sends_files and not policy.max_file_gb:
         yield "its parts send files, and by policy.max_file_gb none are taken"
+    if job.experiment.compression.collect and not policy.collect:
+        yield (
+            "its server would keep each silo's updates (compression.collect), which needs "
+            "policy.collect: true"
+        )
     wanted = {key: value for key, value in policy.privacy if value is not None}
     if wanted:
         figures = ", ".join(f"{key} ≤ {value:g}" for key, value in wanted.items())

@@ -109,7 +109,8 @@ class Simulation:
             return self.learner.for_request(context, optimizer_state)
 
         schedule = _schedule(self.experiment, transport)
-        return Run(schedule, self.method, transport, learner, self.tasks, journal)
+        collects = self.experiment.compression.collect
+        return Run(schedule, self.method, transport, learner, self.tasks, journal, collects)
 
     def identity(self, name: str) -> Identity:
         """The keys of a client of a simulation; a deployed one has those of its kit."""
