@@ -29,6 +29,7 @@ class Case(NamedTuple):
 # tested with its defaults.
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "fedprox": [{"mu": 0.1}],
+    "diloco": [{}, {"fragments": 2}],
     "fedper": [{"share": ("weight",)}],
     "fedkseed": [{}, {"seeds": 64, "pro": True, "epsilon": 0.01}],
     "fedopt": [

@@ -15,7 +15,10 @@ from hanse.tensors.named import RunningMean
 from toys import QUICK, Toy, ToyLearner, held_out, points, silos
 
 # Algorithms whose step is a mean with these settings only.
-MEANS: dict[str, dict[str, Any]] = {"fedopt": {"optimizer": "momentum", "beta_1": 0.0}}
+MEANS: dict[str, dict[str, Any]] = {
+    "fedopt": {"optimizer": "momentum", "beta_1": 0.0},
+    "diloco": {"learning_rate": 1.0, "momentum": 0.0},
+}
 PROBE = points(7, 20)
 
 

@@ -119,6 +119,19 @@ def test_some_want_optimizers_that_begin_anew(algorithm: str, experiment_file: P
         run(experiment_file, *words(algorithm), "train.optimizer_state=keep")
 
 
+KEEPING = [
+    n
+    for n in registry.names("federation/algorithms")
+    if registry.find("federation/algorithms", n).keeps_optimizer
+]
+
+
+@pytest.mark.parametrize("algorithm", KEEPING)
+def test_others_want_optimizers_that_go_on(algorithm: str, experiment_file: Path) -> None:
+    with pytest.raises(UserError, match=r"goes on from its .* set train.optimizer_state=keep"):
+        run(experiment_file, *words(algorithm), "train.optimizer_state=reset")
+
+
 RULE = """
 from dataclasses import dataclass
 from hanse.federation.interfaces.aggregator import Aggregator

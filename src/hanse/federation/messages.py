@@ -29,12 +29,14 @@ class ClientProfile:
     """One client as the server knows it: its name, number of training examples, plain numbers.
 
     layout: of what it trains (on the meta device), if the algorithm lets clients differ in that.
+    last_counted_round: as in `Request`; known in the instruction of a round.
     """
 
     name: str
     examples: int
     numbers: Numbers = field(default_factory=dict)
     layout: Tensors | None = field(default=None, compare=False)
+    last_counted_round: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,9 @@ def open_round(
     instructions, delivery = {}, FileDelivery(run, round)
     with run.journal.ledger.time("round"):
         supplied = delivery.deliver(list(profiles))
-    for name, profile in ((name, profiles[name]) for name in supplied):
+    for name in supplied:
+        counted = server_state.last_counted_rounds.get(name, 0)
+        profile = replace(profiles[name], last_counted_round=counted)
         instruction = algorithm.instruction(server_state.algorithm_state, profile, context)
         if instruction is not None:
             instructions[name] = instruction

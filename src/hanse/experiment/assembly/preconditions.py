@@ -67,6 +67,11 @@ def _refuse_optimizers(
                 f"with {name} an optimizer's state from the round before means nothing in the "
                 f"next one; set {whose}.optimizer_state=reset."
             )
+        if algorithm.keeps_optimizer and train.optimizer_state == "reset":
+            raise UserError(
+                f"with {name} an optimizer goes on from its state of the round before; set "
+                f"{whose}.optimizer_state=keep."
+            )
 
 
 def _named(optimizers: Sequence[str]) -> str:

@@ -38,6 +38,7 @@ class Algorithm(ABC):
     # Clients' optimizers start fresh in every round, since the next round's tensors do not continue
     # the last one's, or the frozen weights have changed.
     resets_optimizer: ClassVar[bool] = True
+    keeps_optimizer: ClassVar[bool] = False  # clients' optimizers must keep their state
     # Models beside the trained one, by their names in `models`: those that clients use, and those
     # that the server uses. They are in `learner.models`, and no others are loaded.
     client_models: ClassVar[tuple[str, ...]] = ()
