@@ -41,11 +41,13 @@ from hanse.federation.messages import ClientProfile, Reply, Update
 from hanse.federation.method import Method
 from hanse.federation.run import Run
 from hanse.federation.schedule import Schedule
+from hanse.federation.spool import Spool
 from hanse.journal import yaml_text
 from hanse.journal.round_costs import training_seconds
 from hanse.journal.run_folder import Journal
 from hanse.simulation.clients_per_pass import decided
 from hanse.simulation.in_process import in_process
+from hanse.tensors.serialization import Content
 
 ROWS = 40_000
 A_ROUND = 100  # clients
@@ -186,39 +188,39 @@ class Stored(Transport):
 
     max_in_flight = 1
 
-    def __init__(self, folder: Path, update: Update) -> None:
-        self._folder = folder
+    def __init__(self, update: Update) -> None:
+        self._replies: dict[tuple[str, int], Content] = {}
         self._asked: list[str] = []
         self.round = 1
         self.held: list[int] = []  # bytes while a client works
         self.most: list[int] = []  # and at most, up to then
+        spool = Spool()
         for profile in self.profiles():
             for number in (1, 2):
-                reply = Reply(profile.name, "train", number, update)
-                (folder / f"{profile.name}-{number}").write_bytes(reply.pack())
+                parts = Reply(profile.name, "train", number, update).parts()
+                self._replies[profile.name, number] = spool.write(parts)
 
     def profiles(self) -> list[ClientProfile]:
         return [ClientProfile(f"client-{number:02d}", 1) for number in range(REPLIES)]
 
-    def send(self, client: str, message: bytes) -> None:
+    def send(self, client: str, message: Content) -> None:
         self._asked.append(client)
 
-    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+    def receive(self, timeout: float | None) -> tuple[str, Content] | None:
         if not self._asked:
             return None
         self.most.append(peak())
         forget()
         self.held.append(resident())
         client = self._asked.pop(0)
-        return client, (self._folder / f"{client}-{self.round}").read_bytes()
+        return client, self._replies[client, self.round]
 
 
 def serve(home: Path) -> dict[str, Any]:
     """What the server holds beyond the model, in adapters, as it counts reply after reply."""
     learner = Large()
     own = {name: torch.full_like(value.data, 0.1) for name, value in learner.parameters().items()}
-    (home / "replies").mkdir()
-    clients = Stored(home / "replies", Update(own, {"loss": 1.0}))
+    clients = Stored(Update(own, {"loss": 1.0}))
     del own
     log = Journal.create(home / "served", "")
     schedule = Schedule(2, 0, validate_every=0, test=False, evaluate_clients=False)

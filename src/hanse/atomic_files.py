@@ -14,6 +14,7 @@ from typing import IO
 
 from hanse.errors import UserError, explained
 
+Data = bytes | list[bytes | memoryview]  # a content, or its parts
 PRIVATE, PUBLIC = 0o600, 0o644  # modes of files, whatever the umask says
 DAY = 86_400.0  # seconds after which a part in a shared folder counts as abandoned
 
@@ -62,9 +63,8 @@ def _unread(path: Path, error: OSError) -> UserError:
     )
 
 
-def write(path: Path, data: bytes, private: bool = False, public: bool = False) -> None:
+def write(path: Path, data: Data, private: bool = False, public: bool = False) -> None:
     """Write `data` to `path`; a crash leaves the old file or the new one, never a part of it.
-
     private: only the owner may ever read it.
     public: everybody may read it and only the owner may write it, whatever the umask says.
     Missing folders are made with the same rights.
@@ -75,7 +75,7 @@ def write(path: Path, data: bytes, private: bool = False, public: bool = False) 
         try:
             aside.unlink(missing_ok=True)  # its mode would stay
             with open(aside, "wb", opener=_opener(os.O_EXCL, mode)) as file:
-                file.write(data)
+                file.writelines(_parts(data))
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
@@ -134,18 +134,24 @@ def _opener(more: int, mode: int | None) -> Callable[[str, int], int]:
     return opened
 
 
-def write_hashed(path: Path, data: bytes, private: bool = False) -> None:
+def write_hashed(path: Path, data: Data, private: bool = False) -> None:
     """Write `data` beside `path` as NAME-SHA256.SUFFIX, in place of earlier files of that name.
 
-    private: as for `write`.
+    data, private: as for `write`.
     """
-    digest = hashlib.sha256(data).hexdigest()
-    file = path.with_name(f"{path.stem}-{digest}{path.suffix}")
+    sha = hashlib.sha256()
+    for part in _parts(data):
+        sha.update(part)
+    file = path.with_name(f"{path.stem}-{sha.hexdigest()}{path.suffix}")
     write(file, data, private)
     for name, other in hashed(path.parent, path.suffix):
         if name == path.stem and other != file:
             with explained(other):
                 other.unlink(missing_ok=True)
+
+
+def _parts(data: Data) -> list[bytes | memoryview] | list[bytes]:
+    return data if isinstance(data, list) else [data]
 
 
 def hashed(folder: Path, suffix: str) -> list[tuple[str, Path]]:

@@ -241,9 +241,9 @@ def test_a_reply_that_is_costly_to_read_is_refused_unread(
             return ("c1", message) if mine else found
 
     parsed: list[int] = []
-    real = serialization.unpack
+    real = serialization.read
     monkeypatch.setattr(
-        messages, "unpack", lambda data, sort: parsed.append(len(data)) or real(data, sort)
+        messages, "read", lambda data, *more: parsed.append(len(data)) or real(data, *more)
     )
     outcome = federate(FedAvg(), silos(3), tmp_path / "run", rounds=2, network=Flood)
     assert same(outcome.server_state, without.server_state)

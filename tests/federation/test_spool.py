@@ -1,26 +1,55 @@
-"""Messages that wait on disk."""
+"""Messages that are kept on disk, and read in parts."""
+
+import gc
+import os
+from pathlib import Path
 
 import pytest
 
-from hanse.federation.spool import Spool
+from hanse.federation.spool import SHORT, Spool, Stored
 
 
-def test_each_comes_back_as_it_was_whatever_was_taken_between() -> None:
-    with Spool() as spool:
-        spool.put("c", b"three")
-        spool.put("e", b"five")
-        assert spool.take("c") == b"three"
-        spool.put("f", b"six")  # with as many waiting as when "e" came
-        spool.put("c", b"")
-        assert [spool.take(name) for name in "efc"] == [b"five", b"six", b""]
-        assert not any(name in spool for name in "cef")
+def content(letter: bytes, size: int = 3 * SHORT) -> bytes:
+    return letter * size
 
 
-def test_a_name_is_taken_until_its_message_is() -> None:
-    with Spool() as spool:
-        spool.put("a", b"1")
-        with pytest.raises(ValueError, match="a waits already"):
-            spool.put("a", b"2")
-        assert spool.take("a") == b"1"
-        with pytest.raises(KeyError):
-            spool.take("a")
+def open_files() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_each_message_and_each_part_of_it_comes_back_as_it_was() -> None:
+    spool = Spool()
+    texts = [os.urandom(SHORT + size) for size in (0, 1, 70_000)]
+    kept = [spool.keep(text) for text in texts]
+    for text, message in zip(texts, kept, strict=True):
+        assert isinstance(message, Stored) and len(message) == len(text)
+        for part in (slice(None), slice(8), slice(5, 4000), slice(-3, None), slice(9, 9)):
+            assert message[part] == text[part]
+        assert message[len(text) - 2 : 10**12] == text[-2:]
+
+
+def test_a_message_in_parts_is_one() -> None:
+    message = Spool().write([b"a" * 5000, memoryview(b"b" * 10), b"", b"c"])
+    assert message[4999:] == b"a" + b"b" * 10 + b"c"
+
+
+def test_short_messages_and_those_on_disk_stay_as_they_are() -> None:
+    spool = Spool()
+    assert spool.keep(b"short") == b"short"
+    stored = spool.keep(content(b"a"))
+    assert Spool().keep(stored) is stored
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+def test_the_file_ends_with_the_last_of_its_messages() -> None:
+    before, spool = open_files(), Spool()
+    first, second = spool.keep(content(b"a")), spool.keep(content(b"b"))
+    assert open_files() == before + 1
+    del first
+    assert second[:1] == b"b" and open_files() == before + 1
+    del second
+    assert open_files() == before
+    third = spool.keep(content(b"c"))
+    del spool
+    assert third[:2] == b"cc"  # messages outlive what has kept them

@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from hanse.tensors.named import (
+    BLOCK,
     Bounded,
     RunningMean,
     add,
     blob,
     fits,
     from_bytes,
+    is_finite,
     layout,
     map_tensors,
     norm,
@@ -77,6 +79,31 @@ def test_the_same_order_gives_the_same_bits() -> None:
     parts, weights = groups(9), [1 / k for k in range(1, 10)]
     first, again = mean(parts, weights), mean(parts, weights)
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_mean_in_blocks_has_the_bits_of_one_over_whole_tensors() -> None:
+    draw = torch.Generator().manual_seed(0)
+    shape, weights = (3, BLOCK // 2 + 7), [0.3, 7.0, 1e-3]
+    parts = [torch.randn(shape, generator=draw) for _ in weights]
+    turned = [part.T.contiguous().T for part in parts]  # not in the order of memory
+    running = RunningMean()
+    total = torch.zeros(shape, dtype=torch.float64)
+    for index, (part, weight) in enumerate(zip(parts, weights, strict=True)):
+        running.add({"a": part, "t": turned[index], "one": torch.tensor(weight)}, weight)
+        total = part.double() * weight if index == 0 else total.add(part.double(), alpha=weight)
+    mean = running.value()
+    expected = (total / running.weight).float()
+    assert torch.equal(mean["a"], expected) and torch.equal(mean["t"], expected)
+    assert float(mean["one"]) == pytest.approx(sum(w * w for w in weights) / sum(weights))
+
+
+def test_one_value_that_is_not_finite_is_seen_in_any_block() -> None:
+    for place in (0, BLOCK - 1, BLOCK, 2 * BLOCK + 4):
+        tensor = torch.zeros(2 * BLOCK + 5)
+        assert is_finite(tensor)
+        tensor[place] = torch.nan if place % 2 else torch.inf
+        assert not is_finite(tensor)
+    assert is_finite(torch.tensor([2**62])) and is_finite(torch.zeros(0))
 
 
 def test_a_mean_needs_the_same_names_and_a_weight() -> None:

@@ -18,6 +18,7 @@ from hanse.errors import UserError, cleaned
 from hanse.federation.messages import ClientProfile, Request
 from hanse.tensors.layouts import parse as parse_layout
 from hanse.tensors.named import Tensors, shapes
+from hanse.tensors.serialization import Content
 
 # Signs (body, run, round, silo's name); returns the message and the number its reply must name.
 Sign = Callable[[bytes, str, int, str], tuple[bytes, int]]
@@ -137,10 +138,10 @@ class Envelopes:
     round: int = 0  # of the last request
     _numbers: Any = field(default_factory=itertools.count)
 
-    def write(self, name: str, request: bytes) -> tuple[bytes, int]:
+    def write(self, name: str, request: Content) -> tuple[bytes, int]:
         """An envelope to a silo with this request, and the envelope's number."""
-        envelope = replace(self.envelope, request=request).pack()
-        self.round = Request.parse(request).round if request else self.round
+        envelope = replace(self.envelope, request=bytes(request[:])).pack()
+        self.round = Request.heading(request).round if request else self.round
         if self.sign is None:
             return envelope, next(self._numbers)
         return self.sign(envelope, self.envelope.run, self.round, name)

@@ -36,7 +36,7 @@ from hanse.federation.releases import (
 from hanse.observability.requests import log_event
 from hanse.randomness import RoundContext
 from hanse.security.identity import Identity
-from hanse.tensors.serialization import MessageError
+from hanse.tensors.serialization import Content, MessageError
 
 
 class MissingConstants(UserError):  # noqa: N818 (the condition, not an error of the user's)
@@ -85,7 +85,7 @@ class ClientEndpoint:
         return self.files or FileStore(self.store.folder.parent / files.FOLDER)
 
 
-def respond(endpoint: ClientEndpoint, message: bytes) -> bytes:
+def respond(endpoint: ClientEndpoint, message: Content) -> bytes:
     """Answer one request. A UserError becomes the error of the reply.
 
     Raises LostMemory: a client without the memory of a counted round must not continue.
@@ -172,10 +172,11 @@ def _instruction(endpoint: ClientEndpoint, request: Request, client: Client) -> 
     try:
         download = endpoint.method.pipelines.with_files(client.files).download
         update = download.decode(update, request.transform_states, context)
+        instruction = Instruction(dict(update.tensors), update.numbers)
     except MessageError as error:
         raise UserError(f"the instruction cannot be decoded: {error}.") from None
     client.learner.configure(update.numbers)
-    return Instruction(update.tensors, update.numbers)
+    return instruction
 
 
 def _put_constants(endpoint: ClientEndpoint, learner: Learner, request: Request) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from hanse import atomic_files
 from hanse.errors import UserError, explained
 from hanse.federation.interfaces.results import Memory
-from hanse.tensors.serialization import MessageError, pack, unpack
+from hanse.tensors.serialization import MessageError, parts, unpack
 
 MEMORIES_KEPT = 2  # counted rounds; the server may fall back by one after a damaged checkpoint
 SUFFIX = ".safetensors"
@@ -65,7 +65,7 @@ class MemoryStore:
         groups = {part: tensors for part, tensors in memory.items() if tensors}
         if not groups and not self._files():  # an empty memory must replace one that exists
             return False
-        data = pack({"message": "memory", "kind": "client"}, {}, groups)
+        data = parts({"message": "memory", "kind": "client"}, {}, groups)
         atomic_files.write_hashed(self.folder / f"round-{round:05d}{SUFFIX}", data, private=True)
         return True
 

@@ -15,7 +15,7 @@ from hanse.observability.progress import report
 from hanse.observability.requests import log_fields, request_id
 from hanse.observability.steps import ClientReplies
 from hanse.tensors.named import Layout
-from hanse.tensors.serialization import MessageError
+from hanse.tensors.serialization import Content, MessageError
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +66,12 @@ class Conversation:
         self._unsupplied: list[str] = []
         self._supplied: set[str] = set()
         self._missing = set(self.clients)
+        self._spool = Spool()
+        self._last: tuple[Request, Content] | None = None
         self._under_way = self._done = self._bytes_down = self._bytes_up = 0
 
     def replies(self) -> Iterator[tuple[Reply, int]]:
-        """Each client's one reply with its size in bytes. Early replies wait on disk, encoded."""
+        """Each client's one reply with its size in bytes. Their tensors are on disk until read."""
         self.transport.begin(self.kind, self.round, self.ledger)
         try:
             yield from self._in_client_order()
@@ -81,23 +83,19 @@ class Conversation:
         self._send()
         self._report()
         waiting = deque(self.clients)
-        with Spool() as early:
-            for reply, message in self._arriving():
-                if reply.client == waiting[0]:
-                    waiting.popleft()
-                    yield reply, len(message)
-                else:
-                    early.put(reply.client, message)
-                del message, reply  # or they would stay in memory while the next client trains
-                while waiting and waiting[0] in early:
-                    yield _read_back(early.take(waiting.popleft()))
-            self.silent = [name for name in waiting if name in self._missing]
-            for name in waiting:
-                if name in early:
-                    yield _read_back(early.take(name))
-                else:
-                    extra = self._log_fields("missed", name)
-                    log.warning("%s did not answer in time", name, extra=extra)
+        early: dict[str, tuple[Reply, int]] = {}
+        for reply, size in self._arriving():
+            early[reply.client] = reply, size
+            del reply  # or its place on disk would not become free
+            while waiting and waiting[0] in early:
+                yield early.pop(waiting.popleft())
+        self.silent = [name for name in waiting if name in self._missing]
+        for name in waiting:
+            if name in early:
+                yield early.pop(name)
+            else:
+                extra = self._log_fields("missed", name)
+                log.warning("%s did not answer in time", name, extra=extra)
 
     def count(self, size: int) -> None:
         """Count a reply of this size as done, and report the progress."""
@@ -114,15 +112,20 @@ class Conversation:
         while self._unsent and (limit is None or self._under_way < limit):
             client = self._unsent.popleft()
             with self.ledger.time("serialization"):
-                message = self.request(client).pack()
+                message = self._packed(self.request(client))
             self.ledger.sent(client, self.kind, len(message))
             self.transport.send(client, message)
             self._under_way, self._bytes_down = self._under_way + 1, self._bytes_down + len(message)
 
-    def _arriving(self) -> Iterator[tuple[Reply, bytes]]:
+    def _packed(self, request: Request) -> Content:
+        """The bytes of a request; those of one like the last are the same object."""
+        if self._last is None or not request.is_like(self._last[0]):
+            self._last = request, self._spool.write(request.parts())
+        return self._last[1]
+
+    def _arriving(self) -> Iterator[tuple[Reply, int]]:
         """Each client's one reply as it comes, until enough have come or the time is over."""
         end = self._end()
-        ready: list[tuple[Reply, bytes]] = []
         while len(self._missing) > self.spare:
             self._send()
             if self._unsupplied and not self._under_way:
@@ -133,14 +136,14 @@ class Conversation:
                 arrived = self.transport.receive(left)
             if arrived is None:
                 return
-            reply, message = self._read(*arrived)
-            if self._take(arrived[0], reply, len(message)):
-                self._missing.discard(reply.client)
+            sender = arrived[0]
+            reply, size = self._read(*arrived)
+            del arrived  # its bytes are on disk now
+            if self._take(sender, reply, size):
+                self._missing.discard(sender)
                 self.spare = max(0, self.spare - bool(reply.error))  # another client must reply
-                ready.append((reply, message))
-            del arrived, message, reply  # or they would stay in memory until the next one comes
-            if ready:
-                yield ready.pop()
+                yield reply, size
+            del reply  # or its place on disk would not become free
 
     def _end(self) -> float | None:
         """The time until which clients may reply from now on; None: no limit."""
@@ -196,22 +199,17 @@ class Conversation:
         number = self.round if round is None else round
         return log_fields(event, request_id(self.ledger.run_id, number, client, kind or self.kind))
 
-    def _read(self, sender: str, message: bytes) -> tuple[Reply, bytes]:
-        """The reply in a message, and the message; a reply with an error for an unfit one."""
+    def _read(self, sender: str, message: Content) -> tuple[Reply, int]:
+        """The reply in a message, and its size; a reply with an error for an unfit one."""
         layout = self.layout(sender) if sender in self._missing else {}
         with self.ledger.time("serialization"):
             try:
                 refuse_large(message, layout)
-                reply = Reply.parse(message)
+                reply = Reply.parse(self._spool.keep(message))
                 if reply.client == sender:
-                    return reply, message
+                    return reply, len(message)
                 reason = f"it is in the name of {reply.client!r:.80}"
             except MessageError as error:
                 reason = str(error)
         refused = Reply(sender, self.kind, self.round, error=f"its reply was refused: {reason}")
-        return refused, refused.pack()
-
-
-def _read_back(message: bytes) -> tuple[Reply, int]:
-    """A reply that has waited on disk, and its size."""
-    return Reply.parse(message), len(message)
+        return refused, len(refused.pack())

@@ -14,8 +14,18 @@ import torch
 from torch import Tensor
 
 from hanse.observability.requests import request_id
-from hanse.tensors.named import Bounded, Layout, Tensors, fits, largest, strip_prefix
-from hanse.tensors.serialization import Groups, MessageError, Numbers, pack, unpack, whole_number
+from hanse.tensors.named import Bounded, Layout, Tensors, fits, is_finite, largest, strip_prefix
+from hanse.tensors.serialization import (
+    MESSAGES,
+    Content,
+    Groups,
+    MessageError,
+    Numbers,
+    parts,
+    read,
+    unpack,
+    whole_number,
+)
 
 AGREE, AGREED = "agree", "agreed"  # kinds of requests in which silos compare what they got
 PREPARE = "prepare"  # the kind of a request that offers files, or brings a part of one
@@ -90,8 +100,35 @@ class Request:
         kind = "train" if self.kind == AGREED else self.kind
         return request_id(run, self.round, client, kind)
 
+    def is_like(self, other: "Request") -> bool:
+        """True if both are the same request, with the same tensors in memory."""
+        return self._content == other._content
+
+    @property
+    def _content(self) -> tuple[object, ...]:
+        """All that its bytes depend on; tensors are represented by their places in memory."""
+        groups = {
+            "instruction": self.instruction.tensors,
+            "note": self.aggregator_note.tensors,
+            "given": self.given,
+            **self.transform_states,
+        }
+        places = [
+            {name: id(tensor) for name, tensor in group.items()}
+            if isinstance(group, dict)
+            else id(group)  # it may make its tensors when they are asked for
+            for group in groups.values()
+        ]
+        numbers = dict(self.instruction.numbers), dict(self.aggregator_note.numbers)
+        kind = self.kind, self.round, self.last_counted_round, self.constants
+        return (*kind, *numbers, dict(self.files), [*groups], places)
+
     def pack(self) -> bytes:
         """This request as bytes."""
+        return b"".join(self.parts())
+
+    def parts(self) -> list[bytes | memoryview]:
+        """The same in parts, which share the memory of the tensors."""
         header = {"message": "request", "kind": self.kind}
         header |= {"constants": self.constants} if self.constants else {}
         numbers: dict[str, float] = {
@@ -111,12 +148,18 @@ class Request:
         }
         groups |= {"constants": self.given} if self.given else {}
         groups |= {"files": _packed_hashes(self.files)} if self.files else {}
-        return pack(header, numbers, groups)
+        return parts(header, numbers, groups)
 
     @staticmethod
-    def parse(data: bytes) -> "Request":
+    def heading(data: Content) -> "Request":
+        """The kind and the round of the request in `data`; its tensors are not read."""
+        header, numbers, _ = read(data, "request", MESSAGES)
+        return Request(header["kind"], whole_number(numbers, "round"))
+
+    @staticmethod
+    def parse(data: Content) -> "Request":
         """The request in `data`; raises MessageError for anything else."""
-        header, numbers, groups = unpack(data, "request")
+        header, numbers, groups = unpack(data, "request", MESSAGES)
         instruction = Instruction(
             groups.pop("instruction", {}), strip_prefix(numbers, "instruction/")
         )
@@ -148,20 +191,27 @@ class Reply:
 
     def pack(self) -> bytes:
         """This reply as bytes."""
+        return b"".join(self.parts())
+
+    def parts(self) -> list[bytes | memoryview]:
+        """The same in parts, which share the memory of the tensors."""
         header = {"message": "reply", "kind": self.kind, "client": self.client}
         header |= {name: text for name in ("error", "lacks") if (text := getattr(self, name))}
         numbers: dict[str, float] = {"round": self.round, "weight": self.update.weight}
         numbers |= {"keeps_memory": self.update.keeps_memory}
         numbers |= {f"update/{name}": value for name, value in self.update.numbers.items()}
-        return pack(header, numbers, {"update": self.update.tensors})
+        return parts(header, numbers, {"update": self.update.tensors})
 
     @staticmethod
-    def parse(data: bytes) -> "Reply":
-        """The reply in `data`; raises MessageError for anything else."""
-        header, numbers, groups = unpack(data, "reply")
+    def parse(data: Content) -> "Reply":
+        """The reply in `data`; raises MessageError for anything else.
+
+        Each of its tensors is read from `data` when it is asked for.
+        """
+        header, numbers, groups = read(data, "reply", MESSAGES)
         if "weight" not in numbers:
             raise MessageError("the reply has no weight")
-        tensors = groups.get("update", {})
+        tensors: Tensors = groups.get("update", {})
         reported, keeps_memory = strip_prefix(numbers, "update/"), numbers.get("keeps_memory") != 0
         update = Update(tensors, reported, numbers["weight"], keeps_memory)
         client, error, lacks = (header.get(name, "") for name in ("client", "error", "lacks"))
@@ -201,8 +251,8 @@ def validate_update(
     if missing := sorted({*numbers} - update.numbers.keys()):
         raise MessageError(f"the number {missing[0]} is missing, which the algorithm needs")
     if update.tensors.keys() != expected.keys():
-        different = sorted(update.tensors.keys() ^ expected.keys())[:3]
-        raise MessageError(f"tensors missing or not asked for: {', '.join(different)}")
+        different = [f"{name:.80}" for name in sorted(update.tensors.keys() ^ expected.keys())]
+        raise MessageError(f"tensors missing or not asked for: {', '.join(different[:3])}")
     for name, tensor in update.tensors.items():
         form = largest(expected[name])
         if not fits(tensor, expected[name]):
@@ -211,7 +261,7 @@ def validate_update(
                 f"{name} came as {tuple(tensor.shape)} {tensor.dtype}, "
                 f"expected {bound}{tuple(form.shape)} {form.dtype}"
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise MessageError(f"{name} has values that are not finite")
     if not 0 <= update.weight <= most:
         raise MessageError(f"the weight {update.weight:g} is not between 0 and {most:g}")

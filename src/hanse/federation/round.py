@@ -2,8 +2,11 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+
+from torch import Tensor
 
 from hanse.errors import UserError
 from hanse.federation import sums
@@ -30,6 +33,7 @@ from hanse.federation.screening import NormBound
 from hanse.federation.server_state import ServerState
 from hanse.journal.updates import keep
 from hanse.randomness import RoundContext
+from hanse.tensors.lazy import Lazy
 from hanse.tensors.named import Layout, Tensors, largest
 from hanse.tensors.serialization import MessageError
 
@@ -120,13 +124,14 @@ class RoundExchange:
         try:
             wide = sums.in_float64(layout)
             update = self._undo(method.pipelines.upload, update, self.context, wide)
+            tensors = dict(update.tensors)
         except MessageError as error:
             raise UserError(
                 f"the sum of the updates of {', '.join(clients)} cannot be decoded: {error}; look "
                 "after these clients, since a rule that sees only sums cannot tell whose update is "
                 "wrong."
             ) from None
-        tensors = sums.in_dtypes(update.tensors, layout)
+        tensors = sums.in_dtypes(tensors, layout)
         return Aggregate(tensors, update.numbers, update.weight, tuple(clients))
 
     def evaluate(self) -> Iterator[tuple[ClientProfile, Update]]:
@@ -195,15 +200,22 @@ class RoundExchange:
     def _undo(
         self, pipeline: Pipeline, update: Update, context: RoundContext, expected: Layout
     ) -> Update:
-        """An update with a pipeline undone; raises MessageError if a codec fails in any way."""
-        try:
-            return pipeline.decode(update, self.server_state.transform_states, context, expected)
-        except MessageError:
-            raise
-        except Exception as error:  # a stranger's bytes must not end the run
-            log.exception("a codec failed to decode an update")
-            reason = f"a codec failed to decode it ({type(error).__name__}: {error})"
-            raise MessageError(reason) from None
+        """An update with a pipeline undone; raises MessageError if a codec fails in any way.
+
+        A codec may decode a tensor when it is asked for, which then raises the error.
+        """
+        with _decoding():
+            states = self.server_state.transform_states
+            update = pipeline.decode(update, states, context, expected)
+        tensors = update.tensors
+        if not isinstance(tensors, Lazy):
+            return update
+
+        def decoded(name: str) -> Tensor:
+            with _decoding():
+                return tensors[name]
+
+        return replace(update, tensors=Lazy(tensors, decoded))
 
     def _validate_sealed(self, profile: ClientProfile, update: Update, layout: Layout) -> None:
         """Raise MessageError unless an update is valid as far as it can be read before decoding."""
@@ -220,6 +232,19 @@ class RoundExchange:
         most = self.algorithm.max_weight(profile)
         validate_update(update, layout, self.algorithm.numbers, most)
         self.algorithm.validate(update, self.server_state.algorithm_state, profile)
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Turns any error of a codec into MessageError: a stranger's bytes must not end the run."""
+    try:
+        yield
+    except MessageError:
+        raise
+    except Exception as error:
+        log.exception("a codec failed to decode an update")
+        reason = f"a codec failed to decode it ({type(error).__name__}: {error})"
+        raise MessageError(reason) from None
 
 
 def open_round(

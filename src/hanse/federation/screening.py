@@ -14,8 +14,9 @@ from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.messages import ClientProfile, Reply, Update
 from hanse.federation.spool import Spool
 from hanse.tensors import low_rank
+from hanse.tensors.lazy import Lazy
 from hanse.tensors.named import Layout, largest, norm
-from hanse.tensors.serialization import MessageError
+from hanse.tensors.serialization import Content, MessageError
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ PER_TENSOR = 256  # bytes of the header for one tensor, beside its name
 Refuse = Callable[[str, str], None]
 
 
-def refuse_large(message: bytes, expected: Layout) -> None:
+def refuse_large(message: Content, expected: Layout) -> None:
     """Raise MessageError for a reply that is larger than one with tensors of this layout.
 
     The size of its header is checked before the header is parsed.
@@ -45,7 +46,8 @@ class NormBound:
 
     The measures are the L2 norm, the numbers that the algorithm calculates with, and for LoRA's
     factors the norm of their products, which may be large although both factors are ordinary. All
-    updates of the round wait on disk until each is measured. A single update is not bounded.
+    updates of the round wait until each is measured; their tensors are on disk. A single update is
+    not bounded.
     """
 
     ratio: float
@@ -59,21 +61,20 @@ class NormBound:
         updates: decoded.
         """
         measured: dict[str, Mapping[str, float]] = {}
-        profiles: dict[str, ClientProfile] = {}
-        weights: dict[str, float] = {}
-        with Spool() as spool:
-            for profile, update in updates:
-                measured[profile.name] = self._measures(update)
-                profiles[profile.name], weights[profile.name] = profile, update.weight
-                spool.put(profile.name, Reply(profile.name, "train", 0, update).pack())
-                del update  # or it would stay in memory while the next one is read
-            reasons = dict(outliers(measured, self.ratio))
-            _warn_of_dominant({name: w for name, w in weights.items() if name not in reasons})
-            for name, profile in profiles.items():
-                if name in reasons:
-                    refuse(name, reasons[name])
-                else:
-                    yield profile, Reply.parse(spool.take(name)).update
+        waiting: list[tuple[ClientProfile, Update]] = []
+        spool = Spool()
+        for profile, update in updates:
+            measured[profile.name] = self._measures(update)
+            waiting.append((profile, _on_disk(update, spool)))
+            del update  # or it would stay in memory while the next one is read
+        reasons = dict(outliers(measured, self.ratio))
+        weights = {profile.name: update.weight for profile, update in waiting}
+        _warn_of_dominant({name: w for name, w in weights.items() if name not in reasons})
+        for profile, update in waiting:
+            if profile.name in reasons:
+                refuse(profile.name, reasons[profile.name])
+            else:
+                yield profile, update
 
     def _measures(self, update: Update) -> dict[str, float]:
         """The measures of one update, by name."""
@@ -84,6 +85,13 @@ class NormBound:
             measures["norm of products"] = math.hypot(*products)
         numbers = {f"number {name}": update.numbers[name] for name in self.algorithm.numbers}
         return measures | numbers
+
+
+def _on_disk(update: Update, spool: Spool) -> Update:
+    """The same update with tensors that are on disk until they are asked for."""
+    if isinstance(update.tensors, Lazy):
+        return update
+    return Reply.parse(spool.write(Reply("", "", 0, update).parts())).update
 
 
 def _warn_of_dominant(weights: Mapping[str, float]) -> None:

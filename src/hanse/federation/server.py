@@ -132,13 +132,17 @@ def _restored(run: Run, checkpoint: Checkpoint) -> ServerState:
 def _train_round(
     run: Run, round: int, before: ServerState, profiles: Mapping[str, ClientProfile]
 ) -> tuple[ServerState, Aggregate]:
-    """One round up to the algorithm's step: the server's next state, and the round's aggregate."""
+    """One round up to the algorithm's step: the server's next state, and the round's aggregate.
+
+    The aggregate's tensors are left out, so that they need no memory while the round is evaluated.
+    """
     aggregate, finished = _finished(run, round, before, profiles)
     with run.journal.ledger.time("step"):
         optimizers = {name: dict(memory) for name, memory in before.optimizers.items()}
         server = run.server(round, len(profiles), optimizers)
         state = run.method.algorithm.step(before.algorithm_state, aggregate, server)
     _refuse_infinite(state, round, aggregate.clients)
+    aggregate = replace(aggregate, tensors={})
     return replace(finished, algorithm_state=state, optimizers=optimizers), aggregate
 
 

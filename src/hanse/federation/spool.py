@@ -1,43 +1,79 @@
-"""Messages that wait on disk until their turn comes."""
+"""Messages on disk, which are read in parts."""
 
+import os
 import tempfile
-from types import TracebackType
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hanse.tensors.serialization import Content
+
+SHORT = 4096  # bytes; a shorter message stays in memory
+
+
+@dataclass
+class _File:
+    """A file without a name: nobody else can open it, and it ends with the last use of it."""
+
+    number: int = field(init=False)
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            self.number = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self.number)
+
+    def append(self, data: bytes | memoryview) -> None:
+        left = memoryview(data)
+        while left:
+            written = os.pwrite(self.number, left, self.size)
+            self.size, left = self.size + written, left[written:]
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """The bytes of a message in a file; a slice is read when it is asked for."""
+
+    file: _File
+    start: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, part: slice) -> bytearray:
+        first, last, _ = part.indices(self.length)
+        data = bytearray(max(0, last - first))
+        left, start = memoryview(data), self.start + first
+        while left:
+            if not (count := os.preadv(self.file.number, [left], start)):
+                raise EOFError("a message on disk has become shorter")
+            left, start = left[count:], start + count
+        return data
 
 
 class Spool:
-    """Messages in a file without a name: nobody else can open it, and it ends with this process.
+    """Keeps messages in a file, which ends when none of its messages is in use any more.
 
-    A message's place is not reused, so the file grows to the size of all messages together.
+    The place of a message is not reused, so the file grows until then.
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
-        self._places: dict[str, tuple[int, int]] = {}  # start and length
+        self._file: weakref.ref[_File] | None = None
 
-    def __enter__(self) -> "Spool":
-        return self
+    def keep(self, message: Content) -> Content:
+        """The same message on disk; a short one, and one that is on disk already, is unchanged."""
+        return self.write([message]) if isinstance(message, bytes) else message
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._file.close()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._places
-
-    def put(self, name: str, message: bytes) -> None:
-        """Keep a message under a name; raises ValueError if the name is taken."""
-        if name in self._places:
-            raise ValueError(f"{name} waits already")
-        start = self._file.seek(0, 2)
-        self._file.write(message)
-        self._places[name] = (start, len(message))
-
-    def take(self, name: str) -> bytes:
-        """The message of that name, which becomes free; raises KeyError if there is none."""
-        start, length = self._places.pop(name)
-        self._file.seek(start)
-        return self._file.read(length)
+    def write(self, parts: Iterable[bytes | memoryview]) -> Content:
+        """The message of these parts on disk, or in memory if it is short."""
+        parts = [*parts]
+        length = sum(memoryview(part).nbytes for part in parts)
+        if length < SHORT:
+            return b"".join(parts)
+        file = (self._file and self._file()) or _File()
+        self._file = weakref.ref(file)
+        start = file.size
+        for part in parts:
+            file.append(part)
+        return Stored(file, start, length)

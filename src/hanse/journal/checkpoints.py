@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hanse import atomic_files
 from hanse.tensors.named import strip_prefix
-from hanse.tensors.serialization import Groups, MessageError, pack, unpack
+from hanse.tensors.serialization import Groups, MessageError, parts, unpack
 
 CHECKPOINTS_KEPT = 2  # the newest, and the one before it in case that one is damaged
 STATE = "state"  # the folder of checkpoints in a run folder
@@ -30,11 +30,15 @@ class Checkpoint:
 
     def pack(self) -> bytes:
         """This checkpoint as bytes."""
+        return b"".join(self.parts())
+
+    def parts(self) -> list[bytes | memoryview]:
+        """The same in parts, which share the memory of the tensors."""
         numbers = {"round": self.round}
         numbers |= {f"counted/{name}": round for name, round in self.counted.items()}
         numbers |= {f"holding/{name}": 1 for name in sorted(self.holding)}
         header = {"message": "checkpoint", "kind": "state", "constants": self.constants}
-        return pack(header, numbers, self.groups)
+        return parts(header, numbers, self.groups)
 
     @staticmethod
     def parse(data: bytes) -> "Checkpoint":
@@ -54,7 +58,7 @@ def checkpoints(folder: Path) -> list[Path]:
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint into a run folder in one rename; the oldest ones are removed."""
     file = folder / STATE / f"{checkpoint.round:05d}{SUFFIX}"
-    atomic_files.write_hashed(file, checkpoint.pack())
+    atomic_files.write_hashed(file, checkpoint.parts())
     for old in sorted(checkpoints(folder))[:-CHECKPOINTS_KEPT]:
         old.unlink()
 

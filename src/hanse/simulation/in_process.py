@@ -13,6 +13,7 @@ from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile
 from hanse.learners.batched_clients.train import train
 from hanse.simulation.rendezvous import Rendezvous
+from hanse.tensors.serialization import Content
 
 
 class InProcess(Transport):
@@ -39,13 +40,13 @@ class InProcess(Transport):
         # Each request in flight holds an adapter in memory.
         self._clients_per_pass = self.max_in_flight = clients_per_pass
         self._endpoints: dict[str, ClientEndpoint] = {}  # those with a session
-        self._queue: deque[tuple[str, bytes]] = deque()
+        self._queue: deque[tuple[str, Content]] = deque()
         self._replies: deque[tuple[str, bytes]] = deque()
 
     def profiles(self) -> list[ClientProfile]:
         return list(self._profiles)
 
-    def send(self, client: str, message: bytes) -> None:
+    def send(self, client: str, message: Content) -> None:
         self._queue.append((client, message))
 
     def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
@@ -54,7 +55,7 @@ class InProcess(Transport):
             self._answer([self._queue.popleft() for _ in range(number)])
         return self._replies.popleft() if self._replies else None
 
-    def _answer(self, messages: Sequence[tuple[str, bytes]]) -> None:
+    def _answer(self, messages: Sequence[tuple[str, Content]]) -> None:
         """Let clients answer; those that train do it in one batch."""
         names = [client for client, _ in messages]
         endpoints = {name: self._endpoints.get(name) or self._make(name) for name in names}

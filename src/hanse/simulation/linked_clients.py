@@ -20,6 +20,7 @@ from hanse.journal.ledger import Ledger
 from hanse.randomness import RoundContext
 from hanse.simulation.in_process import in_process
 from hanse.simulation.link import Link, links, training_seconds
+from hanse.tensors.serialization import Content
 
 
 @dataclass
@@ -41,8 +42,9 @@ class _Exchange:
     unanswered: deque[str] = field(default_factory=deque)
     arrivals: list[tuple[float, int, str, int]] = field(default_factory=list)
     answered: int = 0
-    requests: Spool = field(default_factory=Spool)
-    replies: Spool = field(default_factory=Spool)
+    requests: dict[str, Content] = field(default_factory=dict)
+    replies: dict[str, Content] = field(default_factory=dict)
+    spool: Spool = field(default_factory=Spool)
 
 
 class LinkedClients(Transport):
@@ -69,14 +71,14 @@ class LinkedClients(Transport):
     def begin(self, kind: str, round: int, ledger: Ledger) -> None:
         self._exchanges.append(_Exchange(kind, round, ledger))
 
-    def send(self, client: str, message: bytes) -> None:
+    def send(self, client: str, message: Content) -> None:
         exchange = self._exchanges[-1]
-        exchange.requests.put(client, message)
+        exchange.requests[client] = message
         exchange.sent[client] = exchange.now, len(message)
         exchange.asked[client] += 1
         exchange.unanswered.append(client)
 
-    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+    def receive(self, timeout: float | None) -> tuple[str, Content] | None:
         exchange = self._exchanges[-1]
         self._let_answer(exchange)
         if not exchange.arrivals:
@@ -86,25 +88,24 @@ class LinkedClients(Transport):
             exchange.now += timeout
             return None
         exchange.now, _, client, _ = heapq.heappop(exchange.arrivals)
-        return client, exchange.replies.take(client)
+        return client, exchange.replies.pop(client)
 
     def end(self) -> Sequence[tuple[str, int]]:
         exchange = self._exchanges.pop()
         exchange.ledger.simulated[exchange.kind] += exchange.now
-        with exchange.requests, exchange.replies:  # which closes them
-            return [(client, size) for _, _, client, size in sorted(exchange.arrivals)]
+        return [(client, size) for _, _, client, size in sorted(exchange.arrivals)]
 
     def _let_answer(self, exchange: _Exchange) -> None:
         """Let all clients answer that have been asked, as many at a time as they can."""
         while exchange.unanswered:
             number = min(self._inner.max_in_flight or 1, len(exchange.unanswered))
             for client in [exchange.unanswered.popleft() for _ in range(number)]:
-                self._inner.send(client, exchange.requests.take(client))
+                self._inner.send(client, exchange.requests.pop(client))
             for _ in range(number):
                 if reply := self._inner.receive(None):
                     self._put(exchange, *reply)
 
-    def _put(self, exchange: _Exchange, client: str, message: bytes) -> None:
+    def _put(self, exchange: _Exchange, client: str, message: Content) -> None:
         """Put a reply on its way, and note its seconds."""
         sent, size = exchange.sent[client]
         journey = self._links[client].drawn_journey(
@@ -114,7 +115,7 @@ class LinkedClients(Transport):
             self._draw(exchange, client),
         )
         exchange.ledger.travelled(client, exchange.kind, journey)
-        exchange.replies.put(client, message)
+        exchange.replies[client] = exchange.spool.keep(message)
         arrival = sent + journey.seconds, exchange.answered, client, len(message)
         heapq.heappush(exchange.arrivals, arrival)
         exchange.answered += 1

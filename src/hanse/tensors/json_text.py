@@ -25,12 +25,16 @@ class ExtraDataError(JsonError):
     """A whole value, and something after it."""
 
 
-def parse(text: str | bytes, finite: bool = False) -> Any:
+def parse(text: str | bytes, finite: bool = False, most: int | None = None) -> Any:
     """The value of a JSON text; raises JsonError.
 
     An object with one key twice is refused, since readers differ in which value they take.
     finite: whether NaN and infinities are refused, too, which JSON does not have.
+    most: of brackets and commas; a text with more is refused before it is parsed, since a value of
+        two bytes takes a hundred in memory.
     """
+    if most is not None and _marks(text) > most:
+        raise JsonError(f"it has more than {most:,} brackets and commas")
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
         return (_STANDARD if finite else _PYTHONS).decode(decoded)
@@ -59,9 +63,11 @@ def parse_all(text: str) -> list[Any]:
     return values
 
 
-def parse_object(text: str | bytes, finite: bool = False) -> dict[str, Any]:
+def parse_object(
+    text: str | bytes, finite: bool = False, most: int | None = None
+) -> dict[str, Any]:
     """The object of a JSON text; raises JsonError for any other value, too."""
-    value = parse(text, finite)
+    value = parse(text, finite, most)
     if not isinstance(value, dict):
         raise JsonError(f"it holds a {type(value).__name__}, not an object")
     return value
@@ -82,6 +88,13 @@ def read_object(file: Path, finite: bool = False, largest: int = LARGEST) -> dic
     if not isinstance(value, dict):
         raise JsonError(f"it holds a {type(value).__name__}, not an object")
     return value
+
+
+def _marks(text: str | bytes) -> int:
+    """The number of opening brackets and commas in a text, those within strings included."""
+    if isinstance(text, bytes):
+        return sum(map(text.count, (b"[", b"{", b",")))
+    return sum(map(text.count, ("[", "{", ",")))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

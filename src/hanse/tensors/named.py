@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from hanse.errors import UserError
 
 Value = TypeVar("Value")
 Tensors = Mapping[str, Tensor]
+BLOCK = 2**16  # values that are worked on at a time
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,22 @@ def dot(a: Tensors, b: Tensors) -> Tensor:
 
 def all_finite(a: Tensors) -> bool:
     """True if no tensor holds NaN or an infinity."""
-    return all(bool(torch.isfinite(t).all()) for t in a.values() if t.is_floating_point())
+    return all(map(is_finite, a.values()))
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """True if a tensor holds neither NaN nor an infinity."""
+    return not tensor.is_floating_point() or all(
+        bool(torch.isfinite(block).all()) for block in blocks(tensor)
+    )
+
+
+def blocks(tensor: Tensor) -> Sequence[Tensor]:
+    """The values of a tensor in blocks of at most 2¹⁶, so that an operation needs little memory.
+
+    They are views of a contiguous tensor.
+    """
+    return torch.split(tensor.reshape(-1), BLOCK)
 
 
 def squared_distance(a: Tensors, b: Tensors) -> Tensor:
@@ -177,8 +193,9 @@ def refuse_unlike(mine: Tensors, theirs: Tensors) -> None:
 class RunningMean:
     """The weighted mean Σ wₖ·aₖ / Σ wₖ, accumulated in float64 one group at a time.
 
-    Only the running sum is kept, so that memory does not depend on the number of groups. The caller
-    adds the groups in a fixed order, since floating-point sums depend on it.
+    Only the running sum is kept, so that memory does not depend on the number of groups; a group is
+    read tensor by tensor. The caller adds the groups in a fixed order, since floating-point sums
+    depend on it.
     """
 
     def __init__(self) -> None:
@@ -190,19 +207,26 @@ class RunningMean:
         """Add a group with its weight; its names must be those of the first group."""
         self.weight += weight
         if not self._sum:
-            self._dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
-            wide = {name: t.to(torch.float64, copy=True) for name, t in tensors.items()}
-            self._sum = {name: tensor.mul_(weight) for name, tensor in wide.items()}
+            for name, tensor in tensors.items():
+                self._dtypes[name] = tensor.dtype
+                wide = tensor.new_empty(tensor.shape, dtype=torch.float64)  # contiguous, for blocks
+                self._sum[name] = wide.copy_(tensor).mul_(weight)
             return
         if tensors.keys() != self._sum.keys():
             raise KeyError("groups of a mean have different names")
         for name, total in self._sum.items():
-            total.add_(tensors[name].double(), alpha=weight)
+            own = blocks(tensors[name].expand_as(total))
+            for block, other in zip(blocks(total), own, strict=True):
+                block.add_(other.double(), alpha=weight)
 
     def value(self) -> dict[str, Tensor]:
-        """The mean so far, in the dtypes of the first group."""
+        """The mean in the dtypes of the first group; the sum is given up for it, so it ends here.
+
+        Each tensor of the sum is freed when its mean is there.
+        """
         if not self.weight > 0:
             raise ZeroDivisionError("a mean needs a positive total weight")
         return {
-            name: (total / self.weight).to(self._dtypes[name]) for name, total in self._sum.items()
+            name: self._sum.pop(name).div_(self.weight).to(self._dtypes[name])
+            for name in [*self._sum]
         }

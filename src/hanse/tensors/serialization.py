@@ -2,16 +2,16 @@
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeGuard
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from hanse.errors import cleaned
-from hanse.tensors import json_text
+from hanse.tensors import file_format, json_text
+from hanse.tensors.lazy import Lazy
 from hanse.tensors.named import Tensors
 
 Numbers = Mapping[str, float]
@@ -20,6 +20,29 @@ FORMAT = "hanse/1"
 HEADER = "hanse"  # the key of the header in safetensors' metadata
 NUMBERS = "#"  # the key of the tensor that holds the numbers
 MAX_HEADER = 16 * 2**20  # bytes; a longer header is refused before it is parsed
+
+
+class Content(Protocol):
+    """The bytes of a message, in memory or in a file; a slice is read when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> bytes | bytearray: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a header, which are checked before it is parsed.
+
+    header: its bytes. values: its brackets and commas, of which each tensor has about eight.
+    """
+
+    header: int
+    values: int
+
+
+FILES = Limits(MAX_HEADER, MAX_HEADER)  # of this machine's own files
+MESSAGES = Limits(4 * 2**20, 200_000)  # of a stranger's message: it takes 64 MB at most to parse
 
 
 class MessageError(ValueError):
@@ -32,57 +55,87 @@ class MessageError(ValueError):
         super().__init__(cleaned(sentence))
 
 
-def pack(header: Mapping[str, str], numbers: Numbers, groups: Groups) -> bytes:
-    """The bytes of a header, plain numbers and groups of tensors; group names contain no "/"."""
+def parts(header: Mapping[str, str], numbers: Numbers, groups: Groups) -> list[bytes | memoryview]:
+    """A header, plain numbers and groups of tensors as parts of a message, which are not copies.
+
+    Group names contain no "/".
+    """
     flat = {
-        f"{group}/{name}": tensor.detach().cpu().contiguous()
+        f"{group}/{name}": tensor
         for group, tensors in groups.items()
         for name, tensor in tensors.items()
     }
     flat[NUMBERS] = torch.tensor([float(value) for value in numbers.values()], dtype=torch.float64)
     fields = {"format": FORMAT, **header, "numbers": list(numbers), "groups": sorted(groups)}
-    # A single entry, since safetensors writes several in a random order.
-    return safetensors.torch.save(own_storage(flat), metadata={HEADER: json.dumps(fields)})
+    return file_format.parts(flat, {HEADER: json.dumps(fields)})
+
+
+def pack(header: Mapping[str, str], numbers: Numbers, groups: Groups) -> bytes:
+    """The bytes of a header, plain numbers and groups of tensors."""
+    return b"".join(parts(header, numbers, groups))
 
 
 def unpack(
-    data: bytes, message: str
+    data: Content, message: str, limits: Limits = FILES
 ) -> tuple[dict[str, str], dict[str, float], dict[str, dict[str, Tensor]]]:
-    """The header, numbers and groups of a message of the given kind; the inverse of `pack`.
+    """The header, numbers and groups of a message of the given kind; the inverse of `pack`."""
+    header, numbers, groups = read(data, message, limits)
+    return header, numbers, {group: dict(tensors) for group, tensors in groups.items()}
+
+
+def read(
+    data: Content, message: str, limits: Limits = FILES
+) -> tuple[dict[str, str], dict[str, float], dict[str, Lazy]]:
+    """The same, but each tensor is read when it is asked for; raises MessageError.
 
     Texts and names of numbers are cleaned, since logs, the terminal and reports show them.
     """
-    header = _header(data)
+    whole, header = _headers(data, limits)
     if header.get("format") != FORMAT or header.get("message") != message:
         raise MessageError(f"these bytes are not a {message} in the format {FORMAT}")
+    first = 8 + int.from_bytes(data[:8], "little")
     try:
-        flat = safetensors.torch.load(data)
-    except (SafetensorError, KeyError, ValueError) as error:
+        places = file_format.places(whole, len(data) - first)
+    except ValueError as error:
         raise MessageError(f"this {message} cannot be read: {error}") from None
-    names, values = header.pop("numbers", None), flat.pop(NUMBERS, None)
-    known = header.pop("groups", None)
+
+    def tensor(key: str) -> Tensor:
+        place = places[key]
+        return file_format.tensor(place, _part(data, first + place.start, first + place.stop))
+
+    names, known = header.pop("numbers", None), header.pop("groups", None)
     if (
-        values is None
-        or values.dtype != torch.float64
-        or not isinstance(names, list)
-        or not all(isinstance(name, str) for name in names)
-        or values.shape != (len(names),)
+        NUMBERS not in places
+        or places[NUMBERS].dtype != torch.float64
+        or not _are_texts(names)
+        or places[NUMBERS].shape != (len(names),)
         or "kind" not in header
-        or not isinstance(known, list)
-        or not all(isinstance(group, str) for group in known)
-        or not all(isinstance(value, str) for value in header.values())
+        or not _are_texts(known)
+        or not _are_texts([*header.values()])
     ):
         raise MessageError(f"this {message} has no valid numbers or kind")
-    groups: dict[str, dict[str, Tensor]] = {group: {} for group in known}
-    for key, tensor in sorted(flat.items()):  # safetensors reads them in a random order
-        group, slash, name = key.partition("/")
-        if not slash or group not in groups:
-            raise MessageError(f"the tensor {key!r} belongs to no group")
-        groups[group][name] = tensor
-    numbers = dict(zip(map(cleaned, names), values.tolist(), strict=True))
+    numbers = dict(zip(map(cleaned, names), tensor(NUMBERS).tolist(), strict=True))
     if len(numbers) < len(names):
         raise MessageError(f"this {message} has two numbers of one name")
+    groups = _groups(known, [key for key in places if key != NUMBERS], tensor)
     return {key: cleaned(value) for key, value in header.items()}, numbers, groups
+
+
+def _groups(
+    known: Sequence[str], keys: Iterable[str], tensor: Callable[[str], Tensor]
+) -> dict[str, Lazy]:
+    """The tensors by group; raises MessageError for a tensor in none of the known groups."""
+    names: dict[str, list[str]] = {group: [] for group in known}
+    for key in keys:
+        group, slash, name = key.partition("/")
+        if not slash or group not in names:
+            raise MessageError(f"the tensor {key!r:.80} belongs to no group")
+        names[group].append(name)
+
+    def of(group: str) -> Lazy:
+        return Lazy(names[group], lambda name: tensor(f"{group}/{name}"))
+
+    return {group: of(group) for group in names}
 
 
 def whole_number(numbers: Numbers, name: str) -> int:
@@ -93,18 +146,27 @@ def whole_number(numbers: Numbers, name: str) -> int:
     return int(value)
 
 
-def _header(data: bytes) -> dict[str, Any]:
-    """The fields of a message's header."""
+def _headers(data: Content, limits: Limits) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A message's header as safetensors has it, and our own in its metadata."""
     size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or not 2 <= size <= min(MAX_HEADER, len(data) - 8):
+    if len(data) < 8 or not 2 <= size <= min(limits.header, len(data) - 8):
         raise MessageError("these bytes are not a safetensors file")
     try:
-        fields = json_text.parse(json_text.parse(data[8 : 8 + size])["__metadata__"][HEADER])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = json_text.parse_object(bytes(data[8 : 8 + size]), most=limits.values)
+        fields = json_text.parse_object(whole[file_format.METADATA][HEADER])
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise MessageError("these bytes have no readable header") from None
-    if not isinstance(fields, dict):
-        raise MessageError("these bytes have no readable header")
-    return fields
+    return whole, fields
+
+
+def _part(data: Content, start: int, stop: int) -> bytearray:
+    """A part of a message in memory of its own."""
+    part = memoryview(data)[start:stop] if isinstance(data, bytes) else data[start:stop]
+    return part if isinstance(part, bytearray) else bytearray(part)
+
+
+def _are_texts(values: Any) -> TypeGuard[list[str]]:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def own_storage(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

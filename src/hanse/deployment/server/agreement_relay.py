@@ -16,7 +16,7 @@ from hanse.deployment.silo.agreement import LARGEST, Sent, content, sent, stated
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import AGREE, AGREED, ClientProfile, Instruction, Reply, Request
 from hanse.observability.requests import SIMULATED, log_fields, request_id
-from hanse.tensors.serialization import MessageError
+from hanse.tensors.serialization import Content, MessageError
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class _Round:
     """
 
     number: int
-    requests: dict[str, bytes] = field(default_factory=dict)
+    requests: dict[str, Content] = field(default_factory=dict)
     unanswered: set[str] = field(default_factory=set)
     statements: dict[str, Tensor] = field(default_factory=dict)
     informed: set[str] = field(default_factory=set)
@@ -68,8 +68,8 @@ class AgreementRelay(Transport):
     def profiles(self) -> list[ClientProfile]:
         return self._inner.profiles()
 
-    def send(self, client: str, message: bytes) -> None:
-        request = Request.parse(message)
+    def send(self, client: str, message: Content) -> None:
+        request = Request.heading(message)
         if request.kind == "train":
             if request.round != self._round.number:
                 self._round = _Round(request.round)
@@ -82,7 +82,7 @@ class AgreementRelay(Transport):
         self._round = _Round(0)  # all its clients are asked again
         return self._inner.wait_for(clients, required)
 
-    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+    def receive(self, timeout: float | None) -> tuple[str, Content] | None:
         end = None if timeout is None else self._clock() + timeout
         while True:
             ends = [context for context in (end, self._round.closes) if context is not None]
@@ -106,7 +106,7 @@ class AgreementRelay(Transport):
             self._round.statements[client] = statement
             self._send_if_complete()
 
-    def _statement(self, client: str, message: bytes) -> Tensor | None:
+    def _statement(self, client: str, message: Content) -> Tensor | None:
         """The statement in a client's message; None for a message that the round receives."""
         if len(message) > SMALL:  # an update, which the exchange checks before it reads it
             return None
@@ -139,7 +139,7 @@ class AgreementRelay(Transport):
             return "it states that it was sent another model than it was; this is not passed on"
         return ""
 
-    def _sent(self, message: bytes) -> Sent:
+    def _sent(self, message: Content) -> Sent:
         """The digests that a true statement on a request has."""
         return sent(Request.parse(message), self._job)
 

@@ -17,6 +17,7 @@ from hanse.federation.messages import ClientProfile, Request
 from hanse.observability import step_text
 from hanse.observability.progress import report, watched
 from hanse.observability.steps import WaitingForSilos
+from hanse.tensors.serialization import Content
 
 log = logging.getLogger(__name__)
 
@@ -69,15 +70,15 @@ class RemoteClients(Transport):
         self._collector.step(0.0)
         return self.roster.profiles()
 
-    def send(self, client: str, message: bytes) -> None:
-        remote, request = self.roster.clients[client], Request.parse(message)
+    def send(self, client: str, message: Content) -> None:
+        remote, request = self.roster.clients[client], Request.heading(message)
         remote.request, remote.kind = message, request.kind
         remote.request_id = request.id(self.envelopes.envelope.run, client)
         remote.requested_at, remote.tries = time.monotonic(), 0
         if remote.node is not None:
             self._collector.ask(remote)
 
-    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+    def receive(self, timeout: float | None) -> tuple[str, Content] | None:
         end = math.inf if timeout is None else time.monotonic() + timeout
         replies = self._collector.replies
         while not replies:

@@ -16,7 +16,9 @@ from hanse.deployment.envelopes import HELLO, BadEnvelopeError, Envelopes, SiloR
 from hanse.deployment.server.engine import Engine
 from hanse.deployment.server.roster import RemoteClient, Roster
 from hanse.deployment.server.timers import QUIET_BEFORE_HELLO, REPLY_GRACE, NodeTimers
+from hanse.federation.spool import Spool
 from hanse.observability.requests import log_event, log_fields
+from hanse.tensors.serialization import Content
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class Sent:
     node: int
     name: str = ""
     number: int = 0
-    request: bytes = b""
+    request: Content = b""
     request_id: str = ""
     at: float = 0.0
 
@@ -43,7 +45,7 @@ class Sent:
 class ReplyCollector:
     """Sends hellos and requests to nodes over an engine, and collects the silos' replies.
 
-    replies: those that have come, with the silo's name, until they are taken out.
+    replies: those that have come, with the silo's name, until they are taken out; on disk.
     answered_at: when a silo last sent a valid reply.
     """
 
@@ -51,10 +53,11 @@ class ReplyCollector:
     envelopes: Envelopes
     roster: Roster
     timers: NodeTimers = field(default_factory=NodeTimers)
-    replies: deque[tuple[str, bytes]] = field(default_factory=deque)
+    replies: deque[tuple[str, Content]] = field(default_factory=deque)
     answered_at: float = 0.0
     _under_way: dict[int, Sent] = field(default_factory=dict)  # by ticket
     _ticket: int = 0
+    _spool: Spool = field(default_factory=Spool)
 
     def ask(self, client: RemoteClient) -> None:
         """Send a connected silo its request."""
@@ -154,7 +157,7 @@ class ReplyCollector:
             log_event("received", "received: %s bytes", size, request=sent.request_id)
             if client.request is sent.request:  # and not a later one
                 client.request, client.resend_at = None, math.inf
-            self.replies.append((client.name, reply.body))
+            self.replies.append((client.name, self._spool.keep(reply.body)))
         elif came and client.request is not None:
             self.ask(client)
 
@@ -188,7 +191,7 @@ class ReplyCollector:
             self.mark_unknown(self.roster.clients[sent.name])
         self.timers.failed(sent.node, time.monotonic())
 
-    def _send(self, client: RemoteClient, node: int, request: bytes) -> None:
+    def _send(self, client: RemoteClient, node: int, request: Content) -> None:
         """Send an envelope to the silo at a node; without a request it asks for the profile."""
         envelope, number = self.envelopes.write(client.name, request)
         name = client.request_id if request else ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hanse.federation.messages import ClientProfile
 from hanse.observability.steps import SiloActivity, SiloState
+from hanse.tensors.serialization import Content
 
 
 @dataclass
@@ -27,7 +28,7 @@ class RemoteClient:
     asked_at: float = 0.0
     resend_at: float = math.inf
     profile: ClientProfile | None = None
-    request: bytes | None = None
+    request: Content | None = None
     kind: str = ""
     request_id: str = ""
     requested_at: float = 0.0

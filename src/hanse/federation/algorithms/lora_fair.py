@@ -44,7 +44,8 @@ class LoRAFAIR(FedAvg):
         for _, update in updates:
             mean.add(update.tensors, update.weight)
         parts = [(u.weight / mean.weight, low_rank.layers(u.tensors)) for _, u in updates]
-        means = low_rank.layers(mean.value())
+        tensors = mean.value()
+        means = low_rank.layers(tensors)
         parts.append((-1.0, means))
         corrected = {
             name: self._corrected(
@@ -53,8 +54,7 @@ class LoRAFAIR(FedAvg):
             for name, factors in means.items()
         }
         clients = tuple(profile.name for profile, _ in updates)
-        tensors = {**mean.value(), **low_rank.tensors(corrected)}
-        return Aggregate(tensors, {}, mean.weight, clients)
+        return Aggregate({**tensors, **low_rank.tensors(corrected)}, {}, mean.weight, clients)
 
     def step(self, state: State, combined: Aggregate, server: Server) -> State:
         return {"model": combined.tensors}

@@ -13,6 +13,7 @@ from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
 from hanse.tensors.half_precision import narrowed, narrowed_layout, widened
+from hanse.tensors.lazy import map_each
 from hanse.tensors.named import Layout, Tensors, map_tensors
 
 FORMAT = torch.float16
@@ -49,4 +50,4 @@ class FP16(Transform):
 
     def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
         """The update with float32 tensors again."""
-        return replace(update, tensors=map_tensors(partial(widened, dtype=FORMAT), update.tensors))
+        return replace(update, tensors=map_each(partial(widened, dtype=FORMAT), update.tensors))

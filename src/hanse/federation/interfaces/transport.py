@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from hanse.federation.messages import ClientProfile
 from hanse.journal.ledger import Ledger
+from hanse.tensors.serialization import Content
 
 
 class Transport(ABC):
-    """The clients, wherever they run; messages pass as bytes.
+    """The clients, wherever they run; messages pass as bytes, in memory or on disk.
 
     max_in_flight: the number of requests that it holds without a reply; None: any number.
     remote: whether clients are on other machines.
@@ -26,11 +27,11 @@ class Transport(ABC):
         """The profiles of all clients, in client order."""
 
     @abstractmethod
-    def send(self, client: str, message: bytes) -> None:
+    def send(self, client: str, message: Content) -> None:
         """Send a request; return at once."""
 
     @abstractmethod
-    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+    def receive(self, timeout: float | None) -> tuple[str, Content] | None:
         """The next reply and its client; None after `timeout` seconds, or if no reply can come."""
 
     def clock(self) -> float:
