@@ -9,10 +9,15 @@ import pytest
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.transport import Transport
+from hanse.federation.messages import ClientProfile
+from hanse.journal.ledger import Ledger
 from hanse.journal.records import ClientRecord
 from hanse.journal.run_folder import read_ledger, read_rounds
 from hanse.simulation.link import Link
 from hanse.simulation.linked_clients import LinkedClients
+from parts.noised_mean import NoisedMean
+from parts.secure_sum import SecureSum
+from stopping import die, killed
 from toys import Outcome, federate, same, silos
 
 NAMES = [f"c{number}" for number in range(4)]
@@ -29,6 +34,26 @@ def go(folder: Path, links: Mapping[str, Link], **settings: Any) -> Outcome:
         return LinkedClients(inner, links, training, settings.get("seed", 0))
 
     return federate(FedAvg(), silos(4), folder, network=network, **settings)
+
+
+class Echo(Transport):
+    """Clients whose replies are what they were sent."""
+
+    max_in_flight = 2
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[str, bytes]] = []
+        self.most = 0
+
+    def profiles(self) -> list[ClientProfile]:
+        return []
+
+    def send(self, client: str, message: bytes) -> None:
+        self.waiting.append((client, message))
+        self.most = max(self.most, len(self.waiting))
+
+    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+        return self.waiting.pop(0) if self.waiting else None
 
 
 def trained(folder: Path, round: int) -> dict[str, ClientRecord]:
@@ -121,3 +146,57 @@ def test_losses_are_drawn_by_seed_round_and_client(tmp_path: Path) -> None:
         lost[name] = [journey.resent_up for journey in journeys if journey]
     assert lost["first"] == lost["again"] != lost["other"]
     assert len(lost["first"]) == 12 and len(set(lost["first"])) > 1
+
+
+def test_an_exchange_within_another_has_its_own_clock() -> None:
+    """Byte by byte: 8 bits at 8 bits a second are one second, each way."""
+    inner, ledger = Echo(), Ledger()
+    links = dict.fromkeys("abc", Link(up_mbps=8e-6, down_mbps=8e-6))
+    clients = LinkedClients(inner, links, dict.fromkeys("abc", 10.0), 0)
+
+    def send(kind: str, client: str, message: bytes) -> None:
+        ledger.sent(client, kind, len(message))
+        clients.send(client, message)
+
+    clients.begin("train", 1, ledger)
+    for client, message in (("a", b"123"), ("b", b"1"), ("c", b"12")):
+        send("train", client, message)
+    assert clients.receive(None) == ("b", b"1") and clients.clock() == 12.0
+    clients.begin("prepare", 1, ledger)
+    send("prepare", "b", b"1234")
+    assert clients.receive(7.0) is None and clients.clock() == 7.0
+    assert clients.receive(2.0) == ("b", b"1234") and clients.clock() == 8.0
+    assert clients.end() == [] and clients.clock() == 12.0
+    send("train", "b", b"123456")
+    assert clients.receive(3.0) == ("c", b"12") and clients.clock() == 14.0
+    assert clients.receive(1.0) is None and clients.clock() == 15.0
+    assert clients.receive(None) == ("a", b"123") and clients.clock() == 16.0
+    assert clients.receive(None) == ("b", b"123456") and clients.clock() == 12.0 + 22.0
+    send("train", "c", b"12345")
+    assert clients.receive(19.9) is None
+    assert clients.end() == [("c", 5)]
+    assert dict(ledger.simulated) == {"train": 34.0 + 19.9, "prepare": 8.0}
+    assert inner.most == 2
+
+
+def test_phases_of_an_aggregator_take_time_of_their_own(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"aggregator": SecureSum(threshold=2), "rounds": 1}
+    outcome = go(tmp_path / "run", dict.fromkeys(NAMES, FAST), **settings)
+    seconds = outcome.records[1].simulated_seconds
+    assert seconds.keys() == {"keys", "train", "shares", "unmask", "evaluate"}
+    assert seconds["train"] > 4 and all(0.08 < s < 0.1 for k, s in seconds.items() if k != "train")
+    late = go(tmp_path / "late", ONE_SLOW, **settings, deadline=5.0, quorum=3)
+    assert late.records[1].clients == ("c0", "c1", "c3")
+
+
+def test_a_round_that_goes_on_from_its_noise_keeps_its_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links, settings = dict.fromkeys(NAMES, FAST), {"mechanisms": [NoisedMean()], "rounds": 2}
+    whole = go(tmp_path / "whole", links, **settings)
+    go(tmp_path / "run", links, **settings, stop_after=1)
+    monkeypatch.setattr(FedAvg, "step", die)
+    assert killed(lambda: go(tmp_path / "run", links, **settings))
+    monkeypatch.undo()
+    resumed = go(tmp_path / "run", links, **settings)
+    assert resumed.records[2].simulated_seconds == whole.records[2].simulated_seconds

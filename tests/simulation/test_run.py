@@ -66,6 +66,26 @@ def test_a_stopped_run_ends_as_if_it_never_had_been(
     assert len(run_folder.read_rounds(stopped)) == 4
 
 
+def test_a_stopped_run_over_links_has_the_same_late_clients(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    words = ["links={up_mbps: [1, 1, 0.1], loss: 0.2, latency_ms: 5, seconds_per_step: 0.25}"]
+    words += ["deployment.quorum=1", "evaluation.clients=false", "deployment.deadline=1.3"]
+    whole, stopped = _run(experiment_file, *words), tmp_path / "stopped"
+    with ctrl_c("round 2: ", 2), pytest.raises(UserError, match="after round 1 was"):
+        _run(experiment_file, *words, f"output_dir={stopped}")
+    assert _digest(simulation.resume(stopped)) == _digest(whole)
+    rounds, again = (run_folder.read_rounds(folder) for folder in (whole, stopped))
+    facts = [[(r.clients, r.simulated_seconds, r.bytes) for r in rows] for rows in (rounds, again)]
+    assert facts[0] == facts[1]
+    assert [len(r.clients) for r in rounds[1:]] == [3, 2, 2]
+    journeys = [
+        [(r.client, r.late, r.simulated) for r in run_folder.read_ledger(folder)]
+        for folder in (whole, stopped)
+    ]
+    assert journeys[0] == journeys[1]
+
+
 def test_what_is_computed_again_after_a_stop_is_the_same(
     experiment_file: Path, tmp_path: Path
 ) -> None:

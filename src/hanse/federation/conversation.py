@@ -76,8 +76,9 @@ class Conversation:
         try:
             yield from self._in_client_order()
         finally:
-            for client, size in self.transport.end():
-                self._refuse(client, self.kind, self.round, size)
+            late = self.transport.end()
+        for client, size in late:
+            self._refuse(client, self.kind, self.round, size)
 
     def _in_client_order(self) -> Iterator[tuple[Reply, int]]:
         self._send()
