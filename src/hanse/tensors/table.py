@@ -14,19 +14,29 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from hanse.errors import UserError
 from hanse.tensors import json_text
 from hanse.tensors.named import Bounded, Layout, Tensors, blob, from_bytes, largest, to_bytes
 from hanse.tensors.serialization import MessageError
 
-MOST_BYTES = 16 * 2**20  # of a table; a longer one is refused before it is parsed
+MOST_BYTES = 2 * 2**20  # of a table, of some 20,000 tensors; parsing it takes up to 64 MB
 LONGEST_NAME = 1000
 MOST_DIMENSIONS = 16
 LARGEST_DIMENSION = 2**40
-DTYPES = {
+FLOATS = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
+}
+DTYPES = {
+    **FLOATS,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
@@ -48,27 +58,38 @@ class Entry:
 
 @dataclass(frozen=True)
 class Table:
-    """The entries of float tensors by name, in the order of their numbers."""
+    """The entries of tensors by name, in the order of their numbers."""
 
     entries: Mapping[str, Entry]
 
     @staticmethod
     def of(tensors: Layout) -> "Table":
-        """The table of float tensors, or of the largest tensors that a layout allows."""
+        """The table of tensors, or of the largest tensors that a layout allows."""
         forms = {name: largest(form) for name, form in tensors.items()}
         return Table({name: Entry(form.dtype, tuple(form.shape)) for name, form in forms.items()})
 
     @staticmethod
     def form(expected: Layout) -> Tensor | Bounded:
-        """The layout of the table that tensors of this layout have as bytes."""
+        """The layout of the table that tensors of this layout have as bytes.
+
+        Raises UserError for tensors whose table no receiver would read.
+        """
         size = len(Table.of(expected).to_tensor())
+        if size > MOST_BYTES:
+            raise UserError(
+                f"the names and shapes of the {len(expected):,} tensors of an update take {size:,} "
+                f"bytes, and a codec sends at most {MOST_BYTES:,}; train fewer matrices, or leave "
+                "the codec out of compression."
+            )
         if any(isinstance(form, Bounded) for form in expected.values()):
             return blob(size)
         return torch.empty(size, dtype=torch.uint8, device="meta")
 
     @staticmethod
-    def read(data: Tensor) -> "Table":
+    def read(data: Tensor, dtypes: Mapping[str, torch.dtype] = FLOATS) -> "Table":
         """The table in a tensor of bytes; raises MessageError for anything else.
+
+        dtypes: those that its tensors may have, by their codes.
 
         Nothing is allocated for its tensors; `bytes` says how much they would take.
         """
@@ -78,7 +99,7 @@ class Table:
             rows = json_text.parse(to_bytes(data))
         except json_text.JsonError as error:
             raise MessageError(f"this table of tensors cannot be read: {error}") from None
-        if not isinstance(rows, list) or not all(map(_is_row, rows)):
+        if not isinstance(rows, list) or not all(_is_row(row, dtypes) for row in rows):
             raise MessageError("this table of tensors has an entry that is none")
         entries = {name: Entry(DTYPES[dtype], tuple(shape)) for name, dtype, shape in rows}
         if len(entries) < len(rows):
@@ -107,7 +128,7 @@ class Table:
             yield name, entry, slice(start, end)
 
     def flatten(self, tensors: Tensors) -> Tensor:
-        """All numbers of these tensors one after another, as float32."""
+        """All numbers of these float tensors one after another, as float32."""
         parts = [tensors[name].reshape(-1).float() for name in self.entries]
         return torch.cat(parts) if parts else torch.empty(0)
 
@@ -126,12 +147,14 @@ def floats(tensors: Mapping[str, Form]) -> dict[str, Form]:
     return {name: form for name, form in tensors.items() if largest(form).is_floating_point()}
 
 
-def _is_row(row: object) -> bool:
+def _is_row(row: object, dtypes: Mapping[str, torch.dtype]) -> bool:
     """True if a row of a table is a name, a dtype and a shape."""
     if not isinstance(row, list) or len(row) != 3:
         return False
     name, dtype, shape = row
-    if not isinstance(name, str) or len(name) > LONGEST_NAME or dtype not in CODES.values():
+    if not isinstance(name, str) or len(name) > LONGEST_NAME:
+        return False
+    if not isinstance(dtype, str) or dtype not in dtypes:
         return False
     if not isinstance(shape, list) or len(shape) > MOST_DIMENSIONS:
         return False

@@ -1,0 +1,87 @@
+"""The role of a lossless codec: all tensors of an update as one compressed sequence of bytes."""
+
+import struct
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from hanse.federation.interfaces.declarations import Step
+from hanse.federation.interfaces.results import Memory
+from hanse.federation.interfaces.transform import Transform
+from hanse.federation.messages import Update
+from hanse.randomness import RoundContext
+from hanse.tensors import byte_planes
+from hanse.tensors.named import Layout, Tensors, blob, from_bytes, layout_bytes, to_bytes
+from hanse.tensors.serialization import MessageError
+from hanse.tensors.table import MOST_BYTES, Table
+
+LARGEST = 2**40  # bytes of all tensors
+HEADER = struct.Struct("<IQ")  # the sizes of the table and of all tensors, in bytes
+
+
+@dataclass(frozen=True)
+class Lossless(Transform):
+    """All tensors of an update and their table, compressed into one blob.
+
+    The blob begins with the size of what it decompresses to, which is checked before. Whatever
+    gives more or fewer bytes, or has data behind its end, is refused.
+
+    shuffle: whether bytes of equal significance stand together, by which floats compress better.
+    """
+
+    linear: ClassVar[bool] = False
+    step: ClassVar[Step | None] = "pack"
+    payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits", "scalars", "model")
+    shuffle: bool = True
+
+    @abstractmethod
+    def compress(self, data: bytes) -> bytes:
+        """Compress at least one byte."""
+
+    @abstractmethod
+    def decompress(self, data: bytes, size: int) -> bytes:
+        """Decompress to exactly `size` bytes, or raise MessageError; takes memory for no more."""
+
+    @abstractmethod
+    def most(self, size: int) -> int:
+        """The most bytes that `compress` returns for `size` bytes."""
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self).__name__.lower()}.data"
+
+    def layout(self, expected: Layout, state: Tensors) -> Layout:
+        """One blob, at most as long as that of tensors that do not compress at all."""
+        table = layout_bytes({"": Table.form(expected)})
+        return {self._name: blob(HEADER.size + self.most(table + layout_bytes(expected)))}
+
+    def encode(
+        self, update: Update, memory: Memory, state: Tensors, context: RoundContext
+    ) -> Update:
+        """The update with its tensors as one blob."""
+        table, data = byte_planes.pack(update.tensors, self.shuffle)
+        content = HEADER.pack(len(table), len(data)) + self.compress(table + data)
+        return replace(update, tensors={self._name: from_bytes(content)})
+
+    def decoded_bytes(self, update: Update, state: Tensors) -> int:
+        """The bytes of all tensors, as the blob's header says."""
+        return self._parts(update)[1]
+
+    def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
+        """The update with its tensors again, bit for bit."""
+        table_size, size, content = self._parts(update)
+        data = self.decompress(content, table_size + size)
+        tensors = byte_planes.unpack(data[:table_size], memoryview(data)[table_size:], self.shuffle)
+        return replace(update, tensors=tensors)
+
+    def _parts(self, update: Update) -> tuple[int, int, bytes]:
+        """The sizes of the table and of all tensors, and the compressed bytes of both."""
+        if update.tensors.keys() != {self._name}:
+            raise MessageError(f"a packed update is one tensor, {self._name}")
+        content = to_bytes(update.tensors[self._name])
+        if len(content) < HEADER.size:
+            raise MessageError(f"{self._name} has only {len(content)} bytes")
+        table_size, size = HEADER.unpack_from(content)
+        if table_size > MOST_BYTES or size > LARGEST:
+            raise MessageError(f"{self._name} names {table_size:,} and {size:,} bytes")
+        return table_size, size, content[HEADER.size :]
