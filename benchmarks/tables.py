@@ -10,6 +10,7 @@ from typing import Any
 import cost_tables as cost
 import quality_tables as quality
 import run_tables as run
+import wire_tables as wire
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -30,6 +31,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "scale": cost.scale,
     "speed": run.speed,
     "aggregation": cost.aggregation,
+    "codec_speed": wire.codec_speed,
     "gpu": cost.gpu,
     "deployment": cost.deployed,
     "chaos": cost.chaos,

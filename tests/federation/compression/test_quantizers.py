@@ -127,6 +127,14 @@ def test_stochastic_rounding_is_right_in_the_mean(codec: Quantizer) -> None:
 
 
 @every_rounding
+def test_what_is_a_level_is_never_moved_by_a_draw(codec: Quantizer) -> None:
+    """127 and a draw just below 1 have the sum 128 in float32."""
+    update = {"ones": torch.ones(2**21), "ends": torch.tensor([-1.0, 0.0, 1.0]).repeat(2**14)}
+    result = passed(codec, update)
+    assert all(torch.equal(result[name], tensor) for name, tensor in update.items())
+
+
+@every_rounding
 def test_draws_depend_on_seed_round_and_client_alone(codec: Quantizer) -> None:
     def codes(context: RoundContext) -> list[int]:
         return encoded(codec, tensors(), context).tensors[codec.names[0]].tolist()

@@ -41,7 +41,7 @@ class FP16(Transform):
         """The update with rounded tensors; raises UserError for numbers that float16 has not."""
         tensors = map_tensors(partial(narrowed, dtype=FORMAT), update.tensors)
         for name, tensor in update.tensors.items():
-            if bool((tensors[name].isinf() & tensor.isfinite()).any()):
+            if bool(tensor[tensors[name].isinf()].isfinite().any()):
                 raise UserError(
                     f"fp16 has numbers up to 65,504, and {name} has larger ones; choose bf16 or "
                     "int8 in its place."
