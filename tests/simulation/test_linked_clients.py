@@ -15,6 +15,7 @@ from hanse.journal.records import ClientRecord
 from hanse.journal.run_folder import read_ledger, read_rounds
 from hanse.simulation.link import Link
 from hanse.simulation.linked_clients import LinkedClients
+from hanse.tensors.serialization import Content
 from parts.noised_mean import NoisedMean
 from parts.secure_sum import SecureSum
 from stopping import die, killed
@@ -39,20 +40,16 @@ def go(folder: Path, links: Mapping[str, Link], **settings: Any) -> Outcome:
 class Echo(Transport):
     """Clients whose replies are what they were sent."""
 
-    max_in_flight = 2
-
     def __init__(self) -> None:
-        self.waiting: list[tuple[str, bytes]] = []
-        self.most = 0
+        self.waiting: list[tuple[str, Content]] = []
 
     def profiles(self) -> list[ClientProfile]:
         return []
 
-    def send(self, client: str, message: bytes) -> None:
+    def send(self, client: str, message: Content) -> None:
         self.waiting.append((client, message))
-        self.most = max(self.most, len(self.waiting))
 
-    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+    def receive(self, timeout: float | None) -> tuple[str, Content] | None:
         return self.waiting.pop(0) if self.waiting else None
 
 
@@ -176,7 +173,6 @@ def test_an_exchange_within_another_has_its_own_clock() -> None:
     assert clients.receive(19.9) is None
     assert clients.end() == [("c", 5)]
     assert dict(ledger.simulated) == {"train": 34.0 + 19.9, "prepare": 8.0}
-    assert inner.most == 2
 
 
 def test_phases_of_an_aggregator_take_time_of_their_own(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """A transport over simulated links: replies arrive in the order and at the time of a model.
 
-The clients answer as without links, one batch after another. Each reply gets the time at which it
-would arrive if all clients had worked at the same time. The clock is that of the model, so that
-nothing depends on the speed of this machine, and a resumed run has the same late replies.
+The clients answer as without links, one batch after another, and replies wait on disk. Each reply
+gets the time at which it would arrive if all clients had worked at the same time. The clock is that
+of the model, so that nothing depends on the speed of this machine, and a resumed run has the same
+late replies.
 """
 
 import heapq
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +26,12 @@ from hanse.tensors.serialization import Content
 
 @dataclass
 class _Exchange:
-    """Requests of one kind and their replies, which wait on disk.
+    """Requests of one kind and their replies.
 
     now: seconds since the exchange began. sent: by client, when its last request was sent, and its
-    bytes. asked: how many requests each client has been sent. unanswered: clients in the order of
-    the requests that they have not been given yet. arrivals: (time, number, client, bytes) of each
-    reply that is on its way; of equal times, the number of replies before it decides.
+    bytes. asked: how many requests each client has been sent. answered: the number of all replies.
+    arrivals: (time, number, client, bytes) of each reply that is on its way, and `replies` the
+    replies themselves; of equal times, the number of replies before it decides.
     """
 
     kind: str
@@ -39,10 +40,8 @@ class _Exchange:
     now: float = 0.0
     sent: dict[str, tuple[float, int]] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
-    unanswered: deque[str] = field(default_factory=deque)
     arrivals: list[tuple[float, int, str, int]] = field(default_factory=list)
     answered: int = 0
-    requests: dict[str, Content] = field(default_factory=dict)
     replies: dict[str, Content] = field(default_factory=dict)
     spool: Spool = field(default_factory=Spool)
 
@@ -73,14 +72,14 @@ class LinkedClients(Transport):
 
     def send(self, client: str, message: Content) -> None:
         exchange = self._exchanges[-1]
-        exchange.requests[client] = message
         exchange.sent[client] = exchange.now, len(message)
         exchange.asked[client] += 1
-        exchange.unanswered.append(client)
+        self._inner.send(client, message)
 
     def receive(self, timeout: float | None) -> tuple[str, Content] | None:
         exchange = self._exchanges[-1]
-        self._let_answer(exchange)
+        while exchange.answered < exchange.asked.total() and (reply := self._inner.receive(None)):
+            self._put(exchange, *reply)
         if not exchange.arrivals:
             return None
         time = exchange.arrivals[0][0]
@@ -94,16 +93,6 @@ class LinkedClients(Transport):
         exchange = self._exchanges.pop()
         exchange.ledger.simulated[exchange.kind] += exchange.now
         return [(client, size) for _, _, client, size in sorted(exchange.arrivals)]
-
-    def _let_answer(self, exchange: _Exchange) -> None:
-        """Let all clients answer that have been asked, as many at a time as they can."""
-        while exchange.unanswered:
-            number = min(self._inner.max_in_flight or 1, len(exchange.unanswered))
-            for client in [exchange.unanswered.popleft() for _ in range(number)]:
-                self._inner.send(client, exchange.requests.pop(client))
-            for _ in range(number):
-                if reply := self._inner.receive(None):
-                    self._put(exchange, *reply)
 
     def _put(self, exchange: _Exchange, client: str, message: Content) -> None:
         """Put a reply on its way, and note its seconds."""
