@@ -3,13 +3,12 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from hanse.errors import UserError
 from hanse.federation.interfaces.declarations import Step
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
@@ -18,12 +17,11 @@ from hanse.randomness import RoundContext
 from hanse.tensors.blockwise import Blocks
 from hanse.tensors.named import Bounded, Layout, Tensors, drop
 from hanse.tensors.serialization import MessageError
-from hanse.tensors.table import Table, floats
+from hanse.tensors.table import Form, Table, floats, join
 
 # Numbers of a block: whole bytes of codes, and few zeros to fill up a tensor of one number.
 Block = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]
 Rounding = Literal["nearest", "stochastic"]
-Entry = TypeVar("Entry")  # a tensor, or the entry of a layout
 
 
 class Quantizer(Transform):
@@ -109,14 +107,9 @@ class Quantizer(Transform):
         counts = [entry.numbers for entry in table.entries.values()]
         return self._blocks.code_bytes(counts), self._blocks.count(counts)
 
-    def _beside(self, others: Mapping[str, Entry], parts: Iterable[Entry]) -> dict[str, Entry]:
+    def _beside(self, others: Mapping[str, Form], parts: Iterable[Form]) -> dict[str, Form]:
         """Other entries with codes, scales and table beside them."""
-        if clash := sorted(others.keys() & {*self.names}):
-            raise UserError(
-                f"{type(self).__name__} adds {clash[0]} to an update that already has it; give no "
-                "tensor of your own this name."
-            )
-        return {**others, **dict(zip(self.names, parts, strict=True))}
+        return join(others, dict(zip(self.names, parts, strict=True)))
 
     def _parts(self, update: Update) -> tuple[Tensor, Tensor, Table]:
         """Codes, scales and table of a message; raises MessageError if they do not fit together."""

@@ -147,6 +147,23 @@ def floats(tensors: Mapping[str, Form]) -> dict[str, Form]:
     return {name: form for name, form in tensors.items() if largest(form).is_floating_point()}
 
 
+def join(passing: Mapping[str, Form], added: Mapping[str, Form]) -> dict[str, Form]:
+    """Both groups as one; raises UserError for a name that both have."""
+    if clash := sorted(passing.keys() & added.keys()):
+        raise UserError(
+            f"a codec adds {clash[0]} to an update that already has it; give no tensor of your own "
+            "this name, and name the codec once."
+        )
+    return {**passing, **added}
+
+
+def required(tensors: Tensors, name: str) -> Tensor:
+    """The tensor of that name; raises MessageError unless it is there."""
+    if name not in tensors:
+        raise MessageError(f"{name} is missing")
+    return tensors[name]
+
+
 def _is_row(row: object, dtypes: Mapping[str, torch.dtype]) -> bool:
     """True if a row of a table is a name, a dtype and a shape."""
     if not isinstance(row, list) or len(row) != 3:

@@ -243,9 +243,9 @@ def test_scales_may_be_encoded_in_their_turn() -> None:
 
 def test_a_tensor_with_the_name_of_a_part_is_refused() -> None:
     update = {**tensors(), "int8.codes": torch.tensor([1])}
-    with pytest.raises(UserError, match=r"Int8 adds int8.codes to an update that already has it; "):
+    with pytest.raises(UserError, match=r"adds int8.codes to an update that already has it; "):
         Int8().layout(layout(update), {})
-    with pytest.raises(UserError, match=r"Int8 adds int8.codes to an update that already has it; "):
+    with pytest.raises(UserError, match=r"adds int8.codes to an update that already has it; "):
         encoded(Int8(), update)
 
 
