@@ -1,6 +1,8 @@
 """A list of transforms as one: encoded in order, decoded and finished in reverse."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,6 +16,7 @@ from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
+from hanse.tensors.lazy import Lazy
 from hanse.tensors.named import (
     Layout,
     Tensors,
@@ -24,6 +27,8 @@ from hanse.tensors.named import (
 )
 from hanse.tensors.serialization import MessageError
 from hanse.tensors.table import floats
+
+log = logging.getLogger(__name__)
 
 TransformStates = Mapping[str, Tensors]  # the server's state of each transform, by its place
 MOST_DECODED = 2**32  # bytes of a message that the receiver has no layout of
@@ -135,14 +140,26 @@ class Pipeline:
         context: RoundContext,
         expected: Layout | None = None,
     ) -> Update:
-        """Decode at the receiver; raises MessageError for contents that nothing encodes to.
+        """Decode at the receiver; raises MessageError if a codec fails in any way.
+
+        A codec may decode a tensor when it is asked for, which then raises the error.
 
         expected: the layout of the decoded tensors, where the receiver knows it. A message that
         claims to decode to more bytes is refused before it is decoded; without a layout, one that
         claims more than MOST_DECODED.
         """
         limits = self._limits(expected, states)
-        return self._decode(update, states, context, 0, limits)
+        with _decoding():
+            update = self._decode(update, states, context, 0, limits)
+        tensors = update.tensors
+        if not isinstance(tensors, Lazy):
+            return update
+
+        def decoded(name: str) -> Tensor:
+            with _decoding():
+                return tensors[name]
+
+        return replace(update, tensors=Lazy(tensors, decoded))
 
     def _limits(self, expected: Layout | None, states: TransformStates) -> list[int]:
         """The most bytes that each transform may decode to."""
@@ -203,6 +220,19 @@ class Pipeline:
                 )
             update = transform.decode(update, state, context)
         return update
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Turns any error of a codec into MessageError: a stranger's bytes must not end the run."""
+    try:
+        yield
+    except MessageError:
+        raise
+    except Exception as error:
+        log.exception("a codec failed to decode an update")
+        reason = f"a codec failed to decode it ({type(error).__name__}: {error})"
+        raise MessageError(reason) from None
 
 
 @dataclass(frozen=True)

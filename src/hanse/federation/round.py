@@ -1,12 +1,8 @@
 """One round's exchange with its clients: encoded instructions, and their decoded updates."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-
-from torch import Tensor
 
 from hanse.errors import UserError
 from hanse.federation import sums
@@ -27,17 +23,13 @@ from hanse.federation.messages import (
     Update,
     validate_update,
 )
-from hanse.federation.pipeline import Pipeline
 from hanse.federation.run import Run
 from hanse.federation.screening import NormBound
 from hanse.federation.server_state import ServerState
 from hanse.journal.updates import keep
 from hanse.randomness import RoundContext
-from hanse.tensors.lazy import Lazy
 from hanse.tensors.named import Layout, Tensors, largest
 from hanse.tensors.serialization import MessageError
-
-log = logging.getLogger(__name__)
 
 OWN_KINDS = ("train", "evaluate", PREPARE, AGREE, AGREED)
 
@@ -123,7 +115,8 @@ class RoundExchange:
         layout = self.algorithm.update_layout(state.algorithm_state, profile, self.context)
         try:
             wide = sums.in_float64(layout)
-            update = self._undo(method.pipelines.upload, update, self.context, wide)
+            pipeline, states = method.pipelines.upload, state.transform_states
+            update = pipeline.decode(update, states, self.context, wide)
             tensors = dict(update.tensors)
         except MessageError as error:
             raise UserError(
@@ -191,31 +184,11 @@ class RoundExchange:
         pipeline = self.run.method.of(profile.name).upload
         if not pipeline.transforms:
             return update
-        state = self.server_state.algorithm_state
-        layout = self.algorithm.update_layout(state, profile, self.context)
-        update = self._undo(pipeline, update, replace(self.context, client=profile.name), layout)
+        state, context = self.server_state, replace(self.context, client=profile.name)
+        layout = self.algorithm.update_layout(state.algorithm_state, profile, self.context)
+        update = pipeline.decode(update, state.transform_states, context, layout)
         self._validate(profile, update, layout)
         return update
-
-    def _undo(
-        self, pipeline: Pipeline, update: Update, context: RoundContext, expected: Layout
-    ) -> Update:
-        """An update with a pipeline undone; raises MessageError if a codec fails in any way.
-
-        A codec may decode a tensor when it is asked for, which then raises the error.
-        """
-        with _decoding():
-            states = self.server_state.transform_states
-            update = pipeline.decode(update, states, context, expected)
-        tensors = update.tensors
-        if not isinstance(tensors, Lazy):
-            return update
-
-        def decoded(name: str) -> Tensor:
-            with _decoding():
-                return tensors[name]
-
-        return replace(update, tensors=Lazy(tensors, decoded))
 
     def _validate_sealed(self, profile: ClientProfile, update: Update, layout: Layout) -> None:
         """Raise MessageError unless an update is valid as far as it can be read before decoding."""
@@ -232,19 +205,6 @@ class RoundExchange:
         most = self.algorithm.max_weight(profile)
         validate_update(update, layout, self.algorithm.numbers, most)
         self.algorithm.validate(update, self.server_state.algorithm_state, profile)
-
-
-@contextmanager
-def _decoding() -> Iterator[None]:
-    """Turns any error of a codec into MessageError: a stranger's bytes must not end the run."""
-    try:
-        yield
-    except MessageError:
-        raise
-    except Exception as error:
-        log.exception("a codec failed to decode an update")
-        reason = f"a codec failed to decode it ({type(error).__name__}: {error})"
-        raise MessageError(reason) from None
 
 
 def open_round(
