@@ -1,5 +1,6 @@
 """A column tells the rows for training from those for test and validation, in one file."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -113,9 +114,10 @@ def test_public_rows_of_other_splits_are_said(file: Path, tmp_path: Path) -> Non
 
 
 def test_init_says_that_a_silo_trains_on_all_splits_of_its_file(file: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.jsonl"
-    other.write_text(file.read_text())
+    other = tmp_path / "other.jsonl.gz"
+    other.write_bytes(gzip.compress(file.read_bytes()))
     written = start([str(file), str(other)], None, "smollm2-135m", tmp_path / "two.yaml", {})
+    assert list(written.sources) == ["all", "other"]
     for source in written.sources.values():
         assert "but all rows are trained on; data.filter: {split: train}" in source.remarks[0]
 

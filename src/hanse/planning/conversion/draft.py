@@ -15,7 +15,10 @@ PATHS = ("data.path", "data.validation", "model.model_name_or_path", "adapter.fr
 TEXTS = ("data.path", "model.model_name_or_path", "adapter.from", "name", "output_dir")
 OFF = (None, False, "none")  # values of a switch that is off
 SWITCHED_OFF = "it is switched off"
-ONE_PATH = "hanse reads one path; put the files into one folder and name that in data.path"
+ONE_PATH = (
+    "hanse reads one path; put the files into one folder and name that in data.path, or give each "
+    "silo its own file with its own columns (clients.NAME.data)"
+)
 
 
 @dataclass(frozen=True)

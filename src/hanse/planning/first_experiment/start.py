@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hanse import atomic_files
 from hanse.data.formats import column_remarks, label_spelling
-from hanse.data.sources import split_column
+from hanse.data.sources import folders, split_column
 from hanse.data.sources.split_files import TRAIN
 from hanse.errors import UserError
 from hanse.experiment.assembly import source_remarks
@@ -171,7 +171,8 @@ def _with_remark(path: str, source: Source) -> Source:
 
 def _name(path: str) -> str:
     """A name for a path, with characters that names of files and clients may have."""
-    return default_name(Path(path).resolve() if os.path.exists(path) else Path(path))
+    place = Path(path).resolve() if os.path.exists(path) else Path(path)
+    return default_name(Path(folders.uncompressed(place)))
 
 
 def _silo_names(paths: Sequence[str]) -> list[str]:
