@@ -69,3 +69,18 @@ def test_scoring_takes_as_long_as_its_splits_are(
         amount += len(looks) * spent(validation)
         amount += sum(spent(silo.examples["test"]) for silo in simulation.clients.values())
     assert predicted == pytest.approx(2 * amount)
+
+
+@pytest.mark.parametrize(("most", "timings"), [(1e9, 2), (1.0, 1)])
+def test_a_long_first_timing_is_not_repeated(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch, most: float, timings: int
+) -> None:
+    simulation = simulate(load(experiment_file))
+    clock = [0.0]
+    monkeypatch.setattr(scoring_time.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(scoring_time, "SECONDS", most)
+    monkeypatch.setattr(scoring_time, "SCORED", 1e12)  # there is no larger sample
+    test = simulation.learner.examples("test")
+    assert scoring_time._seconds_each(Slow(clock), simulation, test) == 2
+    sample = test[:: len(test) // scoring_time.FIRST]
+    assert clock[0] == timings * 2 * sum(map(len, sample))

@@ -44,9 +44,12 @@ def _amount(task: Task, split: Sequence[Example]) -> int:
 def _seconds_each(task: Task, simulation: Simulation, split: Sequence[Example]) -> float:
     """The seconds for each unit of `_amount`, from scoring a few examples of every length.
 
-    The second of two times counts: products of shapes that are new take longer.
+    The second of two times counts: products of shapes that are new take longer. If the first takes
+    long, they hardly matter.
     """
-    seconds, amount = [_timed(task, simulation, split, FIRST) for _ in range(2)][1]
+    seconds, amount = _timed(task, simulation, split, FIRST)
+    if seconds < SECONDS:
+        seconds, amount = _timed(task, simulation, split, FIRST)
     most = ANSWERED if task.test_only else SCORED
     if 2 * seconds * most / FIRST <= SECONDS:
         seconds, amount = [_timed(task, simulation, split, most) for _ in range(2)][1]

@@ -120,11 +120,17 @@ def _probe(endpoint: ClientEndpoint, client: SimulatedClient, request: Request) 
     steps = min(STEPS, max(1, int(SECONDS * LONGEST / warm.numbers["seconds"])))
     drawn = torch.randperm(len(train), generator=RoundContext(0).generator("probe"))
     places = drawn[: size * steps].tolist()
-    updates = [_train(endpoint, client, request, places, steps) for _ in range(2)]
-    first, again = (update.numbers["seconds"] / update.numbers["tokens"] for update in updates)
-    if not client.learner.attached.frozen_depth:  # nothing is cached: it has met new shapes only
-        first = again
-    return Probe(updates[0], first, again)
+    update = _train(endpoint, client, request, places, steps)
+    first = again = _seconds_each(update)
+    is_cached = client.learner.attached.frozen_depth
+    if is_cached or update.numbers["seconds"] < SECONDS:  # in longer steps new shapes cost little
+        again = _seconds_each(_train(endpoint, client, request, places, steps))
+    return Probe(update, first if is_cached else again, again)
+
+
+def _seconds_each(update: Update) -> float:
+    """The seconds of a client's training for each token."""
+    return update.numbers["seconds"] / update.numbers["tokens"]
 
 
 def _train(
