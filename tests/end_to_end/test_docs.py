@@ -61,6 +61,22 @@ def test_the_commands_of_a_guide_work(
     assert "Traceback" not in errors
 
 
+def test_the_program_of_the_python_guide_works(
+    tmp_path: Path, hanse: Path, tiny_packages: Path
+) -> None:
+    """All ```python blocks of docs/python.md as one program, after the file that they name."""
+    guide = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    program = "\n".join(re.findall(r"^```python\n(.*?)^```", guide, re.M | re.S))
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    environment = {**os.environ, "MPLBACKEND": "agg"}
+    _prepend(environment, "PATH", hanse.parent, Path(sys.executable).parent)
+    _prepend(environment, "PYTHONPATH", tiny_packages)
+    script = "hanse init --from examples/tickets.jsonl --silos 4\npython program.py"
+    code, errors = _run(script, tmp_path, environment)
+    assert code == 0, errors[-4000:]
+
+
 def _prepend(environment: dict[str, str], name: str, *folders: Path) -> None:
     """Let folders be looked at before those that a variable of the environment names."""
     former = environment.get(name)
