@@ -193,3 +193,40 @@ def _points(bounds: list[float] | None) -> str:
 def _percent(share: float) -> str:
     """Two digits of a share in percent, and no power of ten."""
     return f"{100 * share:.2g}" if share < 0.995 else f"{100 * share:.0f}"
+
+
+def learned_codec(result: dict[str, Any]) -> list[str]:
+    """The learned codec beside others of its size, what varies in it, and runs with it."""
+    lines = ["| codec | cosine | its range | SNR in dB | bytes |", "|---|---|---|---|---|"]
+    groups = {
+        "": result["compared"],
+        "learned, ": result["swept"],
+        "on the silos of the fit: ": {
+            name: result["on the silos of the fit"][name] for name in ("learned", "mean of the fit")
+        },
+    }
+    for prefix, rows in groups.items():
+        for name, row in rows.items():
+            share = f" ({100 * row['fell_back']:.0f} % int4)" if row["fell_back"] else ""
+            lines.append(
+                f"| {prefix}{name}{share} | {row['cosine']:.3f} "
+                f"| {row['least']:.3f} to {row['most']:.3f} | {row['snr']:.1f} "
+                f"| {row['bytes']:,.0f} |"
+            )
+    lines += ["", "| run | test loss | its range | accuracy | bytes up | int4 blocks |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, row in result["runs"].items():
+        lines.append(
+            f"| {name} | {row['loss']:.3f} | {row['least']:.3f} to {row['most']:.3f} "
+            f"| {100 * row['accuracy']:.1f} % | {row['bytes_up']:,.0f} "
+            f"| {100 * row['fell_back']:.0f} % |"
+        )
+    return [
+        *lines,
+        "",
+        f"Cosine and signal to noise of each change of {result['numbers']:,} numbers with what is "
+        "decoded: means over silos that the codec was not fitted on, six rounds, and "
+        f"{len(result['seeds'])} seeds, with the range over seeds; bytes of a change, without "
+        f"framing. The codec is a file of {result['codec_bytes']:,} bytes. It took "
+        f"{result['minutes']:.0f} minutes.",
+    ]

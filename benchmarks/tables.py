@@ -20,6 +20,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "baselines": quality.baselines,
     "comparison": quality.comparison,
     "adapters": quality.adapters,
+    "learned_codec": quality.learned_codec,
     "overhead": cost.overhead,
     "logits": cost.logits,
     "precision": cost.precision,

@@ -25,7 +25,18 @@ with lazy_imports():
 
 # Commands that show their progress, and the others.
 WATCHED = ("init", "run", "resume", "check", "evaluate", "export", "baselines", "server")
-PLAIN = ("convert", "chat", "parts", "report", "compare", "trace", "doctor", "join", "kit")
+PLAIN = (
+    "convert",
+    "chat",
+    "parts",
+    "report",
+    "compare",
+    "trace",
+    "fit-codec",
+    "doctor",
+    "join",
+    "kit",
+)
 LONGEST = 400  # characters of a file's name in a message
 NOT_BEGUN = "stopped before anything was begun."
 
@@ -67,19 +78,25 @@ class _Commands(TyperGroup):
             return None
         if cmd_name in self._summaries:
             return self._summaries[cmd_name]
-        file = import_module(f"hanse.cli.commands.{cmd_name}")
+        file = import_module(f"hanse.cli.commands.{_module(cmd_name)}")
         group: typer.Typer | None = getattr(file, "app", None)  # kit has commands of its own
         if group is None:
             group = typer.Typer(add_completion=False)
-            function = getattr(file, cmd_name)
+            function = getattr(file, _module(cmd_name))
             if cmd_name in WATCHED:
                 function = watch.watched(console)(function)
             group.command(cmd_name)(function)
         return typer.main.get_command(group)
 
 
+def _module(name: str) -> str:
+    """The name of the file and the function of a command."""
+    return name.replace("-", "_")
+
+
 def _summary(name: str) -> str:
     """The text about a command on the help page: the docstring in its file, or its app's help."""
+    name = _module(name)
     file = Path(__file__).parent / "commands" / f"{name}.py"
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef) and node.name == name:

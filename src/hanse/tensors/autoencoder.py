@@ -4,7 +4,8 @@ A block has B numbers, its code K. Both halves are a linear map and one hidden l
 f(x) = W·x + V·tanh(U·x). The published autoencoder (CG-FedLLM, 2405.13746) is a residual network
 of convolutions over an image of 4096 × 2048 numbers, which suits one adapter of one model. This
 reconstruction works on blocks of any adapter, and numbers of an adapter have no neighbourhood that
-a convolution could use. With V = 0 it is the linear code, whose optimum is known.
+a convolution could use. With V = 0 it is the linear code, whose optimum is known. There are no
+biases: f(-x) = -f(x), since a change is as likely as its negative.
 """
 
 import math
@@ -55,6 +56,19 @@ class Autoencoder:
             if tensors[name].shape != shape or tensors[name].dtype != torch.float32:
                 raise ValueError(f"its {name} is no float32 matrix of {shape[0]} × {shape[1]}")
         return network
+
+    @staticmethod
+    def projection(basis: Tensor) -> "Autoencoder":
+        """The linear code that projects on the columns of an orthonormal basis (B, K)."""
+        block, code = basis.shape
+        return Autoencoder(
+            encode=basis.T.clone(memory_format=torch.contiguous_format),
+            encode_hidden=torch.zeros(1, block),
+            encode_out=torch.zeros(code, 1),
+            decode=basis.clone(memory_format=torch.contiguous_format),
+            decode_hidden=torch.zeros(1, code),
+            decode_out=torch.zeros(block, 1),
+        )
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from autoencoders import identity, linear_code, random_code, saved
+from autoencoders import identity, random_code, saved
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedit import FedIT
 from hanse.federation.compression.cg_fedllm import FELL_BACK, NAMES, CGFedLLM
@@ -132,7 +132,7 @@ def test_a_trained_file_is_asked_for_before_anybody_trains(tmp_path: Path) -> No
     with pytest.raises(UserError, match="its decode is no float32 matrix of 128 × 2"):
         CGFedLLM(str(other)).weights()
     with pytest.raises(UserError, match="blocks of 192 numbers, and their size must be a mul"):
-        CGFedLLM(saved(tmp_path, linear_code(torch.eye(192)[:, :3].contiguous()))).weights()
+        CGFedLLM(saved(tmp_path, Autoencoder.projection(torch.eye(192)[:, :3]))).weights()
 
 
 HOSTILE = {

@@ -20,13 +20,14 @@ from hanse.randomness import RoundContext
 from hanse.registry import ServerText
 from hanse.tensors import autoencoder
 from hanse.tensors.autoencoder import Autoencoder
+from hanse.tensors.blockwise import Blocks, even_codes, even_levels
 from hanse.tensors.named import Bounded, Layout, Tensors, drop
 from hanse.tensors.serialization import MessageError
 from hanse.tensors.table import Table, floats
 
 EMPTY, CODED, QUANTIZED = range(3)  # how a block travels
-GROUP = 64  # numbers of a quantized block that share a scale
-LEVELS = 7  # of int4: -7 to 7
+GROUP = 64  # numbers of a quantized block that share a step
+INT4 = Blocks(GROUP, bits=4)
 FELL_BACK = "fallback_share"  # the number that says how many of the blocks were quantized
 FILE = ServerText(
     lambda value: isinstance(value, str) and len(value) <= 1000,
@@ -38,7 +39,8 @@ class Message(NamedTuple):
     """The tensors of an encoded change with N blocks, M of them coded and Q quantized.
 
     table: names, dtypes and shapes. ways: (N,) how each block travels. exponents: (N,) of scales.
-    codes: (M, K). levels: (Q, B/2), two numbers of int4 in a byte. steps: (Q, B/GROUP) of levels.
+    codes: (M, K). levels: (Q, B/2), two numbers in a byte. steps: (Q, B/GROUP), the largest number
+    of each group.
     """
 
     table: Tensor
@@ -159,19 +161,17 @@ def _meta(shape: int | tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def _quantized(unit: Tensor) -> tuple[Tensor, Tensor]:
-    """Blocks (Q, B) as int4: levels -7 to 7, two in a byte, and a step for each GROUP."""
+    """Blocks (Q, B) as int4: two levels in a byte, and the largest number of each GROUP."""
     count, block = unit.shape
-    groups = unit.reshape(count, block // GROUP, GROUP)
-    steps = (groups.abs().amax(2) / LEVELS).half()
-    levels = (groups / steps.unsqueeze(2).float()).nan_to_num().round().clamp(-LEVELS, LEVELS)
-    low, high = (levels + 8).to(torch.uint8).reshape(count, block // 2, 2).unbind(2)
-    return low | high << 4, steps
+    levels, steps = INT4.encode([unit.reshape(-1)], lambda rows, _: even_codes(rows, INT4.bits))
+    return levels.reshape(count, block // 2), steps.reshape(count, block // GROUP).half()
 
 
 def _dequantized(levels: Tensor, steps: Tensor) -> Tensor:
     """The blocks (Q, B) of `_quantized`."""
-    values = torch.stack((levels & 15, levels >> 4), 2).flatten(1).float() - 8
-    return values * steps.float().repeat_interleave(GROUP, 1)
+    unit = torch.empty(len(levels), 2 * levels.shape[1])
+    INT4.decode(levels.reshape(-1), steps.reshape(-1).float(), even_levels(INT4.bits), [unit])
+    return unit
 
 
 def _refuse_unlike(message: Message, table: Table, network: Autoencoder) -> None:
