@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from hanse.errors import UserError
 from hanse.experiment.loading import load
@@ -17,9 +19,11 @@ from samples import ROOT
 from stopping import ctrl_c
 
 CODEC = ROOT / "examples" / "my_codec.py"
+SUMS = ROOT / "tests" / "parts" / "plain_rules.py"
 EVERYTHING = (
     "compression={upload: [bf16], download: [bf16], error_feedback: true}",
     f"clients.silo-2.compression.upload=[{CODEC}:Grid]",
+    "clients.silo-3.compression.upload=[{top_k: {share: 0.1}}, int8, zstd]",
 )
 
 
@@ -72,6 +76,22 @@ def test_it_learns_and_resumes_bit_identically(experiment_file: Path, tmp_path: 
         run(experiment_file, tmp_path / "stopped", *EVERYTHING)
     assert not (tmp_path / "stopped" / "adapter").exists()
     assert adapter(simulation.resume(tmp_path / "stopped")) == adapter(whole)
+
+
+def test_random_places_give_the_same_under_a_rule_that_sees_sums_only(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    words = ["rounds=2", "evaluation.test=false", "evaluation.clients=false"]
+    words.append("compression={upload: [{rand_k: {share: 0.2}}], error_feedback: true}")
+    seen = run(experiment_file, tmp_path / "seen", *words)
+    summed = run(experiment_file, tmp_path / "summed", *words, f"aggregator={SUMS}:Sums")
+    pairs = [load_file(f / "adapter" / "adapter_model.safetensors") for f in (seen, summed)]
+    changed = total = 0
+    for name, tensor in pairs[0].items():
+        assert torch.allclose(tensor, pairs[1][name], atol=1e-6)
+        if name.endswith("lora_B.weight"):  # it starts at zero
+            changed, total = changed + int(tensor.count_nonzero()), total + tensor.numel()
+    assert 0.3 < changed / total < 0.42, "two draws of a fifth"
 
 
 def test_a_client_with_the_common_codecs_as_its_own_changes_nothing(

@@ -81,6 +81,28 @@ def test_the_places_of_codecs_and_mechanism(experiment_file: Path, tmp_path: Pat
             "clients.silo-1: Grid takes change, but FedAvg instructs clients by model",
         ),
         (
+            ["compression=[zstd, int8]"],
+            "Int8 comes after Zstd, which leaves it no numbers to encode; name Int8 before Zstd in "
+            "compression.upload.",
+        ),
+        (
+            ["clients.silo-1.compression=[top_k, int8, bf16]"],
+            "clients.silo-1: Int8 and BF16 both round numbers to fewer bits; leave one of them out",
+        ),
+        (
+            ["compression={upload: [{rand_k: {unbiased: true}}], error_feedback: true}"],
+            "RandK with these settings loses more than the update itself, and error feedback would "
+            "add that up without bound",
+        ),
+        (
+            [f"aggregator={SUMS}:SecureSum", "compression=top_k"],
+            "SecureSum sees only sums, but TopK needs each client's update",
+        ),
+        (
+            ["compression.download=[top_k]"],
+            "TopK takes change, but FedAvg instructs clients by model; leave TopK out",
+        ),
+        (
             [f"compression=[{CODEC}:Grid]", "algorithm=hetlora"],
             "Grid takes change, but HetLoRA sends factors; leave Grid out of compression.upload.",
         ),

@@ -138,11 +138,12 @@ def test_many_clients_are_not_asked_one_by_one(
         "clients={silo-2: {compression: {upload: bf16, download: bf16}}}",
         "compression={upload: int4, download: int8, error_feedback: true}",
         "compression={upload: sign, download: {nf4: {rounding: stochastic}}}",
+        "clients={silo-1: {compression: [top_k, int8]}, silo-2: {compression: rand_k}}",
         f"compression={{upload: [{{{ZIP}: {{level: 0}}}}], download: [{{{ZIP}: {{level: 0}}}}]}}",
     ],
     ids=[
         *("upload", "both ways with error feedback", "of one client", "int4 and int8"),
-        *("sign and nf4", "longest blobs"),
+        *("sign and nf4", "top_k and rand_k", "longest blobs"),
     ],
 )
 def test_codecs_of_fixed_length_are_predicted_to_the_byte(

@@ -15,7 +15,7 @@ from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
 from hanse.tensors import sparse
-from hanse.tensors.named import Layout, Tensors, drop, from_bytes, to_bytes
+from hanse.tensors.named import Layout, Tensors, drop, from_bytes, largest, to_bytes
 from hanse.tensors.serialization import MessageError
 from hanse.tensors.table import MOST_BYTES, Table, floats, join, required
 
@@ -54,19 +54,18 @@ class RandK(Transform):
 
     def layout(self, expected: Layout, state: Tensors) -> Layout:
         """The values, and tensors of integers; raises UserError for tensors unlike the server's."""
-        forms = floats(expected)
-        table = _table_for(forms, state)
+        table = _table_for(expected, state)
         values = torch.empty(sparse.kept(self.share, table.numbers), device="meta")
-        return join(drop(expected, forms), {VALUES: values})
+        return join(drop(expected, table.entries), {VALUES: values})
 
     def encode(
         self, update: Update, memory: Memory, state: Tensors, context: RoundContext
     ) -> Update:
         """The update with the numbers at this round's places in place of its float tensors."""
-        tensors = floats(update.tensors)
-        table = _table_for(tensors, state)
-        values = table.flatten(tensors)[self._places(table, context)]
-        return replace(update, tensors=join(drop(update.tensors, tensors), {VALUES: values}))
+        table = _table_for(update.tensors, state)
+        values = table.flatten(update.tensors)[self._places(table, context)]
+        others = drop(update.tensors, table.entries)
+        return replace(update, tensors=join(others, {VALUES: values}))
 
     def decoded_bytes(self, update: Update, state: Tensors) -> int:
         """The bytes of the tensors in the table."""
@@ -89,9 +88,13 @@ class RandK(Transform):
 
 
 def _table_for(tensors: Layout, state: Tensors) -> Table:
-    """The table in the server's state; raises UserError unless it is that of these tensors."""
+    """The table in the server's state; raises UserError unless these are its tensors.
+
+    Under a rule that sees sums only, all have the dtype of sums.
+    """
     table = _table(state)
-    if Table.of(tensors) != table:
+    shapes = {name: tuple(largest(form).shape) for name, form in tensors.items()}
+    if any(shapes.get(name) != entry.shape for name, entry in table.entries.items()):
         raise UserError(
             "rand_k needs all clients to train the same tensors as the server's adapter has; name "
             "top_k in its place, or leave it out of compression."
