@@ -30,7 +30,7 @@ def dense(amounts: dict[int, float], size: int) -> Tensor:
     return torch.stack(vectors).sum(0)
 
 
-@pytest.mark.parametrize("chunk", [4, 12, 64, 2**18])
+@pytest.mark.parametrize("chunk", [4, 12, 64, 2**16])
 def test_chunks_make_the_dense_sum(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directions, "CHUNK", chunk)
     weights, amounts = model(), {0: 0.5, 3: -2.0, 4000: 1e-3}

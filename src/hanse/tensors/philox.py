@@ -20,12 +20,12 @@ Key = tuple[int, int]  # two words
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Key) -> tuple[Tensor, ...]:
     """The four random words of each counter.
 
-    counter: four words of 32 bits, each an int64 tensor (n,) with values below 2³²; they are not
-        changed. The result has the same form.
+    counter: four words of 32 bits, each an int64 tensor (n,) of its own with values below 2³²; they
+        are overwritten. The result has the same form.
     """
     # A product of two words wraps around in int64, and its bits are still those of the product.
     # Words 1 and 3 may carry bits above the 32nd: they enter an exclusive or alone, which is cut.
-    word0, word1, word2, word3 = (word.clone() for word in counter)
+    word0, word1, word2, word3 = counter
     high = torch.empty_like(word0)
     for round in range(ROUNDS):
         keys = [(word + round * step) & WORD for word, step in zip(key, KEY_STEPS, strict=True)]
@@ -47,8 +47,10 @@ def normals(key: Key, start: int, number: int, device: torch.device) -> Tensor:
     """
     first, last = start // LANES, -(-(start + number) // LANES)
     place = torch.arange(first, last, device=device)
-    zero = torch.zeros_like(place)
-    words = philox((place & WORD, place >> 32, zero, zero), key)
+    high = place >> 32
+    words = philox(
+        (place.bitwise_and_(WORD), high, torch.zeros_like(place), torch.zeros_like(place)), key
+    )
     drawn = torch.empty(len(place), LANES, dtype=torch.float64, device=device)
     for lane in (0, 2):
         radius = _uniform(words[lane]).log_().mul_(-2).sqrt_()

@@ -19,7 +19,7 @@ from hanse.learners.models.model_files import locate
 
 log = logging.getLogger(__name__)
 
-SLICE = 2**24  # bytes of a file that are mapped at once, unless a row has more
+SLICE = 2**22  # bytes of a file that are mapped at once, unless a row has more
 
 
 @dataclass
