@@ -45,6 +45,10 @@ STRAINS: dict[str, list[str]] = {
         f"aggregator={PARTS}/secure_sum.py:SecureSum",
         *("algorithm=fednova", "train.optim=sgd", "train.momentum=0"),
     ],
+    "a whole model that changes in place by scalars": [
+        *("algorithm={fedkseed: {seeds: 64, pro: true}}", "adapter=none", "rounds=2"),
+        *("train.optim=sgd", "train.max_steps=6", "train.lr_scheduler_type=constant"),
+    ],
 }
 
 
