@@ -36,6 +36,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "gpu": cost.gpu,
     "deployment": cost.deployed,
     "chaos": cost.chaos,
+    "fedkseed": wire.fedkseed,
 }
 
 

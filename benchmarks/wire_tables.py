@@ -1,5 +1,6 @@
 """Tables of docs/wire.md from results: lines of Markdown."""
 
+import statistics
 from typing import Any
 
 
@@ -20,5 +21,29 @@ def codec_speed(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {name} | {lora['bytes_share']:.1%} | {lora['relative_error']:.2g} "
             f"| {speeds[0]} | {speeds[1]} | {extra:.1f} |"
+        )
+    return lines
+
+
+def fedkseed(result: dict[str, Any]) -> list[str]:
+    """A step of FedKSeed beside a forward pass, and the loss before and after 400 steps."""
+    lines = [
+        "| model | weights | seconds: forward pass | a direction | a step | memory ÷ inference |",
+        "|---|---|---|---|---|---|",
+    ]
+    for model, row in result["steps"].items():
+        seconds = [
+            f"{statistics.median(row[f'{part}_seconds']):.2f}"
+            for part in ("forward", "direction", "step")
+        ]
+        lines.append(
+            f"| `{model}` | {row['weights'] / 1e6:.1f} million | {' | '.join(seconds)} "
+            f"| {row['memory_ratio']:.2f} |"
+        )
+    lines += ["", "| `minilm-l6`, a new head | held-out loss before | after |", "|---|---|---|"]
+    for run in result["learning"]["runs"]:
+        before, after = (run[at]["loss"] for at in ("before", "after"))
+        lines.append(
+            f"| seed {run['seed']}, {run['client_steps']} steps | {before:.4f} | {after:.4f} |"
         )
     return lines

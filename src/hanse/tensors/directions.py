@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hanse.tensors.philox import normals
 
-# Weights whose change is in memory at once. It takes about 3 MB; with more, memory is fetched from the
-# system in each chunk, which doubles the time.
+# Weights whose change is in memory at once. It takes about 3 MB; with more, each chunk would fetch
+# its memory from the system, which doubles the time.
 CHUNK = 2**16
 SEED, AMOUNTS = "seed", "amounts"  # names of the tensors of a change
 

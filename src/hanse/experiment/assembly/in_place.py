@@ -37,7 +37,7 @@ def remarks(experiment: Experiment) -> list[str]:
 def refuse_unfit(experiment: Experiment) -> None:
     """Raise UserError for an algorithm and an adapter that do not go together.
 
-    So for settings with which an algorithm that needs no adapter could not replay its steps.
+    Without an adapter, settings are refused, too, whose steps could not be replayed from sums.
     """
     algorithm, adapter = build_algorithm(experiment), adapter_settings(experiment)
     name = type(algorithm).__name__
