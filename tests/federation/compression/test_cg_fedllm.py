@@ -88,6 +88,15 @@ def test_every_block_lies_at_the_side_of_the_gate_that_its_cosine_says() -> None
     assert encoded({"a": change}, gate=0.7).tensors[NAMES[1]].tolist() == expected
 
 
+def test_a_block_that_is_decoded_too_large_falls_back() -> None:
+    """Its direction is right, but error feedback would add up what is too much."""
+    large = replace(NETWORK, decode=3 * NETWORK.decode)
+    change = {"a": inside(4)}
+    assert decoded(encoded(change, large), large).numbers == {FELL_BACK: 1.0}
+    right = replace(NETWORK, decode=1.9 * NETWORK.decode)
+    assert decoded(encoded(change, right), right).numbers == {FELL_BACK: 0.0}
+
+
 def test_a_message_is_never_larger_than_its_layout() -> None:
     change = {"a": drawn(50, 33), "b": drawn(7), "c": torch.arange(3)}
     codec = CGFedLLM("")

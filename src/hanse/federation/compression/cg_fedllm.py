@@ -72,8 +72,8 @@ class CGFedLLM(Transform):
     """Changes as codes of an autoencoder, 1/64 of their numbers (2405.13746, phase FAF).
 
     Each block of B numbers of the change, never of the model, is divided by its scale and coded.
-    A block whose decoded form is too unlike it travels as int4 instead; the number fallback_share
-    of each update says how many did.
+    A block whose decoded form is too unlike it, or farther from it than zero, travels as int4
+    instead; the number fallback_share of each update says how many did.
 
     trained: the file that `hanse fit-codec` has written, at the server; clients are sent it once.
     gate: the least cosine of a block with what is decoded of its code.
@@ -129,8 +129,7 @@ class CGFedLLM(Transform):
         exponents = autoencoder.exponents(blocks)
         unit = blocks / autoencoder.scales(exponents)
         codes = network.to_codes(unit)
-        likeness = cosine_similarity(unit, network.to_blocks(codes), dim=1)
-        ways = torch.where(likeness >= self.gate, CODED, QUANTIZED)
+        ways = torch.where(_passes(unit, network.to_blocks(codes), self.gate), CODED, QUANTIZED)
         ways = torch.where(blocks.any(1), ways, EMPTY).to(torch.uint8)
         quantized = _quantized(unit[ways == QUANTIZED])
         message = Message(table.to_tensor(), ways, exponents, codes[ways == CODED], *quantized)
@@ -158,6 +157,15 @@ class CGFedLLM(Transform):
 
 def _meta(shape: int | tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def _passes(unit: Tensor, decoded: Tensor, gate: float) -> Tensor:
+    """Which blocks (N, B) are like their decoded form, and nearer to it than to zero: (N,).
+
+    Error feedback needs the second, since errors above the block itself would add up.
+    """
+    like: Tensor = cosine_similarity(unit, decoded, dim=1) >= gate
+    return like.logical_and((unit - decoded).norm(dim=1) < unit.norm(dim=1))
 
 
 def _quantized(unit: Tensor) -> tuple[Tensor, Tensor]:
