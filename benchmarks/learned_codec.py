@@ -60,9 +60,9 @@ def coded(seed: int) -> dict[str, Task]:
     }
 
 
-def read(run: Task, block: int = BLOCK) -> Changes:
+def read(run: Task) -> Changes:
     """The changes that a run has collected."""
-    return changes(updates.listed(run.folder), block)
+    return changes(updates.listed(run.folder), BLOCK)
 
 
 def with_noise(held: Changes, network: Autoencoder, decibels: float) -> Callable[[int], Tensor]:

@@ -3,13 +3,16 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from autoencoders import identity, random_code, saved
+from hanse.deployment.silo.server_texts import refuse_texts
 from hanse.errors import UserError
+from hanse.experiment.loading import load
 from hanse.federation.algorithms.fedit import FedIT
 from hanse.federation.compression.cg_fedllm import FELL_BACK, NAMES, CGFedLLM
 from hanse.federation.messages import Update
@@ -184,3 +187,13 @@ def test_values_that_are_not_finite_do_not_become_finite() -> None:
     change[2, 0] = math.inf
     message = encoded({"a": change})
     assert not bool(message.tensors[NAMES[5]].isfinite().all())
+
+
+def test_a_silo_takes_the_name_of_the_file_which_it_never_reads(experiment_file: Path) -> None:
+    def values(name: str) -> dict[str, Any]:
+        words = [f"compression=[{{cg_fedllm: {{trained: {name}}}}}]"]
+        return load(experiment_file, words).resolved()
+
+    refuse_texts(values("/at/the/server.safetensors"))
+    with pytest.raises(UserError, match="a server may give a file's name of at most 1,000"):
+        refuse_texts(values("n" * 1001))
