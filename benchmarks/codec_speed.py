@@ -5,7 +5,8 @@ Two updates of float32, normal numbers times 0.001:
 large  16 matrices of 1,024 × 1,024: 64 MiB
 lora   LoRA of rank 8 on all linear layers of SmolLM2-135M: 420 tensors, 9.8 MB
 
-Encode and decode are timed in turn; MB/s are those of the update in float32, medians over repeats.
+MB/s are those of the update in float32 in CPU seconds, which other programs hardly change, each the
+mean of as many calls as fit into SECONDS.
 Bytes are those of whole messages, as shares of the message without codec. The error is the norm of
 what is lost ÷ the norm of the update. Extra memory is what the process has resident at most beyond
 the result and what it had before. Codecs that need a setting, such as a trained file, are left out.
@@ -14,13 +15,15 @@ benchmarks/results/codec_speed.json. Linux only: memory is read from /proc.
 """
 
 import argparse
-import statistics
+import ctypes
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from measured import clock, keep
+from measured import keep
 
 from hanse import registry
 from hanse.errors import UserError
@@ -33,7 +36,7 @@ FOLDER = "federation/compression"
 STOCHASTIC = {"rounding": "stochastic"}
 VARIANTS: Mapping[str, list[dict[str, Any]]] = {n: [STOCHASTIC] for n in ("int8", "int4", "nf4")}
 CONTEXT = RoundContext(0, 1, "silo-1", rounds=3)
-SECONDS, REPEATS = 1.0, 9  # of one codec on one update: the first of both that is reached
+SECONDS = 0.6
 GATE = 200  # MB/s
 MATRICES = {
     **dict.fromkeys(("self_attn.q", "self_attn.o"), (576, 576)),
@@ -87,24 +90,29 @@ def measured(codec: Transform, tensors: Tensors) -> dict[str, Any]:
         done["message"] = codec.encode(update, {}, state, CONTEXT)
 
     def decode() -> None:
-        done["result"] = codec.decode(done["message"], state, CONTEXT)
+        result = codec.decode(done["message"], state, CONTEXT)
+        done["result"] = replace(result, tensors=dict(result.tensors))  # some decode when asked
 
     extra = {"encode": _extra(encode), "decode": _extra(decode)}
-    extra["encode"] -= _size(done["message"].tensors)  # may reuse memory that was freed before
+    extra["encode"] -= _size(done["message"].tensors)
     extra["decode"] -= _size(done["result"].tensors)
-    seconds: dict[str, list[float]] = {"encode": [], "decode": []}
-    while sum(map(sum, seconds.values())) < SECONDS and len(seconds["encode"]) < REPEATS:
-        for way, work in ("encode", encode), ("decode", decode):
-            seconds[way].append(clock(work))
+    seconds = {"encode": _cpu_seconds(encode), "decode": _cpu_seconds(decode)}
     return {
-        "seconds": seconds,
-        "mb_per_second": {
-            way: size / 1e6 / statistics.median(times) for way, times in seconds.items()
-        },
+        "cpu_seconds": seconds,
+        "mb_per_second": {way: size / 1e6 / each for way, each in seconds.items()},
         "bytes_share": _message(done["message"]) / _message(update),
         "relative_error": norm(subtract(tensors, done["result"].tensors)) / norm(tensors),
         "extra_bytes": extra,
     }
+
+
+def _cpu_seconds(work: Callable[[], None]) -> float:
+    """Of one call; the clock of CPU seconds is too coarse for a short one."""
+    cpu, wall, calls = time.process_time(), time.perf_counter(), 0
+    while not calls or time.perf_counter() - wall < SECONDS:
+        work()
+        calls += 1
+    return (time.process_time() - cpu) / calls
 
 
 def _size(tensors: Tensors) -> int:
@@ -118,6 +126,7 @@ def _message(update: Update) -> int:
 
 def _extra(work: Callable[[], None]) -> int:
     """Bytes that are resident at most while it works, beyond those before."""
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed is not resident
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     work()
