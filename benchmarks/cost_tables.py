@@ -30,6 +30,27 @@ def logits(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def low_rank(result: dict[str, Any]) -> list[str]:
+    """Bytes and ranks that the codec svd leaves of changes, by threshold."""
+    ways = result["ways"]
+    thresholds = [*next(iter(next(iter(ways.values())).values()))]
+    return [
+        f"| trained | sent | {' | '.join(f'T = {threshold}' for threshold in thresholds)} |",
+        f"|---|---|{'---|' * len(thresholds)}",
+        *(
+            f"| {way} | {what} | {' | '.join(map(_bytes_and_rank, rows.values()))} |"
+            for way, sent in ways.items()
+            for what, rows in sent.items()
+        ),
+        "",
+        "Bytes of a message ÷ those without the codec; in brackets the median rank ÷ the full one.",
+    ]
+
+
+def _bytes_and_rank(row: dict[str, float]) -> str:
+    return f"{row['bytes']:.0%} ({row['median_rank']:.0%})"
+
+
 def precision(result: dict[str, Any]) -> list[str]:
     """What the precision of the base model costs and saves."""
     lines = [

@@ -23,6 +23,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "learned_codec": quality.learned_codec,
     "overhead": cost.overhead,
     "logits": cost.logits,
+    "low_rank": cost.low_rank,
     "precision": cost.precision,
     "profile_step": cost.profile_step,
     "prefix": cost.prefix,
