@@ -48,7 +48,7 @@ def low_rank(result: dict[str, Any]) -> list[str]:
 
 
 def _bytes_and_rank(row: dict[str, float]) -> str:
-    return f"{row['bytes']:.0%} ({row['median_rank']:.0%})"
+    return f"{100 * row['bytes']:.1f} % ({100 * row['median_rank']:.1f})"
 
 
 def precision(result: dict[str, Any]) -> list[str]:

@@ -47,8 +47,9 @@ def trained(simulation: Simulation) -> Iterator[tuple[str, Tensors]]:
             mean.add(change, len(client.examples["train"]))
             if name == next(iter(simulation.clients)) and round in (1, experiment.rounds):
                 yield f"a client's change in round {round}", change
-        model = add(model, mean.value())
-    yield "the mean change in the last round", mean.value()
+        mean_change = mean.value()
+        model = add(model, mean_change)
+    yield "the mean change in the last round", mean_change
     yield "the trained tensors", model
 
 
@@ -63,12 +64,12 @@ def coded(tensors: Tensors, threshold: float) -> dict[str, Any]:
     encoded = codec.encode(Update(tensors), {}, {}, context).tensors
     entries = Table.read(encoded[TABLE]).entries.values()
     pairs = zip(entries, encoded[RANKS].tolist(), strict=True)
-    ranks = {id(e): (rank, min(e.shape)) for e, rank in pairs if len(e.shape) == 2}
-    shares = [1.0 if rank == RAW else rank / full for rank, full in ranks.values()]
+    ranks = [(rank, min(entry.shape)) for entry, rank in pairs if len(entry.shape) == 2]
+    shares = [1.0 if rank == RAW else rank / full for rank, full in ranks]
     return {
         "bytes": sent(encoded) / sent(tensors),
         "median_rank": statistics.median(shares),
-        "raw": sum(rank == RAW for rank, _ in ranks.values()) / len(ranks),
+        "raw": sum(rank == RAW for rank, _ in ranks) / len(ranks),
     }
 
 
