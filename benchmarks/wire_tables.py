@@ -29,7 +29,7 @@ def codec_speed(result: dict[str, Any]) -> list[str]:
 def fedkseed(result: dict[str, Any]) -> list[str]:
     """A step of FedKSeed beside a forward pass, and the loss before and after 400 steps."""
     lines = [
-        "| model | weights | seconds: forward pass | a direction | a step | memory ÷ inference |",
+        "| model | weights | CPU s: forward pass | a direction | a step | memory ÷ inference |",
         "|---|---|---|---|---|---|",
     ]
     for model, row in result["steps"].items():

@@ -73,6 +73,8 @@ def test_a_new_head_is_saved_with_its_start(
     with torch.no_grad():
         wanted = learner.backbone.model(input_ids=IDS).logits
         torch.testing.assert_close(model(input_ids=IDS).logits, wanted, atol=1e-5, rtol=1e-5)
+    with pytest.raises(UserError, match="only one of them has pooler"):
+        learner.load({**found.tensors, "start/pooler.weight": torch.zeros(2)})
 
 
 def test_a_stopped_run_ends_with_the_same_seeds_and_amounts(

@@ -18,7 +18,7 @@ from hanse.learners.models.model_files import hub_id
 from hanse.learners.models.start_weights import StartWeights
 from hanse.observability.progress import track
 from hanse.observability.steps import Training
-from hanse.tensors.named import Tensors, add_prefix, digest, strip_prefix
+from hanse.tensors.named import Tensors, add_prefix, digest, refuse_unlike, strip_prefix
 
 START = "start/"  # before the names of weights that the model's files lack, such as a new head's
 
@@ -40,9 +40,11 @@ class InPlaceModel(AdaptedModel):
     def load(self, tensors: Tensors) -> None:
         """Set the weights to what a change makes of those before any training.
 
-        Tensors with the prefix START take the place of start weights that no file has.
+        Tensors with the prefix START take the place of start weights that no file has. Raises
+        UserError for tensors that do not fit the model.
         """
         if heads := strip_prefix(tensors, START):
+            refuse_unlike(self.start_weights.kept, heads)
             self.start_weights.keep(heads)
         self.loaded = {n: t for n, t in tensors.items() if not n.startswith(START)}
         self.whole_model.replay(self.loaded)

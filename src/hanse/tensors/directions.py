@@ -7,14 +7,18 @@ chunk, so that a change of a model takes a few megabytes beside the model.
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor
 
+from hanse.errors import UserError
+from hanse.tensors.named import Tensors
 from hanse.tensors.philox import normals
 
 # Weights whose change is in memory at once. It takes about 3 MB; with more, each chunk would fetch
 # its memory from the system, which doubles the time.
 CHUNK = 2**16
 SEED, AMOUNTS = "seed", "amounts"  # names of the tensors of a change
+MOST = 65_536  # amounts of a change
 
 
 def add(weights: Mapping[str, Tensor], seed: int, amounts: Mapping[int, float]) -> None:
@@ -38,6 +42,27 @@ def add(weights: Mapping[str, Tensor], seed: int, amounts: Mapping[int, float]) 
         for piece in pieces:
             part, change = change[: len(piece)], change[len(piece) :]
             piece.add_(part)
+
+
+def refuse_other(change: Tensors) -> None:
+    """Raise UserError unless a change has a seed, (1,) int32, and finite amounts, (K,)."""
+    seed, amounts = change.get(SEED), change.get(AMOUNTS)
+    if (
+        seed is None
+        or amounts is None
+        or change.keys() != {SEED, AMOUNTS}
+        or (seed.shape, seed.dtype) != ((1,), torch.int32)
+        or int(seed) < 0
+        or amounts.dim() != 1
+        or not amounts.is_floating_point()
+        or len(amounts) > MOST
+        or not bool(amounts.isfinite().all())
+    ):
+        raise UserError(
+            f"a change of all weights is a seed and at most {MOST:,} finite amounts, but "
+            f"{', '.join(sorted(change)) or 'nothing'} came; look after the file or the server "
+            "that it is from."
+        )
 
 
 def nonzero(amounts: Tensor) -> dict[int, float]:

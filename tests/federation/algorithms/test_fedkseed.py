@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hanse.errors import UserError
 from hanse.federation.algorithms import fedkseed
 from hanse.federation.algorithms.fedkseed import FedKSeed, probabilities
 from hanse.federation.interfaces.algorithm import Client, Server
@@ -136,14 +137,14 @@ def test_adding_by_seed_is_the_weighted_mean_of_the_clients_weights() -> None:
 
 
 def test_the_gradient_points_along_the_true_one_on_average() -> None:
-    algorithm, learner = FedKSeed(seeds=900), Quadratic(learning_rate=0.0, steps=900)
+    algorithm, learner = FedKSeed(seeds=60_000), Quadratic(learning_rate=0.0, steps=900)
     state = algorithm.init(server(learner))
     update = algorithm.train(instruction(algorithm, state), client(learner))
     seed, total = int(state["model"]["seed"]), torch.zeros_like(START)
     pairs = zip(*(update.tensors[name].tolist() for name in ("seeds", "gradients")), strict=True)
     for index, gradient in pairs:
         total += gradient * normals((seed, index), 0, len(START), START.device)
-    assert float(torch.cosine_similarity(total, START - CENTRE, dim=0)) > 0.99
+    assert float(torch.cosine_similarity(total, START - CENTRE, dim=0)) > 0.98
     torch.testing.assert_close(total / 900, START - CENTRE, atol=0.4, rtol=0.1)
 
 
@@ -203,3 +204,32 @@ def test_seeds_that_the_run_does_not_have_are_refused(seeds: list[int]) -> None:
     update = Update({"seeds": torch.tensor(seeds, dtype=torch.int32), "gradients": torch.zeros(2)})
     with pytest.raises(MessageError, match="not all among the 8 of this run"):
         FedKSeed(seeds=8).validate(update, {}, ClientProfile("c0", 8))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "numbers"),
+    [
+        ({"seed": None}, {}),
+        ({"seed": torch.tensor([-1], dtype=torch.int32)}, {}),
+        ({"seed": torch.tensor([7])}, {}),
+        ({"amounts": torch.zeros(9)}, {}),
+        ({"amounts": torch.full((8,), math.nan)}, {}),
+        ({"amounts": torch.zeros(8, dtype=torch.int32)}, {}),
+        ({"more": torch.zeros(8)}, {}),
+        ({"probabilities": torch.zeros(8)}, {}),
+        ({"probabilities": torch.ones(7)}, {}),
+        ({}, {"steps": math.nan}),
+        ({}, {"steps": 1e12}),
+        ({}, {"steps": 0.0}),
+    ],
+)
+def test_a_client_refuses_an_instruction_that_is_none(
+    tensors: dict[str, Tensor | None], numbers: dict[str, float]
+) -> None:
+    algorithm, learner = FedKSeed(seeds=8), Quadratic()
+    whole = instruction(algorithm, algorithm.init(server(learner)))
+    changed = {n: t for n, t in {**whole.tensors, **tensors}.items() if t is not None}
+    learner.w += 1
+    with pytest.raises(UserError, match="; look after the "):
+        algorithm.train(Instruction(changed, {**whole.numbers, **numbers}), client(learner))
+    assert torch.equal(learner.w, START + 1)

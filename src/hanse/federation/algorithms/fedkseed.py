@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
+from hanse.errors import UserError
 from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
 from hanse.federation.interfaces.declarations import UPDATES
 from hanse.federation.interfaces.results import Aggregate, State
@@ -22,6 +23,7 @@ from hanse.tensors.named import Layout, Tensors, drop
 from hanse.tensors.serialization import MessageError
 
 SEEDS, GRADIENTS, PROBABILITIES = "seeds", "gradients", "probabilities"
+MOST_STEPS = 1_000_000  # of a round
 NO_STEP = -1  # in place of a seed: the step was left out, since a loss was not finite
 LARGEST = 1000.0  # |ĝ| in the history of FedKSeed-Pro
 LEAST_SPREAD = 1e-10  # of this history, which min-max scaling divides by
@@ -86,9 +88,10 @@ class FedKSeed(Algorithm):
 
     def train(self, instruction: Instruction, client: Client) -> Update:
         begin = time.perf_counter()
-        whole, seed = client.learner.whole_model, int(instruction.tensors[SEED])
-        whole.replay(self.personalized(instruction, client))
-        drawn = self._drawn(instruction, client.context)
+        whole, change = client.learner.whole_model, self.personalized(instruction, client)
+        directions.refuse_other(change)
+        drawn, seed = self._drawn(instruction, client.context), int(change[SEED])
+        whole.replay(change)
         tensors = _no_steps(len(drawn), "cpu")
         numbers = dict.fromkeys(("steps", "examples", "tokens", "loss"), 0.0)
         for step, (index, batches) in enumerate(zip(drawn, whole.round_batches(), strict=False)):
@@ -104,10 +107,19 @@ class FedKSeed(Algorithm):
         return Update(tensors, numbers, weight=client.profile.examples)
 
     def _drawn(self, instruction: Instruction, context: RoundContext) -> list[int]:
-        """The seed of each step of a round."""
+        """The seed of each step of a round; raises UserError for an instruction that none has."""
         chances = instruction.tensors.get(PROBABILITIES, torch.ones(self.seeds))
-        steps, generator = int(instruction.numbers["steps"]), context.generator("seeds")
-        drawn: list[int] = chances.multinomial(steps, True, generator=generator).tolist()
+        steps, amounts = instruction.numbers.get("steps", 0.0), instruction.tensors[AMOUNTS]
+        sizes = {tuple(chances.shape), tuple(amounts.shape)}
+        likely = bool((chances.isfinite() & (chances > 0)).all())
+        if sizes != {(self.seeds,)} or not likely or not 1 <= steps <= MOST_STEPS:
+            raise UserError(
+                f"the server asks for {steps:g} steps along {len(amounts)} seeds, where at most "
+                f"{MOST_STEPS:,} steps and {self.seeds} likely seeds are due; look after the "
+                "settings of the server."
+            )
+        generator = context.generator("seeds")
+        drawn: list[int] = chances.multinomial(int(steps), True, generator=generator).tolist()
         return drawn
 
     def _step(

@@ -41,8 +41,11 @@ class WholeModel(ABC):
     def replay(self, change: Tensors) -> None:
         """Set the weights to w₀ + Σ aⱼ·z(seed, j).
 
-        change: `seed`, (1,) int32, and `amounts`, (K,); empty for w₀ alone.
+        change: `seed`, (1,) int32, and `amounts`, (K,); empty for w₀ alone. Raises UserError for
+            anything else.
         """
+        if change:
+            directions.refuse_other(change)
         self.restore()
         if change:
             amounts = directions.nonzero(change[directions.AMOUNTS])
