@@ -22,7 +22,10 @@ def codec_speed(result: dict[str, Any]) -> list[str]:
             f"| {name} | {100 * lora['bytes_share']:.1f} % | {lora['relative_error']:.2g} "
             f"| {speeds[0]} | {speeds[1]} | {extra:.1f} |"
         )
-    about = "Of normal numbers: changes of adapters have fewer large ones, and lose less by top_k."
+    about = (
+        "The numbers are normal and independent: they have no structure that sparse, low-rank and "
+        "lossless codecs could use."
+    )
     return [*lines, "", about]
 
 
