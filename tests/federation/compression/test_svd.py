@@ -1,6 +1,7 @@
 """svd: the rank that it keeps, the numbers that it sends, and the messages that it refuses."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +9,16 @@ import torch
 from torch import Tensor
 
 from hanse.errors import UserError
+from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.compression.svd import NUMBERS, RANKS, RAW, SVD, TABLE
 from hanse.federation.messages import Update, validate_update
 from hanse.federation.pipeline import Pipeline
+from hanse.journal.run_folder import read_ledger
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors, layout
 from hanse.tensors.serialization import MessageError, pack
 from hanse.tensors.table import Entry, Table
+from toys import federate, held_out, silos
 
 CONTEXT = RoundContext(0, 1, "a")
 
@@ -201,3 +205,20 @@ def test_what_nothing_encodes_to_is_refused(name: str) -> None:
     expected = layout({"w": torch.zeros(4, 5)})
     with pytest.raises(MessageError):
         Pipeline("upload", (SVD(),)).decode(BAD[name], {}, CONTEXT, expected)
+
+
+def test_a_run_sends_both_ways_by_singular_values(tmp_path: Path) -> None:
+    features, toys = 200, silos(3, features=200)
+    codec = SVD(start=0.5, end=0.99)
+    settings = {"upload": [codec], "download": [codec], "error_feedback": True}
+    runs = {
+        name: federate(FedAvg(), toys, tmp_path / name, held_out(features=features), **own)
+        for name, own in {"plain": {}, "coded": settings}.items()
+    }
+    sizes = {
+        name: sum(row.up + row.down for row in read_ledger(tmp_path / name) if row.kind == "train")
+        for name in runs
+    }
+    assert sizes["coded"] < 0.75 * sizes["plain"]
+    losses = {name: run.records[-1].test["loss"] for name, run in runs.items()}
+    assert losses["coded"] == pytest.approx(losses["plain"], rel=0.1)
