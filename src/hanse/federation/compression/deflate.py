@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from hanse.federation.interfaces.lossless import Lossless
+from hanse.federation.interfaces.lossless import Buffer, Lossless
 from hanse.tensors.serialization import MessageError
 
 RAW = -zlib.MAX_WBITS  # a stream without header and checksum
@@ -22,12 +22,12 @@ class Deflate(Lossless):
     linear: ClassVar[bool] = False
     level: Annotated[int, Field(ge=1, le=9)] = 6
 
-    def compress(self, data: bytes) -> bytes:
+    def compress(self, data: Buffer) -> bytes:
         """One stream. Some builds of zlib lengthen noise by an eighth; it is then stored."""
         compressed = _deflate(data, self.level)
         return compressed if len(compressed) <= self.most(len(data)) else _deflate(data, 0)
 
-    def decompress(self, data: bytes, size: int) -> bytes:
+    def decompress(self, data: Buffer, size: int) -> bytes:
         """The bytes of a stream that ends where the data end."""
         stream = zlib.decompressobj(RAW)
         try:
@@ -43,7 +43,7 @@ class Deflate(Lossless):
         return size + 5 * (size // 16_383 + 1) + 8
 
 
-def _deflate(data: bytes, level: int) -> bytes:
+def _deflate(data: Buffer, level: int) -> bytes:
     """One raw stream."""
     stream = zlib.compressobj(level, zlib.DEFLATED, RAW)
     return stream.compress(data) + stream.flush()

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import zstandard
 from pydantic import Field
 
-from hanse.federation.interfaces.lossless import Lossless
+from hanse.federation.interfaces.lossless import Buffer, Lossless
 from hanse.tensors.serialization import MessageError
 
 
@@ -20,11 +20,11 @@ class Zstd(Lossless):
     linear: ClassVar[bool] = False
     level: Annotated[int, Field(ge=1, le=19)] = 3
 
-    def compress(self, data: bytes) -> bytes:
+    def compress(self, data: Buffer) -> bytes:
         """One frame, which names the size of its content."""
         return zstandard.ZstdCompressor(level=self.level).compress(data)
 
-    def decompress(self, data: bytes, size: int) -> bytes:
+    def decompress(self, data: Buffer, size: int) -> bytes:
         """The bytes of a frame that ends where the data end.
 
         The frame must name the expected size: the library takes memory for the size it names.

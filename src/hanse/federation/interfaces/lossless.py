@@ -5,16 +5,19 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
+
 from hanse.federation.interfaces.declarations import Step
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
 from hanse.tensors import byte_planes
-from hanse.tensors.named import Layout, Tensors, blob, from_bytes, layout_bytes, to_bytes
+from hanse.tensors.named import Layout, Tensors, blob, layout_bytes
 from hanse.tensors.serialization import MessageError
 from hanse.tensors.table import MOST_BYTES, Table
 
+Buffer = bytes | memoryview
 LARGEST = 2**40  # bytes of all tensors
 HEADER = struct.Struct("<IQ")  # the sizes of the table and of all tensors, in bytes
 
@@ -35,11 +38,11 @@ class Lossless(Transform):
     shuffle: bool = True
 
     @abstractmethod
-    def compress(self, data: bytes) -> bytes:
+    def compress(self, data: Buffer) -> bytes:
         """Compress at least one byte."""
 
     @abstractmethod
-    def decompress(self, data: bytes, size: int) -> bytes:
+    def decompress(self, data: Buffer, size: int) -> bytes:
         """Decompress to exactly `size` bytes, or raise MessageError; takes memory for no more."""
 
     @abstractmethod
@@ -59,9 +62,10 @@ class Lossless(Transform):
         self, update: Update, memory: Memory, state: Tensors, context: RoundContext
     ) -> Update:
         """The update with its tensors as one blob."""
-        table, data = byte_planes.pack(update.tensors, self.shuffle)
-        content = HEADER.pack(len(table), len(data)) + self.compress(table + data)
-        return replace(update, tensors={self._name: from_bytes(content)})
+        table_size, data = byte_planes.pack(update.tensors, self.shuffle)
+        content = bytearray(HEADER.pack(table_size, len(data) - table_size))
+        content += self.compress(data.data)
+        return replace(update, tensors={self._name: torch.frombuffer(content, dtype=torch.uint8)})
 
     def decoded_bytes(self, update: Update, state: Tensors) -> int:
         """The bytes of all tensors, as the blob's header says."""
@@ -71,16 +75,17 @@ class Lossless(Transform):
         """The update with its tensors again, bit for bit."""
         table_size, size, content = self._parts(update)
         data = self.decompress(content, table_size + size)
-        tensors = byte_planes.unpack(data[:table_size], memoryview(data)[table_size:], self.shuffle)
+        tensors = byte_planes.unpack(memoryview(data), table_size, self.shuffle)
         return replace(update, tensors=tensors)
 
-    def _parts(self, update: Update) -> tuple[int, int, bytes]:
+    def _parts(self, update: Update) -> tuple[int, int, memoryview]:
         """The sizes of the table and of all tensors, and the compressed bytes of both."""
         if update.tensors.keys() != {self._name}:
             raise MessageError(f"a packed update is one tensor, {self._name}")
-        content = to_bytes(update.tensors[self._name])
-        if len(content) < HEADER.size:
-            raise MessageError(f"{self._name} has only {len(content)} bytes")
+        packed = update.tensors[self._name]
+        if packed.dtype != torch.uint8 or packed.dim() != 1 or len(packed) < HEADER.size:
+            raise MessageError(f"{self._name} came as {tuple(packed.shape)} {packed.dtype}")
+        content = packed.cpu().contiguous().numpy().data
         table_size, size = HEADER.unpack_from(content)
         if table_size > MOST_BYTES or size > LARGEST:
             raise MessageError(f"{self._name} names {table_size:,} and {size:,} bytes")
