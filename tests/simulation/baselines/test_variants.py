@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hanse.errors import UserError
+from hanse.experiment.assembly import in_place
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
 from hanse.simulation.baselines.variants import Variant, refuse, variants
@@ -49,6 +50,15 @@ def test_a_ladder_has_every_rung_with_its_steps(experiment_file: Path) -> None:
     for name, variant in found.items():
         assert variant.experiment.seed == 5
         assert variant.experiment.output_dir == f"home/{name}"
+
+
+def test_without_an_adapter_every_run_changes_the_weights_in_the_same_way(
+    experiment_file: Path,
+) -> None:
+    words = ["algorithm={fedkseed: {seeds: 8}}", "adapter=none", "train.optim=sgd"]
+    for variant in _by_name(experiment_file, *words).values():
+        in_place.refuse_unfit(variant.experiment)
+        assert variant.experiment.algorithm["fedkseed"]["seeds"] == 8
 
 
 def test_where_nothing_travels_nothing_is_encoded(experiment_file: Path) -> None:

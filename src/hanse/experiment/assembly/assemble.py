@@ -214,10 +214,9 @@ def simulate(
     holders = Holders(resources, examples, used)
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
-    alone = [ALONE] if only is None and _is_alone(experiment) else []
-    alone += in_place.remarks(experiment)
+    notes = in_place.remarks(experiment) + [ALONE] * (only is None and _is_alone(experiment))
     unread = client_examples.unread_columns(rows, learner.backbone.head.reads)
-    remarks = (*dataset.remarks, *unread, *_cut(examples, experiment, learner, clients), *alone)
+    remarks = (*dataset.remarks, *unread, *_cut(examples, experiment, learner, clients), *notes)
     return Simulation(experiment, resources, replace(dataset, remarks=remarks), learner, clients)
 
 

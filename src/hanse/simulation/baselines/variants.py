@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.errors import UserError
-from hanse.experiment.part_kinds import OBJECTIVE
+from hanse.experiment.part_kinds import ALGORITHM, OBJECTIVE
 from hanse.experiment.schema import Experiment
 from hanse.federation.client_sampling import taking_part
 from hanse.learners.training.settings import TrainingSettings
@@ -145,9 +145,9 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
 
     There is nothing to combine and nothing travels, so the algorithm is fedavg without codecs and
     without a mechanism of privacy: a proximal term, a server's optimizer, rounding or noise would
-    only disturb the baseline.
+    only disturb the baseline. An algorithm that trains without an adapter stays.
     """
-    models = _of_objective(values)
+    models, algorithm = _of_objective(values), values["algorithm"]
     clients = {name: dict(over) for name, over in values["clients"].items()}
     for over in clients.values():
         over.pop("compression", None)
@@ -159,7 +159,7 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
     return {
         **values,
         "fraction_train": 1.0,
-        "algorithm": "fedavg",
+        "algorithm": algorithm if ALGORITHM.build(algorithm).whole_model else "fedavg",
         "models": models,
         "aggregator": "mean",
         "compression": {},
