@@ -200,9 +200,9 @@ def bombs() -> dict[str, bytes]:
         "a deep header of our own": file({"__metadata__": {"hanse": "[" * deep}}),
         "a million tiny tensors": million,
         "tiny tensors within 4 MB": tiny_tensors(50_000),
-        "tiny tensors within the count": tiny_tensors(24_000),
+        "tiny tensors within the count": tiny_tensors(12_000),
         "empty lists": file(b'{"a":[' + b"[]," * 1_300_000 + b"[]]}"),
-        "objects within the count": file(b'{"a":[' + b'{"b":0},' * 99_000 + b"0]}"),
+        "objects within the count": file(b'{"a":[' + b'{"b":0},' * 49_000 + b"0]}"),
         "wide letters": file('{"a":"😀'.encode() + b"x" * (4 * 2**20 - 20) + b'"}'),
         "a long number": file(b'{"a":' + b"9" * 4_000_000 + b"}"),
     }

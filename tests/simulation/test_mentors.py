@@ -15,6 +15,7 @@ from hanse.federation.client import respond
 from hanse.journal import run_folder
 from hanse.simulation import in_process
 from hanse.simulation import run as simulation
+from hanse.tensors.serialization import Content
 from samples import ROOT, reviews, write_lines
 from stopping import ctrl_c
 
@@ -114,8 +115,8 @@ def test_no_tensor_of_it_crosses_the_network(
     assert not [name for name in names if "mentor" in name or "transformer.h" in name]
 
 
-def parsed(data: bytes) -> dict[str, Tensor]:
-    return safetensors.torch.load(data)
+def parsed(data: Content) -> dict[str, Tensor]:
+    return safetensors.torch.load(bytes(data[:]))
 
 
 def content(tensor: Tensor) -> str:

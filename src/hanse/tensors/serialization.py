@@ -42,7 +42,7 @@ class Limits:
 
 
 FILES = Limits(MAX_HEADER, MAX_HEADER)  # of this machine's own files
-MESSAGES = Limits(4 * 2**20, 200_000)  # of a stranger's message: it takes 64 MB at most to parse
+MESSAGES = Limits(4 * 2**20, 100_000)  # of a stranger's message: it takes 64 MB at most to parse
 
 
 class MessageError(ValueError):
@@ -149,12 +149,16 @@ def whole_number(numbers: Numbers, name: str) -> int:
 def _headers(data: Content, limits: Limits) -> tuple[dict[str, Any], dict[str, Any]]:
     """A message's header as safetensors has it, and our own in its metadata."""
     size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or not 2 <= size <= min(limits.header, len(data) - 8):
+    if len(data) < 8 or not 2 <= size <= len(data) - 8:
         raise MessageError("these bytes are not a safetensors file")
+    if size > limits.header:
+        raise MessageError(f"its header has {size:,} bytes, where at most {limits.header:,} may be")
     try:
         whole = json_text.parse_object(bytes(data[8 : 8 + size]), most=limits.values)
         fields = json_text.parse_object(whole[file_format.METADATA][HEADER])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except json_text.JsonError as error:
+        raise MessageError(f"these bytes have no readable header: {error}") from None
+    except (KeyError, TypeError):
         raise MessageError("these bytes have no readable header") from None
     return whole, fields
 

@@ -6,8 +6,6 @@ are lost then, which the event "anew" reports.
 
 import contextlib
 import logging
-import queue
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pathlib import Path
 
 from hanse.deployment.flower.fork_client import COMMAND, FORK_SERVER
 from hanse.deployment.flower.home import FlowerHome
+from hanse.deployment.flower.inbox import Inbox
 from hanse.deployment.flower.launcher import KEYLESS, LARGEST, MOST, SERVER
 from hanse.deployment.flower.processes import ManagedProcess, await_port, refuse_busy
 from hanse.deployment.sockets import Connection, Frame, Listener
@@ -66,7 +65,7 @@ class FlowerLink:
         self._more |= {LARGEST: str(most), KEYLESS: "" if tls else "1"}
         self._superlink = ManagedProcess(self._home, self._command(), self._more)
         self._connection: Connection | None = None
-        self._events: queue.Queue[Frame] = queue.Queue()
+        self._inbox: Inbox | None = None
 
     def start(self) -> None:
         """Start what is not running, and wait for the process that passes messages."""
@@ -91,8 +90,7 @@ class FlowerLink:
             if not self._superlink.alive or time.monotonic() > end:
                 raise UserError(f"Flower's run did not start: {self._superlink.last_output()}")
         self._connection = connection
-        self._events = queue.Queue()
-        threading.Thread(target=_read, args=(connection, self._events), daemon=True).start()
+        self._inbox = Inbox(connection)
 
     def send(self, node: int, ticket: int, body: bytes) -> None:
         if self._connection is not None:
@@ -101,11 +99,8 @@ class FlowerLink:
                 self._connection.send({"do": "push", "node": node, "ticket": ticket}, body)
 
     def event(self, seconds: float) -> Frame | None:
-        try:
-            event = self._events.get(timeout=seconds) if seconds else self._events.get_nowait()
-        except queue.Empty:
-            return None
-        if event[0]["is"] == "end":
+        event = self._inbox.next(seconds) if self._inbox else None
+        if event is not None and event[0]["is"] == "end":
             log.warning("Flower's run has ended; a new one is started")
             self._close()
             self.start()
@@ -158,15 +153,3 @@ class FlowerLink:
         for key in self._keys:
             file.write_text(key + "\n")
             self._call("supernode", "register", str(file), NAME)
-
-
-def _read(connection: Connection, events: "queue.Queue[Frame]") -> None:
-    """Put the frames that come over a connection into a queue, and at its end the event "end"."""
-    try:
-        while True:
-            events.put(connection.receive())
-    except EOFError:
-        pass
-    finally:
-        events.put(({"is": "end"}, b""))
-        connection.close()
