@@ -14,6 +14,7 @@ had. Writes benchmarks/results/scale.json. Linux only: memory is read from /proc
 
 import argparse
 import ctypes
+import json
 import os
 import random
 import statistics
@@ -26,7 +27,7 @@ from typing import Any
 
 import local_model
 import torch
-from measured import keep
+from measured import keep, results
 from torch.nn import Parameter
 
 from hanse.experiment.assembly import federated_dataset
@@ -248,12 +249,26 @@ def alone(work: Callable[..., Any], *words: Any) -> Any:
         return pool.apply(work, words)
 
 
+def keep_served() -> None:
+    """Measure the server half anew, among the other figures as they were."""
+    with tempfile.TemporaryDirectory(prefix="hanse-scale-") as folder:
+        served = alone(serve, Path(folder))
+    print(f"at most: {max(served['at_most']):.2f} adapters beyond the model (gate 2.25)")
+    values = json.loads(results("scale").read_text())
+    values["server"] = {**served, "command": "python benchmarks/scale.py --server"}
+    results("scale").write_text(json.dumps(values, indent=2) + "\n")
+
+
 def main() -> None:
     """Measure, print the gates, keep the samples."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--server", action="store_true", help="only the server half; a minute")
     parser.add_argument("--short", action="store_true", help="1,000 clients, 6 rounds; a minute")
     chosen = parser.parse_args()
+    if chosen.server:
+        keep_served()
+        return
     clients, rounds, repeats = (1000, 6, 1) if chosen.short else (10_000, 20, chosen.repeats)
     sizes = [size for size in (100, 1000, 10_000) if size <= clients]
     with tempfile.TemporaryDirectory(prefix="hanse-scale-") as folder:
