@@ -60,6 +60,7 @@ docs-check: $(VENV)/.extras
 
 bench: $(VENV)/.extras
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/own_data.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/logits.py
 	$(BIN)/python benchmarks/quickstart.py

@@ -31,6 +31,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "busy_machine": cost.busy_machine,
     "small_clients": run.small_clients,
     "scale": cost.scale,
+    "own_data": run.own_data,
     "speed": run.speed,
     "aggregation": cost.aggregation,
     "codec_speed": wire.codec_speed,
