@@ -213,12 +213,12 @@ def learned_codec(result: dict[str, Any]) -> list[str]:
                 f"| {row['least']:.3f} to {row['most']:.3f} | {row['snr']:.1f} "
                 f"| {row['bytes']:,.0f} |"
             )
-    lines += ["", "| run | test loss | its range | accuracy | bytes up | int4 blocks |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines += ["", "| run | test loss | its range | accuracy | AUC | bytes up | int4 blocks |"]
+    lines.append("|---|---|---|---|---|---|---|")
     for name, row in result["runs"].items():
         lines.append(
             f"| {name} | {row['loss']:.3f} | {row['least']:.3f} to {row['most']:.3f} "
-            f"| {100 * row['accuracy']:.1f} % | {row['bytes_up']:,.0f} "
+            f"| {100 * row['accuracy']:.1f} % | {row['auc']:.3f} | {row['bytes_up']:,.0f} "
             f"| {100 * row['fell_back']:.0f} % |"
         )
     return [
@@ -227,6 +227,5 @@ def learned_codec(result: dict[str, Any]) -> list[str]:
         f"Cosine and signal to noise of each change of {result['numbers']:,} numbers with what is "
         "decoded: means over silos that the codec was not fitted on, six rounds, and "
         f"{len(result['seeds'])} seeds, with the range over seeds; bytes of a change, without "
-        f"framing. The codec is a file of {result['codec_bytes']:,} bytes. It took "
-        f"{result['minutes']:.0f} minutes.",
+        f"framing. The codec is a file of {result['codec_bytes']:,} bytes.",
     ]
