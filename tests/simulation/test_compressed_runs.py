@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hanse.journal.run_folder import read_ledger, read_rounds
 from hanse.planning.preview.estimate import preview
 from hanse.simulation import run as simulation
 from samples import ROOT
-from stopping import ctrl_c
+from stopping import ctrl_c, die_at_write, killed
 
 CODEC = ROOT / "examples" / "my_codec.py"
 SUMS = ROOT / "tests" / "parts" / "plain_rules.py"
@@ -76,6 +77,24 @@ def test_it_learns_and_resumes_bit_identically(experiment_file: Path, tmp_path: 
         run(experiment_file, tmp_path / "stopped", *EVERYTHING)
     assert not (tmp_path / "stopped" / "adapter").exists()
     assert adapter(simulation.resume(tmp_path / "stopped")) == adapter(whole)
+
+
+def test_a_killed_run_pays_what_its_codecs_owe(experiment_file: Path, tmp_path: Path) -> None:
+    words = ["evaluation.test=false", "evaluation.clients=false"]
+    words.append("compression={upload: [{top_k: {share: 0.05}}, int8, zstd], error_feedback: true}")
+    whole = run(experiment_file, tmp_path / "whole", *words)
+    rounds = len(read_rounds(whole))
+    folder = tmp_path / "killed"
+
+    def dies(write: int) -> Path:
+        die_at_write(write, folder / "clients", folder / "ledger.jsonl")
+        if folder.exists():
+            return simulation.resume(folder)
+        return run(experiment_file, folder, *words)
+
+    assert killed(partial(dies, 9)) and 0 < len(read_rounds(folder)) < rounds
+    assert killed(partial(dies, 3))
+    assert adapter(simulation.resume(folder)) == adapter(whole)
 
 
 def test_random_places_give_the_same_under_a_rule_that_sees_sums_only(
