@@ -80,14 +80,14 @@ def with_noise(held: Changes, network: Autoencoder, decibels: float) -> Callable
 
 def sweeps(fitted: Changes, held: Changes, network: Autoencoder, seed: int) -> dict[str, Figures]:
     """Figures by ratio, and by noise in the codes."""
-    size = held.unit.shape[1]
-    results = {}
+    blocks, results = held.unit.shape[1], {}
     for ratio in RATIOS:
         other = network if ratio == RATIO else fit(fitted.blocks, BLOCK // ratio, EPOCHS, seed)
-        bytes_ = size * (4 * other.code + 2)
-        results[f"1/{ratio}"] = figures(held, by_blocks(held, other), bytes_)
+        size = blocks * (4 * other.code + 2)
+        results[f"1/{ratio}"] = figures(held, by_blocks(held, other), size)
     for decibels in NOISE_DB:
         noisy = with_noise(held, network, decibels)
+        size = blocks * (4 * network.code + 2)
         results[f"codes with noise at {decibels} dB"] = figures(held, noisy, size)
     return results
 
