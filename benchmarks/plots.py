@@ -66,6 +66,28 @@ def adapters(ways: dict[str, Any]) -> Plot:
     return Plot("adapters", "", "", paint, [3.2])
 
 
+def wire(rows: dict[str, Any]) -> Plot:
+    """The loss in the end by the bytes of an upload, and by the seconds of a round on the link."""
+    shown = {name: row for name, row in rows.items() if "share" in row or name == "none"}
+
+    def paint(*panels: Axes) -> None:
+        for axes, key in zip(panels, ("up_bytes", "link_seconds"), strict=True):
+            for name, row in shown.items():
+                last = max(row["loss"], key=int)
+                [point] = axes.plot(row[key], row["loss"][last], "o", markersize=5)
+                seeds = [run["losses"][-1] for run in row["runs"]]
+                axes.vlines(row[key], min(seeds), max(seeds), color=point.get_color(), linewidth=1)
+                place = (row[key], row["loss"][last])
+                axes.annotate(name, place, xytext=(4, 4), textcoords="offset points", size=7)
+            axes.set_xscale("log")
+            axes.margins(x=0.15, y=0.15)
+            axes.set_ylabel("validation loss in the end")
+        panels[0].set_xlabel("bytes up in a round, four silos")
+        panels[1].set_xlabel("seconds of a round on the link, without training")
+
+    return Plot("wire", "", "", paint, [3.0, 3.0])
+
+
 def frozen(ways: dict[str, Any]) -> Plot:
     """Accuracy by how much of the encoder is frozen: nothing, its embeddings, layer by layer."""
     known = [way for way in ways.values() if way.get("frozen") is not None]
@@ -145,6 +167,8 @@ if __name__ == "__main__":
         ways = json.loads(results("adapters").read_text())["ways"]
         put(adapters(ways))
         put(frozen(ways))
+    if results("wire").exists():
+        put(wire(json.loads(results("wire").read_text())["rows"]))
     if results("profile_step").exists():
         put(profile_step(json.loads(results("profile_step").read_text())["cases"]))
     if (demo := ROOT / "runs" / "quickstart").exists():

@@ -135,6 +135,50 @@ def _adapter(name: str, row: dict[str, Any]) -> str:
     )
 
 
+def wire(result: dict[str, Any]) -> list[str]:
+    """Every codec of the upload: its bytes, its losses, and what it is ahead of no codec."""
+    rows: dict[str, dict[str, Any]] = result["rows"]
+    rounds = list(next(row for name, row in rows.items() if name != "base")["loss"])
+    lines = [
+        "| upload | bytes of a round, share of none | loss after "
+        + ", ".join(rounds)
+        + " rounds | bytes until the loss is none's in the end | accuracy, over seeds | ahead of "
+        "none in points, over reviews; over seeds | seconds of a round on the link |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [_on_the_wire(name, row) for name, row in rows.items()]
+    family = next(iter(result["families"].values()))
+    tried = [float(rate) for rate in family["tried"]]
+    link = result["protocol"]["link"]
+    return [
+        *lines,
+        "",
+        f"{_counted(result, [rows['base']])} The loss is that of as many validation reviews. "
+        "Intervals of 95 %: paired over reviews, each a mean over the seeds; over the seeds' "
+        "differences (Student's t). Bytes are those of all uploads of four silos, messages whole. "
+        f"Learning rate {family['rate']:g} for all (tried {min(tried):g} to {max(tried):g}). The "
+        f"link has {link['up'] / 1e6:g} Mbit/s up and {link['down'] / 1e6:g} down; seconds of "
+        "training are not in it.",
+    ]
+
+
+def _on_the_wire(name: str, row: dict[str, Any]) -> str:
+    if "no_result" in row:
+        return f"| {_ticked(name)} | no result: {row['no_result']} | | | | | |"
+    losses = ", ".join(f"{loss:.4f}" for loss in row["loss"].values())
+    both = "; ".join(filter(None, (_points(row.get("ahead")), _points(row.get("ahead_by_seed")))))
+    if name in ("base", "centralised"):
+        return f"| {name} | — | {losses} | — | {_standing(row)} | {both} | — |"
+    share = f", {_percent(row['share'])} %" if "share" in row else ""
+    until = "not reached" if row["bytes_until"] is None else f"{row['bytes_until'] / 1e6:.2f} MB"
+    if row["bytes_until"] is None and row["reached"]:
+        until = f"reached with {row['reached']} of {len(row['runs'])} seeds"
+    return (
+        f"| `{name}` | {row['up_bytes']:,.0f}{share} | {losses} | {until} | {_standing(row)} "
+        f"| {both} | {row['link_seconds']:.3f} |"
+    )
+
+
 def _standing(kind: dict[str, Any]) -> str:
     interval = kind["over_seeds"]
     spread = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""

@@ -21,6 +21,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "comparison": quality.comparison,
     "adapters": quality.adapters,
     "learned_codec": quality.learned_codec,
+    "wire": quality.wire,
     "overhead": cost.overhead,
     "logits": cost.logits,
     "low_rank": cost.low_rank,

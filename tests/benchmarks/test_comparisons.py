@@ -10,7 +10,9 @@ import comparison
 import many_runs
 import protocol
 import pytest
+import quality_tables
 import rates
+import wire
 from many_runs import Task
 from rates import Choice
 
@@ -34,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, experiment_file: Path) -> Path:
     def search(around: float, scored: Any) -> Choice:
         return Choice(0.03, True, {0.03: scored([0.03])[0]})
 
-    for part in (comparison, adapters):
+    for part in (comparison, adapters, wire):
         monkeypatch.setattr(part, "EXPERIMENT", experiment_file)
     monkeypatch.setattr("rates.search", search)
     return experiment_file
@@ -81,6 +83,35 @@ def test_adapters_have_base_and_every_kind(
         gaps = [own - other for own, other in pairs]
         assert row[kind]["ahead_by_seed"][0] == pytest.approx(sum(gaps) / 2)
         assert row[kind]["ahead_of_federated"][0] == pytest.approx(sum(gaps) / 2)
+
+
+def test_codecs_stand_beside_no_codec_the_base_and_all_rows_in_one_place(
+    quick: Path, tmp_path: Path
+) -> None:
+    content = _compare(wire, ["centralised", "bf16"], tmp_path / "runs")
+    rows = content["rows"]
+    assert list(rows) == ["base", "centralised", "none", "bf16"]
+    none, half = rows["none"], rows["bf16"]
+    assert half["share"] == half["up_bytes"] / none["up_bytes"] and 0.5 < half["share"] < 0.9
+    assert none["loss"] == {"2": pytest.approx(sum(r["losses"][1] for r in none["runs"]) / 2)}
+    one_place = rows["centralised"]
+    lead = one_place["accuracy"] - none["accuracy"]
+    assert one_place["ahead_by_seed"][0] == pytest.approx(lead)
+    assert quality_tables.wire(content)[2].startswith("| base | — |")
+
+
+def test_bytes_are_counted_until_the_loss_is_as_low_as_that_of_no_codec(
+    quick: Path, tmp_path: Path
+) -> None:
+    task = Task(tmp_path / "run", quick, WORDS)
+    with many_runs.Workers(0) as workers:
+        workers.finish([task])
+    first, second = (record.validation["loss"] for record in wire.rounds(task))
+    sent = [record.bytes.up for record in wire.rounds(task)]
+    assert wire.outcome(task, first)["bytes_until"] == sent[0]
+    assert wire.outcome(task, min(first, second) - 1)["bytes_until"] is None
+    if second < first:
+        assert wire.outcome(task, second)["bytes_until"] == sum(sent)
 
 
 def test_in_one_place_there_are_as_many_updates_in_a_row_and_the_same_resets(
