@@ -25,6 +25,19 @@ def quickstart(result: dict[str, Any]) -> list[str]:
         f"Accuracy on {result['reviews']:,} held-out reviews; the mean gain of the seeds is "
         f"**{100 * result['mean_gain']:.1f} points** "
         f"(95 % interval over seeds, Student's t: {low:.1f} to {high:.1f}).",
+        *_beside_plain(result.get("beside_plain")),
+    ]
+
+
+def _beside_plain(both: dict[str, Any] | None) -> list[str]:
+    """One seed's accuracy beside the same with products as transformers and PEFT compute them."""
+    if both is None:
+        return []
+    return [
+        "",
+        f"Seed {both['seed']} with `model.products: plain`, as transformers and PEFT compute: "
+        f"{100 * both['plain']['accuracy']:.2f} %; hanse's kernels are ahead by "
+        f"{_points(both['ahead'])} points on the same reviews.",
     ]
 
 
