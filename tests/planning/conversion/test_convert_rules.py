@@ -192,3 +192,11 @@ def test_a_value_of_a_wrong_form_is_no_defect(name: str, value: str, tmp_path: P
             (tmp_path / "out.yaml").unlink(missing_ok=True)
             with suppress(UserError):
                 convert(tmp_path / "config.yaml", tmp_path / "out.yaml")
+
+
+def test_a_section_of_our_own_in_a_config_is_carried_over(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
+    text = "base_model: smollm2-135m\nadapter: lora\ndata: {path: rows.jsonl, test: 3}\n"
+    done, experiment = converted(text, tmp_path)
+    assert experiment.data.path.endswith("rows.jsonl") and experiment.data.test == 3
+    assert not done.draft.left

@@ -1,6 +1,6 @@
 """One tool whose configs become experiments: a table of its keys, and what follows from them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,8 +90,20 @@ def _carry_by_name(draft: Draft, key: str, value: Any) -> None:
             draft.put(alias.setting, ours, key, "" if ours == value else f"{key}: {shown(value)}")
     elif place:
         draft.put(".".join(map(str, place)), value, key)
+    elif key in Experiment.model_fields:
+        for setting, inner in _settings_of_section(key, value):
+            draft.put(setting, inner, setting)
     else:
         draft.leave(key, SWITCHED_OFF if value is False else NO_SETTING)
+
+
+def _settings_of_section(place: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The settings of a section of hanse's own in a config, by their dotted names."""
+    if not isinstance(value, Mapping):
+        yield place, value
+        return
+    for name, inner in value.items():
+        yield from _settings_of_section(f"{place}.{name}", inner)
 
 
 def _keep_one(draft: Draft, place: str) -> None:
