@@ -11,7 +11,7 @@ from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.compatibility import check
 from hanse.federation.compression.identity import Identity
-from hanse.federation.interfaces.declarations import Step
+from hanse.federation.interfaces.declarations import Stage
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.tensors.named import Layout, Tensors, blob
@@ -19,22 +19,22 @@ from hanse.tensors.named import Layout, Tensors, blob
 
 @dataclass(frozen=True)
 class Fewer(Identity):
-    step: ClassVar[Step | None] = "reduce"
+    stage: ClassVar[Stage | None] = "reduce"
 
 
 @dataclass(frozen=True)
 class Fewest(Identity):
-    step: ClassVar[Step | None] = "reduce"
+    stage: ClassVar[Stage | None] = "reduce"
 
 
 @dataclass(frozen=True)
 class Rounded(Identity):
-    step: ClassVar[Step | None] = "round"
+    stage: ClassVar[Stage | None] = "quantize"
 
 
 @dataclass(frozen=True)
 class Packed(Identity):
-    step: ClassVar[Step | None] = "pack"
+    stage: ClassVar[Stage | None] = "pack"
 
     def layout(self, expected: Layout, state: Tensors) -> Layout:
         return {"data": blob(100)}
@@ -44,7 +44,7 @@ class Packed(Identity):
 class Blob(Packed):
     """It packs, and does not say so."""
 
-    step: ClassVar[Step | None] = None
+    stage: ClassVar[Stage | None] = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from hanse.federation.interfaces.declarations import (
     EVERYTHING,
     MEAN,
     NUMBERS,
-    STEPS,
+    STAGES,
     UPDATES,
 )
 from hanse.federation.interfaces.transform import Transform
@@ -115,13 +115,13 @@ def _check_noise(pipeline: Pipeline, place: str) -> None:
 
 def _check_order(pipeline: Pipeline, place: str) -> None:
     """Raise UserError for codecs in an order in which one finds nothing to encode."""
-    setting, order = f"compression.{pipeline.direction}", list(STEPS)
-    steps = [(codec, codec.step) for codec in pipeline.codecs if codec.step]
-    for (earlier, before), (later, after) in pairwise(steps):
+    setting, order = f"compression.{pipeline.direction}", list(STAGES)
+    stages = [(codec, codec.stage) for codec in pipeline.codecs if codec.stage]
+    for (earlier, before), (later, after) in pairwise(stages):
         first, second = type(earlier).__name__, type(later).__name__
         if before == after:
             raise UserError(
-                f"{place}{first} and {second} both {STEPS[after]}; leave one of them out of "
+                f"{place}{first} and {second} both {STAGES[after]}; leave one of them out of "
                 f"{setting}."
             )
         if order.index(before) > order.index(after):

@@ -87,7 +87,7 @@ class Pipeline:
         states: dict[str, Tensors] = {}
         has_floats = bool(floats(expected))
         for index, transform in enumerate(self.transforms):
-            if has_floats and transform.step in ("reduce", "round") and not floats(expected):
+            if has_floats and transform.stage in ("reduce", "quantize") and not floats(expected):
                 raise UserError(
                     f"{type(transform).__name__} finds no floating-point numbers, which the codecs "
                     f"before it have encoded; name it first in compression.{self.direction}."

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hanse.federation.interfaces.declarations import Step
+from hanse.federation.interfaces.declarations import Stage
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -35,7 +35,7 @@ class Quantizer(Transform):
     """
 
     linear: ClassVar[bool] = False
-    step: ClassVar[Step | None] = "round"
+    stage: ClassVar[Stage | None] = "quantize"
     payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits", "scalars", "model")
     bits: ClassVar[int]  # of a code
     block: int

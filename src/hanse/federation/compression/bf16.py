@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from hanse.federation.interfaces.declarations import Step
+from hanse.federation.interfaces.declarations import Stage
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -27,7 +27,7 @@ class BF16(Transform):
     """
 
     linear: ClassVar[bool] = False
-    step: ClassVar[Step | None] = "round"
+    stage: ClassVar[Stage | None] = "quantize"
     payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits", "scalars", "model")
 
     def layout(self, expected: Layout, state: Tensors) -> Layout:

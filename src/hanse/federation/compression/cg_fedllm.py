@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from hanse.errors import UserError
-from hanse.federation.interfaces.declarations import Step
+from hanse.federation.interfaces.declarations import Stage
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -83,7 +83,7 @@ class CGFedLLM(Transform):
     gate: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     linear: ClassVar[bool] = False
-    step: ClassVar[Step | None] = "reduce"
+    stage: ClassVar[Stage | None] = "reduce"
     payloads: ClassVar[tuple[str, ...]] = ("change",)
 
     def weights(self) -> Tensors:

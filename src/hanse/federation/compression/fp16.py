@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from hanse.errors import UserError
-from hanse.federation.interfaces.declarations import Step
+from hanse.federation.interfaces.declarations import Stage
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -28,7 +28,7 @@ class FP16(Transform):
     """
 
     linear: ClassVar[bool] = False
-    step: ClassVar[Step | None] = "round"
+    stage: ClassVar[Stage | None] = "quantize"
     payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits", "scalars", "model")
 
     def layout(self, expected: Layout, state: Tensors) -> Layout:

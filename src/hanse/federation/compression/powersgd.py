@@ -8,7 +8,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from hanse.federation.interfaces.declarations import Step
+from hanse.federation.interfaces.declarations import Stage
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -40,7 +40,7 @@ class PowerSGD(Transform):
     """
 
     linear: ClassVar[bool] = True
-    step: ClassVar[Step | None] = "reduce"
+    stage: ClassVar[Stage | None] = "reduce"
     rank: PositiveInt = 2  # r
 
     def init(self, expected: Layout) -> Tensors:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from hanse.errors import UserError
-from hanse.federation.interfaces.declarations import Step
+from hanse.federation.interfaces.declarations import Stage
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -38,7 +38,7 @@ class RandK(Transform):
     """
 
     linear: ClassVar[bool] = True
-    step: ClassVar[Step | None] = "reduce"
+    stage: ClassVar[Stage | None] = "reduce"
     share: Annotated[float, Field(gt=0, le=1)] = 0.01
     unbiased: bool = False
 

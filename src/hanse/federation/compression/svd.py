@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from hanse.errors import UserError
-from hanse.federation.interfaces.declarations import Step
+from hanse.federation.interfaces.declarations import Stage
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -37,7 +37,7 @@ class SVD(Transform):
     """
 
     linear: ClassVar[bool] = False
-    step: ClassVar[Step | None] = "reduce"
+    stage: ClassVar[Stage | None] = "reduce"
     payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits", "model")
     start: Energy = 0.95  # T in the first round
     end: Energy = 0.98  # T in the last round

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hanse.federation.interfaces.declarations import Step
+from hanse.federation.interfaces.declarations import Stage
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -35,7 +35,7 @@ class TopK(Transform):
     """
 
     linear: ClassVar[bool] = False
-    step: ClassVar[Step | None] = "reduce"
+    stage: ClassVar[Stage | None] = "reduce"
     share: Annotated[float, Field(gt=0, le=1)] = 0.01
     per_tensor: bool = False
 

@@ -14,13 +14,13 @@ EVERYTHING = frozenset({MEAN, NUMBERS, UPDATES})
 Difference = Literal["none", "rank", "layout", "model"]
 
 
-# The step of a codec. In a list the steps come in this order, each at most once; every codec then
-# finds the numbers that it encodes. reduce: fewer numbers are sent. round: a number takes fewer
+# The stage of a codec. In a list the stages come in this order, each at most once; every codec then
+# finds the numbers that it encodes. reduce: fewer numbers are sent. quantize: a number takes fewer
 # bits; what is left are integers and scales. pack: all tensors become bytes, without loss.
-Step = Literal["reduce", "round", "pack"]
-STEPS: dict[Step, str] = {
+Stage = Literal["reduce", "quantize", "pack"]
+STAGES: dict[Stage, str] = {
     "reduce": "reduce how many numbers are sent",
-    "round": "round numbers to fewer bits",
+    "quantize": "round numbers to fewer bits",
     "pack": "pack all tensors into bytes",
 }
 

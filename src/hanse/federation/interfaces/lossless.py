@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from hanse.federation.interfaces.declarations import Step
+from hanse.federation.interfaces.declarations import Stage
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -33,7 +33,7 @@ class Lossless(Transform):
     """
 
     linear: ClassVar[bool] = False
-    step: ClassVar[Step | None] = "pack"
+    stage: ClassVar[Stage | None] = "pack"
     payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits", "scalars", "model")
     shuffle: bool = True
 

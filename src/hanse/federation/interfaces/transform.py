@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from hanse.federation.interfaces.declarations import AT_SENDER, AT_SERVER, Step, withdraw
+from hanse.federation.interfaces.declarations import AT_SENDER, AT_SERVER, Stage, withdraw
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
@@ -26,8 +26,8 @@ class Transform(ABC):
     # Contents that it takes: change, factors, logits or scalars of an update, model of an
     # instruction.
     payloads: ClassVar[tuple[str, ...]] = ("change",)
-    # Its step in a list of codecs; None if it may stand anywhere.
-    step: ClassVar[Step | None] = None
+    # Its stage in a list of codecs; None if it may stand anywhere.
+    stage: ClassVar[Stage | None] = None
     # Noise that it draws. "encode": at a client, where it protects each update by itself. "share":
     # at a client, where only sums over clients are protected. "finish": at the server. The result
     # is durable before it is used, and is not drawn again after a crash; "share" is drawn anew for
