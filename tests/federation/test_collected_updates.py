@@ -1,6 +1,7 @@
 """`compression.collect`: each client's decoded update on disk, and who may say no."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,15 @@ from hanse.experiment.assembly.method import build_method
 from hanse.experiment.loading import load
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.compression.bf16 import BF16
+from hanse.federation.interfaces.transport import Transport
+from hanse.federation.messages import Request
 from hanse.journal import updates
 from hanse.journal.run_folder import read_ledger
-from toys import federate, held_out, silos
+from samples import ROOT
+from toys import Meddler, federate, held_out, silos
+
+SUMS = ROOT / "tests" / "parts" / "secure_sum.py"
+NOISE = ROOT / "tests" / "parts" / "noised_mean.py"
 
 
 def test_the_mean_of_the_files_is_the_step_of_the_model(
@@ -60,6 +67,34 @@ def test_a_resumed_run_has_the_same_files(tmp_path: Path) -> None:
     assert contents(tmp_path / "whole") == contents(tmp_path / "stopped")
 
 
+class TwoTries(Meddler):
+    """A network in which c0 alone answers the first try of round 2, and the others the second."""
+
+    def __init__(self, inner: Transport) -> None:
+        super().__init__(inner)
+        self.tries = 1
+
+    def send(self, client: str, message: bytes) -> None:
+        request = Request.parse(message)
+        answers = (client == "c0") == (self.tries == 1)
+        if request.kind != "train" or request.round != 2 or answers:
+            super().send(client, message)
+
+    def wait_for(self, clients: Sequence[str], required: int) -> bool:
+        self.tries += 1
+        return True
+
+
+def test_a_round_that_is_asked_again_leaves_no_file_of_its_first_try(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    settings = {"collects": True, "quorum": 2, "network": TwoTries}
+    records = federate(FedAvg(), silos(3), folder, held_out(), **settings).records[1:]
+    assert [record.clients for record in records][1] == ("c1", "c2")
+    assert {(update.round, update.client) for update in updates.listed(folder)} == {
+        (record.round, client) for record in records for client in record.clients
+    }
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     updates.keep(tmp_path, 1, "a", {"weight": torch.ones(2, 3).T})
     [update] = updates.listed(tmp_path)
@@ -80,7 +115,25 @@ def test_a_silo_refuses_unless_its_policy_lets_the_server_collect(experiment_fil
         assert (sentence in "; ".join(settings_refusals(policy, job))) == refused
 
 
-def test_what_has_no_single_changes_is_refused(experiment_file: Path) -> None:
-    words = ["compression.collect=true", "algorithm=flexlora"]
-    with pytest.raises(UserError, match="but with FlexLoRA clients send factors; set compression"):
-        build_method(load(experiment_file, words))
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("algorithm=flexlora", "with FlexLoRA clients send factors; choose an algorithm whose"),
+        (f"aggregator={SUMS}:SecureSum", "SecureSum sees only sums of updates; choose the aggreg"),
+        ("compression.upload=[top_k, int8]", "TopK encodes it by fewer numbers; leave TopK out of"),
+        ("clients.silo-2.compression.upload=[svd]", "SVD encodes it by fewer numbers; leave SVD"),
+        (f"privacy={NOISE}:NoisedMean", "NoisedMean draws noise at the server, and a server that"),
+    ],
+)
+def test_what_the_server_does_not_see_or_keep_is_refused(
+    experiment_file: Path, word: str, reason: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        build_method(load(experiment_file, ["compression.collect=true", word]))
+    assert reason in str(caught.value)
+    build_method(load(experiment_file, [word]))
+
+
+def test_changes_behind_a_quantizer_or_noise_of_clients_are_kept(experiment_file: Path) -> None:
+    for word in ("compression.upload=[int8, zstd]", f"privacy={NOISE}:NoisedUpdates"):
+        build_method(load(experiment_file, ["compression.collect=true", word]))

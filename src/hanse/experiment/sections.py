@@ -159,7 +159,8 @@ class CompressionSettings(SettingsModel):
     error_feedback: the sender adds what its last encoded tensors lacked to the next ones: a client
         on the upload, the server on the download. It concerns a whole list, not one codec in it.
     collect: the server keeps each client's decoded update of each round in the run folder, for
-        `hanse fit-codec`. Silos must allow it (policy.collect).
+        `hanse fit-codec`. Silos must allow it (policy.collect). Refused beside upload codecs that
+        send fewer numbers, and beside noise at the server.
     """
 
     upload: list[Spec] = Field(default=[])

@@ -189,6 +189,8 @@ def _aggregated(
     replies_required = min(schedule.quorum, replies_awaited)
     while True:
         records_before = len(ledger.records)
+        if run.collects:  # those of a try that was dropped
+            updates.truncate(run.journal.folder, round - 1)
         exchange = open_round(run, round, server_state, sampled, replies_awaited)
         try:
             with ledger.time("round"):

@@ -3,8 +3,7 @@
 from hanse.errors import UserError
 from hanse.experiment.part_kinds import DOWNLOAD, MECHANISM, UPLOAD
 from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm
-from hanse.federation.interfaces.aggregator import Aggregator
-from hanse.federation.interfaces.algorithm import Algorithm
+from hanse.federation.interfaces.declarations import AT_SERVER
 from hanse.federation.method import Method
 from hanse.federation.pipeline import Pipeline, Pipelines
 
@@ -17,24 +16,36 @@ def build_method(experiment: Experiment) -> Method:
         if "compression" in settings
     }
     algorithm, aggregator = build_algorithm(experiment), build_aggregator(experiment)
-    if experiment.compression.collect:
-        _refuse_uncollectable(algorithm, aggregator)
-    return Method(algorithm, aggregator, _pipelines(experiment), own)
-
-
-def _refuse_uncollectable(algorithm: Algorithm, aggregator: Aggregator) -> None:
-    """Raise UserError unless the server sees each client's change of the model."""
-    reason = ""
-    if aggregator.sums_only:
-        reason = f"{type(aggregator).__name__} sees only sums of updates"
-    elif algorithm.payload != "change":
-        reason = f"with {type(algorithm).__name__} clients send {algorithm.payload}"
-    if reason:
+    method = Method(algorithm, aggregator, _pipelines(experiment), own)
+    if experiment.compression.collect and (reason := _uncollectable(method)):
         raise UserError(
-            f"compression.collect keeps each client's change of the model, but {reason}; set "
-            "compression.collect: false, or choose the aggregator mean and an algorithm whose "
-            "clients send changes, such as fedavg."
+            f"compression.collect keeps each client's change of the model, but {reason}, or set "
+            "compression.collect: false."
         )
+    return method
+
+
+def _uncollectable(method: Method) -> str:
+    """The reason why the server does not see, or keep, each client's change; or empty."""
+    algorithm, aggregator = type(method.algorithm).__name__, type(method.aggregator).__name__
+    if method.aggregator.sums_only:
+        return f"{aggregator} sees only sums of updates; choose the aggregator mean"
+    if method.algorithm.payload != "change":
+        return (
+            f"with {algorithm} clients send {method.algorithm.payload}; choose an algorithm whose "
+            "clients send changes, such as fedavg"
+        )
+    for pipeline in method.all_pipelines:
+        for transform in pipeline.transforms:
+            name = type(transform).__name__
+            if pipeline.direction == "upload" and transform.stage == "reduce":
+                return f"{name} encodes it by fewer numbers; leave {name} out of compression.upload"
+            if transform.noise & AT_SERVER:
+                return (
+                    f"{name} draws noise at the server, and a server that resumes does not get the "
+                    f"changes of such a round again; leave {name} out"
+                )
+    return ""
 
 
 def _pipelines(experiment: Experiment, owner: str = "") -> Pipelines:
