@@ -86,11 +86,11 @@ class Autoencoder:
         return self.encode.shape[0]
 
     def to_codes(self, blocks: Tensor) -> Tensor:
-        """The codes (n, K) of standardized blocks (n, B)."""
+        """The codes (n, K) of scaled blocks (n, B)."""
         return _half(blocks, self.encode, self.encode_hidden, self.encode_out)
 
     def to_blocks(self, codes: Tensor) -> Tensor:
-        """The standardized blocks (n, B) of codes (n, K)."""
+        """The scaled blocks (n, B) of codes (n, K)."""
         return _half(codes, self.decode, self.decode_hidden, self.decode_out)
 
 

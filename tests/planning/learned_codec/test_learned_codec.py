@@ -65,8 +65,11 @@ def test_a_planted_manifold_is_decoded_with_a_cosine_above_0_9() -> None:
 def test_adam_gets_below_principal_components_where_codes_bend(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Points of a curve in a plane, whose halves differ in sign: one number tells the point."""
-    monkeypatch.setattr(fitting, "LEARNING_RATE", 1e-2)  # the paper's would take minutes
+    """Points of a curve in a plane, whose halves differ in sign: one number tells the point.
+
+    By the rate of the command it would take minutes.
+    """
+    monkeypatch.setattr(fitting, "LEARNING_RATE", 1e-2)  # 50 × the paper's
     places = seeded(500, 1, seed=0)
     plane = torch.linalg.qr(seeded(16, 2, seed=0)).Q
     blocks = torch.cat((2 * places, 4 * torch.tanh(2 * places)), 1) @ plane.T
@@ -75,6 +78,26 @@ def test_adam_gets_below_principal_components_where_codes_bend(
         return float((network.to_blocks(network.to_codes(blocks)) - blocks).square().mean())
 
     assert error(fit(blocks, 1, 40, 1)) < 0.1 * error(fit(blocks, 1, 0, 1))
+
+
+def test_a_fit_begins_at_principal_components() -> None:
+    blocks = manifold(60, 1)
+    network = fit(blocks, PLANTED, epochs=0, seed=0)
+    basis = torch.linalg.svd(blocks).Vh[:PLANTED]
+    decoded = network.to_blocks(network.to_codes(blocks))
+    lost = [float((blocks - back).square().sum()) for back in (decoded, blocks @ basis.T @ basis)]
+    assert lost[0] == pytest.approx(lost[1], rel=1e-3)
+
+
+def test_a_change_comes_back_from_its_blocks(run_folder: Path) -> None:
+    collected = updates.listed(run_folder)
+    read = collected_changes.changes(collected, BLOCK)
+    for change, update in enumerate(collected):
+        numbers = torch.cat([tensor.reshape(-1) for tensor in update.read().values()])
+        assert torch.equal(read.values(change, read.unit[change]), numbers)
+    assert read.blocks.data_ptr() == read.unit.data_ptr(), "no block is empty"
+    read.unit[2, 3] = 0
+    assert read.blocks.shape == (30 * 8 - 1, BLOCK)
 
 
 def test_a_fit_is_the_same_again_and_another_seed_is_another() -> None:
@@ -92,7 +115,10 @@ def test_on_held_out_clients_it_beats_the_mean_and_random_projection(run_folder:
     assert learned.cosine > 0.9 > 0.5 > results["mean of the fit"].cosine
     assert results["random projection"].cosine == pytest.approx(math.sqrt(CODE / BLOCK), abs=0.1)
     assert learned.bytes == 8 * (BLOCK // 64 * 4 + 2)
-    for name in ("random projection", "low rank", "int4", "principal components"):
+    for name in (
+        *("random projection", "low rank of the reshaped change"),
+        *("int4", "principal components"),
+    ):
         assert results[name].bytes == learned.bytes and results[name].snr <= learned.snr + 0.1
     assert results["learned, as sent"].fell_back == 0.0
     assert comparison.as_sent(network, held, 1.0).fell_back == 1.0
@@ -120,6 +146,10 @@ def test_runs_that_cannot_be_fitted_are_refused(run_folder: Path, tmp_path: Path
         collected_changes.read(tmp_path, BLOCK, 0.25, 0)
     updates.keep(tmp_path, 1, "c1", {"a": torch.ones(3)})
     with pytest.raises(UserError, match="only c1 has sent updates"):
+        collected_changes.read(tmp_path, BLOCK, 0.25, 0)
+    for client, tensor in (("c1", torch.zeros(3)), ("c2", torch.zeros(3))):
+        updates.keep(tmp_path, 1, client, {"a": tensor})
+    with pytest.raises(UserError, match="of the clients to fit are zeros; run its experiment with"):
         collected_changes.read(tmp_path, BLOCK, 0.25, 0)
     updates.keep(run_folder, 7, "c1", {"a": torch.ones(3)})
     with pytest.raises(UserError, match=r"00007/c1\.safetensors has 3 numbers in other tensors"):

@@ -15,10 +15,10 @@ from hanse.lazy_imports import lazy_imports
 with lazy_imports():
     from safetensors import torch as tensor_files
 
+    from hanse.federation.compression import cg_fedllm
     from hanse.planning.learned_codec import collected_changes, comparison
     from hanse.planning.learned_codec import fit as fitting
 
-UNIT = 128  # a block's size is a multiple of it
 COLUMNS = ("", "cosine", "SNR in dB", "bytes", "blocks as int4")
 
 
@@ -28,7 +28,7 @@ def fit_codec(
         "codec.safetensors"
     ),
     epochs: Annotated[int, typer.Option(help="Passes over the changes.", min=0)] = 20,
-    block: Annotated[int, typer.Option(help="Numbers of a block.", min=UNIT)] = 4096,
+    block: Annotated[int, typer.Option(help="Numbers of a block.", min=1)] = 4096,
     ratio: Annotated[
         int, typer.Option(help="Numbers of a block for each of its code.", min=1)
     ] = 64,
@@ -41,13 +41,14 @@ def fit_codec(
     seed: Annotated[int, typer.Option(help="Draws held-out clients and batches.", min=0)] = 0,
 ) -> None:
     """Train the codec cg_fedllm on a run's updates, and compare it on clients held out."""
-    if block % UNIT or block % ratio:
-        raise UserError(
-            f"--block {block} must be a multiple of {UNIT} and of --ratio, which is {ratio}."
-        )
     if out.exists():
         raise UserError(f"{out} exists already; name a file that does not.")
     refuse_no_run(folder)  # before torch is imported
+    if block % cg_fedllm.UNIT or block % ratio:
+        raise UserError(
+            f"--block {block} must be a multiple of {cg_fedllm.UNIT} and of --ratio, which is "
+            f"{ratio}."
+        )
     fitted, held = collected_changes.read(folder, block, held_out, seed)
     network = fitting.fit(fitted.blocks, block // ratio, epochs, seed)
     atomic_files.write(out, tensor_files.save(dict(network.tensors)))

@@ -27,6 +27,7 @@ from hanse.tensors.table import Table, floats
 
 EMPTY, CODED, QUANTIZED = range(3)  # how a block travels
 GROUP = 64  # numbers of a quantized block that share a step
+UNIT = 2 * GROUP  # a block's size is a multiple of it
 INT4 = Blocks(GROUP, bits=4)
 FELL_BACK = "fallback_share"  # the number that says how many of the blocks were quantized
 FILE = ServerText(
@@ -97,10 +98,10 @@ class CGFedLLM(Transform):
             raise UserError(
                 f"{self.trained!r:.200} is no trained codec: {error}; {advice}"
             ) from None
-        if network.block % (2 * GROUP):
+        if network.block % UNIT:
             raise UserError(
                 f"the trained codec {self.trained!r:.200} has blocks of {network.block} numbers, "
-                f"and their size must be a multiple of {2 * GROUP}; fit one with another --block."
+                f"and their size must be a multiple of {UNIT}; fit one with another --block."
             )
         return network.tensors
 

@@ -1,4 +1,4 @@
-"""The changes that a run has collected, as standardized blocks of fit and held-out clients."""
+"""The changes that a run has collected, as scaled blocks of fit and held-out clients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,12 @@ from hanse.errors import UserError
 from hanse.journal import updates
 from hanse.journal.updates import CollectedUpdate
 from hanse.tensors import autoencoder
+from hanse.tensors.named import Tensors
 from hanse.tensors.table import Table, floats
 
-MOST_NUMBERS = 2**28  # in memory: 1 GiB; beyond it only some blocks of each change are read
+# In memory: 1 GiB, and up to as much again if some blocks are empty. Beyond it only some blocks of
+# each change are kept.
+MOST_NUMBERS = 2**28
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,13 @@ class Changes:
 
     @property
     def blocks(self) -> Tensor:
-        """All blocks with anything in them, (n, B)."""
+        """All blocks that are not empty, (n, B); a view if these are all."""
         blocks = self.unit.flatten(0, 1)
-        return blocks[blocks.any(1)]
+        filled = blocks.any(1)
+        return blocks if bool(filled.all()) else blocks[filled]
 
     def values(self, change: int, unit: Tensor) -> Tensor:
-        """Standardized blocks (blocks, B) as the numbers (n,) of a change with these scales."""
+        """Scaled blocks (blocks, B) as the numbers (n,) of a change with these scales."""
         return (unit * autoencoder.scales(self.exponents[change])).reshape(-1)
 
 
@@ -42,6 +46,7 @@ def read(folder: Path, block: int, held_out: float, seed: int) -> tuple[Changes,
     """The changes of the clients to fit, and of held-out clients, drawn by seed.
 
     held_out: the share of the clients that is held out, at least one.
+    Raises UserError where there is nothing to fit.
     """
     collected = updates.listed(folder)
     if not collected:
@@ -58,27 +63,35 @@ def read(folder: Path, block: int, held_out: float, seed: int) -> tuple[Changes,
     order = torch.randperm(len(clients), generator=torch.Generator().manual_seed(seed)).tolist()
     most = min(len(clients) - 1, max(1, round(held_out * len(clients))))
     held = {clients[place] for place in order[:most]}
-    blocks = autoencoder.count(_table(collected[0]).numbers, block)
-    stride = -(-blocks * block * len(collected) // MOST_NUMBERS)
+    blocks = autoencoder.count(_table(collected[0].read()).numbers, block)
+    stride = max(1, -(-blocks * block * len(collected) // MOST_NUMBERS))
     groups = [[u for u in collected if (u.client in held) == side] for side in (False, True)]
     fit, others = (changes(group, block, stride) for group in groups)
+    if not fit.unit.any():
+        raise UserError(
+            f"all updates in {folder} of the clients to fit are zeros; run its experiment with a "
+            "higher train.learning_rate, or with codecs that lose less."
+        )
     return fit, others
 
 
 def changes(collected: Sequence[CollectedUpdate], block: int, stride: int = 1) -> Changes:
     """These updates in blocks; stride: 1 for all blocks, 2 for every other one."""
-    table, unit, exponents = _table(collected[0]), [], []
-    for update in collected:
-        if (other := _table(update)) != table:
+    table = _table(collected[0].read())
+    shape = len(collected), -(-autoencoder.count(table.numbers, block) // stride)
+    unit, exponents = torch.empty(*shape, block), torch.empty(shape, dtype=torch.int8)
+    for change, update in enumerate(collected):
+        tensors = update.read()
+        if (other := _table(tensors)) != table:
             raise UserError(
                 f"{update.file} has {other.numbers:,} numbers in other tensors than the first "
                 "update; a codec is fitted on clients whose adapters have one layout."
             )
-        blocks = autoencoder.split(table.flatten(update.read()), block)[::stride]
-        exponents.append(autoencoder.exponents(blocks))
-        unit.append(blocks / autoencoder.scales(exponents[-1]))
-    return Changes(torch.stack(unit), torch.stack(exponents))
+        blocks = autoencoder.split(table.flatten(tensors), block)[::stride]
+        exponents[change] = autoencoder.exponents(blocks)
+        torch.div(blocks, autoencoder.scales(exponents[change]), out=unit[change])
+    return Changes(unit, exponents)
 
 
-def _table(update: CollectedUpdate) -> Table:
-    return Table.of(floats(update.read()))
+def _table(tensors: Tensors) -> Table:
+    return Table.of(floats(tensors))

@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from hanse.federation.compression.cg_fedllm import FELL_BACK, CGFedLLM
+from hanse.federation.compression.cg_fedllm import FELL_BACK, GROUP, INT4, CGFedLLM
 from hanse.federation.messages import Update
 from hanse.planning.learned_codec.collected_changes import Changes
 from hanse.planning.learned_codec.fit import principal_components, random_directions
@@ -16,7 +16,6 @@ from hanse.randomness import RoundContext
 from hanse.tensors.autoencoder import Autoencoder
 from hanse.tensors.blockwise import even_codes, even_levels
 
-GROUP, BITS = 64, 4  # of int4: numbers that share a step, and bits of a number
 CONTEXT = RoundContext(0)
 
 
@@ -52,7 +51,9 @@ def compare(
         "principal components": figures(held, by_blocks(held, principal), size),
         "mean of the fit": figures(held, lambda change: held.values(change, mean), 2 * blocks),
         "random projection": figures(held, by_blocks(held, random), size),
-        "low rank": figures(held, lambda change: low_rank(_numbers(held, change), size), size),
+        "low rank of the reshaped change": figures(
+            held, lambda change: low_rank(_numbers(held, change), size), size
+        ),
         "int4": figures(held, lambda change: largest_as_int4(_numbers(held, change), size), size),
     }
 
@@ -86,7 +87,10 @@ def as_sent(network: Autoencoder, held: Changes, gate: float) -> Figures:
 
 
 def low_rank(numbers: Tensor, size: int) -> Tensor:
-    """Numbers (n,) as a matrix that is nearly square, by the factors that fit into `size` bytes."""
+    """Numbers (n,) as a matrix that is nearly square, by the factors that fit into `size` bytes.
+
+    The matrix is none of the change's own: its rows run across the borders of tensors.
+    """
     rows = next(side for side in range(math.isqrt(len(numbers)), 0, -1) if len(numbers) % side == 0)
     matrix = numbers.reshape(rows, -1)
     rank = min(rows, size // (4 * sum(matrix.shape)))
@@ -100,11 +104,11 @@ def largest_as_int4(numbers: Tensor, size: int) -> Tensor:
     A group takes half a byte for each number, two for its step, and four for its place.
     """
     groups = numbers.reshape(-1, GROUP)
-    most = min(len(groups), size // (GROUP * BITS // 8 + 6))
+    most = min(len(groups), size // (GROUP * INT4.bits // 8 + 6))
     places = groups.norm(dim=1).topk(most).indices
-    codes, largest = even_codes(groups[places], BITS)
+    codes, largest = even_codes(groups[places], INT4.bits)
     decoded = torch.zeros_like(groups)
-    decoded[places] = even_levels(BITS)[codes.long()] * largest.unsqueeze(1)
+    decoded[places] = even_levels(INT4.bits)[codes.long()] * largest.unsqueeze(1)
     return decoded.reshape(-1)
 
 

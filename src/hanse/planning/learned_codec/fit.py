@@ -1,8 +1,8 @@
 """The fit of a learned codec: principal components, then Adam on the whole autoencoder.
 
 CG-FedLLM's phase TGAP (2405.13746) trains a network from random weights. This reconstruction begins
-with the best linear code of the blocks, and the hidden layers begin with no effect, so that the
-fit cannot end below principal components on the blocks that it sees.
+with the best linear code of the blocks, and the hidden layers begin with no effect: before the
+first epoch it decodes as principal components do.
 """
 
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def fit(blocks: Tensor, code: int, epochs: int, seed: int) -> Autoencoder:
-    """The autoencoder with codes of K numbers that fits standardized blocks (n, B).
+    """The autoencoder with codes of K numbers that fits scaled blocks (n, B).
 
     The same arguments give the same matrices on one machine.
     """
