@@ -170,6 +170,11 @@ def test_a_schedule_needs_the_number_of_rounds() -> None:
         SVD(0.9, 0.98).encode(Update({"w": torch.ones(4, 4)}), {}, {}, CONTEXT)
 
 
+def test_a_threshold_that_falls_is_refused() -> None:
+    with pytest.raises(UserError, match=r"svd.start is 0\.98 and svd.end is 0\.95, and .*rises"):
+        SVD(0.98, 0.95)
+
+
 def message(entries: dict[str, Entry], ranks: list[int], numbers: int) -> Update:
     return Update(
         {

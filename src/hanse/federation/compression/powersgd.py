@@ -35,8 +35,7 @@ class PowerSGD(Transform):
     same M. Here an update is projected on the basis of the round before, and the rest of it is
     lost unless `error_feedback` is on, which adds it to later updates.
 
-    A tensor that has no two sides above r travels as it is. So does one of another shape than the
-    server's, such as a factor of a client with a rank of its own.
+    A tensor that has no two sides above r travels as it is.
     """
 
     linear: ClassVar[bool] = True
@@ -105,7 +104,7 @@ class _Basis:
 
     @staticmethod
     def of(name: str, form: Tensor | Bounded, state: Tensors) -> "_Basis | None":
-        """The basis for a tensor; None if it has none of its shape."""
+        """The basis for a tensor; None if no basis has the length of its side."""
         if isinstance(form, Tensor) and form.dim() == 2:
             for side, length in ((RIGHT, form.shape[1]), (LEFT, form.shape[0])):
                 if side + name in state and len(state[side + name]) == length:

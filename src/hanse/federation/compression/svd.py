@@ -42,6 +42,13 @@ class SVD(Transform):
     start: Energy = 0.95  # T in the first round
     end: Energy = 0.98  # T in the last round
 
+    def __post_init__(self) -> None:
+        if self.start > self.end:
+            raise UserError(
+                f"svd.start is {self.start:g} and svd.end is {self.end:g}, and the threshold rises "
+                "over the run; give end the value of start or a larger one."
+            )
+
     def layout(self, expected: Layout, state: Tensors) -> Layout:
         """A table, a rank for each tensor in it, and at most as many numbers as they have."""
         encoded = _encoded(expected)
