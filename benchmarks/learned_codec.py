@@ -2,8 +2,9 @@
 
 Phase TGAP: the first four of eight silos of experiments/adapters.yaml train with
 compression.collect, and an autoencoder is fitted on their changes. Phase FAF: the other four silos
-train by it, with error feedback, beside no codec. Their changes without a codec are what codecs
-of equal size are compared on; two of them vary: the compression (ratio) and noise in the codes.
+train by it and by int4, with error feedback, and without codec. Their changes without a codec are
+what codecs of equal size are compared on; two of them vary: the compression (ratio) and noise in
+the codes.
 
 Runs that are finished are not done again. All of them take two cores about 10 minutes.
 """
@@ -48,15 +49,18 @@ def collecting(seed: int) -> tuple[Task, Task]:
 
 
 def coded(seed: int) -> dict[str, Task]:
-    """The held-out silos with the codec, by the gate."""
+    """The held-out silos with the codec by its gate, and with int4, which needs no file."""
     trained = RUNS / f"codec-{seed}.safetensors"
-    return {
-        f"gate {gate:g}": task(
-            *(f"gate-{gate:g}", seed, HELD),
-            f"compression={{upload: [{{cg_fedllm: {{trained: {trained}, gate: {gate}}}}}], "
-            "error_feedback: true}",
-        )
+    codecs = {
+        f"gate {gate:g}": f"{{cg_fedllm: {{trained: {trained}, gate: {gate}}}}}"
         for gate in (GATE, 0.0)
+    }
+    return {
+        name: task(
+            *(name.replace(" ", "-"), seed, HELD),
+            f"compression={{upload: [{codec}], error_feedback: true}}",
+        )
+        for name, codec in {**codecs, "int4": "int4"}.items()
     }
 
 

@@ -24,7 +24,8 @@ def test_both_phases_and_their_table(
     learned_codec.main()
     runs = kept["runs"]
     assert runs["gate 0"]["bytes_up"] < runs["gate 0.5"]["bytes_up"] < runs["no codec"]["bytes_up"]
-    assert runs["no codec"]["fell_back"] == 0.0
+    assert runs["no codec"]["fell_back"] == runs["int4"]["fell_back"] == 0.0
+    assert runs["int4"]["bytes_up"] < runs["no codec"]["bytes_up"]
     assert kept["compared"]["learned"]["cosine"] <= 1
     assert kept["compared"]["learned"]["bytes"] == kept["numbers"] // 256 * 18
     lines = quality_tables.learned_codec(kept)
