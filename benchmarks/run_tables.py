@@ -71,13 +71,17 @@ def small_clients(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} s"
+
+
 def own_data(result: dict[str, Any]) -> list[str]:
     """Seconds of the first commands for new data, and the lengths that they count."""
     return [
         "| empty caches | `hanse init` | `hanse check` |",
         "|---|---|---|",
         *(
-            f"| {what} | {seconds['init']:.1f} s | {seconds['check']:.1f} s |"
+            f"| {what} | {_seconds(seconds.get('init'))} | {_seconds(seconds['check'])} |"
             for what, seconds in result["seconds"].items()
         ),
         "",

@@ -66,7 +66,11 @@ def hanse(job: dict[str, Any], words: tuple[str, ...], folder: Path) -> tuple[Co
         "rounds": job["rounds"],
         "num_clients": job["clients"],
         "output_dir": str(folder / "run"),
-        "model": {"model_name_or_path": job["model"], "max_length": job["tokens"]},
+        "model": {
+            "model_name_or_path": job["model"],
+            "max_length": job["tokens"],
+            "long_texts": "cut",  # as the loop does
+        },
         "adapter": {"lora": {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}},
         "data": {
             "path": job["rows"],
