@@ -1,6 +1,7 @@
 """Seconds of `hanse init` and `hanse check` for your own data, and the lengths that init counts.
 
-Beside them stands `hanse check` of the demo, whose experiment is written already. Writes benchmarks/results/own_data.json. Each command begins with empty caches, as for a new user.
+Beside them stands `hanse check` of the demo, whose experiment is written already. Each command
+begins with empty caches, as for a new user. Writes benchmarks/results/own_data.json.
 """
 
 import csv

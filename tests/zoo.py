@@ -16,7 +16,7 @@ ZOO = {
     "hetlora": ("adapter.lora.r=8", RANKS),
     "lora_fair": (),
     "fed_sb": ("adapter=lora_xs",),
-    "diloco": ("algorithm.diloco.fragments=2",),
+    "diloco": ("algorithm.diloco.fragments=2", "train.optimizer_state=keep"),
     "ditto": ("train.optimizer_state=reset",),
 }
 

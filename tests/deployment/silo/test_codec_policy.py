@@ -46,6 +46,7 @@ def test_a_silo_takes_the_codecs_that_the_server_gives_it(
         "upload": [{"bf16": {}}],
         "download": [{"bf16": {}}],
         "error_feedback": True,
+        "collect": False,
     }
 
 

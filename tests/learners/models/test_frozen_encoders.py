@@ -139,13 +139,13 @@ def test_only_the_head_travels(
     text = experiment_file.read_text().replace(str(tiny_llama), str(tiny_bert))
     experiment_file.write_text(text)
     sent: set[str] = set()
-    pack = serialization.pack
+    parts = serialization.parts
 
-    def noting(header: Any, numbers: Any, groups: Any) -> bytes:
+    def noting(header: Any, numbers: Any, groups: Any) -> list[bytes | memoryview]:
         sent.update(name for tensors in groups.values() for name in tensors)
-        return pack(header, numbers, groups)
+        return parts(header, numbers, groups)
 
-    monkeypatch.setattr(messages, "pack", noting)
+    monkeypatch.setattr(messages, "parts", noting)
     simulation.run(load_experiment(experiment_file, ["adapter=head", "rounds=1"]))
     assert sent == {
         f"base_model.model.{module}.{part}"

@@ -15,7 +15,8 @@ from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import UPDATES
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.interfaces.transform import Transform
-from hanse.federation.messages import ClientProfile, Instruction, Request, Update
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.journal.ledger import Ledger
 from hanse.journal.run_folder import read_ledger
 from hanse.planning.preview import estimate
 from hanse.planning.preview.traffic import Phases
@@ -115,19 +116,19 @@ def predicted(traffic: Phases, rounds: int) -> list[tuple[str, str, int, int]]:
 def test_many_clients_are_not_asked_one_by_one(
     experiment_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packed, pack = [], Request.pack
+    asked, sent = [], Ledger.sent
 
-    def counted(self: Request) -> bytes:
-        packed.append(self.kind)
-        return pack(self)
+    def counted(self: Ledger, client: str, kind: str, size: int) -> None:
+        asked.append(kind)
+        sent(self, client, kind, size)
 
-    monkeypatch.setattr(Request, "pack", counted)
+    monkeypatch.setattr(Ledger, "sent", counted)
     words = ["num_clients=40", "data.partition=iid", "data.client_test=0"]
     text = "clients: {silo-07: {train: {max_steps: 1}}}\n"
     experiment_file.write_text(experiment_file.read_text() + text)
     found = estimate.preview(load(experiment_file, words))
     assert len(found.traffic["train"]) == found.clients == 40
-    assert packed == ["train", "train"], "one for each of two kinds of clients"
+    assert asked == ["train", "train"], "one for each of two kinds of clients"
 
 
 @pytest.mark.parametrize(

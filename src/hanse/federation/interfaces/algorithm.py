@@ -39,17 +39,14 @@ class Algorithm(ABC):
     # the last one's, or the frozen weights have changed.
     resets_optimizer: ClassVar[bool] = True
     keeps_optimizer: ClassVar[bool] = False  # clients' optimizers must keep their state
-    # Models beside the trained one, by their names in `models`: those that clients use, and those
-    # that the server uses. They are in `learner.models`, and no others are loaded.
+    # Models beside the trained one, by their names in `models`; `learner.models` has no others.
     client_models: ClassVar[tuple[str, ...]] = ()
     server_models: ClassVar[tuple[str, ...]] = ()
-    # Who has the public rows as the split "public" of its learner: "server", "clients".
-    needs_public: ClassVar[tuple[str, ...]] = ()
+    needs_public: ClassVar[tuple[str, ...]] = ()  # whose learner has the split: server, clients
     # Some shared tensors are never sent; each client draws them from its settings. Silos on other
     # machines therefore cannot continue from an adapter that only the server has.
     redraws: ClassVar[bool] = False
-    # All weights of the model change in place, and there is no adapter: `learner.whole_model`.
-    whole_model: ClassVar[bool] = False
+    whole_model: ClassVar[bool] = False  # all weights change in place, and there is no adapter
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

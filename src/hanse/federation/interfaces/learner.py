@@ -52,9 +52,8 @@ class Learner(TrainedTensors):
         examples = self.examples(split)
         sizes = self.lengths(split)
         order = sorted(range(len(examples)), key=lambda index: -sizes[index])
-        starts = range(0, len(order), size)
         work = Work(Activity.SCORING, split, total=len(order))
-        for start in track(starts, work, size):
+        for start in track(range(0, len(order), size), work, size):
             places = order[start : start + size]
             yield places, self.batch([examples[place] for place in places])
 
