@@ -117,6 +117,16 @@ def test_a_mean_needs_the_same_names_and_a_weight() -> None:
         running.add({"b": torch.ones(1)}, 1.0)
 
 
+def test_a_mean_is_taken_once() -> None:
+    running = RunningMean()
+    running.add({"a": torch.ones(1)}, 1.0)
+    assert running.value()["a"] == 1.0
+    with pytest.raises(RuntimeError, match="has been taken"):
+        running.value()
+    with pytest.raises(RuntimeError, match="has been taken"):
+        running.add({"a": torch.ones(1)}, 1.0)
+
+
 def test_arithmetic_goes_name_by_name() -> None:
     a, b = groups(2)
     assert torch.equal(add(a, b)["b"], a["b"] + b["b"])

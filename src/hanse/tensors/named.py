@@ -202,9 +202,11 @@ class RunningMean:
         self.weight = 0.0
         self._sum: dict[str, Tensor] = {}
         self._dtypes: dict[str, torch.dtype] = {}
+        self._ended = False
 
     def add(self, tensors: Tensors, weight: float) -> None:
         """Add a group with its weight; its names must be those of the first group."""
+        self._refuse_ended()
         self.weight += weight
         if not self._sum:
             for name, tensor in tensors.items():
@@ -222,11 +224,17 @@ class RunningMean:
     def value(self) -> dict[str, Tensor]:
         """The mean in the dtypes of the first group; the sum is given up for it, so it ends here.
 
-        Each tensor of the sum is freed when its mean is there.
+        Each tensor of the sum is freed when its mean is there. Raises RuntimeError if called again.
         """
         if not self.weight > 0:
             raise ZeroDivisionError("a mean needs a positive total weight")
+        self._refuse_ended()
+        self._ended = True
         return {
             name: self._sum.pop(name).div_(self.weight).to(self._dtypes[name])
             for name in [*self._sum]
         }
+
+    def _refuse_ended(self) -> None:
+        if self._ended:
+            raise RuntimeError("this mean has been taken, and its sum was given up for it")
