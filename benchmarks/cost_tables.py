@@ -179,6 +179,7 @@ def scale(result: dict[str, Any]) -> list[str]:
     first, again = (
         statistics.median(result["startup_seconds"][which][most]) for which in ("first", "again")
     )
+    *adding, stepping = result["server"]["at_most"]
     return [
         f"| {result['clients']:,} clients, {result['rounds']} rounds with 1 % of them | |",
         "|---|---|",
@@ -191,8 +192,8 @@ def scale(result: dict[str, Any]) -> list[str]:
         f"| {first:.1f} s, {again:.1f} s |",
         "| the server while clients work, beyond the model "
         f"| {max(result['server']['held_while_clients_work']):.2f} adapters |",
-        "| the same while an answer is counted "
-        f"| {max(result['server']['at_most']):.2f} adapters |",
+        f"| the same at most, while answers are added | {max(adding):.2f} adapters |",
+        f"| the same at most, in the step and while the round is saved | {stepping:.2f} adapters |",
     ]
 
 
