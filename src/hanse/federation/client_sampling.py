@@ -13,6 +13,11 @@ def taking_part(clients: int, fraction: float) -> int:
     return max(1, round(fraction * clients))
 
 
+def fraction_asked(fraction: float, over_selection: float) -> float:
+    """The share of the clients that are asked in a round, so that `fraction` of all may reply."""
+    return min(1.0, fraction * over_selection)
+
+
 def sample(
     profiles: Mapping[str, ClientProfile], fraction: float, context: RoundContext
 ) -> dict[str, ClientProfile]:

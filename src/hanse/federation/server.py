@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from hanse.errors import UserError
-from hanse.federation.client_sampling import sample, taking_part
+from hanse.federation.client_sampling import fraction_asked, sample, taking_part
 from hanse.federation.constants import FOLDER, ConstantStore
 from hanse.federation.delivery import files
 from hanse.federation.evaluation import evaluate
@@ -184,8 +184,8 @@ def _aggregated(
     """A round's aggregate; below the quorum the updates are dropped, and the round is repeated."""
     schedule, ledger = run.schedule, run.journal.ledger
     replies_awaited = taking_part(len(profiles), schedule.fraction_train)
-    sampled_fraction = min(1.0, schedule.fraction_train * schedule.over_selection)
-    sampled = sample(profiles, sampled_fraction, run.context(round))
+    share = fraction_asked(schedule.fraction_train, schedule.over_selection)
+    sampled = sample(profiles, share, run.context(round))
     replies_required = min(schedule.quorum, replies_awaited)
     while True:
         records_before = len(ledger.records)

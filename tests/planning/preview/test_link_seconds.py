@@ -29,6 +29,28 @@ def test_the_predicted_seconds_are_those_of_the_run(experiment_file: Path) -> No
         assert journey.training == 0.5 * steps
 
 
+@pytest.mark.parametrize(
+    ("words", "asked", "used", "off"),
+    [
+        (["fraction_train=0.34"], 1, 1, 0.0),
+        (["fraction_train=0.67", "deployment.over_selection=1.5"], 3, 2, 0.0),
+        (["deployment.deadline=2", "deployment.quorum=2"], 3, 2, 0.0),
+        (["compression={upload: [zstd]}"], 3, 3, 0.05),  # whose length depends on the values
+    ],
+)
+def test_the_seconds_are_those_until_the_last_awaited_reply(
+    experiment_file: Path, words: list[str], asked: int, used: int, off: float
+) -> None:
+    words = [LINKS, "rounds=1", "evaluation.clients=false", *words]
+    preview = estimate.preview(load(experiment_file, words))
+    assert preview.clients_a_round == asked and preview.links is not None
+    folder = simulation.run(load(experiment_file, words))
+    record = read_rounds(folder)[1]
+    assert record.simulated_seconds["train"] == pytest.approx(preview.links.seconds, rel=off)
+    assert len(record.clients) == used
+    assert "silo-3" not in record.clients or used != 2
+
+
 def test_a_late_client_is_predicted_and_left_out(
     hanse: Callable[..., Outcome], experiment_file: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from hanse.data.tokenization import render
 from hanse.experiment.assembly import federated_dataset
 from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.schema import Experiment, build_trackers
-from hanse.federation.client_sampling import sample
+from hanse.federation.client_sampling import fraction_asked, sample
+from hanse.federation.messages import ClientProfile
 from hanse.federation.round import open_round
 from hanse.federation.run import Run
 from hanse.federation.server import start
@@ -22,6 +24,7 @@ from hanse.planning.preview import data_formats, row_lengths
 from hanse.planning.preview.client_kinds import ClientKind, client_kinds
 from hanse.planning.preview.link_seconds import LinkSeconds, link_seconds
 from hanse.planning.preview.named_models import NamedModelFigures, named_models
+from hanse.planning.preview.replay_time import replay_seconds
 from hanse.planning.preview.row_lengths import Lengths
 from hanse.planning.preview.scoring_time import scoring_seconds
 from hanse.planning.preview.traffic import Phases, constants_size, files_size, round_traffic
@@ -73,13 +76,14 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
     settings, learner = simulation.experiment, simulation.learner
     profiles = {profile.name: profile for profile in simulation.profiles}
     exchange = open_round(run, 1, start(run, profiles), profiles)
-    sampled = sample(profiles, settings.fraction_train, run.context(1))
+    sampled = _sampled(settings, run, profiles)
     once = constants_size(exchange) + files_size(run.journal.ledger.take(1)[0])
     memories = folder / "clients"  # where the clients have the files
     probes = probe_clients(simulation, exchange, memories)
     if exchange.constants.digest:  # a probe has kept them for all clients
         exchange.server_state.holding.update(profiles)
     training = training_seconds(simulation, probes, settings.rounds * len(sampled) / len(profiles))
+    training += replay_seconds(simulation, exchange, len(sampled))
     updates = {name: probe.update for name, probe in probes.items()}
     begin = time.perf_counter()
     traffic = round_traffic(simulation, exchange, updates, sampled, memories)
@@ -101,8 +105,16 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         once=once,
         clients=len(probes),
         clients_a_round=len(sampled),
-        links=link_seconds(simulation, traffic),
+        links=link_seconds(simulation, traffic, sampled),
         seconds=training + settings.rounds * phases + scoring_seconds(simulation, run),
         memory=peak_memory(),
         available=available,
     )
+
+
+def _sampled(
+    settings: Experiment, run: Run, profiles: Mapping[str, ClientProfile]
+) -> dict[str, ClientProfile]:
+    """The clients that the first round asks; behind links they are over-selected."""
+    ratio = settings.deployment.over_selection if settings.has_links else 1.0
+    return sample(profiles, fraction_asked(settings.fraction_train, ratio), run.context(1))

@@ -1,6 +1,6 @@
-"""The simulated seconds of a round over links, from the bytes of its messages."""
+"""The simulated seconds of the first round over links, from the bytes of its messages."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from hanse.experiment.assembly.assemble import Simulation
@@ -11,11 +11,11 @@ from hanse.simulation.link import Link, links, training_seconds
 
 @dataclass(frozen=True)
 class LinkSeconds:
-    """The simulated seconds of a round before its scoring, if all clients took part in it.
+    """The simulated seconds of the first round before its scoring.
 
-    slowest: the client with the longest training phase. late: the clients whose updates come after
-        the deadline. deadline: None without one.
-    usable: the number of updates in time, of `required`.
+    slowest: of all clients the one with the longest training phase. late: those of all clients
+        whose updates come after the deadline. deadline: None without one.
+    usable: the number of updates of the round's clients in time, of `required`.
     """
 
     seconds: float
@@ -26,29 +26,45 @@ class LinkSeconds:
     required: int
 
 
-def link_seconds(simulation: Simulation, traffic: Phases) -> LinkSeconds | None:
-    """The seconds of a round; None without links. Losses count as many bytes as on average."""
+def link_seconds(
+    simulation: Simulation, traffic: Phases, asked: Collection[str]
+) -> LinkSeconds | None:
+    """The seconds of the first round; None without links.
+
+    asked: the clients of that round. Losses count as many bytes as on average.
+    """
     by_name = links(simulation)
     if not by_name:
         return None
     experiment, training = simulation.experiment, training_seconds(simulation, by_name)
     deadline = experiment.deployment.deadline
+    clients = len(experiment.participant_names)
+    awaited = taking_part(clients, experiment.fraction_train)
     phases = {kind: _seconds(by_name, traffic, kind, training) for kind in traffic}
-    ends = [max(seconds.values()) for seconds in phases.values()]
+    ends = [
+        _end(
+            [seconds[name] for name in seconds if name in asked],
+            awaited if kind == "train" else len(asked),
+            deadline,
+        )
+        for kind, seconds in phases.items()
+    ]
     train = phases["train"]
     late = tuple(n for n, seconds in train.items() if deadline is not None and seconds > deadline)
-    names = experiment.participant_names
     return LinkSeconds(
-        seconds=sum(ends if deadline is None else (min(end, deadline) for end in ends)),
+        seconds=sum(ends),
         slowest=max(train, key=lambda name: train[name]),
         late=late,
         deadline=deadline,
-        usable=len(train) - len(late),
-        required=min(
-            experiment.deployment.needed(len(names)),
-            taking_part(len(names), experiment.fraction_train),
-        ),
+        usable=sum(name in asked and name not in late for name in train),
+        required=min(experiment.deployment.needed(clients), awaited),
     )
+
+
+def _end(seconds: Sequence[float], awaited: int, deadline: float | None) -> float:
+    """The time at which the last awaited reply is in, or the deadline is over."""
+    end = max(sorted(seconds)[:awaited], default=0.0)
+    return end if deadline is None else min(end, deadline)
 
 
 def _seconds(
