@@ -145,9 +145,16 @@ def test_a_changed_ladder_is_refused(
         runs.resume(folder)
 
 
-def test_what_each_run_decides_for_itself_is_no_change(experiment_file: Path) -> None:
-    """A run folder has a number where the baseline comparison's experiment says auto."""
-    words = ["rounds=1", "train.max_steps=1", "clients_per_pass=auto"]
+IN_PLACE = ["algorithm.fedkseed.seeds=8", "adapter=none", "train.optim=sgd"]
+IN_PLACE += ["train.lr_scheduler_type=constant"]
+
+
+@pytest.mark.parametrize("own", [["clients_per_pass=auto"], IN_PLACE])
+def test_what_each_run_decides_for_itself_is_no_change(
+    experiment_file: Path, own: list[str]
+) -> None:
+    """A run folder has a number, or a precision, where the experiment says auto."""
+    words = ["rounds=1", "train.max_steps=1", *own]
     folder = runs.run(load(experiment_file, words), [0])
     shutil.rmtree(folder / "seed-0" / "centralised")
     assert _figures(runs.resume(folder))["done"] == 9

@@ -17,7 +17,7 @@ from pathlib import Path
 from hanse import atomic_files
 from hanse.errors import StoppedError, UserError
 from hanse.experiment import loading
-from hanse.experiment.assembly import execute
+from hanse.experiment.assembly import execute, in_place
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment
@@ -154,7 +154,7 @@ def _train(variant: Variant, resources: Resources, stop: threading.Event) -> Non
 def _refuse_other(variant: Variant) -> None:
     """Raise UserError if a run was made with other settings than the variant now has."""
     before = loading.load_left(variant.folder / "experiment.yaml").resolved()
-    now = variant.experiment.resolved()
+    now = in_place.prepared(variant.experiment).resolved()  # as a run writes it
     for name in sorted(now.keys() - DECIDED):
         if before[name] != now[name]:
             raise UserError(
