@@ -207,11 +207,11 @@ class InPlaceToy(ToyLearner, WholeModel):
         return self
 
     @property
-    def learning_rate(self) -> float:  # type: ignore[override]
+    def learning_rate(self) -> float:
         return self.toy.training.learning_rate
 
     @property
-    def steps(self) -> int:  # type: ignore[override]
+    def steps(self) -> int:
         return self.toy.training.steps(len(self.examples("train")))
 
     def weights(self) -> Mapping[str, Tensor]:

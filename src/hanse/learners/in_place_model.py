@@ -20,7 +20,13 @@ from hanse.observability.progress import track
 from hanse.observability.steps import Training
 from hanse.tensors.named import Tensors, add_prefix, digest, refuse_unlike, strip_prefix
 
-START = "start/"  # before the names of weights that the model's files lack, such as a new head's
+START = "start/"  # before the names of a new head's weights, which the model's files lack
+
+
+def split(saved: Tensors) -> tuple[Tensors, Tensors]:
+    """A change of the weights, and the start weights beside it that the model's files lack."""
+    change = {name: tensor for name, tensor in saved.items() if not name.startswith(START)}
+    return change, strip_prefix(saved, START)
 
 
 @dataclass
@@ -35,7 +41,7 @@ class InPlaceModel(AdaptedModel):
 
     @property
     def whole_model(self) -> WholeModel:
-        return _Weights(self)
+        return _SharedWeights(self)
 
     def load(self, tensors: Tensors) -> None:
         """Set the weights to what a change makes of those before any training.
@@ -43,10 +49,10 @@ class InPlaceModel(AdaptedModel):
         Tensors with the prefix START take the place of start weights that no file has. Raises
         UserError for tensors that do not fit the model.
         """
-        if heads := strip_prefix(tensors, START):
-            refuse_unlike(self.start_weights.kept, heads)
-            self.start_weights.keep(heads)
-        self.loaded = {n: t for n, t in tensors.items() if not n.startswith(START)}
+        self.loaded, head = split(tensors)
+        if head:
+            refuse_unlike(self.start_weights.kept, head)
+            self.start_weights.keep(head)
         self.whole_model.replay(self.loaded)
 
     @property
@@ -87,21 +93,22 @@ class InPlaceModel(AdaptedModel):
 
 
 @dataclass(frozen=True)
-class _Weights(WholeModel):
-    """The weights of a learner's backbone."""
+class _SharedWeights(WholeModel):
+    """The weights of a learner's backbone, which all its learners share."""
 
     learner: InPlaceModel
 
     @property
-    def learning_rate(self) -> float:  # type: ignore[override]
+    def learning_rate(self) -> float:
         return self.learner.training.learning_rate
 
     @property
-    def steps(self) -> int:  # type: ignore[override]
+    def steps(self) -> int:
         return self.learner.training.steps(len(self.learner.examples("train")))
 
     def weights(self) -> Mapping[str, Tensor]:
-        self.learner.start_weights.applied = None  # the caller may change them
+        """The weights by name; the caller may change them, so the next replay begins anew."""
+        self.learner.start_weights.applied = None
         return start_weights.live(self.learner.backbone.model)
 
     def replay(self, change: Tensors) -> None:

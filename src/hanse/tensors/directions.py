@@ -44,8 +44,14 @@ def add(weights: Mapping[str, Tensor], seed: int, amounts: Mapping[int, float]) 
             piece.add_(part)
 
 
-def refuse_other(change: Tensors) -> None:
-    """Raise UserError unless a change has a seed, (1,) int32, and finite amounts, (K,)."""
+def read(change: Tensors) -> tuple[int, dict[int, float]]:
+    """The seed of a change, and its amounts other than 0 by the direction's index.
+
+    change: `seed`, (1,) int32, and `amounts`, (K,) finite; empty for no change. Raises UserError
+        for anything else.
+    """
+    if not change:
+        return 0, {}
     seed, amounts = change.get(SEED), change.get(AMOUNTS)
     if (
         seed is None
@@ -60,9 +66,10 @@ def refuse_other(change: Tensors) -> None:
     ):
         raise UserError(
             f"a change of all weights is a seed and at most {MOST:,} finite amounts, but "
-            f"{', '.join(sorted(change)) or 'nothing'} came; look after the file or the server "
+            f"{', '.join(sorted(change))} came; look after the file or the server "
             "that it is from."
         )
+    return int(seed), nonzero(amounts)
 
 
 def nonzero(amounts: Tensor) -> dict[int, float]:

@@ -162,6 +162,14 @@ def test_a_step_without_a_finite_loss_is_left_out() -> None:
     assert float(combined.tensors["counts"].sum()) == 1.0
 
 
+def test_a_client_without_a_finite_loss_names_the_learning_rate() -> None:
+    algorithm = FedKSeed(seeds=8)
+    learner = Quadratic(steps=2, losses=[1.0, math.nan, math.inf, 1.0])
+    state = algorithm.init(server(learner))
+    with pytest.raises(UserError, match=r"none of the 2 steps .* lower train\.learning_rate"):
+        algorithm.train(instruction(algorithm, state), client(learner))
+
+
 def test_differences_of_losses_are_clipped() -> None:
     algorithm = FedKSeed(seeds=8, clip=0.1)
     learner = Quadratic(steps=3, losses=[1.0, 2.0, 2.0, 1.0, 1.05, 1.0])

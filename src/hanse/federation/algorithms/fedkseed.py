@@ -14,7 +14,7 @@ from hanse.errors import UserError
 from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
 from hanse.federation.interfaces.declarations import UPDATES
 from hanse.federation.interfaces.results import Aggregate, State
-from hanse.federation.interfaces.whole_model import WholeModel
+from hanse.federation.interfaces.whole_model import MOST_STEPS, WholeModel
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
 from hanse.tensors import directions
@@ -23,7 +23,6 @@ from hanse.tensors.named import Layout, Tensors, drop
 from hanse.tensors.serialization import MessageError
 
 SEEDS, GRADIENTS, PROBABILITIES = "seeds", "gradients", "probabilities"
-MOST_STEPS = 1_000_000  # of a round
 NO_STEP = -1  # in place of a seed: the step was left out, since a loss was not finite
 LARGEST = 1000.0  # |ĝ| in the history of FedKSeed-Pro
 LEAST_SPREAD = 1e-10  # of this history, which min-max scaling divides by
@@ -46,7 +45,7 @@ class FedKSeed(Algorithm):
     optimizers: ClassVar[tuple[str, ...]] = ("sgd",)
     whole_model: ClassVar[bool] = True
 
-    seeds: Annotated[int, Field(ge=1, le=65_536)] = 4096  # K
+    seeds: Annotated[int, Field(ge=1, le=directions.MOST)] = 4096  # K
     epsilon: PositiveFloat = 5e-4  # ε, the length of a perturbation
     clip: PositiveFloat | None = None  # the largest |L(w + εz) − L(w − εz)|
     pro: bool = False
@@ -89,9 +88,9 @@ class FedKSeed(Algorithm):
     def train(self, instruction: Instruction, client: Client) -> Update:
         begin = time.perf_counter()
         whole, change = client.learner.whole_model, self.personalized(instruction, client)
-        directions.refuse_other(change)
-        drawn, seed = self._drawn(instruction, client.context), int(change[SEED])
+        drawn = self._drawn(instruction, client.context)
         whole.replay(change)
+        seed = int(change[SEED])
         tensors = _no_steps(len(drawn), "cpu")
         numbers = dict.fromkeys(("steps", "examples", "tokens", "loss"), 0.0)
         for step, (index, batches) in enumerate(zip(drawn, whole.round_batches(), strict=False)):
@@ -102,19 +101,25 @@ class FedKSeed(Algorithm):
                 tensors[SEEDS][step], tensors[GRADIENTS][step] = index, gradient
                 numbers["steps"] += 1
                 numbers["loss"] += loss
-        numbers["loss"] /= max(1.0, numbers["steps"])
+        if not numbers["steps"]:
+            raise UserError(
+                f"none of the {len(drawn):,} steps of the round had a finite loss: the model has "
+                f"diverged; lower train.learning_rate, which is {whole.learning_rate:g}."
+            )
+        numbers["loss"] /= numbers["steps"]
         numbers["seconds"] = time.perf_counter() - begin
         return Update(tensors, numbers, weight=client.profile.examples)
 
     def _drawn(self, instruction: Instruction, context: RoundContext) -> list[int]:
         """The seed of each step of a round; raises UserError for an instruction that none has."""
         chances = instruction.tensors.get(PROBABILITIES, torch.ones(self.seeds))
-        steps, amounts = instruction.numbers.get("steps", 0.0), instruction.tensors[AMOUNTS]
+        steps = instruction.numbers.get("steps", 0.0)
+        amounts = instruction.tensors.get(AMOUNTS, torch.empty(0))
         sizes = {tuple(chances.shape), tuple(amounts.shape)}
         likely = bool((chances.isfinite() & (chances > 0)).all())
         if sizes != {(self.seeds,)} or not likely or not 1 <= steps <= MOST_STEPS:
             raise UserError(
-                f"the server asks for {steps:g} steps along {len(amounts)} seeds, where at most "
+                f"the server asks for {steps:g} steps along {amounts.numel()} seeds, where at most "
                 f"{MOST_STEPS:,} steps and {self.seeds} likely seeds are due; look after the "
                 "settings of the server."
             )
@@ -143,7 +148,7 @@ class FedKSeed(Algorithm):
         return (above + below) / 2, gradient if finite else math.nan
 
     def personalized(self, instruction: Instruction, client: Client) -> Tensors:
-        return drop(instruction.tensors, {PROBABILITIES: torch.empty(0)})
+        return drop(instruction.tensors, {PROBABILITIES})
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
         total = sum(update.weight for _, update in updates)

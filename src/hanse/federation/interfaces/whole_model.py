@@ -9,18 +9,25 @@ from torch import Tensor
 from hanse.tensors import directions
 from hanse.tensors.named import Tensors
 
+MOST_STEPS = 1_000_000  # of a round
+
 
 class WholeModel(ABC):
     """All weights of a learner's model, for algorithms that train without an adapter.
 
     There is one copy of the weights in memory, which the server and all simulated clients of a
     process share; whoever uses it begins with `restore` or `replay`.
-
-    learning_rate: of each step. steps: the number of steps of a round.
     """
 
-    learning_rate: float
-    steps: int
+    @property
+    @abstractmethod
+    def learning_rate(self) -> float:
+        """The learning rate of each step."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """The number of steps of a round."""
 
     @abstractmethod
     def weights(self) -> Mapping[str, Tensor]:
@@ -41,12 +48,9 @@ class WholeModel(ABC):
     def replay(self, change: Tensors) -> None:
         """Set the weights to w₀ + Σ aⱼ·z(seed, j).
 
-        change: `seed`, (1,) int32, and `amounts`, (K,); empty for w₀ alone. Raises UserError for
-            anything else.
+        change: as `directions.read` takes it; empty for w₀ alone. Raises UserError for anything
+            else, before a weight changes.
         """
-        if change:
-            directions.refuse_other(change)
+        seed, amounts = directions.read(change)
         self.restore()
-        if change:
-            amounts = directions.nonzero(change[directions.AMOUNTS])
-            directions.add(self.weights(), int(change[directions.SEED]), amounts)
+        directions.add(self.weights(), seed, amounts)
