@@ -159,9 +159,16 @@ class Resources:
         purpose = f"adapter of {name}" if name else "adapter"
         drawn = RoundContext(seed).derive(purpose)
         if not adapter.injected:
+            if name:
+                raise UserError(
+                    "adapter is in_place, and only the weights of the trained model change in "
+                    f"place; set models.{name}.adapter=none, which leaves this model as it is, or "
+                    "a kind, such as lora."
+                )
             if backbone.start_weights is None:
-                draw_in_place(backbone.model, backbone.fresh, drawn)
-                backbone.start_weights = StartWeights.of(backbone.model, backbone.name)
+                base, fresh = backbone.model, backbone.fresh
+                draw_in_place(base, fresh, drawn)
+                backbone.start_weights = StartWeights.of(base, backbone.name, fresh)
             return NO_ADAPTER
         key = (model.loaded, adapter, choice.source, seed, name)
         if key not in self.attached:

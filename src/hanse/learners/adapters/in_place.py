@@ -24,7 +24,7 @@ class InPlace(Adapter):
 
     def config(self, model: Any) -> Any:
         raise UserError(
-            "without an adapter only fedkseed can train, and it trains one model; choose an "
+            "adapter.in_place (adapter: none) puts nothing into the model; choose another kind of "
             "adapter, such as lora."
         )
 

@@ -10,6 +10,7 @@ from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch.nn import Module
 
 from hanse.learners.injection.target_modules import targeted
+from hanse.learners.models.start_weights import within
 from hanse.tensors.philox import normals
 
 DEVIATION = 0.02  # of a new head's weights
@@ -63,15 +64,13 @@ def draw_heads(model: PeftModel, adapter: str, fresh: Sequence[str], seed: int) 
 
 
 def draw_in_place(model: Any, fresh: Sequence[str], seed: int) -> None:
-    """Draw a model's own head modules that have no weights yet, the same on every machine."""
-    places = [name for name, _ in model.named_parameters() if name.startswith(tuple(fresh))]
-    for index, name in enumerate(sorted(places) if fresh else ()):
-        parameter = model.get_parameter(name).detach()
+    """Draw a model's own head modules that have no weights yet, equal to 1e-6 on all machines."""
+    for index, (name, weight) in enumerate(sorted(within(model, fresh).items())):
         if name.endswith("bias"):
-            parameter.zero_()
+            weight.zero_()
         else:
-            drawn = normals((seed % 2**32, index), 0, parameter.numel(), parameter.device)
-            parameter.copy_(drawn.view(parameter.shape) * DEVIATION)
+            drawn = normals((seed % 2**32, index), 0, weight.numel(), weight.device)
+            weight.copy_(drawn.view(weight.shape) * DEVIATION)
 
 
 def _draw(module: Module) -> None:

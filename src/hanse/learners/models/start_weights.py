@@ -1,11 +1,11 @@
 """The weights of a model before any training, read from its files again when they are needed.
 
 The files are mapped into memory, one tensor's rows after the other, so that no second copy of the
-model is in memory. Weights that the files lack, such as a new head's, are kept.
+model is in memory. The weights of a new head, which the files lack, are kept.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers.utils import cached_file  # type: ignore[attr-defined]
 
+from hanse.errors import UserError
 from hanse.learners.models.model_files import locate
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ SLICE = 2**22  # bytes of a file that are mapped at once, unless a row has more
 class StartWeights:
     """The start weights of one model.
 
-    places: the file and the name there of each weight that a file has. kept: the other weights.
+    places: the file and the name there of each weight that a file has. kept: those of new modules.
     applied: the hash of the change that the model has now; None if it is not known.
     """
 
@@ -35,20 +36,25 @@ class StartWeights:
     applied: str | None = None
 
     @classmethod
-    def of(cls, model: Any, name: str) -> "StartWeights":
+    def of(cls, model: Any, name: str, fresh: Sequence[str] = ()) -> "StartWeights":
         """Those of a model that was loaded by its name, and has not changed since.
 
-        A weight counts as a file's only if it has the same values there.
+        fresh: modules that had no weights in the files, such as a new head. Raises UserError if no
+        file has one of the other weights with the same values, since a copy of it would be needed.
         """
-        start, files = cls(), _contents(_folder(name))
+        files = _contents(_folder(name))
+        start = cls(kept={key: weight.clone() for key, weight in within(model, fresh).items()})
         for weight_name, weight in live(model).items():
-            for key in _names(weight_name, model.base_model_prefix):
-                place = files.get(key)
-                if place is not None and _equal(weight, place, key):
-                    start.places[weight_name] = place, key
-                    break
-            else:
-                start.kept[weight_name] = weight.clone()
+            if weight_name in start.kept:
+                continue
+            place = _place(weight, _names(weight_name, model.base_model_prefix), files)
+            if place is None:
+                raise UserError(
+                    f"a model whose weights change in place gets its start from its files, but "
+                    f"those of {name} have {weight_name} under another name or in another form; "
+                    "choose another model, or an algorithm that trains an adapter, such as fedavg."
+                )
+            start.places[weight_name] = place
         size = sum(weight.nbytes for weight in start.kept.values())
         log.info(
             "start weights: %.1f MB in memory, the others in the files of %s", size / 1e6, name
@@ -85,6 +91,20 @@ def live(model: Any) -> dict[str, Tensor]:
         for name, parameter in model.named_parameters()
         if parameter.is_floating_point()
     }
+
+
+def within(model: Any, modules: Sequence[str]) -> dict[str, Tensor]:
+    """The weights of a model that belong to these modules, by name."""
+    prefixes = tuple(f"{module}." for module in modules)
+    return {name: weight for name, weight in live(model).items() if name.startswith(prefixes)}
+
+
+def _place(
+    weight: Tensor, names: Iterable[str], files: Mapping[str, Path]
+) -> tuple[Path, str] | None:
+    """The file with the values of a weight, and its name there; None without one."""
+    places = ((files[name], name) for name in names if name in files)
+    return next((place for place in places if _equal(weight, *place)), None)
 
 
 def _names(name: str, prefix: str) -> Iterable[str]:
