@@ -1,13 +1,18 @@
 """Training without an adapter: what could not be replayed is refused, before a model is loaded."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hanse.errors import UserError
 from hanse.experiment.assembly import in_place
 from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment
+from hanse.learners.injection import adapter_files
+from hanse.learners.models.settings import BaseModelSettings
 
 TRAIN: dict[str, Any] = {"optim": "sgd", "max_steps": 200}
 FITTING: dict[str, Any] = {"algorithm": "fedkseed", "adapter": "none", "train": TRAIN}
@@ -28,6 +33,22 @@ def test_what_fits_computes_in_float32_without_copies_of_weights() -> None:
     assert in_place.prepared(other) is other
     own = {"silo-1": {"train": {"per_device_train_batch_size": 1}, "data": {"skip_invalid": True}}}
     in_place.refuse_unfit(experiment(clients=own))
+
+
+def test_a_model_beside_the_trained_one_stays_as_it_is(tiny_llama: Path) -> None:
+    model, resources = BaseModelSettings(str(tiny_llama), bf16=False), Resources()
+    backbone = resources.backbone(model, "tokens", {})
+    choice = experiment().adapter
+    with pytest.raises(UserError, match=r"set models\.teacher\.adapter=none, which leaves"):
+        resources.attach(model, backbone, choice, 0, "teacher")
+    assert backbone.start_weights is None
+
+
+def test_a_change_of_another_run_is_not_continued(tmp_path: Path) -> None:
+    change = {"seed": torch.tensor([7], dtype=torch.int32), "amounts": torch.ones(8)}
+    adapter_files.save_change(change, tmp_path, None, "CAUSAL_LM")
+    with pytest.raises(UserError, match=r"adapter\.from is .*; write the changed model with"):
+        in_place.refuse_unfit(experiment(adapter={"from": str(tmp_path)}))
 
 
 @pytest.mark.parametrize(
@@ -52,8 +73,13 @@ def test_what_fits_computes_in_float32_without_copies_of_weights() -> None:
         ),
         (
             {"clients": {"silo-2": {"model": {"model_name_or_path": "minilm-l6"}}}},
-            "clients.silo-2 has another model or adapter; leave these settings out",
+            "clients.silo-2 has settings of model; leave these out",
         ),
+        (  # that of the experiment, but it would win over what changes in place
+            {"clients": {"silo-2": {"adapter": "none", "model": {"bf16": "auto"}}}},
+            "clients.silo-2 has settings of adapter and model; leave these out",
+        ),
+        ({"train": {**TRAIN, "max_steps": 1_000_001}}, "1,000,000 steps in a round; lower train.m"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from hanse.errors import UserError
 from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.schema import Experiment, build_algorithm
+from hanse.federation.interfaces.whole_model import MOST_STEPS
 from hanse.learners.models.settings import BaseModelSettings
 from hanse.registry import name_of
 
@@ -99,6 +100,8 @@ def _training_reasons(experiment: Experiment) -> Iterator[str]:
             "sends one scalar for each step, so a round is a number of steps; set train.max_steps, "
             "such as 200, and leave num_train_epochs out."
         )
+    elif train.max_steps > MOST_STEPS:
+        yield f"makes at most {MOST_STEPS:,} steps in a round; lower train.max_steps."
     if train.weight_decay:
         yield f"{replays}, without weight_decay; set train.weight_decay=0."
     if train.lr_scheduler_type != "constant" or train.warmup_steps or train.warmup_ratio:
@@ -111,14 +114,11 @@ def _training_reasons(experiment: Experiment) -> Iterator[str]:
 
 
 def _client_reasons(experiment: Experiment, client: str) -> Iterator[str]:
-    own = experiment.for_client(client)
-    if (own.model, own.adapter) != (experiment.model, experiment.adapter):
-        yield (
-            f"has one model for all, but clients.{client} has another model or adapter; leave "
-            "these settings out."
-        )
+    own = " and ".join(sorted(experiment.clients[client].keys() & {"model", "adapter"}))
+    if own:
+        yield f"has one model for all, but clients.{client} has settings of {own}; leave these out."
     train = {name: getattr(experiment.train, name) for name in MAY_DIFFER}
-    if replace(own.train, **train) != experiment.train:
+    if replace(experiment.for_client(client).train, **train) != experiment.train:
         yield (
             f"replays sums of equal steps of all clients; leave clients.{client}.train out, "
             f"but for {' and '.join(sorted(MAY_DIFFER))}."
