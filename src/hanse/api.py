@@ -39,13 +39,14 @@ class Table(list[Row]):
 
 @dataclass(frozen=True)
 class Adapter:
-    """The trained adapter of a finished run: a PEFT folder."""
+    """What a finished run has trained: an adapter in a PEFT folder, or a change of all weights."""
 
     path: Path
 
     def load(self) -> Any:
         """The base model with the adapter, a peft.PeftModel on the CPU; trains nothing.
 
+        After training without an adapter it is the base model with changed weights, in float32.
         AutoTokenizer.from_pretrained(adapter.path) is its tokenizer.
         """
         return plain_model.adapted(self.path.parent)[0]

@@ -1,5 +1,7 @@
 """Runs of FedKSeed: what they save is enough to have the trained model again, anywhere."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from hanse.api import load_run
 from hanse.errors import UserError
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
@@ -38,11 +41,16 @@ def change(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_run_saves_seeds_that_give_the_trained_model(
     experiment_file: Path, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    folder = run(experiment_file)
+    base = shutil.copytree(tiny_llama, tmp_path / "base")
+    recommended = {"do_sample": True, "temperature": 0.7}
+    (base / "generation_config.json").write_text(json.dumps(recommended))
+    folder = run(experiment_file, f"model.model_name_or_path={base}")
     saved = change(folder)
     assert saved.keys() == {"seed", "amounts"}
     assert saved["amounts"].any()
     merged_model.write(folder, tmp_path / "merged")
+    written = json.loads((tmp_path / "merged" / "generation_config.json").read_text())
+    assert written.items() >= recommended.items()
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     plain = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
     before = {name: p.detach().clone() for name, p in plain.named_parameters()}
@@ -72,7 +80,9 @@ def test_a_new_head_is_saved_with_its_start(
     assert isinstance(learner, InPlaceModel)
     with torch.no_grad():
         wanted = learner.backbone.model(input_ids=IDS).logits
-        torch.testing.assert_close(model(input_ids=IDS).logits, wanted, atol=1e-5, rtol=1e-5)
+        loaded = load_run(folder).adapter.load()
+        for other in (model, loaded):
+            torch.testing.assert_close(other(input_ids=IDS).logits, wanted, atol=1e-5, rtol=1e-5)
     with pytest.raises(UserError, match="only one of them has pooler"):
         learner.load({**found.tensors, "start/pooler.weight": torch.zeros(2)})
 
@@ -84,12 +94,14 @@ def test_a_stopped_run_ends_with_the_same_seeds_and_amounts(
     whole, stopped = run(experiment_file, *words), tmp_path / "stopped"
     with ctrl_c("round 2: ", 2), pytest.raises(UserError, match="after round 1 was"):
         run(experiment_file, *words, f"output_dir={stopped}")
+    assert trained_adapter.find(stopped, ["model.bf16=auto"]).experiment.model.bf16 is False
     resumed = change(simulation.resume(stopped))
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in change(whole).items())
 
 
 def test_check_predicts_the_bytes_of_all_steps(experiment_file: Path) -> None:
     words = ["train.max_steps=9", "data.client_test=0"]  # more than a probe makes
+    words += ["clients.silo-2.train.per_device_train_batch_size=1"]
     predicted = preview(load(experiment_file, [*WORDS, *words])).traffic["train"]
     records = run_folder.read_ledger(run(experiment_file, *words))
     trained = [record for record in records if record.kind == "train"]

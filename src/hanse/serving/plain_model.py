@@ -1,4 +1,4 @@
-"""A base model as transformers loads it, alone or with a trained adapter as PEFT loads it."""
+"""A base model as transformers loads it, alone or with what a run has trained."""
 
 import warnings
 from collections.abc import Iterable
@@ -8,21 +8,25 @@ from typing import Any
 import torch
 
 from hanse.errors import UserError
-from hanse.experiment.assembly.resources import Resources, adapter_settings
+from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.schema import LABELLED, Experiment, build_objective
+from hanse.learners.in_place_model import split
 from hanse.learners.injection import reopened
-from hanse.learners.models import pretrained, quantization
+from hanse.learners.models import pretrained, quantization, start_weights
 from hanse.learners.models.head import Head, choose
+from hanse.learners.models.pretrained import LoadedModel
 from hanse.serving import adapter_folder
 from hanse.serving.trained_adapter import Trained, find
+from hanse.tensors import directions
+from hanse.tensors.named import refuse_unlike
 
 CPU = torch.device("cpu")
 
 
 def adapted(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) -> tuple[Any, Any]:
-    """The PeftModel of a finished run or a PEFT folder, and its tokenizer, on the CPU.
+    """The trained model of a finished run or a PEFT folder, and its tokenizer, on the CPU.
 
-    Without an adapter, it is the base model with changed weights.
+    It is a PeftModel; after training without an adapter it is the base model with changed weights.
 
     trusted: true if all code that the run names may run; see `loading.load_left`.
     """
@@ -38,12 +42,19 @@ def adapted(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) 
 
 
 def changed(trained: Trained) -> tuple[Head, Any, Any]:
-    """What `base` returns, with the weights that a run has changed in place, in float32."""
-    learner = trained.learner(Resources(), {})
-    backbone, head = learner.backbone, learner.backbone.head
-    if not head.generates_text:
-        _name_outputs(backbone.model, trained.experiment)
-    return head, backbone.model, backbone.tokenizer
+    """What `base` returns, with the weights that a run has changed in place, in float32.
+
+    Raises UserError for a change that is not one of this model.
+    """
+    head, loaded = _loaded(trained.experiment, torch.float32)
+    change, start = split(trained.tensors)
+    seed, amounts = directions.read(change)
+    new = start_weights.within(loaded.model, loaded.fresh)
+    refuse_unlike(new, start)
+    for name, weight in new.items():
+        weight.copy_(start[name])
+    directions.add(start_weights.live(loaded.model), seed, amounts)
+    return head, loaded.model, loaded.tokenizer
 
 
 def _name_outputs(model: Any, experiment: Experiment) -> None:
@@ -59,6 +70,12 @@ def base(experiment: Experiment) -> tuple[Head, Any, Any]:
     The weights have the type that they have on disk. Those that the experiment quantizes are plain
     ones of the same values. A classifier's labels are in its configuration.
     """
+    head, loaded = _loaded(experiment)
+    return head, quantization.unpacked(loaded.model), loaded.tokenizer
+
+
+def _loaded(experiment: Experiment, dtype: torch.dtype | None = None) -> tuple[Head, LoadedModel]:
+    """An experiment's base model with its head; dtype: of the weights, by default that on disk."""
     settings, labels = experiment.model, experiment.data.labels
     example_kind = build_objective(experiment).example_kind
     source = pretrained.find(settings.model_name_or_path)
@@ -70,8 +87,8 @@ def base(experiment: Experiment) -> tuple[Head, Any, Any]:
         )
     classes = len(labels) if example_kind in LABELLED else 0
     head = choose(source.name, source.config, example_kind, classes)
-    dtype = getattr(source.config, "dtype", None) or torch.float32
-    model, tokenizer, _ = quantization.load(source, head, settings.quantization, dtype, CPU)
+    dtype = dtype or getattr(source.config, "dtype", None) or torch.float32
+    loaded = quantization.load(source, head, settings.quantization, dtype, CPU)
     if not head.generates_text:
-        _name_outputs(model, experiment)
-    return head, quantization.unpacked(model), tokenizer
+        _name_outputs(loaded.model, experiment)
+    return head, loaded

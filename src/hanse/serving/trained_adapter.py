@@ -102,7 +102,7 @@ def _unfinished(folder: Path, experiment: Experiment) -> Trained:
         )
     tensors = build_algorithm(experiment).model(ServerState.restored(checkpoint).algorithm_state)
     constants = ConstantStore(folder / FOLDER).read(checkpoint.constants)
-    return Trained(experiment, tensors, checkpoint.round, constants)
+    return Trained(in_place.prepared(experiment), tensors, checkpoint.round, constants)
 
 
 def _plain(folder: Path, overrides: Iterable[str]) -> Trained:
