@@ -223,6 +223,11 @@ def test_a_policy_that_names_a_file_that_is_not_there(tmp_path: Path) -> None:
             "the compression.download bf16 is not among identity",
         ),
         ("{adapters: [ia3]}", {}, "the adapter lora is not among ia3"),
+        (
+            "{adapters: [ia3]}",
+            {"algorithm": "fedkseed", "adapter": "none"},
+            "the adapter none is not among ia3",
+        ),
         ("{}", {"adapter": {"from": "/home"}}, "a folder of this machine that the server names"),
         ("{min_cohort: 4}", {}, "3 silos train in a round, and it asks for 4"),
         ("{}", {"participants": ["silo-1"]}, "1 silos train in a round, and it asks for 2"),
@@ -245,7 +250,7 @@ def test_what_a_policy_does_not_allow_is_refused(
         (told[section] if section else told)[name] = value
     unbound = silo(
         tmp_path / "free",
-        "{min_cohort: 1, tasks: [classification, generation], adapters: [lora, from], "
+        "{min_cohort: 1, tasks: [classification, generation], adapters: [lora, from, in_place], "
         "max_batch_size: 1000}",
     )
     job = received(dump(told), unbound)  # another silo takes the same job

@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from hanse.experiment.part_kinds import NAMED, TASK
 from hanse.experiment.sections import SettingsModel
@@ -43,7 +43,8 @@ class Policy(SettingsModel):
     adapters, algorithms, aggregators, objectives, compression (codecs), mechanisms (of privacy):
         names of allowed parts; none: all of the package's own. A part from outside the package
         (`file.py:Class`) is refused unless it is named here, and then this silo's own file is used.
-        `from` among the adapters allows to go on from a former adapter.
+        `from` among the adapters allows to go on from a former adapter, and `none` allows
+        algorithms that change all weights of the base model in place.
     tasks: the tasks that may score this silo's own rows.
     data_settings: settings of `data` that the server may choose where silo.yaml does not: filter,
         columns, template, labels, skip_invalid, encoding, system. All others come from silo.yaml
@@ -100,6 +101,11 @@ class Policy(SettingsModel):
     privacy: Privacy = Privacy()
     metrics: tuple[str, ...] | None = None
     share_error_texts: bool = False
+
+    @field_validator("adapters")
+    @classmethod
+    def _spelled_as_in_experiments(cls, names: Names | None) -> Names | None:
+        return names and tuple("none" if name == "in_place" else name for name in names)
 
     def allows_number(self, name: str) -> bool:
         """True if a number of this name may leave the silo."""

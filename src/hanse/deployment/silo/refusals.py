@@ -137,8 +137,12 @@ def _widest(experiment: Experiment) -> int:
 
 
 def _adapters(experiment: Experiment) -> list[str]:
-    """The kinds of adapters that are trained, those of models beside the base model included."""
+    """The adapters that are trained, those of models beside the base model included.
+
+    Each has the name that an experiment gives it: a kind, `from` or `none`.
+    """
     named = (model.adapter for model in experiment.models.values())
     choices = [experiment.adapter, *(choice for choice in named if choice is not None)]
     kinds = [key for own in choices for key in type(own).model_fields if getattr(own, key)]
-    return ["from" if key == "source" else key for key in dict.fromkeys(kinds)]
+    spelled = {"source": "from", "in_place": "none"}
+    return [spelled.get(key, key) for key in dict.fromkeys(kinds)]
