@@ -9,13 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hanse.federation.interfaces.declarations import Stage
+from hanse.federation.interfaces.declarations import PAYLOADS, Stage
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
 from hanse.tensors.blockwise import Blocks
-from hanse.tensors.named import Bounded, Layout, Tensors, drop
+from hanse.tensors.named import Bounded, Layout, Tensors, drop, varies
 from hanse.tensors.serialization import MessageError
 from hanse.tensors.table import Form, Table, floats, join
 
@@ -36,7 +36,7 @@ class Quantizer(Transform):
 
     linear: ClassVar[bool] = False
     stage: ClassVar[Stage | None] = "quantize"
-    payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits", "scalars", "model")
+    payloads: ClassVar[tuple[str, ...]] = PAYLOADS
     bits: ClassVar[int]  # of a code
     block: int
     rounding: Rounding = "nearest"
@@ -68,8 +68,7 @@ class Quantizer(Transform):
         code_bytes, count = self._sizes(Table.of(forms))
         codes = torch.empty(code_bytes, dtype=torch.uint8, device="meta")
         scales = torch.empty(count, device="meta")
-        varies = any(isinstance(form, Bounded) for form in forms.values())
-        sizes = [Bounded(codes), Bounded(scales)] if varies else [codes, scales]
+        sizes = [Bounded(codes), Bounded(scales)] if varies(forms) else [codes, scales]
         return self._beside(drop(expected, forms), [*sizes, Table.form(forms)])
 
     def encode(

@@ -60,6 +60,11 @@ def layout_bytes(expected: Layout) -> int:
     return sum(form.numel() * form.itemsize for form in forms)
 
 
+def varies(expected: Layout) -> bool:
+    """True if a layout has a tensor whose length varies."""
+    return any(isinstance(form, Bounded) for form in expected.values())
+
+
 def fits(tensor: Tensor, form: Tensor | Bounded) -> bool:
     """True if a tensor has the shape and dtype of an entry of a layout."""
     shape, expected = [*tensor.shape], [*largest(form).shape]

@@ -16,7 +16,16 @@ from torch import Tensor
 
 from hanse.errors import UserError
 from hanse.tensors import json_text
-from hanse.tensors.named import Bounded, Layout, Tensors, blob, from_bytes, largest, to_bytes
+from hanse.tensors.named import (
+    Bounded,
+    Layout,
+    Tensors,
+    blob,
+    from_bytes,
+    largest,
+    to_bytes,
+    varies,
+)
 from hanse.tensors.serialization import MessageError
 
 MOST_BYTES = 2 * 2**20  # of a table, of some 20,000 tensors; parsing it takes up to 64 MB
@@ -81,7 +90,7 @@ class Table:
                 f"bytes, and a codec sends at most {MOST_BYTES:,}; train fewer matrices, or leave "
                 "the codec out of compression."
             )
-        if any(isinstance(form, Bounded) for form in expected.values()):
+        if varies(expected):
             return blob(size)
         return torch.empty(size, dtype=torch.uint8, device="meta")
 

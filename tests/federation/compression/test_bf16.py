@@ -1,11 +1,16 @@
 """bf16: the values that it rounds, the tensors that it leaves alone, and the layout it declares."""
 
+import pytest
 import torch
 
 from hanse.federation.compression.bf16 import BF16
+from hanse.federation.compression.fp16 import FP16
+from hanse.federation.half_precision import HalfPrecision
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
-from hanse.tensors.named import Bounded, blob
+from hanse.tensors.named import Bounded, blob, fits, layout
+from hanse.tensors.serialization import MessageError
+from hanse.tensors.table import Table
 
 CONTEXT = RoundContext(0, 1, "a")
 STEP = 2.0**-7  # between 1 and 2 a bfloat16 has seven bits after the point
@@ -47,8 +52,38 @@ def test_what_was_rounded_once_stays() -> None:
 
 def test_the_layout_of_varying_lengths() -> None:
     top = Bounded(torch.empty(9, 3, device="meta"))
-    layout = BF16().layout({"logits": top, "blob": blob(5)}, {})
-    assert isinstance(layout["logits"], Bounded) and isinstance(layout["blob"], Bounded)
-    assert layout["logits"].largest.dtype == torch.bfloat16
-    assert layout["logits"].largest.shape == (9, 3)
-    assert layout["blob"].largest.dtype == torch.uint8
+    forms = BF16().layout({"logits": top, "blob": blob(5)}, {})
+    assert isinstance(forms["logits"], Bounded) and isinstance(forms["blob"], Bounded)
+    assert forms["logits"].largest.dtype == torch.bfloat16
+    assert forms["logits"].largest.shape == (9, 3)
+    assert forms["blob"].largest.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("codec", [BF16(), FP16()])
+def test_tensors_come_back_in_the_dtype_that_they_had(codec: HalfPrecision) -> None:
+    """Those of the format travel as they are; float64 is rounded as float32 is."""
+    dtypes = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    tensors = {str(dtype): torch.tensor([1.0, 1 + 2.0**-7, 3.0]).to(dtype) for dtype in dtypes}
+    encoded = codec.encode(Update(tensors), {}, {}, CONTEXT).tensors
+    forms = codec.layout(layout(tensors), {})
+    assert encoded.keys() == forms.keys()
+    assert all(fits(encoded[name], form) for name, form in forms.items())
+    assert {encoded[str(dtype)].element_size() for dtype in dtypes} == {2}
+    decoded = codec.decode(Update(encoded), {}, CONTEXT).tensors
+    assert decoded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert decoded[name].dtype == tensor.dtype and torch.equal(decoded[name], tensor)
+
+
+def test_float32_alone_needs_no_table() -> None:
+    encoded, _ = passed(w=torch.ones(3), count=torch.tensor([1]))
+    assert encoded.tensors.keys() == {"w", "count"}
+
+
+def test_a_table_of_tensors_that_did_not_come_is_refused() -> None:
+    table = Table.of({"x": torch.ones(2)}).to_tensor()
+    message = Update({"w": torch.ones(2).bfloat16(), "bf16.table": table})
+    with pytest.raises(MessageError, match=r"'x' is in bf16\.table, and did not come"):
+        BF16().decode(message, {}, CONTEXT)
+    with pytest.raises(MessageError, match="a table of tensors is one tensor of bytes"):
+        BF16().decode(Update({"bf16.table": torch.ones(2)}), {}, CONTEXT)

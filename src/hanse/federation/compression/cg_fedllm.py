@@ -21,7 +21,7 @@ from hanse.registry import ServerText
 from hanse.tensors import autoencoder
 from hanse.tensors.autoencoder import Autoencoder
 from hanse.tensors.blockwise import Blocks, even_codes, even_levels
-from hanse.tensors.named import Bounded, Layout, Tensors, drop
+from hanse.tensors.named import Bounded, Layout, Tensors, drop, varies
 from hanse.tensors.serialization import MessageError
 from hanse.tensors.table import Table, floats
 
@@ -109,14 +109,13 @@ class CGFedLLM(Transform):
         """The table, and bounds of all other tensors; tensors of integers travel as they are."""
         numeric, network = floats(expected), Autoencoder.read(state)
         blocks = autoencoder.count(Table.of(numeric).numbers, network.block)
-        varies = any(isinstance(form, Bounded) for form in numeric.values())
         ways, exponents = _meta(blocks, torch.uint8), _meta(blocks, torch.int8)
         bounds = [
             _meta((blocks, network.code), torch.float32),
             _meta((blocks, network.block // 2), torch.uint8),
             _meta((blocks, network.block // GROUP), torch.float16),
         ]
-        fixed = [Bounded(form) if varies else form for form in (ways, exponents)]
+        fixed = [Bounded(form) if varies(numeric) else form for form in (ways, exponents)]
         forms = (Table.form(numeric), *fixed, *map(Bounded, bounds))
         return {**drop(expected, numeric), **dict(zip(NAMES, forms, strict=True))}
 

@@ -13,7 +13,7 @@ from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
 from hanse.tensors import sparse
-from hanse.tensors.named import Bounded, Layout, Tensors, drop
+from hanse.tensors.named import Bounded, Layout, Tensors, drop, varies
 from hanse.tensors.serialization import MessageError
 from hanse.tensors.table import Table, floats, join, required
 
@@ -49,8 +49,7 @@ class TopK(Transform):
             GAPS: torch.empty(count, dtype=torch.int16, device="meta"),
             COUNTS: torch.empty(sparse.blocks(table.numbers), dtype=torch.int32, device="meta"),
         }
-        varies = any(isinstance(form, Bounded) for form in forms.values())
-        added = {name: Bounded(form) if varies else form for name, form in sizes.items()}
+        added = {name: Bounded(form) if varies(forms) else form for name, form in sizes.items()}
         return join(drop(expected, forms), {**added, TABLE: Table.form(forms)})
 
     def encode(

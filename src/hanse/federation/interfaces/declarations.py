@@ -13,6 +13,8 @@ EVERYTHING = frozenset({MEAN, NUMBERS, UPDATES})
 # tensors are parts of the server's. model: its base model, adapter and tokenizer.
 Difference = Literal["none", "rank", "layout", "model"]
 
+# The contents of updates, and of instructions, that a codec may take.
+PAYLOADS = ("change", "factors", "logits", "scalars", "model")
 
 # The stage of a codec. In a list the stages come in this order, each at most once; every codec then
 # finds the numbers that it encodes. reduce: fewer numbers are sent. quantize: a number takes fewer

@@ -11,7 +11,7 @@ from hanse.federation.messages import PREPARE, Reply, Update
 from hanse.federation.round import RoundExchange
 from hanse.journal.records import ClientRecord
 from hanse.planning.preview import rehearsal
-from hanse.tensors.named import Bounded, Layout, Tensors, largest, layout, zeros
+from hanse.tensors.named import Layout, Tensors, largest, layout, varies, zeros
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _growth_of_request(exchange: RoundExchange, client: str) -> int:
     instruction, method = exchange.instructions[client], exchange.run.method
     states = exchange.server_state.transform_states
     encoded = method.of(client).download.layout(layout(instruction.tensors), states)
-    if not _varies(encoded):
+    if not varies(encoded):
         return 0
     request = exchange.encoded("train", client)
     most = replace(request, instruction=replace(request.instruction, tensors=_largest(encoded)))
@@ -110,15 +110,11 @@ def _growth_of_request(exchange: RoundExchange, client: str) -> int:
 def _largest_reply(exchange: RoundExchange, record: ClientRecord) -> int:
     """The bytes of the largest reply with the numbers in a record of a training."""
     sealed = exchange.sealed_layout(record.client)
-    if not _varies(sealed):
+    if not varies(sealed):
         return record.up
     numbers = {name: value for name, value in record.numbers.items() if name != "weight"}
     update = Update(_largest(sealed), numbers)
     return len(Reply(record.client, "train", exchange.context.round, update).pack())
-
-
-def _varies(expected: Layout) -> bool:
-    return any(isinstance(form, Bounded) for form in expected.values())
 
 
 def _largest(expected: Layout) -> Tensors:
