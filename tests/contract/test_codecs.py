@@ -114,6 +114,13 @@ def test_linear_is_declared_truthfully(name: str) -> None:
 
 
 @every_codec
+def test_lossless_is_declared_truthfully(name: str) -> None:
+    codec, update = build(name), tensors(0)
+    result = decoded(codec, update, encoded(codec, update))
+    assert not codec.lossless or all(torch.equal(result[key], update[key]) for key in update)
+
+
+@every_codec
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_not_finite_stay_so(name: str, value: float) -> None:
     codec, update = build(name), {k: torch.full_like(t, value) for k, t in tensors(0).items()}

@@ -1,10 +1,14 @@
 """Lists of codecs as they are used: top_k, then int8, then zstd, with error feedback around all."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
 
+from hanse.errors import UserError
+from hanse.federation.compression.identity import Identity
 from hanse.federation.compression.int8 import Int8
 from hanse.federation.compression.nf4 import NF4
 from hanse.federation.compression.rand_k import RandK
@@ -128,3 +132,21 @@ def test_an_inner_message_of_a_stranger_is_refused() -> None:
         packed = LIST[2].encode(Update(message), {}, {}, context)
         with pytest.raises(MessageError):
             pipeline.decode(packed, {}, context, expected)
+
+
+@dataclass(frozen=True)
+class Odd(Identity):
+    """A codec that cannot decode what it has encoded."""
+
+    linear: ClassVar[bool] = False
+
+    def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
+        raise MessageError("it is odd")
+
+
+def test_a_client_that_cannot_decode_its_own_update_says_so() -> None:
+    pipeline = Pipeline("upload", (Odd(),), error_feedback=True)
+    with pytest.raises(
+        UserError, match=r"of compression\.upload cannot decode .*: it is odd; name"
+    ):
+        pipeline.encode(Update({"w": torch.ones(3)}), {}, {}, RoundContext(0, 1, "a"))

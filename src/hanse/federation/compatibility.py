@@ -17,6 +17,7 @@ from hanse.federation.interfaces.declarations import (
 )
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.pipeline import Pipeline, Pipelines
+from hanse.federation.quantizer import Quantizer
 
 PLAIN = Pipelines()  # without transforms
 NONE: Mapping[str, Pipelines] = MappingProxyType({})
@@ -81,7 +82,8 @@ def _check_pipelines(
                 )
         _check_noise(pipeline, place)
         _check_order(pipeline, place)
-        _check_feedback(pipeline, place)
+        if pipeline.error_feedback:
+            _check_feedback(pipeline, f"{name} {verb}", payload, place)
     for transform in pipelines.upload.transforms:
         if "share" in transform.noise and not aggregator.sums_only:
             raise UserError(
@@ -131,16 +133,42 @@ def _check_order(pipeline: Pipeline, place: str) -> None:
             )
 
 
-def _check_feedback(pipeline: Pipeline, place: str) -> None:
-    """Raise UserError for error feedback around a codec whose losses it would add up."""
+def _check_feedback(pipeline: Pipeline, sentence: str, payload: str, place: str) -> None:
+    """Raise UserError for error feedback around contents or codecs whose losses it cannot add up.
+
+    sentence: subject and verb of the payload.
+    """
+    if payload not in ("change", "model"):
+        raise UserError(
+            f"{place}{sentence} {payload}, whose meaning changes from round to round, and error "
+            "feedback would add what one round lost to the other numbers of the next; set "
+            "compression.error_feedback: false."
+        )
+    _check_products(pipeline, place)
     losing = [codec for codec in pipeline.codecs if not codec.contractive]
-    if pipeline.error_feedback and losing:
+    if losing:
         name = type(losing[0]).__name__
         raise UserError(
             f"{place}{name} with these settings loses more than the update itself, and error "
             f"feedback would add that up without bound; choose other settings of {name}, or "
             "compression.error_feedback: false."
         )
+
+
+def _check_products(pipeline: Pipeline, place: str) -> None:
+    """Raise UserError for error feedback around products of matrices that are rounded at random.
+
+    A codec that loses less than each of two factors may lose more than their product.
+    """
+    products = [codec for codec in pipeline.codecs if codec.multiplies]
+    for codec in pipeline.codecs:
+        if products and isinstance(codec, Quantizer) and codec.rounding == "stochastic":
+            first, second = type(products[0]).__name__, type(codec).__name__
+            raise UserError(
+                f"{place}{first} sends matrices as products, and {second} with stochastic rounding "
+                "may lose more than they have, which error feedback would add up; set rounding: "
+                f"nearest of {second}, or compression.error_feedback: false."
+            )
 
 
 def _check_aggregator(algorithm: Algorithm, aggregator: Aggregator) -> None:

@@ -42,7 +42,8 @@ class Pipeline:
     codecs: they come after the mechanisms at the sender.
     mechanisms: of privacy, the same for all clients.
     error_feedback: whether the sender adds to each update what the codecs lost of the one before
-        (Karimireddy et al. 2019, 1901.09847): Σ decoded + memory = Σ updates.
+        (Karimireddy et al. 2019, 1901.09847): Σ decoded + memory = Σ updates, up to the
+        rounding of each addition. What a tensor owes is dropped when its shape changes.
     owner: the client whose own codecs these are; empty for those of all other clients.
     weights: those of the transforms that have any, by index, once their file is there.
     """
@@ -117,7 +118,10 @@ class Pipeline:
         states: TransformStates,
         context: RoundContext,
     ) -> Update:
-        """Encode at the sender; `memory` holds each transform's memory by place, and is updated."""
+        """Encode at the sender; `memory` holds each transform's memory by place, and is updated.
+
+        Raises UserError if error feedback finds an update that its own codecs cannot decode.
+        """
         first = len(self.mechanisms)
         codecs = range(first, len(self.transforms))
         update = self._encode(range(first), update, memory, states, context)
@@ -129,8 +133,14 @@ class Pipeline:
         due = {n: t for n, t in due.items() if t.shape == update.tensors[n].shape}
         update = replace(update, tensors=add_where_present(update.tensors, due))
         encoded = self._encode(codecs, update, memory, states, context)
-        decoded = self._decode(encoded, states, context, first)
-        lost.update(subtract(update.tensors, decoded.tensors))
+        try:
+            decoded = self._decode(encoded, states, context, first)
+            lost.update(subtract(update.tensors, decoded.tensors))
+        except MessageError as error:
+            raise UserError(
+                f"the codecs of compression.{self.direction} cannot decode what they have encoded: "
+                f"{error}; name other codecs."
+            ) from None
         return encoded
 
     def decode(

@@ -55,6 +55,12 @@ def test_the_places_of_codecs_and_mechanism(experiment_file: Path, tmp_path: Pat
     assert not method.of("silo-3").upload.error_feedback
 
 
+def test_error_feedback_is_around_codecs_that_lose_something(experiment_file: Path) -> None:
+    words = ["compression={upload: [identity, zstd], download: [bf16, zstd], error_feedback: true}"]
+    upload, download = build_method(load(experiment_file, words)).pipelines.both
+    assert (upload.error_feedback, download.error_feedback) == (False, True)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -93,6 +99,24 @@ def test_the_places_of_codecs_and_mechanism(experiment_file: Path, tmp_path: Pat
             ["compression={upload: [{rand_k: {unbiased: true}}], error_feedback: true}"],
             "RandK with these settings loses more than the update itself, and error feedback would "
             "add that up without bound",
+        ),
+        (
+            ["compression={upload: [zstd], download: [identity], error_feedback: true}"],
+            "compression.error_feedback is true, but the codecs of compression lose nothing; name "
+            "one that does, or set error_feedback: false.",
+        ),
+        (
+            [
+                "compression={upload: [bf16], error_feedback: true}",
+                "clients.silo-2.compression.upload=[zstd]",
+            ],
+            "clients.silo-2: compression.error_feedback is true, but the codecs of compression",
+        ),
+        (
+            [
+                "compression={upload: [svd, {int8: {rounding: stochastic}}], error_feedback: true}",
+            ],
+            "SVD sends matrices as products, and Int8 with stochastic rounding may lose more",
         ),
         (
             [f"aggregator={SUMS}:SecureSum", "compression=top_k"],

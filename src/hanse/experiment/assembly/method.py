@@ -1,9 +1,12 @@
 """From an experiment to its method: algorithm, aggregator, and what tensors pass on their way."""
 
+from collections.abc import Sequence
+
 from hanse.errors import UserError
 from hanse.experiment.part_kinds import DOWNLOAD, MECHANISM, UPLOAD
 from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm
 from hanse.federation.interfaces.declarations import AT_SERVER
+from hanse.federation.interfaces.transform import Transform
 from hanse.federation.method import Method
 from hanse.federation.pipeline import Pipeline, Pipelines
 
@@ -55,7 +58,18 @@ def _pipelines(experiment: Experiment, owner: str = "") -> Pipelines:
         for kind in (UPLOAD, DOWNLOAD, MECHANISM)
     )
     feedback = experiment.compression.error_feedback
+    if feedback and not _lose(upload + download):
+        place = f"clients.{owner}: " if owner else ""
+        raise UserError(
+            f"{place}compression.error_feedback is true, but the codecs of compression lose "
+            "nothing; name one that does, or set error_feedback: false."
+        )
     return Pipelines(
-        Pipeline("upload", upload, mechanisms, feedback and bool(upload), owner),
-        Pipeline("download", download, (), feedback and bool(download), owner),
+        Pipeline("upload", upload, mechanisms, feedback and _lose(upload), owner),
+        Pipeline("download", download, (), feedback and _lose(download), owner),
     )
+
+
+def _lose(codecs: Sequence[Transform]) -> bool:
+    """True if a list of codecs may lose a part of what it encodes."""
+    return not all(codec.lossless for codec in codecs)

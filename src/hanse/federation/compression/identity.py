@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from hanse.federation.interfaces.declarations import PAYLOADS
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -15,7 +16,8 @@ class Identity(Transform):
     """Tensors travel as they are; a baseline for other codecs."""
 
     linear: ClassVar[bool] = True
-    payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits", "scalars", "model")
+    lossless: ClassVar[bool] = True
+    payloads: ClassVar[tuple[str, ...]] = PAYLOADS
 
     def encode(
         self, update: Update, memory: Memory, state: Tensors, context: RoundContext

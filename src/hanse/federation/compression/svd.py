@@ -37,6 +37,7 @@ class SVD(Transform):
     """
 
     linear: ClassVar[bool] = False
+    multiplies: ClassVar[bool] = True
     stage: ClassVar[Stage | None] = "reduce"
     payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits", "model")
     start: Energy = 0.95  # T in the first round

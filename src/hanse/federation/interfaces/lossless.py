@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from hanse.federation.interfaces.declarations import Stage
+from hanse.federation.interfaces.declarations import PAYLOADS, Stage
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -33,8 +33,9 @@ class Lossless(Transform):
     """
 
     linear: ClassVar[bool] = False
+    lossless: ClassVar[bool] = True
     stage: ClassVar[Stage | None] = "pack"
-    payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits", "scalars", "model")
+    payloads: ClassVar[tuple[str, ...]] = PAYLOADS
     shuffle: bool = True
 
     @abstractmethod

@@ -26,6 +26,11 @@ class Transform(ABC):
     # Contents that it takes: change, factors, logits or scalars of an update, model of an
     # instruction.
     payloads: ClassVar[tuple[str, ...]] = ("change",)
+    # An encoded update decodes to itself, bit for bit; error feedback would find no error.
+    lossless: ClassVar[bool] = False
+    # Matrices are decoded as products of encoded ones; error feedback needs these rounded to
+    # nearest.
+    multiplies: ClassVar[bool] = False
     # Its stage in a list of codecs; None if it may stand anywhere.
     stage: ClassVar[Stage | None] = None
     # Noise that it draws. "encode": at a client, where it protects each update by itself. "share":
@@ -40,6 +45,7 @@ class Transform(ABC):
         if unknown := cls.noise - AT_SENDER - AT_SERVER:
             raise TypeError(f"{cls.__name__}.noise names {min(unknown)}: encode, share, or finish")
         withdraw(cls, "linear", False, "encode", "decode")
+        withdraw(cls, "lossless", False, "encode", "decode")
 
     @property
     def contractive(self) -> bool:
