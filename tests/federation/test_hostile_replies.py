@@ -101,8 +101,13 @@ def test_a_client_that_always_says_it_lost_a_file_is_left_out(tmp_path: Path) ->
     assert len(replies) == 2  # the file was sent again once
 
 
-def test_a_codec_that_fails_on_an_update_refuses_it(tmp_path: Path) -> None:
+def test_a_codec_that_fails_on_an_update_refuses_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     outcome = go(tmp_path, FedAvg(), hostile, upload=[Careless()])
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    [warning] = [record for record in caplog.records if "IndexError" in record.getMessage()]
+    assert warning.levelname == "WARNING" and not warning.exc_info
     assert outcome.records[-1].clients == ("c0", "c2")
     [error] = [row.error for row in read_ledger(tmp_path / "run") if row.error]
     assert error == "a codec failed to decode it (IndexError: list index out of range)"

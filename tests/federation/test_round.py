@@ -130,8 +130,9 @@ def test_what_is_no_reply_of_its_sender_ends_the_wait_for_it(
 
     outcome = federate(FedAvg(), silos(3), tmp_path / "run", rounds=2, network=Noise)
     assert same(outcome.server_state, without.server_state)
-    errors = [row.error for row in read_ledger(tmp_path / "run") if row.error]
-    assert len(errors) == 2 and all(said in error for error in errors)
+    errors = [row for row in read_ledger(tmp_path / "run") if row.error]
+    assert len(errors) == 2 and all(said in row.error for row in errors)
+    assert [row.up for row in errors] == [len(message)] * 2
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, 12.0])

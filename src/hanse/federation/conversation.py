@@ -213,4 +213,4 @@ class Conversation:
             except MessageError as error:
                 reason = str(error)
         refused = Reply(sender, self.kind, self.round, error=f"its reply was refused: {reason}")
-        return refused, len(refused.pack())
+        return refused, len(message)
