@@ -1,6 +1,7 @@
 """Lists of codecs that make no sense are refused before any client is asked."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -8,13 +9,26 @@ import torch
 
 from hanse.errors import UserError
 from hanse.federation.aggregators.mean import Mean
+from hanse.federation.algorithms.diloco import DiLoCo
 from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.algorithms.fedkseed import FedKSeed
+from hanse.federation.algorithms.flexlora import FlexLoRA
 from hanse.federation.compatibility import check
+from hanse.federation.compression.bf16 import BF16
 from hanse.federation.compression.identity import Identity
+from hanse.federation.compression.int4 import Int4
+from hanse.federation.compression.int8 import Int8
+from hanse.federation.compression.rand_k import RandK
+from hanse.federation.compression.svd import SVD
+from hanse.federation.compression.zstd import Zstd
+from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.declarations import Stage
+from hanse.federation.interfaces.halves import Client
 from hanse.federation.interfaces.transform import Transform
+from hanse.federation.messages import Instruction, Update
 from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.tensors.named import Layout, Tensors, blob
+from toys import federate, silos
 
 
 @dataclass(frozen=True)
@@ -116,3 +130,63 @@ def test_error_feedback_around_a_codec_that_amplifies_is_refused() -> None:
     refuse_unfit(Scaled())
     with pytest.raises(UserError, match="Scaled with these settings loses more than the update"):
         refuse_unfit(Scaled(), error_feedback=True)
+
+
+class Logits(FedAvg):
+    payload: ClassVar[str] = "logits"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "sentence"),
+    [
+        (FedKSeed(), "FedKSeed sends scalars, whose meaning changes from round to round"),
+        (FlexLoRA(), "FlexLoRA sends factors, whose meaning changes"),
+        (Logits(), "Logits sends logits, whose meaning changes"),
+    ],
+)
+def test_error_feedback_adds_changes_only(algorithm: Algorithm, sentence: str) -> None:
+    def refuse(feedback: bool) -> None:
+        check(algorithm, Mean(), Pipelines(Pipeline("upload", (BF16(),), (), feedback)))
+
+    refuse(False)
+    with pytest.raises(UserError) as caught:
+        refuse(True)
+    assert sentence in str(caught.value)
+    assert str(caught.value).endswith("set compression.error_feedback: false.")
+
+
+def test_error_feedback_of_scalars_on_the_download_is_refused() -> None:
+    download = Pipelines(download=Pipeline("download", (BF16(),), (), True))
+    check(FedAvg(), Mean(), download)
+    check(FlexLoRA(), Mean(), download)
+    with pytest.raises(UserError, match="FedKSeed instructs clients by scalars, whose meaning"):
+        check(FedKSeed(), Mean(), download)
+
+
+def test_error_feedback_around_products_rounded_at_random_is_refused() -> None:
+    refuse_unfit(SVD(), Int4(), error_feedback=True)
+    refuse_unfit(Int8(rounding="stochastic"), error_feedback=True)
+    refuse_unfit(SVD(), Int8(rounding="stochastic"))
+    with pytest.raises(UserError, match="SVD sends matrices as products, and Int8 with stochastic"):
+        refuse_unfit(SVD(), Int8(rounding="stochastic"), error_feedback=True)
+
+
+def test_a_download_of_more_than_a_client_decodes_is_refused() -> None:
+    """A client refuses more than 4 GiB, since it does not know the layout."""
+    most = {"w": torch.empty(2**30, device="meta")}
+    more = {"w": torch.empty(2**30 + 1, device="meta")}
+    Pipeline("download", (Zstd(),)).init(most)
+    for unlimited in (Pipeline("upload", (Zstd(),)), Pipeline("download", (BF16(),))):
+        unlimited.init(more)
+    with pytest.raises(UserError, match=r"Zstd would decode an instruction to 4,294,967,300 bytes"):
+        Pipeline("download", (Zstd(),)).init(more)
+
+
+class NoTraining(DiLoCo):
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        raise AssertionError("no client may be asked to train")
+
+
+def test_a_codec_of_all_tensors_refuses_fragments_before_a_client_trains(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"and one lacks \w+, since .* the algorithm sends others"):
+        federate(NoTraining(fragments=2), silos(2), tmp_path / "run", upload=[RandK()])

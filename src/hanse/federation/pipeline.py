@@ -83,11 +83,13 @@ class Pipeline:
     def init(self, expected: Layout) -> dict[str, Tensors]:
         """The state of every transform before the first round.
 
-        Raises UserError for a codec that would find nothing to encode.
+        Raises UserError for a codec that would find nothing to encode, and for one of the download
+        that would decode to more than a client takes.
         """
         states: dict[str, Tensors] = {}
         has_floats = bool(floats(expected))
         for index, transform in enumerate(self.transforms):
+            self._refuse_undecodable(transform, expected)
             if has_floats and transform.stage in ("reduce", "quantize") and not floats(expected):
                 raise UserError(
                     f"{type(transform).__name__} finds no floating-point numbers, which the codecs "
@@ -96,6 +98,16 @@ class Pipeline:
             states[self.place(index)] = transform.init(expected)
             expected = transform.layout(expected, self._state(index, states))
         return states
+
+    def _refuse_undecodable(self, transform: Transform, expected: Layout) -> None:
+        """Raise UserError for a codec of the download that decodes to more than MOST_DECODED."""
+        claims = type(transform).decoded_bytes is not Transform.decoded_bytes
+        size = layout_bytes(expected)
+        if claims and self.direction == "download" and size > MOST_DECODED:
+            raise UserError(
+                f"{type(transform).__name__} would decode an instruction to {size:,} bytes, and a "
+                f"client takes at most {MOST_DECODED:,}; leave it out of compression.download."
+            )
 
     def layout(self, expected: Layout, states: TransformStates) -> Layout:
         """The layout of encoded tensors."""
@@ -240,8 +252,8 @@ def _decoding() -> Iterator[None]:
     except MessageError:
         raise
     except Exception as error:
-        log.exception("a codec failed to decode an update")
         reason = f"a codec failed to decode it ({type(error).__name__}: {error})"
+        log.debug("the error of a codec", exc_info=True)
         raise MessageError(reason) from None
 
 

@@ -94,6 +94,8 @@ def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:
     _constant_store(run).keep(constants)
     state = algorithm.init(server)
     transform_states = run.method.init_transforms(layout(algorithm.model(state)))
+    for profile in profiles.values():  # a codec that does not fit says so before a client trains
+        run.method.encoded_layout(state, transform_states, profile, run.context(1))
     return ServerState(state, transform_states, optimizers, {}, constants)
 
 

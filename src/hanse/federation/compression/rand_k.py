@@ -94,10 +94,12 @@ def _table_for(tensors: Layout, state: Tensors) -> Table:
     """
     table = _table(state)
     shapes = {name: tuple(largest(form).shape) for name, form in tensors.items()}
-    if any(shapes.get(name) != entry.shape for name, entry in table.entries.items()):
+    unlike = [name for name, entry in table.entries.items() if shapes.get(name) != entry.shape]
+    if unlike:
         raise UserError(
-            "rand_k needs all clients to train the same tensors as the server's adapter has; name "
-            "top_k in its place, or leave it out of compression."
+            "rand_k needs updates of all tensors that the server's adapter has, in their shapes, "
+            f"and one lacks {unlike[0]}, since its client trains others or the algorithm sends "
+            "others in this round; name top_k in its place, or leave it out of compression."
         )
     return table
 
