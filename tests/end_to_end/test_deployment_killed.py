@@ -65,6 +65,7 @@ def test_killed_parts_come_back_and_the_adapter_is_the_same(
     noise = f"{ROOT}/tests/parts/noised_mean.py:NoisedTwice"
     settings = "{clip: 1.0, noise_multiplier: 0.01, test_noise: true}"
     words = with_memory("rounds=6", "train.max_steps=40", f"privacy={{'{noise}': {settings}}}")
+    words.append("compression={upload: [{top_k: {share: 0.1}}, int8, zstd], error_feedback: true}")
     policy = {**TRUSTING, "mechanisms": [noise]}
     expected = simulated(experiment_file, tmp_path / "simulated", *words)
     with federation(tmp_path, experiment_file, review_file, *ALONE, *words) as made:

@@ -302,6 +302,15 @@ def test_a_product_far_beyond_the_others_is_refused() -> None:
         assert all("its norm of products" in why for why in refused.values())
 
 
+def test_updates_that_wait_on_disk_keep_the_order_of_their_tensors() -> None:
+    """Noise on an aggregate is drawn in this order, in a simulation without screening, too."""
+    updates = [
+        (ClientProfile(n, 9), Update({"z": torch.ones(2), "a": torch.ones(3)})) for n in "xy"
+    ]
+    kept = NormBound(50.0, FedAvg()).screen(updates, lambda name, why: None)
+    assert [list(update.tensors) for _, update in kept] == [["z", "a"], ["z", "a"]]
+
+
 def test_a_control_variate_hides_no_change() -> None:
     """It is many times as large as the change, whose norm beside it could be anything."""
 

@@ -7,7 +7,7 @@ mean. The expected layout bounds the size, and the median of the other clients' 
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from hanse.federation.interfaces.algorithm import Algorithm
@@ -88,10 +88,14 @@ class NormBound:
 
 
 def _on_disk(update: Update, spool: Spool) -> Update:
-    """The same update with tensors that are on disk until they are asked for."""
+    """The same update, in the same order, with tensors that are on disk until they are asked for.
+
+    Messages have their tensors by name, and what draws noise on an aggregate goes by the order.
+    """
     if isinstance(update.tensors, Lazy):
         return update
-    return Reply.parse(spool.write(Reply("", "", 0, update).parts())).update
+    stored = Reply.parse(spool.write(Reply("", "", 0, update).parts())).update
+    return replace(stored, tensors=Lazy(update.tensors, stored.tensors.__getitem__))
 
 
 def _warn_of_dominant(weights: Mapping[str, float]) -> None:
