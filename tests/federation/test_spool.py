@@ -1,11 +1,13 @@
 """Messages that are kept on disk, and read in parts."""
 
+import errno
 import gc
 import os
 from pathlib import Path
 
 import pytest
 
+from hanse.errors import UserError
 from hanse.federation.spool import SHORT, Spool, Stored
 
 
@@ -53,3 +55,12 @@ def test_the_file_ends_with_the_last_of_its_messages() -> None:
     third = spool.keep(content(b"c"))
     del spool
     assert third[:2] == b"cc"  # messages outlive what has kept them
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int, data: memoryview, at: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(UserError, match=r"No space left on device.*free some space"):
+        Spool().keep(content(b"a"))

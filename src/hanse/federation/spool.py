@@ -5,10 +5,12 @@ import tempfile
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from hanse.errors import explained
 from hanse.tensors.serialization import Content
 
-SHORT = 4096  # bytes; a shorter message stays in memory
+SHORT = 16_384  # bytes; a shorter message stays in memory
 
 
 @dataclass
@@ -24,9 +26,11 @@ class _File:
         weakref.finalize(self, os.close, self.number)
 
     def append(self, data: bytes | memoryview) -> None:
+        """Write behind what is there; raises UserError if the disk is full."""
         left = memoryview(data)
         while left:
-            written = os.pwrite(self.number, left, self.size)
+            with explained(Path(tempfile.gettempdir())):
+                written = os.pwrite(self.number, left, self.size)
             self.size, left = self.size + written, left[written:]
 
 
