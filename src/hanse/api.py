@@ -39,7 +39,7 @@ class Table(list[Row]):
 
 @dataclass(frozen=True)
 class Adapter:
-    """What a finished run has trained: an adapter in a PEFT folder, or a change of all weights."""
+    """The result of a finished run: an adapter in a PEFT folder, or a change of all weights."""
 
     path: Path
 

@@ -42,7 +42,7 @@ def adapted(folder: Path, overrides: Iterable[str] = (), trusted: bool = False) 
 
 
 def changed(trained: Trained) -> tuple[Head, Any, Any]:
-    """What `base` returns, with the weights that a run has changed in place, in float32.
+    """The model of `base`, with the weights that a run has changed in place, in float32.
 
     Raises UserError for a change that is not one of this model.
     """

@@ -160,7 +160,7 @@ def _meta(shape: int | tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def _passes(unit: Tensor, decoded: Tensor, gate: float) -> Tensor:
-    """Which blocks (N, B) are like their decoded form, and nearer to it than to zero: (N,).
+    """(N,) true for blocks (N, B) that are like their decoded form, and nearer to it than to zero.
 
     Error feedback needs the second, since errors above the block itself would add up.
     """
