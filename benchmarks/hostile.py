@@ -21,11 +21,11 @@ from measured import ROOT, keep
 from scale import alone, forget, peak, resident
 
 from hanse import registry
+from hanse.federation.exchange.screening import refuse_large
+from hanse.federation.exchange.spool import Spool
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Reply, Request, Update, validate_update
 from hanse.federation.pipeline import Pipeline, TransformStates
-from hanse.federation.screening import refuse_large
-from hanse.federation.spool import Spool
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, from_bytes, layout
 from hanse.tensors.serialization import MessageError

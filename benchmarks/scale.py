@@ -36,13 +36,13 @@ from hanse.experiment.schema import Experiment
 from hanse.federation import server
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.exchange.spool import Spool
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile, Reply, Update
 from hanse.federation.method import Method
 from hanse.federation.run import Run
 from hanse.federation.schedule import Schedule
-from hanse.federation.spool import Spool
 from hanse.journal import yaml_text
 from hanse.journal.round_costs import training_seconds
 from hanse.journal.run_folder import Journal

@@ -22,7 +22,7 @@ def ctrl_c(line: str, presses: int) -> Iterator[None]:
             os.kill(os.getpid(), left.pop())
         return True
 
-    log = logging.getLogger("hanse.federation.inquiry")
+    log = logging.getLogger("hanse.federation.exchange.inquiry")
     log.setLevel(logging.INFO)
     log.addFilter(press)
     try:

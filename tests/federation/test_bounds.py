@@ -23,8 +23,8 @@ from hanse.deployment import sockets
 from hanse.deployment.envelopes import BadEnvelopeError, Envelope, SiloReply
 from hanse.deployment.silo.agreement import content, stated
 from hanse.errors import UserError
+from hanse.federation.exchange.screening import refuse_large
 from hanse.federation.messages import ClientProfile, Instruction, Reply, Request, Update
-from hanse.federation.screening import refuse_large
 from hanse.security.signatures import MAGIC, Outbox, Untrusted, verify
 from hanse.tensors.serialization import MessageError
 

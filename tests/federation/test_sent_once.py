@@ -15,8 +15,8 @@ from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.loading import load
 from hanse.federation.client import respond
+from hanse.federation.exchange.round import RoundExchange, open_round
 from hanse.federation.messages import Reply, Request
-from hanse.federation.round import RoundExchange, open_round
 from hanse.federation.server import start
 from hanse.journal.run_folder import Journal, read_ledger
 from hanse.learners.adapters.peft import Peft

@@ -14,12 +14,12 @@ from hanse.errors import UserError
 from hanse.evaluation.perplexity import Perplexity
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.client_sampling import sample
+from hanse.federation.exchange.round import open_round
 from hanse.federation.interfaces.algorithm import Server
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Aggregate, Memory, Scores, State
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile, Instruction, Reply, Request
-from hanse.federation.round import open_round
 from hanse.journal.checkpoints import checkpoints
 from hanse.journal.records import Traffic
 from hanse.journal.run_folder import read_evaluation, read_ledger, read_rounds

@@ -24,9 +24,9 @@ from transformers import (
 
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.exchange.round import RoundExchange
 from hanse.federation.messages import Instruction, Reply, Update
 from hanse.federation.method import Method
-from hanse.federation.round import RoundExchange
 from hanse.federation.run import Run
 from hanse.federation.schedule import Schedule
 from hanse.federation.server_state import ServerState

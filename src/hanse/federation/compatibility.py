@@ -5,6 +5,7 @@ from itertools import pairwise
 from types import MappingProxyType
 
 from hanse.errors import UserError
+from hanse.federation.codecs.quantizer import Quantizer
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.declarations import (
@@ -17,7 +18,6 @@ from hanse.federation.interfaces.declarations import (
 )
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.pipeline import Pipeline, Pipelines
-from hanse.federation.quantizer import Quantizer
 
 PLAIN = Pipelines()  # without transforms
 NONE: Mapping[str, Pipelines] = MappingProxyType({})

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Mapping
 
+from hanse.federation.exchange.round import RoundExchange, open_round
 from hanse.federation.interfaces.results import Scores
 from hanse.federation.messages import ClientProfile
-from hanse.federation.round import RoundExchange, open_round
 from hanse.federation.run import Run
 from hanse.federation.server_state import ServerState
 from hanse.journal.records import Evaluation, Metrics, RoundScores

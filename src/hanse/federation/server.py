@@ -16,12 +16,12 @@ from hanse.federation.client_sampling import fraction_asked, sample, taking_part
 from hanse.federation.constants import FOLDER, ConstantStore
 from hanse.federation.delivery import files
 from hanse.federation.evaluation import evaluate
+from hanse.federation.exchange.round import RoundExchange, open_round
 from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.declarations import AT_SERVER
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.messages import ClientProfile
 from hanse.federation.releases import finish_once, mechanisms
-from hanse.federation.round import RoundExchange, open_round
 from hanse.federation.run import Run
 from hanse.federation.server_state import ServerState
 from hanse.journal import updates

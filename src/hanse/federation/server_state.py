@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hanse.federation.constants import Constants
-from hanse.federation.downloads import Memories
+from hanse.federation.exchange.downloads import Memories
 from hanse.federation.interfaces.results import Memory, State
 from hanse.federation.pipeline import TransformStates
 from hanse.journal.checkpoints import Checkpoint

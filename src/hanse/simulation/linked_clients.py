@@ -14,9 +14,9 @@ from pathlib import Path
 from random import Random
 
 from hanse.experiment.assembly.assemble import Simulation
+from hanse.federation.exchange.spool import Spool
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile
-from hanse.federation.spool import Spool
 from hanse.journal.ledger import Ledger
 from hanse.randomness import RoundContext
 from hanse.simulation.in_process import in_process

@@ -6,7 +6,7 @@ import pytest
 
 from hanse.deployment.flower.inbox import Inbox
 from hanse.deployment.sockets import Connection, Frame
-from hanse.federation import spool
+from hanse.federation.exchange import spool
 
 
 def frames(inbox: Inbox, number: int) -> list[Frame | None]:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from hanse.federation.codecs.half_precision import HalfPrecision
 from hanse.federation.compression.bf16 import BF16
 from hanse.federation.compression.fp16 import FP16
-from hanse.federation.half_precision import HalfPrecision
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Bounded, blob, fits, layout

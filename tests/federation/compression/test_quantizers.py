@@ -12,6 +12,7 @@ from torch import Tensor
 from hanse import registry
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.codecs.quantizer import Quantizer
 from hanse.federation.compatibility import check
 from hanse.federation.compression.fp16 import FP16
 from hanse.federation.compression.int4 import Int4
@@ -20,7 +21,6 @@ from hanse.federation.compression.nf4 import NF4, NF4_LEVELS
 from hanse.federation.compression.sign import Sign
 from hanse.federation.messages import Reply, Update, validate_update
 from hanse.federation.pipeline import Pipeline, Pipelines
-from hanse.federation.quantizer import Quantizer
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Bounded, Tensors, blob, fits, largest, layout, to_bytes
 from hanse.tensors.serialization import MessageError

@@ -7,8 +7,8 @@ import pytest
 from hanse.experiment.assembly.assemble import SimulatedClient, Simulation, simulate
 from hanse.experiment.loading import load
 from hanse.federation.client import ClientEndpoint
+from hanse.federation.exchange.round import open_round
 from hanse.federation.messages import Request, Update
-from hanse.federation.round import open_round
 from hanse.federation.server import start
 from hanse.journal.run_folder import Journal
 from hanse.planning.preview import training_time

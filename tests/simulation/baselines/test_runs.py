@@ -93,8 +93,8 @@ def test_a_killed_ladder_goes_on_where_it_was(
     ("logger", "line", "finished"),
     [
         ("simulation.baselines.runs", "alone-silo-1, ", 1),
-        ("federation.inquiry", "round 1: pooled answered train", 7),
-        ("federation.inquiry", "round 3: pooled answered train", 8),
+        ("federation.exchange.inquiry", "round 1: pooled answered train", 7),
+        ("federation.exchange.inquiry", "round 3: pooled answered train", 8),
     ],
 )
 def test_ctrl_c_stops_when_a_round_is_saved(

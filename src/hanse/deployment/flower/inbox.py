@@ -5,7 +5,7 @@ import threading
 from typing import Any
 
 from hanse.deployment.sockets import Connection, Frame
-from hanse.federation.spool import Spool
+from hanse.federation.exchange.spool import Spool
 from hanse.tensors.serialization import Content
 
 

@@ -16,7 +16,7 @@ from hanse.deployment.envelopes import HELLO, BadEnvelopeError, Envelopes, SiloR
 from hanse.deployment.server.engine import Engine
 from hanse.deployment.server.roster import RemoteClient, Roster
 from hanse.deployment.server.timers import QUIET_BEFORE_HELLO, REPLY_GRACE, NodeTimers
-from hanse.federation.spool import Spool
+from hanse.federation.exchange.spool import Spool
 from hanse.observability.requests import log_event, log_fields
 from hanse.tensors.serialization import Content
 

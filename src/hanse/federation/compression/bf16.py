@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from hanse.federation.half_precision import HalfPrecision
+from hanse.federation.codecs.half_precision import HalfPrecision
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from hanse.errors import UserError
-from hanse.federation.half_precision import HalfPrecision
+from hanse.federation.codecs.half_precision import HalfPrecision
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext

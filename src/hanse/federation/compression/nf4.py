@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hanse.federation.quantizer import Block, Quantizer, Rounding
+from hanse.federation.codecs.quantizer import Block, Quantizer, Rounding
 from hanse.tensors.blockwise import relative
 from hanse.tensors.uneven_levels import UnevenLevels
 

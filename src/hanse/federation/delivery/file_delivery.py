@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hanse.federation.conversation import Conversation
 from hanse.federation.delivery.files import RunFiles
+from hanse.federation.exchange.conversation import Conversation
 from hanse.federation.messages import PREPARE, Reply, Request
 from hanse.federation.run import Run
 from hanse.observability.progress import report

@@ -12,8 +12,8 @@ from hanse.experiment.assembly import federated_dataset
 from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.schema import Experiment, build_trackers
 from hanse.federation.client_sampling import fraction_asked, sample
+from hanse.federation.exchange.round import open_round
 from hanse.federation.messages import ClientProfile
-from hanse.federation.round import open_round
 from hanse.federation.run import Run
 from hanse.federation.server import start
 from hanse.journal.records import DivisionRecord

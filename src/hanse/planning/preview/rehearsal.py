@@ -13,12 +13,12 @@ from pathlib import Path
 
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import Simulation
-from hanse.federation import inquiry
 from hanse.federation.client import ClientEndpoint
+from hanse.federation.exchange import inquiry
+from hanse.federation.exchange.round import RoundExchange
 from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.algorithm import Algorithm, Client
 from hanse.federation.messages import Instruction, Update
-from hanse.federation.round import RoundExchange
 from hanse.journal.records import ClientRecord
 from hanse.simulation.in_process import InProcess
 

@@ -7,8 +7,8 @@ each amount that is not 0. The first instruction has no such amount, so no probe
 import time
 
 from hanse.experiment.assembly.assemble import Simulation
+from hanse.federation.exchange.round import RoundExchange
 from hanse.federation.interfaces.whole_model import WholeModel
-from hanse.federation.round import RoundExchange
 from hanse.tensors import directions
 
 TIMED = 2  # directions of the timed replay

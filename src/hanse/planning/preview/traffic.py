@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hanse.experiment.assembly.assemble import Simulation
+from hanse.federation.exchange.round import RoundExchange
 from hanse.federation.messages import PREPARE, Reply, Update
-from hanse.federation.round import RoundExchange
 from hanse.journal.records import ClientRecord
 from hanse.planning.preview import rehearsal
 from hanse.tensors.named import Layout, Tensors, largest, layout, varies, zeros

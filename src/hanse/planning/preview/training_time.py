@@ -16,10 +16,10 @@ from hanse.data.packed import lengths
 from hanse.experiment.assembly.assemble import SimulatedClient, Simulation
 from hanse.experiment.schema import Experiment
 from hanse.federation.client import ClientEndpoint, train_only
+from hanse.federation.exchange.round import RoundExchange
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.messages import Request, Update
-from hanse.federation.round import RoundExchange
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hanse.federation.conversation import Conversation
 from hanse.federation.delivery.file_delivery import FileDelivery
+from hanse.federation.exchange.conversation import Conversation
 from hanse.federation.messages import (
     ClientProfile,
     Instruction,

@@ -8,8 +8,9 @@ from hanse.errors import UserError
 from hanse.federation import sums
 from hanse.federation.constants import Constants
 from hanse.federation.delivery.file_delivery import FileDelivery
-from hanse.federation.downloads import Downloads
-from hanse.federation.inquiry import Inquiry
+from hanse.federation.exchange.downloads import Downloads
+from hanse.federation.exchange.inquiry import Inquiry
+from hanse.federation.exchange.screening import NormBound
 from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.results import Aggregate
@@ -24,7 +25,6 @@ from hanse.federation.messages import (
     validate_update,
 )
 from hanse.federation.run import Run
-from hanse.federation.screening import NormBound
 from hanse.federation.server_state import ServerState
 from hanse.journal.updates import keep
 from hanse.randomness import RoundContext

@@ -16,8 +16,8 @@ from hanse.federation import messages
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.hetlora import HetLoRA
 from hanse.federation.algorithms.scaffold import Scaffold
+from hanse.federation.exchange.screening import NormBound, outliers, refuse_large
 from hanse.federation.messages import ClientProfile, Reply, Update
-from hanse.federation.screening import NormBound, outliers, refuse_large
 from hanse.journal.checkpoints import latest
 from hanse.journal.run_folder import read_ledger
 from hanse.tensors import serialization

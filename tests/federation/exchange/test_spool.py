@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hanse.errors import UserError
-from hanse.federation.spool import SHORT, Spool, Stored
+from hanse.federation.exchange.spool import SHORT, Spool, Stored
 
 
 def content(letter: bytes, size: int = 3 * SHORT) -> bytes:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from hanse.federation.exchange.screening import refuse_large
+from hanse.federation.exchange.spool import Spool
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import Reply, Request
-from hanse.federation.screening import refuse_large
-from hanse.federation.spool import Spool
 from hanse.journal.ledger import Ledger
 from hanse.observability.progress import report
 from hanse.observability.requests import log_fields, request_id

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from hanse.federation.exchange.spool import Spool
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.messages import ClientProfile, Reply, Update
-from hanse.federation.spool import Spool
 from hanse.tensors import low_rank
 from hanse.tensors.lazy import Lazy
 from hanse.tensors.named import Layout, largest, norm

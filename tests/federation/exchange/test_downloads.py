@@ -8,7 +8,7 @@ import torch
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.compression.identity import Identity
-from hanse.federation.downloads import Downloads
+from hanse.federation.exchange.downloads import Downloads
 from hanse.federation.interfaces.algorithm import State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.federation.method import Method
