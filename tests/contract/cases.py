@@ -46,7 +46,7 @@ LORA = {  # those that are about LoRA's factors
 BESIDE = {"pftt": "layer.bottleneck_up.bias", "fed_sb": "layer.core_r"}  # what they look for
 # Those that change all weights in place, which `fit` does not; tests of their own compare them with
 # a sequential training.
-WHOLE = {"fedkseed"}
+WHOLE = {"fedkseed", "fedkseed_sums"}
 PERSONAL = {"fedper", "fedsa_lora", "pftt"}  # those whose clients keep what the server never sees
 CASES = [
     Case(name, settings)

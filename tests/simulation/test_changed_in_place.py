@@ -99,11 +99,13 @@ def test_a_stopped_run_ends_with_the_same_seeds_and_amounts(
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in change(whole).items())
 
 
-def test_check_predicts_the_bytes_of_all_steps(experiment_file: Path) -> None:
-    words = ["train.max_steps=9", "data.client_test=0"]  # more than a probe makes
+@pytest.mark.parametrize("algorithm", ["fedkseed", "fedkseed_sums"])
+def test_check_predicts_the_bytes_of_a_round(experiment_file: Path, algorithm: str) -> None:
+    words = [f"algorithm.{algorithm}.seeds=32", *WORDS[1:]]
+    words += ["train.max_steps=9", "data.client_test=0"]  # more than a probe makes
     words += ["clients.silo-2.train.per_device_train_batch_size=1"]
-    predicted = preview(load(experiment_file, [*WORDS, *words])).traffic["train"]
-    records = run_folder.read_ledger(run(experiment_file, *words))
+    predicted = preview(load(experiment_file, words)).traffic["train"]
+    records = run_folder.read_ledger(simulation.run(load(experiment_file, words)))
     trained = [record for record in records if record.kind == "train"]
     assert len(trained) == 6
     for record in trained:

@@ -155,9 +155,7 @@ class FedKSeed(Algorithm):
         sums = torch.zeros(self.seeds, dtype=torch.float64)
         history = {name: torch.zeros_like(sums) for name in ("magnitudes", "counts")}
         for _, update in updates:
-            made = update.tensors[SEEDS] != NO_STEP
-            seeds = update.tensors[SEEDS][made].long()
-            gradients = update.tensors[GRADIENTS][made].double()
+            seeds, gradients = made_steps(update.tensors)
             sums.index_add_(0, seeds, gradients, alpha=update.weight / total)
             history["magnitudes"].index_add_(0, seeds, gradients.abs().clamp(max=LARGEST))
             history["counts"].index_add_(0, seeds, torch.ones_like(gradients))
@@ -184,6 +182,12 @@ def probabilities(magnitudes: Tensor, counts: Tensor) -> Tensor:
     mean = magnitudes / counts
     scaled = (mean - mean.min()) / (mean.max() - mean.min() + LEAST_SPREAD)
     return scaled.softmax(0).float()
+
+
+def made_steps(tensors: Tensors) -> tuple[Tensor, Tensor]:
+    """Seeds (T,) int64 and gradients (T,) float64 of the steps of an update that were made."""
+    made = tensors[SEEDS] != NO_STEP
+    return tensors[SEEDS][made].long(), tensors[GRADIENTS][made].double()
 
 
 def _no_history(seeds: int) -> dict[str, Tensor]:
