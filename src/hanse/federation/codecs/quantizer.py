@@ -17,7 +17,7 @@ from hanse.randomness import RoundContext
 from hanse.tensors.blockwise import Blocks
 from hanse.tensors.named import Bounded, Layout, Tensors, drop, varies
 from hanse.tensors.serialization import MessageError
-from hanse.tensors.table import Form, Table, floats, join
+from hanse.tensors.table import Form, Table, floats, join, required
 
 # Numbers of a block: whole bytes of codes, and few zeros to fill up a tensor of one number.
 Block = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]
@@ -112,9 +112,7 @@ class Quantizer(Transform):
 
     def _parts(self, update: Update) -> tuple[Tensor, Tensor, Table]:
         """Codes, scales and table of a message; raises MessageError if they do not fit together."""
-        if missing := sorted({*self.names} - update.tensors.keys()):
-            raise MessageError(f"{missing[0]} is missing")
-        codes, scales, data = (update.tensors[name] for name in self.names)
+        codes, scales, data = (required(update.tensors, name) for name in self.names)
         table = Table.read(data)
         code_bytes, count = self._sizes(table)
         for part, size, dtype in (codes, code_bytes, torch.uint8), (scales, count, torch.float32):

@@ -23,7 +23,7 @@ from hanse.tensors.autoencoder import Autoencoder
 from hanse.tensors.blockwise import Blocks, even_codes, even_levels
 from hanse.tensors.named import Bounded, Layout, Tensors, drop, varies
 from hanse.tensors.serialization import MessageError
-from hanse.tensors.table import Table, floats
+from hanse.tensors.table import Table, floats, required
 
 EMPTY, CODED, QUANTIZED = range(3)  # how a block travels
 GROUP = 64  # numbers of a quantized block that share a step
@@ -54,10 +54,7 @@ class Message(NamedTuple):
     @staticmethod
     def of(tensors: Tensors) -> "Message":
         """The message in an encoded update's tensors; raises MessageError without it."""
-        try:
-            return Message(*(tensors[name] for name in NAMES))
-        except KeyError as error:
-            raise MessageError(f"the tensor {error} is missing") from None
+        return Message(*(required(tensors, name) for name in NAMES))
 
     @property
     def tensors(self) -> dict[str, Tensor]:

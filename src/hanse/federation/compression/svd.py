@@ -16,7 +16,7 @@ from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Bounded, Layout, Tensors, largest
 from hanse.tensors.serialization import MessageError
-from hanse.tensors.table import Entry, Table, floats
+from hanse.tensors.table import Entry, Table, floats, required
 
 TABLE, RANKS, NUMBERS = "svd.table", "svd.ranks", "svd.numbers"
 OWN = {TABLE, RANKS, NUMBERS}
@@ -92,17 +92,18 @@ class SVD(Transform):
     def decoded_bytes(self, update: Update, state: Tensors) -> int:
         """The bytes of the tensors in the table, and of those that passed by."""
         passed = sum(t.numel() * t.itemsize for n, t in update.tensors.items() if n not in OWN)
-        return _table(update).bytes + passed
+        return Table.read(required(update.tensors, TABLE)).bytes + passed
 
     def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
         """The products of the factors; raises MessageError for ranks and numbers that do not fit.
 
         Both the numbers that came and the size of the result bound its work.
         """
-        table = _table(update)
-        ranks, numbers = update.tensors.get(RANKS), update.tensors.get(NUMBERS)
-        if ranks is None or numbers is None or ranks.dim() != 1 or numbers.dim() != 1:
-            raise MessageError("a message of svd lacks its ranks or its numbers")
+        data, ranks, numbers = (required(update.tensors, name) for name in (TABLE, RANKS, NUMBERS))
+        if ranks.dim() != 1 or numbers.dim() != 1:
+            shapes = f"ranks {tuple(ranks.shape)} and numbers {tuple(numbers.shape)}"
+            raise MessageError(f"{shapes} came where svd sends two vectors")
+        table = Table.read(data)
         if len(ranks) != len(table.entries):
             raise MessageError(f"{len(ranks)} ranks came for {len(table.entries)} tensors")
         entries, listed = list(table.entries.values()), ranks.tolist()
@@ -138,13 +139,6 @@ def _least(values: Tensor, threshold: float) -> int:
     if not len(energy) or energy[-1] == 0:
         return 0
     return min(int((energy <= threshold * energy[-1]).sum()) + 1, len(energy))
-
-
-def _table(update: Update) -> Table:
-    """The table of an encoded update."""
-    if TABLE not in update.tensors:
-        raise MessageError("a message of svd lacks its table")
-    return Table.read(update.tensors[TABLE])
 
 
 def _length(entry: Entry, rank: int) -> int:
