@@ -36,15 +36,6 @@ class NF4(Quantizer):
     rounding: Rounding = "nearest"
 
     @property
-    def contractive(self) -> bool:
-        """False for stochastic rounding in long blocks.
-
-        A number x·absmax within g of 0, the distance to the next level, costs x(g - x) on average,
-        at most g²/8 more than its own x². The largest number of a block costs nothing and has 1.
-        """
-        return self.rounding == "nearest" or (self.block - 1) * 0.0911**2 / 8 < 1
-
-    @property
     def levels(self) -> Tensor:
         """The quantiles of a normal distribution, with 0, -1 and 1 among them."""
         return NF4_LEVELS
