@@ -11,9 +11,9 @@ import pytest
 import torch
 import zstandard
 
+from hanse.federation.codecs.lossless import Lossless
 from hanse.federation.compression.deflate import Deflate
 from hanse.federation.compression.zstd import Zstd
-from hanse.federation.interfaces.lossless import Lossless
 from hanse.federation.messages import Update
 from hanse.federation.pipeline import Pipeline
 from hanse.randomness import RoundContext

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from hanse.federation.interfaces.lossless import Buffer, Lossless
+from hanse.federation.codecs.lossless import Buffer, Lossless
 from hanse.tensors.serialization import MessageError
 
 RAW = -zlib.MAX_WBITS  # a stream without header and checksum

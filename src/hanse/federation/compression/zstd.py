@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import zstandard
 from pydantic import Field
 
-from hanse.federation.interfaces.lossless import Buffer, Lossless
+from hanse.federation.codecs.lossless import Buffer, Lossless
 from hanse.tensors.serialization import MessageError
 
 

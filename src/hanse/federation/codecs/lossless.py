@@ -1,4 +1,4 @@
-"""The role of a lossless codec: all tensors of an update as one compressed sequence of bytes."""
+"""The common half of lossless codecs: all tensors of an update as one compressed blob."""
 
 import struct
 from abc import abstractmethod
