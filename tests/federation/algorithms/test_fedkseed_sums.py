@@ -14,7 +14,7 @@ from hanse import registry
 from hanse.errors import UserError
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedkseed import FedKSeed
-from hanse.federation.algorithms.fedkseed_sums import FedKSeedSums
+from hanse.federation.algorithms.fedkseed_sums import FedKSeedSums, lone_share
 from hanse.federation.compatibility import check
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Client, Server
@@ -98,6 +98,28 @@ def test_a_client_sends_four_bytes_a_seed(tmp_path: Path) -> None:
         tensors = Reply.parse(reply).update.tensors
         assert {name: t.nbytes for name, t in tensors.items()} == {"gradients": 16_384}
         assert len(reply) <= 16_384 + 1024
+
+
+def test_the_share_of_lone_seeds_is_that_of_drawn_ones() -> None:
+    draw = torch.Generator().manual_seed(0)
+    lone = drawn = 0
+    for _ in range(300):
+        seeds = torch.randint(50, (4, 20), generator=draw)  # 4 clients with 20 steps each
+        clients = sum((torch.bincount(own, minlength=50) > 0).int() for own in seeds)
+        lone, drawn = lone + int((clients == 1).sum()), drawn + int((clients > 0).sum())
+    assert lone_share(50, 20, 4) == pytest.approx(lone / drawn, rel=0.03)
+    assert lone_share(50, 20, 1) == 1.0
+    assert lone_share(1, 20, 4) == 0.0
+
+
+@pytest.mark.parametrize(("seeds", "warned"), [(4096, True), (2, False)])
+def test_a_run_tells_that_sums_show_single_clients(
+    seeds: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = held_out(replace(QUICK, max_steps=20), whole=True)(RoundContext(0), {})
+    FedKSeedSums(seeds=seeds).init(Server(server, 4, RoundContext(0)))
+    assert ("lower fedkseed_sums.seeds, which is 4096" in caplog.text) == warned
+    assert bool(caplog.records) == warned
 
 
 def test_fedkseed_pro_is_refused_with_a_way_out() -> None:

@@ -1,5 +1,6 @@
 """FedKSeed (Qin et al. 2024, 2312.06353) by sums, for a server that sees sums over clients only."""
 
+import logging
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -7,12 +8,16 @@ import torch
 
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedkseed import GRADIENTS, FedKSeed, made_steps
-from hanse.federation.interfaces.algorithm import Algorithm, Client
+from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
 from hanse.federation.interfaces.declarations import MEAN
 from hanse.federation.interfaces.results import State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout
+
+log = logging.getLogger(__name__)
+
+MOST_LONE = 0.01  # of the seeds of a round, before the run begins with a warning
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,18 @@ class FedKSeedSums(FedKSeed):
                 "or choose algorithm: {fedkseed: {pro: true}} and the aggregator mean."
             )
 
+    def init(self, server: Server) -> State:
+        clients, steps = server.num_clients, server.learner.whole_model.steps
+        lone = lone_share(self.seeds, steps, clients)
+        if lone > MOST_LONE:
+            log.warning(
+                "%.0f %% of the seeds of a round are drawn by one of %d clients alone, whose "
+                "gradient the sum over clients then shows; lower fedkseed_sums.seeds, which is "
+                "%d, or raise train.max_steps, which is %d",
+                *(100 * lone, clients, self.seeds, steps),
+            )
+        return super().init(server)
+
     def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
         return {GRADIENTS: torch.empty(self.seeds, device="meta")}
 
@@ -56,3 +73,12 @@ class FedKSeedSums(FedKSeed):
         seeds, gradients = made_steps(update.tensors)
         sums = torch.zeros(self.seeds, dtype=torch.float64).index_add_(0, seeds, gradients)
         return replace(update, tensors={GRADIENTS: sums.float()})
+
+
+def lone_share(seeds: int, steps: int, clients: int) -> float:
+    """The expected seeds that exactly one client draws, by the expected seeds that any draws.
+
+    Each client draws one of the seeds for each of its steps, all alike likely.
+    """
+    misses = (1 - 1 / seeds) ** steps  # the chance that a client never draws a given seed
+    return clients * (1 - misses) * misses ** (clients - 1) / (1 - misses**clients)
