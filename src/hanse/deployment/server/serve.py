@@ -125,7 +125,8 @@ def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watc
         silos = RemoteClients(engine, names, envelopes, quorum, deployment.deadline)
         journal.ledger.run_id = envelopes.envelope.run
         watch.silos = silos
-        transport = _agreement_relay(silos) if kit is not None else silos
+        relayed = kit is not None and not simulation.method.aggregator.agrees
+        transport = _agreement_relay(silos) if relayed else silos
         run = simulation.run(journal, transport)
         with execute.stoppable() as stop:
             silos.stop = stop.is_set

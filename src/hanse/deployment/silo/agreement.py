@@ -6,10 +6,10 @@ request, signed with its own key. The server passes all statements on to all sil
 trains only if enough others, whose keys it knows, were sent the same. This protocol is a
 reconstruction: the paper asks for such an agreement and leaves its form open.
 
-Digests cover the parts of a request that are the same for all silos: the job, the instruction with
-its numbers, the server's state of the transforms, and the hashes of the adapter's constants and of
-the run's files. Where the instruction depends on a client's rank (HetLoRA, FlexLoRA), only silos of
-the same rank can compare. An aggregator's note for a single client is not covered.
+Digests cover the job and the parts of a request that are the same for all silos
+(`federation/request_digest.py`). Where the instruction depends on a client's rank (HetLoRA,
+FlexLoRA), only silos of the same rank can compare. An aggregator whose clients compare their
+requests in its own phases (`Aggregator.agrees`) replaces this protocol.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ from torch import Tensor
 from hanse import atomic_files
 from hanse.errors import UserError
 from hanse.federation.messages import AGREE, AGREED, Reply, Request, Update
+from hanse.federation.request_digest import request_digest, request_layout
 from hanse.security.identity import Identity
 from hanse.security.signatures import SKEW, Stamp, Untrusted, sign, unverified, verify
 from hanse.tensors import json_text
-from hanse.tensors.named import digest, from_bytes, shapes, to_bytes
-from hanse.tensors.serialization import Groups
+from hanse.tensors.named import from_bytes, to_bytes
 
 ALL = "silos"  # the audience of a statement
 STATEMENT = "statement"  # the name of the tensor that carries it
@@ -50,19 +50,8 @@ class Sent(NamedTuple):
 
 def sent(request: Request, job: str) -> Sent:
     """The digests of what is the same for all clients of one rank; job: the experiment's text."""
-    # A codec without state adds an empty group, which silos with other codecs do not have.
-    states = {place: state for place, state in request.transform_states.items() if state}
-    groups: Groups = {"instruction": request.instruction.tensors, **states}
-    tensors_of = sorted(groups.items())
-    described = [(group, *tensor) for group, tensors in tensors_of for tensor in shapes(tensors)]
-    layout = hashlib.sha256(json.dumps(described).encode()).hexdigest()
-    content = [
-        *(request.kind, request.round, hashlib.sha256(job.encode()).hexdigest(), layout),
-        *(sorted(request.instruction.numbers.items()), sorted(groups), request.constants),
-        *(digest(tensors) for _, tensors in tensors_of),
-        *sorted(request.files.items()),
-    ]
-    return Sent(layout, hashlib.sha256(json.dumps(content).encode()).hexdigest())
+    content = hashlib.sha256(job.encode()).digest() + request_digest(request)
+    return Sent(request_layout(request), hashlib.sha256(content).hexdigest())
 
 
 @dataclass

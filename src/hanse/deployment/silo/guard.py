@@ -147,8 +147,15 @@ class Guard:
             ) from None
 
     def _agreement_member(self, job: Job) -> AgreementMember | None:
-        """This silo's part in the agreement; None if the policy wants none."""
+        """This silo's part in the agreement; None if the policy wants none, or the rule has its own.
+
+        A rule whose clients compare their requests does so whatever the policy says.
+        """
         setting, kit = self.silo.policy.agreement, self.kit
+        if build_aggregator(job.experiment).agrees:
+            rule = spec_name(job.experiment.aggregator)
+            log.info("silos compare their requests in the phases of the aggregator %s", rule)
+            return None
         if setting == "never" or (setting == "auto" and (kit is None or not kit.silos)):
             return None
         if kit is None or not kit.silos:

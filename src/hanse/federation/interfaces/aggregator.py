@@ -1,59 +1,17 @@
 """The role of an aggregator: it combines the updates of a round into one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from hanse.errors import UserError
-from hanse.federation.interfaces.algorithm import Algorithm, Client
+from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.declarations import withdraw
+from hanse.federation.interfaces.exchange import Exchange, TooFewClientsError
 from hanse.federation.interfaces.results import Aggregate
-from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.federation.messages import Instruction, Update
 from hanse.tensors.named import Layout, Tensors
 
-
-class TooFewClientsError(Exception):
-    """Too few clients are left in a phase: the round is paused, and all its phases are repeated.
-
-    left: how many answered. required: how many the rule needs.
-    """
-
-    def __init__(self, left: int, required: int) -> None:
-        super().__init__(f"{left} clients are left, and {required} are required")
-        self.left, self.required = left, required
-
-
-class Exchange(Protocol):
-    """One round's exchange with its clients, as an aggregator sees it."""
-
-    @property
-    def profiles(self) -> Mapping[str, ClientProfile]:
-        """The clients of the round, in client order."""
-
-    @property
-    def algorithm(self) -> Algorithm:
-        """The algorithm, whose `combine` an aggregator that gives UPDATES calls."""
-
-    def updates(
-        self, notes: Mapping[str, Instruction] | None = None
-    ) -> Iterator[tuple[ClientProfile, Update]]:
-        """The round's training: valid, decoded updates with a positive weight, in client order.
-
-        notes: the aggregator's own message to each client; a client without a note is left out.
-        """
-
-    def sealed(
-        self, notes: Mapping[str, Instruction] | None = None
-    ) -> Iterator[tuple[ClientProfile, Tensors]]:
-        """The same for a rule that sees sums only: what `Aggregator.seal` made of each summand."""
-
-    def mean(self, total: Tensors, clients: Sequence[str]) -> Aggregate:
-        """The aggregate of these clients from the sum of their summands."""
-
-    def ask(
-        self, kind: str, instructions: Mapping[str, Instruction], expected: Mapping[str, Layout]
-    ) -> Iterator[tuple[ClientProfile, Update]]:
-        """A phase of the aggregator's own: valid answers in client order."""
+__all__ = ["Aggregator", "Exchange", "TooFewClientsError"]
 
 
 class Aggregator(ABC):
@@ -74,6 +32,9 @@ class Aggregator(ABC):
     # Client halves use `client.identity`, which is None for a rule that does not declare this.
     # Silos on other machines then need kits that have the keys of all others.
     needs_identity: ClassVar[bool] = False
+    # Clients compare `client.request_digest` in the rule's own phases, before they train. Silos
+    # then need no agreement of their own (`deployment/silo/agreement.py`). It needs identities.
+    agrees: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
