@@ -370,12 +370,14 @@ def federate(
     deadline: float | None = None,
     max_norm_ratio: float | None = None,
     collects: bool = False,
+    endpoints: Callable[[ClientEndpoint], ClientEndpoint] = lambda own: own,
 ) -> Outcome:
     """Run a federation in `folder`, or go on with the one that is there.
 
     numbers: what the server knows of each client beside its number of examples.
     error_feedback: in both directions. own: the pipelines of clients with codecs of their own.
     stop_after: abandon the run as soon as this round is recorded.
+    endpoints: what is made of each client's endpoint.
     """
     unequal = algorithm.clients_may_differ in ("layout", "model")
     profiles = {
@@ -397,9 +399,10 @@ def federate(
         profile, learner = profiles[name], learners[name]
         parts = method.for_client(name)
         identity = simulated(seed, name, learners)
-        return ClientEndpoint(
+        own = ClientEndpoint(
             profile, learner, parts, tasks, store, seed, identity=identity, rounds=rounds
         )
+        return endpoints(own)
 
     transport = network(InProcess(list(profiles.values()), endpoint))
     journal = Journal(folder) if folder.exists() else Journal.create(folder, "")

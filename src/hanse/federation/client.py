@@ -33,6 +33,7 @@ from hanse.federation.releases import (
     mechanisms,
     release_key,
 )
+from hanse.federation.request_digest import request_digest
 from hanse.observability.requests import log_event
 from hanse.randomness import RoundContext
 from hanse.security.identity import Identity
@@ -55,6 +56,7 @@ class ClientEndpoint:
         the learner may change.
     files: the files of all runs on this machine; None: those of this run, beside its memory.
     rounds: the number of rounds of the run; 0: not known.
+    job, least_cohort: as in `Client`.
     """
 
     profile: ClientProfile
@@ -68,6 +70,8 @@ class ClientEndpoint:
     release_log: ReleaseLog | None = None
     files: FileStore | None = None
     rounds: int = 0
+    job: str = ""
+    least_cohort: int = 1
 
     @property
     def releases(self) -> ReleaseLog:
@@ -126,6 +130,7 @@ def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
         return method.aggregator.handle(request.kind, request.instruction, client)
     if request.kind == "evaluate":
         return _evaluate(endpoint, _instruction(endpoint, request, client), client)
+    method.aggregator.admit(request.aggregator_note, client)
     if encoded is None:
         encoded = _train(endpoint, request, client, memory)
         if noise:
@@ -156,11 +161,19 @@ def _client(endpoint: ClientEndpoint, request: Request, memory: dict[str, Memory
         model.load(model.initial())  # another client may have trained the same adapter
         model.keep_optimizer_state(memory.setdefault(f"{OPTIMIZER}.{name}", {}))
     _put_constants(endpoint, learner, request)
-    algorithm_memory = memory.setdefault(ALGORITHM, {})
-    identity = endpoint.identity if endpoint.method.aggregator.needs_identity else None
-    files = endpoint.file_store.find(request.files)
+    aggregator = endpoint.method.aggregator
+    compares = aggregator.agrees and request.kind == "train"
     return Client(
-        endpoint.profile, learner, algorithm_memory, endpoint.session, context, identity, files
+        endpoint.profile,
+        learner,
+        memory.setdefault(ALGORITHM, {}),
+        endpoint.session,
+        context,
+        endpoint.identity if aggregator.needs_identity else None,
+        endpoint.file_store.find(request.files),
+        request_digest(request) if compares else b"",
+        endpoint.job,
+        endpoint.least_cohort,
     )
 
 

@@ -113,14 +113,20 @@ class Method:
         layout = self.algorithm.update_layout(state, profile, context)
         return self.of(profile.name).upload.layout(layout, states)
 
+    def summand_layout(
+        self, state: State, states: TransformStates, profile: ClientProfile, context: RoundContext
+    ) -> Layout:
+        """The layout of a client's summand under a rule that sees sums only."""
+        layout = self.encoded_layout(state, states, profile, context)
+        return sums.summand_layout(layout, self.summed_numbers)
+
     def sealed_layout(
         self, state: State, states: TransformStates, profile: ClientProfile, context: RoundContext
     ) -> Layout:
         """The layout of a client's update as it crosses the network."""
-        layout = self.encoded_layout(state, states, profile, context)
         if not self.aggregator.sums_only:
-            return layout
-        return self.aggregator.layout(sums.summand_layout(layout, self.summed_numbers))
+            return self.encoded_layout(state, states, profile, context)
+        return self.aggregator.layout(self.summand_layout(state, states, profile, context))
 
     def seal(self, update: Update, note: Instruction, client: Client) -> Update:
         """At the client: an encoded update as it crosses the network.

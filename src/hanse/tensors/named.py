@@ -176,7 +176,8 @@ def digest(a: Tensors) -> str:
     sha = hashlib.sha256()
     for name in sorted(a):
         sha.update(name.encode())
-        sha.update(a[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        values = a[name].detach().cpu().contiguous().reshape(-1)
+        sha.update(values.view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
 
 

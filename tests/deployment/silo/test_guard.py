@@ -251,6 +251,38 @@ def test_a_refusal_of_the_second_step_answers_the_first(world: World) -> None:
     assert "the job has 3 rounds" in world.log()[1]
 
 
+def test_a_rule_that_compares_requests_needs_no_second_step(world: World) -> None:
+    world.trust()
+    rule = "compared_requests.py:ComparedRequests"
+    own = ROOT / "tests" / "parts" / "compared_requests.py"
+    world.told["aggregator"] = rule
+    world.told["num_clients"], world.told["silo_names"] = 2, ["silo-1", "silo-2"]
+    code = {rule: sha256(own.read_bytes()).hexdigest()}
+    for agreement in ("auto", "require", "never"):
+        policy = f"{{aggregators: ['{own}:ComparedRequests'], agreement: {agreement}}}"
+        gate = world.gate(policy)
+        gate.accept(gate.check_job(world.job(), code=code), RowCounts(100, 0))
+        message = gate.answer(world.request(), world.respond)
+        assert message is not None and Reply.parse(message).kind == "train"
+    assert world.trained == [1, 1, 1]
+
+
+def test_a_digest_of_the_job_covers_run_settings_and_model(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest(run: str = "run") -> str:
+        gate = Guard(world.silo(), world.kit, run)
+        gate.check_job(world.job())
+        return gate.job_digest
+
+    first = digest()
+    assert len(first) == 64 and digest() == first and digest("another") != first
+    world.told["seed"] = 99
+    second = digest()
+    monkeypatch.setattr("hanse.deployment.silo.guard.hash_of", lambda name: "5e" * 32)
+    assert len({first, second, digest()}) == 3
+
+
 def test_only_its_owner_reads_what_a_silo_keeps(world: World) -> None:
     """Whatever the umask says: which runs, which models, which messages, and why not."""
     world.trust()

@@ -69,6 +69,20 @@ def test_a_request_that_comes_again_is_answered_alike_and_trained_once(
     assert resident.loaded == 1
 
 
+def test_an_aggregators_client_half_knows_the_job_and_the_least_cohort(
+    resident: SiloWorker, envelope: Envelope
+) -> None:
+    jobs = []
+    for run in ("a1", "a2"):
+        resident.answer(replace(envelope, run=run).pack())
+        active = resident._active
+        assert active is not None
+        jobs.append(active.endpoint.job)
+        assert jobs[-1] == active.guard.job_digest
+        assert active.endpoint.least_cohort == resident.silo.policy.min_cohort == 2
+    assert len({*jobs}) == 2 and all(jobs)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

@@ -1,5 +1,7 @@
 """The guard of a silo: every job, request and reply passes its policy and the agreement here."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,12 +31,15 @@ class Guard:
 
     kit: the keys of the other silos, for the agreement; None for a server on this machine.
     enforcer: applies the silo's policy.
+    job_digest: of a checked job: the run, the experiment's text, and this silo's base model. Models
+        beside it are left out, since a silo may bring others.
     """
 
     silo: SiloSettings
     kit: SiloKit | None
     run: str
     enforcer: PolicyEnforcer = field(init=False)
+    job_digest: str = field(init=False, default="")
     _job: Job | None = field(init=False, default=None)
     _agreement: AgreementMember | None = field(init=False, default=None)
 
@@ -76,6 +81,7 @@ class Guard:
         hashes = {n: self._model_hash(own.model_name_or_path, f"models.{n}") for n, own in named}
         self.enforcer.check_named_models(job, hashes)
         self.enforcer.begin(text)
+        self.job_digest = _digest(self.run, text, digest or "")
         return job
 
     def accept(self, job: Job, rows: RowCounts) -> None:
@@ -147,9 +153,9 @@ class Guard:
             ) from None
 
     def _agreement_member(self, job: Job) -> AgreementMember | None:
-        """This silo's part in the agreement; None if the policy wants none, or the rule has its own.
+        """This silo's part in the agreement; None if the policy wants none.
 
-        A rule whose clients compare their requests does so whatever the policy says.
+        None, too, for a rule whose clients compare their requests, whatever the policy says.
         """
         setting, kit = self.silo.policy.agreement, self.kit
         if build_aggregator(job.experiment).agrees:
@@ -184,3 +190,7 @@ class Guard:
                 f"but {reason}; let its owner set policy.agreement to auto or never."
             )
         log.warning("silos do not agree on their requests in this run: %s", reason)
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()

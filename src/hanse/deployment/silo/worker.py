@@ -208,7 +208,12 @@ class SiloWorker:
         guard.accept(job, rows)
         folder = self.silo.state / "runs" / envelope.run
         precision.note(folder, job.experiment, self.resources)
-        endpoint = replace(endpoint, identity=self.kit.identity if self.kit else None)
+        endpoint = replace(
+            endpoint,
+            identity=self.kit.identity if self.kit else None,
+            job=guard.job_digest,
+            least_cohort=self.silo.policy.min_cohort,
+        )
         return ActiveRun(envelope.settings, endpoint, guard)
 
     def about(self) -> dict[str, Any]:

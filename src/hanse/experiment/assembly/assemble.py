@@ -1,5 +1,6 @@
 """From an experiment to its learners, its clients and its run."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
@@ -33,6 +34,7 @@ from hanse.federation.messages import ClientProfile
 from hanse.federation.method import Method
 from hanse.federation.run import Run
 from hanse.federation.schedule import Schedule
+from hanse.journal import yaml_text
 from hanse.journal.run_folder import Journal
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.batched_clients.member import Member
@@ -102,6 +104,11 @@ class Simulation:
         """The clients as the server knows them, in client order."""
         return [client.profile(name) for name, client in self.clients.items()]
 
+    @cached_property
+    def job(self) -> str:
+        """A digest of the settings, by which clients of a simulation know the job."""
+        return hashlib.sha256(yaml_text.dump(self.experiment.resolved()).encode()).hexdigest()
+
     def run(self, journal: Journal, transport: Transport) -> Run:
         """The run with the clients that a transport reaches."""
 
@@ -148,6 +155,7 @@ class Simulation:
             store=MemoryStore(memories / name),
             seed=self.experiment.seed,
             rounds=self.experiment.rounds,
+            job=self.job,
         )
 
 

@@ -65,13 +65,16 @@ class Inquiry:
         layout: Callable[[str], Layout],
         validate: Validate = lambda profile, update, layout: validate_update(update, layout),
         spare: int = 0,
+        patience: float | None = None,
     ) -> Iterator[tuple[ClientProfile, Update]]:
         """Ask all of these clients, and yield the valid updates in client order.
 
         request: makes a client's request. layout: the layout of its reply's tensors.
         validate: raises MessageError for an update that the round cannot use.
         spare: how many clients need not reply.
+        patience: seconds to wait, at most the schedule's deadline; None: the deadline.
         """
+        limits = [t for t in (patience, self.run.schedule.deadline) if t is not None]
         conversation = Conversation(
             self.run.transport,
             self.run.journal.ledger,
@@ -82,7 +85,7 @@ class Inquiry:
             layout,
             self.server_state.constants.digest,
             self.server_state.holding,
-            self.run.schedule.deadline,
+            min(limits, default=None),
             spare=spare,
             supply=FileDelivery(self.run, self.context.round),
         )

@@ -24,6 +24,7 @@ from hanse.federation.messages import (
     Update,
     validate_update,
 )
+from hanse.federation.request_digest import request_digest
 from hanse.federation.run import Run
 from hanse.federation.server_state import ServerState
 from hanse.journal.updates import keep
@@ -71,7 +72,11 @@ class RoundExchange:
         return self.server_state.constants
 
     def ask(
-        self, kind: str, instructions: Mapping[str, Instruction], expected: Mapping[str, Layout]
+        self,
+        kind: str,
+        instructions: Mapping[str, Instruction],
+        expected: Mapping[str, Layout],
+        patience: float | None = None,
     ) -> Iterator[tuple[ClientProfile, Update]]:
         if kind in OWN_KINDS:
             raise TypeError(f"{kind} is a request of the framework, and no phase of an aggregator")
@@ -79,7 +84,30 @@ class RoundExchange:
         def request(name: str) -> Request:
             return self.inquiry.request(kind, name, instructions[name])
 
-        return self.inquiry.ask(kind, list(instructions), request, expected.__getitem__)
+        layout, names = expected.__getitem__, list(instructions)
+        return self.inquiry.ask(kind, names, request, layout, patience=patience)
+
+    def digest(self) -> bytes:
+        names = list(self.instructions)
+        first, last = (
+            replace(self.encoded("train", name), last_counted_round=0, given={})
+            for name in (names[0], names[-1])
+        )
+        common = request_digest(first)
+        if not first.is_like(last) and request_digest(last) != common:
+            raise TypeError(
+                f"{names[0]} and {names[-1]} get different requests, which cannot be compared"
+            )
+        return common
+
+    def weight_bound(self) -> float:
+        return max(map(self.algorithm.max_weight, self.profiles.values()))
+
+    def summand_layout(self) -> Layout:
+        state, profile = self.server_state, next(iter(self.profiles.values()))
+        return self.run.method.summand_layout(
+            state.algorithm_state, state.transform_states, profile, self.context
+        )
 
     def updates(
         self, notes: Mapping[str, Instruction] | None = None

@@ -17,7 +17,7 @@ __all__ = ["Aggregator", "Exchange", "TooFewClientsError"]
 class Aggregator(ABC):
     """A rule that combines a round's updates into one.
 
-    Server half: aggregate, layout. Client half: seal and handle, for a rule with phases.
+    Server half: aggregate, layout. Client half: admit, seal and handle, for a rule with phases.
 
     A rule either reads each update (`Exchange.updates`), or declares `sums_only` and adds summands
     (`Exchange.sealed`): an update's tensors times its weight, the weight, and the weighted numbers
@@ -56,6 +56,12 @@ class Aggregator(ABC):
     def layout(self, expected: Layout) -> Layout:
         """The layout of a sealed summand, from that of the summand."""
         return expected
+
+    def admit(self, note: Instruction, client: Client) -> None:  # noqa: B027 (refuses nothing)
+        """At the client, before it trains: raise UserError for a request that it must not answer.
+
+        note: the rule's own message in the request.
+        """
 
     def seal(self, summand: Tensors, note: Instruction, client: Client) -> Tensors:
         """At the client: hide a summand, which then leaves the client."""

@@ -48,6 +48,25 @@ class Exchange(Protocol):
         """The aggregate of these clients from the sum of their summands."""
 
     def ask(
-        self, kind: str, instructions: Mapping[str, Instruction], expected: Mapping[str, Layout]
+        self,
+        kind: str,
+        instructions: Mapping[str, Instruction],
+        expected: Mapping[str, Layout],
+        patience: float | None = None,
     ) -> Iterator[tuple[ClientProfile, Update]]:
-        """A phase of the aggregator's own: valid answers in client order."""
+        """A phase of the aggregator's own: valid answers in client order.
+
+        patience: seconds to wait for them, if that is less than the time for training.
+        """
+
+    def digest(self) -> bytes:
+        """The `request_digest` (32 bytes) of this round's train request, for a rule that agrees.
+
+        Raises TypeError if it is not the same for all clients.
+        """
+
+    def weight_bound(self) -> float:
+        """The largest weight that the update of any client of the round may have."""
+
+    def summand_layout(self) -> Layout:
+        """The layout of each client's summand, before `Aggregator.layout`."""

@@ -19,6 +19,11 @@ class Client:
     identity: its signing key and the other clients' public keys, for an aggregator that declares
         that it needs them; else None.
     files: those of the server's `prepare`, by name.
+    request_digest: of the train request that is answered (`request_digest`), for an aggregator that
+        declares `agrees`; else empty.
+    job: a digest of all that the client takes the job for: in a deployment the run, the experiment
+        as the server sent it, and the base model. Clients of one run have the same.
+    least_cohort: the fewest clients, this one included, whose sum may contain its update.
     """
 
     profile: ClientProfile
@@ -28,6 +33,9 @@ class Client:
     context: RoundContext
     identity: Identity | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
+    request_digest: bytes = b""
+    job: str = ""
+    least_cohort: int = 1
 
 
 @dataclass
