@@ -26,7 +26,7 @@ import protocol
 import spread
 from many_runs import WORKERS, Task, Workers
 from measured import ROOT
-from protocol import UNTRAINED, Kept, Row, fingerprint, pooled
+from protocol import UNTRAINED, Kept, Row, file_name, fingerprint, pooled
 from rates import Family, Rates
 
 from hanse.experiment.assembly.assemble import simulate
@@ -118,7 +118,7 @@ class Runs:
     def tuning(self, name: str, rate: float, seed: int) -> Task:
         """A run that a learning rate is judged by; it looks at no test review."""
         words = (f"train.learning_rate={rate}", "evaluation.test=false")
-        return self._task(name, f"tuning-{_file(name)}-{rate:g}-{seed}", seed, *words)
+        return self._task(name, f"tuning-{file_name(name)}-{rate:g}-{seed}", seed, *words)
 
     def untrained(self, seed: int) -> Task:
         """The model before any training, on the same reviews."""
@@ -134,7 +134,7 @@ class Runs:
         # Rates are chosen, so validation reviews would be scored for nothing.
         own = (f"train.learning_rate={rate}", "data.validation=0")
         return [
-            self._task(name, f"{_file(name)}-{kind}-{seed}-{place}", seed, *own, *words)
+            self._task(name, f"{file_name(name)}-{kind}-{seed}-{place}", seed, *own, *words)
             for place, words in enumerate(settings(kind))
         ]
 
@@ -143,10 +143,6 @@ class Runs:
     ) -> Task:
         own = (f"adapter={WAYS[name].adapter}", f"seed={seed}", *words, *self.words, *last)
         return Task(self.home / folder, EXPERIMENT, own)
-
-
-def _file(name: str) -> str:
-    return name.replace(", ", "-").replace(" ", "-")
 
 
 def scores(tasks: Sequence[Task]) -> list[float]:
@@ -213,12 +209,8 @@ class Comparison:
             runs = {kind: self._each(name, kind, row["rate"]) for kind in WAYS[name].kinds}
             if self.kept.row(fingerprint(*flat(runs)), "ways", name) is None:
                 plan[name] = runs
-        done: set[Task] = set()
-        for task in self.workers.each(task for runs in plan.values() for task in flat(runs)):
-            done.add(task)
-            for name, runs in plan.items():
-                if task in flat(runs) and done.issuperset(flat(runs)):
-                    self._conclude(name, runs)
+        for name in self.workers.groups({name: flat(runs) for name, runs in plan.items()}):
+            self._conclude(name, plan[name])
 
     def _each(self, name: str, kind: str, rate: float) -> list[list[Task]]:
         return [self.runs.compared(name, kind, seed, rate) for seed in self.seeds]

@@ -27,7 +27,7 @@ import spread
 from algorithm_ways import BASE, BASELINE, FAMILIES, PARTS, WAYS
 from many_runs import WORKERS, Task, Workers
 from measured import ROOT
-from protocol import UNTRAINED, Kept, Row, fingerprint
+from protocol import UNTRAINED, Kept, Row, file_name, fingerprint
 from rates import Rates
 
 from hanse.journal import run_folder
@@ -48,7 +48,7 @@ class Runs:
     def tuning(self, name: str, rate: float, seed: int) -> Task:
         """A run that a learning rate is judged by; it looks at no test review."""
         own = (*WAYS[name].settings, f"train.learning_rate={rate}", *self._unseen(seed))
-        return self._task(f"tuning-{_file(name)}-{rate:g}-{seed}", *own)
+        return self._task(f"tuning-{file_name(name)}-{rate:g}-{seed}", *own)
 
     def untrained(self, seed: int) -> Task:
         """The base model on the same reviews."""
@@ -60,7 +60,7 @@ class Runs:
     def compared(self, name: str, deal: str, seed: int, rate: float) -> Task:
         """A run that is compared with others; scoring is not to take longer than training."""
         scored = (f"seed={seed}", DEALS[deal], "data.validation=0", "data.client_test=0.05")
-        folder = f"{_file(name)}-{deal}-{seed}"
+        folder = f"{file_name(name)}-{deal}-{seed}"
         if name == BASE:
             return self._task(folder, *scored, last=UNTRAINED)
         own = (*WAYS[name].settings, f"train.learning_rate={rate}")
@@ -70,14 +70,10 @@ class Runs:
         """A short run of silos of equal size, which has the processor to itself."""
         own = (*WAYS[name].settings, f"seed={protocol.SEEDS[0]}", DEALS["alike"], "rounds=3")
         unseen = ("data.validation=0", "evaluation.test=false", "evaluation.clients=false")
-        return self._task(f"timing-{_file(name)}{place}", *own, *unseen)
+        return self._task(f"timing-{file_name(name)}{place}", *own, *unseen)
 
     def _task(self, folder: str, *words: str, last: tuple[str, ...] = ()) -> Task:
         return Task(self.home / folder, EXPERIMENT, (*words, *self.words, *last))
-
-
-def _file(name: str) -> str:
-    return name.replace(", ", "-").replace(" ", "-")
 
 
 def outcome(task: Task) -> Row:
@@ -128,11 +124,7 @@ def beside(ways: dict[str, Row]) -> None:
         row |= {"ahead": None, "ahead_by_seed": None, "own_ahead": None}
         if not row.get("seeds") or not baseline or name == BASELINE:
             continue
-        own, other = (
-            [spread.unpacked(run["items"]) for run in runs] for runs in (row["seeds"], baseline)
-        )
-        found = spread.ahead(own, other)
-        row |= {"ahead": found["by_item"], "ahead_by_seed": found["by_seed"]}
+        row |= spread.ahead_of(row["seeds"], baseline)
         both = zip(row["seeds"], baseline, strict=True)
         row["own_ahead"] = spread.over_seeds(
             [a["own_accuracy"] - b["own_accuracy"] for a, b in both]
@@ -158,12 +150,8 @@ class Comparison:
             for key, tasks in self._planned(found)
             if self.kept.row(fingerprint(*tasks), "deals", *key[::-1]) is None
         }
-        done: set[Task] = set()
-        for task in self.workers.each(task for tasks in plan.values() for task in tasks):
-            done.add(task)
-            for (name, deal), tasks in plan.items():
-                if task in tasks and done.issuperset(tasks):
-                    self._put(name, deal, tasks)
+        for name, deal in self.workers.groups(plan):
+            self._put(name, deal, plan[name, deal])
         self._time([name for name in names if not found[name]["no_result"]])
 
     def _planned(self, validated: dict[str, Row]) -> Iterator[tuple[tuple[str, str], list[Task]]]:

@@ -6,12 +6,13 @@ torch, which then takes one thread, here and in the processes.
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.pool import Pool
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -25,6 +26,7 @@ from hanse.experiment.schema import Experiment
 from hanse.simulation import run as simulation
 
 WORKERS = 2
+Key = TypeVar("Key")
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,13 @@ class Workers:
         for number, (task, error) in enumerate(self._done(left), 1):
             log.info("%d of %d: %s%s", number, len(left), task.folder.name, error)
             yield task
+
+    def groups(self, plan: Mapping[Key, Sequence[Task]]) -> Iterator[Key]:
+        """Do the tasks of all groups; a group's key as soon as the last of its tasks is done."""
+        done: set[Task] = set()
+        for task in self.each(task for tasks in plan.values() for task in tasks):
+            done.add(task)
+            yield from (k for k, tasks in plan.items() if task in tasks and done.issuperset(tasks))
 
     def finish(self, tasks: Iterable[Task]) -> None:
         """Do all that is not done yet."""

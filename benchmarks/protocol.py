@@ -36,6 +36,11 @@ def pooled(clients: int) -> tuple[str, ...]:
     return "data.pooled=true", f"train.gradient_accumulation_steps={clients}"
 
 
+def file_name(name: str) -> str:
+    """The name of a method as a part of the names of its runs' folders."""
+    return name.replace(", ", "-").replace(" %", "").replace(" ", "-")
+
+
 def held_out(task: Task) -> dict[str, float]:
     """How many reviews each silo held out for itself."""
     last = run_folder.read_rounds(task.folder)[-1].round

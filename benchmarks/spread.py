@@ -34,6 +34,13 @@ def ahead(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -
     return {"by_item": bounds(paired(own, other)), "by_seed": over_seeds(seeds)}
 
 
+def ahead_of(runs: Sequence[Row], others: Sequence[Row]) -> Row:
+    """The same of kept runs, as it stands in the row of the first: ahead, and ahead_by_seed."""
+    own, other = ([unpacked(run["items"]) for run in by_seed] for by_seed in (runs, others))
+    found = ahead(own, other)
+    return {"ahead": found["by_item"], "ahead_by_seed": found["by_seed"]}
+
+
 def standing(by_seed: Sequence[Sequence[float]]) -> Row:
     """A mean over seeds with its interval; each seed has the reviews' scores."""
     values = [statistics.fmean(one) for one in by_seed]

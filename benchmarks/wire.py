@@ -21,7 +21,7 @@ import protocol
 import spread
 from many_runs import WORKERS, Task, Workers
 from measured import ROOT
-from protocol import UNTRAINED, Kept, Row, fingerprint, pooled
+from protocol import UNTRAINED, Kept, Row, file_name, fingerprint, pooled
 from rates import Family, Rates
 
 from hanse.journal import run_folder
@@ -90,9 +90,8 @@ class Runs:
 
     def compared(self, name: str, seed: int, rate: float) -> Task:
         """The run of one row with one seed."""
-        folder = name.replace(", ", "-").replace(" %", "").replace(" ", "-")
         rate_word = f"train.learning_rate={rate}"
-        return self._task(f"{folder}-{seed}", seed, rate_word, *settings(name))
+        return self._task(f"{file_name(name)}-{seed}", seed, rate_word, *settings(name))
 
     def _unseen(self) -> tuple[str, ...]:
         return "evaluation.test=false", f"rounds={SHOWN[1]}", "evaluation.validate_every=0"
@@ -154,11 +153,7 @@ def beside(rows: dict[str, Row]) -> None:
     for name, row in rows.items():
         if not plain or name == NONE or "runs" not in row:
             continue
-        own, other = (
-            [spread.unpacked(run["items"]) for run in runs] for runs in (row["runs"], plain)
-        )
-        found = spread.ahead(own, other)
-        row |= {"ahead": found["by_item"], "ahead_by_seed": found["by_seed"]}
+        row |= spread.ahead_of(row["runs"], plain)
         row["share"] = row["up_bytes"] / rows[NONE]["up_bytes"]
 
 
@@ -184,12 +179,8 @@ class Frontier:
     def _finish(self, plan: Mapping[str, Sequence[Task]]) -> None:
         """Finish the rows of a plan, and keep each as soon as its runs are done."""
         left = {n: t for n, t in plan.items() if not self.kept.row(fingerprint(*t), "rows", n)}
-        done: set[Task] = set()
-        for task in self.workers.each(task for tasks in left.values() for task in tasks):
-            done.add(task)
-            for name, tasks in left.items():
-                if task in tasks and done.issuperset(tasks):
-                    self._put(name, tasks)
+        for name in self.workers.groups(left):
+            self._put(name, left[name])
 
     def _put(self, name: str, tasks: Sequence[Task]) -> None:
         made = fingerprint(*tasks)
