@@ -10,12 +10,19 @@ import torch
 from contract.cases import Case, built, every_algorithm
 from hanse import registry
 from hanse.errors import UserError
+from hanse.experiment.part_kinds import ALGORITHM
 from hanse.federation.aggregators.mean import Mean
+from hanse.federation.algorithms.diloco import DiLoCo
 from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.algorithms.fedkseed import FedKSeed
+from hanse.federation.algorithms.fedkseed_sums import FedKSeedSums
 from hanse.federation.algorithms.fednova import FedNova
+from hanse.federation.algorithms.hetlora import HetLoRA
 from hanse.federation.compatibility import check
+from hanse.federation.compression.int8 import Int8
+from hanse.federation.compression.zstd import Zstd
 from hanse.federation.interfaces.aggregator import Aggregator, Exchange
-from hanse.federation.interfaces.algorithm import Server
+from hanse.federation.interfaces.algorithm import Algorithm, Server
 from hanse.federation.interfaces.declarations import MEAN, NUMBERS
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.interfaces.transform import Transform
@@ -24,6 +31,7 @@ from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.journal.run_folder import read_ledger
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, largest, scale
+from parts.compared_requests import ComparedRequests
 from parts.plain_rules import Median, Sums
 from toys import Meddler, Outcome, federate, held_out, silos
 
@@ -215,6 +223,55 @@ def test_sums_need_the_same_codecs_at_all_clients() -> None:
     check(FedAvg(), Mean(), coded(), {"c1": coded(Halved())})
     with pytest.raises(UserError, match=r"clients\.c1: Sums adds the clients' updates up"):
         check(FedAvg(), Sums(), coded(), {"c1": coded(Halved())})
+
+
+class Rounding(Sums):
+    """Rounds numbers itself."""
+
+    rounds_by: ClassVar[str] = "aggregator.rounding.bits"
+    gives: ClassVar[frozenset[str]] = Sums.gives
+
+
+def test_a_rule_that_rounds_names_its_setting_in_place_of_a_codec() -> None:
+    with pytest.raises(UserError, match=r"Int8 .*upload, and set aggregator\.rounding\.bits in"):
+        check(FedAvg(), Rounding(), coded(Int8()))
+    with pytest.raises(UserError, match=r"Zstd .*; choose the aggregator mean, or leave it out"):
+        check(FedAvg(), Rounding(), coded(Zstd()))
+    with pytest.raises(UserError, match=r"Int8 .*; choose the aggregator mean, or leave it out"):
+        check(FedAvg(), Sums(), coded(Int8()))
+
+
+def test_an_algorithm_names_the_one_that_runs_by_sums() -> None:
+    with pytest.raises(UserError, match="choose the aggregator mean, or the algorithm fedkseed_su"):
+        check(FedKSeed(), Sums())
+    check(FedKSeedSums(), Sums())
+    for name in ALGORITHM.names():
+        form = ALGORITHM.find(name).for_sums  # type: ignore[attr-defined]
+        if form:
+            assert not ALGORITHM.find(form)().combines  # type: ignore[attr-defined]
+
+
+class Comparing(Mean):
+    """Compares requests, and gives all that the mean does."""
+
+    agrees: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "said"),
+    [
+        (HetLoRA(), "with the adapters of clients HetLoRA may send each of them another one"),
+        (DiLoCo(fragments=2), r"with diloco\.fragments above 1 DiLoCo may send"),
+    ],
+)
+def test_clients_compare_requests_that_are_alike_only(algorithm: Algorithm, said: str) -> None:
+    rule = ComparedRequests()
+    check(DiLoCo(), rule, coded(Int8()))
+    with pytest.raises(UserError, match=said):
+        check(algorithm, Comparing())
+    own = Pipelines(download=Pipeline("download", (Int8(),), owner="c1"))
+    with pytest.raises(UserError, match=r"clients\.c1: ComparedRequests lets clients compare"):
+        check(FedAvg(), rule, coded(), {"c1": own})
 
 
 def test_a_download_takes_what_instructions_contain() -> None:

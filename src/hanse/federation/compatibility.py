@@ -39,6 +39,8 @@ def check(
     own: the pipelines of clients with compression of their own, by client.
     """
     _check_aggregator(algorithm, aggregator)
+    if aggregator.agrees:
+        _check_comparison(algorithm, aggregator, own)
     _check_pipelines(algorithm, aggregator, pipelines, "")
     for client, others in own.items():
         place = f"clients.{client}: "
@@ -50,6 +52,24 @@ def check(
                 "encoded alike; leave this client's own compression out, or choose the aggregator "
                 "mean."
             )
+
+
+def _check_comparison(
+    algorithm: Algorithm, aggregator: Aggregator, own: Mapping[str, Pipelines]
+) -> None:
+    """Raise UserError for requests that clients cannot compare, since they may be unlike."""
+    name, rule = type(algorithm).__name__, type(aggregator).__name__
+    reason = f"{rule} lets clients compare their requests"
+    if settings := algorithm.unlike_instructions:
+        raise UserError(
+            f"{reason}, but with {settings} {name} may send each of them another one; choose an "
+            "algorithm and settings with which all get the same, or the aggregator mean."
+        )
+    for client in own:
+        raise UserError(
+            f"clients.{client}: {reason}, so all must be encoded alike; leave this client's own "
+            "compression out, or choose the aggregator mean."
+        )
 
 
 def _refuse_weights(pipelines: Pipelines, place: str) -> None:
@@ -67,7 +87,7 @@ def _check_pipelines(
     algorithm: Algorithm, aggregator: Aggregator, pipelines: Pipelines, place: str
 ) -> None:
     """Raise UserError for a transform that does not fit; place: where the settings name it."""
-    name, rule = type(algorithm).__name__, type(aggregator).__name__
+    name = type(algorithm).__name__
     for pipeline in pipelines.both:
         payload = (
             algorithm.payload if pipeline.direction == "upload" else algorithm.instruction_payload
@@ -84,18 +104,26 @@ def _check_pipelines(
         _check_order(pipeline, place)
         if pipeline.error_feedback:
             _check_feedback(pipeline, f"{name} {verb}", payload, place)
-    for transform in pipelines.upload.transforms:
+    _check_upload(aggregator, pipelines.upload, place)
+
+
+def _check_upload(aggregator: Aggregator, upload: Pipeline, place: str) -> None:
+    """Raise UserError for a transform that needs to see more, or less, than the rule does."""
+    rule = type(aggregator).__name__
+    for transform in upload.transforms:
+        codec, setting = type(transform).__name__, _setting(upload, transform)
         if "share" in transform.noise and not aggregator.sums_only:
             raise UserError(
-                f"{place}{type(transform).__name__} draws noise that protects only sums over "
-                f"clients, and {rule} sees each client's update; choose an aggregator that sees "
-                f"only sums, or leave it out of {_setting(pipelines.upload, transform)}."
+                f"{place}{codec} draws noise that protects only sums over clients, and {rule} sees "
+                "each client's update; choose an aggregator that sees only sums, or leave it out "
+                f"of {setting}."
             )
         if aggregator.sums_only and not transform.linear:
+            way_out = f"choose the aggregator mean, or leave it out of {setting}"
+            if aggregator.rounds_by and transform.stage == "quantize":
+                way_out = f"leave it out of {setting}, and set {aggregator.rounds_by} in its place"
             raise UserError(
-                f"{place}{rule} sees only sums, but {type(transform).__name__} needs each client's "
-                "update; choose the aggregator mean, or leave it out of "
-                f"{_setting(pipelines.upload, transform)}."
+                f"{place}{rule} sees only sums, but {codec} needs each client's update; {way_out}."
             )
 
 
@@ -186,4 +214,5 @@ def _check_aggregator(algorithm: Algorithm, aggregator: Aggregator) -> None:
     reason = f"{name} needs {missing}, which {rule} does not give"
     if aggregator.sums_only:
         reason = f"{rule} sees only sums, but {name} needs {missing}"
+        other = f"the algorithm {algorithm.for_sums}" if algorithm.for_sums else other
     raise UserError(f"{reason}; choose the aggregator mean, or {other}.")

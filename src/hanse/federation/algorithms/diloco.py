@@ -75,6 +75,10 @@ class DiLoCo(FedAvg):
         changed = {name for round in rounds for name in self._fragment(model, round)}
         return Instruction({name: tensor for name, tensor in model.items() if name in changed})
 
+    @property
+    def unlike_instructions(self) -> str:
+        return "diloco.fragments above 1" if self.fragments > 1 else ""
+
     def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
         return layout(self._fragment(state["model"], context.round))
 

@@ -44,6 +44,7 @@ class FedKSeed(Algorithm):
     instruction_payload: ClassVar[str] = "scalars"
     optimizers: ClassVar[tuple[str, ...]] = ("sgd",)
     whole_model: ClassVar[bool] = True
+    for_sums: ClassVar[str] = "fedkseed_sums"
 
     seeds: Annotated[int, Field(ge=1, le=directions.MOST)] = 4096  # K
     epsilon: PositiveFloat = 5e-4  # ε, the length of a perturbation

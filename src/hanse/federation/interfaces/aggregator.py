@@ -26,6 +26,8 @@ class Aggregator(ABC):
 
     # The rule sees no single update: transforms must be linear, and `combine` is impossible.
     sums_only: ClassVar[bool] = False
+    # The setting to name to users in place of a codec that rounds numbers, if the rule does so.
+    rounds_by: ClassVar[str] = ""
     # Contents of the aggregate (MEAN, NUMBERS), and UPDATES for a rule that honours `combine`. What
     # is not declared is not given.
     gives: ClassVar[frozenset[str]] = frozenset()
@@ -33,7 +35,8 @@ class Aggregator(ABC):
     # Silos on other machines then need kits that have the keys of all others.
     needs_identity: ClassVar[bool] = False
     # Clients compare `client.request_digest` in the rule's own phases, before they train. Silos
-    # then need no agreement of their own (`deployment/silo/agreement.py`). It needs identities.
+    # then need no agreement of their own (`deployment/silo/agreement.py`). It needs identities, and
+    # instructions that are the same for all clients of a round.
     agrees: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:

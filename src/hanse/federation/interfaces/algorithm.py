@@ -1,7 +1,4 @@
-"""The role of an algorithm; `halves` has the records that its two halves may use.
-
-Only bytes pass between them. Defaults keep an algorithm short: FedAvg overrides two methods.
-"""
+"""The role of an algorithm; only bytes pass between its halves, whose records are in `halves`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -33,18 +30,17 @@ class Algorithm(ABC):
     payload: ClassVar[str] = "change"  # content of an update: change, factors, logits or scalars
     instruction_payload: ClassVar[str] = "model"  # content of an instruction, for the download
     clients_may_differ: ClassVar[Difference] = "none"  # a client's settings from the server's
+    for_sums: ClassVar[str] = ""  # the algorithm to name to users of a rule that sees sums only
     # Optimizers that clients may use: AdamW, SGD with momentum, SGD without.
     optimizers: ClassVar[tuple[str, ...]] = ("adamw", "momentum", "sgd")
-    # Clients' optimizers start fresh in every round, since the next round's tensors do not continue
-    # the last one's, or the frozen weights have changed.
+    # Clients' optimizers start fresh in every round: the next tensors do not continue the last.
     resets_optimizer: ClassVar[bool] = True
     keeps_optimizer: ClassVar[bool] = False  # clients' optimizers must keep their state
     # Models beside the trained one, by their names in `models`; `learner.models` has no others.
     client_models: ClassVar[tuple[str, ...]] = ()
     server_models: ClassVar[tuple[str, ...]] = ()
     needs_public: ClassVar[tuple[str, ...]] = ()  # whose learner has the split: server, clients
-    # Some shared tensors are never sent; each client draws them from its settings. Silos on other
-    # machines therefore cannot continue from an adapter that only the server has.
+    # Clients draw some shared tensors, so other machines cannot go on from the server's adapter.
     redraws: ClassVar[bool] = False
     whole_model: ClassVar[bool] = False  # all weights change in place, and there is no adapter
 
@@ -66,6 +62,11 @@ class Algorithm(ABC):
         """The instruction to one client in the round of `context`; None leaves the client out."""
         return Instruction(state["model"])
 
+    @property
+    def unlike_instructions(self) -> str:
+        """The settings by which clients of a round may get different instructions; or empty."""
+        return "" if self.clients_may_differ == "none" else "the adapters of clients"
+
     def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
         """The layout of this client's update before any transform; bounds are for `combine`."""
         return layout(state["model"])
@@ -76,8 +77,7 @@ class Algorithm(ABC):
     def max_weight(self, profile: ClientProfile) -> float:
         """The largest weight that this client's update may have; a larger one is refused.
 
-        By default the number of examples that the client has declared. An algorithm with equal
-        weights must override it, or one client could dominate the mean.
+        By default the number of examples that it has declared. Equal weights must override it.
         """
         return max(1.0, profile.examples)
 
