@@ -244,7 +244,7 @@ def test_clients_with_other_tensors_are_refused_before_they_are_asked() -> None:
         lambda: codec.encode(Update({"w": torch.zeros(4, 4)}), {}, state, CONTEXT),
     ]
     for call in calls:
-        with pytest.raises(UserError, match="name top_k in its place"):
+        with pytest.raises(UserError, match="name powersgd in its place, or top_k if the"):
             call()
 
 

@@ -99,7 +99,8 @@ def _table_for(tensors: Layout, state: Tensors) -> Table:
         raise UserError(
             "rand_k needs updates of all tensors that the server's adapter has, in their shapes, "
             f"and one lacks {unlike[0]}, since its client trains others or the algorithm sends "
-            "others in this round; name top_k in its place, or leave it out of compression."
+            "others in this round; name powersgd in its place, or top_k if the aggregator sees "
+            "each update, or leave it out of compression."
         )
     return table
 
