@@ -10,9 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.algorithms.fedper import FedPer
+from hanse.federation.algorithms.scaffold import Scaffold
 from hanse.federation.compression.powersgd import LEFT, RIGHT, SENT, PowerSGD
-from hanse.federation.interfaces.algorithm import Client
+from hanse.federation.interfaces.algorithm import Algorithm, Client
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import Instruction, Update, validate_update
 from hanse.federation.pipeline import Pipeline
@@ -171,6 +174,16 @@ def test_other_tensors_and_other_shapes_travel_as_they_are() -> None:
         "bias",
         "count",
     }
+
+
+def test_an_update_none_of_whose_matrices_would_be_encoded_is_refused(tmp_path: Path) -> None:
+    def go(algorithm: Algorithm, folder: str) -> None:
+        learners, server = silos(2, features=20), held_out(features=20)
+        federate(algorithm, learners, tmp_path / folder, server, rounds=1, upload=[PowerSGD(1)])
+
+    with pytest.raises(UserError, match=r"sends others, such as model/weight, .* leave powersgd"):
+        go(Scaffold(), "scaffold")
+    go(FedPer(share=("bias",)), "bias")  # there is no matrix to encode
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """PowerSGD (Vogels et al. 2019, 1905.13727): matrices as products with a basis that all share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
@@ -8,6 +8,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from hanse.errors import UserError
 from hanse.federation.interfaces.declarations import Stage
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
@@ -35,7 +36,8 @@ class PowerSGD(Transform):
     same M. Here an update is projected on the basis of the round before, and the rest of it is
     lost unless `error_feedback` is on, which adds it to later updates.
 
-    A tensor that has no two sides above r travels as it is.
+    A tensor that has no two sides above r travels as it is, and so does one whose name or shape the
+    server's model has not, unless this holds for the names of all matrices of an update.
     """
 
     linear: ClassVar[bool] = True
@@ -44,19 +46,24 @@ class PowerSGD(Transform):
 
     def init(self, expected: Layout) -> Tensors:
         """Random right bases, the same in all runs."""
-        matrices = {
-            name: form
-            for name, form in expected.items()
-            if isinstance(form, Tensor) and form.dim() == 2 and form.is_floating_point()
-        }
         return {
             RIGHT + name: _orthonormal(torch.zeros(form.shape[1], self.rank), RoundContext(0), name)
-            for name, form in matrices.items()
+            for name, form in _matrices(expected)
             if min(form.shape) > self.rank
         }
 
     def layout(self, expected: Layout, state: Tensors) -> Layout:
-        """The product with its basis for each matrix that has one, and the other tensors."""
+        """The product with its basis for each matrix that has one, and the other tensors.
+
+        Raises UserError if no matrix has the name of one of the server's model.
+        """
+        large = [name for name, form in _matrices(expected) if min(form.shape) > self.rank]
+        if large and not any(side + name in state for name in large for side in (RIGHT, LEFT)):
+            raise UserError(
+                "powersgd has a basis for each matrix of the server's model, and the algorithm "
+                f"sends others, such as {large[0]}, which would travel as they are; leave powersgd "
+                "out of compression."
+            )
         return _products(expected, state)
 
     def encode(
@@ -119,6 +126,13 @@ class _Basis:
         """The matrix (m, n) in the span of the basis with this product."""
         matrix = _multiplied(product, self.vectors.T)
         return matrix.T.contiguous() if self.side == LEFT else matrix
+
+
+def _matrices(expected: Layout) -> Iterator[tuple[str, Tensor]]:
+    """The names and forms of the matrices of floats."""
+    for name, form in expected.items():
+        if isinstance(form, Tensor) and form.dim() == 2 and form.is_floating_point():
+            yield name, form
 
 
 def _multiplied(left: Tensor, right: Tensor) -> Tensor:
