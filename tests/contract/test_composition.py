@@ -106,7 +106,9 @@ def test_a_combination_is_refused_or_works(case: Case, name: str, tmp_path: Path
 @pytest.mark.parametrize("rule", [Sums(), Median()])
 @pytest.mark.parametrize("name", ["fednova", "flexlora", "flora", "fedex_lora", "hetlora"])
 def test_what_needs_more_than_a_rule_gives_is_refused(name: str, rule: Aggregator) -> None:
-    with pytest.raises(UserError, match=r"needs .*; choose the aggregator mean, or another algo"):
+    with pytest.raises(
+        UserError, match=r"needs .*; choose the aggregator mean, or (another|the) algo"
+    ):
         check(registry.build("federation/algorithms", name), rule)
 
 
@@ -245,6 +247,11 @@ def test_an_algorithm_names_the_one_that_runs_by_sums() -> None:
     with pytest.raises(UserError, match="choose the aggregator mean, or the algorithm fedkseed_su"):
         check(FedKSeed(), Sums())
     check(FedKSeedSums(), Sums())
+    for exact in ("flexlora", "flora", "fedex_lora", "lora_fair"):
+        with pytest.raises(
+            UserError, match="choose the aggregator mean, or the algorithm ffa_lora"
+        ):
+            check(ALGORITHM.build(exact), Sums())
     for name in ALGORITHM.names():
         form = ALGORITHM.find(name).for_sums  # type: ignore[attr-defined]
         if form:

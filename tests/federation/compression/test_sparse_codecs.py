@@ -246,6 +246,8 @@ def test_clients_with_other_tensors_are_refused_before_they_are_asked() -> None:
     for call in calls:
         with pytest.raises(UserError, match="name powersgd in its place, or top_k if the"):
             call()
+    with pytest.raises(UserError, match="; name top_k if the aggregator sees each update, or"):
+        codec.layout(layout({"control/w": torch.empty(8, 4)}), state)
 
 
 def test_values_that_do_not_fit_the_places_are_refused() -> None:

@@ -26,6 +26,7 @@ class FedExLoRA(FedAvg):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
+    for_sums: ClassVar[str] = "ffa_lora"  # its mean of products is exact
     resets_optimizer: ClassVar[bool] = True  # the frozen weights have changed
     payload: ClassVar[str] = "factors"
 

@@ -27,6 +27,7 @@ class FlexLoRA(FedAvg):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
+    for_sums: ClassVar[str] = "ffa_lora"  # its mean of products is exact
     resets_optimizer: ClassVar[bool] = True  # each round's decomposition rotates the factors
     payload: ClassVar[str] = "factors"
     clients_may_differ: ClassVar[Difference] = "rank"

@@ -28,6 +28,7 @@ class LoRAFAIR(FedAvg):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
+    for_sums: ClassVar[str] = "ffa_lora"  # its mean of products is exact
     payload: ClassVar[str] = "factors"
     strength: PositiveFloat = 0.01  # λ, the pull of B's mean
 

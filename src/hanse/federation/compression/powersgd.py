@@ -36,6 +36,9 @@ class PowerSGD(Transform):
     same M. Here an update is projected on the basis of the round before, and the rest of it is
     lost unless `error_feedback` is on, which adds it to later updates.
 
+    An entry of a product may be as large as the norm of a row or column of M; secure aggregation
+    must not clip it.
+
     A tensor that has no two sides above r travels as it is, and so does one whose name or shape the
     server's model has not, unless this holds for the names of all matrices of an update.
     """

@@ -96,11 +96,12 @@ def _table_for(tensors: Layout, state: Tensors) -> Table:
     shapes = {name: tuple(largest(form).shape) for name, form in tensors.items()}
     unlike = [name for name, entry in table.entries.items() if shapes.get(name) != entry.shape]
     if unlike:
+        known = table.entries.keys() & shapes.keys()  # powersgd finds matrices by their names, too
         raise UserError(
             "rand_k needs updates of all tensors that the server's adapter has, in their shapes, "
             f"and one lacks {unlike[0]}, since its client trains others or the algorithm sends "
-            "others in this round; name powersgd in its place, or top_k if the aggregator sees "
-            "each update, or leave it out of compression."
+            f"others in this round; name {'powersgd in its place, or ' if known else ''}top_k if "
+            "the aggregator sees each update, or leave it out of compression."
         )
     return table
 
