@@ -11,6 +11,7 @@ from hanse.federation.client_memory import LostMemory, MemoryStore
 from hanse.federation.constants import MOST, Constants, ConstantStore
 from hanse.federation.delivery import files
 from hanse.federation.delivery.file_store import FileStore, MissingFile
+from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.declarations import AT_SENDER
 from hanse.federation.interfaces.learner import Learner
@@ -57,6 +58,7 @@ class ClientEndpoint:
     files: the files of all runs on this machine; None: those of this run, beside its memory.
     rounds: the number of rounds of the run; 0: not known.
     job, least_cohort: as in `Client`.
+    may_report: whether a number of this name may be part of a sum over clients.
     """
 
     profile: ClientProfile
@@ -72,6 +74,7 @@ class ClientEndpoint:
     rounds: int = 0
     job: str = ""
     least_cohort: int = 1
+    may_report: Callable[[str], bool] = lambda name: True
 
     @property
     def releases(self) -> ReleaseLog:
@@ -129,14 +132,25 @@ def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
     if request.kind not in ("train", "evaluate"):
         return method.aggregator.handle(request.kind, request.instruction, client)
     if request.kind == "evaluate":
+        _refuse_scores(method.aggregator)
         return _evaluate(endpoint, _instruction(endpoint, request, client), client)
     method.aggregator.admit(request.aggregator_note, client)
     if encoded is None:
         encoded = _train(endpoint, request, client, memory)
         if noise:
             keep_update(endpoint.releases, request, key, client.profile.name, noise, encoded)
-    sealed = method.seal(encoded, request.aggregator_note, client)
+    may_leave = {n: v for n, v in encoded.numbers.items() if endpoint.may_report(n)}
+    sealed = method.seal(replace(encoded, numbers=may_leave), request.aggregator_note, client)
     return replace(sealed, keeps_memory=encoded.keeps_memory)
+
+
+def _refuse_scores(rule: Aggregator) -> None:
+    """Raise UserError under a rule that sees sums only: no score of a single client leaves it."""
+    if rule.sums_only:
+        raise UserError(
+            f"{type(rule).__name__} sees only sums, and a single client's scores are none; choose "
+            "the aggregator mean for them."
+        )
 
 
 def _noise(endpoint: ClientEndpoint, request: Request) -> Mechanisms:

@@ -26,7 +26,7 @@ def evaluate(
         validation = _split_scores(run, round, server_state, "validation") if validated else {}
         test = _split_scores(run, round, server_state, "test") if tested else {}
     client_test = {}
-    if last and schedule.evaluate_clients:
+    if last and run.evaluates_clients:
         client_test = _client_scores(run, open_round(run, round, server_state, profiles))
     return RoundScores(validation=validation, test=test, client_test=client_test)
 

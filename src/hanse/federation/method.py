@@ -103,8 +103,18 @@ class Method:
 
     @property
     def summed_numbers(self) -> Sequence[str]:
-        """The numbers that a summand contains."""
+        """The numbers that a summand contains for the algorithm."""
         return self.algorithm.numbers if NUMBERS in self.aggregator.gives else ()
+
+    @property
+    def shown_numbers(self) -> Sequence[str]:
+        """The numbers that a summand contains for the journal alone.
+
+        There are none beside a mechanism of privacy, which would have to protect them, too.
+        """
+        if NUMBERS not in self.aggregator.gives or self.pipelines.upload.mechanisms:
+            return ()
+        return [name for name in sums.SHOWN if name not in self.algorithm.numbers]
 
     def encoded_layout(
         self, state: State, states: TransformStates, profile: ClientProfile, context: RoundContext
@@ -118,7 +128,7 @@ class Method:
     ) -> Layout:
         """The layout of a client's summand under a rule that sees sums only."""
         layout = self.encoded_layout(state, states, profile, context)
-        return sums.summand_layout(layout, self.summed_numbers)
+        return sums.summand_layout(layout, self.summed_numbers, self.shown_numbers)
 
     def sealed_layout(
         self, state: State, states: TransformStates, profile: ClientProfile, context: RoundContext
@@ -135,7 +145,7 @@ class Method:
         """
         if not self.aggregator.sums_only:
             return update
-        summand = sums.summand(update, self.summed_numbers)
+        summand = sums.summand(update, self.summed_numbers, self.shown_numbers)
         return Update(self.aggregator.seal(summand, note, client))
 
     @property

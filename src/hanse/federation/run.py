@@ -46,6 +46,11 @@ class Run:
         """The server's releases of results with noise."""
         return ReleaseLog(self.journal.folder)
 
+    @property
+    def evaluates_clients(self) -> bool:
+        """True if clients score the result on their own rows; under sums no single score leaves."""
+        return self.schedule.evaluate_clients and not self.method.aggregator.sums_only
+
     def profiles(self) -> dict[str, ClientProfile]:
         """The clients' profiles by name, in client order."""
         return {profile.name: profile for profile in self.transport.profiles()}

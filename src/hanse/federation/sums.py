@@ -4,6 +4,7 @@ A rule that sees sums only, such as secure aggregation, adds these tensors and n
 algorithm nor codec. All are float64, so that weights cost no precision.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,11 +14,16 @@ from hanse.errors import UserError
 from hanse.federation.messages import Update
 from hanse.tensors.named import Layout, Tensors, largest
 
-WEIGHT, NUMBERS = "#weight", "#numbers"  # names beside those of the update's tensors
+# Names beside those of the update's tensors.
+WEIGHT, NUMBERS, REPORTED = "#weight", "#numbers", "#reported"
+SHOWN = ("loss",)  # numbers that clients may report, which are summed for the journal alone
 
 
-def summand(update: Update, numbers: Sequence[str]) -> dict[str, Tensor]:
+def summand(update: Update, numbers: Sequence[str], shown: Sequence[str] = ()) -> dict[str, Tensor]:
     """An encoded update times its weight: its tensors, "#weight" (), and "#numbers" (numbers,).
+
+    "#reported" (shown, 2) has the weighted value and the weight of each number that is only shown;
+    both are 0 for one that this client does not report, or whose value is not finite.
 
     numbers: the names of the numbers that are summed. Raises UserError if one is not reported.
     """
@@ -26,13 +32,27 @@ def summand(update: Update, numbers: Sequence[str]) -> dict[str, Tensor]:
     weighted = {name: tensor.double() * update.weight for name, tensor in update.tensors.items()}
     values = [update.weight * update.numbers[name] for name in numbers]
     weighted[WEIGHT] = torch.tensor(update.weight, dtype=torch.float64)
-    return weighted | ({NUMBERS: torch.tensor(values, dtype=torch.float64)} if values else {})
+    if values:
+        weighted[NUMBERS] = torch.tensor(values, dtype=torch.float64)
+    if shown:
+        pairs = [_weighted(update, name) for name in shown]
+        weighted[REPORTED] = torch.tensor(pairs, dtype=torch.float64)
+    return weighted
 
 
-def summand_layout(expected: Layout, numbers: Sequence[str]) -> dict[str, Tensor]:
+def _weighted(update: Update, name: str) -> tuple[float, float]:
+    """A number times the update's weight, and the weight; zeros for a number that is missing."""
+    value = update.numbers.get(name, math.nan)
+    return (update.weight * value, update.weight) if math.isfinite(value) else (0.0, 0.0)
+
+
+def summand_layout(
+    expected: Layout, numbers: Sequence[str], shown: Sequence[str] = ()
+) -> dict[str, Tensor]:
     """The layout of summands; expected: that of the encoded updates."""
     shapes = {name: largest(form).shape for name, form in expected.items()}
     shapes |= {WEIGHT: torch.Size(())} | ({NUMBERS: torch.Size([len(numbers)])} if numbers else {})
+    shapes |= {REPORTED: torch.Size([len(shown), 2])} if shown else {}
     return {
         name: torch.empty(shape, dtype=torch.float64, device="meta")
         for name, shape in shapes.items()
@@ -44,15 +64,18 @@ def in_float64(expected: Layout) -> dict[str, Tensor]:
     return {name: largest(form).double() for name, form in expected.items()}
 
 
-def mean(total: Tensors, numbers: Sequence[str]) -> Update:
+def mean(total: Tensors, numbers: Sequence[str], shown: Sequence[str] = ()) -> Update:
     """The weighted mean in a sum of summands of a positive total weight, which is its weight.
 
-    Its tensors are float64: those of an encoded update may be of a dtype that is too narrow.
+    Its tensors are float64: those of an encoded update may be of a dtype that is too narrow. A
+    number that is only shown is the mean over the clients that report it.
     """
-    weight = float(total[WEIGHT])
-    tensors = {name: t / weight for name, t in total.items() if name not in (WEIGHT, NUMBERS)}
+    weight, beside = float(total[WEIGHT]), (WEIGHT, NUMBERS, REPORTED)
+    tensors = {name: t / weight for name, t in total.items() if name not in beside}
     means = (total[NUMBERS] / weight).tolist() if numbers else []
-    return Update(tensors, dict(zip(numbers, means, strict=True)), weight)
+    reported = zip(shown, total[REPORTED].tolist() if shown else [], strict=True)
+    seen = {name: value / weight for name, (value, weight) in reported if weight > 0}
+    return Update(tensors, {**seen, **dict(zip(numbers, means, strict=True))}, weight)
 
 
 def in_dtypes(tensors: Tensors, expected: Layout) -> dict[str, Tensor]:

@@ -16,20 +16,25 @@ def round_costs(ledger: Ledger, remote: bool) -> RoundCosts:
 
     remote: whether messages travel between machines. The seconds in which the server waits for
         clients that neither train nor score are then transport, and else serialization, which is
-        reading and writing messages and memories.
+        reading and writing messages and memories. If no client reports the seconds of its training,
+        as under a rule that sees sums only, all seconds in which the server waits are the clients'.
     """
     trained, scored = ledger.total("seconds", "train"), ledger.total("seconds", "evaluate")
     clock = ledger.seconds
     parts = {kind: ledger.total(f"{kind}_seconds", "train") for kind in TRAINING}
     overhead = max(0.0, clock["clients"] - trained - scored)
+    waited = "transport" if remote else "serialization"
+    if not trained and any(r.kind == "train" and r.up and not r.error for r in ledger.records):
+        waited = "clients"
     seconds = {
         **parts,
-        "serialization": clock["serialization"] + (0.0 if remote else overhead),
-        "transport": overhead if remote else 0.0,
+        "serialization": clock["serialization"],
+        "transport": 0.0,
         "aggregation": max(0.0, clock.pop("round", 0.0) - clock["clients"] - clock["serialization"])
         + clock.pop("step", 0.0),
         "evaluation": clock.pop("evaluation", 0.0) + scored,
     }
+    seconds[waited] = seconds.get(waited, 0.0) + overhead
     for name in ("clients", "serialization"):
         clock.pop(name)
     undivided = trained - sum(parts.values())

@@ -15,6 +15,7 @@ from hanse.deployment.silo.activity import DAY
 from hanse.deployment.silo.enforcement import WITHHELD, PolicyEnforcer
 from hanse.deployment.silo.job import LARGEST, JobRefusedError, RowCounts, received
 from hanse.deployment.silo.policy import ROW_SETTINGS, Policy
+from hanse.deployment.silo.refusals import row_refusals
 from hanse.deployment.silo.server_texts import takes_text
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
@@ -26,6 +27,7 @@ from hanse.journal.yaml_text import dump
 from hanse.learners.models.model_hash import model_hash
 from hanse.security import trusted_code
 from policy_checks import OWN, check, refusals, silo
+from samples import ROOT
 
 SPY = """\
 from dataclasses import dataclass
@@ -158,6 +160,17 @@ def test_who_is_no_client_takes_no_part(tmp_path: Path, told: dict[str, Any]) ->
     told["participants"] = ["silo-2", "silo-3"]
     with pytest.raises(JobRefusedError, match="has no client silo-1"):
         received(dump(told), silo(tmp_path / "a"))
+
+
+def test_rows_that_nobody_scores_may_be_few(experiment_file: Path) -> None:
+    rows, policy = RowCounts(100, 3), Policy(max_batch_size=64)
+    for rule, refused in (("mean", True), (f"{ROOT}/tests/parts/plain_rules.py:Sums", False)):
+        words = [f"aggregator={rule}", "evaluation.tasks=[{classification: {batch_size: 500}}]"]
+        text = "; ".join(row_refusals(policy, load(experiment_file, words), rows))
+        assert ("score fewer held-out rows" in text, "500 examples in a batch" in text) == (
+            refused,
+            refused,
+        )
 
 
 def test_silos_that_share_a_file_hold_out_alike(tmp_path: Path, told: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
-from hanse.experiment.assembly.method import build_method
+from hanse.experiment.assembly.method import build_method, withheld_scores
 from hanse.experiment.loading import load
 from hanse.federation.compression.bf16 import BF16
 from hanse.federation.compression.identity import Identity
@@ -145,3 +145,15 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(
     with pytest.raises(UserError) as caught:
         simulate(experiment)
     assert sentence in str(caught.value)
+
+
+def test_scores_that_nobody_is_told_are_remarked_on(experiment_file: Path) -> None:
+    def said(*words: str) -> str:
+        return "; ".join(withheld_scores(load(experiment_file, words)))
+
+    rule = f"aggregator={SUMS}:SecureSum"
+    assert "SecureSum sees only sums, so no client scores the result" in said(rule)
+    assert "set data.client_test: 0" in said(rule)
+    others = (), (rule, "data.client_test=0"), (rule, "evaluation.clients=false")
+    assert [said(*words) for words in others] == ["", "", ""]
+    assert said(rule) in simulate(load(experiment_file, [rule])).dataset.remarks

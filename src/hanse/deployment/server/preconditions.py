@@ -57,10 +57,11 @@ def refuse_unfit(experiment: Experiment) -> None:
         )
     sizes = [data.test, data.validation]
     if experiment.brings_own_data and any(size and not isinstance(size, str) for size in sizes):
+        own_rows = " and let each silo score its own rows (data.client_test)"
         raise UserError(
             "every client has its own data here, so the server has no rows that it could hold "
-            "out; name the server's files in data.test and data.validation, or set them to 0 and "
-            "let each silo score its own rows (data.client_test)."
+            "out; name the server's files in data.test and data.validation, or set them to 0"
+            f"{'' if build_aggregator(experiment).sums_only else own_rows}."
         )
     labelled = build_objective(experiment).example_kind in LABELLED
     if experiment.brings_own_data and labelled and not data.labels:

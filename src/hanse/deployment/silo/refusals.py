@@ -7,7 +7,7 @@ from hanse.deployment.silo.policy import Policy
 from hanse.experiment.assembly.method import build_method
 from hanse.experiment.loading import outside_code
 from hanse.experiment.part_kinds import NAMED, TASK, spec_name
-from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
+from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm, build_tasks
 
 
 def above(count: int, step: int) -> int:
@@ -106,7 +106,7 @@ def row_refusals(policy: Policy, experiment: Experiment, rows: RowCounts) -> Ite
     least = policy.min_examples
     if rows.train < least:
         yield f"it would train on fewer rows than policy.min_examples, which is {least}"
-    if experiment.evaluation.clients and 0 < rows.held_out < least:
+    if _scores_rows(experiment) and 0 < rows.held_out < least:
         yield (
             f"it would score fewer held-out rows than policy.min_examples, which is {least}; "
             "set evaluation.clients: false, or a larger data.client_test"
@@ -130,9 +130,14 @@ def _work(policy: Policy, experiment: Experiment, examples: int) -> Iterator[str
             yield f"it has {asked:,} {what}, more than {most:,}"
 
 
+def _scores_rows(experiment: Experiment) -> bool:
+    """True if this silo scores the result on its held-out rows; beside sums no score leaves."""
+    return experiment.evaluation.clients and not build_aggregator(experiment).sums_only
+
+
 def _widest(experiment: Experiment) -> int:
     """The largest batch in which a task scores this silo's rows; 0 if none does."""
-    tasks = build_tasks(experiment).values() if experiment.evaluation.clients else ()
+    tasks = build_tasks(experiment).values() if _scores_rows(experiment) else ()
     return max((getattr(task, "batch_size", 1) for task in tasks if not task.test_only), default=0)
 
 

@@ -213,6 +213,7 @@ class SiloWorker:
             identity=self.kit.identity if self.kit else None,
             job=guard.job_digest,
             least_cohort=self.silo.policy.min_cohort,
+            may_report=self.silo.policy.allows_number,
         )
         return ActiveRun(envelope.settings, endpoint, guard)
 

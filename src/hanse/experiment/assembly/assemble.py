@@ -13,7 +13,7 @@ from hanse.data.tokenization.token_cache import Tokenized
 from hanse.experiment.assembly import client_adapters, client_examples, in_place
 from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
-from hanse.experiment.assembly.method import build_method
+from hanse.experiment.assembly.method import build_method, withheld_scores
 from hanse.experiment.assembly.named_models import Examples, Holders, by_holder, naming
 from hanse.experiment.assembly.preconditions import refuse_unmet
 from hanse.experiment.assembly.resources import (
@@ -222,7 +222,8 @@ def simulate(
     holders = Holders(resources, examples, used)
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
-    notes = in_place.remarks(experiment) + [ALONE] * (only is None and _is_alone(experiment))
+    notes = in_place.remarks(experiment) + withheld_scores(experiment)
+    notes += [ALONE] * (only is None and _is_alone(experiment))
     unread = client_examples.unread_columns(rows, learner.backbone.head.reads)
     remarks = (*dataset.remarks, *unread, *_cut(examples, experiment, learner, clients), *notes)
     return Simulation(experiment, resources, replace(dataset, remarks=remarks), learner, clients)

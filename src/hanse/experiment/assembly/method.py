@@ -28,6 +28,19 @@ def build_method(experiment: Experiment) -> Method:
     return method
 
 
+def withheld_scores(experiment: Experiment) -> list[str]:
+    """A remark on the clients' own rows, if nobody is told of their scores."""
+    rule = build_aggregator(experiment)
+    scored = experiment.evaluation.clients and experiment.data.client_test > 0
+    if not (rule.sums_only and scored):
+        return []
+    return [
+        f"{type(rule).__name__} sees only sums, so no client scores the result on the rows that it "
+        "holds out (data.client_test); choose the aggregator mean for these scores, or set "
+        "data.client_test: 0 to train on these rows, too."
+    ]
+
+
 def _uncollectable(method: Method) -> str:
     """The reason why the server does not see, or keep, each client's change; or empty."""
     algorithm, aggregator = type(method.algorithm).__name__, type(method.aggregator).__name__

@@ -138,7 +138,7 @@ class RoundExchange:
         if not float(total[sums.WEIGHT]) > 0:
             raise TooFewClientsError(0, 1)  # no client has examples
         method, state = self.run.method, self.server_state
-        update = sums.mean(total, method.summed_numbers)
+        update = sums.mean(total, method.summed_numbers, method.shown_numbers)
         profile = self.profiles[clients[0]]
         layout = self.algorithm.update_layout(state.algorithm_state, profile, self.context)
         try:

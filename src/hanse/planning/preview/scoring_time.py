@@ -27,7 +27,7 @@ def scoring_seconds(simulation: Simulation, run: Run) -> float:
         splits = [learner.examples("test")] * tests
         if not task.test_only:
             splits += [learner.examples("validation")] * validations
-            splits += held_out if schedule.evaluate_clients else []
+            splits += held_out if run.evaluates_clients else []
         splits = [split for split in splits if split]
         if splits:
             amount = sum(_amount(task, split) for split in splits)
