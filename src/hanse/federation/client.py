@@ -17,6 +17,7 @@ from hanse.federation.interfaces.declarations import AT_SENDER
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.task import Task
+from hanse.federation.kept_update import KeptUpdate
 from hanse.federation.messages import (
     PREPARE,
     ClientProfile,
@@ -59,6 +60,7 @@ class ClientEndpoint:
     rounds: the number of rounds of the run; 0: not known.
     job, least_cohort: as in `Client`.
     may_report: whether a number of this name may be part of a sum over clients.
+    kept: the update of a round that may be repeated; None: the client trains again.
     """
 
     profile: ClientProfile
@@ -75,6 +77,7 @@ class ClientEndpoint:
     job: str = ""
     least_cohort: int = 1
     may_report: Callable[[str], bool] = lambda name: True
+    kept: KeptUpdate | None = None
 
     @property
     def releases(self) -> ReleaseLog:
@@ -121,11 +124,13 @@ def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
     if request.kind == PREPARE:
         return _take_files(endpoint, request)
     noise = _noise(endpoint, request)
-    key = release_key(request, endpoint.method.pipelines.upload) if noise else ""
-    encoded = find_update(endpoint.releases, request, key) if noise else None
+    key = _key(endpoint, request, noise)
+    encoded = _known(endpoint, request, key, noise)
     # Only training may drop drafts: this round's draft must outlive the requests that follow it.
     trains = request.kind == "train" and encoded is None
     read_memory = endpoint.store.open if trains else endpoint.store.look
+    if trains and endpoint.kept is not None:
+        endpoint.kept.drop()  # with its draft
     memory = read_memory(request.last_counted_round)
     client = _client(endpoint, request, memory)
     method = endpoint.method
@@ -137,10 +142,47 @@ def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
     method.aggregator.admit(request.aggregator_note, client)
     if encoded is None:
         encoded = _train(endpoint, request, client, memory)
-        if noise:
-            keep_update(endpoint.releases, request, key, client.profile.name, noise, encoded)
-    may_leave = {n: v for n, v in encoded.numbers.items() if endpoint.may_report(n)}
-    sealed = method.seal(replace(encoded, numbers=may_leave), request.aggregator_note, client)
+        _keep(endpoint, request, key, noise, encoded)
+    return _sealed(endpoint, request, client, encoded)
+
+
+def _key(endpoint: ClientEndpoint, request: Request, noise: Mechanisms) -> str:
+    """The hash of a train request whose update may be asked for again; else empty."""
+    repeated = endpoint.kept is not None and endpoint.method.aggregator.has_phases
+    if not noise and not (repeated and request.kind == "train"):
+        return ""
+    return release_key(request, endpoint.method.pipelines.upload)
+
+
+def _known(
+    endpoint: ClientEndpoint, request: Request, key: str, noise: Mechanisms
+) -> Update | None:
+    """The encoded update that the client has for a request; None if it must train."""
+    if endpoint.kept is not None:
+        endpoint.kept.forget(request.round)
+    if noise:
+        return find_update(endpoint.releases, request, key)
+    return endpoint.kept.find(key) if endpoint.kept is not None else None
+
+
+def _keep(
+    endpoint: ClientEndpoint, request: Request, key: str, noise: Mechanisms, encoded: Update
+) -> None:
+    """Keep an encoded update for a request that may come again; durably if it has noise in it."""
+    name = endpoint.profile.name
+    if noise:
+        keep_update(endpoint.releases, request, key, name, noise, encoded)
+    elif key and endpoint.kept is not None:
+        endpoint.kept.keep(request, key, name, encoded)
+
+
+def _sealed(endpoint: ClientEndpoint, request: Request, client: Client, encoded: Update) -> Update:
+    """An encoded update as it leaves the client; a sum has no number that must not leave."""
+    update, method = encoded, endpoint.method
+    if method.aggregator.sums_only:
+        numbers = {n: value for n, value in update.numbers.items() if endpoint.may_report(n)}
+        update = replace(update, numbers=numbers)
+    sealed = method.seal(update, request.aggregator_note, client)
     return replace(sealed, keeps_memory=encoded.keeps_memory)
 
 

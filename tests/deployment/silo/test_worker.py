@@ -80,6 +80,7 @@ def test_an_aggregators_client_half_knows_the_job_and_the_least_cohort(
         jobs.append(active.endpoint.job)
         assert jobs[-1] == active.guard.job_digest
         assert active.endpoint.least_cohort == resident.silo.policy.min_cohort == 2
+        assert active.endpoint.kept is not None
     assert len({*jobs}) == 2 and all(jobs)
 
 

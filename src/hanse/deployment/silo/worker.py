@@ -30,6 +30,7 @@ from hanse.federation.client import ClientEndpoint, respond
 from hanse.federation.client_memory import LostMemory
 from hanse.federation.delivery.file_store import FileStore
 from hanse.federation.delivery.files import FOLDER
+from hanse.federation.kept_update import KeptUpdate
 from hanse.federation.messages import PREPARE, Reply, Request
 from hanse.federation.releases import ReleaseLog
 from hanse.observability.memory import peak_memory
@@ -214,6 +215,7 @@ class SiloWorker:
             job=guard.job_digest,
             least_cohort=self.silo.policy.min_cohort,
             may_report=self.silo.policy.allows_number,
+            kept=KeptUpdate(),
         )
         return ActiveRun(envelope.settings, endpoint, guard)
 
