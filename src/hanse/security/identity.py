@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NoReturn
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 DOMAIN = "hanse key of a simulated client, which protects nothing"
@@ -25,6 +26,20 @@ class Identity:
     name: str
     key: Ed25519PrivateKey = field(repr=False)
     peers: Mapping[str, Ed25519PublicKey] = field(repr=False)
+
+    def sign(self, text: bytes) -> bytes:
+        """The client's signature of a text: 64 bytes (Ed25519, RFC 8032)."""
+        return self.key.sign(text)
+
+    def is_signed_by(self, name: str, signature: bytes, text: bytes) -> bool:
+        """True if another client, whose key is known here, has signed a text."""
+        if name not in self.peers:
+            return False
+        try:
+            self.peers[name].verify(signature, text)
+        except InvalidSignature:
+            return False
+        return True
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an identity is not pickled or copied: it holds a private key")

@@ -55,6 +55,11 @@ def rebuild(shares: Mapping[int, bytes], threshold: int) -> bytes | None:
     return total.to_bytes(SECRET)
 
 
+def is_share(data: bytes) -> bool:
+    """True for bytes that may be a share of some secret."""
+    return len(data) == SHARE and int.from_bytes(data) < PRIME
+
+
 def _refuse(threshold: int, places: Iterable[int]) -> None:
     if threshold < 1:
         raise ValueError(f"the threshold of a secret is at least 1, not {threshold}")

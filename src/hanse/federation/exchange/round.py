@@ -63,6 +63,10 @@ class RoundExchange:
         return Downloads(method, state.transform_states, memories, self.context, self.instructions)
 
     @property
+    def round(self) -> int:
+        return self.context.round
+
+    @property
     def algorithm(self) -> Algorithm:
         return self.run.method.algorithm
 

@@ -49,6 +49,9 @@ class Aggregator(ABC):
         rule = type(self)
         return (rule.handle, rule.seal) != (Aggregator.handle, Aggregator.seal)
 
+    def require_clients(self, clients: int) -> None:  # noqa: B027 (serves any number)
+        """Raise UserError for a number of clients of a round that the rule cannot serve."""
+
     @abstractmethod
     def aggregate(self, exchange: Exchange) -> Aggregate:
         """At the server: ask the clients, and combine their updates.

@@ -24,6 +24,10 @@ class Exchange(Protocol):
     """One round's exchange with its clients, as an aggregator sees it."""
 
     @property
+    def round(self) -> int:
+        """The number of the round."""
+
+    @property
     def profiles(self) -> Mapping[str, ClientProfile]:
         """The clients of the round, in client order."""
 

@@ -10,7 +10,7 @@ from hanse.errors import UserError
 from hanse.federation.secure_sums.ring import Ring, rounded_down, smallest_ring
 
 _SETTING = "aggregator.secagg."
-_LEAST = 3  # clients; each of two would get the other's update from their sum
+LEAST = 3  # clients; each of two would get the other's update from their sum
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ def plan(
 
     Raises UserError if no plan is possible, or if the given threshold or neighbours are not safe.
     """
-    if clients < _LEAST:
+    if clients < LEAST:
         raise UserError(
             f"a secure sum has {clients} silos, and the sum of two silos' updates tells each the "
-            f"other's; let at least {_LEAST} silos take part in a round."
+            f"other's; let at least {LEAST} silos take part in a round."
         )
     c, d = rounded_down(colluders, clients), rounded_down(dropouts, clients)
     _check_shares(clients, c, d)
@@ -148,7 +148,7 @@ def _odds(bits: int) -> str:
 
 
 def _least_threshold(clients: int, c: int) -> int:
-    return max(_LEAST, (clients + c) // 2 + 1)
+    return max(LEAST, (clients + c) // 2 + 1)
 
 
 def _check_shares(clients: int, c: int, d: int) -> None:

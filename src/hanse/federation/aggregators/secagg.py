@@ -1,0 +1,171 @@
+"""Secure aggregation (Bonawitz et al. 2017): the server learns the sum of updates, or nothing."""
+
+import logging
+import math
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from hanse.errors import UserError
+from hanse.federation.interfaces.aggregator import Aggregator, Exchange, TooFewClientsError
+from hanse.federation.interfaces.algorithm import Client
+from hanse.federation.interfaces.declarations import MEAN, NUMBERS
+from hanse.federation.interfaces.results import Aggregate
+from hanse.federation.messages import Instruction, Update
+from hanse.federation.secure_sums.client_half import Participation, RefusedError, to_tensors
+from hanse.federation.secure_sums.grid import Grid
+from hanse.federation.secure_sums.plan import LEAST, Plan, plan
+from hanse.federation.secure_sums.server_half import Collection
+from hanse.federation.secure_sums.statements import Terms
+from hanse.tensors.named import Layout, Tensors, to_bytes
+
+log = logging.getLogger(__name__)
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+SESSION = "secagg"  # the entry of a client's session
+MOST = 100_000  # clients of a round
+FEWEST_LEVELS = 100  # steps of the grid between 0 and the clip
+
+
+@dataclass(frozen=True)
+class SecAgg(Aggregator):
+    """Σ wₖ·Δₖ / Σ wₖ from sums of masked words: no single update can be read at the server.
+
+    Bonawitz et al. 2017 (ACM CCS, "Practical secure aggregation for privacy-preserving machine
+    learning", fig. 4, active adversary): each pair of clients adds and subtracts a common mask,
+    each client adds a mask of its own, and Shamir shares of both secrets let the survivors remove
+    what is left of clients that drop out. Keys are fresh in each try of a round. Each client signs
+    its keys together with what it was sent, so that silos with other models or jobs take part in no
+    common sum. Of many clients each shares its secrets with `neighbours` others (Bell et al. 2020,
+    ACM CCS, SecAgg+); the server draws them, and this protects from one that draws at random.
+
+    An update's numbers are rounded to a grid of `bits` bits, and cut at ±clip for a client of the
+    largest weight, and at ±clip·(largest weight)/w for one of weight w.
+    """
+
+    sums_only: ClassVar[bool] = True
+    agrees: ClassVar[bool] = True
+    needs_identity: ClassVar[bool] = True
+    gives: ClassVar[frozenset[str]] = frozenset({MEAN, NUMBERS})
+    rounds_by: ClassVar[str] = "aggregator.secagg.bits"
+
+    # t: this many of a client's neighbours, or of all clients, must answer; None: computed.
+    threshold: PositiveInt | None = None
+    # How many others each client shares secrets with; None: the fewest that are safe.
+    neighbours: PositiveInt | Literal["complete"] | None = None
+    colluders: Share = 0.2  # γ, the share of the clients that may collude with the server
+    dropouts: Share = 0.1  # δ, the share of the clients that may drop out
+    security: Annotated[int, Field(ge=20, le=128)] = 40  # σ: a smaller graph fails below 2^−σ
+    correctness: Annotated[int, Field(ge=10, le=128)] = 30  # η: a round pauses below 2^−η
+    bits: Literal[16, 32, 64] = 32  # of a masked number
+    clip: PositiveFloat = 8.0  # the largest absolute value of an update's number
+    patience: PositiveFloat = 60.0  # seconds to wait for a step without training
+
+    def aggregate(self, exchange: Exchange) -> Aggregate:
+        clients, least = len(exchange.profiles), max(LEAST, self.threshold or LEAST)
+        if clients < least:
+            raise TooFewClientsError(clients, least)
+        bound = exchange.weight_bound()
+        collection = Collection(
+            exchange, self.plan(clients), self._grid(clients, bound), exchange.round, self.patience
+        )
+        total, clipped, survivors = collection.sum()
+        aggregate = exchange.mean(total, survivors)
+        self._tell(exchange.round, collection, survivors, clipped)
+        return replace(aggregate, numbers={**aggregate.numbers, "clipped": clipped})
+
+    def layout(self, expected: Layout) -> Layout:
+        return self._grid(1, 1.0).layout(expected)
+
+    def handle(self, kind: str, instruction: Instruction, client: Client) -> Update:
+        if kind == "keys":
+            return self._keys(instruction, client)
+        part = _participation(client)
+        if kind == "shares":
+            return Update(to_tensors(part.share(instruction.tensors)))
+        if kind == "survivors":
+            signature = part.sign(to_bytes(instruction.tensors["survivors"]))
+            return Update(to_tensors({"signature": signature}))
+        if kind == "unmask":
+            revealed = part.reveal(instruction.tensors)
+            del client.session[SESSION]  # its secrets are gone, and so is the way back
+            return Update(to_tensors(revealed))
+        return super().handle(kind, instruction, client)
+
+    def admit(self, note: Instruction, client: Client) -> None:
+        _participation(client).admit(note.tensors, client.request_digest)
+
+    def seal(self, summand: Tensors, note: Instruction, client: Client) -> Tensors:
+        return _participation(client).mask(summand)
+
+    def require_clients(self, clients: int) -> None:
+        self.plan(clients)
+        levels = self._grid(clients, 1.0).levels
+        if levels < FEWEST_LEVELS:
+            raise UserError(
+                f"aggregator.secagg.bits is {self.bits}, and sums of {clients} clients would leave "
+                f"each {levels} steps up to the clip, where at least {FEWEST_LEVELS} are due; set "
+                "it to 32."
+            )
+
+    def plan(self, clients: int) -> Plan:
+        """Threshold and neighbours for so many clients; raises UserError if none are safe."""
+        return plan(
+            clients,
+            self.colluders,
+            self.dropouts,
+            self.security,
+            self.correctness,
+            self.threshold,
+            self.neighbours,
+        )
+
+    def _grid(self, clients: int, weight_bound: float) -> Grid:
+        return Grid(clients, self.bits, self.clip, weight_bound)
+
+    def _keys(self, instruction: Instruction, client: Client) -> Update:
+        """Begin a new try with new secrets; those of an earlier try are gone."""
+        client.session.pop(SESSION, None)
+        numbers = [instruction.numbers.get(name, math.nan) for name in ("clients", "index")]
+        bound = instruction.numbers.get("weight_bound", math.nan)
+        request = to_bytes(instruction.tensors.get("request", torch.empty(0).byte()))
+        if not all(1 <= number <= MOST for number in numbers) or not 0 < bound < math.inf:
+            raise RefusedError(
+                f"{client.profile.name} was asked for keys without the number of clients, its own "
+                "index or the largest weight; look after the server."
+            )
+        clients, index = map(int, numbers)
+        plan, grid = self.plan(clients), self._grid(clients, bound)
+        terms = Terms(client.job, client.context.round, request, plan, grid)
+        part = client.session[SESSION] = Participation.begin(client, terms, index)
+        return Update(to_tensors({"keys": part.advertisement().to_bytes()}))
+
+    def _tell(
+        self, round: int, collection: Collection, survivors: list[str], clipped: float
+    ) -> None:
+        """Log what the server has seen, and what the grid has cut."""
+        log.info(
+            "round %d: the sum of %d silos' masked updates%s; no single update was seen",
+            round,
+            len(survivors),
+            f", without {', '.join(collection.dropped)}" if collection.dropped else "",
+        )
+        if clipped:
+            log.warning(
+                "round %d: %d numbers of updates were cut to ±%g; raise aggregator.secagg.clip",
+                round,
+                clipped,
+                self.clip,
+            )
+
+
+def _participation(client: Client) -> Participation:
+    part = client.session.get(SESSION)
+    if not isinstance(part, Participation) or part.terms.round != client.context.round:
+        raise RefusedError(
+            f"{client.profile.name} has no keys of this round: it was not asked for them, or it "
+            "was started again since; the next try of the round begins with new ones."
+        )
+    return part

@@ -1,0 +1,182 @@
+"""The client's half of a secure sum: what it refuses, and that it never reveals both secrets."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from federation.secure_sums.parties import GRID, NAMES, REQUEST, Parties, part, summand
+from hanse.federation.secure_sums.bitmap import bitmap
+from hanse.federation.secure_sums.client_half import NO_SHARE, Participation, RefusedError
+from hanse.federation.secure_sums.grid import Grid
+from hanse.federation.secure_sums.plan import Plan
+from hanse.security import mask_streams
+from hanse.security.round_keys import b_seed
+from hanse.security.secret_sharing import rebuild
+
+
+def others(name: str) -> list[str]:
+    return [other for other in NAMES if other != name]
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"request": b"\x02" * 32},
+        {"job": "another job or base model"},
+        {"round": 2},
+        {"plan": Plan(5, 3, 4)},
+        {"grid": Grid(5, 32, 2.0, 1.0)},
+    ],
+    ids=lambda terms: next(iter(terms)),
+)
+def test_silos_that_were_sent_different_things_take_part_in_no_sum(
+    terms: dict[str, object],
+) -> None:
+    parties = Parties()
+    parties.parts["c"] = part("c", **terms)
+    for name in NAMES:
+        with pytest.raises(RefusedError, match=r"not signed by . for the same job, base model"):
+            parties.parts[name].share(parties.keys(name))
+
+
+def test_keys_that_somebody_else_signed_or_nobody_are_refused() -> None:
+    parties, changed = Parties(), Parties()
+    keys = parties.keys("a")
+    keys["b"] = keys["b"].clone()
+    keys["b"][40] ^= 1  # a bit of the public keys
+    with pytest.raises(RefusedError, match="the keys that came for b are not signed by b"):
+        parties.parts["a"].share(keys)
+    with pytest.raises(RefusedError, match="the keys that came for c are not signed by c"):
+        changed.parts["b"].share({**changed.keys("b"), "c": changed.keys("b")["d"]})
+    stranger = {**changed.keys("d"), "mallory": changed.keys("d")["a"]}
+    with pytest.raises(RefusedError, match="the keys that came for mallory are not signed"):
+        changed.parts["d"].share(stranger)
+
+
+def test_two_silos_of_one_index_are_refused() -> None:
+    parties = Parties()
+    own = parties.parts["a"]
+    parties.parts["b"] = Participation(parties.parts["b"].identity, own.terms, own.index, 1)
+    with pytest.raises(RefusedError, match="two silos of one index"):
+        own.share(parties.keys("a"))
+
+
+def test_each_step_is_answered_once_and_in_order() -> None:
+    parties = Parties()
+    own = parties.parts["a"]
+    with pytest.raises(RefusedError, match="asked for survivors where shares comes next"):
+        own.sign(b"\x1f")
+    parties.shared()
+    with pytest.raises(RefusedError, match="asked for shares where train comes next"):
+        own.share(parties.keys("a"))
+    parties.masked()
+    with pytest.raises(RefusedError, match="asked for train where survivors comes next"):
+        own.mask(summand(0.75))  # two masked summands would tell their difference
+    signatures = parties.signed()
+    with pytest.raises(RefusedError, match="asked for survivors where unmask comes next"):
+        own.sign(b"\x0f")
+    others_signed = {name: signatures[name] for name in others("a")}
+    own.reveal(others_signed)
+    with pytest.raises(RefusedError, match="asked for unmask where a new round comes next"):
+        own.reveal(others_signed)
+
+
+def test_a_share_of_one_secret_is_revealed_and_never_both() -> None:
+    parties = Parties().shared()
+    parties.masked()
+    survivors = [name for name in NAMES if name != "c"]
+    signatures = parties.signed(survivors)
+    revealed = {
+        name: parties.parts[name].reveal({n: signatures[n] for n in survivors if n != name})
+        for name in survivors
+    }
+    index = {name: place for place, name in enumerate(NAMES, start=1)}
+    for owner in NAMES:
+        shares = {index[n]: own[owner] for n, own in revealed.items()}
+        keys = parties.parts[owner].keys
+        assert rebuild(shares, 4) == (keys.private_mask_key if owner == "c" else keys.b)
+        for name, share in ((n, own[owner]) for n, own in revealed.items() if n != owner):
+            box = parties.boxes[owner][name]
+            opened = parties.parts[name].keys.open(
+                box, keys.public, f"shares\0{1}\0{owner}\0{name}".encode()
+            )
+            assert share in (opened[:33], opened[33:])
+
+
+def test_lists_of_survivors_must_be_the_same_at_enough_silos() -> None:
+    parties = Parties().shared()
+    parties.masked()
+    # The server tells a and b that c has dropped out, and the others that it has not.
+    without_c = bitmap([1, 2, 4, 5], 5)
+    signatures = {
+        name: torch.tensor(list(parties.parts[name].sign(bits)), dtype=torch.uint8)
+        for name, bits in (("a", without_c), ("b", without_c), ("d", b"\x1f"), ("e", b"\x1f"))
+    }
+    with pytest.raises(RefusedError, match="a reveals nothing: d did not sign the same list"):
+        parties.parts["a"].reveal({name: signatures[name] for name in ("b", "d", "e")})
+    with pytest.raises(RefusedError, match=r"b sees 2 silos sign the list .* at least 4"):
+        parties.parts["b"].reveal({"a": signatures["a"]})
+
+
+def test_fewer_silos_than_the_threshold_or_the_own_least_cohort_are_refused() -> None:
+    parties = Parties()
+    parties.parts["a"] = part("a", least=5)
+    few = {name: parties.keys("b")[name] for name in ("a", "c")}
+    with pytest.raises(RefusedError, match=r"b sees 3 silos advertise keys, .* at least 4"):
+        parties.parts["b"].share(few)
+    parties = Parties()
+    parties.parts["a"] = part("a", least=5)
+    parties.shared()
+    with pytest.raises(RefusedError, match=r"at least 5 \(policy.min_cohort of its silo.yaml\)"):
+        parties.parts["a"].admit(parties.received("a", ("b", "c", "d")), REQUEST)
+    parties.parts["a"].admit(parties.received("a"), REQUEST)
+    parties.parts["a"].mask(summand())
+    with pytest.raises(RefusedError, match="a sees 4 silos send their masked updates"):
+        parties.parts["a"].sign(bitmap([1, 2, 3, 4], 5))
+
+
+def test_another_model_than_the_signed_one_is_not_trained() -> None:
+    parties = Parties().shared()
+    with pytest.raises(RefusedError, match="another model to train than it has signed for"):
+        parties.parts["a"].admit(parties.received("a"), b"\x02" * 32)
+
+
+def test_a_list_without_the_silo_itself_is_refused() -> None:
+    parties = Parties().shared()
+    parties.masked()
+    with pytest.raises(RefusedError, match="a is not among the survivors"):
+        parties.parts["a"].sign(bitmap([2, 3, 4, 5], 5))
+
+
+def test_a_damaged_box_costs_its_share_alone() -> None:
+    parties = Parties().shared()
+    damaged = bytearray(parties.boxes["b"]["a"])
+    damaged[5] ^= 1
+    parties.boxes["b"]["a"] = bytes(damaged)
+    parties.masked()
+    signatures = parties.signed()
+    revealed = parties.parts["a"].reveal({name: signatures[name] for name in others("a")})
+    assert [name for name, share in revealed.items() if share == NO_SHARE] == ["b"]
+
+
+def test_masked_summands_add_up_once_own_masks_are_removed() -> None:
+    parties = Parties().shared()
+    masked = parties.masked()
+    total = sum((m["x"].long() for m in masked.values()), torch.zeros(3).long())
+    assert not torch.equal(total, torch.zeros(3).long())
+    own = GRID.zeros(summand())
+    for client in parties.parts.values():
+        flat = [array.reshape(-1) for array in own.values()]
+        mask_streams.add(flat, b_seed(client.keys.b, b"own mask"), 1)
+    difference = (total - torch.from_numpy(own["x"].astype("int64"))) % 2**32
+    assert difference.tolist() == [5 * round(0.25 / GRID.step)] * 3
+
+
+def test_a_part_holds_secrets_and_is_not_copied() -> None:
+    own = part("a")
+    for copied in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="holds secrets"):
+            copied(own)
+    assert own.keys.b.hex() not in repr(own) and str(own.keys.b) not in repr(own)
