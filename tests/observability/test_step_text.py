@@ -55,6 +55,6 @@ def test_silos_that_a_server_waits_for() -> None:
         "paused, since a round needs 8: waiting for 7 of 9: a, b, c, d, e, f, g"
     )
     assert step_text.detail(step) == (
-        "a training for 11 s; b training for 2 s; c evaluating for 3 s; d at keys for 4 s; "
-        "e gone, last seen 60 s ago; f never seen; g there"
+        "a training for 11 s; b training for 2 s; c evaluating for 3 s; "
+        "d in the phase keys for 4 s; e gone, last seen 60 s ago; f never seen; g there"
     )

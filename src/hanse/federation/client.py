@@ -101,7 +101,7 @@ def respond(endpoint: ClientEndpoint, message: Content) -> bytes:
     Raises LostMemory: a client without the memory of a counted round must not continue.
     """
     request = Request.parse(message)
-    reply = Reply(endpoint.profile.name, request.kind, request.round)
+    reply = Reply(endpoint.profile.name, request.kind, request.round, attempt=request.attempt)
     try:
         return replace(reply, update=_answer(endpoint, request)).pack()
     except LostMemory:

@@ -83,6 +83,8 @@ class Request:
     constants: the hash of the adapter's constants; empty if it has none.
     given: the constants themselves, for a client that does not have them yet.
     files: the SHA-256 of each file that the client was sent before, by name.
+    attempt: how often a round with phases was asked for before, since the server was started. A
+        reply has that of its request: one to an earlier attempt must not count in a later one.
     """
 
     kind: str
@@ -94,6 +96,7 @@ class Request:
     constants: str = ""
     given: Tensors = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    attempt: int = 0
 
     def id(self, run: str, client: str) -> str:
         """The name of this request to a client in all logs; to have agreed completes a training."""
@@ -120,7 +123,7 @@ class Request:
             for group in groups.values()
         ]
         numbers = dict(self.instruction.numbers), dict(self.aggregator_note.numbers)
-        kind = self.kind, self.round, self.last_counted_round, self.constants
+        kind = self.kind, self.round, self.last_counted_round, self.constants, self.attempt
         return (*kind, *numbers, dict(self.files), [*groups], places)
 
     def pack(self) -> bytes:
@@ -135,6 +138,7 @@ class Request:
             "round": self.round,
             "last_counted_round": self.last_counted_round,
         }
+        numbers |= {"attempt": self.attempt} if self.attempt else {}
         numbers |= {
             f"instruction/{name}": value for name, value in self.instruction.numbers.items()
         }
@@ -171,8 +175,9 @@ class Request:
             raise MessageError("the hash of the adapter's constants is not a hash")
         files = _hashes(groups.pop("files", {}))
         round = whole_number(numbers, "round")
-        counted = whole_number(numbers, "last_counted_round")
-        return Request(header["kind"], round, counted, instruction, groups, note, *constants, files)
+        counted, attempt = whole_number(numbers, "last_counted_round"), _read_attempt(numbers)
+        content = instruction, groups, note, *constants, files
+        return Request(header["kind"], round, counted, *content, attempt)
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,7 @@ class Reply:
     """A client's message to the server: an update, or one sentence on why there is none.
 
     lacks: the hash of the constants that the client needs before it can answer.
+    attempt: of the request.
     """
 
     client: str
@@ -188,6 +194,7 @@ class Reply:
     update: Update = field(default_factory=Update)
     error: str = ""
     lacks: str = ""
+    attempt: int = 0
 
     def pack(self) -> bytes:
         """This reply as bytes."""
@@ -199,8 +206,17 @@ class Reply:
         header |= {name: text for name in ("error", "lacks") if (text := getattr(self, name))}
         numbers: dict[str, float] = {"round": self.round, "weight": self.update.weight}
         numbers |= {"keeps_memory": self.update.keeps_memory}
+        numbers |= {"attempt": self.attempt} if self.attempt else {}
         numbers |= {f"update/{name}": value for name, value in self.update.numbers.items()}
         return parts(header, numbers, {"update": self.update.tensors})
+
+    @staticmethod
+    def heading(data: Content) -> "Reply":
+        """Kind, round, attempt and error of the reply in `data`; its tensors are not read."""
+        header, numbers, _ = read(data, "reply", MESSAGES)
+        round, attempt = whole_number(numbers, "round"), _read_attempt(numbers)
+        error = header.get("error", "")
+        return Reply("", header["kind"], round, error=error, attempt=attempt)
 
     @staticmethod
     def parse(data: Content) -> "Reply":
@@ -215,7 +231,13 @@ class Reply:
         reported, keeps_memory = strip_prefix(numbers, "update/"), numbers.get("keeps_memory") != 0
         update = Update(tensors, reported, numbers["weight"], keeps_memory)
         client, error, lacks = (header.get(name, "") for name in ("client", "error", "lacks"))
-        return Reply(client, header["kind"], whole_number(numbers, "round"), update, error, lacks)
+        round, attempt = whole_number(numbers, "round"), _read_attempt(numbers)
+        return Reply(client, header["kind"], round, update, error, lacks, attempt)
+
+
+def _read_attempt(numbers: Numbers) -> int:
+    """The number of a message's attempt; the first one has none."""
+    return whole_number(numbers, "attempt") if "attempt" in numbers else 0
 
 
 def _packed_hashes(files: Mapping[str, str]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import count
 
 from hanse.errors import UserError
 from hanse.federation.client_sampling import fraction_asked, sample, taking_part
@@ -188,12 +189,12 @@ def _aggregated(
     replies_awaited = taking_part(len(profiles), schedule.fraction_train)
     share = fraction_asked(schedule.fraction_train, schedule.over_selection)
     sampled = sample(profiles, share, run.context(round))
-    replies_required = min(schedule.quorum, replies_awaited)
+    replies_required, attempts = min(schedule.quorum, replies_awaited), count()
     while True:
         records_before = len(ledger.records)
         if run.collects:  # those of a try that was dropped
             updates.truncate(run.journal.folder, round - 1)
-        exchange = open_round(run, round, server_state, sampled, replies_awaited)
+        exchange = open_round(run, round, server_state, sampled, replies_awaited, next(attempts))
         try:
             with ledger.time("round"):
                 aggregate = run.method.aggregator.aggregate(exchange)

@@ -13,6 +13,8 @@ from typing import Any
 SIMULATED = "local"  # in place of a run's name, where all clients are in the server's process
 RUN_LENGTH = 8  # characters of a run's name
 
+OWN_KINDS = frozenset({"prepare", "train", "agree", "agreed", "evaluate"})  # the framework's
+
 events = logging.getLogger("hanse.requests")
 events.setLevel(logging.WARNING)  # a log file lowers it; consoles are not told
 events.propagate = False
@@ -23,6 +25,11 @@ _current: ContextVar[str] = ContextVar("request_id", default="")
 def request_id(run: str, round: int, client: str, kind: str) -> str:
     """The name of a request."""
     return f"{run[:RUN_LENGTH]}/{round}/{client}/{kind}"
+
+
+def purpose(kind: str) -> str:
+    """What a request of a kind is for; a kind that is not the framework's is a rule's own phase."""
+    return f"to {kind}" if kind in OWN_KINDS else f"for the phase {kind}"
 
 
 def current_request() -> str:

@@ -69,7 +69,9 @@ def silo_activity(silo: SiloActivity) -> str:
         case SiloState.IDLE:
             return "there"
         case SiloState.WORKING:
-            return f"{PHASES.get(silo.phase, f'at {silo.phase}')} for {silo.seconds:.0f} s"
+            return (
+                f"{PHASES.get(silo.phase, f'in the phase {silo.phase}')} for {silo.seconds:.0f} s"
+            )
 
 
 def _trained(clients: tuple[str, ...]) -> str:

@@ -69,6 +69,8 @@ def test_nothing_is_promised_before_there_is_something_to_tell_it_from() -> None
         ([*BEGUN, (80.0, _round(1, 50.0)), (150.0, _round(2, 70.0))], 150.0, 2 * 60 + 30),
         # After the last training, the scoring alone.
         ([*BEGUN, *SCORING], 200.0, 20.0),
+        # The phases of an aggregator that come after it take no time that matters.
+        ([*BEGUN, *SCORING, (195.0, _answered(2, "unmask"))], 200.0, 20.0),
         # Then the clients score, too: a quarter of them took ten seconds.
         ([*BEGUN, *SCORING, (230.0, _answered(0, "evaluate"))], 235.0, None),
         (

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from hanse.observability.steps import ClientReplies, Job, Rounds, Runs, Step, Training
 
-TRAIN = "train"  # the phase in which clients train
+TRAIN, EVALUATE = "train", "evaluate"  # the phases in which clients train and score
 ENOUGH = 0.02  # of a round's training, to estimate the rest from
 
 
@@ -132,7 +132,7 @@ class ProgressState:
 
     def _left_after_training(self, scoring: float, now: float) -> float | None:
         """Seconds that are left after the last training."""
-        if self.clients is None or self.clients.phase == TRAIN:  # the server scores
+        if self.clients is None or self.clients.phase != EVALUATE:  # the server scores
             left = scoring - (now - (self._trained_at or now))
             return left if left > 0 else None
         done = self._phase_share

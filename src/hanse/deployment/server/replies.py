@@ -17,7 +17,7 @@ from hanse.deployment.server.engine import Engine
 from hanse.deployment.server.roster import RemoteClient, Roster
 from hanse.deployment.server.timers import QUIET_BEFORE_HELLO, REPLY_GRACE, NodeTimers
 from hanse.federation.exchange.spool import Spool
-from hanse.observability.requests import log_event, log_fields
+from hanse.observability.requests import log_event, log_fields, purpose
 from hanse.tensors.serialization import Content
 
 log = logging.getLogger(__name__)
@@ -65,8 +65,8 @@ class ReplyCollector:
         client.asked_at, client.resend_at = time.monotonic(), math.inf
         client.tries += 1
         event = "sent" if client.tries == 1 else "sent again"
-        sent = client.kind, f"{len(client.request):,}"
-        log_event(event, f"{event}: request to %s, %s bytes", *sent, request=client.request_id)
+        sent = purpose(client.kind), f"{len(client.request):,}"
+        log_event(event, f"{event}: request %s, %s bytes", *sent, request=client.request_id)
         self._send(client, client.node, client.request)
 
     def mark_unknown(self, client: RemoteClient) -> None:

@@ -24,7 +24,7 @@ from hanse.errors import UserError
 from hanse.federation.messages import AGREED, PREPARE, Instruction, Reply, Request, Update
 from hanse.journal import record_files
 from hanse.journal.records import RefusalRecord
-from hanse.observability.requests import current_request
+from hanse.observability.requests import current_request, purpose
 from hanse.tensors import json_text
 
 COUNTS = {"examples", "tokens"}  # numbers that reveal how many rows a silo has, and how long
@@ -119,7 +119,7 @@ class PolicyEnforcer:
         if request.kind in (AGREED, PREPARE):
             return
         limited = request.kind in ("train", "evaluate")
-        content = replace(request, aggregator_note=Instruction()) if limited else request
+        content = replace(request, aggregator_note=Instruction(), attempt=0) if limited else request
         whole, digest = (hashlib.sha256(r.pack()).hexdigest() for r in (request, content))
         former = self._asked.get(key := f"{request.kind} {request.round}", [])
         if limited and digest not in former and len(former) >= self.policy.max_tries:
@@ -130,8 +130,8 @@ class PolicyEnforcer:
         most = self.policy.max_requests_per_day
         if not self._activity.admit("requests", whole[:32], most):
             raise self.refused(
-                f"{self.name} refuses to {request.kind} in round {request.round}: {most} requests "
-                "came in the last 24 hours; its policy has max_requests_per_day."
+                f"{self.name} refuses a request {purpose(request.kind)} in round {request.round}: "
+                f"{most} requests came in the last 24 hours; its policy has max_requests_per_day."
             )
         if digest not in former:
             self._asked[key] = [*former, digest]

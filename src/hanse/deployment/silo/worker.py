@@ -35,7 +35,13 @@ from hanse.federation.messages import PREPARE, Reply, Request
 from hanse.federation.releases import ReleaseLog
 from hanse.observability.memory import peak_memory
 from hanse.observability.metrics_endpoint import Figure
-from hanse.observability.requests import answering, current_request, log_event, log_fields
+from hanse.observability.requests import (
+    answering,
+    current_request,
+    log_event,
+    log_fields,
+    purpose,
+)
 from hanse.security.kits import SiloKit
 from hanse.security.signatures import Inbox, Outbox, Untrusted
 from hanse.tensors import json_text
@@ -94,7 +100,7 @@ class ActiveRun:
         except UserError:
             raise
         except Exception:  # no request of a server may end this process
-            log.exception("round %d: it could not %s", self.round, kind)
+            log.exception("round %d: a request %s has failed", self.round, purpose(kind))
             reason = WITHHELD
         return Reply(self.endpoint.profile.name, kind, self.round, error=reason).pack()
 

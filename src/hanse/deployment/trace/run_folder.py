@@ -17,7 +17,7 @@ from hanse.deployment.trace.events import (
 )
 from hanse.journal.records import DEPLOYED, LEDGER, ROUNDS
 from hanse.observability.json_logs import FILE
-from hanse.observability.requests import RUN_LENGTH, SIMULATED
+from hanse.observability.requests import RUN_LENGTH, SIMULATED, purpose
 
 
 def trace(folder: Path, round: int) -> FolderTrace | None:
@@ -67,7 +67,7 @@ def _from_ledger(lines: list[Line], part: FolderTrace) -> list[TraceEvent]:
             line.get("sent_at"),
             SERVER,
             "sent",
-            f"sent: request to {line.get('kind')}, {int(line.get('down', 0)):,} bytes",
+            f"sent: request {purpose(str(line.get('kind')))}, {int(line.get('down', 0)):,} bytes",
             str(line.get("client", "")),
             request,
         )

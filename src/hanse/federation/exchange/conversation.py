@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from hanse.federation.exchange.screening import refuse_large
@@ -12,12 +12,14 @@ from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import Reply, Request
 from hanse.journal.ledger import Ledger
 from hanse.observability.progress import report
-from hanse.observability.requests import log_fields, request_id
+from hanse.observability.requests import OWN_KINDS, log_fields, request_id
 from hanse.observability.steps import ClientReplies
 from hanse.tensors.named import Layout
 from hanse.tensors.serialization import Content, MessageError
 
 log = logging.getLogger(__name__)
+
+LARGEST_HEADING = 2**20  # bytes of the header of a late reply, which is parsed to see what it is
 
 
 class Supply(Protocol):
@@ -40,6 +42,7 @@ class Conversation:
     constants: the hash of the adapter's constants.
     holding: the clients that have the constants. One that has lost them is removed and asked again.
     deadline: seconds that the clients have to reply; None: no limit.
+    attempt: as in `Request`.
     spare: how many clients need not reply; each error leaves one fewer.
     again: whether a client is asked once more after a reply, which is then not its last one.
     supply: sends files to a client that has lost them, once.
@@ -56,6 +59,7 @@ class Conversation:
     constants: str = ""
     holding: set[str] = field(default_factory=set)
     deadline: float | None = None
+    attempt: int = 0
     spare: int = 0
     again: Callable[[Reply], bool] = lambda reply: False
     supply: Supply | None = None
@@ -164,7 +168,7 @@ class Conversation:
 
         Any other reply is refused; a client that lacks the constants or files is asked once more.
         """
-        if sender not in self._missing or (reply.kind, reply.round) != (self.kind, self.round):
+        if sender not in self._missing or not self._is_due(reply):
             self._refuse(reply.client, reply.kind, reply.round, size)
             return False
         self._under_way -= 1
@@ -176,6 +180,11 @@ class Conversation:
             return True
         self.ledger.received(sender, reply.kind, size, {})
         return False
+
+    def _is_due(self, reply: Reply) -> bool:
+        """True if a reply answers a request of this conversation; errors name no attempt."""
+        asked = (reply.kind, reply.round) == (self.kind, self.round)
+        return asked and (bool(reply.error) or reply.attempt == self.attempt)
 
     def _refuse(self, client: str, kind: str, round: int, size: int) -> None:
         """Write into log and ledger that a reply is not used, since it is late or came before."""
@@ -206,11 +215,31 @@ class Conversation:
         with self.ledger.time("serialization"):
             try:
                 refuse_large(message, layout)
-                reply = Reply.parse(self._spool.keep(message))
-                if reply.client == sender:
-                    return reply, len(message)
-                reason = f"it is in the name of {reply.client!r:.80}"
             except MessageError as error:
-                reason = str(error)
-        refused = Reply(sender, self.kind, self.round, error=f"its reply was refused: {reason}")
-        return refused, len(message)
+                late = self._heading_of_other(sender, message)
+                return late or self._unfit(sender, str(error)), len(message)
+            try:
+                reply = Reply.parse(self._spool.keep(message))
+            except MessageError as error:
+                return self._unfit(sender, str(error)), len(message)
+        if reply.client != sender:
+            reply = self._unfit(sender, f"it is in the name of {reply.client!r:.80}")
+        return reply, len(message)
+
+    def _unfit(self, sender: str, reason: str) -> Reply:
+        """A reply with an error, in place of one that is refused."""
+        return Reply(sender, self.kind, self.round, error=f"its reply was refused: {reason}")
+
+    def _heading_of_other(self, sender: str, message: Content) -> Reply | None:
+        """The heading of a reply to another request, which may be larger; None for one to this.
+
+        Only a rule with phases asks a client for small messages while it may owe a large one.
+        """
+        has_phases = self.kind not in OWN_KINDS or self.attempt > 0
+        if not has_phases or int.from_bytes(message[:8], "little") > LARGEST_HEADING:
+            return None
+        try:
+            heading = Reply.heading(message)
+        except MessageError:
+            return None
+        return None if self._is_due(heading) else replace(heading, client=sender)

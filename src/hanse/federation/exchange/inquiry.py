@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 class Inquiry:
     """Asks the clients of one round, and records their replies in log and ledger.
 
+    attempt: as in `Request`.
     remembering: the clients that keep a memory of this round.
     silent: the clients that did not answer a request in time.
     """
@@ -41,6 +42,7 @@ class Inquiry:
     server_state: ServerState
     context: RoundContext
     profiles: Mapping[str, ClientProfile]
+    attempt: int = 0
     remembering: set[str] = field(default_factory=set)
     silent: list[str] = field(default_factory=list)
 
@@ -55,6 +57,7 @@ class Inquiry:
             constants=state.constants.digest,
             given={} if name in state.holding else state.constants.tensors,
             files=self.run.files.hashes,
+            attempt=self.attempt,
         )
 
     def ask(
@@ -86,6 +89,7 @@ class Inquiry:
             self.server_state.constants.digest,
             self.server_state.holding,
             min(limits, default=None),
+            attempt=self.attempt,
             spare=spare,
             supply=FileDelivery(self.run, self.context.round),
         )
@@ -119,7 +123,9 @@ class Inquiry:
             return False
         if self.server_state.constants.digest:
             self.server_state.holding.add(reply.client)
-        numbers = {**reply.update.numbers, "weight": reply.update.weight}
+        numbers = dict(reply.update.numbers)
+        if kind in ("train", "evaluate") and not self.run.method.aggregator.sums_only:
+            numbers["weight"] = reply.update.weight
         ledger.received(reply.client, reply.kind, size, numbers)
         log.info("%s", _summary(reply), extra=self._log_fields("accepted", reply.client, kind))
         if reply.update.keeps_memory:
@@ -141,4 +147,5 @@ def _summary(reply: Reply) -> str:
     """One line of progress about a client's answer."""
     numbers = {n: v for n, v in reply.update.numbers.items() if n in ("loss", "steps", "accuracy")}
     shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-    return f"round {reply.round}: {reply.client} answered {reply.kind} ({shown})"
+    in_brackets = f" ({shown})" if shown else ""
+    return f"round {reply.round}: {reply.client} answered {reply.kind}{in_brackets}"

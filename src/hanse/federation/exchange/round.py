@@ -15,9 +15,6 @@ from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import (
-    AGREE,
-    AGREED,
-    PREPARE,
     ClientProfile,
     Instruction,
     Request,
@@ -28,11 +25,10 @@ from hanse.federation.request_digest import request_digest
 from hanse.federation.run import Run
 from hanse.federation.server_state import ServerState
 from hanse.journal.updates import keep
+from hanse.observability.requests import OWN_KINDS
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, largest
 from hanse.tensors.serialization import MessageError
-
-OWN_KINDS = ("train", "evaluate", PREPARE, AGREE, AGREED)
 
 
 @dataclass
@@ -41,6 +37,7 @@ class RoundExchange:
 
     instructions: the algorithm's instruction to each client, in client order.
     replies_awaited: the number of training replies to wait for; None: those of all clients.
+    attempt: as in `Request`.
     """
 
     run: Run
@@ -49,11 +46,12 @@ class RoundExchange:
     profiles: Mapping[str, ClientProfile]
     instructions: Mapping[str, Instruction]
     replies_awaited: int | None = None
+    attempt: int = 0
 
     @cached_property
     def inquiry(self) -> Inquiry:
         """The requests of this round."""
-        return Inquiry(self.run, self.server_state, self.context, self.profiles)
+        return Inquiry(self.run, self.server_state, self.context, self.profiles, self.attempt)
 
     @cached_property
     def downloads(self) -> Downloads:
@@ -245,12 +243,14 @@ def open_round(
     server_state: ServerState,
     profiles: Mapping[str, ClientProfile],
     replies_awaited: int | None = None,
+    attempt: int = 0,
 ) -> RoundExchange:
     """The exchange with the clients of one round, in client order.
 
     Each is first sent the run's files, if it lacks any. One that does not take them is left out.
 
     replies_awaited: the number of training replies to wait for; None: those of all clients.
+    attempt: how often the round was asked for before.
     """
     context, algorithm = run.context(round), run.method.algorithm
     instructions, delivery = {}, FileDelivery(run, round)
@@ -269,6 +269,7 @@ def open_round(
         {name: profiles[name] for name in instructions},
         instructions,
         replies_awaited,
+        attempt if run.method.aggregator.has_phases else 0,
     )
     exchange.inquiry.silent += delivery.silent
     return exchange

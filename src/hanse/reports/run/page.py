@@ -132,8 +132,8 @@ def _served(name: str, messages: list[ClientRecord]) -> ClientSummary:
     held = [m.weight for m in messages if m.kind == "evaluate" and m.weight is not None]
     return ClientSummary(
         name,
-        len(asked),
-        len(answered),
+        len({m.round for m in asked}),  # a round that was paused is asked for again
+        len({m.round for m in answered}),
         down=sum(m.down for m in messages),
         up=sum(m.up for m in messages),
         simulated=sum(journeys) / len(journeys) if journeys else None,
