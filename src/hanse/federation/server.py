@@ -49,6 +49,7 @@ def rounds(run: Run) -> Iterator[RoundRecord]:
     may stop between two rounds, or the machine at any time.
     """
     profiles = run.profiles()
+    _tell_rule(run, len(profiles))
     _tell_unscreened(run)
     _tell_collected(run)
     checkpoint = run.journal.restore()
@@ -64,6 +65,13 @@ def rounds(run: Run) -> Iterator[RoundRecord]:
         profiles = run.profiles()
         server_state, aggregate = _train_round(run, round, server_state, profiles)
         yield _evaluate_and_commit(run, round, server_state, aggregate, profiles)
+
+
+def _tell_rule(run: Run, clients: int) -> None:
+    """Log the aggregator's terms for as many clients as a round asks."""
+    share = fraction_asked(run.schedule.fraction_train, run.schedule.over_selection)
+    for phrase in run.method.aggregator.describe(taking_part(clients, share)):
+        log.info("aggregator: %s", phrase)
 
 
 def _tell_unscreened(run: Run) -> None:

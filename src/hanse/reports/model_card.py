@@ -13,6 +13,7 @@ from hanse.journal.run_settings import RunSettings
 from hanse.learners.injection import adapter_files
 from hanse.learners.models.model_files import hub_id
 from hanse.reports.loading_snippet import usage
+from hanse.reports.secure_sums import secure_sums
 
 
 def model_card(
@@ -22,6 +23,7 @@ def model_card(
     adapter: Path,
     left: Sequence[str] = (),
     personal: Sequence[str] = (),
+    deployed: bool = False,
 ) -> str:
     """A model card in Markdown: the adapter, its training, its scores, and code that loads it.
 
@@ -30,6 +32,7 @@ def model_card(
     settings: the experiment, resolved. clients: how many took part.
     adapter: the folder where it is. left: kinds of adapters that each client keeps, and that are
         not in the folder. personal: tensors in the folder of which each client keeps its own.
+    deployed: whether the clients were on other machines.
     """
     train, rows, run = settings["train"], settings["data"], RunSettings(settings, "")
     epochs = f"{train['num_train_epochs'] or 1:g} epochs"
@@ -47,6 +50,7 @@ def model_card(
         algorithm=run.algorithm,
         compression=run.compression,
         mechanism=run.mechanism,
+        secure_sums=secure_sums(rounds, deployed),
         usage=usage(adapter, '"path/to/this/folder"', rows["labels"]),
         outputs=list(adapter_files.labels(adapter).values()),
         version=__version__,

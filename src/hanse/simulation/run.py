@@ -57,6 +57,7 @@ def run(
     environment.note(folder, dataset.digest, speed, precision, dataset.public.digest, measured)
     federated_dataset.note(folder, simulation.dataset, experiment)
     log.info("run folder %s", folder)
+    _tell_keys(simulation)
     return go(simulation, simulation.run(journal, clients_of(simulation, folder)), stop)
 
 
@@ -87,8 +88,18 @@ def resume(
     resources.compute_modes |= compute_modes_from_json(environment.follow(folder))
     simulation = simulate(experiment, resources, begun=True)
     environment.same_data(folder, simulation.dataset.digest, simulation.dataset.public.digest)
+    _tell_keys(simulation)
     run = simulation.run(Journal(folder), clients_of(simulation, folder))
     return go(simulation, run, stop)
+
+
+def _tell_keys(simulation: Simulation) -> None:
+    """Log that keys of simulated clients protect nothing, if the aggregator uses any."""
+    if simulation.method.aggregator.needs_identity:
+        log.info(
+            "the clients' keys are simulated, from the seed and in one process: they protect "
+            "nothing, and show what a deployment with kits would do"
+        )
 
 
 def _measured_speed(simulation: Simulation) -> dict[str, float]:

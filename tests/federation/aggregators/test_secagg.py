@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hanse.errors import UserError
+from hanse.federation.aggregators.mean import Mean
 from hanse.federation.aggregators.secagg import SESSION, SecAgg
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.fednova import FedNova
@@ -114,6 +115,21 @@ def test_numbers_are_summed(tmp_path: Path) -> None:
     for plain, summed in zip(runs[0].records[1:], runs[1].records[1:], strict=True):
         assert summed.train["sum_a"] == pytest.approx(plain.train["sum_a"], rel=1e-6)
         assert summed.train["clipped"] == 0
+
+
+def test_a_round_records_its_threshold_and_who_dropped_out(tmp_path: Path) -> None:
+    leaving = {"c1": "keys", "c2": "train", "c3": "survivors"}  # c3's update is in the sum
+    numbers = go(tmp_path / "run", RULE, leaving).records[-1].train
+    assert (numbers["threshold"], numbers["dropped_out"]) == (7, 2)
+
+
+def test_what_users_are_told_of_a_round() -> None:
+    terms = SecAgg(threshold=7, clip=2.0).describe(11)
+    assert terms[0] == SecAgg(threshold=7).plan(11).sentence()
+    assert "cut at ±2 and rounded to steps of 1e-08 (32 bits each)" in terms[1]
+    assert "no loss, step count or score of a single client" in terms[2]
+    assert SecAgg().describe(2) == terms[2:], "two silos may be all that are there for now"
+    assert Mean().describe(11) == ()
 
 
 def test_a_smaller_graph_gives_the_same_sum(tmp_path: Path) -> None:

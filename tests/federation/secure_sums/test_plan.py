@@ -93,18 +93,18 @@ def test_seven_of_eleven() -> None:
     assert (found.threshold, found.neighbours, found.tolerated, found.quorum) == (7, 10, 4, 7)
     assert found == plan(11, 0.2, 4 / 11)
     assert found.sentence() == (
-        "11 silos, each with all 10 others; 7 of 11 must answer in every phase, so 4 may drop "
-        "out; the server sees no single update, even with the help of 2 silos"
+        "11 silos, each of which shares its secrets with all others; 7 of 11 must answer in every "
+        "phase, so 4 may drop out; the server sees no single update, even with the help of 2 silos"
     )
 
 
 def test_the_sentence_of_a_ring() -> None:
     assert plan(1_000, 0.2, 0.05).sentence() == (
-        "1000 silos, each with 118 others drawn at random; of each silo and its neighbours 93 "
+        "1000 silos, each of which shares its secrets with 118 others; of each silo and these 93 "
         "must answer in every phase; up to 50 silos may drop out, and a round then fails with a "
-        "probability of at most 2^-30, less than once in 10^9 rounds; the server, even with the "
-        "help of 200 silos, sees a single update with a probability of at most 2^-40, less than "
-        "once in 10^12 rounds"
+        "probability of at most 2^-30, less than once in 10^9 rounds; a server that draws the "
+        "others at random, even with the help of 200 silos, sees a single update with a "
+        "probability of at most 2^-40, less than once in 10^12 rounds"
     )
 
 

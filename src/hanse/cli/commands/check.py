@@ -63,6 +63,8 @@ def _show_preview(experiment: Experiment) -> None:
     _show_kinds(preview)
     _show_models(preview)
     _show_transforms(experiment, preview)
+    for place, phrase in enumerate(preview.terms):
+        console.tell(f"{'' if place else 'aggregator':10} {phrase}", indent=11)
     _show_traffic(preview)
     _show_links(preview)
     memory = f"{preview.memory / 1e9:.1f} GB of memory ({preview.available / 1e9:.1f} GB available)"

@@ -19,6 +19,7 @@ from hanse.federation.server_state import ServerState
 from hanse.journal import claims
 from hanse.journal.checkpoints import latest
 from hanse.journal.claims import Claim
+from hanse.journal.records import DEPLOYED
 from hanse.journal.run_folder import read_rounds
 from hanse.journal.tracking import following
 from hanse.observability.progress import report
@@ -76,7 +77,8 @@ def finish(simulation: Simulation, folder: Path) -> None:
         personal = learner.personal(shared, left_out)
         clients = len(experiment.participant_names)
         values = experiment.resolved()
-        card = model_card(values, clients, read_rounds(folder), draft, left_out, personal)
+        deployed, rounds = (folder / DEPLOYED).is_file(), read_rounds(folder)
+        card = model_card(values, clients, rounds, draft, left_out, personal, deployed)
         (draft / "README.md").write_text(card, encoding="utf-8")
         report(Work(Activity.REOPENING_ADAPTER))
         try:

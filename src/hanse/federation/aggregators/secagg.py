@@ -74,7 +74,12 @@ class SecAgg(Aggregator):
         total, clipped, survivors = collection.sum()
         aggregate = exchange.mean(total, survivors)
         self._tell(exchange.round, collection, survivors, clipped)
-        return replace(aggregate, numbers={**aggregate.numbers, "clipped": clipped})
+        facts = {
+            "clipped": clipped,
+            "threshold": float(collection.plan.threshold),
+            "dropped_out": float(clients - len(survivors)),
+        }
+        return replace(aggregate, numbers={**aggregate.numbers, **facts})
 
     def layout(self, expected: Layout) -> Layout:
         return self._grid(1, 1.0).layout(expected)
@@ -109,6 +114,16 @@ class SecAgg(Aggregator):
                 f"each {levels} steps up to the clip, where at least {FEWEST_LEVELS} are due; set "
                 "it to 32."
             )
+
+    def describe(self, clients: int) -> tuple[str, ...]:
+        if clients < LEAST:
+            return super().describe(clients)
+        grid = (
+            f"numbers of updates are cut at ±{self.clip:g} and rounded to steps of "
+            f"{self._grid(clients, 1.0).step:.2g} ({self.bits} bits each) at the silo of the "
+            "largest weight; both are twice as large at one of half that weight"
+        )
+        return self.plan(clients).sentence(), grid, *super().describe(clients)
 
     def plan(self, clients: int) -> Plan:
         """Threshold and neighbours for so many clients; raises UserError if none are safe."""

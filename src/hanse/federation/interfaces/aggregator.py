@@ -14,6 +14,11 @@ from hanse.tensors.named import Layout, Tensors
 __all__ = ["Aggregator", "Exchange", "TooFewClientsError"]
 
 
+WITHHELD = (
+    "no loss, step count or score of a single client leaves it; the journal has the mean loss"
+)
+
+
 class Aggregator(ABC):
     """A rule that combines a round's updates into one.
 
@@ -51,6 +56,10 @@ class Aggregator(ABC):
 
     def require_clients(self, clients: int) -> None:  # noqa: B027 (serves any number)
         """Raise UserError for a number of clients of a round that the rule cannot serve."""
+
+    def describe(self, clients: int) -> tuple[str, ...]:
+        """Phrases for users: the rule's terms in a round of so many clients, and what it hides."""
+        return (WITHHELD,) if self.sums_only else ()
 
     @abstractmethod
     def aggregate(self, exchange: Exchange) -> Aggregate:

@@ -64,17 +64,18 @@ class Plan:
         if self.complete:
             colluders = min(2 * self.threshold - self.clients - 1, self.threshold - 2)
             return (
-                f"{self.clients} silos, each with all {self.neighbours} others; {self.threshold} "
-                f"of {self.clients} must answer in every phase, so {self.tolerated} may drop out; "
-                f"the server sees no single update, even with the help of {_silos(colluders)}"
+                f"{self.clients} silos, each of which shares its secrets with all others; "
+                f"{self.threshold} of {self.clients} must answer in every phase, so "
+                f"{self.tolerated} may drop out; the server sees no single update, even with the "
+                f"help of {_silos(colluders)}"
             )
         return (
-            f"{self.clients} silos, each with {self.neighbours} others drawn at random; of each "
-            f"silo and its neighbours {self.threshold} must answer in every phase; up to "
+            f"{self.clients} silos, each of which shares its secrets with {self.neighbours} "
+            f"others; of each silo and these {self.threshold} must answer in every phase; up to "
             f"{_silos(self.dropouts)} may drop out, and a round then fails with a probability of "
-            f"at most {_odds(self.correctness)}; the server, even with the help of "
-            f"{_silos(self.colluders)}, sees a single update with a probability of at most "
-            f"{_odds(self.security)}"
+            f"at most {_odds(self.correctness)}; a server that draws the others at random, even "
+            f"with the help of {_silos(self.colluders)}, sees a single update with a probability "
+            f"of at most {_odds(self.security)}"
         )
 
 

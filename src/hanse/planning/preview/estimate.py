@@ -50,6 +50,7 @@ class Preview:
     once: int  # bytes more down to a client before its first round: constants and files
     clients: int
     clients_a_round: int
+    terms: tuple[str, ...]  # the aggregator's, as phrases
     links: LinkSeconds | None  # of a round, if links are simulated
     seconds: float  # of the whole run, after the model is loaded
     memory: int  # bytes at the peak
@@ -105,6 +106,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         once=once,
         clients=len(probes),
         clients_a_round=len(sampled),
+        terms=run.method.aggregator.describe(len(sampled)),
         links=link_seconds(simulation, traffic, sampled),
         seconds=training + settings.rounds * phases + scoring_seconds(simulation, run),
         memory=peak_memory(),

@@ -11,10 +11,10 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
+from hanse import federation
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import Simulation
 from hanse.federation.client import ClientEndpoint
-from hanse.federation.exchange import inquiry
 from hanse.federation.exchange.round import RoundExchange
 from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.algorithm import Algorithm, Client
@@ -91,8 +91,8 @@ def _records(exchange: RoundExchange) -> list[ClientRecord]:
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Keep the log from telling of answers to a round; warnings are still logged."""
-    log = inquiry.log
+    """Keep the log from telling of a round that is none; warnings are still logged."""
+    log = logging.getLogger(federation.__name__)
     level = log.level
     log.setLevel(logging.WARNING)
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hanse import atomic_files
 from hanse.errors import UserError
-from hanse.journal.records import ClientRecord
+from hanse.journal.records import DEPLOYED, ClientRecord
 from hanse.reports import plotting
 from hanse.reports.html import render
 from hanse.reports.loading_snippet import usage
@@ -17,6 +17,7 @@ from hanse.reports.run.headline import headline
 from hanse.reports.run.partition_plot import partition
 from hanse.reports.run.quality_plots import loss, metric, own, quality
 from hanse.reports.run.run_data import RunData, read
+from hanse.reports.secure_sums import secure_sums
 
 OPEN = 12  # clients; a longer table is folded
 FEW = 4  # samples that are shown at once
@@ -71,6 +72,7 @@ def write_report(folder: Path) -> Path:
         spent=spent(totals),
         over_links=over_links(run, totals),
         computed=computed(run, totals),
+        secure_sums=secure_sums(run.rounds, (folder / DEPLOYED).is_file()),
         precision=precision(run),
         samples=samples(run),
         confusion=confusion(run),
