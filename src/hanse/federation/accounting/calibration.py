@@ -1,0 +1,79 @@
+"""The noise that a budget of ε needs, and the rounds that it pays for."""
+
+import math
+from collections.abc import Callable
+
+from scipy.optimize import brentq
+
+from hanse.errors import UserError
+from hanse.federation.accounting.epsilon import GaussianReleases, epsilon
+
+LEAST_NOISE, MOST_NOISE = 0.02, 10_000.0  # noise multipliers that are considered
+ACCURACY = 1e-3  # relative, of a noise multiplier
+MOST_ROUNDS = 10**7
+
+
+def noise_for(budget: float, delta: float, rounds: int, sampling: float = 1.0) -> float:
+    """The least noise multiplier, within 0.3 %, with which so many rounds cost at most ε.
+
+    budget: the ε. sampling: as in `GaussianReleases`.
+    Raises UserError if no noise multiplier up to MOST_NOISE is enough, and says for how many rounds
+    the largest would be.
+    """
+
+    def excess(logarithm: float) -> float:
+        spent = epsilon([GaussianReleases(math.exp(logarithm), sampling, rounds)], delta)
+        return math.log(max(spent, 1e-12) / budget)
+
+    if excess(math.log(MOST_NOISE)) > 0:
+        affordable = rounds_within(budget, delta, MOST_NOISE, sampling)
+        raise UserError(
+            f"an ε of {budget:g} at δ = {delta:g} cannot be kept in {rounds:,} rounds by a noise "
+            f"multiplier up to {MOST_NOISE:,g}; {advice(affordable)}."
+        )
+    guess = math.sqrt(2 * rounds * math.log(1.25 / delta)) * sampling / budget
+    found = _root(excess, math.log(min(MOST_NOISE, max(LEAST_NOISE, guess))))
+    noise = _rounded_up(math.exp(found))
+    while excess(math.log(noise)) > 0:
+        noise = _rounded_up(noise * (1 + ACCURACY))
+    return noise
+
+
+def rounds_within(budget: float, delta: float, noise_multiplier: float, sampling: float) -> int:
+    """The most rounds, up to MOST_ROUNDS, that cost at most ε; may be 0."""
+
+    def fits(rounds: int) -> bool:
+        return epsilon([GaussianReleases(noise_multiplier, sampling, rounds)], delta) <= budget
+
+    low, high = 0, 1
+    while high < MOST_ROUNDS and fits(high):
+        low, high = high, min(2 * high, MOST_ROUNDS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def advice(affordable: int) -> str:
+    """The way out for a budget that pays for so many rounds."""
+    if affordable:
+        return f"it pays for {affordable:,} rounds: set rounds={affordable}, or raise epsilon"
+    return "it does not pay for a single round: raise epsilon"
+
+
+def _root(excess: Callable[[float], float], guess: float) -> float:
+    """The logarithm of a noise multiplier at which a decreasing function is 0, or LEAST_NOISE."""
+    step, low, high = math.log(2.0), guess, guess
+    while excess(low) <= 0:
+        if low <= math.log(LEAST_NOISE):
+            return math.log(LEAST_NOISE)
+        low, high = max(low - step, math.log(LEAST_NOISE)), low
+    while excess(high) > 0:
+        low, high = high, min(high + step, math.log(MOST_NOISE))
+    return float(brentq(excess, low, high, xtol=ACCURACY))
+
+
+def _rounded_up(noise: float) -> float:
+    """A noise multiplier of four digits, not below `noise`."""
+    unit = 10.0 ** (math.floor(math.log10(noise)) - 3)
+    return float(f"{math.ceil(noise / unit * (1 - 1e-12)) * unit:.4g}")
