@@ -1,5 +1,6 @@
 """Settings in which one client may differ from the others."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -7,8 +8,14 @@ from pydantic import ValidationError
 
 from hanse.errors import UserError
 from hanse.experiment.part_kinds import ALGORITHM, DOWNLOAD, UPLOAD
-from hanse.experiment.schema import Experiment, build_algorithm, build_all
+from hanse.experiment.schema import (
+    Experiment,
+    build_aggregator,
+    build_algorithm,
+    build_all,
+)
 from hanse.experiment.validation import SettingError, explain
+from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.declarations import Difference, includes
 from hanse.learners.injection.adapter import Adapter
 from hanse.registry import suggestion
@@ -16,6 +23,8 @@ from hanse.registry import suggestion
 OVERRIDABLE = ("model", "adapter", "models", "data", "train", "compression", "links")
 # The settings of `data` that are the same for all: how rows are held out and divided.
 SHARED_DATA = ("test", "validation", "split_seed", "mask_history", "partition", "labels", "public")
+# A client's own settings of `data` that say where its rows lie, not which of them it trains on.
+PLACE_OF_ROWS = ("path", "columns", "encoding")
 
 
 def check_clients(experiment: Experiment) -> None:
@@ -45,6 +54,41 @@ def check_clients(experiment: Experiment) -> None:
         _check_data(experiment, name, over.get("data") or {})
         _check_models(experiment, name, over.get("models") or {})
         _check_adapter(experiment, settings, name)
+    if experiment.clients:
+        refuse_unequal_summands(experiment.clients, build_aggregator(experiment))
+
+
+def refuse_unequal_summands(
+    clients: Mapping[str, Mapping[str, Any]], aggregator: Aggregator
+) -> None:
+    """Raise SettingError for a client's settings that change its part of a sum.
+
+    A rule that sees sums only hides an update among others. If all clients but one had a learning
+    rate of nearly 0, or trained on a few rows, the sum would be this one's update.
+
+    clients: the settings of each client of the run, by name, as `Experiment.clients` has them.
+    """
+    if not aggregator.sums_only:
+        return
+    for name, over in clients.items():
+        for place in _of_the_summand(over):
+            setting = ".".join(place)
+            raise SettingError(
+                f"clients.{name:.80} has {setting:.80} of its own, but "
+                f"{type(aggregator).__name__} sees sums only, and if all clients but one had other "
+                "settings, the sum would be that one's update; set it for all clients, or choose "
+                "the aggregator mean.",
+                ("clients", name, *place),
+            )
+
+
+def _of_the_summand(over: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The places of a client's settings that change what it contributes."""
+    for key, value in over.items():
+        if key == "data" and isinstance(value, dict):
+            yield from (("data", str(own)) for own in value if own not in PLACE_OF_ROWS)
+        elif key != "links":  # which say how long messages take in a simulation
+            yield (key,)
 
 
 def _check_names(experiment: Experiment) -> None:

@@ -21,9 +21,9 @@ from hanse.deployment.silo.server_texts import refuse_texts
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment import overrides
-from hanse.experiment.client_settings import OVERRIDABLE
+from hanse.experiment.client_settings import OVERRIDABLE, refuse_unequal_summands
 from hanse.experiment.part_kinds import NAMED, PartKind, changed_at
-from hanse.experiment.schema import Experiment, build_tasks
+from hanse.experiment.schema import Experiment, build_aggregator, build_tasks
 from hanse.experiment.sections import Data, Spec
 from hanse.experiment.validation import explain
 from hanse.federation.client_sampling import taking_part
@@ -81,6 +81,7 @@ def received(text: str, silo: SiloSettings) -> Job:
             raise JobRefusedError(f"{PLACE} has no client {silo.name}.")
         experiment = Experiment.model_validate(_mine(offered, silo))
         build_tasks(experiment)
+        refuse_unequal_summands(offered.clients, build_aggregator(experiment))
     except ValidationError as error:
         raise JobRefusedError(f"{PLACE} is not valid here: {explain(error, Experiment)}") from None
     except JobRefusedError:
