@@ -1,6 +1,6 @@
 """The federated method of a run: algorithm, aggregator and transforms as one record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,8 +19,9 @@ from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.federation.pipeline import Pipeline, Pipelines, TransformStates
 from hanse.randomness import RoundContext
-from hanse.tensors.named import Layout, Tensors, map_tensors
+from hanse.tensors.named import Layout, Tensors, layout, map_tensors, varies
 from hanse.tensors.serialization import own_storage
+from hanse.tensors.table import Table
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,35 @@ class Method:
         own = {client: pipelines.with_files(files) for client, pipelines in self.own.items()}
         return replace(self, pipelines=self.pipelines.with_files(files), own=own)
 
-    def init_transforms(self, layout: Layout) -> dict[str, Tensors]:
-        """The state of every transform before the first round; layout: the model's."""
+    def init_transforms(
+        self, state: State, profiles: Collection[ClientProfile], contexts: Sequence[RoundContext]
+    ) -> dict[str, Tensors]:
+        """The state of every transform before the first round.
+
+        Transforms of the upload begin with the layout of updates if it is the same for all clients
+        and rounds; otherwise with the model's, as those of the download do.
+
+        state: the algorithm's. contexts: those of all rounds.
+        """
+        if not any(pipeline.transforms for pipeline in self.all_pipelines):
+            return {}
+        model = layout(self.algorithm.model(state))
+        updates = self._common_layout(state, profiles, contexts) or model
         states: dict[str, Tensors] = {}
         for pipeline in self.all_pipelines:
-            states = pipeline.init(layout) | states  # mechanisms are common to all
+            expected = updates if pipeline.direction == "upload" else model
+            states = pipeline.init(expected) | states  # mechanisms are common to all
         return states
+
+    def _common_layout(
+        self, state: State, profiles: Collection[ClientProfile], contexts: Sequence[RoundContext]
+    ) -> Layout | None:
+        """The layout that the updates of all clients and rounds have; None if they differ."""
+        asked = [(profile, context) for profile in profiles for context in contexts[:1]]
+        asked += [(profile, context) for profile in [*profiles][:1] for context in contexts[1:]]
+        layouts = [self.algorithm.update_layout(state, *place) for place in asked]
+        alike = all(not varies(own) and Table.of(own) == Table.of(layouts[0]) for own in layouts)
+        return layouts[0] if layouts and alike else None
 
     def broadcast(self, states: TransformStates, client: str) -> dict[str, Tensors]:
         """The part of the transforms' states that every request to a client carries."""
@@ -120,15 +144,15 @@ class Method:
         self, state: State, states: TransformStates, profile: ClientProfile, context: RoundContext
     ) -> Layout:
         """The layout of a client's encoded update; state: the algorithm's, states: transforms'."""
-        layout = self.algorithm.update_layout(state, profile, context)
-        return self.of(profile.name).upload.layout(layout, states)
+        expected = self.algorithm.update_layout(state, profile, context)
+        return self.of(profile.name).upload.layout(expected, states)
 
     def summand_layout(
         self, state: State, states: TransformStates, profile: ClientProfile, context: RoundContext
     ) -> Layout:
         """The layout of a client's summand under a rule that sees sums only."""
-        layout = self.encoded_layout(state, states, profile, context)
-        return sums.summand_layout(layout, self.summed_numbers, self.shown_numbers)
+        expected = self.encoded_layout(state, states, profile, context)
+        return sums.summand_layout(expected, self.summed_numbers, self.shown_numbers)
 
     def sealed_layout(
         self, state: State, states: TransformStates, profile: ClientProfile, context: RoundContext

@@ -32,7 +32,7 @@ from hanse.journal.round_costs import round_costs
 from hanse.journal.run_folder import read_rounds
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, FinishedRound, Rounds, Work
-from hanse.tensors.named import all_finite, layout
+from hanse.tensors.named import all_finite
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,8 @@ def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:
     constants = server.learner.constants()
     _constant_store(run).keep(constants)
     state = algorithm.init(server)
-    transform_states = run.method.init_transforms(layout(algorithm.model(state)))
+    contexts = [run.context(round) for round in range(1, run.schedule.rounds + 1)]
+    transform_states = run.method.init_transforms(state, profiles.values(), contexts)
     for profile in profiles.values():  # a codec that does not fit says so before a client trains
         run.method.encoded_layout(state, transform_states, profile, run.context(1))
     return ServerState(state, transform_states, optimizers, {}, constants)

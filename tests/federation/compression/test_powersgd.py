@@ -16,11 +16,11 @@ from hanse.federation.algorithms.fedper import FedPer
 from hanse.federation.algorithms.scaffold import Scaffold
 from hanse.federation.compression.powersgd import LEFT, RIGHT, SENT, PowerSGD
 from hanse.federation.interfaces.algorithm import Algorithm, Client
-from hanse.federation.interfaces.results import Aggregate
-from hanse.federation.messages import Instruction, Update, validate_update
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import ClientProfile, Instruction, Update, validate_update
 from hanse.federation.pipeline import Pipeline
 from hanse.randomness import RoundContext
-from hanse.tensors.named import RunningMean, Tensors, layout
+from hanse.tensors.named import Layout, RunningMean, Tensors, add_prefix, layout
 from hanse.tensors.serialization import MessageError
 from parts.plain_rules import Sums
 from toys import Outcome, federate, held_out, same, silos
@@ -176,14 +176,28 @@ def test_other_tensors_and_other_shapes_travel_as_they_are() -> None:
     }
 
 
-def test_an_update_none_of_whose_matrices_would_be_encoded_is_refused(tmp_path: Path) -> None:
-    def go(algorithm: Algorithm, folder: str) -> None:
-        learners, server = silos(2, features=20), held_out(features=20)
-        federate(algorithm, learners, tmp_path / folder, server, rounds=1, upload=[PowerSGD(1)])
+class Renaming(FedAvg):
+    """Sends tensors under names of their own in every other round."""
 
-    with pytest.raises(UserError, match=r"sends others, such as model/weight, .* leave powersgd"):
-        go(Scaffold(), "scaffold")
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
+        prefix = "odd/" if context.round % 2 else ""
+        return add_prefix(prefix, super().update_layout(state, profile, context))
+
+
+def test_an_update_none_of_whose_matrices_would_be_encoded_is_refused(tmp_path: Path) -> None:
+    def go(algorithm: Algorithm, folder: str, rounds: int = 1) -> Outcome:
+        learners, server = silos(2, features=20), held_out(features=20)
+        codecs = [PowerSGD(1)]
+        return federate(
+            algorithm, learners, tmp_path / folder, server, rounds=rounds, upload=codecs
+        )
+
+    with pytest.raises(UserError, match=r"sends others, such as odd/weight, .* leave powersgd"):
+        go(Renaming(), "renaming", rounds=2)
     go(FedPer(share=("bias",)), "bias")  # there is no matrix to encode
+    scaffold = go(Scaffold(), "scaffold")  # its names are not the model's, but always the same
+    names = {LEFT + "model/weight", LEFT + "control/weight"}
+    assert {*scaffold.server_state.transform_states["upload.0"]} == names
 
 
 @pytest.mark.parametrize(

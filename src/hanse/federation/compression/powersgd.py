@@ -39,8 +39,9 @@ class PowerSGD(Transform):
     An entry of a product may be as large as the norm of a row or column of M; secure aggregation
     must not clip it.
 
-    A tensor that has no two sides above r travels as it is, and so does one whose name or shape the
-    server's model has not, unless this holds for the names of all matrices of an update.
+    A tensor that has no two sides above r travels as it is. The updates of the first round have
+    bases if those of all rounds and clients are alike; otherwise the server's model has, and a
+    matrix of another name or shape travels as it is, unless no matrix of an update has a basis.
     """
 
     linear: ClassVar[bool] = True
@@ -58,7 +59,7 @@ class PowerSGD(Transform):
     def layout(self, expected: Layout, state: Tensors) -> Layout:
         """The product with its basis for each matrix that has one, and the other tensors.
 
-        Raises UserError if no matrix has the name of one of the server's model.
+        Raises UserError if no matrix has the name of one with a basis.
         """
         large = [name for name, form in _matrices(expected) if min(form.shape) > self.rank]
         if large and not any(side + name in state for name in large for side in (RIGHT, LEFT)):

@@ -53,7 +53,7 @@ class RandK(Transform):
         return {TABLE: from_bytes(zlib.compress(to_bytes(table)))}
 
     def layout(self, expected: Layout, state: Tensors) -> Layout:
-        """The values, and tensors of integers; raises UserError for tensors unlike the server's."""
+        """The values, and tensors of integers; raises UserError for tensors unlike the table's."""
         table = _table_for(expected, state)
         values = torch.empty(sparse.kept(self.share, table.numbers), device="meta")
         return join(drop(expected, table.entries), {VALUES: values})
@@ -98,7 +98,7 @@ def _table_for(tensors: Layout, state: Tensors) -> Table:
     if unlike:
         known = table.entries.keys() & shapes.keys()  # powersgd finds matrices by their names, too
         raise UserError(
-            "rand_k needs updates of all tensors that the server's adapter has, in their shapes, "
+            "rand_k needs updates of the same tensors from all clients in all rounds, "
             f"and one lacks {unlike[0]}, since its client trains others or the algorithm sends "
             f"others in this round; name {'powersgd in its place, or ' if known else ''}top_k if "
             "the aggregator sees each update, or leave it out of compression."
