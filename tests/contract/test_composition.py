@@ -1,5 +1,6 @@
 """Every algorithm under every aggregator: refused before anybody is asked, or a run that works."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,11 @@ from hanse.federation.algorithms.fedkseed_sums import FedKSeedSums
 from hanse.federation.algorithms.fednova import FedNova
 from hanse.federation.algorithms.hetlora import HetLoRA
 from hanse.federation.compatibility import check
+from hanse.federation.compression.bf16 import BF16
+from hanse.federation.compression.fp16 import FP16
 from hanse.federation.compression.int8 import Int8
+from hanse.federation.compression.sign import Sign
+from hanse.federation.compression.top_k import TopK
 from hanse.federation.compression.zstd import Zstd
 from hanse.federation.interfaces.aggregator import Aggregator, Exchange
 from hanse.federation.interfaces.algorithm import Algorithm, Server
@@ -88,7 +93,7 @@ def test_a_combination_is_refused_or_works(case: Case, name: str, tmp_path: Path
     if refused(case, RULES[name]):
         assert name != "mean" and case.name != "fedavg"
         assert (case.name, name) != ("fednova", "sums_of_numbers")
-        with pytest.raises(UserError, match="choose the aggregator mean"):
+        with pytest.raises(UserError, match=r"choose .*the aggregator mean"):
             run(case, RULES[name], tmp_path / "run", taps)
         assert not any(tap.requests for tap in taps)
         return
@@ -235,12 +240,28 @@ class Rounding(Sums):
 
 
 def test_a_rule_that_rounds_names_its_setting_in_place_of_a_codec() -> None:
-    with pytest.raises(UserError, match=r"Int8 .*upload, and set aggregator\.rounding\.bits in"):
-        check(FedAvg(), Rounding(), coded(Int8()))
+    for codec in (Int8(), BF16(), FP16(), Sign()):
+        with pytest.raises(UserError, match=r"upload, and set aggregator\.rounding\.bits in its"):
+            check(FedAvg(), Rounding(), coded(codec))
     with pytest.raises(UserError, match=r"Zstd .*; choose the aggregator mean, or leave it out"):
         check(FedAvg(), Rounding(), coded(Zstd()))
     with pytest.raises(UserError, match=r"Int8 .*; choose the aggregator mean, or leave it out"):
         check(FedAvg(), Sums(), coded(Int8()))
+
+
+def test_a_rule_that_sees_sums_names_the_codecs_of_the_stage_that_are_linear() -> None:
+    folder = "federation/compression"
+    found = {name: registry.find(folder, name) for name in registry.names(folder)}
+    linear = {n for n, part in found.items() if (part.linear, part.stage) == (True, "reduce")}  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="TopK needs each client's update") as caught:
+        check(FedAvg(), Sums(), coded(TopK()))
+    named = re.search(r", or name (.*) in its place in compression\.upload\.", str(caught.value))
+    assert named and {*named[1].split(" or ")} == linear == {"rand_k", "powersgd"}
+    for name in linear:
+        check(FedAvg(), Sums(), coded(registry.build(folder, name)))
+    own = {"c1": coded(TopK())}  # another codec at one client alone is no way out
+    with pytest.raises(UserError, match=r"clients\.c1: .* or leave it out of compression\.upload"):
+        check(FedAvg(), Sums(), coded(), own)
 
 
 def test_an_algorithm_names_the_one_that_runs_by_sums() -> None:

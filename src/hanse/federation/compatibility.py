@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from types import MappingProxyType
 
+from hanse import registry
 from hanse.errors import UserError
 from hanse.federation.codecs.quantizer import Quantizer
 from hanse.federation.interfaces.aggregator import Aggregator
@@ -15,11 +16,13 @@ from hanse.federation.interfaces.declarations import (
     NUMBERS,
     STAGES,
     UPDATES,
+    Stage,
 )
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.pipeline import Pipeline, Pipelines
 
 PLAIN = Pipelines()  # without transforms
+CODECS = "federation/compression"  # the folder of the package's codecs
 NONE: Mapping[str, Pipelines] = MappingProxyType({})
 WORDS = {
     UPDATES: "each client's update",
@@ -104,10 +107,12 @@ def _check_pipelines(
         _check_order(pipeline, place)
         if pipeline.error_feedback:
             _check_feedback(pipeline, f"{name} {verb}", payload, place)
-    _check_upload(aggregator, pipelines.upload, place)
+    _check_upload(algorithm, aggregator, pipelines.upload, place)
 
 
-def _check_upload(aggregator: Aggregator, upload: Pipeline, place: str) -> None:
+def _check_upload(
+    algorithm: Algorithm, aggregator: Aggregator, upload: Pipeline, place: str
+) -> None:
     """Raise UserError for a transform that needs to see more, or less, than the rule does."""
     rule = type(aggregator).__name__
     for transform in upload.transforms:
@@ -122,9 +127,23 @@ def _check_upload(aggregator: Aggregator, upload: Pipeline, place: str) -> None:
             way_out = f"choose the aggregator mean, or leave it out of {setting}"
             if aggregator.rounds_by and transform.stage == "quantize":
                 way_out = f"leave it out of {setting}, and set {aggregator.rounds_by} in its place"
+            elif not place and (others := _linear(transform.stage, algorithm.payload)):
+                way_out = f"choose the aggregator mean, or name {others} in its place in {setting}"
             raise UserError(
                 f"{place}{rule} sees only sums, but {codec} needs each client's update; {way_out}."
             )
+
+
+def _linear(stage: Stage | None, payload: str) -> str:
+    """The package's codecs of a stage that fit a rule which sees sums only: "a or b", or empty."""
+    parts = {name: registry.find(CODECS, name) for name in registry.names(CODECS)} if stage else {}
+    return " or ".join(
+        name
+        for name, part in parts.items()
+        if issubclass(part, Transform)
+        and (part.linear, part.stage) == (True, stage)
+        and payload in part.payloads
+    )
 
 
 def _setting(pipeline: Pipeline, transform: Transform) -> str:
