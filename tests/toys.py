@@ -391,7 +391,8 @@ def federate(
     }
     tasks = {"loss": Perplexity()}
     up = Pipeline("upload", tuple(upload), tuple(mechanisms), error_feedback)
-    pipelines = Pipelines(up, Pipeline("download", tuple(download), (), error_feedback))
+    down = Pipeline("download", tuple(download), (), error_feedback and bool(download))
+    pipelines = Pipelines(up, down)
     method = Method(algorithm, aggregator or Mean(), pipelines, own or {})
 
     def endpoint(name: str) -> ClientEndpoint:

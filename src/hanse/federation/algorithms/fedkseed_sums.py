@@ -39,6 +39,7 @@ class FedKSeedSums(FedKSeed):
 
     # A median would be 0 for each seed that fewer than half of the clients have drawn.
     needs: ClassVar[frozenset[str]] = frozenset({MEAN})
+    payload: ClassVar[str] = "change"  # of G: each number keeps its direction in all rounds
     for_sums: ClassVar[str] = ""
 
     combine = Algorithm.combine  # it is left to the aggregator
