@@ -10,6 +10,7 @@ from typing import Any
 import cost_tables as cost
 import quality_tables as quality
 import run_tables as run
+import secagg_tables
 import wire_tables as wire
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +40,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "gpu": cost.gpu,
     "deployment": cost.deployed,
     "chaos": cost.chaos,
+    "secagg": secagg_tables.secagg,
     "fedkseed": wire.fedkseed,
 }
 
