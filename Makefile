@@ -75,6 +75,7 @@ bench: $(VENV)/.extras
 	$(BIN)/python benchmarks/profile_step.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/deployment.py
+	$(BIN)/python benchmarks/secagg.py
 	$(BIN)/python benchmarks/aggregation.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/codec_speed.py
 	$(BIN)/python benchmarks/comparison.py

@@ -11,8 +11,8 @@ killed   11 silos as processes over Flower, some of them killed in three steps o
 quality  experiments/quickstart.yaml on three seeds, with and without secure sums
 
 Whatever is finished stands in benchmarks/results/secagg.json and is not done again; `--anew` does
-the parts of `--only` again. `flower` takes six minutes, `killed` ten, `quality` twenty, the others
-two together.
+the parts of `--only` again. On two quiet cores `costs` takes half a minute, `graphs` two minutes,
+`flower` six, `killed` ten and `quality` fifteen.
 """
 
 import argparse
@@ -51,6 +51,7 @@ GRAPHS = {
     **{f"{n}, secagg": Federation(n, *SMALL) for n in (50, 100, 400)},
     "50, secagg, complete": Federation(50, *SMALL, neighbours="complete"),
 }
+ROUNDS_COSTS = 6
 SILOS, ROUNDS = 4, 8  # over Flower; the first round waits for silos that still start
 EXPERIMENT = ROOT / "experiments" / "quickstart.yaml"
 RULES = ("mean", "secagg")
@@ -58,17 +59,17 @@ RULES = ("mean", "secagg")
 
 def costs(kept: Kept, short: bool) -> None:
     """Bytes and CPU seconds of silos and server."""
-    _without_model(kept, short, "costs", COSTS)
+    _without_model(kept, "costs", COSTS, 2 if short else ROUNDS_COSTS)
 
 
 def graphs(kept: Kept, short: bool) -> None:
     """The same for more and more silos with small vectors."""
     few = {name: one for name, one in GRAPHS.items() if one.silos <= 50}
-    _without_model(kept, short, "graphs", few if short else GRAPHS)
+    _without_model(kept, "graphs", few if short else GRAPHS, 2)
 
 
-def _without_model(kept: Kept, short: bool, part: str, some: Mapping[str, Federation]) -> None:
-    rounds = 2 if short else secagg_costs.ROUNDS
+def _without_model(kept: Kept, part: str, some: Mapping[str, Federation], rounds: int) -> None:
+    """One row for each federation; the first of its rounds counts for bytes alone."""
     for name, federation in some.items():
         work = partial(secagg_costs.measure, federation, rounds)
         _once(kept, work, f"{federation}, {rounds} rounds", part, name)

@@ -38,7 +38,6 @@ from hanse.security.identity import simulated
 from hanse.simulation.in_process import InProcess
 from hanse.tensors.serialization import Content
 
-ROUNDS = 4  # the first one is left out: libraries begin, and keys of simulated silos are derived
 EXAMPLES = 100  # of each silo
 JOB = "0" * 64
 
@@ -139,8 +138,12 @@ def watching(spent: Spent) -> Iterator[None]:
         yield
 
 
-def measure(federation: Federation, rounds: int = ROUNDS) -> dict[str, Any]:
-    """The figures of a silo and round, and of the server; medians over rounds after the first."""
+def measure(federation: Federation, rounds: int) -> dict[str, Any]:
+    """The figures of a silo and round, and of the server.
+
+    Seconds are medians over the rounds after the first, in which libraries begin, and keys of
+    simulated silos are derived.
+    """
     spent = Spent()
     seconds: list[tuple[Spent, float, float]] = []  # silos, server's CPU, wall clock
     with tempfile.TemporaryDirectory(prefix="hanse-secagg-") as folder, watching(spent):
