@@ -81,7 +81,7 @@ def measure(home: Path) -> dict[str, Any]:
     federation = Mortals(home, settings)
     seconds = federation.run()
     counted = {row.round: row.clients for row in read_rounds(home / "run") if row.round}
-    repeated = alone(repeat, settings, home / "alone", counted)
+    repeated = alone(repeat, settings.resolved(), home / "alone", counted)
     adapters = [_digest(home / "run"), _digest(home / "alone")]
     deaths = {death.round: death for death in DEATHS}
     by_round = [

@@ -43,10 +43,10 @@ class Silenced(Transport):
 
 
 def repeat(
-    experiment: Experiment, folder: Path, counted: Mapping[int, Sequence[str]]
+    settings: Mapping[str, Any], folder: Path, counted: Mapping[int, Sequence[str]]
 ) -> dict[int, dict[str, float]]:
     """Repeat a run in this process; by round, how far its sum was from the mean."""
-    values = experiment.resolved() | {"output_dir": str(folder)}
+    values = {**settings, "output_dir": str(folder)}
     found: dict[int, dict[str, float]] = {}
     with (
         patch.object(
