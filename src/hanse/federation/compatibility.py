@@ -219,8 +219,13 @@ def _check_products(pipeline: Pipeline, place: str) -> None:
 
 
 def _check_aggregator(algorithm: Algorithm, aggregator: Aggregator) -> None:
-    """Raise UserError unless the aggregator gives what the algorithm needs."""
+    """Raise UserError unless the rule takes what the algorithm sends, and gives what it needs."""
     name, rule = type(algorithm).__name__, type(aggregator).__name__
+    if algorithm.payload not in aggregator.payloads:
+        raise UserError(
+            f"{rule} takes {' or '.join(aggregator.payloads)}, but {name} sends "
+            f"{algorithm.payload}; choose the aggregator mean, or another algorithm."
+        )
     needed = {*algorithm.needs, *([UPDATES] if algorithm.combines else [])}
     needed |= {NUMBERS} if algorithm.numbers else set()
     given = aggregator.gives - ({UPDATES} if aggregator.sums_only else set())

@@ -166,6 +166,7 @@ def finish_once(
         round=round,
         mechanisms=noise,
         clients=aggregate.clients,
+        excluded=aggregate.excluded,
         weight=aggregate.weight,
         numbers=dict(aggregate.numbers),
     )
@@ -238,7 +239,7 @@ def _unpacked(
     tensors, lines = groups.pop(AGGREGATE), groups.pop(REPLIES)["lines"]
     for kind, seconds in groups.pop(SIMULATED, {}).items():
         ledger.simulated[kind] += float(seconds)
-    aggregate = Aggregate(tensors, record.numbers, record.weight, record.clients)
+    aggregate = Aggregate(tensors, record.numbers, record.weight, record.clients, record.excluded)
     state = replace(
         ServerState.restored(replace(checkpoint, groups=groups), before.constants),
         algorithm_state=before.algorithm_state,

@@ -207,7 +207,8 @@ def _aggregated(
         try:
             with ledger.time("round"):
                 aggregate = run.method.aggregator.aggregate(exchange)
-            left, required = len(aggregate.clients), replies_required
+            left = len(aggregate.clients) + len(aggregate.excluded)
+            required = replies_required
             if left >= required:
                 return exchange, aggregate
         except TooFewClientsError as error:
@@ -266,6 +267,7 @@ def _evaluate_and_commit(
     record = RoundRecord(
         round=round,
         clients=aggregate.clients if aggregate else (),
+        excluded=aggregate.excluded if aggregate else (),
         weight=aggregate.weight if aggregate else None,
         train=dict(aggregate.numbers) if aggregate else {},
         time=time.time(),

@@ -98,7 +98,8 @@ class RoundRecord(RoundCosts, RoundScores):
     """One line of metrics.jsonl: what a round has learned, and what it cost.
 
     clients, weight, train: the clients whose updates were combined, the sum of their weights, and
-        the weighted means of the numbers that they reported; absent in round 0.
+        the weighted means of the numbers that they reported (a rule that bears attackers gives
+        medians); absent in round 0. excluded: those whose valid updates the rule left out.
     time: when the round was committed.
     """
 
@@ -107,6 +108,7 @@ class RoundRecord(RoundCosts, RoundScores):
     weight: Amount | None = None
     train: Metrics = field(default_factory=dict)
     time: Timestamp = 0.0
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class ReleaseRecord:
     The line stays, whether or not the round was committed: what was drawn counts as released.
 
     mechanisms: the parts that drew the noise.
-    clients, weight, numbers: of the finished aggregate, or of one client's update.
+    clients, excluded, weight, numbers: of the finished aggregate, or of one client's update.
     request: the hash of the request that a client has answered; empty at the server.
     digest: SHA-256 of the release's content, and part of its file's name.
     run: by which a silo knows the run; empty in the folder of a run.
@@ -183,6 +185,7 @@ class ReleaseRecord:
     digest: str = ""
     run: str = ""
     time: Timestamp = 0.0
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ mean. The expected layout bounds the size, and the median of the other clients' 
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
-from hanse.federation.exchange.spool import Spool
+from hanse.federation.exchange.spool import Spool, on_disk
 from hanse.federation.interfaces.algorithm import Algorithm
-from hanse.federation.messages import ClientProfile, Reply, Update
+from hanse.federation.messages import ClientProfile, Update
 from hanse.tensors import low_rank
-from hanse.tensors.lazy import Lazy
 from hanse.tensors.named import Layout, largest, norm
 from hanse.tensors.serialization import Content, MessageError
 
@@ -65,7 +64,7 @@ class NormBound:
         spool = Spool()
         for profile, update in updates:
             measured[profile.name] = self._measures(update)
-            waiting.append((profile, _on_disk(update, spool)))
+            waiting.append((profile, on_disk(update, spool)))
             del update  # or it would stay in memory while the next one is read
         reasons = dict(outliers(measured, self.ratio))
         weights = {profile.name: update.weight for profile, update in waiting}
@@ -85,17 +84,6 @@ class NormBound:
             measures["norm of products"] = math.hypot(*products)
         numbers = {f"number {name}": update.numbers[name] for name in self.algorithm.numbers}
         return measures | numbers
-
-
-def _on_disk(update: Update, spool: Spool) -> Update:
-    """The same update, in the same order, with tensors that are on disk until they are asked for.
-
-    Messages have their tensors by name, and what draws noise on an aggregate goes by the order.
-    """
-    if isinstance(update.tensors, Lazy):
-        return update
-    stored = Reply.parse(spool.write(Reply("", "", 0, update).parts())).update
-    return replace(stored, tensors=Lazy(update.tensors, stored.tensors.__getitem__))
 
 
 def _warn_of_dominant(weights: Mapping[str, float]) -> None:

@@ -4,10 +4,12 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hanse.errors import explained
+from hanse.federation.messages import Reply, Update
+from hanse.tensors.lazy import Lazy
 from hanse.tensors.serialization import Content
 
 SHORT = 16_384  # bytes; a shorter message stays in memory
@@ -81,3 +83,14 @@ class Spool:
         for part in parts:
             file.append(part)
         return Stored(file, start, length)
+
+
+def on_disk(update: Update, spool: Spool) -> Update:
+    """The same update, in the same order, with tensors that are on disk until they are asked for.
+
+    Messages have their tensors by name, and what draws noise on an aggregate goes by the order.
+    """
+    if isinstance(update.tensors, Lazy):
+        return update
+    stored = Reply.parse(spool.write(Reply("", "", 0, update).parts())).update
+    return replace(stored, tensors=Lazy(update.tensors, stored.tensors.__getitem__))

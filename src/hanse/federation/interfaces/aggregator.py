@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from hanse.errors import UserError
 from hanse.federation.interfaces.algorithm import Client
-from hanse.federation.interfaces.declarations import withdraw
+from hanse.federation.interfaces.declarations import PAYLOADS, withdraw
 from hanse.federation.interfaces.exchange import Exchange, TooFewClientsError
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import Instruction, Update
@@ -36,6 +36,8 @@ class Aggregator(ABC):
     # Contents of the aggregate (MEAN, NUMBERS), and UPDATES for a rule that honours `combine`. What
     # is not declared is not given.
     gives: ClassVar[frozenset[str]] = frozenset()
+    # Contents of updates that it takes, as `Algorithm.payload` has them.
+    payloads: ClassVar[tuple[str, ...]] = PAYLOADS
     # Client halves use `client.identity`, which is None for a rule that does not declare this.
     # Silos on other machines then need kits that have the keys of all others.
     needs_identity: ClassVar[bool] = False

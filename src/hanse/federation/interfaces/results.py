@@ -49,12 +49,17 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """A round's combined updates: mean tensors and numbers, total weight, names of the clients."""
+    """A round's combined updates: mean tensors and numbers, total weight, names of the clients.
+
+    clients: those whose updates are in it. excluded: those whose updates were valid, and which the
+        rule left out; they do not keep this round as one that counted.
+    """
 
     tensors: Tensors
     numbers: Numbers
     weight: float
     clients: tuple[str, ...]
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
