@@ -98,7 +98,8 @@ def test_a_combination_is_refused_or_works(case: Case, name: str, tmp_path: Path
         assert not any(tap.requests for tap in taps)
         return
     outcome = run(case, RULES[name], tmp_path / "run", taps)
-    assert [len(record.clients) for record in outcome.records] == [0, 4, 4]
+    read = [len(record.clients) + len(record.excluded) for record in outcome.records]
+    assert read == [0, 4, 4] and all(record.clients for record in outcome.records[1:])
     algorithm = outcome.run.method.algorithm
     model = algorithm.model(outcome.server_state.algorithm_state)
     assert all(bool(tensor.isfinite().all()) for tensor in model.values())

@@ -201,6 +201,17 @@ def norm(factors: Factors) -> float:
     return float(inner.sum().clamp(min=0).sqrt())
 
 
+def inner_products(parts: Sequence[Factors]) -> Tensor:
+    """The (n, n) inner products ⟨upᵢ·downᵢ, upⱼ·downⱼ⟩ = Σ upᵢᵀ·upⱼ ∘ downᵢ·downⱼᵀ, in float64."""
+    up = torch.cat([factors.up.double() for factors in parts], dim=1)
+    down = torch.cat([factors.down.double() for factors in parts])
+    pairs = (up.T @ up) * (down @ down.T)
+    ranks = torch.tensor([factors.rank for factors in parts])
+    owner = torch.repeat_interleave(torch.arange(len(parts)), ranks)
+    member = torch.nn.functional.one_hot(owner, len(parts)).double()  # (Σ ranks, n)
+    return member.T @ pairs @ member
+
+
 def mean(parts: Sequence[tuple[float, Mapping[str, Factors]]]) -> dict[str, Factors]:
     """The weighted mean of the clients' products, layer by layer, as stacked factors.
 

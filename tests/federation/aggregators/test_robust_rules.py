@@ -1,0 +1,150 @@
+"""Properties of every rule that bears attackers, found by listing the folder."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from collected_rounds import attacked, combined, honest, round_of
+from hanse import registry
+from hanse.errors import UserError
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.compatibility import check
+from hanse.federation.interfaces.aggregator import TooFewClientsError
+from hanse.federation.robust.rule import CountingRule, RobustRule
+
+FOLDER = "federation/aggregators"
+RULES: dict[str, RobustRule] = {
+    name: registry.find(FOLDER, name)()
+    for name in registry.names(FOLDER)
+    if issubclass(registry.find(FOLDER, name), RobustRule)
+}
+COUNTING = [name for name, rule in RULES.items() if isinstance(rule, CountingRule)]
+# What the honest mean may be moved by, in the honest rows' spread; norm bounding bears attackers
+# worst, since each of them moves the mean by the bound.
+FARTHEST = {"norm_bounding": 5.0}
+every_rule = pytest.mark.parametrize("name", RULES)
+
+
+def told(rule: RobustRule, attackers: int) -> RobustRule:
+    """The rule for this number of attackers, if it counts them."""
+    return replace(rule, attackers=attackers) if isinstance(rule, CountingRule) else rule
+
+
+def test_all_rules_are_here() -> None:
+    assert len(RULES) >= 7 and "mean" not in RULES
+
+
+@every_rule
+def test_without_attackers_it_is_near_the_mean(name: str) -> None:
+    rows = honest(11, spread=0.1)
+    error = np.linalg.norm(combined(told(RULES[name], 0), rows) - rows.mean(axis=0))
+    spread = np.linalg.norm(rows - rows.mean(axis=0), axis=1).mean()
+    assert error <= 0.5 * spread
+
+
+@every_rule
+def test_equal_updates_come_back(name: str) -> None:
+    rows = np.tile(honest(1), (11, 1))
+    np.testing.assert_allclose(combined(told(RULES[name], 2), rows), rows[0], rtol=1e-6)
+
+
+@every_rule
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e30])
+def test_attackers_of_any_norm_leave_the_error_bounded(name: str, size: float) -> None:
+    rows = honest(11)
+    error = combined(told(RULES[name], 2), attacked(rows, 2, size)) - rows[:9].mean(axis=0)
+    spread = np.linalg.norm(rows - rows.mean(axis=0), axis=1).mean()
+    assert np.linalg.norm(error) <= FARTHEST.get(name, 1.0) * spread
+
+
+@every_rule
+def test_attackers_in_the_majority_break_it(name: str) -> None:
+    """Otherwise the test before would pass with a rule that ignores the updates."""
+    rows = honest(11)
+    hostile = attacked(rows, 7, 50.0)
+    error = combined(told(RULES[name], 2), hostile) - rows[:4].mean(axis=0)
+    spread = np.linalg.norm(rows - rows.mean(axis=0), axis=1).mean()
+    assert np.linalg.norm(error) > 1.0 * spread
+
+
+@every_rule
+def test_the_order_of_clients_decides_nothing(name: str) -> None:
+    rows = attacked(honest(15), 2, 20.0)
+    rule, expected = told(RULES[name], 2), combined(told(RULES[name], 2), rows)
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(rows))
+        np.testing.assert_allclose(combined(rule, rows[order]), expected, rtol=1e-5, atol=1e-6)
+
+
+@every_rule
+def test_numbers_of_examples_count_only_if_the_settings_say_so(name: str) -> None:
+    rows, weights = honest(11), [1.0] * 10 + [1e6]
+    rule = told(RULES[name], 2)
+    np.testing.assert_array_equal(combined(rule, rows, weights), combined(rule, rows))
+    if hasattr(rule, "weighted"):
+        believing = replace(rule, weighted=True)
+        assert np.abs(combined(believing, rows, weights) - combined(rule, rows)).max() > 1e-3
+
+
+@every_rule
+def test_reported_numbers_are_medians(name: str) -> None:
+    aggregate = told(RULES[name], 2).aggregate(round_of(honest(11)))  # type: ignore[arg-type]
+    places = [int(client[1:]) for client in aggregate.clients]
+    assert aggregate.numbers == {"loss": float(np.median(places))}
+    assert sorted((*aggregate.clients, *aggregate.excluded), key=lambda c: int(c[1:])) == [
+        f"c{place}" for place in range(11)
+    ]
+
+
+@every_rule
+def test_a_round_with_too_few_answers_is_paused(name: str) -> None:
+    rule = told(RULES[name], 1)
+    required = rule.required(1)
+    with pytest.raises(TooFewClientsError) as caught:
+        rule.aggregate(round_of(honest(required - 1), asked=required))  # type: ignore[arg-type]
+    assert (caught.value.left, caught.value.required) == (required - 1, required)
+    rule.aggregate(round_of(honest(required), asked=required))  # type: ignore[arg-type]
+
+
+@every_rule
+def test_too_few_clients_are_refused_with_a_way_out(name: str) -> None:
+    rule = told(RULES[name], 1)
+    required = rule.required(1)
+    rule.require_clients(required)
+    with pytest.raises(UserError, match=f"^{name} needs at least {required} .*; .*choose the aggr"):
+        rule.require_clients(required - 1)
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_a_share_of_attackers_is_of_those_asked(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rule = RULES[name]
+    assert [rule.expected(n) for n in (4, 5, 10, 11)] == [0, 1, 2, 2]
+    assert replace(rule, attackers=0.3).expected(10) == 3  # type: ignore[call-arg]
+    with caplog.at_level(logging.WARNING):
+        rule.require_clients(4)
+    assert "this share of 4 clients is less than one" in caplog.text
+    caplog.clear()
+    rule.require_clients(15)
+    told(rule, 0).require_clients(4)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("name", COUNTING)
+@pytest.mark.parametrize("value", [-1, 0.5, 0.0, 1.5, "many"])
+def test_impossible_numbers_of_attackers_are_refused(name: str, value: object) -> None:
+    if value == 0.0:
+        assert registry.build(FOLDER, {name: {"attackers": value}}).attackers == 0
+        return
+    with pytest.raises(UserError, match=rf"{name}\.attackers"):
+        registry.build(FOLDER, {name: {"attackers": value}})
+
+
+@every_rule
+def test_it_takes_no_updates_that_it_cannot_compare(name: str) -> None:
+    check(FedAvg(), RULES[name])
+    with pytest.raises(UserError, match="choose the aggregator mean"):
+        check(registry.build("federation/algorithms", "fedkseed"), RULES[name])
