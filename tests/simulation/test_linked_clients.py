@@ -179,7 +179,7 @@ def test_phases_of_an_aggregator_take_time_of_their_own(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"aggregator": SecureSum(threshold=2), "rounds": 1}
     outcome = go(tmp_path / "run", dict.fromkeys(NAMES, FAST), **settings)
     seconds = outcome.records[1].simulated_seconds
-    assert seconds.keys() == {"keys", "train", "shares", "unmask", "evaluate"}
+    assert seconds.keys() == {"keys", "train", "shares", "unmask"}
     assert seconds["train"] > 4 and all(0.08 < s < 0.1 for k, s in seconds.items() if k != "train")
     late = go(tmp_path / "late", ONE_SLOW, **settings, deadline=5.0, quorum=3)
     assert late.records[1].clients == ("c0", "c1", "c3")
