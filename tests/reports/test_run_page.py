@@ -60,7 +60,7 @@ def test_a_clear_gain_is_told_with_its_interval(tmp_path: Path) -> None:
     assert "no clear change" not in text and "not finished" not in text
     assert "3.6 MB" in text and "1.8 MB" in text and "2 GB" in text
     assert "hanse run" in text and "PeftModel.from_pretrained" in text
-    assert "2 of 3" in text  # one answer of the client was an error
+    assert "2 of 2" in text  # rounds: the client was asked again for one whose answer was an error
 
 
 def test_chance_and_harm_are_called_so(tmp_path: Path) -> None:

@@ -54,14 +54,19 @@ def show_baselines(folder: Path) -> None:
             line.name.replace("-", ", ", 1).replace("-", " "),
             _shown(line, ".3f"),
             _shown(line.against_federated, "+.3f") if line.name != FEDERATED else "",
-            f"{line.steps:,.0f}",
-            f"{line.examples:,.0f}",
-            f"{_mean(outcome.training_seconds for outcome in outcomes):,.0f}",
+            _amount(line.steps),
+            _amount(line.examples),
+            _amount(_mean(outcome.training_seconds for outcome in outcomes)),
             f"{_mean(outcome.bytes for outcome in outcomes) / 1e6:,.1f}",
         )
     console.print(table)
     console.print(figures.verdict, style="bold", soft_wrap=True)
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
+
+
+def _amount(value: float) -> str:
+    """A whole amount; a dash for what nobody has done, or reported."""
+    return f"{value:,.0f}" if value else "–"
 
 
 def _shown(span: Span | SummaryLine, form: str) -> str:

@@ -66,7 +66,9 @@ def loss(run: RunData) -> Plot | None:
         plotting.by_round(axes, "training loss", lambda value: f"{value:.4g}")
 
     caption = "What the clients report on the rows that they train on"
-    if len(lines) > DRAWN:
+    if not lines:
+        caption += "; the server learns their mean alone"
+    elif len(lines) > DRAWN:
         caption += "; grey: from the least to the most, black: their mean"
     elif len(lines) > NAMED:
         caption += "; each grey line is one client, black: their mean"
