@@ -230,6 +230,7 @@ def _client(endpoint: ClientEndpoint, request: Request, memory: dict[str, Memory
         request_digest(request) if compares else b"",
         endpoint.job,
         endpoint.least_cohort,
+        endpoint.store.folder,
     )
 
 

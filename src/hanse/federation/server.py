@@ -203,7 +203,9 @@ def _aggregated(
         records_before = len(ledger.records)
         if run.collects:  # those of a try that was dropped
             updates.truncate(run.journal.folder, round - 1)
-        exchange = open_round(run, round, server_state, sampled, replies_awaited, next(attempts))
+        exchange = open_round(
+            run, round, server_state, sampled, replies_awaited, next(attempts), replies_required
+        )
         try:
             with ledger.time("round"):
                 aggregate = run.method.aggregator.aggregate(exchange)

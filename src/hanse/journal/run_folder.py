@@ -8,6 +8,7 @@ releases.jsonl       one line for each result with noise, if a mechanism draws a
 releases/            the last of these results, which a resumed run uses again
 scores/              evaluations item by item, for paired comparisons, and some answers
 state/               the last checkpoints; a file's name carries its own hash
+summed.json          the clients of each round whose sum was revealed, under secure sums
 constants/           untrained tensors of the adapter, if it has any
 updates/             decoded updates of single clients, if they are collected
 clients/             each simulated client's memory

@@ -19,6 +19,7 @@ from hanse.federation.secure_sums.grid import Grid
 from hanse.federation.secure_sums.plan import LEAST, Plan, plan
 from hanse.federation.secure_sums.server_half import Collection
 from hanse.federation.secure_sums.statements import Terms
+from hanse.journal import summed
 from hanse.tensors.named import Layout, Tensors, to_bytes
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class SecAgg(Aggregator):
             return Update(to_tensors({"signature": signature}))
         if kind == "unmask":
             revealed = part.reveal(instruction.tensors)
+            _keep_to_one_sum(client, part.summed)
             del client.session[SESSION]  # its secrets are gone, and so is the way back
             return Update(to_tensors(revealed))
         return super().handle(kind, instruction, client)
@@ -174,6 +176,20 @@ class SecAgg(Aggregator):
                 clipped,
                 self.clip,
             )
+
+
+def _keep_to_one_sum(client: Client, names: tuple[str, ...]) -> None:
+    """Raise RefusedError if the client has helped to reveal another sum of this round."""
+    assert client.folder is not None
+    round = client.context.round
+    former = summed.noted(client.folder, round)
+    if former and former != names:
+        raise RefusedError(
+            f"{client.profile.name} has already helped to reveal the sum of other silos' updates "
+            f"in round {round}, and the difference of two sums could be the update of one silo."
+        )
+    if not former:
+        summed.note(client.folder, round, names)
 
 
 def _participation(client: Client) -> Participation:

@@ -24,6 +24,7 @@ from hanse.federation.messages import (
 from hanse.federation.request_digest import request_digest
 from hanse.federation.run import Run
 from hanse.federation.server_state import ServerState
+from hanse.journal import summed
 from hanse.journal.updates import keep
 from hanse.observability.requests import OWN_KINDS
 from hanse.randomness import RoundContext
@@ -38,6 +39,7 @@ class RoundExchange:
     instructions: the algorithm's instruction to each client, in client order.
     replies_awaited: the number of training replies to wait for; None: those of all clients.
     attempt: as in `Request`.
+    required: as in `Exchange`.
     """
 
     run: Run
@@ -47,6 +49,7 @@ class RoundExchange:
     instructions: Mapping[str, Instruction]
     replies_awaited: int | None = None
     attempt: int = 0
+    required: int = 1
 
     @cached_property
     def inquiry(self) -> Inquiry:
@@ -63,6 +66,13 @@ class RoundExchange:
     @property
     def round(self) -> int:
         return self.context.round
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        return summed.noted(self.run.journal.folder, self.round)
+
+    def note_sum(self, clients: Sequence[str]) -> None:
+        summed.note(self.run.journal.folder, self.round, clients)
 
     @property
     def algorithm(self) -> Algorithm:
@@ -244,13 +254,14 @@ def open_round(
     profiles: Mapping[str, ClientProfile],
     replies_awaited: int | None = None,
     attempt: int = 0,
+    required: int = 1,
 ) -> RoundExchange:
     """The exchange with the clients of one round, in client order.
 
     Each is first sent the run's files, if it lacks any. One that does not take them is left out.
 
     replies_awaited: the number of training replies to wait for; None: those of all clients.
-    attempt: how often the round was asked for before.
+    attempt: how often the round was asked for before. required: as in `Exchange`.
     """
     context, algorithm = run.context(round), run.method.algorithm
     instructions, delivery = {}, FileDelivery(run, round)
@@ -270,6 +281,7 @@ def open_round(
         instructions,
         replies_awaited,
         attempt if run.method.aggregator.has_phases else 0,
+        required,
     )
     exchange.inquiry.silent += delivery.silent
     return exchange

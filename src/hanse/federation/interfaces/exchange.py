@@ -32,6 +32,21 @@ class Exchange(Protocol):
         """The clients of the round, in client order."""
 
     @property
+    def required(self) -> int:
+        """The fewest clients whose updates the round can use; with fewer it is repeated."""
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """The clients whose sum an earlier attempt of this round may have revealed, or none."""
+
+    def note_sum(self, clients: Sequence[str]) -> None:
+        """Note, durably, that the sum of these clients' updates is about to be revealed.
+
+        The difference of two sums could be one client's update, so no attempt of the round may
+        reveal the sum of other clients; `summed` names them from now on.
+        """
+
+    @property
     def algorithm(self) -> Algorithm:
         """The algorithm, whose `combine` an aggregator that gives UPDATES calls."""
 

@@ -24,6 +24,7 @@ class Client:
     job: a digest of all that the client takes the job for: in a deployment the run, the experiment
         as the server sent it, and the base model. Clients of one run have the same.
     least_cohort: the fewest clients, this one included, whose sum may contain its update.
+    folder: of the client's own files of the run; None: it keeps none.
     """
 
     profile: ClientProfile
@@ -36,6 +37,7 @@ class Client:
     request_digest: bytes = b""
     job: str = ""
     least_cohort: int = 1
+    folder: Path | None = None
 
 
 @dataclass

@@ -73,6 +73,17 @@ class Participation:
         """The client's name."""
         return self.identity.name
 
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """The silos whose sum the client helps to reveal, as far as it knows them.
+
+        On a ring it does not know all names, and the server's list of survivors stands for them.
+        """
+        if not self.terms.plan.complete:
+            return (str(self.index), self.survivors.hex())
+        peers = [n for n, sent in self.neighbours.items() if listed(self.survivors, sent.index)]
+        return tuple(sorted([self.name, *peers]))
+
     def advertisement(self) -> Advertisement:
         """The client's fresh keys, signed for the terms of the sum."""
         return advertise(self.identity, self.terms, self.index, self.keys.public)

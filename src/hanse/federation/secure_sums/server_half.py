@@ -51,9 +51,17 @@ class Collection:
     advertised: dict[str, Advertisement] = field(default_factory=dict)
     pairs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _survivors: set[str] = field(default_factory=set)
+    _summed: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.indices = {name: i for i, name in enumerate(self.exchange.profiles, start=1)}
+        self._summed = self.exchange.summed
+        if missing := [name for name in self._summed if name not in self.indices]:
+            raise UserError(
+                f"the sum of the updates of {', '.join(self._summed)} in round {self.round} may be "
+                "known already, so that the round can be repeated with these alone; start "
+                f"{', '.join(missing)} and then the server again."
+            )
 
     def sum(self) -> tuple[dict[str, Tensor], float, list[str]]:
         """The sum of the survivors' summands, the count of clipped numbers, and the survivors."""
@@ -74,8 +82,8 @@ class Collection:
         digest = from_bytes(self.exchange.digest())
         numbers = {"clients": float(len(self.indices)), "weight_bound": self.grid.weight_bound}
         asked = {
-            name: Instruction({"request": digest}, {**numbers, "index": float(index)})
-            for name, index in self.indices.items()
+            name: Instruction({"request": digest}, {**numbers, "index": float(self.indices[name])})
+            for name in self._summed or self.indices
         }
         for profile, update in self._ask("keys", asked, {"keys": INDEX + KEYS + SIGNATURE}):
             try:
@@ -84,7 +92,7 @@ class Collection:
                 continue
             if sent.index == self.indices[profile.name]:
                 self.advertised[profile.name] = sent
-        self._refuse_few(self.advertised)
+        self._refuse_few(self.advertised, self.least)
 
     def _collect_shares(self) -> dict[str, dict[str, Tensor]]:
         """Step 2: encrypted shares, by receiver and sender; neighbours are drawn at random."""
@@ -100,7 +108,7 @@ class Collection:
                 "shares", asked, expected, patience=self.patience
             )
         }
-        self._refuse_few(sent)
+        self._refuse_few(sent, self.least)
         self.pairs = {
             name: tuple(peer for peer in neighbours[name] if peer in sent) for name in sent
         }
@@ -118,7 +126,7 @@ class Collection:
             survivors.append(profile.name)
             del summand  # or it would stay in memory while the next client trains
         self._survivors = set(survivors)
-        self._refuse_few(survivors)
+        self._refuse_few(survivors, self.least)
         return total, survivors
 
     def _collect_secrets(self, survivors: Sequence[str]) -> dict[str, dict[str, bytes]]:
@@ -130,7 +138,9 @@ class Collection:
             profile.name: update.tensors["signature"]
             for profile, update in self._ask("survivors", asked, {"signature": SIGNATURE})
         }
-        self._refuse_few(signatures)
+        self._refuse_few(signatures, self.plan.quorum)
+        if not self._summed:
+            self.exchange.note_sum(survivors)
         asked, expected = {}, {}
         for name in signatures:
             known = {peer: signatures[peer] for peer in self.pairs[name] if peer in signatures}
@@ -143,7 +153,7 @@ class Collection:
                 "unmask", asked, expected, patience=self.patience
             )
         }
-        self._refuse_few(revealed)
+        self._refuse_few(revealed, self.plan.quorum)
         return revealed
 
     def _remove_masks(
@@ -207,10 +217,15 @@ class Collection:
             kind, asked, dict.fromkeys(asked, expected), patience=self.patience
         )
 
-    def _refuse_few(self, left: Sized) -> None:
-        """Raise TooFewClientsError if fewer clients are left than every phase needs."""
-        if len(left) < self.plan.quorum:
-            raise TooFewClientsError(len(left), self.plan.quorum)
+    @property
+    def least(self) -> int:
+        """The fewest clients whose sum is revealed; all of those whose sum may be known already."""
+        return len(self._summed) or max(self.plan.quorum, self.exchange.required)
+
+    def _refuse_few(self, left: Sized, least: int) -> None:
+        """Raise TooFewClientsError if too few clients are left."""
+        if len(left) < least:
+            raise TooFewClientsError(len(left), least)
 
 
 def _bytes(size: int) -> Tensor:
