@@ -13,7 +13,7 @@ from hanse.data.tokenization.token_cache import Tokenized
 from hanse.experiment.assembly import client_adapters, client_examples, in_place
 from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
-from hanse.experiment.assembly.method import build_method, withheld_scores
+from hanse.experiment.assembly.method import build_method, refuse_unserved, withheld_scores
 from hanse.experiment.assembly.named_models import Examples, Holders, by_holder, naming
 from hanse.experiment.assembly.preconditions import refuse_unmet
 from hanse.experiment.assembly.resources import (
@@ -201,6 +201,8 @@ def simulate(
     begun: whether data.labels already has the labels in the order of the model's outputs.
     """
     build_method(experiment)  # raises UserError before anything is loaded
+    if not only:  # a silo is not told of the others
+        refuse_unserved(experiment, timed=only is not None or experiment.has_links)
     in_place.refuse_unfit(experiment)
     experiment = in_place.prepared(experiment)
     (resources := resources or Resources()).clear_adapters()  # those of an earlier run

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from hanse.errors import UserError
 from hanse.experiment.part_kinds import DOWNLOAD, MECHANISM, UPLOAD
 from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm
+from hanse.federation.client_sampling import fraction_asked, taking_part
 from hanse.federation.interfaces.declarations import AT_SERVER
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.method import Method
@@ -26,6 +27,17 @@ def build_method(experiment: Experiment) -> Method:
             "compression.collect: false."
         )
     return method
+
+
+def refuse_unserved(experiment: Experiment, timed: bool) -> None:
+    """Raise UserError for a number of clients of a round that the aggregator cannot serve.
+
+    timed: messages take time, so that `deployment.over_selection` asks more clients.
+    """
+    ratio = experiment.deployment.over_selection if timed else 1.0
+    share = fraction_asked(experiment.fraction_train, ratio)
+    clients = taking_part(len(experiment.participant_names), share)
+    build_aggregator(experiment).require_clients(clients)
 
 
 def withheld_scores(experiment: Experiment) -> list[str]:

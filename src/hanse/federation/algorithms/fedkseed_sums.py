@@ -32,9 +32,10 @@ class FedKSeedSums(FedKSeed):
     seed that only one of them has drawn is therefore this client's own: choose `seeds` well below
     the number of steps, so that many clients draw each seed.
 
-    |ĝ| may be several hundreds. Secure aggregation encodes nₖ·Hₖ[s], with a client's nₖ examples,
-    as fixed-point numbers, so `aggregator.secagg.clip` must exceed the largest of them. `clip`
-    bounds |ĝ| by clip/2ε, and |Hₖ[s]| by that for each time that s is drawn.
+    |ĝ| may be several hundreds. Secure aggregation cuts |nₖ/N·Hₖ[s]| at `aggregator.secagg.clip`,
+    with a client's nₖ examples and the N of the client that has most, so its clip must exceed the
+    largest |Hₖ[s]| of that client. `clip` here bounds |ĝ| by clip/2ε, and |Hₖ[s]| by that for each
+    time that s is drawn.
     """
 
     # A median would be 0 for each seed that fewer than half of the clients have drawn.

@@ -103,8 +103,8 @@ def plan(
     """
     if clients < LEAST:
         raise UserError(
-            f"a secure sum has {clients} silos, and the sum of two silos' updates tells each the "
-            f"other's; let at least {LEAST} silos take part in a round."
+            f"a round of secure sums has {_silos(clients)}, and the sum of two silos' updates "
+            f"tells each the other's; let at least {LEAST} take part (num_clients, fraction_train)."
         )
     c, d = rounded_down(colluders, clients), rounded_down(dropouts, clients)
     _check_shares(clients, c, d)
@@ -143,6 +143,10 @@ def _silos(count: int, kind: str = "") -> str:
     return f"{count} {kind}{'silo' if count == 1 else 'silos'}"
 
 
+def _numbers(least: int, most: int) -> str:
+    return str(least) if least == most else f"a number from {least} to {most}"
+
+
 def _odds(bits: int) -> str:
     """The probability 2^-bits of a round in words."""
     return f"2^-{bits}, less than once in 10^{int(bits * log10(2))} rounds"
@@ -175,14 +179,12 @@ def _complete_threshold(clients: int, c: int, d: int, threshold: int | None) -> 
     given = f"{_SETTING}threshold is {threshold}"
     if threshold > clients:
         raise UserError(
-            f"{given}, but only {clients} silos take part; set it to a number from {least} to "
-            f"{most}."
+            f"{given}, but only {clients} silos take part; set it to {_numbers(least, most)}."
         )
     if 2 * threshold <= clients:
         raise UserError(
             f"{given}, no majority of {clients} silos, and two halves of the silos could each "
-            "give the server another one of a silo's secrets; set it to a number from "
-            f"{least} to {most}."
+            f"give the server another one of a silo's secrets; set it to {_numbers(least, most)}."
         )
     if 2 * threshold <= clients + c:
         raise UserError(
