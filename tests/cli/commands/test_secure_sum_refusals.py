@@ -41,7 +41,7 @@ REFUSED = {
     "a codec that chooses numbers": (
         [SECAGG, "compression=top_k"],
         "SecAgg sees only sums, but TopK needs each client's update; choose the aggregator mean, "
-        "or name rand_k in its place in compression.upload.",
+        "or name powersgd or rand_k in its place in compression.upload.",
     ),
     "an algorithm that combines updates": (
         [SECAGG, "algorithm=flora"],
@@ -54,7 +54,7 @@ REFUSED = {
     ),
     "another codec at one client": (
         [SECAGG, "clients.silo-2.compression=identity"],
-        "clients.silo-2: SecAgg lets clients compare their requests, so all must be encoded alike",
+        "clients.silo-2 has compression of its own, but SecAgg sees sums only",
     ),
     "collected updates": (
         [SECAGG, "compression.collect=true"],

@@ -47,7 +47,9 @@ def table(comparison: Comparison) -> dict[str, list[str]]:
     done = [(max(0, run.record.done), run.record.planned) for run in runs]
     rows["rounds done"] = [f"{at} of {planned}" if planned else f"{at}" for at, planned in done]
     rows["sent"] = [formatting.bytes_(run.costs.down + run.costs.up) for run in runs]
-    rows["training"] = [formatting.seconds(run.costs.training) for run in runs]
+    rows["training"] = [  # none is reported under a rule that sees sums only
+        formatting.seconds(run.costs.training) if run.costs.training else "–" for run in runs
+    ]
     rows["all together"] = [formatting.seconds(run.costs.total) for run in runs]
     simulated = [run.costs.simulated for run in runs]
     if any(seconds is not None for seconds in simulated):
