@@ -137,6 +137,28 @@ def test_fewer_silos_than_the_threshold_or_the_own_least_cohort_are_refused() ->
         parties.parts["a"].sign(bitmap([1, 2, 3, 4], 5))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.bool])
+def test_numbers_in_place_of_bytes_are_refused(dtype: torch.dtype) -> None:
+    parties, numbers = Parties(), {"b": torch.zeros(164, dtype=dtype)}
+    own = parties.parts["a"]
+    with pytest.raises(RefusedError, match=r"sent numbers of .* where bytes are due"):
+        own.share(numbers)
+    parties = Parties().shared()
+    own = parties.parts["a"]
+    with pytest.raises(RefusedError, match=r"sent numbers of .* where bytes are due"):
+        own.admit({**parties.received("a"), **numbers}, REQUEST)
+    parties.masked()
+    signatures = parties.signed()
+    with pytest.raises(RefusedError, match=r"sent numbers of .* where bytes are due"):
+        own.reveal({**{name: signatures[name] for name in others("a")}, **numbers})
+
+
+def test_a_name_that_no_encoding_can_write_is_refused() -> None:
+    parties = Parties()
+    with pytest.raises(RefusedError, match="are not signed by"):
+        parties.parts["a"].share({"\ud800": parties.keys("a")["b"]})
+
+
 def test_another_model_than_the_signed_one_is_not_trained() -> None:
     parties = Parties().shared()
     with pytest.raises(RefusedError, match="another model to train than it has signed for"):

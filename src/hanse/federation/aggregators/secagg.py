@@ -14,7 +14,12 @@ from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.declarations import MEAN, NUMBERS
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import Instruction, Update
-from hanse.federation.secure_sums.client_half import Participation, RefusedError, to_tensors
+from hanse.federation.secure_sums.client_half import (
+    Participation,
+    RefusedError,
+    received,
+    to_tensors,
+)
 from hanse.federation.secure_sums.grid import Grid
 from hanse.federation.secure_sums.plan import LEAST, Plan, plan
 from hanse.federation.secure_sums.server_half import Collection
@@ -27,6 +32,7 @@ log = logging.getLogger(__name__)
 Share = Annotated[float, Field(ge=0, lt=1)]
 SESSION = "secagg"  # the entry of a client's session
 MOST = 100_000  # clients of a round
+NOTHING = torch.empty(0, dtype=torch.uint8)  # in place of a tensor that did not come
 FEWEST_LEVELS = 100  # steps of the grid between 0 and the clip
 
 
@@ -92,7 +98,7 @@ class SecAgg(Aggregator):
         if kind == "shares":
             return Update(to_tensors(part.share(instruction.tensors)))
         if kind == "survivors":
-            signature = part.sign(to_bytes(instruction.tensors["survivors"]))
+            signature = part.sign(received(instruction.tensors.get("survivors", NOTHING)))
             return Update(to_tensors({"signature": signature}))
         if kind == "unmask":
             revealed = part.reveal(instruction.tensors)
@@ -147,7 +153,7 @@ class SecAgg(Aggregator):
         client.session.pop(SESSION, None)
         numbers = [instruction.numbers.get(name, math.nan) for name in ("clients", "index")]
         bound = instruction.numbers.get("weight_bound", math.nan)
-        request = to_bytes(instruction.tensors.get("request", torch.empty(0).byte()))
+        request = received(instruction.tensors.get("request", NOTHING))
         if not all(1 <= number <= MOST for number in numbers) or not 0 < bound < math.inf:
             raise RefusedError(
                 f"{client.profile.name} was asked for keys without the number of clients, its own "

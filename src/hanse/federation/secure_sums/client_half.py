@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+import torch
 from torch import Tensor
 
 from hanse.errors import UserError
@@ -134,7 +135,7 @@ class Participation:
         if unknown := sorted(boxes.keys() - self.neighbours.keys()):
             raise RefusedError(f"{self.name} was sent shares of {unknown[0]}, not a neighbour.")
         self._refuse_few(len(boxes) + 1, "share their secrets")
-        self.boxes = {name: to_bytes(box) for name, box in boxes.items()}
+        self.boxes = {name: received(box) for name, box in boxes.items()}
 
     def mask(self, summand: Tensors) -> dict[str, Tensor]:
         """The summand as words plus the client's own mask and those of pairs, which cancel."""
@@ -177,7 +178,7 @@ class Participation:
                 self.terms,
                 self.neighbours[name].keys,
                 self.survivors,
-                to_bytes(signature),
+                received(signature),
             ):
                 raise RefusedError(
                     f"{self.name} reveals nothing: {name} did not sign the same list of survivors."
@@ -234,9 +235,19 @@ def to_tensors(contents: Mapping[str, bytes]) -> dict[str, Tensor]:
     return {name: from_bytes(content) for name, content in contents.items()}
 
 
+def received(data: Tensor) -> bytes:
+    """The bytes in a tensor that came from the server; raises RefusedError for any other tensor."""
+    if data.dtype != torch.uint8:
+        raise RefusedError(
+            f"the server sent numbers of {str(data.dtype).removeprefix('torch.')} where bytes are "
+            "due in a secure sum; look after the server."
+        )
+    return to_bytes(data)
+
+
 def _read(name: str, data: Tensor) -> Advertisement:
     with _refusing(name):
-        return Advertisement.from_bytes(to_bytes(data))
+        return Advertisement.from_bytes(received(data))
 
 
 @contextmanager

@@ -167,11 +167,23 @@ class Collection:
             private = self._private_key(name, revealed)
             for peer in self.pairs[name]:
                 if peer in self._survivors:
-                    seed = seed_between(
-                        private, self.advertised[peer].keys.mask, pair_text(self.round, name, peer)
-                    )
+                    seed = self._pair_seed(private, name, peer)
                     sign = 1 if self.indices[peer] < self.indices[name] else -1
                     mask_streams.add(flat, seed, -sign)
+
+    def _pair_seed(self, private: bytes, name: str, peer: str) -> bytes:
+        """The seed of the mask between a client that has dropped out and a survivor.
+
+        private: the dropped client's key. Raises UserError for keys that honest clients refuse.
+        """
+        public = self.advertised[peer].keys.mask
+        try:
+            return seed_between(private, public, pair_text(self.round, name, peer))
+        except MessageError as error:
+            raise UserError(
+                f"the mask between {name} and {peer} cannot be removed, so that the sum of this "
+                f"round stays masked: {error}. Look after {name} and {peer}."
+            ) from None
 
     def _own_seed(self, name: str, revealed: Mapping[str, Mapping[str, bytes]]) -> bytes:
         """The seed of a survivor's own mask."""

@@ -105,4 +105,4 @@ def _survived(name: str, terms: Terms, keys: PublicKeys, survivors: bytes) -> by
 
 def _of(name: str) -> bytes:
     """A name of fixed length, so that no two texts are the same bytes."""
-    return hashlib.sha256(name.encode()).digest()
+    return hashlib.sha256(name.encode(errors="surrogatepass")).digest()
