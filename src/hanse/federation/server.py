@@ -245,7 +245,8 @@ def _reasons(records: Sequence[ClientRecord], number: int, silent: Sequence[str]
 
     number: of usable updates. silent: the clients that did not answer in time.
     """
-    reasons = [f"{record.client}: {record.error}" for record in records if record.error]
+    errors = [(record.client, record.error.removesuffix(".")) for record in records if record.error]
+    reasons = [f"{client}: {error}." for client, error in errors]
     if reasons:
         return " ".join(reasons)
     if number and silent:

@@ -25,7 +25,7 @@ from hanse.federation.secure_sums.plan import LEAST, Plan, plan
 from hanse.federation.secure_sums.server_half import Collection
 from hanse.federation.secure_sums.statements import Terms
 from hanse.journal import summed
-from hanse.tensors.named import Layout, Tensors, to_bytes
+from hanse.tensors.named import Layout, Tensors
 
 log = logging.getLogger(__name__)
 
