@@ -1,10 +1,17 @@
 """The benchmark of secure sums: federations without a model, and the tables of its results."""
 
+from pathlib import Path
 from typing import Any
 
 import secagg_costs
+import secagg_deployed
+import secagg_repeated
 import secagg_tables
 from secagg_costs import Federation
+
+from hanse.experiment.loading import load
+from hanse.journal.records import ClientRecord
+from hanse.journal.run_folder import read_rounds
 
 STEPS = ["keys", "shares", "train", "survivors", "unmask"]
 
@@ -28,6 +35,30 @@ def test_bytes_and_cpu_seconds_are_those_of_a_silo_and_round() -> None:
     more = secagg_costs.measure(Federation(8, 2, 8, "complete"), 2)
     for way in ("down", "up"):  # three others, and seven
         assert 1.5 < more["bytes"]["shares"][way] / masked["bytes"]["shares"][way] < 7 / 3
+
+
+def test_a_run_is_repeated_by_the_clients_that_were_counted(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    words = ["num_clients=4", "rounds=2", "clients_per_pass=off", "aggregator=secagg"]
+    settings = load(experiment_file, words).resolved()
+    counted = {1: ("silo-1", "silo-3", "silo-4"), 2: ("silo-1", "silo-2", "silo-3", "silo-4")}
+    found = secagg_repeated.repeat(settings, tmp_path / "repeated", counted)
+    records = read_rounds(tmp_path / "repeated")
+    assert {record.round: record.clients for record in records if record.round} == counted
+    for number in counted:
+        assert 0 < found[number]["difference"] <= 1.01 * found[number]["rounding"]
+        assert found[number]["rounding"] < 1e-6 < found[number]["largest_number"]
+
+
+def test_an_exchange_lasts_from_its_first_request_to_its_last_reply() -> None:
+    rows = [
+        ClientRecord(number, name, kind, sent_at=at, answered_at=at + seconds)
+        for number, at in ((2, 10.0), (3, 30.0))
+        for kind, name, seconds in (("keys", "a", 2.0), ("keys", "b", 4.0), ("train", "a", number))
+    ]
+    rows.append(ClientRecord(3, "b", "train", sent_at=30.0))  # killed
+    assert secagg_deployed.exchanges(rows) == {"keys": 4.0, "train": 2.5}
 
 
 def _killed() -> dict[str, Any]:
