@@ -23,9 +23,10 @@ def summand(update: Update, numbers: Sequence[str], shown: Sequence[str] = ()) -
     """An encoded update times its weight: its tensors, "#weight" (), and "#numbers" (numbers,).
 
     "#reported" (shown, 2) has the weighted value and the weight of each number that is only shown;
-    both are 0 for one that this client does not report, or whose value is not finite.
+    both are 0 for one that this client does not report.
 
-    numbers: the names of the numbers that are summed. Raises UserError if one is not reported.
+    numbers: the names of the numbers that are summed. Raises UserError if one is not reported, and
+    if one that is only shown is not finite.
     """
     if missing := [name for name in numbers if name not in update.numbers]:
         raise UserError(f"this client reports no {missing[0]}, which the algorithm needs.")
@@ -42,8 +43,15 @@ def summand(update: Update, numbers: Sequence[str], shown: Sequence[str] = ()) -
 
 def _weighted(update: Update, name: str) -> tuple[float, float]:
     """A number times the update's weight, and the weight; zeros for a number that is missing."""
-    value = update.numbers.get(name, math.nan)
-    return (update.weight * value, update.weight) if math.isfinite(value) else (0.0, 0.0)
+    if name not in update.numbers:
+        return 0.0, 0.0
+    value = update.numbers[name]
+    if not math.isfinite(value):  # without it the sum would be the number of the others alone
+        raise UserError(
+            f"this client's {name} is {value}, which no sum can contain; lower "
+            "train.learning_rate, or look after its rows."
+        )
+    return update.weight * value, update.weight
 
 
 def summand_layout(
