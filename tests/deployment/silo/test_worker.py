@@ -72,16 +72,17 @@ def test_a_request_that_comes_again_is_answered_alike_and_trained_once(
 def test_an_aggregators_client_half_knows_the_job_and_the_least_cohort(
     resident: SiloWorker, envelope: Envelope
 ) -> None:
-    jobs = []
-    for run in ("a1", "a2"):
-        resident.answer(replace(envelope, run=run).pack())
+    jobs: list[str] = []
+    for changes in ({}, {"run": "a2"}, {"precision": "{}"}, {"public": "0" * 64}, {"code": "{}"}):
+        resident._active = None
+        resident.answer(replace(envelope, **changes).pack())
         active = resident._active
         assert active is not None
         jobs.append(active.endpoint.job)
         assert jobs[-1] == active.guard.job_digest
         assert active.endpoint.least_cohort == resident.silo.policy.min_cohort == 2
         assert active.endpoint.kept is not None
-    assert len({*jobs}) == 2 and all(jobs)
+    assert len({*jobs}) == 5 and all(jobs)
 
 
 @pytest.mark.parametrize(

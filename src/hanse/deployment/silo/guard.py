@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hanse.deployment.silo.agreement import AgreementMember
@@ -31,8 +31,9 @@ class Guard:
 
     kit: the keys of the other silos, for the agreement; None for a server on this machine.
     enforcer: applies the silo's policy.
-    job_digest: of a checked job: the run, the experiment's text, and this silo's base model. Models
-        beside it are left out, since a silo may bring others.
+    job_digest: of a checked job: the run, the experiment's text, this silo's base model, and what
+        else the server says to all silos. Models beside it are left out, since a silo may bring
+        others.
     """
 
     silo: SiloSettings
@@ -47,12 +48,15 @@ class Guard:
         silo = self.silo
         self.enforcer = PolicyEnforcer(silo.name, silo.policy, self.run, silo.state)
 
-    def check_job(self, message: bytes, model: str = "", code: object = None) -> Job:
+    def check_job(
+        self, message: bytes, model: str = "", code: object = None, common: Sequence[str] = ()
+    ) -> Job:
         """Read a job and check everything that can be checked before this silo's rows are read.
 
         message: the experiment's text, which is the server's first message.
         model: the hash of the server's base model, if the silo must have the same one.
         code: the hashes of the server's parts from outside the package, by file and class.
+        common: other texts that an honest server sends to all silos alike.
         Raises JobRefusedError, after logging it, for a job that the policy does not allow. The base
         model is hashed only for a job whose settings are allowed.
         """
@@ -81,7 +85,7 @@ class Guard:
         hashes = {n: self._model_hash(own.model_name_or_path, f"models.{n}") for n, own in named}
         self.enforcer.check_named_models(job, hashes)
         self.enforcer.begin(text)
-        self.job_digest = _digest(self.run, text, digest or "")
+        self.job_digest = _digest(self.run, text, digest or "", *common)
         return job
 
     def accept(self, job: Job, rows: RowCounts) -> None:

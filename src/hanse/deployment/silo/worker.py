@@ -210,7 +210,10 @@ class SiloWorker:
     def _load(self, envelope: Envelope) -> ActiveRun:
         """Load a run: check its job, load the model and the rows, and accept the job."""
         guard = Guard(self.silo, self.kit, envelope.run)
-        job = guard.check_job(envelope.settings.encode(), envelope.model, _parsed(envelope.code))
+        common = (envelope.precision, envelope.rows, envelope.public, envelope.code)
+        job = guard.check_job(
+            envelope.settings.encode(), envelope.model, _parsed(envelope.code), common
+        )
         endpoint, rows = _endpoint(self.silo, job.experiment, envelope, self.resources)
         guard.accept(job, rows)
         folder = self.silo.state / "runs" / envelope.run
