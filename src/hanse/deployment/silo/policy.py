@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from hanse.experiment.part_kinds import NAMED, TASK
-from hanse.experiment.sections import SettingsModel
+from hanse.experiment.sections import SettingsModel, Share
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -34,6 +34,22 @@ class Privacy(SettingsModel):
 
     clip: PositiveFloat | None = None
     epsilon: PositiveFloat | None = None
+
+
+class SecureSums(SettingsModel):
+    """The least protection by secure sums of updates that a silo requires.
+
+    required: a rule that reads single updates is refused.
+    colluders, security: the least values of the settings of these names of a rule that sees sums
+        only, such as secagg; one without such a setting is refused. None: any.
+    complete: such a rule must say `neighbours: complete`, or the server chooses with whom a silo
+        shares its secrets.
+    """
+
+    required: bool = False
+    colluders: Share | None = None
+    security: PositiveInt | None = None
+    complete: bool = False
 
 
 class Policy(SettingsModel):
@@ -70,8 +86,10 @@ class Policy(SettingsModel):
         it). auto: they must if its kit knows others, unless the algorithm sends each silo
         tensors of its own layout; if not, the silo logs so.
     privacy: the least differential privacy.
+    secure_sums: the least protection by secure sums.
     metrics: the numbers that may leave the silo, as names or patterns such as *_seconds; others
-        are dropped. None: what training reports, and what the allowed tasks report.
+        are dropped, and a job that adds one to a sum over silos is refused. None: what training
+        reports, and what the allowed tasks report.
     share_error_texts: the text of a failure, which may quote a row, may leave. Else the server
         hears only that there was a failure, and this silo's log has the text.
     """
@@ -99,6 +117,7 @@ class Policy(SettingsModel):
     min_cohort: PositiveInt = 2
     agreement: Literal["auto", "require", "always", "never"] = "auto"
     privacy: Privacy = Privacy()
+    secure_sums: SecureSums = SecureSums()
     metrics: tuple[str, ...] | None = None
     share_error_texts: bool = False
 

@@ -27,6 +27,7 @@ def settings_refusals(policy: Policy, job: Job) -> Iterator[str]:
     yield from _work(policy, job.experiment, 0)
     if job.cohort < policy.min_cohort:
         yield f"{job.cohort} silos train in a round, and it asks for {policy.min_cohort}"
+    yield from _sums(policy, job.experiment)
     if build_method(job.experiment).sends_files and not policy.max_file_gb:
         yield "its parts send files, and by policy.max_file_gb none are taken"
     if job.experiment.compression.collect and not policy.collect:
@@ -98,6 +99,37 @@ def _parts(policy: Policy, experiment: Experiment) -> Iterator[str]:
     for name, task in zip(names, tasks.values(), strict=True):
         if not task.test_only and name not in policy.tasks:
             yield f"the task {name} is not among {', '.join(policy.tasks) or 'those allowed'}"
+
+
+def _sums(policy: Policy, experiment: Experiment) -> Iterator[str]:
+    """Reasons against a rule that sees sums only, or against one that does not."""
+    method, wanted = build_method(experiment), policy.secure_sums
+    rule, name = method.aggregator, spec_name(experiment.aggregator)
+    if not rule.sums_only:
+        if wanted.required:
+            yield (
+                f"the aggregator {name} reads single updates, and policy.secure_sums requires one "
+                "that sees sums only, such as secagg"
+            )
+        return
+    for number in method.shown_numbers:
+        if not policy.allows_number(number):  # else the sum shows that of the silos that report it
+            yield (
+                f"the aggregator {name} adds up the {number} of all silos, which policy.metrics "
+                f"does not let leave; allow {number} there, or the aggregator mean"
+            )
+    for setting in ("colluders", "security"):
+        least, given = getattr(wanted, setting), getattr(rule, setting, None)
+        if least is not None and (given is None or given < least):
+            yield (
+                f"the aggregator {name} has {setting} {given}, and policy.secure_sums asks for at "
+                f"least {least:g}"
+            )
+    if wanted.complete and getattr(rule, "neighbours", None) != "complete":
+        yield (
+            f"the aggregator {name} does not have neighbours: complete, which policy.secure_sums "
+            "asks for"
+        )
 
 
 def row_refusals(policy: Policy, experiment: Experiment, rows: RowCounts) -> Iterator[str]:
