@@ -29,6 +29,11 @@ from toys import Outcome, federate, held_out, same, silos
 
 # Codecs with settings that leave a toy's few numbers something to encode.
 SETTINGS: dict[str, dict[str, Any]] = {"rand_k": {"share": 0.5}, "powersgd": {"rank": 1}}
+# Fewer seeds than the default, which all are replayed in each round.
+ALGORITHMS = [
+    Case(case.name, {"seeds": 16, "epsilon": 0.01}) if case.name == "fedkseed_sums" else case
+    for case in CASES
+]
 # A grid whose steps are seen among the roundings of float32, and the default one.
 COARSE, FINE = SecAgg(bits=16), SecAgg()
 
@@ -62,7 +67,7 @@ UPLOADS = [Upload(name, on) for name in registry.names(FOLDER) for on in (False,
 LINEAR = [upload for upload in UPLOADS if codec(upload.codec).linear]
 WORKING = [
     (case, upload)
-    for case in CASES
+    for case in ALGORITHMS
     for upload in LINEAR
     if not sentence(built(case), FINE, upload.pipelines())
     # Codecs with error feedback for all algorithms; without it the rule adds up as much or less.
@@ -176,9 +181,9 @@ def test_secure_sums_give_the_model_of_means(case: Case, upload: Upload, tmp_pat
     for own, other in zip(summed.records[1:], plain.records[1:], strict=True):
         assert (own.clients, own.weight) == (other.clients, other.weight)
         assert own.train.pop("clipped") == 0
-    first, known = summed.records[1].train, plain.records[1].train
-    assert "loss" in first  # and the numbers that the algorithm needs, of the same trainings
-    assert first == pytest.approx({name: known[name] for name in first})
+    first, known = summed.records[1].train, plain.records[1].train  # of the same trainings
+    for name in ("loss", *built(case).numbers):
+        assert first[name] == pytest.approx(known[name])
 
 
 @pytest.mark.parametrize("name", sorted({case.name for case, _ in WORKING}))

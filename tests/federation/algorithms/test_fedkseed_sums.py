@@ -16,9 +16,11 @@ from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedkseed import FedKSeed
 from hanse.federation.algorithms.fedkseed_sums import FedKSeedSums, lone_share
 from hanse.federation.compatibility import check
+from hanse.federation.compression.rand_k import RandK
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.messages import ClientProfile, Reply, Update
+from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.randomness import RoundContext
 from parts.plain_rules import Median
 from parts.secure_sum import SecureSum
@@ -131,3 +133,18 @@ def test_rules_that_give_no_mean_are_refused() -> None:
     check(FedKSeedSums(), SecureSum())
     with pytest.raises(UserError, match="FedKSeedSums needs the mean of all updates"):
         check(FedKSeedSums(), Median())
+
+
+def test_a_share_of_the_sums_can_be_sent_and_the_rest_later() -> None:
+    upload = Pipelines(Pipeline("upload", (RandK(share=0.5),), error_feedback=True))
+    check(FedKSeedSums(), Mean(), upload)
+    with pytest.raises(UserError, match="RandK takes change, but FedKSeed sends scalars"):
+        check(FedKSeed(), Mean(), upload)
+    h, memory, total = torch.arange(16.0), {}, torch.zeros(16)  # type: ignore[var-annotated]
+    states = upload.upload.init({"gradients": h.to("meta")})
+    for number in range(1, 9):
+        context = RoundContext(0, number)
+        sent = upload.upload.encode(Update({"gradients": h}), memory, states, context)
+        total += upload.upload.decode(sent, states, context).tensors["gradients"]
+    torch.testing.assert_close(total + memory["upload.feedback"]["gradients"], 8 * h)
+    assert float(total.abs().sum()) > 0.7 * float((8 * h).sum())
