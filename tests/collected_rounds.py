@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.tensors.named import Layout, Tensors
 
+# Settings that the defaults of a rule lack.
+SETTINGS: dict[str, dict[str, Any]] = {"fltrust": {"root": "c0"}}
 ODD = (3, 7)  # the shape of a row's second tensor
 
 
@@ -63,15 +66,19 @@ class CollectedRound:
 
 
 def round_of(
-    rows: np.ndarray, weights: Sequence[float] | None = None, asked: int = 0
+    rows: np.ndarray,
+    weights: Sequence[float] | None = None,
+    asked: int = 0,
+    order: Sequence[int] | None = None,
 ) -> CollectedRound:
-    """A round of clients c0, c1, … whose updates are the rows."""
+    """A round of clients c0, c1, … whose updates are the rows; order: in which they come."""
     weights = weights or [1.0] * len(rows)
     updates = {
         f"c{place}": Update(tensors(row), {"loss": float(place)}, weight)
         for place, (row, weight) in enumerate(zip(rows, weights, strict=True))
     }
-    return CollectedRound(updates, asked=asked)
+    names = [f"c{place}" for place in (range(len(rows)) if order is None else order)]
+    return CollectedRound({name: updates[name] for name in names}, asked=asked)
 
 
 def tensors(row: np.ndarray) -> dict[str, Tensor]:

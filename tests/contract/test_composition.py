@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from collected_rounds import SETTINGS
 from contract.cases import Case, built, every_algorithm
 from hanse import registry
 from hanse.errors import UserError
@@ -52,7 +53,7 @@ class SumsOfNumbers(Sums):
 
 RULES: dict[str, Aggregator] = {
     **{
-        name: registry.build("federation/aggregators", name)
+        name: registry.build("federation/aggregators", {name: SETTINGS.get(name, {})})
         for name in registry.names("federation/aggregators")
     },
     "sums": Sums(),

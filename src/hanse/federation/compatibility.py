@@ -16,6 +16,7 @@ from hanse.federation.interfaces.declarations import (
     NUMBERS,
     STAGES,
     UPDATES,
+    WEIGHED,
     Stage,
 )
 from hanse.federation.interfaces.transform import Transform
@@ -26,6 +27,7 @@ CODECS = "federation/compression"  # the folder of the package's codecs
 NONE: Mapping[str, Pipelines] = MappingProxyType({})
 WORDS = {
     UPDATES: "each client's update",
+    WEIGHED: "each client's update",
     MEAN: "the mean of all updates by their weights",
     NUMBERS: "the means of the numbers that clients report",
 }
@@ -226,9 +228,11 @@ def _check_aggregator(algorithm: Algorithm, aggregator: Aggregator) -> None:
             f"{rule} takes {' or '.join(aggregator.payloads)}, but {name} sends "
             f"{algorithm.payload}; choose the aggregator mean, or another algorithm."
         )
-    needed = {*algorithm.needs, *([UPDATES] if algorithm.combines else [])}
+    needed = {*algorithm.needs}
+    needed |= {UPDATES} if algorithm.combines and WEIGHED not in needed else set()
     needed |= {NUMBERS} if algorithm.numbers else set()
-    given = aggregator.gives - ({UPDATES} if aggregator.sums_only else set())
+    given = {*aggregator.gives, *([WEIGHED] if UPDATES in aggregator.gives else [])}
+    given -= {UPDATES, WEIGHED} if aggregator.sums_only else set()
     missing = " and ".join(words for need, words in WORDS.items() if need in needed - given)
     if not missing:
         return

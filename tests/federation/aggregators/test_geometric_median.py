@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 
-from collected_rounds import attacked, combined, honest
+from collected_rounds import CollectedRound, attacked, combined, honest
+from hanse.errors import UserError
 from hanse.federation.aggregators.geometric_median import GeometricMedian
+from hanse.federation.algorithms.flexlora import FlexLoRA
+from hanse.federation.algorithms.hetlora import HetLoRA
+from hanse.federation.compatibility import check
+from hanse.federation.messages import Update
+from hanse.tensors.low_rank import A, B, layers
 
 
 def twin(rows: np.ndarray, weights: np.ndarray, steps: int, smoothing: float) -> np.ndarray:
@@ -32,6 +39,36 @@ def test_weights_are_those_of_examples_if_wanted() -> None:
     result = combined(GeometricMedian(weighted=True), rows, weights.tolist())
     expected = twin(rows, weights, 1000, 1e-6)
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_products_of_factors_are_averaged_by_its_weights() -> None:
+    """The algorithm's own mean, with the weights of the median of formed products."""
+    draw = torch.Generator().manual_seed(0)
+    updates = {
+        f"c{place}": Update(
+            {"layer" + B: torch.randn(4, 2, generator=draw), "layer" + A: torch.ones(2, 3)},
+            weight=place + 1.0,
+        )
+        for place in range(5)
+    }
+    numbers = {name: {"rank": 2.0} for name in updates}
+    made = CollectedRound(updates, FlexLoRA(), numbers=numbers)
+    aggregate = GeometricMedian().aggregate(made)  # type: ignore[arg-type]
+    products = [
+        layers(update.tensors)["layer"].product().double().flatten().numpy()
+        for update in updates.values()
+    ]
+    expected = twin(np.array(products), np.ones(5), 1000, 1e-6)
+    result = layers(aggregate.tensors)["layer"].product().flatten().numpy()
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+    assert aggregate.weight == 15 and len(aggregate.clients) == 5
+
+
+def test_an_algorithm_with_weights_of_its_own_is_refused() -> None:
+    """HetLoRA weighs by the norms of products, which a hostile client chooses."""
+    check(FlexLoRA(), GeometricMedian())
+    with pytest.raises(UserError, match="HetLoRA needs each client's update, which GeometricMed"):
+        check(HetLoRA(), GeometricMedian())
 
 
 def test_the_unit_vectors_to_all_updates_cancel_out() -> None:

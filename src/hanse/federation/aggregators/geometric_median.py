@@ -7,6 +7,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from hanse.federation.interfaces.declarations import WEIGHED
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.robust.distances import inner_products, squared_distances
 from hanse.federation.robust.received import Received
@@ -24,10 +25,13 @@ class GeometricMedian(RobustRule):
     those between updates, so steps are cheap, and there are as many as it takes (at most `steps`).
 
     αₖ is the same for each client, unless `weighted` is set: the paper has numbers of examples,
-    which a hostile client may invent. Distances are between updates as they travel.
+    which a hostile client may invent. Distances are between updates as they travel, and between
+    LoRA's products where the updates are factors (`federation/robust/distances.py`). An algorithm
+    that averages such products gets the weights of the median, and cuts the rank as it always does.
     """
 
-    payloads: ClassVar[tuple[str, ...]] = ("change", "logits")
+    gives: ClassVar[frozenset[str]] = frozenset({WEIGHED})
+    payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits")
 
     smoothing: PositiveFloat = 1e-6  # ν, the least distance
     steps: PositiveInt = 1000
@@ -37,7 +41,7 @@ class GeometricMedian(RobustRule):
         distances = squared_distances(inner_products(received))
         start = torch.tensor(received.weights(self.weighted), dtype=torch.float64)
         weights = self.median_weights(distances, start / start.sum())
-        return received.aggregate(received.mean(weights.tolist()), range(len(received)))
+        return received.averaged(weights.tolist(), range(len(received)))
 
     def median_weights(self, distances: Tensor, start: Tensor) -> Tensor:
         """(n,) weights whose mean of the updates is their median.

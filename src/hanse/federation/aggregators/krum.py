@@ -60,14 +60,4 @@ class Krum(CountingRule):
         share = [
             weight * (place in kept) for place, weight in enumerate(received.weights(self.weighted))
         ]
-        if not received.algorithm.combines:
-            return received.aggregate(received.mean(share), kept)
-        updates = [replace(received.updates[place], weight=share[place]) for place in kept]
-        combined = received.algorithm.combine(
-            [
-                (received.profiles[place], update)
-                for place, update in zip(kept, updates, strict=True)
-            ]
-        )
-        own = received.aggregate(combined.tensors, kept)
-        return replace(own, numbers={**own.numbers, **combined.numbers})
+        return received.averaged(share, kept)

@@ -29,6 +29,10 @@ class NormBounding(RobustRule):
     norm: PositiveFloat | None = None  # M; None: the median of the round's norms
     weighted: bool = False  # whether clients count by their numbers of examples
 
+    def bound(self, clients: int) -> str:
+        bound = "the median norm" if self.norm is None else f"the norm {self.norm:g}"
+        return f"a hostile client moves the mean by at most 1/{clients} of {bound}"
+
     def combined(self, received: Received, attackers: int) -> Aggregate:
         norms = inner_products(received).diagonal().sqrt().tolist()
         most = median(norms) if self.norm is None else self.norm

@@ -8,7 +8,7 @@ import torch
 
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
-from hanse.federation.interfaces.declarations import UPDATES
+from hanse.federation.interfaces.declarations import WEIGHED
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
@@ -25,7 +25,7 @@ class FedExLoRA(FedAvg):
     adapter is not reset. The mean has FedAvg's weights; the paper's has none.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
+    needs: ClassVar[frozenset[str]] = frozenset({WEIGHED})
     for_sums: ClassVar[str] = "ffa_lora"  # its mean of products is exact
     resets_optimizer: ClassVar[bool] = True  # the frozen weights have changed
     payload: ClassVar[str] = "factors"

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
-from hanse.federation.interfaces.declarations import UPDATES, Difference
+from hanse.federation.interfaces.declarations import WEIGHED, Difference
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
@@ -26,7 +26,7 @@ class FlexLoRA(FedAvg):
     zero and never train (these added rows are ours; the paper does not mention the case).
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
+    needs: ClassVar[frozenset[str]] = frozenset({WEIGHED})
     for_sums: ClassVar[str] = "ffa_lora"  # its mean of products is exact
     resets_optimizer: ClassVar[bool] = True  # each round's decomposition rotates the factors
     payload: ClassVar[str] = "factors"

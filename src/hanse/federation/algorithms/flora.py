@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hanse.federation.algorithms.flexlora import FlexLoRA, trained_products
 from hanse.federation.interfaces.algorithm import Client, Server
-from hanse.federation.interfaces.declarations import UPDATES
+from hanse.federation.interfaces.declarations import WEIGHED
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
@@ -26,7 +26,7 @@ class FLoRA(FlexLoRA):
     client gets it in every round, since a client may have missed the rounds before.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
+    needs: ClassVar[frozenset[str]] = frozenset({WEIGHED})
     resets_optimizer: ClassVar[bool] = True  # the adapter starts fresh
 
     def init(self, server: Server) -> State:

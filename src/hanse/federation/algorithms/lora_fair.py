@@ -9,7 +9,7 @@ from pydantic import PositiveFloat
 
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.algorithm import Client, Server
-from hanse.federation.interfaces.declarations import UPDATES
+from hanse.federation.interfaces.declarations import WEIGHED
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.tensors import low_rank
@@ -27,7 +27,7 @@ class LoRAFAIR(FedAvg):
     size; with a large λ this becomes FedIT.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
+    needs: ClassVar[frozenset[str]] = frozenset({WEIGHED})
     for_sums: ClassVar[str] = "ffa_lora"  # its mean of products is exact
     payload: ClassVar[str] = "factors"
     strength: PositiveFloat = 0.01  # λ, the pull of B's mean

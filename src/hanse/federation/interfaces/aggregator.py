@@ -33,8 +33,8 @@ class Aggregator(ABC):
     sums_only: ClassVar[bool] = False
     # The setting to name to users in place of a codec that rounds numbers, if the rule does so.
     rounds_by: ClassVar[str] = ""
-    # Contents of the aggregate (MEAN, NUMBERS), and UPDATES for a rule that honours `combine`. What
-    # is not declared is not given.
+    # Contents of the aggregate (MEAN, NUMBERS), and UPDATES or WEIGHED for a rule that honours
+    # `combine`. What is not declared is not given.
     gives: ClassVar[frozenset[str]] = frozenset()
     # Contents of updates that it takes, as `Algorithm.payload` has them.
     payloads: ClassVar[tuple[str, ...]] = PAYLOADS

@@ -6,6 +6,9 @@ from typing import Any, Literal, get_args
 MEAN = "mean"  # the tensors are the weighted mean of all updates
 NUMBERS = "numbers"  # the numbers are the weighted means of those that clients report
 UPDATES = "updates"  # the algorithm's `combine` gets each update
+# The same, for an algorithm whose `combine` takes means by the weights of the updates. A rule may
+# weigh the updates anew. What gives UPDATES gives this, too.
+WEIGHED = "weighed"
 EVERYTHING = frozenset({MEAN, NUMBERS, UPDATES})
 
 # The settings in which a client may differ from the server; each value includes those before it.

@@ -48,7 +48,7 @@ class Exchange(Protocol):
 
     @property
     def algorithm(self) -> Algorithm:
-        """The algorithm, whose `combine` an aggregator that gives UPDATES calls."""
+        """The algorithm, whose `combine` an aggregator that gives UPDATES or WEIGHED calls."""
 
     def updates(
         self, notes: Mapping[str, Instruction] | None = None

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Self
 
@@ -78,6 +78,21 @@ class Received:
             if weight > 0:
                 mean.add(update.tensors, weight)
         return mean.value()
+
+    def averaged(self, weights: Sequence[float], clients: Sequence[int]) -> Aggregate:
+        """The result if these clients' updates count by these weights, which are those of all.
+
+        An algorithm that combines updates by itself gets these clients' with the weights.
+        """
+        if not self.algorithm.combines:
+            return self.aggregate(self.mean(weights), clients)
+        updates = [
+            (self.profiles[place], replace(self.updates[place], weight=weights[place]))
+            for place in clients
+        ]
+        combined = self.algorithm.combine(updates)
+        own = self.aggregate(combined.tensors, clients)
+        return replace(own, numbers={**own.numbers, **combined.numbers})
 
     def weights(self, weighted: bool) -> list[float]:
         """The clients' weights: their numbers of examples, or 1 for each."""

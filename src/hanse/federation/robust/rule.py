@@ -1,6 +1,5 @@
-"""The common half of rules that bear attackers: how many clients they need, and what they log."""
+"""The common half of rules that bear attackers: how many clients they need and bear."""
 
-import logging
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -13,8 +12,6 @@ from hanse.federation.interfaces.aggregator import Aggregator, Exchange, TooFewC
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.robust.received import Received
 from hanse.registry import name_of
-
-log = logging.getLogger(__name__)
 
 # A number of clients, or a share of those of a round, rounded down.
 Attackers = NonNegativeInt | Annotated[float, Field(gt=0, lt=0.5)]
@@ -44,6 +41,13 @@ class RobustRule(Aggregator):
         attackers = self.expected(clients)
         if clients < (required := self.required(attackers)):
             raise UserError(self._too_few(clients, required, attackers))
+
+    def describe(self, clients: int) -> tuple[str, ...]:
+        return (self.bound(clients), *super().describe(clients))
+
+    def bound(self, clients: int) -> str:
+        """A phrase on the hostile clients among so many that the rule bears."""
+        return f"hostile clients are borne if they are fewer than half of {clients}"
 
     def _too_few(self, clients: int, required: int, attackers: int) -> str:
         rule = name_of(self)
@@ -76,22 +80,26 @@ class CountingRule(RobustRule):
             return self.attackers
         return math.floor(self.attackers * clients + 1e-9)  # 0.3 · 10 is below 3 as a product
 
-    def require_clients(self, clients: int) -> None:
-        super().require_clients(clients)
-        if self.attackers and not self.expected(clients):
-            log.warning(
-                "aggregator.%s.attackers is %g, and this share of %d clients is less than one: the "
-                "rule bears no attacker; name their number, or let more clients take part",
-                name_of(self),
-                self.attackers,
-                clients,
+    def bound(self, clients: int) -> str:
+        if attackers := self.expected(clients):
+            return f"{attackers} hostile {_plural('client', attackers)} of {clients} can be borne"
+        reason = ""
+        if self.attackers:
+            reason = (
+                f": aggregator.{name_of(self)}.attackers is {self.attackers:g}, and this share of "
+                f"{clients} is less than one; name their number, or let more clients take part"
             )
+        return f"no hostile client is borne{reason}"
 
     def _too_few(self, clients: int, required: int, attackers: int) -> str:
         rule, most = name_of(self), (clients - self.least) // max(1, self.per_attacker)
-        borne = f"{attackers} attacker" + "s" * (attackers != 1)
+        borne = f"{attackers} {_plural('attacker', attackers)}"
         lower = f"set aggregator.{rule}.attackers to at most {most}, " if most >= 0 else ""
         return (
             f"{rule} needs at least {required} clients in a round to bear {borne}, and there are "
             f"{clients}; let more take part, {lower}or choose the aggregator coordinate_median."
         )
+
+
+def _plural(noun: str, number: int) -> str:
+    return noun if number == 1 else f"{noun}s"
