@@ -35,7 +35,7 @@ ALGORITHMS = [
     for case in CASES
 ]
 # A grid whose steps are seen among the roundings of float32, and the default one.
-COARSE, FINE = SecAgg(bits=16), SecAgg()
+COARSE, FINE = SecAgg(bits=16, clip=0.5), SecAgg()
 
 
 class Upload(NamedTuple):

@@ -1,6 +1,5 @@
 """The client half of the federation: answers to the server's requests."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,10 +7,12 @@ from typing import Any
 from hanse.errors import UserError
 from hanse.federation import constants
 from hanse.federation.client_memory import LostMemory, MemoryStore
+from hanse.federation.client_scores import refuse_scores, scores
+from hanse.federation.commitments import Commitments
 from hanse.federation.constants import MOST, Constants, ConstantStore
 from hanse.federation.delivery import files
 from hanse.federation.delivery.file_store import FileStore, MissingFile
-from hanse.federation.interfaces.aggregator import Aggregator
+from hanse.federation.interfaces.aggregator import RefusalError
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.declarations import AT_SENDER
 from hanse.federation.interfaces.learner import Learner
@@ -48,6 +49,7 @@ class MissingConstants(UserError):  # noqa: N818 (the condition, not an error of
 
 OPTIMIZER = "optimizer"  # the learner's entry in a client's memory, beside those of the transforms
 ALGORITHM = "algorithm"
+COMMITMENTS = "sums.json"  # of sums that the client has helped to open, beside its memory
 
 
 @dataclass
@@ -58,7 +60,8 @@ class ClientEndpoint:
         the learner may change.
     files: the files of all runs on this machine; None: those of this run, beside its memory.
     rounds: the number of rounds of the run; 0: not known.
-    job, least_cohort: as in `Client`.
+    job, least_cohort, quorum: as in `Client`.
+    refused: called with the sentence of a refusal by the aggregator's client half.
     may_report: whether a number of this name may be part of a sum over clients.
     kept: the update of a round that may be repeated; None: the client trains again.
     """
@@ -76,6 +79,8 @@ class ClientEndpoint:
     rounds: int = 0
     job: str = ""
     least_cohort: int = 1
+    quorum: int = 1
+    refused: Callable[[str], object] = lambda sentence: None
     may_report: Callable[[str], bool] = lambda name: True
     kept: KeptUpdate | None = None
 
@@ -110,6 +115,9 @@ def respond(endpoint: ClientEndpoint, message: Content) -> bytes:
         return replace(reply, error=str(error), lacks=request.constants).pack()
     except MissingFile as error:
         return replace(reply, error=str(error), lacks=error.digest).pack()
+    except RefusalError as error:
+        endpoint.refused(str(error))
+        return replace(reply, error=str(error)).pack()
     except UserError as error:
         return replace(reply, error=str(error)).pack()
 
@@ -137,8 +145,8 @@ def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
     if request.kind not in ("train", "evaluate"):
         return method.aggregator.handle(request.kind, request.instruction, client)
     if request.kind == "evaluate":
-        _refuse_scores(method.aggregator)
-        return _evaluate(endpoint, _instruction(endpoint, request, client), client)
+        refuse_scores(method.aggregator)
+        return scores(endpoint.tasks, method, _instruction(endpoint, request, client), client)
     method.aggregator.admit(request.aggregator_note, client)
     if encoded is None:
         encoded = _train(endpoint, request, client, memory)
@@ -186,15 +194,6 @@ def _sealed(endpoint: ClientEndpoint, request: Request, client: Client, encoded:
     return replace(sealed, keeps_memory=encoded.keeps_memory)
 
 
-def _refuse_scores(rule: Aggregator) -> None:
-    """Raise UserError under a rule that sees sums only: no score of a single client leaves it."""
-    if rule.sums_only:
-        raise UserError(
-            f"{type(rule).__name__} sees only sums, and a single client's scores are none; choose "
-            "the aggregator mean for them."
-        )
-
-
 def _noise(endpoint: ClientEndpoint, request: Request) -> Mechanisms:
     """The mechanisms that draw noise when this request is answered."""
     if request.kind != "train":
@@ -230,7 +229,9 @@ def _client(endpoint: ClientEndpoint, request: Request, memory: dict[str, Memory
         request_digest(request) if compares else b"",
         endpoint.job,
         endpoint.least_cohort,
-        endpoint.store.folder,
+        endpoint.quorum,
+        request.last_counted_round,
+        Commitments(endpoint.store.folder / COMMITMENTS) if aggregator.agrees else None,
     )
 
 
@@ -281,17 +282,3 @@ def _train(
 
 def _numbers(update: Update) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in update.numbers.items())
-
-
-def _evaluate(endpoint: ClientEndpoint, instruction: Instruction, client: Client) -> Update:
-    """The scores of the model that the client would keep, on its own held-out rows."""
-    tasks = [task for task in endpoint.tasks.values() if not task.test_only]
-    if not tasks or not client.learner.examples("test"):
-        return Update(weight=0.0)
-    start = time.perf_counter()
-    client.learner.load(endpoint.method.algorithm.personalized(instruction, client))
-    numbers: dict[str, float] = {}
-    for task in tasks:
-        numbers |= task.evaluate(client.learner, "test").metrics
-    numbers["seconds"] = time.perf_counter() - start
-    return Update({}, numbers, weight=float(len(client.learner.examples("test"))))

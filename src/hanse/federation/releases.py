@@ -153,13 +153,11 @@ def finish_once(
 
     ledger: gets the round's replies back if an earlier process received them.
     before: the server's state before the round.
-    noise: the mechanisms that draw noise; without any nothing is written.
+    noise: the mechanisms that draw noise, if there are any.
     finish: asks the clients and draws the noise; not called for a round that has its release.
     """
-    if not noise:
-        return finish()
     if release := log.find(round):
-        logger.info("round %d has its noise already; it goes on from there", round)
+        logger.info("round %d has its aggregate already; it goes on from there", round)
         return _unpacked(before, ledger, *release)
     aggregate, state = finish()
     record = ReleaseRecord(

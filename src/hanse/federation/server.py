@@ -161,7 +161,11 @@ def _train_round(
 def _finished(
     run: Run, round: int, before: ServerState, profiles: Mapping[str, ClientProfile]
 ) -> tuple[Aggregate, ServerState]:
-    """A round's finished aggregate, and the server's state after it; durable if noise was drawn."""
+    """A round's finished aggregate, and the server's state after it.
+
+    Both are durable if they cannot be had again: noise is not drawn twice, and clients may help to
+    open a sum of a round only once.
+    """
     method, ledger, states = run.method, run.journal.ledger, before.transform_states
 
     def finish() -> tuple[Aggregate, ServerState]:
@@ -177,6 +181,8 @@ def _finished(
         return aggregate, after
 
     noise = mechanisms(method.all_pipelines, AT_SERVER, states)
+    if not noise and not method.aggregator.opens_once:
+        return finish()
     return finish_once(run.releases, ledger, round, before, noise, finish)
 
 

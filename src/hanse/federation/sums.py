@@ -16,6 +16,7 @@ from hanse.tensors.named import Layout, Tensors, largest
 
 # Names beside those of the update's tensors.
 WEIGHT, NUMBERS, REPORTED = "#weight", "#numbers", "#reported"
+SLACK = 1e-9  # of a sum of weights, for the rounding of its summands
 SHOWN = ("loss",)  # numbers that clients may report, which are summed for the journal alone
 
 
@@ -65,6 +66,21 @@ def summand_layout(
         name: torch.empty(shape, dtype=torch.float64, device="meta")
         for name, shape in shapes.items()
     }
+
+
+def weight(total: Tensors, most: float, clients: Sequence[str]) -> float:
+    """The total weight in a sum of these clients' summands; most: the largest that it may have.
+
+    Raises UserError for one that it cannot have: the mean would be scaled.
+    """
+    weight = float(total[WEIGHT])
+    if not 0 <= weight <= most * (1 + SLACK):
+        raise UserError(
+            f"the weights of {', '.join(clients)} came to {weight:g}, and at most {most:g} is due; "
+            "one of them is wrong, and a rule that sees only sums cannot tell which. Look after "
+            "these clients."
+        )
+    return weight
 
 
 def in_float64(expected: Layout) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from hanse.journal.records import ClientRecord, Journey, Traffic
+from hanse.journal.records import MOST_ROUND, ClientRecord, Journey, Traffic
 from hanse.observability.requests import SIMULATED, request_id
 from hanse.tensors.serialization import Numbers
 
@@ -64,9 +64,10 @@ class Ledger:
         self.records[index] = replace(record, simulated=total)
 
     def refused(self, client: str, kind: str, of: int, size: int) -> None:
-        """Note a reply to a request of round `of` that came too late, or came again."""
+        """Note a reply to a request of round `of`, by its own word, that came too late or again."""
+        late = min(of, MOST_ROUND)  # or the line could not be read again
         self.records.append(
-            ClientRecord(0, client, kind, late=of, unused=size, answered_at=time.time())
+            ClientRecord(0, client, kind, late=late, unused=size, answered_at=time.time())
         )
 
     def _of_round(self, record: ClientRecord, round: int) -> ClientRecord:

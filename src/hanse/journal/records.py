@@ -21,7 +21,8 @@ ENVIRONMENT = "machine.json"  # an EnvironmentRecord
 Metrics = dict[str, float]
 Amount = Annotated[float, Field(ge=0, le=1e30)]  # a measured quantity; a score may be any number
 Size = Annotated[int, Field(ge=0, le=10**18)]  # bytes
-RoundNumber = Annotated[int, Field(ge=0, le=10**9)]
+MOST_ROUND = 10**9
+RoundNumber = Annotated[int, Field(ge=0, le=MOST_ROUND)]
 Timestamp = Annotated[float, Field(ge=0, le=1e11)]  # seconds since 1970
 
 

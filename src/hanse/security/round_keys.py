@@ -137,6 +137,16 @@ class RoundKeys:
             ) from None
 
 
+def is_usable(keys: PublicKeys) -> bool:
+    """True if a secret can rest on both keys: neither is a point of low order."""
+    try:
+        for key in (keys.mask, keys.share):
+            _agree(X25519PrivateKey.generate(), key)
+    except MessageError:
+        return False
+    return True
+
+
 def is_commitment(commitment: bytes, b: bytes) -> bool:
     """True if a client that published this commitment has this b."""
     return hmac.compare_digest(commitment, _commitment(b))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from hanse.federation.messages import Reply
 from hanse.tensors.named import from_bytes, to_bytes
 from toys import Meddler, Outcome, federate, held_out, same, silos, with_tensors
 
+LATE = ("c3", "train")  # a client and a phase
 PHASES = ("keys", "shares", "train", "survivors", "unmask")
 NAMES = tuple(f"c{number}" for number in range(11))
 RULE = SecAgg(threshold=7)
@@ -112,9 +113,9 @@ def test_numbers_are_summed(tmp_path: Path) -> None:
         for number, rule in enumerate((None, RULE))
     ]
     assert distance(*runs) < 1e-5
-    for plain, summed in zip(runs[0].records[1:], runs[1].records[1:], strict=True):
-        assert summed.train["sum_a"] == pytest.approx(plain.train["sum_a"], rel=1e-6)
-        assert summed.train["clipped"] == 0
+    for plain, other in zip(runs[0].records[1:], runs[1].records[1:], strict=True):
+        assert other.train["sum_a"] == pytest.approx(plain.train["sum_a"], rel=1e-6)
+        assert other.train["clipped"] == 0
 
 
 def test_a_round_records_its_threshold_and_who_dropped_out(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_a_round_records_its_threshold_and_who_dropped_out(tmp_path: Path) -> No
 def test_what_users_are_told_of_a_round() -> None:
     terms = SecAgg(threshold=7, clip=2.0).describe(11)
     assert terms[0] == SecAgg(threshold=7).plan(11).sentence()
-    assert "cut at ±2 and rounded to steps of 1e-08 (32 bits each)" in terms[1]
+    assert "cut at ±2 and rounded to steps of 2e-08 (32 bits each)" in terms[1]
     assert "no loss, step count or score of a single client" in terms[2]
     assert SecAgg().describe(2) == terms[2:], "two silos may be all that are there for now"
     assert Mean().describe(11) == ()
@@ -177,17 +178,15 @@ def test_the_server_receives_uniform_words(tmp_path: Path) -> None:
 
 
 def test_secrets_are_gone_after_the_round(tmp_path: Path) -> None:
-    from hanse.federation.aggregators import secagg
-
     sessions: list[dict[str, Any]] = []
-    original = secagg.SecAgg.handle
+    original = SecAgg.handle
 
     def watched(self: SecAgg, kind: str, instruction: Any, client: Any) -> Any:
         sessions.append(client.session)
         return original(self, kind, instruction, client)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(secagg.SecAgg, "handle", watched)
+        patched.setattr(SecAgg, "handle", watched)
         go(tmp_path / "run", RULE, {})
     assert len(sessions) == 44  # four steps of eleven clients
     assert not any(SESSION in session for session in sessions)
@@ -227,3 +226,79 @@ def test_too_many_wrong_shares_end_the_round(tmp_path: Path) -> None:
 def test_clipped_numbers_are_counted(tmp_path: Path) -> None:
     narrow = go(tmp_path / "run", SecAgg(threshold=7, clip=1e-3), {})
     assert narrow.records[-1].train["clipped"] > 10
+
+
+def test_a_server_that_was_killed_goes_on_from_the_opened_sum(tmp_path: Path) -> None:
+    class KilledError(Exception):
+        """The server is gone."""
+
+    class Fragile(FedAvg):
+        """A server that is killed in its step, when the sum has been opened."""
+
+        needs: ClassVar[frozenset[str]] = frozenset()
+
+        def step(self, state: Any, combined: Any, server: Any) -> Any:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        federate(Fragile(), silos(11), tmp_path / "run", held_out(), rounds=1, aggregator=RULE)
+    networks: list[Meddler] = []
+
+    def tapped(inner: Any) -> Meddler:
+        networks.append(Meddler(inner))
+        return networks[-1]
+
+    resumed = go(tmp_path / "run", RULE, {"c3": "keys"}, network=tapped)
+    assert not [r for r in map(Reply.parse, networks[0].replies) if r.kind in PHASES]
+    assert same(resumed.server_state, go(tmp_path / "whole", RULE, {}).server_state)
+
+
+def test_too_few_updates_for_the_run_open_no_sum(tmp_path: Path) -> None:
+    networks: list[Meddler] = []
+
+    def network(inner: Any) -> Meddler:
+        networks.append(Meddler(inner, lambda name, kind, round: (name, kind) == LATE))
+        return networks[-1]
+
+    with pytest.raises(UserError, match="only 10 of 11 clients' updates"):
+        go(tmp_path / "run", RULE, {}, network=network, quorum=11)
+    kinds = {reply.kind for reply in map(Reply.parse, networks[0].replies)}
+    assert kinds == {"keys", "shares", "train"}
+
+
+def test_a_weight_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    def heavier(reply: Reply) -> Reply:
+        if reply.kind != "train" or reply.client != "c0":
+            return reply
+        tensors = {n: t.clone() for n, t in reply.update.tensors.items()}
+        tensors["#weight"] += 2**50
+        return with_tensors(reply, tensors)
+
+    with pytest.raises(UserError, match=r"the weights of c0, .* at most 308 is due"):
+        go(tmp_path / "run", RULE, {}, network=lambda inner: Meddler(inner, changed=heavier))
+
+
+def test_a_false_word_in_a_masked_update_is_seen(tmp_path: Path) -> None:
+    def garbage(reply: Reply) -> Reply:
+        if reply.kind != "train" or reply.client != "c0":
+            return reply
+        tensors = {
+            name: torch.randint_like(t, -(2**31), 2**31 - 1) if t.dtype == torch.int32 else t
+            for name, t in reply.update.tensors.items()
+        }
+        return with_tensors(reply, tensors)
+
+    with pytest.raises(UserError, match="has numbers that no sum of theirs can have"):
+        go(tmp_path / "run", RULE, {}, network=lambda inner: Meddler(inner, changed=garbage))
+
+
+def test_keys_on_which_no_secret_can_rest_are_left_out(tmp_path: Path) -> None:
+    def zeros(reply: Reply) -> Reply:
+        if reply.kind != "keys" or reply.client != "c0":
+            return reply
+        keys = reply.update.tensors["keys"].clone()
+        keys[4:36] = 0
+        return with_tensors(reply, {"keys": keys})
+
+    outcome = go(tmp_path / "run", RULE, {}, network=lambda inner: Meddler(inner, changed=zeros))
+    assert outcome.records[-1].clients == NAMES[1:]

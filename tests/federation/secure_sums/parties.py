@@ -20,12 +20,12 @@ GRID = Grid(clients=5, bits=32, clip=1.0, weight_bound=1.0)
 REQUEST = b"\x01" * 32
 
 
-def part(name: str, least: int = 1, **terms: Any) -> Participation:
+def part(name: str, least: int = 1, quorum: int = 1, **terms: Any) -> Participation:
     """One client's half of a sum of the five clients."""
     own = Terms(
         **{"job": "job", "round": 1, "request": REQUEST, "plan": PLAN, "grid": GRID, **terms}
     )
-    return Participation(simulated(0, name, NAMES), own, NAMES.index(name) + 1, least)
+    return Participation(simulated(0, name, NAMES), own, NAMES.index(name) + 1, least, quorum)
 
 
 def summand(value: float = 0.25, size: int = 3) -> dict[str, Tensor]:

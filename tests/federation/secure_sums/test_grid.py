@@ -47,9 +47,9 @@ def test_the_largest_sums_do_not_wrap_around(bits: int, clients: int) -> None:
         total, clipped = added(grid, [summand(8.0, torch.tensor([5.0 * sign]))] * clients)
         assert float(total["x"]) == pytest.approx(sign * 8.0 * clients)
         assert clipped == clients
-    # One more client of the largest word than the grid was made for would come close to the end.
-    assert clients * grid.levels < 2 ** (bits - 1)
-    assert (clients + 1) * (grid.levels + 1) > 2 ** (min(bits, 54) - 1)
+    # Half of the words stay unused, and not much more.
+    assert clients * grid.levels < 2 ** (bits - 2)
+    assert (clients + 1) * (grid.levels + 1) > 2 ** (min(bits, 55) - 2)
 
 
 def test_words_are_the_rounded_numbers() -> None:
@@ -66,11 +66,11 @@ def test_numbers_beyond_the_clip_are_counted() -> None:
 
 
 def test_a_client_refuses_what_no_word_can_hold() -> None:
-    with pytest.raises(UserError, match="weight is 41, and the server announced at most 40"):
+    with pytest.raises(UserError, match="weight is above 40, the largest that the server"):
         GRID.encode(summand(41.0, torch.ones(1)))
     with pytest.raises(UserError, match="numbers in x that are not finite"):
         GRID.encode(summand(1.0, torch.tensor([torch.nan])))
-    with pytest.raises(UserError, match="this client's numbers came to 4e\\+10"):
+    with pytest.raises(UserError, match=r"numbers, times its weight, is above 6.71089e\+08"):
         GRID.encode(summand(40.0, torch.ones(1), (1e9,)))
 
 
@@ -83,3 +83,22 @@ def test_words_travel_as_tensors() -> None:
     }
     for name, value in from_tensors(tensors).items():
         assert (value == words[name]).all()
+
+
+def test_a_client_refuses_a_grid_that_would_leave_little_of_its_numbers() -> None:
+    """Otherwise a server could choose a bound that leaves one client's numbers alone in the sum."""
+    small = torch.full((1000,), 1e-3)
+    fine = Grid(5, 32, clip=2.0, weight_bound=40.0)
+    fine.encode(summand(40.0, small))
+    fine.encode(summand(40.0, torch.zeros(10)))
+    for coarse in (Grid(5, 32, 2.0, 4e7), Grid(5, 16, 2.0, 40.0), Grid(5, 32, 1e7, 40.0)):
+        with pytest.raises(UserError, match=r"numbers have .* steps of the grid on average"):
+            coarse.encode(summand(40.0, small))
+
+
+def test_a_mask_that_is_left_in_the_sum_is_seen() -> None:
+    words = GRID.encode(summand(40.0, torch.full((64,), 1.9)))
+    assert not GRID.overflows(words, 1)
+    draw = np.random.default_rng(1)
+    masked = {**words, "x": draw.integers(0, 2**32, 64, dtype=np.uint32)}
+    assert GRID.overflows(masked, 5)

@@ -104,7 +104,8 @@ def test_the_sentence_of_a_ring() -> None:
         "must answer in every phase; up to 50 silos may drop out, and a round then fails with a "
         "probability of at most 2^-30, less than once in 10^9 rounds; a server that draws the "
         "others at random, even with the help of 200 silos, sees a single update with a "
-        "probability of at most 2^-40, less than once in 10^12 rounds"
+        "probability of at most 2^-40, less than once in 10^12 rounds; with the help of "
+        "at most 66 silos no server does, however it draws"
     )
 
 

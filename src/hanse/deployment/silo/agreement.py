@@ -25,6 +25,7 @@ from torch import Tensor
 
 from hanse import atomic_files
 from hanse.errors import UserError
+from hanse.federation.commitments import Commitments
 from hanse.federation.messages import AGREE, AGREED, Reply, Request, Update
 from hanse.federation.request_digest import request_digest, request_layout
 from hanse.security.identity import Identity
@@ -73,11 +74,11 @@ class AgreementMember:
     file: Path
     tell: Callable[[str], object] = lambda reason: None
     clock: Callable[[], float] = time.time
-    _stated: dict[str, str] = field(init=False)
+    _stated: Commitments = field(init=False)
     _trained: tuple[str, bytes] = ("", b"")  # the last train request, as a hash, and its reply
 
     def __post_init__(self) -> None:
-        self._stated = _read_statements(self.file)
+        self._stated = Commitments(self.file)
 
     def answer(self, message: bytes, respond: Callable[[bytes], bytes]) -> bytes:
         """The reply to a request: first a statement, then the reply of `respond` if others agree.
@@ -120,11 +121,10 @@ class AgreementMember:
         first statement to the others. A server that resumes sends the same request, bit for bit.
         """
         own = sent(request, self.job)
-        if self._stated.setdefault(str(request.round), own.digest) != own.digest:
+        if not self._stated.commit(request.round, own.digest):
             raise DisagreementError(
                 f"{self.name} was sent another model for round {request.round} than before."
             )
-        atomic_files.write(self.file, json.dumps(self._stated).encode(), private=True)
         return sign(json.dumps(own).encode(), self._stamp(request.round), self.identity.key)
 
     def check(self, request: Request, statements: list[bytes]) -> None:
@@ -195,15 +195,3 @@ def content(statement: Tensor) -> bytes | None:
     if statement.dtype != torch.uint8 or statement.dim() != 1 or statement.numel() > LARGEST:
         return None
     return to_bytes(statement)
-
-
-def _read_statements(file: Path) -> dict[str, str]:
-    if (data := atomic_files.read(file)) is None:
-        return {}
-    try:
-        return {str(key): str(value) for key, value in json_text.parse(data).items()}
-    except (ValueError, AttributeError, RecursionError):
-        raise UserError(
-            f"{file}, the record of what this silo was sent, cannot be read; bring it back from a "
-            "copy, or begin a new run."
-        ) from None

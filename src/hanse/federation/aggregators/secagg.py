@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -9,22 +11,21 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from hanse.errors import UserError
-from hanse.federation.interfaces.aggregator import Aggregator, Exchange, TooFewClientsError
+from hanse.federation.interfaces.aggregator import (
+    Aggregator,
+    Exchange,
+    RefusalError,
+    TooFewClientsError,
+)
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.declarations import MEAN, NUMBERS
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import Instruction, Update
-from hanse.federation.secure_sums.client_half import (
-    Participation,
-    RefusedError,
-    received,
-    to_tensors,
-)
+from hanse.federation.secure_sums.client_half import Participation, received, to_tensors
 from hanse.federation.secure_sums.grid import Grid
 from hanse.federation.secure_sums.plan import LEAST, Plan, plan
 from hanse.federation.secure_sums.server_half import Collection
 from hanse.federation.secure_sums.statements import Terms
-from hanse.journal import summed
 from hanse.tensors.named import Layout, Tensors
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class SecAgg(Aggregator):
 
     sums_only: ClassVar[bool] = True
     agrees: ClassVar[bool] = True
+    opens_once: ClassVar[bool] = True
     needs_identity: ClassVar[bool] = True
     gives: ClassVar[frozenset[str]] = frozenset({MEAN, NUMBERS})
     rounds_by: ClassVar[str] = "aggregator.secagg.bits"
@@ -92,26 +94,26 @@ class SecAgg(Aggregator):
         return self._grid(1, 1.0).layout(expected)
 
     def handle(self, kind: str, instruction: Instruction, client: Client) -> Update:
-        if kind == "keys":
-            return self._keys(instruction, client)
-        part = _participation(client)
-        if kind == "shares":
-            return Update(to_tensors(part.share(instruction.tensors)))
-        if kind == "survivors":
-            signature = part.sign(received(instruction.tensors.get("survivors", NOTHING)))
-            return Update(to_tensors({"signature": signature}))
-        if kind == "unmask":
-            revealed = part.reveal(instruction.tensors)
-            _keep_to_one_sum(client, part.summed)
-            del client.session[SESSION]  # its secrets are gone, and so is the way back
-            return Update(to_tensors(revealed))
+        with _secrets_of(client):
+            if kind == "keys":
+                return self._keys(instruction, client)
+            part = _participation(client)
+            if kind == "shares":
+                return Update(to_tensors(part.share(instruction.tensors)))
+            if kind == "survivors":
+                survivors = received(instruction.tensors.get("survivors", NOTHING))
+                return Update(to_tensors({"signature": part.sign(survivors)}))
+            if kind == "unmask":
+                return self._unmask(part, instruction, client)
         return super().handle(kind, instruction, client)
 
     def admit(self, note: Instruction, client: Client) -> None:
-        _participation(client).admit(note.tensors, client.request_digest)
+        with _secrets_of(client):
+            _participation(client).admit(note.tensors, client.request_digest)
 
     def seal(self, summand: Tensors, note: Instruction, client: Client) -> Tensors:
-        return _participation(client).mask(summand)
+        with _secrets_of(client):
+            return _participation(client).mask(summand)
 
     def require_clients(self, clients: int) -> None:
         self.plan(clients)
@@ -155,7 +157,7 @@ class SecAgg(Aggregator):
         bound = instruction.numbers.get("weight_bound", math.nan)
         request = received(instruction.tensors.get("request", NOTHING))
         if not all(1 <= number <= MOST for number in numbers) or not 0 < bound < math.inf:
-            raise RefusedError(
+            raise RefusalError(
                 f"{client.profile.name} was asked for keys without the number of clients, its own "
                 "index or the largest weight; look after the server."
             )
@@ -164,6 +166,21 @@ class SecAgg(Aggregator):
         terms = Terms(client.job, client.context.round, request, plan, grid)
         part = client.session[SESSION] = Participation.begin(client, terms, index)
         return Update(to_tensors({"keys": part.advertisement().to_bytes()}))
+
+    def _unmask(self, part: Participation, instruction: Instruction, client: Client) -> Update:
+        """Help to open the sum, and no other one of the round; the client's secrets are gone."""
+        try:
+            revealed = part.reveal(instruction.tensors)
+            opened, round = part.opened(client.last_counted_round), client.context.round
+            if client.commitments is None or not client.commitments.commit(round, opened):
+                raise RefusalError(
+                    f"{part.name} has helped to open a sum of round {round}, and does so for no "
+                    "other one, since the two would tell a silo's update; let the same silos take "
+                    "part again, or begin a new run."
+                )
+            return Update(to_tensors(revealed))
+        finally:
+            client.session.pop(SESSION, None)
 
     def _tell(
         self, round: int, collection: Collection, survivors: list[str], clipped: float
@@ -184,24 +201,20 @@ class SecAgg(Aggregator):
             )
 
 
-def _keep_to_one_sum(client: Client, names: tuple[str, ...]) -> None:
-    """Raise RefusedError if the client has helped to reveal another sum of this round."""
-    assert client.folder is not None
-    round = client.context.round
-    former = summed.noted(client.folder, round)
-    if former and former != names:
-        raise RefusedError(
-            f"{client.profile.name} has already helped to reveal the sum of other silos' updates "
-            f"in round {round}, and the difference of two sums could be the update of one silo."
-        )
-    if not former:
-        summed.note(client.folder, round, names)
+@contextmanager
+def _secrets_of(client: Client) -> Iterator[None]:
+    """Deletes the client's secrets of a try in which it refuses to go on."""
+    try:
+        yield
+    except UserError:
+        client.session.pop(SESSION, None)
+        raise
 
 
 def _participation(client: Client) -> Participation:
     part = client.session.get(SESSION)
     if not isinstance(part, Participation) or part.terms.round != client.context.round:
-        raise RefusedError(
+        raise RefusalError(
             f"{client.profile.name} has no keys of this round: it was not asked for them, or it "
             "was started again since; the next try of the round begins with new ones."
         )

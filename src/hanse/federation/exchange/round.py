@@ -147,7 +147,8 @@ class RoundExchange:
             del update  # as above
 
     def mean(self, total: Tensors, clients: Sequence[str]) -> Aggregate:
-        if not float(total[sums.WEIGHT]) > 0:
+        most = sum(self.algorithm.max_weight(self.profiles[name]) for name in clients)
+        if not sums.weight(total, most, clients):
             raise TooFewClientsError(0, 1)  # no client has examples
         method, state = self.run.method, self.server_state
         update = sums.mean(total, method.summed_numbers, method.shown_numbers)

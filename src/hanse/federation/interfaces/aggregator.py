@@ -19,6 +19,10 @@ WITHHELD = (
 )
 
 
+class RefusalError(UserError):
+    """A refusal by the client half of a rule; the sentence has nothing of the client's rows."""
+
+
 class Aggregator(ABC):
     """A rule that combines a round's updates into one.
 
@@ -45,6 +49,9 @@ class Aggregator(ABC):
     # then need no agreement of their own (`deployment/silo/agreement.py`). It needs identities, and
     # instructions that are the same for all clients of a round.
     agrees: ClassVar[bool] = False
+    # Clients help once to open a sum of a round. Its aggregate is durable before the step, since a
+    # server that has lost it cannot ask for another one.
+    opens_once: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hanse.federation.commitments import Commitments
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.messages import ClientProfile
@@ -24,7 +25,9 @@ class Client:
     job: a digest of all that the client takes the job for: in a deployment the run, the experiment
         as the server sent it, and the base model. Clients of one run have the same.
     least_cohort: the fewest clients, this one included, whose sum may contain its update.
-    folder: of the client's own files of the run; None: it keeps none.
+    quorum: the fewest clients whose updates the job combines in a round.
+    last_counted_round: as in `Request`.
+    commitments: the rounds in which it has committed itself to a sum; None: it cannot.
     """
 
     profile: ClientProfile
@@ -37,7 +40,9 @@ class Client:
     request_digest: bytes = b""
     job: str = ""
     least_cohort: int = 1
-    folder: Path | None = None
+    quorum: int = 1
+    last_counted_round: int = 0
+    commitments: Commitments | None = None
 
 
 @dataclass

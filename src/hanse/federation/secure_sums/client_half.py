@@ -4,6 +4,8 @@ Each step is answered once, in order, so that no two answers of a try can be com
 is asked again begins with new secrets, and the old ones are gone.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,10 +14,10 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from hanse.errors import UserError
+from hanse.federation.interfaces.aggregator import RefusalError
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.secure_sums import grid
-from hanse.federation.secure_sums.bitmap import count, listed
+from hanse.federation.secure_sums.bitmap import count, last, listed, size
 from hanse.federation.secure_sums.statements import (
     Advertisement,
     Terms,
@@ -36,21 +38,19 @@ NO_SHARE = b"\xff" * SHARE  # in place of a share that cannot be read: no share 
 STEPS = ("keys", "shares", "train", "survivors", "unmask", "a new round")
 
 
-class RefusedError(UserError):
-    """A client takes no further part in this try of a round, for the reason in the sentence."""
-
-
 @dataclass
 class Participation:
     """One client's part in one try; it cannot be pickled or copied, since it holds secrets.
 
-    least: the fewest silos, this one included, whose sum it helps to reveal.
+    least: the fewest silos that it knows, this one included, whose sum it helps to open.
+    quorum: the fewest survivors of a sum, by the job.
     """
 
     identity: Identity
     terms: Terms
     index: int
     least: int
+    quorum: int = 1
     keys: RoundKeys = field(default_factory=RoundKeys, repr=False)
     next: int = 1  # place in STEPS of the step that may be answered next
     neighbours: dict[str, Advertisement] = field(default_factory=dict)
@@ -60,10 +60,12 @@ class Participation:
 
     @classmethod
     def begin(cls, client: Client, terms: Terms, index: int) -> "Participation":
-        """A client's part in a new try; raises RefusedError if too few silos are to take part."""
-        assert client.identity is not None
-        part = cls(client.identity, terms, index, client.least_cohort)
+        """A client's part in a new try; raises RefusalError if too few silos are to take part."""
+        if client.identity is None:
+            raise RefusalError(f"{client.profile.name} has no keys of its own to sign with.")
+        part = cls(client.identity, terms, index, client.least_cohort, client.quorum)
         part._refuse_few(terms.plan.neighbours + 1, "asked to take part")
+        part._refuse_below_quorum(terms.plan.clients, "take part")
         return part
 
     def __reduce__(self) -> NoReturn:
@@ -73,17 +75,6 @@ class Participation:
     def name(self) -> str:
         """The client's name."""
         return self.identity.name
-
-    @property
-    def summed(self) -> tuple[str, ...]:
-        """The silos whose sum the client helps to reveal, as far as it knows them.
-
-        On a ring it does not know all names, and the server's list of survivors stands for them.
-        """
-        if not self.terms.plan.complete:
-            return (str(self.index), self.survivors.hex())
-        peers = [n for n, sent in self.neighbours.items() if listed(self.survivors, sent.index)]
-        return tuple(sorted([self.name, *peers]))
 
     def advertisement(self) -> Advertisement:
         """The client's fresh keys, signed for the terms of the sum."""
@@ -95,17 +86,13 @@ class Participation:
         neighbours = {name: _read(name, data) for name, data in advertisements.items()}
         for name, sent in neighbours.items():
             if not is_advertised(self.identity, name, self.terms, sent):
-                raise RefusedError(
+                raise RefusalError(
                     f"{self.name} refuses the secure sum: the keys that came for {name} are not "
                     f"signed by {name} for the same job, base model, round and model to train. One "
                     "of the two was sent something else, the keys were changed on their way, or "
                     f"{self.name} has another public key for {name}."
                 )
-        indices = [self.index, *(sent.index for sent in neighbours.values())]
-        if self.name in neighbours or len(set(indices)) < len(indices) or min(indices) < 1:
-            raise RefusedError(
-                f"{self.name} was sent two silos of one index; look after the server."
-            )
+        indices = self._indices(neighbours)
         self._refuse_few(len(neighbours) + 1, "advertise keys")
         self.neighbours = neighbours
         threshold = self.terms.plan.threshold
@@ -120,20 +107,43 @@ class Participation:
                 boxes[name] = self.keys.seal(shares, sent.keys, text)
         return boxes
 
+    def _indices(self, neighbours: Mapping[str, Advertisement]) -> list[int]:
+        """The index of this client, and those of its neighbours; raises RefusalError for others.
+
+        With more holders of its shares than planned, two groups of them could open both secrets of
+        a silo, each group another one.
+        """
+        plan = self.terms.plan
+        indices = [self.index, *(sent.index for sent in neighbours.values())]
+        if self.name in neighbours or len(set(indices)) < len(indices):
+            raise RefusalError(
+                f"{self.name} was sent two silos of one index; look after the server."
+            )
+        if (
+            len(neighbours) > plan.neighbours
+            or not 1 <= min(indices) <= max(indices) <= plan.clients
+        ):
+            raise RefusalError(
+                f"{self.name} was sent the keys of {len(neighbours)} other silos with indices from "
+                f"{min(indices)} to {max(indices)}, where {plan.neighbours} of {plan.clients} are "
+                "due; look after the server."
+            )
+        return indices
+
     def admit(self, boxes: Tensors, request: bytes) -> None:
         """Take the shares of neighbours before training; request: the digest of the train request.
 
-        Raises RefusedError if the request is not the one that the client has signed for, or if too
+        Raises RefusalError if the request is not the one that the client has signed for, or if too
         few neighbours take part.
         """
         self._refuse_unless_next("train")
         if request != self.terms.request:
-            raise RefusedError(
+            raise RefusalError(
                 f"{self.name} was sent another model to train than it has signed for with the "
                 "other silos: the server treats silos differently."
             )
         if unknown := sorted(boxes.keys() - self.neighbours.keys()):
-            raise RefusedError(f"{self.name} was sent shares of {unknown[0]}, not a neighbour.")
+            raise RefusalError(f"{self.name} was sent shares of {unknown[0]}, not a neighbour.")
         self._refuse_few(len(boxes) + 1, "share their secrets")
         self.boxes = {name: received(box) for name, box in boxes.items()}
 
@@ -152,17 +162,32 @@ class Participation:
     def sign(self, survivors: bytes) -> bytes:
         """The signature on a list of survivors, if it has enough silos that the client knows."""
         self._begin("survivors")
+        plan = self.terms.plan
         if not listed(survivors, self.index):
-            raise RefusedError(f"{self.name} is not among the survivors, although it answered.")
+            raise RefusalError(f"{self.name} is not among the survivors, although it answered.")
         known = [name for name in self.boxes if listed(survivors, self.neighbours[name].index)]
         self._refuse_few(len(known) + 1, "send their masked updates")
-        if (left := count(survivors)) < (quorum := self.terms.plan.quorum):
-            raise RefusedError(
-                f"{self.name} was told that {left} silos sent their masked updates, and this sum "
-                f"needs {quorum}."
-            )
+        self._refuse_below_quorum(count(survivors), "sent their masked updates")
+        unknown = plan.complete and count(survivors) > len(known) + 1
+        if unknown or len(survivors) != size(plan.clients) or last(survivors) > plan.clients:
+            raise RefusalError(f"{self.name} was sent a list with survivors that it does not know.")
         self.survivors = survivors
         return sign_survivors(self.identity, self.terms, self.keys.public, survivors)
+
+    def opened(self, last_counted_round: int) -> str:
+        """The digest of the sum that the client helps to open.
+
+        Two different sums of a round tell their difference: that of other survivors, of another
+        model that was trained, or of another memory that a client went on from. On a ring the
+        client knows the survivors by their indices alone.
+        """
+        survivors: object = sorted(
+            name for name in self.boxes if listed(self.survivors, self.neighbours[name].index)
+        )
+        if not self.terms.plan.complete:
+            survivors = self.terms.plan.clients, self.index, self.survivors.hex()
+        content = [self.terms.request.hex(), last_counted_round, survivors]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def reveal(self, signatures: Tensors) -> dict[str, bytes]:
         """One share for each neighbour, and for the client itself.
@@ -172,20 +197,21 @@ class Participation:
         """
         self._begin("unmask")
         for name, signature in signatures.items():
-            if name not in self.boxes or not is_same_list(
-                self.identity,
-                name,
-                self.terms,
-                self.neighbours[name].keys,
-                self.survivors,
-                received(signature),
-            ):
-                raise RefusedError(
+            if not self._signed_same(name, received(signature)):
+                raise RefusalError(
                     f"{self.name} reveals nothing: {name} did not sign the same list of survivors."
                 )
         self._refuse_few(len(signatures) + 1, "sign the list of survivors")
         revealed = {name: self._share_of(name) for name in self.boxes}
         return {**revealed, self.name: self.own_share}
+
+    def _signed_same(self, name: str, signature: bytes) -> bool:
+        """True if a neighbour is a survivor and has signed this client's list of survivors."""
+        sent = self.neighbours.get(name)
+        if sent is None or name not in self.boxes or not listed(self.survivors, sent.index):
+            return False
+        signed = self.terms, sent.keys, self.survivors, signature
+        return is_same_list(self.identity, name, *signed)
 
     def _share_of(self, name: str) -> bytes:
         """The share of a neighbour's one secret that the list of survivors asks for."""
@@ -210,21 +236,30 @@ class Participation:
         self.next += 1
 
     def _refuse_unless_next(self, step: str) -> None:
-        """Raise RefusedError unless this step comes next."""
+        """Raise RefusalError unless this step comes next."""
         if STEPS[self.next] != step:
-            raise RefusedError(
+            raise RefusalError(
                 f"{self.name} was asked for {step} where {STEPS[self.next]} comes next in round "
                 f"{self.terms.round}; it answers each step of a secure sum once, in order."
             )
 
+    def _refuse_below_quorum(self, left: int, verb: str) -> None:
+        """Raise RefusalError for fewer silos, by the server's word, than the job combines."""
+        quorum = max(self.quorum, self.terms.plan.quorum)
+        if left < quorum:
+            raise RefusalError(
+                f"{self.name} was told that {left} silos {verb}, and a sum of this job needs "
+                f"{quorum}."
+            )
+
     def _refuse_few(self, left: int, verb: str) -> None:
-        """Raise RefusedError if fewer than the threshold, or than the least cohort, are left."""
+        """Raise RefusalError if fewer than the threshold, or than the least cohort, are left."""
         threshold = self.terms.plan.threshold
         if left < max(threshold, self.least):
             setting = (
                 "policy.min_cohort of its silo.yaml" if self.least > threshold else "threshold"
             )
-            raise RefusedError(
+            raise RefusalError(
                 f"{self.name} sees {left} silos {verb}, itself included, and takes part in sums "
                 f"of at least {max(threshold, self.least)} ({setting})."
             )
@@ -236,9 +271,9 @@ def to_tensors(contents: Mapping[str, bytes]) -> dict[str, Tensor]:
 
 
 def received(data: Tensor) -> bytes:
-    """The bytes in a tensor that came from the server; raises RefusedError for any other tensor."""
+    """The bytes in a tensor that came from the server; raises RefusalError for any other tensor."""
     if data.dtype != torch.uint8:
-        raise RefusedError(
+        raise RefusalError(
             f"the server sent numbers of {str(data.dtype).removeprefix('torch.')} where bytes are "
             "due in a secure sum; look after the server."
         )
@@ -256,4 +291,4 @@ def _refusing(name: str) -> Iterator[None]:
     try:
         yield
     except MessageError as error:
-        raise RefusedError(f"the keys that came for {name} cannot be used: {error}.") from None
+        raise RefusalError(f"the keys that came for {name} cannot be used: {error}.") from None

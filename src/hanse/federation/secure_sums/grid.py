@@ -18,6 +18,7 @@ from hanse.tensors.named import Layout, Tensors, largest
 
 Words = dict[str, NDArray[np.unsignedinteger]]
 
+COARSE = 2.0  # steps that a client's numbers that are not 0 have on average, at least
 CLIPPED = "#clipped"  # the count of clipped numbers, beside the names of a summand
 TENSOR_WORDS = {16: np.uint16, 32: np.uint32, 64: np.uint64}
 SIGNED = {16: torch.int16, 32: torch.int32, 64: torch.int64}
@@ -36,7 +37,8 @@ class Grid:
     weight_bound: the largest weight of a client.
 
     An update's number x of weight w becomes round(x·w / (weight_bound·step)), clipped to ±levels,
-    where levels·clients < 2^(bits−1). A sum is therefore exact to half a step for each client.
+    where levels·clients < 2^(bits−2). A sum is therefore exact to half a step for each client. It
+    leaves half of the words unused, so that masks that were not removed are seen.
     """
 
     clients: int
@@ -47,7 +49,7 @@ class Grid:
     @property
     def levels(self) -> int:
         """The largest word of one client; `clients` of them do not wrap around."""
-        return ((1 << (min(self.bits, 54) - 1)) - 1) // self.clients  # float64 holds 53 bits
+        return ((1 << (min(self.bits, 55) - 2)) - 1) // self.clients  # float64 holds 53 bits
 
     @property
     def step(self) -> float:
@@ -71,16 +73,16 @@ class Grid:
     def encode(self, summand: Tensors) -> Words:
         """The words of a summand, in the order of their names.
 
-        Raises UserError for a number that is not finite, a weight above the bound, or a weight or
-        weighted number that no word can hold.
+        Raises UserError for a number that is not finite, a weight above the bound, a weight or
+        weighted number that no word can hold, or numbers that the grid would round to nothing.
         """
         weight = float(summand[WEIGHT])
         if weight > self.weight_bound:
             raise UserError(
-                f"this client's weight is {weight:g}, and the server announced at most "
-                f"{self.weight_bound:g}; look after the settings of the server."
+                f"this client's weight is above {self.weight_bound:g}, the largest that the server "
+                "announced; look after the settings of the server."
             )
-        clipped, words = 0, {}
+        clipped, words, squares, others = 0, {}, 0.0, 0
         for name, tensor in summand.items():
             steps = tensor.double() / self._step(name)
             if not bool(steps.isfinite().all()):
@@ -89,9 +91,12 @@ class Grid:
                 self._refuse_large(name, steps)
             else:
                 clipped += int((steps.abs() > self.levels + 0.5).sum())
+                squares += float(steps.square().sum())
+                others += int((steps != 0).sum())
                 steps = steps.clamp(-self.levels, self.levels)
             words[name] = self._words(name, steps)
-        count = torch.tensor(clipped, dtype=torch.float64)
+        _refuse_coarse(squares, others)
+        count = torch.tensor(clipped, dtype=torch.float64).clamp(max=LARGEST_WEIGHT)
         words[CLIPPED] = self._words(CLIPPED, count / self._step(CLIPPED))
         return {name: words[name] for name in sorted(words)}
 
@@ -107,6 +112,12 @@ class Grid:
         """Words of zeros with the layout of encoded summands, from that of summands."""
         forms = self.layout(expected)
         return {n: np.zeros(tuple(f.shape), TENSOR_WORDS[self._bits(n)]) for n, f in forms.items()}
+
+    def overflows(self, words: Words, summands: int) -> bool:
+        """True for a sum that so many summands cannot have: a mask, or a false word, is in it."""
+        tensors = (_signed(value) for name, value in words.items() if not name.startswith("#"))
+        most = summands * self.levels
+        return any(bool(((value > most) | (value < -most)).any()) for value in tensors)
 
     def _bits(self, name: str) -> int:
         return LONG if name.startswith("#") else self.bits
@@ -126,12 +137,11 @@ class Grid:
 
     def _refuse_large(self, name: str, steps: Tensor) -> None:
         """Raise UserError for weights or weighted numbers of which `clients` might wrap around."""
-        largest_one = float(steps.abs().max()) if steps.numel() else 0.0
-        if largest_one > self._most:
-            step = self._step(name)
+        if steps.numel() and float(steps.abs().max()) > self._most:
             raise UserError(
-                f"this client's {name.removeprefix('#')} came to {largest_one * step:g}, and a "
-                f"secure sum takes at most {self._most * step:g}; report smaller numbers."
+                f"this client's {name.removeprefix('#')}, times its weight, is above "
+                f"{self._most * self._step(name):g}, the most that a secure sum takes; report "
+                "smaller numbers."
             )
 
     def _words(self, name: str, steps: Tensor) -> NDArray[np.unsignedinteger]:
@@ -139,6 +149,21 @@ class Grid:
         signed = steps.round().to(SIGNED[bits]).cpu().contiguous().numpy()
         unsigned: NDArray[np.unsignedinteger] = signed.view(TENSOR_WORDS[bits])
         return unsigned
+
+
+def _refuse_coarse(squares: float, count: int) -> None:
+    """Raise UserError for numbers of which the grid would leave little.
+
+    If the other clients' numbers were rounded away, the sum would be one client's alone.
+
+    squares: the sum of the squares of the numbers, in steps. count: of those that are not 0.
+    """
+    if count and squares < COARSE**2 * count:
+        raise UserError(
+            f"this client's numbers have {(squares / count) ** 0.5:.2g} steps of the grid on "
+            f"average, and at least {COARSE:g} are due, since little of them would be in the sum; "
+            "lower aggregator.secagg.clip, raise its bits, or give the clients more equal weights."
+        )
 
 
 def to_tensors(words: Words) -> dict[str, Tensor]:

@@ -69,13 +69,15 @@ class Plan:
                 f"{self.tolerated} may drop out; the server sees no single update, even with the "
                 f"help of {_silos(colluders)}"
             )
+        always = max(0, min(2 * self.threshold - self.neighbours, self.threshold) - 2)
         return (
             f"{self.clients} silos, each of which shares its secrets with {self.neighbours} "
             f"others; of each silo and these {self.threshold} must answer in every phase; up to "
             f"{_silos(self.dropouts)} may drop out, and a round then fails with a probability of "
             f"at most {_odds(self.correctness)}; a server that draws the others at random, even "
             f"with the help of {_silos(self.colluders)}, sees a single update with a probability "
-            f"of at most {_odds(self.security)}"
+            f"of at most {_odds(self.security)}; with the help of at most {_silos(always)} no "
+            "server does, however it draws"
         )
 
 

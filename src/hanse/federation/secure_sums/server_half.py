@@ -4,10 +4,10 @@ It adds masked summands, of which each is uniform by itself. What the survivors 
 masks from the sum of all survivors, and from no other sum.
 """
 
+import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from itertools import combinations, islice
 
 import torch
 from torch import Tensor
@@ -23,13 +23,22 @@ from hanse.federation.secure_sums.plan import Plan, graph
 from hanse.federation.secure_sums.statements import INDEX, KEYS, SIGNATURE, Advertisement
 from hanse.federation.secure_sums.streams import B_TEXT, pair_text
 from hanse.security import mask_streams
-from hanse.security.round_keys import TAG, b_seed, is_commitment, public_mask_key, seed_between
+from hanse.security.round_keys import (
+    TAG,
+    b_seed,
+    is_commitment,
+    is_usable,
+    public_mask_key,
+    seed_between,
+)
 from hanse.security.secret_sharing import SHARE, is_share, rebuild
 from hanse.tensors.named import from_bytes, to_bytes
 from hanse.tensors.serialization import MessageError
 
 BOX = 2 * SHARE + TAG  # bytes of two encrypted shares with their tag
-TRIES = 100  # of sets of shares, since some shares may be wrong
+TRIES = 200  # of random sets of shares, since some shares may be wrong
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -70,6 +79,12 @@ class Collection:
         total, survivors = self._collect_summands(boxes)
         revealed = self._collect_secrets(survivors)
         self._remove_masks(total, survivors, revealed)
+        if self.grid.overflows(total, len(survivors)):
+            raise UserError(
+                f"the sum of the masked updates of {', '.join(survivors)} has numbers that no sum "
+                "of theirs can have; one of them is wrong, nobody can tell which, and the sum is "
+                "not used. Look after these silos."
+            )
         return *self.grid.decode(total), survivors
 
     @property
@@ -86,12 +101,11 @@ class Collection:
             for name in self._summed or self.indices
         }
         for profile, update in self._ask("keys", asked, {"keys": INDEX + KEYS + SIGNATURE}):
-            try:
-                sent = Advertisement.from_bytes(to_bytes(update.tensors["keys"]))
-            except MessageError:
-                continue
-            if sent.index == self.indices[profile.name]:
+            sent = Advertisement.from_bytes(to_bytes(update.tensors["keys"]))
+            if sent.index == self.indices[profile.name] and is_usable(sent.keys):
                 self.advertised[profile.name] = sent
+            else:
+                log.warning("the keys of %s cannot be used; it is left out", profile.name)
         self._refuse_few(self.advertised, self.least)
 
     def _collect_shares(self) -> dict[str, dict[str, Tensor]]:
@@ -126,7 +140,7 @@ class Collection:
             survivors.append(profile.name)
             del summand  # or it would stay in memory while the next client trains
         self._survivors = set(survivors)
-        self._refuse_few(survivors, self.least)
+        self._refuse_few(survivors, self.least)  # before any sum is opened
         return total, survivors
 
     def _collect_secrets(self, survivors: Sequence[str]) -> dict[str, dict[str, bytes]]:
@@ -153,18 +167,18 @@ class Collection:
                 "unmask", asked, expected, patience=self.patience
             )
         }
-        self._refuse_few(revealed, self.plan.quorum)
         return revealed
 
     def _remove_masks(
         self, total: Words, survivors: Sequence[str], revealed: Mapping[str, Mapping[str, bytes]]
     ) -> None:
         """Subtract the survivors' own masks, and those of pairs whose other half is not there."""
+        own = [self._own_seed(name, revealed) for name in survivors]
+        keys = {name: self._private_key(name, revealed) for name in self.dropped}
         flat = [array.reshape(-1) for array in total.values()]
-        for name in survivors:
-            mask_streams.add(flat, b_seed(self._own_seed(name, revealed), B_TEXT), -1)
-        for name in self.dropped:
-            private = self._private_key(name, revealed)
+        for secret in own:
+            mask_streams.add(flat, b_seed(secret, B_TEXT), -1)
+        for name, private in keys.items():
             for peer in self.pairs[name]:
                 if peer in self._survivors:
                     seed = self._pair_seed(private, name, peer)
@@ -211,7 +225,7 @@ class Collection:
         threshold = self.plan.threshold
         if len(shares) < threshold:
             raise TooFewClientsError(len(shares), threshold)
-        for places in islice(combinations(sorted(shares), threshold), TRIES):
+        for places in _subsets(sorted(shares), threshold):
             secret = _rebuilt_from({place: shares[place] for place in places}, threshold)
             if secret is not None and fits(secret):
                 return secret
@@ -242,6 +256,14 @@ class Collection:
 
 def _bytes(size: int) -> Tensor:
     return torch.empty(size, dtype=torch.uint8, device="meta")
+
+
+def _subsets(places: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Sets of places: the first ones, which do unless a silo lies, and then random ones."""
+    yield places[:size]
+    generator = random.SystemRandom()
+    for _ in range(TRIES if len(places) > size else 0):
+        yield sorted(generator.sample(places, size))
 
 
 def _rebuilt_from(shares: Mapping[int, bytes], threshold: int) -> bytes | None:

@@ -1,0 +1,36 @@
+"""Scores of the model that a client would keep, on the client's own held-out rows."""
+
+import time
+from collections.abc import Mapping
+
+from hanse.errors import UserError
+from hanse.federation.interfaces.aggregator import Aggregator
+from hanse.federation.interfaces.algorithm import Client
+from hanse.federation.interfaces.task import Task
+from hanse.federation.messages import Instruction, Update
+from hanse.federation.method import Method
+
+
+def refuse_scores(rule: Aggregator) -> None:
+    """Raise UserError under a rule that sees sums only: no score of a single client leaves it."""
+    if rule.sums_only:
+        raise UserError(
+            f"{type(rule).__name__} sees only sums, and a single client's scores are none; choose "
+            "the aggregator mean for them."
+        )
+
+
+def scores(
+    tasks: Mapping[str, Task], method: Method, instruction: Instruction, client: Client
+) -> Update:
+    """An update without tensors: the scores, with the number of rows as its weight."""
+    asked = [task for task in tasks.values() if not task.test_only]
+    if not asked or not client.learner.examples("test"):
+        return Update(weight=0.0)
+    start = time.perf_counter()
+    client.learner.load(method.algorithm.personalized(instruction, client))
+    numbers: dict[str, float] = {}
+    for task in asked:
+        numbers |= task.evaluate(client.learner, "test").metrics
+    numbers["seconds"] = time.perf_counter() - start
+    return Update({}, numbers, weight=float(len(client.learner.examples("test"))))
