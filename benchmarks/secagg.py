@@ -121,6 +121,11 @@ def _scored(tasks: dict[str, list[Task]]) -> Row:
         "experiment": str(EXPERIMENT.relative_to(ROOT)),
         "step": Grid(silos, rule.bits, rule.clip, 1.0).step,
         "clipped": sum(record.train.get("clipped", 0.0) for record in records),
+        "changed": sum(
+            one != other
+            for runs in zip(*items.values(), strict=True)
+            for one, other in zip(*runs, strict=True)
+        ),
         **{rule: spread.standing(own) for rule, own in items.items()},
         "ahead": spread.ahead(items["secagg"], items["mean"]),
     }

@@ -114,14 +114,16 @@ def _killed(result: Row) -> list[str]:
 
 def _quality(result: Row) -> list[str]:
     """Accuracy with and without secure sums."""
-    value, low, high = (100 * bound for bound in result["ahead"]["by_item"])
     plain, masked = (100 * result[rule]["accuracy"] for rule in ("mean", "secagg"))
+    interval = "no interval"
+    if bounds := result["ahead"]["by_item"]:  # None if no review changes
+        interval = "{1:+.2f} to {2:+.2f}, paired over reviews".format(*(100 * b for b in bounds))
     return [
         f"`{result['experiment']}` on {len(result['mean']['seeds'])} seeds, "
         f"{result['mean']['test_items']:,} test reviews: {plain:.1f} % by the mean, {masked:.1f} % "
-        f"by secagg, a difference of {value:+.2f} points ({low:+.2f} to {high:+.2f}, paired over "
-        f"reviews). The grid's step is {result['step']:.1e}; {result['clipped']:,.0f} numbers were "
-        "cut.",
+        f"by secagg, a difference of {masked - plain:+.2f} points ({interval}); "
+        f"{result['changed']} answers differ. The grid's step is {result['step']:.1e}; "
+        f"{result['clipped']:,.0f} numbers were cut.",
     ]
 
 

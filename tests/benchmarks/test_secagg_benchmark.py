@@ -72,12 +72,18 @@ def test_tables_show_the_parts_that_are_measured() -> None:
     flower = {"silos": 4, "rounds": 7, "seconds_a_round": 5.0, "seconds_by_exchange": {"train": 5}}
     standing = {"accuracy": 0.8, "seeds": [0.8], "test_items": 1000}
     quality = {"experiment": "a.yaml", "mean": standing, "secagg": standing, "step": 1e-8}
+    quality |= {"clipped": 0, "changed": 2, "ahead": {"by_item": [0.0, -0.01, 0.01]}}
     result = {
         "costs": rows,
         "graphs": {"4, mean": rows["mean"], "4, secagg": rows["secagg"]},
         "flower": dict.fromkeys(secagg_tables.EXCHANGES, flower),
         "killed": _killed(),
-        "quality": {**quality, "clipped": 0, "ahead": {"by_item": [0.0, -0.01, 0.01]}},
+        "quality": {
+            **quality,
+            "clipped": 0,
+            "changed": 2,
+            "ahead": {"by_item": [0.0, -0.01, 0.01]},
+        },
     }
     lines = secagg_tables.secagg(result)
     tables = "\n".join(lines).split("\n\n")
@@ -87,4 +93,6 @@ def test_tables_show_the_parts_that_are_measured() -> None:
     assert sum(table.startswith("|") for table in tables) == 4
     assert any(line.startswith("| 2 | after its shares were sent") for line in lines)
     assert "80.0 % by secagg, a difference of +0.00 points (-1.00 to +1.00" in lines[-1]
+    alike = {**quality, "changed": 0, "ahead": {"by_item": None}}
+    assert "+0.00 points (no interval); 0 answers" in secagg_tables.secagg({"quality": alike})[-1]
     assert secagg_tables.secagg({"costs": rows}) == lines[: len(tables[0].splitlines()) + 2]
