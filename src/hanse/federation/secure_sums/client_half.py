@@ -87,10 +87,10 @@ class Participation:
         for name, sent in neighbours.items():
             if not is_advertised(self.identity, name, self.terms, sent):
                 raise RefusalError(
-                    f"{self.name} refuses the secure sum: the keys that came for {name} are not "
-                    f"signed by {name} for the same job, base model, round and model to train. One "
-                    "of the two was sent something else, the keys were changed on their way, or "
-                    f"{self.name} has another public key for {name}."
+                    f"{self.name} refuses the secure sum: the keys that came for {name:.80} are "
+                    f"not signed by {name:.80} for the same job, base model, round and model to "
+                    "train. One of the two was sent something else, the keys were changed on their "
+                    f"way, or {self.name} has another public key for it."
                 )
         indices = self._indices(neighbours)
         self._refuse_few(len(neighbours) + 1, "advertise keys")
@@ -143,7 +143,7 @@ class Participation:
                 "other silos: the server treats silos differently."
             )
         if unknown := sorted(boxes.keys() - self.neighbours.keys()):
-            raise RefusalError(f"{self.name} was sent shares of {unknown[0]}, not a neighbour.")
+            raise RefusalError(f"{self.name} was sent shares of {unknown[0]:.80}, not a neighbour.")
         self._refuse_few(len(boxes) + 1, "share their secrets")
         self.boxes = {name: received(box) for name, box in boxes.items()}
 
@@ -199,7 +199,8 @@ class Participation:
         for name, signature in signatures.items():
             if not self._signed_same(name, received(signature)):
                 raise RefusalError(
-                    f"{self.name} reveals nothing: {name} did not sign the same list of survivors."
+                    f"{self.name} reveals nothing: {name:.80} did not sign the same list of "
+                    "survivors."
                 )
         self._refuse_few(len(signatures) + 1, "sign the list of survivors")
         revealed = {name: self._share_of(name) for name in self.boxes}
@@ -291,4 +292,4 @@ def _refusing(name: str) -> Iterator[None]:
     try:
         yield
     except MessageError as error:
-        raise RefusalError(f"the keys that came for {name} cannot be used: {error}.") from None
+        raise RefusalError(f"the keys that came for {name:.80} cannot be used: {error}.") from None
