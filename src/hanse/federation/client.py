@@ -62,7 +62,6 @@ class ClientEndpoint:
     rounds: the number of rounds of the run; 0: not known.
     job, least_cohort, quorum: as in `Client`.
     refused: called with the sentence of a refusal by the aggregator's client half.
-    may_report: whether a number of this name may be part of a sum over clients.
     kept: the update of a round that may be repeated; None: the client trains again.
     """
 
@@ -81,7 +80,6 @@ class ClientEndpoint:
     least_cohort: int = 1
     quorum: int = 1
     refused: Callable[[str], object] = lambda sentence: None
-    may_report: Callable[[str], bool] = lambda name: True
     kept: KeptUpdate | None = None
 
     @property
@@ -185,12 +183,8 @@ def _keep(
 
 
 def _sealed(endpoint: ClientEndpoint, request: Request, client: Client, encoded: Update) -> Update:
-    """An encoded update as it leaves the client; a sum has no number that must not leave."""
-    update, method = encoded, endpoint.method
-    if method.aggregator.sums_only:
-        numbers = {n: value for n, value in update.numbers.items() if endpoint.may_report(n)}
-        update = replace(update, numbers=numbers)
-    sealed = method.seal(update, request.aggregator_note, client)
+    """An encoded update as it leaves the client."""
+    sealed = endpoint.method.seal(encoded, request.aggregator_note, client)
     return replace(sealed, keeps_memory=encoded.keeps_memory)
 
 

@@ -13,6 +13,11 @@ def taking_part(clients: int, fraction: float) -> int:
     return max(1, round(fraction * clients))
 
 
+def fewest_replies(quorum: int, clients: int, fraction: float) -> int:
+    """The fewest updates that a round combines, if so many clients are there to be drawn from."""
+    return min(quorum, taking_part(clients, fraction))
+
+
 def fraction_asked(fraction: float, over_selection: float) -> float:
     """The share of the clients that are asked in a round, so that `fraction` of all may reply."""
     return min(1.0, fraction * over_selection)

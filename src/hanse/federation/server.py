@@ -13,7 +13,7 @@ from functools import partial
 from itertools import count
 
 from hanse.errors import UserError
-from hanse.federation.client_sampling import fraction_asked, sample, taking_part
+from hanse.federation.client_sampling import fewest_replies, fraction_asked, sample, taking_part
 from hanse.federation.constants import FOLDER, ConstantStore
 from hanse.federation.delivery import files
 from hanse.federation.evaluation import evaluate
@@ -204,7 +204,8 @@ def _aggregated(
     replies_awaited = taking_part(len(profiles), schedule.fraction_train)
     share = fraction_asked(schedule.fraction_train, schedule.over_selection)
     sampled = sample(profiles, share, run.context(round))
-    replies_required, attempts = min(schedule.quorum, replies_awaited), count()
+    replies_required = fewest_replies(schedule.quorum, len(profiles), schedule.fraction_train)
+    attempts = count()
     while True:
         records_before = len(ledger.records)
         if run.collects:  # those of a try that was dropped

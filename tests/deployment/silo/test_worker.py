@@ -12,12 +12,17 @@ import pytest
 
 import hanse
 from hanse.deployment.envelopes import HELLO, BadEnvelopeError, Envelope, Envelopes, SiloReply
+from hanse.deployment.silo.enforcement import WITHHELD
 from hanse.deployment.silo.policy import Policy
 from hanse.deployment.silo.settings import Rows, SiloSettings
 from hanse.deployment.silo.worker import SiloWorker
+from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.loading import load
-from hanse.federation.messages import Instruction, Reply, Request
+from hanse.federation.aggregators.mean import Mean
+from hanse.federation.interfaces.aggregator import RefusalError
+from hanse.federation.interfaces.algorithm import Client
+from hanse.federation.messages import Instruction, Reply, Request, Update
 from hanse.journal.yaml_text import dump
 from hanse.learners.models.model_hash import hash_of
 from hanse.observability.json_logs import log_file
@@ -81,8 +86,34 @@ def test_an_aggregators_client_half_knows_the_job_and_the_least_cohort(
         jobs.append(active.endpoint.job)
         assert jobs[-1] == active.guard.job_digest
         assert active.endpoint.least_cohort == resident.silo.policy.min_cohort == 2
+        assert active.endpoint.quorum == 3  # all clients of the experiment
         assert active.endpoint.kept is not None
     assert len({*jobs}) == 5 and all(jobs)
+
+
+class Refusing(Mean):
+    """A rule whose clients refuse what they are asked."""
+
+    def handle(self, kind: str, instruction: Instruction, client: Client) -> Update:
+        if kind == "rows":
+            raise UserError("a text that quotes a row")
+        raise RefusalError("silo-1 takes no part in this sum.")
+
+
+def test_the_reason_of_an_aggregators_client_half_may_leave_and_is_recorded(
+    resident: SiloWorker, envelope: Envelope
+) -> None:
+    resident.answer(envelope.pack())
+    active = resident._active
+    assert active is not None
+    active.endpoint.method = replace(active.endpoint.method, aggregator=Refusing())
+    said = {}
+    for kind in ("rows", "keys"):
+        asked = replace(envelope, request=Request(kind, 1).pack())
+        said[kind] = Reply.parse(SiloReply.parse(resident.answer(asked.pack())).body).error
+    assert said == {"rows": WITHHELD, "keys": "silo-1 takes no part in this sum."}
+    lines = (resident.silo.state / "refusals.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["reason"] == said["keys"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from hanse.deployment.silo.server_texts import refuse_texts
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment import overrides
+from hanse.experiment.assembly.quorum import promised
 from hanse.experiment.client_settings import OVERRIDABLE, refuse_unequal_summands
 from hanse.experiment.part_kinds import NAMED, PartKind, changed_at
 from hanse.experiment.schema import Experiment, build_aggregator, build_tasks
@@ -59,12 +60,14 @@ class Job:
     participants: the names of all clients of the run, this silo's among them.
     cohort: the number of clients of each round, as the server declares it.
     text: the experiment as the server sent it, which the agreement compares.
+    quorum: the fewest updates that any round combines, as the server declares it.
     """
 
     experiment: Experiment
     participants: tuple[str, ...]
     cohort: int
     text: str
+    quorum: int = 1
 
 
 def received(text: str, silo: SiloSettings) -> Job:
@@ -90,7 +93,7 @@ def received(text: str, silo: SiloSettings) -> Job:
         raise JobRefusedError(f"{PLACE} is not valid here: {error}") from None
     participants = tuple(offered.participant_names)
     cohort = taking_part(len(participants), offered.fraction_train)
-    return Job(experiment, participants, cohort, text)
+    return Job(experiment, participants, cohort, text, promised(offered, len(participants)))
 
 
 def _mine(offered: Experiment, silo: SiloSettings) -> dict[str, Any]:

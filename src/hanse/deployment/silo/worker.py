@@ -223,7 +223,8 @@ class SiloWorker:
             identity=self.kit.identity if self.kit else None,
             job=guard.job_digest,
             least_cohort=self.silo.policy.min_cohort,
-            may_report=self.silo.policy.allows_number,
+            quorum=job.quorum,
+            refused=guard.enforcer.refused,
             kept=KeptUpdate(),
         )
         return ActiveRun(envelope.settings, endpoint, guard)

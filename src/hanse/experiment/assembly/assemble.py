@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hanse.data.example import Example
 from hanse.data.tokenization.token_cache import Tokenized
-from hanse.experiment.assembly import client_adapters, client_examples, in_place
+from hanse.experiment.assembly import client_adapters, client_examples, in_place, quorum
 from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.method import build_method, refuse_unserved, withheld_scores
@@ -156,6 +156,7 @@ class Simulation:
             seed=self.experiment.seed,
             rounds=self.experiment.rounds,
             job=self.job,
+            quorum=quorum.simulated(self.experiment),
         )
 
 
