@@ -23,7 +23,7 @@ def test_check_shows_the_terms_and_the_bytes_of_each_exchange(
     text = " ".join(outcome.out.split())
     assert outcome.code == 0
     assert "aggregator 3 silos, each of which shares its secrets with all others; 3 of 3" in text
-    assert "rounded to steps of 1.1e-08 (32 bits each)" in text
+    assert "rounded to steps of 2.2e-08 (32 bits each)" in text
     assert "no loss, step count or score of a single client leaves it" in text
     for phase in PHASES:
         assert f"a client {phase}: " in text
