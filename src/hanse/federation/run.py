@@ -1,6 +1,6 @@
 """The parts of a federated run as the server holds them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,6 +14,7 @@ from hanse.federation.messages import ClientProfile
 from hanse.federation.method import Method
 from hanse.federation.releases import ReleaseLog
 from hanse.federation.schedule import Schedule
+from hanse.journal.records import ClientRecord
 from hanse.journal.run_folder import Journal
 from hanse.randomness import RoundContext
 
@@ -70,3 +71,13 @@ class Run:
             model.load(model.initial())  # as in a process that resumes
             model.keep_optimizer_state(optimizers.setdefault(name, {}))
         return Server(learner, clients, context, self.files.paths)
+
+    def may_repeat(self, records: Sequence[ClientRecord]) -> bool:
+        """True if clients on other machines answered a phase of a round before all refused.
+
+        They may refuse since another one has left in an earlier phase, so it is asked again.
+        records: the ledger's of the round. Without phases each has refused to train.
+        """
+        answered = any(record.answered_at is not None and not record.error for record in records)
+        refused = any(record.error for record in records)
+        return self.transport.remote and self.method.aggregator.has_phases and answered and refused

@@ -226,7 +226,7 @@ def _aggregated(
         message = _too_few(round, left, required, ledger.records[records_before:], silent)
         if silent and not run.transport.remote:  # they would be late again
             raise UserError(f"{message} {LATER}")
-        if not left and not silent:  # every client has given its reason
+        if not left and not silent and not run.may_repeat(ledger.records[records_before:]):
             raise UserError(message)
         log.warning("%s The run is paused.", message)
         with ledger.time("round"), ledger.time("clients"):
