@@ -85,6 +85,6 @@ def test_settings_that_cannot_work_are_refused_before_a_model_is_loaded(
 
 
 def test_few_bits_for_many_silos_are_refused() -> None:
-    SecAgg(bits=16).require_clients(300)
+    SecAgg(bits=16).require_clients(160)
     with pytest.raises(UserError, match=r"bits is 16, and sums of 400 clients .* set it to 32"):
         SecAgg(bits=16).require_clients(400)
