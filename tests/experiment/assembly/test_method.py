@@ -70,14 +70,6 @@ def test_error_feedback_is_around_codecs_that_lose_something(experiment_file: Pa
             "mean, or leave it out of compression.upload.",
         ),
         (
-            [f"aggregator={SUMS}:SecureSum", "clients.silo-2.compression=bf16"],
-            "clients.silo-2: SecureSum sees only sums, but BF16 needs each client's update",
-        ),
-        (
-            [f"aggregator={SUMS}:SecureSum", "clients.silo-2.compression=identity"],
-            "clients.silo-2: SecureSum adds the clients' updates up, so all must be encoded alike",
-        ),
-        (
             [f"compression.download=[{CODEC}:Grid]"],
             "Grid takes change, but FedAvg instructs clients by model; leave Grid out of "
             "compression.download.",
