@@ -1,4 +1,4 @@
-"""Toys of methods to come, each from outside the package, deployed and in one process."""
+"""Toys of methods to come, and secure sums, deployed and in one process."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from standing_federation import PARTS, StandingFederation
 
 pytestmark = pytest.mark.end_to_end
 
-# Parts from outside the package, each run with two or three of them.
+# Parts from outside the package, two or three in each run, and secure sums.
 SQUEEZED = f"[{{{PARTS}/squeezed.py:Squeezed: {{grid: 0.001}}}}]"
 NOISED = "{noise_multiplier: 0.01, test_noise: true}"
 STRAINS: dict[str, list[str]] = {
@@ -42,7 +42,7 @@ STRAINS: dict[str, list[str]] = {
         "silo-3: {adapter: {lora: {r: 1, target_modules: [up_proj]}}}}",
     ],
     "secure sums of tensors and numbers": [
-        f"aggregator={PARTS}/secure_sum.py:SecureSum",
+        "aggregator=secagg",
         *("algorithm=fednova", "train.optim=sgd", "train.momentum=0"),
     ],
     "a whole model that changes in place by scalars": [
