@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -15,10 +15,12 @@ from hanse.experiment.schema import (
     build_all,
 )
 from hanse.experiment.validation import SettingError, explain
-from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.declarations import Difference, includes
 from hanse.learners.injection.adapter import Adapter
 from hanse.registry import suggestion
+
+if TYPE_CHECKING:  # importing it imports torch
+    from hanse.federation.interfaces.aggregator import Aggregator
 
 OVERRIDABLE = ("model", "adapter", "models", "data", "train", "compression", "links")
 # The settings of `data` that are the same for all: how rows are held out and divided.
@@ -59,7 +61,7 @@ def check_clients(experiment: Experiment) -> None:
 
 
 def refuse_unequal_summands(
-    clients: Mapping[str, Mapping[str, Any]], aggregator: Aggregator
+    clients: Mapping[str, Mapping[str, Any]], aggregator: "Aggregator"
 ) -> None:
     """Raise SettingError for a client's settings that change its part of a sum.
 
